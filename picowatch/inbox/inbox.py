@@ -3,7 +3,6 @@
 Events are hints; the truth is scan + quiet + content (watching.md). Nothing here writes.
 """
 
-import hashlib
 import logging
 import os
 import threading
@@ -14,9 +13,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import IO
 
-from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
 from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
 from picowatch.files.inside import bring_back, open_below, unlink_below
@@ -26,22 +23,17 @@ from picowatch.inbox.dropped import (
     companion_of,
     companions_of,
     dropped_in,
-    is_gone_at,
     pictures_named,
-    read_dropped,
     stamp_at,
     template_above,
     unreadable_path,
-    why_unreadable,
-    with_companions,
 )
-from picowatch.inbox.evidence import Deleted, Evidence, Renamed, Saved, Unreadable
+from picowatch.inbox.evidence import Evidence, Saved
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
     complete_file,
     defaults_for,
-    read_file,
     scan,
 )
 from picowatch.inbox.folder import Change, InboxFolder
@@ -54,15 +46,15 @@ from picowatch.inbox.names import (
     is_template,
     may_be_dropped,
     may_be_unreadable,
-    stands_for_unreadable,
     why_not_dropped,
     why_path_skipped,
 )
+from picowatch.inbox.reader import Reader
 from picowatch.inbox.refused import POLLING_REST, RefusedRecipes
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
+from picowatch.inbox.settling import Pending, Settling
 from picowatch.inbox.templates import Templates
 from picowatch.inbox.watching import RESCAN
-from picowatch.recipe import DefaultsFile, Dropped, is_empty, priority_of
+from picowatch.recipe import priority_of
 from picowatch.save import KnownRecipe, Stamp
 
 log = logging.getLogger("picowatch")
@@ -97,11 +89,18 @@ class Inbox:
         self._answered = AnsweredRecipes(known)
         self._templates = Templates({p: one.digest for p, one in known.items() if is_template(p)})
         self._refused = RefusedRecipes()
-        self._to_answer_again: set[str] = set()
         self._settling = Settling(settle_seconds)
         self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
         self._folder = InboxFolder(root, watch, wake)
+        self._reader = Reader(
+            self._folder,
+            self._settling,
+            self._answered,
+            self._templates,
+            self._refused,
+            only_some=only is not None,
+        )
         self._next_scan = 0.0
         self._compared_at = 0.0
         self._scan_took = 0.0
@@ -184,7 +183,7 @@ class Inbox:
         settled = self._settling.settled(now, self._stamp, self._priority_in, above)
         if self.polling and any(file.stamp is None for file in settled):
             self._rescan_for_moved(settled, now)
-        return self._evidence(settled, now)
+        return self._reader.evidence(settled, now)
 
     def _rescan_for_moved(self, settled: Sequence[Pending], now: float) -> None:
         """A missing file may have been moved twice since the last comparison.
@@ -244,8 +243,7 @@ class Inbox:
 
     def forget(self, path: str) -> None:
         """The recipe was removed from the inbox on purpose; its absence is no evidence."""
-        self._answered.forget(path)
-        self._refused.forget(path)
+        self._reader.forget(path)
 
     def refuse_template(self, template: str) -> None:
         """Answer no picture under it until it is released."""
@@ -278,7 +276,6 @@ class Inbox:
     def expect_no_more(self, path: str) -> None:
         """What the file was waiting for is cancelled: only its next save counts."""
         self._refused.forget(path)
-        self._to_answer_again.discard(path)
 
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
@@ -416,7 +413,6 @@ class Inbox:
     def _take_refused(self, now: float) -> None:
         """Refused recipes whose reason is gone have no event of their own."""
         for path in self._refused.take_ready(now, self._settle_seconds):
-            self._to_answer_again.add(path)
             self._settling.note(path, self._stamp(path), now, by_event=False)
 
     def _look_for_probes(self) -> None:
@@ -443,217 +439,12 @@ class Inbox:
             if _lies_below(path, folders) and self._stamp(path) is None:
                 self._settling.note(path, None, now, by_event=True)
 
-    # -- evidence
-
-    def _evidence(self, settled: list[Pending], now: float) -> list[Evidence]:
-        if not settled:
-            return []
-        evidence: list[Evidence] = []
-        held = self._held_open(settled)
-        missing = [file for file in settled if file.stamp is None]
-        renamed: dict[str, deque[str]] = {}  # by digest: known recipes still to be checked
-        for file in settled:
-            if file.path in held and now - file.first_noted < HELD_OPEN_LIMIT:
-                self._settling.postpone(file, now)
-            elif file.stamp and (found := self._read(file, renamed, now)):
-                evidence.append(found)
-        unsettled = self._settling if missing else ()
-        unsettled_sizes = {one.stamp.size for one in unsettled if one.stamp}
-        for file in missing:
-            if deleted := self._deletion(file, unsettled_sizes, now):
-                evidence.append(deleted)
-        return evidence
-
-    def _missing(self, paths: deque[str], saved: Saved) -> str | None:
-        """The first of them whose file does not exist now; each is checked once.
-
-        One that was not seen in the folder that is the inbox now was renamed while the inbox was
-        away, if the file that came has its time, too: a rename keeps it. A picture that would be
-        another request here is left for others with its bytes.
-        """
-        for _ in range(len(paths)):
-            path = paths.popleft()
-            known = self._answered.get(path)
-            if known is None or not is_gone_at(self._root, path):
-                continue
-            if not self._asks_the_same(path, saved):
-                paths.append(path)
-                continue
-            if path in self._answered.seen_here or not saved.stamp.written_since(known.stamp):
-                return path
-        return None
-
-    def _held_open(self, settled: list[Pending]) -> set[str]:
-        ids = {}
-        for file in settled:
-            try:
-                status = os.stat(f"{self._root}/{file.path}")  # noqa: PTH116 (no Path for each)
-            except OSError:
-                continue
-            ids[status.st_dev, status.st_ino] = file.path
-        return {ids[held] for held in held_open_for_writing(ids)}
-
-    def _read(self, file: Pending, renamed: dict[str, deque[str]], now: float) -> Evidence | None:
-        try:
-            if stands_for_unreadable(file.path):
-                return self._unreadable(file, why_unreadable(self._root, file.path))
-            saved = self._saved_picture(file, now) if is_dropped(file.path) else self._saved(file)
-        except (FileChanged, FileNotFoundError):
-            self._settling.postpone(file, now)
-            return None
-        except FileUnreadable as error:
-            return self._unreadable(file, str(error))
-        if saved is None:
-            return None
-        digest = saved.digest
-        if digest not in renamed:
-            # All that have these bytes: the event of the name that is gone may come later than
-            # the file of the new name does.
-            renamed[digest] = deque(self._answered.with_digest(digest))
-        old = self._missing(renamed[digest], saved)
-        self._remember(file.path, saved.stamp, digest)
-        if old is not None:
-            self.forget(old)
-            return Renamed(old, saved)
-        return saved
-
-    def _saved(self, file: Pending) -> Saved | None:
-        """The recipe as it is now, None if it is empty or was answered."""
-        content, stamp = read_file(self._root, file.path)
-        _check_quiet(file, stamp)
-        if is_empty(content):
-            return None
-        digest = hashlib.sha256(content).hexdigest()
-        if not self._is_to_answer(file, stamp, digest):
-            return None
-        return Saved(file.path, content, digest, stamp, *self._defaults_for(file.path))
-
-    def _saved_picture(self, noted: Pending, now: float) -> Saved | None:
-        """The dropped picture as it is now, None if it is empty, was answered, or is held back.
-
-        One that is no picture may not be complete: that is believed once it was left alone for
-        HELD_OPEN_LIMIT.
-        """
-        if (
-            not noted.stamp
-            or not noted.stamp.size
-            or self._templates.refuses(self._root, noted.path)
-        ):
-            return None
-        dropped = read_dropped(self._root, noted.path)
-        if dropped is None:
-            return None
-        with complete_file(self._root, noted.path) as (file, stamp):
-            return self._read_picture(file, stamp, dropped, noted, now)
-
-    def _read_picture(
-        self, file: IO[bytes], stamp: Stamp, dropped: Dropped, noted: Pending, now: float
-    ) -> Saved | None:
-        stamp = with_companions(stamp, self._root, noted.path)
-        _check_quiet(noted, stamp)
-        digest = sha256_of(file, pictures.MAX_BYTES)
-        known = self._answered.get(noted.path)
-        is_same = known is not None and known.digest == digest
-        if not self._is_to_answer(noted, stamp, digest):
-            return None
-        if is_same and known and known.stamp.beside and not stamp.beside:
-            self._remember(noted.path, stamp, digest)  # what lay beside it was tidied up
-            return None
-        why = ""
-        try:
-            pictures.check_picture(file)
-        except PictureUnreadable as error:
-            if now - noted.same_since < HELD_OPEN_LIMIT:
-                self._settling.postpone(noted, now)
-                return None
-            why = str(error)
-        defaults, defaults_unreadable = self._defaults_for(noted.path)
-        return Saved(
-            noted.path,
-            b"",
-            digest,
-            stamp,
-            defaults,
-            defaults_unreadable,
-            dropped=dropped,
-            unreadable=why,
-            is_again=is_same and known is not None and known.stamp.beside == stamp.beside,
-        )
-
-    def _is_to_answer(self, file: Pending, stamp: Stamp, digest: str) -> bool:
-        is_new = self._answered.is_new(file.path, stamp, digest, by_event=file.by_event)
-        return is_new or file.path in self._to_answer_again
-
-    def _asks_the_same(self, old: str, saved: Saved) -> bool:
-        """Whether a file that was moved is no new request: under another template it is one."""
-        if is_dropped(old) != is_dropped(saved.path) or is_template(old) != is_template(saved.path):
-            return False
-        if saved.dropped is None:
-            return True
-        template = hashlib.sha256(saved.dropped.template.content).hexdigest()
-        return self._templates.digest_above(old) == template
-
     def _priority_in(self, folder: str) -> int:
         """Of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
         try:
             return priority_of(tuple(defaults_for(self._root, f"{folder}/_" if folder else "_")))
         except (FileUnreadable, FileChanged, OSError):
             return 0
-
-    def _defaults_for(self, path: str) -> tuple[Sequence[DefaultsFile], str]:
-        """The `_defaults.yaml` above it, or else why one of them cannot be read.
-
-        Raises FileChanged while one of them is being written.
-        """
-        try:
-            return defaults_for(self._root, path), ""
-        except FileUnreadable as error:
-            return (), str(error)
-
-    def _unreadable(self, file: Pending, why: str) -> Unreadable | None:
-        stamp = file.stamp
-        known = self._answered.get(file.path)
-        if stamp is None or (known is not None and known == KnownRecipe(stamp, "")):
-            return None
-        self._remember(file.path, stamp, "")
-        return Unreadable(file.path, stamp, why)
-
-    def _deletion(self, file: Pending, unsettled_sizes: set[int], now: float) -> Deleted | None:
-        known = self._answered.get(file.path)
-        if known is None or self.inode is None or file.path not in self._answered.seen_here:
-            return None
-        if not is_gone_at(self._root, file.path):
-            return None
-        if self._only is not None and self._has_another_name(known.stamp):
-            # That is for whoever checks all recipes next: none of its images is made twice then.
-            self._answered.seen_here.discard(file.path)
-            return None
-        if known.stamp.size in unsettled_sizes:
-            self._settling.postpone(file, now)
-            return None
-        self.forget(file.path)
-        return Deleted(file.path)
-
-    def _has_another_name(self, stamp: Stamp) -> bool:
-        in_template = partial(dropped_in, self._root)
-        return any(
-            one.inode == stamp.inode and not one.written_since(stamp)
-            for _, one in scan(self._root, "", {}, in_template, False)
-        )
-
-    def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
-        self._answered.remember(path, stamp, digest)
-        if is_template(path):
-            self._templates.remember(path, digest)
-        self._templates.has_request(path)
-        self._refused.forget(path)
-        self._to_answer_again.discard(path)
-
-
-def _check_quiet(file: Pending, stamp: Stamp) -> None:
-    """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
-    if file.stamp is None or stamp.written_since(file.stamp):
-        raise FileChanged
 
 
 def _lies_below(path: str, folders: Collection[str]) -> bool:

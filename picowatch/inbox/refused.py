@@ -23,6 +23,7 @@ class RefusedRecipes:
 
     def __init__(self) -> None:
         self._awaited: dict[str, _Awaited] = {}
+        self._ready: set[str] = set()
         self._next_look = 0.0
 
     def is_changing(self) -> bool:
@@ -36,6 +37,11 @@ class RefusedRecipes:
     def forget(self, path: str) -> None:
         """It was saved, or is gone."""
         self._awaited.pop(path, None)
+        self._ready.discard(path)
+
+    def is_ready(self, path: str) -> bool:
+        """Whether it is to be answered again, though it was not saved since."""
+        return path in self._ready
 
     def take_ready(self, now: float, settle_seconds: float) -> list[str]:
         """The recipes to be answered again; each is given once. Looks only now and then."""
@@ -50,6 +56,7 @@ class RefusedRecipes:
             elif seen != awaited.before and now - awaited.since >= settle_seconds:
                 del self._awaited[path]
                 ready.append(path)
+        self._ready.update(ready)
         took = time.perf_counter() - began
         self._next_look = now + max(settle_seconds, POLLING_REST * took)
         return ready

@@ -17,7 +17,7 @@ _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
 _GALLERY = "picowatch.outbox.gallery.gallery"
 # `A > B` is B, while A is being done.
 POINTS = {
-    "before a save is read": "picowatch.inbox.inbox:Inbox._read",
+    "before a save is read": "picowatch.inbox.reader:Reader._read",
     "before a start image's copy is in place": "picowatch.outbox.start_images:write_atomically",
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
     "before a save is accepted": "picowatch.ledger.ledger:Ledger.accept",

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from picowatch.commands.check import check
 from picowatch.daemon.settings_file import SettingsFile
-from picowatch.inbox import inbox as inbox_module
+from picowatch.inbox import reader
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.names import OutboxNames
@@ -460,7 +460,7 @@ def test_a_picture_with_a_name_that_cannot_be_used_is_told_in_the_log(
 
 def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told with its name once it is left alone; gone with the picture, or when it is replaced."""
-    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
+    monkeypatch.setattr(reader, "HELD_OPEN_LIMIT", 0.5)
     template(house)
     for number in (1, 2, 3):
         draw(house, f"frames/{number}.png", number)

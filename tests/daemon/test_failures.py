@@ -285,7 +285,7 @@ def test_a_file_held_open_is_read_after_thirty_seconds(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before, and then all the same. The clock is ours."""
-    monkeypatch.setattr("picowatch.inbox.inbox.held_open_for_writing", lambda files: set(files))
+    monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", lambda files: set(files))
     house.save("a.txt", "one\n")
     inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
     try:
@@ -310,7 +310,7 @@ def test_a_writer_who_begins_while_others_are_looked_for_is_waited_for(
             path.write_text(texts.pop())
         return set()
 
-    monkeypatch.setattr("picowatch.inbox.inbox.held_open_for_writing", begins)
+    monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", begins)
     inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
     try:
         inbox.start(0.0)
@@ -338,7 +338,7 @@ def test_a_dropped_picture_whose_writer_begins_then_is_waited_for_too(
             Image.new("RGB", (16, 16), colours.pop()).save(path)
         return set()
 
-    monkeypatch.setattr("picowatch.inbox.inbox.held_open_for_writing", begins)
+    monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", begins)
     inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
     seen: list[Any] = []
     try:
@@ -372,7 +372,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
             raise FileNotFoundError
         return read_file(root, name)
 
-    monkeypatch.setattr("picowatch.inbox.inbox.read_file", read)
+    monkeypatch.setattr("picowatch.inbox.reader.read_file", read)
     assert house.once()
     assert house.prompts() == ["two"]
 
