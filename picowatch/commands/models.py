@@ -10,6 +10,7 @@ from picowatch.catalog.families import NAMES
 from picowatch.catalog.text_encoders import TRANSFORMER
 from picowatch.catalog.transformer_files import completed_by
 from picowatch.catalog.vaes import families_of
+from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.settings import Settings
@@ -107,9 +108,13 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
     }
     if isinstance(model, Refused):
         return row | {"refused": model.reason}
+    try:
+        digest = None if model.missing else catalog.sha256(model)
+    except ModelRefused as refused:  # it is being copied, or is gone
+        return row | {"refused": refused.message}
     return row | {
         "bytes": model.bytes,
-        "hash": None if model.missing else catalog.sha256(model),
+        "hash": digest,
         "native_size": model.native_size or None,
         "base_model": model.base_model,
         "trigger_words": list(model.trigger_words),

@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from safetensors.numpy import save_file
 
 from picowatch.catalog import Catalog
 from picowatch.commands.init import init
+from picowatch.commands.models import models
 from picowatch.errors import CommandFailed
 from picowatch.recipe.fields import ROWS, ImageFields
+from picowatch.settings import Settings
 from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import within
@@ -259,6 +262,28 @@ def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> 
     assert (demo["name"], demo["native_size"], demo["refused"]) == ("demo", 128, None)
     assert len(demo["hash"]) == 64
     assert old["refused"]
+
+
+def test_models_lists_the_others_beside_one_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some programs give a file its whole size before they copy what is in it."""
+    for name in ("copied", "other"):
+        write_model(tmp_path / f"loras/{name}.safetensors", kohya_lora_shapes())
+    real = os.fdopen
+
+    def written(handle: int, *more: Any) -> Any:
+        path = tmp_path / "loras/copied.safetensors"
+        if os.path.samestat(os.fstat(handle), path.stat()):
+            os.utime(path)
+        return real(handle, *more)
+
+    monkeypatch.setattr(os, "fdopen", written)
+    settings = Settings(models=tmp_path, outbox=tmp_path / "outbox")
+    assert models(settings, as_json=True) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["copied"]["refused"] == "copied.safetensors changed while it was read."
+    assert rows["other"]["hash"]
 
 
 def test_models_lists_text_encoders_and_vaes(tmp_path: Path) -> None:
