@@ -179,8 +179,14 @@ class Catalog:
         return all(self._hashes.known(file.path) for file in _files(model))
 
     def size(self, model: Model) -> int:
-        """How many bytes `sha256` reads, if it has to: of all files that the model is read from."""
-        return sum(file.path.stat().st_size for file in _files(model))
+        """How many bytes `sha256` reads, if it has to: of all files that the model is read from.
+
+        ModelRefused if they are gone.
+        """
+        try:
+            return sum(file.path.stat().st_size for file in _files(model))
+        except OSError as error:
+            raise _unreadable(model, error) from error
 
     def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
         """The model's hash: of a file its sha256. `on_block` is called for each block that is read.
@@ -271,12 +277,19 @@ def _is_transformer(model: Model) -> bool:
 
 
 def _files(model: Model) -> list[FolderFile]:
-    """The files that take part in a model's hash."""
-    if model.parts:
-        return files_of(model.parts)
-    if model.layout == "file":
-        return [FolderFile("", model.path)]
-    return folder_files(model.path)
+    """The files that take part in a model's hash; ModelRefused if they are gone."""
+    try:
+        if model.parts:
+            return files_of(model.parts)
+        if model.layout == "file":
+            return [FolderFile("", model.path)]
+        return folder_files(model.path)
+    except OSError as error:
+        raise _unreadable(model, error) from error
+
+
+def _unreadable(model: Model, error: OSError) -> ModelRefused:
+    return ModelRefused(f"{model.path.name} cannot be read: {error.strerror}.")
 
 
 def _by_name(candidate: _Candidate) -> tuple[str, bool]:

@@ -185,8 +185,6 @@ class Hashing:
             self._failed = error
         except Ended:
             pass  # it is not needed any more
-        except OSError as error:
-            self._failed = ModelRefused(f"{self._model.name} cannot be read: {error.strerror}.")
 
     def _on_block(self, size: int) -> None:
         self._read += size

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from picowatch.catalog import hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.daemon import intake
 from picowatch.daemon.backlog import Backlog
@@ -24,7 +25,7 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.recipe import DefaultsFile, read_recipes
 from picowatch.recipe.recipe import Recipe
 from picowatch.save import Stamp
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for, within
 
@@ -63,6 +64,35 @@ def test_pictures_are_rendered_while_a_checkpoint_is_hashed(
         finally:
             read.set()
         wait_for(lambda: len(house.pictures("new")) == 1, "the picture of the new one")
+
+
+def test_a_model_that_is_deleted_while_it_is_hashed_holds_up_no_other_save(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The progress in the log names its size, which nobody can look up any more."""
+    path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+    monkeypatch.setattr(hashes, "PROGRESS_SECONDS", 0.0)
+    real = hashes._digest
+    logged = threading.Event()
+    log_progress = hashes.Hashing._log_progress
+
+    def slow(file: Any, on_block: Any) -> str:
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            path.unlink()
+            wait_for(logged.is_set, "a look at the progress")
+        return real(file, on_block)
+
+    def log_it(hashing: hashes.Hashing) -> None:
+        logged.set()
+        log_progress(hashing)
+
+    monkeypatch.setattr(hashes, "_digest", slow)
+    monkeypatch.setattr(hashes.Hashing, "_log_progress", log_it)
+    house.save("a.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+    house.save("b.yaml", SMALL)
+    assert not house.once()
+    assert "new.safetensors cannot be read: No such file" in (house.error("a.yaml") or "")
+    assert house.pictures("b")
 
 
 def test_a_huge_recipe_is_left_when_picowatch_ends(
