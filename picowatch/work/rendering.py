@@ -13,6 +13,7 @@ from picowatch.work.durations import Timeline
 log = logging.getLogger("picowatch")
 
 CHECK_SECONDS = 0.25  # between checks of a running batch
+STOPPED_SECONDS = 5.0  # … after which picowatch itself did not run, as after Ctrl-Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,12 @@ class Rendering:
         self.timeline = Timeline(first.request, len(self.batch), self.began, self.loads)
         self._is_interrupted = False
         self._last_sign = 0.0
+        self._looked_at = 0.0
         self._future: Future[list[RenderedImage]] | None = None
 
     def begin(self, waiting: int) -> None:
         """Let the engine begin; `waiting` images are queued after it."""
-        self._last_sign = time.monotonic()
+        self._last_sign = self._looked_at = time.monotonic()
         requests = [image.request for image in self.batch]
         self._future = self.engine.render(
             requests, self._on_step, waiting, self.on_preview, self.preview_seconds
@@ -100,8 +102,15 @@ class Rendering:
             self.engine.interrupt()
 
     def _end_if_hung(self) -> None:
-        """Raises EngineDied if the engine has made no step for too long."""
-        if time.monotonic() - self._last_sign > self.stall_seconds:
+        """Raises EngineDied if the engine has made no step for too long.
+
+        It may have made some that nobody took while picowatch was stopped, or was stopped with it.
+        """
+        now, before = time.monotonic(), self._looked_at
+        self._looked_at = now
+        if now - before > STOPPED_SECONDS:
+            self._last_sign = now
+        if now - self._last_sign > self.stall_seconds:
             self.engine.close()
             raise EngineDied(
                 f"The engine made no step for {self.stall_seconds:.0f} s and was ended as hung. "

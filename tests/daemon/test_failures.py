@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,37 @@ def test_an_engine_that_hangs_is_ended(house: House) -> None:
         hang.set()
     assert house.prompts() == ["good"]
     assert "no step for 1 s" in (house.error("a.txt") or "")
+
+
+def test_an_engine_did_not_hang_while_picowatch_itself_was_stopped(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-Z and `fg` an hour later, `docker pause`: the picture in progress is finished."""
+    clock = StoppedClock()
+    monkeypatch.setattr("picowatch.work.rendering.time", clock)
+
+    def after_step(done: int) -> None:
+        if done == 3:
+            looks, clock.stopped = clock.looks, 3600.0
+            wait_for(lambda: clock.looks > looks + 2)
+
+    house.engine.after_step = after_step
+    house.save("a.txt", "one --steps 9\n")
+    assert house.once(stall_seconds=600)
+    assert house.prompts() == ["one"]
+    assert len(house.engine.batches) == 1
+
+
+class StoppedClock:
+    """Instead of the module `time`: its clock went on for `stopped` seconds, and nothing else."""
+
+    def __init__(self) -> None:
+        self.stopped = 0.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return time.monotonic() + self.stopped
 
 
 def test_an_idle_engine_gives_its_memory_back(house: House) -> None:
