@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import inf
 from queue import Queue
 from typing import IO, Any, NamedTuple
 
@@ -106,6 +107,7 @@ class Hooks:
         self._lock = threading.Lock()  # publishers and the daemon's thread count
         self._has_worked = False
         self._pictures = 0  # since the queue was last empty
+        self._failed = inf  # images, at the last look
 
     def picture(self, line: Mapping[str, Any]) -> None:
         """A picture was published; `line` is its line of images.jsonl."""
@@ -127,8 +129,10 @@ class Hooks:
     def status(self, status: Status) -> None:
         """The current status, a few times a second: `idle` is called when the queue gets empty."""
         with self._lock:
+            failed = status.images.get("failed", 0)  # an image may fail between two looks
+            self._has_worked |= status.images["running"] > 0 or failed > self._failed
+            self._failed = failed
             if status.images["queued"] or status.images["running"]:
-                self._has_worked |= status.images["running"] > 0
                 return
             has_worked, pictures = self._has_worked, self._pictures
             self._has_worked, self._pictures = False, 0

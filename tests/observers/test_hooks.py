@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from picowatch.errors import RenderFailed
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.outbox.status import Status
+from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, clean_environment, picowatch, start
 from tests.house import House, wait_for, within
@@ -107,6 +109,20 @@ def test_hooks_get_refused_saves_and_failed_images(house: House, notes: Notes) -
     assert failed["recipe"] == "ink.yaml"
     assert "out of ink" in failed["error"]
     assert len(notes.of("failed")) == 3
+
+
+def test_an_image_that_fails_at_once_was_work_too(house: House, notes: Notes) -> None:
+    """Also between two looks at the queue: it is empty again."""
+
+    def fail(batch: Sequence[ImageRequest]) -> None:
+        raise RenderFailed("No.")
+
+    house.engine.before_batch = fail
+    with house.running(hooks={"idle": notes.program}):
+        for number in (1, 2, 3, 4):
+            house.save(f"{number}.txt", "a cat\n")
+            wait_for(lambda: len(notes.of("idle")) == number)  # noqa: B023
+    assert [note["pictures"] for note in notes.all()] == [0, 0, 0, 0]
 
 
 def test_run_once_waits_for_its_hooks(tmp_path: Path, notes: Notes) -> None:
