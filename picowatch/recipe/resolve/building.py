@@ -1,4 +1,4 @@
-"""A recipe from one layer of written values: everything looked up, checked and decided."""
+"""A recipe from one layer of written values: everything looked up and decided."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -11,16 +11,12 @@ from picowatch.recipe.fields import (
     BAKED,
     MAX_SEED,
     MAX_SIDE,
-    MAX_UPSCALED_PIXELS,
     MIN_SIDE,
     NUMBERS,
     PARTS,
     PICTURE,
-    PROMPTS,
     ROWS,
     SWITCHES,
-    ZERO_SNR,
-    Loras,
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -29,14 +25,10 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.pictures import Pictures
-from picowatch.recipe.prompts.grammar import Mistake
-from picowatch.recipe.prompts.prompts import mistakes_in
-from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import NO_CHECKPOINT, Context, Recipe
+from picowatch.recipe.resolve.checks import RecipeChecks
 from picowatch.recipe.resolve.control import read_controls
-from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.families import (
-    misfits,
     set_aside,
     set_loras_aside,
     set_upscalers_aside,
@@ -58,7 +50,6 @@ from picowatch.recipe.resolve.ranges import RANGE, NumberRange
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
-    SAMPLERS,
     SIMPLE,
     decide_flow_schedule,
     decide_schedule_type,
@@ -77,9 +68,7 @@ class RecipeBuilder:
         self._inventory = inventory
         self._named_pictures = pictures
         self._problems = problems
-        # Field, text, LoRAs and position: sweeps and defaults repeat prompts.
-        self._checked: set[tuple[str, str, Loras, Position]] = set()
-        self._fitting: set[tuple[str, str, str, str, Loras]] = set()
+        self._checks = RecipeChecks(inventory, problems)
 
     def build(
         self, layer: Layer, position: Position, entry_index: int, borrowed: Collection[str] = ()
@@ -104,7 +93,7 @@ class RecipeBuilder:
             *set_upscalers_aside(layer, borrowed, self._inventory),
         ]
         loras = read_loras(layer, self._inventory, self._problems)
-        self._check_prompts(layer, position, loras)
+        self._checks.check_prompts(layer, position, loras)
         native = checkpoint.native_size
         values: dict[str, object] = {"prompt": "", "width": native, "height": native}
         values |= checkpoint.rules.defaults
@@ -121,13 +110,7 @@ class RecipeBuilder:
             self._report(error, layer)
             return None
         recipe.read_in(Context(self._inventory, checkpoint, layer, position, entry_index))
-        self._check_final_size(recipe, checkpoint, layer)
-        self._check_upscaled_size(recipe, layer)
-        self._check_clip_skip(recipe, checkpoint, layer)
-        if "prompt" in layer:  # without one the recipe is refused anyway
-            self._check_zero_snr(recipe, checkpoint, layer)
-            self._check_families(recipe, checkpoint, layer)
-            self._check_rules(recipe, checkpoint, layer)
+        self._checks.check(recipe, checkpoint, layer)
         return recipe.warned(warnings)
 
     def _without_drawing(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
@@ -150,28 +133,8 @@ class RecipeBuilder:
             self._report(error, layer)
             return None
         recipe.read_in(Context(self._inventory, NO_CHECKPOINT, layer, position, entry_index))
-        self._check_upscaled_size(recipe, layer)
+        self._checks.check_upscaled_size(recipe, layer)
         return recipe
-
-    def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
-        if "prompt" not in layer:
-            self._problems.add(position, _no_prompt(position))
-        for field in PROMPTS:
-            text = text_of(field, layer, self._problems)
-            written = layer.get(field)
-            if text is None or written is None:
-                continue
-            key = (field, text, loras, written.position)
-            if key not in self._checked:
-                self._checked.add(key)
-                self._check_prompt(field, text, loras, written)
-
-    def _check_prompt(self, field: str, text: str, loras: Loras, written: Written) -> None:
-        for found in FORBIDDEN.finditer(text.replace("\n", " ")):
-            message = f"{field} contains {invisible(found[0])}. Remove it."
-            self._problems.add(written.position, message)
-        for mistake in mistakes_in(field, text, loras, self._inventory):
-            self._problems.add(_position_of(mistake, text, written), mistake.message)
 
     def _read_seed(self, layer: Layer) -> None:
         written = layer.pop("seed", None)
@@ -385,118 +348,6 @@ class RecipeBuilder:
                 f"{checkpoint.family} use {listed((*PIXEL_UPSCALERS, 'a model'), 'or')}.",
             )
 
-    def _check_final_size(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        most = checkpoint.rules.max_side
-        for field in ("width", "height"):
-            side = getattr(recipe, field)
-            if side and side > most and field in layer:
-                self._problems.add(
-                    layer[field].error_position,
-                    f"{field} is {side}; the limit for {checkpoint.family} is {most} pixels.",
-                )
-                return
-        width, height = recipe.final_size
-        if recipe.hires and max(width, height) > most:
-            written = layer.get("hires.scale", layer["hires"])
-            self._problems.add(
-                written.error_position,
-                f"hires makes {width}x{height} of {recipe.size}; the limit is {most} pixels a "
-                "side. Use a smaller scale or size.",
-            )
-
-    def _check_upscaled_size(self, recipe: Recipe, layer: Layer) -> None:
-        width, height = recipe.published_size
-        if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
-            written = layer.get("upscale.scale", layer["upscale"])
-            before = "x".join(map(str, recipe.final_size))
-            self._problems.add(
-                written.error_position,
-                f"upscale makes {width}x{height} of {before}; the limit is "
-                f"{MAX_UPSCALED_PIXELS // 1_000_000} million pixels. Use a smaller scale.",
-            )
-
-    def _check_clip_skip(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        most = checkpoint.text_layers
-        if checkpoint.rules.weighs and recipe.clip_skip > most:
-            self._problems.add(
-                layer["clip_skip"].error_position,
-                f"clip_skip {recipe.clip_skip} is too much for the checkpoint "
-                f"'{checkpoint.name}': its text encoder has {most} layers. The limit is {most}.",
-            )
-
-    def _check_zero_snr(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        """Whether its file or the recipe says so, only some samplers can begin with pure noise."""
-        zero_snr = recipe.prediction == ZERO_SNR if recipe.prediction else checkpoint.zero_snr
-        if zero_snr and not sampler_named(recipe.sampler).reaches_zero_snr:
-            written = layer.get("sampler", layer["prompt"])
-            names = [one.name for one in SAMPLERS if one.reaches_zero_snr]
-            can = listed(names, "or", most=len(names))
-            why = (
-                f"as 'prediction: {ZERO_SNR}' demands"
-                if recipe.prediction
-                else f"which the checkpoint '{checkpoint.name}' is trained on"
-            )
-            self._problems.add(
-                written.error_position,
-                f"the sampler {recipe.sampler} cannot begin with pure noise, {why} "
-                f"(zero terminal SNR). Use {can}.",
-            )
-
-    def _check_families(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        """A VAE, LoRAs and embeddings for another family than the checkpoint's."""
-        key = (checkpoint.name, recipe.vae, recipe.prompt, recipe.negative_prompt, recipe.loras)
-        if key in self._fitting:
-            return
-        self._fitting.add(key)
-        for misfit in misfits(recipe, checkpoint, self._inventory):
-            written = layer.get(misfit.field, layer["prompt"])
-            found = _inside(written, misfit.words, 0)
-            self._problems.add(found, misfit.message)
-
-    def _check_rules(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        """What the checkpoint's family cannot do."""
-        rules, family = checkpoint.rules, checkpoint.family
-        for field, why in rules.lacks.items():
-            if getattr(recipe, field) != rules.defaults.get(field, default_of(field)):
-                written = layer.get(field, layer["prompt"])
-                message = f"{family or 'this checkpoint'} has no {field}: {why}. Remove it."
-                self._problems.add(written.error_position, message)
-        for field in PROMPTS:
-            text = getattr(recipe, field)
-            for mistake in edit_mistakes(text, checkpoint, self._inventory.wildcards):
-                written = layer.get(field, layer["prompt"])
-                self._problems.add(_position_of(mistake, text, written), mistake.message)
-        missing = [field for field in ("image", "mask") if not getattr(recipe, field)]
-        if rules.fills and missing:
-            self._problems.add(
-                layer["checkpoint"].position if "checkpoint" in layer else layer["prompt"].position,
-                f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask "
-                f"shows. Add {listed(missing, 'and')}.",
-            )
-        if recipe.image and rules.most_start_pixels:
-            self._check_start_pixels(recipe, checkpoint, layer)
-        for field in ("width", "height"):
-            side = getattr(recipe, field)
-            if side and side % rules.multiple and field in layer:
-                message = not_multiple_of(rules.multiple, field, side)
-                self._problems.add(layer[field].error_position, message)
-        if recipe.hires and any(side % rules.multiple for side in recipe.final_size):
-            width, height = recipe.final_size
-            self._problems.add(
-                layer.get("hires.scale", layer["hires"]).error_position,
-                f"hires makes {width}x{height} of {recipe.size}, but {family} has sides that are "
-                f"multiples of {rules.multiple}. Use another scale or size.",
-            )
-
-    def _check_start_pixels(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        most = checkpoint.rules.most_start_pixels
-        if (recipe.width or 0) * (recipe.height or 0) > most:
-            self._problems.add(
-                layer.get("width", layer["image"]).error_position,
-                f"{checkpoint.family} takes start images of at most {most:,} pixels (1024x1024), "
-                f"but the size is {recipe.size}. Use a smaller size.",
-            )
-
     def _report(self, error: ValidationError, layer: Layer, prefix: str = "") -> None:
         for mistake in error.errors(include_url=False, include_context=False):
             field = f"{prefix}{mistake['loc'][0]}"
@@ -529,34 +380,3 @@ def _parts(field: str, layer: Layer) -> Layer:
     """The parts of a mapping that the layer has, by their own names."""
     found = {name: layer.get(f"{field}.{name}") for name in PARTS[field]}
     return {name: written for name, written in found.items() if written}
-
-
-def _no_prompt(position: Position) -> str:
-    if position.source.name.lower().endswith(".txt"):
-        return "a prompt is missing. Write it before the flags."
-    if position.source.is_json:
-        return 'a prompt is missing. Write "prompt": "…".'
-    return "a prompt is missing. Write 'prompt: …'."
-
-
-def _position_of(mistake: Mistake, text: str, written: Written) -> Position:
-    """Where a mistake in a prompt stands in the file."""
-    snippet = text[mistake.offset : mistake.offset + mistake.length]
-    return _inside(written, snippet, earlier=text.count(snippet, 0, mistake.offset))
-
-
-def _inside(written: Written, snippet: str, earlier: int) -> Position:
-    """Where a piece of a text stands in the file, if it stands there as it is."""
-    at = -1
-    for _ in range(earlier + 1):
-        at = written.raw.find(snippet, at + 1)
-        if at < 0:
-            return written.position
-    before = written.raw[:at]
-    width = len(snippet.partition("\n")[0])
-    if written.at:
-        return written.at(at, width)
-    line = written.position.line + before.count("\n")
-    if line == written.position.line:
-        return written.position.shifted(at, width)
-    return Position(written.position.source, line, at - before.rfind("\n"), width)
