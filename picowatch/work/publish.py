@@ -244,12 +244,12 @@ class Publisher:
         return hashes
 
     def _controlnet_hashes(self, request: ImageRequest) -> dict[str, str]:
-        """A1111's hashes of the image's ControlNets that are single files."""
+        """A1111's hashes of the image's ControlNets that are single files, likewise."""
         hashes = {}
         for use in request.control:
             with suppress(ModelRefused, OSError):
                 model = self._catalog.find("controlnet", use.model)
-                if model.layout == "file":
+                if model.layout == "file" and self._catalog.sha256(model) == use.model_hash:
                     hashes[use.model] = old_hash(model.path)
         return hashes
 

@@ -6,9 +6,12 @@ import pytest
 from PIL import Image
 
 from picowatch.catalog.families import DEMO_WIDTH
+from picowatch.catalog.hashes import old_hash
+from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original
+from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"
@@ -44,6 +47,30 @@ def test_the_picture_to_follow_is_kept_as_start_images_are(house: House) -> None
     path.touch()
     house.once()
     assert len(house.pictures()) == 2
+
+
+def test_no_hash_of_another_file_is_written_for_a_controlnet_that_was_replaced(
+    house: House,
+) -> None:
+    """A1111's hash of what is there when the picture is published is not that of what drew it."""
+    draw(house.inbox / "lines.png")
+    shapes = original(DEMO_WIDTH) | {"zero_convs.1.0.weight": (1024, 1024, 1, 1)}
+    path = write_model(house.models / "controlnet/sketch.safetensors", shapes)
+    house.save("a.yaml", RECIPE)
+    assert house.once(), house.error("a.yaml")
+    hashed = f"Model: sketch [{old_hash(path)}]"
+    assert hashed in read_texts(house.outbox / "a/0001-1.png")[PARAMETERS]
+    held = HeldEngine(house, after=1)
+    with house.running():
+        house.save("b.yaml", RECIPE)
+        held.wait_until_held()
+        with path.open("r+b") as file:
+            file.seek(1 << 20)
+            file.write(b"other weights")
+        assert old_hash(path) not in hashed
+        held.release()
+        wait_for(lambda: house.pictures("b"), "the picture")
+    assert "Model: sketch, " in read_texts(house.outbox / "b/0001-1.png")[PARAMETERS]
 
 
 def test_a_missing_picture_is_said_at_its_place_and_waited_for(house: House) -> None:
