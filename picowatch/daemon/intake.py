@@ -393,6 +393,7 @@ class Intake:
             random=recipe.wants_random_seed,
             requests=partial(recipe.image_requests, hash_of, go_on=self.go_on),
             sheet=sheet_of(recipe),
+            may_differ=recipe.draws_from_files,
         )
 
     def _reject_text(self, save: Save, words: str) -> Callable[[], None]:

@@ -3,7 +3,8 @@
 1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
    failed or was cancelled is tried again, and with fixed seeds a picture that the user
    deleted is rendered again.
-2. A new entry's images are queued, except those that this recipe already has.
+2. A new entry's images are queued, except those that this recipe already has. One with fixed
+   seeds is new, too, if its wildcard files say something else now.
 3. If nothing changed at all, entries with a random seed are drawn again, replacing what was
    cancelled of them.
 4. Queued images that no entry requests any more are cancelled.
@@ -49,6 +50,9 @@ class Accepting(Database):
         requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
         with self.transaction() as sql:
             before = entries_before(sql, save.path)
+            for key in before.keys() & requested.keys():
+                if not is_again and _draws_otherwise(sql, before[key][0], requested[key]):
+                    sql.execute("DELETE FROM entries WHERE id = ?", (before.pop(key)[0],))
             unchanged = {key: entry.priority for key, entry in requested.items()} == {
                 key: priority for key, (_, priority) in before.items()
             }
@@ -137,6 +141,18 @@ def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int,
         "SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?", (recipe,)
     )
     return {(row["digest"], row["occurrence"]): (row["id"], row["priority"]) for row in rows}
+
+
+def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEntry) -> bool:
+    """Whether an entry with fixed seeds requests other images than at its last save."""
+    if entry.random or not entry.may_differ:
+        return False
+    rows = sql.execute(
+        """SELECT images.digest FROM images JOIN entry_images ON entry_images.image = images.id
+           WHERE entry_images.entry = ? ORDER BY entry_images.position""",
+        (entry_id,),
+    )
+    return [row["digest"] for row in rows] != [one.digest for one in entry.requests(None)]
 
 
 @dataclass

@@ -16,7 +16,8 @@ class RequestedEntry:
     """One entry of a save, as the ledger needs it.
 
     `requests` returns the entry's images; it takes a seed if one is to be drawn. `sheet` is JSON of
-    what its contact sheet shows, if it requests one; the ledger only stores it.
+    what its contact sheet shows, if it requests one; the ledger only stores it. `may_differ`: with
+    the same digest and seeds it may give other images than before.
     """
 
     digest: str
@@ -24,6 +25,7 @@ class RequestedEntry:
     random: bool
     requests: Callable[[int | None], Sequence[ImageRequest]]
     sheet: str | None = None
+    may_differ: bool = False
 
 
 @dataclass(slots=True)

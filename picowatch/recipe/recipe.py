@@ -127,6 +127,11 @@ class Recipe(RecipeFields):
         return bool(self.loras or lora_tags(self.prompt))
 
     @property
+    def draws_from_files(self) -> bool:
+        """Whether a prompt may name wildcard files, which are no part of the `digest`."""
+        return any("__" in one.prompt + one.negative_prompt for one in self.variants)
+
+    @property
     def final_size(self) -> tuple[int, int]:
         """Width and height of the pictures: larger than the size with hires."""
         if not self.draws:

@@ -127,6 +127,27 @@ def test_fixed_seeds_are_left_alone_when_saved_again(house: House) -> None:
     assert (house.outbox / "latest.png").read_bytes() != latest
 
 
+def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
+    """With fixed seeds, too: images whose draws are other ones now are rendered, and only those."""
+    file = house.models / "wildcards/animals.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("a corgi\na cat\n")
+    path = house.save("a.yaml", "- prompt: __animals__\n  seed: [1, 2, 3, 4]\n- prompt: a star\n")
+    house.once()
+    before = house.prompts()
+    assert {*before} == {"a corgi", "a cat", "a star"}
+    file.write_text("a corgi\nan owl\n")
+    house.once()
+    assert house.prompts() == before
+    path.touch()
+    house.once()
+    new = house.prompts()[len(before) :]
+    assert new == ["an owl"] * before.count("a cat")
+    path.touch()
+    house.once()
+    assert len(house.pictures()) == len(before) + len(new) + 1
+
+
 def test_nothing_is_rendered_again_without_a_save(house: House) -> None:
     """Starting picowatch again, or reading a recipe, renders nothing."""
     path = house.save("a.txt", "a corgi\n")
