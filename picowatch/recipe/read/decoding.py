@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8, UTF-8 with BOM, UTF-16 with BOM; any line ending; nothing invisible."""
+"""Bytes to text: UTF-8 and UTF-16, with and without BOM; any line ending; nothing invisible."""
 
 import codecs
 import re
@@ -15,6 +15,9 @@ MAX_BYTES = 1024 * 1024
 # (lines would be counted differently than an editor counts them), and non-characters.
 _HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff"
 FORBIDDEN = re.compile(f"[{_HIDDEN}]")
+# UTF-16 without its mark: what a recipe begins with is ASCII in most of them.
+_UTF16_LE = re.compile(rb"(?:[\x01-\x7f]\0){2}|[\x01-\x7f]\0\Z")
+_UTF16_BE = re.compile(rb"(?:\0[\x01-\x7f]){2}|\0[\x01-\x7f]\Z")
 NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
 
 
@@ -37,7 +40,7 @@ def decode(name: str, content: bytes) -> Source:
         )
     encoding = _encoding(content)
     try:
-        source = Source(name, unix_line_ends(content.decode(encoding)))
+        source = Source(name, _without_marks(unix_line_ends(content.decode(encoding))))
     except UnicodeDecodeError as error:
         whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
         _refuse_byte(Source(name, whole), encoding, error)
@@ -50,8 +53,17 @@ def unix_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _without_marks(text: str) -> str:
+    """Without byte order marks before lines: files that were joined have them there."""
+    return re.sub("(?m)^\ufeff", "", text) if "\ufeff" in text else text
+
+
 def _encoding(content: bytes) -> str:
     """UTF-16 is known by its byte order mark, which is also how UTF-32 begins."""
+    if _UTF16_LE.match(content):
+        return "utf-16-le"
+    if _UTF16_BE.match(content):
+        return "utf-16-be"
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return "utf-16" if is_utf16 and not content.startswith(codecs.BOM_UTF32_LE) else "utf-8-sig"
 

@@ -5,6 +5,7 @@ it is read: deep nesting, thousands of aliases and anchors that multiply (YAML b
 take more than a moment. Nothing is ever constructed but text, lists and mappings.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ MAX_DEPTH = 20
 MAX_ALIASES = 200
 MAX_NODES = 50_000
 MAX_AFTER = 300
+
+_OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
+_SPACE = "[ \u00a0\u202f\u3000]"
+_BEFORE_VALUE = re.compile(f"^{_SPACE}*+(?:-{_SPACE}++)*+(?:[a-z_]+:{_SPACE}++)?")
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -76,7 +81,7 @@ class _Composer:
     def __init__(self, source: Source, problems: Problems) -> None:
         self.source = source
         self.problems = problems
-        self.events: Iterator[Any] = yaml.parse(_without_blank_tabs(source), _LOADER)
+        self.events: Iterator[Any] = yaml.parse(_with_plain_spaces(source), _LOADER)
         self.anchors: dict[str, Node | None] = {}
         self.unused: dict[str, Position] = {}
         self.aliases = 0
@@ -162,9 +167,18 @@ class _Composer:
         return Position(self.source, mark.line + 1, mark.column + 1, max(1, len(first_line)))
 
 
-def _without_blank_tabs(source: Source) -> str:
-    """The text with tabs on otherwise empty lines as spaces: editors leave them, YAML stumbles."""
-    return "\n".join(line if line.strip() else " " * len(line) for line in source.lines)
+def _with_plain_spaces(source: Source) -> str:
+    """The text with spaces where YAML needs them, and people see no difference.
+
+    Editors leave tabs on otherwise empty lines. Web pages and keyboards give no-break and wide
+    spaces, which are meant where lines are indented, and after a dash and a field's name.
+    """
+    lines = (line if line.strip() else " " * len(line) for line in source.lines)
+    if not _OTHER_SPACES.search(source.text):
+        return "\n".join(lines)
+    return "\n".join(
+        _BEFORE_VALUE.sub(lambda start: _OTHER_SPACES.sub(" ", start[0]), line) for line in lines
+    )
 
 
 def _about_tag(raw: str) -> str:

@@ -28,6 +28,34 @@ def test_what_editors_write_is_read(content: bytes) -> None:
     assert (recipe.prompt, recipe.steps) == ("ein Corgi, 猫 🐶", 3)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_known_without_its_mark(encoding: str) -> None:
+    """As iconv and scripts write it: letters of ASCII have a NUL beside them."""
+    recipe = read_one(TEXT.encode(encoding))
+    assert (recipe.prompt, recipe.steps) == ("ein Corgi, 猫 🐶", 3)
+    assert not is_empty("a".encode(encoding))
+    assert is_empty("\n\n".encode(encoding))
+
+
+def test_marks_of_files_that_were_joined_are_no_text() -> None:
+    """`cat a.txt b.txt`: what begins a line is no letter of it; elsewhere it is."""
+    joined = "".join(f"\ufeff{line}\n" for line in ("a corgi", "# a comment", "a \ufeffcat"))
+    assert [one.prompt for one in read(joined, "a.txt")] == ["a corgi", "a \ufeffcat"]
+    assert len(read("\ufeffprompt: a\n\ufeff---\nprompt: b\n\ufeffsteps: 3\n")) == 2
+
+
+@pytest.mark.parametrize("code", [0xA0, 0x202F, 0x3000])
+def test_spaces_of_web_pages_and_keyboards_are_spaces_to_yaml(code: int) -> None:
+    """They look like it; within a text they stay as they are."""
+    space = chr(code)
+    text = f"-{space}prompt:{space}a{space}cat\n{space}{space}hires:\n{space * 4}scale:{space}3\n"
+    recipe = read_one(text)
+    assert (recipe.prompt, recipe.hires and recipe.hires.scale) == (f"a{space}cat", 3)
+    assert messages(f"prompt: a\nsteps:{space}x") == [
+        "steps must be a whole number from 1 to 150, not 'x'."
+    ]
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_any_other_encoding_is_refused_with_the_first_bad_bytes_position(ending: str) -> None:
     """Lines are counted as the editor counts them."""
