@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.read.command_lines import is_comfyui_workflow
+from picowatch.recipe.read.decoding import invisible
 from picowatch.recipe.read.nodes import MAX_DEPTH, MAX_NODES, Mapping, Node, Scalar, Sequence
 from picowatch.recipe.read.plain import number, plain_number
 from picowatch.recipe.read.yaml_entries import layer_of, start_of
@@ -157,6 +158,8 @@ class _Composer:
     def skip_space(self) -> None:
         found = _SPACE.match(self.text, self.at)
         self.at = found.end() if found else self.at
+        if (other := self.text[self.at : self.at + 1]).isspace():
+            self.refuse(f"{invisible(other)} is no space in JSON. Replace it by a plain one.")
         if comment := _COMMENT.match(self.text, self.at):
             self.refuse(
                 "JSON has no comments. Delete it, or write the recipe in YAML, where # begins one.",
@@ -168,7 +171,13 @@ class _Composer:
     def refuse(self, message: str, offset: int | None = None, width: int = 1) -> NoReturn:
         refuse(self.position(offset, width), message)
 
+    def refuse_curly(self) -> None:
+        """Word processors and web pages make them of straight ones."""
+        if self.text[self.at : self.at + 1] in tuple("“”„‟«»‘’"):
+            self.refuse("JSON's quotes are straight ones: \".")
+
     def refuse_name(self) -> NoReturn:
+        self.refuse_curly()
         found = _WORD.match(self.text, self.at)
         if found:
             quoted = json.dumps(found[0], ensure_ascii=False)
@@ -190,6 +199,7 @@ class _Composer:
         self.refuse('the quote " that opens here is never closed.', start)
 
     def refuse_word(self, raw: str) -> NoReturn:
+        self.refuse_curly()
         if raw.lower() in _WORDS:
             self.refuse(f"JSON writes {raw.lower()}.", width=len(raw))
         if raw == "None":
