@@ -38,7 +38,7 @@ INVENTORY = Inventory(
 BEYOND_A_SCHEMA = [
     # What stands inside of texts.
     r"invisible character",
-    r"is never closed",
+    r"the hexadecimal number of a character",
     r"wildcard",
     r"is not supported yet",
     r"a LoRA acts on the whole picture",

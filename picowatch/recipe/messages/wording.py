@@ -9,6 +9,7 @@ from picowatch.recipe.fields import PROMPTS, ROWS, SHORTHANDS, json_schemas
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.parts import Preprocessor
+from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.read.yaml_errors import quoted
 from picowatch.recipe.written import Misread, Written
 
@@ -187,7 +188,8 @@ def _plainly(written: Written, wanted: str) -> str:
         with suppress(ValueError):
             value = float(written.value)
             if abs(value) < 1e9:
-                return f"Write {value:.10g}."
+                plain = f"{value:.10g}"
+                return f"Write {plain_number(value) if 'e' in plain else plain}."
     return "Write the number you mean in plain digits."
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.read.flags import ALIASES
+from picowatch.recipe.read.yaml_errors import ABOUT_FENCE, FENCE
 
 _MAX_SHOWN = 300
 # A command line that was worked out; longer ones are known, but not translated.
@@ -56,6 +57,8 @@ _JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
 
 def why_no_prompt(line: str) -> str | None:
     """What to say of a line that is another program's command line; None for a prompt."""
+    if line.startswith(FENCE):
+        return ABOUT_FENCE
     if found := _PYTHON.fullmatch(line):
         # Flags after it are understood, or refused one by one.
         return _message("Python", found["rest"].strip() if " --prompt" in found["rest"] else "")

@@ -9,7 +9,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.nodes import Mapping, Node, Scalar, Sequence, compose
 from picowatch.recipe.read.plain import plain_value
-from picowatch.recipe.read.yaml_errors import quoted
+from picowatch.recipe.read.yaml_errors import quoted, wide_colon
 from picowatch.recipe.resolve.layers import put
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -177,9 +177,11 @@ def _no_recipe(node: Node, source: Source, in_list: bool) -> str:
     if isinstance(node, Sequence):
         return "a list in a list is not a recipe. Begin each recipe with '- prompt: …'."
     text = shown(node.raw.strip().partition("\n")[0])
-    equals = re.match(r"(?P<name>\w+) *= *(?P<value>\S.*)", text)
+    equals = re.match(r"(?P<name>\w+)\s*(?P<sign>=|\N{FULLWIDTH COLON})\s*(?P<value>\S.*)", text)
     if equals and equals["name"] in FIRST_NAME_OF:
         field = f"{equals['name']}: {equals['value']}"
+        if equals["sign"] != "=":
+            return wide_colon(field)
         return f"a field is written with a colon and a space: '{field}'."
     if in_list and not text:
         return "this element of the list is empty. Write '- prompt: …', or delete it."

@@ -17,6 +17,10 @@ _COMMA_AFTER = re.compile(
     r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\[[^\]]*\]|\{[^}]*\})"""
     r"""[ \t]*(?P<comma>,)[ \t]*(?:$|"\w+"[ \t]*:)"""
 )
+# Before the place where YAML finds a digit missing, or the number wrong.
+_HALF_ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]?|u[0-9A-Fa-f]{0,3}|U[0-9A-Fa-f]{0,7})$")
+FENCE = "```"
+ABOUT_FENCE = f"{FENCE} is how chats and web pages mark a text. Delete the lines that have it."
 # What a character means to YAML at the start of a value.
 _MEANINGS = {
     "[": "a list",
@@ -48,7 +52,8 @@ def explain_syntax(source: Source, error: yaml.YAMLError) -> tuple[Position, str
         return Position(source, 1, 1), f"this is not YAML ({shown(str(error), 200)})."
     line = _Line(source, *_within(source, mark.line + 1, mark.column + 1))
     return (
-        line.comma_after_field()
+        line.fence()
+        or line.comma_after_field()
         or line.quote_mistake(context or mark)
         or line.tab()
         or line.missing_colon()
@@ -62,6 +67,11 @@ def explain_syntax(source: Source, error: yaml.YAMLError) -> tuple[Position, str
 def quoted(text: str) -> str:
     """The text as a YAML single-quoted scalar."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def wide_colon(instead: str) -> str:
+    """What to say of the colon that Chinese and Japanese keyboards type."""
+    return f"this colon is a wide one. Write a plain one and a space after it: '{instead}'."
 
 
 def _within(source: Source, line: int, column: int) -> tuple[int, int]:
@@ -90,6 +100,11 @@ class _Line:
     @property
     def key(self) -> str:
         return shown(self.field["key"].rstrip()) if self.field else ""
+
+    def fence(self) -> _Explained:
+        if not self.text.startswith(FENCE):
+            return None
+        return self.at(1, len(self.text.rstrip())), ABOUT_FENCE
 
     def comma_after_field(self) -> _Explained:
         """JSON without its braces; within them commas belong there."""
@@ -137,6 +152,11 @@ class _Line:
                     f"{shown(self.text[at : at + 2])}. Use single quotes, or write the backslash "
                     "twice."
                 )
+        if found := _HALF_ESCAPE.search(self.text[: self.column - 1]):
+            return self.at(found.start() + 1, 2), (
+                f"in double quotes {found[0][:2]} begins the hexadecimal number of a character, "
+                "and this is none. Use single quotes, or write the backslash twice."
+            )
         return None
 
     def missing_colon(self) -> _Explained:
@@ -144,6 +164,9 @@ class _Line:
         for number in (self.number, *self._number_before()):
             text = self.source.line(number)
             tight = re.match(r"^\s*(?:- +)*([a-z_]+):(?=[^\s/])", text)
+            wide = re.match(r"^\s*(?:- +)*([a-z_]+)\s*\N{FULLWIDTH COLON}", text)
+            if wide:
+                return Position(self.source, number, wide.end()), wide_colon(f"{wide[1]}: …")
             if tight:
                 position = Position(self.source, number, tight.end(1) + 1)
                 return position, f"a space is missing after the colon: write '{tight[1]}: …'."
@@ -210,6 +233,8 @@ def _without_quotes(value: str) -> str:
 
 def _general(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or str(error)
+    if "<document start>" in problem:
+        return "a recipe ends before this. Between two recipes write a line ---."
     return (
         f"YAML cannot parse this ({shown(str(problem), 100)}). A recipe has lines like "
         "'steps: 30'; put text with special characters in quotes."

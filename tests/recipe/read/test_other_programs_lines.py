@@ -75,6 +75,15 @@ def test_a_command_line_is_answered_with_what_to_write(
     assert not any("command line" in message or "flag" in message for message in found)
 
 
+def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
+    """Two pictures of ``` would be rendered."""
+    found = refused("```text\na corgi\n```\n", TXT).problems
+    assert [(p.line, p.column, p.message) for p in found] == [
+        (line, 1, "``` is how chats and web pages mark a text. Delete the lines that have it.")
+        for line in (1, 3)
+    ]
+
+
 def test_a_command_line_over_several_lines_is_one() -> None:
     """A backslash goes on in the next line."""
     invalid = refused('a dog\n./sd -m a.ckpt \\\n  -p "a cat" \\\n  --steps 9\n', TXT)

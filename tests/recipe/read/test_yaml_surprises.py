@@ -48,6 +48,43 @@ SURPRISES = [
         "steps must be a whole number from 1 to 150, but YAML reads 1e2 as text. Write 100.",
     ),
     (
+        "prompt： a corgi\nsteps: 3",
+        (1, 7),
+        "this colon is a wide one. Write a plain one and a space after it: 'prompt: …'.",
+    ),
+    (
+        "prompt：a corgi",
+        (1, 1),
+        "this colon is a wide one. Write a plain one and a space after it: 'prompt: a corgi'.",
+    ),
+    (
+        'prompt: a\nimage: "C:\\Users\\me\\dog.png"',
+        (2, 11),
+        "in double quotes \\U begins the hexadecimal number of a character, and this is none. Use "
+        "single quotes, or write the backslash twice.",
+    ),
+    (
+        'prompt: a\nimage: "dogs\\xmas.png"\nsteps: 3',
+        (2, 13),
+        "in double quotes \\x begins the hexadecimal number of a character, and this is none. Use "
+        "single quotes, or write the backslash twice.",
+    ),
+    (
+        "prompt: a\ncfg_rescale: 1e-05",
+        (2, 14),
+        "cfg_rescale must be a number from 0 to 1, but YAML reads 1e-05 as text. Write 1.0e-05.",
+    ),
+    (
+        "```yaml\nprompt: a\n```",
+        (1, 1),
+        "``` is how chats and web pages mark a text. Delete the lines that have it.",
+    ),
+    (
+        '{"prompt": "a"}\n{"prompt": "b"}',
+        (2, 1),
+        "a recipe ends before this. Between two recipes write a line ---.",
+    ),
+    (
         "prompt: a\nsteps: 012",
         (2, 8),
         "steps must be a whole number from 1 to 150, but YAML reads 012 as the octal number 10. "
