@@ -10,13 +10,13 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from picowatch.errors import FAILED
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.observers.view import LABEL, Row, bar, rows
-from picowatch.outbox.lock import is_held
+from picowatch.outbox.lock import holder, is_held
 from picowatch.outbox.status import Status, duration, is_running, read_status
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
@@ -86,8 +86,14 @@ def _each_status(outbox: Path) -> Iterator[tuple[list[Row], tuple[int, int] | No
 
 
 def current_status(outbox: Path) -> tuple[bool, Status]:
-    """Whether a picowatch is running, and its status or the last one there was."""
-    return is_running(outbox), read_status(outbox) or NO_STATUS
+    """Whether a picowatch is running, and its status or the last one there was.
+
+    That one has `ended`, too, if a new picowatch has not written its first status yet.
+    """
+    running, found = is_running(outbox), read_status(outbox) or NO_STATUS
+    if running and holder(outbox) not in (None, found.pid):
+        found = replace(found, ended=True)
+    return running, found
 
 
 def check(settings: Settings) -> int:
@@ -150,10 +156,13 @@ def _within_time(condition: Callable[[], bool]) -> bool:
 
 
 def rows_of(running: bool, status: Status) -> list[Row]:
-    """Without a picowatch, what was rendering is no news; what is queued and what failed is."""
-    if not running:
-        left = [row for row in rows(status) if row.label not in ("now", "device")]
-        return [Row("", "picowatch is not running", "bad"), *(left if status.host else [])]
+    """Of one that has ended, what was rendering is no news; what is queued and what failed is."""
+    if not running or status.ended:
+        left = replace(status, device="", engines=(), all_seconds_left=None)
+        others = [row for row in rows(left) if row.label != "now"] if status.host else []
+        if running:
+            return [Row("", "picowatch is starting or ending", "quiet"), *others]
+        return [Row("", "picowatch is not running", "bad"), *others]
     since = duration(max(0.0, status.updated - status.started))
     who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {since}")
     return [Row("", who, "quiet"), *rows(status)]

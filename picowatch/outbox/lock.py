@@ -162,5 +162,13 @@ def is_held(outbox: Path) -> bool:
     return False
 
 
+def holder(outbox: Path) -> int | None:
+    """The process that holds the outbox, as its machine numbers it; None if it is not known."""
+    try:
+        return int(_path(outbox).read_text().removesuffix(_MAKE))
+    except (OSError, ValueError):
+        return None
+
+
 def _path(outbox: Path) -> Path:
     return outbox / ".picowatch" / "lock"

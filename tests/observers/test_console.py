@@ -251,6 +251,37 @@ def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Se
     assert values["all_seconds_left"] == 700.0
 
 
+def test_without_a_picowatch_only_what_is_left_is_shown(tmp_path: Path, seen: Seen) -> None:
+    """However it ended: no engine renders, and nobody knows when the queue will be done."""
+    two = tuple(EngineStatus(number=number, steps_per_second=3.0) for number in (1, 2))
+    seen.write(**work(6, all_seconds_left=700.0), engines=two)
+    seen.end()
+    answer = picowatch(tmp_path, "status")
+    assert answer.returncode == 1
+    assert answer.stdout.splitlines() == [
+        "picowatch is not running",
+        "queued  112 images",
+        "so far  2 images rendered",
+    ]
+
+
+def test_before_its_first_status_a_picowatch_is_starting(tmp_path: Path, seen: Seen) -> None:
+    """What the one before it wrote, if it was killed, is not what the new one does."""
+    answers = [picowatch(tmp_path, "status")]
+    seen.write(**work(6, seconds_left=40.0), pid=1, started=0.0)
+    answers.append(picowatch(tmp_path, "status"))
+    assert [answer.returncode for answer in answers] == [0, 0]
+    first, second = (answer.stdout.splitlines() for answer in answers)
+    assert first == ["picowatch is starting or ending"]
+    assert second == [
+        "picowatch is starting or ending",
+        "queued  112 images",
+        "so far  2 images rendered",
+    ]
+    values = json.loads(picowatch(tmp_path, "status", "--json").stdout)
+    assert (values["running"], values["ended"]) == (True, True)
+
+
 def test_more_errors_than_are_shown_are_counted(tmp_path: Path, seen: Seen) -> None:
     """Three are shown, the newest first; the rest must not go unnoticed."""
     errors = tuple(f"{name}.yaml: unknown field 'stesp'" for name in "cdefg")
