@@ -52,7 +52,7 @@ def main() -> None:
     merges = read_merges(parser.parse_args().merges)
     tokenizer = CLIPTokenizer(
         vocab=vocabulary(merges),
-        merges=merges,  # type: ignore[arg-type]  # pairs, as tokenizers' BPE takes them
+        merges=merges,  # pairs, as tokenizers' BPE takes them
         model_max_length=77,
     )
     text, expected = CHECK

@@ -94,6 +94,6 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             # SDPA's backward is slow on the CPU.
-            attn_implementation="eager",  # type: ignore[call-arg]
+            attn_implementation="eager",
         )
     )

@@ -29,7 +29,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     vocabulary = {token: number for number, token in enumerate(tokens_of(merges))}
     tokenizer = CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,  # type: ignore[arg-type]  # pairs are right, the annotation is not
+        merges=merges,  # pairs, as tokenizers' BPE takes them
         model_max_length=MAX_TOKENS,
     )
     folder.mkdir(parents=True, exist_ok=True)

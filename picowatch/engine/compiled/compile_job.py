@@ -151,7 +151,7 @@ def arranged(latents: torch.Tensor, channels_last: bool) -> torch.Tensor:
 def unet_to_compile(job: CompileJob) -> Any:
     """A UNet as the job's, with random weights: equal ones would be compiled in as constants."""
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(job.config)  # type: ignore[no-untyped-call]
+        unet: Any = UNet2DConditionModel.from_config(job.config)
     unet = unet.to(getattr(torch, job.dtype)).to_empty(device=job.device).eval()
     form = torch.channels_last if job.channels_last else torch.contiguous_format
     for weight in unet.requires_grad_(False).parameters():

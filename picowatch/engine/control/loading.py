@@ -65,7 +65,7 @@ def _modern_names(tensors: Tensors, unet: Any) -> Tensors:
     if f"{_HINT}conv_in.weight" in tensors:
         return tensors
     tensors = {name.removeprefix(_ORIGINAL): tensor for name, tensor in tensors.items()}
-    converted: Tensors = convert_controlnet_checkpoint(tensors, unet)  # type: ignore[no-untyped-call]
+    converted: Tensors = convert_controlnet_checkpoint(tensors, unet)
     for name, tensor in tensors.items():
         for old, new in _ADDED.items():
             if name.startswith(old):

@@ -81,7 +81,7 @@ class Loaded:
 
     def slice_attention(self, *, on: bool) -> None:
         """Let attention work on a part of the picture at a time, or on the whole."""
-        processor = SlicedAttention() if on else AttnProcessor2_0()  # type: ignore[no-untyped-call]
+        processor = SlicedAttention() if on else AttnProcessor2_0()
         for model in (self.unet, *self.controlnets.values()):
             model.set_attn_processor(processor)
 

@@ -131,7 +131,7 @@ def schedule_of(model: Model, configs: Path) -> dict[str, Any]:
 def read_single_unet(file: Path, config: dict[str, Any], target: Target) -> Tensors:
     """The UNet of a single file."""
     tensors = read_tensors([file], target, lambda name: name.startswith(_UNET))
-    converted: Tensors = convert_ldm_unet_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
+    converted: Tensors = convert_ldm_unet_checkpoint(tensors, config)
     guidance = tensors.get(f"{_UNET}{_SINGLE_GUIDANCE}")
     return converted if guidance is None else converted | {_GUIDANCE: guidance}
 
@@ -146,7 +146,7 @@ def vae_names(tensors: Tensors, config: dict[str, Any]) -> Tensors:
     """The weights of a VAE in diffusers' names of today, of the original's or older ones."""
     if "decoder.up_blocks.0.resnets.0.conv1.weight" in tensors:
         return _modern_vae_names(tensors)
-    converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
+    converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)
     return converted
 
 

@@ -61,5 +61,5 @@ def _read(encoder: Any, file: Path, target: Target) -> Tensors:
 
     tensors = read_tensors([file], target, wanted)
     prefix = next(one for one in _PREFIXES if any(name.startswith(one) for name in tensors))
-    converted: Tensors = convert_open_clip_checkpoint(encoder, tensors, prefix)  # type: ignore[no-untyped-call]
+    converted: Tensors = convert_open_clip_checkpoint(encoder, tensors, prefix)
     return {name: tensor for name, tensor in converted.items() if name != "text_projection.weight"}

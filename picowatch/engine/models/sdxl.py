@@ -67,5 +67,5 @@ def _read_first(_: Any, file: Path, target: Target) -> Tensors:
 def _read_second(encoder: Any, file: Path, target: Target) -> Tensors:
     """OpenCLIP ViT-bigG of a single file, in transformers' names."""
     tensors = read_tensors([file], target, lambda name: name.startswith(_SECOND))
-    converted: Tensors = convert_open_clip_checkpoint(encoder, tensors, _SECOND)  # type: ignore[no-untyped-call]
+    converted: Tensors = convert_open_clip_checkpoint(encoder, tensors, _SECOND)
     return converted

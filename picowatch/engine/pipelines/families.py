@@ -126,7 +126,7 @@ def _lumina2_encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
-class _PixArtSigma(PixArtSigmaPipeline):
+class _PixArtSigma(PixArtSigmaPipeline):  # type: ignore[misc]
     """With the callback that the other pipelines have."""
 
     def __call__(self, *, callback_on_step_end: Callable[..., Any], **inputs: Any) -> Any:

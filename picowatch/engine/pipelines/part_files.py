@@ -95,7 +95,7 @@ def _flux2_vae(tensors: Tensors, config: dict[str, Any]) -> Tensors:
     for inner, outer in _INNER.items():
         tensors = {name.replace(inner, outer): tensor for name, tensor in tensors.items()}
     normalising = {name: one for name, one in tensors.items() if name.startswith("bn.")}
-    converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
+    converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)
     return counted | normalising | converted
 
 
@@ -103,7 +103,7 @@ def _qwen_image_vae(tensors: Tensors, _: dict[str, Any]) -> Tensors:
     """In the names of Wan's authors, or diffusers'."""
     if "decoder.conv_in.weight" in tensors:
         return tensors
-    converted: Tensors = convert_wan_vae_to_diffusers(tensors)  # type: ignore[no-untyped-call]
+    converted: Tensors = convert_wan_vae_to_diffusers(tensors)
     return converted
 
 

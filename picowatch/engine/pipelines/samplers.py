@@ -17,7 +17,7 @@ from picowatch.engine.unet.noise_levels import use_noise_levels
 _ALMOST_ONE = 1 - 1e-6
 
 
-class _Solved(FlowMatchEulerDiscreteScheduler):
+class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Noise levels and shifts are the model's; `solver` goes from one to the next."""
 
     solver: ClassVar[Any]

@@ -52,7 +52,7 @@ def read_transformer(model: Model, part: Part, dtype: torch.dtype, device: torch
     tensors = _in_diffusers_names(model, tensors, kind, config)
     quantisation = None
     if gguf:
-        quantisation = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)  # type: ignore[no-untyped-call]
+        quantisation = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
     with TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config))
         loaded = kind.from_single_file(
@@ -131,7 +131,7 @@ def _read_gguf(file: Path, header: Header, prefix: str, dtype: torch.dtype) -> T
             continue
         if stays_quantised(name, header.types[one.name], header.shapes[one.name]):
             data = torch.from_numpy(one.data.copy())
-            tensors[name] = GGUFParameter(data, quant_type=one.tensor_type)  # type: ignore[no-untyped-call]
+            tensors[name] = GGUFParameter(data, quant_type=one.tensor_type)
         else:
             # A copy: what is not quantised is the mapped file itself.
             tensors[name] = torch.tensor(dequantize(one.data, one.tensor_type)).to(dtype)

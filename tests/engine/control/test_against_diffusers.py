@@ -52,7 +52,7 @@ def ours(models: Path) -> Renderer:
 @cache
 def components(folder: Path) -> dict[str, Any]:
     """The parts of a checkpoint, in diffusers' hands, with Euler's steps."""
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
     )
     scheduler: Any = diffusers.EulerDiscreteScheduler

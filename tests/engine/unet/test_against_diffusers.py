@@ -121,7 +121,7 @@ def ours(kept: Path) -> Renderer:
 @pytest.fixture(scope="module")
 def loaded() -> Any:
     """diffusers' pipeline for the same folder."""
-    pipeline = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+    pipeline = StableDiffusionPipeline.from_pretrained(
         DEMO, dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -251,7 +251,7 @@ def test_steps_without_guidance_compute_half_the_rows(ours: Renderer, tmp_path: 
 def test_the_rescaling_is_diffusers_rescale_noise_cfg(share: float) -> None:
     """Each image of a batch by its own deviation."""
     guided, towards = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    expected = rescale_noise_cfg(guided, towards, share)  # type: ignore[no-untyped-call]
+    expected = rescale_noise_cfg(guided, towards, share)
     torch.testing.assert_close(rescaled(guided, towards, share), expected)
 
 

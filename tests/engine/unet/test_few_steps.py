@@ -60,7 +60,7 @@ def theirs() -> Any:
 
 def pipeline(folder: Path | None = None) -> Any:
     """diffusers' for the same folder."""
-    found = StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+    found = StableDiffusionXLPipeline.from_pretrained(
         folder or tiny_sdxl(), dtype=torch.float32, local_files_only=True
     )
     found.set_progress_bar_config(disable=True)

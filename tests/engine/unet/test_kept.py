@@ -50,7 +50,7 @@ def inputs(unet: Any, seed: int, *, pooled: int = 0) -> tuple[torch.Tensor, Enco
 
 def plain_copy(unet: Any) -> Any:
     """diffusers' own, with the same weights."""
-    plain: Any = UNet2DConditionModel.from_config(unet.config)  # type: ignore[no-untyped-call]
+    plain: Any = UNet2DConditionModel.from_config(unet.config)
     plain.load_state_dict(unet.state_dict())
     return plain.eval()
 

@@ -69,7 +69,7 @@ def hash_of(models: Path, kind: Any, name: str) -> str:
 
 def pipeline() -> Any:
     """diffusers' for the same folder."""
-    found = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+    found = StableDiffusionPipeline.from_pretrained(
         tiny_sd2(), dtype=torch.float32, local_files_only=True
     )
     found.set_progress_bar_config(disable=True)

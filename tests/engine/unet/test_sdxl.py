@@ -56,7 +56,7 @@ def ours(models: Path) -> Renderer:
 @pytest.fixture(scope="module")
 def theirs() -> Any:
     """diffusers' pipeline for the same folder."""
-    pipeline = StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
         tiny_sdxl(), dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -354,7 +354,7 @@ def test_a_lora_acts_on_both_text_encoders_and_the_unet(
     wanted = asked(models, loras=(lora,))
     (picture,) = rendered(ours, wanted)
     (plain,) = rendered(ours, asked(models))
-    merged = StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+    merged = StableDiffusionXLPipeline.from_pretrained(
         tiny_sdxl(), dtype=torch.float32, local_files_only=True
     )
     merged.set_progress_bar_config(disable=True)

@@ -164,7 +164,7 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
     engine: Renderer, kept: Path, sampler: str, schedule_type: str
 ) -> None:
     """From the same latents; at most rounding differs."""
-    pipeline: Any = StableDiffusionImg2ImgPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+    pipeline: Any = StableDiffusionImg2ImgPipeline.from_pretrained(
         Catalog(Path("nowhere")).demo.path, dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
