@@ -15,7 +15,15 @@ from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
 from picowatch.files.natural import natural_key
 from picowatch.inbox.dropped import dropped_in, read_dropped, template_above
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for, scan
-from picowatch.inbox.names import DEFAULTS_NAME, ENDINGS, is_dropped, is_template
+from picowatch.inbox.names import (
+    DEFAULTS_NAME,
+    ENDINGS,
+    TEMPLATE_NAMES,
+    is_dropped,
+    is_recipe_path,
+    is_template,
+    why_path_skipped,
+)
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import (
     DefaultsFile,
@@ -71,7 +79,8 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
                 f"picowatch: a _defaults.yaml above {file} is being written. Check again."
             )
         else:
-            for warning in dict.fromkeys(w for recipe in recipes for w in recipe.warnings):
+            warnings = [*_ignored(settings, file), *(w for one in recipes for w in one.warnings)]
+            for warning in dict.fromkeys(warnings):
                 print(harmless(f"{file}: warning: {warning}"), file=sys.stderr)
             if file.name == DEFAULTS_NAME and not as_json:
                 print(harmless(f"{file}: defaults of the recipes in this folder and below"))
@@ -85,6 +94,17 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     if as_json:
         print(json.dumps(listed, indent=1))
     return FAILED if failed else SUCCEEDED
+
+
+def _ignored(settings: Settings, file: Path) -> Iterator[str]:
+    """Why a file in the inbox is never run, whatever it says."""
+    inbox, path = settings.inbox.resolve(), file.resolve()
+    if file.name in TEMPLATE_NAMES or is_dropped(file.name) or not path.is_relative_to(inbox):
+        return
+    name = path.relative_to(inbox).as_posix()
+    if not is_recipe_path(name):
+        why = why_path_skipped(name) or "recipes and their folders have other names"
+        yield f"this file in the inbox is never run: {why}."
 
 
 def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:

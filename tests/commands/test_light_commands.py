@@ -214,6 +214,32 @@ def test_check_refuses_what_a_run_would_refuse(tmp_path: Path) -> None:
     assert "not a picture that can be read" in checked.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("_defaults.yml", "it must be called _defaults.yaml, which may contain JSON, too"),
+        ("a (conflicted copy).yaml", "it is a conflict copy of a sync tool"),
+        ("_draft.yaml", "recipes and their folders have other names"),
+        (".old/a.yaml", "recipes and their folders have other names"),
+    ],
+)
+def test_check_names_files_in_the_inbox_that_are_never_run(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    """Elsewhere the same names are only drafts."""
+    for folder in ("inbox", "drafts"):
+        file = tmp_path / folder / name
+        file.parent.mkdir(parents=True)
+        file.write_text("prompt: a corgi\n")
+    drafted = picowatch(tmp_path, "check", f"drafts/{name}")
+    assert (drafted.returncode, drafted.stderr) == (0, "")
+    checked = picowatch(tmp_path, "check", f"inbox/{name}")
+    assert checked.returncode == 0
+    assert checked.stderr == (
+        f"inbox/{name}: warning: this file in the inbox is never run: {why}.\n"
+    )
+
+
 def test_check_goes_on_after_wildcards_that_make_no_prompt(tmp_path: Path) -> None:
     """Told with its place, as in the error file; the other files are checked and listed."""
     (tmp_path / "a.yaml").write_text("prompt: a star A{ND|ND} a cat\nseed: 1\n")
