@@ -1,8 +1,15 @@
-"""Standard output and error, where they are closed, full, or gone meanwhile."""
+"""Standard output and error, where they are closed, full, gone, or stopped meanwhile."""
 
+import io
 import os
 import sys
+import threading
+from collections import deque
+from contextlib import suppress
 from typing import TextIO
+
+KEPT = 200  # texts that wait for a terminal that is stopped
+LAST_SECONDS = 1.0  # that it has for them at the end
 
 
 def open_closed() -> None:
@@ -33,3 +40,53 @@ def discard(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+class Unhurried(io.TextIOBase):
+    """Writes to a terminal in a thread of its own: who writes here never waits.
+
+    Ctrl-S, a selection in some terminals and a connection that stalls stop it, for hours perhaps.
+    The newest texts are written when it continues.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+        self._texts: deque[str] = deque(maxlen=KEPT)
+        self._more = threading.Event()
+        self._ends = False
+        self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Written soon."""
+        self._texts.append(text)
+        self._more.set()
+        return len(text)
+
+    def isatty(self) -> bool:
+        """See `TextIO.isatty`."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """See `TextIO.fileno`."""
+        return self._stream.fileno()
+
+    def finish(self) -> None:
+        """Let it write the rest, if it is not stopped."""
+        self._ends = True
+        self._more.set()
+        self._thread.join(LAST_SECONDS)
+
+    def _run(self) -> None:
+        while not self._ends:
+            self._more.wait()
+            self._more.clear()
+            while self._texts:
+                rest = self._texts.popleft().encode(self.encoding, "backslashreplace")
+                # Not by the stream: its lock would be held while this waits, also at the end.
+                with suppress(OSError):  # it is gone
+                    while rest:
+                        rest = rest[os.write(self.fileno(), rest) :]

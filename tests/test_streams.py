@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands.picowatch import DIGESTS, clean_environment, command
 from tests.house import PATIENCE, wait_for
-from tests.observers.screen import set_size
+from tests.observers.screen import in_pty, set_size
 
 
 def in_a_shell(folder: Path, words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -99,3 +99,27 @@ def test_picowatch_survives_its_terminal(tmp_path: Path, term: str) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_picowatch_works_on_while_its_terminal_is_stopped(tmp_path: Path) -> None:
+    """Ctrl-S, or a connection that stalls: saves are answered, and SIGTERM ends it."""
+    (tmp_path / "inbox").mkdir()
+    with in_pty(tmp_path, "run", program=DIGESTS) as screen:
+        screen.wait_for("nothing is running")
+        screen.type(CTRL_S)
+        save_and_wait(tmp_path, "a")
+        screen.type(CTRL_Q)
+        screen.wait_for("1 image rendered")
+        screen.type(CTRL_S)
+        save_and_wait(tmp_path, "b")
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.process.wait(PATIENCE) == 0
+
+
+def save_and_wait(folder: Path, name: str) -> None:
+    """Until the picture is there."""
+    (folder / f"inbox/{name}.txt").write_text("a cat\n")
+    wait_for(lambda: [*folder.glob(f"outbox/{name}/*.png")])
+
+
+CTRL_S, CTRL_Q = b"\x13", b"\x11"  # stop a terminal, and continue

@@ -6,12 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
 from picowatch.observers.view import BAR, LABEL, Row, bar, fitted, progress_text, rows
 from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import Status
-from picowatch.streams import discard, finish
+from picowatch.streams import Unhurried, discard, finish
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -193,7 +193,8 @@ class LiveConsole:
     """A view of the status below the log lines; it shows new pictures itself."""
 
     def __init__(self, stream: TextIO | None = None, *, pictures_too: bool = False) -> None:
-        self._view = LiveView(stream or sys.stdout)
+        self._terminal = Unhurried(stream or sys.stdout)
+        self._view = LiveView(cast(TextIO, self._terminal))
         self.handler = _AboveView(self._view)
         if not pictures_too:
             self.handler.addFilter(lambda record: record.name != "picowatch.pictures")
@@ -203,6 +204,7 @@ class LiveConsole:
 
     def close(self) -> None:
         self._view.close()
+        self._terminal.finish()
 
 
 class _AboveView(logging.Handler):

@@ -116,6 +116,10 @@ class InPty:
             set_size(self._handle, rows, columns)
         self.process.send_signal(signal.SIGWINCH)
 
+    def type(self, keys: bytes) -> None:
+        """As the keyboard sends them."""
+        os.write(self._handle, keys)
+
     def finish(self) -> None:
         self._reader.join(PATIENCE)
         os.close(self._handle)
