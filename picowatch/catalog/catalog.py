@@ -117,6 +117,9 @@ class Catalog:
             refused.setdefault(_without_ending(entry.name), entry.reason)
         checkpoints = found.of_kind("checkpoint")
         refused |= {model.name: model.missing for model in checkpoints if model.missing}
+        unusable = [_dangling(self._models), _dangling(self._models / FOLDERS["checkpoint"])]
+        unusable += [one.reason for one in found.refused if one.kind == "checkpoint"]
+        unusable += [one.missing for one in checkpoints]
         return Inventory(
             demo=replace(_checkpoint(self.demo), known_words=_known_words()),
             checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
@@ -141,6 +144,7 @@ class Catalog:
                 if entry.kind == "embedding"
             },
             default_checkpoint=default_checkpoint,
+            unusable_checkpoint=next(filter(None, unusable), ""),
         )
 
     def find(self, kind: Kind, name: str) -> Model:
@@ -324,8 +328,14 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
         for path in children:
             if is_folder(path) and not _is_model_folder(path, kind):
                 waiting.append(path)
-            elif is_folder(path) or path.suffix.lower() in _ENDINGS:
+            elif is_folder(path) or path.suffix.lower() in _ENDINGS or _dangling(path):
                 yield _Candidate(root, _name(root, path), kind, path, _stamp(path))
+
+
+def _dangling(folder: Path) -> str:
+    """What is wrong with a link whose goal is not there, as on a disk that is away; else ""."""
+    away = folder.is_symlink() and not is_folder(folder)
+    return f"the folder {folder} is a link that leads nowhere." if away else ""
 
 
 def _is_model_folder(path: Path, kind: Kind) -> bool:

@@ -72,6 +72,7 @@ class Inventory:
     give it; `refused_embeddings` has those among them whose names are looked for in prompts.
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
     `wildcard_packs` has the file of those that stand in a YAML file with others.
+    `unusable_checkpoint` says of one of the installed checkpoints that cannot be used why not.
     """
 
     demo: Checkpoint
@@ -91,6 +92,7 @@ class Inventory:
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
+    unusable_checkpoint: str = ""
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint of exactly this name; KeyError without one."""

@@ -91,6 +91,7 @@ def test_links_that_cannot_be_followed_refuse_themselves_alone(folder: Path) -> 
     found = Catalog(folder.parents[1]).scan()
     assert [model.name for model in found.models] == ["it"]
     assert {refused.name for refused in found.refused} == {
+        "deep",
         "long.safetensors",
         "loop.safetensors",
     }

@@ -46,8 +46,8 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     """The checkpoint a recipe means.
 
     Written: the name with or without ending, in any case if that is unambiguous, or a unique
-    beginning of it. Not written: the setting `checkpoint`; else the only one installed; else,
-    with none installed, demo. Raises NotInstalled.
+    beginning of it. Not written: the setting `checkpoint`; else the only one that can be used;
+    else, with none installed, demo. Raises NotInstalled.
     """
     if written is not None:
         return _checkpoint(written, inventory)
@@ -61,6 +61,11 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
         raise NotInstalled(
             f"no checkpoint is named, and several are installed: {names}. Write 'checkpoint: …' "
             "here, or name one in the settings (picowatch.yaml)."
+        )
+    if inventory.unusable_checkpoint and not inventory.checkpoints:
+        raise NotInstalled(
+            "no checkpoint is named, and none that is installed can be used: "
+            f"{inventory.unusable_checkpoint} For the embedded one, write 'checkpoint: demo'."
         )
     return inventory.checkpoints[0] if inventory.checkpoints else inventory.demo
 

@@ -1,0 +1,65 @@
+"""The only checkpoint cannot be used for a while: nothing is rendered with the demo instead."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.catalog.files import sd15_shapes, write_model
+from tests.house import House
+
+RECIPE = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
+
+
+def half_copied(house: House) -> Callable[[], object]:
+    path = house.models / "checkpoints/mine.safetensors"
+    write_model(path, sd15_shapes(), missing_bytes=1000)
+    return lambda: write_model(path, sd15_shapes())
+
+
+def models_away(house: House) -> Callable[[], object]:
+    return _away(house, house.models, "checkpoints/mine.safetensors")
+
+
+def checkpoints_away(house: House) -> Callable[[], object]:
+    return _away(house, house.models / "checkpoints", "mine.safetensors")
+
+
+def linked_folder_away(house: House) -> Callable[[], object]:
+    return _away(house, house.models / "checkpoints/disk", "mine.safetensors")
+
+
+def _away(house: House, link: Path, file: str) -> Callable[[], object]:
+    """What mounts the disk that the link leads to."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(house.folder / "disk")
+    return lambda: write_model(house.folder / "disk" / file, sd15_shapes())
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (half_copied, "mine.safetensors is cut off"),
+        (models_away, "models is a link that leads nowhere"),
+        (checkpoints_away, "checkpoints is a link that leads nowhere"),
+        (linked_folder_away, "disk cannot be read: its link leads nowhere"),
+    ],
+)
+def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
+    house: House, prepare: Callable[[House], Callable[[], object]], said: str
+) -> None:
+    """Only a recipe that names it is rendered with it."""
+    install = prepare(house)
+    path = house.save("a.yaml", RECIPE)
+    house.save("b.yaml", f"{RECIPE}checkpoint: demo\n")
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    assert "no checkpoint is named, and none that is installed can be used" in error
+    assert said in error
+    assert "write 'checkpoint: demo'" in error
+    assert [house.chunk(one).request.checkpoint for one in house.pictures()] == ["demo"]
+    install()
+    path.touch()
+    assert house.once()
+    (picture,) = house.pictures("a")
+    assert house.chunk(picture).request.checkpoint in ("mine", "disk/mine")
