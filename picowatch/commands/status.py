@@ -70,11 +70,16 @@ def watch(outbox: Path) -> int:
         else:
             last = ""
             for shown, _ in _each_status(outbox):
-                line = "; ".join(row.text for row in shown if row.label in ("", "now", "queued"))
+                line = "; ".join(row.text for row in shown if _is_news(row))
                 if line != last:
                     print(line, flush=True)
                 last = line
     return 0
+
+
+def _is_news(row: Row) -> bool:
+    """How long it has been running changes all the time."""
+    return row.label in ("now", "queued") or (not row.label and row.style != "quiet")
 
 
 def _each_status(outbox: Path) -> Iterator[tuple[list[Row], tuple[int, int] | None]]:
@@ -161,7 +166,7 @@ def rows_of(running: bool, status: Status) -> list[Row]:
         left = replace(status, device="", engines=(), all_seconds_left=None)
         others = [row for row in rows(left) if row.label != "now"] if status.host else []
         if running:
-            return [Row("", "picowatch is starting or ending", "quiet"), *others]
+            return [Row("", "picowatch is starting or ending"), *others]
         return [Row("", "picowatch is not running", "bad"), *others]
     since = duration(max(0.0, status.updated - status.started))
     who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {since}")

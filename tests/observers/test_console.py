@@ -215,6 +215,12 @@ def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Se
     assert "corgi.yaml: 3 of 20, step 6/24; 112 images" in process.stdout.readline()
     seen.write(**work(7))
     assert "step 7/24" in process.stdout.readline()
+    seen.write(**work(7), updated=60.0)  # nothing has changed for a minute
+    wait_for(lambda: "for 60 s" in picowatch(tmp_path, "status").stdout)
+    seen.write(**work(8), updated=61.0)
+    assert process.stdout.readline() == "corgi.yaml: 3 of 20, step 8/24; 112 images\n"
+    seen.end()
+    assert process.stdout.readline() == "picowatch is not running; 112 images\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
     process.stdout.close()
