@@ -1,4 +1,4 @@
-"""Standard output and error, where they are closed, full, gone, or stopped meanwhile."""
+"""Standard input, output and error, where they are closed, full, gone, or stopped meanwhile."""
 
 import io
 import os
@@ -20,6 +20,7 @@ def open_closed() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
+    sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
 

@@ -38,6 +38,13 @@ def test_a_recipe_is_rendered_without_standard_output(tmp_path: Path, where: str
     assert in_a_shell(tmp_path, f"$P show outbox/a/*.png {where}").returncode == 0
 
 
+def test_a_closed_standard_input_is_empty(tmp_path: Path) -> None:
+    """For `make -`, which reads it."""
+    answer = in_a_shell(tmp_path, "$P make - <&-")
+    assert answer.returncode == 1
+    assert answer.stderr == "picowatch: Standard input is empty. Write at least a prompt.\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [("models", 0), ("schema", 0), ("status", 1), ("--help", 0), ("run --once", 0)],
