@@ -18,6 +18,18 @@ FORBIDDEN = re.compile(f"[{_HIDDEN}]")
 # UTF-16 without its mark: what a recipe begins with is ASCII in most of them.
 _UTF16_LE = re.compile(rb"(?:[\x01-\x7f]\0){2}|[\x01-\x7f]\0\Z")
 _UTF16_BE = re.compile(rb"(?:\0[\x01-\x7f]){2}|\0[\x01-\x7f]\Z")
+# Each line of a TXT would be rendered as a prompt.
+_NO_PLAIN_TEXT = (
+    (
+        re.compile(r"\{\\rtf\d"),
+        "this is RTF, which holds fonts beside the text. Save it as plain text (TextEdit: Format, "
+        "Make Plain Text).",
+    ),
+    (
+        re.compile(r"\s*<(?:!doctype |html\b|\?xml )", re.IGNORECASE),
+        "this is a web page, not a recipe. Save the text alone.",
+    ),
+)
 NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
 
 
@@ -30,7 +42,7 @@ def decode(name: str, content: bytes) -> Source:
     """The text of a file, its lines ended by "\\n" alone.
 
     Raises RecipeInvalid for a file over 1 MiB, for any other encoding (with the first bad
-    byte's line and column), and for characters that nobody can see.
+    byte's line and column), for characters that nobody can see, and for RTF and web pages.
     """
     if len(content) > MAX_BYTES:
         refuse(
@@ -45,6 +57,9 @@ def decode(name: str, content: bytes) -> Source:
         whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
         _refuse_byte(Source(name, whole), encoding, error)
     _refuse_invisible(source)
+    for beginning, message in _NO_PLAIN_TEXT:
+        if beginning.match(source.text):
+            refuse(source.whole_line(1), message)
     return source
 
 

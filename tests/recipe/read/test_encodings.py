@@ -113,6 +113,21 @@ def test_an_empty_file_is_not_ready_yet(content: bytes) -> None:
     assert read(content) == []
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.yaml", "a.json"])
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("{\\rtf1\\ansi\\cocoartf2709\n\\f0\\fs24 a corgi}", "this is RTF"),
+        ("<!DOCTYPE html>\n<html>\n<body>404</body>\n</html>", "this is a web page"),
+    ],
+)
+def test_what_is_no_plain_text_is_one_error(name: str, text: str, begins: str) -> None:
+    """Not a picture of each of its lines. RTF is what TextEdit writes unless it is told."""
+    (problem,) = refused(text, name).problems
+    assert (problem.line, problem.column) == (1, 1)
+    assert problem.message.startswith(begins)
+
+
 @pytest.mark.parametrize("content", [b"#", b"\0", b"\xff", codecs.BOM_UTF16_LE + b"a\0"])
 def test_a_file_with_anything_in_it_is_not_empty(content: bytes) -> None:
     """Also when it cannot be read."""
