@@ -40,6 +40,7 @@ def test_a_recipe_is_rendered_without_standard_output(tmp_path: Path, where: str
 
 def test_a_closed_standard_input_is_empty(tmp_path: Path) -> None:
     """For `make -`, which reads it."""
+    (tmp_path / "inbox").mkdir()
     answer = in_a_shell(tmp_path, "$P make - <&-")
     assert answer.returncode == 1
     assert answer.stderr == "picowatch: Standard input is empty. Write at least a prompt.\n"
