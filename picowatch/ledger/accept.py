@@ -51,7 +51,7 @@ class Accepting(Database):
         with self.transaction() as sql:
             before = entries_before(sql, save.path)
             for key in before.keys() & requested.keys():
-                if not is_again and _draws_otherwise(sql, before[key][0], requested[key]):
+                if _draws_otherwise(sql, before[key][0], requested[key]):
                     sql.execute("DELETE FROM entries WHERE id = ?", (before.pop(key)[0],))
             unchanged = {key: entry.priority for key, entry in requested.items()} == {
                 key: priority for key, (_, priority) in before.items()

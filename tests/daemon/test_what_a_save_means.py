@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from picowatch.outbox.listing import request_of
 from tests.house import PATIENCE, House, wait_for
@@ -146,6 +147,25 @@ def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
     path.touch()
     house.once()
     assert len(house.pictures()) == len(before) + len(new) + 1
+
+
+def test_a_changed_wildcard_file_applies_at_the_next_save_of_a_dropped_picture(
+    house: House,
+) -> None:
+    """As another LoRA does; its template did not change."""
+    file = house.models / "wildcards/animals.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("a corgi\n")
+    house.save("p/_pictures.yaml", "prompt: __animals__\nseed: 1\n")
+    picture = house.inbox / "p/1.png"
+    Image.new("RGB", (64, 64)).save(picture)
+    house.once()
+    file.write_text("an owl\n")
+    house.once()
+    assert house.prompts() == ["a corgi"]
+    picture.touch()
+    house.once()
+    assert sorted(house.prompts()) == ["a corgi", "an owl"]
 
 
 def test_nothing_is_rendered_again_without_a_save(house: House) -> None:
