@@ -111,12 +111,13 @@ class Catalog:
         """
         found = self.scan()
         wildcards = self._wildcards.scan()
-        refused = dict(wildcards.refused)
+        refused: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
+        refused["wildcard"] = wildcards.refused
         for entry in found.refused:
-            refused[entry.name] = entry.reason
-            refused.setdefault(_without_ending(entry.name), entry.reason)
+            refused[entry.kind][entry.name] = entry.reason
+            refused[entry.kind].setdefault(_without_ending(entry.name), entry.reason)
         checkpoints = found.of_kind("checkpoint")
-        refused |= {model.name: model.missing for model in checkpoints if model.missing}
+        refused["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
         unusable = [_dangling(self._models), _dangling(self._models / FOLDERS["checkpoint"])]
         unusable += [one.reason for one in found.refused if one.kind == "checkpoint"]
         unusable += [one.missing for one in checkpoints]
@@ -137,7 +138,8 @@ class Catalog:
             embedding_families=_families(found.of_kind("embedding")),
             wildcards=wildcards.lines,
             wildcard_packs=wildcards.packs,
-            refused=refused,
+            refused={name: why for of_kind in refused.values() for name, why in of_kind.items()},
+            refused_by_kind=refused,
             refused_embeddings={
                 _without_ending(entry.name): entry.reason
                 for entry in found.refused

@@ -69,7 +69,8 @@ class Inventory:
     how far away things are. `vae_families` has the names of the families that each VAE is for;
     `lora_families` and `embedding_families` those of the others' families, where their files say
     it. `refused` maps the names of files that cannot be used to the reason, so that an error can
-    give it; `refused_embeddings` has those among them whose names are looked for in prompts.
+    give it, and `refused_by_kind` those in the folders of each kind; `refused_embeddings` has those
+    among them whose names are looked for in prompts.
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
     `wildcard_packs` has the file of those that stand in a YAML file with others.
     `unusable_checkpoint` says of one of the installed checkpoints that cannot be used why not.
@@ -90,9 +91,14 @@ class Inventory:
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     wildcard_packs: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    refused_by_kind: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
     unusable_checkpoint: str = ""
+
+    def refused_as(self, kind: str) -> Mapping[str, str]:
+        """The refused files in the folders of a kind."""
+        return self.refused_by_kind.get(kind, self.refused)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The checkpoint of exactly this name; KeyError without one."""

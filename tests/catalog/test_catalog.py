@@ -10,6 +10,7 @@ from picowatch.catalog import Catalog, FoundModels
 from picowatch.catalog.families import ONLY
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
+from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 from tests.house import House
 
@@ -245,6 +246,23 @@ def test_a_usable_model_beside_a_refused_file_can_be_named(
     (house.models / "loras" / beside).write_bytes(b"x")
     house.save("a.yaml", f"prompt: a\ncheckpoint: demo\nloras: {written}\n")
     assert house.once(), house.error("a.yaml")
+
+
+def test_a_refused_file_of_another_kind_takes_no_name_away(tmp_path: Path) -> None:
+    """It only says why where nothing else has the name: a file may be in the wrong folder."""
+    write_model(tmp_path / "loras/style_v2.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "loras/cut.safetensors", kohya_lora_shapes(), missing_bytes=2)
+    for name in ("checkpoints/style.ckpt", "upscalers/cut.ckpt", "checkpoints/lost.ckpt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\x80\x02}q")
+    inventory = Catalog(tmp_path).inventory()
+    assert find_lora("style", inventory) == "style_v2"
+    for name, said in {
+        "cut": "cut.safetensors is cut off",
+        "lost": "lost.ckpt is a pickle",
+    }.items():
+        with pytest.raises(NotInstalled, match=f"the LoRA '{name}' cannot be used: {said}"):
+            find_lora(name, inventory)
 
 
 def test_neither_a_refused_demo_nor_a_refused_embedding_takes_a_name_away(tmp_path: Path) -> None:

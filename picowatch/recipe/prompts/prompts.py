@@ -321,15 +321,16 @@ def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _no_wildcard(name: str, inventory: Inventory) -> str:
-    if name in inventory.refused:
-        return f"the wildcard file '{shown(name)}' cannot be used: {inventory.refused[name]}"
+    refused = inventory.refused_as("wildcard")
+    if name in refused:
+        return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
     names: Sequence[str] = sorted(inventory.wildcards)
     there = (
         f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )
     broken = [
         f" A pack of wildcards is missing: {why}"
-        for file, why in inventory.refused.items()
+        for file, why in refused.items()
         if file.endswith(PACK_ENDINGS)
     ]
     return (

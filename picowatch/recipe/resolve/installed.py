@@ -164,7 +164,7 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
 def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
     checkpoints = {c.name: c for c in (*inventory.checkpoints, inventory.demo)}
     names = list(checkpoints)
-    if not _named(written, names, inventory):
+    if not _named("checkpoint", written, names, inventory):
         _refuse_download(written)
     missing = f"no checkpoint '{shown(written)}' in models/checkpoints."
     return checkpoints[_find("checkpoint", missing, written, names, inventory)]
@@ -174,7 +174,7 @@ def _find(
     kind: str, missing: str, written: str, names: Sequence[str], inventory: Inventory, *also: str
 ) -> str:
     """The one name that is meant; NotInstalled says what would do, or why a file is refused."""
-    found = _named(written, names, inventory)
+    found = _named(kind, written, names, inventory)
     usable = [name for name in found if name in names]
     if len(usable) > 1:
         choice = listed(usable, "or")
@@ -184,14 +184,26 @@ def _find(
     if usable:
         return usable[0]
     if found:
-        reason = inventory.refused[found[0]]
+        own = inventory.refused_as(_key(kind))
+        reason = own.get(found[0]) or inventory.refused[found[0]]
         raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
     raise NotInstalled(f"{missing} {_instead(written, [*names, *also])}")
 
 
-def _named(written: str, names: Sequence[str], inventory: Inventory) -> list[str]:
-    # A refused file beside a usable one may have the same name without its ending.
-    return matching(written, [*dict.fromkeys([*names, *inventory.refused])])
+def _named(kind: str, written: str, names: Sequence[str], inventory: Inventory) -> list[str]:
+    """Those that are meant. What is refused in another kind's folder may only have been misplaced.
+
+    A refused file beside a usable one may have the same name without its ending.
+    """
+    for refused in (inventory.refused_as(_key(kind)), inventory.refused):
+        if found := matching(written, [*dict.fromkeys([*names, *refused])]):
+            return found
+    return []
+
+
+def _key(kind: str) -> str:
+    """What the inventory calls what messages call so: "depth" for "depth model"."""
+    return kind.casefold().partition(" ")[0]
 
 
 def _instead(written: str, names: Sequence[str]) -> str:
