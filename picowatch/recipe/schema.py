@@ -134,7 +134,9 @@ def _mapping() -> Schema:
 def _definitions(inventory: Inventory | None) -> dict[str, Schema]:
     """What each field takes, under its first name, and what these consist of."""
     forms = _forms(inventory)
-    forms |= {name: _plain(json_schemas()[name]) for name in ROWS if name not in forms}
+    models = ((name, json_schemas()[name]) for name in ROWS if name not in forms)
+    # A side that nothing is said of is null there; nobody writes it so.
+    forms |= {name: _plain(model.get("anyOf", [model])[0]) for name, model in models}
     rows = ROWS | SHORTHANDS
     fields = {name: {**form, **_said(name, rows[name])} for name, form in forms.items()}
     if inventory is not None:

@@ -183,6 +183,11 @@ def _normalise_seeds(layer: Layer, problems: Problems) -> None:
 
 
 def _split_size(layer: Layer, problems: Problems) -> None:
+    for side in ("width", "height"):
+        # A recipe that says nothing of a side has None there, too.
+        if side in layer and layer[side].value is None:
+            problems.add(layer[side].error_position, wrong_value(side, layer[side]))
+            del layer[side]
     written = layer.pop(SIZE, None)
     if written is None:
         return

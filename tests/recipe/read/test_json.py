@@ -59,6 +59,7 @@ MISTAKES = [
     ('["a corgi"]', (1, 2), '"a corgi" is not a recipe. A recipe is like {"prompt": "a corgi"}.'),
     ('{"steps": 3}', (1, 2), 'a prompt is missing. Write "prompt": "…".'),
     ('{"prompt": 30}', (1, 12), 'prompt must be text, not 30. Write "30".'),
+    ('{"prompt": "a", "width": null}', (1, 26), "width must be a whole number from 64 to 2048, "),
     ('{"prompt": "a", "tiling": null}', (1, 27), "tiling must be true or false, not null."),
     (
         '{"prompt": "a", "steps": [20, 30]}',

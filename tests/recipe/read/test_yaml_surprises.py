@@ -48,6 +48,12 @@ SURPRISES = [
         "steps must be a whole number from 1 to 150, but YAML reads 1e2 as text. Write 100.",
     ),
     (
+        "prompt: a\nwidth: 128\nheight:",
+        (3, 1),
+        "height has no value: YAML reads an empty value as null. Write a whole number from 64 to "
+        "2048, or delete the line.",
+    ),
+    (
         "prompt： a corgi\nsteps: 3",
         (1, 7),
         "this colon is a wide one. Write a plain one and a space after it: 'prompt: …'.",
