@@ -57,6 +57,8 @@ def watch(outbox: Path) -> int:
     """
     from picowatch.observers.console import LiveView, can_draw
 
+    # `timeout` and others end it so; the terminal gets its cursor back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         if can_draw(sys.stdout):
             view = LiveView(sys.stdout)

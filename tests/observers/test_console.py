@@ -207,6 +207,20 @@ def test_watching_continues_while_no_picowatch_is_running(tmp_path: Path, seen: 
         screen.process.send_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_end_of_watching_gives_the_cursor_back(
+    tmp_path: Path, seen: Seen, number: signal.Signals
+) -> None:
+    """Also that by `timeout`."""
+    seen.write()
+    with in_pty(tmp_path, "status", "--watch") as screen:
+        screen.wait_for("nothing is running")
+        screen.process.send_signal(number)
+        assert screen.process.wait(PATIENCE) == 0
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert screen.written.rfind(shown) > screen.written.rfind(hidden) >= 0
+
+
 def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Seen) -> None:
     """For scripts."""
     seen.write(**work(6))
