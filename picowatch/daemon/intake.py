@@ -291,7 +291,9 @@ class Intake:
                 self.inbox.hold(seen.path)  # moved or deleted since, or the inbox is away
                 return lambda: None
             return self._reject_text(save, f"This picture cannot be used: {error}")
-        except (ModelRefused, FileUnreadable) as error:
+        except ModelRefused as error:
+            return self._hold_back(seen, dropped, inventory, str(error))
+        except FileUnreadable as error:
             return self._reject_text(save, str(error))
         self.outbox.problems.remove_error(seen.path)
         warnings = _warnings_of(recipes)
@@ -338,8 +340,13 @@ class Intake:
                 return template_above(self.settings.inbox, recipe)
         return None
 
-    def _hold_back(self, seen: Saved, dropped: Dropped, inventory: Inventory) -> Callable[[], None]:
-        """Its template is wrong: one error says so, and the picture waits for its next save."""
+    def _hold_back(
+        self, seen: Saved, dropped: Dropped, inventory: Inventory, why: str = ""
+    ) -> Callable[[], None]:
+        """Its template cannot be used: one error says so, and the picture waits for its next save.
+
+        `why` says what is wrong beside the template itself, if anything is.
+        """
         self.inbox.hold(seen.path)
         template = dropped.template
         known = self.ledger.known_recipe(template.name)
@@ -347,6 +354,9 @@ class Intake:
             self.inbox.refuse_template(template.name)  # its own answer has said why, or will
             return lambda: None
         digest = hashlib.sha256(template.content).hexdigest()
+        if why:
+            save = Save(template.name, digest, known.stamp, self.now())
+            return self._reject_template(save, *self._in_words(save, why))
         of_template = Saved(template.name, template.content, digest, known.stamp, seen.defaults)
         return self._saved_template(of_template, inventory)
 

@@ -6,10 +6,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
 
+from picowatch.catalog import hashes
 from picowatch.commands.check import check
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.inbox import reader
@@ -18,6 +20,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, load_settings
+from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import PATIENCE, SETTLE_SECONDS, House, one_waits_for_one, wait_for
 
@@ -611,6 +614,38 @@ def test_a_template_that_becomes_wrong_and_right_again_loses_nothing(
         draw(house, "frames/1.png", 3)
         path.write_text(TEMPLATE)
         wait_for(lambda: len(house.pictures()) == 3)
+    assert errors(house) == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_model_that_changes_while_it_is_hashed_is_the_templates_error(
+    house: House, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    """Not one of each of a thousand pictures, which the template's next save would not answer."""
+    lora = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+    path = template(house, TEMPLATE + "checkpoint: demo\nloras: {new: 1}\n")
+    for number in (1, 2, 3):
+        draw(house, f"frames/{number}.png", number)
+    real = hashes._digest
+
+    def copied_meanwhile(file: Any, on_block: Any) -> str:
+        if os.path.samestat(os.fstat(file.fileno()), lora.stat()):
+            os.utime(lora)
+        return real(file, on_block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hashes, "_digest", copied_meanwhile)
+        assert not house.once()
+    assert errors(house) == ["frames/_pictures.yaml.error.txt"]
+    assert "new.safetensors changed while it was read" in (
+        house.error("frames/_pictures.yaml") or ""
+    )
+    if restart:
+        assert house.once()
+        assert house.pictures() == []
+    path.touch()
+    assert house.once()
+    assert len(house.pictures()) == 3
     assert errors(house) == []
 
 
