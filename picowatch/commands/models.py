@@ -7,6 +7,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.families import NAMES
+from picowatch.catalog.folder_files import is_file
 from picowatch.catalog.text_encoders import TRANSFORMER
 from picowatch.catalog.transformer_files import completed_by
 from picowatch.catalog.vaes import families_of
@@ -87,7 +88,7 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "name": model.name,
         "kind": model.kind,
         "path": str(model.path),
-        "bytes": model.path.lstat().st_size if model.path.is_file() else None,
+        "bytes": model.path.lstat().st_size if is_file(model.path) else None,
         "hash": None,
         "native_size": None,
         "base_model": "",

@@ -312,6 +312,18 @@ def test_models_lists_the_others_beside_one_that_is_being_written(
     assert rows["other"]["hash"]
 
 
+def test_models_lists_links_that_lead_nowhere(tmp_path: Path) -> None:
+    """To a disk that is away, or further than a path may be."""
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "disk").symlink_to(tmp_path / "away")
+    (folder / "long").symlink_to("x" * 300)
+    result = picowatch(tmp_path, "models")
+    assert result.returncode == 0, result.stderr
+    for name in ("disk", "long"):
+        assert f"{name}  refused: {name} cannot be read: its link leads nowhere" in result.stdout
+
+
 def test_models_lists_text_encoders_and_vaes(tmp_path: Path) -> None:
     """With what they are and how they are stored, or whom for; columns stay columns."""
     models = tmp_path / "models"
