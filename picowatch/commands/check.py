@@ -144,9 +144,12 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
     """What a dropped picture requests, or every picture under a template."""
     most = settings.max_images_per_save
     names = [name]
+    template = name if is_template(name) else template_above(inbox, name)
+    if template is not None:
+        content = (inbox / template).read_bytes()
+        defaults = defaults_for(inbox, template)
+        check_template(DefaultsFile(template, content), inventory, defaults, most)
     if is_template(name):
-        template = DefaultsFile(name, (inbox / name).read_bytes())
-        check_template(template, inventory, defaults_for(inbox, name), most)
         found = scan(inbox, name.rpartition("/")[0], {}, partial(dropped_in, inbox), True)
         names = sorted((path for path, _ in found if is_dropped(path)), key=natural_key)
         names = [path for path in names if template_above(inbox, path) == name]
@@ -159,7 +162,11 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
             )
         pictures = NamedPictures(inbox, settings.outbox, path, settings.most_picture_pixels)
         pictures.check(path)
-        yield from dropped_recipes(dropped, inventory, defaults_for(inbox, path), most, pictures)
+        defaults = defaults_for(inbox, path)
+        for recipe in dropped_recipes(dropped, inventory, defaults, most, pictures):
+            for _, other in recipe.pictures:
+                pictures.check(other)
+            yield recipe
 
 
 class _Pictures:

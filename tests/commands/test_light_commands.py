@@ -253,6 +253,27 @@ def test_check_goes_on_after_wildcards_that_make_no_prompt(tmp_path: Path) -> No
     assert (listed.returncode, len(json.loads(listed.stdout))) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("template", "beside", "said"),
+    [
+        ("prompt: a\n", "prompt: b\nmask: no.png\n", "There is no picture 'no.png'."),
+        ("prompt: a AND b\n", "prompt: c\n", "AND (composing prompts) is not supported"),
+    ],
+)
+def test_check_refuses_a_dropped_picture_as_a_run_would(
+    tmp_path: Path, template: str, beside: str, said: str
+) -> None:
+    """With what is beside it alone, it could be rendered, or read."""
+    folder = tmp_path / "inbox/d"
+    folder.mkdir(parents=True)
+    (folder / "_pictures.yaml").write_text(template)
+    (folder / "a.yaml").write_text(beside)
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    checked = picowatch(tmp_path, "check", "inbox/d/a.png")
+    assert (checked.returncode, checked.stdout) == (1, "")
+    assert said in checked.stderr
+
+
 def test_check_takes_pictures_beside_a_file_outside_of_the_inbox(tmp_path: Path) -> None:
     """Both are to be copied into the inbox together."""
     (tmp_path / "inbox").mkdir()
