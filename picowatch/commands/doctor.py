@@ -259,7 +259,8 @@ def _watch(settings: Settings) -> Check:
     folder.watch()
     polling = folder.polling
     folder.close()
-    text = f"by events, {_count_folders(inbox)} folders{_limits()}"
+    count = _count_folders(inbox)
+    text = f"by events, {count} folder{'' if count == 1 else 's'}{_limits()}"
     if polling:
         return Check(
             "watch",

@@ -144,6 +144,7 @@ def test_folders_that_cannot_work_are_a_line(
 @pytest.mark.usefixtures("quick")
 def test_each_folder_is_described(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     """File system, way of watching, room, who works there, what is installed and refused."""
+    assert checks(house, capsys)["watch"]["text"].startswith("by events, 1 folder (inotify ")
     (house.inbox / "pets/cats").mkdir(parents=True)
     (house.models / "checkpoints").mkdir(parents=True)
     (house.models / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
