@@ -82,9 +82,11 @@ class Unhurried(io.TextIOBase):
         self._thread.join(LAST_SECONDS)
 
     def _run(self) -> None:
-        while not self._ends:
+        ends = False
+        while not ends:
             self._more.wait()
             self._more.clear()
+            ends = self._ends  # before the last look at the texts
             while self._texts:
                 rest = self._texts.popleft().encode(self.encoding, "backslashreplace")
                 # Not by the stream: its lock would be held while this waits, also at the end.
