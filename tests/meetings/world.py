@@ -19,6 +19,7 @@ from typing import Any
 
 import picowatch.files.atomic
 import picowatch.inbox.inbox
+import picowatch.inbox.reader
 import picowatch.ledger.database
 from picowatch.daemon.supervisor import supervise
 from picowatch.errors import EngineDied, RenderFailed
@@ -1122,7 +1123,7 @@ def _wrapped(world: World) -> Iterator[None]:
 
     replace_name(picowatch.inbox.inbox.Inbox, "poll", polled)
     # Other processes on this machine are not part of the simulation.
-    replace_name(picowatch.inbox.inbox, "held_open_for_writing", lambda ids: set())
+    replace_name(picowatch.inbox.reader, "held_open_for_writing", lambda ids: set())
     replace_name(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
     try:
         yield
