@@ -4,6 +4,7 @@ files in the outbox.
 So they work from any machine that mounts it.
 """
 
+import errno
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -45,9 +46,11 @@ def _send(settings: Settings, command: Command) -> int:
     try:
         path = send(settings.outbox, command)
     except OSError as error:
+        remedy = "Only users who may write there can control picowatch."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "Free some space, and try again."
         raise CommandFailed(
-            f"The outbox {settings.outbox} cannot be written: {error.strerror}.",
-            "Only users who may write there can control picowatch.",
+            f"The outbox {settings.outbox} cannot be written: {error.strerror}.", remedy
         ) from error
     answer = wait_for_answer(path, ANSWER_SECONDS if is_running(settings.outbox) else 0.0)
     if answer is None:

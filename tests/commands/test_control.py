@@ -1,5 +1,6 @@
 """Commands to a running daemon, and its health."""
 
+import errno
 import os
 import signal
 import socket
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from picowatch.commands import status as status_command
-from picowatch.errors import EngineDied
+from picowatch.commands.control import control
+from picowatch.errors import CommandFailed, EngineDied
 from picowatch.inbox.names import PROBE_PREFIX
+from picowatch.outbox.commands import Command
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch, start
@@ -288,3 +291,25 @@ def test_without_the_folders_no_command_goes_on(house: House, text: str, words: 
     assert (answer.returncode, answer.stdout) == (2, "")
     assert words in answer.stderr
     assert "continues" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "Free some space, and try again."),
+        (errno.EACCES, "Only users who may write there can control picowatch."),
+    ],
+)
+def test_a_command_that_cannot_be_written_says_what_helps(
+    house: House, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    """A full disk needs another remedy than a missing permission."""
+
+    def refused(*_: object) -> Path:
+        raise OSError(number, os.strerror(number))
+
+    (house.outbox / ".picowatch/commands").mkdir(parents=True)
+    monkeypatch.setattr("picowatch.commands.control.send", refused)
+    with pytest.raises(CommandFailed, match=os.strerror(number)) as caught:
+        control(house.settings(), [Command("pause")])
+    assert caught.value.remedy == remedy
