@@ -27,7 +27,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("watch", ["events", "polling"])
+@pytest.mark.parametrize("watch", ["events", pytest.param("polling", marks=pytest.mark.heavy)])
 def test_each_recipe_of_a_folder_is_one_run_however_it_comes(
     house: House, other_file_system: Path | None, watch: str
 ) -> None:

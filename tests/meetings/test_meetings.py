@@ -8,7 +8,7 @@ from tests.meetings.play import play, script_of
 
 SCRIPTS = 12
 LENGTH = 60
-IN_EACH_RUN, IN_ALL = 3, 10
+IN_EACH_RUN, IN_ALL = 1, 10
 
 
 @pytest.mark.parametrize(
