@@ -88,6 +88,7 @@ class House:
         self.outbox = folder / "outbox"
         self.models = folder / "models"
         self.inbox.mkdir()
+        self.models.mkdir()
         self.engine = DigestEngine()
         self.make_engine: MakeEngine = lambda options: self.engine
         self.console = SilentConsole()

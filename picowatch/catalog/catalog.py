@@ -104,9 +104,12 @@ class Catalog:
             refused=tuple(entry for entry in found if isinstance(entry, Refused)),
         )
 
-    def inventory(self, default_checkpoint: str | None = None) -> Inventory:
+    def inventory(
+        self, default_checkpoint: str | None = None, *, must_exist: bool = False
+    ) -> Inventory:
         """What recipes may name, and why they may not name the rest.
 
+        `must_exist`: without the folder itself, nothing stands in for a checkpoint.
         A refused file is found by its name with ending, and without, where no model has it.
         """
         found = self.scan()
@@ -119,6 +122,8 @@ class Catalog:
         checkpoints = found.of_kind("checkpoint")
         refused["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
         unusable = [_dangling(self._models), _dangling(self._models / FOLDERS["checkpoint"])]
+        if must_exist and not is_folder(self._models):
+            unusable.append(f"the folder {self._models} does not exist.")
         unusable += [one.reason for one in found.refused if one.kind == "checkpoint"]
         unusable += [one.missing for one in checkpoints]
         return Inventory(

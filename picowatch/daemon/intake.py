@@ -132,7 +132,9 @@ class Intake:
             self._hashes.compute(self._to_hash, self.go_on)
             self._to_hash = None
         if self._inventory is None:
-            self._inventory = self._catalog.inventory(self.settings.checkpoint)
+            self._inventory = self._catalog.inventory(
+                self.settings.checkpoint, must_exist=self.settings.names_models
+            )
         return self._inventory
 
     def watch_awaited_pictures(self) -> None:

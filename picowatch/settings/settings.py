@@ -227,6 +227,11 @@ class Settings(BaseModel):
         """The hashes of model files, so that each is read once."""
         return self.state_folder / "hashes.json"
 
+    @property
+    def names_models(self) -> bool:
+        """Whether somebody has named the models folder, so that it must be there."""
+        return "models" in self.model_fields_set
+
 
 def takes_effect_at_once(name: str) -> bool:
     """Whether a running picowatch takes over this setting when picowatch.yaml is saved."""

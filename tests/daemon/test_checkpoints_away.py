@@ -7,6 +7,7 @@ import pytest
 
 from tests.catalog.files import sd15_shapes, write_model
 from tests.house import House
+from tests.kinds import one_of_each_kind
 
 RECIPE = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
 
@@ -18,7 +19,13 @@ def half_copied(house: House) -> Callable[[], object]:
 
 
 def models_away(house: House) -> Callable[[], object]:
+    house.models.rmdir()
     return _away(house, house.models, "checkpoints/mine.safetensors")
+
+
+def models_missing(house: House) -> Callable[[], object]:
+    house.models.rmdir()
+    return lambda: write_model(house.models / "checkpoints/mine.safetensors", sd15_shapes())
 
 
 def checkpoints_away(house: House) -> Callable[[], object]:
@@ -38,12 +45,19 @@ def _away(house: House, link: Path, file: str) -> Callable[[], object]:
 
 @pytest.mark.parametrize(
     ("prepare", "said"),
-    [
-        (half_copied, "mine.safetensors is cut off"),
-        (models_away, "models is a link that leads nowhere"),
-        (checkpoints_away, "checkpoints is a link that leads nowhere"),
-        (linked_folder_away, "disk cannot be read: its link leads nowhere"),
-    ],
+    one_of_each_kind(
+        [
+            (half_copied, "mine.safetensors is cut off"),
+            (models_away, "models is a link that leads nowhere"),
+            (models_missing, "models does not exist"),
+            (checkpoints_away, "checkpoints is a link that leads nowhere"),
+            (linked_folder_away, "disk cannot be read: its link leads nowhere"),
+        ],
+        [
+            (half_copied, "mine.safetensors is cut off"),
+            (models_missing, "models does not exist"),
+        ],
+    ),
 )
 def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     house: House, prepare: Callable[[House], Callable[[], object]], said: str

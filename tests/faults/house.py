@@ -21,7 +21,7 @@ class FaultyHouse(House):
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         super().__init__(folder)
-        self.models.mkdir()
+        self.models.mkdir(exist_ok=True)
         self.make_engine = lambda options: ChildEngine(options, program=PROGRAM)
 
     def fail_at_start(self, fault: str) -> None:

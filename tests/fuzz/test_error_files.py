@@ -27,10 +27,14 @@ SAVED = {
     "NUL bytes": ("a.yaml", b"prompt: a\nnegative: b\0\n", "line 2, column 12"),
     "a control character": ("a.txt", b"a corgi\nred \x1b[31m\n", "line 2, column 5"),
     "nesting": ("a.yaml", b"prompt: a\nsteps: " + b"[" * 100_000, "line 2, column"),
-    "a start image that is none": ("a.yaml", b"prompt: a\nimage: a.png\n", "line 2, column 8"),
+    "a start image that is none": (
+        "a.yaml",
+        b"prompt: a\nimage: a.png\ncheckpoint: demo\n",
+        "line 2, column 8",
+    ),
     "a mask that is none": (
         "a.yaml",
-        b"prompt: a\nimage: good.png\nmask: a.png\n",
+        b"prompt: a\nimage: good.png\nmask: a.png\ncheckpoint: demo\n",
         "line 3, column 7",
     ),
     "settings of no picture": ("a.yaml", b"prompt: a\nfrom: a.png\n", "line 2, column 7"),
