@@ -159,7 +159,7 @@ class _Composer:
         found = _SPACE.match(self.text, self.at)
         self.at = found.end() if found else self.at
         if (other := self.text[self.at : self.at + 1]).isspace():
-            self.refuse(f"{invisible(other)} is no space in JSON. Replace it by a plain one.")
+            self.refuse(f"{invisible(other)} is not a space in JSON. Replace it with a plain one.")
         if comment := _COMMENT.match(self.text, self.at):
             self.refuse(
                 "JSON has no comments. Delete it, or write the recipe in YAML, where # begins one.",
@@ -174,7 +174,7 @@ class _Composer:
     def refuse_curly(self) -> None:
         """Word processors and web pages make them of straight ones."""
         if self.text[self.at : self.at + 1] in tuple("“”„‟«»‘’"):
-            self.refuse("JSON's quotes are straight ones: \".")
+            self.refuse('JSON needs straight quotes: ".')
 
     def refuse_name(self) -> NoReturn:
         self.refuse_curly()

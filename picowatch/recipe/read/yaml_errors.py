@@ -71,7 +71,7 @@ def quoted(text: str) -> str:
 
 def wide_colon(instead: str) -> str:
     """What to say of the colon that Chinese and Japanese keyboards type."""
-    return f"this colon is a wide one. Write a plain one and a space after it: '{instead}'."
+    return f"this colon is full-width. Write a plain colon and a space after it: '{instead}'."
 
 
 def _within(source: Source, line: int, column: int) -> tuple[int, int]:
@@ -154,8 +154,8 @@ class _Line:
                 )
         if found := _HALF_ESCAPE.search(self.text[: self.column - 1]):
             return self.at(found.start() + 1, 2), (
-                f"in double quotes {found[0][:2]} begins the hexadecimal number of a character, "
-                "and this is none. Use single quotes, or write the backslash twice."
+                f"in double quotes {found[0][:2]} begins a character's hexadecimal number, which "
+                "is missing. Use single quotes, or write the backslash twice."
             )
         return None
 
@@ -234,7 +234,7 @@ def _without_quotes(value: str) -> str:
 def _general(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or str(error)
     if "<document start>" in problem:
-        return "a recipe ends before this. Between two recipes write a line ---."
+        return "the recipe before this line has ended. Write a line --- between two recipes."
     return (
         f"YAML cannot parse this ({shown(str(problem), 100)}). A recipe has lines like "
         "'steps: 30'; put text with special characters in quotes."

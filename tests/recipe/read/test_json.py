@@ -29,13 +29,13 @@ MISTAKES = [
     ('{"prompt": "a"', (1, 1), "the { that opens here is never closed."),
     ('[{"prompt": "a"}', (1, 1), "the [ that opens here is never closed."),
     ('{"prompt": ["a"}', (1, 16), "this closes a [, so it must be a ]."),
-    ('{“prompt”: "a"}', (1, 2), 'JSON\'s quotes are straight ones: ".'),
-    ('{"prompt": “a”}', (1, 12), 'JSON\'s quotes are straight ones: ".'),
+    ('{“prompt”: "a"}', (1, 2), 'JSON needs straight quotes: ".'),
+    ('{"prompt": “a”}', (1, 12), 'JSON needs straight quotes: ".'),
     (
         '{"prompt":\u00a0"a"}',
         (1, 11),
-        "the invisible character U+00A0 (no-break space) is no space in JSON. Replace it by a "
-        "plain one.",
+        "the invisible character U+00A0 (no-break space) is not a space in JSON. Replace it "
+        "with a plain one.",
     ),
     ('{"prompt": "a', (1, 12), 'the quote " that opens here is never closed.'),
     (

@@ -56,23 +56,23 @@ SURPRISES = [
     (
         "prompt： a corgi\nsteps: 3",
         (1, 7),
-        "this colon is a wide one. Write a plain one and a space after it: 'prompt: …'.",
+        "this colon is full-width. Write a plain colon and a space after it: 'prompt: …'.",
     ),
     (
         "prompt：a corgi",
         (1, 1),
-        "this colon is a wide one. Write a plain one and a space after it: 'prompt: a corgi'.",
+        "this colon is full-width. Write a plain colon and a space after it: 'prompt: a corgi'.",
     ),
     (
         'prompt: a\nimage: "C:\\Users\\me\\dog.png"',
         (2, 11),
-        "in double quotes \\U begins the hexadecimal number of a character, and this is none. Use "
+        "in double quotes \\U begins a character's hexadecimal number, which is missing. Use "
         "single quotes, or write the backslash twice.",
     ),
     (
         'prompt: a\nimage: "dogs\\xmas.png"\nsteps: 3',
         (2, 13),
-        "in double quotes \\x begins the hexadecimal number of a character, and this is none. Use "
+        "in double quotes \\x begins a character's hexadecimal number, which is missing. Use "
         "single quotes, or write the backslash twice.",
     ),
     (
@@ -88,7 +88,7 @@ SURPRISES = [
     (
         '{"prompt": "a"}\n{"prompt": "b"}',
         (2, 1),
-        "a recipe ends before this. Between two recipes write a line ---.",
+        "the recipe before this line has ended. Write a line --- between two recipes.",
     ),
     (
         "prompt: a\nsteps: 012",
