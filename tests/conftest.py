@@ -44,9 +44,21 @@ LONG = (
     "tests/styles/",
 )
 
+# These compute nearly all the time. Most others wait: for a daemon, a browser, a quiet time.
+COMPUTING = ("tests/engine/", "tests/training/")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first."""
+    """What takes long begins first. Then files that compute and files that wait are mixed.
+
+    In the order of their names, processors would be idle at first, and wanted by all at the end.
+    """
+    files = dict.fromkeys(item.nodeid.partition("::")[0] for item in items)
+    turn: dict[str, float] = {}
+    for computes in (False, True):
+        group = [file for file in files if file.startswith(COMPUTING) is computes]
+        turn |= {file: index / len(group) for index, file in enumerate(group)}
+    items.sort(key=lambda item: turn[item.nodeid.partition("::")[0]])
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
