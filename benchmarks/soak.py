@@ -81,6 +81,7 @@ def soak(folder: Path, minutes: float) -> int:
     house = House.__new__(House)
     house.folder, house.inbox = folder, folder / "inbox"
     house.outbox, house.models = folder / "outbox", folder / "models"
+    house.models.mkdir()
     user = User(house.inbox, random.Random(1))
     picowatch = Picowatch(folder)
     wait_for(lambda: house.status()["images"] is not None, "the first status")

@@ -131,6 +131,7 @@ def storm(folder: Path, kills: int, dice: random.Random, engines: int = 1) -> li
     house = House.__new__(House)
     house.folder, house.inbox = folder, folder / "inbox"
     house.outbox, house.models = folder / "outbox", folder / "models"
+    house.models.mkdir()
     user = User(house, dice)
     pause = threading.Event()
     for _ in range(RECIPES // 2):

@@ -154,8 +154,8 @@ class _Line:
                 )
         if found := _HALF_ESCAPE.search(self.text[: self.column - 1]):
             return self.at(found.start() + 1, 2), (
-                f"in double quotes {found[0][:2]} begins a character's hexadecimal number, which "
-                "is missing. Use single quotes, or write the backslash twice."
+                f"in double quotes {found[0][:2]} begins the hexadecimal number of a character, "
+                "but this is not one. Use single quotes, or write the backslash twice."
             )
         return None
 

@@ -66,14 +66,14 @@ SURPRISES = [
     (
         'prompt: a\nimage: "C:\\Users\\me\\dog.png"',
         (2, 11),
-        "in double quotes \\U begins a character's hexadecimal number, which is missing. Use "
-        "single quotes, or write the backslash twice.",
+        "in double quotes \\U begins the hexadecimal number of a character, but this is not one. "
+        "Use single quotes, or write the backslash twice.",
     ),
     (
         'prompt: a\nimage: "dogs\\xmas.png"\nsteps: 3',
         (2, 13),
-        "in double quotes \\x begins a character's hexadecimal number, which is missing. Use "
-        "single quotes, or write the backslash twice.",
+        "in double quotes \\x begins the hexadecimal number of a character, but this is not one. "
+        "Use single quotes, or write the backslash twice.",
     ),
     (
         "prompt: a\ncfg_rescale: 1e-05",
