@@ -43,7 +43,7 @@ def discard(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-class Unhurried(io.TextIOBase):
+class BackgroundStream(io.TextIOBase):
     """Writes to a terminal in a thread of its own: who writes here never waits.
 
     Ctrl-S, a selection in some terminals and a connection that stalls stop it, for hours perhaps.

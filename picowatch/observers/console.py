@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 from picowatch.observers.view import BAR, LABEL, Row, bar, fitted, progress_text, rows
 from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import Status
-from picowatch.streams import Unhurried, discard, finish
+from picowatch.streams import BackgroundStream, discard, finish
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -193,7 +193,7 @@ class LiveConsole:
     """A view of the status below the log lines; it shows new pictures itself."""
 
     def __init__(self, stream: TextIO | None = None, *, pictures_too: bool = False) -> None:
-        self._terminal = Unhurried(stream or sys.stdout)
+        self._terminal = BackgroundStream(stream or sys.stdout)
         self._view = LiveView(cast(TextIO, self._terminal))
         self.handler = _AboveView(self._view)
         if not pictures_too:
