@@ -62,7 +62,11 @@ def daemon(house: House, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait(10)
+        try:
+            process.wait(within(10))
+        finally:  # one that hangs must not disturb the tests after it
+            process.kill()
+            process.wait()
 
 
 def published(house: House) -> int:
