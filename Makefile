@@ -52,7 +52,7 @@ test: lint  ## Lint, format check, types and all tests but the heavy ones.
 	@$(MAKE) --no-print-directory -j 2 tests types  # mypy needs one core, and a minute of it
 
 tests: $(READY)
-	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 4 --dist loadfile --no-loadscope-reorder  # tests call make, too
+	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 6 --dist loadfile --no-loadscope-reorder  # tests call make, too
 
 test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler, the wheel, 10,000 recipes and others.
 	MAKEFLAGS= $(BIN)/pytest -m heavy
