@@ -22,12 +22,11 @@ _UTF16_BE = re.compile(rb"(?:\0[\x01-\x7f]){2}|\0[\x01-\x7f]\Z")
 _NO_PLAIN_TEXT = (
     (
         re.compile(r"\{\\rtf\d"),
-        "this is RTF, which holds fonts beside the text. Save it as plain text (TextEdit: Format, "
-        "Make Plain Text).",
+        "this is RTF, not plain text. Save it as plain text (TextEdit: Format, Make Plain Text).",
     ),
     (
         re.compile(r"\s*<(?:!doctype |html\b|\?xml )", re.IGNORECASE),
-        "this is a web page, not a recipe. Save the text alone.",
+        "this is a web page, not a recipe. Save only its text.",
     ),
 )
 NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
