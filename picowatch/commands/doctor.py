@@ -320,6 +320,13 @@ def _models(settings: Settings) -> Check:
             catalog.find("checkpoint", settings.checkpoint)
         except ModelRefused as error:
             return Check("models", f"{text}. {error}", "Change the setting checkpoint.")
+    inventory = catalog.inventory(settings.checkpoint, must_exist=settings.names_models)
+    if inventory.unusable_checkpoint and not inventory.checkpoints:
+        return Check(
+            "models",
+            f"{text}. No checkpoint can be used: {inventory.unusable_checkpoint}",
+            "Fix that, or write checkpoint: demo into picowatch.yaml or the recipes.",
+        )
     return Check("models", text)
 
 

@@ -131,6 +131,17 @@ def test_bad_settings_are_a_line(
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_models_folder_that_is_missing_has_a_remedy(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recipes that name no checkpoint are refused then."""
+    house.models.rmdir()
+    models = checks(house, capsys)["models"]
+    assert f"the folder {house.models} does not exist" in models["text"]
+    assert "checkpoint: demo" in models["remedy"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_folders_that_cannot_work_are_a_line(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.commands.check import check
 from tests.catalog.files import sd15_shapes, write_model
 from tests.house import House
 from tests.kinds import one_of_each_kind
@@ -60,7 +61,10 @@ def _away(house: House, link: Path, file: str) -> Callable[[], object]:
     ),
 )
 def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
-    house: House, prepare: Callable[[House], Callable[[], object]], said: str
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[House], Callable[[], object]],
+    said: str,
 ) -> None:
     """Only a recipe that names it is rendered with it."""
     install = prepare(house)
@@ -71,6 +75,8 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     assert "no checkpoint is named, and none that is installed can be used" in error
     assert said in error
     assert "write 'checkpoint: demo'" in error
+    assert check(house.settings(), [path], as_json=False) == 1
+    assert said in capsys.readouterr().err
     assert [house.chunk(one).request.checkpoint for one in house.pictures()] == ["demo"]
     install()
     path.touch()
