@@ -45,18 +45,23 @@ def check_in_place(target: Path) -> None:
             raise FolderAway(folder)
 
 
-def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(
+    target: Path, content: bytes, *, durable: bool = True, mode: int | None = None
+) -> None:
     """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are created.
+    `mode`: the file's permissions, whatever the umask says.
     Target and temporary are in one folder: if that was in its place when the temporary was made,
     so is the target, or the rename fails.
     """
-    copy_atomically(target, (content,), durable=durable)
+    copy_atomically(target, (content,), durable=durable, mode=mode)
 
 
-def copy_atomically(target: Path, blocks: Iterable[bytes], *, durable: bool = True) -> None:
+def copy_atomically(
+    target: Path, blocks: Iterable[bytes], *, durable: bool = True, mode: int | None = None
+) -> None:
     """`write_atomically` in blocks; what `blocks` raises leaves the target as it was."""
     make_folder(target.parent, durable=durable)
     name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
@@ -64,6 +69,8 @@ def copy_atomically(target: Path, blocks: Iterable[bytes], *, durable: bool = Tr
     try:
         with temporary.open("xb") as file:
             check_in_place(target)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.writelines(blocks)
             if durable:
                 sync_file(file)

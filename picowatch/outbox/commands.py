@@ -139,7 +139,8 @@ def send(outbox: Path, command: Command, path: Path | None = None) -> Path:
         "files": command.files or None,
     }
     text = json.dumps({name: value for name, value in values.items() if value is not None})
-    write_atomically(path, text.encode())
+    # The daemon may run as another user, and the sender's umask may be 077.
+    write_atomically(path, text.encode(), mode=0o644)
     return path
 
 

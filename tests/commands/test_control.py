@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,6 +97,18 @@ def test_a_command_waits_for_the_daemon(house: House) -> None:
     assert house.once()
     assert house.seeds() == [5]
     assert list((house.outbox / ".picowatch/commands").glob("*.json")) == []
+
+
+def test_a_daemon_of_another_user_can_read_a_command(house: House) -> None:
+    """Whatever the sender's umask says: nobody would answer it otherwise."""
+    house.once()
+    umask = os.umask(0o077)
+    try:
+        control(house.settings(), [Command("pause")])
+    finally:
+        os.umask(umask)
+    (command,) = (house.outbox / ".picowatch/commands").glob("*.json")
+    assert stat.S_IMODE(command.stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize(
