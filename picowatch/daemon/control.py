@@ -201,6 +201,8 @@ class Control:
             return self._missing(recipe) if now == recipe else self._make(now, digest)
         self._missing_since.pop(recipe, None)
         if outcome is None:
+            if known is not None and not known.digest:  # its bytes could not be read
+                return self._refused(recipe)
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         if outcome.unfinished:
             return None
@@ -217,11 +219,16 @@ class Control:
             f"{recipe} was not found in {self.settings.inbox}, the inbox that is being watched.",
         )
 
-    def _result(self, recipe: str, outcome: Outcome) -> Answer:
+    def _refused(self, recipe: str) -> Answer:
         problems = self.outbox.problems
         error, warning = problems.error(recipe), problems.warning(recipe)
+        return Answer(False, error, (), error, warning)
+
+    def _result(self, recipe: str, outcome: Outcome) -> Answer:
         if not outcome.valid:
-            return Answer(False, error, (), error, warning)
+            return self._refused(recipe)
+        problems = self.outbox.problems
+        error, warning = problems.error(recipe), problems.warning(recipe)
         done, words = True, f"{images(len(outcome.pictures))} rendered."
         if outcome.failed:
             file = self.outbox.names.error_file(recipe)

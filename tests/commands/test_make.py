@@ -9,12 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from picowatch.commands.requests import make
 from picowatch.errors import PicowatchError
+from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Inbox
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
@@ -143,6 +144,20 @@ def test_make_of_an_invalid_recipe_prints_its_error(house: House, capsys: Captur
     assert "inbox/bad.yaml, line 2" in shown.err
     assert "Did you mean 'steps'?" in shown.err
     assert shown.err.count("stesp") == 2, "the line and the message, once"
+
+
+def test_make_of_a_recipe_that_cannot_be_read_prints_why(
+    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that another user keeps to themselves: its bytes are not known."""
+
+    def forbidden(root: Path, path: str) -> NoReturn:
+        raise FileUnreadable("picowatch has no permission to read it")
+
+    monkeypatch.setattr("picowatch.inbox.reader.read_file", forbidden)
+    assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("inbox/a.txt\n\nThis recipe cannot be read: picowatch has no permission")
 
 
 def test_make_prints_warnings(house: House, capsys: Captured) -> None:
