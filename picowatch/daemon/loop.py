@@ -91,8 +91,6 @@ class Daemon:
             if self.attempts.are_due():
                 self._catch_up()
             self._update_pool()
-            if self.settings_watch:
-                safely(self.settings_watch.look)
         safely(self.reporting.report)
 
     def _notice(self) -> None:
@@ -109,10 +107,15 @@ class Daemon:
                 self._answer,
                 partial(attempts.each, backlog.follow_ups, lambda action: action(), SLICE_SECONDS),
                 partial(attempts.each, backlog.finished, self.finishing.finished, SLICE_SECONDS),
-                # Last, for `make --rm` ends what these say about its recipe.
+                # After these, for `make --rm` ends what these say about its recipe.
                 self.control.run_commands,
+                self._look_at_settings,
             ]
         )
+
+    def _look_at_settings(self) -> None:
+        if self.settings_watch:
+            safely(self.settings_watch.look)
 
     def _answer(self) -> None:
         """Answer a slice of the evidence: between two slices others use the ledger."""

@@ -57,17 +57,24 @@ class SettingsWatch:
         self._is_first = True
 
     def look(self) -> None:
-        """Answer a save of the file, if there was one."""
+        """Answer a save of the file, if there was one.
+
+        Raises OSError while the error file cannot be written; the next look answers it then.
+        """
         stamp, now = _stamp(self.file.path), time.monotonic()
         if stamp != self._seen:
             self._seen, self._seen_at = stamp, now
         if stamp == self._answered or now - self._seen_at < self.settings.settle_seconds:
             return
-        self._answered = stamp
+        before, self._answered = self._answered, stamp
         if stamp is None:
             log.warning("%s is gone; its settings stay in force", self.file.path)
             return
-        self._answer()
+        try:
+            self._answer()
+        except OSError:
+            self._answered = before
+            raise
         self._is_first = False
 
     def _answer(self) -> None:

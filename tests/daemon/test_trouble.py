@@ -19,8 +19,10 @@ import pytest
 from PIL import Image
 
 from picowatch.daemon.build import build_daemon, check_folders
+from picowatch.daemon.settings_file import SettingsFile
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
+from picowatch.settings import load_settings
 from tests.house import PATIENCE, House, wait_for, within
 
 ROOM = 8 * 1024 * 1024
@@ -179,6 +181,31 @@ def test_a_full_disk_ends_a_single_run_in_words(house: House) -> None:
     assert ended.returncode == 1
     assert "cannot be written: [Errno 28] No space left on device" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.usefixtures("impatient")
+def test_invalid_settings_on_a_full_disk_are_answered_when_there_is_room(
+    house: House, console: Lines
+) -> None:
+    """picowatch goes on with the settings it has, and so it does once they are valid again."""
+    path = house.folder / "picowatch.yaml"
+    path.write_text("max_attempts: 3\n")
+    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
+    file = SettingsFile(path, lambda: load_settings(flags, {}, path))
+    error = house.outbox / "settings.error.txt"
+    with disk(house.outbox, ROOM), house.running(settings_file=file):
+        with house.seen_at_once():
+            filler = fill(house.outbox)
+            path.write_text("max_attempts: many\n")
+        wait_for(lambda: console.says("; waiting"), "the trouble")
+        filler.unlink()
+        wait_for(error.exists, "the error file")
+        path.write_text("max_attempts: 4\n")
+        wait_for(lambda: "saved, max_attempts is 4 now" in house.log(), "the valid file")
+        assert not error.exists()
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: len(house.pictures()) == 5, "the pictures")
+        assert house.log().count("max_attempts 'many'") == 1
 
 
 def test_a_read_only_outbox_is_waited_for(house: House) -> None:
