@@ -148,13 +148,14 @@ class StatusFiles:
         self._line = ""
 
     def write(self, status: Status) -> None:
-        """Replace the files; now.txt only if its line has changed."""
+        """Replace the files; now.txt only if its line has changed, or it is gone."""
         text = json.dumps(asdict(status), ensure_ascii=True, indent=1) + "\n"
         write_atomically(_path(self._outbox), text.encode(), durable=False)
         line = "picowatch is not running" if status.ended else status.line()
-        if line != self._line:
+        path = self._outbox / "now.txt"
+        if line != self._line or not path.exists():
             encoded = f"{line}\n".encode("utf-8", "backslashreplace")
-            write_atomically(self._outbox / "now.txt", encoded, durable=False)
+            write_atomically(path, encoded, durable=False)
             self._line = line
         write_news(self._outbox, status, *self._problems.shown())
 

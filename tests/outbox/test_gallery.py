@@ -244,6 +244,43 @@ def test_the_running_daemon_writes_missing_thumbnails_and_removes_deleted_pictur
         wait_for(lambda: all(map(made.has, files(house.outbox))), "the thumbnails")
 
 
+def test_old_files_that_a_cron_job_deletes_come_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `find outbox -mtime +7 -delete` does: an old page, and what a start has written."""
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
+    monkeypatch.setattr(gallery_module, "CHECK_SECONDS", 0.05)
+    house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")
+    house.once()
+    data, page = house.outbox / DATA, house.outbox / "index.html"
+    whole = files(house.outbox)
+    with house.running():
+        with house.seen_at_once():
+            for old in (data / "page-00001.js", data / "page.js", page, house.outbox / "now.txt"):
+                old.unlink()
+        wait_for(lambda: files(house.outbox) == whole, "the old page")
+        wait_for(lambda: (data / "page.js").exists() and page.exists(), "the page's own files")
+        wait_for((house.outbox / "now.txt").exists, "now.txt")
+        (house.outbox / whole[0]).unlink()
+        wait_for(lambda: files(house.outbox) == whole[1:], "the page without a deleted picture")
+
+
+def test_a_picture_can_be_deleted_although_its_page_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its command would never be answered."""
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
+    listing, gallery = Listing(tmp_path / "images.jsonl"), gallery_of(tmp_path)
+    for number in range(3):
+        line = picture(tmp_path, f"a/{number}.png")
+        listing.append(line)
+        gallery.add(line)
+    (tmp_path / DATA / "page-00001.js").unlink()
+    (tmp_path / "a/0.png").unlink()
+    gallery.remove(["a/0.png"])
+    assert sorted(files(tmp_path)) == ["a/1.png", "a/2.png"]
+
+
 def test_a_full_disk_does_not_rebuild_the_gallery(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

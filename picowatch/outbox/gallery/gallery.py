@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 
 from picowatch.files.atomic import write_atomically
+from picowatch.files.retry import Ended
 from picowatch.outbox.gallery.entries import entry_from_picture, picture_entry, sheet_entry
 from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails
@@ -137,6 +138,20 @@ class Gallery:
                 if rest(time.monotonic() - began):
                     return
 
+    def restore_files(self) -> None:
+        """Write what is gone of the gallery's own files: programs that tidy up delete old ones.
+
+        Without its folder the whole outbox is away, or the next picture rebuilds all of it.
+        """
+        if not self._folder.is_dir():
+            return
+        with self._lock:
+            if self._pages.are_there():
+                self._write_page(missing_only=True)
+                self._write_stars()
+            else:
+                self._rebuild()
+
     def remove_deleted(self) -> None:
         """Remove what the user has deleted.
 
@@ -161,7 +176,7 @@ class Gallery:
         for file in files:
             self._thumbnails.remove(file)
         with self._lock:
-            if is_damaged := not self._pages.is_intact():
+            if is_damaged := not (self._pages.is_intact() and self._pages.are_there()):
                 self._rebuild()
         if not is_damaged:
             self._remove(set(files))
@@ -226,10 +241,12 @@ class Gallery:
         entries.sort(key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))))
         return entries
 
-    def _write_page(self) -> None:
+    def _write_page(self, *, missing_only: bool = False) -> None:
         """index.html and beside the data what it loads, as this version has them."""
         for source in resources.files("picowatch").joinpath("assets/gallery").iterdir():
             target = (self._root if source.name == PAGE else self._folder) / source.name
+            if missing_only and target.is_file():
+                continue
             content = source.read_bytes()
             if not target.is_file() or target.read_bytes() != content:
                 write_atomically(target, content)
@@ -254,11 +271,14 @@ class GalleryMaintenance:
         # It idles as long as each thumbnail took, so that the work keeps the processor.
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
         while not self._stop.is_set():
+            self._try(self._gallery.restore_files)
             self._try(self._gallery.remove_deleted)
             self._stop.wait(CHECK_SECONDS)
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
+        except Ended:
+            pass  # the next start does it
         except OSError as error:  # those who must write wait for a full disk
             log.debug("the gallery will be updated later: %s", error)

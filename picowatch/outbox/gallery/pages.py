@@ -48,6 +48,11 @@ class Pages:
         """Whether the newest page is as it was left; a user may have deleted the gallery."""
         return self._measured() == self._newest_bytes
 
+    def are_there(self) -> bool:
+        """Whether no page is missing, nor the index."""
+        pages = map(self._path, range(1, self.count() + 1))
+        return self._index.is_file() and all(page.is_file() for page in pages)
+
     def append(self, entry: Mapping[str, Any]) -> None:
         """Show one more picture, durably; an error leaves the pages as they were."""
         is_full = not self._files or len(self._files[-1]) >= PICTURES_PER_PAGE
