@@ -46,8 +46,12 @@ class ControlUse(Control):
 
     @property
     def shared(self) -> tuple[object, ...]:
-        """What is equal in all images of a batch: their pictures and maps may differ."""
-        return self.model_hash, self.model, self.weight, self.start, self.end, self.mode, self.kind
+        """What is equal in all images of a batch: their pictures and maps may differ.
+
+        But canny is by itself: it weakens the ControlNet in the second pass of hires.
+        """
+        how = self.weight, self.start, self.end, self.mode, self.kind, self.preprocess == "canny"
+        return self.model_hash, self.model, *how
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ def hints_of(
                 loaded.controlnets[first.model_hash],
                 first,
                 stacked.to(device, loaded.unet.dtype),
-                soft=second and any(r.control[index].preprocess == "canny" for r in requests),
+                soft=second and first.preprocess == "canny",
             )
         )
     return hints, [tuple(own) for own in shown]

@@ -186,6 +186,23 @@ def test_hires_makes_the_map_anew_at_its_size(models: Path, ours: Renderer) -> N
     assert set(shown.pixels) == {0, 255}
 
 
+def test_only_canny_is_softened_whatever_else_is_in_the_batch(models: Path, ours: Renderer) -> None:
+    """In the second pass of hires; those whose maps are made otherwise are rendered as alone."""
+    hires = Hires(2.0, 2, 0.6, "Latent")
+    ways = ("none", "invert", "canny")
+    requests = [
+        requested(models, use(models, "first", preprocess=way, weight=1.5), steps=2, hires=hires)
+        for way in ways
+    ]
+    keys = [one.batch_key for one in requests]
+    batches = [[r for r in requests if r.batch_key == key] for key in dict.fromkeys(keys)]
+    found = [picture for batch in batches for picture in ours.render(batch, ignore_steps)]
+    for one, picture in zip([r for batch in batches for r in batch], found, strict=True):
+        (alone,) = ours.render([one], ignore_steps)
+        assert difference(alone, picture) <= 1
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: Renderer) -> None:
     """And the mask's part of the start image may be what is followed."""
     follows = use(models, "first", circle(SIDE), preprocess="inpaint", preview=True)
