@@ -4,7 +4,8 @@ mounted.
 A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, of pictures,
 {"command": "star", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
 {"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in between
-repeats it. The sender deletes the answer; unread answers are deleted at the daemon's next start.
+repeats it. The sender deletes the answer; answers that are unread after an hour are deleted at the
+daemon's next start.
 A sender that no longer waits for its answer deletes the command. The gallery sends commands, too:
 browsers create an empty file, and replace it when all is written.
 """
@@ -29,6 +30,8 @@ log = logging.getLogger("picowatch")
 MAX_BYTES = 100_000
 POLL_SECONDS = 0.1
 WRITING_SECONDS = 60.0  # that a browser may take to write the file that it created
+# That a sender may take to read its answer: it may be stopped meanwhile, and picowatch restarted.
+READING_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class Commands:
         self._ignored: set[str] = set()
         for answer in self._folder.glob("*.answer"):
             with suppress(OSError):
-                answer.unlink()
+                if abs(time.time() - answer.stat().st_mtime) > READING_SECONDS:
+                    answer.unlink()
 
     def answer_all(self, do: Callable[[Command], Answer | None]) -> None:
         """Carry out the commands, oldest first.

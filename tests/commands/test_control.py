@@ -127,6 +127,17 @@ def test_what_is_no_command_is_answered_and_deleted(house: House, content: bytes
     assert '"done": false' in path.with_suffix(".answer").read_text()
 
 
+def test_answers_that_nobody_read_are_deleted_at_a_start_an_hour_later(house: House) -> None:
+    """Sooner, somebody may still come and read them."""
+    assert house.once()
+    old, new = (house.outbox / f".picowatch/commands/{name}.answer" for name in "12")
+    for path in (old, new):
+        path.write_text("{}")
+    os.utime(old, (1_000_000_000, 1_000_000_000))
+    assert house.once()
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_an_outbox_nobody_worked_with_is_refused(house: House) -> None:
     """In words."""
     answer = picowatch(house.folder, "retry")

@@ -398,6 +398,21 @@ def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
     assert daemon.returncode == 0
 
 
+def test_make_that_was_stopped_meanwhile_reads_its_answer_after_a_restart(house: House) -> None:
+    """As by Ctrl-Z: the next start of the daemon leaves it the answer."""
+    answers = house.outbox / ".picowatch/commands"
+    with house.running():
+        with house.seen_at_once():
+            process = start(house.folder, "make", elsewhere(house, "a.txt", "one --seed 5\n"))
+            wait_for(lambda: commands(house), "the command")
+            process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: [*answers.glob("*.answer")], "the answer")
+    with house.running():
+        process.send_signal(signal.SIGCONT)
+        printed, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, printed) == (0, "outbox/a/0001-5.png\n")
+
+
 MAKE_ON_DIGESTS = """
 import sys
 from pathlib import Path
