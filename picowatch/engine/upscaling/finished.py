@@ -9,6 +9,7 @@ from PIL import Image
 from picowatch.engine.drawn import Drawn, Enlarge, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.unet.canvas import kept_picture
+from picowatch.engine.upscaling.tiles import MOST_OVERLAP
 from picowatch.engine.upscaling.upscalers import Size, Upscalers
 from picowatch.errors import EngineStopped, PictureUnreadable, RenderFailed
 from picowatch.files.pictures import decode_with_alpha
@@ -64,18 +65,29 @@ def enlarged_pictures(
     pictures: Sequence[Drawn],
     steps: TileSteps,
 ) -> list[Drawn]:
-    """What was drawn, enlarged if the batch says so: its images agree in that."""
+    """What was drawn, enlarged if the batch says so: its images agree in that.
+
+    A picture that repeats is enlarged with a margin that continues at the opposite edge.
+    """
     upscale = batch[0].upscale
     if upscale is None:
         return list(pictures)
+    margin = MOST_OVERLAP if batch[0].tiling else 0
+    edge = round(margin * (upscale.scale or 1))
     found = []
     for request, drawn in zip(batch, pictures, strict=True):
         one = drawn.picture
-        image = Image.frombytes("RGB", (one.width, one.height), one.pixels)
-        size = upscale.size_of(*image.size)
+        array = np.frombuffer(one.pixels, np.uint8).reshape(one.height, one.width, 3)
+        image = Image.fromarray(np.pad(array, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
         large = upscalers.enlarged(
-            image, upscale.model, request.upscaler_hash, size, steps.before_last_tile
+            image,
+            upscale.model,
+            request.upscaler_hash,
+            upscale.size_of(*image.size),
+            steps.before_last_tile,
         )
+        size = upscale.size_of(one.width, one.height)
+        large = large.crop((edge, edge, edge + size[0], edge + size[1]))
         found.append(drawn._replace(picture=Picture(*size, large.tobytes(), one.control_maps)))
     return found
 

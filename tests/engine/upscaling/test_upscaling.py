@@ -127,6 +127,26 @@ def test_a_drawn_picture_is_enlarged_as_the_same_one_given(engine: Renderer, fol
     assert image.timings["upscale"] > 0
 
 
+@pytest.mark.parametrize("scale", [4, 1.5])
+def test_a_picture_that_repeats_is_enlarged_without_seams(
+    engine: Renderer, folder: Path, scale: float
+) -> None:
+    """Its edges look as they do where the same picture is moved, so that they are in its middle."""
+    small: dict[str, Any] = {"steps": 2, "width": 64, "height": 128, "tiling": True}
+    plain = pixels(rendered(engine, request(**small))).astype(np.uint8)
+    half = (64, 32)
+    moved = Image.fromarray(np.roll(plain, half, (0, 1)))
+    expected = pixels(rendered(engine, given(folder, moved, scale)))
+    upscale = Upscale(DEMO_UPSCALER, scale)
+    large = request(**small, upscale=upscale, upscaler_hash=hash_of(folder, DEMO_UPSCALER))
+    found = pixels(rendered(engine, large))
+    assert found.shape == expected.shape
+    at_edges = [int(side * scale) for side in half]
+    found = np.roll(found, at_edges, (0, 1))
+    rows, columns = (slice(side - 8, side + 8) for side in at_edges)
+    assert np.abs(found - expected)[rows, columns].max() <= 1
+
+
 def test_hires_can_be_enlarged_by_a_model(engine: Renderer, folder: Path) -> None:
     """It decodes, enlarges, reduces by Lanczos to the size of hires, and draws on from there."""
 
