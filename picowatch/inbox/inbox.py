@@ -113,6 +113,7 @@ class Inbox:
         """Use these from now on."""
         self._settling.settle_seconds = self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
+        self._next_scan = min(self._next_scan, self._compared_at + self._scan_interval())
 
     @property
     def _root(self) -> Path:

@@ -130,6 +130,19 @@ def test_what_takes_effect_is_what_is_done(house: House, file: SettingsFile) -> 
     assert "inbox needs a restart" not in house.log()
 
 
+def test_a_shorter_rescan_does_not_wait_for_the_one_before(
+    house: House, file: SettingsFile
+) -> None:
+    """A write through a hard link outside of the inbox has no event there."""
+    path = house.save("a.yaml", "prompt: a\nseed: 1\n")
+    (house.folder / "elsewhere").hardlink_to(path)
+    with house.running(settings_file=file, watch="events", rescan_seconds=86400):
+        wait_for(lambda: house.prompts("a") == ["a"], "the first picture")
+        (house.folder / "elsewhere").write_text("prompt: b\nseed: 1\n")
+        file.path.write_text(f"{OWN}rescan_seconds: 1\n")
+        wait_for(lambda: house.prompts("a") == ["a", "b"], "what only a rescan finds")
+
+
 def test_pictures_follow_their_settings_from_the_next_on(house: House, file: SettingsFile) -> None:
     """Those in progress keep the names that they have; each image is made once."""
     begun, go_on = threading.Event(), threading.Event()
