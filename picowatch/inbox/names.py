@@ -17,12 +17,18 @@ OTHER_ENDINGS = {".py": "recipes are .yaml, .yml, .json and .txt"}
 PROBE_PREFIX = ".picowatch-probe-"
 # Deeper folders are no user's intention; endless recursion would crash picowatch.
 MAX_DEPTH = 64
-SKIPPED_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "lost+found", "node_modules"}
+SKIPPED_FOLDERS = {
+    *("__macosx", "@eadir", "lost+found", "node_modules", "system volume information"),
+    *("$recycle.bin", "#recycle", "@recycle"),  # bins of Windows, Synology and QNAP: it is deleted
+    *("#snapshot", "@recently-snapshot", "~snapshot"),  # Synology's, QNAP's and NetApp's copies
+}
 # macOS's safe save on a share: "(A Document Being Saved By TextEdit)" holds the new text, under
 # the document's own name, until it replaces the document.
 SAVING_FOLDER = "(a document being saved by "
-# Syncthing's, and Dropbox's and Nextcloud's, names for the loser of two edits.
-CONFLICT_COPY = re.compile(r"\.sync-conflict-|conflicted copy", re.IGNORECASE)
+# The loser of two edits, as Syncthing, Dropbox and Nextcloud, ownCloud and Seafile name it.
+CONFLICT_COPY = re.compile(
+    r"\.sync-conflict-|conflicted copy|_conflict-\d{8}-\d{6}|\(SFConflict ", re.IGNORECASE
+)
 
 
 def is_recipe_name(name: str) -> bool:

@@ -76,6 +76,20 @@ def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) ->
     assert house.started() == ["one", "two", "three"]
 
 
+def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
+    """A NAS moves what is deleted over the network: that is no rename."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        path = house.save("a.yaml", "prompt: a\nseed: 1\ncount: 3\n")
+        hold.wait_until_held()
+        (house.inbox / "#recycle").mkdir()
+        path.rename(house.inbox / "#recycle/a.yaml")
+        wait_for(lambda: "a.yaml: deleted, 2 images cancelled" in house.log(), "the deletion")
+        hold.release()
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the image in progress")
+    assert house.pictures() == ["a/0001-1.png"]
+
+
 def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
     """Beside its new name."""
     path = house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")

@@ -39,7 +39,10 @@ def test_yaml_and_txt_of_any_case_are_recipes(path: str) -> None:
         "a.yaml~", "a.yaml.swp", "a.sync-conflict-20260101-1.yaml", "a (conflicted copy 1).txt",
         ".git/a.yaml", "__MACOSX/a.yaml", "@eaDir/a.txt", "$RECYCLE.BIN/a.txt",
         "pets/node_modules/a.yaml", "lost+found/a.yaml", "a.yaml___jb_tmp___",
-        "(A Document Being Saved By TextEdit)/a.yaml",
+        "(A Document Being Saved By TextEdit)/a.yaml", "a_conflict-20260101-120000.yaml",
+        "a (SFConflict me@example.org 2026-01-01-12-00-00).txt", "#recycle/a.yaml",
+        "@Recycle/a.yaml", "#snapshot/daily/a.yaml", "@Recently-Snapshot/a.yaml",
+        "~snapshot/a.yaml", "System Volume Information/a.txt",
     ],
 )  # fmt: skip
 def test_names_that_are_never_recipes(path: str) -> None:
