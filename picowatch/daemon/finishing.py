@@ -38,6 +38,15 @@ class Finishing:
     errors: RecentErrors
     go_on: Callable[[], None]
 
+    def __post_init__(self) -> None:
+        self._away: set[str] = set()  # recipes that were to be taken out, but were not there
+
+    def back_again(self) -> list[str]:
+        """Recipes that were done while the inbox was away, and are there now: finish with them."""
+        back = [path for path in self._away if stamp_of(self.settings.inbox, path)]
+        self._away.difference_update(back)
+        return back
+
     def finished(self, recipe: str) -> None:
         """An image of this recipe is done or failed, or the picture that it starts from is away."""
         self.safely(recipe, partial(self._finish, recipe))
@@ -109,6 +118,9 @@ class Finishing:
         the next picture of that name.
         """
         if self.settings.when_done == "keep" or self._is_saved_again(path):
+            return
+        if stamp_of(self.settings.inbox, path) is None:
+            self._away.add(path)
             return
         beside = self.inbox.beside(path)
         if beside is None:

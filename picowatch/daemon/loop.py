@@ -98,6 +98,7 @@ class Daemon:
         if found := self.inbox.poll(time.monotonic(), self.backlog.priority):
             self.backlog.add(found)
             self.intake.look_again()
+        self.backlog.finished.extend(self.finishing.back_again())
 
     def _catch_up(self) -> None:
         """Do what is in the backlog; what cannot be written now is tried again later."""

@@ -589,6 +589,28 @@ def test_a_recipe_that_is_touched_before_its_removal_is_rendered_again(
     assert len(set(house.seeds())) == 2
 
 
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_back(
+    house: House, when_done: str
+) -> None:
+    """As a share that goes away for a while; what is there by then under its name is a save."""
+    hold, away = HeldEngine(house), house.folder / "away"
+    with house.running(when_done=when_done, batch_size=1):
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        hold.wait_until_held()
+        house.save("b.yaml", "prompt: b\nseed: 2\n")
+        wait_for(lambda: "b.yaml: saved" in house.log())
+        house.inbox.rename(away)
+        wait_for(lambda: "has vanished; nothing is cancelled" in house.log())
+        hold.release()
+        wait_for(lambda: house.status()["images"]["done"] == 2, "the pictures")
+        (away / "b.yaml").write_text("prompt: another\nseed: 2\n")
+        away.rename(house.inbox)
+        wait_for(lambda: not list(house.inbox.iterdir()), "the removal of both")
+    assert house.prompts() == ["a", "b", "another"]
+    assert "deleted, 0 images cancelled" not in house.log()
+
+
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
     """Field by field, and a change of them applies at the next save only."""
     house.save("_defaults.yaml", "steps: 5\ncfg_scale: 3\nseed: 1\n")
