@@ -212,13 +212,21 @@ def called_with(parser: argparse.ArgumentParser) -> str:
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     shared = parser.add_argument_group("every command")
-    shared.add_argument("--inbox", type=Path, metavar="DIR", help="folder of recipes (inbox)")
-    shared.add_argument("--outbox", type=Path, metavar="DIR", help="folder of pictures (outbox)")
-    shared.add_argument("--models", type=Path, metavar="DIR", help="folder of models (models)")
+    shared.add_argument("--inbox", type=_path, metavar="DIR", help="folder of recipes (inbox)")
+    shared.add_argument("--outbox", type=_path, metavar="DIR", help="folder of pictures (outbox)")
+    shared.add_argument("--models", type=_path, metavar="DIR", help="folder of models (models)")
     shared.add_argument(
-        "--settings", type=Path, metavar="FILE", help="settings file (picowatch.yaml)"
+        "--settings", type=_path, metavar="FILE", help="settings file (picowatch.yaml)"
     )
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _path(text: str) -> Path:
+    """Shells leave `--outbox=~/pictures` as it is: a folder called `~` would be made."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: this user has no home folder") from error
 
 
 def _settings(options: argparse.Namespace) -> "Settings":

@@ -69,8 +69,9 @@ def load_settings(
     variables = {PREFIX + name.upper(): name for name in Settings.model_fields}
     for variable, text in environment.items():
         if variable in variables and text:
-            name = variables[variable]
-            values[name], where[name] = text, f"environment variable {variable}"
+            name, where[name] = variables[variable], f"environment variable {variable}"
+            is_folder = name in FOLDERS
+            values[name] = _expanded(text, f"{where[name]}: {name}") if is_folder else text
         elif text and _is_misspelt(variable):
             words = unknown_setting(variable, _in_capitals(Settings.model_fields), PREFIX)
             unknown.append(f"environment variable {variable}: {words}")

@@ -551,6 +551,26 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
     assert result.returncode == 0
 
 
+def test_the_home_folder_is_known_in_flags_and_the_environment(tmp_path: Path) -> None:
+    """Shells leave `--inbox=~/in` as it is, and cron PICOWATCH_OUTBOX=~/out."""
+    (tmp_path / "home/in").mkdir(parents=True)
+    own = {"HOME": str(tmp_path / "home"), "PICOWATCH_OUTBOX": "~/out"}
+    result = picowatch(tmp_path, "run", "--once", "--inbox=~/in", **own)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "home/out/picowatch.log").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+
+
+def test_a_home_folder_of_nobody_is_refused(tmp_path: Path) -> None:
+    """A folder of that name would be a surprise."""
+    refused = picowatch(tmp_path, "status", "--outbox=~nobody-of-this-name/out")
+    assert refused.returncode == 2
+    assert "'~nobody-of-this-name/out': this user has no home folder" in refused.stderr
+    refused = picowatch(tmp_path, "status", PICOWATCH_OUTBOX="~nobody-of-this-name/out")
+    assert refused.returncode == 2
+    assert "this user has no home folder" in refused.stderr
+
+
 @pytest.mark.parametrize(("inbox", "outbox"), [("both", "both"), ("a", "a/out"), ("a/in", "a")])
 def test_an_inbox_inside_the_outbox_or_the_reverse_is_refused(
     tmp_path: Path, inbox: str, outbox: str
