@@ -2,15 +2,19 @@
 
 import sys
 
+from picowatch.errors import INTERRUPTED
 from picowatch.signals import heed_early_signals
 
 
 def main() -> int:
     """Run one command; gives its exit code. Imports come after signals are taken care of."""
     heed_early_signals(sys.argv[1:])
-    from picowatch.cli import main as run_command
+    try:
+        from picowatch.cli import main as run_command
 
-    return run_command()
+        return run_command()
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -124,16 +124,24 @@ sys.meta_path.insert(0, Slow)
 """
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["run"], 0), (["run", "--once"], 130)])
+@pytest.mark.parametrize(
+    ("arguments", "number", "code"),
+    [
+        (["run"], signal.SIGTERM, 0),
+        (["run", "--once"], signal.SIGTERM, 130),
+        (["status"], signal.SIGINT, 130),
+        (["make", "a.txt"], signal.SIGINT, 130),
+    ],
+)
 def test_a_signal_while_picowatch_is_imported(
-    tmp_path: Path, arguments: list[str], code: int
+    tmp_path: Path, arguments: list[str], number: int, code: int
 ) -> None:
-    """Its end has the exit code that it always has."""
+    """Its end has the exit code that it always has, and no traceback."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "slow").mkdir()
     (tmp_path / "slow/sitecustomize.py").write_text(SLOW_IMPORT)
     process = start(tmp_path, *arguments, PYTHONPATH=f"{PROJECT}:{tmp_path / 'slow'}")
     wait_for((tmp_path / "imports").exists, "the import")
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (code, "")
