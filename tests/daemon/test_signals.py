@@ -116,7 +116,7 @@ from pathlib import Path
 
 class Slow:
     def find_spec(name, path, target=None):
-        if name == "pydantic_core":
+        if name == "picowatch.cli":
             Path("imports").touch()
             threading.Event().wait(60)
 
