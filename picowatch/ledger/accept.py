@@ -2,7 +2,7 @@
 
 1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
    failed or was cancelled is tried again, and with fixed seeds a picture that the user
-   deleted is rendered again.
+   deleted is rendered again. So is its contact sheet.
 2. A new entry's images are queued, except those that this recipe already has. One with fixed
    seeds is new, too, if its wildcard files say something else now.
 3. If nothing changed at all, entries with a random seed are drawn again, replacing what was
@@ -188,6 +188,15 @@ class _SaveWriter:
         if redraw:
             self._forget_ended(entry_id)
             self._request_images(entry_id, entry_index, entry)
+        sheet = self._drawn_sheet(entry_id)
+        if sheet is not None and not self.picture_exists(sheet):
+            self._request_sheet_again(entry_id)
+
+    def _drawn_sheet(self, entry_id: int) -> str | None:
+        row = self.sql.execute(
+            "SELECT sheet_file FROM entries WHERE id = ? AND sheet_done", (entry_id,)
+        ).fetchone()
+        return row["sheet_file"] if row else None
 
     def _images_of(self, entry_id: int) -> list[sqlite3.Row]:
         return self.sql.execute(

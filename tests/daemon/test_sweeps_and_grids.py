@@ -85,6 +85,18 @@ def test_a_sheet_is_drawn_once(house: House) -> None:
     assert len(sheets(house)) == 2
 
 
+def test_a_deleted_sheet_is_drawn_again_at_the_next_save(house: House) -> None:
+    """As a deleted picture is; at a restart it is not."""
+    house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2]\n")
+    house.once()
+    (house.outbox / "a/0003-sheet.png").unlink()
+    house.once()
+    assert house.pictures() == ["a/0001-1.png", "a/0002-1.png"]
+    (house.inbox / "a.yaml").touch()
+    house.once()
+    assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0004-sheet.png"]
+
+
 def test_a_sheet_shows_what_failed_as_missing(house: House) -> None:
     """And is drawn again when the failed image succeeds."""
     house.engine.before_batch = fail_on("a corgi", RenderFailed("Sick."), times=3)
