@@ -229,13 +229,15 @@ class Control:
             return self._refused(recipe)
         problems = self.outbox.problems
         error, warning = problems.error(recipe), problems.warning(recipe)
-        done, words = True, f"{images(len(outcome.pictures))} rendered."
+        # One that the user deleted is not rendered again as long as its entry is the same.
+        pictures = tuple(filter(self.outbox.exists, outcome.pictures))
+        done, words = True, f"{images(len(pictures))} rendered."
         if outcome.failed:
             file = self.outbox.names.error_file(recipe)
             done, words = False, f"{images(outcome.failed)} failed: see {file} in the outbox."
         elif outcome.cancelled:
             done, words = False, f"{images(outcome.cancelled)} cancelled."
-        return Answer(done, words, outcome.pictures, error, warning)
+        return Answer(done, words, pictures, error, warning)
 
 
 def _matching(pattern: str, recipes: Iterable[str]) -> list[str]:

@@ -785,3 +785,15 @@ def test_make_prints_pictures_in_the_order_of_the_recipe_as_it_is_now(
     assert answer.stdout.split() == [
         "outbox/a/0003-7.png", "outbox/a/0002-6.png", "outbox/a/0001-5.png"
     ]  # fmt: skip
+
+
+def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured) -> None:
+    """An entry with a random seed that says what it said keeps its seed, and is not repeated."""
+    recipe = house.save("a.txt", "one\ntwo\n")
+    assert made_here(house, recipe) == 0
+    first, second = map(Path, capsys.readouterr().out.split())
+    first.unlink()
+    recipe.write_text("one\ntwo\nthree --seed 5\n")
+    assert made_here(house, recipe) == 0
+    made = [str(second), str(house.outbox / "a/0003-5.png")]
+    assert capsys.readouterr().out.splitlines() == made
