@@ -125,12 +125,14 @@ class Finishing:
         beside = self.inbox.beside(path)
         if beside is None:
             return
-        where = self._take_out(path, digest, path)
-        if where:
-            log.info("%s: done, %s", path, where)
+        # All are kept before the first is removed: on a full disk this is tried again.
+        kept = {file: self._keep(file, its, path) for file, its in {path: digest, **beside}.items()}
+        if kept[path] and self._take_out(path, digest):
+            log.info("%s: done, %s", path, kept[path])
             self.ledger.retire(path)
-            for file, digest_beside in beside.items():
-                self._take_out(file, digest_beside, path)
+            for file, its in beside.items():
+                if kept[file]:
+                    self._take_out(file, its)
 
     def _is_saved_again(self, recipe: str) -> bool:
         """Whether a save is yet to be answered: the same bytes request new seeds, too."""
@@ -139,22 +141,25 @@ class Finishing:
         known, stamp = self.ledger.known_recipe(recipe), stamp_of(self.settings.inbox, recipe)
         return bool(known and stamp and stamp.written_since(known.stamp))
 
-    def _take_out(self, file: str, digest: str, recipe: str) -> str:
-        """Take a file with these bytes out of the inbox; what became of it, "" if it stays."""
-        where = "deleted"
-        if self.settings.when_done == "archive":
-            blocks = self.inbox.blocks(file, digest)
-            try:
-                where = f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
-            except OtherBytes:
-                return ""
+    def _keep(self, file: str, digest: str, recipe: str) -> str:
+        """Archive a file with these bytes, if set; what becomes of it, "" if it is another now."""
+        if self.settings.when_done == "delete":
+            return "deleted"
+        blocks = self.inbox.blocks(file, digest)
         try:
-            return where if self.inbox.remove(file, digest) else ""
+            return f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
+        except OtherBytes:
+            return ""
+
+    def _take_out(self, file: str, digest: str) -> bool:
+        """Remove a file with these bytes from the inbox; returns whether it was."""
+        try:
+            return self.inbox.remove(file, digest)
         except FileNotFoundError:
-            return ""  # taken out already, perhaps before a crash
+            return False  # taken out already, perhaps before a crash
         except OSError as error:
             log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
-            return ""
+            return False
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

@@ -1,10 +1,11 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from picowatch.catalog import hashes
 from picowatch.commands.check import check
 from picowatch.daemon.settings_file import SettingsFile
+from picowatch.files.atomic import copy_atomically
 from picowatch.inbox import reader
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send, wait_for_answer
@@ -811,6 +813,30 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House, when_done: str) -
     assert house.once(when_done=when_done)
     assert house.chunk("frames/1-2.png").request.prompt == "a star"
     assert house.chunk("frames/1-2.png").request.mask == ""
+
+
+def test_what_lies_beside_a_picture_goes_with_it_on_a_full_disk_too(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once there is room for it; until then the picture stays with it."""
+    left = [1]
+
+    def copy(target: Path, blocks: Iterable[bytes]) -> None:
+        if target.name == "1.txt" and left:
+            left.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy_atomically(target, blocks)
+
+    monkeypatch.setattr("picowatch.outbox.outbox.copy_atomically", copy)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
+    template(house)
+    draw(house, "frames/1.png")
+    house.save("frames/1.txt", "a corgi")
+    with house.running(when_done="archive"):
+        wait_for(lambda: "frames/1.png: done, moved to" in house.log(), "the archive")
+        wait_for(lambda: len(list((house.inbox / "frames").iterdir())) == 1, "the removal")
+    assert not left
+    assert (house.outbox / "frames/originals/1.txt").read_text() == "a corgi"
 
 
 def test_a_picture_stays_while_what_lies_beside_it_changes(house: House) -> None:
