@@ -59,6 +59,8 @@ def companion_of(path: str) -> str | None:
 
 def pictures_named(root: Path, stem: str) -> Iterator[str]:
     """The pictures with this path without ending: asked for one by one, as folders are large."""
+    if not may_be_dropped(f"{stem.rpartition('/')[2]}{ENDINGS[0]}"):
+        return  # macOS's ._x.png, beside ._x.txt, and the conflict copies of sync tools
     for ending in ENDINGS:
         for path in (stem + ending, stem + ending.upper()):
             if stamp_of(root, path):

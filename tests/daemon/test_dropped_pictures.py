@@ -815,6 +815,25 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House, when_done: str) -
     assert house.chunk("frames/1-2.png").request.mask == ""
 
 
+def test_files_of_systems_and_sync_tools_are_no_pictures_whatever_lies_beside_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS writes ._x.png and ._x.mask.png on a share, Syncthing a copy of both as well."""
+    monkeypatch.setattr(reader, "HELD_OPEN_LIMIT", 0.0)
+    template(house)
+    with house.running(watch="events"):
+        for name in ("x.png", "x.mask.png"):
+            house.save(f"frames/._{name}", b"\0\5\x16\7" + bytes(4000))
+            draw(house, f"frames/{name}")
+        draw(house, "frames/x.sync-conflict-20260101-120000-ABC.png")
+        house.save("frames/x.sync-conflict-20260101-120000-ABC.txt", "a star")
+        draw(house, "frames/y.png")
+        wait_for(lambda: "frames/y.png" in house.pictures(), "the last picture")
+    house.once()
+    assert house.pictures() == ["frames/x.png", "frames/y.png"]
+    assert "error" not in house.log()
+
+
 def test_what_lies_beside_a_picture_goes_with_it_on_a_full_disk_too(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
