@@ -76,7 +76,9 @@ def picture_size(file: IO[bytes]) -> tuple[int, int]:
         warnings.simplefilter("ignore")
         image = _opened(file)
         try:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+            # Pillow says of a TIFF how large it is upright.
+            turns = image.format != "TIFF"
+            turned = turns and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
         except Exception as error:
             raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
     return (image.height, image.width) if turned else image.size

@@ -12,7 +12,7 @@ from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
-from picowatch.files.pictures import decode_mask, decode_picture
+from picowatch.files.pictures import decode_mask, decode_picture, picture_size
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -99,6 +99,16 @@ def test_exif_orientation_is_followed(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert is_quarters(decode_picture(written(stored, "JPEG", exif=exif, quality=95)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_upright_picture(kind: str, orientation: int) -> None:
+    """Before anything is decoded: `size: picture` and enlarging go by it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = written(Image.new("RGB", (24, 8)), kind, exif=exif)
+    assert picture_size(BytesIO(content)) == decode_picture(content).size
 
 
 def test_transparent_pixels_are_white_in_a_picture_and_black_in_a_mask() -> None:
