@@ -209,7 +209,6 @@ def _put(settings: Settings, file: Path, content: bytes, name: str) -> tuple[str
         save_again(file)
         return below, False
     folder, slash, own = _wanted(file, content, name).rpartition("/")
-    (settings.inbox / folder).mkdir(parents=True, exist_ok=True)
     own, is_new = put(settings.inbox / folder, own, content)
     return f"{folder}{slash}{own}", is_new
 

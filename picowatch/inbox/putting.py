@@ -10,24 +10,33 @@ from pathlib import Path, PurePath
 from picowatch.inbox.names import is_recipe_name
 
 _SETTLED_NS = 2_000_000_000  # the coarsest file systems count in two seconds
+_TRIES = 20  # while others remove folders
 
 
-def put(inbox: Path, name: str, content: bytes) -> tuple[str, bool]:
-    """Save a recipe under this name, or with a number after it.
+def put(folder: Path, name: str, content: bytes) -> tuple[str, bool]:
+    """Save a recipe under this name, or with a number after it; the folder is made if missing.
 
     Returns the name that it got, and whether it is new: if a recipe with the same bytes already
     exists there, that one is saved again instead. Raises OSError.
     """
     assert is_recipe_name(name)
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):  # a `make --rm` took away the folder, or the same recipe
+            return _put(folder, name, content)
+    return _put(folder, name, content)
+
+
+def _put(folder: Path, name: str, content: bytes) -> tuple[str, bool]:
+    folder.mkdir(parents=True, exist_ok=True)
     # No name that begins with "." is a recipe: nobody reads it half-written.
-    temporary = inbox / f".picowatch-{secrets.token_hex(8)}.tmp"
+    temporary = folder / f".picowatch-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         for own in _names(name):
-            target = inbox / own
+            target = folder / own
             if _link(temporary, target, content):
                 return own, True
             if _holds(target, content):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -505,6 +506,32 @@ def test_names_differ_whoever_puts_first(house: House) -> None:
         f"{number}\n" for number in range(8)
     ]
     assert len(list(house.inbox.iterdir())) == 8, "no temporary files"
+
+
+def test_makes_in_one_folder_do_not_take_it_away_from_each_other(house: House) -> None:
+    """Each removes the folder in the end if it is empty: the others make it again."""
+    from picowatch.inbox.putting import put
+
+    folder, gate = house.inbox / "web", threading.Barrier(4)
+    failed: list[OSError] = []
+
+    def some(name: str) -> None:
+        gate.wait()
+        for _ in range(200):
+            try:
+                put(folder, name, name.encode())
+            except OSError as error:
+                failed.append(error)
+            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
+
+    threads = [threading.Thread(target=some, args=(name,)) for name in ("a.txt", "b.txt") * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
 
 
 @pytest.mark.parametrize("links", [True, False])
