@@ -17,7 +17,7 @@ from picowatch.errors import FAILED
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.observers.view import LABEL, Row, bar, rows
 from picowatch.outbox.lock import holder, is_held
-from picowatch.outbox.status import Status, duration, is_running, read_status
+from picowatch.outbox.status import FRESH_SECONDS, Status, duration, is_running, read_status
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
@@ -172,7 +172,15 @@ def rows_of(running: bool, status: Status) -> list[Row]:
         return [Row("", "picowatch is not running", "bad"), *others]
     since = duration(max(0.0, status.updated - status.started))
     who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {since}")
-    return [Row("", who, "quiet"), *rows(status)]
+    return [Row("", who, "quiet"), *_silence(status), *rows(status)]
+
+
+def _silence(status: Status) -> list[Row]:
+    """What the other rows say is old then: it hangs or is stopped, or the disk is full."""
+    if time.time() - status.updated < FRESH_SECONDS:
+        return []
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
+    return [Row("", f"it has reported nothing since {at}", "bad")]
 
 
 def _line(row: Row, columns: int | None) -> str:

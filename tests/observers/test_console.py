@@ -135,7 +135,8 @@ class Seen:
         self._files = StatusFiles(self.outbox, problems)
 
     def write(self, **values: Any) -> None:
-        self._files.write(status(**values))
+        now = time.time()
+        self._files.write(status(**{"updated": now, "started": now, **values}))
 
     def end(self) -> None:
         """The picowatch that holds the outbox ends."""
@@ -229,9 +230,10 @@ def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Se
     assert "corgi.yaml: 3 of 20, step 6/24; 112 images" in process.stdout.readline()
     seen.write(**work(7))
     assert "step 7/24" in process.stdout.readline()
-    seen.write(**work(7), updated=60.0)  # nothing has changed for a minute
+    now = time.time()
+    seen.write(**work(7), started=now - 60, updated=now)  # nothing has changed for a minute
     wait_for(lambda: "for 60 s" in picowatch(tmp_path, "status").stdout)
-    seen.write(**work(8), updated=61.0)
+    seen.write(**work(8), started=now - 61, updated=now)
     assert process.stdout.readline() == "corgi.yaml: 3 of 20, step 8/24; 112 images\n"
     seen.end()
     assert process.stdout.readline() == "picowatch is not running; 112 images\n"
@@ -283,6 +285,21 @@ def test_without_a_picowatch_only_what_is_left_is_shown(tmp_path: Path, seen: Se
         "queued  112 images",
         "so far  2 images rendered",
     ]
+
+
+def test_status_says_since_when_a_picowatch_has_reported_nothing(
+    tmp_path: Path, seen: Seen
+) -> None:
+    """It hangs, is stopped, or the disk is full: the rest is what it did at that time."""
+    then = time.mktime((2025, 11, 22, 20, 31, 5, 0, 0, -1))
+    seen.write(**work(6), started=then - 60, updated=then)
+    answer = picowatch(tmp_path, "status")
+    assert answer.returncode == 0
+    assert answer.stdout.splitlines()[1:3] == [
+        "it has reported nothing since 2025-11-22 20:31:05",
+        "now     corgi.yaml: 3 of 20, step 6/24",
+    ]
+    assert json.loads(picowatch(tmp_path, "status", "--json").stdout)["updated"] == then
 
 
 def test_before_its_first_status_a_picowatch_is_starting(tmp_path: Path, seen: Seen) -> None:
