@@ -24,6 +24,8 @@ PICOWATCH = "picowatch"
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+# Start images in BMP, GIF and TIFF: no program writes its settings there.
+_WITHOUT_TEXTS = (b"BM", b"GIF8", b"II*\0", b"MM\0*")
 _LONGEST_START = 12  # RIFF, four bytes of length, WEBP
 # Unpacked; what is longer is no settings, and a megabyte can be packed into a kilobyte.
 MAX_TEXT_BYTES = 1024 * 1024
@@ -65,6 +67,8 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
     if start.startswith(SIGNATURE):
         texts, exif = _png_texts(file, min(size, MAX_BYTES))
         return texts_in_exif(exif) | texts
+    if start.startswith(_WITHOUT_TEXTS):
+        return {}
     exif, comments = _exif_of(file, start)
     if sum(map(len, comments)) > MAX_ALL_BYTES:
         raise PictureUnreadable(_TOO_LONG)

@@ -16,6 +16,7 @@ from picowatch.catalog import hashes
 from picowatch.commands.check import check
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.files.atomic import copy_atomically
+from picowatch.files.picture_names import ENDINGS
 from picowatch.inbox import reader
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send, wait_for_answer
@@ -67,6 +68,18 @@ def test_names_and_folders_are_those_of_the_pictures(house: House) -> None:
     assert (request.image, len(request.image_hash)) == ("frames/0001.jpg", 64)
     assert house.chunk("frames/0001.png").recipe == "frames/0001.jpg"
     assert copies(house) == [], "copies are for what is next"
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_every_format_of_start_images_may_be_dropped(house: House, kind: str) -> None:
+    """Those that can hold no settings, too; following these is a mistake."""
+    template(house)
+    template(house, "from: picture\nprompt: a corgi\n", "again")
+    for folder in ("frames", "again"):
+        draw(house, f"{folder}/1{kind}")
+    assert not house.once()
+    assert house.pictures() == ["frames/1.png"]
+    assert "it contains no settings" in (house.error(f"again/1{kind}") or "")
 
 
 def test_results_have_the_format_and_the_text_that_settings_ask_for(house: House) -> None:
