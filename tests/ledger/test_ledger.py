@@ -157,6 +157,35 @@ def test_images_that_ran_into_a_death_run_alone(desk: Desk) -> None:
     assert sizes == [1, 1, 2]
 
 
+def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk: Desk) -> None:
+    """For each dropped picture of a batch it is asked whether others need its copy."""
+    costs: list[int] = []
+    for number in (1, 500):
+        desk.save("a", *(entry("a", seed) for seed in range(number)))
+        desk.ledger.finish_all(desk.ledger.claim(desk.names, lambda request: 500), listed=())
+        costs.append(0)
+
+        def count() -> None:
+            costs[-1] += 1
+
+        desk.ledger._connection.set_progress_handler(count, 10)
+        assert not desk.ledger.is_start_image_needed("00" * 32, [1])
+        assert desk.ledger.start_images_needed() == set()
+        assert desk.ledger.recipes_with_failures() == []
+        desk.ledger._connection.set_progress_handler(None, 0)
+    assert desk.ledger.counts() == Counts(done=500)
+    assert costs[1] <= costs[0] + 5
+
+
+def test_a_ledger_of_the_first_version_gets_the_index_that_it_lacks(desk: Desk) -> None:
+    """That of the images that failed."""
+    desk.save("a.txt", entry("one", 1))
+    with desk.ledger.transaction() as sql:
+        sql.execute("DROP INDEX images_failed")
+    again = Ledger(desk.ledger._path)
+    assert again.start_images_needed() == set()
+
+
 def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
     """Nothing is written into it."""
     path = tmp_path / "ledger.sqlite"
