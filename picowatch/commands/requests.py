@@ -52,6 +52,7 @@ POLL_SECONDS = 0.25
 STANDARD_INPUT = Path("-")
 _STAYS = "The recipes stay in the inbox and are rendered when picowatch runs."
 _GONE = "The recipes are removed from the inbox, and what they still requested is cancelled."
+_NOT_THERE = "Nothing was put into the inbox."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def make(
         try:
             answers = _made(settings, files, make_engine, sent, name=name, remove=remove)
         except KeyboardInterrupt:
-            error, code = _GONE if remove else _STAYS, INTERRUPTED
+            error, code = _interrupted(sent, remove), INTERRUPTED
         except PicowatchError as failure:
             if not as_json:
                 raise
@@ -111,6 +112,12 @@ def make(
     return max(
         [_report(settings, one, answer, remove) for one, answer in zip(sent, answers, strict=True)]
     )
+
+
+def _interrupted(sent: Sequence[_Sent], removed: bool) -> str:
+    if not sent:
+        return _NOT_THERE
+    return _GONE if removed else _STAYS
 
 
 def _end_at_signals(stack: ExitStack) -> None:

@@ -451,6 +451,20 @@ def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
         wait_for(lambda: house.pictures() == ["a/0001-5.png"], "the picture")
 
 
+@pytest.mark.parametrize("remove", [False, True])
+def test_ctrl_c_before_anything_is_in_the_inbox_says_so(
+    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch, remove: bool
+) -> None:
+    """As while standard input is typed."""
+
+    def interrupted(file: Path) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("picowatch.commands.requests._content", interrupted)
+    assert make(house.settings(), [Path("-")], house.make_engine, remove=remove) == 130
+    assert capsys.readouterr().err == "Nothing was put into the inbox.\n"
+
+
 def test_ctrl_c_while_a_command_is_sent_leaves_none(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
