@@ -21,7 +21,9 @@ ENDING = (
 
 
 def heed_early_signals(arguments: Sequence[str]) -> None:
-    """End `picowatch run` cleanly while its modules are still imported: nothing has begun yet."""
+    """End `run` and `make` as later while their modules are still imported: nothing has begun."""
+    if arguments[:1] == ["make"]:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments[:1] != ["run"]:
         return
 

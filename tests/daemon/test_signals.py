@@ -131,6 +131,7 @@ sys.meta_path.insert(0, Slow)
         (["run", "--once"], signal.SIGTERM, 130),
         (["status"], signal.SIGINT, 130),
         (["make", "a.txt"], signal.SIGINT, 130),
+        (["make", "a.txt"], signal.SIGTERM, 130),
     ],
 )
 def test_a_signal_while_picowatch_is_imported(
