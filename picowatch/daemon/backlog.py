@@ -28,6 +28,10 @@ class Backlog:
         """Of what is answered next, None if there is nothing."""
         return self._priorities[0] if self._priorities else None
 
+    def unanswered(self) -> set[str]:
+        """The paths that the evidence is about."""
+        return {path for seen in self.evidence for path in _paths(seen)}
+
     def answered(self, follow_ups: Sequence[Callable[[], None]]) -> None:
         """As many from the front are answered; this follows."""
         del self.evidence[: len(follow_ups)], self._priorities[: len(follow_ups)]
@@ -35,7 +39,7 @@ class Backlog:
 
     def add(self, evidence: Iterable[Evidence]) -> None:
         """A save of a higher priority goes before others, unless these are about its file, too."""
-        named = {path for seen in self.evidence for path in _paths(seen)}
+        named = self.unanswered()
         for seen in evidence:
             priority = _priority(seen)
             index = len(self.evidence)

@@ -106,7 +106,7 @@ def build_daemon(
     )
     go_on = _go_on(retry, partial(_show_life, inbox, reporting))
     finishing, intake, control = _answering(
-        settings, inbox, ledger, outbox, pool, retry, errors, result, go_on, now
+        settings, inbox, backlog, ledger, outbox, pool, retry, errors, result, go_on, now
     )
     recovery = Recovery(
         inbox=inbox,
@@ -197,6 +197,7 @@ def _note_finished(backlog: Backlog, wake: threading.Event, recipe: str) -> None
 def _answering(
     settings: Settings,
     inbox: Inbox,
+    backlog: Backlog,
     ledger: Ledger,
     outbox: Outbox,
     pool: WorkerPool,
@@ -232,6 +233,7 @@ def _answering(
         finishing=finishing,
         commands=commands,
         errors=errors,
+        unanswered=lambda: backlog.unanswered().union(inbox.expected_saves()),
         go_on=go_on,
     )
     return finishing, intake, control

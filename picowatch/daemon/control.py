@@ -31,7 +31,8 @@ MISSING_SECONDS = 30.0  # that a network share may take to show a file another m
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it.
 
-    `go_on` is called while a command takes long.
+    `unanswered` are the files in the inbox whose saves are not answered yet. `go_on` is called
+    while a command takes long.
     """
 
     settings: Settings
@@ -41,10 +42,12 @@ class Control:
     finishing: Finishing
     commands: Commands
     errors: RecentErrors
+    unanswered: Callable[[], Collection[str]]
     go_on: Callable[[], None]
 
     def __post_init__(self) -> None:
         self._missing_since: dict[str, float] = {}  # recipes of `make`
+        self._before: dict[str, set[str]] = {}  # saves that came before a `cancel` of this pattern
 
     def restore_pause(self) -> None:
         """A pause continues after a restart."""
@@ -128,8 +131,15 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, pattern: str) -> Answer:
-        """What is in progress is finished, or stopped under the setting `interrupt`."""
+    def _cancel(self, pattern: str) -> Answer | None:
+        """What is in progress is finished, or stopped under the setting `interrupt`.
+
+        Saves that came before are answered first: what they request is cancelled, too.
+        """
+        unanswered = {*_matching(pattern, self.unanswered())}
+        if self._before.setdefault(pattern, unanswered) & unanswered:
+            return None
+        del self._before[pattern]
         queued = [recipe for recipe, _ in self.ledger.queued_recipes()]
         running = set(_matching(pattern, self.ledger.recipes_in_progress()))
         missing = set(_matching(pattern, self.ledger.recipes_missing_pictures()))

@@ -126,7 +126,7 @@ class Daemon:
 
     def _update_pool(self) -> None:
         safely(self.pool.update)
-        if self.inbox.expects_saves():
+        if any(self.inbox.expected_saves()):
             self.pool.expect_save()
         self.pool.start_when(self.inbox.is_settled() and not self.backlog.evidence)
 

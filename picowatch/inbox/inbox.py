@@ -145,9 +145,11 @@ class Inbox:
         released = self._templates.released
         return not (len(self._settling) or released or self._refused.is_changing())
 
-    def expects_saves(self) -> bool:
-        """Whether a pending file differs from its last answered version."""
-        return any(one.stamp and self._differs(one.path, one.stamp) for one in self._settling)
+    def expected_saves(self) -> Iterator[str]:
+        """The pending files that differ from their last answered versions."""
+        for one in self._settling:
+            if one.stamp and self._differs(one.path, one.stamp):
+                yield one.path
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until `poll` may find something settled; None if nothing is pending."""

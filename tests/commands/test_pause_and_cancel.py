@@ -255,3 +255,18 @@ def test_a_cancelled_sweep_shows_the_finished_pictures(house: House, gate: Gate)
         gate.open()
         wait_for(lambda: "contact sheet" in house.log(), "the sheet")
     assert house.started() == ["one"]
+
+
+def test_cancel_holds_for_saves_that_came_before_it(house: House) -> None:
+    """Also for those that nobody has answered yet, as none is while picowatch is not running."""
+    assert house.once()
+    house.save("a.txt", "one\n")
+    house.save("b.txt", "two\n")
+    answer = picowatch(house.folder, "cancel", "a.txt")
+    assert "'cancel' is done when it is back" in answer.stderr
+    assert house.once()
+    assert house.prompts() == ["two"]
+    with house.running(settle_seconds=2):
+        control(house, "pause")
+        house.save("c.txt", "three\nfour\n")
+        assert control(house, "cancel", "c.txt") == "2 images cancelled.\n"
