@@ -10,7 +10,7 @@ from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.decoding import decode
-from picowatch.recipe.read.json_entries import json_entries
+from picowatch.recipe.read.json_entries import has_surrogates, json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
@@ -85,7 +85,7 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
         source = decode(name, content)
         if name.lower().endswith(".txt"):
             return txt_entries(source, problems)
-        if name.lower().endswith(".json"):
+        if name.lower().endswith(".json") or has_surrogates(source.text):
             return json_entries(source, problems), {}
         if begins_parameters(source.text):
             what = rename_to(source, "txt", "A1111's generation parameters")

@@ -26,6 +26,7 @@ _WORDS = ("true", "false", "null")
 _DECODER = json.JSONDecoder()
 _COMMENT = re.compile(r"#|//|/\*")
 _CLOSING = {"{": "}", "[": "]"}
+_SURROGATES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]")
 
 
 def json_entries(source: Source, problems: Problems) -> list[Entry]:
@@ -47,6 +48,17 @@ def json_entries(source: Source, problems: Problems) -> list[Entry]:
             message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
             problems.add(element.position, message)
     return entries
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether it is JSON with emoji as scripts write them: two escapes each, which YAML refuses."""
+    if not _SURROGATES.search(text):
+        return False
+    try:
+        json.loads(text, parse_int=str)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class _Composer:

@@ -1,5 +1,7 @@
 """What YAML makes of what people write, and how errors explain it."""
 
+import json
+
 import pytest
 
 from picowatch.recipe import error_text
@@ -404,6 +406,7 @@ def test_tabs_that_editors_leave_on_empty_lines_are_no_indentation() -> None:
 def test_json_is_yaml_too() -> None:
     """Scripts like to write JSON."""
     assert read_one('{"prompt": "a\\n\\u00e9", "steps": 3}').prompt == "a\né"
+    assert read_one(json.dumps({"prompt": "a 😀", "steps": 3})).prompt == "a 😀"
 
 
 @pytest.mark.parametrize("text", ["# only a comment\n", "---\n", "[]\n", "~\n"])
