@@ -76,7 +76,7 @@ def build_daemon(
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
     lock, result = _take_outbox(settings, retry, stop, console, stack, by_make=only is not None)
     outbox, ledger = _open_storage(settings, retry, damaged, stack, check=lock.after_crash)
-    observers = Observers(settings, outbox, result)
+    observers = Observers(settings, outbox, result, is_daemon=keeps_trying)
     stack.callback(observers.close, hurry)
     inbox = retry.until_begun(lambda: _inbox(settings, ledger, wake, only))
     backlog = Backlog()

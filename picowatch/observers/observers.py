@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,27 @@ from picowatch.work.result import RunResult
 if TYPE_CHECKING:
     from picowatch.observers.metrics import Metrics
 
+log = logging.getLogger("picowatch")
+
 
 class Observers:
     """Gets each picture, failure, preview and status; never makes the work fail."""
 
-    def __init__(self, settings: Settings, outbox: Outbox, result: RunResult) -> None:
-        """Raises SettingsInvalid if the metrics cannot be served."""
+    def __init__(
+        self, settings: Settings, outbox: Outbox, result: RunResult, *, is_daemon: bool
+    ) -> None:
+        """Raises SettingsInvalid if a daemon's metrics cannot be served.
+
+        Work that ends by itself goes on without them: a daemon may serve its own there.
+        """
         self._outbox = outbox
-        self._metrics = _metrics(settings.metrics_address, lambda: result.engine_restarts)
+        self._metrics = None
+        try:
+            self._metrics = _metrics(settings.metrics_address, lambda: result.engine_restarts)
+        except SettingsInvalid as error:
+            if is_daemon:
+                raise
+            log.warning("%s Going on without metrics.", error.message)
         self._hooks = Hooks(settings)
         self._previews = Previews(outbox.root)
 

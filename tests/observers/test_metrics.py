@@ -95,16 +95,19 @@ def test_every_engine_has_figures_of_its_own(house: House, address: str) -> None
 
 
 def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
-    """Before anything is made, with the setting and the remedy."""
+    """For a daemon. `run --once` may run beside one, on another outbox with the same settings."""
     (tmp_path / "inbox").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        refused = picowatch(tmp_path, "run", "--once", PICOWATCH_METRICS_ADDRESS=address)
+        refused = picowatch(tmp_path, "run", PICOWATCH_METRICS_ADDRESS=address)
+        once = picowatch(tmp_path, "run", "--once", PICOWATCH_METRICS_ADDRESS=address)
     assert refused.returncode == 2
     assert refused.stderr == (
         f"picowatch: metrics_address {address}: cannot serve there: Address already in "
         "use. Choose another port, or leave it out.\n"
     )
+    assert once.returncode == 0
+    assert "Address already in use. Going on without metrics." in once.stdout + once.stderr
 
 
 def test_without_prometheus_client_the_error_names_the_command_to_install_it(
@@ -117,9 +120,7 @@ def test_without_prometheus_client_the_error_names_the_command_to_install_it(
     (absent / "prometheus_client.py").write_text("raise ImportError('absent here')\n")
     path = f"{absent}:{PROJECT}"
     assert picowatch(tmp_path, "run", "--once", PYTHONPATH=path).returncode == 0
-    refused = picowatch(
-        tmp_path, "run", "--once", PYTHONPATH=path, PICOWATCH_METRICS_ADDRESS="127.0.0.1:0"
-    )
+    refused = picowatch(tmp_path, "run", PYTHONPATH=path, PICOWATCH_METRICS_ADDRESS="127.0.0.1:0")
     assert refused.returncode == 2
     assert "pip install -e '.[metrics]'" in refused.stderr
     assert "Traceback" not in refused.stderr
