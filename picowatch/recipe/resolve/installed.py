@@ -118,6 +118,13 @@ def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
                 f"no upscaler is named, and several are installed: {names}. Write "
                 "'upscale: {model: …}'."
             )
+        refused = inventory.refused_by_kind.get("upscaler", {})
+        if refused and not inventory.upscalers:
+            raise NotInstalled(
+                "no upscaler is named, and none that is installed can be used: "
+                f"{next(iter(refused.values()))} For the embedded one, write "
+                "'upscale: {model: demo-compact}'."
+            )
         return inventory.upscalers[0] if inventory.upscalers else inventory.demo_upscaler
     return upscalers[_upscaler(written, list(upscalers), inventory)]
 

@@ -77,6 +77,11 @@ def test_without_a_name_it_is_the_only_one_installed(written: str, scale: float)
         "no upscaler is named, and several are installed: 4x-UltraSharp and anime/2x-Lines. Write "
         "'upscale: {model: …}'."
     ]
+    refused = {"upscaler": {"4x-Old.pth": "4x-Old.pth is a pickle file."}}
+    assert messages(text, inventory=Inventory(demo=DEMO, refused_by_kind=refused)) == [
+        "no upscaler is named, and none that is installed can be used: 4x-Old.pth is a pickle "
+        "file. For the embedded one, write 'upscale: {model: demo-compact}'."
+    ]
 
 
 MISTAKES = {
