@@ -2,7 +2,9 @@
 
 import os
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from picowatch.errors import INTERRUPTED
@@ -32,3 +34,35 @@ def heed_early_signals(arguments: Sequence[str]) -> None:
 
     for number in ALWAYS_ENDING:
         signal.signal(number, end)
+
+
+@contextmanager
+def ended_by_signals(stop: threading.Event, wake: threading.Event) -> Iterator[list[int]]:
+    """At every signal that ends picowatch, `stop` and `wake` are set; gives the numbers so far.
+
+    A thread does it. A handler interrupts the main thread, which may hold an event's lock at that
+    moment, since it waits for it: to set the event would wait for ever then.
+    """
+    signals: list[int] = []
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def listen() -> None:
+        while numbers := os.read(read, 64):
+            signals.extend(number for number in numbers if number in ENDING)
+            if signals:
+                stop.set()
+                wake.set()
+        os.close(read)
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        for number in ENDING:
+            # `nohup` and shells have some of them ignored.
+            if number in ALWAYS_ENDING or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)  # the interpreter writes it to `write`
+        yield signals
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(write)

@@ -2,13 +2,11 @@
 
 import logging
 import os
-import signal
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.settings_file import SettingsFile
@@ -18,7 +16,7 @@ from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
-from picowatch.signals import ALWAYS_ENDING, ENDING
+from picowatch.signals import ended_by_signals
 from picowatch.work.result import RunResult
 
 
@@ -84,29 +82,19 @@ def run_daemon(
 
         arm(os.environ["PICOWATCH_FAULT"])
     stop, wake = threading.Event(), threading.Event()
-    signals: list[int] = []
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        signals.append(number)
-        stop.set()
-        wake.set()
-
-    for number in ENDING:
-        # `nohup` and shells have some of them ignored.
-        if number in ALWAYS_ENDING or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, on_signal)
     try:
-        result = supervise(
-            settings,
-            make_engine,
-            console,
-            once,
-            only,
-            settings_file=settings_file,
-            stop=stop,
-            wake=wake,
-            signals=signals,
-        )
+        with ended_by_signals(stop, wake) as signals:
+            result = supervise(
+                settings,
+                make_engine,
+                console,
+                once,
+                only,
+                settings_file=settings_file,
+                stop=stop,
+                wake=wake,
+                signals=signals,
+            )
     except PASSING as error:
         raise CommandFailed(
             f"The outbox {settings.outbox} cannot be written: {error}.",
