@@ -53,7 +53,7 @@ from picowatch.inbox.reader import Reader
 from picowatch.inbox.refused import POLLING_REST, RefusedRecipes
 from picowatch.inbox.settling import Pending, Settling
 from picowatch.inbox.templates import Templates
-from picowatch.inbox.watching import RESCAN
+from picowatch.inbox.watching import OPENED, RESCAN
 from picowatch.recipe import priority_of
 from picowatch.save import KnownRecipe, Stamp
 
@@ -362,6 +362,7 @@ class Inbox:
         hints = self._folder.hints()
         if RESCAN in hints:
             log.warning("file events were lost; the whole inbox is compared")
+        if RESCAN in hints or OPENED in hints:
             # Lost events may have been of new folders: compare after all are watched again.
             self._folder.watch()
             self.rescan(now)

@@ -6,6 +6,7 @@ work; lost events request a rescan. `events_are_reliable` says on which file sys
 
 import logging
 import os
+import re
 import sys
 import threading
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from watchdog.events import (
+    DirAttribEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
@@ -27,15 +29,17 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-RESCAN = ""  # on the queue: events were lost, look at everything
+# On the queue, none is a path below the inbox:
+RESCAN = ""  # events were lost, look at everything
+OPENED = "/"  # a folder without a watch can be read now, watch and look at everything
 # Its warning is the only sign that the kernel dropped events (watchdog 7.1.0).
 OVERFLOW_LOGGER = "watchdog.observers.inotify_c"
 # Files that are opened and read raise none of these: half of the events of a recipe that is copied
 # in and read, and each takes room in the kernel's queue. That something in a folder was modified
 # has an event of its own.
 TELLING: list[type[FileSystemEvent]] = [
-    DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent, FileClosedEvent,
-    FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+    DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent,
+    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
 ]  # fmt: skip
 
 # picowatch reports lost events in its own words, not in watchdog's.
@@ -94,12 +98,12 @@ class Watch:
         At the inotify limit watchdog starts silently with a part of them; the kernel lists
         the watches of this process in /proc/self/fdinfo.
         """
-        return not sys.platform.startswith("linux") or _inotify_watches() >= folders
+        return not _has_inotify() or len(_watched_inodes()) >= folders
 
     def hints(self) -> list[str]:
         """Absolute paths to look at since the last call, folders end with a slash.
 
-        RESCAN among them: look everywhere.
+        RESCAN or OPENED among them: look everywhere.
         """
         paths: dict[str, None] = {}
         while True:
@@ -116,10 +120,15 @@ class _Hinter(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         try:
-            mark = "/" if event.is_directory else ""
-            for path in (event.src_path, event.dest_path):
-                if path:
-                    self._hints.put(os.fsdecode(path) + mark)
+            if isinstance(event, DirAttribEvent):
+                if _is_watched(event.src_path):
+                    return
+                self._hints.put(OPENED)
+            else:
+                mark = "/" if event.is_directory else ""
+                for path in (event.src_path, event.dest_path):
+                    if path:
+                        self._hints.put(os.fsdecode(path) + mark)
             self._wake.set()
         except Exception:  # nothing may end watchdog's dispatch thread
             self._hints.put(RESCAN)
@@ -136,14 +145,30 @@ class _OverflowListener(logging.Handler):
         self._wake.set()
 
 
-def _inotify_watches() -> int:
-    watches = 0
+def _has_inotify() -> bool:
+    return sys.platform.startswith("linux")
+
+
+def _is_watched(folder: bytes | str) -> bool:
+    """Whether nothing is missed of a folder: watchdog passes over those that it cannot read."""
+    try:
+        inode = Path(os.fsdecode(folder)).stat().st_ino
+        os.scandir(folder).close()
+    except OSError:  # it is gone, or still cannot be read
+        return True
+    return not _has_inotify() or inode in _watched_inodes()
+
+
+def _watched_inodes() -> list[int]:
+    """The inode of each watch of this process: proc(5), /proc/pid/fdinfo."""
+    inodes: list[int] = []
     for descriptor in Path("/proc/self/fdinfo").iterdir():
         try:
-            watches += descriptor.read_text().count("inotify wd:")
+            found = re.findall(r"^inotify wd:\w+ ino:(\w+)", descriptor.read_text(), re.MULTILINE)
         except OSError:
             continue  # closed meanwhile
-    return watches
+        inodes += [int(inode, 16) for inode in found]
+    return inodes
 
 
 def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:

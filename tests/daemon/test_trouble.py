@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -230,6 +230,22 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
     assert house.error("b.yaml") is None
 
 
+def test_a_folder_that_cannot_be_read_when_it_appears_is_watched_later(house: House) -> None:
+    """`install --directory --owner=ada` makes a folder so: first closed, then hers, then open."""
+    settings = ["watch=events", "rescan_seconds=3600"]
+    with process(house, *without_privileges(), settings=settings) as picowatch:
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: len(house.pictures("a")) == 5)
+        (house.inbox / "ada").mkdir(mode=0o000)
+        house.save("b.yaml", SMALL)
+        wait_for(lambda: len(house.pictures("b")) == 5)
+        (house.inbox / "ada").chmod(0o755)
+        for number in range(3):  # the first may be seen as the folder opens
+            house.save(f"ada/{number}.yaml", SMALL)
+            wait_for(lambda: len(house.pictures(f"ada/{number}")) == 5)  # noqa: B023
+        assert ends(picowatch) == 0
+
+
 def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
     """Its queue continues; the recipes that come back with it are the same ones."""
     with disk(house.folder / "stick", ROOM), ExitStack() as mounts:
@@ -342,9 +358,11 @@ def running_by(house: House, now: Callable[[], float]) -> Iterator[None]:
 
 
 @contextmanager
-def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
+def process(
+    house: House, *before: str, settings: Sequence[str] = ()
+) -> Iterator["subprocess.Popen[str]"]:
     """`picowatch run` on the digest engine in a process of its own."""
-    command = [*before, sys.executable, "-m", "tests.storm.daemon", str(house.folder)]
+    command = [*before, sys.executable, "-m", "tests.storm.daemon", str(house.folder), *settings]
     picowatch = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -407,10 +425,11 @@ def ends(picowatch: "subprocess.Popen[str]") -> int:
 
 
 def without_privileges() -> list[str]:
-    """Root may write everywhere, unless it gives up the capability to."""
+    """Root may read and write everywhere, unless it gives up the capabilities to."""
     if os.geteuid():
         return []
-    command = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override"]
+    lost = "-dac_override,-dac_read_search"
+    command = ["setpriv", "--bounding-set", lost, "--inh-caps", lost]
     if not shutil.which("setpriv") or subprocess.run([*command, "true"]).returncode:
         pytest.skip("root cannot give up its privileges here (setpriv)")
     return command

@@ -235,7 +235,7 @@ def test_the_limit_of_watches_is_said_and_answered_by_polling(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """watchdog starts silently with a part of the folders then."""
-    monkeypatch.setattr("picowatch.inbox.watching._inotify_watches", lambda: 1)
+    monkeypatch.setattr("picowatch.inbox.watching._watched_inodes", lambda: [1])
     (house.inbox / "pets").mkdir()
     with house.running():
         house.save("pets/a.txt", "a corgi\n")
