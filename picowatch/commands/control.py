@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
-from picowatch.outbox.commands import Command, send, wait_for_answer
+from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
 from picowatch.outbox.status import is_running
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
@@ -39,12 +39,21 @@ def control(settings: Settings, commands: Sequence[Command]) -> int:
             f"No picowatch has ever used the outbox {settings.outbox}.",
             "Give the outbox of the one that you mean: --outbox DIR.",
         )
-    return max([_send(settings, command) for command in commands])
+    # All are sent before the first answer: the daemon looks for commands once a second.
+    sent = [(command, _send(settings, command)) for command in commands]
+    seconds = ANSWER_SECONDS if is_running(settings.outbox) else 0.0
+    codes = []
+    for command, path in sent:
+        answer = wait_for_answer(path, seconds)
+        if answer is None:
+            seconds = 0.0
+        codes.append(_report(command, answer))
+    return max(codes)
 
 
-def _send(settings: Settings, command: Command) -> int:
+def _send(settings: Settings, command: Command) -> Path:
     try:
-        path = send(settings.outbox, command)
+        return send(settings.outbox, command)
     except OSError as error:
         remedy = "Only users who may write there can control picowatch."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -52,7 +61,9 @@ def _send(settings: Settings, command: Command) -> int:
         raise CommandFailed(
             f"The outbox {settings.outbox} cannot be written: {error.strerror}.", remedy
         ) from error
-    answer = wait_for_answer(path, ANSWER_SECONDS if is_running(settings.outbox) else 0.0)
+
+
+def _report(command: Command, answer: Answer | None) -> int:
     if answer is None:
         print(
             f"picowatch does not answer; '{command.name}' is done when it is back.",

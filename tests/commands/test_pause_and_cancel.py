@@ -8,7 +8,7 @@ import pytest
 
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import picowatch, start
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
 
 
@@ -202,6 +202,17 @@ def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> No
     assert answer.returncode == 1
     assert answer.stdout == "1 image cancelled.\n"
     assert answer.stderr == "No image of b.txt is queued.\n"
+
+
+def test_all_recipes_are_named_before_the_first_answer(house: House) -> None:
+    """picowatch looks for commands once a second: hundreds of recipes would take minutes."""
+    commands = house.outbox / ".picowatch/commands"
+    with house.running():
+        with house.seen_at_once():
+            process = start(house.folder, "cancel", "a.txt", "b.txt")
+            wait_for(lambda: len([*commands.glob("*.json")]) == 2, "both commands")
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert output == "No image of a.txt is queued.\nNo image of b.txt is queued.\n"
 
 
 def test_cancel_stops_the_image_in_progress_if_the_user_wants_it(house: House, gate: Gate) -> None:
