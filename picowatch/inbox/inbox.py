@@ -283,9 +283,9 @@ class Inbox:
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 
-        That ends with its next save.
+        That ends with its next save. While the recipe is away, so may be what it is waiting for.
         """
-        self._refused.wait(path, before, look)
+        self._refused.wait(path, before, lambda: look() if self._stamp(path) else before)
 
     def _check_folder(self, now: float) -> None:
         change = self._folder.check()

@@ -146,6 +146,24 @@ def test_a_picture_that_is_still_being_copied_is_waited_for(house: House) -> Non
     assert house.error("a.yaml") is None
 
 
+def test_a_picture_that_is_replaced_after_the_inbox_was_away_is_noticed(house: House) -> None:
+    """That both were away was no change of the picture, after which it is not waited for."""
+    away, shown = house.folder / "away", house.console.shown
+    (house.inbox / "start.png").write_text("no picture")
+    house.save("a.yaml", RECIPE)
+    with house.running():
+        wait_for(lambda: house.error("a.yaml"), "the error")
+        house.inbox.rename(away)
+        wait_for(lambda: "has vanished" in house.log(), "the inbox being away")
+        looks = len(shown)
+        wait_for(lambda: len(shown) > looks + 3, "some looks at it")
+        away.rename(house.inbox)
+        wait_for(lambda: "it is watched again" in house.log(), "the inbox being back")
+        draw(house.inbox / "start.png", "red")
+        wait_for(lambda: house.pictures("a"), "the picture")
+    assert house.error("a.yaml") is None
+
+
 def test_a_recipe_that_was_deleted_is_not_rendered_when_its_picture_appears(house: House) -> None:
     """Nor one that was saved again without it."""
     gone = house.save("gone.yaml", RECIPE)
