@@ -47,12 +47,14 @@ class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
     With a file, hashes outlive the process: it is read at the start and, if `keep` is set,
-    written again after each new hash. A file that cannot be read or written costs time only.
+    written again after each new hash. A file that cannot be read or written, or is deleted, costs
+    time only: it is written with the next hash that is asked for.
     """
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
         self._file = file
         self._keep = keep and file is not None
+        self._is_unwritten = False
         self._known: dict[str, tuple[int, int, str]] = _read(file) if file else {}
 
     def known(self, path: Path) -> str | None:
@@ -72,6 +74,8 @@ class HashCache:
         name = f"{path}#weights" if weights_only else str(path)
         known = self._remembered(name, before)
         if known:
+            if self._keep and (self._is_unwritten or not self._file_exists()):
+                self._write()
             return known
         try:
             with os.fdopen(open_regular(path), "rb") as file:
@@ -108,9 +112,12 @@ class HashCache:
         text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
         try:
             write_atomically(self._file, text.encode(), durable=False)
-        except OSError:
-            # Only time is lost: the hashes are in memory, and computed again after a restart.
-            self._keep = False
+            self._is_unwritten = False
+        except OSError:  # only time is lost: an engine that starts computes them again
+            self._is_unwritten = True
+
+    def _file_exists(self) -> bool:
+        return self._file is not None and self._file.exists()
 
 
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:

@@ -123,12 +123,18 @@ def test_a_damaged_hash_file_costs_time_only(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_hash_file_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
-    """A full disk must not stop pictures."""
-    path = tmp_path / "a"
+    """A full disk must not stop pictures. Once there is room, or it was deleted, it is written."""
+    path, folder = tmp_path / "a", tmp_path / "file"
     path.write_bytes(b"one")
-    (tmp_path / "file").write_text("not a folder")
-    cache = HashCache(tmp_path / "file" / "hashes.json")
-    assert cache.sha256(path) == sha256(b"one").hexdigest()
+    folder.write_text("not a folder")
+    cache = HashCache(folder / "hashes.json")
+    for _ in range(2):
+        assert cache.sha256(path) == sha256(b"one").hexdigest()
+    folder.unlink()
+    for _ in range(2):
+        cache.sha256(path)
+        assert str(path.resolve()) in json.loads((folder / "hashes.json").read_text())["files"]
+        (folder / "hashes.json").unlink()
 
 
 def test_a_model_that_vanishes_is_refused(tmp_path: Path) -> None:
