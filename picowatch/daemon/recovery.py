@@ -76,7 +76,7 @@ def _sound(path: Path, *, check: bool) -> Ledger:
 
 
 def _unknown_picture(ledger: Ledger, outbox: Outbox) -> str | None:
-    """The newest listed picture, if an older ledger still has to render it, or never heard of it.
+    """The newest listed picture, if an older ledger would still render it, or never heard of it.
 
     Each picture is listed after the ledger started it, and nothing takes it out of the ledger. One
     that was deleted and is requested again says nothing.
@@ -89,7 +89,7 @@ def _unknown_picture(ledger: Ledger, outbox: Outbox) -> str | None:
             file, digest = str(line["file"]), str(line["digest"])
             if ledger.has_started(file, digest):
                 return None
-            if outbox.exists(file) or not ledger.has_queued(digest):
+            if outbox.exists(file) or not ledger.has_request(digest):
                 return file
     return None
 

@@ -81,14 +81,14 @@ class Restoring(Database):
         return self.fact(DUE) is not None
 
     def has_started(self, file: str, digest: str) -> bool:
-        """Whether a picture is more than queued: by its file, or by a copy's request."""
-        query = "SELECT 1 FROM images WHERE (file = ? OR digest = ?) AND state != 'queued' LIMIT 1"
+        """Whether a picture is done or in progress: by its file, or by a copy's request."""
+        query = """SELECT 1 FROM images WHERE (file = ? OR digest = ?)
+                   AND state IN ('running', 'done') LIMIT 1"""
         return bool(self.select(query, (file, digest)))
 
-    def has_queued(self, digest: str) -> bool:
-        """Whether the request with this digest is queued."""
-        query = "SELECT 1 FROM images WHERE digest = ? AND state = 'queued' LIMIT 1"
-        return bool(self.select(query, (digest,)))
+    def has_request(self, digest: str) -> bool:
+        """Whether the request with this digest is known, whatever became of it."""
+        return bool(self.select("SELECT 1 FROM images WHERE digest = ? LIMIT 1", (digest,)))
 
     def restore(
         self, existing: Iterable[ExistingPicture | ExistingSheet], cancelled: Mapping[str, str]

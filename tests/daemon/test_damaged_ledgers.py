@@ -318,19 +318,23 @@ def test_a_lost_ledger_leaves_a_pause_and_what_was_cancelled(house: House) -> No
     assert sorted(house.prompts()) == ["a.txt", "c.txt"]
 
 
-@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("known", ["", "queued", "cancelled"])
 def test_a_ledger_from_a_backup_beside_newer_pictures_renders_nothing_twice(
-    house: House, queued: bool
+    house: House, known: str
 ) -> None:
-    """It has never heard of them, or has them in its queue; every picture is kept."""
+    """It has never heard of them, has them in its queue, or one of them had been cancelled then."""
     house.save("corgi.yaml", RECIPES["fixed.yaml"])
     assert house.once()
     backup = ledger(house).read_bytes()
     house.save("random.txt", RECIPES["random.txt"])
-    house.save("later.yaml", "prompt: a cat\nseed: 9\n")
-    if queued:
+    later = house.save("later.yaml", "prompt: a cat\nseed: 9\n")
+    if known:
         send(house.outbox, Command("pause"))
         assert not house.once()
+        if known == "cancelled":
+            send(house.outbox, Command("cancel", later.name))
+            assert not house.once()
+            later.touch()
         backup = ledger(house).read_bytes()
         send(house.outbox, Command("resume"))
     assert house.once()
