@@ -12,7 +12,7 @@ from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
 from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
-from picowatch.outbox.status import is_running
+from picowatch.outbox.status import check_readable, is_running
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
@@ -34,6 +34,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def control(settings: Settings, commands: Sequence[Command]) -> int:
     """Send them, and print the answers; exit code 1 if any is not done."""
+    check_readable(settings.outbox)
     if not (settings.state_folder / "commands").is_dir():
         raise CommandFailed(
             f"No picowatch has ever used the outbox {settings.outbox}.",

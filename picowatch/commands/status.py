@@ -17,7 +17,14 @@ from picowatch.errors import FAILED
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.observers.view import LABEL, Row, bar, rows
 from picowatch.outbox.lock import holder, is_held
-from picowatch.outbox.status import FRESH_SECONDS, Status, duration, is_running, read_status
+from picowatch.outbox.status import (
+    FRESH_SECONDS,
+    Status,
+    check_readable,
+    duration,
+    is_running,
+    read_status,
+)
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
@@ -31,11 +38,13 @@ NO_STATUS = Status(updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), p
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    settings = load()
+    check_readable(settings.outbox)
     if options.check:
-        return check(load())
+        return check(settings)
     if options.watch:
-        return watch(load().outbox)
-    return status(load().outbox, as_json=options.json)
+        return watch(settings.outbox)
+    return status(settings.outbox, as_json=options.json)
 
 
 def status(outbox: Path, as_json: bool) -> int:

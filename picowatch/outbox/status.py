@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from picowatch.errors import CommandFailed
 from picowatch.files.atomic import write_atomically
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.problems import Problem, ProblemFiles
@@ -182,6 +183,19 @@ def read_status(outbox: Path) -> Status | None:
         return _validator().validate_json(_path(outbox).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def check_readable(outbox: Path) -> None:
+    """Raise CommandFailed where nobody can see whether a picowatch runs, and what it does."""
+    try:
+        _path(outbox).open("rb").close()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CommandFailed(
+            f"The outbox {outbox} cannot be read: {error.strerror}.",
+            "Ask the user that runs picowatch for permission, or give another --outbox.",
+        ) from error
 
 
 @cache

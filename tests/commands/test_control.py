@@ -145,6 +145,21 @@ def test_an_outbox_nobody_worked_with_is_refused(house: House) -> None:
     assert "No picowatch has ever used the outbox" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["status"], ["status", "--json"], ["status", "--check"], ["pause"]]
+)
+def test_an_outbox_that_cannot_be_read_is_no_running_picowatch(
+    house: House, words: list[str]
+) -> None:
+    """As that of a user who keeps it to themselves. Root may read all but a link to itself."""
+    (house.outbox / ".picowatch").mkdir(parents=True)
+    (house.outbox / ".picowatch/lock").symlink_to("lock")
+    (house.outbox / ".picowatch/status.json").symlink_to("status.json")
+    answer = picowatch(house.folder, *words)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith("picowatch: The outbox outbox cannot be read: Too many levels")
+
+
 @pytest.mark.parametrize("watch", ["events", "polling"])
 def test_a_healthy_daemon_notices_new_files(house: House, watch: str) -> None:
     """The probe that proves it is gone afterwards, and is no recipe."""
