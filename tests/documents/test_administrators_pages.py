@@ -157,6 +157,21 @@ def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Mach
     assert machine.pictures() == newer
 
 
+def test_old_pictures_are_deleted_without_being_rendered_again(machine: Machine) -> None:
+    """docs/logs.md; new ones stay, and picowatch's own files, however old they are."""
+    outbox, before = machine.served / "outbox", machine.pictures()
+    own = {path for path in outbox.iterdir() if path.is_file()}
+    own |= {path for path in (outbox / ".picowatch").rglob("*") if path.is_file()}
+    for path in {*own, *(outbox / file for file in before[1:])}:
+        os.utime(path, (0, 0))
+    (line,) = blocks(PROJECT / "docs/logs.md", "crontab")
+    machine.run(line.split("  ", 1)[1])
+    assert machine.pictures() == before[:1]
+    assert {path for path in own if not path.exists()} == set()
+    machine.run("systemctl start picowatch")
+    assert machine.pictures() == before[:1]
+
+
 def test_modes_are_those_that_the_page_names(machine: Machine) -> None:
     """docs/permissions.md; lists of access control need a file system that has them."""
     machine.type("permissions.md", "A shared inbox", "Private pictures", "Read-only models")
