@@ -472,6 +472,14 @@ def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
     assert picowatch(tmp_path / "new", "check", *recipes).returncode == 0
 
 
+def test_init_refuses_flags_that_it_cannot_honour(tmp_path: Path) -> None:
+    """The folders would be elsewhere than the user said."""
+    result = picowatch(tmp_path, "init", "new", "--outbox", "pictures")
+    assert result.returncode == 2
+    assert "`outbox: …` in DIR/picowatch.yaml" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_init_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file is synced under a temporary name first, so a power cut leaves none empty."""
 
