@@ -93,7 +93,7 @@ def scan(
     """
     try:
         with os.scandir(root / below) as found:
-            children = list(found)
+            children = list(filter(_has_kind, found))
     except OSError as error:
         if below and error.errno not in MISSING:
             skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
@@ -126,6 +126,18 @@ def scan(
                 yield path, stamp
         elif reason := why_skipped(child.name):
             skipped[path] = reason
+
+
+def _has_kind(child: os.DirEntry[str]) -> bool:
+    """Whether the system says what it is: a share that goes away may not.
+
+    Some file systems are asked for that only here; afterwards it is known.
+    """
+    try:
+        child.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -261,6 +262,41 @@ def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
             (house.inbox / "b.txt").write_text("a star --size 64x64\n")
             wait_for(lambda: house.prompts("b") == ["a star"], "a save after the mount")
     assert len(house.pictures()) == 6
+    assert "deleted" not in house.log()
+
+
+def test_a_share_that_goes_away_while_it_is_compared_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS may list a file, and then not say whether it is a folder."""
+    is_stale = threading.Event()
+
+    class Entry:
+        def __init__(self, found: os.DirEntry[str]) -> None:
+            self._found = found
+            self.name, self.is_symlink = found.name, found.is_symlink
+
+        def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+            if self.name == "a.yaml" and is_stale.is_set():
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return self._found.is_dir(follow_symlinks=follow_symlinks)
+
+    @contextmanager
+    def scandir(folder: Path) -> Iterator[Iterator[Entry]]:
+        with os.scandir(folder) as found:
+            yield map(Entry, found)
+
+    house.save("a.yaml", SMALL)
+    with house.running(watch="polling"):
+        wait_for(lambda: len(house.pictures("a")) == 5, "the first pictures")
+        seen_os = SimpleNamespace(**{**vars(os), "scandir": scandir})
+        monkeypatch.setattr("picowatch.inbox.files.os", seen_os)
+        is_stale.set()
+        house.save("b.yaml", SMALL)
+        wait_for(lambda: len(house.pictures("b")) == 5, "what can be told")
+        is_stale.clear()
+        house.save("a.yaml", SMALL.replace("seed: 1", "seed: 9"))
+        wait_for(lambda: len(house.pictures("a")) == 10, "what is there again")
     assert "deleted" not in house.log()
 
 
