@@ -62,7 +62,7 @@ _FOLDERS = ("inbox", "outbox", "models")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code (interface.md, "Commands")."""
+    """Run one command; returns its exit code (docs/commands.md)."""
     streams.open_closed()
     try:
         return _main(sys.argv[1:] if arguments is None else [*arguments])

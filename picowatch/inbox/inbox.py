@@ -1,6 +1,7 @@
 """The inbox as the daemon sees it: saves, deletions and renames, each reported once.
 
-Events are hints; the truth is scan + quiet + content (watching.md). Nothing here writes.
+Events are hints; the truth is scan, quiet time and content: docs/design.md. Of files here, only
+`remove` deletes any.
 """
 
 import logging

@@ -44,7 +44,7 @@ TELLING: list[type[FileSystemEvent]] = [
 
 # picowatch reports lost events in its own words, not in watchdog's.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
-# Events of other machines never arrive on these (watching.md): network file systems, and the
+# Events of other machines never arrive on these: network file systems, and the
 # shared folders of virtual machines and of Docker Desktop.
 WITHOUT_EVENTS = {
     "9p", "acfs", "afs", "ceph", "cifs", "fakeowner", "glusterfs", "grpcfuse", "lustre", "ncpfs",

@@ -1,4 +1,4 @@
-"""What a save means for entries and images (interface.md, "What a save means").
+"""What a save means for entries and images.
 
 1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
    failed or was cancelled is tried again, and with fixed seeds a picture that the user

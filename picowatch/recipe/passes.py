@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 from picowatch.recipe.fields import ImageFields
-
-# Samplers of second order evaluate the UNet twice in each step but the last.
-_SECOND_ORDER = {"Heun", "DPM2", "DPM2 a", "DPM++ 2S a"}
+from picowatch.recipe.samplers import sampler_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +27,12 @@ def passes_of(image: ImageFields) -> list[Pass]:
     """
     strength = image.denoising_strength if image.image else 1.0
     taken = steps_taken(image.steps, strength)
-    planned = image.steps * _order(image.sampler)
+    planned = image.steps * sampler_named(image.sampler).evaluations
     passes = [Pass(_evaluations(image.sampler, taken), planned)]
     if image.hires:
         taken = steps_taken(image.hires.steps or image.steps, image.hires.denoising_strength)
         # A1111's second pass takes all steps that it plans: 1.5 is its middle.
-        second = taken * _order(image.sampler)
+        second = taken * sampler_named(image.sampler).evaluations
         passes.append(Pass(_evaluations(image.sampler, taken), second, planned))
     return passes
 
@@ -69,12 +67,9 @@ def steps_taken(steps: int, strength: float) -> int:
     return max(taken, 1) if strength > 0 else taken
 
 
-def _order(sampler: str) -> int:
-    return 2 if sampler in _SECOND_ORDER else 1
-
-
 def _evaluations(sampler: str, taken: int) -> int:
     """With guidance, each is double."""
-    if sampler in _SECOND_ORDER:
-        return max(0, 2 * taken - 1)
+    each = sampler_named(sampler).evaluations
+    if each > 1:
+        return max(0, each * taken - 1)
     return taken + 1 if sampler == "PNDM" and taken > 1 else taken

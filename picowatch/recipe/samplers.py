@@ -1,6 +1,6 @@
 """Samplers, schedule types and predictions: A1111's names, forgiving look-up.
 
-To add a sampler, add its line to `SAMPLERS`; the engine has the classes.
+To add a sampler, add its row to `SAMPLERS`, and its class to `_KINDS` in engine/unet/samplers.py.
 """
 
 import re
@@ -61,25 +61,18 @@ class KnownSampler:
 
     `aliases` are diffusers' class names (without "Scheduler") and k-diffusion's names; they
     are compared as `_squeezed` writes them, so case, spaces, dots and underscores do not count.
+    `evaluations` of the model are made in each step but the last, which has one.
+    `reaches_zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need it,
+    since its class in diffusers takes `rescale_betas_zero_snr`.
     """
 
     name: str
     schedule_types: tuple[str, ...]
     automatic: str
     aliases: tuple[str, ...] = ()
+    evaluations: int = 1
+    reaches_zero_snr: bool = True
 
-    @property
-    def reaches_zero_snr(self) -> bool:
-        """Whether it can begin with pure noise, as checkpoints of zero terminal SNR need it.
-
-        By diffusers' classes: those that take `rescale_betas_zero_snr`.
-        """
-        return self.name not in _NEVER_PURE_NOISE
-
-
-_NEVER_PURE_NOISE = (
-    *("Heun", "LMS", "DPM2", "DPM2 a", "DPM++ SDE", "DPM++ 2S a", "DEIS", "PNDM", "SA-Solver"),
-)
 
 SAMPLERS = (
     KnownSampler(
@@ -100,6 +93,8 @@ SAMPLERS = (
         _SIGMAS,
         "karras",
         ("dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral", "k_dpmpp_2s_ancestral"),
+        evaluations=2,
+        reaches_zero_snr=False,
     ),
     KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete", "k_euler")),
     KnownSampler(
@@ -108,33 +103,50 @@ SAMPLERS = (
         "uniform",
         ("EulerAncestralDiscrete", "euler_a", "k_euler_a", "euler_ancestral", "k_euler_ancestral"),
     ),
-    KnownSampler("Heun", _SIGMAS, "uniform", ("HeunDiscrete", "k_heun")),
-    KnownSampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete", "k_lms")),
-    KnownSampler("DPM2", _SIGMAS, "karras", ("KDPM2Discrete", "k_dpm_2", "dpm_2")),
+    KnownSampler(
+        "Heun",
+        _SIGMAS,
+        "uniform",
+        ("HeunDiscrete", "k_heun"),
+        evaluations=2,
+        reaches_zero_snr=False,
+    ),
+    KnownSampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete", "k_lms"), reaches_zero_snr=False),
+    KnownSampler(
+        "DPM2",
+        _SIGMAS,
+        "karras",
+        ("KDPM2Discrete", "k_dpm_2", "dpm_2"),
+        evaluations=2,
+        reaches_zero_snr=False,
+    ),
     KnownSampler(
         "DPM2 a",
         _SIGMAS,
         "karras",
         ("KDPM2AncestralDiscrete", "k_dpm_2_a", "k_dpm_2_ancestral", "dpm_2_ancestral"),
+        evaluations=2,
+        reaches_zero_snr=False,
     ),
     KnownSampler(
         "DPM++ SDE",
         _SINGLESTEP,
         "karras",
         ("DPMSolverSDE", "DPMSolverSinglestep", "dpmpp_sde", "k_dpmpp_sde"),
+        reaches_zero_snr=False,
     ),
     KnownSampler("DDIM", _STEPS_ONLY, "uniform"),
     KnownSampler("DDPM", _STEPS_ONLY, "uniform"),
-    KnownSampler("SA-Solver", _SIGMAS, "uniform", ("SASolver",)),
-    KnownSampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",)),
+    KnownSampler("SA-Solver", _SIGMAS, "uniform", ("SASolver",), reaches_zero_snr=False),
+    KnownSampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",), reaches_zero_snr=False),
     KnownSampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
-    KnownSampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",)),
+    KnownSampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",), reaches_zero_snr=False),
     KnownSampler("LCM", _STEPS_ONLY, "uniform"),
     KnownSampler("TCD", _STEPS_ONLY, "uniform"),
 )
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
 
-# A1111's samplers that diffusers does not have, and what comes closest.
+# A1111's samplers that picowatch does not have, and what comes closest.
 _MISSING = {
     "DPM fast": ("DPM++ 2M", ("dpm_fast", "k_dpm_fast")),
     "DPM adaptive": ("DPM++ 2M", ("dpm_adaptive", "k_dpm_ad", "dpm_ad")),
@@ -143,7 +155,7 @@ _MISSING = {
 
 
 class SamplerUnknown(ValueInvalid):
-    """No sampler of this name, or none that diffusers has; the text says what would do."""
+    """No sampler of this name; the text says what would do."""
 
 
 class ScheduleUnknown(ValueInvalid):
@@ -261,8 +273,8 @@ def _why_unknown(written: str) -> str:
         for name, (closest, aliases) in _MISSING.items():
             if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
                 return (
-                    f"the sampler {name} is not in diffusers, which picowatch renders with; "
-                    f"{closest} comes closest. The samplers are {_names()}."
+                    f"the sampler {name} is not supported; {closest} comes closest. "
+                    f"The samplers are {_names()}."
                 )
     for ending, kind in _schedule_endings():
         if squeezed == ending:

@@ -140,7 +140,7 @@ def difference(one: Path, other: Path) -> int:
 
 
 def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
-    """Everything interface.md lists: request, hashes, recipe, save, place, device, timings."""
+    """Everything docs/metadata.md lists: request, hashes, recipe, save, place, device, timings."""
     result = picowatch(finished.folder, "show", "--json", finished.picture("rich/0001-3.png"))
     chunk = json.loads(result.stdout)
     assert chunk["request"]["clip_skip"] == 2

@@ -75,13 +75,13 @@ ALL = (
         ),
         (
             "sampler: DPM fast",
-            "the sampler DPM fast is not in diffusers, which picowatch renders with; DPM++ 2M "
-            f"comes closest. The samplers are {ALL}.",
+            "the sampler DPM fast is not supported; DPM++ 2M comes closest. "
+            f"The samplers are {ALL}.",
         ),
         (
             "sampler: k_dpm_ad",
-            "the sampler DPM adaptive is not in diffusers, which picowatch renders with; DPM++ 2M "
-            f"comes closest. The samplers are {ALL}.",
+            "the sampler DPM adaptive is not supported; DPM++ 2M comes closest. "
+            f"The samplers are {ALL}.",
         ),
         (
             "sampler: Euler a\nschedule_type: karras",
@@ -96,7 +96,7 @@ ALL = (
     ],
 )
 def test_samplers_that_do_not_go_are_explained(written: str, message: str) -> None:
-    """Unknown, not in diffusers, or not with this schedule type."""
+    """Unknown, not supported, or not with this schedule type."""
     assert messages(f"prompt: a\n{written}") == [message]
 
 
