@@ -2,27 +2,16 @@
 
 import hashlib
 import json
-import logging
 import os
 import re
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-from picowatch.catalog.models import Model
 from picowatch.errors import ModelRefused
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
-from picowatch.files.retry import Ended
 
-if TYPE_CHECKING:
-    from picowatch.catalog.catalog import Catalog
-log = logging.getLogger("picowatch")
-
-LOOK_SECONDS = 0.1
-PROGRESS_SECONDS = 5.0  # between two lines of the log
 _VERSION = 1
 _DIGEST = re.compile("[0-9a-f]{64}")
 _BLOCK_BYTES = 1 << 20
@@ -151,57 +140,3 @@ def _read(file: Path) -> dict[str, tuple[int, int, str]]:
         return {}
     except RecursionError:  # nested without end
         return {}
-
-
-class Hashing:
-    """One model, read in a thread of its own: a share that hangs must not hold up the end."""
-
-    def __init__(
-        self, catalog: "Catalog", model: Model, steady: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._catalog = catalog
-        self._model = model
-        self._steady = steady
-        self._read = 0
-        self._abandoned = False
-        self._found = ""
-        self._failed: Exception | None = None
-
-    def result(self, go_on: Callable[[], None]) -> str:
-        """The hash; raises ModelRefused. What `go_on` raises meanwhile ends the reading."""
-        reader = threading.Thread(target=self._run, name="hash", daemon=True)
-        reader.start()
-        logged = self._steady()
-        try:
-            while reader.is_alive():
-                reader.join(LOOK_SECONDS)
-                go_on()
-                if self._steady() - logged >= PROGRESS_SECONDS:
-                    logged = self._steady()
-                    self._log_progress()
-        finally:
-            self._abandoned = True
-        if self._failed is not None:
-            raise self._failed
-        return self._found
-
-    def _run(self) -> None:
-        try:
-            self._found = self._catalog.sha256(self._model, self._on_block)
-        except ModelRefused as error:
-            self._failed = error
-        except Ended:
-            pass  # it is not needed any more
-
-    def _on_block(self, size: int) -> None:
-        self._read += size
-        if self._abandoned:
-            raise Ended
-
-    def _log_progress(self) -> None:
-        log.info(
-            "%s: new, reading it for its hash: %.1f of %.1f GB",
-            self._model.name,
-            self._read / 1e9,
-            self._catalog.size(self._model) / 1e9,
-        )

@@ -1,13 +1,22 @@
 """Hashes of the models that recipes name: gigabytes are read for each once."""
 
+import logging
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import cast
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.catalog.hashes import Hashing
+from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
+from picowatch.files.retry import Ended, unexpected
 from picowatch.recipe import HashOf
 
+log = logging.getLogger("picowatch")
+
+LOOK_SECONDS = 0.1
+PROGRESS_SECONDS = 5.0  # between two lines of the log
 PICTURES = ("image", "mask")  # kinds of what recipes name that are no models
 
 
@@ -49,7 +58,7 @@ class ModelHashes:
         found: str | ModelRefused
         try:
             model = self._catalog.find(needed.kind, needed.name)
-            found = Hashing(self._catalog, model).result(go_on)
+            found = _read_hash(self._catalog, model, go_on)
         except ModelRefused as error:
             found = error
         self._found[needed.kind, needed.name] = found
@@ -64,3 +73,42 @@ class ModelHashes:
         if isinstance(found, ModelRefused):
             raise found
         return found
+
+
+def _read_hash(catalog: Catalog, model: Model, go_on: Callable[[], None]) -> str:
+    """The model's hash, read in a thread of its own: a share that hangs must not hold up the end.
+
+    Raises ModelRefused. What `go_on` raises meanwhile ends the reading.
+    """
+    read, abandoned = 0, False
+    found: Future[str] = Future()
+
+    def on_block(size: int) -> None:
+        nonlocal read
+        read += size
+        if abandoned:
+            raise Ended
+
+    def run() -> None:
+        try:
+            found.set_result(catalog.sha256(model, on_block))
+        except (ModelRefused, Ended) as error:
+            found.set_exception(error)
+        except Exception as error:
+            found.set_exception(ModelRefused(unexpected(error)))
+
+    threading.Thread(target=run, name="hash", daemon=True).start()
+    logged = time.monotonic()
+    try:
+        while not found.done():
+            wait([found], LOOK_SECONDS)
+            go_on()
+            if time.monotonic() - logged >= PROGRESS_SECONDS:
+                logged = time.monotonic()
+                done, size = read / 1e9, catalog.size(model) / 1e9
+                log.info(
+                    "%s: new, reading it for its hash: %.1f of %.1f GB", model.name, done, size
+                )
+    finally:
+        abandoned = True
+    return found.result()

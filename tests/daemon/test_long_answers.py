@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from picowatch.catalog import hashes
+from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
+from picowatch.catalog.models import Model
 from picowatch.daemon import intake
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.build import build_daemon
@@ -71,10 +72,9 @@ def test_a_model_that_is_deleted_while_it_is_hashed_holds_up_no_other_save(
 ) -> None:
     """The progress in the log names its size, which nobody can look up any more."""
     path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
-    monkeypatch.setattr(hashes, "PROGRESS_SECONDS", 0.0)
-    real = hashes._digest
+    monkeypatch.setattr("picowatch.daemon.model_hashes.PROGRESS_SECONDS", 0.0)
+    real, size = hashes._digest, Catalog.size
     logged = threading.Event()
-    log_progress = hashes.Hashing._log_progress
 
     def slow(file: Any, on_block: Any) -> str:
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -82,17 +82,36 @@ def test_a_model_that_is_deleted_while_it_is_hashed_holds_up_no_other_save(
             wait_for(logged.is_set, "a look at the progress")
         return real(file, on_block)
 
-    def log_it(hashing: hashes.Hashing) -> None:
+    def log_it(catalog: Catalog, model: Model) -> int:
         logged.set()
-        log_progress(hashing)
+        return size(catalog, model)
 
     monkeypatch.setattr(hashes, "_digest", slow)
-    monkeypatch.setattr(hashes.Hashing, "_log_progress", log_it)
+    monkeypatch.setattr(Catalog, "size", log_it)
     house.save("a.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
     house.save("b.yaml", SMALL)
     assert not house.once()
     assert "new.safetensors cannot be read: No such file" in (house.error("a.yaml") or "")
     assert house.pictures("b")
+
+
+def test_an_unexpected_error_while_a_model_is_hashed_is_no_hash(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe is answered with it, and nothing is rendered."""
+    write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+    real = hashes._digest
+
+    def broken(file: Any, on_block: Any) -> str:
+        if "new" in Path(f"/proc/self/fd/{file.fileno()}").readlink().name:
+            raise RuntimeError("out of luck")
+        return real(file, on_block)
+
+    monkeypatch.setattr(hashes, "_digest", broken)
+    house.save("a.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+    assert not house.once()
+    assert "out of luck" in (house.error("a.yaml") or "")
+    assert house.pictures() == []
 
 
 def test_a_huge_recipe_is_left_when_picowatch_ends(
