@@ -478,6 +478,10 @@ class Intake:
         for warning in warnings:
             log.warning("%s: %s", path, warning)
         parts = [f"{images(result.queued)} queued"]
+        if result.redrawn:
+            parts.append("random seeds drawn again")
+        if result.gone:
+            parts.append(f"{result.gone} whose picture is gone")
         if result.cancelled:
             parts.append(f"{result.cancelled} cancelled")
         if result.kept:

@@ -76,7 +76,7 @@ class Accepting(Database):
             if restored:
                 if restored.cancelled_all_of(save):
                     cancel_queued(sql, [save.path])
-                    writer.result.queued = 0
+                    writer.result.queued = writer.result.redrawn = 0
                 keep_sheets(sql, save.path, restored.sheets)
                 forget_restored(sql, save.path)
             writer.result.cancelled = cancel_unrequested(sql, save.path)
@@ -187,7 +187,9 @@ class _SaveWriter:
                 self._keep_image(entry_id, image, entry_index, entry)
         if redraw:
             self._forget_ended(entry_id)
+            before = self.result.queued
             self._request_images(entry_id, entry_index, entry)
+            self.result.redrawn += self.result.queued - before
         sheet = self._drawn_sheet(entry_id)
         if sheet is not None and not self.picture_exists(sheet):
             self._request_sheet_again(entry_id)
@@ -217,7 +219,7 @@ class _SaveWriter:
             state == "done" and not entry.random and not self.picture_exists(image["file"])
         )
         if again:
-            self._queue_again(image["id"], entry_index, image["image_index"], entry.priority)
+            self._queue_again(image, entry_index, image["image_index"], entry.priority)
             self._request_sheet_again(entry_id)
         else:
             self._count_kept(image, entry_index, image["image_index"])
@@ -291,7 +293,7 @@ class _SaveWriter:
         if rendered or image["state"] in ("queued", "running"):
             self._count_kept(image, entry_index, image_index)
         else:
-            self._queue_again(image["id"], entry_index, image_index, priority)
+            self._queue_again(image, entry_index, image_index, priority)
         image_id: int = image["id"]
         return image_id
 
@@ -330,13 +332,14 @@ class _SaveWriter:
         return image_id
 
     def _queue_again(
-        self, image_id: int, entry_index: int, image_index: int, priority: int
+        self, image: sqlite3.Row, entry_index: int, image_index: int, priority: int
     ) -> None:
         self.sql.execute(
             """UPDATE images SET state = 'queued', priority = ?, save = ?, entry_index = ?,
                image_index = ?, file = NULL, attempts = 0, deaths = 0, alone = 0, reason = NULL,
                listed = 0
                WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
-            (priority, self.save_id, entry_index, image_index, image_id),
+            (priority, self.save_id, entry_index, image_index, image["id"]),
         )
         self.result.queued += 1
+        self.result.gone += image["state"] == "done"

@@ -30,9 +30,15 @@ class RequestedEntry:
 
 @dataclass(slots=True)
 class Acceptance:
-    """What accepting a save changed: counts of images, and the pictures that existed."""
+    """What accepting a save changed: counts of images, and the pictures that existed.
+
+    `redrawn` of the queued ones come from random seeds that are drawn again, and the pictures of
+    `gone` were there, and are not any more.
+    """
 
     queued: int = 0
+    redrawn: int = 0
+    gone: int = 0
     cancelled: int = 0
     kept: int = 0
     existing: tuple[str, ...] = ()

@@ -44,7 +44,7 @@ CREATE TABLE images (
     alone     INTEGER NOT NULL DEFAULT 0,  -- 1: a batch with it failed, so it is rendered by itself
     reason    TEXT,                 -- why it failed
     listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it is in images.jsonl and the gallery
-    UNIQUE (recipe, digest)         -- a picture is rendered once
+    UNIQUE (recipe, digest)         -- again only if its picture is gone
 ) STRICT;
 
 CREATE INDEX images_queue ON images (priority DESC, save, entry_index, image_index)

@@ -101,6 +101,7 @@ def test_cron_may_write_the_same_line_every_morning(house: House) -> None:
         house.once()
         assert len(house.pictures()) == morning + 1
     assert len(set(house.seeds())) == 3
+    assert house.log().count("daily.txt: saved, 1 image queued, random seeds drawn again") == 2
 
 
 def test_touch_means_again(house: House) -> None:
@@ -223,6 +224,7 @@ def test_a_deleted_picture_comes_back_only_with_a_save(house: House) -> None:
     path.touch()
     house.once()
     assert house.pictures() == ["a/0002-1.png"]
+    assert "a.yaml: saved, 1 image queued, 1 whose picture is gone\n" in house.log()
 
 
 def test_deleted_pictures_of_random_seeds_do_not_come_back(house: House) -> None:

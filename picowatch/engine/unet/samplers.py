@@ -1,6 +1,6 @@
 """From a request's sampler and schedule type to a diffusers scheduler: the one place for both.
 
-Options: the table of docs/moving.md. Karras, exponential and beta spread the sigmas over the model's
+Options: docs/moving.md. Karras, exponential and beta spread the sigmas over the model's
 whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic"
 does for the samplers it has from k-diffusion, and as DDIM and PNDM were published ("leading").
 "leading" is that spacing for every sampler: what diffusers uses for any scheduler that is created
