@@ -1,6 +1,6 @@
 """What is in models/, recognised from names and headers alone, without torch."""
 
-from picowatch.catalog.catalog import DEMO, DEMO_CONTROLNET, DEMO_UPSCALER, Catalog
+from picowatch.catalog.catalog import DEMO, DEMO_CONTROLNET, DEMO_UPSCALER, Catalog, embedded
 from picowatch.catalog.configs import read_config
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
@@ -15,6 +15,7 @@ __all__ = [
     "Layout",
     "Model",
     "Refused",
+    "embedded",
     "read_config",
     "weight_files",
 ]

@@ -50,15 +50,11 @@ _ASSETS = Path(__file__).parent.parent / "assets"
 _DEMO_FOLDER = _ASSETS / "demo"
 DEMO_UPSCALER = "demo-compact"
 DEMO_CONTROLNET = "demo-sketch"
-_EMBEDDED: dict[Kind, str] = {
-    "checkpoint": DEMO,
-    "upscaler": DEMO_UPSCALER,
-    "controlnet": DEMO_CONTROLNET,
-}
-_EMBEDDED_MODELS = {
-    "checkpoint": "the embedded demo model",
-    "upscaler": "the embedded upscaler",
-    "controlnet": "the embedded ControlNet",
+# Names, and what messages call them.
+_EMBEDDED: dict[Kind, tuple[str, str]] = {
+    "checkpoint": (DEMO, "the embedded demo model"),
+    "upscaler": (DEMO_UPSCALER, "the embedded upscaler"),
+    "controlnet": (DEMO_CONTROLNET, "the embedded ControlNet"),
 }
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
@@ -132,11 +128,12 @@ class Catalog:
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
-            demo_upscaler=Upscaler(self.demo_upscaler.name, self.demo_upscaler.scale),
+            demo_upscaler=Upscaler(DEMO_UPSCALER, embedded("upscaler").scale),
             upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
             vae_families={one.name: families_of(one.variant) for one in found.of_kind("vae")},
             controlnets=tuple(
-                _controlnet(model) for model in (*found.of_kind("controlnet"), self.demo_controlnet)
+                _controlnet(model)
+                for model in (*found.of_kind("controlnet"), embedded("controlnet"))
             ),
             depths=tuple(model.name for model in found.of_kind("depth")),
             lora_families=_families(found.of_kind("lora")),
@@ -156,8 +153,8 @@ class Catalog:
 
     def find(self, kind: Kind, name: str) -> Model:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
-        if _EMBEDDED.get(kind) == name:
-            return _embedded(kind)
+        if kind in _EMBEDDED and _EMBEDDED[kind][0] == name:
+            return embedded(kind)
         entries = self._scan_kind(kind)
         for entry in entries:
             if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
@@ -173,17 +170,7 @@ class Catalog:
     @property
     def demo(self) -> Model:
         """The embedded demo model."""
-        return _embedded("checkpoint")
-
-    @property
-    def demo_upscaler(self) -> Model:
-        """The embedded upscaler, for the demo model's pictures."""
-        return _embedded("upscaler")
-
-    @property
-    def demo_controlnet(self) -> Model:
-        """The embedded ControlNet, which draws from sketches with the demo model."""
-        return _embedded("controlnet")
+        return embedded("checkpoint")
 
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
@@ -233,7 +220,7 @@ class Catalog:
     def _scan_kind(self, kind: Kind) -> list[Model | Refused]:
         """One kind's entries sorted by name; the second of two with one name is refused."""
         entries: list[Model | Refused] = []
-        taken = {_EMBEDDED[kind]: _EMBEDDED_MODELS[kind]} if kind in _EMBEDDED else {}
+        taken = dict([_EMBEDDED[kind]]) if kind in _EMBEDDED else {}
         roots = folders_of(self._models, kind)
         found = [candidate for root in roots for candidate in _candidates(root, kind)]
         for candidate in sorted(found, key=_by_name):  # of equal ones those of the first folder
@@ -459,9 +446,9 @@ def _checkpoint(model: Model) -> Checkpoint:
 
 
 @cache
-def _embedded(kind: Kind) -> Model:
-    """The model of this kind that is in the package."""
-    name = _EMBEDDED[kind]
+def embedded(kind: Kind) -> Model:
+    """The model of this kind that is in the package: a checkpoint, an upscaler, a ControlNet."""
+    name, _ = _EMBEDDED[kind]
     if kind == "checkpoint":
         return _model(name, _DEMO_FOLDER, recognise_checkpoint_folder(_DEMO_FOLDER))
     path = _ASSETS / f"{name}.safetensors"

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from picowatch.catalog import Catalog, Model, Refused
+from picowatch.catalog import Catalog, Model, Refused, embedded
 from picowatch.catalog.families import NAMES
 from picowatch.catalog.folder_files import is_file
 from picowatch.catalog.text_encoders import TRANSFORMER
@@ -28,8 +28,8 @@ def models(settings: Settings, as_json: bool) -> int:
     """Print the inventory. Hashes come from the daemon's cache where it has them."""
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     inventory = catalog.scan()
-    embedded = (catalog.demo, catalog.demo_upscaler, catalog.demo_controlnet)
-    found: list[Model | Refused] = [*embedded, *inventory.models, *inventory.refused]
+    ours = (catalog.demo, embedded("upscaler"), embedded("controlnet"))
+    found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
     rows = [_row(catalog, model) for model in found]
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -45,7 +45,7 @@ from picowatch.recipe import (
 from picowatch.recipe.dropped import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import harmless, harmless_lines
+from picowatch.recipe.messages.problems import CLOSING, harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
@@ -53,7 +53,6 @@ from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
-CLOSING = "Nothing in this file was run. Fix it and save again."
 # What a transaction of answers takes at most, but for one long answer: meanwhile no engine gets
 # its next batch, and no other save is looked at.
 SLICE_SECONDS = 0.2

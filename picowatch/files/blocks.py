@@ -1,10 +1,13 @@
 """Files read in blocks: thousands of large pictures pass through the daemon in little memory."""
 
 import hashlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from picowatch.errors import ControlFlow
+from picowatch.files.inside import open_below
 
 _BLOCK = 1 << 16
 
@@ -30,13 +33,17 @@ def sha256_of(file: IO[bytes], most: int) -> str:
     return digest.hexdigest()
 
 
-def checked_blocks(file: IO[bytes], digest: str, most: int) -> Iterator[bytes]:
-    """The blocks of a file; raises OtherBytes at their end if this is not their sha256."""
+def checked_blocks(root: Path, path: str, digest: str, most: int) -> Iterator[bytes]:
+    """The blocks of a file below `root`.
+
+    Raises OtherBytes if it cannot be read, or at their end if this is not their sha256.
+    """
     found = hashlib.sha256()
     try:
-        for block in blocks_of(file, most):
-            found.update(block)
-            yield block
+        with os.fdopen(open_below(root, path), "rb") as file:
+            for block in blocks_of(file, most):
+                found.update(block)
+                yield block
     except OSError as error:
         raise OtherBytes from error
     if found.hexdigest() != digest:

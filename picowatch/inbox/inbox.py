@@ -5,7 +5,6 @@ Events are hints; the truth is scan, quiet time and content: docs/design.md. Of 
 """
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -16,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 
 from picowatch.files import pictures
-from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
-from picowatch.files.inside import bring_back, open_below, unlink_below
+from picowatch.files.blocks import checked_blocks, sha256_of
+from picowatch.files.inside import bring_back, unlink_below
 from picowatch.files.natural import natural_key
 from picowatch.inbox.answered import AnsweredRecipes
 from picowatch.inbox.dropped import (
@@ -51,9 +50,9 @@ from picowatch.inbox.names import (
     why_path_skipped,
 )
 from picowatch.inbox.reader import Reader
-from picowatch.inbox.refused import POLLING_REST, RefusedRecipes
 from picowatch.inbox.settling import Pending, Settling
 from picowatch.inbox.templates import Templates
+from picowatch.inbox.waiting import POLLING_REST, WaitingRecipes
 from picowatch.inbox.watching import OPENED, RESCAN
 from picowatch.recipe import priority_of
 from picowatch.save import KnownRecipe, Stamp
@@ -89,17 +88,16 @@ class Inbox:
             watch, known = "polling", {path: known[path] for path in only if path in known}
         self._answered = AnsweredRecipes(known)
         self._templates = Templates({p: one.digest for p, one in known.items() if is_template(p)})
-        self._refused = RefusedRecipes()
+        self._waiting = WaitingRecipes()
         self._settling = Settling(settle_seconds)
-        self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
         self._folder = InboxFolder(root, watch, wake)
         self._reader = Reader(
-            self._folder,
-            self._settling,
-            self._answered,
-            self._templates,
-            self._refused,
+            folder=self._folder,
+            settling=self._settling,
+            answered=self._answered,
+            templates=self._templates,
+            waiting=self._waiting,
             only_some=only is not None,
         )
         self._next_scan = 0.0
@@ -112,7 +110,7 @@ class Inbox:
 
     def set_times(self, settle_seconds: float, rescan_seconds: float) -> None:
         """Use these from now on."""
-        self._settling.settle_seconds = self._settle_seconds = settle_seconds
+        self._settling.settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
         self._next_scan = min(self._next_scan, self._compared_at + self._scan_interval())
 
@@ -144,7 +142,7 @@ class Inbox:
     def is_settled(self) -> bool:
         """Whether no file is waiting for its quiet time."""
         released = self._templates.released
-        return not (len(self._settling) or released or self._refused.is_changing())
+        return not (len(self._settling) or released or self._waiting.is_changing())
 
     def expected_saves(self) -> Iterator[str]:
         """The pending files that differ from their last answered versions."""
@@ -182,7 +180,7 @@ class Inbox:
         self._take_hints(now)
         if now >= self._next_scan:
             self.rescan(now)
-        self._take_refused(now)
+        self._take_waiting(now)
         self._take_released(now)
         settled = self._settling.settled(now, self._stamp, self._priority_in, above)
         if self.polling and any(file.stamp is None for file in settled):
@@ -204,11 +202,7 @@ class Inbox:
 
     def blocks(self, path: str, digest: str) -> Iterator[bytes]:
         """The recipe's bytes; raises OtherBytes if they are not (any more) those of this sha256."""
-        try:
-            with os.fdopen(open_below(self._root, path), "rb") as file:
-                yield from checked_blocks(file, digest, pictures.MAX_BYTES)
-        except OSError as error:
-            raise OtherBytes from error
+        return checked_blocks(self._root, path, digest, pictures.MAX_BYTES)
 
     def beside(self, path: str) -> dict[str, str] | None:
         """The files that belong to a dropped picture alone, with the sha256 of each.
@@ -279,14 +273,14 @@ class Inbox:
 
     def expect_no_more(self, path: str) -> None:
         """What the file was waiting for is cancelled: only its next save counts."""
-        self._refused.forget(path)
+        self._waiting.forget(path)
 
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 
         That ends with its next save. While the recipe is away, so may be what it is waiting for.
         """
-        self._refused.wait(path, before, lambda: look() if self._stamp(path) else before)
+        self._waiting.wait(path, before, lambda: look() if self._stamp(path) else before)
 
     def _check_folder(self, now: float) -> None:
         change = self._folder.check()
@@ -415,9 +409,9 @@ class Inbox:
     def _note_event(self, path: str, now: float) -> None:
         self._settling.note(path, self._stamp(path), now, by_event=True)
 
-    def _take_refused(self, now: float) -> None:
+    def _take_waiting(self, now: float) -> None:
         """Refused recipes whose reason is gone have no event of their own."""
-        for path in self._refused.take_ready(now, self._settle_seconds):
+        for path in self._waiting.take_ready(now, self._settling.settle_seconds):
             self._settling.note(path, self._stamp(path), now, by_event=False)
 
     def _look_for_probes(self) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -30,43 +31,36 @@ from picowatch.inbox.files import (
 )
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_dropped, is_template, stands_for_unreadable
-from picowatch.inbox.refused import RefusedRecipes
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.templates import Templates
+from picowatch.inbox.waiting import WaitingRecipes
 from picowatch.recipe import DefaultsFile, Dropped, is_empty
 from picowatch.save import KnownRecipe, Stamp
 
 
+@dataclass(kw_only=True, eq=False)
 class Reader:
-    """Reads settled files, and remembers each that it reports as answered."""
+    """Reads settled files, and remembers each that it reports as answered.
 
-    def __init__(
-        self,
-        folder: InboxFolder,
-        settling: Settling,
-        answered: AnsweredRecipes,
-        templates: Templates,
-        refused: RefusedRecipes,
-        *,
-        only_some: bool,
-    ) -> None:
-        """`only_some`: not all recipes of the folder are looked at."""
-        self._folder = folder
-        self._settling = settling
-        self._answered = answered
-        self._templates = templates
-        self._refused = refused
-        self._only_some = only_some
+    `only_some`: not all recipes of the folder are looked at.
+    """
+
+    folder: InboxFolder
+    settling: Settling
+    answered: AnsweredRecipes
+    templates: Templates
+    waiting: WaitingRecipes
+    only_some: bool
 
     @property
     def _root(self) -> Path:
         """Without links."""
-        return self._folder.root
+        return self.folder.root
 
     def forget(self, path: str) -> None:
         """The file is gone, and that is known."""
-        self._answered.forget(path)
-        self._refused.forget(path)
+        self.answered.forget(path)
+        self.waiting.forget(path)
 
     def evidence(self, settled: list[Pending], now: float) -> list[Evidence]:
         """What they say, in their order, and then what is gone; some are postponed instead."""
@@ -78,10 +72,10 @@ class Reader:
         renamed: dict[str, deque[str]] = {}  # by digest: known recipes still to be checked
         for file in settled:
             if file.path in held and now - file.first_noted < HELD_OPEN_LIMIT:
-                self._settling.postpone(file, now)
+                self.settling.postpone(file, now)
             elif file.stamp and (found := self._read(file, renamed, now)):
                 evidence.append(found)
-        unsettled = self._settling if missing else ()
+        unsettled = self.settling if missing else ()
         unsettled_sizes = {one.stamp.size for one in unsettled if one.stamp}
         for file in missing:
             if deleted := self._deletion(file, unsettled_sizes, now):
@@ -94,7 +88,7 @@ class Reader:
                 return self._unreadable(file, why_unreadable(self._root, file.path))
             saved = self._saved_picture(file, now) if is_dropped(file.path) else self._saved(file)
         except (FileChanged, FileNotFoundError):
-            self._settling.postpone(file, now)
+            self.settling.postpone(file, now)
             return None
         except FileUnreadable as error:
             return self._unreadable(file, str(error))
@@ -104,7 +98,7 @@ class Reader:
         if digest not in renamed:
             # All that have these bytes: the event of the name that is gone may come later than
             # the file of the new name does.
-            renamed[digest] = deque(self._answered.with_digest(digest))
+            renamed[digest] = deque(self.answered.with_digest(digest))
         old = self._missing(renamed[digest], saved)
         self._remember(file.path, saved.stamp, digest)
         if old is not None:
@@ -132,7 +126,7 @@ class Reader:
         if (
             not noted.stamp
             or not noted.stamp.size
-            or self._templates.refuses(self._root, noted.path)
+            or self.templates.refuses(self._root, noted.path)
         ):
             return None
         dropped = read_dropped(self._root, noted.path)
@@ -147,7 +141,7 @@ class Reader:
         stamp = with_companions(stamp, self._root, noted.path)
         _check_quiet(noted, stamp)
         digest = sha256_of(file, pictures.MAX_BYTES)
-        known = self._answered.get(noted.path)
+        known = self.answered.get(noted.path)
         is_same = known is not None and known.digest == digest
         if not self._is_to_answer(noted, stamp, digest):
             return None
@@ -159,7 +153,7 @@ class Reader:
             pictures.check_picture(file)
         except PictureUnreadable as error:
             if now - noted.same_since < HELD_OPEN_LIMIT:
-                self._settling.postpone(noted, now)
+                self.settling.postpone(noted, now)
                 return None
             why = str(error)
         defaults, defaults_unreadable = self._defaults_for(noted.path)
@@ -176,8 +170,8 @@ class Reader:
         )
 
     def _is_to_answer(self, file: Pending, stamp: Stamp, digest: str) -> bool:
-        is_new = self._answered.is_new(file.path, stamp, digest, by_event=file.by_event)
-        return is_new or self._refused.is_ready(file.path)
+        is_new = self.answered.is_new(file.path, stamp, digest, by_event=file.by_event)
+        return is_new or self.waiting.is_ready(file.path)
 
     def _missing(self, paths: deque[str], saved: Saved) -> str | None:
         """The first of them whose file does not exist now; each is checked once.
@@ -188,13 +182,13 @@ class Reader:
         """
         for _ in range(len(paths)):
             path = paths.popleft()
-            known = self._answered.get(path)
+            known = self.answered.get(path)
             if known is None or not is_gone_at(self._root, path):
                 continue
             if not self._asks_the_same(path, saved):
                 paths.append(path)
                 continue
-            if path in self._answered.seen_here or not saved.stamp.written_since(known.stamp):
+            if path in self.answered.seen_here or not saved.stamp.written_since(known.stamp):
                 return path
         return None
 
@@ -205,28 +199,28 @@ class Reader:
         if saved.dropped is None:
             return True
         template = hashlib.sha256(saved.dropped.template.content).hexdigest()
-        return self._templates.digest_above(old) == template
+        return self.templates.digest_above(old) == template
 
     def _unreadable(self, file: Pending, why: str) -> Unreadable | None:
         stamp = file.stamp
-        known = self._answered.get(file.path)
+        known = self.answered.get(file.path)
         if stamp is None or (known is not None and known == KnownRecipe(stamp, "")):
             return None
         self._remember(file.path, stamp, "")
         return Unreadable(file.path, stamp, why)
 
     def _deletion(self, file: Pending, unsettled_sizes: set[int], now: float) -> Deleted | None:
-        known = self._answered.get(file.path)
-        if known is None or self._folder.inode is None or file.path not in self._answered.seen_here:
+        known = self.answered.get(file.path)
+        if known is None or self.folder.inode is None or file.path not in self.answered.seen_here:
             return None
         if not is_gone_at(self._root, file.path):
             return None
-        if self._only_some and self._has_another_name(known.stamp):
+        if self.only_some and self._has_another_name(known.stamp):
             # That is for whoever checks all recipes next: none of its images is made twice then.
-            self._answered.seen_here.discard(file.path)
+            self.answered.seen_here.discard(file.path)
             return None
         if known.stamp.size in unsettled_sizes:
-            self._settling.postpone(file, now)
+            self.settling.postpone(file, now)
             return None
         self.forget(file.path)
         return Deleted(file.path)
@@ -259,11 +253,11 @@ class Reader:
             return (), str(error)
 
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
-        self._answered.remember(path, stamp, digest)
+        self.answered.remember(path, stamp, digest)
         if is_template(path):
-            self._templates.remember(path, digest)
-        self._templates.has_request(path)
-        self._refused.forget(path)
+            self.templates.remember(path, digest)
+        self.templates.has_request(path)
+        self.waiting.forget(path)
 
 
 def _check_quiet(file: Pending, stamp: Stamp) -> None:

@@ -236,8 +236,8 @@ class OutboxNames:
         return path + kind.ending
 
 
-def is_made_for_people(file: str) -> bool:
-    """Whether a file below the outbox is a contact sheet or a copy: no recipe asked for it."""
+def is_no_result(file: str) -> bool:
+    """Whether a file below the outbox is a contact sheet, a control map or a copy."""
     return "/" not in file or any(kind.search(file) for kind in (NUMBERED_SHEET, MAP))
 
 

@@ -24,7 +24,7 @@ from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, s
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts, texts_in
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from picowatch.outbox.names import is_made_for_people, may_be_sheet
+from picowatch.outbox.names import is_no_result, may_be_sheet
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
 
@@ -117,7 +117,7 @@ class NamedPictures:
             except OSError as error:
                 raise PictureUnreadable(f"'{pattern}' cannot be read: {error.strerror}.") from error
             if base.root == self._roots[1]:
-                found = [path for path in found if not self._is_made_for_people(path)]
+                found = [path for path in found if not self._is_no_result(path)]
                 found = [path for path in found if not self._is_own_result(path)]
             if found:
                 return [base.called + path.removeprefix(base.start) for path in found]
@@ -149,9 +149,9 @@ class NamedPictures:
             return read_chunk(texts[PICOWATCH]).recipe == self._recipe
         return False
 
-    def _is_made_for_people(self, path: str) -> bool:
+    def _is_no_result(self, path: str) -> bool:
         """A dropped picture's result may be called like its contact sheet would be."""
-        if is_made_for_people(path):
+        if is_no_result(path):
             return True
         with suppress(PictureUnreadable, OSError):
             return may_be_sheet(path) and SHEET_KEYWORD in read_texts(self._roots[1] / path)

@@ -27,12 +27,12 @@ def passes_of(image: ImageFields) -> list[Pass]:
     """
     strength = image.denoising_strength if image.image else 1.0
     taken = steps_taken(image.steps, strength)
-    planned = image.steps * sampler_named(image.sampler).evaluations
+    planned = image.steps * _each_step(image.sampler)
     passes = [Pass(_evaluations(image.sampler, taken), planned)]
     if image.hires:
         taken = steps_taken(image.hires.steps or image.steps, image.hires.denoising_strength)
         # A1111's second pass takes all steps that it plans: 1.5 is its middle.
-        second = taken * sampler_named(image.sampler).evaluations
+        second = taken * _each_step(image.sampler)
         passes.append(Pass(_evaluations(image.sampler, taken), second, planned))
     return passes
 
@@ -67,9 +67,14 @@ def steps_taken(steps: int, strength: float) -> int:
     return max(taken, 1) if strength > 0 else taken
 
 
+def _each_step(sampler: str) -> int:
+    """Evaluations in each step. A picture that is only enlarged has no sampler."""
+    return sampler_named(sampler).evaluations if sampler else 1
+
+
 def _evaluations(sampler: str, taken: int) -> int:
     """With guidance, each is double."""
-    each = sampler_named(sampler).evaluations
+    each = _each_step(sampler)
     if each > 1:
         return max(0, each * taken - 1)
     return taken + 1 if sampler == "PNDM" and taken > 1 else taken

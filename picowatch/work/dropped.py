@@ -13,7 +13,6 @@ from pathlib import Path
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import copy_atomically
 from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
-from picowatch.files.inside import open_below
 from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.ledger.ledger import Ledger
@@ -79,7 +78,7 @@ class DroppedPictures:
 
     def _copy(self, image: QueuedImage, path: str, digest: str) -> bool:
         for candidate in self._candidates(image, path):
-            blocks = self._blocks(candidate, digest)
+            blocks = checked_blocks(self.inbox, candidate, digest, MAX_BYTES)
             with suppress(OtherBytes):
                 copy_atomically(self.copies / digest, blocks, durable=False)
                 self._brought.add(digest)
@@ -100,13 +99,6 @@ class DroppedPictures:
         """It may have been renamed since it was dropped."""
         now = self.ledger.recipe_of(image)
         yield from (now, f"{stem_of(now)}{MASK_MARK}.png", path)
-
-    def _blocks(self, path: str, digest: str) -> Iterator[bytes]:
-        try:
-            with os.fdopen(open_below(self.inbox, path), "rb") as file:
-                yield from checked_blocks(file, digest, MAX_BYTES)
-        except OSError as error:
-            raise OtherBytes from error
 
 
 def _is_dropped(image: QueuedImage) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, embedded
 from picowatch.engine.upscaling.networks import network_of
 from training import upscaler
 from training.untyped import AutoencoderKL
@@ -22,7 +22,7 @@ def test_the_embedded_one_is_nearer_to_the_drawings_than_lanczos(
     monkeypatch.setattr(upscaler, "HELD_OUT", 6)
     network = network_of(upscaler.LAYOUT).eval()
     network.load_state_dict(
-        {name: one.float() for name, one in load_file(CATALOG.demo_upscaler.path).items()}
+        {name: one.float() for name, one in load_file(embedded("upscaler").path).items()}
     )
     vae = AutoencoderKL.from_pretrained(CATALOG.demo.path / "vae").float().eval()
     found = upscaler.measure(network, vae)

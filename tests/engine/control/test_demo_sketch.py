@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from picowatch.catalog import DEMO_CONTROLNET, Catalog
+from picowatch.catalog import DEMO_CONTROLNET, Catalog, embedded
 from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
@@ -43,7 +43,7 @@ def test_a_circle_is_drawn_where_it_is_sketched(tmp_path: Path) -> None:
         "sketch.png",
         DEMO_CONTROLNET,
         preprocess="invert",
-        model_hash=catalog.sha256(catalog.demo_controlnet),
+        model_hash=catalog.sha256(embedded("controlnet")),
         image_hash=keep(tmp_path, sketch),
     )
     renderer = Renderer(

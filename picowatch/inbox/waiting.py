@@ -1,4 +1,4 @@
-"""Refused recipes that wait for something besides their next save, as for a picture they name."""
+"""Recipes that wait for something besides their next save, as for a picture they name."""
 
 import time
 from collections.abc import Callable
@@ -9,8 +9,8 @@ POLLING_REST = 10
 
 
 @dataclass(slots=True)
-class _Awaited:
-    """How it looked when the recipe was refused, and at the last look."""
+class _Waiting:
+    """How it looked when the wait began, and at the last look."""
 
     before: str
     look: Callable[[], str]
@@ -18,25 +18,25 @@ class _Awaited:
     since: float = 0.0
 
 
-class RefusedRecipes:
+class WaitingRecipes:
     """What each is waiting for. Files outside the inbox have no events: they are compared."""
 
     def __init__(self) -> None:
-        self._awaited: dict[str, _Awaited] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._ready: set[str] = set()
         self._next_look = 0.0
 
     def is_changing(self) -> bool:
         """Whether anything differs from how it was."""
-        return any(awaited.seen != awaited.before for awaited in self._awaited.values())
+        return any(waiting.seen != waiting.before for waiting in self._waiting.values())
 
     def wait(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Until `look` returns something else than `before` and is quiet."""
-        self._awaited[path] = _Awaited(before, look, seen=before)
+        self._waiting[path] = _Waiting(before, look, seen=before)
 
     def forget(self, path: str) -> None:
         """It was saved, or is gone."""
-        self._awaited.pop(path, None)
+        self._waiting.pop(path, None)
         self._ready.discard(path)
 
     def is_ready(self, path: str) -> bool:
@@ -49,12 +49,12 @@ class RefusedRecipes:
             return []
         ready = []
         began = time.perf_counter()
-        for path, awaited in list(self._awaited.items()):
-            seen = awaited.look()
-            if seen != awaited.seen:
-                awaited.seen, awaited.since = seen, now
-            elif seen != awaited.before and now - awaited.since >= settle_seconds:
-                del self._awaited[path]
+        for path, waiting in list(self._waiting.items()):
+            seen = waiting.look()
+            if seen != waiting.seen:
+                waiting.seen, waiting.since = seen, now
+            elif seen != waiting.before and now - waiting.since >= settle_seconds:
+                del self._waiting[path]
                 ready.append(path)
         self._ready.update(ready)
         took = time.perf_counter() - began
