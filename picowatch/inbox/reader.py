@@ -177,18 +177,22 @@ class Reader:
         """The first of them whose file does not exist now; each is checked once.
 
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
-        away, if the file that came has its time, too: a rename keeps it. A picture that would be
+        away, if the file that came has its time, too: a rename keeps it. The same holds
+        where the same bytes were before: otherwise they were saved again. A picture that would be
         another request here is left for others with its bytes.
         """
+        here = self.answered.get(saved.path)
+        is_again = here is not None and here.digest == saved.digest
         for _ in range(len(paths)):
             path = paths.popleft()
             known = self.answered.get(path)
             if known is None or not is_gone_at(self._root, path):
                 continue
-            if not self._asks_the_same(path, saved):
+            keeps_time = not saved.stamp.written_since(known.stamp)
+            if not self._asks_the_same(path, saved) or (is_again and not keeps_time):
                 paths.append(path)
                 continue
-            if path in self.answered.seen_here or not saved.stamp.written_since(known.stamp):
+            if path in self.answered.seen_here or keeps_time:
                 return path
         return None
 

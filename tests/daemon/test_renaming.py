@@ -58,6 +58,30 @@ def test_a_rename_over_a_recipe_that_requested_the_same_renders_it_once(house: H
     assert house.pictures("a") == []
 
 
+def test_a_save_while_an_equal_recipe_is_deleted_is_no_rename(house: House) -> None:
+    """It is answered, and the other one is forgotten."""
+    with house.running():
+        kept = house.save("a.txt", "one\n")
+        deleted = house.save("sub/a.txt", "one\n")
+        wait_for(lambda: len(house.pictures()) == 2, "both")
+        with house.seen_at_once():
+            kept.touch()
+            deleted.unlink()
+        wait_for(lambda: len(house.pictures("a")) == 2, "another picture of the one that is kept")
+        wait_for(lambda: "sub/a.txt: deleted" in house.log())
+
+
+def test_a_rename_over_equal_bytes_is_one(house: House) -> None:
+    """Nobody saved: it keeps the time of the other one."""
+    with house.running():
+        house.save("a.txt", "one\n")
+        other = house.save("b.txt", "one\n")
+        wait_for(lambda: len(house.pictures()) == 2, "both")
+        renamed(house, "b.txt", "a.txt")
+    assert not other.exists()
+    assert len(house.pictures()) == 2
+
+
 def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) -> None:
     """It is seen when the inbox is back; other recipes are not cancelled meanwhile."""
     hold = HeldEngine(house)
