@@ -57,7 +57,8 @@ def run(
         except Ended:
             return INTERRUPTED if once else 0
     if not once:
-        return FAILED if result.reason else 0
+        starts_over = interrupted and result.can_restart  # a signal came just before that
+        return FAILED if result.reason and not starts_over else 0
     if interrupted:
         return INTERRUPTED
     return 0 if result.succeeded else FAILED

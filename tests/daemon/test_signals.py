@@ -1,6 +1,7 @@
 """SIGTERM while a large model is taken in: within two seconds, exit code 0, nothing lost."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.commands.run import run
 from picowatch.inbox.names import PROBE_PREFIX
+from picowatch.signals import ENDING
+from picowatch.testing.digest_engine import DigestEngine
 from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch, start
-from tests.house import wait_for, within
+from tests.house import House, wait_for, within
 from tests.storm.driver import children
 
 
@@ -146,3 +150,23 @@ def test_a_signal_while_picowatch_is_imported(
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (code, "")
+
+
+def test_a_signal_before_picowatch_starts_over_ends_it_well(house: House) -> None:
+    """As `rm -r outbox/.picowatch; systemctl stop picowatch` may send it."""
+    lock = house.outbox / ".picowatch/lock"
+
+    class Engine(DigestEngine):
+        def close(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().close()
+
+    engine = Engine(before_batch=lambda batch: lock.unlink())
+    before = {number: signal.getsignal(number) for number in ENDING}
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    try:
+        assert run(house.settings(), False, lambda options: engine, "quiet") == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "picowatch starts over with what is there" in house.log()
