@@ -59,11 +59,11 @@ class AnsweredRecipes:
         if inode_then == inode:
             self.seen_here = self._known.keys() - elsewhere
 
-    def last_seen(self, inode: int) -> str:
+    def last_seen(self, inode: int, unchecked: Set[str]) -> str:
         """For the next start: JSON of the folder's inode and the recipes not seen in it."""
         all_here = len(self.seen_here) == len(self._known)
-        elsewhere = () if all_here else sorted(self._known.keys() - self.seen_here)
-        return json.dumps([inode, elsewhere])
+        missing = set() if all_here else self._known.keys() - self.seen_here
+        return json.dumps([inode, sorted(missing | unchecked)])
 
     def differs(self, path: str, stamp: Stamp) -> bool:
         """Whether a scan may take the file for a version that was not answered."""

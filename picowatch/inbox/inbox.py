@@ -84,7 +84,9 @@ class Inbox:
         """
         self.path = root  # as the settings name it
         self._only = only
+        self._unchecked: set[str] = set()  # known recipes that are not checked
         if only is not None:
+            self._unchecked = known.keys() - {*only}
             watch, known = "polling", {path: known[path] for path in only if path in known}
         self._answered = AnsweredRecipes(known)
         self._templates = Templates({p: one.digest for p, one in known.items() if is_template(p)})
@@ -128,11 +130,12 @@ class Inbox:
     def last_seen(self) -> str | None:
         """For the next start: JSON of the folder's inode and the known recipes not seen in it.
 
-        None while the folder is missing, or where only some of the recipes are checked.
+        None while the folder is missing, or where only some of the recipes are checked and all of
+        them were before.
         """
-        if self.inode is None or self._only is not None:
+        if self.inode is None or (self._only is not None and self._last_seen is not None):
             return None
-        return self._answered.last_seen(self.inode)
+        return self._answered.last_seen(self.inode, self._unchecked)
 
     @property
     def polling(self) -> bool:

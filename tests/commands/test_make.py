@@ -21,7 +21,7 @@ from picowatch.inbox.inbox import Inbox
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import PROJECT, clean_environment, command, picowatch, start
+from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment, command, picowatch, start
 from tests.house import PATIENCE, House, wait_for
 
 Captured = pytest.CaptureFixture[str]
@@ -741,6 +741,19 @@ def test_a_signal_removes_the_recipe_and_cancels(house: House, number: int) -> N
         wait_for(lambda: house.status()["images"]["cancelled"] == 1, "the cancellation")
         go.set()
         wait_for(lambda: len(house.pictures()) == 1, "the picture")
+
+
+def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: House) -> None:
+    """Also where no picowatch has ever looked at the whole inbox."""
+    recipe = elsewhere(house, "a.yaml", "prompt: one\nseed: 1\ncount: 2\nsteps: 150\n")
+    process = start(house.folder, "make", "--rm", recipe, program=DIGESTS)
+    wait_for(lambda: (house.status()["images"] or {}).get("running"), "the image in progress")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert house.once()
+    assert house.pictures() == []
+    assert "a.yaml: deleted, 2 images cancelled" in house.log()
 
 
 def test_every_make_beside_a_daemon_uses_its_warm_engine(house: House) -> None:
