@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from picowatch.recipe.fields import ImageFields
-from picowatch.recipe.samplers import sampler_named
+from picowatch.recipe.samplers import SAMPLERS
+
+_EACH_STEP = {sampler.name: sampler.evaluations for sampler in SAMPLERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ def steps_taken(steps: int, strength: float) -> int:
 
 
 def _each_step(sampler: str) -> int:
-    """Evaluations in each step. A picture that is only enlarged has no sampler."""
-    return sampler_named(sampler).evaluations if sampler else 1
+    """Evaluations in each step. A picture that is only enlarged names no sampler exactly."""
+    return _EACH_STEP.get(sampler, 1)
 
 
 def _evaluations(sampler: str, taken: int) -> int:
