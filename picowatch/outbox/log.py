@@ -8,10 +8,11 @@ from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from traceback import format_exception
 from typing import TextIO
 
 from picowatch.files.atomic import check_in_place
-from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.messages.problems import harmless, harmless_lines
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5
@@ -22,7 +23,9 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()} "
-        return f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {level}{_message(record)}"
+        line = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {level}{_message(record)}"
+        trace = _traceback(record)
+        return f"{line}\n{trace}" if trace else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,11 +34,21 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z")
         line = {"time": time, "level": record.levelname.lower(), "message": _message(record)}
+        if trace := _traceback(record):
+            line["traceback"] = trace
         return json.dumps(line, ensure_ascii=True)
 
 
 def _message(record: logging.LogRecord) -> str:
     return harmless(record.getMessage())
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    """What --debug shows besides; that of an engine's process is in `extra`. Others have none."""
+    text = getattr(record, "traceback", "")
+    if record.exc_info:
+        text = "".join(format_exception(*record.exc_info))
+    return harmless_lines(text).rstrip()
 
 
 class _TolerantHandler(logging.Handler):

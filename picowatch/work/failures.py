@@ -56,7 +56,7 @@ class Failures:
         They go through the queue, so that a pause, a cancellation and a more urgent save hold
         for each of them.
         """
-        log.debug("%s", error.trace)
+        log.debug("%s", error, extra={"traceback": error.trace})
         if len(rendering.batch) == 1:
             self._fail(rendering.batch[0], str(error))
         else:

@@ -329,7 +329,7 @@ class Worker:
 
         The first time it is just started again. After that the log says it, once.
         """
-        log.debug("%s", error.trace)
+        log.debug("%s", error, extra={"traceback": error.trace})
         self._note_engine_death()
         self.state.failed_starts += 1
         if self.state.failed_starts > 1:

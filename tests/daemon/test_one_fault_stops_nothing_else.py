@@ -120,9 +120,10 @@ def test_a_spoiled_picture_leaves_its_place_on_the_sheet(
 
 
 def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_start(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the log and beside the recipe; the daemon and other recipes go on."""
+    caplog.set_level("DEBUG", "picowatch")
 
     def fail(*_: object) -> None:
         raise ValueError("no such page")
@@ -135,7 +136,8 @@ def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_sta
         still_answers(house)
     assert "No contact sheet: Unexpected error: ValueError: no such page." in warning.read_text()
     assert house.once()
-    assert house.log().count("no such page") == 1
+    assert house.log().count("Unexpected error: ValueError: no such page") == 1
+    assert '    raise ValueError("no such page")\nValueError: no such page\n' in house.log()
 
 
 def test_a_file_in_the_place_of_a_recipe_s_folder_is_passed_by(house: House) -> None:
