@@ -46,7 +46,7 @@ def run(
 
     `settings_file` is read again when it is saved.
     """
-    check_folders(settings)
+    check_folders(settings, waits=not once)
     with ExitStack() as shown:
         console = open_console(verbosity, settings.log_format)
         shown.callback(console.close)

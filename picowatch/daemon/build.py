@@ -328,16 +328,22 @@ def _inbox(
     )
 
 
-def check_folders(settings: Settings) -> None:
-    """Refuse what cannot work, in words, before anything is touched."""
+def check_folders(settings: Settings, *, waits: bool = False) -> None:
+    """Refuse what cannot work, in words, before anything is touched.
+
+    A daemon `waits` for folders that it has used before: a share may be mounted later, and a disk
+    writable again.
+    """
     inbox, outbox = settings.inbox.resolve(), settings.outbox.resolve()
-    if not inbox.is_dir():
+    waits = waits and (settings.state_folder / LEDGER).exists()
+    if os.path.isdir(inbox):  # noqa: PTH112  (never raises)
+        if not os.access(inbox, os.R_OK | os.X_OK):
+            raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
+    elif not waits:
         raise SettingsInvalid(
             f"There is no inbox folder {settings.inbox}.",
             "Create it, or run `picowatch init` to create all folders.",
         )
-    if not os.access(inbox, os.R_OK | os.X_OK):
-        raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
     for outer, inner, words in (
         (inbox, outbox, "The outbox lies inside the inbox"),
         (outbox, inbox, "The inbox lies inside the outbox"),
@@ -348,7 +354,8 @@ def check_folders(settings: Settings) -> None:
                 "start images, and error files for recipes.",
                 "Use separate folders.",
             )
-    _check_writable(outbox)
+    if not (waits and os.statvfs(outbox).f_flag & os.ST_RDONLY):
+        _check_writable(outbox)
     check_format(settings)
 
 

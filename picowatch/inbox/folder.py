@@ -53,7 +53,9 @@ class InboxFolder:
         self.polling = self._how == "polling" or (
             self._how == "auto" and not events_are_reliable(file_system_type(self._root))
         )
-        if not self.polling:
+        if self._identity is None:
+            log.warning("the inbox %s is not there; waiting for it", self._named)
+        elif not self.polling:
             self.polling = not self._start_watch()
 
     def check(self) -> Change:

@@ -23,6 +23,7 @@ from picowatch.daemon.build import build_daemon, check_folders
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
+from picowatch.outbox.commands import Command, send
 from picowatch.settings import load_settings
 from tests.house import PATIENCE, House, wait_for, within
 
@@ -263,6 +264,55 @@ def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
             wait_for(lambda: house.prompts("b") == ["a star"], "a save after the mount")
     assert len(house.pictures()) == 6
     assert "deleted" not in house.log()
+
+
+def test_a_share_that_is_away_at_the_start_is_waited_for(house: House) -> None:
+    """After a reboot; nothing is cancelled, and nothing is rendered again.
+
+    It is a mistake only where the outbox was never used.
+    """
+    away = house.folder / "away"
+    house.save("random.txt", "a star --size 64x64\n")
+    with process(house) as picowatch:
+        wait_for(lambda: house.pictures("random"), "the first picture")
+        send(house.outbox, Command("pause"))
+        wait_for(lambda: house.status()["paused"], "the pause")
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: house.status()["images"]["queued"] == 5, "the queue")
+        assert ends(picowatch) == 0
+    house.inbox.rename(away)
+    send(house.outbox, Command("resume"))
+    with process(house) as picowatch:
+        lines = Reader(picowatch)
+        wait_for(lambda: lines.say("inbox is not there; waiting for it"), "the message")
+        away.rename(house.inbox)
+        house.save("b.txt", "a heart --size 64x64\n")
+        wait_for(lambda: house.prompts("b") == ["a heart"], "what is saved then")
+        wait_for(lambda: len(house.pictures("a")) == 5, "the queue")
+        assert ends(picowatch) == 0
+    assert len(house.pictures("random")) == 1
+    assert "cancelled" not in house.log()
+    shutil.rmtree(house.outbox)
+    house.inbox.rename(away)
+    command = [sys.executable, "-m", "picowatch", "run"]
+    assert subprocess.run(command, cwd=house.folder, timeout=PATIENCE).returncode == 2
+
+
+def test_an_outbox_that_is_read_only_at_the_start_is_waited_for(house: House) -> None:
+    """The system mounts a disk so after an error."""
+    with disk(house.outbox, ROOM):
+        house.save("a.yaml", SMALL)
+        assert house.once()
+        remount = ["mount", "-o", "remount,ro", str(house.outbox)]
+        subprocess.run(remount, check=True)
+        house.save("b.yaml", SMALL)
+        with process(house) as picowatch:
+            lines = Reader(picowatch)
+            wait_for(lambda: lines.say("Read-only file system"), "the message")
+            subprocess.run([word.replace(",ro", ",rw") for word in remount], check=True)
+            wait_for(lambda: len(house.pictures("b")) == 5, "the pictures")
+            assert ends(picowatch) == 0
+        assert len(house.pictures()) == 10
 
 
 def test_a_share_that_goes_away_while_it_is_compared_is_waited_for(
