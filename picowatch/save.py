@@ -7,24 +7,24 @@ from dataclasses import dataclass
 class Stamp:
     """Identifies one version of a file without reading it.
 
-    Compared for inequality only: clocks jump. `beside` identifies the versions of the files that
-    belong to a dropped picture (prompt, fields, mask); 0 if it has none.
+    Compared for inequality only: clocks jump. `companions` identifies the versions of the files
+    that belong to a dropped picture (prompt, fields, mask); 0 if it has none.
     """
 
     size: int
     mtime_ns: int
     inode: int
-    beside: int = 0
+    companions: int = 0
 
     def written_since(self, other: "Stamp") -> bool:
         """Whether a scan may take it for another version; inodes are not stable everywhere."""
-        mine, theirs = ((stamp.size, stamp.mtime_ns, stamp.beside) for stamp in (self, other))
+        mine, theirs = ((stamp.size, stamp.mtime_ns, stamp.companions) for stamp in (self, other))
         return mine != theirs
 
     def as_text(self) -> str:
         """For the ledger: times and inodes may be larger than SQLite's integers."""
-        beside = f" {self.beside}" if self.beside else ""
-        return f"{self.size} {self.mtime_ns} {self.inode}{beside}"
+        companions = f" {self.companions}" if self.companions else ""
+        return f"{self.size} {self.mtime_ns} {self.inode}{companions}"
 
     @classmethod
     def from_text(cls, text: str) -> "Stamp":

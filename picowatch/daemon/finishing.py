@@ -122,15 +122,16 @@ class Finishing:
         if stamp_of(self.settings.inbox, path) is None:
             self._away.add(path)
             return
-        beside = self.inbox.beside(path)
-        if beside is None:
+        companions = self.inbox.companions(path)
+        if companions is None:
             return
         # All are kept before the first is removed: on a full disk this is tried again.
-        kept = {file: self._keep(file, its, path) for file, its in {path: digest, **beside}.items()}
+        files = {path: digest, **companions}
+        kept = {file: self._keep(file, its, path) for file, its in files.items()}
         if kept[path] and self._take_out(path, digest):
             log.info("%s: done, %s", path, kept[path])
             self.ledger.retire(path)
-            for file, its in beside.items():
+            for file, its in companions.items():
                 if kept[file]:
                     self._take_out(file, its)
 

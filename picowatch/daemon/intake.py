@@ -397,7 +397,7 @@ class Intake:
 
     def _entry(self, recipe: Recipe, hash_picture: Callable[[str], str]) -> RequestedEntry:
         self.go_on()
-        hash_of = self._hashes.beside(hash_picture)
+        hash_of = self._hashes.with_pictures(hash_picture)
         return RequestedEntry(
             digest=recipe.digest(hash_of),
             priority=recipe.priority,
@@ -458,7 +458,7 @@ class Intake:
                 if differ:  # otherwise it does not matter which is which, and hashes cost much
                     with suppress(PictureUnreadable, ModelRefused):  # no entry of before, then
                         hash_picture = pictures.hashes({seen.path: seen.digest})
-                        digest = recipe.digest(self._hashes.beside(hash_picture))
+                        digest = recipe.digest(self._hashes.with_pictures(hash_picture))
                 priorities.append((digest, recipe.priority))
         self.ledger.prioritise(seen.path, priorities)
         self.outbox.problems.remove_error(seen.path)

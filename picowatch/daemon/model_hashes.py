@@ -40,7 +40,7 @@ class ModelHashes:
         """Models may have come and gone."""
         self._found.clear()
 
-    def beside(self, hash_of_picture: Callable[[str], str]) -> HashOf:
+    def with_pictures(self, hash_of_picture: Callable[[str], str]) -> HashOf:
         """Gives the hash of anything a recipe names, its pictures by `hash_of_picture`.
 
         Raises NotHashed if a model would have to be read.

@@ -104,8 +104,8 @@ def with_companions(
         companion = stamp_of(root, f"{stem}{ending}")
         if companion and companion.size:
             found.append(f"{ending} {companion.size} {companion.mtime_ns}")
-    beside = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
-    return Stamp(stamp.size, stamp.mtime_ns, stamp.inode, beside)
+    companions = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
+    return Stamp(stamp.size, stamp.mtime_ns, stamp.inode, companions)
 
 
 def dropped_in(

@@ -207,7 +207,7 @@ class Inbox:
         """The recipe's bytes; raises OtherBytes if they are not (any more) those of this sha256."""
         return checked_blocks(self._root, path, digest, pictures.MAX_BYTES)
 
-    def beside(self, path: str) -> dict[str, str] | None:
+    def companions(self, path: str) -> dict[str, str] | None:
         """The files that belong to a dropped picture alone, with the sha256 of each.
 
         None if one has come, changed or gone since the picture was answered.
@@ -215,7 +215,7 @@ class Inbox:
         if not is_dropped(path):
             return {}
         known, stamp = self._answered.get(path), self._stamp(path)
-        if known is None or stamp is None or stamp.beside != known.stamp.beside:
+        if known is None or stamp is None or stamp.companions != known.stamp.companions:
             return None
         try:
             return {file: self._digest(file) for file in companions_of(self._root, path)}

@@ -145,7 +145,7 @@ class Reader:
         is_same = known is not None and known.digest == digest
         if not self._is_to_answer(noted, stamp, digest):
             return None
-        if is_same and known and known.stamp.beside and not stamp.beside:
+        if is_same and known and known.stamp.companions and not stamp.companions:
             self._remember(noted.path, stamp, digest)  # what lay beside it was tidied up
             return None
         why = ""
@@ -166,7 +166,7 @@ class Reader:
             defaults_unreadable,
             dropped=dropped,
             unreadable=why,
-            is_again=is_same and known is not None and known.stamp.beside == stamp.beside,
+            is_again=is_same and known is not None and known.stamp.companions == stamp.companions,
         )
 
     def _is_to_answer(self, file: Pending, stamp: Stamp, digest: str) -> bool:
