@@ -1,5 +1,6 @@
 """Dropped pictures: a template, what lies beside a picture, and the picture itself, as recipes."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,13 +40,22 @@ class NothingSaid(PictureUnreadable):
 
 
 class StandIn(NoPictures):
-    """Any picture, with settings, to check a template without one."""
+    """Any picture, with settings, to check a template without one.
+
+    They name the `checkpoint`, if one is given. `is_followed`: the template starts from them.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self._checkpoint = checkpoint
+        self.is_followed = False
 
     def size(self, path: str) -> tuple[int, int]:
         return 1024, 1024
 
     def texts(self, path: str) -> Mapping[str, str]:
-        return {"parameters": "a picture\nSteps: 1, Sampler: Euler a"}
+        self.is_followed = True
+        model = f", Model: {json.dumps(self._checkpoint)}" if self._checkpoint else ""
+        return {"parameters": f"a picture\nSteps: 1, Sampler: Euler a{model}"}
 
 
 def dropped_recipes(
@@ -77,19 +87,28 @@ def check_template(
     some_prompt = DefaultsFile("", b"prompt: a picture")
     without_mask = Dropped(f"{folder}/any.png", template)
     with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
+    # A prompt may stand beside each picture; `upscale` alone needs none.
+    ways = [
+        (dropped, layers)
+        for dropped in (without_mask, with_mask)
+        for layers in (defaults, [some_prompt, *defaults])
+    ]
     failures = []
-    for dropped in (without_mask, with_mask):
-        # A prompt may stand beside each picture; `upscale` alone needs none.
-        for layers in (defaults, [some_prompt, *defaults]):
+    families = {one.family: one.name for one in (inventory.demo, *inventory.checkpoints)}
+    for checkpoint in ("", *families.values()):
+        picture = StandIn(checkpoint)
+        for dropped, layers in ways:
             try:
-                dropped_recipes(dropped, inventory, layers, max_images, StandIn())
+                dropped_recipes(dropped, inventory, layers, max_images, picture)
             except NothingSaid:
                 continue
             except RecipeInvalid as invalid:
                 failures.append(invalid)
             else:
                 return
-    raise failures[0]
+        if not picture.is_followed:
+            break
+    raise min(failures, key=lambda failure: len(failure.problems))
 
 
 def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) -> list[Entry]:

@@ -23,7 +23,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, load_settings
-from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import PATIENCE, SETTLE_SECONDS, House, one_waits_for_one, wait_for
 
@@ -733,6 +733,27 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
     assert (request.prompt, request.seed, request.steps) == ("a hat", 5, 3)
     assert house.pictures() == ["frames/1.png"]
     assert "it contains no settings" in (house.error("frames/2.png") or "")
+
+
+def test_each_picture_may_name_its_checkpoint(house: House) -> None:
+    """Where several are installed, the template of `from: picture` need not name any."""
+    for number, name in enumerate(("one", "two")):
+        write_model(house.models / f"checkpoints/{name}.safetensors", sd15_shapes())
+        with (house.models / f"checkpoints/{name}.safetensors").open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([number]))
+    template(house, "from: picture\nclip_skip: 2\n")
+    for name in ("one", "two"):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", f"a hat\nSteps: 9, Sampler: Euler a, Seed: 5, Model: {name}")
+        Image.new("RGB", (64, 64)).save(house.inbox / f"frames/{name}.png", pnginfo=info)
+    assert house.once(), errors(house)
+    assert {house.chunk(one).request.checkpoint for one in house.pictures()} == {"one", "two"}
+    template(house, "from: picture\nclip_skip: 9\n", "wrong")
+    draw(house, "wrong/1.png")
+    assert not house.once()
+    error = house.error("wrong/_pictures.yaml") or ""
+    assert "clip_skip" in error and "checkpoint is named" not in error
 
 
 def test_pictures_are_enlarged_without_a_prompt_nor_a_checkpoint(house: House) -> None:
