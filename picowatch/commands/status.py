@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import select
 import shutil
 import signal
 import sys
@@ -85,7 +86,19 @@ def watch(outbox: Path) -> int:
                 if line != last:
                     print(line, flush=True)
                 last = line
+                if _is_unread():
+                    break
     return 0
+
+
+def _is_unread() -> bool:
+    """Whether the reader of standard output has gone, as `grep --max-count 1` does.
+
+    Otherwise its pipeline would end at the next change only.
+    """
+    looked_at = select.poll()
+    looked_at.register(sys.stdout, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in looked_at.poll(0))
 
 
 def _is_news(row: Row) -> bool:

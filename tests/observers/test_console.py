@@ -242,6 +242,16 @@ def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Se
     process.stdout.close()
 
 
+def test_watching_ends_when_nobody_reads_any_more(tmp_path: Path, seen: Seen) -> None:
+    """As after `| grep --max-count 1 …`, though nothing changes."""
+    seen.write(**work(6))
+    process = start(tmp_path, "status", "--watch")
+    assert process.stdout is not None
+    assert "step 6/24" in process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=PATIENCE) == 0
+
+
 def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Seen) -> None:
     """In rows for people; the same as JSON for programs."""
     seen.write(
