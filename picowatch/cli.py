@@ -10,12 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from picowatch import __version__, streams
-from picowatch.commands.arguments import EXAMPLES, add_arguments
+from picowatch.commands.arguments import EXAMPLES, add_arguments, home_path
 from picowatch.commands.help import HelpFormatter, examples, overview
 from picowatch.errors import FAILED, INTERRUPTED, INVALID, SUCCEEDED, PicowatchError
 
@@ -212,21 +211,14 @@ def called_with(parser: argparse.ArgumentParser) -> str:
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     shared = parser.add_argument_group("every command")
-    shared.add_argument("--inbox", type=_path, metavar="DIR", help="folder of recipes (inbox)")
-    shared.add_argument("--outbox", type=_path, metavar="DIR", help="folder of pictures (outbox)")
-    shared.add_argument("--models", type=_path, metavar="DIR", help="folder of models (models)")
-    shared.add_argument(
-        "--settings", type=_path, metavar="FILE", help="settings file (picowatch.yaml)"
-    )
+    for flag, metavar, words in (
+        ("--inbox", "DIR", "folder of recipes (inbox)"),
+        ("--outbox", "DIR", "folder of pictures (outbox)"),
+        ("--models", "DIR", "folder of models (models)"),
+        ("--settings", "FILE", "settings file (picowatch.yaml)"),
+    ):
+        shared.add_argument(flag, type=home_path, metavar=metavar, help=words)
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
-
-
-def _path(text: str) -> Path:
-    """Shells leave `--outbox=~/pictures` as it is: a folder called `~` would be made."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: this user has no home folder") from error
 
 
 def _settings(options: argparse.Namespace) -> "Settings":

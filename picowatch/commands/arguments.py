@@ -4,7 +4,7 @@ The commands' own imports take up to a second. `--help`, a mistyped flag and the
 are answered without.
 """
 
-from argparse import Action, ArgumentParser
+from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,21 @@ _PICTURES = ("png", "jpg", "jpeg", "webp", "avif")
 def add_arguments(parser: ArgumentParser, command: str) -> None:
     """Give the parser of this command its flags and words."""
     _OF_COMMANDS[command](parser)
+
+
+def path(text: str) -> Path:
+    """An unset variable of a script is no path: `Path("")` is the working folder."""
+    if not text:
+        raise ArgumentTypeError("it is empty")
+    return Path(text)
+
+
+def home_path(text: str) -> Path:
+    """Shells leave `--outbox=~/pictures` as it is: a folder called `~` would be made."""
+    try:
+        return path(text).expanduser() if text.startswith("~") else path(text)
+    except RuntimeError as error:
+        raise ArgumentTypeError(f"{text!r}: this user has no home folder") from error
 
 
 def _run(parser: ArgumentParser) -> None:
@@ -104,7 +119,7 @@ def _schema(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--installed", action="store_true", help="include the names of installed models"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
+    parser.add_argument("--output", type=path, metavar="FILE", help="write to a file")
 
 
 def _bench(parser: ArgumentParser) -> None:
@@ -118,13 +133,13 @@ def _bench(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="also draw a plot (needs matplotlib)"
+        "--plot", type=path, metavar="FILE.png", help="also draw a plot (needs matplotlib)"
     )
 
 
 def _init(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (here)"
+        "folder", nargs="?", type=path, default=Path(), metavar="DIR", help="where (here)"
     )
 
 
@@ -137,7 +152,7 @@ def _completion(parser: ArgumentParser) -> None:
 def _words(
     parser: ArgumentParser, name: str, shown: str, completer: Any, nargs: str = "+", **more: Any
 ) -> None:
-    action = parser.add_argument(name, nargs=nargs, type=Path, metavar=shown, **more)
+    action = parser.add_argument(name, nargs=nargs, type=path, metavar=shown, **more)
     _completed(action, completer)
 
 

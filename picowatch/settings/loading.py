@@ -158,7 +158,7 @@ def _position(mark: yaml.Mark) -> str:
 def _expanded(folder: str, where: str) -> Path:
     """The folder, with its owner's home in place of `~`."""
     try:
-        return Path(folder).expanduser()
+        return Path(folder).expanduser() if folder.startswith("~") else Path(folder)
     except RuntimeError as error:
         raise SettingsInvalid(
             f"{where} {_shown(folder)}: this user has no home folder.",

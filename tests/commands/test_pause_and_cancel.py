@@ -191,6 +191,14 @@ def test_cancel_takes_folders_and_globs(house: House, gate: Gate) -> None:
     assert {picture.split("/")[0] for picture in house.pictures()} == {"first", "keep"}
 
 
+@pytest.mark.parametrize("command", ["cancel", "retry", "delete"])
+def test_an_empty_name_names_nothing(house: House, command: str) -> None:
+    """As of a script's unset variable: `cancel ""` is not `cancel .`, which means all."""
+    house.once()
+    assert "it is empty" in control(house, command, "", code=2)
+    assert not [*(house.outbox / ".picowatch/commands").glob("*.json")]
+
+
 def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> None:
     """As a shell's globs give them; exit code 1 if one of them could not be done."""
     with one_running(house):
