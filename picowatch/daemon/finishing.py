@@ -119,21 +119,18 @@ class Finishing:
         """
         if self.settings.when_done == "keep" or self._is_saved_again(path):
             return
-        if stamp_of(self.settings.inbox, path) is None:
-            self._away.add(path)
-            return
         companions = self.inbox.companions(path)
-        if companions is None:
-            return
+        files = {} if companions is None else {path: digest, **companions}
         # All are kept before the first is removed: on a full disk this is tried again.
-        files = {path: digest, **companions}
         kept = {file: self._keep(file, its, path) for file, its in files.items()}
-        if kept[path] and self._take_out(path, digest):
+        if kept.get(path) and self._take_out(path, digest):
             log.info("%s: done, %s", path, kept[path])
             self.ledger.retire(path)
-            for file, its in companions.items():
-                if kept[file]:
+            for file, its in files.items():
+                if kept[file] and file != path:
                     self._take_out(file, its)
+        elif stamp_of(self.settings.inbox, path) is None:
+            self._away.add(path)
 
     def _is_saved_again(self, recipe: str) -> bool:
         """Whether a save is yet to be answered: the same bytes request new seeds, too."""

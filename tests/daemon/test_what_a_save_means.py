@@ -7,11 +7,13 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from picowatch.outbox.listing import request_of
+from picowatch.outbox.outbox import Outbox
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -611,6 +613,26 @@ def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_b
         wait_for(lambda: not list(house.inbox.iterdir()), "the removal of both")
     assert house.prompts() == ["a", "b", "another"]
     assert "deleted, 0 images cancelled" not in house.log()
+
+
+def test_an_inbox_that_goes_away_while_a_recipe_is_archived_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment between the look at it and its copy."""
+    really, away = Outbox.archive, house.folder / "away"
+
+    def archive(outbox: Outbox, *about: Any) -> str:
+        if "vanished" not in house.log():
+            house.inbox.rename(away)
+        return really(outbox, *about)
+
+    monkeypatch.setattr(Outbox, "archive", archive)
+    with house.running(when_done="archive"):
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(lambda: "has vanished; nothing is cancelled" in house.log())
+        away.rename(house.inbox)
+        wait_for(lambda: not list(house.inbox.iterdir()), "the archive")
+    assert (house.outbox / "a/a.yaml").exists()
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
