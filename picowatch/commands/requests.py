@@ -1,5 +1,6 @@
 """Recipes that `picowatch make` puts into the inbox, and what becomes of them."""
 
+import errno
 import hashlib
 import json
 import re
@@ -29,7 +30,7 @@ from picowatch.errors import (
 )
 from picowatch.files.retry import Ended
 from picowatch.inbox.dropped import why_no_recipe
-from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
+from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path, why_skipped
 from picowatch.inbox.putting import put, save_again
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
@@ -167,7 +168,10 @@ def _made(
     except OSError as error:
         # What fails on an open file, as a full disk does, names none.
         words = f"{error.filename or where} cannot be written: {error.strerror or error}."
-        raise CommandFailed(words, "Free some space or allow writing.") from error
+        remedy = "Free some space or allow writing."
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = "Use a shorter name."
+        raise CommandFailed(words, remedy) from error
 
 
 def _content(file: Path) -> bytes:
@@ -181,6 +185,8 @@ def _content(file: Path) -> bytes:
             f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."
         ) from error
     if file != STANDARD_INPUT and not is_recipe_name(file.name):
+        if why := why_skipped(file.name):
+            raise CommandFailed(f"{file} is never run: {why}.", "Give it another name.")
         raise CommandFailed(
             f"{file} is not a recipe file name.",
             f"Recipe names end in {', '.join(ENDINGS)}, and do not begin with '.', '_', '~' or "

@@ -236,10 +236,14 @@ def test_make_refuses_what_is_no_recipe(house: House) -> None:
     good = elsewhere(house, "a.txt", "one\n")
     for name, text, said in (
         ("a.md", "one\n", "is not a recipe file name"),
+        ("a (conflicted copy).txt", "one\n", "is never run: it is a conflict copy of a sync tool"),
         ("b.txt", "\n", "is empty"),
     ):
         with pytest.raises(PicowatchError, match=said):
             make(house.settings(), [good, elsewhere(house, name, text)], house.make_engine)
+    with pytest.raises(PicowatchError, match="File name too long") as caught:
+        make(house.settings(), [good], house.make_engine, name="x" * 300)
+    assert caught.value.remedy == "Use a shorter name."
     with pytest.raises(PicowatchError, match=r"Cannot read .*none\.txt: No such file"):
         make(house.settings(), [good, house.folder / "none.txt"], house.make_engine)
     assert list(house.inbox.iterdir()) == []
