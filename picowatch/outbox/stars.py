@@ -2,6 +2,7 @@
 
 stars.jsonl stands beside images.jsonl: a line for each picture that has a star now, in the order in
 which they got it. Whoever deletes or edits it changes nothing: it is written again from the log.
+Only where the log itself is gone, it begins with what stars.jsonl says.
 """
 
 import json
@@ -19,14 +20,26 @@ class Stars:
 
     def __init__(self, root: Path) -> None:
         self._lock = Lock()
-        self._log = JsonLines(root / ".picowatch" / "stars.jsonl")
+        log = root / ".picowatch" / "stars.jsonl"
+        self._log = JsonLines(log)
         self._export = root / "stars.jsonl"
         self._starred: dict[str, int] = {}  # files, with the Unix time at which they got it
+        if not log.exists():
+            self._begin_with_export()
         for line in self._log.all():
             match line:
                 case {"file": str(file), "starred": bool(starred), "at": int(at)}:
                     self._note(file, starred, at)
         self._write_export()
+
+    def _begin_with_export(self) -> None:
+        lines = []
+        for line in JsonLines(self._export).all():
+            match line:
+                case {"file": str(file), "starred_at": int(at)}:
+                    lines.append({"file": file, "starred": True, "at": at})
+        if lines:
+            self._log.append(*lines)
 
     def files(self) -> list[str]:
         """The pictures that have one, as paths below the outbox."""

@@ -1,6 +1,7 @@
 """Stars, and pictures that are deleted by a command: from the gallery or a terminal."""
 
 import json
+import shutil
 import threading
 from collections.abc import Sequence
 
@@ -118,6 +119,20 @@ def test_stars_outlive_the_gallery_and_their_export(house: House) -> None:
     assert house.once()
     assert starred(house) == [FILES[1]]
     assert FILES[1] in (house.outbox / ".picowatch/gallery/stars.js").read_text()
+
+
+def test_stars_outlive_what_is_hidden(house: House) -> None:
+    """A cron job deletes old files, or somebody all of `.picowatch`: then stars.jsonl counts."""
+    rendered(house)
+    for file in (FILES[1], FILES[0]):
+        assert told(house, "star", file)["done"]
+    before = (house.outbox / "stars.jsonl").read_bytes()
+    shutil.rmtree(house.outbox / ".picowatch")
+    assert house.once()
+    assert (house.outbox / "stars.jsonl").read_bytes() == before
+    assert told(house, "unstar", FILES[1])["done"]
+    assert house.once()
+    assert starred(house) == [FILES[0]]
 
 
 @pytest.mark.parametrize(
