@@ -50,6 +50,7 @@ from picowatch.settings import Settings
 from picowatch.signals import ENDING
 
 POLL_SECONDS = 0.25
+READ_BITS = 0o444  # of a file's mode
 STANDARD_INPUT = Path("-")
 _STAYS = "The recipes stay in the inbox and are rendered when picowatch runs."
 _GONE = "The recipes are removed from the inbox, and what they still requested is cancelled."
@@ -222,7 +223,9 @@ def _put(settings: Settings, file: Path, content: bytes, name: str) -> tuple[str
         save_again(file)
         return below, False
     folder, slash, own = _wanted(file, content, name).rpartition("/")
-    own, is_new = put(settings.inbox / folder, own, content)
+    # The daemon may run as another user, and our umask may be 077.
+    readers = 0 if file == STANDARD_INPUT else file.stat().st_mode & READ_BITS
+    own, is_new = put(settings.inbox / folder, own, content, readers)
     return f"{folder}{slash}{own}", is_new
 
 

@@ -7,6 +7,7 @@ is `held` while another one is at its path, such as the mount point of an unmoun
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,21 +47,21 @@ def check_in_place(target: Path) -> None:
 
 
 def write_atomically(
-    target: Path, content: bytes, *, durable: bool = True, mode: int | None = None
+    target: Path, content: bytes, *, durable: bool = True, readers: int = 0
 ) -> None:
     """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are created.
-    `mode`: the file's permissions, whatever the umask says.
+    `readers`: as for `allow`.
     Target and temporary are in one folder: if that was in its place when the temporary was made,
     so is the target, or the rename fails.
     """
-    copy_atomically(target, (content,), durable=durable, mode=mode)
+    copy_atomically(target, (content,), durable=durable, readers=readers)
 
 
 def copy_atomically(
-    target: Path, blocks: Iterable[bytes], *, durable: bool = True, mode: int | None = None
+    target: Path, blocks: Iterable[bytes], *, durable: bool = True, readers: int = 0
 ) -> None:
     """`write_atomically` in blocks; what `blocks` raises leaves the target as it was."""
     make_folder(target.parent, durable=durable)
@@ -69,8 +70,7 @@ def copy_atomically(
     try:
         with temporary.open("xb") as file:
             check_in_place(target)
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
+            allow(file, readers)
             file.writelines(blocks)
             if durable:
                 sync_file(file)
@@ -80,6 +80,16 @@ def copy_atomically(
         raise
     if durable:
         sync_folder(target.parent)
+
+
+def allow(file: IO[bytes], readers: int) -> None:
+    """Add these read bits to a new file's mode, whatever the umask says.
+
+    A file system without permissions, as FAT, refuses that; there everybody may read, or nobody.
+    """
+    if readers:
+        with suppress(OSError):
+            os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) | readers)
 
 
 def append(target: Path, content: bytes, *, durable: bool = True) -> None:

@@ -7,14 +7,17 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path, PurePath
 
+from picowatch.files.atomic import allow
 from picowatch.inbox.names import is_recipe_name
 
 _SETTLED_NS = 2_000_000_000  # the coarsest file systems count in two seconds
 _TRIES = 20  # while others remove folders
 
 
-def put(folder: Path, name: str, content: bytes) -> tuple[str, bool]:
+def put(folder: Path, name: str, content: bytes, readers: int = 0) -> tuple[str, bool]:
     """Save a recipe under this name, or with a number after it; the folder is made if missing.
+
+    `readers`: as for `allow`.
 
     Returns the name that it got, and whether it is new: if a recipe with the same bytes already
     exists there, that one is saved again instead. Raises OSError.
@@ -22,16 +25,17 @@ def put(folder: Path, name: str, content: bytes) -> tuple[str, bool]:
     assert is_recipe_name(name)
     for _ in range(_TRIES):
         with suppress(FileNotFoundError):  # a `make --rm` took away the folder, or the same recipe
-            return _put(folder, name, content)
-    return _put(folder, name, content)
+            return _put(folder, name, content, readers)
+    return _put(folder, name, content, readers)
 
 
-def _put(folder: Path, name: str, content: bytes) -> tuple[str, bool]:
+def _put(folder: Path, name: str, content: bytes, readers: int) -> tuple[str, bool]:
     folder.mkdir(parents=True, exist_ok=True)
     # No name that begins with "." is a recipe: nobody reads it half-written.
     temporary = folder / f".picowatch-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
+            allow(file, readers)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

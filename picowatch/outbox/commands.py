@@ -144,7 +144,7 @@ def send(outbox: Path, command: Command, path: Path | None = None) -> Path:
     }
     text = json.dumps({name: value for name, value in values.items() if value is not None})
     # The daemon may run as another user, and the sender's umask may be 077.
-    write_atomically(path, text.encode(), mode=0o644)
+    write_atomically(path, text.encode(), readers=0o444)
     return path
 
 

@@ -99,6 +99,20 @@ def test_a_command_waits_for_the_daemon(house: House) -> None:
     assert list((house.outbox / ".picowatch/commands").glob("*.json")) == []
 
 
+def test_commands_can_be_sent_where_no_permissions_are_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on FAT, which refuses to change a file's mode."""
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    house.once()
+    monkeypatch.setattr(os, "fchmod", refused)
+    control(house.settings(), [Command("pause")])
+    assert len([*(house.outbox / ".picowatch/commands").glob("*.json")]) == 1
+
+
 def test_a_daemon_of_another_user_can_read_a_command(house: House) -> None:
     """Whatever the sender's umask says: nobody would answer it otherwise."""
     house.once()

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -159,6 +160,21 @@ def test_make_of_a_recipe_that_cannot_be_read_prints_why(
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
     said = capsys.readouterr().err
     assert said.startswith("inbox/a.txt\n\nThis recipe cannot be read: picowatch has no permission")
+
+
+def test_make_lets_those_read_the_recipe_who_could_read_the_file(house: House) -> None:
+    """As a daemon of another user, whatever the umask says; nobody else."""
+    open_to_all = elsewhere(house, "open.txt", "one\n")
+    private = elsewhere(house, "private.txt", "two\n")
+    open_to_all.chmod(0o664)
+    private.chmod(0o600)
+    umask = os.umask(0o077)
+    try:
+        assert made_here(house, open_to_all, private) == 0
+    finally:
+        os.umask(umask)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in sorted(house.inbox.iterdir())]
+    assert modes == [0o644, 0o600]
 
 
 def test_make_prints_warnings(house: House, capsys: Captured) -> None:
