@@ -150,6 +150,10 @@ class Page:
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         self._tell("Emulation.setEmulatedMedia", {"features": media})
 
+    def time_zone(self, name: str) -> None:
+        """As the computer's, `America/New_York`; "" is this computer's."""
+        self._tell("Emulation.setTimezoneOverride", {"timezoneId": name})
+
     def screenshot(self, target: Path) -> None:
         found = self._tell("Page.captureScreenshot", {"format": "png"})
         target.write_bytes(base64.b64decode(found["data"]))

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -564,6 +565,20 @@ def test_two_pictures_are_compared_in_one_place(gallery: Page) -> None:
 # -- order
 
 
+def choose(page: Page, selector: str, text: str) -> None:
+    page.js(
+        "const box = document.querySelector(arguments[0]);"
+        "box.value = [...box.options].find(one => one.text === arguments[1]).value;"
+        "box.dispatchEvent(new Event('change'))",
+        selector,
+        text,
+    )
+
+
+def headings(page: Page) -> list[str]:
+    return [option.text for option in page.all("#jump option")][1:]
+
+
 def test_pictures_are_sorted_and_days_are_a_jump_away(page: Page, outbox: Path) -> None:
     """The order is kept for the next visit; by name, folders are the headings."""
     for path in (outbox / ".picowatch/gallery").glob("page-*.js"):  # half of them are older
@@ -574,30 +589,65 @@ def test_pictures_are_sorted_and_days_are_a_jump_away(page: Page, outbox: Path) 
     page.resize(600, 400)
     page.open(outbox / INDEX)
 
-    def choose(selector: str, text: str) -> None:
-        page.js(
-            "const box = document.querySelector(arguments[0]);"
-            "box.value = [...box.options].find(one => one.text === arguments[1]).value;"
-            "box.dispatchEvent(new Event('change'))",
-            selector,
-            text,
-        )
-
-    def headings() -> list[str]:
-        return [option.text for option in page.all("#jump option")][1:]
-
     newest = page.shown()
-    assert set(headings()) >= {"Today", "November 14, 2023"} or len(headings()) > 1
-    choose("#jump", headings()[-1])
+    assert set(headings(page)) >= {"Today", "November 14, 2023"} or len(headings(page)) > 1
+    choose(page, "#jump", headings(page)[-1])
     wait_for(lambda: page.js("return scrollY") > 0, "the last day")
-    choose("#sort", "Oldest first")
+    choose(page, "#sort", "Oldest first")
     assert page.shown() == newest[::-1]
-    choose("#sort", "By name")
+    choose(page, "#sort", "By name")
     assert page.shown() == sorted(newest)
-    assert headings() == ["corgi", "pets/cat", "pets/old/dog", "study"]
+    assert headings(page) == ["corgi", "pets/cat", "pets/old/dog", "study"]
     page.open(outbox / INDEX)
     assert page.shown() == sorted(newest), "it is kept"
-    choose("#sort", "Newest first")
+    choose(page, "#sort", "Newest first")
+
+
+def test_a_day_on_which_the_clocks_change_has_its_own_pictures(house: House, page: Page) -> None:
+    """In New York, 1 November 2026 begins at 4:00 UTC, and ends at 5:00 UTC."""
+    house.save("four.yaml", "prompt: a cat\nseed: [1, 2, 3, 4]\n")
+    house.once()
+    utc = ["2026-10-31T12:00", "2026-11-01T04:30", "2026-11-01T18:00", "2026-11-02T12:00"]
+    times = iter([int(datetime.fromisoformat(f"{time}+00:00").timestamp()) for time in utc])
+    data = house.outbox / ".picowatch/gallery/page-00001.js"
+    data.write_text(
+        re.sub(r'("made_at": )\d+', lambda found: f"{found[1]}{next(times)}", data.read_text())
+    )
+    page.time_zone("America/New_York")
+    try:
+        page.open(house.outbox / INDEX)
+        days = ["November 2, 2026", "November 1, 2026", "October 31, 2026"]
+        assert headings(page) == days
+        choose(page, "#sort", "Oldest first")
+        assert headings(page) == days[::-1]
+    finally:
+        page.time_zone("")
+
+
+def test_a_clock_that_was_set_back_leaves_each_day_one_heading(house: House, page: Page) -> None:
+    """As two engines do around midnight: what was finished first is listed last."""
+    house.save("four.yaml", "prompt: a cat\nseed: [1, 2, 3, 4]\n")
+    house.once()
+    times = iter([1700000000, 1700200000, 1700000100, 1700200100])
+    data = house.outbox / ".picowatch/gallery/page-00001.js"
+    data.write_text(
+        re.sub(r'("made_at": )\d+', lambda found: f"{found[1]}{next(times)}", data.read_text())
+    )
+    page.open(house.outbox / INDEX)
+    assert len(headings(page)) == 2
+    numbers = [file.removeprefix("four/")[:4] for file in page.shown()]
+    assert numbers == ["0004", "0002", "0003", "0001"]
+
+
+def test_folders_whose_names_sort_alike_are_not_mixed(house: House, page: Page) -> None:
+    """`day 1` and `day 01` are one number to who sorts by numbers."""
+    for name in ("day 1.yaml", "day 01.yaml", "day 2.yaml"):
+        house.save(name, "prompt: a cat\nseed: [1, 2]\n")
+    house.once()
+    page.open(house.outbox / INDEX)
+    choose(page, "#sort", "By name")
+    assert headings(page) == ["day 01", "day 1", "day 2"]
+    choose(page, "#sort", "Newest first")
 
 
 # -- stars and deleting

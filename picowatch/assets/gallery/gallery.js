@@ -34,6 +34,9 @@ const sort = document.getElementById("sort"), jump = document.getElementById("ju
 const names = new Intl.Collator(undefined, { numeric: true });
 const byName = { of: null, all: [] }; // the sorted pictures, and of which ones
 
+// Folders that sort alike, as `day 1` and `day 01` do, stay apart.
+const byFolder = (a, b) => names.compare(a, b) || (a < b ? -1 : Number(a > b));
+
 // Pictures.all in the chosen order: each part of it has that order, too.
 function sorted() {
   if (sort.value === "oldest") return [...Pictures.all].reverse();
@@ -41,7 +44,7 @@ function sorted() {
   if (byName.of !== Pictures.all) {
     byName.of = Pictures.all;
     const keys = new Map(Pictures.all.map(entry => [entry, folderOf(entry)]));
-    byName.all = [...Pictures.all].sort((a, b) => names.compare(keys.get(a), keys.get(b)) || names.compare(a.file, b.file));
+    byName.all = [...Pictures.all].sort((a, b) => byFolder(keys.get(a), keys.get(b)) || names.compare(a.file, b.file));
   }
   return byName.all;
 }

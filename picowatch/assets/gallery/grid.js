@@ -57,11 +57,11 @@ const Grid = (() => {
     }
     return names.get(key);
   }
-  const offsets = new Map(); // of the local time in seconds, by months
+  const offsets = new Map(); // of the local time in seconds, by quarters of an hour: clocks change at one
   function offset(time) {
-    const month = Math.floor(time / 86400);
-    if (!offsets.has(month)) offsets.set(month, new Date(time * 1000).getTimezoneOffset() * 60);
-    return offsets.get(month);
+    const quarter = Math.floor(time / 900);
+    if (!offsets.has(quarter)) offsets.set(quarter, new Date(time * 1000).getTimezoneOffset() * 60);
+    return offsets.get(quarter);
   }
 
   // -- drawing what is near

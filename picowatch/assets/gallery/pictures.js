@@ -88,7 +88,8 @@ function gather() {
   for (const entries of entriesOf) {
     for (const entry of entries || []) if (!gone.has(entry.file)) Pictures.byFile.set(entry.file, entry);
   }
-  Pictures.all = [...Pictures.byFile.values()].reverse();
+  // Nearly sorted: engines that work at once, or a clock that was set back, list some out of order.
+  Pictures.all = [...Pictures.byFile.values()].reverse().sort((a, b) => b.made_at - a.made_at);
   Pictures.onchange();
   gatherAt = performance.now() + 300;
   if (Pictures.loaded) readAhead();
