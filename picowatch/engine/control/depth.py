@@ -6,6 +6,7 @@ multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,16 @@ class DepthModels:
         self._find = find
         self._target = target
         self._kept: tuple[str, Any] | None = None
+        self._lock = Lock()  # on a CPU, parts of a batch ask at once
 
     def guess(self, picture: Bytes, use: ControlUse) -> Bytes:
         """The nearest part of an RGB picture white, the farthest black; of its size."""
-        if self._kept is None or self._kept[0] != use.depth_hash:
-            self.forget()
-            self._kept = use.depth_hash, self._load(use)
-        return _guessed(self._kept[1], picture, self._target.device)
+        with self._lock:
+            if self._kept is None or self._kept[0] != use.depth_hash:
+                self.forget()
+                self._kept = use.depth_hash, self._load(use)
+            _, model = self._kept
+        return _guessed(model, picture, self._target.device)
 
     def forget(self) -> None:
         """Give its memory back."""
