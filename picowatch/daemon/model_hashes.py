@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import cast
 
 from picowatch.catalog import Catalog, Kind
@@ -101,7 +102,8 @@ def _read_hash(catalog: Catalog, model: Model, go_on: Callable[[], None]) -> str
     logged = time.monotonic()
     try:
         while not found.done():
-            wait([found], LOOK_SECONDS)
+            with suppress(TimeoutError):
+                found.exception(LOOK_SECONDS)
             go_on()
             if time.monotonic() - logged >= PROGRESS_SECONDS:
                 logged = time.monotonic()
