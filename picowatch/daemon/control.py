@@ -47,7 +47,8 @@ class Control:
 
     def __post_init__(self) -> None:
         self._missing_since: dict[str, float] = {}  # recipes of `make`
-        self._before: dict[str, set[str]] = {}  # saves that came before a `cancel` of this pattern
+        # By pattern of a `cancel`: the unanswered saves that came before it, and after it.
+        self._around: dict[str, tuple[set[str], set[str]]] = {}
 
     def restore_pause(self) -> None:
         """A pause continues after a restart."""
@@ -69,7 +70,7 @@ class Control:
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(recipe)
+                return self._cancel(recipe, command.sent_at_ns)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
                 return self._make(recipe, digest)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
@@ -131,19 +132,24 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, pattern: str) -> Answer | None:
+    def _cancel(self, pattern: str, sent_at_ns: int) -> Answer | None:
         """What is in progress is finished, or stopped under the setting `interrupt`.
 
-        Saves that came before are answered first: what they request is cancelled, too.
+        Saves that came before are answered first: what they request is cancelled, too. Those that
+        came later stay.
         """
         unanswered = {*_matching(pattern, self.unanswered())}
-        if self._before.setdefault(pattern, unanswered) & unanswered:
+        if pattern not in self._around:
+            later = {path for path in unanswered if self._is_saved_since(path, sent_at_ns)}
+            self._around[pattern] = unanswered - later, later
+        earlier, later = self._around[pattern]
+        if earlier & unanswered:
             return None
-        del self._before[pattern]
+        del self._around[pattern]
         queued = [recipe for recipe, _ in self.ledger.queued_recipes()]
         running = set(_matching(pattern, self.ledger.recipes_in_progress()))
         missing = set(_matching(pattern, self.ledger.recipes_missing_pictures()))
-        recipes = {*_matching(pattern, queued), *running, *missing}
+        recipes = {*_matching(pattern, queued), *running, *missing} - later
         if not recipes:
             return Answer(
                 False,
@@ -168,6 +174,10 @@ class Control:
                 else " Images in progress are finished."
             )
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
+
+    def _is_saved_since(self, path: str, time_ns: int) -> bool:
+        stamp = stamp_of(self.settings.inbox, path)
+        return stamp is not None and stamp.mtime_ns > time_ns
 
     # -- pictures
 

@@ -39,13 +39,14 @@ class Command:
     """A request to the daemon; without `recipe` it concerns all recipes.
 
     `digest` is the sha256 of the recipe's bytes, where a certain save is meant. `files` are
-    pictures, as paths below the outbox.
+    pictures, as paths below the outbox. `sent_at_ns` is the time of its file, once it has one.
     """
 
     name: str
     recipe: str | None = None
     digest: str | None = None
     files: tuple[str, ...] = ()
+    sent_at_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,8 @@ def _read(path: Path) -> Command | None:
     """
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_BYTES + 1)
-        age = time.time() - os.fstat(file.fileno()).st_mtime
-    if not content and age < WRITING_SECONDS:
+        sent_at_ns = os.fstat(file.fileno()).st_mtime_ns
+    if not content and time.time() - sent_at_ns / 1e9 < WRITING_SECONDS:
         return None
     if len(content) > MAX_BYTES:
         raise ValueError("it is too long")
@@ -203,4 +204,4 @@ def _read(path: Path) -> Command | None:
     files = found.get("files", [])
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise ValueError("its files are not a list of texts")
-    return Command(found["command"], recipe, digest, tuple(files))
+    return Command(found["command"], recipe, digest, tuple(files), sent_at_ns)

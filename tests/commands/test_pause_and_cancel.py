@@ -212,6 +212,16 @@ def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> No
     assert answer.stderr == "No image of b.txt is queued.\n"
 
 
+def test_cancel_does_not_hold_for_saves_that_came_after_it(house: House) -> None:
+    """Though picowatch learns of both at once."""
+    assert house.once()
+    house.save("old/a.txt", "one\n")
+    picowatch(house.folder, "cancel", "*.txt")
+    house.save("new/b.txt", "two\n")
+    assert house.once()
+    assert house.prompts() == ["two"]
+
+
 def test_all_recipes_are_named_before_the_first_answer(house: House) -> None:
     """picowatch looks for commands once a second: hundreds of recipes would take minutes."""
     commands = house.outbox / ".picowatch/commands"
