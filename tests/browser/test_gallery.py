@@ -843,6 +843,56 @@ def test_another_folder_is_refused(gallery: Page, tmp_path: Path) -> None:
     assert gallery.js("return written") == []
 
 
+HEAR_STARS = """
+globalThis.heard = false;
+const changed = Stars.onchange;
+Stars.onchange = () => { changed(); heard = true; };
+"""
+
+
+def test_stars_of_two_tabs_are_all_kept(page: Page, outbox: Path) -> None:
+    """Each tab writes what the browser keeps of both."""
+    page.open(outbox / INDEX)
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    try:
+        page.open(outbox / INDEX)
+        page.tile("corgi/0001-1.png", ".star").click()
+        wait_for(lambda: len(page.all(".tile.starred")) == 1, "the star")
+    finally:
+        page.driver.close()
+        page.driver.switch_to.window(first)
+    wait_for(lambda: len(page.all(".tile.starred")) == 1, "the other tab's star")
+    page.tile("corgi/0002-2.png", ".star").click()
+    page.open(outbox / INDEX)
+    page.find('nav [data-row="starred/"]').click()
+    assert sorted(page.shown()) == ["corgi/0001-1.png", "corgi/0002-2.png"]
+
+
+def test_a_star_that_was_taken_away_is_no_news_before_the_stars_are_known(
+    house: House, page: Page
+) -> None:
+    """The pictures may arrive before the list of stars, in which it still is."""
+    house.save("one.txt", "a moon --seed 1\n")
+    house.once()
+    stars = house.outbox / ".picowatch/gallery/stars.js"
+    stars.write_text('stars(["one/0001-1.png"]);\n')
+    page.is_live = True  # the list is read in part
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: page.all(".tile.starred"), "the star")
+    page.tile("one/0001-1.png", ".star").click()
+    wait_for(lambda: page.find("#unkept").is_displayed(), "only this browser knows")
+    stars.write_text('stars(["one/')
+    page.open(house.outbox / INDEX)
+    stars.write_text('stars(["one/0001-1.png"]);\n')
+    index = stars.with_name("pages.js")
+    index.write_text(index.read_text().replace('"stars": "', '"stars": "1'))
+    page.js(HEAR_STARS)
+    wait_for(lambda: page.js("return heard"), "the list is read")
+    assert page.find("#unkept").is_displayed()
+    assert not page.all(".tile.starred")
+
+
 # -- while it is open
 
 

@@ -172,23 +172,41 @@ const Ask = (() => {
 const Stars = (() => {
   const KEPT = `picowatch stars ${here()}`, SOON = 600; // milliseconds
   const self = { onchange: () => {} };
-  let known = new Set(), version = "", listed = [];
+  let known = new Set(), isKnown = false, version = "", listed = [];
   let answers = 0; // of picowatch, to stars that were sent
   // What the user changed and picowatch does not know yet: true or false, by file.
-  const changed = new Map(Object.entries(kept(() => JSON.parse(localStorage.getItem(KEPT))) ?? {}));
+  const changed = new Map();
+  // Other tabs write there, too.
+  function recall() {
+    const found = kept(() => JSON.parse(localStorage.getItem(KEPT)));
+    if (!found) return;
+    changed.clear();
+    for (const [file, starred] of Object.entries(found)) changed.set(file, starred);
+  }
+  recall();
+  addEventListener("storage", event => {
+    if (event.key !== KEPT) return;
+    recall();
+    tellUnkept();
+    self.onchange();
+  });
 
   self.has = file => changed.get(file) ?? known.has(file);
   self.count = () => Pictures.all.filter(entry => self.has(entry.file)).length;
+
+  const keep = () => kept(() => localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(changed))));
 
   // Called by pages.js: stars.js is loaded where it says something new. One that an answer overtook
   // is older than the answer, and is loaded again.
   self.look = next => {
     if (next === version) return;
     version = next;
+    isKnown = false;
     const before = answers;
     load("stars.js", isWhole => {
       if (!isWhole || before !== answers) { version = ""; return; }
       known = new Set(listed);
+      isKnown = true;
       settle();
       self.onchange();
     });
@@ -200,27 +218,36 @@ const Stars = (() => {
   // picowatch has them, and stars.js says so by now.
   function arrived(command, files) {
     answers++;
+    isKnown = true;
     for (const file of files) command === "star" ? known.add(file) : known.delete(file);
   }
 
   // What picowatch knows by now, or what was deleted, is no change any more. Until a command is
-  // answered it is not known which of two changes in a row picowatch has.
+  // answered it is not known which of two changes in a row picowatch has; nor is it known before
+  // the newest list of stars is here.
   function settle() {
+    recall();
     for (const [file, starred] of changed) {
       const isGone = Pictures.loaded && !Pictures.byFile.has(file);
-      if ((known.has(file) === starred && !isSending) || isGone) changed.delete(file);
+      if ((isKnown && known.has(file) === starred && !isSending) || isGone) changed.delete(file);
     }
-    kept(() => localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(changed))));
+    keep();
+    tellUnkept();
+  }
+  self.settle = settle;
+
+  function tellUnkept() {
     const unkept = document.getElementById("unkept");
     unkept.hidden = !changed.size || Boolean(timer) || isSending;
     document.getElementById("unkept-count").textContent =
       `${changed.size === 1 ? "1 star is" : `${changed.size} stars are`} changed in this browser only.`;
   }
-  self.settle = settle;
 
   self.toggle = async entry => {
     const starred = !self.has(entry.file);
+    recall();
     changed.set(entry.file, starred);
+    keep();
     say(starred ? "Starred" : "Star removed");
     if (await Outbox.isConnected()) soon();
     settle();
