@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -891,6 +892,62 @@ def test_a_star_that_was_taken_away_is_no_news_before_the_stars_are_known(
     wait_for(lambda: page.js("return heard"), "the list is read")
     assert page.find("#unkept").is_displayed()
     assert not page.all(".tile.starred")
+
+
+OTHER_FOLDER = """
+const done = arguments[0];
+(async () => {
+  const outbox = await navigator.storage.getDirectory();
+  const state = await outbox.getDirectoryHandle(".picowatch", { create: true });
+  await state.getDirectoryHandle("commands", { create: true });
+  const data = await state.getDirectoryHandle("gallery", { create: true });
+  const index = await data.getFileHandle("pages.js", { create: true });
+  const stream = await index.createWritable();
+  await stream.write('pages({"edition": "other"});');
+  await stream.close();
+  globalThis.showDirectoryPicker = async () => outbox;
+  const edition = told.edition;
+  told.edition = "other";
+  const refused = await Outbox.connect();
+  told.edition = edition;
+  return refused;
+})().then(done, error => done(String(error)));
+"""
+
+
+@pytest.fixture
+def address(outbox: Path) -> Iterator[str]:
+    """Where the gallery is served: pages from disk get no folder of their own to choose."""
+    handler = partial(QuietHandler, directory=str(outbox))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://localhost:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_folder_that_was_chosen_for_another_outbox_is_not_written(
+    address: str, page: Page
+) -> None:
+    """Outboxes that are served one after the other have one address."""
+    page.driver.get(address)
+    wait_for(lambda: page.js("return Pictures.loaded"))
+    assert page.driver.execute_async_script(OTHER_FOLDER) is None
+    stored = "indexedDB.databases().then(all => arguments[0](all.length))"
+    wait_for(lambda: page.driver.execute_async_script(stored), "it is remembered")
+    page.driver.get("about:blank")
+    page.driver.get(address)
+    wait_for(lambda: page.js("return Pictures.loaded"))
+    page.tile(page.shown()[0]).click()
+    page.press(Keys.DELETE)
+    wait_for(lambda: page.find("#ask").is_displayed(), "the question")
+    assert page.find("#ask-do").text == "Choose the folder…"
 
 
 # -- while it is open

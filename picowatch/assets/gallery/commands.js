@@ -52,7 +52,8 @@ const Outbox = (() => {
     const may = { mode: "readwrite" };
     try {
       const granted = await asked.queryPermission(may) === "granted" || await asked.requestPermission(may) === "granted";
-      if (granted) folder = asked;
+      // Another outbox may have this address by now.
+      if (granted && await isOurs(asked)) folder = asked;
     } catch { /* it is chosen again */ }
     return Boolean(folder);
   };
