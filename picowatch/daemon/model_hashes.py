@@ -11,7 +11,7 @@ from typing import cast
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
-from picowatch.files.retry import Ended, unexpected
+from picowatch.files.retry import Ended, passes, unexpected
 from picowatch.recipe import HashOf
 
 log = logging.getLogger("picowatch")
@@ -96,7 +96,7 @@ def _read_hash(catalog: Catalog, model: Model, go_on: Callable[[], None]) -> str
         except (ModelRefused, Ended) as error:
             found.set_exception(error)
         except Exception as error:
-            found.set_exception(ModelRefused(unexpected(error)))
+            found.set_exception(error if passes(error) else ModelRefused(unexpected(error)))
 
     threading.Thread(target=run, name="hash", daemon=True).start()
     logged = time.monotonic()
