@@ -1131,6 +1131,22 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     wait_for(lambda: len(page.all(".tile.loaded")) == 1, "the picture instead of its thumbnail")
 
 
+def test_pictures_come_back_with_an_outbox_that_was_away(house: House, page: Page) -> None:
+    """As a share is while the network is down: what could not be loaded was not deleted."""
+    house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
+    house.once()
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: len(page.all(".tile.loaded")) == 2, "the thumbnails")
+    away = house.outbox.rename(house.folder / "away")
+    page.tile("two/0001-1.png").click()
+    wait_for(lambda: page.find("#deleted").is_displayed(), "it cannot be loaded")
+    assert page.shown() == ["two/0002-2.png"]
+    away.rename(house.outbox)
+    wait_for(lambda: len(page.shown()) == 2, "it is back")
+    wait_for(lambda: not page.find("#deleted").is_displayed(), "and shown")
+    page.leave_large()
+
+
 def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, page: Page) -> None:
     """With the next picture, all of it."""
     # At once: the daemon writes into it meanwhile.

@@ -40,13 +40,23 @@ const Large = (() => {
   });
 
   // More pictures came, or some went: the place in the list is another one.
-  self.refresh = () => { if (dialog.open) { tellPlace(); tellStar(); } };
+  self.refresh = () => {
+    if (!dialog.open) return;
+    if (full.hidden && Pictures.byFile.has(self.entry.file)) showFile(); // its share was away
+    tellPlace();
+    tellStar();
+  };
+
+  function showFile() {
+    part("deleted").hidden = true;
+    full.hidden = false;
+    full.src = address(self.entry.file);
+  }
 
   function show(entry) {
     self.entry = entry;
-    part("deleted").hidden = true;
-    full.hidden = false;
-    full.src = part("file").href = address(entry.file);
+    showFile();
+    part("file").href = address(entry.file);
     full.alt = entry.prompt || entry.file;
     frame.querySelector("svg")?.remove();
     if (entry.boxes) frame.append(paper(entry, address(entry.file)));

@@ -123,7 +123,7 @@ const News = (() => {
     return failed > 1 ? `${failed} images failed. ${reason}` : reason;
   }
 
-  const ask = () => { load("pages.js"); load("now.js"); };
+  const ask = () => { lookAtPages(); load("now.js"); };
   setInterval(() => { if (!document.hidden) ask(); }, POLL);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
   self.ask = ask;

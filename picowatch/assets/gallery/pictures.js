@@ -38,8 +38,14 @@ function load(name, done) {
   document.head.append(script);
 }
 
+// While the outbox cannot be read, as on a share that is away, no picture can: none was deleted.
+let isAway = false;
+const lookAtPages = () => load("pages.js", isWhole => { if (!isWhole) isAway = true; });
+
 // Called by pages.js: how many pages there are, and whether what was loaded still holds.
 function pages(next) {
+  const isBack = isAway && gone.size > 0;
+  isAway = false;
   if (next.format !== FORMAT) return Pictures.onother();
   const from = next.edition === told.edition ? Math.max(1, told.pages) : 1;
   if (next.edition !== told.edition || next.pictures !== told.pictures) {
@@ -47,10 +53,11 @@ function pages(next) {
     for (let page = from; page <= next.pages; page++) toLoad.unshift(page);
   }
   for (const page of torn.keys()) if (page <= next.pages && !toLoad.includes(page)) toLoad.push(page);
-  if (next.edition !== told.edition) gone.clear();
+  if (next.edition !== told.edition || isBack) gone.clear();
   told = next;
   Stars.look(next.stars);
-  if (!next.pages) { Pictures.loaded = true; gather(); }
+  if (!next.pages) Pictures.loaded = true;
+  if (!next.pages || isBack) gather();
   loadNext();
 }
 
@@ -99,6 +106,7 @@ function gather() {
 function drop(file) {
   if (gone.has(file)) return;
   gone.add(file);
+  lookAtPages();
   toLoad.length || gather();
 }
 
