@@ -454,6 +454,17 @@ def test_going_back_closes_a_picture_opened_right_after_another_one(gallery: Pag
     assert gallery.js("return history.state") is None
 
 
+def test_a_picture_s_address_opens_it_also_where_the_gallery_is_open(gallery: Page) -> None:
+    """As a bookmark does, which loads nothing again; going back closes it."""
+    gallery.js("location.hash = '#corgi/0001-1.png'")
+    wait_for(lambda: gallery.large() == "corgi/0001-1.png", "the picture")
+    gallery.js("location.hash = '#corgi/0002-2.png'")
+    wait_for(lambda: gallery.large() == "corgi/0002-2.png", "the other one")
+    gallery.driver.refresh()
+    wait_for(lambda: gallery.js("return Pictures.loaded") and gallery.large() == "corgi/0002-2.png")
+    gallery.leave_large()
+
+
 def test_closing_the_large_view_shows_where_it_ended(gallery: Page) -> None:
     """Not the place where it was opened, to which browsers go back by themselves."""
     gallery.resize(500, 400)

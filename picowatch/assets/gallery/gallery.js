@@ -302,9 +302,16 @@ size.oninput = () => {
 };
 Grid.resize(Number(size.value));
 
-// An address with a picture behind # opens it, once it is loaded.
-let linked = kept(() => decodeURIComponent(location.hash.slice(1)));
-if (linked) history.replaceState(null, "", "#");
+// An address with a picture behind # opens it, once it is loaded. A bookmark of another picture
+// loads nothing again; the entries of the large view itself have a state.
+let linked = "";
+function readLink() {
+  linked = kept(() => decodeURIComponent(location.hash.slice(1)));
+  if (linked) history.replaceState(null, "", "#");
+  openLinked();
+}
+readLink();
+addEventListener("hashchange", () => { if (!history.state) readLink(); });
 function openLinked() {
   const entry = linked && Pictures.byFile.get(linked);
   if (!entry) return;
