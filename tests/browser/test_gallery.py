@@ -636,6 +636,20 @@ def test_a_day_on_which_the_clocks_change_has_its_own_pictures(house: House, pag
         page.time_zone("")
 
 
+def test_today_is_yesterday_after_midnight(house: House, page: Page) -> None:
+    """In a page that stays open, while there are no new pictures: these places are 25 h apart."""
+    house.save("one.txt", "a moon --seed 1\n")
+    house.once()
+    page.time_zone("Pacific/Pago_Pago")
+    try:
+        page.open(house.outbox / INDEX)
+        assert page.text("#days") == "Today"
+        page.time_zone("Pacific/Kiritimati")
+        wait_for(lambda: page.text("#days") != "Today", "another name of that day")
+    finally:
+        page.time_zone("")
+
+
 def test_a_clock_that_was_set_back_leaves_each_day_one_heading(house: House, page: Page) -> None:
     """As two engines do around midnight: what was finished first is listed last."""
     house.save("four.yaml", "prompt: a cat\nseed: [1, 2, 3, 4]\n")

@@ -28,6 +28,8 @@ function show({ keep }) {
   Large.refresh();
 }
 
+setInterval(() => { if (!document.hidden && Grid.isOld()) show({ keep: true }); }, 1000);
+
 // -- sorting, and going to a day or a folder
 
 const sort = document.getElementById("sort"), jump = document.getElementById("jump");

@@ -47,10 +47,11 @@ const Grid = (() => {
   }
 
   let today = "", names = new Map(); // of days, for formatting dates is slow
+  const dayNow = () => Math.floor((Date.now() / 1000 - new Date().getTimezoneOffset() * 60) / 86400);
   function dayOf(entry) {
     if (!entry.made_at) return "Earlier";
     const key = Math.floor((entry.made_at - offset(entry.made_at)) / 86400);
-    const now = new Date(), nowKey = Math.floor((now / 1000 - now.getTimezoneOffset() * 60) / 86400);
+    const nowKey = dayNow();
     if (today !== nowKey) { today = nowKey; names = new Map([[nowKey, "Today"], [nowKey - 1, "Yesterday"]]); }
     if (!names.has(key)) {
       names.set(key, new Date(entry.made_at * 1000).toLocaleDateString(undefined, { dateStyle: "long" }));
@@ -227,6 +228,9 @@ const Grid = (() => {
     draw();
     if (!isTop && boxes[place]) scrollBy(0, grid.getBoundingClientRect().top + boxes[place].top);
   };
+
+  // Whether headings say Today of another day: the page was open over midnight.
+  self.isOld = () => shown.length > 0 && headingOf === dayOf && today !== dayNow();
 
   // The headings, in their order, and going to one.
   self.headings = () => dayBoxes.map(box => box.text);
