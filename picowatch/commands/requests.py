@@ -42,7 +42,7 @@ from picowatch.outbox.commands import (
     wait_for_answer,
     withdraw,
 )
-from picowatch.outbox.status import is_running
+from picowatch.outbox.status import Status, is_running
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.messages.problems import harmless_lines
@@ -52,6 +52,7 @@ from picowatch.signals import ENDING
 POLL_SECONDS = 0.25
 READ_BITS = 0o444  # of a file's mode
 STANDARD_INPUT = Path("-")
+_PAUSED = "picowatch is paused. Continue with `picowatch resume`."
 _STAYS = "The recipes stay in the inbox and are rendered when picowatch runs."
 _GONE = "The recipes are removed from the inbox, and what they still requested is cancelled."
 _NOT_THERE = "Nothing was put into the inbox."
@@ -305,17 +306,24 @@ def _wait(settings: Settings, missing: Sequence[_Sent]) -> None:
         view = LiveView(sys.stderr) if can_draw(sys.stderr) else None
         if view is not None:
             stack.callback(view.close)
-        pause_reported = False
+        said = ""
         while is_running(settings.outbox):
             if any(one.command.with_suffix(".answer").exists() for one in missing):
                 return
             running, status = current_status(settings.outbox)
             if view is not None:
                 view.draw(rows_of(running, status))
-            elif status.paused and not pause_reported:
-                _print_error("picowatch is paused. Continue with `picowatch resume`.")
-                pause_reported = True
+            elif (why := _why_waiting(status)) != said:
+                said = why
+                if why:
+                    _print_error(why)
             time.sleep(POLL_SECONDS)
+
+
+def _why_waiting(status: Status) -> str:
+    if status.paused:
+        return _PAUSED
+    return f"picowatch is waiting: {status.trouble}" if status.trouble else ""
 
 
 def _render_here(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str | None:
@@ -341,7 +349,7 @@ def _render_here(settings: Settings, recipes: set[str], make_engine: MakeEngine)
     if interrupted:
         raise KeyboardInterrupt
     if result.kept_waiting:
-        return "picowatch is paused. Continue with `picowatch resume`."
+        return _PAUSED
     return result.reason or "it is no longer in the inbox, or is empty."
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 from picowatch.commands.requests import make
+from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import PicowatchError
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Inbox
@@ -263,6 +264,32 @@ def test_make_refuses_what_is_no_recipe(house: House) -> None:
     with pytest.raises(PicowatchError, match=r"Cannot read .*none\.txt: No such file"):
         make(house.settings(), [good, house.folder / "none.txt"], house.make_engine)
     assert list(house.inbox.iterdir()) == []
+
+
+def test_make_says_what_a_daemon_is_waiting_for(house: House) -> None:
+    """In a pipe, too: an engine that cannot start, and a pause meanwhile."""
+
+    def fail(_: object) -> None:
+        raise EngineCannotStart("There is no CUDA device.")
+
+    house.engine.before_batch = fail
+    with (
+        house.running(),
+        subprocess.Popen(
+            command("make", elsewhere(house, "a.txt", "one\n")),
+            cwd=house.folder,
+            env=clean_environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stderr
+        try:
+            assert process.stderr.readline() == "picowatch is waiting: There is no CUDA device.\n"
+            send(house.outbox, Command("pause"))
+            assert process.stderr.readline().startswith("picowatch is paused. Continue with")
+        finally:
+            process.kill()
 
 
 def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
