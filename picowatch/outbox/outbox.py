@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from filecmp import cmp
 from itertools import count
 from os.path import lexists
 from pathlib import Path
@@ -178,9 +179,9 @@ class Outbox:
         May be repeated: the gallery knows them until everything else is done. Their lines stay in
         images.jsonl, which tells a rebuilt ledger that they were rendered.
         """
+        self._replace_latest(files)
         for file in files:
             self._unlink(file)
-        self._replace_latest(files)
         self.star(files, False)
         self.gallery.remove(files)
 
@@ -205,18 +206,20 @@ class Outbox:
         sync_folder(path.parent)
 
     def _replace_latest(self, deleted: Collection[str]) -> None:
-        """The newest picture that is left, if latest.png was one of these."""
-        shown_is_deleted = False
+        """Before these are deleted: the newest picture that is left, if latest.png is one."""
+        latest = [path for name in LATEST if (path := self.root / name).is_file()]
+        if not any(
+            self.exists(file) and cmp(self.root / file, path, shallow=False)
+            for path in latest
+            for file in deleted
+        ):
+            return
         for file in reversed(self.listing.newest(LATEST_CANDIDATES)):
-            if file in deleted:
-                shown_is_deleted = True
-            elif self.exists(file):
-                if shown_is_deleted:
-                    self.show_as_latest(file)
+            if file not in deleted and self.exists(file):
+                self.show_as_latest(file)
                 return
-        if shown_is_deleted:
-            for name in LATEST:
-                (self.root / name).unlink(missing_ok=True)
+        for path in latest:
+            path.unlink(missing_ok=True)
 
     def pictures(self) -> Iterator[tuple[str, float, dict[str, str]]]:
         """File, time and texts of every picture in the recipes' folders, oldest first."""

@@ -96,6 +96,20 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
     assert not latest.exists()
 
 
+def test_latest_png_keeps_no_deleted_picture(house: House) -> None:
+    """An older one that it shows because its recipe was saved again, unchanged."""
+    rendered(house)
+    house.save("b.txt", "a cat --seed 1\n")
+    with house.running():
+        latest = house.outbox / "latest.png"
+        wait_for((house.outbox / "b/0001-1.png").exists, "the newest")
+        house.save("a.yaml", RECIPE)
+        older = [(house.outbox / file).read_bytes() for file in FILES]
+        wait_for(lambda: latest.read_bytes() in older, "an older one")
+        assert picowatch(house.folder, "delete", *FILES).returncode == 0
+        assert latest.read_bytes() == (house.outbox / "b/0001-1.png").read_bytes()
+
+
 def test_a_contact_sheet_is_starred_and_deleted_like_a_picture(house: House) -> None:
     """It is not drawn again; its pictures stay."""
     house.save("s.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
