@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,19 @@ def test_a_damaged_gallery_is_rebuilt(
     house.once()
     assert {entry["file"]: entry for entry in shown(house.outbox)} == before
     assert script(house.outbox, "pages")["pictures"] == 6
+
+
+def test_pictures_of_a_copied_outbox_keep_their_days(house: House) -> None:
+    """Also where the copy did not keep the files' times, and the gallery is rebuilt."""
+    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
+    house.once()
+    before = shown(house.outbox)
+    for index, file in enumerate(reversed(house.pictures())):
+        copied_at = time.time() + 1000 * (index + 1)
+        os.utime(house.outbox / file, (copied_at, copied_at))
+    shutil.rmtree(house.outbox / DATA)
+    house.once()
+    assert shown(house.outbox) == before
 
 
 def test_an_index_that_a_power_cut_emptied_is_written_again(tmp_path: Path) -> None:

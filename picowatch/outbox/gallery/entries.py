@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
     `differs` names the recipe's fields that are not at their defaults.
     """
     entry = _entry(root, line["file"]) | line
-    entry.pop("finished", None)  # `made_at` says it, also of pictures that are not listed
+    # `made_at` says it, also of pictures that are not listed; a copy may have a later time.
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
+        finished = datetime.fromisoformat(entry.pop("finished"))
+        entry["made_at"] = min(entry["made_at"], int(finished.timestamp()))
     try:
         request = request_of(line)
         entry |= {"yaml": recipe_yaml(request), "differs": differing_fields(request)}
