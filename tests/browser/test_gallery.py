@@ -1257,6 +1257,18 @@ def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: 
     assert fits("#both") and fits("#table table") and fits("#pair [data-do=close]")
 
 
+def test_long_names_of_folders_leave_the_page_its_width(house: House, page: Page) -> None:
+    """The list of folders to go to is no wider than the pictures below it."""
+    for name in ("a" * 200, "b" * 200):
+        house.save(f"{name}.txt", "a moon --seed 1\n")
+    house.once()
+    page.open(house.outbox / INDEX)
+    choose(page, "#sort", "By name")
+    assert page.find("#jump").is_displayed()
+    assert page.find("#jump").rect["x"] >= page.find("#tools").rect["x"]
+    choose(page, "#sort", "Newest first")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_can_be_read_in_both_colours(page: Page, outbox: Path, scheme: str) -> None:
     """WCAG 2.2 AA: a contrast of 4.5 for everything that is written."""
