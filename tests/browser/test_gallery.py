@@ -820,6 +820,21 @@ def test_a_page_that_may_write_sends_its_commands_itself(live: House, page: Page
     wait_for(lambda: len(page.shown()) == 2)
 
 
+def test_a_daemon_that_has_not_answered_yet_is_not_called_stopped(live: House, page: Page) -> None:
+    """It may be waiting for room on the disk; the page does not wait for ever."""
+    folder = ChosenFolder(page, live.outbox)
+    page.js("const later = setTimeout; globalThis.setTimeout = (action, ms) => later(action, 0);")
+    page.tile("first/0001-1.png").click()
+    page.press(Keys.DELETE)
+    page.find("#ask-do").click()
+    wait_for(lambda: page.find("#ask-do").text == "Delete", "the question, again")
+    said = page.texts_of("#notice")
+    page.find("#ask-do").click()
+    wait_for(lambda: any("has not answered yet" in text for text in said()), "the notice")
+    assert page.js("return News.runs")
+    folder.carry()
+
+
 HOLD_STARS = """
 globalThis.held = [];
 const append = document.head.append.bind(document.head);

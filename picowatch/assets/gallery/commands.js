@@ -84,7 +84,7 @@ const Outbox = (() => {
     }
   }
 
-  // Send a command; gives the daemon's answer, or null where none runs that would give one.
+  // Send a command; gives the daemon's answer, or null where none comes.
   self.send = async (command, files) => {
     const state = await folder.getDirectoryHandle(".picowatch");
     const commands = await state.getDirectoryHandle("commands");
@@ -159,7 +159,8 @@ const Ask = (() => {
     try {
       for (const [command, files] of lines) {
         const answer = await Outbox.send(command, files);
-        if (!quiet || !answer?.done) notice(answer?.text ?? "picowatch is not running: it is done at its next start.");
+        if (!quiet || !answer?.done) notice(answer?.text ?? (News.runs
+          ? "picowatch has not answered yet: it is done as soon as it can." : "picowatch is not running: it is done at its next start."));
         if (answer?.done) ondone?.(command, files);
       }
     } catch (error) {
