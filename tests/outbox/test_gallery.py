@@ -229,6 +229,20 @@ def test_a_deleted_picture_is_no_longer_shown(
     assert files(tmp_path) == []
 
 
+def test_a_deletion_that_leaves_the_folder_s_time_is_noticed(tmp_path: Path) -> None:
+    """The clocks of shares and sticks may step by two seconds."""
+    gallery = gallery_of(tmp_path)
+    gallery.add(picture(tmp_path, "a/1.png"))
+    gallery.add(picture(tmp_path, "a/2.png"))
+    folder = tmp_path / "a"
+    gallery.remove_deleted()
+    before = folder.stat().st_mtime_ns
+    (folder / "1.png").unlink()
+    os.utime(folder, ns=(before, before))
+    gallery.remove_deleted()
+    assert files(tmp_path) == ["a/2.png"]
+
+
 def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
     """As when a network share is unmounted for a while."""
     outbox = tmp_path / "outbox"

@@ -35,6 +35,7 @@ PAGE = "index.html"
 
 CHECKED_AT_ONCE = 250  # files
 CHECK_REST = 9.0  # times as long as a check takes
+CLOCK_STEP_NS = 5_000_000_000  # of a folder's time: two seconds on exFAT and some shares
 CHECK_SECONDS = 60.0  # between checks for pictures that the user deleted
 
 
@@ -202,7 +203,8 @@ class Gallery:
         except OSError:
             return  # unknown
         yield from (file for file in files if file.rpartition("/")[2] not in there)
-        self._folder_times[folder] = changed_at
+        if time.time_ns() - changed_at > CLOCK_STEP_NS:  # else another change may have this time
+            self._folder_times[folder] = changed_at
 
     # -- rebuilding
 
