@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from picowatch.recipe.fields import FIRST_NAME_OF, MOST_IMAGES, SWITCHES
+from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.layers import meaning_of_scheduler, put
@@ -145,7 +145,8 @@ def _why_refused(written: str, name: str, value: str) -> str:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name == "ar":
         return f"--ar: Midjourney's aspect ratio; write --size {sizes_of_ratio(value)}"
-    return f"unknown flag '--{shown(written)}'. {did_you_mean(name, FIRST_NAME_OF, '--')}".rstrip()
+    words = words_for(name, FIRST_NAME_OF, "--")
+    return f"unknown flag '--{shown(written)}'. {words}".rstrip()
 
 
 def _seed_list(written: Written) -> Written:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from picowatch.recipe.fields import CONTROL_PARTS, CONTROL_PREFIX
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
+from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
@@ -136,7 +137,8 @@ def _parts(entry: Written, problems: Problems) -> Layer | None:
         first = ALIASES.get(name, name)
         if first not in CONTROL_PARTS:
             known = list(CONTROL_PARTS)
-            message = f"control has no '{shown(name)}'. {did_you_mean(name, known)}"
+            words = words_for_part("control", name, known)
+            message = f"control has no '{shown(name)}'. {words}"
             problems.add(part.name_position, f"{message}Its fields are {listed(known, most=20)}.")
         elif first in parts:
             problems.add(part.name_position, f"'{shown(name)}' is given twice. Keep one.")

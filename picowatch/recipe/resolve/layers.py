@@ -20,8 +20,8 @@ from picowatch.recipe.fields import (
     SIZE,
     SWITCHES,
 )
+from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.resolve.mappings import split_mappings
@@ -46,39 +46,12 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
         name = meaning_of_scheduler(written.value)
     first = FIRST_NAME_OF.get(name)
     if first is None:
-        problems.add(position, _why_unknown(name))
+        words = words_for(name, FIRST_NAME_OF)
+        problems.add(position, f"unknown field '{shown(name)}'. {words}".rstrip())
     elif first in layer:
         problems.add(position, _twice(name, layer[first]))
     else:
         layer[first] = written
-
-
-def _why_unknown(name: str) -> str:
-    plain = re.sub(r"[\s-]", "_", name.casefold())
-    if theirs := _OTHER_PROGRAMS.get(plain):
-        return f"unknown field '{shown(name)}'. {theirs}"
-    return f"unknown field '{shown(name)}'. {did_you_mean(name, FIRST_NAME_OF)}".rstrip()
-
-
-_COUNT = "Write count for the number of images."
-_HIRES = "Write hires: {scale: 2, denoising_strength: 0.5}."
-_STRENGTH = "Write denoising_strength."
-_NO_FACES = "picowatch does not restore faces. Remove it."
-# What other programs' users and their APIs' clients write. Names that mean a field exactly are its
-# aliases.
-_OTHER_PROGRAMS = {
-    **dict.fromkeys(("n", "images", "num_images", "num_images_per_prompt", "n_samples"), _COUNT),
-    **dict.fromkeys(("n_iter", "batch_count", "number_of_images", "iterations"), _COUNT),
-    "batch_size": f"{_COUNT} In picowatch.yaml, batch_size limits how many render at once.",
-    **dict.fromkeys(("enable_hr", "hr_scale", "hires_scale", "hires_upscale"), _HIRES),
-    **dict.fromkeys(("hr_upscaler", "hires_upscaler"), "Write hires: {scale: 2, upscaler: …}."),
-    "upscaler": "Write upscale: NAME for the finished picture, or hires: {upscaler: NAME}.",
-    **dict.fromkeys(("denoise", "denoising", "prompt_strength"), _STRENGTH),
-    **dict.fromkeys(("resolution", "aspect_ratio", "ar", "dimensions"), "Write size: 512x768."),
-    **dict.fromkeys(("num_inference_steps", "ddim_steps", "sampling_steps"), "Write steps."),
-    **dict.fromkeys(("restore_faces", "face_restoration", "codeformer"), _NO_FACES),
-    "styles": "picowatch has no styles. Write their words into the prompt, or into _defaults.yaml.",
-}
 
 
 def meaning_of_scheduler(value: object) -> str:

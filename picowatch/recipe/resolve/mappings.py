@@ -7,8 +7,9 @@ the field itself is true or false.
 from dataclasses import replace
 
 from picowatch.recipe.fields import PARTS
+from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.suggestions import did_you_mean, listed
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.written import Layer, Written
@@ -59,7 +60,7 @@ def _split_parts(field: str, layer: Layer, written: Written, problems: Problems)
     for name, part in written.pairs:
         name = ALIASES[field].get(name, name)
         if name not in parts:
-            meant = did_you_mean(name, list(parts))
+            meant = words_for_part(field, name, list(parts))
             message = (
                 f"{field} has no '{shown(name)}'. {meant}Its fields are {listed(list(parts))}."
             )
