@@ -19,6 +19,11 @@ _COMMA_AFTER = re.compile(
 )
 # Before the place where YAML finds a digit missing, or the number wrong.
 _HALF_ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]?|u[0-9A-Fa-f]{0,3}|U[0-9A-Fa-f]{0,7})$")
+# A sweep over a piece of something without the quotes around its name: `prompt: red: [a, b]`.
+_PIECE = re.compile(r"(?P<piece>.+?):(?:[ \t]+(?P<values>\[.*|[^:\[]*))?")
+_PIECE_IN_BRACES = re.compile(
+    r"[{,]\s*(?P<name>[a-z_]+:[ \t]+[^:,\[\]{}]{1,200}):[ \t]+(?P<values>\[[^\]]{0,500}\])"
+)
 FENCE = "```"
 ABOUT_FENCE = f"{FENCE} is how chats and web pages mark a text. Delete the lines that have it."
 # What a character means to YAML at the start of a value.
@@ -57,6 +62,7 @@ def explain_syntax(source: Source, error: yaml.YAMLError) -> tuple[Position, str
         or line.quote_mistake(context or mark)
         or line.tab()
         or line.missing_colon()
+        or line.piece_in_sweep()
         or line.special_start()
         or line.second_colon()
         or line.outside_of_list()
@@ -67,6 +73,11 @@ def explain_syntax(source: Source, error: yaml.YAMLError) -> tuple[Position, str
 def quoted(text: str) -> str:
     """The text as a YAML single-quoted scalar."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def quoted_name(text: str) -> str:
+    """The text as a field's name in quotes."""
+    return quoted(text) if '"' in text or "\\" in text else f'"{text}"'
 
 
 def wide_colon(instead: str) -> str:
@@ -183,6 +194,38 @@ class _Line:
         before = ((n, self.source.line(n).lstrip()) for n in range(self.number - 1, 0, -1))
         return next(([n] for n, text in before if text and not text.startswith("#")), [])
 
+    def piece_in_sweep(self) -> _Explained:
+        found = self.field and self._piece()
+        if not found:
+            return None
+        column, name, values = found
+        if values and not values.startswith("[") and ".." not in values:
+            values = f"[{values}]"
+        return self.at(column), (
+            "YAML reads this ': ' as the start of another field. Put the name in quotes: "
+            f"{shown(quoted_name(name), 100)}: {shown(values, 200)}".rstrip()
+        )
+
+    def _piece(self) -> tuple[int, str, str] | None:
+        """The column of the second colon, the name that ends there, and its values."""
+        if self.key == "sweep":
+            found = _PIECE_IN_BRACES.search(self.text)
+            return (found.end("name") + 1, found["name"], found["values"]) if found else None
+        if not re.fullmatch(r"(?:- +)*sweep:\s*(?:#.*)?", self._mapping_around()):
+            return None
+        found = _PIECE.fullmatch(re.sub(r"[ \t]#.*", "", self.value).rstrip())
+        if not found or not self.field:
+            return None
+        column = self.field.start("value") + found.end("piece") + 1
+        return column, f"{self.key}: {found['piece']}", found["values"] or ""
+
+    def _mapping_around(self) -> str:
+        """The nearest line above that is indented less, without its indentation."""
+        indent = _indent(self.text)
+        above = reversed(self.source.lines[: self.number - 1])
+        lines = (line for line in above if line.strip() and not line.lstrip().startswith("#"))
+        return next((line.strip() for line in lines if _indent(line) < indent), "")
+
     def special_start(self) -> _Explained:
         if not self.field or self.value[:1] not in _MEANINGS or not self.value:
             return None
@@ -221,6 +264,11 @@ class _Line:
                 "or a list in which each recipe begins with '- '."
             )
         return None
+
+
+def _indent(line: str) -> int:
+    """How far in the line's text stands, after the dashes of lists."""
+    return len(line) - len(re.sub(r"^[ \t]*(?:- +)*", "", line))
 
 
 def _without_quotes(value: str) -> str:

@@ -223,3 +223,33 @@ def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int, me
     assert messages(f"prompt: {prompt}\nsweep: {{'prompt: hat': [{values}]}}") == [
         f"this sweep of a prompt has {message}. Shorten the prompt, or sweep fewer values."
     ]
+
+
+NO_QUOTES = "YAML reads this ': ' as the start of another field. Put the name in quotes: "
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "below"),
+    [
+        ("\n  prompt: red: [green, blue]", '"prompt: red": [green, blue]', ""),
+        ("\n  steps: [3]\n\n  prompt: red: green, blue # 2", '"prompt: red": [green, blue]', ""),
+        ("\n  prompt: red:", '"prompt: red":', "\n    - green\n    - blue"),
+        ("\n  hires: scale: 1..2 step 0.5", '"hires: scale": 1..2 step 0.5', ""),
+        (" {steps: [3], prompt: red: [green, blue]}", '"prompt: red": [green, blue]', ""),
+        ('\n  prompt: a "red": [green]', "'prompt: a \"red\"': [green]", ""),
+    ],
+)
+def test_the_name_of_a_swept_piece_without_quotes_gets_them(
+    written: str, instead: str, below: str
+) -> None:
+    """What is proposed is read: the quotes go around the name, not around its values."""
+    above = 'prompt: a "red" hat\nhires: {steps: 3}\nsweep:'
+    assert messages(above + written + below) == [NO_QUOTES + instead]
+    assert read_one(f"{above}\n  {instead}{below}").sweep
+
+
+def test_a_colon_outside_of_a_sweep_asks_for_quotes_around_the_text() -> None:
+    """Also below a sweep, and in what is no sweep."""
+    for above in ("sweep:\n  steps: [3]\n", "sweep: {steps: [3]}\n", "hires:\n  "):
+        (message,) = messages(f"{above}prompt: red: hat")
+        assert message.endswith("Put the text in quotes: prompt: 'red: hat'")
