@@ -45,7 +45,7 @@ from picowatch.recipe import (
 from picowatch.recipe.dropped import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import CLOSING, harmless, harmless_lines
+from picowatch.recipe.messages.problems import CLOSING, closing_of, harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
@@ -201,7 +201,8 @@ class Intake:
             refuse_unusable(recipes, pictures.keep, self.go_on)
             result = self._accept(save, [self._entry(recipe, pictures.keep) for recipe in recipes])
         except RecipeInvalid as error:
-            follow_up = self._reject(save, error_text(error), one_line(error))
+            text = error_text(error, closing=closing_of(error, seen.path))
+            follow_up = self._reject(save, text, one_line(error))
             self.ledger.await_pictures(seen.path, pictures.refused)
             return _in_turn(follow_up, partial(self._watch_pictures, seen.path, pictures.refused))
         except (ModelRefused, FileUnreadable) as error:

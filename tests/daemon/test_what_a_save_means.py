@@ -650,6 +650,21 @@ def test_defaults_come_from_the_nearest_folder(house: House) -> None:
     assert [(request.steps, request.cfg_scale) for request in requests] == [(6, 3), (7, 3)]
 
 
+def test_a_mistake_in_the_defaults_says_to_save_the_recipe_again(house: House) -> None:
+    """To save the corrected defaults alone renders nothing."""
+    defaults = house.save("pets/_defaults.yaml", "stesp: 10\n")
+    recipe = house.save("pets/a.txt", "a corgi\n")
+    assert not house.once()
+    error = house.error("pets/a.txt") or ""
+    assert "inbox/pets/_defaults.yaml, line 1, column 1" in error
+    assert error.endswith(
+        "Nothing in pets/a.txt was run. Fix pets/_defaults.yaml, then save pets/a.txt again.\n"
+    )
+    defaults.write_text("steps: 10\n")
+    recipe.touch()
+    assert house.once()
+
+
 def test_the_inbox_is_never_written(house: House) -> None:
     """A read-only inbox works."""
     house.save("a.txt", "a corgi\n")

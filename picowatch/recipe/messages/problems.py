@@ -96,6 +96,16 @@ def refuse(position: Position, message: str) -> NoReturn:
     raise RecipeInvalid(problems.found)
 
 
+def closing_of(invalid: RecipeInvalid, recipe: str) -> str:
+    """What to do in the end. A mistake may be in another file, such as a `_defaults.yaml`."""
+    others = sorted({problem.file for problem in invalid.problems} - {recipe})
+    if not others:
+        return CLOSING
+    files = " and ".join(map(harmless, others))
+    own = harmless(recipe)
+    return f"Nothing in {own} was run. Fix {files}, then save {own} again."
+
+
 def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOSING) -> str:
     """The whole text of an error file: every problem with its position, then what happens now.
 

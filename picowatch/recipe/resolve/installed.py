@@ -55,7 +55,9 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
         try:
             return _checkpoint(inventory.default_checkpoint, inventory)
         except NotInstalled as error:
-            raise NotInstalled(f"the setting checkpoint: {error}") from None
+            raise NotInstalled(
+                f"the setting checkpoint (picowatch.yaml): {error} Correct the setting first."
+            ) from None
     if len(inventory.checkpoints) > 1:
         names = listed([checkpoint.name for checkpoint in inventory.checkpoints])
         raise NotInstalled(

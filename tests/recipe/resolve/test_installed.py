@@ -134,6 +134,6 @@ def test_a_setting_that_names_nothing_is_reported_as_the_settings_mistake() -> N
     """The recipe is not to blame."""
     inventory = Inventory(demo=DEMO, default_checkpoint="gone")
     assert messages("prompt: a", inventory=inventory) == [
-        "the setting checkpoint: no checkpoint 'gone' in models/checkpoints. Only demo is "
-        "available."
+        "the setting checkpoint (picowatch.yaml): no checkpoint 'gone' in models/checkpoints. "
+        "Only demo is available. Correct the setting first."
     ]
