@@ -57,6 +57,9 @@ def status(outbox: Path, as_json: bool) -> int:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for row in rows_of(running, found):
             print(_line(row, columns))
+        if not (outbox / ".picowatch").is_dir():
+            hint = f"No picowatch has ever used the outbox {outbox}. For another one: --outbox DIR"
+            print(harmless(hint))
     return 0 if running else FAILED
 
 

@@ -113,6 +113,16 @@ def test_commands_can_be_sent_where_no_permissions_are_kept(
     assert len([*(house.outbox / ".picowatch/commands").glob("*.json")]) == 1
 
 
+def test_status_in_the_wrong_folder_says_so(tmp_path: Path) -> None:
+    """There is no picowatch to be started again."""
+    said = picowatch(tmp_path, "status")
+    assert (said.returncode, said.stdout) == (
+        1,
+        "picowatch is not running\n"
+        "No picowatch has ever used the outbox outbox. For another one: --outbox DIR\n",
+    )
+
+
 def test_a_daemon_of_another_user_can_read_a_command(house: House) -> None:
     """Whatever the sender's umask says: nobody would answer it otherwise."""
     house.once()
