@@ -19,7 +19,7 @@ from picowatch.settings import Settings
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return show(options.pictures, as_json=options.json)
+    return show([_found(path, load) for path in options.pictures], as_json=options.json)
 
 
 def show(pictures: Sequence[Path], as_json: bool) -> int:
@@ -40,6 +40,14 @@ def show(pictures: Sequence[Path], as_json: bool) -> int:
         else:
             print(("---\n" if number else "") + recipe, end="")
     return 0
+
+
+def _found(path: Path, load: Callable[[], Settings]) -> Path:
+    """The picture of that name, or the one in the outbox: so the log and the gallery call it."""
+    if path.is_absolute() or path.exists():
+        return path
+    inside = load().outbox / path
+    return inside if inside.exists() else path
 
 
 def _recipe(texts: Mapping[str, str]) -> str:

@@ -142,6 +142,8 @@ def difference(one: Path, other: Path) -> int:
 def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
     """Everything docs/metadata.md lists: request, hashes, recipe, save, place, device, timings."""
     result = picowatch(finished.folder, "show", "--json", finished.picture("rich/0001-3.png"))
+    as_logged = picowatch(finished.folder, "show", "--json", "rich/0001-3.png")
+    assert as_logged.stdout == result.stdout, as_logged.stderr
     chunk = json.loads(result.stdout)
     assert chunk["request"]["clip_skip"] == 2
     assert chunk["recipe"] == "rich.yaml"
