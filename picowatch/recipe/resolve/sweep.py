@@ -6,6 +6,7 @@ part of a mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of
 (`"control: weight": [0.5, 1]`).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.pictures import is_pattern
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
+from picowatch.recipe.read.yaml_errors import quoted_name
 from picowatch.recipe.resolve.layers import merged, normalised
 from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.resolve.ranges import range_in
@@ -129,9 +131,7 @@ def _axis(
     field = FIRST_NAME_OF.get(name)
     parts = _values(key, values, most, problems)
     if field is None:
-        meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in NO_SWEEP])
-        message = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
-        problems.add(position, message.rstrip())
+        problems.add(position, f"sweep cannot vary '{shown(key)}': {_meant(key, parts, layer)}")
     elif field in NO_SWEEP:
         problems.add(position, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
     elif field in PICTURE_FIELDS and (pattern := _pattern_in(parts)):
@@ -159,6 +159,21 @@ def _axis(
     else:
         problems.add(position, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
     return None
+
+
+def _meant(key: str, parts: Sequence[tuple[str, Written]], layer: Layer) -> str:
+    """What a name that is no field's may mean; for A1111's `Prompt S/R` the first value is old."""
+    name, _, detail = (part.strip() for part in key.partition(":"))
+    if detail and name.casefold() in FIRST_NAME_OF:
+        instead = quoted_name(f"{name.casefold()}: {detail}")
+        return f"field names are lower case. Write {shown(instead)}."
+    if re.fullmatch(r"prompt[ _-]*(s ?[_/]? ?r|search.*)", name, re.IGNORECASE):
+        old = detail or (parts[0][0] if parts else "")
+        is_there = "prompt" in layer and old and old in str(layer["prompt"].value)
+        instead = quoted_name(f"prompt: {old if is_there else '…'}")
+        return f"there is no such field. For a piece of the prompt write {shown(instead)}."
+    names = [name for name in FIRST_NAME_OF if name not in NO_SWEEP]
+    return f"there is no such field. {did_you_mean(name, names)}".rstrip()
 
 
 def _pattern_in(parts: Sequence[tuple[str, Written]]) -> Written | None:

@@ -253,3 +253,26 @@ def test_a_colon_outside_of_a_sweep_asks_for_quotes_around_the_text() -> None:
     for above in ("sweep:\n  steps: [3]\n", "sweep: {steps: [3]}\n", "hires:\n  "):
         (message,) = messages(f"{above}prompt: red: hat")
         assert message.endswith("Put the text in quotes: prompt: 'red: hat'")
+
+
+@pytest.mark.parametrize(
+    ("written", "why", "instead"),
+    [
+        ("prompt s/r: [red hat, blue hat]", "there is no such field.", '"prompt: red hat"'),
+        ("Prompt S/R: [red, blue]", "there is no such field.", '"prompt: red"'),
+        ("'prompt s/r: red': [red, blue]", "there is no such field.", '"prompt: red"'),
+        ("prompt s/r: [green, blue]", "there is no such field.", '"prompt: …"'),
+        ('"Prompt: red": [red, blue]', "field names are lower case.", '"prompt: red"'),
+        ("'PROMPT: \"red\"': [blue]", "field names are lower case.", "'prompt: \"red\"'"),
+        ('"Hires: scale": [1.5, 2]', "field names are lower case.", '"hires: scale"'),
+    ],
+)
+def test_the_name_of_a_swept_piece_is_proposed_whole(written: str, why: str, instead: str) -> None:
+    """The field's name alone would replace all of the prompt."""
+    above = 'prompt: a "red" red hat\nhires: {steps: 3}\nsweep:\n  '
+    key, _, values = written.rpartition(": ")
+    what = "For a piece of the prompt write" if why.startswith("there") else "Write"
+    name = key[1:-1] if key[0] in "\"'" else key
+    assert messages(above + written) == [f"sweep cannot vary '{name}': {why} {what} {instead}."]
+    if "…" not in instead:
+        assert read_one(f"{above}{instead}: {values}").sweep
