@@ -7,6 +7,11 @@ from decimal import Decimal
 
 _NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
 RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
+# As A1111 (`1-13(+3)`) and people write it.
+_LIKE_RANGE = re.compile(
+    rf"{_NUMBER}\s*(?:\.\.|[-–—]|to)\s*{_NUMBER}"
+    rf"(?:\s*\({_NUMBER}\)|\s*(?:step|by)\s*{_NUMBER})?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,15 @@ def range_in(value: object) -> NumberRange | None:
     if not step:
         raise ValueError("a range's step must not be 0.")
     return NumberRange(Decimal(found[1]), Decimal(found[2]), step)
+
+
+def meant_range(text: str) -> str:
+    """How the range is written that somebody means; "" if the text looks like none."""
+    found = _LIKE_RANGE.fullmatch(re.sub(r"(?<=\d),(?=\d)", ".", text.strip()))
+    step = (found[3] or found[4] or "").lstrip("+-") if found else ""
+    if not found or (step and not Decimal(step)):
+        return ""
+    return f"{found[1]}..{found[2]}" + (f" step {step}" if step else "")
 
 
 def _is_whole(number: Decimal) -> bool:

@@ -27,7 +27,7 @@ from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.yaml_errors import quoted_name
 from picowatch.recipe.resolve.layers import merged, normalised
 from picowatch.recipe.resolve.loras import ONE_LORA
-from picowatch.recipe.resolve.ranges import range_in
+from picowatch.recipe.resolve.ranges import meant_range, range_in
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, Written
 
@@ -248,7 +248,7 @@ def _range(key: str, written: Written, most: int, problems: Problems) -> list[Wr
         problems.add(
             written.error_position,
             f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2."
-            + _as_list(written),
+            + _instead(written),
         )
         return []
     if len(numbers) > most:
@@ -266,7 +266,8 @@ def beyond(most: int) -> str:
     return f"; one save may request {most:,} images (the setting max_images_per_save)."
 
 
-def _as_list(written: Written) -> str:
-    """`4, 8, 12` is a text, which misses its brackets."""
-    text = str(written.value).strip()
-    return f" Write [{shown(text)}]." if isinstance(written.value, str) and "," in text else ""
+def _instead(written: Written) -> str:
+    """Of a range in another notation, or a list that misses its brackets: `4, 8, 12`."""
+    text = written.value.strip() if isinstance(written.value, str) else ""
+    instead = meant_range(text) or (f"[{text}]" if "," in text else "")
+    return f" Write {shown(instead)}." if instead else ""

@@ -1,5 +1,7 @@
 """Sweeps: every combination of values, with the same seed."""
 
+import re
+
 import pytest
 
 from picowatch.recipe import Axis, Checkpoint, Inventory, Recipe, RecipeInvalid
@@ -276,3 +278,37 @@ def test_the_name_of_a_swept_piece_is_proposed_whole(written: str, why: str, ins
     assert messages(above + written) == [f"sweep cannot vary '{name}': {why} {what} {instead}."]
     if "…" not in instead:
         assert read_one(f"{above}{instead}: {values}").sweep
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ("5..9 step 0,5", "5..9 step 0.5"),
+        ("4,5..6", "4.5..6"),
+        ("1-13(+3)", "1..13 step 3"),
+        ("13-1 (-3)", "13..1 step 3"),
+        ("1..2(+0,5)", "1..2 step 0.5"),
+        ("1-7 step 2", "1..7 step 2"),
+        ("1..7 by 2", "1..7 step 2"),
+        ("10-30", "10..30"),
+        ("10 – 12", "10..12"),
+        ("10 to 12", "10..12"),
+        ("4, 8, 12", "[4, 8, 12]"),
+        ("4,8,12", "[4,8,12]"),
+    ],
+)
+def test_a_range_as_others_write_it_is_written_out(written: str, instead: str) -> None:
+    """A1111's ranges, hyphens and decimal commas; what is proposed is read."""
+    above = "prompt: a\nsweep:\n  cfg_scale: "
+    assert messages(above + written) == [
+        "the 'cfg_scale' sweep must be a list like [1, 2], or a range like 4..10 step 2. "
+        f"Write {instead}."
+    ]
+    assert read_one(above + instead).sweep
+
+
+@pytest.mark.parametrize("written", ["1-2-3", "1-13 [5]", "1-9(+0)", "a-b", "5,5"])
+def test_no_range_is_made_of_something_else(written: str) -> None:
+    """Two numbers and a step, no more."""
+    (message,) = messages(f"prompt: a\nsweep:\n  cfg_scale: {written}")
+    assert not re.search(r"Write [^\[]", message)
