@@ -35,6 +35,8 @@ from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 _SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):\s*")
+# Values are separated by a comma and a space: 7,5 is one number, which the field then refuses.
+_DECIMAL_COMMA = re.compile(r"[0-9]{1,9},[0-9]{1,9}(?=\s*(?:,|$))")
 
 
 def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
@@ -152,6 +154,8 @@ def _value(line: str, start: int) -> tuple[str, int]:
             pass
         else:
             return value if isinstance(value, str) else line[start:end], end
+    if decimal := _DECIMAL_COMMA.match(line, start):
+        return decimal[0], decimal.end()
     comma = line.find(",", start)
     end = comma if comma >= 0 else len(line)
     return line[start:end].strip(), end

@@ -232,3 +232,25 @@ def test_constructs_in_the_prompts_are_refused_with_their_positions() -> None:
         (2, 1, 10),
         (4, 2, 5),
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("CFG scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
+        (
+            "Hires upscale: 1,5, Denoising strength: 0.4",
+            "hires scale must be a number from 1 to 4. Write 1.5, with a point.",
+        ),
+    ],
+)
+def test_a_decimal_comma_is_no_next_value(values: str, message: str) -> None:
+    """7,5 is not 7, with a 5 to ignore."""
+    text = f"a corgi\nSteps: 20, Sampler: Euler, {values}, Clip skip: 1"
+    assert messages(text, "a.txt") == [message]
+
+
+def test_values_without_spaces_between_them_are_still_values() -> None:
+    """What follows the comma is a key then, not a number."""
+    recipe = read_one("a corgi\nSteps: 20,Sampler: Euler,CFG scale: 7.5,Seed: 3", "a.txt")
+    assert (recipe.steps, recipe.sampler, recipe.cfg_scale) == (20, "Euler", 7.5)
