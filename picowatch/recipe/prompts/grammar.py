@@ -283,8 +283,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def probable_mistakes(text: str) -> Iterator[str]:
-    """Warnings about a prompt as written: what is drawn, but was hardly meant to be."""
+def probable_mistakes(text: str, may_be_quoted: bool = True) -> Iterator[str]:
+    """Warnings about a prompt as written: what is drawn, but was hardly meant to be.
+
+    `may_be_quoted`: straight quotes around it would not be part of it.
+    """
     if "," in text and "(" in text:
         for found in _COMMA_WEIGHT.finditer(text):
             instead = f"({found['text']}:{found['whole']}.{found['rest']})"
@@ -307,9 +310,10 @@ def probable_mistakes(text: str) -> Iterator[str]:
     stripped = text.strip()
     quotes = stripped[:1] + stripped[-1:]
     if quotes in _CURLY and not any(quote in stripped[1:-1] for quote in quotes):
+        remedy = "Remove them, or use straight quotes." if may_be_quoted else "Remove them."
         yield (
             f"the quotes {stripped[0]} and {stripped[-1]} around the prompt are part of its text. "
-            "Remove them, or use straight quotes."
+            f"{remedy}"
         )
 
 

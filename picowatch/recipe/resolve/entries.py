@@ -217,8 +217,13 @@ def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory)
 
 
 def _probable_mistakes(written: Layer) -> list[str]:
-    texts = [written[field].value for field in PROMPTS if field in written]
-    found = [doubt for text in texts if isinstance(text, str) for doubt in probable_mistakes(text)]
+    prompts = [written[field] for field in PROMPTS if field in written]
+    found = [
+        doubt
+        for prompt in prompts
+        if isinstance(prompt.value, str)
+        for doubt in probable_mistakes(prompt.value, not prompt.position.source.is_txt)
+    ]
     return found[:MAX_WARNINGS]
 
 

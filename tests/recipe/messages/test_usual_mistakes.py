@@ -216,11 +216,6 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(written: str, field: str, v
             "the brace in '{red|blue corgi' is never closed, so it is used as literal text. Close "
             "it, or write \\{ for the character.",
         ),
-        (
-            "“a corgi”",
-            "the quotes “ and ” around the prompt are part of its text. Remove them, or use "
-            "straight quotes.",
-        ),
     ],
 )
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
@@ -230,6 +225,21 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         assert (recipe.prompt, recipe.warnings) == (prompt, (warning,))
     recipe = read_one(f"prompt: a\nnegative_prompt: {prompt}")
     assert recipe.warnings == (warning,)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "remedy"),
+    [
+        ("prompt: “a corgi”", "corgi.yaml", "Remove them, or use straight quotes."),
+        ("prompt: a\nnegative_prompt: “a corgi”", "a.yaml", "Remove them, or use straight quotes."),
+        ("“a corgi”", "corgi.txt", "Remove them."),
+        ("“a corgi” --seed 3", "corgi.txt", "Remove them."),
+    ],
+)
+def test_curly_quotes_around_a_prompt_are_a_warning(text: str, name: str, remedy: str) -> None:
+    """In a .txt, straight ones would be part of the prompt, too."""
+    said = f"the quotes “ and ” around the prompt are part of its text. {remedy}"
+    assert read_one(text, name).warnings == (said,)
 
 
 @pytest.mark.parametrize(
