@@ -244,11 +244,29 @@ class _Line:
                 f"{self.key}: {shown(quoted(self.value), 200)}"
             )
         if self.field["indent"].strip(" ") == "" and self.field["indent"]:
-            return self.at(self.field.start("key") + 1, len(self.field["key"].rstrip())), (
-                f"'{self.key}' is indented deeper than the field above it, so YAML takes "
-                "the line as more of that field's text. Put it right below, without the spaces."
-            )
+            position = self.at(self.field.start("key") + 1, len(self.field["key"].rstrip()))
+            return position, f"'{self.key}' {self._other_indentation()}"
         return None
+
+    def _other_indentation(self) -> str:
+        """The fields above that this one may be indented like, nearest first."""
+        fields: list[tuple[str, int]] = []
+        for text in reversed(self.source.lines[: self.number - 1]):
+            above = _FIELD.match(text) if not text.lstrip().startswith("#") else None
+            if above and (not fields or above.end("indent") < fields[-1][1]):
+                fields.append((shown(above["key"].rstrip()), above.end("indent")))
+            if fields and fields[-1][1] <= _indent(self.text):
+                break
+        name, spaces = fields[0] if fields else ("", 0)
+        remedy = f"Indent it exactly like {name}, with {spaces} space{'s' * (spaces != 1)}"
+        if spaces > _indent(self.text):
+            for other, fewer in fields[1:]:
+                remedy += f", or like {other}, {f'with {fewer}' if fewer else 'without spaces'}"
+            return f"is not indented like a field above it. {remedy}."
+        return (
+            "is indented deeper than the field above it, so YAML takes the line as more of that "
+            f"field's text. {remedy if spaces else 'Put it right below, without the spaces'}."
+        )
 
     def outside_of_list(self) -> _Explained:
         dash = self.text.lstrip().startswith("- ")

@@ -451,3 +451,55 @@ def test_every_message_is_whole_and_printable() -> None:
     """No message shows a stray character of the file."""
     for text, _, _ in SURPRISES:
         assert error_text(refused(text)).replace("\n", "").isprintable()
+
+
+DEEPER = (
+    "is indented deeper than the field above it, so YAML takes the line as more of that field's "
+    "text. "
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "fixed"),
+    [
+        (
+            "prompt: a\nhires:\n  scale: 2\n   upscaler: Lanczos",
+            f"'upscaler' {DEEPER}Indent it exactly like scale, with 2 spaces.",
+            "  upscaler",
+        ),
+        (
+            "prompt: a\nhires:\n scale: 2\n  steps: 3",
+            f"'steps' {DEEPER}Indent it exactly like scale, with 1 space.",
+            " steps",
+        ),
+        (
+            "- prompt: a\n     seed: 3",
+            f"'seed' {DEEPER}Indent it exactly like prompt, with 2 spaces.",
+            "  seed",
+        ),
+        (
+            "- prompt: a\n # mine\n\n seed: 3",
+            "'seed' is not indented like a field above it. Indent it exactly like prompt, with 2 "
+            "spaces.",
+            "  seed",
+        ),
+        (
+            "prompt: a\nhires:\n  scale: 2\n steps: 3",
+            "'steps' is not indented like a field above it. Indent it exactly like scale, with 2 "
+            "spaces, or like hires, without spaces.",
+            "steps",
+        ),
+        (
+            "- prompt: a\n  hires:\n     scale: 2\n   steps: 3",
+            "'steps' is not indented like a field above it. Indent it exactly like scale, with 5 "
+            "spaces, or like hires, with 2.",
+            "     steps",
+        ),
+    ],
+)
+def test_a_line_with_other_spaces_is_told_how_many(text: str, message: str, fixed: str) -> None:
+    """As many as the fields that it belongs to; then it is read."""
+    (problem,) = refused(text).problems
+    assert problem.message == message
+    assert problem.line == text.count("\n") + 1
+    assert read_one(text.rpartition("\n")[0] + "\n" + fixed + ": " + text.rpartition(": ")[2])
