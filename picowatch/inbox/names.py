@@ -1,6 +1,7 @@
 """Which names in the inbox are recipes, which are defaults, and which are ignored."""
 
 import re
+from difflib import get_close_matches
 
 from picowatch.files.picture_names import is_mask_name, is_other_picture_name, is_picture_name
 
@@ -9,6 +10,8 @@ DEFAULTS_NAME = "_defaults.yaml"
 # In a folder with this template every picture is a request, there and below (dropped.py).
 PICTURES_NAME = "_pictures.yaml"
 TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
+# How alike a misspelt one is, endings included: _default.yaml is, _draft.yaml is not.
+_MISSPELT = 0.88
 # Stands for all pictures of a folder in formats that cannot be read: it is no file.
 UNREADABLE_NAME = "_unreadable"
 # What people put beside recipes, or mistake for one.
@@ -96,6 +99,9 @@ def why_skipped(name: str) -> str | None:
         meant = f"{name[: -len(ending)].lower()}.yaml"
         if meant in TEMPLATE_NAMES and ending in ENDINGS and name != meant:
             return f"it must be called {meant}, which may contain JSON, too"
+        if ending in ENDINGS and name.startswith("_") and name not in TEMPLATE_NAMES:
+            alike = get_close_matches(meant, TEMPLATE_NAMES, 1, _MISSPELT)
+            return f"if it is meant to be {alike[0]}, rename it" if alike else None
         return None if _is_private(name) else OTHER_ENDINGS.get(ending)
     return _why_unusual(name)
 

@@ -218,6 +218,7 @@ def test_check_refuses_what_a_run_would_refuse(tmp_path: Path) -> None:
     ("name", "why"),
     [
         ("_defaults.yml", "it must be called _defaults.yaml, which may contain JSON, too"),
+        ("_default.yaml", "if it is meant to be _defaults.yaml, rename it"),
         ("a (conflicted copy).yaml", "it is a conflict copy of a sync tool"),
         ("_draft.yaml", "recipes and their folders have other names"),
         (".old/a.yaml", "recipes and their folders have other names"),

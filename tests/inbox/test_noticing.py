@@ -317,6 +317,19 @@ def test_conflict_copies_are_said_once_and_not_run(house: House) -> None:
     assert house.log().count("conflict copy") == 1
 
 
+def test_a_misspelt_special_name_is_said_once(house: House) -> None:
+    """A private name that is not like one is a draft's, of which nothing is said."""
+    for name in ("_default.yaml", "pets/_Picture.yml", "_draft.yaml", "_notes.yaml"):
+        house.save(name, "prompt: x\n")
+    house.save("a.txt", "a corgi\n")
+    assert house.once()
+    assert house.prompts() == ["a corgi"]
+    log = house.log()
+    assert log.count("_default.yaml is not run: if it is meant to be _defaults.yaml, rename") == 1
+    assert log.count("_Picture.yml is not run: if it is meant to be _pictures.yaml, rename") == 1
+    assert log.count(" is not run: ") == 2
+
+
 def test_files_that_only_look_like_recipes_are_said_once_and_not_run(house: House) -> None:
     """When they come, and not at each look; what is hidden or in a folder of code is not said."""
     for name in ("_Pictures.json", "pets/make.PY", ".vscode/settings.json", "node_modules/a.json"):
