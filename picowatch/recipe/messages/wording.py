@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 from typing import get_args
 
-from picowatch.recipe.fields import PROMPTS, ROWS, SHORTHANDS, json_schemas
+from picowatch.recipe.fields import NO_SWEEP, PROMPTS, ROWS, SHORTHANDS, json_schemas
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.parts import Preprocessor
@@ -14,6 +14,8 @@ from picowatch.recipe.read.yaml_errors import quoted
 from picowatch.recipe.written import Misread, Written
 
 TEXT = "text"
+PICTURE_FIELDS = ("image", "mask")
+_SEVERAL = "For several pictures write a pattern such as frames/*.png, or a recipe for each."
 _MAX_SIDE = 2048
 MAX_WARNINGS = 50  # of one entry
 
@@ -31,6 +33,8 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
         remedy = (
             f" Write {json.dumps(written.raw)}." if wanted == TEXT and _is_short(written) else ""
         )
+        if field in PICTURE_FIELDS and isinstance(written.value, tuple):
+            remedy = f" {_SEVERAL}"
         return f"{field} must be {wanted}, not {_raw(written)}.{remedy}"
     if understood:
         remedy = _in_quotes(field, written) if wanted == TEXT else _plainly(written, wanted)
@@ -174,6 +178,13 @@ def _looks_like_number(text: str) -> bool:
 
 
 def _in_quotes(field: str, written: Written) -> str:
+    is_one_line = written.raw.startswith("[") and "\n" not in written.raw
+    if field in PICTURE_FIELDS and isinstance(written.value, tuple):
+        one = written.parts[0].raw if is_one_line and len(written.parts) == 1 else ""
+        return f"Write {field}: {shown(one, 200)}" if one else _SEVERAL
+    if is_one_line and field in ROWS and field not in {*PROMPTS, *NO_SWEEP}:
+        sweep = f"{{{field}: {shown(written.raw, 200)}}}"
+        return f"For one image with each write sweep: {sweep}"
     if isinstance(written.value, tuple) and written.raw.startswith("- "):
         return "For several pictures write several recipes, or a .txt with a prompt on each line."
     return f"For text, put it in quotes: {field}: {shown(quoted(written.raw), 200)}"

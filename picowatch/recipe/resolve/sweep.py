@@ -21,7 +21,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.messages.wording import PICTURE_FIELDS, wrong_value
 from picowatch.recipe.pictures import is_pattern
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.yaml_errors import quoted_name
@@ -30,8 +30,6 @@ from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.resolve.ranges import meant_range, range_in
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, Written
-
-PICTURE_FIELDS = ("image", "mask")
 
 
 @dataclass(frozen=True, slots=True)

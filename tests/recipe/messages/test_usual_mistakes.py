@@ -279,3 +279,50 @@ def test_commas_within_braces_are_not_blamed() -> None:
     """The mistake is elsewhere there."""
     (message,) = messages('{\n"prompt": "a corgi",\n"steps": 20')
     assert message != COMMA
+
+
+PICTURES = "For several pictures write a pattern such as frames/*.png, or a recipe for each."
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (
+            "prompt: a\nimage: [a.png, b.png]",
+            "corgi.yaml",
+            f"image must be text, but YAML reads [a.png, b.png] as a list. {PICTURES}",
+        ),
+        (
+            "prompt: a\nimage: c.png\nmask:\n- a.png\n- b.png",
+            "corgi.yaml",
+            f"mask must be text, but YAML reads - a.png - b.png as a list. {PICTURES}",
+        ),
+        (
+            "prompt: a\nimage: [a.png]",
+            "corgi.yaml",
+            "image must be text, but YAML reads [a.png] as a list. Write image: a.png",
+        ),
+        (
+            '{"prompt": "a", "image": ["a.png", "b.png"]}',
+            "corgi.json",
+            f'image must be text, not ["a.png", "b.png"]. {PICTURES}',
+        ),
+        (
+            "prompt: a\nsampler: [Euler, Heun]",
+            "corgi.yaml",
+            "sampler must be text, but YAML reads [Euler, Heun] as a list. For one image with each "
+            "write sweep: {sampler: [Euler, Heun]}",
+        ),
+    ],
+)
+def test_a_list_of_pictures_or_names_is_not_told_to_be_text(
+    text: str, name: str, message: str
+) -> None:
+    """Quotes would make one name of all."""
+    assert messages(text, name) == [message]
+
+
+def test_a_sweep_as_the_message_writes_it_is_read() -> None:
+    """And it has an image for each name."""
+    (message,) = messages("prompt: a\nsampler: [Euler, Heun]")
+    assert read_one(f"prompt: a\n{message[message.index('sweep') :]}").image_count == 2
