@@ -36,7 +36,7 @@ from picowatch.recipe.prompts.wildcards import (
     matching_files,
     parse,
 )
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, find_lora
 from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice
 
 MAX_BRACKETS = 100_000
@@ -204,6 +204,8 @@ def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Mist
             continue
         try:
             find_lora(tag.name, inventory)
+        except NoneOfThisName as error:
+            yield tag.mistake(f"{error} Put its file there, or write the prompt without the tag.")
         except NotInstalled as error:
             yield tag.mistake(str(error))
 

@@ -42,6 +42,10 @@ class NotInstalled(ValueInvalid):
     """No installed model of this name, or several; the text says what would do."""
 
 
+class NoneOfThisName(NotInstalled):
+    """No file of this name, not even one that is refused."""
+
+
 def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     """The checkpoint a recipe means.
 
@@ -196,7 +200,7 @@ def _find(
         own = inventory.refused_as(_key(kind))
         reason = own.get(found[0]) or inventory.refused[found[0]]
         raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
-    raise NotInstalled(f"{missing} {_instead(written, [*names, *also])}")
+    raise NoneOfThisName(f"{missing} {_instead(written, [*names, *also])}")
 
 
 def _named(kind: str, written: str, names: Sequence[str], inventory: Inventory) -> list[str]:

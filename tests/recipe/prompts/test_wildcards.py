@@ -190,7 +190,8 @@ def test_changing_a_wildcard_file_changes_no_entry() -> None:
         (
             "__a__",
             {"a": ("<lora:y:1>",)},
-            "no LoRA 'y' in models/loras. Only x is available. (in models/wildcards/a.txt)",
+            "no LoRA 'y' in models/loras. Only x is available. Put its file there, or write the "
+            "prompt without the tag. (in models/wildcards/a.txt)",
         ),
     ],
 )

@@ -191,8 +191,9 @@ def test_missing_models_are_named_with_their_hashes() -> None:
         demo=DEMO, checkpoints=INVENTORY.checkpoints, vaes=("mse",), loras=("pixel",)
     )
     assert problem("from: a.png", CHUNK, without_x) == (
-        "no LoRA 'x' in models/loras. Only pixel is available. (in a.png; the hashes of its LoRAs "
-        "begin: pixel bbbbbbbbbb, x aaaaaaaaaa)"
+        "no LoRA 'x' in models/loras. Only pixel is available. Put its file there, or write the "
+        "prompt without the tag. (in a.png; the hashes of its LoRAs begin: pixel bbbbbbbbbb, x "
+        "aaaaaaaaaa)"
     )
 
 

@@ -88,6 +88,17 @@ def test_loras_that_mean_nothing_are_explained(written: str, message: str) -> No
     assert messages(f"prompt: a\n{written}\n", inventory=INVENTORY) == [message]
 
 
+def test_a_tag_of_a_lora_that_is_missing_may_be_left_out() -> None:
+    """One that is there, but ambiguous or refused, has another remedy."""
+    assert messages("a corgi <lora:add_details_xl:1>", "a.txt") == [
+        "no LoRA 'add_details_xl' in models/loras. None is installed. Put its file there, or "
+        "write the prompt without the tag."
+    ]
+    for tag in ("<lora:st:1>", "<lora:old:1>"):
+        (message,) = messages(f"a corgi {tag}", "a.txt", inventory=INVENTORY)
+        assert "without the tag" not in message
+
+
 def test_a_wrong_weight_is_pointed_at() -> None:
     """Within the mapping."""
     (problem,) = refused("prompt: a\nloras:\n  add: x\n", inventory=INVENTORY).problems
