@@ -183,12 +183,27 @@ def _no_recipe(node: Node, source: Source, in_list: bool) -> str:
         if equals["sign"] != "=":
             return wide_colon(field)
         return f"a field is written with a colon and a space: '{field}'."
+    name = source.name.rpartition("/")[2].rpartition(".")[0]
+    if field := _first_flag(node.raw):
+        prompt = shown(re.split(r"\s--", node.raw.strip(), maxsplit=1)[0])
+        remedy = f"Rename the file to {name}.txt, or write each flag as a field: '{field}'."
+        if in_list:
+            remedy = f"Write '- prompt: {prompt}', and below it each flag as a field: '  {field}'."
+        return f"this is a prompt with flags, as a .txt file has them. {remedy}"
     if in_list and not text:
         return "this element of the list is empty. Write '- prompt: …', or delete it."
     if in_list:
         return f"'{text}' is not a recipe. Begin each recipe with '- prompt: …'."
-    name = source.name.rpartition("/")[2].rpartition(".")[0]
     return (
         f"this is text, not a recipe. Write 'prompt: {text}', or rename the file to "
         f"{name}.txt: there each line is a prompt."
     )
+
+
+def _first_flag(text: str) -> str:
+    """The first flag of a prompt, as in a TXT, as a field; "" without any."""
+    for flag in re.finditer(r"(?<=\s)--(?P<name>[A-Za-z][\w-]*)[ =]+(?P<value>[^\s\"']+)", text):
+        name = flag["name"].replace("-", "_")
+        if name in FIRST_NAME_OF:
+            return f"{name}: {shown(flag['value'])}"
+    return ""

@@ -326,3 +326,35 @@ def test_a_sweep_as_the_message_writes_it_is_read() -> None:
     """And it has an image for each name."""
     (message,) = messages("prompt: a\nsampler: [Euler, Heun]")
     assert read_one(f"prompt: a\n{message[message.index('sweep') :]}").image_count == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a cat --count 30 --size 192x192",
+            "this is a prompt with flags, as a .txt file has them. Rename the file to corgi.txt, "
+            "or write each flag as a field: 'count: 30'.",
+        ),
+        (
+            "a cat --cfg-scale=5\na dog",
+            "this is a prompt with flags, as a .txt file has them. Rename the file to corgi.txt, "
+            "or write each flag as a field: 'cfg_scale: 5'.",
+        ),
+        (
+            "- a cat --count 30",
+            "this is a prompt with flags, as a .txt file has them. Write '- prompt: a cat', and "
+            "below it each flag as a field: '  count: 30'.",
+        ),
+    ],
+)
+def test_flags_in_yaml_are_not_told_to_become_a_prompt(text: str, message: str) -> None:
+    """They would be drawn as text."""
+    assert messages(text) == [message]
+    assert read_one(text.partition("\n")[0].removeprefix("- "), "corgi.txt").prompt == "a cat"
+
+
+def test_two_hyphens_in_a_text_are_no_flags() -> None:
+    """Only the names of fields are."""
+    (message,) = messages("a cat --ish thing")
+    assert "Write 'prompt: a cat --ish thing'" in message
