@@ -171,10 +171,14 @@ class _Line:
         return None
 
     def missing_colon(self) -> _Explained:
-        """`steps:30` or `steps 30`: YAML only stumbles over the line after it."""
+        """`steps:30`, `steps 30` or `-steps: 30`: YAML only stumbles over the line after it."""
         for number in (self.number, *self._number_before()):
             text = self.source.line(number)
             tight = re.match(r"^\s*(?:- +)*([a-z_]+):(?=[^\s/])", text)
+            dash = re.match(r"^\s*-([a-z_]+):(?:\s|$)", text)
+            if dash:
+                position = Position(self.source, number, dash.start(1))
+                return position, f"a space is missing after the dash: write '- {dash[1]}: …'."
             wide = re.match(r"^\s*(?:- +)*([a-z_]+)\s*\N{FULLWIDTH COLON}", text)
             if wide:
                 return Position(self.source, number, wide.end()), wide_colon(f"{wide[1]}: …")

@@ -47,6 +47,8 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
     first = FIRST_NAME_OF.get(name)
     if first is None:
         words = words_for(name, FIRST_NAME_OF)
+        if name[:1] == "-" and (bare := name[1:]) in FIRST_NAME_OF and not position.source.is_json:
+            words = f"Write '{bare}: …', or for a list of recipes '- {bare}: …' with a space."
         problems.add(position, f"unknown field '{shown(name)}'. {words}".rstrip())
     elif first in layer:
         problems.add(position, _twice(name, layer[first]))

@@ -503,3 +503,29 @@ def test_a_line_with_other_spaces_is_told_how_many(text: str, message: str, fixe
     assert problem.message == message
     assert problem.line == text.count("\n") + 1
     assert read_one(text.rpartition("\n")[0] + "\n" + fixed + ": " + text.rpartition(": ")[2])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("- prompt: a\n-prompt: b", 2),
+        ("-prompt: a\n seed: 3", 1),
+        ("-prompt: a\n- prompt: b", 1),
+        ("- prompt: a\n  seed: 3\n-steps: 3\n  prompt: b", 3),
+    ],
+)
+def test_a_dash_without_a_space_is_shown(text: str, line: int) -> None:
+    """YAML reads it as a part of the name, and stumbles there or over the line after it."""
+    (problem,) = refused(text).problems
+    lines = text.split("\n")
+    name = lines[line - 1].partition(":")[0][1:]
+    assert (problem.line, problem.column) == (line, 1)
+    assert problem.message == f"a space is missing after the dash: write '- {name}: …'."
+
+
+def test_a_dash_before_a_single_field_may_be_meant_or_not() -> None:
+    """Where YAML reads on, both remedies are right."""
+    assert [problem.message for problem in refused("-prompt: a\nseed: 3").problems] == [
+        "unknown field '-prompt'. Write 'prompt: …', or for a list of recipes '- prompt: …' with "
+        "a space."
+    ]
