@@ -52,6 +52,17 @@ GROUPS = {
     "Models": ("models", "convert", "bench"),
     "Editors and shells": ("schema", "completion"),
 }
+# Words of other command lines, and what to say to them.
+_DELETE = "`picowatch delete` deletes pictures, `picowatch cancel` cancels queued images."
+_STOP = "Press Ctrl-C where `picowatch run` runs, or stop its service: systemctl stop picowatch."
+_OTHER_WORDS = {
+    **dict.fromkeys(("rm", "del", "remove"), _DELETE),
+    **dict.fromkeys(("stop", "quit", "exit", "kill"), _STOP),
+    **dict.fromkeys(("list", "ls", "queue", "ps"), "Did you mean 'status'?"),
+    **dict.fromkeys(("start", "watch", "serve", "daemon"), "Did you mean 'run'?"),
+    **dict.fromkeys(("generate", "render"), "Did you mean 'make'?"),
+    **dict.fromkeys(("validate", "lint"), "Did you mean 'check'?"),
+}
 # Modules whose commands must work beside a daemon that runs on with the settings it has.
 _ONLY_FOLDERS = ("status", "control")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -101,7 +112,9 @@ def _parsed(
         example = "status" if "status" in takers else takers[0]
         parser.error(f"{flag} comes after a command, as in `picowatch {example} {flag}`.")
     if not words[0].startswith("-") and words[0] not in commands:
-        parser.error(f"There is no command {words[0]!r}.{_near(words[0], commands)}")
+        other = _OTHER_WORDS.get(words[0])
+        meant = f" {other}" if other else _near(words[0], commands)
+        parser.error(f"There is no command {words[0]!r}.{meant}")
     options, unknown = parser.parse_known_args(words)
     if unknown:
         own = commands[options.command]

@@ -94,6 +94,18 @@ def terminal_part(terminal: IO[bytes]) -> bytes:
         (["mkae"], "picowatch: There is no command 'mkae'. Did you mean 'make'?"),
         (["xyzzy"], "picowatch: There is no command 'xyzzy'.\n"),
         (
+            ["rm", "a.png"],
+            "There is no command 'rm'. `picowatch delete` deletes pictures, `picowatch cancel` "
+            "cancels queued images.",
+        ),
+        (
+            ["stop"],
+            "There is no command 'stop'. Press Ctrl-C where `picowatch run` runs, or stop its "
+            "service: systemctl stop picowatch.",
+        ),
+        (["list"], "There is no command 'list'. Did you mean 'status'?"),
+        (["start"], "There is no command 'start'. Did you mean 'run'?"),
+        (
             ["make", "--jsno", "a.txt"],
             "make: It takes no '--jsno'. Did you mean '--json'?",
         ),
