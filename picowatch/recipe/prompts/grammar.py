@@ -40,7 +40,7 @@ _COMMA_STEP = re.compile(
 _BAR_AND_STEP = re.compile(r"\[[^()\[\]{}\\|]{0,200}\|[^()\[\]{}\\]{0,200}:\s*[\d.]{1,5}\s*\]")
 _BRACKET = re.compile(r"\\.|[()]", re.DOTALL)
 _BRACE = re.compile(r"\\.|[{}|]", re.DOTALL)
-_CURLY = ("“”", "„“", "‘’", "«»")
+_CURLY = ("“”", "„“", "„”", "””", "‘’", "‚‘", "«»", "»«", '„"', '“"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +308,7 @@ def probable_mistakes(text: str, may_be_quoted: bool = True) -> Iterator[str]:
             "text. Close it, or write \\{ for the character."
         )
     stripped = text.strip()
-    quotes = stripped[:1] + stripped[-1:]
+    quotes = stripped[:1] + stripped[1:][-1:]
     if quotes in _CURLY and not any(quote in stripped[1:-1] for quote in quotes):
         remedy = "Remove them, or use straight quotes." if may_be_quoted else "Remove them."
         yield (

@@ -358,3 +358,19 @@ def test_two_hyphens_in_a_text_are_no_flags() -> None:
     """Only the names of fields are."""
     (message,) = messages("a cat --ish thing")
     assert "Write 'prompt: a cat --ish thing'" in message
+
+
+@pytest.mark.parametrize(
+    "prompt", ['„a corgi"', "„a corgi”", "»a corgi«", "”a corgi”", '“a corgi"', "‚a corgi‘"]
+)
+def test_the_quotes_of_other_languages_have_the_same_warning(prompt: str) -> None:
+    """Also where a keyboard gave a straight quote at the end."""
+    assert read_one(f"prompt: {prompt}").warnings == (
+        f"the quotes {prompt[0]} and {prompt[-1]} around the prompt are part of its text. Remove "
+        "them, or use straight quotes.",
+    )
+
+
+def test_a_quote_alone_is_not_around_anything() -> None:
+    """Swedish begins and ends with the same one."""
+    assert read_one("prompt: ”").warnings == ()
