@@ -36,6 +36,7 @@ ControlFlow
 ├── NotHashed                an answer needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
     ├── NotInstalled         no model of this name (recipe/resolve/installed.py)
+    │   └── NoneOfThisName       not even one that is refused (recipe/resolve/installed.py)
     ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
     ├── ScheduleUnknown      no schedule type of this name (recipe/samplers.py)
     ├── PredictionUnknown    no prediction of this name (recipe/samplers.py)
