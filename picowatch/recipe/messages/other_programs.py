@@ -75,8 +75,12 @@ _PARTS = {
 
 def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
     """What to write instead of an unknown name, or which of the fields may have been meant."""
-    theirs = _FIELDS.get(_plain(name))
-    return theirs or did_you_mean(name, fields, before).rstrip()
+    return words_of_others(name) or did_you_mean(name, fields, before).rstrip()
+
+
+def words_of_others(name: str) -> str:
+    """What to write instead of another program's name; nothing for all others."""
+    return _FIELDS.get(_plain(name), "")
 
 
 def words_for_part(field: str, name: str, parts: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.a1111 import a1111_entries
@@ -157,14 +158,17 @@ def _prompt_line(
 
 
 def _refuse_setting(name: str, value: str, position: Position, problems: Problems) -> None:
+    reads = "each line of a .txt is a prompt, and this one reads like a setting."
+    if theirs := words_of_others(name):
+        problems.add(position, f"{reads} Recipes have no '{name}'. {theirs}")
+        return
     meant = name if name in FIRST_NAME_OF else closest(name, FIRST_NAME_OF)
     if meant:
         question = "" if meant == name else f"Did you mean '{meant}'? "
         problems.add(
             position,
-            "each line of a .txt is a prompt, and this one reads like a setting. "
-            f"{question}Write --{meant} {value} after a prompt, or {meant}: {value} between two "
-            "lines --- above the prompts.",
+            f"{reads} {question}Write --{meant} {value} after a prompt, or {meant}: {value} "
+            "between two lines --- above the prompts.",
         )
 
 

@@ -105,3 +105,11 @@ def test_a_flag_has_the_same_remedy() -> None:
     assert messages("a --mask_content fill", "a.txt") == [
         f"unknown flag '--mask_content'. {CONTENT}"
     ]
+
+
+def test_a_line_of_a_txt_that_reads_like_one_has_the_same_remedy() -> None:
+    """And is no prompt."""
+    assert messages("mask_content: 1", "a.txt") == [
+        "each line of a .txt is a prompt, and this one reads like a setting. Recipes have no "
+        f"'mask_content'. {CONTENT}"
+    ]
