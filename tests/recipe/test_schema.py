@@ -139,10 +139,10 @@ def as_an_editor_sees(text: str) -> list[Any] | None:
     """The documents of a file; None if an editor finds its YAML wrong itself."""
     try:
         documents = list(yaml.load_all(text, EditorLoader))
-        json.dumps(documents)
+        # The names of fields are text in JSON: of {scale: 1,5} the second is "5".
+        return list(json.loads(json.dumps(documents)))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return None
-    return documents
 
 
 def reasons(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.parts import Preprocessor
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.read.yaml_errors import quoted
-from picowatch.recipe.written import Misread, Written
+from picowatch.recipe.written import Misread, Position, Written
 
 TEXT = "text"
 PICTURE_FIELDS = ("image", "mask")
@@ -54,6 +54,29 @@ def _without_comma(number: re.Match[str], wanted: str) -> str:
     if re.fullmatch(r"[1-9]\d?\d?,\d{3}", number[0]):
         return f"{number[1]}{number[2]}, without a comma"
     return f"a whole number, such as {number[1]}"
+
+
+def cut_number(position: Position) -> tuple[str, str]:
+    """Both parts of a number with a decimal comma; to YAML a value begins after the comma.
+
+    Empty where the position is not there, or where the numbers are a list without spaces.
+    """
+    line, start = position.source.line(position.line), position.column - 1
+    before = re.search(r"(?<![\w.,])([-+]?\d{1,9}),$", line[max(0, start - 12) : start])
+    after = re.match(r"\d{1,9}(?![\w.]|,\d)", line[start : start + 12])
+    return (before[1], after[0]) if before and after else ("", "")
+
+
+def about_cut_number(position: Position) -> str:
+    """What to say where the name of a field is the rest of a number; else ""."""
+    whole, rest = cut_number(position)
+    if not rest:
+        return ""
+    thousands = f", or {whole}{rest}" if len(rest) == 3 and whole != "0" else ""
+    return (
+        f"the comma before this ends the number. Write {whole}.{rest}, with a decimal "
+        f"point{thousands}."
+    )
 
 
 def _without_end(text: str) -> str:

@@ -12,7 +12,7 @@ from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
-from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.messages.wording import about_cut_number, wrong_value
 from picowatch.recipe.parts import Control, ControlKind, ControlMode, Preprocessor
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.resolve.installed import find_controlnet, find_depth
@@ -139,7 +139,8 @@ def _parts(entry: Written, problems: Problems) -> Layer | None:
             known = list(CONTROL_PARTS)
             words = words_for_part("control", name, known)
             message = f"control has no '{shown(name)}'. {words}"
-            problems.add(part.name_position, f"{message}Its fields are {listed(known, most=20)}.")
+            message += f"Its fields are {listed(known, most=20)}."
+            problems.add(part.name_position, about_cut_number(part.name_position) or message)
         elif first in parts:
             problems.add(part.name_position, f"'{shown(name)}' is given twice. Keep one.")
         else:

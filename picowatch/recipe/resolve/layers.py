@@ -22,7 +22,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
+from picowatch.recipe.messages.wording import about_cut_number, sizes_of_ratio, wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.resolve.ranges import NumberRange, range_in
@@ -49,7 +49,8 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
         words = words_for(name, FIRST_NAME_OF)
         if name[:1] == "-" and (bare := name[1:]) in FIRST_NAME_OF and not position.source.is_json:
             words = f"Write '{bare}: …', or for a list of recipes '- {bare}: …' with a space."
-        problems.add(position, f"unknown field '{shown(name)}'. {words}".rstrip())
+        message = f"unknown field '{shown(name)}'. {words}".rstrip()
+        problems.add(position, about_cut_number(position) or message)
     elif first in layer:
         problems.add(position, _twice(name, layer[first]))
     else:

@@ -10,7 +10,7 @@ from picowatch.recipe.fields import PARTS
 from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.messages.wording import about_cut_number, wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.written import Layer, Written
 
@@ -64,7 +64,7 @@ def _split_parts(field: str, layer: Layer, written: Written, problems: Problems)
             message = (
                 f"{field} has no '{shown(name)}'. {meant}Its fields are {listed(list(parts))}."
             )
-            problems.add(part.name_position, message)
+            problems.add(part.name_position, about_cut_number(part.name_position) or message)
         elif f"{field}.{name}" in layer:
             problems.add(part.name_position, f"'{shown(name)}' is given twice. Keep one.")
         else:

@@ -374,3 +374,40 @@ def test_the_quotes_of_other_languages_have_the_same_warning(prompt: str) -> Non
 def test_a_quote_alone_is_not_around_anything() -> None:
     """Swedish begins and ends with the same one."""
     assert read_one("prompt: ”").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "instead"),
+    [
+        ("hires: {scale: 1,5}", 18, "1.5, with a decimal point"),
+        ("hires: {scale: 1,5, steps: 3}", 18, "1.5, with a decimal point"),
+        ("upscale: {scale: 2,25}", 20, "2.25, with a decimal point"),
+        ("hires: {steps: 1,000}", 18, "1.000, with a decimal point, or 1000"),
+        ("sweep: {cfg_scale: 5..9 step 0,5}", 32, "0.5, with a decimal point"),
+        ("sweep: {cfg_scale: 5..9 step 1,5, steps: [3]}", 32, "1.5, with a decimal point"),
+    ],
+)
+def test_a_decimal_comma_within_braces_is_shown(text: str, column: int, instead: str) -> None:
+    """YAML reads the digits after it as the name of another field."""
+    (problem,) = refused(f"prompt: a\n{text}").problems
+    assert (problem.line, problem.column) == (2, column)
+    assert problem.message == f"the comma before this ends the number. Write {instead}."
+
+
+def test_a_decimal_comma_in_the_braces_of_a_recipe_is_shown() -> None:
+    """There, too, the rest is taken for a field; so it is in control."""
+    assert "the comma before this ends the number. Write 0.5, with a decimal point." in messages(
+        "prompt: a\ncontrol: {image: a.png, weight: 0,5}"
+    )
+    assert messages("{prompt: a, cfg_scale: 7,5}") == [
+        "the comma before this ends the number. Write 7.5, with a decimal point."
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["hires: {scale: 1, 5}", "hires: {scale: 1.5,5}", "hires: {a5: 1}"]
+)
+def test_another_comma_is_not_taken_for_a_decimal_one(text: str) -> None:
+    """Only between digits alone."""
+    (message,) = messages(f"prompt: a\n{text}")
+    assert message.startswith("hires has no ")

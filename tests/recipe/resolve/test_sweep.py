@@ -312,3 +312,25 @@ def test_no_range_is_made_of_something_else(written: str) -> None:
     """Two numbers and a step, no more."""
     (message,) = messages(f"prompt: a\nsweep:\n  cfg_scale: {written}")
     assert not re.search(r"Write [^\[]", message)
+
+
+@pytest.mark.parametrize(
+    ("written", "hints"),
+    [
+        ("cfg_scale: [5,5, 6,5, 7]", ["5,5", "6,5"]),
+        ("'hires: scale': [5,5, 6]", ["5,5"]),
+        ("cfg_scale: [5, 5]", [""]),
+        ("cfg_scale: [5,5,6]", [""]),
+        ("steps: [5,5, 6]", [""]),
+    ],
+)
+def test_decimal_commas_in_a_list_are_shown(written: str, hints: list[str]) -> None:
+    """YAML reads two values, of which one appears twice."""
+    name = written.rpartition(":")[0].strip("'")
+    expected = [
+        f"'5' appears twice in the '{name}' sweep."
+        + (f" If {hint} is one number, write {hint.replace(',', '.')}." if hint else "")
+        for hint in hints
+    ]
+    found = messages(f"prompt: a\nhires: {{steps: 3}}\nsweep: {{{written}}}")
+    assert [message for message in found if "twice" in message] == expected
