@@ -334,3 +334,13 @@ def test_decimal_commas_in_a_list_are_shown(written: str, hints: list[str]) -> N
     ]
     found = messages(f"prompt: a\nhires: {{steps: 3}}\nsweep: {{{written}}}")
     assert [message for message in found if "twice" in message] == expected
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "line", ["\n  prompt: a:{}x: y:z", " {{prompt:{}a: b: c", " {{prompt: a:{}b: c"]
+)
+def test_many_spaces_in_a_sweep_are_read_at_once(line: str) -> None:
+    """A hostile file's error must not take long to find."""
+    (message,) = messages("sweep:" + line.format(" " * 300_000))
+    assert "YAML reads" in message
