@@ -1,7 +1,7 @@
 """The inbox as the daemon sees it: saves, deletions and renames, each reported once.
 
-Events are hints; the truth is scan, quiet time and content: docs/design.md. Of files here, only
-`remove` deletes any.
+Events are hints; the truth is scan, quiet time and content: docs/design.md. Only `remove` and
+`recover` change files.
 """
 
 import logging
@@ -413,7 +413,7 @@ class Inbox:
         self._settling.note(path, self._stamp(path), now, by_event=True)
 
     def _take_waiting(self, now: float) -> None:
-        """Refused recipes whose reason is gone have no event of their own."""
+        """What a recipe was waiting for has no event of its own."""
         for path in self._waiting.take_ready(now, self._settling.settle_seconds):
             self._settling.note(path, self._stamp(path), now, by_event=False)
 

@@ -13,8 +13,6 @@ VERSION = 1
 # SQLite itself waits this long for a lock; the caller keeps waiting (retry.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
-# Ledgers of picowatch 0.2.0 lack it; that version uses one with it as well.
-_ADDED_LATER = "CREATE INDEX IF NOT EXISTS images_failed ON images (recipe) WHERE state = 'failed'"
 # Distinguishes a ledger, of any version, from the databases of other programs.
 OWN_TABLES = {"recipes", "saves", "images", "facts"}
 # https://www.sqlite.org/rescode.html
@@ -78,7 +76,6 @@ class Database:
             self._connection.executescript(
                 f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;"
             )
-        self._connection.execute(_ADDED_LATER)
 
     def _check_owner(self) -> None:
         """Raises LedgerCorrupt for another program's database: nothing is written into that."""

@@ -24,7 +24,7 @@ _TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE st
                  UNION ALL
                  SELECT id, request FROM images INDEXED BY images_running WHERE state = 'running'
                  UNION ALL
-                 SELECT id, request FROM images INDEXED BY images_failed WHERE state = 'failed'
+                 SELECT id, request FROM images WHERE state = 'failed'
                  AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id))"""
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 

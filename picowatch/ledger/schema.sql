@@ -56,6 +56,7 @@ CREATE INDEX images_checkpoint ON images
     (priority, json_extract(request, '$.checkpoint_hash'), save, entry_index, image_index)
     WHERE state = 'queued';
 CREATE INDEX images_running ON images (id) WHERE state = 'running';
+CREATE INDEX images_failed ON images (recipe) WHERE state = 'failed';
 CREATE INDEX images_unlisted ON images (id) WHERE state = 'done' AND listed = 0;
 
 CREATE TABLE entry_images (         -- which entry requests which image; two may request the same

@@ -70,7 +70,7 @@ def steps_taken(steps: int, strength: float) -> int:
 
 
 def _each_step(sampler: str) -> int:
-    """Evaluations in each step. A picture that is only enlarged names no sampler exactly."""
+    """Evaluations in each step. A picture that is only enlarged has no sampler."""
     return _EACH_STEP.get(sampler, 1)
 
 

@@ -177,15 +177,6 @@ def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk:
     assert costs[1] <= costs[0] + 5
 
 
-def test_a_ledger_of_the_first_version_gets_the_index_that_it_lacks(desk: Desk) -> None:
-    """That of the images that failed."""
-    desk.save("a.txt", entry("one", 1))
-    with desk.ledger.transaction() as sql:
-        sql.execute("DROP INDEX images_failed")
-    again = Ledger(desk.ledger._path)
-    assert again.start_images_needed() == set()
-
-
 def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
     """Nothing is written into it."""
     path = tmp_path / "ledger.sqlite"
