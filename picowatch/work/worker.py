@@ -244,6 +244,8 @@ class Worker:
         waiting = self.retry.until_done("worker", self.ledger.counts).queued
         rendering.begin(waiting)
         while not rendering.wait_until_drawn():
+            if self.stopping.is_set():  # all engines were closed, perhaps just before it began
+                self.engine.close()
             rendering.check()
             if self._drawn and self._drawn.has_ended():
                 self._finish_drawn()
