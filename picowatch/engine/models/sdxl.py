@@ -21,6 +21,7 @@ SDXL = ASSETS / "sdxl"
 
 _FIRST = "conditioner.embedders.0.transformer."
 _SECOND = "conditioner.embedders.1.model."
+_PROJECTION = "text_projection.weight"
 # Both encoders are read at their last layer but one, without its norm: clip_skip 2 is the least.
 _LEAST_SKIP = 2
 # OpenCLIP pads with the token 0, "!".
@@ -68,4 +69,6 @@ def _read_second(encoder: Any, file: Path, target: Target) -> Tensors:
     """OpenCLIP ViT-bigG of a single file, in transformers' names."""
     tensors = read_tensors([file], target, lambda name: name.startswith(_SECOND))
     converted: Tensors = convert_open_clip_checkpoint(encoder, tensors, _SECOND)
-    return converted
+    # diffusers' script for single files left its name and order as transformers has them, once.
+    own = tensors.get(f"{_SECOND}{_PROJECTION}")
+    return converted if own is None else converted | {_PROJECTION: own}

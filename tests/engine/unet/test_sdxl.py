@@ -13,6 +13,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from PIL import Image
+from safetensors.torch import load_file
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
@@ -235,6 +236,22 @@ def test_a_single_file_gives_the_pictures_of_its_folder(models: Path, ours: Rend
     write_single_file(tiny_sdxl(), models / "checkpoints/single.safetensors", torch.float32)
     folder, single = (
         rendered(ours, asked(models, checkpoint=name))[0] for name in ("tiny", "single")
+    )
+    assert np.array_equal(folder, single)
+
+
+def test_a_single_file_of_diffusers_script_gives_the_pictures_of_its_folder(
+    models: Path, ours: Renderer
+) -> None:
+    """It left the projection of the summary in the name and order of transformers."""
+    path = models / "checkpoints/scripted.safetensors"
+    write_single_file(tiny_sdxl(), path, torch.float32)
+    tensors = load_file(path)
+    projection = tensors.pop("conditioner.embedders.1.model.text_projection")
+    tensors["conditioner.embedders.1.model.text_projection.weight"] = projection.T
+    write(path, tensors)
+    folder, single = (
+        rendered(ours, asked(models, checkpoint=name))[0] for name in ("tiny", "scripted")
     )
     assert np.array_equal(folder, single)
 
