@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from picowatch.catalog import DEMO, Catalog
 from picowatch.engine.protocol import (
     Engine,
     EngineCannotStart,
@@ -210,7 +211,7 @@ class Worker:
             self._finish_drawn()  # an engine that dies must not count for both
         began, self._rendered_at = self._rendered_at or time.monotonic(), None
         loads = self.state.begins(batch[0].request)
-        if loads:
+        if loads and not self.state.trouble:  # while that lasts, it is tried every minute
             log.info("%s: loading %s", batch[0].recipe, loads)
         rendering = self.rendering = Rendering(
             engine=self.engine,
@@ -282,8 +283,10 @@ class Worker:
         except EngineStopped:
             self.failures.put_back(rendering)
         except EngineCannotStart as error:
+            log.debug("%s", error, extra={"traceback": error.trace})
             self.failures.put_back(rendering)
-            self._wait_for_engine(error)
+            self._note_engine_death()
+            self._wait_to_start(str(error))
         except EngineLost as error:
             log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
             self.failures.put_back(rendering)
@@ -295,7 +298,12 @@ class Worker:
             self._death = error
             self.failures.engine_died(rendering, error)
         except RenderFailed as error:
-            self.failures.render_failed(rendering, error)
+            if self._are_models_away(batch):
+                self.failures.put_back(rendering)
+                models = self.settings.models
+                self._wait_to_start(f"There is no model in {models} any more: is it mounted?")
+            else:
+                self.failures.render_failed(rendering, error)
         except (LedgerCorrupt, Ended):
             raise
         except Exception as error:  # no single image may take the worker down
@@ -314,6 +322,12 @@ class Worker:
 
     # -- failures
 
+    def _are_models_away(self, batch: list[QueuedImage]) -> bool:
+        """Whether nothing is left of the models folder, as where a share is not mounted."""
+        if all(image.request.checkpoint == DEMO for image in batch):
+            return False
+        return not Catalog(self.settings.models).scan().models
+
     def _note_engine_death(self) -> None:
         self.result.count_engine_restart()
         self.state.has_ended()
@@ -326,18 +340,17 @@ class Worker:
             self._wake.wait(RESTART_SECONDS)
         self._lost = False
 
-    def _wait_for_engine(self, error: EngineCannotStart) -> None:
-        """No image is at fault, so none fails: a new driver or more memory may fix it.
+    def _wait_to_start(self, trouble: str) -> None:
+        """No image is at fault, so none fails: a driver, memory or a disk may come.
 
         The first time it is just started again. After that the log says it, once.
         """
-        log.debug("%s", error, extra={"traceback": error.trace})
-        self._note_engine_death()
+        self.rendering = None
         self.state.failed_starts += 1
         if self.state.failed_starts > 1:
-            is_news, self.state.trouble = not self.state.trouble, str(error)
+            is_news, self.state.trouble = not self.state.trouble, trouble
             if self.gave_up:
                 return
             if is_news:
-                log.error("%s Trying again every minute.", error)
+                log.error("%s Trying again every minute.", trouble)
         self.stopping.wait(START_AGAIN_SECONDS if self.state.trouble else RESTART_SECONDS)

@@ -1,13 +1,16 @@
 """The only checkpoint cannot be used for a while: nothing is rendered with the demo instead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from picowatch.commands.check import check
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import ImageRequest
+from picowatch.work import worker
 from tests.catalog.files import sd15_shapes, write_model
-from tests.house import House
+from tests.house import House, wait_for
 from tests.kinds import one_of_each_kind
 
 RECIPE = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
@@ -83,3 +86,32 @@ def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
     assert house.once()
     (picture,) = house.pictures("a")
     assert house.chunk(picture).request.checkpoint in ("mine", "disk/mine")
+
+
+def test_images_wait_while_the_models_are_not_mounted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None fails, though the engine finds no checkpoint; the demo model's own failures count."""
+    monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
+    mounted, away = house.models / "checkpoints", house.folder / "away"
+    write_model(mounted / "mine.safetensors", sd15_shapes())
+
+    def load(batch: Sequence[ImageRequest]) -> None:
+        if mounted.exists():
+            mounted.rename(away)
+        raise RenderFailed(f"There is no checkpoint {batch[0].checkpoint!r}.")
+
+    house.engine.before_batch = load
+    house.save("a.yaml", "prompt: a\nseed: [1, 2]\nsize: 64x64\n")
+    with house.running(batch_size=1):
+        wait_for(lambda: "There is no model in" in str(house.status().get("trouble")))
+        wait_for(lambda: not house.status()["loading"])
+        assert not house.status()["images"]["failed"]
+        house.engine.before_batch = lambda batch: None
+        away.rename(mounted)
+        wait_for(lambda: house.seeds() == [1, 2])
+        house.engine.before_batch = load
+        house.save("b.yaml", "prompt: b\nseed: 3\ncheckpoint: demo\n")
+        wait_for(lambda: house.status()["images"]["failed"] == 1)
+    assert house.log().count("Trying again every minute") == 1
