@@ -58,7 +58,8 @@ _EMBEDDED: dict[Kind, tuple[str, str]] = {
 }
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
-_ENDINGS = {".safetensors", GGUF} | _UNFINISHED | PICKLE_ENDINGS
+_SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
+_ENDINGS = {*_SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -337,9 +338,9 @@ def _is_model_folder(path: Path, kind: Kind) -> bool:
 
 
 def _name(root: Path, path: Path) -> str:
-    """The path below its kind's folder with "/"; only .safetensors is left off."""
+    """The path below its kind's folder with "/"; only .safetensors and .sft are left off."""
     name = path.relative_to(root).as_posix()
-    if path.suffix.lower() == ".safetensors" and not is_folder(path):
+    if path.suffix.lower() in _SAFETENSORS and not is_folder(path):
         name = name[: -len(path.suffix)]
     return name
 

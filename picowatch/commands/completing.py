@@ -11,7 +11,7 @@ Completer = Callable[..., list[str]]
 
 _MOST = 200  # names in a list that nobody reads to its end
 _RECIPES = (".yaml", ".yml", ".txt", ".json")
-_CHECKPOINTS = (".safetensors", ".gguf")
+_CHECKPOINTS = (".safetensors", ".sft", ".gguf")
 
 
 def files(*endings: str) -> Completer:

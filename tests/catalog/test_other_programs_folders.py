@@ -22,7 +22,8 @@ COMFY_UI = {
     "checkpoints/v1-5.safetensors": ("checkpoint", "v1-5"),
     "diffusion_models/z_image_turbo.safetensors": ("checkpoint", "z_image_turbo"),
     "unet/z_image.safetensors": ("checkpoint", "z_image"),
-    "vae/mse.safetensors": ("vae", "mse"),
+    "diffusion_models/z_image_base.sft": ("checkpoint", "z_image_base"),
+    "vae/mse.SFT": ("vae", "mse"),
     "loras/pixel.safetensors": ("lora", "pixel"),
     "upscale_models/4x-any.safetensors": ("upscaler", "4x-any"),
 }
@@ -30,6 +31,7 @@ SHAPES = {
     "v1-5": sd15_shapes(),
     "z_image": Z_IMAGE,
     "z_image_turbo": Z_IMAGE,
+    "z_image_base": Z_IMAGE,
     "mse": vae_file_shapes(),
     "pixel": kohya_lora_shapes(),
     "older": kohya_lora_shapes(),
