@@ -71,6 +71,12 @@ def base_model(header: Header) -> str:
     return ""
 
 
+def trained_as(header: Header) -> str:
+    """The name that kohya's trainer gave the file, by which A1111 calls it; "" if unsaid."""
+    name = _line(header.metadata.get("ss_output_name"))
+    return "" if name == "None" else name
+
+
 def trigger_words(header: Header) -> tuple[str, ...]:
     """The trainer's trigger phrase, else the five tags that most training pictures had."""
     phrase = _line(header.metadata.get("modelspec.trigger_phrase"))

@@ -138,6 +138,9 @@ class Catalog:
             ),
             depths=tuple(model.name for model in found.of_kind("depth")),
             lora_families=_families(found.of_kind("lora")),
+            lora_names={
+                one.name: one.trained_as for one in found.of_kind("lora") if one.trained_as
+            },
             embedding_families=_families(found.of_kind("embedding")),
             wildcards=wildcards.lines,
             wildcard_packs=wildcards.packs,

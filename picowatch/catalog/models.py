@@ -51,21 +51,21 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
 class Recognised:
     """What a file or folder is, recognised from headers and configs.
 
-    `family` is what it belongs to ("sd1"; "" where the header does not say). `native_size` is
-    the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are
-    the inputs of a checkpoint's UNet, `text_layers` how many layers of its text encoder clip_skip
-    can choose from, 0 for other kinds. `prediction` is what its UNet predicts ("v_prediction",
-    "epsilon"; "" where the header does not say), `zero_snr` whether it was trained down to noise
-    without any signal. `variant` tells checkpoints of one family apart ("dev", "schnell"), and
-    text encoders and VAEs of flow families from others, and ControlNets for several kinds of maps
-    ("union") or with fewer layers ("small") from those like half of a UNet. `text_width` is that of
-    the texts that a UNet or a ControlNet looks at, 0 where it looks at none or is not known.
-    `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
-    says what of a LoRA does nothing, and why. `scale` is how much larger an upscaler makes a side,
-    0 for other kinds; its `variant` is its architecture. `stored` is how a transformer's weights
-    are stored ("fp8", "Q4_K_S"). `contents` is what a transformer's file holds, and what stands
-    before the names of its tensors: ("transformer", "model.diffusion_model."),
-    ("T5 XXL", "text_encoders…").
+    `family` is what it belongs to ("sd1"; "" where the header does not say). `native_size` is the
+    side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are the inputs
+    of a checkpoint's UNet, `text_layers` how many layers of its text encoder clip_skip can choose
+    from, 0 for other kinds. `prediction` is what its UNet predicts ("v_prediction", "epsilon"; ""
+    where the header does not say), `zero_snr` whether it was trained down to noise without any
+    signal. `variant` tells checkpoints of one family apart ("dev", "schnell"), and text encoders
+    and VAEs of flow families from others, and ControlNets for several kinds of maps ("union") or
+    with fewer layers ("small") from those like half of a UNet. `text_width` is that of the texts
+    that a UNet or a ControlNet looks at, 0 where it looks at none or is not known. `base_model`,
+    `trained_as` (its name) and `trigger_words` are what a LoRA's trainer wrote into it, if
+    anything; `note` says what of a LoRA does nothing, and why. `scale` is how much larger an
+    upscaler makes a side, 0 for other kinds; its `variant` is its architecture. `stored` is how a
+    transformer's weights are stored ("fp8", "Q4_K_S"). `contents` is what a transformer's file
+    holds, and what stands before the names of its tensors: ("transformer",
+    "model.diffusion_model."), ("T5 XXL", "text_encoders…").
     """
 
     kind: Kind
@@ -77,6 +77,7 @@ class Recognised:
     zero_snr: bool = False
     variant: str = ""
     base_model: str = ""
+    trained_as: str = ""
     trigger_words: tuple[str, ...] = ()
     note: str = ""
     scale: int = 0

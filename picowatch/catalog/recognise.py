@@ -129,6 +129,7 @@ def _lora(header: Header) -> Recognised:
         "lora",
         family,
         base_model=adapters.base_model(header),
+        trained_as=adapters.trained_as(header),
         trigger_words=adapters.trigger_words(header),
         note=misfits(header.shapes, family) if family in ("", *RENDERED) else "",
     )

@@ -68,9 +68,10 @@ class Inventory:
     embedded ones are always there, in `demo` and `demo_upscaler`. `depths` are models that guess
     how far away things are. `vae_families` has the names of the families that each VAE is for;
     `lora_families` and `embedding_families` those of the others' families, where their files say
-    it. `refused` maps the names of files that cannot be used to the reason, so that an error can
-    give it, and `refused_by_kind` those in the folders of each kind; `refused_embeddings` has those
-    among them whose names are looked for in prompts.
+    it. `lora_names` has what a LoRA's trainer called it. `refused` maps the names of files that
+    cannot be used to the reason, so that an error can give it, and `refused_by_kind` those in the
+    folders of each kind; `refused_embeddings` has those among them whose names are looked for in
+    prompts.
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
     `wildcard_packs` has the file of those that stand in a YAML file with others.
     `unusable_checkpoint` says of one of the installed checkpoints that cannot be used why not.
@@ -88,6 +89,7 @@ class Inventory:
     depths: tuple[str, ...] = ()
     lora_families: Mapping[str, str] = field(default_factory=dict)
     embedding_families: Mapping[str, str] = field(default_factory=dict)
+    lora_names: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     wildcard_packs: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from picowatch.catalog import Catalog, Kind, Model, Refused
 from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.catalog.models import FOLDERS
+from picowatch.recipe.resolve.installed import find_lora
 from tests.catalog.files import (
     TEXT,
     UNET,
@@ -205,6 +206,13 @@ def test_a_lora_names_its_base_model_and_trigger_words(tmp_path: Path) -> None:
     )
     assert found.base_model == "v1-5.safetensors"
     assert found.trigger_words == ("pixel art", "sprite", "a dog")
+
+
+def test_a_lora_can_be_called_by_the_name_that_its_trainer_gave_it(tmp_path: Path) -> None:
+    """kohya writes it, and A1111 calls the file so in prompts."""
+    found = described(tmp_path, ss_output_name="Pixel Art v2")
+    inventory = Catalog(tmp_path).inventory()
+    assert find_lora("pixel art v2", inventory) == find_lora("it", inventory) == found.name == "it"
 
 
 @pytest.mark.parametrize("tags", ["", "no JSON", "[1]", '{"a": 1}', '{"a": {"b": "c"}}', "null"])

@@ -85,7 +85,16 @@ def find_vae(written: str, inventory: Inventory) -> str:
 
 
 def find_lora(written: str, inventory: Inventory) -> str:
-    """The LoRA a recipe means. Raises NotInstalled."""
+    """The LoRA a recipe means. Raises NotInstalled.
+
+    A1111 writes the name that a LoRA's trainer gave it, whatever its file is called. That counts if
+    no file is called so, and one LoRA was.
+    """
+    folded = _stem(written).casefold()
+    trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
+    files = (*inventory.loras, *inventory.refused_as("lora"))
+    if len(trained) == 1 and not any(folded in (_stem(n).casefold(), _last(n)) for n in files):
+        return trained[0]
     missing = f"no LoRA '{shown(written)}' in models/loras."
     return _find("LoRA", missing, written, inventory.loras, inventory)
 

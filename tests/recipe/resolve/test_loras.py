@@ -1,9 +1,12 @@
 """LoRAs and embeddings: in the field, in the prompts, and in requests."""
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.recipe import Inventory
 from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.recipe.reading import DEMO, hash_of, messages, read_one, refused
 
 INVENTORY = Inventory(
@@ -36,6 +39,44 @@ def test_loras_are_a_mapping_a_list_or_text(
 ) -> None:
     """Names are as forgiving as those of checkpoints; without a weight it is 1."""
     assert read_one(f"prompt: a\n{written}", inventory=INVENTORY).loras == loras
+
+
+TRAINED = Inventory(
+    demo=DEMO,
+    loras=("detail_41", "film-000004", "film-000008", "noir_v2", "last"),
+    lora_names={
+        "detail_41": "add.detail",
+        "film-000004": "film",
+        "film-000008": "film",
+        "last": "noir",
+        "noir_v2": "last",
+    },
+    refused={"ink": "ink.safetensors is a LoHa."},
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("add.detail", "detail_41"), ("Add.Detail", "detail_41"), ("noir", "last"), ("last", "last")],
+)
+def test_a_lora_is_also_known_by_its_trainers_name(written: str, meant: str) -> None:
+    """As in A1111; a file's whole name comes before it, the beginning of one after."""
+    recipe = read_one(f"prompt: a <lora:{written}:0.5>\nseed: 1", inventory=TRAINED)
+    (request,) = recipe.image_requests(hash_of)
+    assert [use.name for use in request.loras] == [meant]
+
+
+def test_a_trainers_name_of_several_loras_is_none_of_theirs() -> None:
+    """Those of several epochs are trained under one name."""
+    with pytest.raises(NotInstalled, match="could be film-000004 or film-000008"):
+        find_lora("film", TRAINED)
+
+
+def test_a_refused_file_is_not_replaced_by_another_of_its_trainers_name() -> None:
+    """The reason is the answer."""
+    inventory = replace(TRAINED, lora_names={"last": "ink"})
+    with pytest.raises(NotInstalled, match="is a LoHa"):
+        find_lora("ink", inventory)
 
 
 def test_a_flag_can_name_loras() -> None:
