@@ -291,10 +291,14 @@ class _Reader:
         self._call()
 
     def _build(self) -> None:
-        """Attributes, such as the versions of a state dict's modules: no weights."""
-        self.pop()
-        if not isinstance(self._stack[-1], dict | _Ignored | Tensor):
+        """Attributes, such as the versions of a state dict's modules; a ParameterDict's weights."""
+        attributes, target = self.pop(), self._stack[-1]
+        if not isinstance(target, dict | _Ignored | Tensor):
             raise ValueError("no object with attributes")
+        parameters = attributes.get("_parameters") if isinstance(attributes, dict) else None
+        if isinstance(target, dict) and isinstance(parameters, dict):
+            target.update(parameters)
+            parameters.clear()  # a dictionary that is used again must not be copied each time
 
     def _storage(self) -> None:
         storage = _storage_of(self.pop())
@@ -441,6 +445,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections OrderedDict": _ordered_dict,
     "typing OrderedDict": _ordered_dict,
     "collections defaultdict": lambda *_: {},
+    # What the first embeddings keep their vectors in.
+    "torch.nn.modules.container ParameterDict": lambda *_: {},
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor_v3": _tensor_v3,
