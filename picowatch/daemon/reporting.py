@@ -16,7 +16,7 @@ from picowatch.ledger.rows import Counts, QueuedRecipes
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.status import EngineStatus, Status
+from picowatch.outbox.status import EngineStatus, Status, images_wait
 from picowatch.recipe.request import ImageRequest
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
@@ -116,8 +116,12 @@ class Reporting:
 
     def report_end(self) -> None:
         """The daemon ends."""
+        status = self._status()
         with suppress(OSError):
-            self.outbox.status.write(replace(self._status(), ended=True))
+            self.outbox.status.write(replace(status, ended=True))
+        queued = status.images["queued"]
+        if queued and self.pool.only is None and not status.paused:
+            log.info("%s for the next start", images_wait(queued))
 
     def _status(self) -> Status:
         counts = self._known_counts()

@@ -70,6 +70,7 @@ def test_a_batch_that_begins_while_picowatch_ends_is_given_up(house: House) -> N
         kept.set()
         thread.join(PATIENCE)
         assert ended and not house.pictures()
+    assert "1 image waits for the next start" in house.log()
 
 
 def test_the_time_between_two_batches_is_learned_with_the_second(
