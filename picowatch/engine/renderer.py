@@ -41,6 +41,7 @@ from picowatch.engine.memory.usage import (
 from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.loaded import Loaded, apply_rung, undo_rung
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.pipelines.loaded import LoadedPipeline
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.process.failures import SMALLER, out_of_memory
@@ -312,7 +313,12 @@ class Renderer:
                 chunks=drawn.chunks,
                 timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
                 versions=versions(),
-                warnings=(*warnings, *drawn.warnings, *shrink_warning(request, smaller)),
+                warnings=(
+                    *warnings,
+                    *drawn.warnings,
+                    *picture_warnings(self._start_images, request),
+                    *shrink_warning(request, smaller),
+                ),
                 steps=smaller.steps if smaller.steps != request.steps else None,
                 peak_bytes=peak,
                 control_maps=drawn.picture.control_maps,

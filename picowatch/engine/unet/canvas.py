@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 # A1111's names of what resizes pixels for the second pass.
 RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
-_WHITE = 128  # a mask's grey from here on counts as white
+WHITE = 128  # a mask's grey from here on counts as white
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
     except PictureUnreadable as unreadable:
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
     grey = fit(drawn, width, height, request.resize)
-    redrawn = grey.point(lambda value: 255 if (value >= _WHITE) != request.mask_invert else 0)
+    redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
     blur = request.mask_blur
     opacity = redrawn.filter(ImageFilter.GaussianBlur(blur)) if blur else redrawn
     return Canvas(fitted, np.asarray(redrawn), np.asarray(opacity))
