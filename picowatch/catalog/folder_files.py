@@ -17,12 +17,13 @@ _PARTS = (
     *("text_encoder", "text_encoder_2", "text_encoder_3"),
     *("tokenizer", "tokenizer_2", "tokenizer_3"),
 )
-_WEIGHT_NAMES = (
-    re.compile(r"(diffusion_pytorch_)?model\.safetensors"),
-    re.compile(r"(diffusion_pytorch_)?model-\d{5}-of-\d{5}\.safetensors"),
-    re.compile(r"(diffusion_pytorch_)?model\.fp16\.safetensors"),
-    re.compile(r"(diffusion_pytorch_)?model\.fp16-\d{5}-of-\d{5}\.safetensors"),
+# diffusers once wrote a variant after the number of a shard.
+_WEIGHT_NAMES = tuple(
+    re.compile(rf"(diffusion_pytorch_)?model{middle}\.safetensors")
+    for variant in ("", r"\.fp16", r"\.bf16")
+    for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
+_VARIANT = re.compile(r"\.(fp16|bf16)(?=[.-])")
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
@@ -53,8 +54,8 @@ def is_file(path: Path) -> bool:
 def weight_files(part: Path) -> list[Path]:
     """The safetensors files that hold a part's weights; [] if not found.
 
-    The plain file first, then the plain shards, then a float16 file alone; other variants
-    ("non_ema") are for training.
+    The plain file first, then the plain shards, then those in float16 or bfloat16 alone; other
+    variants ("non_ema") are for training.
     """
     names = sorted(path.name for path in part.iterdir() if path.suffix == ".safetensors")
     for pattern in _WEIGHT_NAMES:
@@ -62,6 +63,11 @@ def weight_files(part: Path) -> list[Path]:
         if found:
             return found
     return []
+
+
+def without_variant(name: str) -> str:
+    """The name of a file of weights as it is without "fp16" or "bf16"."""
+    return _VARIANT.sub("", name)
 
 
 def folder_files(folder: Path) -> list[FolderFile]:

@@ -1,8 +1,11 @@
 """Loads the checkpoints of flow families."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
@@ -10,6 +13,8 @@ import torch
 import transformers
 
 from picowatch.catalog import Model, weight_files
+from picowatch.catalog.folder_files import without_variant
+from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
@@ -127,14 +132,10 @@ def _open_part(part: Part, dtype: torch.dtype) -> Any:
         kind = getattr(diffusers, name)
         return scheduler_of(kind, kind.load_config(folder, **_OFFLINE))
     kind = getattr(transformers, name, None) or getattr(diffusers, name)
-    model, info = kind.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        variant="fp16" if ".fp16" in weight_files(folder)[0].name else None,
-        output_loading_info=True,
-        **_OFFLINE,
-    )
+    with _usual_names(folder) as found:
+        model, info = kind.from_pretrained(
+            found, dtype=dtype, use_safetensors=True, output_loading_info=True, **_OFFLINE
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise RenderFailed(
@@ -143,6 +144,28 @@ def _open_part(part: Part, dtype: torch.dtype) -> Any:
             "Get the folder again.",
         )
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _usual_names(folder: Path) -> Iterator[Path]:
+    """The folder; of weights in float16 or bfloat16 one with links to them under the plain names.
+
+    diffusers does not find all that it named so, and not below every path.
+    """
+    weights = {without_variant(path.name): path for path in weight_files(folder)}
+    if all(name == path.name for name, path in weights.items()):
+        yield folder
+        return
+    with TemporaryDirectory() as other:
+        for name, path in {"config.json": folder / "config.json", **weights}.items():
+            Path(other, name).symlink_to(path.absolute())
+        if len(weights) > 1:
+            tensors = {
+                one: name for name, path in weights.items() for one in read_header(path).shapes
+            }
+            index = f"{min(weights).partition('-')[0]}.safetensors.index.json"
+            Path(other, index).write_text(json.dumps({"metadata": {}, "weight_map": tensors}))
+        yield Path(other)
 
 
 def _padding(part: Part) -> dict[str, str]:

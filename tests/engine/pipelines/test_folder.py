@@ -1,6 +1,7 @@
 """Parts of diffusers folders as they are read."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,28 +50,38 @@ def _check_levels(scheduler: Any) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 def test_weights_in_several_files_draw_the_same_picture(tmp_path: Path) -> None:
-    """The transformer's and a text encoder's shards, as large folders have them; fp16 as well."""
+    """The transformer's and a text encoder's shards, as large folders have them.
+
+    In fp16 as well, in bf16 as Sana has them, and with fp16 where diffusers once wrote it, as
+    AuraFlow has it, in a folder with a dot in its name.
+    """
     name = "FLUX.1-schnell"
-    for copy in ("whole", "shards", "half"):
+    copies = ("whole", "shards", "half", "bf16", "v0.3")
+    for copy in copies:
         shutil.copytree(tiny_flow(name), tmp_path / copy / "checkpoints" / name)
     sizes = {"transformer": "20KB", "text_encoder_2": "20KB"}
     kinds = {"transformer": _D.FluxTransformer2DModel, "text_encoder_2": _T.T5EncoderModel}
     for part, size in sizes.items():
         model = kinds[part].from_pretrained(tiny_flow(name) / part)
-        shards, half = (
-            tmp_path / copy / "checkpoints" / name / part for copy in ("shards", "half")
-        )
-        for file in (*shards.glob("*.safetensors"), *half.glob("*.safetensors")):
-            file.unlink()
-        model.save_pretrained(shards, max_shard_size=size)
-        model.save_pretrained(half, variant="fp16", max_shard_size=size)
-        assert len([*shards.glob("*-of-*.safetensors")]) > 1
-        assert [*half.glob("*fp16*-of-*.safetensors")]
+        for copy, variant in (
+            ("shards", None),
+            ("half", "fp16"),
+            ("bf16", "bf16"),
+            ("v0.3", "fp16"),
+        ):
+            folder = tmp_path / copy / "checkpoints" / name / part
+            for file in folder.glob("*.safetensors"):
+                file.unlink()
+            model.save_pretrained(folder, variant=variant, max_shard_size=size)
+            assert len([*folder.glob(f"*{variant or ''}-*-of-*.safetensors")]) > 1
+        for file in (tmp_path / "v0.3/checkpoints" / name / part).iterdir():
+            old = re.sub(r"\.fp16(-\d+-of-\d+)", r"\1.fp16", file.name)
+            file.rename(file.with_name(old.replace(".index.fp16.json", ".fp16.index.json")))
     found = {}
-    for copy in ("whole", "shards", "half"):
+    for copy in copies:
         models = tmp_path / copy
         options = EngineOptions(models=models, device="cpu", precision="float32", threads=1)
         wanted = requests_of(models, name, "prompt: a red cube")
         (image,) = Renderer(options).render(wanted, ignore_steps)
         found[copy] = image.pixels
-    assert found["whole"] == found["shards"] == found["half"]
+    assert all(found[copy] == found["whole"] for copy in copies)
