@@ -68,6 +68,11 @@ def holds_parameters(text: str) -> bool:
     )
 
 
+def names_parameters(text: str) -> bool:
+    """The same for the text of a prompt, also where line breaks were lost."""
+    return ":" in text and bool(_MIDDLE_NEGATIVE.search(text) or holds_parameters(text))
+
+
 def begins_parameters(text: str) -> bool:
     """The same for a text that could be YAML, in which prompts are indented."""
     return any(

@@ -11,6 +11,7 @@ from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.prompts.known_words import unknown_words
+from picowatch.recipe.read.a1111_blocks import names_parameters
 from picowatch.recipe.read.from_picture import FromPicture, read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
@@ -167,6 +168,7 @@ class EntryResolver:
     ) -> list[str]:
         """All of a recipe's; fields without effect that the file itself says are refused."""
         entry = whole.entry
+        _refuse_parameters(whole.own, self._problems)
         warnings = [*entry.warnings, *whole.picture.warnings]
         warnings += _idle(whole.picture.layer, images)
         warnings += _not_honoured(images, whole.given, self._inventory)
@@ -237,6 +239,21 @@ def _doubtful_predictions(found: Sequence[Recipe], inventory: Inventory) -> list
         for name in names
         if name in silent and _V_PREDICTION.search(name)
     ]
+
+
+def _refuse_parameters(own: Layer, problems: Problems) -> None:
+    """A1111's text within a prompt; in a .txt it would have been read."""
+    for field in PROMPTS:
+        prompt = own.get(field)
+        if prompt is None or not isinstance(prompt.value, str) or prompt.position.source.is_txt:
+            continue
+        if names_parameters(prompt.value):
+            problems.add(
+                prompt.position,
+                f"{field} has another program's parameters in it, which would be part of the "
+                "prompt. Write them as fields (negative_prompt: …, steps: …), or save the whole "
+                "text as a .txt file, where they are read.",
+            )
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
