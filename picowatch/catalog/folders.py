@@ -24,7 +24,13 @@ _SDXL_PARTS = (*_PARTS, "text_encoder_2", "tokenizer_2")
 _WEIGHED_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
-_SD_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
+_SD_PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+)
 _SDXL_PIPELINES = (
     "StableDiffusionXLPipeline",
     "StableDiffusionXLInpaintPipeline",

@@ -125,6 +125,21 @@ def test_the_unets_config_tells_stable_diffusion_2_and_inpainting(tmp_path: Path
     assert "a UNet that picowatch does not support" in folder_refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "pipeline", ["StableDiffusionImg2ImgPipeline", "LatentConsistencyModelPipeline"]
+)
+def test_a_folder_may_be_saved_by_a_pipeline_with_the_same_parts(
+    tmp_path: Path, pipeline: str
+) -> None:
+    """LCM_Dreamshaper_v7 is: its UNet says that it is told the guidance."""
+    folder = tmp_path / "checkpoints/it"
+    shutil.copytree(DEMO, folder)
+    changed_json(folder / "model_index.json", _class_name=pipeline)
+    changed_json(folder / "unet/config.json", cross_attention_dim=768)
+    (model,) = Catalog(tmp_path).scan().models
+    assert model.family == "sd1"
+
+
 def test_a_folder_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:
     """A part, its weights, or a piece of them."""
     folder = tmp_path / "checkpoints/it"
