@@ -40,9 +40,14 @@ class Failures:
     def engine_died(self, rendering: Rendering, error: EngineDied) -> None:
         """Each image is tried again alone, until the engine died on it `max_attempts` times.
 
-        Which one of a batch it was is not known, so that none of a batch fails.
+        Which one of a batch it was is not known, so that none of a batch fails. One that was
+        cancelled meanwhile is not tried again.
         """
         batch = rendering.batch
+        if rendering.is_cancelled:
+            log.warning("%s: %s", batch[0].recipe, error)
+            self.put_back(rendering)
+            return
         for image in batch:
             if len(batch) == 1 and image.attempts + 1 >= self.settings.max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")

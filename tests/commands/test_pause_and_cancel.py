@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from picowatch.errors import RenderFailed
+from picowatch.errors import EngineDied, RenderFailed
 from picowatch.recipe.request import ImageRequest
+from picowatch.testing.digest_engine import DigestEngine
 from tests.commands.picowatch import picowatch, start
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
 
@@ -284,6 +285,35 @@ def test_a_cancelled_sweep_shows_the_finished_pictures(house: House, gate: Gate)
         gate.open()
         wait_for(lambda: "contact sheet" in house.log(), "the sheet")
     assert house.started() == ["one"]
+
+
+class Slow(DigestEngine):
+    """Hears of an interruption, and ends the batch later: real ones end it at their next step."""
+
+    def interrupt(self) -> None:
+        """The batch goes on."""
+
+
+def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House) -> None:
+    """An engine that hangs is why users cancel, and it ends by `stall_seconds`."""
+    reached, over = threading.Event(), threading.Event()
+
+    def die(batch: Sequence[ImageRequest]) -> None:
+        reached.set()
+        assert over.wait(PATIENCE)
+        raise EngineDied("The engine made no step and was ended as hung.")
+
+    house.engine = Slow(before_batch=die)
+    with one_running(house, interrupt=True):
+        house.save("a.txt", "one\n")
+        assert reached.wait(PATIENCE)
+        control(house, "cancel", "a.txt")
+        over.set()
+        wait_for(lambda: images_now(house) in ({"cancelled": 1}, {"failed": 1}), "the end")
+    assert house.started() == ["one"]
+    assert images_now(house) == {"cancelled": 1}
+    assert "a.txt: The engine made no step and was ended as hung." in house.log()
+    assert house.error("a.txt") is None
 
 
 def test_cancel_holds_for_saves_that_came_before_it(house: House) -> None:
