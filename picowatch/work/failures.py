@@ -24,7 +24,7 @@ class Failures:
     """Records it in the ledger, and waits for that, so that no outcome of a batch gets lost.
 
     An image on which the engine died `max_attempts` times fails. `on_finished` is called with the
-    recipe of an image that failed, or whose picture is missing.
+    recipe of an image that failed, was cancelled, or whose picture is missing.
     """
 
     settings: Settings
@@ -78,6 +78,9 @@ class Failures:
             move = self.ledger.cancel_running
         for image in rendering.batch:
             self._patiently(partial(move, image.id))
+        if rendering.is_cancelled:  # others of the recipe may wait for a contact sheet
+            for image in rendering.batch:
+                self.on_finished(self._patiently(partial(self.ledger.recipe_of, image)))
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
         self._patiently(partial(self.ledger.fail, image.id, reason))

@@ -41,7 +41,7 @@ class WorkerPool:
     """Renders the ledger's queue until it is stopped.
 
     `on_published` gets the line of images.jsonl of each published picture, `on_finished` the recipe
-    of each image, also if it failed or its picture is missing.
+    of each image, also if it failed, was cancelled, or its picture is missing.
     `on_preview` is called now and then with what is in progress. `only` these recipes' images
     are rendered, if any are named.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.errors import EngineDied, RenderFailed
+from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.testing.digest_engine import DigestEngine
 from tests.commands.picowatch import picowatch, start
@@ -292,6 +292,29 @@ class Slow(DigestEngine):
 
     def interrupt(self) -> None:
         """The batch goes on."""
+
+
+def test_a_sweep_that_is_cancelled_in_the_middle_of_a_step_shows_the_finished_pictures(
+    house: House,
+) -> None:
+    """With `interrupt: true`: the image in progress ends after the command was answered."""
+    reached, over = threading.Event(), threading.Event()
+
+    def hold(batch: Sequence[ImageRequest]) -> None:
+        if len(house.engine.batches) == 2:
+            reached.set()
+            assert over.wait(PATIENCE)
+            raise EngineStopped("The engine was interrupted.")
+
+    house.engine = Slow(before_batch=hold)
+    with one_running(house, interrupt=True):
+        house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")
+        assert reached.wait(PATIENCE)
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the first picture")
+        control(house, "cancel", "a.yaml")
+        assert "contact sheet" not in house.log()
+        over.set()
+        wait_for(lambda: "contact sheet" in house.log(), "the sheet")
 
 
 def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House) -> None:
