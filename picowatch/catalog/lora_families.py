@@ -14,7 +14,8 @@ _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 _DOWN = re.compile(r"_lora_(down|A)_")
 # What stands before the layers' names, and the UNets' blocks in diffusers' names and in SGM's.
 _PREFIX = re.compile(
-    r"^(?:base_model\.model\.|(?:lora_unet|lycoris)_|(?:diffusion_model|transformer|unet)\.)+"
+    r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
+    r"|(?:diffusion_model|transformer|unet)\.)+"
 )
 _UNET_BLOCKS = (
     *("down_blocks_", "mid_block_", "up_blocks_"),

@@ -29,7 +29,8 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
 )
 _PARTS: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "denoiser"),
-    ("lora_transformer_", "denoiser"),
+    ("lora_transformer_", "denoiser"),  # OneTrainer's
+    ("lycoris_", "denoiser"),
     ("lora_te_", "text_encoder"),
     ("lora_te1_", "text_encoder"),
     ("lora_te2_", "text_encoder_2"),
@@ -45,6 +46,7 @@ _PARTS: tuple[tuple[str, Part], ...] = (
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder_3.", "text_encoder_3"),
     ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("text_encoders.clip_h.transformer.", "text_encoder"),
     ("text_encoders.clip_g.transformer.", "text_encoder_2"),
     ("text_encoders.t5xxl.transformer.", "text_encoder_3"),
 )
@@ -67,7 +69,10 @@ def _layer_id(name: str) -> LayerId:
             break
     flat = name.replace(".", "_").replace("_processor_", "_")
     flat = re.sub(r"_to_out$", "_to_out_0", flat.removeprefix("text_model_"))
-    return LayerId(part, _from_sgm(flat) if part == "denoiser" else flat)
+    if part == "denoiser":
+        return LayerId(part, _from_sgm(flat))
+    # diffusers 0.16 called CLIP's layers as it calls the UNet's.
+    return LayerId(part, re.sub(r"_self_attn_to_(q|k|v|out)(_0)?$", r"_self_attn_\1_proj", flat))
 
 
 _SGM_BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.+)")

@@ -107,6 +107,24 @@ FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
         {},
         "Stable Diffusion 3.x",
     ),
+    "SD 3, OneTrainer": (
+        kohya("lora_transformer_transformer_blocks_0_attn_to_q", 1536, 1536)
+        | kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120),
+        {},
+        "Stable Diffusion 3.x",
+    ),
+    "FLUX.1, OneTrainer": (
+        kohya("lora_transformer_single_transformer_blocks_0_attn_to_q", 3072, 3072)
+        | kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072)
+        | kohya("lora_te2_encoder_block_0_layer_0_SelfAttention_q", 4096, 4096),
+        {},
+        "FLUX.1",
+    ),
+    "FLUX.1, LyCORIS": (
+        kohya("lycoris_single_transformer_blocks_0_attn_to_q", 3072, 3072),
+        {},
+        "FLUX.1",
+    ),
     "FLUX.1, kohya": (kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216), {}, "FLUX.1"),
     "FLUX.1, authors": (
         peft("diffusion_model.single_blocks.0.linear1", 3072, 21504),

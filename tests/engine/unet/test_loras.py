@@ -82,13 +82,24 @@ def test_all_of_stable_diffusion_15s_kohya_names_have_a_layer(models: Path) -> N
     ("down", "up"),
     [
         ("lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight"),
+        ("lora_transformer_{flat}.lora_down.weight", "lora_transformer_{flat}.lora_up.weight"),
+        ("lycoris_{flat}.lora_down.weight", "lycoris_{flat}.lora_up.weight"),
         ("unet.{name}.lora_A.weight", "unet.{name}.lora_B.weight"),
         ("base_model.model.{name}.lora_A.weight", "base_model.model.{name}.lora_B.weight"),
         ("unet.{name}.lora.down.weight", "unet.{name}.lora.up.weight"),
         ("{old}_lora.down.weight", "{old}_lora.up.weight"),
         ("unet.{old}_lora.down.weight", "unet.{old}_lora.up.weight"),
     ],
-    ids=["kohya", "diffusers", "peft", "diffusers 0.20", "diffusers 0.10", "diffusers 0.15"],
+    ids=[
+        "kohya",
+        "OneTrainer",
+        "LyCORIS",
+        "diffusers",
+        "peft",
+        "diffusers 0.20",
+        "diffusers 0.10",
+        "diffusers 0.15",
+    ],
 )
 @pytest.mark.parametrize("layer", ["to_q", "to_out.0"])
 def test_every_naming_means_the_same_layer(down: str, up: str, layer: str) -> None:
@@ -109,6 +120,9 @@ def test_the_text_encoders_names_fit_every_transformers() -> None:
         "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
         "text_encoder.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
+        "text_encoder.text_model.encoder.layers.0.self_attn.to_q_lora.down.weight",
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
+        "text_encoders.clip_h.transformer.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
     ):
         assert layer_of(key) == (layer_id, "down")
     assert layer_of("lora_unet_x.alpha") == (LayerId("denoiser", "x"), "alpha")
