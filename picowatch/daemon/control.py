@@ -20,6 +20,7 @@ from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
+from picowatch.work.publish import FOLDER_REMEDY
 
 log = logging.getLogger("picowatch")
 
@@ -193,10 +194,13 @@ class Control:
     def _delete(self, files: Collection[str]) -> Answer:
         """They are not rendered again unless a save asks for them, as when a user deletes them."""
         shown, unknown = self._shown(files)
-        self.outbox.delete(shown)
-        if shown:
-            log.info("%s: deleted, as requested", _listed(shown))
-        return Answer(not unknown, f"{_pictures(len(shown))} deleted.{unknown}")
+        kept = self.outbox.delete(shown)
+        if deleted := [file for file in shown if file not in kept]:
+            log.info("%s: deleted, as requested", _listed(deleted))
+        words = f"{_pictures(len(deleted))} deleted.{unknown}"
+        if kept:
+            words += f"{_named('No permission to delete', kept)} {FOLDER_REMEDY}"
+        return Answer(not (unknown or kept), words)
 
     def _shown(self, files: Collection[str]) -> tuple[list[str], str]:
         """Those that the gallery shows, and a sentence about the others.

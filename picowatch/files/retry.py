@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import shutil
 import sqlite3
 import threading
@@ -39,6 +40,11 @@ def passes(error: BaseException) -> bool:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
         return bool(code != sqlite3.SQLITE_ERROR)
     return isinstance(error, OSError) and error.errno is not None and error.errno not in _LASTING
+
+
+def is_of_one_folder(error: BaseException, root: Path) -> bool:
+    """Whether permission is missing below `root` alone: waiting would hold up all other folders."""
+    return isinstance(error, PermissionError) and os.access(root, os.W_OK | os.X_OK)
 
 
 class Ended(ControlFlow):

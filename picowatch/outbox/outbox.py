@@ -25,7 +25,7 @@ from picowatch.files.atomic import (
 from picowatch.files.blocks import sha256_of
 from picowatch.files.inside import leads_out, open_regular
 from picowatch.files.pictures import MAX_BYTES
-from picowatch.files.retry import passes
+from picowatch.files.retry import is_of_one_folder, passes
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
 from picowatch.outbox.formats import format_of, sidecar_of
@@ -173,17 +173,26 @@ class Outbox:
         self.gallery.show_stars()
         return changed
 
-    def delete(self, files: Collection[str]) -> None:
+    def delete(self, files: Collection[str]) -> list[str]:
         """Delete pictures that the gallery shows, durably, with what lies beside each.
 
-        May be repeated: the gallery knows them until everything else is done. Their lines stay in
-        images.jsonl, which tells a rebuilt ledger that they were rendered.
+        Returns those in folders that must not be written. May be repeated: the gallery knows them
+        until everything else is done. Their lines stay in images.jsonl, which tells a rebuilt
+        ledger that they were rendered.
         """
         self._replace_latest(files)
+        kept = []
         for file in files:
-            self._unlink(file)
-        self.star(files, False)
-        self.gallery.remove(files)
+            try:
+                self._unlink(file)
+            except PermissionError as error:
+                if not is_of_one_folder(error, self.root):
+                    raise
+                kept.append(file)
+        gone = [file for file in files if file not in kept]
+        self.star(gone, False)
+        self.gallery.remove(gone)
+        return kept
 
     def _unlink(self, file: str) -> None:
         """The picture last: until then a sidecar can be told from another text of that name."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
-from picowatch.files.retry import passes
+from picowatch.files.retry import is_of_one_folder, passes
 from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING, OutboxNames
 from picowatch.recipe.messages.problems import harmless, harmless_lines
 
@@ -115,7 +115,7 @@ class ProblemFiles:
         try:
             write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
-            if passes(error):
+            if passes(error) and not is_of_one_folder(error, self._root):
                 raise
             log.error("%s cannot be written: %s", file, error.strerror)
             return False
@@ -133,8 +133,14 @@ class ProblemFiles:
 
     def _remove(self, file: str) -> None:
         """Something else that somebody put there stays."""
-        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            (self._root / file).unlink()
+        try:
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                (self._root / file).unlink()
+        except PermissionError as error:
+            if not is_of_one_folder(error, self._root):
+                raise
+            log.error("%s cannot be deleted: %s", file, error.strerror)
+            return
         with self._lock:
             if file in self._files:
                 del self._files[file]

@@ -26,7 +26,7 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused
-from picowatch.files.retry import Ended, Retry, passes, unexpected
+from picowatch.files.retry import Ended, Retry, is_of_one_folder, passes, unexpected
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
@@ -159,8 +159,7 @@ class Publisher:
                 self.outbox.publish_maps(image.file, _maps_of(picture))
                 self.outbox.publish(image.file, pixels, texts, go_on)
             except PermissionError as error:
-                if os.access(self.outbox.root, os.W_OK | os.X_OK):
-                    # One folder's mistake: it must not hold up the others' pictures.
+                if is_of_one_folder(error, self.outbox.root):
                     raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
                 raise
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from picowatch.files.atomic import write_atomically
 from picowatch.ledger.database import Database
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.outbox import Outbox
@@ -231,6 +232,75 @@ def test_a_folder_that_cannot_be_written_fails_its_own_pictures_alone(
         monkeypatch.undo()
         picowatch(house.folder, "retry")
         wait_for(lambda: len(house.pictures("a")) == 4, "the pictures")
+
+
+def test_an_error_file_that_cannot_be_written_in_its_folder_holds_up_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log and the status say what is wrong; the error file stays away."""
+
+    def refuse(path: Path, content: bytes) -> None:
+        if path.parent.name == "pets":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        write_atomically(path, content)
+
+    monkeypatch.setattr("picowatch.outbox.problems.write_atomically", refuse)
+    with house.running():
+        house.save("pets/a.yaml", "prompt: one\nsteps: many\n")
+        wait_for(lambda: "pets/a.yaml.error.txt cannot be written" in house.log(), "the log")
+        still_answers(house)
+        wait_for(lambda: "pets/a.yaml" in str(house.status()["errors"]), "the status")
+        assert not house.status()["trouble"]
+
+
+def test_an_error_file_that_cannot_be_deleted_in_its_folder_holds_up_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe that is right now is rendered, too."""
+    house.save("pets/a.yaml", "prompt: one\nsteps: many\n")
+    refused = refuse_to_unlink(monkeypatch, "pets")
+    with house.running():
+        wait_for(lambda: house.error("pets/a.yaml"), "the error file")
+        house.save("pets/a.yaml", "prompt: one\nsteps: 3\n")
+        wait_for(lambda: house.pictures("pets"), "its picture")
+        still_answers(house)
+    assert refused
+
+
+def test_a_picture_that_cannot_be_deleted_holds_up_no_other_command(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder must not be written; the other picture is deleted."""
+    for name in ("a", "b"):
+        house.save(f"{name}.yaml", ONE)
+    assert house.once()
+    refuse_to_unlink(monkeypatch, "a")
+    with house.running():
+        answer = picowatch(house.folder, "delete", "a/0001-7.png", "b/0001-7.png")
+        assert answer.returncode == 1
+        assert answer.stderr == (
+            "1 picture deleted. No permission to delete: a/0001-7.png. Give the user that runs "
+            "picowatch permission to write to its folder.\n"
+        )
+        assert house.pictures() == ["a/0001-7.png"]
+        assert picowatch(house.folder, "pause").returncode == 0
+        monkeypatch.undo()
+        assert picowatch(house.folder, "delete", "a/0001-7.png").returncode == 0
+    assert house.pictures() == []
+
+
+def refuse_to_unlink(monkeypatch: pytest.MonkeyPatch, folder: str) -> list[Path]:
+    """As in a folder of another user; returns what was to be deleted there."""
+    unlink, refused = Path.unlink, []
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == folder and path.exists():
+            refused.append(path)
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    return refused
 
 
 def test_a_folder_in_the_place_of_latest_png_loses_no_picture(house: House) -> None:
