@@ -203,9 +203,13 @@ class Publisher:
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
-            recipe = self.ledger.recipe_of(image)
-            warn = partial(self.outbox.problems.add_warning, recipe, warning)
-            self.retry.until_done("publisher", warn)
+            self.retry.until_done("publisher", partial(self._warn, image, warning))
+
+    def _warn(self, image: QueuedImage, warning: str) -> None:
+        """Beside the recipe, unless that is gone, or its last save does not request the image."""
+        with self.ledger.transaction():  # no save is answered meanwhile
+            if self.ledger.is_requested(image.id):
+                self.outbox.problems.add_warning(self.ledger.recipe_of(image), warning)
 
     def _record(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
         """In the ledger; then their recipes may be finished."""

@@ -444,6 +444,39 @@ def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
     assert not warning.exists()
 
 
+@pytest.mark.parametrize("then", ["deleted", "saved again"])
+def test_what_an_engine_warns_of_is_not_said_of_a_save_that_is_gone(
+    house: House, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """Its picture is finished all the same; no later answer would take the file away."""
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(batch: Sequence[ImageRequest]) -> None:
+        reached.set()
+        assert go.wait(PATIENCE)
+
+    def picture(request: ImageRequest, batch_size: int) -> RenderedImage:
+        warnings = ("Careful.",) if request.prompt == "a star" else ()
+        return replace(digest_picture(request, batch_size), warnings=warnings)
+
+    monkeypatch.setattr("picowatch.testing.digest_engine.digest_picture", picture)
+    house.engine.before_batch = hold
+    path = house.save("a.txt", "a star\n")
+    with house.running():
+        assert reached.wait(PATIENCE)
+        if then == "deleted":
+            path.unlink()
+            wait_for(lambda: "a.txt: deleted" in house.log(), "the deletion")
+        else:
+            path.write_text("a corgi\n")
+            wait_for(lambda: house.log().count("a.txt: saved") == 2, "the save")
+        go.set()
+        pictures = 1 if then == "deleted" else 2
+        wait_for(lambda: house.status()["images"]["done"] == pictures, "the pictures")
+    assert "Careful." in house.log()
+    assert not (house.outbox / "a.txt.warning.txt").exists()
+
+
 def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_start(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
