@@ -65,8 +65,9 @@ def start_driver(address: str | None) -> "Driver":
         else:
             _check_for_listener(address)
         return Driver(address)
-    # Nobody listens; no room or no permission for the driver's folder; no more processes.
-    except OSError as error:
+    # Nobody listens; no room or no permission for the driver's folder; no more processes. A name
+    # that cannot be one, as `node..local`, is a UnicodeError.
+    except (OSError, UnicodeError) as error:
         raise away(address, str(error)) from error
 
 

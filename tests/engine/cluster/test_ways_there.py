@@ -177,6 +177,15 @@ def test_a_head_that_is_not_found_is_reported_and_tried_again(make_executor: Mak
     trouble_of(make_executor(address="127.0.0.1:1"), "Cannot connect to the Ray cluster at 127.")
 
 
+def test_a_name_that_no_machine_can_have_is_reported(tmp_path: Path) -> None:
+    """The thread that keeps the connection would end of it, and nothing be rendered or said."""
+    executor = RayEngines(EngineOptions(models=tmp_path), RaySettings(address="node..local:6379"))
+    try:
+        trouble_of(executor, "Cannot connect to the Ray cluster at node..local:6379: ")
+    finally:
+        executor.close()
+
+
 def test_without_ray_the_log_tells_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
