@@ -38,7 +38,7 @@ _OTHERS = {
     "image_proj.": "an IP-Adapter",
     "controlnet_blocks.": "a ControlNet for a transformer (FLUX.1, Stable Diffusion 3 or others)",
     "controlnet_x_embedder.": "a ControlNet for FLUX.1",
-    "down_blocks.0.motion_modules.": "a SparseCtrl for videos",
+    "down_blocks.0.motion_modules.": "a part of AnimateDiff, for videos",
 }
 # Parts of names in networks that make maps of pictures.
 _DETECTORS = {

@@ -211,8 +211,8 @@ def variant_by_name(family: str, variant: str, name: str) -> str:
         return " ".join(filter(None, ("klein", "base" if "base" in name else "", variant)))
     if family == "qwen_image" and not variant and "image-edit" in name.replace("_", "-"):
         return "Edit"
-    if family == "flux" and variant == "dev" and "krea" in name:
-        return "Krea"
+    if family == "flux" and variant == "dev":
+        return next((one for one in ("Kontext", "Krea") if one.casefold() in name), variant)
     if (family, variant) == ("sd3", "3.5 Large") and "turbo" in name:
         return "3.5 Large Turbo"
     return variant

@@ -70,7 +70,10 @@ _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.m
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 _TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
 
-_OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
+_OF_A_FOLDER = (
+    "of a diffusers folder: copy the whole folder with its model_index.json, or get a complete "
+    "checkpoint"
+)
 ARTICLES = {
     "checkpoint": "a checkpoint",
     "vae": "a VAE",

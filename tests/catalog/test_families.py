@@ -395,7 +395,7 @@ UNUSABLE: dict[str, tuple[Shapes, str]] = {
     "transformer of a diffusers folder": (
         {"transformer_blocks.0.attn.add_q_proj.weight": (8, 8)},
         "is only the transformer of a diffusers folder: copy the whole folder with its "
-        "model_index.json.",
+        "model_index.json, or get a complete checkpoint.",
     ),
     "ControlNet without prefix": (
         {"input_blocks.0.0.weight": (320, 4, 3, 3), "input_hint_block.0.weight": (16, 3, 3, 3)},

@@ -178,11 +178,20 @@ def test_a_variant_that_cannot_be_rendered_is_refused(
     assert found.reason == f"it.safetensors is a checkpoint of {name}: {ONLY}"
 
 
-def test_an_editing_model_is_refused_by_its_name(tmp_path: Path) -> None:
-    """Older files of Qwen-Image-Edit have the header of Qwen-Image."""
-    found = look_at(tmp_path, "qwen_image_edit_fp8", QWEN_IMAGE)
+@pytest.mark.parametrize(
+    ("name", "shapes", "says"),
+    [
+        ("qwen_image_edit_fp8", QWEN_IMAGE, "Qwen-Image (Edit)"),
+        ("flux1-dev-kontext_fp8", flux(), "FLUX.1 (Kontext)"),
+    ],
+)
+def test_an_editing_model_is_refused_by_its_name(
+    tmp_path: Path, name: str, shapes: Shapes, says: str
+) -> None:
+    """Older files of Qwen-Image-Edit look like Qwen-Image, and Kontext's like FLUX.1 dev."""
+    found = look_at(tmp_path, name, shapes)
     assert isinstance(found, Refused)
-    assert "is a checkpoint of Qwen-Image (Edit): picowatch does not support it" in found.reason
+    assert f"is a checkpoint of {says}: picowatch does not support it" in found.reason
 
 
 CHANGES = {
