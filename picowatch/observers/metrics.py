@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,6 +22,7 @@ from picowatch.outbox.status import Status
 
 log = logging.getLogger("picowatch")
 
+CLIENT_SECONDS = 10.0  # that a client may be silent: each has a thread and an open file
 # From the demo model's half second to an image of minutes on a CPU.
 SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
 
@@ -50,6 +53,7 @@ class Metrics:
                 f"metrics_address {address}: cannot serve there: {error.strerror}.",
                 "Choose another port, or leave it out.",
             ) from error
+        self._server.RequestHandlerClass = _impatient(self._server.RequestHandlerClass)
         log.info("metrics at http://%s:%s/metrics", host or "0.0.0.0", self.port)
 
     @property
@@ -70,6 +74,19 @@ class Metrics:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _impatient(handler: Any) -> Any:
+    """The handler, but that it leaves clients that say nothing: prometheus-client's never does."""
+
+    class Impatient(handler):  # type: ignore[misc]  # a class that is known at run time alone
+        timeout = CLIENT_SECONDS
+
+        def handle(self) -> None:
+            with suppress(OSError):
+                super().handle()
+
+    return Impatient
 
 
 class _State(Collector):
