@@ -219,7 +219,8 @@ class _Child:
         """Kill the process and wait for the thread; a batch in progress ends with EngineStopped."""
         with self._lock:
             self._ended = True
-            self._kill()
+            if self._thread.is_alive():  # else its number may be another process' by now
+                self._kill()
         self._work.put(None)
         # `close` may be called from `on_step`, which runs in that very thread.
         if self._thread.is_alive() and threading.current_thread() is not self._thread:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -71,6 +72,24 @@ def test_a_killed_engine_is_explained_and_started_again(engine: ChildEngine) -> 
     assert "killed (SIGKILL); most often the system ran out of memory" in died.message
     assert "batch_size: 1" in died.remedy
     assert make(engine, request(steps=1))
+
+
+def test_closing_an_engine_that_died_long_ago_kills_nobody(
+    digests: ChildEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process was waited for: by now, the system may have given its number to another one."""
+    threads: SimpleQueue[threading.Thread] = SimpleQueue()
+    future = digests.render(
+        [request(steps=150)], lambda done, total: threads.put(threading.current_thread())
+    )
+    thread, killed = threads.get(timeout=PATIENCE), []
+    assert digests.process_id is not None
+    os.kill(digests.process_id, signal.SIGKILL)
+    assert isinstance(future.exception(PATIENCE), EngineDied)
+    thread.join(PATIENCE)
+    monkeypatch.setattr(os, "killpg", lambda *group: killed.append(group))
+    digests.close()
+    assert not killed
 
 
 def test_an_engine_that_died_idle_is_started_again(digests: ChildEngine) -> None:
