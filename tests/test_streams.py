@@ -124,6 +124,21 @@ def test_picowatch_works_on_while_its_terminal_is_stopped(tmp_path: Path) -> Non
         assert screen.process.wait(PATIENCE) == 0
 
 
+def test_picowatch_works_on_while_a_terminal_with_plain_lines_is_stopped(tmp_path: Path) -> None:
+    """A service manager's format, `--quiet` and simple terminals have no live view."""
+    (tmp_path / "inbox").mkdir()
+    with in_pty(tmp_path, "run", "--log-format", "json", program=DIGESTS) as screen:
+        wait_for(lambda: "is watching" in screen.written)
+        screen.type(CTRL_S)
+        save_and_wait(tmp_path, "a")
+        screen.type(CTRL_Q)
+        wait_for(lambda: "a/0001-" in screen.written)
+        screen.type(CTRL_S)
+        save_and_wait(tmp_path, "b")
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.process.wait(PATIENCE) == 0
+
+
 def save_and_wait(folder: Path, name: str) -> None:
     """Until the picture is there."""
     (folder / f"inbox/{name}.txt").write_text("a cat\n")

@@ -70,7 +70,8 @@ class PlainConsole:
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stdout
-        self.handler = PlainHandler(self._stream)
+        self._terminal = BackgroundStream(self._stream) if self._stream.isatty() else None
+        self.handler = PlainHandler(cast(TextIO, self._terminal or self._stream))
         if quiet:
             self.handler.setLevel(logging.WARNING)
         self._shown_at = 0.0
@@ -86,7 +87,10 @@ class PlainConsole:
 
     def close(self) -> None:
         """What could not be written until now is in picowatch.log."""
-        finish(self._stream)
+        if self._terminal:
+            self._terminal.finish()
+        else:
+            finish(self._stream)
 
 
 class LiveView:
