@@ -1,7 +1,7 @@
 """Recognises LoRAs and embeddings: which can be used, and what the others are.
 
-Formats: kohya's sd-scripts, diffusers and peft for LoRAs; others, as LyCORIS' and cloneofsimo's,
-are named and refused, since nothing installed can read them. Embeddings: A1111's and diffusers'.
+Formats: kohya's sd-scripts, diffusers and peft for LoRAs, and LyCORIS' LoHa and LoKr; others, as
+DoRA and cloneofsimo's, are named and refused. Embeddings: A1111's and diffusers'.
 """
 
 import re
@@ -15,11 +15,10 @@ from picowatch.errors import ModelRefused
 LORA_MARKS = (
     *(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up."),
     *("_lora.down.", "_lora.up.", ".lora_linear_layer.", "_lora1.", "_lora2."),
+    *(".hada_", ".lokr_"),
 )
 # Parts of tensor names in formats that are not plain LoRAs.
 _OTHER_FORMATS = {
-    ".hada_": "a LoHa (LyCORIS)",
-    ".lokr_": "a LoKr (LyCORIS)",
     ".dora_scale": "a DoRA",
     ".lora_magnitude_vector": "a DoRA",
     ".lora_B.bias": "a LoRA with biases (lora_bias)",
@@ -58,7 +57,9 @@ def lora_family(header: Header) -> str:
             )
         for mark, what in _OTHER_FORMATS.items():
             if mark in name:
-                raise ModelRefused(f"is {what}: picowatch only supports plain LoRAs.")
+                raise ModelRefused(
+                    f"is {what}: picowatch only supports plain LoRAs, LoHa and LoKr."
+                )
     return family_of_lora(header)
 
 

@@ -5,11 +5,14 @@ authors, and kohya's, which join either with "_".
 """
 
 import re
+from collections.abc import Mapping
+from math import prod
 
 from picowatch.catalog.families import FAMILY_OF_WIDTH, ONLY, UNETS
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
 
+Shapes = Mapping[str, tuple[int, ...]]
 _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 _DOWN = re.compile(r"_lora_(down|A)_")
 # What stands before the layers' names, and the UNets' blocks in diffusers' names and in SGM's.
@@ -99,6 +102,7 @@ def family_of_lora(header: Header) -> str:
     `lora_te1_` says nothing: diffusers' export to kohya's names has it for every family.
     """
     said = _said(header)
+    header = Header(header.shapes | _halves(header.shapes), header.metadata)
     names = {
         _PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()
     }
@@ -122,6 +126,24 @@ def family_of_lora(header: Header) -> str:
     if any(map(_ONLY_SDXL.search, names)):
         return "sdxl"
     return said
+
+
+def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The sides of the layers of LoHa and LoKr, as a LoRA's halves would show them."""
+    found: dict[str, tuple[int, ...]] = {}
+    for layer, kind in {name.rpartition(".")[::2] for name in shapes}:
+        if kind.startswith(("hada_w1", "lokr_w1")):
+            factors = ("hada_w1",) if kind.startswith("hada") else ("lokr_w1", "lokr_w2")
+            sides = [_sides(shapes, f"{layer}.{factor}") for factor in factors]
+            found[f"{layer}.lora_down.weight"] = (1, prod(columns for _, columns in sides))
+            found[f"{layer}.lora_up.weight"] = (prod(rows for rows, _ in sides), 1)
+    return found
+
+
+def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
+    """The rows and columns of a factor, which is whole or of two matrices."""
+    left, right = (shapes.get(factor) or shapes.get(f"{factor}_{half}", ()) for half in "ab")
+    return (*left, 1)[0], (*right, 1, 1)[1]
 
 
 def _transformer_family(names: dict[str, tuple[int, ...]]) -> str:

@@ -8,12 +8,12 @@ become diffusers' names, as in its `_maybe_map_sgm_blocks_to_diffusers`.
 
 import re
 from collections.abc import Iterable
-from typing import Literal
 
 from picowatch.catalog.families import NAMES
 from picowatch.catalog.lora_layers import LayerId, Part, adapted, has_layer
 
-Role = Literal["down", "up", "mid", "alpha"]
+# "down", "up", "mid", "alpha", or the name of a factor in LyCORIS.
+Role = str
 
 _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"\.lora_(?:down|A)(?:\.\w+)?\.weight$"), "down"),
@@ -27,6 +27,8 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"(?<=_lora[12])\.up\.weight$"), "up"),
     (re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha$"), "alpha"),
 )
+# Of LoHa and LoKr.
+_FACTOR = re.compile(r"\.((?:hada|lokr)_(?:w[12](?:_[ab])?|t[12]))$")
 _PARTS: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "denoiser"),
     ("lora_transformer_", "denoiser"),  # OneTrainer's
@@ -54,6 +56,8 @@ _PARTS: tuple[tuple[str, Part], ...] = (
 
 def layer_of(key: str) -> tuple[LayerId, Role] | None:
     """The layer and role of a tensor; None for a name that is no LoRA's."""
+    if factor := _FACTOR.search(key):
+        return _layer_id(key[: factor.start()]), factor[1]
     for pattern, role in _ROLES:
         if pattern.search(key):
             return _layer_id(pattern.sub("", key)), role

@@ -235,15 +235,13 @@ REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
         {"lora_unet_blocks_0_self_attn_q.lora_down.weight": (8, 1536)},
         "is a LoRA for Wan: ",
     ),
-    "LoHa": (
-        {f"{KOHYA}.hada_w1_a": (8, 8)},
-        "is a LoHa (LyCORIS): picowatch only supports plain LoRAs",
+    "LoHa that is a DoRA": (
+        {f"{KOHYA}.hada_w1_a": (8, 8), f"{KOHYA}.dora_scale": (1, 768)},
+        "is a DoRA: picowatch only supports plain LoRAs, LoHa and LoKr",
     ),
-    "LoKr": ({f"{KOHYA}.lokr_w1": (8, 8)}, "is a LoKr (LyCORIS): "),
-    "LoKr of peft": ({"unet.x.lokr_w1_a": (8, 8)}, "is a LoKr (LyCORIS): "),
     "DoRA of peft": (
         peft_lora(768) | {"unet.x.lora_magnitude_vector": (320,)},
-        "is a DoRA: picowatch only supports plain LoRAs",
+        "is a DoRA: picowatch only supports plain LoRAs, LoHa and LoKr",
     ),
     "LoRA with biases": (peft_lora(768) | {"unet.x.lora_B.bias": (320,)}, "is a LoRA with biases"),
     "OFT": ({"base_model.model.unet.x.oft_r": (4, 8, 8)}, "is an OFT adapter: "),

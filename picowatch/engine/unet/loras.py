@@ -1,5 +1,7 @@
 """LoRAs: small matrices whose product is added to a layer's output, or to a copy of its weights.
 
+LoHa and LoKr, which multiply them in other ways, are in products.py.
+
 "LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685: a layer's
 output h becomes h + weight * alpha / rank * up(down(x)). No weight of the checkpoint changes:
 where many steps follow, a layer gets a copy with the product added, and its own weights back after
@@ -12,6 +14,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from picowatch.catalog.lora_keys import Role, layer_of
 from picowatch.catalog.lora_layers import Adapted, LayerId, Part, adapted
 from picowatch.engine.models.model_files import unchanged
 from picowatch.engine.models.weights import with_sides
+from picowatch.engine.unet.products import Product, makes, rank_of
 from picowatch.engine.unet.tiling import padded
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -32,6 +36,8 @@ from picowatch.recipe.request import LoraUse
 # Files kept in memory; a LoRA of Stable Diffusion 1.x has 2 to 200 MB.
 _KEPT_FILES = 8
 _NAMED_KEYS = 3
+# What the roles of LoHa's and LoKr's tensors begin with.
+_FACTORS = ("hada_", "lokr_")
 # In peft's names: what follows a layer's, what precedes it, and a pattern without wildcards.
 _LORA_A = re.compile(r"\.lora_A(?:\.\w+)?\.weight$")
 _PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|transformer|text_encoder(?:_[23])?)\.)?")
@@ -91,6 +97,13 @@ class Layer:
             return up @ down
         return torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
 
+    def multiplications(self, numbers: int) -> tuple[int, int]:
+        """At each position by a hook, and once for a copy of so many numbers."""
+        return self.down.numel() + self.up.numel(), len(self.down) * numbers
+
+
+Change = Layer | Product
+
 
 @dataclass(frozen=True, slots=True)
 class _PeftSettings:
@@ -119,7 +132,7 @@ class _PeftSettings:
 class LoraFile:
     """A file's layers, and the keys that match no layer of the checkpoint."""
 
-    layers: dict[LayerId, Layer]
+    layers: dict[LayerId, Change]
     unexpected: tuple[str, ...]
 
 
@@ -145,7 +158,7 @@ class Loras:
         self._device = device
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
         self.applied: tuple[LoraUse, ...] = ()
-        self._acting: dict[LayerId, list[tuple[Layer, float]]] = {}
+        self._acting: dict[LayerId, list[tuple[Change, float]]] = {}
         self._handles: list[RemovableHandle] = []
         self._plain: dict[nn.Module, nn.Parameter] = {}  # weights of layers that have copies
         self.warnings: tuple[str, ...] = ()
@@ -159,7 +172,7 @@ class Loras:
         wanted = tuple(uses)
         if wanted == self.applied:
             return False
-        acting: dict[LayerId, list[tuple[Layer, float]]] = {}
+        acting: dict[LayerId, list[tuple[Change, float]]] = {}
         warnings: list[str] = []
         for use in wanted:
             file = self._file(use)
@@ -217,9 +230,9 @@ class Loras:
         hooks = copies = 0.0
         for module, layers in self._acting_on_denoiser():
             for layer, _ in layers:
-                rank = len(layer.down)
-                hooks += (layer.down.numel() + layer.up.numel()) * seen
-                copies += rank * module.weight.numel()
+                by_hook, once = layer.multiplications(module.weight.numel())
+                hooks += by_hook * seen
+                copies += once
             copies += _READ_AND_WRITTEN * module.weight.numel()
         return hooks > copies
 
@@ -230,7 +243,7 @@ class Loras:
     def _weight_names(self) -> dict[nn.Module, str]:
         return {module: f"{name}.weight" for name, module in self._denoiser.named_modules()}
 
-    def _acting_on_denoiser(self) -> list[tuple[Any, list[tuple[Layer, float]]]]:
+    def _acting_on_denoiser(self) -> list[tuple[Any, list[tuple[Change, float]]]]:
         return [
             (self._modules[layer_id], layers)
             for layer_id, layers in self._acting.items()
@@ -257,7 +270,7 @@ class Loras:
 
 
 def _hook_of(
-    layers: list[tuple[Layer, float]], merged: Container[nn.Module]
+    layers: list[tuple[Change, float]], merged: Container[nn.Module]
 ) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
     """A forward hook that adds the layers in their order, unless the weights have them."""
 
@@ -272,7 +285,7 @@ def _hook_of(
     return hook
 
 
-def _merged(module: Any, layers: list[tuple[Layer, float]]) -> torch.Tensor:
+def _merged(module: Any, layers: list[tuple[Change, float]]) -> torch.Tensor:
     """The module's weight with the layers added, in its type and order of dimensions."""
     total = module.weight.float()
     for layer, weight in layers:
@@ -305,9 +318,12 @@ def read_lora(
             f"name like {unexpected[0][:80]!r}.",
             "Use a LoRA for this checkpoint's kind of model.",
         )
-    layers: dict[LayerId, Layer] = {}
+    layers: dict[LayerId, Change] = {}
     # Some files have a fused layer and its parts, which say the same: the parts are last.
     for target in sorted(found, key=lambda target: -len(target.layers)):
+        if any(role.startswith(_FACTORS) for role in found[target]):
+            layers |= _products(name, target, found[target], modules, device)
+            continue
         for layer_id, roles in _of_each(name, target, found[target], modules).items():
             settings_here = settings.get(layer_id.part, _PeftSettings())
             layers[layer_id] = _layer(
@@ -320,6 +336,42 @@ def read_lora(
                 device,
             )
     return LoraFile(layers, tuple(sorted(unexpected)))
+
+
+def _products(
+    name: str,
+    target: Adapted,
+    roles: dict[Role, torch.Tensor],
+    modules: dict[LayerId, nn.Module],
+    device: torch.device,
+) -> dict[LayerId, Change]:
+    """What one layer of a LoHa or LoKr changes in each layer that it adapts."""
+    factors = {role: one for role, one in roles.items() if role.startswith(_FACTORS)}
+    first: Any = modules[target.layers[0]]
+    rows = [_sides(modules[one])[0] for one in target.layers]
+    kernel = first.weight.shape[2:] if isinstance(first, nn.Conv2d) else ()
+    shape = (sum(rows), _sides(first)[1], *kernel)
+    try:
+        fits = makes(factors, shape)
+    except (KeyError, RuntimeError) as error:
+        raise RenderFailed(
+            f"The LoRA {name!r} is incomplete: {target.layers[0].module} lacks a factor, or has "
+            "one of another size.",
+            "Get the file again, or another one.",
+        ) from error
+    if not fits:
+        what = f"{target.layers[0].module} is of another shape"
+        raise _of_another_size(name, what, "x".join(map(str, shape)))
+    rank = rank_of(factors)
+    scale = float(roles["alpha"]) / rank if rank and "alpha" in roles else 1.0
+    types = (first.weight.dtype, *(one.dtype for one in factors.values()), torch.bfloat16)
+    dtype = next(one for one in types if one in _COMPUTED_IN)
+    factors = {role: one.to(device, dtype, copy=True) for role, one in factors.items()}
+    ends = list(accumulate(rows))
+    return {
+        layer_id: Product(factors, shape, slice(end - count, end), target.swapped, scale)
+        for layer_id, count, end in zip(target.layers, rows, ends, strict=True)
+    }
 
 
 def _of_each(

@@ -21,6 +21,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.loras import Layer, Loras, modules_by_layer, read_lora
+from picowatch.engine.unet.products import Product
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import RANK, Tensors, random_layer, write
@@ -173,7 +174,8 @@ def ours(path: Path, family: str) -> dict[str, torch.Tensor]:
     return {layer.module: _sample(_scaled(one)) for layer, one in read.layers.items()}
 
 
-def _scaled(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
+def _scaled(layer: Layer | Product) -> tuple[torch.Tensor, torch.Tensor]:
+    assert isinstance(layer, Layer)
     return layer.down * layer.scale, layer.up
 
 
@@ -308,6 +310,30 @@ def test_diffusers_metadata_says_the_scale(tmp_path: Path) -> None:
     path = write(tmp_path / "it.safetensors", tensors, settings)
     read = read_lora(path, "it", "z_image", modules_of("z_image"), CPU)
     assert [layer.scale for layer in read.layers.values()] == [8 / RANK]
+
+
+def test_a_product_for_a_fused_layer_is_taken_apart(tmp_path: Path) -> None:
+    """LoKr of FLUX.1: the rows of queries, keys, values; the last modulation's halves trade."""
+    tensors: Tensors = {}
+    for layer, rows in (
+        ("single_blocks_0_linear1", 21504),
+        ("final_layer_adaLN_modulation_1", 6144),
+    ):
+        tensors[f"lora_unet_{layer}.lokr_w1"] = torch.randn(16, 16)
+        tensors[f"lora_unet_{layer}.lokr_w2"] = torch.randn(rows // 16, 3072 // 16)
+    path = write(tmp_path / "it.safetensors", tensors)
+    read = read_lora(path, "it", "flux", modules_of("flux"), CPU)
+    assert read.unexpected == ()
+    found = {layer.module: one.matrix() for layer, one in read.layers.items()}
+    first, last = (
+        torch.kron(tensors[f"lora_unet_{layer}.lokr_w1"], tensors[f"lora_unet_{layer}.lokr_w2"])
+        for layer in ("single_blocks_0_linear1", "final_layer_adaLN_modulation_1")
+    )
+    parts = ("attn_to_q", "attn_to_k", "attn_to_v", "proj_mlp")
+    together = torch.cat([found[f"single_transformer_blocks_0_{part}"] for part in parts])
+    assert torch.equal(together, first)
+    assert torch.equal(found["norm_out_linear"], torch.cat(last.chunk(2)[::-1]))
+    assert len(found) == 5
 
 
 def test_the_parts_of_a_layer_win_over_the_whole(tmp_path: Path) -> None:

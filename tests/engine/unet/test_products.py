@@ -1,0 +1,190 @@
+"""LoHa and LoKr: a layer computes as if the product of the factors had been added to its weight."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from picowatch.catalog.headers import Header
+from picowatch.catalog.models import Recognised
+from picowatch.catalog.recognise import recognise
+from picowatch.errors import RenderFailed
+from tests.catalog.files import Shapes
+from tests.engine.adapters import Tensors
+from tests.engine.models.test_checkpoints import demo
+from tests.engine.unet.test_loras import CONV, TO_Q, applied
+
+RANK, ALPHA, WEIGHT = 3, 2.0, 1.5
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))) * 0.3
+
+
+def split(side: int) -> tuple[int, int]:
+    """The sides of the smaller and the larger factor of LoKr."""
+    return 4, side // 4
+
+
+def loha(out: int, into: int, *kernel: int) -> tuple[Tensors, Any]:
+    inputs = into * int(np.prod(kernel))
+    a, b, c, d = (
+        random(out, RANK),
+        random(RANK, inputs),
+        random(out, RANK) * 2,
+        random(RANK, inputs),
+    )
+    factors = {"hada_w1_a": a, "hada_w1_b": b, "hada_w2_a": c, "hada_w2_b": d + 1}
+    return factors, ALPHA / RANK * (a @ b) * (c @ (d + 1))
+
+
+def loha_around_a_kernel(out: int, into: int, *kernel: int) -> tuple[Tensors, Any]:
+    factors = {
+        "hada_t1": random(RANK, RANK, *kernel),
+        "hada_w1_a": random(RANK, out),
+        "hada_w1_b": random(RANK, into),
+        "hada_t2": random(RANK, RANK, *kernel) + 1,
+        "hada_w2_a": random(RANK, out) * 2,
+        "hada_w2_b": random(RANK, into) - 1,
+    }
+    one, two = (
+        np.einsum(
+            "rsxy,ro,si->oixy", *(factors[f"hada_{name}{n}{end}"] for name, end in KERNEL_PARTS)
+        )
+        for n in "12"
+    )
+    return factors, ALPHA / RANK * one * two
+
+
+KERNEL_PARTS = (("t", ""), ("w", "_a"), ("w", "_b"))
+
+
+def lokr(out: int, into: int, *kernel: int) -> tuple[Tensors, Any]:
+    """Both factors whole: alpha means nothing."""
+    (a, b), (c, d) = split(out), split(into)
+    one, two = random(a, c), random(b, d, *kernel)
+    expected = np.kron(one.reshape(a, c, *[1] * len(kernel)), two)
+    return {"lokr_w1": one, "lokr_w2": two}, expected
+
+
+def lokr_of_two(out: int, into: int, *kernel: int) -> tuple[Tensors, Any]:
+    (a, b), (c, d) = split(out), split(into)
+    left, right = random(b, RANK), random(RANK, d * int(np.prod(kernel)))
+    one = random(a, c)
+    factors = {"lokr_w1": one, "lokr_w2_a": left, "lokr_w2_b": right}
+    return factors, ALPHA / RANK * np.kron(one, left @ right)
+
+
+def lokr_of_four(out: int, into: int, *kernel: int) -> tuple[Tensors, Any]:
+    factors, expected = lokr_of_two(out, into, *kernel)
+    one = factors.pop("lokr_w1")
+    return factors | {"lokr_w1_a": torch.eye(len(one)) * 2, "lokr_w1_b": one / 2}, expected
+
+
+def lokr_around_a_kernel(out: int, into: int, *kernel: int) -> tuple[Tensors, Any]:
+    (a, b), (c, d) = split(out), split(into)
+    factors = {
+        "lokr_w1": random(a, c),
+        "lokr_t2": random(RANK, RANK, *kernel),
+        "lokr_w2_a": random(RANK, b),
+        "lokr_w2_b": random(RANK, d),
+    }
+    two = np.einsum("rsxy,ro,si->oixy", *(factors[f"lokr_{one}"] for one in ("t2", "w2_a", "w2_b")))
+    return factors, ALPHA / RANK * np.kron(factors["lokr_w1"].numpy()[:, :, None, None], two)
+
+
+Case = Callable[..., tuple[Tensors, Any]]
+LINEAR: list[Case] = [loha, lokr, lokr_of_two, lokr_of_four]
+KERNELS: list[Case] = [loha, loha_around_a_kernel, lokr, lokr_of_two, lokr_around_a_kernel]
+
+
+def named(module: str, factors: Tensors) -> Tensors:
+    flat = f"lora_unet_{module.replace('.', '_')}"
+    tensors = {f"{flat}.{name}": factor for name, factor in factors.items()}
+    return tensors | {f"{flat}.alpha": torch.tensor(ALPHA)}
+
+
+@pytest.mark.parametrize("case", LINEAR)
+def test_a_linear_layer_gives_what_merged_weights_would_give(models: Path, case: Case) -> None:
+    """Of LyCORIS' formulas; copies of weights have the same."""
+    module = demo().unet.get_submodule(TO_Q)
+    factors, expected = case(*module.weight.shape)
+    x = torch.randn(2, 5, module.weight.shape[1])
+    plain = module(x)
+    loras = applied(named(TO_Q, factors), models)
+    change = WEIGHT * torch.as_tensor(np.asarray(expected), dtype=torch.float32)
+    merged = module.weight + change
+    assert float(change.abs().max()) > 0.01
+    assert torch.allclose(module(x), functional.linear(x, merged, module.bias), atol=1e-4)
+    assert torch.allclose(loras.merged()[f"{TO_Q}.weight"], merged, atol=1e-5)
+    assert isinstance(loras.is_worth_merging(24, 256), bool)
+    loras.apply([])
+    assert torch.equal(module(x), plain)
+
+
+@pytest.mark.parametrize("case", KERNELS)
+def test_convolutions_are_adapted_too(models: Path, case: Case) -> None:
+    """Their kernels are in a factor, or in a part of their own."""
+    module = demo().unet.get_submodule(CONV)
+    factors, expected = case(*module.weight.shape)
+    x = torch.randn(1, module.weight.shape[1], 8, 8)
+    loras = applied(named(CONV, factors), models)
+    change = torch.as_tensor(np.asarray(expected), dtype=torch.float32)
+    merged = module.weight + WEIGHT * change.reshape(module.weight.shape)
+    expected = functional.conv2d(x, merged, module.bias, padding=1)
+    assert torch.allclose(module(x), expected, atol=1e-3)
+    loras.apply([])
+
+
+def test_a_file_of_another_size_or_a_part_of_one_is_refused(models: Path) -> None:
+    """Before anything is drawn."""
+    out, into = demo().unet.get_submodule(TO_Q).weight.shape
+    whole, _ = loha(out, into)
+    with pytest.raises(RenderFailed, match="is for a model of another size"):
+        applied(named(TO_Q, loha(out + 8, into)[0]), models)
+    for missing in whole:
+        part = {name: factor for name, factor in whole.items() if name != missing}
+        with pytest.raises(RenderFailed, match="is incomplete"):
+            applied(named(TO_Q, part), models)
+
+
+LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+FAMILIES: dict[str, tuple[Shapes, str]] = {
+    "LoHa": ({f"{LAYER}.hada_w1_a": (320, 8), f"{LAYER}.hada_w1_b": (8, 768)}, "sd1"),
+    "LoKr": ({f"{LAYER}.lokr_w1": (8, 8), f"{LAYER}.lokr_w2": (40, 128)}, "sd2"),
+    "LoKr of two": (
+        {
+            f"{LAYER.replace('blocks_0_att', 'blocks_1_att')}.lokr_w1": (8, 16),
+            f"{LAYER.replace('blocks_0_att', 'blocks_1_att')}.lokr_w2_a": (80, 4),
+            f"{LAYER.replace('blocks_0_att', 'blocks_1_att')}.lokr_w2_b": (4, 128),
+        },
+        "sdxl",
+    ),
+    "LoKr of ai-toolkit": (
+        {
+            "diffusion_model.layers.0.attention.to_q.lokr_w1": (4, 4),
+            "diffusion_model.layers.0.attention.to_q.lokr_w2": (960, 960),
+        },
+        "z_image",
+    ),
+    "LoKr of SimpleTuner": (
+        {
+            "lycoris_single_transformer_blocks_0_attn_to_q.lokr_w1": (16, 16),
+            "lycoris_single_transformer_blocks_0_attn_to_q.lokr_w2": (192, 192),
+        },
+        "flux",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_catalog_knows_its_family(name: str) -> None:
+    """By the sides of the product."""
+    shapes, family = FAMILIES[name]
+    found = recognise(Header(shapes, {}))
+    assert isinstance(found, Recognised)
+    assert (found.kind, found.family, found.note) == ("lora", family, "")
