@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
@@ -84,6 +85,8 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
         changed = settings.model_dump(exclude_defaults=True, mode="json")
         if "executor" in changed:
             changed["executor"] = str(settings.executor)
+        if "hooks" in changed:  # their arguments may be secret
+            changed["hooks"] = {event: program for event, (program, *_) in settings.hooks.items()}
         shown = ", ".join(f"{name}: {value}" for name, value in changed.items())
         yield Check("settings", shown or "the defaults")
     try:
@@ -145,8 +148,14 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
         (folder / "inbox").mkdir()
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
         folders = {name: folder / name for name in ("inbox", "outbox", "models")}
-        changes = {**folders, "checkpoint": None, "when_done": "keep", "file_name": "{number}"}
+        changes: dict[str, Any] = {
+            **folders,
+            "checkpoint": None,
+            "when_done": "keep",
+            "file_name": "{number}",
+        }
         changes |= {"compile": "never", "format": "png", "quality": "auto", "sidecar": "none"}
+        changes |= {"hooks": {}, "metrics_address": None}
         began = time.monotonic()
         try:
             why = _render(settings.model_copy(update=changes), make_engine)

@@ -189,6 +189,19 @@ def test_settings_are_shown_and_tried(
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_check_calls_no_hook_and_says_no_secret(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its picture is nobody's news, and what it says is pasted into bug reports."""
+    called: list[object] = []
+    monkeypatch.setattr("picowatch.observers.hooks._Hook.call", lambda *call: called.append(call))
+    found = checks(house, capsys, hooks={"picture": ["notify", "token"], "idle": "notify"})
+    assert found["picture"]["ok"]
+    assert not called
+    assert "hooks: {'picture': 'notify', 'idle': 'notify'}" in found["settings"]["text"]
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_compiler_that_failed_is_a_line_with_its_words(
     house: House,
     capsys: pytest.CaptureFixture[str],
