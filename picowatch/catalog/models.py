@@ -21,13 +21,16 @@ FOLDERS: dict[Kind, str] = {
     "controlnet": "controlnet",
     "depth": "depth",
 }
-# What A1111, Forge and ComfyUI call them.
+# What A1111, Forge, ComfyUI, SwarmUI and Stability Matrix call them.
 _OTHER_NAMES: dict[Kind, tuple[str, ...]] = {
-    "checkpoint": ("Stable-diffusion", "diffusion_models", "unet"),
+    "checkpoint": (
+        *("Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
+        *("diffusion_models", "DiffusionModels", "unet"),
+    ),
     "vae": ("VAE",),
-    "text_encoder": ("text_encoder", "clip"),
+    "text_encoder": ("text_encoder", "clip", "TextEncoders"),
     "lora": ("Lora", "LyCORIS"),
-    "embedding": (),
+    "embedding": ("Embeddings",),
     "upscaler": ("ESRGAN", "RealESRGAN", "upscale_models"),
     "controlnet": ("ControlNet",),
     "depth": (),

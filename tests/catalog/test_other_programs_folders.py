@@ -1,4 +1,4 @@
-"""The folders of A1111, Forge and ComfyUI are read as they are."""
+"""The folders of other programs are read as they are."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.catalog import Catalog
 from picowatch.errors import ModelRefused
-from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
+from tests.catalog.files import Shapes, kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 from tests.catalog.test_families import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
 
@@ -27,7 +27,19 @@ COMFY_UI = {
     "loras/pixel.safetensors": ("lora", "pixel"),
     "upscale_models/4x-any.safetensors": ("upscaler", "4x-any"),
 }
-SHAPES = {
+SWARM_UI = {
+    "Stable-Diffusion/v1-5.safetensors": ("checkpoint", "v1-5"),
+    "Embeddings/badhand.safetensors": ("embedding", "badhand"),
+}
+STABILITY_MATRIX = {
+    "StableDiffusion/v1-5.safetensors": ("checkpoint", "v1-5"),
+    "DiffusionModels/z_image.safetensors": ("checkpoint", "z_image"),
+    "TextEncoders/clip_l.safetensors": ("text_encoder", "clip_l"),
+    "Embeddings/badhand.safetensors": ("embedding", "badhand"),
+}
+SHAPES: dict[str, Shapes] = {
+    "badhand": {"emb_params": (2, 768)},
+    "clip_l": {"text_model.embeddings.token_embedding.weight": (49408, 768)},
     "v1-5": sd15_shapes(),
     "z_image": Z_IMAGE,
     "z_image_turbo": Z_IMAGE,
@@ -40,7 +52,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("files", [A1111, COMFY_UI])
+@pytest.mark.parametrize("files", [A1111, COMFY_UI, SWARM_UI, STABILITY_MATRIX])
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_models_folder_of_another_program_works_as_it_is(
     tmp_path: Path, files: dict[str, tuple[str, str]], linked: bool
