@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from picowatch.recipe.fields import PARTS, ROWS
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ControlUse, ImageRequest, loras_beside_prompt
+from picowatch.recipe.resolve.control import A1111_MODES, A1111_MODULES, THRESHOLDS
 from picowatch.recipe.row import Row
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
@@ -24,21 +25,6 @@ _FIRST = (
 )
 _UPSCALE = ("Postprocess upscale by", "Postprocess upscaler")
 _LAST = ("Lora hashes", "TI hashes", *_UPSCALE, "Version")
-# A1111's names of ControlNets' modes, and of preprocessors where they differ from ours.
-_MODULES = {
-    "invert": "invert (from white bg & black line)",
-    "lineart": "lineart_standard (from white bg & black line)",
-    "blur": "blur_gaussian",
-    "luminance": "recolor_luminance",
-    "tile": "tile_resample",
-    "depth": "depth_anything_v2",
-    "inpaint": "inpaint_global_harmonious",
-}
-_MODES = {
-    "balanced": "Balanced",
-    "prompt": "My prompt is more important",
-    "control": "ControlNet is more important",
-}
 _RESIZE = {"crop": "Crop and Resize", "fit": "Resize and Fill", "stretch": "Just Resize"}
 # What its sliders say that a preprocessor does not have.
 _NO_THRESHOLD = 0.5
@@ -159,9 +145,10 @@ def _unit(use: ControlUse, request: ImageRequest, hashes: Mapping[str, str]) -> 
     model = use.model.rpartition("/")[2]
     if short := hashes.get(use.model):
         model += f" [{short}]"
-    first, second = _thresholds(use)
+    options = [getattr(use, name) for name in THRESHOLDS.get(use.preprocess, ())]
+    first, second, *_ = [*options, _NO_THRESHOLD, _NO_THRESHOLD]
     return {
-        "Module": _MODULES.get(use.preprocess, use.preprocess),
+        "Module": A1111_MODULES.get(use.preprocess, use.preprocess),
         "Model": model,
         "Weight": str(use.weight),
         "Resize Mode": _RESIZE[request.resize],
@@ -171,16 +158,5 @@ def _unit(use: ControlUse, request: ImageRequest, hashes: Mapping[str, str]) -> 
         "Guidance Start": str(use.start),
         "Guidance End": str(use.end),
         "Pixel Perfect": "True",
-        "Control Mode": _MODES[use.mode],
+        "Control Mode": A1111_MODES[use.mode],
     }
-
-
-def _thresholds(use: ControlUse) -> tuple[float, float]:
-    match use.preprocess:
-        case "canny":
-            return use.low, use.high
-        case "threshold":
-            return use.threshold, _NO_THRESHOLD
-        case "blur":
-            return use.radius, _NO_THRESHOLD
-    return _NO_THRESHOLD, _NO_THRESHOLD

@@ -34,33 +34,31 @@ ALIASES = {
 }
 PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
 KINDS: tuple[str, ...] = get_args(ControlKind)[1:]
-# A1111's modules of other names, squeezed; what follows in brackets is for people.
-_MODULES = {
-    "lineartstandard": "lineart",
-    "blurgaussian": "blur",
-    "recolorluminance": "luminance",
-    "tileresample": "tile",
-    "depthanything": "depth",
-    "depthanythingv2": "depth",
-    "inpaintglobalharmonious": "inpaint",
+# A1111's names of preprocessors, where they are others, and of modes.
+A1111_MODULES = {
+    "invert": "invert (from white bg & black line)",
+    "lineart": "lineart_standard (from white bg & black line)",
+    "blur": "blur_gaussian",
+    "luminance": "recolor_luminance",
+    "tile": "tile_resample",
+    "depth": "depth_anything_v2",
+    "inpaint": "inpaint_global_harmonious",
+}
+A1111_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
 }
 # Ours, A1111's, and their numbers in A1111's API.
 MODES: dict[str, str] = {
     **{name: name for name in get_args(ControlMode)},
-    "my prompt is more important": "prompt",
-    "controlnet is more important": "control",
-    "0": "balanced",
-    "1": "prompt",
-    "2": "control",
+    **{theirs.casefold(): name for name, theirs in A1111_MODES.items()},
+    **{str(number): name for number, name in enumerate(A1111_MODES)},
 }
+# The options of each preprocessor that are numbers, in the order of A1111's thresholds.
+THRESHOLDS = {"canny": ("low", "high"), "threshold": ("threshold",), "blur": ("radius",)}
 # Which preprocessor an option belongs to.
-_OPTIONS = {
-    "low": "canny",
-    "high": "canny",
-    "threshold": "threshold",
-    "radius": "blur",
-    "depth": "depth",
-}
+_OPTIONS = {name: one for one, names in THRESHOLDS.items() for name in names} | {"depth": "depth"}
 # What a union follows if the map is made here.
 _KIND_OF = {
     "depth": "depth",
@@ -320,7 +318,7 @@ class _Reader:
 
 def find_preprocessor(written: str) -> str:
     """The preprocessor that is meant, by ours or A1111's name; "" for one that picowatch lacks."""
-    squeezed = _squeezed(written.partition("(")[0])
+    squeezed = _squeezed_module(written)
     name = _MODULES.get(squeezed, squeezed)
     return name if name in PREPROCESSORS else ""
 
@@ -352,6 +350,15 @@ def _plain(name: str, part: Written) -> Written:
 
 def _squeezed(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
+def _squeezed_module(name: str) -> str:
+    """What follows in brackets is for people."""
+    return _squeezed(name.partition("(")[0])
+
+
+_MODULES = {_squeezed_module(theirs): name for name, theirs in A1111_MODULES.items()}
+_MODULES["depthanything"] = "depth"
 
 
 def _misfit(model: ControlNet, checkpoint: Checkpoint) -> str:
