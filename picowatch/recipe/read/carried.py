@@ -26,7 +26,7 @@ DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, Ov
 
 
 def settings_of(text: str) -> dict[str, Any]:
-    """The JSON object that a program wrote."""
+    """The JSON object that a program wrote. Readers take out what they read."""
     values = json.loads(text)
     if not isinstance(values, dict):
         raise TypeError("not an object")
@@ -48,10 +48,16 @@ class Carried:
             raise TypeError(field)
         self.values[field] = value
 
-    def put_all(self, settings: Mapping[str, Any], fields: Mapping[str, str]) -> None:
-        """The settings with these names, as the fields that they are."""
+    def take_all(self, settings: dict[str, Any], fields: Mapping[str, str]) -> None:
+        """Take out the settings with these names, as the fields that they are."""
         for name, field in fields.items():
-            self.put(field, settings.get(name))
+            self.put(field, settings.pop(name, None))
+
+    def take_size(
+        self, settings: dict[str, Any], width: str = "width", height: str = "height"
+    ) -> None:
+        """Take out the size, whose sides have these names."""
+        self.put_size(settings.pop(width, None), settings.pop(height, None))
 
     def put_size(self, width: object, height: object) -> None:
         if isinstance(width, int | str) and isinstance(height, int | str):
@@ -108,12 +114,12 @@ class Carried:
         if value is not None and str(value).strip().casefold() not in _NOTHING:
             self.warn(left_out(f"{name}: {value}"))
 
-    def leave_out_rest(self, settings: Mapping[str, Any], known: Collection[str]) -> None:
-        """The same for all settings but these."""
+    def leave_out_rest(self, settings: Mapping[str, Any], information: Collection[str]) -> None:
+        """The same for all settings that were not taken out, but those that draw nothing."""
         for name, value in settings.items():
             if len(self.warnings) == MAX_WARNINGS:
                 return
-            if name not in known:
+            if name not in information:
                 self.leave_out(name, value)
 
     def warn(self, message: str) -> None:

@@ -23,7 +23,6 @@ _FIELDS = {
     "scale": "cfg_scale",
     "size": "size",
 }
-_READ = {*_FIELDS, "sampler", "seed", "seed_mode", "strength", "lora", "loras"}
 # "v2" says all of it again, with every default.
 _INFORMATION = {"v2", "profile", "mask_blur", "shift", "image_guidance"}
 _NOISE = {"Torch CPU Compatible": "cpu", "NVIDIA GPU Compatible": NVIDIA}
@@ -50,23 +49,24 @@ def _user_comment(xmp: str) -> str:
 def read_draw_things(texts: Mapping[str, str], carried: Carried) -> None:
     """The settings, and warnings for what a recipe cannot say."""
     settings = settings_of(_user_comment(texts[_XMP]))
-    carried.put_all(settings, _FIELDS)
+    carried.take_all(settings, _FIELDS)
     carried.values.setdefault("prompt", "")
     if not _SIDES.fullmatch(str(carried.values.get("size", ""))):
         carried.values.pop("size", None)
-    carried.put_seed(settings.get("seed"))
-    mode = str(settings.get("seed_mode", ""))
+    carried.put_seed(settings.pop("seed", None))
+    mode = str(settings.pop("seed_mode", ""))
     carried.put("noise", _NOISE.get(mode))
     if mode and mode not in _NOISE:
         carried.warn(f"its noise ({shown(mode)}) is Draw Things' own; the seed gives another.")
-    _put_sampler(settings.get("sampler"), carried)
-    strength = settings.get("strength")
+    _put_sampler(settings.pop("sampler", None), carried)
+    strength = settings.pop("strength", None)
     if strength is not None and float(strength) < 1:
         carried.put("denoising_strength", strength)
         carried.miss_start_image()
-    for lora in settings.get("loras") or settings.get("lora") or ():
+    loras, older = settings.pop("loras", None), settings.pop("lora", None)
+    for lora in loras or older or ():
         carried.put_lora(lora.get("file") or lora.get("model"), lora.get("weight"))
-    carried.leave_out_rest(settings, _READ | _INFORMATION)
+    carried.leave_out_rest(settings, _INFORMATION)
 
 
 def _put_sampler(name: object, carried: Carried) -> None:

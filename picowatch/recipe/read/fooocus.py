@@ -17,9 +17,8 @@ _FIELDS = {
 # Styles stand in the full prompt; hashes and versions say which files were meant. SDXL is always
 # drawn with the last layer but one of its text encoders, which Fooocus calls a clip_skip of 2.
 _INFORMATION = {
-    *("prompt", "negative_prompt", "full_prompt", "full_negative_prompt", "styles"),
-    *("resolution", "loras", "base_model_hash", "refiner_model_hash", "version", "created_by"),
-    *("metadata_scheme", "performance", "prompt_expansion", "sampler", "scheduler", "seed"),
+    *("prompt", "negative_prompt", "styles", "base_model_hash", "refiner_model_hash", "version"),
+    *("created_by", "metadata_scheme", "performance", "prompt_expansion"),
 }
 _USUAL = {"clip_skip": 2}
 _SIDES = re.compile(r"\((\d{1,5}), ?(\d{1,5})\)")
@@ -34,23 +33,23 @@ def is_fooocus(texts: Mapping[str, str]) -> bool:
 def read_fooocus(texts: Mapping[str, str], carried: Carried) -> None:
     """The settings, and warnings for what a recipe cannot say."""
     settings = settings_of(texts["parameters"])
-    carried.put("prompt", _joined(settings["full_prompt"]))
-    carried.put("negative_prompt", _joined(settings.get("full_negative_prompt", [])))
-    carried.put_all(settings, _FIELDS)
-    carried.put_seed(settings.get("seed"))
-    sampler = settings.get("sampler")
+    carried.put("prompt", _joined(settings.pop("full_prompt")))
+    carried.put("negative_prompt", _joined(settings.pop("full_negative_prompt", [])))
+    carried.take_all(settings, _FIELDS)
+    carried.put_seed(settings.pop("seed", None))
+    sampler, schedule_type = settings.pop("sampler", None), settings.pop("scheduler", None)
     carried.put_sampler(
-        None if sampler is None else str(sampler).removesuffix("_gpu"), settings.get("scheduler")
+        None if sampler is None else str(sampler).removesuffix("_gpu"), schedule_type
     )
-    if sides := _SIDES.fullmatch(str(settings.get("resolution", ""))):
+    if sides := _SIDES.fullmatch(str(settings.pop("resolution", ""))):
         carried.put_size(*sides.groups())
-    for name, weight, *_ in settings.get("loras", []):
+    for name, weight, *_ in settings.pop("loras", []):
         carried.put_lora(name, weight)
     if settings.get("refiner_model") in ("None", "", None):
-        settings = {**settings, "refiner_switch": None}
+        settings.pop("refiner_switch", None)
     combined = {name for name in settings if name.startswith("lora_combined_")}
     usual = {name for name, value in _USUAL.items() if settings.get(name) == value}
-    carried.leave_out_rest(settings, {*_FIELDS, *_INFORMATION, *combined, *usual})
+    carried.leave_out_rest(settings, _INFORMATION | combined | usual)
 
 
 def _joined(prompts: object) -> str:

@@ -211,7 +211,7 @@ def _is_picodiffusion(texts: Mapping[str, str]) -> bool:
 
 def _read_picodiffusion(texts: Mapping[str, str], carried: Carried) -> None:
     carried.values |= {"prompt": "", "clip_skip": _PICODIFFUSION_CLIP_SKIP}
-    carried.put_all({key: text for key, text in texts.items() if text}, _PICODIFFUSION)
+    carried.take_all({key: text for key, text in texts.items() if text}, _PICODIFFUSION)
     lora = texts.get("lora", "")
     if lora.casefold() != "none":
         carried.put_lora(lora, texts.get("lora_weight") or "1")

@@ -24,30 +24,13 @@ _FIELDS = {
     "guidance": "guidance",
     "strength": "denoising_strength",
 }
-_READ = {
-    *_FIELDS,
-    *("positive_prompt", "negative_prompt", "width", "height", "seed", "scheduler", "model", "vae"),
-    *("loras", "clip_skip", "cfg_rescale_multiplier", "init_image", "rand_device"),
-}
 _INFORMATION = {
-    *("generation_mode", "app_version", "canvas_v2_metadata", "hrf_method"),
-    *("hrf_strength", "negative_style_prompt", "z_image_seed_variance_enabled"),
+    *("app_version", "canvas_v2_metadata", "hrf_method", "hrf_strength", "negative_style_prompt"),
+    "z_image_seed_variance_enabled",
 }
-_IMAGE = {
-    "prompt",
-    "width",
-    "height",
-    "seed",
-    "sampler",
-    "steps",
-    "cfg_scale",
-    "type",
-    "variations",
-}
-_OPTIONS = {"s": "steps", "C": "cfg_scale"}
-_READ_OPTIONS = {*_OPTIONS, *"SWHA"}
+_OPTIONS = {"-s": "steps", "-C": "cfg_scale"}
 _DREAMED = re.compile(r'"(?P<prompt>.*)"(?P<options>[^"]*)', re.DOTALL)
-_OPTION = re.compile(r"-(\w+)\s+(\S+)")
+_OPTION = re.compile(r"(-\w+)\s+(\S+)")
 _KARRAS = "_k"
 # What its schedulers do without it, for Stable Diffusion; other families have a schedule of their
 # own (invokeai/app/invocations/denoise_latents.py: from_config).
@@ -79,46 +62,47 @@ def read_invokeai(texts: Mapping[str, str], carried: Carried) -> None:
         _read_dream(texts[_DREAM], carried)
 
 
-def _read_metadata(settings: Mapping[str, Any], carried: Carried) -> None:
-    carried.put("prompt", _prompt(settings.get("positive_prompt") or "", carried))
-    carried.put("negative_prompt", _prompt(settings.get("negative_prompt") or "", carried))
-    carried.put_all(settings, _FIELDS)
-    carried.put_size(settings.get("width"), settings.get("height"))
-    carried.put_seed(settings.get("seed"))
-    mode = str(settings.get("generation_mode") or "")
-    _put_sampler(settings.get("scheduler"), mode.startswith(_STABLE_DIFFUSION), carried)
-    carried.put("checkpoint", _name(settings.get("model")))
-    carried.put("vae", _name(settings.get("vae")))
-    if rescale := settings.get("cfg_rescale_multiplier"):
+def _read_metadata(settings: dict[str, Any], carried: Carried) -> None:
+    positive = settings.pop("positive_prompt", None)
+    carried.put("prompt", _prompt(positive or "", carried))
+    carried.put("negative_prompt", _prompt(settings.pop("negative_prompt", None) or "", carried))
+    carried.take_all(settings, _FIELDS)
+    carried.take_size(settings)
+    carried.put_seed(settings.pop("seed", None))
+    mode = str(settings.pop("generation_mode", None) or "")
+    _put_sampler(settings.pop("scheduler", None), mode.startswith(_STABLE_DIFFUSION), carried)
+    carried.put("checkpoint", _name(settings.pop("model", None)))
+    carried.put("vae", _name(settings.pop("vae", None)))
+    if rescale := settings.pop("cfg_rescale_multiplier", None):
         carried.put("cfg_rescale", rescale)
-    if skipped := settings.get("clip_skip"):  # how many layers; A1111 counts the one that is left
-        carried.put("clip_skip", int(skipped) + 1)
-    if settings.get("rand_device") == "cuda":
+    if skipped := settings.pop("clip_skip", None):
+        carried.put("clip_skip", int(skipped) + 1)  # A1111 counts the layer that is left, too
+    if settings.pop("rand_device", None) == "cuda":
         carried.put("noise", NVIDIA)
     if settings.get("seamless_x") is True and settings.get("seamless_y") is True:
         carried.values["tiling"] = True
-        settings = {**settings, "seamless_x": None, "seamless_y": None}
-    for lora in settings.get("loras") or ():
+        del settings["seamless_x"], settings["seamless_y"]
+    for lora in settings.pop("loras", None) or ():
         carried.put_lora(_name(lora.get("model") or lora.get("lora")), lora.get("weight"))
-    if settings.get("init_image") or settings.get("strength") is not None:
+    if settings.pop("init_image", None) or "denoising_strength" in carried.values:
         carried.miss_start_image()
-    if settings.get("positive_style_prompt") == settings.get("positive_prompt"):
-        settings = {**settings, "positive_style_prompt": None}
-    carried.leave_out_rest(settings, _READ | _INFORMATION)
+    if settings.get("positive_style_prompt") == positive:
+        settings.pop("positive_style_prompt", None)
+    carried.leave_out_rest(settings, _INFORMATION)
 
 
-def _read_sd_metadata(settings: Mapping[str, Any], carried: Carried) -> None:
+def _read_sd_metadata(settings: dict[str, Any], carried: Carried) -> None:
     image = settings["image"]
-    prompt = image["prompt"]
+    prompt = image.pop("prompt")
     if isinstance(prompt, list):
         prompt = ", ".join(part["prompt"] for part in prompt)
     _put_with_negative(prompt, carried)
-    carried.put_all(image, {"steps": "steps", "cfg_scale": "cfg_scale"})
-    carried.put_size(image.get("width"), image.get("height"))
-    carried.put_seed(image.get("seed"))
-    _put_sampler(image.get("sampler"), True, carried)
+    carried.take_all(image, {"steps": "steps", "cfg_scale": "cfg_scale"})
+    carried.take_size(image)
+    carried.put_seed(image.pop("seed", None))
+    _put_sampler(image.pop("sampler", None), True, carried)
     carried.put("checkpoint", settings.get("model_weights"))
-    carried.leave_out_rest(image, _IMAGE)
+    carried.leave_out_rest(image, ("type", "variations"))
 
 
 def _read_dream(text: str, carried: Carried) -> None:
@@ -128,12 +112,11 @@ def _read_dream(text: str, carried: Carried) -> None:
         raise ValueError(text)
     _put_with_negative(found["prompt"], carried)
     options = dict(_OPTION.findall(found["options"]))
-    carried.put_all(options, _OPTIONS)
-    carried.put_size(options.get("W"), options.get("H"))
-    carried.put_seed(options.get("S"))
-    _put_sampler(options.get("A"), True, carried)
-    known = {f"-{name}" for name in _READ_OPTIONS}
-    carried.leave_out_rest({f"-{name}": value for name, value in options.items()}, known)
+    carried.take_all(options, _OPTIONS)
+    carried.take_size(options, "-W", "-H")
+    carried.put_seed(options.pop("-S", None))
+    _put_sampler(options.pop("-A", None), True, carried)
+    carried.leave_out_rest(options, ())
 
 
 def _put_with_negative(prompt: str, carried: Carried) -> None:

@@ -16,11 +16,6 @@ from picowatch.recipe.read.carried import Carried, settings_of
 from picowatch.recipe.read.plain import plain_number
 
 _FIELDS = {"steps": "steps", "scale": "cfg_scale"}
-_READ = {
-    *_FIELDS,
-    *("prompt", "uc", "seed", "sampler", "noise_schedule", "width", "height", "cfg_rescale"),
-    *("strength", "noise", "v4_prompt", "v4_negative_prompt", "request_type"),
-}
 _INFORMATION = {
     *("signed_hash", "version", "n_samples", "add_original_image", "legacy", "legacy_v3_extend"),
     *("legacy_uc", "uncond_scale", "controlnet_strength", "params_version", "image_format"),
@@ -29,6 +24,7 @@ _INFORMATION = {
     *("explike_fine_detail", "minimize_sigma_inf", "uncond_per_vibe", "wonky_vibe_correlation"),
     *("stream", "ucPreset", "qualityToggle", "director_reference_information_extracted"),
     *("normalize_reference_strength_multiple", "inpaintImg2ImgStrength", "model"),
+    "noise",
 }
 _FROM_IMAGE = ("Img2ImgRequest", "NativeInfillingRequest")
 _SCHEDULES = {"native": "uniform", "polyexponential": "exponential"}
@@ -71,36 +67,38 @@ def read_novelai(texts: Mapping[str, str], carried: Carried) -> None:
     texts = _named_texts(texts) or texts
     settings = settings_of(texts["Comment"])
     source = texts.get("Source", "")
-    prompt = settings.get("prompt") or texts.get("Description", "")
+    prompt = settings.pop("prompt", None) or texts.get("Description", "")
     for field, key, text in (
         ("prompt", "v4_prompt", prompt),
-        ("negative_prompt", "v4_negative_prompt", settings.get("uc") or ""),
+        ("negative_prompt", "v4_negative_prompt", settings.pop("uc", None) or ""),
     ):
-        caption = (settings.get(key) or {}).get("caption") or {}
+        caption = (settings.pop(key, None) or {}).get("caption") or {}
         characters = [one.get("char_caption") for one in caption.get("char_captions") or ()]
         characters = [one for one in characters if one]
         parts = [caption.get("base_caption") or text, *characters]
         carried.put(field, ", ".join(carried.translated(part, _translated) for part in parts))
         if characters and field == "prompt":
             carried.warn("the prompts of characters were joined to the prompt, without places.")
-    carried.put_all(settings, _FIELDS)
-    carried.put_size(settings.get("width"), settings.get("height"))
-    carried.put_seed(settings.get("seed"))
-    schedule = settings.get("noise_schedule")
-    carried.put_sampler(settings.get("sampler"), _SCHEDULES.get(str(schedule), schedule))
-    if rescale := settings.get("cfg_rescale"):
+    says_size = "width" in settings
+    carried.take_all(settings, _FIELDS)
+    carried.take_size(settings)
+    carried.put_seed(settings.pop("seed", None))
+    schedule = settings.pop("noise_schedule", None)
+    carried.put_sampler(settings.pop("sampler", None), _SCHEDULES.get(str(schedule), schedule))
+    if rescale := settings.pop("cfg_rescale", None):
         carried.put("cfg_rescale", rescale)
     if source.startswith(_FIRST):
         carried.put("clip_skip", 2)
         carried.put("ensd", _ENSD)
-    if settings.get("request_type") in _FROM_IMAGE:
-        carried.put("denoising_strength", settings.get("strength"))
+    strength = settings.pop("strength", None)
+    if settings.pop("request_type", None) in _FROM_IMAGE:
+        carried.put("denoising_strength", strength)
         carried.miss_start_image()
-    if "width" not in settings:
+    if not says_size:
         carried.warn("the picture's settings do not say its size.")
     if source:
         carried.warn(f"NovelAI's model '{shown(source)}' cannot be installed; another one is used.")
-    carried.leave_out_rest(settings, _READ | _INFORMATION)
+    carried.leave_out_rest(settings, _INFORMATION)
 
 
 def _translated(text: str) -> str | None:

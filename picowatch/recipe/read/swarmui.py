@@ -20,12 +20,6 @@ _FIELDS = {
     "fluxguidancescale": "guidance",
     "model": "checkpoint",
 }
-_READ = {
-    *_FIELDS,
-    *("seed", "width", "height", "sampler", "scheduler", "comfyuisampler", "comfyuischeduler"),
-    *("vae", "loras", "loraweights", "clipstopatlayer", "initimagecreativity"),
-    *("variationseed", "variationseedstrength"),
-}
 _INFORMATION = {
     *("swarm_version", "swarmversion", "images", "aspectratio", "sidelength", "automaticvae"),
     *("nopreviews", "wildcardseed", "wildcardseedbehavior", "imageformat", "date", "batchsize"),
@@ -33,6 +27,7 @@ _INFORMATION = {
     *("used_wildcards", "internalbackendtype", "exactbackendid", "modelspecificenhancements"),
     *("personalnote", "used_embeddings", "unused_parameters", "loratencweights", "colordepth"),
     *("colorcorrectionbehavior", "presets", "outpathoverride", "vaetilesize", "vaetileoverlap"),
+    *("comfyuisampler", "comfyuischeduler", "initimage"),
 }
 _AUTOMATIC = ("", "none", "automatic")
 # What the sampler is where the picture does not say it (ComfyUIBackendExtension.cs).
@@ -50,32 +45,35 @@ def read_swarmui(texts: Mapping[str, str], carried: Carried) -> None:
     """The settings, and warnings for what a recipe cannot say."""
     settings = settings_of(texts["parameters"])[_PARAMETERS]
     carried.put("prompt", "")
-    carried.put_all(settings, _FIELDS)
-    carried.put_size(settings.get("width"), settings.get("height"))
-    carried.put_seed(settings.get("seed"))
-    sampler = settings.get("sampler") or settings.get("comfyuisampler") or _USUAL_SAMPLER
-    carried.put_sampler(sampler, settings.get("scheduler") or settings.get("comfyuischeduler"))
-    vae = settings.get("vae")
+    carried.take_all(settings, _FIELDS)
+    carried.take_size(settings)
+    carried.put_seed(settings.pop("seed", None))
+    sampler = settings.pop("sampler", None) or settings.get("comfyuisampler") or _USUAL_SAMPLER
+    schedule_type = settings.pop("scheduler", None) or settings.get("comfyuischeduler")
+    carried.put_sampler(sampler, schedule_type)
+    vae = settings.pop("vae", None)
     if str(vae or "").casefold() not in _AUTOMATIC:
         carried.put("vae", vae)
-    if layer := settings.get("clipstopatlayer"):  # counted from the end: -2 is A1111's 2
+    if layer := settings.pop("clipstopatlayer", None):  # counted from the end: -2 is A1111's 2
         carried.put("clip_skip", abs(int(layer)))
-    weights = _listed(settings.get("loraweights"))
-    for index, lora in enumerate(_listed(settings.get("loras"))):
+    weights = _listed(settings.pop("loraweights", None))
+    for index, lora in enumerate(_listed(settings.pop("loras", None))):
         weight = weights[index] if index < len(weights) else 1
         carried.put_lora(lora, float(weight))
-    if strength := float(settings.get("variationseedstrength") or 0):
+    variation_seed = settings.pop("variationseed", None)
+    if strength := float(settings.pop("variationseedstrength", None) or 0):
         carried.put("variation_strength", strength)
-        carried.put("variation_seed", settings.get("variationseed"))
+        carried.put("variation_seed", variation_seed)
     if str(settings.get("seamlesstileable")).casefold() == "true":
         carried.values["tiling"] = True
-        settings = {**settings, "seamlesstileable": None}
-    if "initimage" in settings or settings.get("initimagecreativity") is not None:
-        carried.put("denoising_strength", settings.get("initimagecreativity"))
+        del settings["seamlesstileable"]
+    creativity = settings.pop("initimagecreativity", None)
+    if "initimage" in settings or creativity is not None:
+        carried.put("denoising_strength", creativity)
         carried.miss_start_image()
     for tag in sorted(set(_TAGS.findall(str(carried.values["prompt"])))):
         carried.leave_out("prompt", f"<{tag}:…>")
-    carried.leave_out_rest(settings, {*_READ, *_INFORMATION, "initimage"})
+    carried.leave_out_rest(settings, _INFORMATION)
 
 
 def _listed(value: object) -> list[Any]:
