@@ -18,10 +18,12 @@ from picowatch.recipe.fields import ROWS, ZERO_SNR
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.read.a1111 import parameters_of
+from picowatch.recipe.read.a1111_blocks import Line
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.row import A1111
 from picowatch.recipe.samplers import SCHEDULE_TYPES
+from picowatch.recipe.written import Source
 from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, inventory_for
 
 
@@ -238,7 +240,8 @@ def test_the_last_line_is_found_by_its_beginning(request: ImageRequest) -> None:
     assume(_keeps_its_form(request.prompt) and _keeps_its_form(request.negative_prompt))
     lines = parameters_text(request, "0.1.0").split("\n")
     assert [line for line in lines if line.startswith("Steps: ")] == lines[-1:]
-    found = {parameter.key: parameter.value for parameter in parameters_of(lines[-1])}
+    last = Line(1, 1, lines[-1])
+    found = {key: written.value for key, written in parameters_of(Source("", lines[-1]), last)}
     assert found["Model"] == request.checkpoint
     assert found["Version"] == "picowatch 0.1.0"
 

@@ -8,7 +8,7 @@ Also read is what other programs write in this format: Draw Things
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 
 from picowatch.recipe.fields import MAX_SEED, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE
@@ -112,38 +112,29 @@ _OLD_RULE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One `key: value` of a line of values; offsets within that line.
-
-    The key is empty for a piece that is no pair.
-    """
-
-    key: str
-    value: str
-    key_offset: int
-    value_offset: int
-    raw: str
-
-
-def parameters_of(line: str) -> Iterator[Parameter]:
+def parameters_of(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
     """The `key: value` pairs of a `Steps: …` line; values with commas are JSON.
 
-    Only the first MAX_PARAMETERS and one more. What is no pair ends at the next comma.
+    Only the first MAX_PARAMETERS and one more. What is no pair ends at the next comma, and has the
+    key "".
     """
-    position = 0
+
+    def at(start: int, end: int) -> Position:
+        return Position(source, line.number, line.column + start, max(1, end - start))
+
+    text, position = line.text, 0
     for _ in range(MAX_PARAMETERS + 1):
-        if position >= len(line):
+        if position >= len(text):
             return
-        found = _KEY.match(line, position)
+        found = _KEY.match(text, position)
         start = found.end() if found else position
-        value, end = _value(line, start)
+        value, end = _value(text, start)
         key = found["key"].rstrip() if found else ""
-        key_offset = found.start("key") if found else start
         if key or value:
-            yield Parameter(key, value, key_offset, start, line[start:end])
-        comma = line.find(",", end)
-        position = comma + 1 if comma >= 0 else len(line)
+            named = found.start("key") if found else start
+            yield key, Written(value, at(start, end), text[start:end], at(named, named + len(key)))
+        comma = text.find(",", end)
+        position = comma + 1 if comma >= 0 else len(text)
 
 
 def _value(line: str, start: int) -> tuple[str, int]:
@@ -174,8 +165,8 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
             message = f"more than {MAX_BLOCKS:,} prompts in one file. Split it."
             problems.add(source.whole_line(number), message)
             break
-        entries.append(_entry(source, block, problems))
-        model_hash = _hash_alone(source, block)
+        entry, model_hash = _entry(source, block, problems)
+        entries.append(entry)
         if model_hash:
             problems.add(model_hash.position, _unknown_hash(str(model_hash.value)))
     return entries
@@ -183,53 +174,54 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
 
 def a1111_picture(source: Source, problems: Problems) -> tuple[Entry, str]:
     """The recipe of a picture's text, and the model's hash if it does not name the model."""
-    block = block_of_picture(source)
-    model_hash = _hash_alone(source, block)
-    return _entry(source, block, problems), str(model_hash.value) if model_hash else ""
+    entry, model_hash = _entry(source, block_of_picture(source), problems)
+    return entry, str(model_hash.value) if model_hash else ""
 
 
-def _hash_alone(source: Source, block: Block) -> Written | None:
-    """The model's hash in a block that does not name the model, too."""
-    found = {key.casefold(): w for line in block.values for key, w in _pairs(source, line)}
-    return None if "model" in found else found.get("model hash")
+def _entry(source: Source, block: Block, problems: Problems) -> tuple[Entry, Written | None]:
+    """The recipe of one block, and the model's hash if it does not name the model, too.
 
-
-def _entry(source: Source, block: Block, problems: Problems) -> Entry:
-    """The recipe of one block. What it cannot honour becomes a warning."""
+    What it cannot honour becomes a warning.
+    """
+    pairs = [pair for line in block.values for pair in parameters_of(source, line)]
+    said = {key.casefold(): written for key, written in pairs}
     warnings: list[str] = []
-    layer = _Values(source, block, problems, warnings).layer()
+    layer = _Values(pairs, problems, warnings).layer()
     lines = list(block.text)
     while len(lines) > 1 and not lines[0].text.strip():
         del lines[0]
-    prompt, negative = _prompts(lines, block)
+    prompt, negative = _prompts(lines, _DRAW_THINGS_KEY in said)
     # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
     first = (block.text or block.values)[0]
     layer["prompt"] = _text(source, prompt or [first._replace(text="")])
     if negative:
         layer["negative_prompt"] = _text(source, negative)
-    if _edits_by_the_old_rule(block) and _changes_otherwise(layer):
+    if _edits_by_the_old_rule(said) and _changes_otherwise(layer):
         warnings.append(_OLD_RULE)
-    return Entry(layer, layer["prompt"].position, tuple(warnings), forgives=True)
+    entry = Entry(layer, layer["prompt"].position, tuple(warnings), forgives=True)
+    return entry, None if "model" in said else said.get("model hash")
 
 
-def _prompts(lines: Sequence[Line], block: Block) -> tuple[Sequence[Line], Sequence[Line]]:
+def _prompts(
+    lines: Sequence[Line], is_of_draw_things: bool
+) -> tuple[Sequence[Line], Sequence[Line]]:
     """The lines of the prompt and of the negative prompt."""
     for index, line in enumerate(lines):
         negative = negative_in(line)
         if negative:
             return lines[:index], [negative, *lines[index + 1 :]]
     last = lines[-1] if lines else None
-    if last and re.match(r"-\s*[^\s-]", last.text) and _is_of_draw_things(block):
+    if last and is_of_draw_things and re.match(r"-\s*[^\s-]", last.text):
         return lines[:-1], [last._replace(column=last.column + 1, text=last.text[1:])]
     return lines, []
 
 
-def _edits_by_the_old_rule(block: Block) -> bool:
+def _edits_by_the_old_rule(said: Layer) -> bool:
     """Whether A1111 counted by its rule from before 1.6, which its option brings back."""
-    values = {p.key.casefold(): p.value for line in block.values for p in parameters_of(line.text)}
-    version = _VERSION.fullmatch(values.get("version", ""))
-    before = version and tuple(map(int, version.groups())) < _NEW_EDITING_SINCE
-    return bool(before) or values.get(_OLD_EDITING, "").casefold() == "true"
+    version, option = (str(said[k].value) if k in said else "" for k in ("version", _OLD_EDITING))
+    found = _VERSION.fullmatch(version)
+    before = found and tuple(map(int, found.groups())) < _NEW_EDITING_SINCE
+    return bool(before) or option.casefold() == "true"
 
 
 def _changes_otherwise(layer: Layer) -> bool:
@@ -244,11 +236,6 @@ def _changes_otherwise(layer: Layer) -> bool:
     return any("hires" in layer or ("." in when and float(when) >= 1) for when in steps)
 
 
-def _is_of_draw_things(block: Block) -> bool:
-    keys = (p.key.casefold() for line in block.values for p in parameters_of(line.text))
-    return _DRAW_THINGS_KEY in keys
-
-
 def _text(source: Source, lines: Sequence[Line]) -> Written:
     """Text that begins there; white space around it is not meant."""
     text = "\n".join(line.text for line in lines)
@@ -258,15 +245,6 @@ def _text(source: Source, lines: Sequence[Line]) -> Written:
     text = text.strip()
     width = max(1, len(text.partition("\n")[0]))
     return Written(text, Position(source, first.number, column, width), text)
-
-
-def _pairs(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
-    for parameter in parameters_of(line.text):
-        key_column = line.column + parameter.key_offset
-        key = Position(source, line.number, key_column, max(1, len(parameter.key)))
-        column = line.column + parameter.value_offset
-        position = Position(source, line.number, column, max(1, len(parameter.raw)))
-        yield parameter.key, Written(parameter.value, position, parameter.raw, key)
 
 
 def _is_civitais_flux(pairs: Sequence[tuple[str, Written]]) -> bool:
@@ -295,9 +273,8 @@ class _Values:
     """The values of a block, each used, or named in a warning."""
 
     def __init__(
-        self, source: Source, block: Block, problems: Problems, warnings: list[str]
+        self, pairs: Sequence[tuple[str, Written]], problems: Problems, warnings: list[str]
     ) -> None:
-        pairs = [pair for line in block.values for pair in _pairs(source, line)]
         self._pairs = _as_flux(pairs) if _is_civitais_flux(pairs) else pairs
         self._problems = problems
         self._warnings = warnings
