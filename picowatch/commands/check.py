@@ -3,12 +3,11 @@
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
@@ -39,8 +38,6 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
-
-Answer = TypeVar("Answer")
 
 # The fields that stand in every line.
 _SHOWN = {
@@ -129,15 +126,11 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
         raise CommandFailed(
             f"{file} is not a recipe file name.", f"Recipe names end in {', '.join(ENDINGS)}."
         )
-    pictures = _Pictures(settings, file, name)
-    recipes = read_recipes(
-        name,
-        content,
-        inventory,
-        defaults,
-        settings.max_images_per_save,
-        pictures,
-    )
+    beside = file.parent if name == file.name else None
+    pixels = settings.most_picture_pixels
+    pictures = NamedPictures(settings.inbox, settings.outbox, name, pixels, beside)
+    most = settings.max_images_per_save
+    recipes = read_recipes(name, content, inventory, defaults, most, pictures)
     refuse_unusable(recipes, pictures.check)
     return recipes
 
@@ -169,44 +162,6 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
             for _, other in recipe.pictures:
                 pictures.check(other)
             yield recipe
-
-
-class _Pictures:
-    """The pictures that the recipe names; outside of the inbox those beside the file will do."""
-
-    def __init__(self, settings: Settings, file: Path, name: str) -> None:
-        self.most_pixels = settings.most_picture_pixels
-        folders = [file.parent, settings.inbox] if name == file.name else [settings.inbox]
-        *self._others, self._last = (
-            NamedPictures(folder, settings.outbox, name, self.most_pixels) for folder in folders
-        )
-
-    def check(self, path: str) -> None:
-        """Make sure that the picture can be decoded."""
-        self._first(lambda pictures: pictures.check(path))
-
-    def texts(self, path: str) -> Mapping[str, str]:
-        """The texts in the picture's metadata."""
-        return self._first(lambda pictures: pictures.texts(path))
-
-    def matches(self, pattern: str) -> Sequence[str]:
-        return self._first(lambda pictures: pictures.matches(pattern))
-
-    def size(self, path: str) -> tuple[int, int]:
-        return self._first(lambda pictures: pictures.size(path))
-
-    def inside(self, path: str) -> str | None:
-        return self._last.inside(path)
-
-    def called_here(self, path: str, digest: str, folder: str) -> str:
-        return self._last.called_here(path, digest, folder)
-
-    def _first(self, answer: Callable[[NamedPictures], Answer]) -> Answer:
-        """What the first of them says that finds it."""
-        for pictures in self._others:
-            with suppress(PictureUnreadable):
-                return answer(pictures)
-        return answer(self._last)
 
 
 def _folder(settings: Settings, file: Path) -> str:

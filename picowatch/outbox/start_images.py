@@ -55,10 +55,17 @@ class NamedPictures:
     be used.
     """
 
-    def __init__(self, inbox: Path, outbox: Path, recipe: str, most_pixels: int) -> None:
-        """`most_pixels`: the limit of `size: picture`."""
-        self._roots = (inbox, outbox)  # resolved at each look: the inbox may be a link
+    def __init__(
+        self, inbox: Path, outbox: Path, recipe: str, most_pixels: int, beside: Path | None = None
+    ) -> None:
+        """`most_pixels`: the limit of `size: picture`.
+
+        A recipe that is not in the inbox yet may name what is in the folder `beside` it.
+        """
+        self._inbox = inbox  # resolved at each look: it may be a link
+        self._outbox = outbox
         self._recipe = recipe
+        self._beside = beside
         self.most_pixels = most_pixels
         stem = stem_of(recipe)
         self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
@@ -74,7 +81,7 @@ class NamedPictures:
                 with self._opened(path) as file:
                     content = b"".join(blocks_of(file, MAX_BYTES))
                 digest = hashlib.sha256(content).hexdigest()
-                target = _folder(self._roots[1]) / digest
+                target = _folder(self._outbox) / digest
                 if not _holds(target, content):
                     check_picture(BytesIO(content))
                     write_atomically(target, content)
@@ -116,7 +123,7 @@ class NamedPictures:
                 found = pictures_below(base.root, base.rest, base.start)
             except OSError as error:
                 raise PictureUnreadable(f"'{pattern}' cannot be read: {error.strerror}.") from error
-            if base.root == self._roots[1]:
+            if base.root == self._outbox:
                 found = [path for path in found if not self._is_no_result(path)]
                 found = [path for path in found if not self._is_own_result(path)]
             if found:
@@ -145,7 +152,7 @@ class NamedPictures:
         if not path.startswith(f"{PurePosixPath(self._recipe).with_suffix('')}/"):
             return False
         with suppress(PictureUnreadable, OSError, KeyError):
-            texts = read_texts(self._roots[1] / path)
+            texts = read_texts(self._outbox / path)
             return read_chunk(texts[PICOWATCH]).recipe == self._recipe
         return False
 
@@ -154,12 +161,12 @@ class NamedPictures:
         if is_no_result(path):
             return True
         with suppress(PictureUnreadable, OSError):
-            return may_be_sheet(path) and SHEET_KEYWORD in read_texts(self._roots[1] / path)
+            return may_be_sheet(path) and SHEET_KEYWORD in read_texts(self._outbox / path)
         return False
 
     def inside(self, path: str) -> str | None:
         """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
-        for name, root in zip(("inbox", "outbox"), self._roots, strict=True):
+        for name, root in (("inbox", self._inbox), ("outbox", self._outbox)):
             for folder in (root.absolute(), root.resolve()):
                 if path.startswith(f"{folder}/"):
                     return f"{name}/{path.removeprefix(f'{folder}/')}"
@@ -203,18 +210,17 @@ class NamedPictures:
         return [(base.root, base.start + base.rest) for base in self._bases(path)]
 
     def _bases(self, path: str) -> list["_Base"]:
-        inbox, outbox = self._roots
+        outbox = self._outbox
         if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
-            return [_Base(inbox, "", path)]
+            return [_Base(self._inbox, "", path)]
         folder = PurePosixPath(self._recipe).parent.as_posix()
-        found = [
-            _Base(inbox, "" if folder == "." else f"{folder}/", path),
-            _Base(inbox, "", path),
-            _Base(outbox, "", path),
-        ]
-        for name, root in (("inbox/", inbox), ("outbox/", outbox)):
-            if path.startswith(name):
-                found.append(_Base(root, "", path.removeprefix(name), name))
+        found = []
+        for inbox in filter(None, (self._beside, self._inbox)):
+            found.append(_Base(inbox, "" if folder == "." else f"{folder}/", path))
+            found += [_Base(inbox, "", path), _Base(outbox, "", path)]
+            for name, root in (("inbox/", inbox), ("outbox/", outbox)):
+                if path.startswith(name):
+                    found.append(_Base(root, "", path.removeprefix(name), name))
         return found
 
     def _open(self, path: str) -> IO[bytes]:

@@ -284,6 +284,18 @@ def test_check_takes_pictures_beside_a_file_outside_of_the_inbox(tmp_path: Path)
     assert picowatch(tmp_path, "check", "new/a.yaml").returncode == 0
 
 
+def test_check_says_what_is_wrong_with_a_picture_beside_such_a_file(tmp_path: Path) -> None:
+    """It is there: that the inbox has none of its name would be no help."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/start.png").write_bytes(b"no picture")
+    (tmp_path / "new/a.yaml").write_text("prompt: a\nimage: start.png\n")
+    result = picowatch(tmp_path, "check", "new/a.yaml")
+    assert result.returncode == 1
+    assert "There is no picture" not in result.stderr
+    assert "not a picture" in result.stderr
+
+
 def test_check_names_a_file_as_it_was_named(tmp_path: Path) -> None:
     """Only what lies in the inbox is told as in its error file."""
     for folder in ("inbox", "drafts"):
