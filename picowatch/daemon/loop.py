@@ -33,6 +33,7 @@ log = logging.getLogger("picowatch")
 
 IDLE_SECONDS = 1.0  # between looks at the inbox's folder
 WORKING_SECONDS = 0.25  # between looks at the batch in progress
+TIDY_SECONDS = 3600.0  # between deletions of copies that nobody needs any more
 
 
 @dataclass(kw_only=True, eq=False)
@@ -57,6 +58,9 @@ class Daemon:
     result: RunResult
     stop: threading.Event
     wake: threading.Event
+
+    def __post_init__(self) -> None:
+        self._tidy_at = time.monotonic() + TIDY_SECONDS
 
     def run(self, once: bool = False) -> RunResult:
         """Run until `stop`, or `once`: until what is in the inbox now is done."""
@@ -111,8 +115,15 @@ class Daemon:
                 # After these, for `make --rm` ends what these say about its recipe.
                 self.control.run_commands,
                 self._look_at_settings,
+                self._tidy_up,
             ]
         )
+
+    def _tidy_up(self) -> None:
+        """Start images that were rendered or replaced would fill the disk in months."""
+        if time.monotonic() >= self._tidy_at:
+            safely(self.intake.tidy_up)
+            self._tidy_at = time.monotonic() + TIDY_SECONDS
 
     def _look_at_settings(self) -> None:
         if self.settings_watch:

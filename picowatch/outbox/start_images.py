@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.atomic import remove_leftovers, write_atomically
+from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
 from picowatch.files.blocks import blocks_of, sha256_of
 from picowatch.files.inside import open_below
 from picowatch.files.matching import pictures_below
@@ -237,13 +237,12 @@ class NamedPictures:
 
 
 def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
-    """Delete copies that no queued image needs, and what a crash left."""
+    """Delete copies that no queued image needs; others may just be written."""
     folder = _folder(outbox)
     if not folder.is_dir():
         return
-    remove_leftovers(folder)
     for copy in folder.iterdir():
-        if copy.name not in digests:
+        if copy.name not in digests and not copy.name.startswith(TEMPORARY_PREFIX):
             with suppress(OSError):  # a folder that a user made: not a copy, ignored
                 copy.unlink()
 

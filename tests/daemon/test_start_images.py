@@ -1,5 +1,6 @@
 """Start images: found, checked, snapshotted when the save is accepted, part of the identity."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -175,6 +176,38 @@ def test_a_recipe_that_was_deleted_is_not_rendered_when_its_picture_appears(hous
     draw(house.inbox / "start.png", "red")
     assert house.once()
     assert house.prompts() == ["a star"]
+
+
+def test_a_daemon_that_runs_for_months_keeps_no_start_image_for_ever(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were rendered or replaced are deleted, those of queued images are not."""
+    monkeypatch.setattr("picowatch.daemon.loop.TIDY_SECONDS", 0.0)
+    hold = HeldEngine(house)
+    for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
+        draw(house.inbox / f"{name}.png", colour)
+    folder = house.outbox / ".picowatch/start-images"
+    writing = folder / ".picowatch-0.tmp"
+    with house.running(batch_size=1):
+        house.save("a.yaml", "prompt: a star\nimage: a.png\n")
+        hold.wait_until_held()
+        writing.touch()
+        house.save("b.yaml", "prompt: a star\nimage: b.png\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 1, "the second one")
+        house.save("b.yaml", "prompt: a star\nimage: c.png\n")
+        needed = {hashed(house.inbox / "a.png"), hashed(house.inbox / "c.png"), writing.name}
+        wait_for(lambda: names(folder) == needed, "the end of what was replaced")
+        hold.release()
+        wait_for(lambda: names(folder) == {writing.name}, "the end of all")
+    assert len(house.pictures()) == 2
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def hashed(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_a_retry_after_a_restart_finds_the_start_image(house: House) -> None:
