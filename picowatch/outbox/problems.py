@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,10 +146,11 @@ class ProblemFiles:
                 del self._files[file]
                 self.changes += 1
 
-    def list_existing(self) -> None:
-        """List the files that earlier runs left."""
+    def list_existing(self, go_on: Callable[[], None]) -> None:
+        """List the files that earlier runs left. What `go_on` raises between folders ends it."""
         found = [
-            (_changed_at(path), path.relative_to(self._root).as_posix()) for path in self._paths()
+            (_changed_at(path), path.relative_to(self._root).as_posix())
+            for path in self._paths(go_on)
         ]
         with self._lock:
             self._files = {file: None for _, file in sorted(found)} | self._files
@@ -173,8 +174,9 @@ class ProblemFiles:
                 problems.append(Problem(file, recipe, ending == ERROR_ENDING, text))
         return problems, 0
 
-    def _paths(self) -> Iterator[Path]:
+    def _paths(self, go_on: Callable[[], None] = lambda: None) -> Iterator[Path]:
         for folder, _, names in os.walk(self._root):
+            go_on()
             for name in names:
                 if name.endswith((ERROR_ENDING, WARNING_ENDING)):
                     yield Path(folder, name)

@@ -5,7 +5,9 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -14,13 +16,13 @@ from PIL import Image
 from picowatch.files.atomic import append, write_atomically
 from picowatch.outbox.gallery import gallery as gallery_module
 from picowatch.outbox.gallery import pages
-from picowatch.outbox.gallery.gallery import Gallery
+from picowatch.outbox.gallery.gallery import Gallery, GalleryMaintenance
 from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
 from picowatch.settings import Settings
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 
 DATA = ".picowatch/gallery"
 
@@ -52,6 +54,53 @@ def script(root: Path, name: str) -> dict[str, Any]:
     text = (root / DATA / f"{name}.js").read_text()
     values: dict[str, Any] = json.loads(text.removeprefix(f"{name}(").removesuffix(");\n"))
     return values
+
+
+def test_the_end_waits_for_no_slow_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share may take minutes to list the folders of a large outbox."""
+    reached, over = threading.Event(), threading.Event()
+
+    def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        reached.set()
+        while not over.is_set():
+            yield str(root), [], []
+
+    gallery = gallery_of(tmp_path)
+    monkeypatch.setattr(os, "walk", walk)
+    problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
+    maintenance = GalleryMaintenance(gallery, problems)
+    wait_for(reached.is_set, "the first look")
+    end = threading.Thread(target=maintenance.close)
+    end.start()
+    end.join(PATIENCE / 12)
+    ended = not end.is_alive()
+    over.set()
+    end.join()
+    assert ended
+
+
+def test_no_other_folder_is_looked_at_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for pictures that the user has deleted."""
+    looked, go = SimpleQueue[str](), threading.Event()
+
+    def gone(gallery: Gallery, folder: str, files: list[str]) -> Iterator[str]:
+        looked.put(folder)
+        assert go.wait(PATIENCE)
+        yield from ()
+
+    monkeypatch.setattr(Gallery, "_gone", gone)
+    gallery = gallery_of(tmp_path)
+    for name in ("a", "b", "c"):
+        gallery.add(picture(tmp_path, f"{name}/0001-1.png"))
+    problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
+    maintenance = GalleryMaintenance(gallery, problems)
+    assert looked.get(timeout=PATIENCE) == "a"
+    maintenance._stop.set()
+    go.set()
+    maintenance.close()
+    assert looked.empty()
 
 
 def test_a_full_page_is_never_touched_again(tmp_path: Path) -> None:

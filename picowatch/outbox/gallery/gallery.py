@@ -153,18 +153,21 @@ class Gallery:
             else:
                 self._rebuild()
 
-    def remove_deleted(self) -> None:
+    def remove_deleted(self, go_on: Callable[[], None] = lambda: None) -> None:
         """Remove what the user has deleted.
 
         A folder is only listed if its time has changed. Without the gallery's own folder the
-        whole outbox is away, which deletes nothing.
+        whole outbox is away, which deletes nothing. What `go_on` raises between two ends it.
         """
         with self._lock:
             shown = list(self._pages.files())
         folders: dict[str, list[str]] = {}
         for file in shown:
             folders.setdefault(file.rpartition("/")[0], []).append(file)
-        gone = {file for folder, files in folders.items() for file in self._gone(folder, files)}
+        gone: set[str] = set()
+        for folder, files in folders.items():
+            go_on()
+            gone.update(self._gone(folder, files))
         if gone and self._folder.is_dir():
             try:
                 self.remove(gone)
@@ -269,13 +272,18 @@ class GalleryMaintenance:
         self._thread.join()
 
     def _run(self) -> None:
-        self._try(self._problems.list_existing)
+        self._try(lambda: self._problems.list_existing(self._go_on))
         # It idles as long as each thumbnail took, so that the work keeps the processor.
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
         while not self._stop.is_set():
             self._try(self._gallery.restore_files)
-            self._try(self._gallery.remove_deleted)
+            self._try(lambda: self._gallery.remove_deleted(self._go_on))
             self._stop.wait(CHECK_SECONDS)
+
+    def _go_on(self) -> None:
+        """Raises Ended once this is to end: a share may take seconds for each folder."""
+        if self._stop.is_set():
+            raise Ended
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
