@@ -40,6 +40,7 @@ from picowatch.recipe.resolve.control import ALIASES as CONTROL_ALIASES
 from picowatch.recipe.resolve.control import MAX_CONTROLS
 from picowatch.recipe.resolve.control import MODES as CONTROL_MODES
 from picowatch.recipe.resolve.hires import UPSCALERS
+from picowatch.recipe.resolve.installed import ENDINGS, FOLDERS, HASH
 from picowatch.recipe.resolve.loras import MAX_LORAS
 from picowatch.recipe.resolve.mappings import ALIASES, TEXT_PARTS
 from picowatch.recipe.resolve.ranges import RANGE
@@ -62,8 +63,8 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 _NUMBER = f"{WHOLE.pattern}|{DECIMAL.pattern}"
 _SEED = r"\+?(?:0|[1-9][0-9]*)|-0"
 _NO_LETTER = "[^A-Za-z0-9+]*"
-_ENDINGS = rf"(?:\.{one_of(['safetensors', 'ckpt', 'pt', 'pth', 'bin'])})?"
-_FOLDER = r"(?:\.\/)?(?:models\/)?(?:(?:checkpoints|vae|loras|upscalers)\/)?"
+_ENDINGS = rf"(?:{one_of(ENDINGS)})?(?:{HASH})?"
+_FOLDER = rf"(?:\.\/)?(?:models\/)?(?:{one_of(FOLDERS)}\/)?"
 # A path that leads nowhere else: no address, no home folder, no drive, no `..` in it.
 _PATH: Schema = {
     "type": "string",
@@ -243,7 +244,7 @@ def _lora_forms(inventory: Inventory | None) -> dict[str, Schema]:
     name: Schema = {"type": "string"}
     weights: Schema = {"type": "object", "additionalProperties": _ref("weight")}
     if inventory is not None:
-        name["pattern"] = _meant(inventory.loras)
+        name["pattern"] = _meant([*inventory.loras, *inventory.lora_names.values()])
         weights["properties"] = dict.fromkeys(inventory.loras, _ref("weight"))
         weights["propertyNames"] = _ref("lora_name")
     return {

@@ -14,7 +14,7 @@ from picowatch.recipe.resolve.hires import UPSCALERS, usual_upscaler
 # Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
 _SD15 = "stable-diffusion-v1-5"
 _SD15_FILE = "v1-5-pruned-emaonly"
-_ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 
@@ -26,7 +26,15 @@ DEPTH = "Depth-Anything-V2-Small-hf"
 MODULE = "module"
 
 
-_FOLDERS = r"^(?:\./)?(?:models/)?(?:checkpoints|vae|loras|upscalers|controlnet|ControlNet|depth)/"
+# The folders of models that a name may begin with: ours, and those of other programs.
+FOLDERS = (
+    *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
+    *("diffusion_models", "DiffusionModels", "unet", "vae", "VAE", "loras", "Lora", "LyCORIS"),
+    *("upscalers", "ESRGAN", "RealESRGAN", "upscale_models", "controlnet", "ControlNet", "depth"),
+)
+_FOLDERS = rf"^(?:\./)?(?:models/)?(?:{'|'.join(FOLDERS)})/"
+# What A1111 writes after a model's name: the beginning of its hash.
+HASH = r"\s*\[[0-9a-fA-F]{8,64}\]"
 # What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
 _A1111_UPSCALERS = {
     "R-ESRGAN 4x+": "RealESRGAN_x4plus",
@@ -237,7 +245,7 @@ def _instead(written: str, names: Sequence[str]) -> str:
 
 def _refuse_download(written: str) -> None:
     repository = re.fullmatch(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?", written)
-    if repository and not written.casefold().endswith(_ENDINGS):
+    if repository and not written.casefold().endswith(ENDINGS):
         raise NotInstalled(
             f"'{shown(written)}' is not in models/checkpoints, and picowatch never downloads. "
             + _how_to_fetch(repository[1], repository[2])
@@ -264,13 +272,14 @@ def _how_to_fetch(repository: str, name: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """The name without white space around it, the models' folder before it and the ending.
+    """The name without white space around it, the models' folder before it, ending and hash.
 
-    Composed, because macOS keeps the accents of file names apart from their letters.
+    Composed, because macOS keeps the accents of file names apart from their letters. Windows
+    separates folders by backslashes.
     """
-    name = unicodedata.normalize("NFC", name.strip())
-    name = re.sub(_FOLDERS, "", name)
-    ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
+    name = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
+    name = re.sub(_FOLDERS, "", re.sub(f"{HASH}$", "", name))
+    ending = next((e for e in ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)]
 
 

@@ -29,6 +29,10 @@ INVENTORY = Inventory(
         ("sd15/RealisticVision", "sd15/RealisticVision"),
         ("realisticvision", "sd15/RealisticVision"),
         ("models/checkpoints/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
+        ("Stable-diffusion/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
+        ("sd15\\RealisticVision.safetensors", "sd15/RealisticVision"),
+        ("dreamshaper_8.safetensors [879db523c3]", "dreamshaper_8"),
+        ("dreamshaper_8 [879db523]", "dreamshaper_8"),
     ],
 )
 def test_names_of_checkpoints_are_forgiving(written: str, meant: str) -> None:
