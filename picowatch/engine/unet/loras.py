@@ -38,6 +38,8 @@ _KEPT_FILES = 8
 _NAMED_KEYS = 3
 # What the roles of LoHa's and LoKr's tensors begin with.
 _FACTORS = ("hada_", "lokr_")
+# The UNet's first layer, and its inputs where it sees nothing but latents.
+_FIRST, _LATENTS = LayerId("denoiser", "conv_in"), 4
 # In peft's names: what follows a layer's, what precedes it, and a pattern without wildcards.
 _LORA_A = re.compile(r"\.lora_A(?:\.\w+)?\.weight$")
 _PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|transformer|text_encoder(?:_[23])?)\.)?")
@@ -419,6 +421,9 @@ def _layer(
     ndim = 4 if isinstance(module, nn.Conv2d) else 2
     down, up = (with_sides(roles[role], ndim) for role in ("down", "up"))
     mid = with_sides(roles["mid"], ndim) if "mid" in roles else None
+    if layer_id == _FIRST and down.shape[1] == _LATENTS < _sides(module)[1]:
+        # An inpainting checkpoint also looks at a mask and at what that leaves, as A1111 has it.
+        down = functional.pad(down, (0, 0, 0, 0, 0, _sides(module)[1] - _LATENTS))
     _check_shapes(name, layer_id, module, down, up, mid)
     rank = down.shape[0]
     alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)

@@ -179,6 +179,23 @@ def test_convolutions_are_adapted_too(models: Path) -> None:
     loras.apply([])
 
 
+def test_the_first_layer_of_an_inpainting_checkpoint_is_adapted_for_latents_alone(
+    tmp_path: Path,
+) -> None:
+    """LyCORIS trains it, too: mask and picture are no inputs of its checkpoint."""
+    module = torch.nn.Conv2d(9, 8, 3, padding=1)
+    down, up = torch.randn(RANK, 4, 3, 3), torch.randn(8, RANK, 1, 1)
+    keys = ("lora_unet_conv_in.lora_down.weight", "lora_unet_conv_in.lora_up.weight")
+    path = write(tmp_path / "it.safetensors", dict(zip(keys, (down, up), strict=True)))
+    layer_id = LayerId("denoiser", "conv_in")
+    layer = read_lora(path, "it", "sd1", {layer_id: module}, CPU.device).layers[layer_id]
+    x = torch.randn(1, 9, 6, 6)
+    latents = torch.nn.functional.conv2d(x[:, :4], down, padding=1)
+    expected = torch.nn.functional.conv2d(latents, up)
+    assert torch.allclose(layer.added(module, x), expected, atol=1e-4)
+    assert torch.count_nonzero(layer.matrix()[:, 4:]) == 0
+
+
 def test_diffusers_alpha_from_the_metadata_counts(models: Path) -> None:
     """It writes alpha there and not beside the layers."""
     module = demo().unet.get_submodule(TO_Q)
