@@ -37,6 +37,8 @@ _OTHERS = {
     "ip_adapter.": "an IP-Adapter",
     "image_proj.": "an IP-Adapter",
     "controlnet_blocks.": "a ControlNet for a transformer (FLUX.1, Stable Diffusion 3 or others)",
+    "control_layers.": "a ControlNet for a transformer (Z-Image)",
+    "control_blocks.": "a ControlNet for a transformer (Qwen-Image)",
     "controlnet_x_embedder.": "a ControlNet for FLUX.1",
     "down_blocks.0.motion_modules.": "a part of AnimateDiff, for videos",
 }
@@ -50,6 +52,11 @@ _USE_INSTEAD = "not supported. Use a ControlNet: a file with its own copy of the
 _USE_MAPS = (
     "picowatch runs none. Make the map with another program, and use it with 'preprocess: none'."
 )
+
+
+def is_first_controlnet(header: Header) -> bool:
+    """As the authors first shared them, with the whole checkpoint that they were trained for."""
+    return f"{ORIGINAL}{_ORIGINAL_HINT}" in header.shapes
 
 
 def is_controlnet(header: Header) -> bool:

@@ -8,7 +8,11 @@ parts. LoRAs and embeddings are recognised in adapters.py.
 import re
 
 from picowatch.catalog import adapters
-from picowatch.catalog.controlnets import is_controlnet, recognise_controlnet
+from picowatch.catalog.controlnets import (
+    is_controlnet,
+    is_first_controlnet,
+    recognise_controlnet,
+)
 from picowatch.catalog.families import (
     FAMILY_OF_WIDTH,
     FLOWS,
@@ -88,7 +92,7 @@ ARTICLES = {
 
 def recognise(header: Header) -> Recognised:
     """What the file is, whichever family it belongs to; ModelRefused for what nothing can use."""
-    if f"{UNET}input_blocks.0.0.weight" in header.shapes:
+    if f"{UNET}input_blocks.0.0.weight" in header.shapes and not is_first_controlnet(header):
         return _unet(header, UNET)
     if is_controlnet(header):
         return recognise_controlnet(header)

@@ -8,7 +8,7 @@ import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.families import DEMO_WIDTH
-from tests.catalog.files import Shapes, write_model
+from tests.catalog.files import Shapes, sd15_shapes, write_model
 
 _CROSS = "input_blocks.{}.1.transformer_blocks.{}.attn2.to_k.weight"
 
@@ -44,6 +44,11 @@ def diffusers(width: int, *, deepest: int = 1, sdxl: bool = False, kinds: int = 
 KNOWN: dict[str, tuple[Shapes, str, str]] = {
     "SD 1.x": (original(768, prefix="control_model."), "sd1", ""),
     "SD 1.x without prefix": (original(768), "sd1", ""),
+    "SD 1.x with its checkpoint": (
+        original(768, prefix="control_model.") | sd15_shapes(),
+        "sd1",
+        "",
+    ),
     "SD 1.x of diffusers": (diffusers(768), "sd1", ""),
     "SD 2.x": (original(1024, prefix="control_model."), "sd2", ""),
     "SDXL": (original(2048, deepest=10, sdxl=True), "sdxl", ""),

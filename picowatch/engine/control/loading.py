@@ -30,6 +30,8 @@ _POOLED = "shuffle"  # only the name of a file tells that it was trained so
 # diffusers' conversion leaves these out, which SDXL's has.
 _ADDED = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
 _ORIGINAL = "control_model."
+# The first files also have what they were trained for.
+_CHECKPOINT = ("model.diffusion_model.", "cond_stage_model.", "first_stage_model.")
 _HINT = "controlnet_cond_embedding."
 _TASKS = "task_embedding"
 
@@ -47,7 +49,8 @@ def read_controlnet(path: Path, name: str, unet: Any, target: Target) -> Any:
     else:
         own["global_pool_conditions"] = _POOLED in path.stem.casefold()
         files = [path]
-    tensors = _modern_names(read_tensors(files, target), unet.config)
+    tensors = read_tensors(files, target, lambda name: not name.startswith(_CHECKPOINT))
+    tensors = _modern_names(tensors, unet.config)
     config = {key: unet.config[key] for key in _COMMON} | _layers(tensors, unet.config) | own
     kind: Any = ControlNetModel
     if _TASKS in tensors:

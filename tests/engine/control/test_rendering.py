@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.control.loading import read_controlnet
@@ -27,6 +28,7 @@ from tests.engine.control.controlnets import (
     save_single,
 )
 from tests.engine.control.test_against_diffusers import DEMO, SIDE, lines, requested, unet_of, use
+from tests.engine.ldm import write_single_file
 from tests.engine.models.test_checkpoints import CPU, assert_equal
 from tests.engine.requests import difference, ignore_steps, pixels
 from tests.engine.tiny_models import tiny_sdxl
@@ -71,7 +73,7 @@ def small(unet: Any) -> Any:
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-@pytest.mark.parametrize("layout", ["original", "bare", "single", "folder", "small"])
+@pytest.mark.parametrize("layout", ["original", "whole", "bare", "single", "folder", "small"])
 def test_every_layout_holds_the_same_weights(tmp_path: Path, family: str, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
     unet = unet_of(DEMO if family == "sd1" else tiny_sdxl())
@@ -80,6 +82,11 @@ def test_every_layout_holds_the_same_weights(tmp_path: Path, family: str, layout
     match layout:
         case "original":
             save_original(model, path)
+        case "whole":
+            save_original(model, path)
+            checkpoint = tmp_path / "checkpoint.safetensors"
+            write_single_file(DEMO if family == "sd1" else tiny_sdxl(), checkpoint)
+            save_file(load_file(path) | load_file(checkpoint), path)
         case "bare":
             save_original(model, path, prefix="")
         case "folder":
