@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import groupby
 
 from picowatch.recipe.passes import Pass
+from picowatch.recipe.prompts.grammar import joined_texts
 
 # Deeper brackets are text.
 MAX_DEPTH = 100
@@ -136,13 +136,7 @@ class _Parser:
 
 
 def _joined(nodes: list[str | Edit]) -> Nodes:
-    joined: list[str | Edit] = []
-    for edit, group in groupby(nodes, key=lambda node: isinstance(node, Edit)):
-        if edit:
-            joined.extend(group)
-        elif text := "".join(map(str, group)):
-            joined.append(text)
-    return tuple(joined)
+    return tuple(joined_texts(nodes))
 
 
 @lru_cache(maxsize=64)

@@ -6,9 +6,11 @@ A backslash makes a bracket or brace literal, and a `|`, `<` or `_` that would m
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from typing import Any
 
 from picowatch.recipe.messages.problems import shown
 
@@ -38,8 +40,7 @@ _COMMA_STEP = re.compile(
 )
 # `[a|b:0.5]` changes nothing, `[[a|b]:c:0.5]` would.
 _BAR_AND_STEP = re.compile(r"\[[^()\[\]{}\\|]{0,200}\|[^()\[\]{}\\]{0,200}:\s*[\d.]{1,5}\s*\]")
-_BRACKET = re.compile(r"\\.|[()]", re.DOTALL)
-_BRACE = re.compile(r"\\.|[{}|]", re.DOTALL)
+_BRACKET = re.compile(r"\\.|[(){}|]", re.DOTALL)
 _CURLY = ("“”", "„“", "„”", "””", "‘’", "‚‘", "«»", "»«", '„"', '“"')
 
 
@@ -124,6 +125,17 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
         else:
             runs.append(([text], weight))
     return [("".join(texts), weight) for texts, weight in runs]
+
+
+def joined_texts(nodes: Iterable[Any]) -> list[Any]:
+    """The nodes of a prompt, with neighbouring pieces of text in one."""
+    joined: list[Any] = []
+    for is_text, group in groupby(nodes, lambda node: isinstance(node, str)):
+        if not is_text:
+            joined += group
+        elif text := "".join(group):
+            joined.append(text)
+    return joined
 
 
 def without_weights(text: str) -> str:
@@ -297,14 +309,15 @@ def probable_mistakes(text: str, may_be_quoted: bool = True) -> Iterator[str]:
             )
     if "[" in text:
         yield from _failed_edits(text)
-    if "(" in text and (opened := _never_closed(text)) is not None:
+    for start, _ in _never_closed(text, "(", ")")[:1]:
         yield (
-            f"the bracket of '{shown(text[opened:], 30)}' is never closed, so everything after it "
+            f"the bracket of '{shown(text[start:], 30)}' is never closed, so everything after it "
             "gets more weight. Close it, or write \\( for the character."
         )
-    if "{" in text and (opened := _never_closed_choice(text)) is not None:
+    choices = [start for start, has_bar in _never_closed(text, "{", "}") if has_bar]
+    for start in choices[-1:]:
         yield (
-            f"the brace in '{shown(text[opened:], 30)}' is never closed, so it is used as literal "
+            f"the brace in '{shown(text[start:], 30)}' is never closed, so it is used as literal "
             "text. Close it, or write \\{ for the character."
         )
     stripped = text.strip()
@@ -315,19 +328,6 @@ def probable_mistakes(text: str, may_be_quoted: bool = True) -> Iterator[str]:
             f"the quotes {stripped[0]} and {stripped[-1]} around the prompt are part of its text. "
             f"{remedy}"
         )
-
-
-def _never_closed_choice(text: str) -> int | None:
-    """Where the last brace stands that has choices, and no end."""
-    opened: list[tuple[int, bool]] = []  # and whether there is a bar
-    for found in _BRACE.finditer(text):
-        if found[0] == "{":
-            opened.append((found.start(), False))
-        elif found[0] == "}" and opened:
-            opened.pop()
-        elif found[0] == "|" and opened:
-            opened[-1] = (opened[-1][0], True)
-    return next((start for start, has_bar in reversed(opened) if has_bar), None)
 
 
 def _failed_edits(text: str) -> Iterator[str]:
@@ -345,12 +345,14 @@ def _failed_edits(text: str) -> Iterator[str]:
         )
 
 
-def _never_closed(text: str) -> int | None:
-    """Where the first of the round brackets stands that are open at the end."""
-    opened: list[int] = []
+def _never_closed(text: str, opening: str, closing: str) -> list[tuple[int, bool]]:
+    """Where brackets stand that are open at the end, and whether there is a bar in each."""
+    opened: list[tuple[int, bool]] = []
     for found in _BRACKET.finditer(text):
-        if found[0] == "(":
-            opened.append(found.start())
-        elif found[0] == ")" and opened:
+        if found[0] == opening:
+            opened.append((found.start(), False))
+        elif found[0] == closing and opened:
             opened.pop()
-    return opened[0] if opened else None
+        elif found[0] == "|" and opened:
+            opened[-1] = (opened[-1][0], True)
+    return opened

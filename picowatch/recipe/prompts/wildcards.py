@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import sha256
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.prompts.grammar import Mistake
+from picowatch.recipe.prompts.grammar import Mistake, joined_texts
 
 MAX_WILDCARDS = 1000
 MAX_SIGNS = 20_000
@@ -102,7 +102,7 @@ class _Parser:
         while len(self.levels) > 1:
             _, options = self.levels.pop()
             self.add("{", *_as_text(options))
-        return _joined(self.levels[0][1][0])
+        return joined_texts(self.levels[0][1][0])
 
     def take(self, token: str, offset: int) -> None:
         if token == "{" and len(self.levels) <= MAX_DEPTH:
@@ -128,7 +128,7 @@ class _Parser:
 
     def close(self, end: int) -> None:
         start, parts = self.levels.pop()
-        options = [_joined(part) for part in parts]
+        options = [joined_texts(part) for part in parts]
         first = options[0][0] if options[0] and isinstance(options[0][0], str) else ""
         if len(options) > 1 and first.startswith("~"):
             options[0][0] = first = first[1:]
@@ -203,16 +203,7 @@ def _as_text(options: list[list[_Node]]) -> Iterator[_Node]:
     for index, option in enumerate(options):
         if index:
             yield "|"
-        yield from _joined(option)
-
-
-def _joined(nodes: list[_Node]) -> list[_Node]:
-    """The nodes with neighbouring pieces of text in one."""
-    joined: list[_Node] = []
-    for is_text, group in groupby(nodes, lambda node: isinstance(node, str)):
-        same = list(group)
-        joined += ["".join(map(str, same))] if is_text else same
-    return joined
+        yield from joined_texts(option)
 
 
 def _bounds(count: re.Match[str], options: int) -> tuple[int, int, str]:
