@@ -4,8 +4,8 @@ To add a sampler, add its row to `SAMPLERS`, and its class to `_KINDS` in engine
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.messages.problems import shown
@@ -173,7 +173,7 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
     the first two say Karras, too. Raises SamplerUnknown.
     """
     squeezed = _squeezed(written)
-    for ending, schedule_type in [("", None), *_schedule_endings()]:
+    for ending, schedule_type in [("", None), *_SCHEDULE_ENDINGS]:
         sampler = _BY_NAME.get(squeezed.removesuffix(ending)) if squeezed.endswith(ending) else None
         if sampler:
             return sampler, schedule_type
@@ -182,17 +182,11 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
 
 def find_schedule_type(written: str) -> str:
     """The schedule type somebody means, or "automatic". Raises ScheduleUnknown."""
-    squeezed = _squeezed(written)
-    for name in (*SCHEDULE_TYPES, AUTOMATIC):
-        if squeezed == _squeezed(name):
-            return name
-    if squeezed in _SCHEDULE_ALIASES:
-        return _SCHEDULE_ALIASES[squeezed]
-    names = [AUTOMATIC, *SCHEDULE_TYPES]
-    raise ScheduleUnknown(
-        f"unknown schedule type '{shown(written)}'. {did_you_mean(written, names)}"
-        f"The schedule types are {listed(names)}."
-    )
+    found = _BY_SCHEDULE_TYPE.get(_squeezed(written))
+    if found is None:
+        names = [AUTOMATIC, *SCHEDULE_TYPES]
+        raise ScheduleUnknown(_unknown("schedule type", written, names, names))
+    return found
 
 
 def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
@@ -225,13 +219,10 @@ def decide_flow_schedule(schedule_type: str, family: str) -> str:
 def find_prediction(written: str) -> str:
     """The prediction somebody means, "" for automatic. Raises PredictionUnknown."""
     found = _BY_PREDICTION.get(_squeezed(written))
-    if found is not None:
-        return found
-    names = [AUTOMATIC, *PREDICTIONS]
-    raise PredictionUnknown(
-        f"unknown prediction '{shown(written)}'. {did_you_mean(written, names)}"
-        f"The predictions are {listed(names)}."
-    )
+    if found is None:
+        names = [AUTOMATIC, *PREDICTIONS]
+        raise PredictionUnknown(_unknown("prediction", written, names, names))
+    return found
 
 
 def accepted_predictions() -> list[str]:
@@ -244,8 +235,7 @@ def accepted_names() -> tuple[list[str], list[str]]:
 
     In lower case, and without what does not count.
     """
-    schedule_types = [_squeezed(name) for name in (*SCHEDULE_TYPES, AUTOMATIC, *_SCHEDULE_ALIASES)]
-    return list(_BY_NAME), schedule_types
+    return list(_BY_NAME), list(_BY_SCHEDULE_TYPE)
 
 
 def sampler_named(name: str) -> KnownSampler:
@@ -259,41 +249,42 @@ def _squeezed(name: str) -> str:
     return letters.removesuffix("scheduler").replace("++", "pp")
 
 
-@cache
-def _schedule_endings() -> tuple[tuple[str, str], ...]:
-    # The longest first: "sgm_uniform" ends in "uniform".
-    names = {**{name: name for name in SCHEDULE_TYPES}, **_SCHEDULE_ALIASES}
-    endings = [(_squeezed(ending), name) for ending, name in names.items()]
-    return tuple(sorted(endings, key=lambda pair: -len(pair[0])))
-
-
 def _why_unknown(written: str) -> str:
     squeezed = _squeezed(written)
-    for ending in ("", *(ending for ending, _ in _schedule_endings())):
+    names = listed([sampler.name for sampler in SAMPLERS], most=len(SAMPLERS))
+    for ending in ("", *(ending for ending, _ in _SCHEDULE_ENDINGS)):
         for name, (closest, aliases) in _MISSING.items():
             if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
                 return (
                     f"the sampler {name} is not supported; {closest} comes closest. "
-                    f"The samplers are {_names()}."
+                    f"The samplers are {names}."
                 )
-    for ending, kind in _schedule_endings():
+    for ending, kind in _SCHEDULE_ENDINGS:
         if squeezed == ending:
             return (
                 f"'{shown(written)}' is a schedule type, not a sampler. Write "
-                f"schedule_type: {kind}, or name a sampler before it. The samplers are {_names()}."
+                f"schedule_type: {kind}, or name a sampler before it. The samplers are {names}."
             )
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
+    return _unknown("sampler", written, [sampler.name for sampler in SAMPLERS], known)
+
+
+def _unknown(what: str, written: str, names: Sequence[str], known: Sequence[str]) -> str:
+    there = listed(names, most=len(names))
     return (
-        f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}"
-        f"The samplers are {_names()}."
+        f"unknown {what} '{shown(written)}'. {did_you_mean(written, known)}The {what}s are {there}."
     )
 
 
-def _names() -> str:
-    return listed([sampler.name for sampler in SAMPLERS], most=len(SAMPLERS))
-
-
+_BY_SCHEDULE_TYPE = {_squeezed(name): name for name in (*SCHEDULE_TYPES, AUTOMATIC)}
+_BY_SCHEDULE_TYPE |= _SCHEDULE_ALIASES
+# The longest first: "sgm_uniform" ends in "uniform".
+_SCHEDULE_ENDINGS = [
+    (ending, _BY_SCHEDULE_TYPE[ending])
+    for ending in sorted(_BY_SCHEDULE_TYPE, key=len, reverse=True)
+    if ending != AUTOMATIC
+]
 _BY_NAME = {_squeezed(name): s for s in SAMPLERS for name in (s.name, *s.aliases)}
 _BY_PREDICTION = {_squeezed(one): "" for one in (AUTOMATIC, *_PREDICTION_ALIASES)} | {
     _squeezed(one): name for name, aliases in PREDICTIONS.items() for one in (name, *aliases)

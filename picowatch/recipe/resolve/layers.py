@@ -5,7 +5,7 @@ and the entry itself.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal
 
@@ -92,8 +92,9 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
     """
     result = dict(layer)
     _split_size(result, problems)
+    _look_up("schedule_type", find_schedule_type, result, problems)
     _normalise_sampler(result, problems)
-    _normalise_prediction(result, problems)
+    _look_up("prediction", find_prediction, result, problems)
     _normalise_noise(result)
     _normalise_seeds(result, problems)
     _normalise_variation_seed(result, problems)
@@ -205,43 +206,31 @@ def _not_a_size(written: Written) -> str:
     return wrong_value(SIZE, written)
 
 
+def _look_up(field: str, find: Callable[[str], str], layer: Layer, problems: Problems) -> None:
+    """What the field's text means; a text that means nothing is left out."""
+    text = text_of(field, layer, problems)
+    if text is not None:
+        written = layer.pop(field)
+        with problems.caught(written.position):
+            layer[field] = replace(written, value=find(text))
+
+
 def _normalise_sampler(layer: Layer, problems: Problems) -> None:
-    schedule_type = _schedule_type(layer, problems)
     text = text_of("sampler", layer, problems)
     if text is None:
         return
-    written = layer.pop("sampler")
+    written, schedule_type = layer.pop("sampler"), layer.get("schedule_type")
     with problems.caught(written.position):
         sampler, in_name = find_sampler(text)
         layer["sampler"] = replace(written, value=sampler.name)
-        if in_name and schedule_type not in (None, AUTOMATIC, in_name):
+        if in_name and schedule_type and schedule_type.value not in (AUTOMATIC, in_name):
             problems.add(
-                layer["schedule_type"].position,
-                f"the sampler's name says {in_name}, schedule_type says {schedule_type}. Keep one.",
+                schedule_type.position,
+                f"the sampler's name says {in_name}, schedule_type says {schedule_type.value}. "
+                "Keep one.",
             )
         if in_name or schedule_type is None:
             layer["schedule_type"] = replace(written, value=in_name or AUTOMATIC)
-
-
-def _schedule_type(layer: Layer, problems: Problems) -> str | None:
-    text = text_of("schedule_type", layer, problems)
-    if text is None:
-        return None
-    written = layer.pop("schedule_type")
-    with problems.caught(written.position):
-        found = find_schedule_type(text)
-        layer["schedule_type"] = replace(written, value=found)
-        return found
-    return None
-
-
-def _normalise_prediction(layer: Layer, problems: Problems) -> None:
-    text = text_of("prediction", layer, problems)
-    if text is None:
-        return
-    written = layer.pop("prediction")
-    with problems.caught(written.position):
-        layer["prediction"] = replace(written, value=find_prediction(text))
 
 
 def _normalise_noise(layer: Layer) -> None:
