@@ -1,7 +1,7 @@
 """What somebody wrote, and where it stands, so that an error can point at it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +86,10 @@ class Written:
     pairs: tuple[tuple[str, "Written"], ...] = ()
     yaml_plain: bool = False
     at: "At | None" = field(default=None, compare=False, repr=False)
+
+    def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
+        """The same mapping, of these names and values."""
+        return replace(self, value={name: one.value for name, one in pairs}, pairs=pairs)
 
     @property
     def error_position(self) -> Position:

@@ -11,7 +11,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
-from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
+from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, settings_yaml
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.fields import ROWS, ZERO_SNR
@@ -19,6 +19,7 @@ from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.read.a1111_blocks import Line
+from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.row import A1111
@@ -232,6 +233,13 @@ def test_sd_parsers_gets_every_value(request: ImageRequest) -> None:
     assert values["scheduler"] == SCHEDULE_TYPES[request.schedule_type]
     assert values.get("Clip skip", "1") == str(request.clip_skip)
     assert values.get("VAE", "baked") == request.vae
+
+
+def test_hires_of_another_program_is_shown_as_a_recipe_has_it() -> None:
+    """Its parts stand apart in A1111's text."""
+    text = "a corgi\nSteps: 20, Sampler: Euler a, Hires upscale: 1.5, Hires upscaler: Lanczos"
+    shown = settings_yaml(*settings_in({PARAMETERS: text}))
+    assert "\nhires: {scale: 1.5, upscaler: Lanczos}\n" in shown
 
 
 @given(image_requests())

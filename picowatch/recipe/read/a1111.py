@@ -368,8 +368,7 @@ class _Values:
     def _put_mappings(self) -> None:
         for field, parts in self._parts.items():
             if parts:
-                pairs = tuple(parts)
-                self._fields[field] = replace(pairs[0][1], value=dict(pairs), pairs=pairs)
+                self._fields[field] = parts[0][1].with_pairs(tuple(parts))
 
     def _leave_out(self, name: str, written: Written) -> None:
         if name and str(written.value).casefold() == "false":

@@ -158,7 +158,7 @@ def with_control_image(index: int, layer: Layer, image: Written) -> Layer:
     """The layer with another picture in that entry of `control`."""
     written, entries = layer[CONTROL], list(_entries(layer))
     pairs = tuple((n, image if n == "image" else part) for n, part in entries[index].pairs)
-    entries[index] = replace(entries[index], value=dict(pairs), pairs=pairs)
+    entries[index] = entries[index].with_pairs(pairs)
     if isinstance(written.value, tuple):
         changed = replace(written, parts=tuple(entries))
     else:

@@ -207,7 +207,7 @@ def set_loras_aside(
     if loras and loras.pairs:
         others = {name: family for name, _ in loras.pairs if (family := other_family(name))}
         kept = tuple(pair for pair in loras.pairs if pair[0] not in others)
-        layer["loras"] = replace(loras, value=dict(kept), pairs=kept)
+        layer["loras"] = loras.with_pairs(kept)
         yield from (_left_out(name, family) for name, family in others.items())
 
 
