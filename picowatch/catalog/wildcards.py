@@ -13,9 +13,9 @@ from pathlib import Path
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
 from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
 from picowatch.recipe.read.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
-from picowatch.recipe.read.nodes import Mapping, Node, Scalar, Sequence, compose
+from picowatch.recipe.read.nodes import compose
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.written import Source
+from picowatch.recipe.written import Source, Written
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
@@ -155,36 +155,31 @@ def read_pack(file: str, name: str, text: str) -> FoundWildcards:
     return pack
 
 
-def _take(node: Node, name: str, keys: tuple[str, ...], pack: FoundWildcards, file: str) -> None:
+def _take(node: Written, name: str, keys: tuple[str, ...], pack: FoundWildcards, file: str) -> None:
     name = "/".join(keys) or name
-    if isinstance(node, Mapping):
-        for key, value in node.pairs:
-            if isinstance(key, Scalar) and key.text and not NEVER_IN_NAMES.search(key.text):
-                _take(value, name, (*keys, key.text), pack, file)
+    if isinstance(node.value, dict):
+        for key, (text, value) in zip(node.keys, node.pairs, strict=True):
+            if key.style is not None and text and not NEVER_IN_NAMES.search(text):
+                _take(value, name, (*keys, text), pack, file)
         return
-    elements = node.elements if isinstance(node, Sequence) else ()
-    lines = [_line(element) for element in elements]
-    if isinstance(node, Sequence) and None not in lines:
+    lines = [_line(element) for element in node.parts]
+    if isinstance(node.value, tuple) and None not in lines:
         pack.lines.setdefault(name, tuple(line for line in lines if line))
         pack.packs[name] = file
         return
-    wrong = next((e for e, line in zip(elements, lines, strict=True) if line is None), node)
+    wrong = next((e for e, line in zip(node.parts, lines, strict=True) if line is None), node)
     pack.refused.setdefault(
         name, f"{shown(file)}, line {wrong.position.line}: a wildcard is a list of texts."
     )
 
 
-def _line(element: Node) -> str | None:
+def _line(element: Written) -> str | None:
     """One choice in a line; None if it is not a choice."""
-    if isinstance(element, Scalar):
+    if element.style is not None:
         return _joined(element.text)
-    if not isinstance(element, Mapping):
+    if not isinstance(element.value, dict):
         return None
-    values = {
-        key.text: value.text
-        for key, value in element.pairs
-        if isinstance(key, Scalar) and isinstance(value, Scalar)
-    }
+    values = {name: value.text for name, value in element.pairs if value.style is not None}
     text = values.get("text") or values.get("content")
     weight = values.get("weight", "1")
     return f"{weight}::{_joined(text)}" if text and number(weight) is not None else None

@@ -1,6 +1,7 @@
 """What somebody wrote, and where it stands, so that an error can point at it."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 
@@ -53,6 +54,8 @@ class Position:
 
 
 At = Callable[[int, int], Position]
+# What YAML takes for no part of a value: its anchor and its tag.
+_PROPERTIES = re.compile(r"^(?:[&!]\S*\s*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,11 @@ class Written:
 
     `value` is what was understood: text, a number, true or false, None, a Misread, a tuple of
     values for a list, or a dict for a mapping. `raw` is the text as it stands in the file.
-    `key` is the position of the field's name. `parts` are the elements of a list, `pairs` the keys
-    and values of a mapping. `yaml_plain` says that YAML's rules for values without quotes
-    applied. `at` gives the position of an offset and width in `raw`, where that is not simply
-    further right or below: in a TXT a backslash joins lines.
+    `key` is the position of the field's name. `parts` are the elements of a list, `pairs` the names
+    and values of a mapping, `keys` the names as they stand in YAML or JSON. `style` is that of
+    YAML's scalars: "" for a plain one, a quote, or | or > for a block of text. `at` gives the
+    position of an offset and width in `raw`, where that is not simply further right or below: in a
+    TXT a backslash joins lines.
     """
 
     value: object
@@ -84,8 +88,14 @@ class Written:
     key: Position | None = None
     parts: tuple["Written", ...] = ()
     pairs: tuple[tuple[str, "Written"], ...] = ()
-    yaml_plain: bool = False
+    keys: tuple["Written", ...] = ()
+    style: str | None = None
     at: "At | None" = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """What stands there, whatever YAML makes of a value without quotes."""
+        return self.value if isinstance(self.value, str) else _PROPERTIES.sub("", self.raw)
 
     def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
         """The same mapping, of these names and values."""
@@ -100,6 +110,26 @@ class Written:
     def name_position(self) -> Position:
         """The field's name, if it has one here."""
         return self.key or self.position
+
+
+def mapping_at(
+    position: Position,
+    raw: str,
+    key: Position | None,
+    keys: Sequence[Written],
+    values: Sequence[Written],
+) -> Written:
+    """A mapping of these names and values, duplicates included."""
+    pairs = tuple((name.text, value) for name, value in zip(keys, values, strict=True))
+    value = {name: value.value for name, value in pairs}
+    return Written(value, position, raw, key, pairs=pairs, keys=tuple(keys))
+
+
+def list_at(
+    position: Position, raw: str, key: Position | None, parts: Sequence[Written]
+) -> Written:
+    """A list of these elements."""
+    return Written(tuple(part.value for part in parts), position, raw, key, tuple(parts))
 
 
 def written_at(position: Position, value: object) -> Written:

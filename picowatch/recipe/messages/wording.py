@@ -188,7 +188,7 @@ def _understood(written: Written, wanted: str) -> str:
             return "a list"
         case dict():
             return "a mapping"
-        case str(text) if written.yaml_plain and _looks_like_number(text):
+        case str(text) if written.style == "" and _looks_like_number(text):
             return "text"
         case int() | float() if wanted == TEXT:
             return "a number"

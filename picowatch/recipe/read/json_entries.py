@@ -1,6 +1,6 @@
 """The entries of a JSON recipe: an object is one, a list of them are several.
 
-JSON text (RFC 8259) gives the nodes that YAML does, with positions and within the same limits.
+JSON text (RFC 8259) gives the values that YAML does, with positions and within the same limits.
 
 PyYAML would read most of it, but takes commas and comments that JSON forbids, two surrogates for
 two characters, and 1e5 for text. A file that other programs cannot read should not pass here.
@@ -14,10 +14,10 @@ from typing import NoReturn
 from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.read.command_lines import is_comfyui_workflow
 from picowatch.recipe.read.decoding import invisible
-from picowatch.recipe.read.nodes import MAX_DEPTH, MAX_NODES, Mapping, Node, Scalar, Sequence
-from picowatch.recipe.read.plain import number, plain_number
-from picowatch.recipe.read.yaml_entries import layer_of, start_of
-from picowatch.recipe.written import Entry, Position, Source
+from picowatch.recipe.read.nodes import MAX_DEPTH, MAX_NODES
+from picowatch.recipe.read.plain import number, plain_number, plain_value
+from picowatch.recipe.read.yaml_entries import elements_of, layer_of, start_of
+from picowatch.recipe.written import Entry, Position, Source, Written, list_at, mapping_at
 
 _SPACE = re.compile(r"[ \t\n]*")
 _WORD = re.compile(r"[^\s,:\[\]{}\"']+")
@@ -34,14 +34,14 @@ def json_entries(source: Source, problems: Problems) -> list[Entry]:
     document = _Composer(source).document()
     if is_comfyui_workflow(json.loads(source.text, parse_int=str)):
         problems.add(
-            start_of(document) if isinstance(document, Mapping) else document.position,
+            start_of(document),
             "this is a workflow of ComfyUI, which picowatch cannot run. To start from a picture "
             'that it made, save the picture beside a recipe {"from": "picture.png"}.',
         )
         return []
     entries = []
-    for element in document.elements if isinstance(document, Sequence) else (document,):
-        if isinstance(element, Mapping):
+    for element in elements_of(document):
+        if isinstance(element.value, dict):
             entries.append(Entry(layer_of(element, problems), start_of(element)))
         else:
             text = shown(element.raw.partition("\n")[0])
@@ -71,7 +71,7 @@ class _Composer:
         self.at = 0
         self.nodes = 0
 
-    def document(self) -> Node:
+    def document(self) -> Written:
         self.skip_space()
         node = self.node(0)
         self.skip_space()
@@ -82,7 +82,7 @@ class _Composer:
             )
         return node
 
-    def node(self, depth: int) -> Node:
+    def node(self, depth: int, key: Position | None = None) -> Written:
         position = self.position()
         self.nodes += 1
         if self.nodes > MAX_NODES:
@@ -91,36 +91,35 @@ class _Composer:
             refuse(position, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
         match self.text[self.at : self.at + 1]:
             case "{":
-                return self.mapping(depth)
+                return self.mapping(depth, key)
             case "[":
-                return self.sequence(depth)
+                return self.sequence(depth, key)
             case '"':
-                return self.string()
-        return self.word()
+                return self.string(key)
+        return self.word(key)
 
-    def mapping(self, depth: int) -> Mapping:
+    def mapping(self, depth: int, key: Position | None) -> Written:
         start = self.at
-        pairs: list[tuple[Node, Node]] = []
-        while self.goes_on(start, len(pairs)):
+        keys: list[Written] = []
+        values: list[Written] = []
+        while self.goes_on(start, len(keys)):
             if self.text[self.at : self.at + 1] != '"':
                 self.refuse_name()
-            key = self.string()
+            keys.append(name := self.string(None))
             self.skip_space()
             if self.text[self.at : self.at + 1] != ":":
-                self.refuse(f"a colon is missing after the name {shown(key.raw)}.")
+                self.refuse(f"a colon is missing after the name {shown(name.raw)}.")
             self.at += 1
             self.skip_space()
-            pairs.append((key, self.node(depth + 1)))
-        size = 1 + sum(key.size + value.size for key, value in pairs)
-        return Mapping(self.position(start), self.text[start : self.at], size, tuple(pairs))
+            values.append(self.node(depth + 1, name.position))
+        return mapping_at(self.position(start), self.text[start : self.at], key, keys, values)
 
-    def sequence(self, depth: int) -> Sequence:
+    def sequence(self, depth: int, key: Position | None) -> Written:
         start = self.at
-        elements: list[Node] = []
-        while self.goes_on(start, len(elements)):
-            elements.append(self.node(depth + 1))
-        size = 1 + sum(element.size for element in elements)
-        return Sequence(self.position(start), self.text[start : self.at], size, tuple(elements))
+        parts: list[Written] = []
+        while self.goes_on(start, len(parts)):
+            parts.append(self.node(depth + 1))
+        return list_at(self.position(start), self.text[start : self.at], key, parts)
 
     def goes_on(self, start: int, count: int) -> bool:
         """Whether another element follows: go to it; else after the closing bracket."""
@@ -146,15 +145,15 @@ class _Composer:
             self.refuse("JSON has no comma after the last value. Delete it.", comma)
         return True
 
-    def string(self) -> Scalar:
+    def string(self, key: Position | None) -> Written:
         start = self.at
         try:
             text, self.at = _DECODER.raw_decode(self.text, start)
         except json.JSONDecodeError as error:
             self.refuse_string(start, error)
-        return Scalar(self.position(start), self.text[start : self.at], 1, text, style='"')
+        return Written(text, self.position(start), self.text[start : self.at], key, style='"')
 
-    def word(self) -> Scalar:
+    def word(self, key: Position | None) -> Written:
         """A number, true, false or null."""
         start = self.at
         found = _WORD.match(self.text, start)
@@ -165,7 +164,7 @@ class _Composer:
         # 1e3 is a number to JSON alone.
         is_plain = raw in _WORDS or number(raw) is not None or len(raw) > 30
         text = raw if is_plain else plain_number(float(raw))
-        return Scalar(self.position(start), raw, 1, text)
+        return Written(plain_value(text), self.position(start), raw, key, style="")
 
     def skip_space(self) -> None:
         found = _SPACE.match(self.text, self.at)

@@ -1,4 +1,4 @@
-"""YAML text to nodes that know their positions, within limits.
+"""YAML text to values that know their positions, within limits.
 
 Built from the parser's events instead of its composer, so that a hostile file is stopped while
 it is read: deep nesting, thousands of aliases and anchors that multiply (YAML bombs) never
@@ -7,19 +7,19 @@ take more than a moment. Nothing is ever constructed but text, lists and mapping
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from picowatch.recipe.messages.problems import Problems, refuse, shown
+from picowatch.recipe.read.plain import plain_value
 from picowatch.recipe.read.yaml_errors import explain_syntax
-from picowatch.recipe.written import Position, Source
+from picowatch.recipe.written import Position, Source, Written, list_at, mapping_at
 
 MAX_DEPTH = 20
 MAX_ALIASES = 200
 MAX_NODES = 50_000
-MAX_AFTER = 300
 
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
 _SPACE = "[ \u00a0\u202f\u3000]"
@@ -28,45 +28,7 @@ _BEFORE_VALUE = re.compile(f"^{_SPACE}*+(?:-{_SPACE}++)*+(?:[a-z_]+:{_SPACE}++)?
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(slots=True, eq=False)
-class Node:
-    """Something in a YAML file: where it starts, and its text as written.
-
-    `size` counts it and everything below it, aliases expanded.
-    """
-
-    position: Position
-    raw: str
-    size: int = 1
-
-
-@dataclass(slots=True, eq=False)
-class Scalar(Node):
-    """Text. `style` is YAML's: empty for plain, a quote, or | or > for a block.
-
-    `after` is what follows it on its last line: a comment, perhaps.
-    """
-
-    text: str = ""
-    style: str = ""
-    after: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class Sequence(Node):
-    """A list."""
-
-    elements: tuple[Node, ...] = ()
-
-
-@dataclass(slots=True, eq=False)
-class Mapping(Node):
-    """Keys and values in the order of the file, duplicates included."""
-
-    pairs: tuple[tuple[Node, Node], ...] = ()
-
-
-def compose(source: Source, problems: Problems) -> list[Node]:
+def compose(source: Source, problems: Problems) -> list[Written]:
     """The documents of a YAML file; tags, and undefined aliases, go to `problems`.
 
     Raises RecipeInvalid when it is no YAML or beyond the limits: then nothing else is known.
@@ -82,12 +44,13 @@ class _Composer:
         self.source = source
         self.problems = problems
         self.events: Iterator[Any] = yaml.parse(_with_plain_spaces(source), _LOADER)
-        self.anchors: dict[str, Node | None] = {}
+        # With how many values each holds; None while it is read.
+        self.anchors: dict[str, tuple[Written, int] | None] = {}
         self.unused: dict[str, Position] = {}
         self.aliases = 0
         self.nodes = 0
 
-    def documents(self) -> Iterator[Node]:
+    def documents(self) -> Iterator[Written]:
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
                 self.anchors, self.unused = {}, {}
@@ -95,10 +58,11 @@ class _Composer:
             elif isinstance(event, yaml.DocumentEndEvent):
                 self.refuse_unused_anchors()
 
-    def node(self, event: Any, depth: int) -> Node:
+    def node(self, event: Any, depth: int, key: Position | None = None) -> Written:
         position = self.position(event)
         if isinstance(event, yaml.AliasEvent):
-            return self.alias(str(event.anchor), position)
+            return self.alias(str(event.anchor), position, key)
+        before = self.nodes
         self.count(1, position)
         if event.tag is not None:
             self.problems.add(position, _about_tag(self.raw(event)))
@@ -107,42 +71,48 @@ class _Composer:
         if event.anchor is not None:
             self.anchors[event.anchor] = None
             self.unused[event.anchor] = position
-        node = self.built(event, position, depth)
+        node = self.built(event, position, depth, key)
         if event.anchor is not None:
-            self.anchors[event.anchor] = node
+            self.anchors[event.anchor] = node, self.nodes - before
         return node
 
-    def built(self, event: Any, position: Position, depth: int) -> Node:
+    def built(self, event: Any, position: Position, depth: int, key: Position | None) -> Written:
         if isinstance(event, yaml.ScalarEvent):
-            return self.scalar(event, position)
-        children = []
+            return self.scalar(event, position, key)
+        is_mapping = isinstance(event, yaml.MappingStartEvent)
+        children: list[Written] = []
         for child in self.events:
             if isinstance(child, yaml.SequenceEndEvent | yaml.MappingEndEvent):
                 break
-            children.append(self.node(child, depth + 1))
-        size = 1 + sum(child.size for child in children)
-        raw = self.source.text[event.start_mark.index : child.end_mark.index]
-        if isinstance(event, yaml.SequenceStartEvent):
-            return Sequence(position, raw, size, tuple(children))
-        return Mapping(position, raw, size, tuple(zip(children[::2], children[1::2], strict=True)))
+            has_name = is_mapping and len(children) % 2
+            name = children[-1].position if has_name else None
+            children.append(self.node(child, depth + 1, name))
+        raw = self.source.text[event.start_mark.index : child.end_mark.index].strip()
+        if is_mapping:
+            return mapping_at(position, raw, key, children[::2], children[1::2])
+        return list_at(position, raw, key, children)
 
-    def scalar(self, event: Any, position: Position) -> Scalar:
-        end = event.end_mark.index
-        # A piece is enough for an error, and a line may be a megabyte with thousands of scalars.
-        after = self.source.text[end : end + MAX_AFTER].partition("\n")[0]
-        return Scalar(position, self.raw(event), 1, event.value, event.style or "", after)
+    def scalar(self, event: Any, position: Position, key: Position | None) -> Written:
+        value: object = event.value
+        if not event.style:
+            value = plain_value(event.value)
+        elif event.style in "|>":
+            # Its last line break is how blocks are written, not part of what is meant.
+            value = event.value.removesuffix("\n")
+        return Written(value, position, self.raw(event), key, style=event.style or "")
 
-    def alias(self, name: str, position: Position) -> Node:
+    def alias(self, name: str, position: Position, key: Position | None) -> Written:
         self.aliases += 1
         if self.aliases > MAX_ALIASES:
             refuse(position, f"more than {MAX_ALIASES} aliases (*name) in one file.")
         self.unused.pop(name, None)
-        node = self.anchors.get(name)
-        if node is None:
+        anchor = self.anchors.get(name)
+        if anchor is None:
             self.problems.add(position, _about_alias(name, name in self.anchors))
-            return Scalar(position, f"*{name}", style="'")
-        self.count(node.size, position)
-        return node
+            return Written("", position, f"*{name}", key, style="'")
+        node, size = anchor
+        self.count(size, position)
+        return replace(node, key=key)
 
     def count(self, size: int, position: Position) -> None:
         """Count what is added: an alias adds all that its anchor holds."""
