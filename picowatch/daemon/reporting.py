@@ -142,7 +142,7 @@ class Reporting:
             paused=self.pool.paused,
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
-            pictures=tuple(filter(self.outbox.exists, newest)),
+            pictures=tuple(filter(self._is_there, newest)),
             errors=self.errors.newest(),
             error_count=self.errors.count,
             device=first.device,
@@ -157,6 +157,13 @@ class Reporting:
         )
         progress = self.pool.progress()
         return self._with_time_left(self._with_progress(common, progress))
+
+    def _is_there(self, picture: str) -> bool:
+        """As far as is known: a share that is away may answer with an error."""
+        try:
+            return self.outbox.exists(picture)
+        except OSError:
+            return True
 
     def _known_counts(self) -> Counts:
         """How many images are in each state; the last known while the ledger cannot be read."""

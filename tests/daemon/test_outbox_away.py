@@ -1,9 +1,13 @@
 """The outbox is moved, unmounted or deleted in progress: nothing is lost or misplaced."""
 
+import errno
+import os
 import shutil
 import subprocess
+import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +56,31 @@ def test_an_outbox_that_is_moved_and_comes_back_misses_nothing(house: House) -> 
     assert sorted(house.seeds()) == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15]
     assert "is not there, or another folder is in its place" in house.log()
     assert f"the outbox {house.outbox} is back" in house.log()
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN])
+def test_an_outbox_that_answers_with_errors_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As a share does whose machine is off: nothing looks deleted or moved, all is an error."""
+    stat, is_off = os.stat, threading.Event()
+
+    def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
+        if is_off.is_set() and str(path).startswith(str(house.outbox)):
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    house.save("a.yaml", SMALL)
+    with house.running():
+        wait_for(lambda: house.status()["images"]["done"] == 5)
+        is_off.set()
+        wait_for(lambda: house.console.shown[-1].trouble, "the trouble on the console")
+        shown = len(house.console.shown)
+        wait_for(lambda: len(house.console.shown) > shown + 20, "some more looks")
+        is_off.clear()
+        house.save("b.yaml", SMALL)
+        wait_for(lambda: len(house.pictures("b")) == 5, "the pictures of the next save")
 
 
 def test_another_folder_in_the_outbox_place_stays_as_it_is(house: House) -> None:
