@@ -36,6 +36,9 @@ SMALL_BELOW, LARGE_ABOVE = 21.5, 38.0
 TEMPLATE_SIZE = 48
 # How a thing may look: enough drawings of each that one is near to any other.
 DRAWINGS_OF_A_KIND = 40
+LEAST_RAYS = 7
+SECTORS = 72  # of the outline
+UNEVEN = 0.14  # of the mean distance from the middle
 # Where a thing has its own colour, as shares of its height; all of it where nothing is said.
 COLOURED_PARTS = {
     "house": (0.5, 1.0),
@@ -137,8 +140,41 @@ def kind_of(mask: Mask) -> tuple[str, float]:
     names, masks = templates()
     piece = cropped(mask)[None]
     likeness = (piece & masks).sum(axis=(1, 2)) / (piece | masks).sum(axis=(1, 2))
+    if has_rays(mask):
+        likeness[[name != "sun" for name in names]] = 0.0
     best = int(likeness.argmax())
     return names[best], float(likeness[best])
+
+
+def has_rays(mask: Mask) -> bool:
+    """Whether so many points stand out all around as only a sun has.
+
+    Compared as a whole, a sun whose rays are round or uneven is more like a balloon.
+    """
+    left, top, right, bottom = subject_box(mask, 0.3)
+    is_round = 0.7 < (right - left + 1) / (bottom - top + 1) < 1.4
+    return is_round and points_around(mask) >= LEAST_RAYS
+
+
+def points_around(mask: Mask) -> int:
+    """How often the outline goes out and in again, by more than an uneven line does."""
+    rows, columns = np.where(mask)
+    down, across = rows - rows.mean(), columns - columns.mean()
+    sectors = ((np.arctan2(down, across) / (2 * np.pi) + 0.5) * SECTORS).astype(int) % SECTORS
+    reach = np.zeros(SECTORS)
+    np.maximum.at(reach, sectors, np.hypot(down, across))
+    reach /= reach.mean()
+    points, going_out = 0, False
+    last = float(reach.min())
+    for now in np.roll(reach, -int(reach.argmin())):
+        turns_back = last - now if going_out else now - last
+        if turns_back > UNEVEN:
+            going_out = not going_out
+            points += going_out
+            last = now
+        elif turns_back < 0:
+            last = now
+    return points
 
 
 def colour_of(pixels: Pixels, mask: Mask, kind: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import Image, ImageDraw
 
 from training.drawing import draw
 from training.judge import (
@@ -18,6 +20,7 @@ from training.judge import (
     straightness,
 )
 from training.scenes import (
+    COLOURS,
     POSITIONS,
     SHAPES,
     AnimalScene,
@@ -67,6 +70,19 @@ def test_the_judge_sees_what_is_wrong_with_a_shape(wrong: str) -> None:
     }
     right = matches(draw(scene, random.Random(5)), replace(scene, **{wrong: other[wrong]}))
     assert [name for name, value in right.items() if not value] == [wrong]
+
+
+@pytest.mark.parametrize(("rays", "shape"), [(0, "circle"), (7, "sun"), (9, "sun"), (13, "sun")])
+def test_the_judge_counts_the_rays_of_a_sun(rays: int, shape: str) -> None:
+    """A model's are round and uneven, and as a whole more like a balloon."""
+    picture = Image.new("RGB", (128, 128), COLOURS["red"])
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((38, 40, 90, 92), COLOURS["yellow"])
+    for number in range(rays):
+        turn, reach = math.tau * (number + 0.2 * (number % 2)) / rays, 32 + 2 * (number % 3)
+        x, y = 64 + reach * math.cos(turn), 66 + reach * math.sin(turn)
+        pen.ellipse((x - 5, y - 5, x + 5, y + 5), COLOURS["yellow"])
+    assert see_shape(picture).shape == shape
 
 
 @pytest.mark.parametrize("wrong", ["background", "hat", "sunglasses", "bow tie", "face"])
