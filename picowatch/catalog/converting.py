@@ -6,6 +6,7 @@ https://github.com/huggingface/safetensors#format.
 
 import json
 import os
+import re
 import secrets
 import struct
 from collections.abc import Iterator
@@ -45,7 +46,8 @@ def convert(old: Path, *, force: bool = False) -> Converted:
 
     Nothing is overwritten without `force`.
     """
-    new = old.with_suffix(ENDING)
+    # transformers' name for pickles is another one than for safetensors.
+    new = old.with_name(re.sub("^pytorch_model", "model", old.name)).with_suffix(ENDING)
     if new == old:
         raise CommandFailed(f"{old} is a safetensors file already.", "Nothing has to be done.")
     if new.exists() and not force:

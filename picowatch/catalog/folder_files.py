@@ -119,7 +119,8 @@ def check_weights(part: Path) -> None:
     if any(path.suffix in PICKLE_ENDINGS for path in part.iterdir()):
         raise ModelRefused(
             f"has its weights in {part.name}/ only as pickle files (.bin), which can run code: "
-            "get the folder's .safetensors files instead."
+            "get the folder's .safetensors files instead, or convert them with `picowatch "
+            "convert`, which runs none."
         )
     raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")
 

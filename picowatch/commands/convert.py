@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from picowatch.catalog.converting import Converted, convert
+from picowatch.catalog.folder_files import INDEX, is_file
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import ARTICLES, recognise
@@ -38,6 +39,9 @@ def convert_files(files: Sequence[Path], *, force: bool) -> int:
 def _described(new: Converted) -> str:
     """What was written, and where it belongs."""
     text = f"{new.path}: {new.tensors} tensors, {new.size / 1e6:.1f} MB"
+    folder = new.path.absolute().parents[1]
+    if is_file(folder / INDEX):
+        return f"{text}. It is a part of the folder {folder.name}/."
     try:
         found = recognise(read_header(new.path))
     except ModelRefused as refused:

@@ -293,7 +293,8 @@ def _pickles(folder: Path) -> None:
         (
             _pickles,
             "has its weights in transformer/ only as pickle files (.bin), which can run code: "
-            "get the folder's .safetensors files instead.",
+            "get the folder's .safetensors files instead, or convert them with `picowatch "
+            "convert`, which runs none.",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """`picowatch convert`: pickles become safetensors, bit for bit, and nothing in them is run."""
 
+import shutil
 import struct
 import subprocess
 import sys
@@ -126,6 +127,25 @@ def test_each_kind_of_pickle_becomes_a_model_that_can_be_used(
     assert f"it belongs in models/{FOLDERS[kind]}/." in capsys.readouterr().out
     (model,) = Catalog(tmp_path / "models").scan().models
     assert (model.name, model.kind) == (name.rpartition(".")[0], kind)
+
+
+def test_a_folder_of_pickles_can_be_used_when_each_is_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text encoder's, which transformers calls otherwise as a pickle, too."""
+    folder = tmp_path / "checkpoints/it"
+    shutil.copytree(DEMO, folder)
+    for file in folder.glob("*/*.safetensors"):
+        old = f"pytorch_{file.stem}" if file.stem == "model" else file.stem
+        torch.save(load_file(file), file.with_name(f"{old}.bin"))
+        file.unlink()
+    (refused,) = Catalog(tmp_path).scan().refused
+    assert "convert them with `picowatch convert`" in refused.reason
+    assert main(["convert", *map(str, sorted(folder.glob("*/*.bin")))]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.endswith("It is a part of the folder it/.") for line in said] == [True] * 3
+    (model,) = Catalog(tmp_path).scan().models
+    assert model.name == "it"
 
 
 @st.composite

@@ -150,10 +150,13 @@ def _open_part(part: Part, dtype: torch.dtype) -> Any:
 def _usual_names(folder: Path) -> Iterator[Path]:
     """The folder; of weights in float16 or bfloat16 one with links to them under the plain names.
 
-    diffusers does not find all that it named so, and not below every path.
+    diffusers does not find all that it named so, and not below every path. Nor does it find several
+    files without an index, which converted pickles lack.
     """
     weights = {without_variant(path.name): path for path in weight_files(folder)}
-    if all(name == path.name for name, path in weights.items()):
+    index = f"{min(weights).partition('-')[0]}.safetensors.index.json"
+    listed = len(weights) == 1 or (folder / index).is_file()
+    if listed and all(name == path.name for name, path in weights.items()):
         yield folder
         return
     with TemporaryDirectory() as other:
@@ -163,7 +166,6 @@ def _usual_names(folder: Path) -> Iterator[Path]:
             tensors = {
                 one: name for name, path in weights.items() for one in read_header(path).shapes
             }
-            index = f"{min(weights).partition('-')[0]}.safetensors.index.json"
             Path(other, index).write_text(json.dumps({"metadata": {}, "weight_map": tensors}))
         yield Path(other)
 

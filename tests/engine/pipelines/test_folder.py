@@ -52,11 +52,11 @@ def _check_levels(scheduler: Any) -> None:
 def test_weights_in_several_files_draw_the_same_picture(tmp_path: Path) -> None:
     """The transformer's and a text encoder's shards, as large folders have them.
 
-    In fp16 as well, in bf16 as Sana has them, and with fp16 where diffusers once wrote it, as
-    AuraFlow has it, in a folder with a dot in its name.
+    Without a list of what is in each; in fp16 as well, in bf16 as Sana has them, and with fp16
+    where diffusers once wrote it, as AuraFlow has it, in a folder with a dot in its name.
     """
     name = "FLUX.1-schnell"
-    copies = ("whole", "shards", "half", "bf16", "v0.3")
+    copies = ("whole", "shards", "unlisted", "half", "bf16", "v0.3")
     for copy in copies:
         shutil.copytree(tiny_flow(name), tmp_path / copy / "checkpoints" / name)
     sizes = {"transformer": "20KB", "text_encoder_2": "20KB"}
@@ -64,6 +64,7 @@ def test_weights_in_several_files_draw_the_same_picture(tmp_path: Path) -> None:
     for part, size in sizes.items():
         model = kinds[part].from_pretrained(tiny_flow(name) / part)
         for copy, variant in (
+            ("unlisted", None),
             ("shards", None),
             ("half", "fp16"),
             ("bf16", "bf16"),
@@ -74,6 +75,8 @@ def test_weights_in_several_files_draw_the_same_picture(tmp_path: Path) -> None:
                 file.unlink()
             model.save_pretrained(folder, variant=variant, max_shard_size=size)
             assert len([*folder.glob(f"*{variant or ''}-*-of-*.safetensors")]) > 1
+        for file in (tmp_path / "unlisted/checkpoints" / name / part).glob("*.index.json"):
+            file.unlink()
         for file in (tmp_path / "v0.3/checkpoints" / name / part).iterdir():
             old = re.sub(r"\.fp16(-\d+-of-\d+)", r"\1.fp16", file.name)
             file.rename(file.with_name(old.replace(".index.fp16.json", ".fp16.index.json")))
