@@ -142,11 +142,16 @@ class Database:
             sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def is_in_place(self) -> bool:
-        """Whether its file is still the one that was opened: SQLite writes to no other."""
+        """Whether its file is still the one that was opened: SQLite writes to no other.
+
+        As far as is known: a share that is away may answer with an error.
+        """
         try:
             return _id(self._path) == self._id
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:
+            return True
 
     def _undo(self, depth: int) -> None:
         if not self._connection.in_transaction:  # SQLite rolled back by itself, as on a full disk

@@ -13,6 +13,7 @@ from textwrap import wrap
 from PIL import Image, ImageDraw, ImageFont
 
 from picowatch.errors import ControlFlow
+from picowatch.files.atomic import check_in_place
 from picowatch.files.inside import open_regular
 from picowatch.files.pictures import FORMATS
 from picowatch.recipe.fields import Axis
@@ -211,5 +212,6 @@ def _small_picture(path: Path, side: int) -> Image.Image | str:
                 return picture.convert("RGB")
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
+        check_in_place(path)  # it may be the whole outbox that cannot be read
         log.warning("%s cannot be shown on its contact sheet: %s", path, error)
         return "unreadable"

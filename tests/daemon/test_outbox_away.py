@@ -7,15 +7,17 @@ import subprocess
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
+from picowatch.files.inside import open_regular
 from picowatch.outbox.lock import OutboxLock
 from tests.commands.picowatch import picowatch
 from tests.daemon.test_one_fault_stops_nothing_else import held_after
 from tests.daemon.test_trouble import ROOM, Reader, bind, disk, ends, process, stopped, unbind
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 from tests.kinds import one_of_each_kind
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
@@ -81,6 +83,58 @@ def test_an_outbox_that_answers_with_errors_is_waited_for(
         is_off.clear()
         house.save("b.yaml", SMALL)
         wait_for(lambda: len(house.pictures("b")) == 5, "the pictures of the next save")
+
+
+def test_a_ledger_that_cannot_be_looked_at_is_not_another_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share may answer once with an error: nothing is started over, and no picture given up."""
+    stat, refused = os.stat, SimpleQueue[str]()
+
+    def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
+        if str(path).endswith("ledger.sqlite") and threading.current_thread().name == "daemon":
+            refused.put(str(path))
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return stat(path, **how)
+
+    with house.running():
+        monkeypatch.setattr(os, "stat", refuse)
+        (daemon,) = (one for one in threading.enumerate() if one.name.endswith("(run)"))
+        daemon.name = "daemon"
+        assert refused.get(timeout=PATIENCE)
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: len(house.pictures("a")) == 5, "the pictures")
+    assert "replaced" not in house.log()
+
+
+def test_a_sheet_is_drawn_when_the_outbox_can_be_read_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would show nothing of what could not be read for a moment, and never be drawn again."""
+    stat, is_off = os.stat, threading.Event()
+
+    def lose(path: Path) -> int:
+        if not refused:
+            is_off.set()
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return open_regular(path)
+
+    refused: list[str] = []
+
+    def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
+        if is_off.is_set() and str(path) == str(house.outbox / ".picowatch/lock"):
+            is_off.clear()
+            refused.append(str(path))
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr("picowatch.outbox.sheets.open_regular", lose)
+    monkeypatch.setattr(os, "stat", refuse)
+    with house.running():
+        house.save("a.yaml", f"{SMALL}grid: true\n")
+        wait_for(lambda: "contact sheet" in house.log(), "the sheet")
+    assert refused
+    assert "cannot be shown" not in house.log()
 
 
 def test_another_folder_in_the_outbox_place_stays_as_it_is(house: House) -> None:
