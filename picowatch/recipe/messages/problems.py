@@ -112,9 +112,8 @@ def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOS
     `inbox` is the folder of the files as users know it, "" if the problems name it themselves.
     """
     shown = [_paragraph(problem, inbox) for problem in invalid.problems[:MAX_SHOWN]]
-    left = len(invalid.problems) - len(shown)
-    if left:
-        shown.append(f"… and {left} more.\n")
+    if left := _left(invalid.problems):
+        shown.append(f"… and {left}.\n")
     return "\n".join([*shown, closing + "\n"])
 
 
@@ -153,8 +152,15 @@ def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]
         file = problem.file
         message = " ".join(harmless_lines(problem.message).split("\n"))
         yield f"{name}line {problem.line}, column {problem.column}: {message}"
-    if len(problems) > MAX_SHOWN:
-        yield f"and {len(problems) - MAX_SHOWN} more"
+    if left := _left(problems):
+        yield f"and {left}"
+
+
+def _left(problems: Sequence[Problem]) -> str:
+    """How many are not shown; what was not kept is not counted."""
+    left = len(problems) - MAX_SHOWN
+    at_least = "at least " if len(problems) >= MAX_KEPT else ""
+    return f"{at_least}{left} more" if left > 0 else ""
 
 
 def harmless_lines(message: str) -> str:

@@ -82,6 +82,13 @@ def test_hundreds_of_problems_are_counted_not_listed() -> None:
     assert "… and 150 more.\n" in error_text(invalid)
 
 
+def test_problems_that_are_not_kept_are_not_denied() -> None:
+    """Only the first thousand are kept: the rest is "at least" so many."""
+    invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
+    assert "… and at least 950 more.\n" in error_text(invalid)
+    assert one_line(invalid).endswith("; and at least 950 more")
+
+
 def test_problems_of_defaults_name_their_own_file_once() -> None:
     """However many recipes start from it, and together with the recipe's own problems."""
     invalid = refused(
