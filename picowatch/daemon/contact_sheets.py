@@ -38,7 +38,9 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
         try:
             _publish(recipe, due, file, outbox, go_on)
         except SheetTooLarge as error:
-            log.warning("%s: no contact sheet: %s are too many for one page", recipe, error)
+            words = f"No contact sheet: {error} are too many for one page."
+            log.warning("%s: %s", recipe, words)
+            outbox.problems.add_warning(recipe, words)
         except Exception as error:  # no sheet may stop the daemon, at this start or the next
             words = f"No contact sheet: {unexpected(error)}"
             log.error("%s: %s", recipe, words)

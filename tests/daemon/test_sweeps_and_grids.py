@@ -85,6 +85,18 @@ def test_a_sheet_is_drawn_once(house: House) -> None:
     assert len(sheets(house)) == 2
 
 
+def test_a_sweep_that_is_too_large_for_a_sheet_has_a_warning(house: House) -> None:
+    """All of its pictures are there; the recipe's warning file says what is not."""
+    house.save("a.yaml", "prompt: a star\nseed: 1\nsweep:\n  cfg_scale: 1..16 step 0.1\n")
+    assert house.once()
+    assert len(house.pictures("a")) == 151
+    assert not sheets(house)
+    warning = (house.outbox / "a.yaml.warning.txt").read_text()
+    assert "No contact sheet: 151 pictures are too many for one page." in warning
+    assert house.once()
+    assert house.log().count("No contact sheet") == 1
+
+
 def test_a_deleted_sheet_is_drawn_again_at_the_next_save(house: House) -> None:
     """As a deleted picture is; at a restart it is not."""
     house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2]\n")
