@@ -25,10 +25,12 @@ class Adapted(NamedTuple):
     """What one layer of a LoRA adapts: diffusers' layers, of whose outputs its outputs consist.
 
     `swapped`: the two halves of its outputs, scale and shift, are in the other order there.
+    `swapped_alone`: they are if it has no other outputs.
     """
 
     layers: tuple[LayerId, ...]
     swapped: bool = False
+    swapped_alone: bool = False
 
 
 def adapted(layer: LayerId, family: str) -> Adapted:
@@ -40,7 +42,7 @@ def adapted(layer: LayerId, family: str) -> Adapted:
         match = pattern.fullmatch(name)
         if match:
             layers = tuple(LayerId(part, match.expand(target)) for target in targets)
-            return Adapted(layers, (family, name) in _SWAPPED)
+            return Adapted(layers, (family, name) in _SWAPPED, name.endswith(_SWAPPED_ALONE))
     return Adapted((LayerId(part, name),))
 
 
@@ -239,7 +241,8 @@ _CHROMA_NAMES = _FLUX_NAMES | {
     "distilled_guidance_layer_layers_N_in_layer": "distilled_guidance_layer_layers_N_linear_1",
     "distilled_guidance_layer_layers_N_out_layer": "distilled_guidance_layer_layers_N_linear_2",
 }
-# Not the modulation of the text: its order is another one in the last block.
+# The modulation of the text: in the last block it has but a scale and a shift.
+_SWAPPED_ALONE = "_context_block_adaLN_modulation_1"
 _SD3_NAMES = {
     "joint_blocks_N_x_block_attn_qkv": f"transformer_blocks_N_attn_{_QKV}",
     "joint_blocks_N_x_block_attn_proj": "transformer_blocks_N_attn_to_out_0",
@@ -248,6 +251,7 @@ _SD3_NAMES = {
     "joint_blocks_N_x_block_mlp_fc1": "transformer_blocks_N_ff_net_0_proj",
     "joint_blocks_N_x_block_mlp_fc2": "transformer_blocks_N_ff_net_2",
     "joint_blocks_N_x_block_adaLN_modulation_1": "transformer_blocks_N_norm1_linear",
+    "joint_blocks_N_context_block_adaLN_modulation_1": "transformer_blocks_N_norm1_context_linear",
     "joint_blocks_N_context_block_attn_qkv": f"transformer_blocks_N_attn_{_ADDED_QKV}",
     "joint_blocks_N_context_block_attn_proj": "transformer_blocks_N_attn_to_add_out",
     "joint_blocks_N_context_block_mlp_fc1": "transformer_blocks_N_ff_context_net_0_proj",

@@ -369,9 +369,9 @@ def _products(
     types = (first.weight.dtype, *(one.dtype for one in factors.values()), torch.bfloat16)
     dtype = next(one for one in types if one in _COMPUTED_IN)
     factors = {role: one.to(device, dtype, copy=True) for role, one in factors.items()}
-    ends = list(accumulate(rows))
+    ends, swapped = list(accumulate(rows)), _is_swapped(target, modules)
     return {
-        layer_id: Product(factors, shape, slice(end - count, end), target.swapped, scale)
+        layer_id: Product(factors, shape, slice(end - count, end), swapped, scale)
         for layer_id, count, end in zip(target.layers, rows, ends, strict=True)
     }
 
@@ -384,7 +384,7 @@ def _of_each(
 ) -> dict[LayerId, dict[Role, torch.Tensor]]:
     """The tensors of each layer that one layer of the file adapts: the rows of `up` are shared."""
     up = roles.get("up")
-    if up is not None and target.swapped:
+    if up is not None and _is_swapped(target, modules):
         up = torch.cat(up.chunk(2)[::-1])
     if up is None or len(target.layers) == 1:
         return {one: roles | ({} if up is None else {"up": up}) for one in target.layers}
@@ -396,6 +396,12 @@ def _of_each(
         one: roles | {"up": part}
         for one, part in zip(target.layers, torch.split(up, rows), strict=True)
     }
+
+
+def _is_swapped(target: Adapted, modules: dict[LayerId, nn.Module]) -> bool:
+    """Whether the halves of its outputs are in another order than the file has them."""
+    outputs, inputs = _sides(modules[target.layers[0]])
+    return target.swapped or (target.swapped_alone and outputs == 2 * inputs)
 
 
 def _sides(module: Any) -> tuple[int, int]:

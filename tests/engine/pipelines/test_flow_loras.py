@@ -301,6 +301,30 @@ def test_the_last_modulation_has_its_halves_in_diffusers_order(tmp_path: Path) -
     assert found.keys() == {"norm_out_linear", "proj_out"}
 
 
+def test_the_texts_modulation_of_stable_diffusion_3_is_adapted(tmp_path: Path) -> None:
+    """kohya trains it: in the last block it has but shift and scale, which trade places."""
+    width = 1152
+    name = "joint_blocks.{}.context_block.adaLN_modulation.1"
+    layers = {name.format(0): (6 * width, width), name.format(1): (2 * width, width)}
+    tensors = named(layers, KOHYA, alpha=False)
+    found = ours(write(tmp_path / "it.safetensors", tensors), "sd3")
+    for index in (0, 1):
+        key = f"lora_unet_{name.format(index).replace('.', '_')}"
+        down, up = tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"]
+        up = torch.cat(up.chunk(2)[::-1]) if index else up
+        assert torch.equal(
+            found[f"transformer_blocks_{index}_norm1_context_linear"], _sample((down, up))
+        )
+    theirs_last = {"transformer_blocks.1.norm1_context.linear": (2 * width, width)}
+    down, up = named(theirs_last, COMFYUI, alpha=False).values()
+    halves = {
+        f"transformer.{next(iter(theirs_last))}.lora_{one}.weight": tensor
+        for one, tensor in (("A", down), ("B", up))
+    }
+    found = ours(write(tmp_path / "it.safetensors", halves), "sd3")
+    assert torch.equal(found["transformer_blocks_1_norm1_context_linear"], _sample((down, up)))
+
+
 def test_diffusers_metadata_says_the_scale(tmp_path: Path) -> None:
     """peft's settings, which diffusers keeps under the name of the part."""
     tensors = named({"layers.0.attention.to_q": (3840, 3840)}, COMFYUI, alpha=False)
