@@ -17,6 +17,8 @@ from picowatch.catalog.folder_files import (
     folder_files,
     is_file,
     is_folder,
+    other_weights,
+    weight_files,
 )
 from picowatch.catalog.folders import is_part_folder, recognise_checkpoint_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
@@ -327,7 +329,17 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
             if is_folder(path) and not _is_model_folder(path, kind):
                 waiting.append(path)
             elif is_folder(path) or path.suffix.lower() in _ENDINGS or _dangling(path):
-                yield _Candidate(root, _name(root, path), kind, path, _stamp(path))
+                for one in _models_in(path, kind):
+                    yield _Candidate(root, _name(root, one), kind, one, _stamp(one))
+
+
+def _models_in(path: Path, kind: Kind) -> list[Path]:
+    """The file or folder itself; of a folder that has weights of other names, these too."""
+    try:
+        others = other_weights(path) if _is_part(path, kind) else []
+        return [path, *others] if not others or weight_files(path) else others
+    except OSError:  # it says why when it is looked at
+        return [path]
 
 
 def _dangling(folder: Path) -> str:
@@ -337,7 +349,11 @@ def _dangling(folder: Path) -> str:
 
 
 def _is_model_folder(path: Path, kind: Kind) -> bool:
-    return is_file(path / INDEX) or (kind in _PART_FOLDERS and is_part_folder(path))
+    return is_file(path / INDEX) or _is_part(path, kind)
+
+
+def _is_part(path: Path, kind: Kind) -> bool:
+    return kind in _PART_FOLDERS and is_folder(path) and is_part_folder(path)
 
 
 def _name(root: Path, path: Path) -> str:

@@ -23,6 +23,7 @@ _WEIGHT_NAMES = tuple(
     for variant in ("", r"\.fp16", r"\.bf16")
     for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
+_OF_THE_FOLDER = re.compile(r"(diffusion_pytorch_)?model[.-]")
 _VARIANT = re.compile(r"\.(fp16|bf16)(?=[.-])")
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
@@ -63,6 +64,12 @@ def weight_files(part: Path) -> list[Path]:
         if found:
             return found
     return []
+
+
+def other_weights(part: Path) -> list[Path]:
+    """Files that are models of their own, as xinsir's ProMax beside the union."""
+    found = (path for path in part.iterdir() if path.suffix == ".safetensors")
+    return [path for path in found if not _OF_THE_FOLDER.match(path.name)]
 
 
 def without_variant(name: str) -> str:

@@ -184,6 +184,25 @@ def test_a_diffusers_folder_is_a_controlnet_with_its_config(tmp_path: Path) -> N
     assert (found.name, found.family, found.variant) == ("canny-sdxl", "sdxl", "mid")
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_weights_of_another_name_in_a_folder_are_a_controlnet_of_their_own(
+    tmp_path: Path, *, whole: bool
+) -> None:
+    """As in xinsir's repository of the union and its ProMax."""
+    folder = tmp_path / "controlnet/xinsir"
+    folder_with(folder, {"_class_name": "ControlNetUnionModel"}, KNOWN["union"][0])
+    pro = folder / "diffusion_pytorch_model_promax.safetensors"
+    write_model(pro, KNOWN["union ProMax"][0])
+    write_model(folder / "diffusion_pytorch_model.non_ema.safetensors", KNOWN["union"][0])
+    if not whole:
+        (folder / "diffusion_pytorch_model.safetensors").unlink()
+    found = Catalog(tmp_path).scan()
+    names = {model.name: model.variant for model in found.models}
+    own = {"xinsir": "union"} if whole else {}
+    assert names == own | {"xinsir/diffusion_pytorch_model_promax": "union ProMax"}
+    assert not found.refused
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
