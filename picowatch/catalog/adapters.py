@@ -17,7 +17,8 @@ LORA_MARKS = (
     *("_lora.down.", "_lora.up.", ".lora_linear_layer.", "_lora1.", "_lora2."),
     *(".hada_", ".lokr_"),
 )
-# Parts of tensor names in formats that are not plain LoRAs.
+_WHOLE = "a set of whole weight differences (LyCORIS full)"
+# Parts of tensor names in formats that are not plain LoRAs; of the last two the ends.
 _OTHER_FORMATS = {
     ".dora_scale": "a DoRA",
     ".lora_magnitude_vector": "a DoRA",
@@ -26,7 +27,8 @@ _OTHER_FORMATS = {
     ".boft_": "a BOFT adapter",
     ".on_input": "an (IA)^3 adapter",
     ".ia3_l": "an (IA)^3 adapter",
-    ".diff": "a set of whole weight differences (LyCORIS full)",
+    ".diff": _WHOLE,
+    ".diff_b": _WHOLE,
 }
 # Black Forest Labs' LoRAs for depth and edges also hold new weights of norms.
 _CONTROL = ".query_norm.scale"
@@ -40,7 +42,8 @@ def is_lora(header: Header) -> bool:
     """LoRAs and their kin, usable or not, by their key names."""
     if header.has("lora_unet_") or header.has("lora_te"):
         return True
-    marks = (*LORA_MARKS, *(mark for mark in _OTHER_FORMATS if mark != ".diff"))
+    others = (mark for mark, what in _OTHER_FORMATS.items() if what != _WHOLE)
+    marks = (*LORA_MARKS, *others)
     return any(
         _CLONEOFSIMO.match(name) or any(mark in name for mark in marks) for name in header.shapes
     )
@@ -56,7 +59,7 @@ def lora_family(header: Header) -> str:
                 "is a LoRA in cloneofsimo's old format: get it in kohya's or diffusers'."
             )
         for mark, what in _OTHER_FORMATS.items():
-            if mark in name:
+            if name.endswith(mark) if what == _WHOLE else mark in name:
                 raise ModelRefused(
                     f"is {what}: picowatch only supports plain LoRAs, LoHa and LoKr."
                 )

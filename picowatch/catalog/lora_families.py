@@ -18,7 +18,7 @@ _DOWN = re.compile(r"_lora_(down|A)_")
 # What stands before the layers' names, and the UNets' blocks in diffusers' names and in SGM's.
 _PREFIX = re.compile(
     r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
-    r"|(?:diffusion_model|transformer|unet)\.)+"
+    r"|(?:model\.diffusion_model|diffusion_model|transformer|unet)\.)+"
 )
 _UNET_BLOCKS = (
     *("down_blocks_", "mid_block_", "up_blocks_"),

@@ -131,6 +131,16 @@ FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
         {},
         "FLUX.1",
     ),
+    "FLUX.1, peft around all of it": (
+        peft("base_model.model.diffusion_model.single_blocks.0.linear1", 3072, 21504),
+        {},
+        "FLUX.1",
+    ),
+    "FLUX.1, in a checkpoint's names": (
+        kohya("model.diffusion_model.single_blocks.0.linear1", 3072, 21504),
+        {},
+        "FLUX.1",
+    ),
     "FLUX.1, diffusers": (
         peft("transformer.single_transformer_blocks.0.attn.to_q", 3072, 3072)
         | peft("transformer.transformer_blocks.0.attn.to_q", 3072, 3072),
