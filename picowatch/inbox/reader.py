@@ -100,7 +100,8 @@ class Reader:
             # the file of the new name does.
             renamed[digest] = deque(self.answered.with_digest(digest))
         old = self._missing(renamed[digest], saved)
-        self._remember(file.path, saved.stamp, digest)
+        is_refused = saved.defaults_unreadable and old is None
+        self._remember(file.path, saved.stamp, "" if is_refused else digest)
         if old is not None:
             self.forget(old)
             return Renamed(old, saved)
@@ -115,7 +116,10 @@ class Reader:
         digest = hashlib.sha256(content).hexdigest()
         if not self._is_to_answer(file, stamp, digest):
             return None
-        return Saved(file.path, content, digest, stamp, *self._defaults_for(file.path))
+        defaults, why = self._defaults_for(file.path)
+        if why and self._is_known_as_unreadable(file.path, stamp):
+            return None
+        return Saved(file.path, content, digest, stamp, defaults, why)
 
     def _saved_picture(self, noted: Pending, now: float) -> Saved | None:
         """The dropped picture as it is now, None if it is empty, was answered, or is held back.
@@ -157,6 +161,8 @@ class Reader:
                 return None
             why = str(error)
         defaults, defaults_unreadable = self._defaults_for(noted.path)
+        if defaults_unreadable and self._is_known_as_unreadable(noted.path, stamp):
+            return None
         return Saved(
             noted.path,
             b"",
@@ -207,11 +213,17 @@ class Reader:
 
     def _unreadable(self, file: Pending, why: str) -> Unreadable | None:
         stamp = file.stamp
-        known = self.answered.get(file.path)
-        if stamp is None or (known is not None and known == KnownRecipe(stamp, "")):
+        if stamp is None or self._is_known_as_unreadable(file.path, stamp):
             return None
         self._remember(file.path, stamp, "")
         return Unreadable(file.path, stamp, why)
+
+    def _is_known_as_unreadable(self, path: str, stamp: Stamp) -> bool:
+        """Whether that was the last answer, to this version: each scan looks again until it is not.
+
+        The same holds where a `_defaults.yaml` above it cannot be read: a share may be to blame.
+        """
+        return self.answered.get(path) == KnownRecipe(stamp, "")
 
     def _deletion(self, file: Pending, unsettled_sizes: set[int], now: float) -> Deleted | None:
         known = self.answered.get(file.path)

@@ -15,6 +15,7 @@ from PIL import Image
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.atomic import write_atomically
+from picowatch.files.inside import open_below
 from picowatch.inbox.evidence import Saved
 from picowatch.inbox.files import read_file
 from picowatch.inbox.inbox import Inbox
@@ -475,6 +476,33 @@ def test_what_an_engine_warns_of_is_not_said_of_a_save_that_is_gone(
         wait_for(lambda: house.status()["images"]["done"] == pictures, "the pictures")
     assert "Careful." in house.log()
     assert not (house.outbox / "a.txt.warning.txt").exists()
+
+
+def test_a_recipe_is_answered_again_when_its_defaults_can_be_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share may answer with an error for a moment: as a recipe itself, nobody saves it again."""
+    refused, can_be_read = [], threading.Event()
+
+    def refuse(root: Path, path: str) -> int:
+        if path == "_defaults.yaml" and not can_be_read.is_set():
+            refused.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return open_below(root, path)
+
+    monkeypatch.setattr("picowatch.inbox.files.open_below", refuse)
+    house.save("_defaults.yaml", "steps: 3\n")
+    house.save("a.yaml", "prompt: a star\n")
+    with house.running(rescan_seconds=1):
+        wait_for(lambda: house.error("a.yaml"), "the error file")
+        assert "_defaults.yaml above it cannot be read: Stale file handle" in house.log()
+        looks = len(refused)
+        wait_for(lambda: len(refused) > looks + 2, "more looks")
+        can_be_read.set()
+        wait_for(house.pictures, "the picture")
+        wait_for(lambda: house.error("a.yaml") is None, "the end of the error")
+    assert house.log().count("cannot be read") == 1
+    assert [house.chunk(one).request.steps for one in house.pictures()] == [3]
 
 
 def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_start(
