@@ -69,37 +69,32 @@ def _flow(
     guidance: float = 0,
     *,
     multiple: int = 16,
-    max_side: int = MAX_SIDE,
-    guided: bool = True,
     lacks: Mapping[str, str] | None = None,
     samplers: tuple[str, ...] = FLOW_SAMPLERS,
-    fills: bool = False,
-    most_start_pixels: int = 0,
     denoising_strength: float | None = None,
+    **others: Any,
 ) -> Rules:
-    """The rules of a flow family; `guidance` 0 means that it has none.
+    """The rules of a flow family; `guidance` 0 means that it has none. `others` are those of Rules.
 
     Those that look at the start image begin with noise, unless a recipe says otherwise.
     """
     without = _FLOW_LACKS | dict(lacks or {})
-    strength = {"denoising_strength": denoising_strength} if denoising_strength else {}
+    defaults = {
+        "sampler": samplers[0],
+        "steps": steps,
+        "cfg_scale": float(cfg_scale),
+        "guidance": float(guidance),
+    }
+    if denoising_strength:
+        defaults["denoising_strength"] = denoising_strength
     return Rules(
         multiple=multiple,
-        max_side=max_side,
-        defaults={
-            "sampler": samplers[0],
-            "steps": steps,
-            "cfg_scale": float(cfg_scale),
-            "guidance": float(guidance),
-            **strength,
-        },
+        defaults=defaults,
         lacks=without if guidance else {"guidance": _NO_GUIDANCE} | without,
         flow=True,
         samplers=samplers,
-        guided=guided,
         weighs=False,
-        fills=fills,
-        most_start_pixels=most_start_pixels,
+        **others,
     )
 
 
