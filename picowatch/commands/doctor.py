@@ -101,35 +101,26 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
     yield from engine_checks
     if settings.compile == "auto" and (folder := cache_folder()):
         yield from _compiling(folder)
-        yield from _graphs(folder / GRAPHS_FAILURE)
     if all(check.ok for check in engine_checks):
         yield _picture(settings, make_engine)
 
 
 def _compiling(folder: Path) -> Iterator[Check]:
-    """What the compiler said where it failed last; each version of torch tries anew."""
+    """Why a model could not be compiled last, and captured as graphs: both are tried again."""
     failures = sorted(folder.glob("*.failure"), key=lambda path: path.stat().st_mtime)
-    failures = [path for path in failures if path.name != GRAPHS_FAILURE]
-    if not failures:
-        return
-    words = " ".join(failures[-1].read_text(errors="replace").split())
-    yield Check(
-        "compiling",
-        f"failed, so pictures are rendered by plain torch: {words[:_LONGEST_WORDS]}",
-        f"Install what it misses (g++; for a card CUDA's toolkit, nvcc), then delete "
-        f"{failures[-1]}; or set compile: never.",
-    )
-
-
-def _graphs(failure: Path) -> Iterator[Check]:
-    """What torch said where a CUDA graph could not be captured; the next engine tries again."""
-    with suppress(FileNotFoundError):
-        words = " ".join(failure.read_text(errors="replace").split())
-        yield Check(
-            "CUDA graphs",
-            f"failed, so pictures are rendered by plain torch: {words[:_LONGEST_WORDS]}",
-            f"Update torch and the driver, then delete {failure}; or set compile: never.",
-        )
+    compiler = [path for path in failures if path.name != GRAPHS_FAILURE][-1:]
+    graphs = [path for path in failures if path.name == GRAPHS_FAILURE]
+    for name, found, remedy in (
+        ("compiling", compiler, "Install what it misses (g++; for a card CUDA's toolkit, nvcc)"),
+        ("CUDA graphs", graphs, "Update torch and the driver"),
+    ):
+        for failure in found:
+            words = " ".join(failure.read_text(errors="replace").split())
+            yield Check(
+                name,
+                f"failed, so pictures are rendered by plain torch: {words[:_LONGEST_WORDS]}",
+                f"{remedy}, then delete {failure}; or set compile: never.",
+            )
 
 
 def _cluster_checks(settings: Settings) -> list[Check]:
