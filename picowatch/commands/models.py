@@ -113,22 +113,14 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         digest = None if model.missing else catalog.sha256(model)
     except ModelRefused as refused:  # it is being copied, or is gone
         return row | {"refused": refused.message}
+    row |= {
+        name: getattr(model, name) or usual for name, usual in row.items() if hasattr(model, name)
+    }
     return row | {
-        "bytes": model.bytes,
+        "path": str(model.path),
         "hash": digest,
-        "native_size": model.native_size or None,
-        "base_model": model.base_model,
         "trigger_words": list(model.trigger_words),
-        "family": model.family,
-        "variant": model.variant,
-        "by_name": model.by_name,
-        "stored": model.stored,
-        "prediction": model.prediction,
-        "zero_snr": model.zero_snr,
-        "scale": model.scale or None,
         "inpainting": model.in_channels == _INPAINTING_INPUTS,
-        "note": model.note,
         "inside": [name for name, _ in model.contents if name != TRANSFORMER],
         "completed_by": completed_by(model),
-        "missing": model.missing or None,
     }
