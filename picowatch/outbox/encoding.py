@@ -9,13 +9,11 @@ from PIL import Image, PngImagePlugin, features
 
 from picowatch.errors import SettingsInvalid
 from picowatch.metadata.exif import PARAMETERS, comment_segments, exif_of, fitting_into_jpeg
-from picowatch.outbox.formats import Format, format_of
+from picowatch.outbox.formats import FORMATS, Format, format_of
 from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 
 log = logging.getLogger("picowatch")
 
-# Pillow's names of what it may have been built without.
-_FEATURES = {"jpeg": "jpg", "webp": "webp", "avif": "avif"}
 SHEET_KEYWORD = "picowatch-sheet"  # of the text in which a contact sheet says what it shows
 # zlib's level for PNGs: 6, Pillow's own, takes 2.2 to 2.6 times as long for 2 to 6 % less
 # (benchmarks/RESULTS.md).
@@ -134,7 +132,9 @@ def _jpeg_texts(file: str, texts: Mapping[str, str]) -> dict[str, bytes]:
 
 def check_format(settings: Settings) -> None:
     """Refuse a format that this Pillow was built without."""
-    if settings.format != "png" and not features.check(_FEATURES[settings.format]):
+    # Pillow's names of what it may have been built without.
+    feature = FORMATS[settings.format].ending[1:]
+    if settings.format != "png" and not features.check(feature):
         raise SettingsInvalid(
             f"format: {settings.format} needs a Pillow with {settings.format.upper()}, which this "
             "one was built without.",

@@ -4,7 +4,7 @@ import os
 import re
 import reprlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,11 @@ def load_settings(
             is_folder = name in FOLDERS
             values[name] = _expanded(text, f"{where[name]}: {name}") if is_folder else text
         elif text and _is_misspelt(variable):
-            words = unknown_setting(variable, _in_capitals(Settings.model_fields), PREFIX)
+            words = unknown_setting(variable, map(str.upper, Settings.model_fields), PREFIX)
             unknown.append(f"environment variable {variable}: {words}")
     for name, value in flags.items():
         values[name], where[name] = value, f"--{name.replace('_', '-')}"
     return _validated(values, where, unknown)
-
-
-def _in_capitals(names: Iterable[str]) -> list[str]:
-    return [name.upper() for name in names]
 
 
 def _is_misspelt(variable: str) -> bool:
