@@ -1,6 +1,6 @@
 """A recipe from one layer of written values: everything looked up and decided."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,17 +28,9 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import NO_CHECKPOINT, Context, Recipe
 from picowatch.recipe.resolve.checks import RecipeChecks
 from picowatch.recipe.resolve.control import read_controls
-from picowatch.recipe.resolve.families import (
-    set_aside,
-    set_loras_aside,
-    set_upscalers_aside,
-    set_vae_aside,
-    vae_left_out,
-)
+from picowatch.recipe.resolve.families import Borrowed
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.resolve.installed import (
-    MODULE,
-    NotInstalled,
     find_checkpoint,
     find_hires_upscaler,
     find_upscaler,
@@ -85,13 +77,7 @@ class RecipeBuilder:
             return self._without_drawing(layer, position, entry_index)
         self._read_seed(layer)
         checkpoint = self._checkpoint(layer, position)
-        warnings = [
-            *self._take_module(layer, checkpoint),
-            *set_aside(layer, borrowed, checkpoint),
-            *set_vae_aside(layer, borrowed, checkpoint, self._inventory),
-            *set_loras_aside(layer, borrowed, checkpoint, self._inventory),
-            *set_upscalers_aside(layer, borrowed, self._inventory),
-        ]
+        warnings = list(Borrowed(borrowed, layer, checkpoint, self._inventory).set_aside())
         loras = read_loras(layer, self._inventory, self._problems)
         self._checks.check_prompts(layer, position, loras)
         native = checkpoint.native_size
@@ -210,24 +196,6 @@ class RecipeBuilder:
         with self._problems.caught(position if name is None else layer["checkpoint"].position):
             return find_checkpoint(name, self._inventory)
         return self._inventory.demo
-
-    def _take_module(self, layer: Layer, checkpoint: Checkpoint) -> Iterator[str]:
-        """Forge's module becomes the VAE, if it is one for the checkpoint and none is named."""
-        written = layer.pop(MODULE, None)
-        if written is None or "vae" in layer:
-            return
-        name = str(written.value)
-        try:
-            warning = vae_left_out(name, checkpoint, self._inventory)
-        except NotInstalled:
-            warning = (
-                f"There is no VAE '{shown(name)}' in models/vae; the checkpoint's own is used "
-                "instead."
-            )
-        if warning:
-            yield warning
-        else:
-            layer["vae"] = written
 
     def _vae(self, layer: Layer) -> str:
         name = text_of("vae", layer, self._problems)

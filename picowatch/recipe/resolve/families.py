@@ -1,6 +1,7 @@
 """What recipes combine with a checkpoint's family, and what it cannot honour."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from picowatch.recipe.prompts.grammar import (
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.resolve.installed import (
+    MODULE,
     NotInstalled,
     find_hires_upscaler,
     find_lora,
@@ -26,9 +28,6 @@ from picowatch.recipe.resolve.installed import (
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
 from picowatch.recipe.written import Layer, Written
-
-# Where a recipe names LoRAs.
-_LORA_FIELDS = ("prompt", "loras")
 
 
 class Misfit(NamedTuple):
@@ -95,120 +94,142 @@ def _vae_message(
     )
 
 
-def vae_left_out(written: str, checkpoint: Checkpoint, inventory: Inventory) -> str:
-    """A warning that a borrowed VAE is for other families than the checkpoint's; "" if it is not.
-
-    Raises NotInstalled.
-    """
-    name = find_vae(written, inventory)
-    families = _other_families(name, checkpoint, inventory)
-    if not families:
-        return ""
-    return f"The VAE '{shown(name)}' was left out: it is for {listed(families)}."
-
-
-def set_vae_aside(
-    layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint, inventory: Inventory
-) -> Iterator[str]:
-    """Take out a VAE for other families than the checkpoint's, which then decodes with its own."""
-    written = layer.get("vae") if "vae" in borrowed else None
-    if written is None or not isinstance(written.value, str):
-        return
-    try:
-        warning = vae_left_out(written.value, checkpoint, inventory)
-    except NotInstalled:  # reported where the VAE is looked up
-        return
-    if warning:
-        del layer["vae"]
-        yield warning
-
-
-def set_aside(layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint) -> Iterator[str]:
-    """Take out what the family cannot do of the fields that a picture or another program said.
+class Borrowed:
+    """The `fields` of a layer that a picture or another program said.
 
     Whoever starts from them did not write them, and could not remove them.
     """
-    rules, family = checkpoint.rules, checkpoint.family or "this checkpoint"
-    for field, why in rules.lacks.items():
-        if field in borrowed and field in layer and _is_on(field, layer[field]):
-            del layer[field]
-            yield f"{field} was ignored: {family} has none. {why[0].upper()}{why[1:]}."
-    if rules.flow:
-        yield from _set_sampling_aside(layer, borrowed, checkpoint)
 
+    def __init__(
+        self, fields: Collection[str], layer: Layer, checkpoint: Checkpoint, inventory: Inventory
+    ) -> None:
+        self._fields = fields
+        self._layer = layer
+        self._checkpoint = checkpoint
+        self._inventory = inventory
 
-def _set_sampling_aside(
-    layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint
-) -> Iterator[str]:
-    """What steps along noise, and is enlarged as latents of Stable Diffusion."""
-    family, samplers = checkpoint.family, checkpoint.rules.samplers
-    sampler, schedule_type, upscaler = (
-        str(layer[field].value) if field in borrowed and field in layer else ""
-        for field in ("sampler", "schedule_type", "hires.upscaler")
-    )
-    if sampler and sampler not in samplers:
-        del layer["sampler"]
-        yield f"The sampler {sampler} was replaced by {samplers[0]}: {family} steps along a flow."
-    if schedule_type not in ("", AUTOMATIC, SIMPLE):
-        del layer["schedule_type"]
-        yield (
-            f"The schedule type {schedule_type} was ignored: {family} has a schedule of its own."
-        )
-    if upscaler in UPSCALERS and upscaler not in PIXEL_UPSCALERS:
-        del layer["hires.upscaler"]
-        yield (
-            f"The upscaler {shown(upscaler)} was replaced by {PIXEL_UPSCALERS[0]}: it is for "
-            "Stable Diffusion's latents."
-        )
+    def set_aside(self) -> Iterator[str]:
+        """Take out what the checkpoint cannot have, and what is not here, with warnings."""
+        yield from self._take_module()
+        yield from self._lacking()
+        if self._checkpoint.rules.flow:
+            yield from self._sampling()
+        yield from self._vae()
+        yield from self._loras()
+        yield from self._upscalers()
 
+    def _written(self, field: str) -> Written | None:
+        return self._layer.get(field) if field in self._fields else None
 
-def set_upscalers_aside(
-    layer: Layer, borrowed: Collection[str], inventory: Inventory
-) -> Iterator[str]:
-    """Take out the upscalers that a picture or another program names and that are not here."""
-    for field in ("hires.upscaler", "upscale.model"):
-        written = layer.get(field) if field in borrowed else None
-        if written is None or not isinstance(written.value, str):
-            continue
+    def _text(self, field: str) -> str | None:
+        written = self._written(field)
+        return written.value if written and isinstance(written.value, str) else None
+
+    def _take_module(self) -> Iterator[str]:
+        """Forge's module becomes the VAE, if it is one for the checkpoint and none is named."""
+        written = self._layer.pop(MODULE, None)
+        if written is None or "vae" in self._layer:
+            return
+        name = str(written.value)
         try:
-            find_hires_upscaler(written.value, inventory)
+            warning = self._vae_left_out(name)
         except NotInstalled:
-            what = f"the upscaler '{shown(written.value)}' is not in models/upscalers"
-            if field == "hires.upscaler":
-                layer[field] = replace(written, value=PIXEL_UPSCALERS[0])
-                yield f"{what}; {PIXEL_UPSCALERS[0]} is used instead."
-            else:
-                layer["upscale"] = replace(written, value=False)
-                del layer[field]
-                yield f"upscale was left out: {what}."
+            warning = (
+                f"There is no VAE '{shown(name)}' in models/vae; the checkpoint's own is used "
+                "instead."
+            )
+        if warning:
+            yield warning
+        else:
+            self._layer["vae"] = written
 
+    def _lacking(self) -> Iterator[str]:
+        family = self._checkpoint.family or "this checkpoint"
+        for field, why in self._checkpoint.rules.lacks.items():
+            written = self._written(field)
+            if written and _is_on(field, written):
+                del self._layer[field]
+                yield f"{field} was ignored: {family} has none. {why[0].upper()}{why[1:]}."
 
-def set_loras_aside(
-    layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint, inventory: Inventory
-) -> Iterator[str]:
-    """Take out the LoRAs for other families than the checkpoint's, of the prompt and beside it."""
+    def _sampling(self) -> Iterator[str]:
+        """What steps along noise, and is enlarged as latents of Stable Diffusion."""
+        family, samplers = self._checkpoint.family, self._checkpoint.rules.samplers
+        sampler, schedule_type, upscaler = map(
+            self._text, ("sampler", "schedule_type", "hires.upscaler")
+        )
+        if sampler and sampler not in samplers:
+            del self._layer["sampler"]
+            yield (
+                f"The sampler {sampler} was replaced by {samplers[0]}: {family} steps along a flow."
+            )
+        if schedule_type not in (None, AUTOMATIC, SIMPLE):
+            del self._layer["schedule_type"]
+            yield (
+                f"The schedule type {schedule_type} was ignored: {family} has a schedule of its "
+                "own."
+            )
+        if upscaler in UPSCALERS and upscaler not in PIXEL_UPSCALERS:
+            del self._layer["hires.upscaler"]
+            yield (
+                f"The upscaler {shown(upscaler)} was replaced by {PIXEL_UPSCALERS[0]}: it is for "
+                "Stable Diffusion's latents."
+            )
 
-    def other_family(name: str) -> str:
+    def _vae(self) -> Iterator[str]:
+        """One for other families than the checkpoint's, which then decodes with its own."""
+        name = self._text("vae")
+        with suppress(NotInstalled):  # reported where the VAE is looked up
+            if name is not None and (warning := self._vae_left_out(name)):
+                del self._layer["vae"]
+                yield warning
+
+    def _vae_left_out(self, written: str) -> str:
+        """That it is for other families than the checkpoint's; "" if not. Raises NotInstalled."""
+        name = find_vae(written, self._inventory)
+        families = _other_families(name, self._checkpoint, self._inventory)
+        if not families:
+            return ""
+        return f"The VAE '{shown(name)}' was left out: it is for {listed(families)}."
+
+    def _loras(self) -> Iterator[str]:
+        """Those for other families than the checkpoint's, of the prompt and beside it."""
+        text, loras = self._text("prompt"), self._written("loras")
+        if text is not None:
+            for tag in lora_tags(text):
+                if family := self._other_family(tag.name):
+                    text = text.replace(tag.written, "", 1).strip()
+                    self._layer["prompt"] = replace(self._layer["prompt"], value=text)
+                    yield _left_out(tag.name, family)
+        if loras and loras.pairs:
+            others = {n: family for n, _ in loras.pairs if (family := self._other_family(n))}
+            kept = tuple(pair for pair in loras.pairs if pair[0] not in others)
+            self._layer["loras"] = loras.with_pairs(kept)
+            yield from (_left_out(name, family) for name, family in others.items())
+
+    def _other_family(self, lora: str) -> str:
         try:
-            family = inventory.lora_families.get(find_lora(name, inventory), "")
+            family = self._inventory.lora_families.get(find_lora(lora, self._inventory), "")
         except NotInstalled:  # reported where LoRAs are looked up
             return ""
-        return "" if checkpoint.family in ("", family) else family
+        return "" if self._checkpoint.family in ("", family) else family
 
-    prompt, loras = (layer.get(field) if field in borrowed else None for field in _LORA_FIELDS)
-    if prompt and isinstance(prompt.value, str):
-        text = prompt.value
-        for tag in lora_tags(text):
-            family = other_family(tag.name)
-            if family:
-                text = text.replace(tag.written, "", 1)
-                yield _left_out(tag.name, family)
-        layer["prompt"] = replace(prompt, value=text.strip()) if text != prompt.value else prompt
-    if loras and loras.pairs:
-        others = {name: family for name, _ in loras.pairs if (family := other_family(name))}
-        kept = tuple(pair for pair in loras.pairs if pair[0] not in others)
-        layer["loras"] = loras.with_pairs(kept)
-        yield from (_left_out(name, family) for name, family in others.items())
+    def _upscalers(self) -> Iterator[str]:
+        """Those that are not here."""
+        for field in ("hires.upscaler", "upscale.model"):
+            name = self._text(field)
+            if name is None:
+                continue
+            try:
+                find_hires_upscaler(name, self._inventory)
+            except NotInstalled:
+                what = f"the upscaler '{shown(name)}' is not in models/upscalers"
+                written = self._layer.pop(field)
+                if field == "hires.upscaler":
+                    self._layer[field] = replace(written, value=PIXEL_UPSCALERS[0])
+                    yield f"{what}; {PIXEL_UPSCALERS[0]} is used instead."
+                else:
+                    self._layer["upscale"] = replace(written, value=False)
+                    yield f"upscale was left out: {what}."
 
 
 def _left_out(name: str, family: str) -> str:
