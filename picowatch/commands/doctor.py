@@ -17,6 +17,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
@@ -40,7 +42,6 @@ REPORT_IT = (
 )
 LITTLE_MEMORY = 1.5e9
 NVIDIA = Path("/proc/driver/nvidia/version")
-MEMORY = Path("/proc/meminfo")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 LITTLE_SPACE = 1e9
 _LONGEST_WORDS = 400
@@ -188,22 +189,15 @@ def _machine_checks() -> Iterator[Check]:
     yield Check("picowatch", f"{__version__}, in {Path(__file__).parents[1]}")
     yield Check("Python", f"{platform.python_version()}, {sys.executable}")
     yield Check("system", f"{platform.platform()}, {os.cpu_count()} cores")
-    if memory := _memory():
-        yield memory
+    yield _memory()
     if driver := _driver():
         yield Check("driver", f"NVIDIA {driver}")
 
 
-def _memory() -> Check | None:
-    """None if the system does not report it."""
-    try:
-        lines = MEMORY.read_text().splitlines()
-        amounts = {name: int(rest.split()[0]) * 1024 for name, _, rest in
-                   (line.partition(":") for line in lines)}  # fmt: skip
-        total, free = amounts["MemTotal"], amounts["MemAvailable"]
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
-    text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free"
+def _memory() -> Check:
+    memory = psutil.virtual_memory()
+    free = memory.available
+    text = f"{free / 1e9:.1f} of {memory.total / 1e9:.1f} GB are free"
     with suppress(OSError, ValueError):  # "max" where there is no limit
         limit = int(CONTAINER_LIMIT.read_text())
         text += f", this container may use {limit / 1e9:.1f} GB"
