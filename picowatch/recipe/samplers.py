@@ -185,7 +185,7 @@ def find_schedule_type(written: str) -> str:
     found = _BY_SCHEDULE_TYPE.get(_squeezed(written))
     if found is None:
         names = [AUTOMATIC, *SCHEDULE_TYPES]
-        raise ScheduleUnknown(_unknown("schedule type", written, names, names))
+        raise ScheduleUnknown(_unknown("schedule type", written, names))
     return found
 
 
@@ -221,7 +221,7 @@ def find_prediction(written: str) -> str:
     found = _BY_PREDICTION.get(_squeezed(written))
     if found is None:
         names = [AUTOMATIC, *PREDICTIONS]
-        raise PredictionUnknown(_unknown("prediction", written, names, names))
+        raise PredictionUnknown(_unknown("prediction", written, names))
     return found
 
 
@@ -267,14 +267,13 @@ def _why_unknown(written: str) -> str:
             )
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
-    return _unknown("sampler", written, [sampler.name for sampler in SAMPLERS], known)
+    meant = did_you_mean(written, known)
+    return f"unknown sampler '{shown(written)}'. {meant}The samplers are {names}."
 
 
-def _unknown(what: str, written: str, names: Sequence[str], known: Sequence[str]) -> str:
-    there = listed(names, most=len(names))
-    return (
-        f"unknown {what} '{shown(written)}'. {did_you_mean(written, known)}The {what}s are {there}."
-    )
+def _unknown(what: str, written: str, names: Sequence[str]) -> str:
+    meant = did_you_mean(written, names)
+    return f"unknown {what} '{shown(written)}'. {meant}The {what}s are {listed(names)}."
 
 
 _BY_SCHEDULE_TYPE = {_squeezed(name): name for name in (*SCHEDULE_TYPES, AUTOMATIC)}
