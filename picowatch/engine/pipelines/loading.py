@@ -151,7 +151,7 @@ def _usual_names(folder: Path) -> Iterator[Path]:
     """The folder; of weights in float16 or bfloat16 one with links to them under the plain names.
 
     diffusers does not find all that it named so, and not below every path. Nor does it find several
-    files without an index, which converted pickles lack.
+    files without an index, which converted ones lack.
     """
     weights = {without_variant(path.name): path for path in weight_files(folder)}
     index = f"{min(weights).partition('-')[0]}.safetensors.index.json"
