@@ -46,7 +46,6 @@ BEYOND_A_SCHEMA = [
     r"longer than 500",
     r"^no LoRA '",
     r"does not occur in",
-    r"has another program's parameters in it",
     # What a range comes to.
     r"a range's step",
     # Numbers in quotes: their limits are not written out as expressions.

@@ -168,7 +168,6 @@ class EntryResolver:
     ) -> list[str]:
         """All of a recipe's; fields without effect that the file itself says are refused."""
         entry = whole.entry
-        _refuse_parameters(whole.own, self._problems)
         warnings = [*entry.warnings, *whole.picture.warnings]
         warnings += _idle(whole.picture.layer, images)
         warnings += _not_honoured(images, whole.given, self._inventory)
@@ -219,13 +218,19 @@ def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory)
 
 
 def _probable_mistakes(written: Layer) -> list[str]:
-    prompts = [written[field] for field in PROMPTS if field in written]
-    found = [
-        doubt
-        for prompt in prompts
-        if isinstance(prompt.value, str)
-        for doubt in probable_mistakes(prompt.value, not prompt.position.source.is_txt)
-    ]
+    found: list[str] = []
+    for field in PROMPTS:
+        prompt = written.get(field)
+        if prompt is None or not isinstance(prompt.value, str):
+            continue
+        is_txt = prompt.position.source.is_txt
+        found += probable_mistakes(prompt.value, may_be_quoted=not is_txt)
+        if not is_txt and names_parameters(prompt.value):
+            found.append(
+                f"{field} has another program's parameters in it, which are part of its text here. "
+                "Write them as fields (negative_prompt: …, steps: …), or save the whole text as a "
+                ".txt file, where they are read."
+            )
     return found[:MAX_WARNINGS]
 
 
@@ -239,21 +244,6 @@ def _doubtful_predictions(found: Sequence[Recipe], inventory: Inventory) -> list
         for name in names
         if name in silent and _V_PREDICTION.search(name)
     ]
-
-
-def _refuse_parameters(own: Layer, problems: Problems) -> None:
-    """A1111's text within a prompt; in a .txt it would have been read."""
-    for field in PROMPTS:
-        prompt = own.get(field)
-        if prompt is None or not isinstance(prompt.value, str) or prompt.position.source.is_txt:
-            continue
-        if names_parameters(prompt.value):
-            problems.add(
-                prompt.position,
-                f"{field} has another program's parameters in it, which would be part of the "
-                "prompt. Write them as fields (negative_prompt: …, steps: …), or save the whole "
-                "text as a .txt file, where they are read.",
-            )
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:

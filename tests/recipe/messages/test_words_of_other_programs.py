@@ -124,12 +124,12 @@ def test_a_line_of_a_txt_that_reads_like_one_has_the_same_remedy() -> None:
         ("prompt: a\nnegative_prompt: 'bad Steps: 20, CFG scale: 7'", "negative_prompt"),
     ],
 )
-def test_parameters_within_a_prompt_are_refused(recipe: str, field: str) -> None:
-    """They would be drawn."""
-    (message,) = messages(recipe)
-    assert message.startswith(f"{field} has another program's parameters in it")
+def test_parameters_within_a_prompt_come_with_a_warning(recipe: str, field: str) -> None:
+    """They are drawn, and act on nothing else."""
+    (warning,) = read_one(recipe).warnings
+    assert warning.startswith(f"{field} has another program's parameters in it")
 
 
 def test_a_prompt_may_speak_of_steps() -> None:
     """Only values that a program wrote are taken for them."""
-    assert read_one("prompt: 'a sign: 3 steps, Steps: 3'").prompt == "a sign: 3 steps, Steps: 3"
+    assert not read_one("prompt: 'a sign: 3 steps, Steps: 3'").warnings
