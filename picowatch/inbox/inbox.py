@@ -148,9 +148,16 @@ class Inbox:
         return not (len(self._settling) or released or self._waiting.is_changing())
 
     def expected_saves(self) -> Iterator[str]:
-        """The pending files that differ from their last answered versions."""
+        """The pending files that differ from their last answered versions.
+
+        One that could not be read is looked at with each scan, which is no save.
+        """
         for one in self._settling:
-            if one.stamp and self._differs(one.path, one.stamp):
+            if (
+                one.stamp
+                and self._differs(one.path, one.stamp)
+                and not self._reader.is_known_as_unreadable(one.path, one.stamp)
+            ):
                 yield one.path
 
     def ready_in(self, now: float) -> float | None:

@@ -62,6 +62,13 @@ class Reader:
         self.answered.forget(path)
         self.waiting.forget(path)
 
+    def is_known_as_unreadable(self, path: str, stamp: Stamp) -> bool:
+        """Whether that was the last answer, to this version: each scan looks again until it is not.
+
+        The same holds where a `_defaults.yaml` above it cannot be read: a share may be to blame.
+        """
+        return self.answered.get(path) == KnownRecipe(stamp, "")
+
     def evidence(self, settled: list[Pending], now: float) -> list[Evidence]:
         """What they say, in their order, and then what is gone; some are postponed instead."""
         if not settled:
@@ -117,7 +124,7 @@ class Reader:
         if not self._is_to_answer(file, stamp, digest):
             return None
         defaults, why = self._defaults_for(file.path)
-        if why and self._is_known_as_unreadable(file.path, stamp):
+        if why and self.is_known_as_unreadable(file.path, stamp):
             return None
         return Saved(file.path, content, digest, stamp, defaults, why)
 
@@ -161,7 +168,7 @@ class Reader:
                 return None
             why = str(error)
         defaults, defaults_unreadable = self._defaults_for(noted.path)
-        if defaults_unreadable and self._is_known_as_unreadable(noted.path, stamp):
+        if defaults_unreadable and self.is_known_as_unreadable(noted.path, stamp):
             return None
         return Saved(
             noted.path,
@@ -213,17 +220,10 @@ class Reader:
 
     def _unreadable(self, file: Pending, why: str) -> Unreadable | None:
         stamp = file.stamp
-        if stamp is None or self._is_known_as_unreadable(file.path, stamp):
+        if stamp is None or self.is_known_as_unreadable(file.path, stamp):
             return None
         self._remember(file.path, stamp, "")
         return Unreadable(file.path, stamp, why)
-
-    def _is_known_as_unreadable(self, path: str, stamp: Stamp) -> bool:
-        """Whether that was the last answer, to this version: each scan looks again until it is not.
-
-        The same holds where a `_defaults.yaml` above it cannot be read: a share may be to blame.
-        """
-        return self.answered.get(path) == KnownRecipe(stamp, "")
 
     def _deletion(self, file: Pending, unsettled_sizes: set[int], now: float) -> Deleted | None:
         known = self.answered.get(file.path)

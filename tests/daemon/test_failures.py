@@ -478,6 +478,28 @@ def test_what_an_engine_warns_of_is_not_said_of_a_save_that_is_gone(
     assert not (house.outbox / "a.txt.warning.txt").exists()
 
 
+def test_a_recipe_that_cannot_be_read_keeps_no_engine_running(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each scan looks at it again; an engine for it would hold its memory for ever."""
+    refused = []
+
+    def refuse(root: Path, path: str) -> int:
+        if path == "a.yaml":
+            refused.append(house.engine.prepared)
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_below(root, path)
+
+    monkeypatch.setattr("picowatch.inbox.files.open_below", refuse)
+    house.save("a.yaml", "prompt: a star\n")
+    with house.running(rescan_seconds=1, settle_seconds=0.3):
+        wait_for(lambda: len(refused) > 1, "the second look")
+        prepared = house.engine.prepared
+        wait_for(lambda: len(refused) > 3, "more looks")
+        assert house.engine.prepared == prepared
+    assert house.log().count("cannot be read") == 1
+
+
 def test_a_recipe_is_answered_again_when_its_defaults_can_be_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
