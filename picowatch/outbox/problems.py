@@ -51,11 +51,11 @@ class ProblemFiles:
 
     def error(self, recipe: str) -> str:
         """The recipe's error file, "" if it does not exist."""
-        return self._read(self._names.error_file(recipe))
+        return self._text(self._names.error_file(recipe), -1) or ""
 
     def warning(self, recipe: str) -> str:
         """The recipe's warning file, "" if it does not exist."""
-        return self._read(self._names.warning_file(recipe))
+        return self._text(self._names.warning_file(recipe), -1) or ""
 
     def remove_error(self, recipe: str) -> None:
         """The recipe is valid now, or gone."""
@@ -124,12 +124,6 @@ class ProblemFiles:
             self._files[file] = None
             self.changes += 1
         return True
-
-    def _read(self, file: str) -> str:
-        try:
-            return (self._root / file).read_text(errors="replace")
-        except OSError:
-            return ""
 
     def _remove(self, file: str) -> None:
         """Something else that somebody put there stays."""

@@ -203,13 +203,10 @@ class NamedPictures:
 
     def _stamps(self, path: str) -> list[list[int] | None]:
         """What is at each path of the picture: size and time distinguish its versions."""
-        return [_stamp(root / below) for root, below in self._candidates(path)]
-
-    def _candidates(self, path: str) -> list[tuple[Path, str]]:
-        """Where the picture may be: folder and path below it, in the order of looking."""
-        return [(base.root, base.start + base.rest) for base in self._bases(path)]
+        return [_stamp(base.root / (base.start + base.rest)) for base in self._bases(path)]
 
     def _bases(self, path: str) -> list["_Base"]:
+        """Where the picture may be, in the order of looking."""
         outbox = self._outbox
         if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
             return [_Base(self._inbox, "", path)]
@@ -224,9 +221,9 @@ class NamedPictures:
         return found
 
     def _open(self, path: str) -> IO[bytes]:
-        for root, below in self._candidates(path):
+        for base in self._bases(path):
             try:
-                return os.fdopen(open_below(root, below), "rb")
+                return os.fdopen(open_below(base.root, base.start + base.rest), "rb")
             except OSError as error:
                 if error.errno not in NOT_THERE:
                     raise
