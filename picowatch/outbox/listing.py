@@ -22,7 +22,7 @@ OWN = {
     "of the first pass",
     "digest": "sha256 of the request: equal digests are equal pictures",
     "save_digest": "sha256 of the recipe's bytes",
-    "entry_index": "which entry of the recipe it is, from 0",
+    "entry_index": "which entry of the recipe it was in the save of `save_digest`, from 0",
     "image_index": "which image of that entry, from 0",
 }
 
