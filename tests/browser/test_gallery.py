@@ -1117,6 +1117,23 @@ def test_errors_are_folded_to_three(live: House, page: Page) -> None:
     assert page.find("#fold").get_attribute("aria-expanded") == "true"
 
 
+def test_errors_that_are_not_shown_are_counted_apart_from_those_that_are_folded(
+    house: House, page: Page
+) -> None:
+    """The page has twenty; the others are files in the outbox, errors and warnings."""
+    for number in range(25):
+        house.save(f"wrong{number:02}.yaml", RECIPES["wrong.yaml"])
+    house.once()
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: len(page.all("#problems .error")) == 20, "those that are shown")
+    others = page.find("#problems > p")
+    assert page.find("#fold").text == "Show 17 more"
+    assert others.text == "and 5 more: look for .error.txt and .warning.txt in the outbox"
+    page.find("#fold").click()
+    assert sum(box.is_displayed() for box in page.all("#problems details")) == 20
+    assert others.is_displayed()
+
+
 def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> None:
     """With progress; the rest of the queue one click away; and the end of it all."""
     go = threading.Event()

@@ -89,7 +89,7 @@ const News = (() => {
       box.append(summary, element("pre", problem.text), link);
       return box;
     }));
-    if (more) part("problems").append(element("p", `and ${more.toLocaleString()} more: look for .error.txt in the outbox`));
+    if (more) part("problems").append(element("p", `and ${more.toLocaleString()} more: look for .error.txt and .warning.txt in the outbox`));
     fold();
     const files = new Set(problems.map(problem => problem.file));
     const fresh = knownProblems && problems.find(problem => !knownProblems.has(problem.file));
@@ -100,7 +100,7 @@ const News = (() => {
   // Only the first few, until the user asks for the others.
   let isUnfolded = false;
   function fold() {
-    const boxes = [...part("problems").children].filter(box => box !== part("fold"));
+    const boxes = [...part("problems").querySelectorAll("details")];
     for (const [place, box] of boxes.entries()) box.hidden = !isUnfolded && place >= FEW;
     const folded = boxes.length - FEW;
     part("fold")?.remove();
@@ -110,7 +110,7 @@ const News = (() => {
     button.type = "button";
     button.ariaExpanded = String(isUnfolded);
     button.onclick = () => { isUnfolded = !isUnfolded; fold(); part("fold").focus(); };
-    part("problems").append(button);
+    boxes.at(-1).after(button);
   }
 
   // Of an error file, the sentence that says what is wrong: neither the path nor the quoted line,
