@@ -38,7 +38,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 
 def init(folder: Path) -> int:
-    """Make what is missing; what is there is never overwritten, but for the schemas."""
+    """Make what is missing, examples only at first; nothing is overwritten but the schemas."""
     try:
         _make_all(folder)
     except OSError as error:
@@ -60,14 +60,20 @@ def _make_all(folder: Path) -> None:
     _write(folder / FILE_NAME, schema + settings_text())
     _make_gallery(folder)
     _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
+    schemas = folder / "inbox" / SCHEMAS
+    if not any(schemas.iterdir()):  # else examples that are gone were deleted
+        _make_examples(folder / "inbox")
     for kind, name in KINDS.items():
-        _renew(folder / "inbox" / SCHEMAS / name, schema_text(kind))
+        _renew(schemas / name, schema_text(kind))
+
+
+def _make_examples(inbox: Path) -> None:
     examples = resources.files("picowatch").joinpath("assets/examples")
     for example in sorted(examples.iterdir(), key=lambda file: file.name):
         text = example.read_text("utf-8")
         if example.name.endswith(".yaml"):
             text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
-        _write(folder / "inbox" / example.name, text)
+        _write(inbox / example.name, text)
 
 
 def _make_gallery(folder: Path) -> None:

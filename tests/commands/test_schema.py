@@ -74,6 +74,17 @@ def test_init_renews_the_schemas(tmp_path: Path) -> None:
     assert ".schema" not in picowatch(tmp_path, "init").stdout
 
 
+def test_init_brings_no_example_back(tmp_path: Path) -> None:
+    """It renews the schemas after an upgrade; a daemon would render what the user deleted."""
+    picowatch(tmp_path, "init")
+    (tmp_path / "inbox/corgi.yaml").unlink()
+    (tmp_path / "inbox/.schema/defaults.json").unlink()
+    again = picowatch(tmp_path, "init").stdout
+    assert "created inbox/.schema/defaults.json" in again
+    assert "corgi" not in again
+    assert not (tmp_path / "inbox/corgi.yaml").exists()
+
+
 def test_the_settings_schema_knows_every_setting(tmp_path: Path) -> None:
     """The lines that `init` comments out are good ones; others are not."""
     picowatch(tmp_path, "init")
