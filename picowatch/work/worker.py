@@ -302,6 +302,9 @@ class Worker:
                 self.failures.put_back(rendering)
                 models = self.settings.models
                 self._wait_to_start(f"There is no model in {models} any more: is it mounted?")
+            elif self.state.failed_starts:  # they came back a moment after it failed
+                self.state.failed_starts, self.state.trouble = 0, ""
+                self.failures.put_back(rendering)
             else:
                 self.failures.render_failed(rendering, error)
         except (LedgerCorrupt, Ended):
