@@ -15,6 +15,7 @@ from benchmarks.measuring import RESULTS, Section
 from benchmarks.plan import Plan, Row, measure_all
 from picowatch.recipe.samplers import SAMPLERS
 from tests.commands.picowatch import PROJECT, clean_environment
+from tests.kinds import one_of_each_kind
 
 SECONDS = 900  # on a busy machine
 
@@ -151,16 +152,18 @@ def test_several_engines_are_measured(tmp_path: Path) -> None:
         assert any(line.startswith(start) for line in lines), (start, lines)
 
 
-def test_figures_of_a_cpu_need_a_file_of_their_own() -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    one_of_each_kind(
+        [("gpu", ["--device", "cpu"]), ("cpu", ["--small"]), ("scale", ["--small"])],
+        [("gpu", ["--device", "cpu"])],
+    ),
+)
+def test_figures_of_a_cpu_need_a_file_of_their_own(name: str, arguments: list[str]) -> None:
     """RESULTS.md is for what was measured in earnest."""
-    for name, arguments in (
-        ("gpu", ("--device", "cpu")),
-        ("cpu", ("--small",)),
-        ("scale", ("--small",)),
-    ):
-        result = benchmark(name, *arguments)
-        assert result.returncode == 2
-        assert "--results" in result.stderr
+    result = benchmark(name, *arguments)
+    assert result.returncode == 2
+    assert "--results" in result.stderr
 
 
 def test_a_row_that_fails_takes_no_other_with_it(plan: Plan) -> None:

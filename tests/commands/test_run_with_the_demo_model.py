@@ -345,6 +345,7 @@ def test_the_daemon_is_up_at_once_and_small(
     assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
 
 
+@pytest.mark.heavy
 def test_two_engines_render_the_same_pictures(tmp_path: Path) -> None:
     """Bit for bit, whichever engine made which; both of them worked."""
     for name in ("a", "b"):

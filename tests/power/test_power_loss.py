@@ -17,7 +17,7 @@ from tests.power.operations import ROOT, Arrived, Recording, Sync
 from tests.power.recording import CannotRecord
 from tests.power.scenario import PICTURES_PER_PAGE
 
-SAMPLE = 1499  # every so many-th disk; a prime, so that all kinds of leftovers come up
+SAMPLE = 2999  # every so many-th disk; a prime, so that all kinds of leftovers come up
 SAMPLE_AGAIN = 997  # … of other runs
 CLOSER = pytest.param(499, marks=pytest.mark.heavy)
 

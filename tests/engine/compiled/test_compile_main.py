@@ -7,6 +7,8 @@ import sys
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
+import pytest
+
 from picowatch.engine.compiled.compile_main import failure_of
 from tests.house import wait_for
 
@@ -94,6 +96,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.heavy
 def test_what_compiles_ends_with_a_killed_engine(tmp_path: Path) -> None:
     """With the compiler that it started."""
     pids = tmp_path / "pids"

@@ -255,6 +255,7 @@ def test_what_could_not_be_compiled_is_not_tried_again(folder: Path, tmp_path: P
     assert engine._compiled._process is None
 
 
+@pytest.mark.heavy
 def test_a_trial_without_memory_counts_as_none(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

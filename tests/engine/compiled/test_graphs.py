@@ -123,6 +123,7 @@ def test_each_pass_of_hires_and_each_kind_of_steps_has_a_graph(
     assert len(graph.made) == 3 and len({id(one.pool) for one in graph.made}) == 1
 
 
+@pytest.mark.heavy
 def test_other_loras_are_another_graph(
     graph: type[PretendedGraph],
     engine: Renderer,
