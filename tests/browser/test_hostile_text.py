@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Page
@@ -38,6 +39,7 @@ def is_hit(page: Page) -> bool:
     return bool(page.js("return document.documentElement.hasAttribute('data-pwned')"))
 
 
+@pytest.mark.heavy
 def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, page: Page) -> None:
     """Nor becomes an element or an attribute: in the grid, the large view, or the comparison."""
     for number, hostile in enumerate(HOSTILE):

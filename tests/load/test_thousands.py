@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(900)
 MEBIBYTES = 150  # that the daemon may hold
 ALL = os.environ.get("LOAD") == "all"
 CROWD = 1_000
-POLLED = 10_000 if ALL else 500
+POLLED = 10_000 if ALL else 300
 FOLDER = 5_000 if ALL else 250
 CHANGED = 3_000 if ALL else 100  # by another branch
 MAX_QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")

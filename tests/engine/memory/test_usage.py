@@ -76,6 +76,7 @@ def test_an_engine_that_is_not_started_holds_none(house: House) -> None:
     assert engine.process_id is None
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other libraries manage memory")
 def test_steps_take_no_memory_from_the_system(engine: ChildEngine) -> None:
     """The next step reuses what one step freed: new pages are zeroed, a fifth of a step."""

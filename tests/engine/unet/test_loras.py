@@ -270,7 +270,7 @@ def test_weights_and_several_loras_change_the_picture(engine: Renderer, models: 
     assert draw(engine, use(models, "a", 0.0)).pixels == plain.pixels
 
 
-@pytest.mark.parametrize("switches", [40, pytest.param(200, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("switches", [20, pytest.param(200, marks=pytest.mark.heavy)])
 def test_switches_leave_the_plain_checkpoint_as_it_was(
     engine: Renderer, models: Path, switches: int
 ) -> None:

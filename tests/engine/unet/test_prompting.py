@@ -41,6 +41,7 @@ def test_the_negative_prompt_red_removes_red(engine: Renderer) -> None:
     assert red_share(without) < 0.3 * red_share(with_red)
 
 
+@pytest.mark.heavy
 def test_more_and_less_of_a_word_move_a_share_of_the_pixels(engine: Renderer) -> None:
     """(red:1.4) against (red:0.6), in a prompt where two colours compete."""
     more, less = (drawn(engine, f"(red:{weight}) blue") for weight in ("1.4", "0.6"))
