@@ -214,7 +214,11 @@ def test_pictures_of_a_copied_outbox_keep_their_days(house: House) -> None:
         os.utime(house.outbox / file, (copied_at, copied_at))
     shutil.rmtree(house.outbox / DATA)
     house.once()
-    assert shown(house.outbox) == before
+    after = shown(house.outbox)
+    for one, other in zip(after, before, strict=True):
+        # A second may begin between the writing of a picture and its line.
+        assert 0 <= one.pop("made_at") - other.pop("made_at") <= 1
+    assert after == before
 
 
 def test_an_index_that_a_power_cut_emptied_is_written_again(tmp_path: Path) -> None:
