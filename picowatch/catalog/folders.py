@@ -76,14 +76,7 @@ _FAMILIES = {
     "Ovis": "ovis",
     "Wan": "wan",
 }
-# Blocks of transformers in the two levels of the UNet that have them.
-_SDXL_DEPTHS = (2, 10)
-_DISTILLED_DEPTHS = {
-    (2, 4): "SSD-1B",
-    (1, 2): "Segmind Vega",
-    (2, 5): "KOALA-700M",
-    (2, 6): "KOALA-1B",
-}
+_SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
 
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
@@ -98,7 +91,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     unet = read_config(folder / "unet" / "config.json")
     family = _unet_family(pipeline, unet)
     in_channels, sample_size = unet.get("in_channels"), unet.get("sample_size")
-    if in_channels in OTHER_INPUTS:
+    if isinstance(in_channels, int) and in_channels in OTHER_INPUTS:
         raise ModelRefused(OTHER_INPUTS[in_channels])
     if in_channels not in USABLE_INPUTS or not _is_sample_size(sample_size):
         raise ModelRefused("is a diffusers folder with a UNet that picowatch does not support.")
@@ -149,9 +142,9 @@ def _unet_family(pipeline: str, unet: dict[str, Any]) -> str:
     if width == 1280 or unet.get("projection_class_embeddings_input_dim") == 2560:
         raise ModelRefused(REFINER)
     layers = unet.get("transformer_layers_per_block")
-    depths = tuple(layers[1:]) if isinstance(layers, list) else ()
+    depths = layers[1:] if isinstance(layers, list) else []
     if width == 2048 and depths != _SDXL_DEPTHS:
-        raise ModelRefused(distilled(_DISTILLED_DEPTHS.get(depths)))
+        raise distilled(depths)
     return "sdxl"
 
 

@@ -6,6 +6,8 @@ parts. LoRAs and embeddings are recognised in adapters.py.
 """
 
 import re
+from itertools import groupby
+from typing import Any
 
 from picowatch.catalog import adapters
 from picowatch.catalog.controlnets import (
@@ -54,15 +56,10 @@ REFINER = (
     "is the refiner of Stable Diffusion XL, which only finishes pictures of the base model: "
     "not supported. Use the base checkpoint without it."
 )
-# How many transformer blocks each attention of the UNet's first half has: of SDXL, and of models
-# that were distilled from it.
-_SDXL_DEPTHS = (2, 2, 10, 10)
-_DISTILLED_DEPTHS = {
-    (2, 2, 4, 4): "SSD-1B",
-    (1, 1, 2, 2): "Segmind Vega",
-    (2, 5): "KOALA-700M",
-    (2, 6): "KOALA-1B",
-}
+# How many transformer blocks each attention of the UNet's first half has in SDXL, and those of a
+# level in models that were distilled from it.
+_SDXL_DEPTHS = [2, 2, 10, 10]
+_DISTILLED = {"SSD-1B": [2, 4], "Segmind Vega": [1, 2], "KOALA-700M": [2, 5], "KOALA-1B": [2, 6]}
 _TRANSFORMER_BLOCK = re.compile(
     r"(?:model\.diffusion_model\.)?input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\."
 )
@@ -240,14 +237,17 @@ def _refuse_variants(header: Header, prefix: str) -> None:
         )
     depths = _depths(header)
     if width == 2048 and depths != _SDXL_DEPTHS:
-        raise ModelRefused(distilled(_DISTILLED_DEPTHS.get(depths)))
+        raise distilled([depth for depth, _ in groupby(depths)])
 
 
-def distilled(name: str | None) -> str:
-    """The sentence that refuses a model with fewer layers than SDXL."""
-    if name is None:
-        return "is a checkpoint of Stable Diffusion XL with other layers: not supported."
-    return f"is {name}, a Stable Diffusion XL with fewer layers: not supported."
+def distilled(depths: list[Any]) -> ModelRefused:
+    """The refusal of a model with other layers than SDXL, of these depths by level."""
+    for name, known in _DISTILLED.items():
+        if known == depths:
+            return ModelRefused(
+                f"is {name}, a Stable Diffusion XL with fewer layers: not supported."
+            )
+    return ModelRefused("is a checkpoint of Stable Diffusion XL with other layers: not supported.")
 
 
 def cross_width(header: Header, prefix: str) -> int:
@@ -258,13 +258,13 @@ def cross_width(header: Header, prefix: str) -> int:
     return 0
 
 
-def _depths(header: Header) -> tuple[int, ...]:
+def _depths(header: Header) -> list[int]:
     blocks: dict[int, set[str]] = {}
     for name in header.shapes:
         match = _TRANSFORMER_BLOCK.match(name)
         if match:
             blocks.setdefault(int(match[1]), set()).add(match[2])
-    return tuple(len(blocks[index]) for index in sorted(blocks))
+    return [len(blocks[index]) for index in sorted(blocks)]
 
 
 def _unet_family(header: Header, prefix: str) -> str:

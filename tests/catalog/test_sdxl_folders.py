@@ -172,6 +172,14 @@ NEAR: dict[str, tuple[dict[str, object], str]] = {
         {"transformer_layers_per_block": 3},
         "it is a checkpoint of Stable Diffusion XL with other layers: not supported.",
     ),
+    "layers of each attention": (
+        {"transformer_layers_per_block": [1, [2, 2], 10]},
+        "it is a checkpoint of Stable Diffusion XL with other layers: not supported.",
+    ),
+    "several numbers of inputs": (
+        {"in_channels": [4]},
+        "it is a diffusers folder with a UNet that picowatch does not support.",
+    ),
     "InstructPix2Pix": (
         {"in_channels": 8},
         "it is an image-editing checkpoint (InstructPix2Pix): not supported.",
