@@ -6,6 +6,7 @@ gigabytes or minutes before the first weight is read.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,12 @@ _ENTRIES = {"trained_betas": _MOST}
 
 def read_config(path: Path) -> dict[str, Any]:
     """The known keys of a config; ModelRefused says what is missing, damaged or beyond measure."""
-    name = f"{path.parent.name}/{path.name}"
-    values = read_json(path)
-    known = {key: value for key, value in values.items() if key in KNOWN}
+    return known_values(f"{path.parent.name}/{path.name}", read_json(path), KNOWN)
+
+
+def known_values(name: str, values: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Those under known `keys` of the config `name`; ModelRefused for one beyond measure."""
+    known = {key: value for key, value in values.items() if key in keys}
     for key, value in known.items():
         _check(f"{name} says {key}", value, _LIMITS.get(key, _MOST), _ENTRIES.get(key))
     return known

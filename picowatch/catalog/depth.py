@@ -7,13 +7,11 @@ Only its folder in transformers' layout is used: DepthAnythingForDepthEstimation
 from pathlib import Path
 from typing import Any
 
-from picowatch.catalog.configs import read_json
+from picowatch.catalog.configs import known_values, read_json
 from picowatch.catalog.folder_files import check_files, check_weights
 from picowatch.catalog.models import Recognised
 from picowatch.errors import ModelRefused
 
-_MOST = 10_000  # of any number
-_MOST_ENTRIES = 16  # of a list
 # What the model consists of; with anything else transformers might fetch or run something.
 _KNOWN = """
     patch_size reassemble_hidden_size reassemble_factors neck_hidden_sizes fusion_hidden_size
@@ -42,19 +40,7 @@ def depth_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     backbone = values.get("backbone_config")
     if not isinstance(backbone, dict) or backbone.get("model_type") != "dinov2":
         raise ModelRefused("is Depth Anything with an unknown backbone: DINOv2 is supported.")
-    return _known(values, _KNOWN), _known(backbone, _KNOWN_BACKBONE)
-
-
-def _known(values: dict[str, Any], names: str) -> dict[str, Any]:
-    known = {name: value for name, value in values.items() if name in names.split()}
-    for name, value in known.items():
-        parts = value if isinstance(value, list) else [value]
-        if len(parts) > _MOST_ENTRIES or not all(map(_is_small, parts)):
-            raise ModelRefused(f"cannot be used: config.json says something strange of {name}.")
-    return known
-
-
-def _is_small(value: object) -> bool:
-    if isinstance(value, int | float):
-        return -_MOST <= value <= _MOST
-    return value is None or (isinstance(value, str) and len(value) < _MOST_ENTRIES * 2)
+    return (
+        known_values("config.json", values, _KNOWN.split()),
+        known_values("its backbone_config", backbone, _KNOWN_BACKBONE.split()),
+    )

@@ -233,7 +233,7 @@ BACKBONE = {"model_type": "dinov2", "hidden_size": 384}
                 "model_type": "depth_anything",
                 "backbone_config": BACKBONE | {"hidden_size": 10**9},
             },
-            "says something strange of hidden_size",
+            "its backbone_config says hidden_size: 1000000000; the limit is 10,000.",
         ),
     ],
 )
