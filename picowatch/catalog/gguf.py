@@ -7,6 +7,7 @@ are compared with the file before anything is read.
 
 import os
 import struct
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -124,9 +125,7 @@ class _Reader:
                 f"is quantised as {kind}: not supported. Get it as Q4_K_S or Q8_0, or in bfloat16."
             )
         block, size = BLOCKS[kind]
-        values = 1
-        for side in shape:
-            values *= side
+        values = prod(shape)
         if not shape or shape[-1] % block or values > _MAX_NUMBER:
             raise ModelRefused(f"is damaged: its tensor {name[:80]!r} has no valid shape.")
         return name, shape, kind, self._count(_MAX_NUMBER, "bytes") + values // block * size

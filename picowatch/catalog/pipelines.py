@@ -25,14 +25,15 @@ from picowatch.recipe.messages.problems import shown
 
 NATIVE_SIZE = 1024
 _MOST_PIXELS = 2048  # of a side in a recipe
-_EULER = ("FlowMatchEulerDiscreteScheduler",)
-_PROJECTED = ("CLIPTextModelWithProjection",)
+_Classes = tuple[str, ...]
+_KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
+_DPM = "DPMSolverMultistepScheduler"
 _CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
 _QWEN_WORDS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 _GEMMA_WORDS = ("GemmaTokenizer", "GemmaTokenizerFast")
 _LLAMA_WORDS = ("LlamaTokenizer", "LlamaTokenizerFast")
-_DPM = ("DPMSolverMultistepScheduler",)
+_ANY_WORDS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 # Of numbers in configs: more would take gigabytes or minutes before the first weight is read.
 _MOST_LAYERS = 200
@@ -61,132 +62,87 @@ class Pipeline:
     latent_pixels: int = 0
 
 
-_Z_IMAGE = {
-    "scheduler": _EULER,
-    "transformer": ("ZImageTransformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
-    "tokenizer": _QWEN_WORDS,
-}
-_FLUX = {
-    "scheduler": _EULER,
-    "transformer": ("FluxTransformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": _CLIP_WORDS,
-    "text_encoder_2": ("T5EncoderModel",),
-    "tokenizer_2": _T5_WORDS,
-}
-_KLEIN = {
-    "scheduler": _EULER,
-    "transformer": ("Flux2Transformer2DModel",),
-    "vae": ("AutoencoderKLFlux2",),
-    "text_encoder": ("Qwen3ForCausalLM",),
-    "tokenizer": _QWEN_WORDS,
-}
-_QWEN_IMAGE = {
-    "scheduler": _EULER,
-    "transformer": ("QwenImageTransformer2DModel",),
-    "vae": ("AutoencoderKLQwenImage",),
-    "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
-    "tokenizer": _QWEN_WORDS,
-}
-_KREA2 = {
-    "scheduler": _EULER,
-    "transformer": ("Krea2Transformer2DModel",),
-    "vae": ("AutoencoderKLQwenImage",),
-    "text_encoder": ("Qwen3VLModel",),
-    "tokenizer": _QWEN_WORDS,
-}
+def _parts(
+    transformer: str | _Classes,
+    vae: str,
+    *texts: tuple[str | _Classes, _Classes],
+    scheduler: str = "FlowMatchEulerDiscreteScheduler",
+) -> Mapping[str, _Classes]:
+    """The classes of a pipeline's parts; of each text encoder with the tokenizer's."""
+    found: dict[str, str | _Classes] = {
+        "scheduler": scheduler,
+        "transformer": transformer,
+        "vae": vae,
+    }
+    for ending, (encoder, tokenizer) in zip(("", "_2", "_3"), texts, strict=False):
+        found |= {f"text_encoder{ending}": encoder, f"tokenizer{ending}": tokenizer}
+    return {part: (one,) if isinstance(one, str) else one for part, one in found.items()}
+
+
+_PROJECTED = ("CLIPTextModelWithProjection", _CLIP_WORDS)
+_T5 = ("T5EncoderModel", _T5_WORDS)
+_QWEN_VL = ("Qwen2_5_VLForConditionalGeneration", _QWEN_WORDS)
+_FLUX = _parts("FluxTransformer2DModel", _KL, ("CLIPTextModel", _CLIP_WORDS), _T5)
+_LUMINA2 = _parts("Lumina2Transformer2DModel", _KL, ("Gemma2Model", _GEMMA_WORDS))
 # The layers of the text encoder that are read.
 _KREA2_SETTINGS = {"patch_size": 2, "text_encoder_select_layers": [*range(2, 36, 3)]}
-_ERNIE_IMAGE = {
-    "scheduler": _EULER,
-    "transformer": ("ErnieImageTransformer2DModel",),
-    "vae": ("AutoencoderKLFlux2",),
-    "text_encoder": ("Mistral3Model",),
-    "tokenizer": ("TokenizersBackend", "PreTrainedTokenizerFast"),
-}
-_OVIS = {
-    "scheduler": _EULER,
-    "transformer": ("OvisImageTransformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("Qwen3Model",),
-    "tokenizer": _QWEN_WORDS,
-}
 _KLEIN_SIZES = {"7680": " 4B", "12288": " 9B"}  # by the width of the text
-_SD3 = {
-    "scheduler": _EULER,
-    "transformer": ("SD3Transformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": _PROJECTED,
-    "tokenizer": _CLIP_WORDS,
-    "text_encoder_2": _PROJECTED,
-    "tokenizer_2": _CLIP_WORDS,
-    "text_encoder_3": ("T5EncoderModel",),
-    "tokenizer_3": _T5_WORDS,
-}
-_CHROMA = {
-    "scheduler": _EULER,
-    "transformer": ("ChromaTransformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("T5EncoderModel",),
-    "tokenizer": _T5_WORDS,
-}
-_LUMINA2 = {
-    "scheduler": _EULER,
-    "transformer": ("Lumina2Transformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("Gemma2Model",),
-    "tokenizer": _GEMMA_WORDS,
-}
-_AURA_FLOW = {
-    "scheduler": _EULER,
-    "transformer": ("AuraFlowTransformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("UMT5EncoderModel",),
-    "tokenizer": _LLAMA_WORDS,
-}
-_SANA = {
-    "scheduler": _DPM,
-    "transformer": ("SanaTransformer2DModel",),
-    "vae": ("AutoencoderDC",),
-    "text_encoder": ("Gemma2Model",),
-    "tokenizer": _GEMMA_WORDS,
-}
-_PIXART_SIGMA = {
-    "scheduler": _DPM,
-    # As diffusers called it first.
-    "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("T5EncoderModel",),
-    "tokenizer": _T5_WORDS,
-}
-_COGVIEW4 = {
-    "scheduler": _EULER,
-    "transformer": ("CogView4Transformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("GlmModel",),
-    "tokenizer": ("PreTrainedTokenizerFast", "TokenizersBackend"),
-}
 _FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
 PIPELINES = {
-    "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
+    "ZImagePipeline": Pipeline(
+        "z_image",
+        _parts("ZImageTransformer2DModel", _KL, (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)),
+    ),
     "FluxPipeline": Pipeline("flux", _FLUX),
     "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
-    "Flux2KleinPipeline": Pipeline("flux2", _KLEIN),
-    "Krea2Pipeline": Pipeline("krea2", _KREA2, settings=_KREA2_SETTINGS),
-    "ErnieImagePipeline": Pipeline("ernie_image", _ERNIE_IMAGE),
-    "OvisImagePipeline": Pipeline("ovis", _OVIS),
-    "QwenImagePipeline": Pipeline("qwen_image", _QWEN_IMAGE, native_size=1328),
-    "ChromaPipeline": Pipeline("chroma", _CHROMA),
+    "Flux2KleinPipeline": Pipeline(
+        "flux2", _parts("Flux2Transformer2DModel", _KL_FLUX2, ("Qwen3ForCausalLM", _QWEN_WORDS))
+    ),
+    "Krea2Pipeline": Pipeline(
+        "krea2",
+        _parts("Krea2Transformer2DModel", _KL_QWEN, ("Qwen3VLModel", _QWEN_WORDS)),
+        settings=_KREA2_SETTINGS,
+    ),
+    "ErnieImagePipeline": Pipeline(
+        "ernie_image",
+        _parts("ErnieImageTransformer2DModel", _KL_FLUX2, ("Mistral3Model", _ANY_WORDS)),
+    ),
+    "OvisImagePipeline": Pipeline(
+        "ovis", _parts("OvisImageTransformer2DModel", _KL, ("Qwen3Model", _QWEN_WORDS))
+    ),
+    "QwenImagePipeline": Pipeline(
+        "qwen_image",
+        _parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
+        native_size=1328,
+    ),
+    "ChromaPipeline": Pipeline("chroma", _parts("ChromaTransformer2DModel", _KL, _T5)),
     "Lumina2Pipeline": Pipeline("lumina2", _LUMINA2),
     "Lumina2Text2ImgPipeline": Pipeline("lumina2", _LUMINA2),  # as diffusers called it first
-    "AuraFlowPipeline": Pipeline("aura_flow", _AURA_FLOW),
-    "SanaPipeline": Pipeline("sana", _SANA, latent_pixels=32),
-    "PixArtSigmaPipeline": Pipeline("pixart", _PIXART_SIGMA, latent_pixels=8, variant="Sigma"),
-    "CogView4Pipeline": Pipeline("cogview4", _COGVIEW4),
-    "StableDiffusion3Pipeline": Pipeline("sd3", _SD3, optional=("text_encoder_3",)),
+    "AuraFlowPipeline": Pipeline(
+        "aura_flow", _parts("AuraFlowTransformer2DModel", _KL, ("UMT5EncoderModel", _LLAMA_WORDS))
+    ),
+    "SanaPipeline": Pipeline(
+        "sana",
+        _parts(
+            "SanaTransformer2DModel", "AutoencoderDC", ("Gemma2Model", _GEMMA_WORDS), scheduler=_DPM
+        ),
+        latent_pixels=32,
+    ),
+    "PixArtSigmaPipeline": Pipeline(
+        "pixart",
+        # The second is what diffusers called it first.
+        _parts(("PixArtTransformer2DModel", "Transformer2DModel"), _KL, _T5, scheduler=_DPM),
+        latent_pixels=8,
+        variant="Sigma",
+    ),
+    "CogView4Pipeline": Pipeline(
+        "cogview4", _parts("CogView4Transformer2DModel", _KL, ("GlmModel", _ANY_WORDS))
+    ),
+    "StableDiffusion3Pipeline": Pipeline(
+        "sd3",
+        _parts("SD3Transformer2DModel", _KL, _PROJECTED, _PROJECTED, _T5),
+        optional=("text_encoder_3",),
+    ),
 }
 
 

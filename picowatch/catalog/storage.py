@@ -3,6 +3,8 @@
 The names of tensors and formats are ComfyUI's (QUANTIZATION.md), bitsandbytes' and Nunchaku's.
 """
 
+from math import prod
+
 from picowatch.catalog.gguf import MIXTURES
 from picowatch.catalog.headers import Header, small_json
 from picowatch.errors import ModelRefused
@@ -30,10 +32,7 @@ def stored(header: Header) -> str:
     _check_format(header)
     sizes: dict[str, int] = {}
     for name, kind in header.types.items():
-        size = 1
-        for side in header.shapes[name]:
-            size *= side
-        sizes[kind] = sizes.get(kind, 0) + size
+        sizes[kind] = sizes.get(kind, 0) + prod(header.shapes[name])
     most = max(sizes, key=lambda kind: sizes[kind], default="")
     if most in FP8:
         return "scaled fp8" if any(name.endswith(SCALES) for name in header.types) else "fp8"
