@@ -10,6 +10,7 @@ Format: torch/serialization.py and torch/_utils.py, `_rebuild_tensor_v2` and oth
 import pickletools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import IO, Any, NoReturn
 
 from picowatch.errors import ModelRefused
@@ -73,10 +74,7 @@ class Tensor:
     @property
     def count(self) -> int:
         """How many numbers it has."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
+        return prod(self.shape)
 
     @property
     def size(self) -> int:
@@ -163,10 +161,10 @@ class _Reader:
         """Do what one instruction says."""
         if name in _VALUES:
             self._stack.append(argument)
-        elif name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name])
-        elif name in _ACTIONS:
-            _ACTIONS[name](self)
+        elif name in _RESULTS:
+            self._stack.append(_RESULTS[name](self))
+        elif name in _CHANGES:
+            _CHANGES[name](self)
         elif name in ("GLOBAL", "INST"):
             arguments = self._to_mark() if name == "INST" else None
             found = _known(*argument.split(" ", 1))
@@ -199,50 +197,12 @@ class _Reader:
         del self._stack[at:]
         return values
 
-    def _mark(self) -> None:
-        self._stack.append(_MARK)
-
-    def _drop(self) -> None:
-        self._stack.pop()
-
-    def _drop_to_mark(self) -> None:
-        self._to_mark()
-
-    def _again(self) -> None:
-        self._stack.append(self._stack[-1])
-
     def _memoize(self) -> None:
         self._remembered[len(self._remembered)] = self._stack[-1]
 
-    def _empty_list(self) -> None:
-        self._stack.append([])
-
-    def _empty_dict(self) -> None:
-        self._stack.append({})
-
-    def _empty_set(self) -> None:
-        self._stack.append(_NOTHING)
-
-    def _list(self) -> None:
-        self._stack.append(self._to_mark())
-
-    def _dict(self) -> None:
-        values = self._to_mark()
-        self._stack.append({})
-        self._put(values)
-
-    def _tuple(self) -> None:
-        self._stack.append(tuple(self._to_mark()))
-
-    def _tuple_of(self, count: int) -> None:
-        values = [self.pop() for _ in range(count)]
-        self._stack.append(tuple(reversed(values)))
-
-    def _append(self) -> None:
-        self._extend([self.pop()])
-
-    def _appends(self) -> None:
-        self._extend(self._to_mark())
+    def _last(self, count: int) -> tuple[Any, ...]:
+        """The last values in their order."""
+        return tuple([self.pop() for _ in range(count)][::-1])
 
     def _extend(self, values: list[Any]) -> None:
         if isinstance(self._stack[-1], list):
@@ -250,45 +210,32 @@ class _Reader:
         elif self._stack[-1] is not _NOTHING:
             raise ValueError("no list")
 
-    def _set_item(self) -> None:
-        value, key = self.pop(), self.pop()
-        self._put([key, value])
-
-    def _set_items(self) -> None:
-        self._put(self._to_mark())
-
     def _put(self, pairs: Sequence[Any]) -> None:
         target = self._stack[-1]
-        if target is _NOTHING:
-            return
-        if not isinstance(target, dict):
-            raise ValueError("no dictionary")
-        # Keys that are texts alone: the hashes of others can be chosen to collide.
-        target.update(
-            (key, value)
-            for key, value in zip(pairs[::2], pairs[1::2], strict=True)
-            if isinstance(key, str)
-        )
+        if target is not _NOTHING:
+            if not isinstance(target, dict):
+                raise ValueError("no dictionary")
+            target.update(_named(pairs))
 
-    def _stack_global(self) -> None:
-        name, module = self.pop(), self.pop()
+    def _global(self) -> Any:
+        module, name = self._last(2)
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("names are texts")
-        self._stack.append(_known(module, name))
+        return _known(module, name)
 
-    def _call(self) -> None:
-        arguments, function = self.pop(), self.pop()
+    def _call(self) -> Any:
+        function, arguments = self._last(2)
         if not isinstance(arguments, tuple):
             raise ValueError("arguments are a tuple")
-        self._stack.append(_called(function, arguments))
+        return _called(function, arguments)
 
-    def _call_marked(self) -> None:
+    def _call_marked(self) -> Any:
         function, *arguments = self._to_mark()
-        self._stack.append(_called(function, tuple(arguments)))
+        return _called(function, tuple(arguments))
 
-    def _call_named(self) -> None:
+    def _call_named(self) -> Any:
         self.pop()
-        self._call()
+        return self._call()
 
     def _build(self) -> None:
         """Attributes, such as the versions of a state dict's modules; a ParameterDict's weights."""
@@ -300,45 +247,57 @@ class _Reader:
             target.update(parameters)
             parameters.clear()  # a dictionary that is used again must not be copied each time
 
-    def _storage(self) -> None:
+    def _storage(self) -> Storage:
         storage = _storage_of(self.pop())
         self._storages.setdefault(storage.key, storage)
-        self._stack.append(storage)
+        return storage
 
 
+def _named(pairs: Sequence[Any]) -> dict[str, Any]:
+    """The entries whose keys are texts: the hashes of others can be chosen to collide."""
+    named = zip(pairs[::2], pairs[1::2], strict=True)
+    return {key: value for key, value in named if isinstance(key, str)}
+
+
+# Instructions that push what they are, what they make, and those that change what is there.
 _VALUES = {
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING"),
     *("STRING", "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "FLOAT"),
     *("BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_ACTIONS: dict[str, Callable[[_Reader], None]] = {
-    "MARK": _Reader._mark,
-    "POP": _Reader._drop,
-    "POP_MARK": _Reader._drop_to_mark,
-    "DUP": _Reader._again,
-    "MEMOIZE": _Reader._memoize,
-    "EMPTY_LIST": _Reader._empty_list,
-    "EMPTY_DICT": _Reader._empty_dict,
-    "EMPTY_SET": _Reader._empty_set,
-    "ADDITEMS": _Reader._appends,
-    "LIST": _Reader._list,
-    "DICT": _Reader._dict,
-    "TUPLE": _Reader._tuple,
-    "TUPLE1": lambda reader: reader._tuple_of(1),
-    "TUPLE2": lambda reader: reader._tuple_of(2),
-    "TUPLE3": lambda reader: reader._tuple_of(3),
-    "APPEND": _Reader._append,
-    "APPENDS": _Reader._appends,
-    "SETITEM": _Reader._set_item,
-    "SETITEMS": _Reader._set_items,
-    "STACK_GLOBAL": _Reader._stack_global,
+_RESULTS: dict[str, Callable[[_Reader], Any]] = {
+    "NONE": lambda _: None,
+    "NEWTRUE": lambda _: True,
+    "NEWFALSE": lambda _: False,
+    "MARK": lambda _: _MARK,
+    "DUP": lambda reader: reader._stack[-1],
+    "EMPTY_LIST": lambda _: [],
+    "EMPTY_DICT": lambda _: {},
+    "EMPTY_SET": lambda _: _NOTHING,
+    "EMPTY_TUPLE": lambda _: (),
+    "LIST": _Reader._to_mark,
+    "DICT": lambda reader: _named(reader._to_mark()),
+    "TUPLE": lambda reader: tuple(reader._to_mark()),
+    "TUPLE1": lambda reader: reader._last(1),
+    "TUPLE2": lambda reader: reader._last(2),
+    "TUPLE3": lambda reader: reader._last(3),
+    "STACK_GLOBAL": _Reader._global,
     "REDUCE": _Reader._call,
     "NEWOBJ": _Reader._call,
     "NEWOBJ_EX": _Reader._call_named,
     "OBJ": _Reader._call_marked,
-    "BUILD": _Reader._build,
     "BINPERSID": _Reader._storage,
+}
+_CHANGES: dict[str, Callable[[_Reader], Any]] = {
+    "POP": lambda reader: reader._stack.pop(),
+    "POP_MARK": _Reader._to_mark,
+    "MEMOIZE": _Reader._memoize,
+    "ADDITEMS": lambda reader: reader._extend(reader._to_mark()),
+    "APPEND": lambda reader: reader._extend([reader.pop()]),
+    "APPENDS": lambda reader: reader._extend(reader._to_mark()),
+    "SETITEM": lambda reader: reader._put(reader._last(2)),
+    "SETITEMS": lambda reader: reader._put(reader._to_mark()),
+    "BUILD": _Reader._build,
 }
 
 _NOT_RUN = "Nothing of it was run. Get the model from its author, as .safetensors if there is one."
