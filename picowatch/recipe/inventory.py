@@ -30,6 +30,11 @@ class Checkpoint:
     known_words: KnownWords | None = None
 
 
+# Of a recipe that draws nothing, or whose checkpoint is not installed: that is reported, and what
+# else the recipe says may be right for it.
+NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=Rules())
+
+
 @dataclass(frozen=True, slots=True)
 class ControlNet:
     """A ControlNet that is installed: its name, and the name of what it belongs to.
@@ -44,6 +49,8 @@ class ControlNet:
 
     def fits(self, checkpoint: Checkpoint) -> bool:
         """The widths of their texts tell all families apart; the smallest look at no text."""
+        if checkpoint is NO_CHECKPOINT:
+            return True
         if self.text_width and checkpoint.text_width:
             return self.text_width == checkpoint.text_width
         return self.family == checkpoint.family
@@ -101,7 +108,3 @@ class Inventory:
     def refused_as(self, kind: str) -> Mapping[str, str]:
         """The refused files in the folders of a kind."""
         return self.refused_by_kind.get(kind, self.refused)
-
-    def checkpoint(self, name: str) -> Checkpoint:
-        """The checkpoint of exactly this name; KeyError without one."""
-        return {one.name: one for one in (self.demo, *self.checkpoints)}[name]

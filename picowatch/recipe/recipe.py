@@ -21,7 +21,7 @@ from picowatch.recipe.fields import (
     RecipeFields,
     default_of,
 )
-from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
@@ -52,7 +52,6 @@ class Context:
     entry_index: int = 0
 
 
-NO_CHECKPOINT = Checkpoint("", 0)
 _NOWHERE = Context(Inventory(NO_CHECKPOINT), NO_CHECKPOINT, {}, Position(Source("", ""), 1, 1))
 
 
@@ -105,6 +104,11 @@ class Recipe(RecipeFields):
     def entry_index(self) -> int:
         """Which entry of its file it is, from 0."""
         return self._context.entry_index
+
+    @property
+    def installed_checkpoint(self) -> Checkpoint:
+        """The checkpoint that it names, as it was installed when the recipe was read."""
+        return self._context.checkpoint
 
     @property
     def line(self) -> int:

@@ -19,13 +19,13 @@ from picowatch.recipe.fields import (
     SWITCHES,
     default_of,
 )
-from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.pictures import Pictures
-from picowatch.recipe.recipe import NO_CHECKPOINT, Context, Recipe
+from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.checks import RecipeChecks
 from picowatch.recipe.resolve.control import read_controls
 from picowatch.recipe.resolve.families import Borrowed
@@ -195,7 +195,7 @@ class RecipeBuilder:
         name = text_of("checkpoint", layer, self._problems)
         with self._problems.caught(position if name is None else layer["checkpoint"].position):
             return find_checkpoint(name, self._inventory)
-        return self._inventory.demo
+        return NO_CHECKPOINT
 
     def _vae(self, layer: Layer) -> str:
         name = text_of("vae", layer, self._problems)

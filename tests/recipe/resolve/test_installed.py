@@ -1,8 +1,11 @@
 """Which installed checkpoint or VAE a name means."""
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe.inventory import ControlNet
 from tests.recipe.reading import DEMO, messages, read_one
 
 DREAM = Checkpoint("dreamshaper_8", 512)
@@ -141,3 +144,23 @@ def test_a_setting_that_names_nothing_is_reported_as_the_settings_mistake() -> N
         "the setting checkpoint (picowatch.yaml): no checkpoint 'gone' in models/checkpoints. "
         "Only demo is available. Correct the setting first."
     ]
+
+
+@pytest.mark.parametrize("checkpoint", ["flux1-dve", "old"])
+def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name(
+    checkpoint: str,
+) -> None:
+    """What the recipe's own one can do is not known, so nothing is said to be removed."""
+    inventory = Inventory(
+        demo=replace(DEMO, text_layers=2, family="Stable Diffusion 1.x"),
+        refused=INVENTORY.refused,
+        controlnets=(ControlNet("depth-xl", "Stable Diffusion XL"),),
+        loras=("ink-xl",),
+        lora_families={"ink-xl": "Stable Diffusion XL"},
+    )
+    (message,) = messages(
+        f"prompt: a\ncheckpoint: {checkpoint}\nguidance: 3\nclip_skip: 3\nloras: [ink-xl]\n"
+        "image: x.png\ncontrol: {model: depth-xl}",
+        inventory=inventory,
+    )
+    assert f"'{checkpoint}" in message
