@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from picowatch.catalog.configs import config_beside, says_velocity
 from picowatch.catalog.controlnets import UNIONS, recognise_controlnet_folder
 from picowatch.catalog.depth import recognise_depth_folder
-from picowatch.catalog.families import FLOWS, NAMES, variant_by_name
+from picowatch.catalog.families import FLOWS, NAMES, UNETS, variant_by_name
 from picowatch.catalog.folder_files import (
     INDEX,
     PICKLE_ENDINGS,
@@ -375,10 +377,12 @@ def _without_ending(name: str) -> str:
 def _stamp(path: Path) -> _Stamp:
     """Names, sizes and mtimes of a model's files; () for a dangling link."""
     try:
-        if not is_folder(path):
-            status = path.stat()
-            return (("", status.st_size, status.st_mtime_ns),)
-        stats = [(file.relative, file.path.stat()) for file in folder_files(path)]
+        if is_folder(path):
+            stats = [(file.relative, file.path.stat()) for file in folder_files(path)]
+        else:
+            stats = [("", path.stat())]
+            with suppress(OSError):
+                stats.append(("config", config_beside(path).stat()))
     except OSError:
         return ()
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
@@ -406,6 +410,8 @@ def _look_at(candidate: _Candidate) -> Model:
     expect_usable(found, candidate.kind, layout, right.name)
     model = _model(candidate.name, candidate.path, found)
     expect_rendered(model, layout)
+    if model.family in UNETS and layout == "file" and not model.prediction:
+        return replace(model, velocity_beside=says_velocity(model.path))
     return model
 
 
@@ -460,6 +466,7 @@ def _checkpoint(model: Model) -> Checkpoint:
         model.zero_snr,
         NAMES.get(model.family, ""),
         rules_of(model.family, model.variant),
+        "v" if model.velocity_beside else "",
         bool(model.prediction) or model.family not in _SILENT,
         model.text_width,
     )

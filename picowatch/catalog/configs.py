@@ -6,6 +6,7 @@ gigabytes or minutes before the first weight is read.
 """
 
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ _LIMITS = dict.fromkeys(("vocab_size", "pad_token_id", "bos_token_id", "eos_toke
     "num_hidden_layers": 100,
 }  # fmt: skip
 _ENTRIES = {"trained_betas": _MOST}
+# In Stability's configs, such as v2-inference-v.yaml.
+_VELOCITY = re.compile(rb"""^\s*parameterization\s*:\s*["']?v["']?\s*(#.*)?$""", re.MULTILINE)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -72,6 +75,20 @@ def known_values(name: str, values: dict[str, Any], keys: Collection[str]) -> di
     for key, value in known.items():
         _check(f"{name} says {key}", value, _LIMITS.get(key, _MOST), _ENTRIES.get(key))
     return known
+
+
+def config_beside(checkpoint: Path) -> Path:
+    """Where A1111 looks for the config of a checkpoint's file: model.yaml for model.safetensors."""
+    return checkpoint.with_suffix(".yaml")
+
+
+def says_velocity(checkpoint: Path) -> bool:
+    """Whether the config beside a checkpoint's file says that its UNet predicts velocity."""
+    try:
+        with os.fdopen(open_regular(config_beside(checkpoint)), "rb") as file:
+            return bool(_VELOCITY.search(file.read(_MAX_BYTES)))
+    except OSError:
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -111,7 +111,8 @@ class Model(Recognised):
     `name` is what recipes say: the path below its kind's folder, with "/" and without ending.
     `bytes` counts its own files. A transformer in a file of its own is not a checkpoint without
     other files: `parts` says where each part of the pipeline is, or `missing`, in one sentence,
-    what is not installed. `by_name` is true if only its name says its variant.
+    what is not installed. `by_name` is true if only its name says its variant, `velocity_beside` if
+    its file does not say what it predicts, but the config beside it says velocity.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Model(Recognised):
     path: Path
     bytes: int
     by_name: bool = False
+    velocity_beside: bool = False
     parts: tuple[Part, ...] = ()
     missing: str = ""
 

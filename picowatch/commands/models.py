@@ -120,6 +120,7 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "path": str(model.path),
         "hash": digest,
         "trigger_words": list(model.trigger_words),
+        "prediction": "v_prediction" if model.velocity_beside else model.prediction,
         "inpainting": model.in_channels == _INPAINTING_INPUTS,
         "inside": [name for name, _ in model.contents if name != TRANSFORMER],
         "completed_by": completed_by(model),

@@ -14,8 +14,8 @@ class Checkpoint:
     `text_layers` are those of its text encoder: clip_skip cannot leave out more. `zero_snr` says
     that it was trained to begin with pure noise. `family` is the name of what it belongs to:
     LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
-    `says_prediction` tells whether its file, its weights or its family say what it predicts.
-    `text_width` is that of the texts that its UNet looks at, 0 where it is not known. `known_words`
+    `prediction` is that of recipes that say none: "" for the one of its file. `says_prediction`
+    tells whether its file, its weights or its family say what it predicts. `text_width` is that of the texts that its UNet looks at, 0 where it is not known. `known_words`
     are all it was taught, where that is known.
     """
 
@@ -25,6 +25,7 @@ class Checkpoint:
     zero_snr: bool = False
     family: str = ""
     rules: Rules = UNET
+    prediction: str = ""
     says_prediction: bool = True
     text_width: int = 0
     known_words: KnownWords | None = None

@@ -45,6 +45,25 @@ def test_previews_notes_and_hidden_files_are_no_models(tmp_path: Path) -> None:
     assert Catalog(tmp_path).scan() == FoundModels()
 
 
+def test_a_config_beside_a_checkpoint_says_that_it_predicts_velocity(tmp_path: Path) -> None:
+    """As A1111 reads it, also when it comes later."""
+    path = checkpoint(tmp_path, "a.b")
+    catalog = Catalog(tmp_path)
+
+    def prediction() -> str:
+        catalog.scan()
+        return catalog.inventory().checkpoints[0].prediction
+
+    assert prediction() == ""
+    config = path.with_name("a.b.yaml")
+    config.write_text('model:\n  params:\n    # parameterization: "v"\n    parameterization: eps\n')
+    assert prediction() == ""
+    config.write_text('model:\n  params:\n    parameterization: "v"  # velocity\n')
+    assert prediction() == "v"
+    config.unlink()
+    assert prediction() == ""
+
+
 def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
     """Users link the model stores of other programs; a circle of links ends."""
     store = tmp_path / "store"

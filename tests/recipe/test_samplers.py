@@ -206,6 +206,15 @@ def test_a_recipe_can_set_aside_what_its_folder_says_of_the_prediction() -> None
     assert read_one("prompt: a\nprediction: automatic", defaults=folder).prediction == ""
 
 
+def test_what_stands_beside_a_checkpoint_holds_where_the_recipe_says_nothing() -> None:
+    """`prediction: automatic` says nothing either."""
+    beside = Checkpoint("old", 512, prediction="v", says_prediction=False)
+    inventory = Inventory(demo=DEMO, checkpoints=(beside,))
+    for written, prediction in (("", "v"), ("automatic", "v"), ("epsilon", "epsilon")):
+        text = "prompt: a\ncheckpoint: old\n" + (f"prediction: {written}\n" if written else "")
+        assert read_one(text, inventory=inventory).prediction == prediction
+
+
 def test_a_recipe_decides_which_samplers_must_begin_with_pure_noise() -> None:
     """Whatever the file says."""
     inventory = Inventory(

@@ -84,6 +84,7 @@ class RecipeBuilder:
         values: dict[str, object] = {"prompt": "", "width": native, "height": native}
         values |= checkpoint.rules.defaults
         values |= {name: w.value for name, w in layer.items() if name in Recipe.model_fields}
+        values["prediction"] = values.get("prediction") or checkpoint.prediction
         values |= self._sampling(layer, checkpoint)
         values["loras"] = loras
         values |= self._pictures(layer, checkpoint)
