@@ -15,8 +15,9 @@ class Checkpoint:
     that it was trained to begin with pure noise. `family` is the name of what it belongs to:
     LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
     `prediction` is that of recipes that say none: "" for the one of its file. `says_prediction`
-    tells whether its file, its weights or its family say what it predicts. `text_width` is that of the texts that its UNet looks at, 0 where it is not known. `known_words`
-    are all it was taught, where that is known.
+    tells whether its file, its weights or its family say what it predicts. `text_width` is that
+    of the texts that its UNet looks at, 0 where it is not known. `known_words` are all it was
+    taught, where that is known.
     """
 
     name: str
