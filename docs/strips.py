@@ -102,9 +102,9 @@ def made(wanted: Sequence[Strip]) -> dict[str, list[Image.Image]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "inbox").mkdir()
-        for kind, file in ADAPTERS.items():
+        for kind, adapter in ADAPTERS.items():
             (folder / "models" / kind).mkdir(parents=True)
-            shutil.copy(STYLES / file, folder / "models" / kind)
+            shutil.copy(STYLES / adapter, folder / "models" / kind)
         for file in [*STRIPS.glob("*.png"), *(strip.recipe for strip in wanted)]:
             shutil.copy(file, folder / "inbox")
         command = [sys.executable, "-m", "picowatch", "run", "--once"]
