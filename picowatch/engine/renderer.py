@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from traceback import clear_frames
 from typing import Any, NamedTuple
 
@@ -121,7 +120,7 @@ class Renderer:
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
-        self._depth_models = DepthModels(partial(self._checkpoints.file, "depth"), self._target)
+        self._depth_models = DepthModels(self._checkpoints.file, self._target)
         self._upscalers = Upscalers(catalog, self._target)
         self._previewer = Previewer(on_preview)
         self._compiled = CompiledUnets(options.compiled)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import read_config
-from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.models.parts import SD15
 from picowatch.engine.unet.batch import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.fields import ROWS

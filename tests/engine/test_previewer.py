@@ -10,7 +10,7 @@ from PIL import Image
 
 from picowatch.catalog import read_config
 from picowatch.engine.colours import DEMO, SD1, SDXL
-from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.models.parts import SD15
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview, RenderedImage

@@ -14,7 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
-from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
+from picowatch.engine.models.checkpoints import Checkpoints
+from picowatch.engine.models.unets import CONFIGS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 

@@ -370,17 +370,17 @@ def test_a_file_that_vanishes_while_it_is_read_is_told_as_gone() -> None:
     """Not as what the reader stumbled over."""
     proofs = iter([None, RenderFailed("It is gone.")])
 
-    def find() -> None:
+    def find(*_: str) -> None:
         if error := next(proofs):
             raise error
 
-    with pytest.raises(RenderFailed, match="It is gone"), unchanged(find, "LoRA 'it'"):
+    with pytest.raises(RenderFailed, match="It is gone"), unchanged(find, "lora", "it", ""):
         raise FileNotFoundError("it.safetensors")
 
 
 def test_a_damaged_file_is_told_with_what_the_reader_said() -> None:
     """In one line; the rest is for --debug."""
-    with pytest.raises(RenderFailed) as failed, unchanged(lambda: None, "LoRA 'it'"):
+    with pytest.raises(RenderFailed) as failed, unchanged(lambda *_: None, "lora", "it", ""):
         raise KeyError("down\nblocks")
     assert "The LoRA 'it' is damaged: KeyError: " in failed.value.message
     assert "\n" not in failed.value.message

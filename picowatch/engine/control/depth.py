@@ -4,8 +4,6 @@ Its pictures are prepared as by its authors: the shorter side brought to 518 pix
 multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
 """
 
-from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch.nn import functional
 from picowatch.catalog import weight_files
 from picowatch.catalog.depth import depth_config
 from picowatch.engine.devices import Target
-from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.models.model_files import FindFile, unchanged
 from picowatch.engine.models.weights import Tensors, read_tensors
 from picowatch.engine.unet.canvas import Bytes
 from picowatch.errors import RenderFailed
@@ -27,14 +25,11 @@ _SHORTER_SIDE = 518
 # ImageNet's, which its backbone was trained with.
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-FindDepth = Callable[[str, str], Path]
-
 
 class DepthModels:
     """The model that was used last stays in memory, on the device that it computes on."""
 
-    def __init__(self, find: FindDepth, target: Target) -> None:
-        """`find` gives the folder of a model by name and hash."""
+    def __init__(self, find: FindFile, target: Target) -> None:
         self._find = find
         self._target = target
         self._kept: tuple[str, Any] | None = None
@@ -57,8 +52,7 @@ class DepthModels:
         # Here, for every engine's start would wait for what few recipes need.
         from transformers import DepthAnythingConfig, Dinov2Config
 
-        find = self._find
-        with unchanged(lambda: find(use.depth, use.depth_hash), f"depth model {use.depth!r}") as at:
+        with unchanged(self._find, "depth", use.depth, use.depth_hash) as at:
             values, backbone = depth_config(at)
             config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
             tensors = read_tensors(weight_files(at), self._target)

@@ -3,7 +3,7 @@
 import gc
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,20 +18,16 @@ from picowatch.engine.control.loading import read_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.memory.ladder import FULL, WORKING_BYTES, Rung, Weights
 from picowatch.engine.memory.usage import free_bytes
-from picowatch.engine.models import sd1, sd2, sdxl
 from picowatch.engine.models.loaded import undo_rung
-from picowatch.engine.models.model_files import KIND_NAMES, find_model, unchanged
+from picowatch.engine.models.model_files import find_model, unchanged
 from picowatch.engine.models.parts import load_vae
 from picowatch.engine.models.sizes import numbers_in, weights_of
+from picowatch.engine.models.unets import CONFIGS, load
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
 
 # Files usually hold float16, which float32 doubles.
 _WEIGHTS_GROW = 2
-
-# The module that loads each family, and the folder of configs that describes its single files.
-_FAMILIES = {"sd1": sd1, "demo": sd1, "sd2": sd2, "sdxl": sdxl}
-CONFIGS = {"sd1": sd1.SD15, "demo": sd1.SD15, "sd2": sd2.SD2, "sdxl": sdxl.SDXL}
 
 
 class _Kept(NamedTuple):
@@ -51,6 +47,8 @@ class Checkpoints:
         self, catalog: Catalog, target: Target, configs: Mapping[str, Path] = CONFIGS
     ) -> None:
         self._catalog = catalog
+        self._find = partial(find_model, catalog)
+        self._verified = partial(unchanged, self._find)
         self._target = target
         self._configs = configs
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
@@ -178,17 +176,7 @@ class Checkpoints:
             if model.family in FLOWS:
                 again = partial(self._verified, "checkpoint", name, expected_hash)
                 return _pipelines().load(model, self._target, read_to, self.file, again)
-            configs = self._configs[model.family]
-            return _FAMILIES[model.family].load(model, configs, self._target, read_to, self.file)
-
-    def _verified(self, kind: Kind, name: str, expected_hash: str) -> AbstractContextManager[Model]:
-        """The model file for reading: it is the requested one before and after that."""
-        what = f"{KIND_NAMES.get(kind, kind)} {name!r}"
-        return unchanged(lambda: self._find(kind, name, expected_hash), what)
-
-    def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
-        """The model file that the image requests: found by name, verified by hash."""
-        return find_model(self._catalog, kind, name, expected_hash)
+            return load(model, self._configs[model.family], self._target, read_to, self.file)
 
 
 def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:

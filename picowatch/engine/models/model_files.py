@@ -7,6 +7,7 @@ verified again afterwards: weights of another file must not render the picture.
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from safetensors import SafetensorError
@@ -15,8 +16,10 @@ from picowatch.catalog import Catalog, Kind, Model
 from picowatch.errors import ModelRefused, RenderFailed
 
 Found = TypeVar("Found")
+# Gives the file or folder of a model by kind, name and hash.
+FindFile = Callable[[Kind, str, str], Path]
 
-KIND_NAMES: dict[Kind, str] = {
+_KIND_NAMES: dict[Kind, str] = {
     "lora": "LoRA",
     "vae": "VAE",
     "controlnet": "ControlNet",
@@ -47,7 +50,7 @@ def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> M
         raise RenderFailed(refused.message, refused.remedy or _WHEN_COMPLETE) from refused
     if found_hash != expected_hash:
         raise RenderFailed(
-            f"The {KIND_NAMES.get(kind, kind)} {name!r} is a different file now than when this "
+            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is a different file now than when this "
             "image was requested.",
             "Save the recipe again to use it as it is now.",
         )
@@ -55,25 +58,26 @@ def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> M
 
 
 @contextmanager
-def unchanged(find: Callable[[], Found], what: str) -> Iterator[Found]:
+def unchanged(
+    find: Callable[[Kind, str, str], Found], kind: Kind, name: str, expected_hash: str
+) -> Iterator[Found]:
     """Gives what `find` finds and verifies; after the reading inside, `find` verifies it again.
 
-    `find` raises RenderFailed for a file that is missing, incomplete or another one. `what` names
-    the file in messages.
+    `find` raises RenderFailed for a file that is missing, incomplete or another one.
     """
-    found = find()
+    found = find(kind, name, expected_hash)
     try:
         yield found
     except (*_READ_ERRORS, ModelRefused, RenderFailed) as error:
-        find()
+        find(kind, name, expected_hash)
         if isinstance(error, RenderFailed):
             raise
         raise RenderFailed(
-            f"The {what} is damaged: {_reason(error)}.",
+            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is damaged: {_reason(error)}.",
             "Get the file again, or another one.",
             traceback.format_exc(),
         ) from error
-    find()
+    find(kind, name, expected_hash)
 
 
 def _reason(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """The parts of a checkpoint with a UNet, from a single file or a diffusers folder.
 
-Each family is a module beside this one with `load`: it says which text encoders there are and how
-they are read. What a UNet is shown besides latents is in `Encoded` (unet/prompts.py); prediction
-type and betas are the scheduler's config, `Loaded.schedule`.
+Which text encoders a family has, and how they are read, is in unets.py. What a UNet is shown
+besides latents is in `Encoded` (unet/conditions.py); prediction type and betas are the scheduler's
+config, `Loaded.schedule`.
 """
 
 import re
@@ -20,15 +20,16 @@ from diffusers.loaders.single_file_utils import (
 )
 from transformers import CLIPTextConfig, CLIPTokenizer
 
-from picowatch.catalog import Kind, Model, read_config, weight_files
+from picowatch.catalog import Model, read_config, weight_files
 from picowatch.engine.devices import Target
 from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors
 from picowatch.engine.unet.kept import keep_between_steps
 from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 
 ASSETS = Path(__file__).parents[2] / "assets"
+SD15 = ASSETS / "sd15"
 # The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
-CLIP_TOKENIZER = ASSETS / "sd15" / "tokenizer"
+CLIP_TOKENIZER = SD15 / "tokenizer"
 
 # In single files; the UNet's EMA copy (`model_ema.`) is not read.
 _UNET = "model.diffusion_model."
@@ -39,7 +40,6 @@ _VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 # diffusers renamed the VAE's attention in 0.15; files from before have the old names.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
-FindFile = Callable[[Kind, str, str], Path]
 # Reads one text encoder of a single file, for an empty model of it, in that model's names.
 ReadText = Callable[[Any, Path, Target], Tensors]
 

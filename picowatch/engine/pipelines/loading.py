@@ -18,7 +18,7 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
-from picowatch.engine.models.parts import FindFile
+from picowatch.engine.models.model_files import FindFile
 from picowatch.engine.models.weights import drop_weights, take_weights
 from picowatch.engine.pipelines.families import rules_of
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
@@ -36,7 +36,7 @@ _OFFLINE: dict[str, Any] = {"local_files_only": True}
 def load(
     model: Model, target: Target, read_to: Target, find_file: FindFile, again: FindAgain
 ) -> LoadedPipeline:
-    """All of a checkpoint but its VAE; see `sd1.load`.
+    """All of a checkpoint but its VAE; see `unets.load`.
 
     If the transformer is read to "meta", it waits in its files until the prompts are encoded.
     `again` verifies the checkpoint for reading parts of it once more.
@@ -61,13 +61,7 @@ def load(
         family=model.family,
         rules=rules_of(model.family, model.variant),
         components=components,
-        loras=Loras(
-            model.family,
-            transformer,
-            encoders,
-            lambda use: find_file("lora", use.name, use.hash),
-            target.device,
-        ),
+        loras=Loras(model.family, transformer, encoders, find_file, target.device),
         native_size=model.native_size,
         interruption=Interruption(transformer, *encoders),
         read_part=read_again,

@@ -4,7 +4,7 @@
 changed: a hook inserts the vectors while one chunk is encoded, so no other image gets them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.models.model_files import FindFile, unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import EmbeddingUse
-
-FindEmbedding = Callable[[EmbeddingUse], Path]
 
 # A chunk of the prompt must hold all of an embedding's vectors.
 MAX_VECTORS = 75
@@ -28,7 +26,7 @@ class Embeddings:
     def __init__(
         self,
         text_encoder: Any,
-        find: FindEmbedding,
+        find: FindFile,
         key: str = "clip_l",
         tokens: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
@@ -73,7 +71,7 @@ class Embeddings:
                 handle.remove()
 
     def _read(self, use: EmbeddingUse) -> None:
-        with unchanged(lambda: self._find(use), f"embedding {use.name!r}") as path:
+        with unchanged(self._find, "embedding", use.name, use.hash) as path:
             vectors = read_vectors(path, self._key)
         count, width = vectors.shape
         if width != self._table.embedding_dim:

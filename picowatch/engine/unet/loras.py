@@ -26,7 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from picowatch.catalog.lora_keys import Role, layer_of
 from picowatch.catalog.lora_layers import Adapted, LayerId, Part, adapted
-from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.models.model_files import FindFile, unchanged
 from picowatch.engine.models.weights import with_sides
 from picowatch.engine.unet.products import Product, makes, rank_of
 from picowatch.engine.unet.tiling import padded
@@ -53,8 +53,6 @@ _COMPUTED_IN = (torch.float32, torch.bfloat16, torch.float16)
 # evaluation of one image of 128x128 with guidance.
 _POSITIONS_SEEN = 1 / 8
 _READ_AND_WRITTEN = 16
-
-FindLora = Callable[[LoraUse], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,7 @@ class Loras:
         family: str,
         denoiser: Any,
         text_encoders: Sequence[Any],
-        find: FindLora,
+        find: FindFile,
         device: torch.device,
     ) -> None:
         self._family = family
@@ -262,7 +260,7 @@ class Loras:
     def _file(self, use: LoraUse) -> LoraFile:
         """The file's layers, from memory if they were read before."""
         if use.hash not in self._files:
-            with unchanged(lambda: self._find(use), f"LoRA {use.name!r}") as path:
+            with unchanged(self._find, "lora", use.name, use.hash) as path:
                 while len(self._files) >= _KEPT_FILES:
                     self._files.popitem(last=False)
                 file = read_lora(path, use.name, self._family, self._modules, self._device)

@@ -119,9 +119,8 @@ class Upscalers:
             return self._kept[hash_]
 
     def _read(self, name: str, hash_: str) -> Network:
-        what = f"upscaler {name!r}"
-        find = partial(find_model, self._catalog, "upscaler", name, hash_)
-        with unchanged(find, what) as model:
+        find = partial(find_model, self._catalog)
+        with unchanged(find, "upscaler", name, hash_) as model:
             layout = layout_of(read_header(model.path).shapes)
             assert layout  # the catalog has seen to it
             # In float32 first: SPAN's convolutions are merged.
@@ -130,5 +129,5 @@ class Upscalers:
             with torch.device("meta"):
                 network = network_of(layout)
             tensors = {part: one.to(self._target.dtype) for part, one in tensors.items()}
-            loaded: Network = fill(network, tensors, what, self._target)
+            loaded: Network = fill(network, tensors, f"upscaler {name!r}", self._target)
             return loaded

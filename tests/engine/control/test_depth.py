@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, Kind
 from picowatch.engine.control.depth import DepthModels
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
@@ -72,7 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, model: Any) -> Path:
 def test_depth_is_what_transformers_gives(models: Path, model: Any) -> None:
     """Nearest white, farthest black, at the picture's size."""
     picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    found = DepthModels(lambda name, digest: models / "depth" / name, CPU).guess(
+    found = DepthModels(lambda _, name, __: models / "depth" / name, CPU).guess(
         picture, ControlUse("a.png", "first", preprocess="depth", depth=NAME)
     )
     assert found.shape == picture.shape
@@ -90,7 +90,7 @@ def test_parts_of_a_batch_load_the_model_once(models: Path) -> None:
     """On a CPU they ask at the same time."""
     loading = []
 
-    def find(name: str, digest: str) -> Path:
+    def find(kind: Kind, name: str, digest: str) -> Path:
         loading.append(get_ident())
         return models / "depth" / name
 
@@ -123,7 +123,7 @@ def test_a_damaged_model_is_told_by_name(models: Path, tmp_path: Path) -> None:
         (broken / file.name).write_bytes(file.read_bytes())
     config = (broken / "config.json").read_text()
     (broken / "config.json").write_text(config.replace('"hidden_size": 16', '"hidden_size": 32'))
-    depths = DepthModels(lambda name, digest: broken, CPU)
+    depths = DepthModels(lambda *_: broken, CPU)
     with pytest.raises(RenderFailed, match="depth model 'broken'"):
         depths.guess(
             np.zeros((16, 16, 3), np.uint8),

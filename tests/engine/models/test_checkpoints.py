@@ -18,10 +18,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.make_sd15 import checkpoint_shapes
 from picowatch.catalog import Catalog, read_config
 from picowatch.engine.devices import Target, choose_target, precision_name
-from picowatch.engine.models import parts, sd1
+from picowatch.engine.models import parts, unets
 from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.models.parts import SD15
 from picowatch.engine.models.weights import empty
 from picowatch.errors import RenderFailed
 from tests.engine.ldm import ldm_vae, weights, write_single_file
@@ -202,13 +202,13 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     unet = weakref.ref(first.unet)
     del first
     seen: list[bool] = []
-    real = sd1.load
+    real = unets.load
 
     def load(*given: Any) -> Loaded:
         seen.append(unet() is None)
         return real(*given)
 
-    monkeypatch.setattr(sd1, "load", load)
+    monkeypatch.setattr("picowatch.engine.models.checkpoints.load", load)
     other = named(models, checkpoint="mine")
     loading.load(other)
     gc.collect()
@@ -273,14 +273,14 @@ def test_the_full_size_script_writes_all_of_stable_diffusion_15(
             if wanted(name)
         }
 
-    monkeypatch.setattr(sd1, "read_tensors", holes)
+    monkeypatch.setattr(unets, "read_tensors", holes)
     monkeypatch.setattr(parts, "read_tensors", holes)
     unet_config, vae_config = (read_config(SD15 / part / "config.json") for part in ("unet", "vae"))
     text_config = CLIPTextConfig(**read_config(SD15 / "text_encoder" / "config.json"))
     unet = empty(UNet2DConditionModel, unet_config)
     vae = empty(AutoencoderKL, vae_config)
     text = empty(CLIPTextModel, text_config)
-    read_text = sd1.read_single_text_encoder(text, Path(), CPU)
+    read_text = unets._FAMILIES["sd1"].texts[0].read_single(text, Path(), CPU)
     for model, tensors in (
         (unet, parts.read_single_unet(Path(), unet_config, CPU)),
         (vae, parts.read_single_vae(Path(), vae_config, CPU)),

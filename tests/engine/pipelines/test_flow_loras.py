@@ -619,7 +619,7 @@ def added(
         tmp_path / "it.safetensors", {"to_q.lora_A.weight": down, "to_q.lora_B.weight": up}
     )
     x = torch.randn(3, 64, generator=generator).to(dtype)
-    loras = Loras("", model, (), lambda _: path, CPU)
+    loras = Loras("", model, (), lambda *_: path, CPU)
     before = model(x)
     loras.apply([LoraUse("it", "1", 1.0)])
     after = model(x)

@@ -43,7 +43,7 @@ def encoder(models: Path, **vectors: torch.Tensor) -> tuple[PromptEncoder, dict[
         uses.append(EmbeddingUse(name, f"hash of {name}"))
     prompts = demo().prompts
     text_encoder = demo().text_encoders[0]
-    embeddings = Embeddings(text_encoder, lambda use: models / f"{use.name}.safetensors")
+    embeddings = Embeddings(text_encoder, lambda _, name, __: models / f"{name}.safetensors")
     tower = TextTower(text_encoder, embeddings)
     fresh = PromptEncoder(prompts._tokenizer, [tower], CPU.device)
     return fresh, embeddings.tokens(uses)

@@ -14,7 +14,7 @@ from picowatch.catalog.lora_keys import layer_of, misfits
 from picowatch.catalog.lora_layers import LayerId, has_layer
 from picowatch.engine import renderer as renderer_module
 from picowatch.engine.models import weights
-from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.models.parts import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -132,7 +132,7 @@ def test_the_text_encoders_names_fit_every_transformers() -> None:
 def applied(tensors: dict[str, torch.Tensor], models: Path, **metadata: str) -> Loras:
     """A LoRA of these tensors, acting with weight 1.5 on the demo model."""
     path = write(models / "loras/it.safetensors", tensors, metadata or None)
-    loras = Loras("demo", demo().unet, demo().text_encoders, lambda _: path, CPU.device)
+    loras = Loras("demo", demo().unet, demo().text_encoders, lambda *_: path, CPU.device)
     loras.apply([LoraUse("it", "1", 1.5)])
     return loras
 
@@ -407,7 +407,7 @@ def test_few_evaluations_are_worth_no_copies(models: Path) -> None:
     """The more images, steps and pixels, the sooner."""
     style(models, "costs", 6)
     path = models / "loras/costs.safetensors"
-    loras = Loras("demo", demo().unet, demo().text_encoders, lambda _: path, CPU.device)
+    loras = Loras("demo", demo().unet, demo().text_encoders, lambda *_: path, CPU.device)
     loras.apply([LoraUse("costs", "2", 1.0)])
     worth = {size: loras.is_worth_merging(*size) for size in ((1, 64), (24, 256), (48, 64))}
     loras.apply([])
@@ -440,7 +440,7 @@ def test_a_compiled_unet_is_told_the_weights_without_moving_any(models: Path) ->
     """A graph may compute with the copies in the same batch, and nothing else keeps them."""
     style(models, "told", 8)
     path = models / "loras/told.safetensors"
-    loras = Loras("demo", demo().unet, demo().text_encoders, lambda _: path, CPU.device)
+    loras = Loras("demo", demo().unet, demo().text_encoders, lambda *_: path, CPU.device)
     before = dict(demo().unet.named_parameters())
     loras.apply([LoraUse("told", "3", 1.0)])
     by_hooks = loras.merged()

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from picowatch.engine.models.sd1 import SD15
+from picowatch.catalog import Kind
+from picowatch.engine.models.parts import SD15
 from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower, weighted
-from picowatch.recipe.request import EmbeddingUse
 
 BEGIN, END, COMMA, CAT = 49406, 49407, 267, 2368
 
@@ -37,8 +37,8 @@ def encoder() -> PromptEncoder:
     return PromptEncoder(tokenizer, [tower], torch.device("cpu"))
 
 
-def no_file(use: EmbeddingUse) -> Path:
-    raise AssertionError(use)
+def no_file(kind: Kind, name: str, digest: str) -> Path:
+    raise AssertionError(name)
 
 
 def encode(text: str, clip_skip: int = 1, length: int | None = None) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.catalog import read_config
-from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.models.parts import SD15
 from picowatch.engine.unet import solvers
 from picowatch.engine.unet.samplers import _KINDS, build_sampler
 from picowatch.engine.unet.solvers import Dpm2sAncestral, Dpm3mSde, UniPc

@@ -12,7 +12,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
 from picowatch.catalog import Catalog
-from picowatch.engine.models.sd2 import _TELLING, _prediction
+from picowatch.engine.models.unets import _TELLING, _prediction
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.engine.adapters import adapted_layers, kohya_lora, write
@@ -138,7 +138,7 @@ def test_an_embedding_means_what_its_vectors_mean(models: Path, ours: Renderer) 
         request(checkpoint="tiny", checkpoint_hash=hash_of(models, "checkpoint", "tiny"))
     )
     # The catalog knows embeddings by real widths.
-    loaded.prompts._towers[0].embeddings._find = lambda _: models / "embeddings/dog.safetensors"
+    loaded.prompts._towers[0].embeddings._find = lambda *_: models / "embeddings/dog.safetensors"
     picture = rendered(ours, models, "tiny", "a dog", embeddings=(use,))
     assert np.array_equal(picture, rendered(ours, models, "tiny"))
 

@@ -468,7 +468,7 @@ def test_an_embedding_that_fits_one_text_encoder_does_not_shift_the_next(
     find = {"narrow": narrow, "puppy": dog}
     loaded = ours._checkpoints.load(asked(models))
     for tower in loaded.prompts._towers:
-        tower.embeddings._find = lambda use: find[use.name]
+        tower.embeddings._find = lambda _, name, __: find[name]
     with torch.inference_mode():
         with pytest.raises(RenderFailed, match="its vectors have 32 numbers"):
             guiding(loaded.prompts, asked(models, "a narrow", embeddings=(refused,)))
