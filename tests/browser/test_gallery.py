@@ -391,6 +391,27 @@ def test_the_zoom_buttons_are_below_the_picture(page: Page, outbox: Path, width:
         page.leave_large()
 
 
+def test_a_narrow_large_view_begins_with_the_picture(page: Page, outbox: Path) -> None:
+    """However far its settings were scrolled for the picture before."""
+    page.resize(390, 500, touch=True)
+    page.open(outbox / INDEX)
+    hidden = "return document.querySelector('.bar').getBoundingClientRect().bottom"
+    hidden += " - document.getElementById('full').getBoundingClientRect().top"
+    scroll = "document.getElementById('file').scrollIntoView({ block: 'start' })"
+    (sheet,) = [file for file in of("study", page) if "sheet" in file]
+    page.tile(sheet).click()
+    page.js(scroll)
+    assert page.js(hidden) > 0
+    page.js("document.querySelector('#cells button').click()")  # its first picture
+    page.next_frame()
+    assert page.large() != sheet and page.js(hidden) <= 0
+    page.js(scroll)
+    page.leave_large(by="#large [data-do=close]")
+    page.tile(sheet).click()
+    page.next_frame()
+    assert page.js(hidden) <= 0
+
+
 def test_what_fills_the_window_hides_the_page_s_scrollbar(page: Page, outbox: Path) -> None:
     """And behind it the grid stays as it is."""
     page.resize(900, 420)
@@ -1251,7 +1272,7 @@ def test_the_last_picture_goes_when_it_is_deleted_elsewhere(live: House, page: P
 # -- everywhere
 
 
-@pytest.mark.parametrize("width", [320, 390, 768])
+@pytest.mark.parametrize("width", [320, 360, 390, 768])
 def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: int) -> None:
     """A phone's width: nothing scrolls sideways, in any view; all buttons can be touched."""
     page.resize(width, 800, touch=True)
@@ -1268,6 +1289,12 @@ def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: 
     small = SMALL if width < 760 else "return []"  # a mouse hits what is smaller, too
     assert page.js(small) == []
     assert all(map(fits, ["#search", "#count", "#show-keys", "#problems details", "#grid"]))
+    if width < 760:
+        row = "const [a, b] = ['h1', '#show-keys'].map(one => document.querySelector(one)"
+        row += ".getBoundingClientRect()); return a.bottom > b.top"
+        assert page.js(row), "the title and its buttons are one row"
+        page.js("document.getElementById('count').textContent = '1,204 of 3,000 pictures'")
+        assert page.js(row)
     shown = [*of("corgi", page), *page.shown()]
     page.tile(shown[0]).click()
     assert all(

@@ -73,7 +73,7 @@ const Large = (() => {
     tellPicked();
     tellStar();
     tellPlace();
-    part("panel").scrollTop = 0;
+    part("panel").scrollTop = part("panel").parentElement.scrollTop = 0; // in a narrow window both scroll as one
   }
 
   // Of a contact sheet its pictures, of a picture the sheet that it is on.
