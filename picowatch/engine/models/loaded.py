@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import cpu_offload  # type: ignore[import-untyped]
@@ -28,8 +29,45 @@ from picowatch.engine.unet.prompts import PromptEncoder
 INPAINTING_CHANNELS = 9
 
 
-@dataclass(slots=True)
-class Loaded:
+class Placed:
+    """A checkpoint whose weights a rung of the memory ladder puts somewhere."""
+
+    rung: Rung | None
+    vae: Any
+
+    @property
+    def turns(self) -> tuple[Sequence[Any], ...]:
+        """Its parts by what they do one after the other: encode prompts, denoise, decode."""
+        raise NotImplementedError
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        """Its parts in the order in which they compute; the VAE is the last."""
+        return tuple(chain(*self.turns))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that its denoiser computes in."""
+        dtype: torch.dtype = self.turns[1][-1].dtype
+        return dtype
+
+    def slice_attention(self, *, on: bool) -> None:
+        """Let attention work on a part of the picture at a time, if that saves memory."""
+
+    def forget_compiled(self) -> None:
+        """Drop what refers to its weights where they are now."""
+
+    def cast_weights(self) -> None:
+        """Keep the denoiser's weights in 8 bits."""
+        raise NotImplementedError
+
+    def read_again(self, model: Any) -> None:
+        """Read the weights of one of its models, which were dropped, from its files."""
+        raise NotImplementedError
+
+
+@dataclass
+class Loaded(Placed):
     """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
 
     LoRAs, embeddings and ControlNets (by their hashes) belong to the checkpoint that they act on.
@@ -64,43 +102,24 @@ class Loaded:
         return self.unet.config.time_cond_proj_dim is not None
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The type that its UNet computes in."""
-        dtype: torch.dtype = self.unet.dtype
-        return dtype
-
-    @property
-    def models(self) -> tuple[Any, ...]:
-        """Its parts in the order in which they compute; the VAE is the last."""
-        return (*self.text_encoders, *self.controlnets.values(), self.unet, self.vae)
-
-    @property
     def turns(self) -> tuple[Sequence[Any], ...]:
-        """Its parts by what they do one after the other: encode prompts, denoise, decode."""
+        """See `Placed.turns`."""
         return self.text_encoders, (*self.controlnets.values(), self.unet), (self.vae,)
 
     def slice_attention(self, *, on: bool) -> None:
-        """Let attention work on a part of the picture at a time, or on the whole."""
+        """See `Placed.slice_attention`; on the whole if not `on`."""
         processor = SlicedAttention() if on else AttnProcessor2_0()
         for model in (self.unet, *self.controlnets.values()):
             model.set_attn_processor(processor)
 
     def forget_compiled(self) -> None:
-        """Drop what refers to its weights where they are now."""
+        """See `Placed.forget_compiled`."""
         self.compiled.clear()
         self.graphs.clear()
 
     def suits(self, rung: Rung) -> bool:
-        """Every rung can be undone."""
+        """Every rung of its ladder can be undone: none casts, and none reads from disk."""
         return not rung.cast and rung.offload != "disk"
-
-    def cast_weights(self) -> None:
-        """Its ladder has no such rung: UNets are small."""
-        raise NotImplementedError
-
-    def read_again(self, model: Any) -> None:
-        """Its ladder has no such rung."""
-        raise NotImplementedError
 
     def encode_anew(self) -> None:
         """Forget encoded prompts: its text encoders have changed."""
@@ -147,27 +166,6 @@ class SlicedAttention:
         attended = torch.cat(slices, dim=2).transpose(1, 2).flatten(2)
         result: torch.Tensor = attn.to_out[1](attn.to_out[0](attended.to(query.dtype)))
         return result
-
-
-class Placed(Protocol):
-    """A checkpoint whose weights a rung of the memory ladder puts somewhere."""
-
-    rung: Rung | None
-    vae: Any
-
-    @property
-    def models(self) -> tuple[Any, ...]: ...
-
-    @property
-    def turns(self) -> tuple[Sequence[Any], ...]: ...
-
-    def slice_attention(self, *, on: bool) -> None: ...
-
-    def forget_compiled(self) -> None: ...
-
-    def cast_weights(self) -> None: ...
-
-    def read_again(self, model: Any) -> None: ...
 
 
 def apply_rung(loaded: Placed, rung: Rung, device: torch.device) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from picowatch.engine.drawn import Drawn, Interrupted, Job, Picture, timed
 from picowatch.engine.memory.ladder import Rung
+from picowatch.engine.models.loaded import Placed
 from picowatch.engine.models.offload import send_back
 from picowatch.engine.models.weights import has_weights
 from picowatch.engine.pipelines.coding import decoded, encoded, undecoded
@@ -49,8 +50,8 @@ class _Group(NamedTuple):
     conditions: Encoded
 
 
-@dataclass(slots=True)
-class LoadedPipeline:
+@dataclass
+class LoadedPipeline(Placed):
     """A checkpoint's parts by the pipeline's names, ready to compute; see `Loaded`."""
 
     family: str
@@ -76,19 +77,8 @@ class LoadedPipeline:
         self.components["vae"] = vae
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The type that its transformer computes in."""
-        dtype: torch.dtype = self.components["transformer"].dtype
-        return dtype
-
-    @property
-    def models(self) -> tuple[Any, ...]:
-        """Its parts in the order in which they compute; the VAE is the last."""
-        return (*self._encoders, self.components["transformer"], self.vae)
-
-    @property
     def turns(self) -> tuple[Sequence[Any], ...]:
-        """Its parts by what they do one after the other: encode prompts, denoise, decode."""
+        """See `Placed.turns`."""
         return self._encoders, (self.components["transformer"],), (self.vae,)
 
     @property
@@ -113,14 +103,8 @@ class LoadedPipeline:
             self._cast = True
 
     def read_again(self, model: Any) -> None:
-        """Read the weights of one of its models, which were dropped, from its files."""
+        """See `Placed.read_again`."""
         self.read_part(next(name for name, part in self.components.items() if part is model))
-
-    def slice_attention(self, *, on: bool) -> None:
-        """Nothing to do: torch's attention holds no score matrix for these sizes of heads."""
-
-    def forget_compiled(self) -> None:
-        """Nothing is compiled."""
 
     def encode_anew(self) -> None:
         """Forget encoded prompts: its text encoders have changed."""
