@@ -24,7 +24,8 @@ def put(folder: Path, name: str, content: bytes, readers: int = 0) -> tuple[str,
     """
     assert is_recipe_name(name)
     for _ in range(_TRIES):
-        with suppress(FileNotFoundError):  # a `make --rm` took away the folder, or the same recipe
+        # A `make --rm` took away the same recipe, or the folder: also between two looks of `mkdir`.
+        with suppress(FileNotFoundError, FileExistsError):
             return _put(folder, name, content, readers)
     return _put(folder, name, content, readers)
 

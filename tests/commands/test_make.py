@@ -595,6 +595,30 @@ def test_makes_in_one_folder_do_not_take_it_away_from_each_other(house: House) -
     assert failed == []
 
 
+def test_a_folder_may_go_between_two_looks_at_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pathlib says that it exists already, if it is gone when it looks whether it is a folder."""
+    from picowatch.inbox.putting import put
+
+    folder = house.inbox / "web"
+    folder.mkdir()
+    mkdir = os.mkdir
+
+    def made(path: Path, mode: int) -> None:
+        monkeypatch.undo()
+        folder.rmdir()
+        raise FileExistsError(17, "File exists", str(path))
+
+    monkeypatch.setattr(os, "mkdir", made)
+    assert put(folder, "a.txt", b"a ball\n") == ("a.txt", True)
+    assert mkdir is os.mkdir, "it was called"
+    folder = house.inbox / "file"
+    folder.write_text("")
+    with pytest.raises(FileExistsError):
+        put(folder, "a.txt", b"a ball\n")
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
     house: House, monkeypatch: pytest.MonkeyPatch, links: bool
