@@ -126,6 +126,30 @@ def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
     assert re.search(r"digest\s*[0-9a-f]{64}", gallery.find("#hashes").text)
 
 
+def test_hashes_of_all_kinds_are_out_of_the_way(house: House, page: Page) -> None:
+    """They are no settings, and a word that is searched may stand in any of them."""
+    Image.new("RGB", (64, 64)).save(house.inbox / "map.png")
+    house.save(
+        "up.yaml",
+        "prompt: a moon\nseed: 1\nupscale: demo-compact\n"
+        "control: {image: map.png, model: demo-sketch}\n",
+    )
+    house.once()
+    page.open(house.outbox / INDEX)
+    page.tile("up/0001-1.png").click()
+    assert "hash" not in page.text("#settings") and "demo-sketch" in page.text("#settings")
+    hashes = dict(line.split() for line in page.js(HASH_LINES))
+    page.leave_large()
+    page.search(hashes["upscaler_hash"][:9])
+    assert page.shown() == []
+
+
+HASH_LINES = """
+const [names, texts] = ["dt", "dd"].map(kind => [...document.querySelectorAll(`#hashes ${kind}`)]);
+return names.map((name, i) => `${name.textContent} ${texts[i].textContent}`);
+"""
+
+
 def test_the_recipe_is_copied(gallery: Page) -> None:
     """By the button and by a key; the clipboard then holds the whole text."""
     gallery.tile(of("pets/cat", gallery)[0]).click()
@@ -1010,6 +1034,8 @@ def test_a_folder_that_was_chosen_for_another_outbox_is_not_written(
     page.press(Keys.DELETE)
     wait_for(lambda: page.find("#ask").is_displayed(), "the question")
     assert page.find("#ask-do").text == "Choose the folder…"
+    text = page.find("#ask-choosing").text
+    assert "from disk" not in text and "choose the folder outbox." in text
 
 
 # -- while it is open

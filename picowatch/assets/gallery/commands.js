@@ -8,6 +8,8 @@
 
 const kept = action => { try { return action(); } catch { return null; } };
 const here = () => decodeURIComponent(location.pathname.slice(0, location.pathname.lastIndexOf("/")));
+// A page from a web server does not know where the outbox is.
+const outboxFolder = () => location.protocol === "file:" ? here() : "outbox";
 const quoted = text => /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 function notice(text) {
@@ -66,7 +68,7 @@ const Outbox = (() => {
     } catch (error) {
       return error.name === "AbortError" ? "No folder was chosen." : `The browser refused: ${error.message}`;
     }
-    if (!await isOurs(chosen)) return `That is another folder. This gallery's outbox is ${here()}`;
+    if (!await isOurs(chosen)) return `That is another folder. This gallery's is ${outboxFolder()}`;
     folder = chosen;
     stored("readwrite", store => store.put(chosen, here())).catch(() => {});
     return null;
@@ -104,7 +106,7 @@ const Outbox = (() => {
     return null;
   };
 
-  // The same in a terminal; a page from a web server does not know where the outbox is.
+  // The same in a terminal.
   self.line = (command, files) => {
     const outbox = location.protocol === "file:" ? ["--outbox", here()] : [];
     const end = files.some(file => file.startsWith("-")) ? ["--"] : []; // they are no flags
@@ -126,7 +128,7 @@ const Ask = (() => {
     part("picture").hidden = !question.entry;
     if (question.entry) part("picture").src = thumbnail(question.entry);
     part("how").hidden = connected;
-    part("folder").textContent = here();
+    part("folder").textContent = outboxFolder();
     part("choosing").hidden = !Outbox.canConnect;
     part("lines").textContent = question.lines.map(line => Outbox.line(...line)).join("\n");
     part("error").textContent = "";

@@ -63,7 +63,7 @@ const Large = (() => {
     zoomTo(null);
     part("large-title").textContent = entry.prompt || entry.file;
     fillList(part("settings"), settingsOf(entry).filter(([name]) => name !== "prompt"));
-    fillList(part("hashes"), [...HASHES].filter(name => (entry[name] ?? "") !== "")
+    fillList(part("hashes"), [...Object.keys(entry).filter(isHash), ...LOCATIONS].filter(name => (entry[name] ?? "") !== "")
       .map(name => [name, String(entry[name])]));
     part("hashes").parentElement.hidden = Boolean(entry.sheet);
     part("yaml").textContent = entry.yaml ? shortRecipe(entry) : "";

@@ -119,15 +119,16 @@ const shape = entry => Math.min(2.8, Math.max(0.45, (entry.width || 1) / (entry.
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
-const HASHES = new Set(["checkpoint_hash", "vae_hash", "image_hash", "mask_hash", "digest", "save_digest", "entry_index", "image_index"]);
-const HIDDEN = new Set(["thumb", "yaml", "differs", "made_at", "finished", "seconds", "device", "size", "sheet", "cells", "boxes", "width", "height", ...HASHES]);
+const isHash = name => /^(.+_)?hash$/.test(name);
+const LOCATIONS = ["digest", "save_digest", "entry_index", "image_index"];
+const HIDDEN = new Set(["thumb", "yaml", "differs", "made_at", "finished", "seconds", "device", "size", "sheet", "cells", "boxes", "width", "height", ...LOCATIONS]);
 
 // Every setting as [name, text], in the order in which recipes are written.
 function settingsOf(entry) {
   const found = ["prompt", "negative_prompt"].map(name => [name, inWords(entry[name] ?? "")]);
   for (const [label, values] of entry.sheet || []) found.push([label, values.join(", ")]);
   for (const [name, value] of Object.entries(entry)) {
-    if (HIDDEN.has(name) || ["prompt", "negative_prompt", "file", "recipe"].includes(name)) continue;
+    if (HIDDEN.has(name) || isHash(name) || ["prompt", "negative_prompt", "file", "recipe"].includes(name)) continue;
     found.push([name, inWords(value)]);
     if (name !== "cfg_scale") continue;
     const size = `${entry.width}x${entry.height}`;
@@ -148,7 +149,7 @@ function inWords(value) {
   if (Array.isArray(value)) return value.map(inWords).join("\n");
   if (value === null || typeof value !== "object") return String(value);
   if ("name" in value && "weight" in value) return `${value.name}: ${value.weight}`;
-  return Object.entries(value).filter(([name]) => name !== "hash")
+  return Object.entries(value).filter(([name]) => !isHash(name))
     .map(([name, part]) => name === "name" ? part : `${name}: ${inWords(part)}`).join("\n");
 }
 
