@@ -1,6 +1,7 @@
 """What is in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -320,13 +321,17 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
     waiting = [root]
     while waiting:
         folder = waiting.pop()
-        if not is_folder(folder) or (real := folder.resolve()) in entered:
-            continue
-        entered.add(real)
         try:
             children = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError:  # it is refused, for what is in it is not there either
+            name = root.name if folder == root else _name(root, folder)
+            yield _Candidate(root, name, kind, folder, ())
+            continue
+        if (real := folder.resolve()) in entered:
+            continue
+        entered.add(real)
         for path in children:
             if is_folder(path) and not _is_model_folder(path, kind):
                 waiting.append(path)
@@ -346,7 +351,7 @@ def _models_in(path: Path, kind: Kind) -> list[Path]:
 
 def _dangling(folder: Path) -> str:
     """What is wrong with a link whose goal is not there, as on a disk that is away; else ""."""
-    away = folder.is_symlink() and not is_folder(folder)
+    away = os.path.islink(folder) and not is_folder(folder)  # noqa: PTH114  (never raises)
     return f"the folder {folder} is a link that leads nowhere." if away else ""
 
 

@@ -248,6 +248,34 @@ def test_a_folder_that_cannot_be_read_when_it_appears_is_watched_later(house: Ho
         assert ends(picowatch) == 0
 
 
+@pytest.mark.parametrize("closed", ["models", "models/checkpoints"])
+def test_the_demo_model_is_no_substitute_for_models_that_cannot_be_read(
+    house: House, closed: str
+) -> None:
+    """As for users who are not in the group that docs/permissions.md gives the models to."""
+    (house.models / "checkpoints").mkdir()
+    house.save("a.txt", "a star --size 64x64\n")
+    (house.folder / closed).chmod(0)
+    said = {
+        command: subprocess.run(
+            [*without_privileges(), sys.executable, "-m", "picowatch", *command.split()],
+            cwd=house.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        for command in ("check inbox/a.txt", "models", "run --once")
+    }
+    (house.folder / closed).chmod(0o755)
+    assert "checkpoints cannot be read" in said["models"].stdout
+    for command in ("check inbox/a.txt", "run --once"):
+        assert said[command].returncode == 1
+        assert "none that is installed can be used: checkpoints cannot be read" in (
+            said[command].stdout + said[command].stderr
+        )
+    assert house.pictures() == []
+
+
 def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
     """Its queue continues; the recipes that come back with it are the same ones."""
     with disk(house.folder / "stick", ROOM), ExitStack() as mounts:
