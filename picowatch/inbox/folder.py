@@ -98,8 +98,10 @@ class InboxFolder:
 
     def _start_watch(self) -> bool:
         try:
+            folders = self._folders()
             self._watch.start()
-            if self._watch.is_complete(sum(1 for _ in os.walk(self._root))):
+            # Others come and go meanwhile: watchdog hears of them.
+            if self._watch.is_complete(len(folders & self._folders())):
                 return True
         # RecursionError: os.walk, and watchdog with it, cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:
@@ -113,3 +115,7 @@ class InboxFolder:
             "Raise it with `sysctl fs.inotify.max_user_watches=524288`"
         )
         return False
+
+    def _folders(self) -> set[str]:
+        """The paths of all folders that can be read, with the inbox's own."""
+        return {folder for folder, _, _ in os.walk(self._root)}

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from picowatch.inbox import inbox as inbox_module
+from picowatch.inbox import watching
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.settling import Settling, held_open_for_writing
 from picowatch.inbox.watching import OVERFLOW_LOGGER, events_are_reliable, file_system_type
@@ -242,6 +243,27 @@ def test_the_limit_of_watches_is_said_and_answered_by_polling(
         wait_for(lambda: house.prompts() == ["a corgi"])
         assert house.status()["watch"] == "polling"
     assert "sysctl fs.inotify.max_user_watches" in house.log()
+
+
+def test_folders_that_come_and_go_while_the_watch_is_set_up_are_not_taken_for_the_limit(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """watchdog watches a new one as soon as it hears of it."""
+    start, old = watching.Watch.start, house.inbox / "old"
+    old.mkdir()
+
+    def busy_start(watch: watching.Watch) -> None:
+        old.rmdir()
+        start(watch)
+        watched = watching._watched_inodes()
+        monkeypatch.setattr(watching, "_watched_inodes", lambda: watched)
+        (house.inbox / "ben").mkdir()
+
+    monkeypatch.setattr(watching.Watch, "start", busy_start)
+    with house.running():
+        house.save("a.txt", "a corgi\n")
+        wait_for(lambda: house.prompts() == ["a corgi"])
+        assert house.status()["watch"] == "events"
 
 
 def test_network_folders_are_polled(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
