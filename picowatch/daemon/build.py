@@ -75,7 +75,8 @@ def build_daemon(
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
     lock, result = _take_outbox(settings, retry, stop, console, stack, by_make=only is not None)
-    outbox, ledger = _open_storage(settings, retry, damaged, stack, check=lock.after_crash)
+    after_crash = lock.after_crash
+    outbox, ledger = _open_storage(settings, retry, damaged, stack, check=after_crash)
     observers = Observers(settings, outbox, result, is_daemon=keeps_trying)
     stack.callback(observers.close, hurry)
     inbox = retry.until_begun(lambda: _inbox(settings, ledger, wake, only))
@@ -93,44 +94,24 @@ def build_daemon(
         only=only,
     )
     errors = RecentErrors(observers.failed)
-    reporting = Reporting(
-        console=console,
-        observers=observers,
-        inbox=inbox,
-        ledger=ledger,
-        outbox=outbox,
-        pool=pool,
-        errors=errors,
-        retry=retry,
-        now=now,
-    )
+    reporting = Reporting(console, observers, inbox, ledger, outbox, pool, errors, retry, now)
     go_on = _go_on(retry, partial(_show_life, inbox, reporting))
-    finishing, intake, control = _answering(
-        settings, inbox, backlog, ledger, outbox, pool, retry, errors, result, go_on, now
+    finishing = Finishing(settings, inbox, ledger, outbox, errors, go_on)
+    intake = retry.until_begun(
+        lambda: Intake(settings, inbox, ledger, outbox, finishing, errors, go_on, result, now)
+    )
+    commands = retry.until_begun(lambda: Commands(settings.outbox))
+    control = Control(
+        settings, inbox, ledger, outbox, backlog, pool, finishing, commands, errors, go_on
     )
     recovery = Recovery(
-        inbox=inbox,
-        ledger=ledger,
-        outbox=outbox,
-        publisher=pool.publisher,
-        intake=intake,
-        control=control,
-        backlog=backlog,
-        errors=errors,
-        retry=retry,
-        go_on=go_on,
-        after_crash=lock.after_crash,
+        inbox, ledger, outbox, backlog, pool, intake, control, errors, retry, go_on, after_crash
     )
     settings_watch = None
     if settings_file:
+        problems = outbox.problems
         settings_watch = SettingsWatch(
-            file=settings_file,
-            settings=settings,
-            inbox=inbox,
-            intake=intake,
-            pool=pool,
-            problems=outbox.problems,
-            errors=errors,
+            settings_file, settings, inbox, intake, pool, problems, errors
         )
     return Daemon(
         recovery=recovery,
@@ -192,51 +173,6 @@ def _note_finished(backlog: Backlog, wake: threading.Event, recipe: str) -> None
     """The last image of a recipe has ended."""
     backlog.finished.append(recipe)
     wake.set()
-
-
-def _answering(
-    settings: Settings,
-    inbox: Inbox,
-    backlog: Backlog,
-    ledger: Ledger,
-    outbox: Outbox,
-    pool: WorkerPool,
-    retry: Retry,
-    errors: RecentErrors,
-    result: RunResult,
-    go_on: Callable[[], None],
-    now: Callable[[], float],
-) -> tuple[Finishing, Intake, Control]:
-    """What answers users: finished recipes, saves and commands."""
-    finishing = Finishing(
-        settings=settings, inbox=inbox, ledger=ledger, outbox=outbox, errors=errors, go_on=go_on
-    )
-    intake = retry.until_begun(
-        lambda: Intake(
-            settings=settings,
-            inbox=inbox,
-            ledger=ledger,
-            outbox=outbox,
-            finishing=finishing,
-            errors=errors,
-            go_on=go_on,
-            result=result,
-            now=now,
-        )
-    )
-    commands = retry.until_begun(lambda: Commands(settings.outbox))
-    control = Control(
-        settings=settings,
-        ledger=ledger,
-        outbox=outbox,
-        pool=pool,
-        finishing=finishing,
-        commands=commands,
-        errors=errors,
-        unanswered=lambda: backlog.unanswered().union(inbox.expected_saves()),
-        go_on=go_on,
-    )
-    return finishing, intake, control
 
 
 def _show_life(inbox: Inbox, reporting: Reporting) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.daemon.finishing import Finishing
 from picowatch.daemon.reporting import RecentErrors
 from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.files import stamp_of
+from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
 from picowatch.ledger.ledger import PAUSED, Ledger
 from picowatch.ledger.rows import Outcome
@@ -28,22 +30,22 @@ NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it.
 
-    `unanswered` are the files in the inbox whose saves are not answered yet. `go_on` is called
-    while a command takes long.
+    `go_on` is called while a command takes long.
     """
 
     settings: Settings
+    inbox: Inbox
     ledger: Ledger
     outbox: Outbox
+    backlog: Backlog
     pool: WorkerPool
     finishing: Finishing
     commands: Commands
     errors: RecentErrors
-    unanswered: Callable[[], Collection[str]]
     go_on: Callable[[], None]
 
     def __post_init__(self) -> None:
@@ -139,7 +141,8 @@ class Control:
         Saves that came before are answered first: what they request is cancelled, too. Those that
         came later stay.
         """
-        unanswered = {*_matching(pattern, self.unanswered())}
+        saved = self.backlog.unanswered().union(self.inbox.expected_saves())
+        unanswered = {*_matching(pattern, saved)}
         if pattern not in self._around:
             later = {path for path in unanswered if self._is_saved_since(path, sent_at_ns)}
             self._around[pattern] = unanswered - later, later

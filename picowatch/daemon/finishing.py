@@ -24,7 +24,7 @@ log = logging.getLogger("picowatch")
 FAILURES_SHOWN = 20  # in one error file
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Finishing:
     """Reports failures, and finishes with a recipe once all of its images have an outcome.
 

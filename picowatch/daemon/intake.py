@@ -59,7 +59,7 @@ SLICE_SECONDS = 0.2
 INBOX_LAST_SEEN = "inbox last seen"  # the ledger's fact
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Intake:
     """Takes evidence from the inbox to the ledger, and answers the user in the outbox.
 

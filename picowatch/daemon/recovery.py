@@ -32,7 +32,7 @@ from picowatch.outbox.listing import request_of
 from picowatch.outbox.memos import Recalled
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.publish import Publisher
+from picowatch.work.pool import WorkerPool
 
 log = logging.getLogger("picowatch")
 
@@ -191,7 +191,7 @@ def _sheets(file: str, text: str, memos: Recalled) -> Iterator[ExistingSheet]:
         yield ExistingSheet(file, name, pictures)
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Recovery:
     """Finishes what the last daemon left undone, before anything else begins.
 
@@ -201,10 +201,10 @@ class Recovery:
     inbox: Inbox
     ledger: Ledger
     outbox: Outbox
-    publisher: Publisher
+    backlog: Backlog
+    pool: WorkerPool
     intake: Intake
     control: Control
-    backlog: Backlog
     errors: RecentErrors
     retry: Retry
     go_on: Callable[[], None]
@@ -282,7 +282,7 @@ class Recovery:
             if image.file in enlisted:
                 self.ledger.mark_listed(image.id)
             else:
-                safely(partial(self.publisher.add_to_lists, image))
+                safely(partial(self.pool.publisher.add_to_lists, image))
 
 
 def _in_a_line(error: str) -> str:

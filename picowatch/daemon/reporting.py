@@ -65,7 +65,7 @@ class RecentErrors:
         return tuple(islice(self._lines.values(), max(0, len(self._lines) - ERRORS_KEPT), None))
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Reporting:
     """Shows the state to people and programs; what cannot be read or written now comes later.
 

@@ -33,7 +33,7 @@ class SettingsFile:
     load: Callable[[], Settings]
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class SettingsWatch:
     """Takes over what may change while picowatch runs, and says what needs a restart.
 
