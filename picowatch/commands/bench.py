@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import Catalog
-from picowatch.engine.options import EngineOptions, cache_folder
+from picowatch.daemon.build import engine_options
+from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
 from picowatch.engine.versions import versions
@@ -87,16 +88,7 @@ def bench(
         if not 1 <= size <= MAX_BATCH:
             raise SettingsInvalid(f"--batches {size}: a batch holds 1 to {MAX_BATCH} images.")
     batches = list(_batches(settings, wanted))
-    engine = make_engine(
-        EngineOptions(
-            models=settings.models,
-            device=settings.device,
-            precision=settings.precision,
-            memory=settings.memory,
-            hash_cache=settings.hash_cache,
-            compiled=cache_folder() if settings.compile == "auto" else None,
-        )
-    )
+    engine = make_engine(engine_options(settings))
     cells: list[Measurement] = []
     try:
         for number, batch in enumerate(batches, start=1):
