@@ -271,11 +271,11 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
     writable again.
     """
     inbox, outbox = settings.inbox.resolve(), settings.outbox.resolve()
-    waits = waits and (settings.state_folder / LEDGER).exists()
+    is_used = os.path.exists(settings.state_folder / LEDGER)  # noqa: PTH110  (never raises)
     if os.path.isdir(inbox):  # noqa: PTH112  (never raises)
         if not os.access(inbox, os.R_OK | os.X_OK):
             raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
-    elif not waits:
+    elif not (waits and is_used):
         raise SettingsInvalid(
             f"There is no inbox folder {settings.inbox}.",
             "Create it, or run `picowatch init` to create all folders.",
@@ -290,19 +290,36 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
                 "start images, and error files for recipes.",
                 "Use separate folders.",
             )
-    if not (waits and os.statvfs(outbox).f_flag & os.ST_RDONLY):
+    if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
+        if waits:
+            _check_own_files(settings.outbox)
     check_format(settings)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."
+# What is in the outbox and written in place; a missing one is created.
+_OWN = (
+    "picowatch.log", "images.jsonl", ".picowatch", ".picowatch/lock", f".picowatch/{LEDGER}",
+    ".picowatch/memos.jsonl", ".picowatch/stars.jsonl", ".picowatch/commands",
+    ".picowatch/gallery", ".picowatch/gallery/thumbs", ".picowatch/start-images",
+)  # fmt: skip
 
 
 def _check_writable(outbox: Path) -> None:
     existing = outbox
-    while not existing.exists():
+    while not os.path.exists(existing):  # noqa: PTH110  (never raises)
         existing = existing.parent
     if not existing.is_dir():
         raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
+
+
+def _check_own_files(outbox: Path) -> None:
+    """Another user's, as after a start with sudo, would be waited for like a full disk."""
+    for path in (outbox / own for own in _OWN):
+        mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if os.path.lexists(path) and not os.access(path, mode):
+            words = f"The outbox {outbox} cannot be written: no permission for {path}."
+            raise SettingsInvalid(words, _CHMOD)

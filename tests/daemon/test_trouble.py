@@ -248,6 +248,31 @@ def test_a_folder_that_cannot_be_read_when_it_appears_is_watched_later(house: Ho
         assert ends(picowatch) == 0
 
 
+@pytest.mark.parametrize(
+    "taken", [".picowatch/lock", ".picowatch/ledger.sqlite", ".picowatch/gallery", "images.jsonl"]
+)
+def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken: str) -> None:
+    """Somebody ran picowatch with `sudo`; a service manager would wait for this start for ever."""
+    house.save("a.yaml", SMALL)
+    assert house.once()
+    house.save("b.yaml", SMALL)
+    path = house.outbox / taken
+    for closed, mode in ((path, 0o555), (path.parent, 0)):
+        before = closed.stat().st_mode
+        closed.chmod(mode)
+        ended = subprocess.run(
+            [*without_privileges(), sys.executable, "-m", "picowatch", "run"],
+            cwd=house.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        closed.chmod(before)
+        assert ended.returncode == 2
+        assert "cannot be written" in ended.stderr
+        assert str(closed.relative_to(house.folder)) in ended.stderr
+
+
 @pytest.mark.parametrize("closed", ["models", "models/checkpoints"])
 def test_the_demo_model_is_no_substitute_for_models_that_cannot_be_read(
     house: House, closed: str
