@@ -28,7 +28,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from benchmarks.card import PROJECT, Findings
 from benchmarks.card_goals import SHORT_OF_MEMORY
 from benchmarks.make_sd15 import write_checkpoint
-from picowatch.engine.compiled.graphs import GraphedUnet, example_of
+from picowatch.engine.compiled.graphs import GraphedUnet
+from picowatch.engine.compiled.measuring import example_of
 from picowatch.engine.unet.denoise import EagerUnet, Shape
 from picowatch.engine.unet.kept import keep_between_steps
 from picowatch.errors import PicowatchError
@@ -257,11 +258,11 @@ def unet(found: Findings, device: str) -> None:
 def _measure_ours(found: Findings, name: str, step: "_Step", batch: int, device: str) -> None:
     """Steps a second of an eager UNet and its graph, and how far they are from each other."""
     loaded: Any = SimpleNamespace(unet=step.unet, loras=SimpleNamespace(applied=()))
-    example = example_of(loaded, Shape(2 * batch, step.side, step.side, TOKENS))
+    example = example_of(step.unet, Shape(2 * batch, step.side, step.side, TOKENS))
     eager = EagerUnet(step.unet)
     [timestep] = eager.foresee(example.timestep[None])
-    inputs = example.latents, timestep, *example[2:]
-    found.add(f"{name}/eager/{batch}/steps a second", _tried(lambda: _rate(lambda: eager(*inputs))))
+    inputs = example._replace(timestep=timestep)
+    found.add(f"{name}/eager/{batch}/steps a second", _tried(lambda: _rate(lambda: eager(inputs))))
     if device == "cpu":
         return
 
@@ -271,10 +272,10 @@ def _measure_ours(found: Findings, name: str, step: "_Step", batch: int, device:
         graph = GraphedUnet(loaded, shape, torch.cuda.graph_pool_handle())
         torch.cuda.empty_cache()
         gigabytes = (torch.cuda.memory_reserved() - before) / 2**30
-        expected, given = eager(*inputs), graph(*inputs)
+        expected, given = eager(inputs), graph(inputs)
         try:
             return {
-                "steps a second": _rate(lambda: graph(*inputs)),
+                "steps a second": _rate(lambda: graph(inputs)),
                 "GiB": round(gigabytes, 2),
                 "same bits": bool(torch.equal(expected, given)),
                 "off by": float((expected - given).abs().max() / expected.abs().max()),

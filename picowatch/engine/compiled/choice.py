@@ -1,7 +1,8 @@
 """Which UNet computes a batch's steps: a compiled one, a graph, or the eager one."""
 
 from picowatch.engine.compiled.compiled import CompiledUnets
-from picowatch.engine.compiled.graphs import CapturedUnets, example_of, faster
+from picowatch.engine.compiled.graphs import CapturedUnets
+from picowatch.engine.compiled.measuring import example_of, seconds_of
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
 
@@ -48,7 +49,8 @@ class BatchUnets:
         known = compiled is not None and compiled.beats_graphs
         graph = None if known else graphs.find(loaded, shape, steps * (1 + self._batches))
         if compiled and graph:
-            compiled.beats_graphs = faster(graph, compiled, example_of(loaded, shape)) is compiled
+            inputs = example_of(loaded.unet, shape)
+            compiled.beats_graphs = seconds_of(compiled, inputs) < seconds_of(graph, inputs)
             if compiled.beats_graphs:
                 graphs.drop(loaded, shape, decline=True)
                 return compiled

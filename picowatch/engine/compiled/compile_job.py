@@ -108,10 +108,9 @@ class PlainUnet(torch.nn.Module):
         return predicted
 
 
-Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Residuals]
-
-
-def example_inputs(job: CompileJob) -> Inputs:
+def example_inputs(
+    job: CompileJob,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Residuals]:
     """Latents, timestep, states and residuals of the job's shape, the same ones each time."""
     device, dtype = torch.device(job.device), getattr(torch, job.dtype)
     rows, height, width, tokens, controlled = job.shape

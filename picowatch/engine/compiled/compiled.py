@@ -25,15 +25,13 @@ from picowatch.engine.compiled.compile_job import (
     job_for,
 )
 from picowatch.engine.compiled.compile_main import failure_of
-from picowatch.engine.compiled.measuring import agree
+from picowatch.engine.compiled.measuring import agree, example_of
 from picowatch.engine.compiled.trials import begin_trial
-from picowatch.engine.control.residuals import Residuals
 from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.process.command import python_command
 from picowatch.engine.process.failures import out_of_memory
-from picowatch.engine.unet.conditions import Encoded
-from picowatch.engine.unet.denoise import EagerUnet, Shape
+from picowatch.engine.unet.denoise import EagerUnet, Inputs, Shape
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a
 # shape that took, or is going to take, this long is worth it.
@@ -86,24 +84,17 @@ class CompiledUnet:
         self._run.load_constants(changed, check_full_update=False)
         self._merged, self._applied = set(merged), loaded.loras.applied
 
-    def __call__(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        prompts: Encoded,
-        cfg_scale: float = 1.0,
-        residuals: Residuals | None = None,
-    ) -> torch.Tensor:
+    def __call__(self, given: Inputs) -> torch.Tensor:
         """See `Unet`. Residuals of zero change nothing: where ControlNets rest, they are that."""
-        latents = arranged(latents, self._channels_last)
-        added = residuals or self._zeros
-        if residuals:  # those of pooled maps are one pixel large
+        latents = arranged(given.latents, self._channels_last)
+        added = given.residuals or self._zeros
+        if given.residuals:  # those of pooled maps are one pixel large
             added = tuple(
                 arranged(one.expand(zeros.shape), self._channels_last)
-                for one, zeros in zip(residuals, self._zeros, strict=True)
+                for one, zeros in zip(given.residuals, self._zeros, strict=True)
             )
-        states = prompts.states.contiguous()
-        predicted: torch.Tensor = self._run(latents, timestep.float(), states, added)
+        states = given.prompts.states.contiguous()
+        predicted: torch.Tensor = self._run(latents, given.timestep.float(), states, added)
         return predicted
 
     def foresee(self, timesteps: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -182,9 +173,7 @@ class CompiledUnets:
             return None
         try:
             compiled = CompiledUnet(package, job, loaded)
-            latents, timestep, states, residuals = example_inputs(job)
-            inputs = latents, timestep, Encoded(states), 1.0, residuals or None
-            same = agree(compiled, EagerUnet(loaded.unet), inputs)
+            same = agree(compiled, EagerUnet(loaded.unet), example_of(loaded.unet, shape))
             failure = "" if same else "gives different results"
         # Whatever a package that does not work raises, the eager UNet does.
         except Exception as error:

@@ -10,19 +10,18 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from picowatch.engine.compiled.compile_job import example_inputs, job_for
-from picowatch.engine.compiled.measuring import agree, seconds_of
+from picowatch.engine.compiled.measuring import agree, example_of, seconds_of
 from picowatch.engine.control.residuals import Residuals
 from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import GRAPHS_FAILURE
 from picowatch.engine.process.failures import out_of_memory
 from picowatch.engine.unet.conditions import Encoded
-from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
+from picowatch.engine.unet.denoise import EagerUnet, Inputs, Shape
 from picowatch.engine.unet.kept import embedded, keep_outputs_of
 from picowatch.recipe.request import LoraUse
 
@@ -35,7 +34,6 @@ _KEPT_GRAPHS = 4
 _LEFT_FOR_PICTURES = 2 * 2**30
 # Kernels that are as fast one by one (large batches) need no graph, which takes memory.
 _LEAST_GAIN = 0.97
-_SIZE_IDS = 6  # numbers that describe a picture's size to SDXL's UNet
 
 
 class GraphedUnet:
@@ -53,7 +51,7 @@ class GraphedUnet:
         self.weights = weights_of(loaded)
         self._eager = EagerUnet(loaded.unet)
         self.dtype: torch.dtype = self._eager.dtype
-        inputs = example_of(loaded, shape)
+        inputs = example_of(loaded.unet, shape)
         self._latents, self._prompts = inputs.latents, inputs.prompts
         self._residuals: Residuals = inputs.residuals or ()
         [self._timestep] = self._eager.foresee(inputs.timestep[None])
@@ -65,8 +63,9 @@ class GraphedUnet:
         self._graph, self._predicted = self._captured(pool)
 
     def _predict(self) -> torch.Tensor:
+        residuals = self._residuals or None
         return self._eager(
-            self._latents, self._timestep, self._prompts, residuals=self._residuals or None
+            Inputs(self._latents, self._timestep, self._prompts, residuals=residuals)
         )
 
     def _captured(self, pool: Any) -> tuple[Any, torch.Tensor]:
@@ -87,19 +86,12 @@ class GraphedUnet:
             predicted = self._predict()
         return graph, predicted
 
-    def __call__(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        prompts: Encoded,
-        cfg_scale: float = 1.0,
-        residuals: Residuals | None = None,
-    ) -> torch.Tensor:
+    def __call__(self, given: Inputs) -> torch.Tensor:
         """See `Unet`."""
-        self._latents.copy_(latents)
-        self._take_timestep(timestep)
-        self._take_prompts(prompts)
-        self._take_residuals(residuals)
+        self._latents.copy_(given.latents)
+        self._take_timestep(given.timestep)
+        self._take_prompts(given.prompts)
+        self._take_residuals(given.residuals)
         self._graph.replay()
         return self._predicted.clone()
 
@@ -150,28 +142,6 @@ class GraphedUnet:
             for own in self._residuals:
                 own.zero_()
         self._adding = bool(residuals)
-
-
-class Example(NamedTuple):
-    """A UNet's inputs, the same ones each time."""
-
-    latents: torch.Tensor
-    timestep: torch.Tensor
-    prompts: Encoded
-    cfg_scale: float
-    residuals: Residuals | None
-
-
-def example_of(loaded: Loaded, shape: Shape) -> Example:
-    """Inputs of a shape, new tensors each time."""
-    unet = loaded.unet
-    latents, timestep, states, residuals = example_inputs(job_for(unet, shape))
-    pooled = None
-    if unet.config.addition_embed_type is not None:
-        sizes = _SIZE_IDS * unet.config.addition_time_embed_dim
-        width = unet.config.projection_class_embeddings_input_dim - sizes
-        pooled = states.new_ones(shape.rows, width)
-    return Example(latents, timestep, Encoded(states, pooled), 1.0, residuals or None)
 
 
 _Weights = tuple[tuple[LoraUse, ...], tuple[int, ...]]
@@ -254,7 +224,7 @@ class CapturedUnets:
         """A new graph, if it computes what the eager UNet does, and faster."""
         device = loaded.unet.device
         try:
-            eager, example = EagerUnet(loaded.unet), example_of(loaded, shape)
+            eager, example = EagerUnet(loaded.unet), example_of(loaded.unet, shape)
             eager_seconds = seconds_of(eager, example)
             if all(one.released for one in self._live):
                 self._pool, self._pool_bytes = None, 0
@@ -317,8 +287,3 @@ def _short_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__context__
     return False
-
-
-def faster(first: Unet, second: Unet, example: Example) -> Unet:
-    """The one of two that takes less time for the same inputs, on this machine now."""
-    return min((first, second), key=lambda unet: seconds_of(unet, example))

@@ -34,6 +34,16 @@ class Shape(NamedTuple):
     controlled: bool = False
 
 
+class Inputs(NamedTuple):
+    """What a UNet predicts from: noisy latents at a timestep, guided by prompts and ControlNets."""
+
+    latents: torch.Tensor
+    timestep: torch.Tensor
+    prompts: Encoded
+    cfg_scale: float = 1.0
+    residuals: Residuals | None = None
+
+
 class Unet(Protocol):
     """A UNet that can be called; `dtype` is the type of its input and output.
 
@@ -49,15 +59,8 @@ class Unet(Protocol):
     @property
     def compiled(self) -> bool: ...
 
-    def __call__(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        prompts: Encoded,
-        cfg_scale: float = 1.0,
-        residuals: Residuals | None = None,
-    ) -> torch.Tensor:
-        """The prediction for noisy latents at a timestep, guided by prompts and ControlNets."""
+    def __call__(self, given: Inputs) -> torch.Tensor:
+        """The prediction."""
         ...
 
     def foresee(self, timesteps: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -83,15 +86,9 @@ class EagerUnet:
         """See `Unet`."""
         return self._guidance_width is not None
 
-    def __call__(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        prompts: Encoded,
-        cfg_scale: float = 1.0,
-        residuals: Residuals | None = None,
-    ) -> torch.Tensor:
+    def __call__(self, given: Inputs) -> torch.Tensor:
         """See `Unet`."""
+        latents, timestep, prompts, cfg_scale, residuals = given
         keep_outputs_of(prompts.states)
         guidance = None
         if self._guidance_width is not None:
@@ -253,9 +250,11 @@ class _Prediction:
         if self.seen is not None:
             noisy = torch.cat([scaled, self.seen], dim=1).to(unet.dtype)
         if not doubled:
-            return unet(noisy, timestep, conditions.positive, cfg_scale, residuals).float()
+            given = Inputs(noisy, timestep, conditions.positive, cfg_scale, residuals)
+            return unet(given).float()
         twice = torch.cat([noisy] * 2)
-        return self._guided(unet(twice, timestep, conditions.both, residuals=residuals).float())
+        given = Inputs(twice, timestep, conditions.both, residuals=residuals)
+        return self._guided(unet(given).float())
 
     def _guided(self, both: torch.Tensor) -> torch.Tensor:
         """Away from the negative prompt by the factor `cfg_scale`.

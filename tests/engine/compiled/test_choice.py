@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.engine.compiled import choice, graphs
+from picowatch.engine.compiled import choice
 from picowatch.engine.compiled.choice import BatchUnets, OtherUnets
 from picowatch.engine.unet.denoise import Shape
 
@@ -55,8 +55,8 @@ def test_the_slower_one_gives_its_memory_back(
 ) -> None:
     """And neither is measured again."""
     card = Card(compiled, graph)
-    monkeypatch.setattr(graphs, "seconds_of", card.seconds_of)
-    monkeypatch.setattr(choice, "example_of", lambda loaded, shape: None)
+    monkeypatch.setattr(choice, "seconds_of", card.seconds_of)
+    monkeypatch.setattr(choice, "example_of", lambda unet, shape: None)
     faster = card.compiled if compiled < graph else card.graph
     assert all(unet is faster for unet in card.unets_of_batches(3))
     assert card.measured == 2

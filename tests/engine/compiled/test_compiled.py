@@ -234,7 +234,7 @@ def test_a_package_that_computes_something_else_is_not_used(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is compared with the eager UNet before it renders a picture."""
-    monkeypatch.setattr(compiling.CompiledUnet, "__call__", lambda self, latents, *_: latents * 2)
+    monkeypatch.setattr(compiling.CompiledUnet, "__call__", lambda self, given: given.latents * 2)
     assert not make(engine_with(copied, tmp_path), request())[0].compiled
 
 

@@ -12,6 +12,7 @@ import torch
 from picowatch.engine.compiled import graphs
 from picowatch.engine.compiled.compiled import CompiledUnets
 from picowatch.engine.compiled.graphs import GraphedUnet
+from picowatch.engine.compiled.measuring import example_of
 from picowatch.engine.options import GRAPHS_FAILURE
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -75,7 +76,7 @@ def graph(
 
 
 def _seconds_of(unet: Any, inputs: Any) -> float:
-    unet(*inputs)
+    unet(inputs)
     return 0.25 if isinstance(unet, GraphedUnet) else 1.0
 
 
@@ -239,11 +240,12 @@ def test_sdxl_is_captured_with_its_summaries_and_sizes(gpu: PretendedGpu) -> Non
     loaded: Any = SimpleNamespace(unet=unet, loras=SimpleNamespace(applied=()))
     shape = Shape(2, 8, 8, 77)
     graphed, eager = GraphedUnet(loaded, shape, object()), EagerUnet(unet)
-    example, other = (graphs.example_of(loaded, shape) for _ in range(2))
+    example, other = (example_of(unet, shape) for _ in range(2))
     assert other.prompts.pooled is not None
     other.prompts.pooled.mul_(-1)
     steps = eager.foresee(torch.tensor([900.0, 20.0], device="cuda"))
-    made = [(example.latents, steps[0], example.prompts), (other.latents, steps[1], other.prompts)]
-    found = [graphed(*one) for one in made]
+    pairs = zip((example, other), steps, strict=True)
+    made = [one._replace(timestep=step) for one, step in pairs]
+    found = [graphed(one) for one in made]
     for one, given in zip(found, made, strict=True):
-        assert torch.allclose(one.cpu(), eager(*given).cpu(), atol=1e-5)
+        assert torch.allclose(one.cpu(), eager(given).cpu(), atol=1e-5)

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 
 from picowatch.engine.unet import kept
 from picowatch.engine.unet.conditions import Encoded
-from picowatch.engine.unet.denoise import EagerUnet
+from picowatch.engine.unet.denoise import EagerUnet, Inputs
 from picowatch.engine.unet.kept import keep_between_steps
 from tests.engine.models.test_checkpoints import demo
 from tests.engine.tiny_models import tiny_sdxl
@@ -69,7 +69,7 @@ def test_texts_and_timesteps_are_computed_once(unet: Any) -> None:
     (latents, first), (_, second) = inputs(unet, 1), inputs(unet, 2)
     with counted(unet) as counts:
         for step, text in zip(ours.foresee(TIMESTEPS), (first, second, first), strict=True):
-            found = ours(latents, step, text)
+            found = ours(Inputs(latents, step, text))
             expected = plain(latents, step, encoder_hidden_states=text.states)[0]
             assert float((found - expected).abs().max()) <= 1e-6
     assert {counts[name] for name in counts if "attn2" in name} == {2}
@@ -85,15 +85,15 @@ def test_another_pass_keeps_nothing_of_the_one_before(unet: Any) -> None:
         for name, layer in model.named_modules():
             if name.endswith(LAYERS[:3]):
                 layer.register_forward_hook(lambda module, given, output: 1.5 * output)
-    without = ours(latents, TIMESTEPS[1], Encoded(text.states.clone()))
+    without = ours(Inputs(latents, TIMESTEPS[1], Encoded(text.states.clone())))
     [step] = ours.foresee(TIMESTEPS[1:2])
-    found = ours(latents, step, Encoded(text.states.clone()))
+    found = ours(Inputs(latents, step, Encoded(text.states.clone())))
     expected = plain(latents, TIMESTEPS[1], encoder_hidden_states=text.states)[0]
     for one in (without, found):
         assert float((one - expected).abs().max()) <= 1e-5
     for module in unet.modules():
         module._forward_hooks.clear()
-    again = ours(latents, step, text)
+    again = ours(Inputs(latents, step, text))
     assert float((again - expected).abs().max()) > 1e-3
 
 
@@ -108,7 +108,7 @@ def test_what_sdxl_adds_to_the_timestep_is_the_texts(monkeypatch: pytest.MonkeyP
     latents, text = inputs(unet, 1, pooled=48)
     with counted(unet) as counts:
         for step in ours.foresee(TIMESTEPS):
-            found = ours(latents, step, text)
+            found = ours(Inputs(latents, step, text))
             added = text.added(latents)
             expected = plain(latents, step, text.states, added_cond_kwargs=added)[0]
             assert float((found - expected).abs().max()) <= 1e-5
@@ -117,5 +117,5 @@ def test_what_sdxl_adds_to_the_timestep_is_the_texts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kept, "_MOST_KEPT_BYTES", 0)
     with counted(unet) as counts:
         for timestep in TIMESTEPS[:2]:
-            ours(latents, timestep, text._replace(states=text.states.clone()))
+            ours(Inputs(latents, timestep, text._replace(states=text.states.clone())))
     assert {counts[name] for name in counts if "attn2" in name} == {2}
