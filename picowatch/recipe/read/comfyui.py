@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.read.carried import Carried
 from picowatch.recipe.resolve.installed import MODULE
@@ -21,12 +23,27 @@ Node = Mapping[str, Any]
 
 _SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced", "SamplerCustom")
 # Inputs that lead on, through nodes that change what goes through them.
-_ONWARD = ("model", "conditioning", "conditioning_1", "samples", "latent", "positive", "clip")
+_POSITIVE = ("model", "conditioning", "conditioning_1", "samples", "latent", "positive", "clip")
+_NEGATIVE = ("conditioning", "conditioning_1", "negative", "clip")
+_MODEL = ("model",)
+_OUTPUT = ("images", "image", "pixels", "samples")
 # Inputs that hold the value of a node whose output is a number or text.
 _VALUES = ("value", "seed", "noise_seed", "text", "string", "int", "float", "number", "prompt")
 _TEXTS = ("text", "t5xxl", "text_g", "prompt", "clip_l", "text_l")
 _CHECKPOINTS = ("ckpt_name", "unet_name", "model_name", "model_path")
 _EMPTY = "ConditioningZeroOut"
+# Inputs of nodes on the way that are read there.
+_READ = {
+    *_TEXTS,
+    *_CHECKPOINTS,
+    "lora_name",
+    "stop_at_clip_layer",
+    "guidance",
+    "shift",
+    "max_shift",
+}
+# Nodes on the way that have nothing to be read.
+_KNOWN = {*_SAMPLERS, _EMPTY, "VAEDecode", "VAEDecodeTiled", "Reroute", "TorchCompileModel"}
 _USUAL_SHIFT = {"ModelSamplingFlux": 1.15}
 _MOST_NODES = 2000
 _LONGEST_WAY = 200
@@ -60,7 +77,8 @@ class _Workflow:
         positive = self._node(guider, "positive") or self._node(guider, "conditioning")
         carried = self._carried
         carried.put("prompt", self._text(positive))
-        negative = self._text(self._node(guider, "negative"))
+        negative = self._text(self._node(guider, "negative"), _NEGATIVE)
+        skipped = self._found(positive, "stop_at_clip_layer")
         sigmas = self._node(sampler, "sigmas") or sampler
         choice = self._node(sampler, "sampler") or sampler
         noise = self._node(sampler, "noise") or sampler
@@ -69,6 +87,7 @@ class _Workflow:
             "steps": self._value(sigmas, "steps"),
             "cfg_scale": self._value(guider, "cfg"),
             "guidance": self._found(positive, "guidance"),
+            "clip_skip": None if skipped is None else abs(int(skipped)),
             "checkpoint": self._file(self._model(guider) or self._model(sampler)),
             MODULE: self._vae(),
         }
@@ -79,6 +98,31 @@ class _Workflow:
         self._put_size(sampler, self._value(sigmas, "denoise"))
         for name, weight in self._loras(guider):
             carried.put_lora(name, weight)
+        self._warn_of_unread(sampler, guider)
+
+    def _warn_of_unread(self, sampler: Node, guider: Node) -> None:
+        """Of nodes between models, prompts and file that do what is not known."""
+        ways = [(guider, "positive", _POSITIVE), (guider, "conditioning", _POSITIVE),
+                (guider, "negative", _NEGATIVE), (guider, "model", _MODEL),
+                (sampler, "model", _MODEL)]  # fmt: skip
+        ways += [(node, "images", _OUTPUT) for node in self._nodes.values()
+                 if "filename_prefix" in node["inputs"]]  # fmt: skip
+        unread = {
+            one["class_type"]
+            for node, name, onward in ways
+            for one in self._way(self._node(node, name), onward)
+            if one["class_type"] not in _KNOWN
+            and _READ.isdisjoint(one["inputs"])
+            and any(self._node(one, name) for name in onward)
+        }
+        if unread:
+            names = listed([shown(str(name)) for name in sorted(unread)])
+            what = (
+                f"nodes {names} were not read; they"
+                if len(unread) > 1
+                else f"node {names} was not read; it"
+            )
+            self._carried.warn(f"The workflow's {what} may change the picture.")
 
     def _first_sampler(self) -> Node:
         """The one that begins with an empty picture; others draw on what it made."""
@@ -116,7 +160,7 @@ class _Workflow:
     def _model(self, node: Node) -> Any:
         """The model's file, past the nodes that change how it samples."""
         start = self._node(node, "model")
-        for one in self._way(start, ("model",)):
+        for one in self._way(start, _MODEL):
             shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))
             if shift is not None and shift != _USUAL_SHIFT.get(one["class_type"]):
                 self._carried.warn(left_out(f"{one['class_type']}: {shift}"))
@@ -126,13 +170,16 @@ class _Workflow:
         return None
 
     def _loras(self, node: Node) -> Iterator[tuple[str, Any]]:
-        for one in self._way(self._node(node, "model"), ("model",)):
+        for one in self._way(self._node(node, "model"), _MODEL):
             name = self._file(self._value(one, "lora_name"))
             if name:
-                yield name, self._value(one, "strength_model")
+                weight, of_text = (self._value(one, f"strength_{of}") for of in ("model", "clip"))
+                if of_text not in (None, weight):
+                    self._carried.warn(left_out(f"strength_clip: {of_text}"))
+                yield name, weight
 
-    def _text(self, conditioning: Node | None) -> str:
-        for one in self._way(conditioning):
+    def _text(self, conditioning: Node | None, onward: tuple[str, ...] = _POSITIVE) -> str:
+        for one in self._way(conditioning, onward):
             if one["class_type"] == _EMPTY:
                 return ""
             for name in _TEXTS:
@@ -155,7 +202,7 @@ class _Workflow:
         """A file's name without its folder, on Windows, too."""
         return re.split(r"[/\\]", name)[-1] if isinstance(name, str) else None
 
-    def _way(self, node: Node | None, onward: tuple[str, ...] = _ONWARD) -> Iterator[Node]:
+    def _way(self, node: Node | None, onward: tuple[str, ...] = _POSITIVE) -> Iterator[Node]:
         """A node and those that it got its input from, one by one; samplers end it."""
         for _ in range(_LONGEST_WAY):
             if node is None:

@@ -193,6 +193,78 @@ def test_a_start_image_is_not_in_the_picture() -> None:
     )
 
 
+def one_pass(**inputs: Any) -> Nodes:
+    """A picture of one step, whose sampler has these inputs, too."""
+    sampler = XL["30"]["inputs"] | {"seed": 42} | inputs
+    save = node("SaveImage", filename_prefix="ComfyUI", images=["8", 0])
+    only = {number: XL[number] for number in "4567"}
+    return only | {
+        "8": node("VAEDecode", samples=["30", 0], vae=["4", 2]),
+        "9": save,
+        "30": node("KSampler", **sampler),
+    }
+
+
+def test_clip_skip_is_read() -> None:
+    """A node between the checkpoint and the prompts' own says it."""
+    nodes = one_pass() | {
+        "6": node("CLIPTextEncode", text="a cat", clip=["70", 0]),
+        "70": node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1]),
+    }
+    assert read(one_pass()).clip_skip == 1
+    recipe = read(nodes)
+    assert (recipe.clip_skip, recipe.warnings) == (2, ())
+
+
+def test_a_controlnet_leaves_both_prompts_as_they_are_and_is_a_warning() -> None:
+    """Its node passes both on; the picture that it follows is not in this one."""
+    nodes = one_pass(positive=["70", 0], negative=["70", 1]) | {
+        "70": node(
+            "ControlNetApplyAdvanced",
+            positive=["6", 0], negative=["7", 0], control_net=["71", 0], image=["72", 0],
+            strength=1,
+        ),
+        "71": node("ControlNetLoader", control_net_name="canny.safetensors"),
+        "72": node("LoadImage", image="x.png"),
+    }  # fmt: skip
+    recipe = read(nodes)
+    assert (recipe.prompt, recipe.negative_prompt) == ("a cat", "blurry, bad")
+    assert recipe.warnings == (
+        "The workflow's node ControlNetApplyAdvanced was not read; it may change the picture.",
+    )
+
+
+def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
+    """On the way from the models and prompts to the file; those that only give values are not."""
+    nodes = one_pass(model=["70", 0], positive=["71", 0]) | {
+        "70": node("FreeU_V2", model=["4", 0], b1=1.3),
+        "71": node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
+        "72": node("Reroute", image=["8", 0]),
+        "73": node("ImageUpscaleWithModel", image=["72", 0], upscale_model=["74", 0]),
+        "74": node("UpscaleModelLoader", model_name="4x.safetensors"),
+        "9": node("SaveImage", filename_prefix="ComfyUI", images=["73", 0]),
+    }
+    assert read(nodes).warnings == (
+        "The workflow's nodes ConditioningCombine, FreeU_V2 and ImageUpscaleWithModel were not "
+        "read; they may change the picture.",
+    )
+
+
+def test_another_weight_for_the_text_encoder_is_a_warning() -> None:
+    """A recipe's LoRA has one weight for both."""
+    lora = node(
+        "LoraLoader", model=["4", 0], clip=["4", 1], lora_name="film.safetensors",
+        strength_model=0.8, strength_clip=0.5,
+    )  # fmt: skip
+    nodes = one_pass(model=["70", 0]) | {"70": lora}
+    recipe = read(nodes)
+    assert recipe.loras == (("style/film", 0.8),)
+    ignored = "Recipes have no 'strength_clip: 0.5' setting; it was ignored."
+    assert recipe.warnings == (ignored,)
+    lora["inputs"]["strength_clip"] = 0.8
+    assert read(nodes).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
