@@ -26,6 +26,10 @@ class Pictures(Protocol):
         """The pictures that a pattern like `frames/*.png` stands for, in natural order."""
         ...
 
+    def check(self, path: str) -> None:
+        """Make sure that a picture can be used."""
+        ...
+
     def size(self, path: str) -> tuple[int, int]:
         """Width and height of a picture, upright."""
         ...
@@ -58,6 +62,9 @@ class NoPictures:
 
     def matches(self, pattern: str) -> Sequence[str]:
         raise PictureUnreadable("pictures cannot be read here.")
+
+    def check(self, path: str) -> None:
+        """Nothing is known to be wrong with it."""
 
     def size(self, path: str) -> tuple[int, int]:
         raise PictureUnreadable("pictures cannot be read here.")

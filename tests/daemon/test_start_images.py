@@ -229,3 +229,43 @@ def test_a_retry_after_a_restart_finds_the_start_image(house: House) -> None:
         send(house.outbox, Command("retry"))
         wait_for(house.pictures, "the picture")
     assert copies == [True, True]
+
+
+def test_pictures_that_are_missing_are_named_with_a_files_other_mistakes(house: House) -> None:
+    """In the file's order, whichever entry they are in, each once."""
+    draw(house.inbox / "there.png", "red")
+    house.save(
+        "a.yaml",
+        "- prompt: a\n  steps: 500\n  mask: m.png\n  image: i.png\n"
+        "- prompt: b\n  image: there.png\n  sweep: {steps: [1, 2], image: [there.png, s.png]}\n"
+        "- prompt: c\n  control: {image: c.png, model: demo-sketch}\n"
+        "- prompt: d\n  count: 3\n  from: f.png\n",
+    )
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    names = ("m.png", "i.png", "s.png", "c.png", "f.png")
+    said = ["steps must be", *(f"There is no picture '{name}'" for name in names)]
+    places = [error.find(words) for words in said]
+    assert -1 not in places and places == sorted(places)
+    assert error.count("line ") == len(said)
+    assert "f.png: There" not in error
+
+
+def test_missing_pictures_are_named_in_the_files_order(house: House) -> None:
+    """The mask may be named first."""
+    house.save("a.yaml", "prompt: a\nmask: m.png\nimage: i.png\n")
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    assert -1 < error.find("'m.png'") < error.find("'i.png'")
+
+
+def test_a_recipe_with_other_mistakes_is_answered_again_when_its_picture_comes(
+    house: House,
+) -> None:
+    """Its error file no longer names the picture then."""
+    house.save("a.yaml", "prompt: a\nsteps: 500\nimage: i.png\n")
+    with house.running():
+        wait_for(lambda: "'i.png'" in (house.error("a.yaml") or ""))
+        draw(house.inbox / "i.png", "red")
+        wait_for(lambda: "'i.png'" not in (house.error("a.yaml") or "'i.png'"))
+        assert "steps must be" in (house.error("a.yaml") or "")

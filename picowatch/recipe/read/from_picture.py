@@ -71,7 +71,9 @@ def read_from(
         texts = pictures.texts(path)
         found = _fields(path, texts, pictures, position, "checkpoint" in given)
     except PictureUnreadable as error:
-        problems.add(written.error_position, f"{shown(path)}: {error}")
+        words = str(error)
+        words = words if path in words else f"{shown(path)}: {words}"
+        problems.add(written.error_position, words)
         return None
     return FromPicture({n: w for n, w in found.layer.items() if n not in given}, found.warnings)
 

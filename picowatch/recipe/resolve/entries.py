@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
+from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import FROM, PROMPTS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
@@ -19,8 +20,8 @@ from picowatch.recipe.resolve.edits import edit_warnings
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.limits import ImageLimit, position_of_count, refuse_long_sweep
-from picowatch.recipe.resolve.patterns import read_patterns, wants_one_sheet
-from picowatch.recipe.resolve.start_image import NEEDED, idle_fields, read_path
+from picowatch.recipe.resolve.patterns import named_pictures, read_patterns, wants_one_sheet
+from picowatch.recipe.resolve.start_image import NEEDED, idle_fields, named, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
 
@@ -70,6 +71,7 @@ class EntryResolver:
         self._go_on = go_on
         self._builder = RecipeBuilder(inventory, pictures, problems)
         self._limit = ImageLimit(max_images, problems)
+        self._named: list[Written] = []  # the pictures of all entries
 
     def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
         """The entries' recipes, in order."""
@@ -82,7 +84,20 @@ class EntryResolver:
                 self._limit.count(recipe.image_count)
         if entries:
             self._limit.check(position_of_count(entries[0]))
+        if self._problems:
+            self._add_unusable_pictures()
         return _with_unknown_words(recipes, self._inventory)
+
+    def _add_unusable_pictures(self) -> None:
+        """A file without other mistakes names them when they are kept."""
+        for written in dict.fromkeys(self._named):
+            self._go_on()
+            path = read_path("", {"": written}, self._pictures, Problems())
+            try:
+                if path:
+                    self._pictures.check(path)
+            except PictureUnreadable as error:
+                self._problems.add(written.error_position, named(path, str(error)))
 
     def _whole(self, index: int, entry: Entry) -> _WholeEntry | None:
         """The entry with what it starts from; None if the picture of its `from` failed."""
@@ -157,6 +172,7 @@ class EntryResolver:
         found = []
         for combination in combinations(axes, layer):
             self._go_on()
+            self._named += named_pictures(combination)
             recipe = self._builder.build(
                 dict(combination), whole.entry.position, whole.index, forgiven
             )

@@ -67,6 +67,12 @@ def wants_one_sheet(layer: Layer) -> bool:
     return grid is True or (isinstance(grid, str) and TRUE_OR_FALSE.get(grid.casefold()) is True)
 
 
+def named_pictures(layer: Layer) -> list[Written]:
+    """The start image, the mask and the pictures that ControlNets follow, as written."""
+    found = (named for named in _named(layer) if named.field != "mask" or "image" in layer)
+    return [named.written for named in found if isinstance(named.written.value, str)]
+
+
 def _named(layer: Layer) -> Iterator[_Named]:
     """Where an entry names pictures, the start image first."""
     for field in ("image", "mask"):

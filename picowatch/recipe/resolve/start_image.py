@@ -12,7 +12,7 @@ from picowatch.recipe.fields import (
     PICTURE,
     ROWS,
 )
-from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
+from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import number
@@ -64,16 +64,15 @@ def refuse_unusable(
 
     `go_on` is called between two of them.
     """
-    found: list[Problem] = []
+    problems = Problems()
     for recipe in recipes:
         for field, path in recipe.pictures:
             go_on()
             try:
                 use(path)
             except PictureUnreadable as error:
-                found += recipe.problem_at(field, named(path, str(error))).problems
-    if found:
-        raise RecipeInvalid(list(dict.fromkeys(found)))
+                problems.take(recipe.problem_at(field, named(path, str(error))))
+    problems.raise_if_any()
 
 
 def named(path: str, words: str) -> str:
