@@ -25,6 +25,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send
 from picowatch.settings import load_settings
+from tests.commands.picowatch import picowatch as run_picowatch
 from tests.house import PATIENCE, House, wait_for, within
 
 ROOM = 8 * 1024 * 1024
@@ -271,6 +272,24 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
         assert ended.returncode == 2
         assert "cannot be written" in ended.stderr
         assert str(closed.relative_to(house.folder)) in ended.stderr
+
+
+def test_make_removes_what_a_daemon_of_another_user_may_not(house: House) -> None:
+    """In a folder that `make` created; the same text under another name is no renamed recipe."""
+    if os.geteuid():
+        pytest.skip("only root may write into a folder where the daemon may not")
+    (house.inbox / "mine").mkdir(mode=0o555)
+    recipe = house.folder / "a.txt"
+    recipe.write_text("a star --size 64x64\n")
+    with process(house, *without_privileges()) as picowatch:
+        for name in ("mine/1", "mine/2", "mine/1"):
+            made = run_picowatch(house.folder, "make", "--rm", "--name", name, recipe)
+            assert made.returncode == 0
+            assert made.stdout.startswith(f"outbox/{name}/")
+        assert ends(picowatch) == 0
+    assert len(house.pictures("mine")) == 3
+    assert list((house.inbox / "mine").iterdir()) == []
+    assert "warning" not in house.log()
 
 
 @pytest.mark.parametrize("closed", ["models", "models/checkpoints"])

@@ -174,7 +174,8 @@ def test_old_pictures_are_deleted_without_being_rendered_again(machine: Machine)
 
 def test_modes_are_those_that_the_page_names(machine: Machine) -> None:
     """docs/permissions.md; lists of access control need a file system that has them."""
-    machine.type("permissions.md", "A shared inbox", "Private pictures", "Read-only models")
+    sections = ("A shared inbox", "Private pictures", "Read-only models", "Give the outbox back")
+    machine.type("permissions.md", *sections)
     modes = {name: (machine.served / name).stat().st_mode & 0o7777 for name in ("inbox", "outbox")}
     assert modes == {"inbox": 0o3775, "outbox": 0o2770}
 
