@@ -1,6 +1,7 @@
 """`picowatch show`: the recipe of a picture, ready for the inbox."""
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,10 +45,10 @@ def show(pictures: Sequence[Path], as_json: bool) -> int:
 
 def _found(path: Path, load: Callable[[], Settings]) -> Path:
     """The picture of that name, or the one in the outbox: so the log and the gallery call it."""
-    if path.is_absolute() or path.exists():
+    if path.is_absolute() or os.path.exists(path):  # noqa: PTH110  (never raises)
         return path
     inside = load().outbox / path
-    return inside if inside.exists() else path
+    return inside if os.path.exists(inside) else path  # noqa: PTH110
 
 
 def _recipe(texts: Mapping[str, str]) -> str:

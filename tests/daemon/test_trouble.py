@@ -274,6 +274,22 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
         assert str(closed.relative_to(house.folder)) in ended.stderr
 
 
+def test_show_says_that_a_folder_is_closed(tmp_path: Path) -> None:
+    """The outbox may be private: docs/permissions.md."""
+    (tmp_path / "outbox").mkdir(mode=0o000)
+    said = subprocess.run(
+        [*without_privileges(), sys.executable, "-m", "picowatch", "show", "outbox/latest.png"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (said.returncode, said.stderr) == (
+        1,
+        "picowatch: outbox/latest.png cannot be read: Permission denied.\n",
+    )
+
+
 def test_make_removes_what_a_daemon_of_another_user_may_not(house: House) -> None:
     """In a folder that `make` created; the same text under another name is no renamed recipe."""
     if os.geteuid():
