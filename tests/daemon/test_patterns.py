@@ -150,9 +150,9 @@ def test_one_mask_serves_all_frames_and_one_picture_all_masks(house: House) -> N
     [
         ("image: none/*.png", "line 2, column 8|No picture matches 'none/*.png'"),
         ("image: frames/*.heic", "No picture matches|end in .png, .jpg"),
-        ("image: ../frames/*.png", "leads out of them"),
+        ("image: ../frames/*.png", "must not contain '..'"),
         ("image: /etc/*.png", "leads out of them"),
-        ("image: 'INBOX/../x/*.png'", "leads out of them"),
+        ("image: 'INBOX/../x/*.png'", "must not contain '..'"),
         ("image: frames/*.png\nmask: m/*.png", "line 3, column 7|image matches 3 pictures, mask "
          "matches 2, and 'frames/3.png' has none of its name"),
         ("image: frames/*.png\nmask: o/*.png", "image matches 3 pictures, mask matches 1."),

@@ -107,11 +107,14 @@ def why_no_path(path: str) -> str | None:
         )
     if "\\" in path:
         return "contains a backslash. Write folders with /, like photos/corgi.png."
-    if path.startswith(("/", "~")) or re.match("[A-Za-z]:", path) or ".." in path.split("/"):
+    if ".." in path.split("/"):
+        return (
+            "must not contain '..'. Write its path below inbox/ or outbox/, like photos/corgi.png."
+        )
+    if path.startswith(("/", "~")) or re.match("[A-Za-z]:", path):
         return (
             f"must stay within inbox/ or outbox/, but '{shown(path)}' leads out of them. Put the "
-            "picture "
-            "beside the recipe, or name one under inbox/ or outbox/."
+            "picture beside the recipe, or name one under inbox/ or outbox/."
         )
     if len(path) > MAX_PATH:
         return f"is longer than {MAX_PATH} characters."

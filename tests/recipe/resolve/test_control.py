@@ -255,8 +255,8 @@ FIELDS = (
         ),
         (
             "control: {image: ../a.png, model: canny}",
-            "control image must stay within inbox/ or outbox/, but '../a.png' leads out of them. "
-            "Put the picture beside the recipe, or name one under inbox/ or outbox/.",
+            "control image must not contain '..'. Write its path below inbox/ or outbox/, like "
+            "photos/corgi.png.",
         ),
     ],
 )
