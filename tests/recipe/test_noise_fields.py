@@ -113,7 +113,7 @@ def test_each_is_another_entry_and_another_image(changed: str) -> None:
         (
             "variation_strength: 0.5\nvariation_seed: [1, 2]",
             "variation_seed must be a whole number from 0 to 4294967295, or random, but YAML reads "
-            "[1, 2] as a list. Write one value; for several pictures write several recipes.",
+            "[1, 2] as a list. For one image with each write sweep: {variation_seed: [1, 2]}",
         ),
         (
             "variation_seed: 5",

@@ -17,6 +17,7 @@ TEXT = "text"
 PICTURE_FIELDS = ("image", "mask")
 _SEVERAL = "For several pictures write a pattern such as frames/*.png, or a recipe for each."
 _MAX_SIDE = 2048
+_RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 MAX_WARNINGS = 50  # of one entry
 
 
@@ -29,6 +30,11 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
     if "number" in wanted and (remedy := _without_end(str(written.value).strip())):
         return f"{field} must be {wanted}, not '{shown(str(written.value))}'. {remedy}"
     understood = _understood(written, wanted)
+    if swept := _as_sweep(field, written):
+        made = f", but YAML reads {_raw(written)} as a list" if understood == "a list" else ""
+        if not made or written.position.source.is_json:
+            made = f", not {_raw(written)}"
+        return f"{field} must be {wanted}{made}. {swept}"
     if understood and written.position.source.is_json:
         remedy = (
             f" Write {json.dumps(written.raw)}." if wanted == TEXT and _is_short(written) else ""
@@ -200,14 +206,24 @@ def _looks_like_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?[0-9.]{1,9}([eE][-+]?[0-9]{1,3})?", text) is not None
 
 
+def _as_sweep(field: str, written: Written) -> str:
+    """How several values of a field are written that can be swept; else ""."""
+    is_list = isinstance(written.value, tuple) and written.raw.startswith("[")
+    is_range = isinstance(written.value, str) and _RANGE.fullmatch(written.value.strip())
+    cannot = field not in ROWS or field in {*PROMPTS, *NO_SWEEP, *PICTURE_FIELDS}
+    if cannot or "\n" in written.raw or not (is_list or is_range):
+        return ""
+    values = shown(written.raw, 200)
+    if written.position.source.is_json:
+        return f'For one image with each write "sweep": {{"{field}": {values}}}'
+    return f"For one image with each write sweep: {{{field}: {values}}}"
+
+
 def _in_quotes(field: str, written: Written) -> str:
     is_one_line = written.raw.startswith("[") and "\n" not in written.raw
     if field in PICTURE_FIELDS and isinstance(written.value, tuple):
         one = written.parts[0].raw if is_one_line and len(written.parts) == 1 else ""
         return f"Write {field}: {shown(one, 200)}" if one else _SEVERAL
-    if is_one_line and field in ROWS and field not in {*PROMPTS, *NO_SWEEP}:
-        sweep = f"{{{field}: {shown(written.raw, 200)}}}"
-        return f"For one image with each write sweep: {sweep}"
     if isinstance(written.value, tuple) and written.raw.startswith("- "):
         return "For several pictures write several recipes, or a .txt with a prompt on each line."
     return f"For text, put it in quotes: {field}: {shown(quoted(written.raw), 200)}"

@@ -56,6 +56,7 @@ _KOHYA = {
     "l": "cfg_scale",
     "t": "denoising_strength",
 }
+_MAPPINGS = ("hires", "upscale", "loras", "control", "sweep")
 # There are not so many fields.
 MAX_FLAGS = 200
 _OTHER_TOOLS = {
@@ -122,6 +123,12 @@ def _put_flag(
         factors.append(written)
     elif name not in FIRST_NAME_OF:
         problems.add(key, _why_refused(written_name, name, str(written.value)))
+    elif FIRST_NAME_OF[name] in _MAPPINGS and str(written.value).startswith("{"):
+        message = (
+            f"a flag takes no mapping. Write {name}: {shown(str(written.value), 200)} between two "
+            "lines --- above the prompts, or in a .yaml file."
+        )
+        problems.add(written.error_position, message)
     elif written.raw:
         put(layer, name, _seed_list(written) if name == "seed" else written, problems)
     elif name in SWITCHES or name == "hires":

@@ -43,7 +43,11 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     if holds_parameters(source.text):
         return a1111_entries(source, problems), {}
     first, settings = _settings(source, problems)
-    return _prompt_lines(source, first, problems), settings
+    entries = _prompt_lines(source, first, problems)
+    if settings and not (entries or problems):
+        message = "a prompt is missing. Write it below the settings, in a line of its own."
+        problems.add(source.whole_line(first), message)
+    return entries, settings
 
 
 def _looks_like_yaml(source: Source, problems: Problems) -> bool:

@@ -8,7 +8,7 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.nodes import compose
-from picowatch.recipe.read.yaml_errors import quoted, wide_colon
+from picowatch.recipe.read.yaml_errors import quoted, wide_colon, without_colon
 from picowatch.recipe.resolve.layers import put
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -161,8 +161,10 @@ def _no_recipe(node: Written, source: Source, in_list: bool) -> str:
         if equals["sign"] != "=":
             return wide_colon(field)
         return f"a field is written with a colon and a space: '{field}'."
+    if without := without_colon(text):
+        return without[1]
     name = source.name.rpartition("/")[2].rpartition(".")[0]
-    if field := _first_flag(node.raw):
+    if field := first_flag(node.raw)[1]:
         prompt = shown(re.split(r"\s--", node.raw.strip(), maxsplit=1)[0])
         remedy = f"Rename the file to {name}.txt, or write each flag as a field: '{field}'."
         if in_list:
@@ -178,10 +180,10 @@ def _no_recipe(node: Written, source: Source, in_list: bool) -> str:
     )
 
 
-def _first_flag(text: str) -> str:
-    """The first flag of a prompt, as in a TXT, as a field; "" without any."""
+def first_flag(text: str) -> tuple[str, str]:
+    """The first flag of a prompt, as in a TXT, and as a field; both "" without any."""
     for flag in re.finditer(r"(?<=\s)--(?P<name>[A-Za-z][\w-]*)[ =]+(?P<value>[^\s\"']+)", text):
         name = flag["name"].replace("-", "_")
         if name in FIRST_NAME_OF:
-            return f"{name}: {shown(flag['value'])}"
-    return ""
+            return flag[0], f"{name}: {shown(flag['value'])}"
+    return "", ""

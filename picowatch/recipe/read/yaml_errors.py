@@ -4,6 +4,7 @@ import re
 
 import yaml
 
+from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.written import Position, Source
 
@@ -78,6 +79,17 @@ def quoted(text: str) -> str:
 def quoted_name(text: str) -> str:
     """The text as a field's name in quotes."""
     return quoted(text) if '"' in text or "\\" in text else f'"{text}"'
+
+
+def without_colon(text: str) -> tuple[int, str] | None:
+    """The column where a colon is missing, and what to say; None for a text that is no field."""
+    found = re.fullmatch(
+        r"\s*(?:- +)*(?P<name>[a-z_]+)\s+(?P<value>[-+]?\d\S*|(?<=prompt )\S.*?)\s*", text
+    )
+    if not found or found["name"] not in FIRST_NAME_OF:
+        return None
+    instead = f"{found['name']}: {shown(found['value'], 200)}"
+    return found.end("name") + 1, f"a colon is missing: write '{instead}'."
 
 
 def wide_colon(instead: str) -> str:
@@ -185,6 +197,8 @@ class _Line:
             if tight:
                 position = Position(self.source, number, tight.end(1) + 1)
                 return position, f"a space is missing after the colon: write '{tight[1]}: …'."
+            if without := without_colon(text):
+                return Position(self.source, number, without[0]), without[1]
             is_bare = not _FIELD.match(text) and re.match(r"[^\s\"'\[{#.-]", text)
             if number < self.number and is_bare:
                 return Position(self.source, number, 1, len(text.rstrip())), (

@@ -14,6 +14,7 @@ from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.read.a1111_blocks import names_parameters
 from picowatch.recipe.read.from_picture import FromPicture, read_from
+from picowatch.recipe.read.yaml_entries import first_flag
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
 from picowatch.recipe.resolve.edits import edit_warnings
@@ -241,6 +242,12 @@ def _probable_mistakes(written: Layer) -> list[str]:
             continue
         is_txt = prompt.position.source.is_txt
         found += probable_mistakes(prompt.value, may_be_quoted=not is_txt)
+        flag, instead = first_flag(prompt.value)
+        if flag and not is_txt:
+            found.append(
+                f"'{shown(flag)}' in {field} is part of its text: flags are for .txt files. Write "
+                f"the field {instead.partition(':')[0]} instead."
+            )
         if not is_txt and names_parameters(prompt.value):
             found.append(
                 f"{field} has another program's parameters in it, which are part of its text here. "

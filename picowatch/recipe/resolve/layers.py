@@ -36,6 +36,8 @@ from picowatch.recipe.samplers import (
 )
 from picowatch.recipe.written import Layer, Written
 
+SIZE_AND_SIDE = "size together with width or height: keep one of them."
+
 
 def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
     """Add a field under its first name; unknown ones and repetitions are problems."""
@@ -169,9 +171,7 @@ def _split_size(layer: Layer, problems: Problems) -> None:
     if written is None:
         return
     if "width" in layer or "height" in layer:
-        problems.add(
-            written.error_position, "size together with width or height: keep one of them."
-        )
+        problems.add(written.error_position, SIZE_AND_SIDE)
         return
     if isinstance(written.value, str) and written.value.strip().casefold() == PICTURE:
         layer["width"] = layer["height"] = replace(written, value=PICTURE)

@@ -17,6 +17,7 @@ from picowatch.recipe.fields import (
     NO_SWEEP,
     PART_FIELDS,
     PROMPTS,
+    SIZE,
     Axis,
 )
 from picowatch.recipe.messages.problems import Problems, shown
@@ -31,7 +32,7 @@ from picowatch.recipe.messages.wording import (
 from picowatch.recipe.pictures import is_pattern
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.yaml_errors import quoted_name
-from picowatch.recipe.resolve.layers import merged, normalised
+from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised
 from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.resolve.ranges import meant_range, range_in
 from picowatch.recipe.samplers import AUTOMATIC
@@ -95,6 +96,9 @@ def read_axes(
             problems.add(position, f"'{shown(key)}' is swept twice. Keep one.")
         elif found:
             axes[found.label] = found
+            if SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
+                problems.add(values.name_position, SIZE_AND_SIDE)
+                return []
     if "sampler" in axes and ("schedule_type" in axes or _says_schedule_type(own)):
         axes["sampler"] = _without_automatic(axes["sampler"])
     return list(axes.values())
@@ -180,6 +184,9 @@ def _meant(key: str, parts: Sequence[tuple[str, Written]], layer: Layer) -> str:
         instead = quoted_name(f"prompt: {old if is_there else '…'}")
         return f"there is no such field. For a piece of the prompt write {shown(instead)}."
     names = [name for name in FIRST_NAME_OF if name not in NO_SWEEP]
+    if "prompt" in layer and key in str(layer["prompt"].value) and not did_you_mean(name, names):
+        instead = quoted_name(f"prompt: {key}")
+        return f"there is no such field. For a piece of the prompt write {shown(instead)}."
     return f"there is no such field. {did_you_mean(name, names)}".rstrip()
 
 

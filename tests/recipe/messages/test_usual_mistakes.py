@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recipe.reading import messages, read_one, refused
+from tests.recipe.reading import messages, read, read_one, refused
 
 COMMA = (
     "YAML fields do not end with a comma. Write each field on its own line without the comma, or "
@@ -411,3 +411,90 @@ def test_another_comma_is_not_taken_for_a_decimal_one(text: str) -> None:
     """Only between digits alone."""
     (message,) = messages(f"prompt: a\n{text}")
     assert message.startswith("hires has no ")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("cfg_scale: [5, 7]", "For one image with each write sweep: {cfg_scale: [5, 7]}"),
+        ("steps: 10..20", "For one image with each write sweep: {steps: 10..20}"),
+        ("steps: 8..20 step 4", "For one image with each write sweep: {steps: 8..20 step 4}"),
+        ("count: 2..4", "Write the number you mean in plain digits."),
+    ],
+)
+def test_several_numbers_in_a_field_are_told_to_be_a_sweep(text: str, remedy: str) -> None:
+    """As the message writes it, it is read."""
+    (message,) = messages(f"prompt: a\n{text}")
+    assert message.endswith(remedy)
+    if "sweep" in remedy:
+        assert read_one(f"prompt: a\n{message[message.index('sweep:') :]}").image_count > 1
+
+
+def test_a_number_list_of_json_is_told_to_be_a_sweep() -> None:
+    """As JSON has it."""
+    (message,) = messages('{"prompt": "a", "steps": [4, 8]}', "corgi.json")
+    assert message.endswith('For one image with each write "sweep": {"steps": [4, 8]}')
+
+
+@pytest.mark.parametrize("text", ["prompt: a\nsteps 30", "steps 30\nprompt: a", "prompt a\n"])
+def test_a_field_without_its_colon_is_shown_with_it(text: str) -> None:
+    """Wherever it stands."""
+    (problem,) = refused(text).problems
+    line = problem.source_line
+    assert problem.message == f"a colon is missing: write '{line.replace(' ', ': ')}'."
+
+
+def test_flags_in_a_prompt_of_yaml_are_a_warning() -> None:
+    """They are drawn as text, unlike in a .txt."""
+    recipe = read_one("prompt: a corgi --steps 30 --cfg-scale 5\n")
+    assert recipe.warnings == (
+        "'--steps 30' in prompt is part of its text: flags are for .txt files. Write the "
+        "field steps instead.",
+    )
+    assert read_one("prompt: a corgi --ish 30").warnings == ()
+
+
+def test_a_piece_of_the_prompt_alone_is_no_field_to_sweep() -> None:
+    """It is what A1111's "Prompt S/R" begins with."""
+    (message,) = messages("prompt: a red cat\nsweep: {red: [blue, green]}")
+    assert message == (
+        "sweep cannot vary 'red': there is no such field. For a piece of the prompt write "
+        '"prompt: red".'
+    )
+
+
+@pytest.mark.parametrize("sweep", ["size: [64x64], width: [64]", "height: [64], size: [64x64]"])
+def test_a_sweep_does_not_vary_the_size_and_a_side(sweep: str) -> None:
+    """One would be laid over the other."""
+    assert messages(f"prompt: a\nsweep: {{{sweep}}}") == [
+        "size together with width or height: keep one of them."
+    ]
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["hires {scale: 2}", "sweep {steps: [4, 8]}", "control {image: a}", "upscale {scale: 2}"],
+)
+def test_a_mapping_after_a_flag_is_told_where_it_can_stand(flag: str) -> None:
+    """It is right, but in the wrong place."""
+    field, _, value = flag.partition(" ")
+    (message,) = messages(f"a --{flag}", "corgi.txt")
+    assert message == (
+        f"a flag takes no mapping. Write {field}: {value} between two lines --- above the prompts, "
+        "or in a .yaml file."
+    )
+
+
+def test_settings_without_prompts_are_a_mistake() -> None:
+    """As they are in YAML; comments alone are not."""
+    assert messages("---\nsteps: 3\n---\n# later\n", "corgi.txt") == [
+        "a prompt is missing. Write it below the settings, in a line of its own."
+    ]
+    assert read("---\n---\n", "corgi.txt") == read("# steps\n", "corgi.txt") == []
+
+
+@pytest.mark.parametrize("text", ["image of a corgi", "steps to a castle", "mask 2 wide"])
+def test_a_text_that_begins_with_a_fields_name_is_no_field(text: str) -> None:
+    """Most of them are words of prompts, too."""
+    (message,) = messages(text)
+    assert f"Write 'prompt: {text}'" in message

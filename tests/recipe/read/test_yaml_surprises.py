@@ -283,7 +283,7 @@ SURPRISES = [
         "a space is missing after the colon: write 'prompt: …'.",
     ),
     (
-        "prompt dog\nsteps: 3",
+        "a dog\nsteps: 3",
         (1, 1),
         "this line has no 'name: value'. Write 'prompt: …', or for a file with one prompt per line "
         "use the ending .txt.",
@@ -324,8 +324,8 @@ SURPRISES = [
     (
         "prompt: a\nsteps: [20, 30]",
         (2, 8),
-        "steps must be a whole number from 1 to 150, but YAML reads [20, 30] as a list. Write "
-        "one value; for several pictures write several recipes.",
+        "steps must be a whole number from 1 to 150, but YAML reads [20, 30] as a list. For "
+        "one image with each write sweep: {steps: [20, 30]}",
     ),
     (
         "prompt: a\n? [x]\n: 3",
