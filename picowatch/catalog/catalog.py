@@ -213,7 +213,7 @@ class Catalog:
         return lines.hexdigest()
 
     def files_below(self, model: Model) -> dict[str, Path]:
-        """All files of a transformer and of what completes it, by their paths below models/."""
+        """All files of a model and of what completes it, by their paths below models/."""
         kinds: tuple[Kind, ...] = ("checkpoint", "text_encoder", "vae")
         installed = {one.path: one for kind in kinds for one in _models(self._scan_kind(kind))}
         used = {model.path: model}

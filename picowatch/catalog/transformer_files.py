@@ -231,19 +231,21 @@ def completed_by(model: Model) -> list[str]:
 
 
 def files_below(models: Sequence[Model]) -> dict[str, Path]:
-    """The files of a transformer and of what completes it, by their paths below a models folder.
+    """The files of a model and of what completes it, by their paths below a models folder.
 
     Of a folder that lends its parts all but the weights of its own transformer.
     """
     found = {}
     for one in models:
+        lends = one is not models[0]
         below = f"{FOLDERS[one.kind]}/{one.name}"
         if one.layout == "file":
             ending = "" if one.name.endswith(one.path.suffix) else one.path.suffix
             found[f"{below}{ending}"] = one.path
             continue
         for file in folder_files(one.path):
-            if not (file.relative.startswith("transformer/") and _is_weight(file.path)):
+            unused = lends and file.relative.startswith("transformer/")
+            if not (unused and _is_weight(file.path)):
                 found[f"{below}/{file.relative}"] = file.path
     return found
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import DEMO, DEMO_CONTROLNET, DEMO_UPSCALER, Catalog
-from picowatch.catalog.folder_files import folder_files
 from picowatch.engine.cluster.node_models import Need
 from picowatch.engine.models.model_files import find_model
 from picowatch.engine.options import EngineOptions
@@ -85,21 +84,13 @@ class ModelTransfer:
             model = find_model(self._catalog, need.kind, need.name, need.hash)
         if not ask("models.lacks", need, self._catalog.size(model)).result():
             return
-        files = self._catalog.files_below(model) if model.parts else _files(model.path)
-        for relative, piece in _pieces(files):
+        for relative, piece in _pieces(self._catalog.files_below(model)):
             ask("models.append", need, relative, piece).result()
         if not ask("models.finish", need).result():
             raise RenderFailed(
                 f"The {need.kind} {need.name!r} changed while it was sent to a node.",
                 "When the file is there and complete, save the recipe again.",
             )
-
-
-def _files(model: Path) -> dict[str, Path]:
-    """A model's files by their paths in its folder."""
-    if model.is_dir():
-        return {file.relative: file.path for file in folder_files(model)}
-    return {"": model}
 
 
 def _pieces(files: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:

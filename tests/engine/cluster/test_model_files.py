@@ -67,13 +67,14 @@ def test_a_file_is_sent_to_each_node_and_kept_there(
         assert picture.warnings == (f"loras/style/one.safetensors {digest}",)
     for node in (HEAD, SECOND):
         folder = nodes.cache(node) / "models"
-        [kept] = [path for path in folder.rglob("*") if path.is_file() and digest in path.name]
-        assert kept == folder / "loras" / f"{digest}.safetensors"
+        [kept] = [path for path in folder.rglob("*.safetensors") if not path.is_symlink()]
+        assert kept == folder / digest / "loras/style/one.safetensors"
         assert kept.stat().st_size > PIECES
-    before = (nodes.cache(HEAD) / "models/loras" / f"{digest}.safetensors").stat()
+    kept = nodes.cache(HEAD) / "models" / digest / "loras/style/one.safetensors"
+    before = kept.stat()
     shutil.rmtree(tmp_path / "models")
     assert seen(on(executor, HEAD), requested)
-    assert (nodes.cache(HEAD) / "models/loras" / f"{digest}.safetensors").stat() == before
+    assert kept.stat() == before
 
 
 def test_two_daemons_files_of_one_name_are_not_mixed_up(
@@ -100,7 +101,7 @@ def test_a_damaged_file_on_a_node_is_sent_anew(
     [engine] = joined(executor, 1)
     requested = with_lora("whole", digest)
     node = make(engine, requested)[0].node
-    kept = nodes.cache(node) / "models/loras" / f"{digest}.safetensors"
+    kept = nodes.cache(node) / "models" / digest / "loras/whole.safetensors"
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     assert seen(engine, requested) == (f"loras/whole.safetensors {digest}",)
 
@@ -114,7 +115,7 @@ def test_a_file_that_all_see_is_not_copied(
     [engine] = joined(executor, 1)
     assert seen(engine, with_lora("shared", digest)) == (f"loras/shared.safetensors {digest}",)
     for node in (HEAD, SECOND):
-        assert not (nodes.cache(node) / "models/loras" / f"{digest}.safetensors").exists()
+        assert not (nodes.cache(node) / "models" / digest).exists()
 
 
 def test_a_file_that_was_replaced_fails_its_image_in_words(
