@@ -16,7 +16,6 @@ from picowatch.catalog.families import FLOWS, NAMES, UNETS, variant_by_name
 from picowatch.catalog.folder_files import (
     INDEX,
     PICKLE_ENDINGS,
-    FolderFile,
     folder_files,
     is_file,
     is_folder,
@@ -183,7 +182,7 @@ class Catalog:
 
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
-        return all(self._hashes.known(file.path) for file in _files(model))
+        return all(map(self._hashes.known, _files(model).values()))
 
     def size(self, model: Model) -> int:
         """How many bytes `sha256` reads, if it has to: of all files that the model is read from.
@@ -191,7 +190,7 @@ class Catalog:
         ModelRefused if they are gone.
         """
         try:
-            return sum(file.path.stat().st_size for file in _files(model))
+            return sum(path.stat().st_size for path in _files(model).values())
         except OSError as error:
             raise _unreadable(model, error) from error
 
@@ -207,9 +206,9 @@ class Catalog:
         if model.layout == "file" and len(files) == 1:
             return self._hashes.sha256(model.path, on_block=on_block)
         lines = sha256()
-        for file in files:
-            digest = self._hashes.sha256(file.path, on_block=on_block)
-            lines.update(f"{digest}  {file.relative}\n".encode())
+        for relative, path in files.items():
+            digest = self._hashes.sha256(path, on_block=on_block)
+            lines.update(f"{digest}  {relative}\n".encode())
         return lines.hexdigest()
 
     def files_below(self, model: Model) -> dict[str, Path]:
@@ -283,13 +282,13 @@ def _is_transformer(model: Model) -> bool:
     return model.kind == "checkpoint" and model.layout == "file" and model.family in FLOWS
 
 
-def _files(model: Model) -> list[FolderFile]:
-    """The files that take part in a model's hash; ModelRefused if they are gone."""
+def _files(model: Model) -> dict[str, Path]:
+    """The files that take part in a model's hash, by name; ModelRefused if they are gone."""
     try:
         if model.parts:
             return files_of(model.parts)
         if model.layout == "file":
-            return [FolderFile("", model.path)]
+            return {"": model.path}
         return folder_files(model.path)
     except OSError as error:
         raise _unreadable(model, error) from error
@@ -383,7 +382,7 @@ def _stamp(path: Path) -> _Stamp:
     """Names, sizes and mtimes of a model's files; () for a dangling link."""
     try:
         if is_folder(path):
-            stats = [(file.relative, file.path.stat()) for file in folder_files(path)]
+            stats = [(name, file.stat()) for name, file in folder_files(path).items()]
         else:
             stats = [("", path.stat())]
             with suppress(OSError):
@@ -514,7 +513,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     )
     by_name = variant != found.variant
     found = replace(found, variant=variant)
-    sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
+    sizes = [file.stat().st_size for file in folder_files(path).values()] if folder else []
     missing = ""
     if folder and found.kind == "checkpoint" and found.family in FLOWS and only_lends(path):
         missing = (

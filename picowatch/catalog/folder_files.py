@@ -2,7 +2,6 @@
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.catalog.headers import read_header
@@ -29,14 +28,6 @@ _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
 _MAX_TEXT_BYTES = 64_000_000  # a vocabulary of CLIP has 1 to 4 MB, of Gemma 34 MB
-
-
-@dataclass(frozen=True, slots=True)
-class FolderFile:
-    """One file of a folder that takes part in its hash: relative path, and where it is."""
-
-    relative: str
-    path: Path
 
 
 def is_folder(path: Path) -> bool:
@@ -77,8 +68,8 @@ def without_variant(name: str) -> str:
     return _VARIANT.sub("", name)
 
 
-def folder_files(folder: Path) -> list[FolderFile]:
-    """The configs, vocabularies and weights of a diffusers folder, sorted by relative path.
+def folder_files(folder: Path) -> dict[str, Path]:
+    """The configs, vocabularies and weights of a diffusers folder by relative path, sorted.
 
     Of a checkpoint folder the index and the parts' folders count, of a VAE folder its own
     files; weights that are not read, previews and safety checkers do not.
@@ -90,8 +81,7 @@ def folder_files(folder: Path) -> list[FolderFile]:
     for part in parts:
         found += weight_files(part)
         found += (path for path in part.iterdir() if _is_text(path) and not is_folder(path))
-    files = [FolderFile(path.relative_to(folder).as_posix(), path) for path in found]
-    return sorted(files, key=lambda file: file.relative)
+    return dict(sorted((path.relative_to(folder).as_posix(), path) for path in found))
 
 
 def _is_text(path: Path) -> bool:
@@ -100,13 +90,12 @@ def _is_text(path: Path) -> bool:
 
 def check_files(folder: Path) -> None:
     """Whatever takes part in its hash, or is read with its tokenizer, can be read to its end."""
-    for file in folder_files(folder):
-        if not is_file(file.path):  # a FIFO or a link to a device, which have no end
-            raise ModelRefused(f"cannot be used: {file.relative} is not a regular file. Remove it.")
-        if _is_text(file.path) and file.path.stat().st_size > _MAX_TEXT_BYTES:
+    for relative, path in folder_files(folder).items():
+        if not is_file(path):  # a FIFO or a link to a device, which have no end
+            raise ModelRefused(f"cannot be used: {relative} is not a regular file. Remove it.")
+        if _is_text(path) and path.stat().st_size > _MAX_TEXT_BYTES:
             raise ModelRefused(
-                f"cannot be used: {file.relative} is too large; the limit is "
-                f"{_MAX_TEXT_BYTES:,} bytes."
+                f"cannot be used: {relative} is too large; the limit is {_MAX_TEXT_BYTES:,} bytes."
             )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from picowatch.catalog.families import NAMES, hub_folder
-from picowatch.catalog.folder_files import FolderFile, folder_files
+from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.models import FOLDERS, Model, Part
 from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of
 from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
@@ -199,21 +199,20 @@ def part_of(model: Model, name: str) -> Part:
     return next(part for part in parts_of(model) if part.name == name)
 
 
-def files_of(parts: Sequence[Part]) -> list[FolderFile]:
-    """The files that these parts are read from, but the package's own, sorted by name.
+def files_of(parts: Sequence[Part]) -> dict[str, Path]:
+    """The files that these parts are read from by name, but the package's own, sorted.
 
     A file with several parts counts once, as the transformer.
     """
-    found = []
+    found = {}
     (whole,) = (part.weights for part in parts if part.name == "transformer")
     for part in parts:
-        for file in folder_files(part.folder):
-            if ASSETS in file.path.parents or (part.weights and _is_weight(file.path)):
-                continue
-            found.append(FolderFile(f"{part.name}/{file.relative}", file.path))
+        for relative, path in folder_files(part.folder).items():
+            if not (ASSETS in path.parents or (part.weights and _is_weight(path))):
+                found[f"{part.name}/{relative}"] = path
         if part.weights and (part.weights != whole or part.name == "transformer"):
-            found.append(FolderFile(part.name, part.weights))
-    return sorted(found, key=lambda file: file.relative)
+            found[part.name] = part.weights
+    return dict(sorted(found.items()))
 
 
 def completed_by(model: Model) -> list[str]:
@@ -243,10 +242,10 @@ def files_below(models: Sequence[Model]) -> dict[str, Path]:
             ending = "" if one.name.endswith(one.path.suffix) else one.path.suffix
             found[f"{below}{ending}"] = one.path
             continue
-        for file in folder_files(one.path):
-            unused = lends and file.relative.startswith("transformer/")
-            if not (unused and _is_weight(file.path)):
-                found[f"{below}/{file.relative}"] = file.path
+        for relative, path in folder_files(one.path).items():
+            unused = lends and relative.startswith("transformer/")
+            if not (unused and _is_weight(path)):
+                found[f"{below}/{relative}"] = path
     return found
 
 

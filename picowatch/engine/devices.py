@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from picowatch.engine.memory.usage import total_bytes
 from picowatch.engine.options import Precision
 from picowatch.errors import RenderFailed
 
@@ -95,11 +94,6 @@ def compute_float32_in_full(*, full: bool) -> None:
 def precision_name(dtype: torch.dtype) -> str:
     """The type's name as settings have it."""
     return str(dtype).removeprefix("torch.")
-
-
-def gpu_bytes(device: torch.device) -> int | None:
-    """How much memory a CUDA device has; None for devices that share the computer's."""
-    return total_bytes(device) if device.type == "cuda" else None
 
 
 def _computes_bfloat16() -> bool:

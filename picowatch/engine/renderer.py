@@ -17,7 +17,6 @@ from picowatch.engine.devices import (
     choose_target,
     compute_float32_in_full,
     compute_on,
-    gpu_bytes,
     precision_name,
 )
 from picowatch.engine.drawn import Drawn, Interrupted, Job, timed
@@ -102,13 +101,6 @@ class _Attempt(NamedTuple):
     timings: dict[str, float]
 
 
-class Overlapping:
-    """A renderer as the engine's process has it: `render` may give pictures on their way."""
-
-    def __init__(self, renderer: "Renderer") -> None:
-        self.render = renderer.begin
-
-
 class Renderer:
     """Renders batches one after the other; the last checkpoint stays in memory."""
 
@@ -127,7 +119,8 @@ class Renderer:
         self._graphs = CapturedUnets(options.compiled)
         self._other_unets = OtherUnets(self._compiled, self._graphs)
         device = self._target.device
-        self._ladder = MemoryLadder(options.memory, LADDERS[device.type], gpu_bytes(device))
+        gpu_bytes = total_bytes(device) if device.type == "cuda" else None
+        self._ladder = MemoryLadder(options.memory, LADDERS[device.type], gpu_bytes)
         self._on_their_way: OnTheirWay | None = None
         self._stream: Any = None
         self._working: dict[tuple[object, ...], int] = {}  # bytes, by kind of batch

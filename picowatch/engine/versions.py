@@ -10,14 +10,10 @@ _LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 @cache
-def _found() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Our version and those of torch, diffusers and transformers, where installed."""
     found = {"picowatch": __version__}
     for library in _LIBRARIES:
         with suppress(PackageNotFoundError):
             found[library] = version(library)
     return found
-
-
-def versions() -> dict[str, str]:
-    """Our version and those of torch, diffusers and transformers, where installed."""
-    return dict(_found())

@@ -37,7 +37,7 @@ class HoldingEngine:
             catalog, place, {"sd1": catalog.demo.path, "demo": catalog.demo.path}
         )
 
-    def render(
+    def begin(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,

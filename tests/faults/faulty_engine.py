@@ -64,7 +64,7 @@ class FaultyRenderer:
         if at_start.exists():
             AT_START[at_start.read_text()]()
 
-    def render(
+    def begin(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,

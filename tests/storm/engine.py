@@ -19,7 +19,7 @@ class DigestRenderer:
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._pause = threading.Event()
 
-    def render(
+    def begin(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,

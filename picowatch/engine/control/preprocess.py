@@ -28,21 +28,9 @@ def preprocess(picture: Pixels, use: ControlUse) -> Pixels:
     return _BY_NAME[use.preprocess](picture, use)
 
 
-def _canny(picture: Pixels, use: ControlUse) -> Pixels:
-    return _grey(canny(picture, use.low, use.high))
-
-
-def _invert(picture: Pixels, _: ControlUse) -> Pixels:
-    return 255 - picture
-
-
 def _threshold(picture: Pixels, use: ControlUse) -> Pixels:
     """White where every channel is lighter."""
     return _grey(np.where(picture.min(axis=2) > use.threshold, 255, 0))
-
-
-def _blur(picture: Pixels, use: ControlUse) -> Pixels:
-    return _blurred(picture, use.radius)
 
 
 def _luminance(picture: Pixels, _: ControlUse) -> Pixels:
@@ -63,10 +51,6 @@ def _lineart(picture: Pixels, _: ControlUse) -> Pixels:
     return _grey((strength / usual * 127).clip(0, 255))
 
 
-def _as_it_is(picture: Pixels, _: ControlUse) -> Pixels:
-    return picture
-
-
 def _blurred(picture: Pixels, radius: float) -> Pixels:
     return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
 
@@ -76,12 +60,12 @@ def _grey(values: np.ndarray) -> Pixels:
 
 
 _BY_NAME: dict[str, Callable[[Pixels, ControlUse], Pixels]] = {
-    "none": _as_it_is,
-    "tile": _as_it_is,
-    "canny": _canny,
-    "invert": _invert,
+    "none": lambda picture, _: picture,
+    "tile": lambda picture, _: picture,
+    "canny": lambda picture, use: _grey(canny(picture, use.low, use.high)),
+    "invert": lambda picture, _: 255 - picture,
     "threshold": _threshold,
-    "blur": _blur,
+    "blur": lambda picture, use: _blurred(picture, use.radius),
     "luminance": _luminance,
     "lineart": _lineart,
 }

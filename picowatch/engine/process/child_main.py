@@ -37,7 +37,6 @@ from picowatch.engine.protocol import (
     MemoryUse,
     OnPreview,
     OnStep,
-    Preview,
     RenderedImage,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
@@ -51,7 +50,7 @@ _POLL_SECONDS = 0.002  # between looks at pictures that are on their way
 class BatchRenderer(Protocol):
     """What renders the batches in this process."""
 
-    def render(
+    def begin(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
@@ -72,7 +71,7 @@ class Unfinished(Protocol):
         ...
 
     def images(self) -> list[RenderedImage]:
-        """They; raises what `render` may raise."""
+        """They; raises what `begin` may raise."""
         ...
 
 
@@ -93,11 +92,11 @@ def import_renderer() -> MakeRenderer:
         from picowatch.engine.imports import postponed_packages
 
         with postponed_packages():
-            from picowatch.engine.renderer import Overlapping, Renderer
+            from picowatch.engine.renderer import Renderer
     finally:
         gc.freeze()
         gc.enable()
-    return lambda options, on_preview: Overlapping(Renderer(options, on_preview))
+    return Renderer
 
 
 def main(handle: int, make_renderer: MakeRenderer = _renderer) -> None:
@@ -110,11 +109,14 @@ def main(handle: int, make_renderer: MakeRenderer = _renderer) -> None:
     options = connection.recv()
     assert isinstance(options, EngineOptions)
     batches: SimpleQueue[Render] = SimpleQueue()
-    interruption = _Interruption()
-    threading.Thread(target=_receive, args=(connection, batches, interruption), daemon=True).start()
+    interrupted: set[int] = set()
+    threading.Thread(target=_receive, args=(connection, batches, interrupted), daemon=True).start()
     replies = _Replies(connection)
     _Server(
-        replies, lambda: make_renderer(options, replies.preview), batches, interruption.ends
+        replies,
+        lambda: make_renderer(options, replies.send),
+        batches,
+        interrupted.__contains__,
     ).serve()
 
 
@@ -126,20 +128,7 @@ def _ignore_signals_but_end_with_the_daemon() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class _Interruption:
-    """Which batch is to end: one, because the daemon waits for it."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-
-    def ends(self, number: int) -> bool:
-        """Whether the batch of that number is to end."""
-        return self.number == number
-
-
-def _receive(
-    connection: Connection, batches: SimpleQueue[Render], interruption: _Interruption
-) -> None:
+def _receive(connection: Connection, batches: SimpleQueue[Render], interrupted: set[int]) -> None:
     """Pass on the daemon's messages; end the process when the daemon is gone."""
     try:
         while True:
@@ -147,7 +136,7 @@ def _receive(
             if isinstance(message, Render):
                 batches.put(message)
             elif isinstance(message, Interrupt):
-                interruption.number = message.number
+                interrupted.add(message.number)
     except (EOFError, OSError):
         os._exit(0)
 
@@ -162,12 +151,6 @@ class _Replies:
     def send(self, message: FromEngine, number: int | None = None) -> None:
         """About the batch of that number; without one, the one that is rendered."""
         self._connection.send(Reply(self.number if number is None else number, message))
-
-    def step(self, done: int, total: int) -> None:
-        self.send(Step(done, total))
-
-    def preview(self, preview: Preview) -> None:
-        self.send(preview)
 
 
 class _Server:
@@ -238,7 +221,7 @@ class _Server:
         if not self._is_ready:
             self._is_ready = True
             self._replies.send(Ready())
-        return self._renderer.render(
+        return self._renderer.begin(
             work.batch,
             self._step,
             lambda: self._interrupted(work.number),
@@ -247,7 +230,7 @@ class _Server:
         )
 
     def _step(self, done: int, total: int) -> None:
-        self._replies.step(done, total)
+        self._replies.send(Step(done, total))
         self._send_drawn()
 
     def _send_drawn(self, *, wait: bool = False) -> None:

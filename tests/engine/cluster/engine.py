@@ -30,7 +30,7 @@ class Maker:
         self._options = options
         self._on_preview = on_preview
 
-    def render(
+    def begin(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,

@@ -55,7 +55,7 @@ class OverlappingRenderer:
         self._pause = threading.Event()
         self._late: _Late | None = None
 
-    def render(
+    def begin(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,

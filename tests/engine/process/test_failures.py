@@ -102,7 +102,7 @@ def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch
     replies = Mock()
     failing = Mock(side_effect=RuntimeError("expected scalar type Half"))
     with pytest.raises(SystemExit):
-        child_main._Server(replies, lambda: Mock(render=failing), batches, lambda _: False).serve()
+        child_main._Server(replies, lambda: Mock(begin=failing), batches, lambda _: False).serve()
     ended, _ = replies.send.call_args.args
     assert isinstance(ended.outcome, EngineDied)
     assert "unknown error" in ended.outcome.message
@@ -117,7 +117,7 @@ def test_after_an_error_of_the_gpu_its_memory_is_not_read(monkeypatch: pytest.Mo
     batches.put(Render(0, (), 0))
     replies = Mock()
     with pytest.raises(SystemExit):
-        child_main._Server(replies, lambda: Mock(render=failing), batches, lambda _: False).serve()
+        child_main._Server(replies, lambda: Mock(begin=failing), batches, lambda _: False).serve()
     ended, _ = replies.send.call_args.args
     assert isinstance(ended.outcome, EngineDied)
     assert "illegal memory access" in ended.outcome.message

@@ -53,7 +53,7 @@ class Renderer:
     failures: list[Exception] = field(default_factory=list)
     rendered: list[str] = field(default_factory=list)
 
-    def render(
+    def begin(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
