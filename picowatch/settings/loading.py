@@ -115,9 +115,16 @@ def _from_file(path: Path) -> tuple[dict[str, tuple[Any, str]], list[str]]:
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
         _refuse_missing_spaces(path, text)
         raise SettingsInvalid(f"{path} must contain `name: value` lines.")
-    names = {key.value: _position(key.start_mark) for key, _ in node.value}
-    positions = {key.value: _position(written.start_mark) for key, written in node.value}
+    names: dict[str, str] = {}
     found, unknown = {}, []
+    for key, _ in node.value:
+        position = _position(key.start_mark)
+        if key.value in names:
+            before = names[key.value].partition(",")[0]
+            twice = f"'{one_line(key.value)}' is given twice: already on {before}. Keep one."
+            unknown.append(f"{path}, {position}: {twice}")
+        names.setdefault(key.value, position)
+    positions = {key.value: _position(written.start_mark) for key, written in node.value}
     for name, value in values.items():
         position = positions.get(name, _position(node.start_mark))  # merged in by `<<`
         if name not in Settings.model_fields:

@@ -185,7 +185,7 @@ class Settings(BaseModel):
     )
     metrics_address: Annotated[str, BeforeValidator(metrics_address_value)] | None = Field(
         None,
-        description="Address that serves Prometheus metrics, like 127.0.0.1:9464. Empty: none.",
+        description="Address that serves Prometheus metrics, like 127.0.0.1:9464, or off.",
     )
 
     @field_validator("*", mode="before")

@@ -52,6 +52,8 @@ def quality_value(value: Any) -> Any:
 
 
 def metrics_address_value(value: Any) -> str:
+    if value is False or value in ("", "off", "none"):  # YAML reads off as false
+        return ""
     text = value if isinstance(value, str) else ""
     _, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
