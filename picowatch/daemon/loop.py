@@ -162,7 +162,8 @@ class Daemon:
         return rest if ready_in is None else min(rest, ready_in)
 
     def _shut_down(self) -> None:
-        notify("STOPPING=1")
+        if not self.result.can_restart:  # systemd kills what says so and is not gone soon
+            notify("STOPPING=1")
         self.stop.set()  # ends all waiting for the disk
         self.pool.stop()
         self.inbox.close()

@@ -17,7 +17,7 @@ from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.outbox.commands import Command
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import picowatch, start
+from tests.commands.picowatch import DIGESTS, picowatch, start
 from tests.house import House, wait_for
 
 
@@ -242,6 +242,30 @@ def test_a_service_manager_is_notified(house: House, monkeypatch: pytest.MonkeyP
             told.append(manager.recv(1000).decode())
     assert told[0] == "READY=1"
     assert told[1] == "WATCHDOG=1\nSTATUS=nothing is running; 0 images wait"
+
+
+def test_a_service_manager_hears_of_no_end_where_the_daemon_starts_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restore beside it: systemd would kill what is not gone soon after STOPPING."""
+    house.save("a.txt", "one\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = os.fspath(house.folder / "notify")
+        manager.bind(address)
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        running = start(house.folder, "run", program=DIGESTS)
+        try:
+            assert manager.recv(1000) == b"READY=1"
+            (house.outbox / ".picowatch/lock").unlink()
+            told = [b""]
+            while told[-1] not in (b"READY=1", b"STOPPING=1"):
+                told.append(manager.recv(1000))
+        finally:
+            running.terminate()
+            running.communicate()
+    assert told[-1] == b"READY=1"
+    assert "picowatch starts over" in house.log()
 
 
 def test_a_check_that_is_ended_leaves_no_probe(house: House) -> None:
