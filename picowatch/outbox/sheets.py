@@ -4,11 +4,13 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, product
 from math import ceil, sqrt
 from pathlib import Path
 from textwrap import wrap
+from unicodedata import east_asian_width
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,6 +27,11 @@ SMALLEST_PICTURE = 48
 GAP = 8
 LINES = 3  # of a label
 SHORTEST_LABEL = 8  # characters of an axis beside a long value
+# Of Linux and macOS, for letters that Pillow's own lacks: it has English ones only.
+FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial Unicode.ttf"),
+    *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "Hiragino Sans GB.ttc"),
+)
 PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
 
 
@@ -87,6 +94,12 @@ class _Block:
     columns: Axis
     cells: Sequence[Cell]
 
+    @property
+    def text(self) -> str:
+        """All its words."""
+        axes = (word for axis in (self.rows, self.columns) for word in (axis.label, *axis.values))
+        return "".join((self.title, *axes, *(cell.label for cell in self.cells)))
+
 
 def _square(cells: Sequence[Cell]) -> _Block:
     width = max(1, ceil(sqrt(len(cells))))
@@ -101,8 +114,11 @@ def _titles(axes: Sequence[Axis]) -> Iterator[str]:
 
 
 def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> Sheet:
+    letters = {letter for block in blocks for letter in block.text if letter.isprintable()}
+    font = _font_with(letters)
+    width = 1.0 if any(east_asian_width(letter) in "WF" for letter in letters) else 0.55
     while True:
-        drawing = _Drawing(side, go_on)
+        drawing = _Drawing(side, go_on, font, width)
         width, height = drawing.size(blocks)
         if max(width, height) <= MAX_SIDE:
             return Sheet(drawing.draw(blocks, width, height), tuple(drawing.boxes))
@@ -111,15 +127,39 @@ def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> She
         side = max(SMALLEST_PICTURE, side * 4 // 5)
 
 
-class _Drawing:
-    """Lays out and draws blocks with pictures of one size."""
+def _font_with(letters: set[str]) -> str:
+    """The file of the installed font that has most of them; "" is Pillow's own."""
+    best, fewest = "", _count_missing(ImageFont.load_default(12), letters)
+    for name in FONTS:
+        if not fewest:
+            break
+        with suppress(OSError):
+            missing = _count_missing(ImageFont.truetype(name, 12), letters)
+            if missing < fewest:
+                best, fewest = name, missing
+    return best
 
-    def __init__(self, side: int, go_on: Callable[[], None]) -> None:
+
+def _count_missing(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: set[str]) -> int:
+    """How many it draws as it draws U+10FFFF, which is none."""
+    box, *masks = (font.getmask(letter) for letter in ("\U0010ffff", *letters))
+    return sum(mask.size == box.size and bytes(mask) == bytes(box) for mask in masks)
+
+
+class _Drawing:
+    """Lays out and draws blocks with pictures of one size.
+
+    `font` is a font's file, "" for Pillow's own, and `width` that of its characters, in its size.
+    """
+
+    def __init__(self, side: int, go_on: Callable[[], None], font: str, width: float) -> None:
         self._side = side
         self._go_on = go_on
         self._type = max(11, min(28, side // 12))
-        self._font = ImageFont.load_default(self._type)
-        self._characters = max(6, int(side / (self._type * 0.55)))
+        self._font = (
+            ImageFont.truetype(font, self._type) if font else ImageFont.load_default(self._type)
+        )
+        self._characters = max(6, int(side / (self._type * width)))
         self._label = LINES * (self._type + 4)
         self.boxes: list[Box] = []
 

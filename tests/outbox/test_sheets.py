@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from picowatch.outbox import sheets
 from picowatch.outbox.sheets import Cell, SheetTooLarge, contact_sheet
@@ -87,3 +87,15 @@ def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
     narrow = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("x", "y"))], 64).page
     wide = contact_sheet(cells(tmp_path, 2), [Axis("prompt", (long, "y"))], 64).page
     assert narrow.size == wide.size
+
+
+def test_labels_in_other_scripts_are_letters(tmp_path: Path) -> None:
+    """By a font of the system: Pillow's own has the letters of English, and boxes for others."""
+    try:
+        ImageFont.truetype("DejaVuSans.ttf")
+    except OSError:
+        pytest.skip("no such font is installed")
+    sheet = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("жук", "ёры"))], 128)
+    (left, top, wide, _), (other, *_) = sheet.boxes
+    labels = [sheet.page.crop((x, 0, x + wide, top)).tobytes() for x in (left, other)]
+    assert labels[0] != labels[1]
