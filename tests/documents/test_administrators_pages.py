@@ -125,12 +125,19 @@ def test_a_service_is_installed_line_by_line(machine: Machine) -> None:
 
 
 def test_an_upgrade_renders_nothing_again(machine: Machine) -> None:
-    """The new version has been started."""
+    """Nor do one of each user's own, and the way back; each stops picowatch before `pip`."""
     before = machine.pictures()
-    said = machine.type("upgrade.md", "A service")
+    machine.log.unlink()
+    own = machine.home / ".config/systemd/user/picowatch.service"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    said = machine.type("upgrade.md", "A service", "Back to the old version")
     assert machine.pictures() == before
+    assert own.exists()
+    own.unlink()
     assert said.splitlines()[-1].startswith("picowatch ")
-    assert "systemctl restart picowatch" in machine.calls()
+    calls = machine.calls()
+    assert calls[0] == "systemctl stop picowatch"
+    assert calls[-1] == "systemctl start picowatch"
 
 
 def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Machine) -> None:
@@ -183,7 +190,7 @@ def test_modes_are_those_that_the_page_names(machine: Machine) -> None:
 def test_nothing_is_left_after_uninstalling(machine: Machine) -> None:
     """But a backup of one's own. The last test of this machine."""
     users = machine.home / ".config/systemd/user/picowatch.service"
-    users.parent.mkdir(parents=True)
+    users.parent.mkdir(parents=True, exist_ok=True)
     users.touch()
     machine.type("uninstall.md", "A service", "A service of one's own")
     assert not users.exists()
