@@ -7,7 +7,7 @@ import pytest
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.fields import MOST_IMAGES, ROWS
 from picowatch.settings import Settings
-from tests.recipe.reading import DEMO, messages, read, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 TWO = Inventory(
     demo=DEMO,
@@ -288,3 +288,25 @@ def test_the_schema_says_what_the_table_in_the_docs_says() -> None:
         assert name == "prompt" or "default" in schema["properties"][name], name
     assert schema["required"] == ["prompt"]
     assert ROWS["checkpoint"].aliases == ("model", "ckpt", "sd_model")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("prompt: a\nsteps: 8.0\nwidth: 64.0\nseed: [3.0]\nhires: {steps: 4.0}\n", "a.yaml"),
+        ("a --steps 8.0 --width 64.0 --seed 3.0 --hires true\n", "a.txt"),
+        ('{"prompt": "a", "steps": 8.0, "width": 64.0, "seed": [3.0], "hires": true}', "a.json"),
+    ],
+)
+def test_a_whole_number_may_end_in_point_zero(text: str, name: str) -> None:
+    """Tables with gaps give such numbers, and JSON Schema takes them for whole ones."""
+    recipe = read_one(text, name)
+    seeds = [request.seed for request in recipe.image_requests(hash_of)]
+    assert (recipe.steps, recipe.width, seeds) == (8, 64, [3])
+
+
+def test_a_number_between_two_whole_ones_is_no_whole_number() -> None:
+    """Nothing is rounded in silence."""
+    assert messages("prompt: a\nsteps: 8.5") == [
+        "steps must be a whole number from 1 to 150, not 8.5."
+    ]

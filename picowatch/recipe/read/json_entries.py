@@ -189,10 +189,12 @@ class _Composer:
 
     def refuse_name(self) -> NoReturn:
         self.refuse_curly()
-        found = _WORD.match(self.text, self.at)
+        single = self.text[self.at : self.at + 1] == "'"
+        found = _WORD.match(self.text, self.at + single)
         if found:
             quoted = json.dumps(found[0], ensure_ascii=False)
-            self.refuse(f"names have double quotes in JSON: {shown(quoted)}.", width=len(found[0]))
+            width = len(found[0]) + 2 * single
+            self.refuse(f"names have double quotes in JSON: {shown(quoted)}.", width=width)
         self.refuse('a name in double quotes is missing here, as in "steps": 30.')
 
     def refuse_string(self, start: int, error: json.JSONDecodeError) -> NoReturn:

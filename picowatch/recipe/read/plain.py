@@ -32,12 +32,16 @@ def plain_value(text: str) -> object:
 
 
 def number(text: str) -> int | float | None:
-    """The number a text is, written plainly: 42, -1, 7.5; None for anything else."""
+    """The number a text is, written plainly: 42, -1, 7.5; None for anything else.
+
+    8.0 is the whole number 8, as in JSON Schema.
+    """
     if len(text) > _MAX_DIGITS:
         return None
     if WHOLE.fullmatch(text):
         return int(text)
-    return float(text) if DECIMAL.fullmatch(text) else None
+    value = float(text) if DECIMAL.fullmatch(text) else None
+    return int(value) if value is not None and value.is_integer() else value
 
 
 def plain_number(value: float) -> str:

@@ -73,6 +73,8 @@ def rename_to(source: Source, ending: str, what: str) -> str:
 
 def _renamed(source: Source, ending: str) -> str:
     stem = source.name.rpartition("/")[2].rpartition(".")[0]
+    # Windows hides the ending that its editor adds to corgi.yaml.
+    stem = re.sub(r"(?i)(?<=.)\.(ya?ml|json|txt)$", "", stem)
     return f"{stem}.{ending}"
 
 

@@ -498,3 +498,18 @@ def test_a_text_that_begins_with_a_fields_name_is_no_field(text: str) -> None:
     """Most of them are words of prompts, too."""
     (message,) = messages(text)
     assert f"Write 'prompt: {text}'" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["corgi.yaml.txt", "pets/corgi.yml.txt", "corgi.txt", "corgi.TXT.txt"]
+)
+def test_a_hidden_ending_is_not_kept(name: str) -> None:
+    """Windows hides the one that its editor adds."""
+    assert messages("prompt: a", name) == ["this looks like YAML; rename it to corgi.yaml"]
+
+
+def test_single_quotes_around_a_name_are_no_json() -> None:
+    """Python shows its values so."""
+    assert messages("{'prompt': 'a'}", "corgi.json") == [
+        'names have double quotes in JSON: "prompt".'
+    ]

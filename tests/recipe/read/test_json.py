@@ -19,7 +19,7 @@ MISTAKES = [
     ('{"prompt": "a" "steps": 3}', (1, 16), "a comma is missing before this."),
     ('{"prompt" "a"}', (1, 11), 'a colon is missing after the name "prompt".'),
     ('{prompt: "a"}', (1, 2), 'names have double quotes in JSON: "prompt".'),
-    ("{'prompt': 'a'}", (1, 2), 'a name in double quotes is missing here, as in "steps": 30.'),
+    ("{'prompt': 'a'}", (1, 2), 'names have double quotes in JSON: "prompt".'),
     ('{"prompt": \'a\'}', (1, 12), "JSON's quotes are double quotes."),
     ('{"prompt": a}', (1, 12), "texts have double quotes in JSON."),
     ('{"prompt": }', (1, 12), "a value is missing here."),
