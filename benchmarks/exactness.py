@@ -128,7 +128,9 @@ def _compiled(
     """Made with a UNet that is compiled here and now."""
     engine = _engine(models, device, compiled=folder)
     engine.render(requests[:1], lambda *_: None, waiting=10**6)
-    engine.wait_for_compiling(COMPILE_SECONDS)
+    compiling = engine._compiled._process
+    assert compiling is not None
+    compiling.wait(COMPILE_SECONDS)
     images = _make(engine, requests, 1)
     assert all(image.compiled for image in images)
     return images

@@ -195,10 +195,6 @@ class Renderer:
             on_their_way.settle()
         return on_their_way is not None
 
-    def wait_for_compiling(self, timeout_seconds: float) -> None:
-        """Until nothing is being compiled in the background; raises TimeoutError."""
-        self._compiled.wait(timeout_seconds)
-
     def _rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
         """The ladder's rungs, each once more where there is room now that other work is done.
 

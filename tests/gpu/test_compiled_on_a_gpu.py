@@ -20,7 +20,9 @@ def test_a_compiled_unet_renders_the_same_picture(tmp_path: Path) -> None:
     engine = Renderer(EngineOptions(models=tmp_path, device="cuda", compiled=tmp_path / "compiled"))
     [plain] = engine.render([request()], ignore_steps, waiting=10**6)
     assert not plain.compiled
-    engine.wait_for_compiling(COMPILE_SECONDS)
+    compiling = engine._compiled._process
+    assert compiling is not None
+    compiling.wait(COMPILE_SECONDS)
     [image] = engine.render([request()], ignore_steps)
     assert image.compiled
     assert difference(image, plain) <= 16

@@ -156,14 +156,6 @@ class CompiledUnets:
                 stderr=subprocess.DEVNULL,
             )
 
-    def wait(self, timeout_seconds: float) -> None:
-        """Until the process that compiles has ended; raises TimeoutError."""
-        try:
-            if self._process is not None:
-                self._process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError("the model is still being compiled") from error
-
     def _load(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
         """The compiled UNet from its file, tried on one prediction."""
         job = job_for(loaded.unet, shape)
