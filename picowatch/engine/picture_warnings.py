@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.engine.unet.canvas import WHITE, kept_picture
+from picowatch.engine.unet.canvas import WHITE, decoded
 from picowatch.files.pictures import decode_mask, decode_picture, picture_size
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -21,7 +21,7 @@ _ROUNDING = 0.02  # between the shapes of a picture and of a mask that was drawn
 def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
     """What a user should look at again; `folder` keeps the pictures under their hashes.
 
-    Raises RenderFailed or PictureUnreadable if one is missing or damaged.
+    Raises RenderFailed if one is missing or damaged.
     """
     found = _mask_warnings(folder, request) if request.mask else []
     for use in filter(_follows_lines_as_drawn, request.control):
@@ -59,13 +59,13 @@ def _light_share(
     folder: Path | None, digest: str, path: str, decode: Callable[[bytes], Image.Image]
 ) -> float:
     """The share of pixels that would count as white in a mask."""
-    counts = decode(kept_picture(folder, digest, path)).convert("L").histogram()
+    counts = decoded(decode, folder, digest, path).convert("L").histogram()
     return sum(counts[WHITE:]) / sum(counts)
 
 
 @lru_cache(maxsize=64)
 def _size(folder: Path | None, digest: str, path: str) -> tuple[int, int]:
-    return picture_size(BytesIO(kept_picture(folder, digest, path)))
+    return decoded(lambda content: picture_size(BytesIO(content)), folder, digest, path)
 
 
 def _shown(size: tuple[int, int]) -> str:

@@ -1,9 +1,10 @@
 """A start image and mask, fitted to the picture that is rendered from them. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from picowatch.files.pictures import decode_mask, decode_picture
 from picowatch.recipe.request import ImageRequest
 
 Bytes = NDArray[np.uint8]
+T = TypeVar("T")
 
 # A1111's names of what resizes pixels for the second pass.
 RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
@@ -48,10 +50,7 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
     fitted = read_picture(folder, request.image_hash, request.image, size, request.resize)
     if not request.mask:
         return Canvas(fitted, None, None)
-    try:
-        drawn = decode_mask(kept_picture(folder, request.mask_hash, request.mask))
-    except PictureUnreadable as unreadable:
-        raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
+    drawn = decoded(decode_mask, folder, request.mask_hash, request.mask)
     grey = fit(drawn, width, height, request.resize)
     redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
     blur = request.mask_blur
@@ -73,11 +72,7 @@ def read_picture(
     folder: Path | None, digest: str, path: str, size: tuple[int, int], resize: str
 ) -> Bytes:
     """A picture as kept in `folder`, fitted to width and height: RGB."""
-    try:
-        picture = decode_picture(kept_picture(folder, digest, path))
-    except PictureUnreadable as unreadable:
-        raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
-    return np.asarray(fit(picture, *size, resize))
+    return np.asarray(fit(decoded(decode_picture, folder, digest, path), *size, resize))
 
 
 def fit(picture: Image.Image, width: int, height: int, resize: str) -> Image.Image:
@@ -103,8 +98,8 @@ def fit(picture: Image.Image, width: int, height: int, resize: str) -> Image.Ima
     return Image.fromarray(np.pad(pixels, margins, mode="edge"))
 
 
-def kept_picture(folder: Path | None, digest: str, path: str) -> bytes:
-    """The bytes that were kept under their hash when the save was accepted."""
+def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path: str) -> T:
+    """What a picture shows that was kept under its hash when the save was accepted."""
     try:
         content = (folder / digest).read_bytes() if folder else b""
     except OSError:
@@ -114,4 +109,7 @@ def kept_picture(folder: Path | None, digest: str, path: str) -> bytes:
             f"The copy of '{path}' is missing or damaged.",
             "Save the recipe again to make a new copy.",
         )
-    return content
+    try:
+        return decode(content)
+    except PictureUnreadable as unreadable:
+        raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable

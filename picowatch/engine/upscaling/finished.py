@@ -8,10 +8,10 @@ from PIL import Image
 
 from picowatch.engine.drawn import Drawn, Enlarge, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.unet.canvas import kept_picture
+from picowatch.engine.unet.canvas import decoded
 from picowatch.engine.upscaling.tiles import MOST_OVERLAP
 from picowatch.engine.upscaling.upscalers import Size, Upscalers
-from picowatch.errors import EngineStopped, PictureUnreadable, RenderFailed
+from picowatch.errors import EngineStopped
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 
@@ -97,11 +97,7 @@ def enlarged_given(
 ) -> Drawn:
     """A start image, enlarged and not drawn."""
     assert request.upscale
-    try:
-        content = kept_picture(start_images, request.image_hash, request.image)
-        image, alpha = decode_with_alpha(content)
-    except PictureUnreadable as unreadable:
-        raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
+    image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
     size: Size = request.upscale.size_of(*image.size)
     model, hash_ = request.upscale.model, request.upscaler_hash
 
