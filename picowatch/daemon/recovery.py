@@ -215,6 +215,11 @@ class Recovery:
 
     def run(self) -> None:
         """Do it all; what cannot be written is waited for."""
+        if self.after_crash:
+            log.warning(
+                "picowatch did not exit cleanly last time; what it left unfinished is being "
+                "repaired"
+            )
         self.retry.until_begun(self._recover)
         self.is_done = True
         self.retry.until_done("daemon", partial(safely, self._note_errors))
@@ -235,10 +240,6 @@ class Recovery:
     def _recover(self) -> None:
         """May be done again."""
         if self.after_crash:
-            log.warning(
-                "picowatch did not exit cleanly last time; what it left unfinished is being "
-                "repaired"
-            )
             self._tidy_up()
         self.control.restore_pause()
         for image in self.ledger.running():
@@ -271,8 +272,8 @@ class Recovery:
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
             self.backlog.finished.append(image.recipe)
         else:
-            log.info("%s: seed %s queued again", image.recipe, image.request.seed)
             self.ledger.retry_after_daemon_death(image.id)
+            log.info("%s: seed %s queued again", image.recipe, image.request.seed)
 
     def _list_published(self) -> None:
         """Pictures that are published, but in no list yet."""

@@ -274,6 +274,34 @@ def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken
         assert str(closed.relative_to(house.folder)) in ended.stderr
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_start_that_cannot_write_says_once_what_it_repairs(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash on a full disk: it tries every two seconds, perhaps for a weekend."""
+    house.save("a.txt", "a star --size 64x64\n")
+    assert house.once()
+    (picture,) = house.pictures()
+    (house.outbox / picture).unlink()
+    with sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite") as ledger:
+        ledger.execute("UPDATE images SET state = 'running'")
+    (house.outbox / ".picowatch/lock").write_text("1234")
+    tries, real = [0], Ledger.retry_after_daemon_death
+
+    def without_room(ledger: Ledger, image: int) -> None:
+        tries[0] += 1
+        if tries[0] <= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(ledger, image)
+
+    monkeypatch.setattr(Ledger, "retry_after_daemon_death", without_room)
+    with house.running():
+        wait_for(lambda: len(house.pictures()) == 1, "the picture")
+    assert tries[0] == 4
+    assert house.log().count("queued again") == 1
+    assert house.log().count("did not exit cleanly") == 1
+
+
 def test_show_says_that_a_folder_is_closed(tmp_path: Path) -> None:
     """The outbox may be private: docs/permissions.md."""
     (tmp_path / "outbox").mkdir(mode=0o000)
