@@ -33,9 +33,10 @@ _OWN_WORDS = {
 
 
 def recipe_yaml(request: ImageRequest) -> str:
-    """A recipe that gives the same request again, in whatever folder it is saved.
+    """A recipe that gives the same request again.
 
-    Every field is written, so that no `_defaults.yaml` changes the picture.
+    Every field is written, so that no `_defaults.yaml` changes the picture. Start images are named
+    as the recipe named them: those that lay beside it are found in its folder only.
     """
     return "".join(f"{name}: {text}\n" for name, text in _fields(request).items())
 
