@@ -119,6 +119,11 @@ def _mapping() -> Schema:
         }
         for name, first in FIRST_NAME_OF.items()
     }
+    properties["scheduler"] = {
+        "anyOf": [_ref("schedule_type"), _ref("sampler")],
+        "description": "ComfyUI's schedule_type, or diffusers' sampler.",
+        "doNotSuggest": True,
+    }
     pairs = combinations(FIRST_NAME_OF, 2)
     twice = [pair for pair in pairs if FIRST_NAME_OF[pair[0]] == FIRST_NAME_OF[pair[1]]]
     together = [*twice, (SIZE, "width"), (SIZE, "height")]

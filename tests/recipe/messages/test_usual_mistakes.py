@@ -185,16 +185,17 @@ def test_a_misspelt_sampler_with_its_schedule_type_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "field", "value"),
+    ("text", "field", "value"),
     [
-        ("karras", "schedule_type", "karras"),
-        ("SGM Uniform", "schedule_type", "sgm_uniform"),
-        ("EulerAncestralDiscreteScheduler", "sampler", "Euler a"),
+        ("prompt: a\nscheduler: karras", "schedule_type", "karras"),
+        ("prompt: a\nscheduler: SGM Uniform", "schedule_type", "sgm_uniform"),
+        ("prompt: a\nscheduler: EulerAncestralDiscreteScheduler", "sampler", "Euler a"),
     ],
 )
-def test_a_scheduler_is_a_schedule_type_or_a_sampler(written: str, field: str, value: str) -> None:
-    """ComfyUI's is the one, diffusers' the other."""
-    assert getattr(read_one(f"prompt: a\nscheduler: {written}"), field) == value
+def test_a_scheduler_is_a_schedule_type_or_a_sampler(text: str, field: str, value: str) -> None:
+    """ComfyUI's is the one, diffusers' the other; the schema for editors knows both."""
+    assert getattr(read_one(text), field) == value
+    written = text.rpartition(": ")[2]
     assert getattr(read_one(f"a --scheduler {written}", "corgi.txt"), field) == value
 
 
