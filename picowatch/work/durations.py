@@ -79,7 +79,9 @@ class Durations:
         if size in known:
             seconds = NEWEST_WEIGHT * seconds + (1 - NEWEST_WEIGHT) * known[size]
         self._kinds[key] = _Kind(known | {size: seconds}, shares)
-        self._rate = seconds / _work_of_batch(batch.request, size)
+        # What a batch of few steps takes is mostly what it does beside them.
+        if self._rate is None or len(batch.times) > STEPS_TO_MEASURE:
+            self._rate = seconds / _work_of_batch(batch.request, size)
 
     def of(self, images: Iterable[tuple[ImageRequest, int]]) -> float | None:
         """The seconds of so many images of each kind; None before the first picture."""

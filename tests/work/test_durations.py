@@ -114,3 +114,15 @@ def test_a_first_load_takes_nobody_knows_how_long() -> None:
     again = Timeline(PLAIN, 8, 10.0, "other")
     assert durations.left(again, 10.5) == pytest.approx(0.48 + EIGHT.seconds, abs=0.05)
     assert durations.left(again, 60.0) == pytest.approx(EIGHT.seconds - 0.2, abs=0.05)
+
+
+def test_a_batch_of_one_step_says_little_of_others() -> None:
+    """Nearly all of its time is encoding, decoding and writing, which many steps do not repeat."""
+    durations = Durations(lambda _: 1)
+    short = Batch(replace(PLAIN, steps=1), 1, (0.1,), 0.6)
+    for batch in (ONE, short):
+        line = Timeline(batch.request, batch.images, 0.0)
+        line.times, line.steps = list(batch.steps), len(batch.steps)
+        durations.learn(line, batch.seconds, 0.0)
+    assert durations.of([(short.request, 1)]) == pytest.approx(short.seconds)
+    assert durations.of([(LARGE, 1)]) == pytest.approx(ONE_LARGE.seconds, rel=0.2)
