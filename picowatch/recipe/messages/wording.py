@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 from typing import get_args
 
-from picowatch.recipe.fields import NO_SWEEP, PROMPTS, ROWS, SHORTHANDS, json_schemas
+from picowatch.recipe.fields import FROM, NO_SWEEP, PROMPTS, ROWS, SHORTHANDS, json_schemas
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.parts import Preprocessor
@@ -221,8 +221,10 @@ def _as_sweep(field: str, written: Written) -> str:
 
 def _in_quotes(field: str, written: Written) -> str:
     is_one_line = written.raw.startswith("[") and "\n" not in written.raw
-    if field in PICTURE_FIELDS and isinstance(written.value, tuple):
+    if field in (*PICTURE_FIELDS, FROM) and isinstance(written.value, tuple):
         one = written.parts[0].raw if is_one_line and len(written.parts) == 1 else ""
+        if field == FROM and not one:
+            return "Write a recipe for each."
         return f"Write {field}: {shown(one, 200)}" if one else _SEVERAL
     if isinstance(written.value, tuple) and written.raw.startswith("- "):
         return "For several pictures write several recipes, or a .txt with a prompt on each line."

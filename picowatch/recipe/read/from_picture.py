@@ -16,6 +16,7 @@ from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
+from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.read.carried import DAMAGE, Carried
@@ -62,8 +63,8 @@ def read_from(
 ) -> FromPicture | None:
     """The settings of the picture that a recipe starts from; `given` are fields that it overrides.
 
-    `pictures` tells its texts, and where its start images are, as seen from the recipe. None if
-    not found: why goes to `problems`.
+    `loras` override those in the picture's prompts, too. `pictures` tells its texts, and where its
+    start images are, as seen from the recipe. None if not found: why goes to `problems`.
     """
     path = str(written.value)
     position = replace(written.position, note=f" (in {shown(path)})")
@@ -75,7 +76,13 @@ def read_from(
         words = words if path in words else f"{shown(path)}: {words}"
         problems.add(written.error_position, words)
         return None
-    return FromPicture({n: w for n, w in found.layer.items() if n not in given}, found.warnings)
+    layer = {name: value for name, value in found.layer.items() if name not in given}
+    if "loras" in given:
+        for name in PROMPTS:
+            if name in layer:
+                text = split_loras(str(layer[name].value))[0].strip()
+                layer[name] = replace(layer[name], value=text)
+    return FromPicture(layer, found.warnings)
 
 
 def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str, ...]]:

@@ -304,6 +304,16 @@ PICTURES = "For several pictures write a pattern such as frames/*.png, or a reci
             "image must be text, but YAML reads [a.png] as a list. Write image: a.png",
         ),
         (
+            "from: [a.png]",
+            "corgi.yaml",
+            "from must be text, but YAML reads [a.png] as a list. Write from: a.png",
+        ),
+        (
+            "from: [a.png, b.png]",
+            "corgi.yaml",
+            "from must be text, but YAML reads [a.png, b.png] as a list. Write a recipe for each.",
+        ),
+        (
             '{"prompt": "a", "image": ["a.png", "b.png"]}',
             "corgi.json",
             f'image must be text, not ["a.png", "b.png"]. {PICTURES}',

@@ -236,3 +236,28 @@ def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
         read_recipes(
             "a.yaml", b"prompt: a\nfrom: ../a.png", INVENTORY, pictures=PicturesWith(unreadable)
         )
+
+
+@pytest.mark.parametrize(
+    ("written", "uses"),
+    [("{x: 0.1}", [("x", 0.1)]), ("{pixel: 1}", [("pixel", 1.0)]), ("none", [])],
+)
+@pytest.mark.parametrize(
+    "texts",
+    [
+        CHUNK,
+        {
+            "parameters": "a <lora:x:0.5> corgi <lora:pixel:-1>\n"
+            "Negative prompt: dim <lora:x:1>\nSteps: 3, Seed: 4, Model: dreamshaper_8"
+        },
+    ],
+)
+def test_loras_of_the_recipe_replace_all_of_the_pictures(
+    written: str, uses: list[tuple[str, float]], texts: dict[str, str]
+) -> None:
+    """Also those that its prompt names, as A1111's always does."""
+    recipe = read(f"from: corgi.png\nloras: {written}", texts)
+    (request,) = recipe.image_requests(hash_of)
+    assert [(lora.name, lora.weight) for lora in request.loras] == uses
+    assert request.prompt.split() == ["a", "corgi"]
+    assert request.negative_prompt == "dim"
