@@ -30,6 +30,7 @@ SCHEDULE_TYPES = {
 SIMPLE = "simple"
 _SCHEDULE_ALIASES = {
     "ddim": "leading",
+    "ddimuniform": "leading",
     "auto": AUTOMATIC,
     "normal": "uniform",
     "turbo": "simple",
@@ -59,7 +60,7 @@ _STEPS_ONLY = ("uniform", "sgm_uniform", "leading")
 class KnownSampler:
     """A sampler: A1111's name, the schedule types it takes, the one "automatic" means.
 
-    `aliases` are diffusers' class names (without "Scheduler") and k-diffusion's names; they
+    `aliases` are diffusers' class names (without "Scheduler"), k-diffusion's and ComfyUI's; they
     are compared as `_squeezed` writes them, so case, spaces, dots and underscores do not count.
     `evaluations` of the model are made in each step but the last, which has one.
     `reaches_zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need it,
@@ -79,15 +80,23 @@ SAMPLERS = (
         "DPM++ 2M", _SIGMAS, "karras", ("DPMSolverMultistep", "dpmpp_2m", "k_dpmpp_2m", "dpm2m")
     ),
     KnownSampler(
-        "DPM++ 2M SDE", _SIGMAS, "exponential", ("dpmpp_2m_sde", "k_dpmpp_2m_sde", "dpm2msde")
+        "DPM++ 2M SDE",
+        _SIGMAS,
+        "exponential",
+        ("dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "k_dpmpp_2m_sde", "dpm2msde"),
     ),
     KnownSampler(
         "DPM++ 2M SDE Heun",
         _SIGMAS,
         "exponential",
-        ("dpmpp_2m_sde_heun", "k_dpmpp_2m_sde_heun"),
+        ("dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "k_dpmpp_2m_sde_heun"),
     ),
-    KnownSampler("DPM++ 3M SDE", _SIGMAS, "exponential", ("dpmpp_3m_sde", "k_dpmpp_3m_sde")),
+    KnownSampler(
+        "DPM++ 3M SDE",
+        _SIGMAS,
+        "exponential",
+        ("dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "k_dpmpp_3m_sde"),
+    ),
     KnownSampler(
         "DPM++ 2S a",
         _SIGMAS,
@@ -132,14 +141,14 @@ SAMPLERS = (
         "DPM++ SDE",
         _SINGLESTEP,
         "karras",
-        ("DPMSolverSDE", "DPMSolverSinglestep", "dpmpp_sde", "k_dpmpp_sde"),
+        ("DPMSolverSDE", "DPMSolverSinglestep", "dpmpp_sde", "dpmpp_sde_gpu", "k_dpmpp_sde"),
         reaches_zero_snr=False,
     ),
     KnownSampler("DDIM", _STEPS_ONLY, "uniform"),
     KnownSampler("DDPM", _STEPS_ONLY, "uniform"),
     KnownSampler("SA-Solver", _SIGMAS, "uniform", ("SASolver",), reaches_zero_snr=False),
     KnownSampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",), reaches_zero_snr=False),
-    KnownSampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
+    KnownSampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc", "uni_pc_bh2")),
     KnownSampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",), reaches_zero_snr=False),
     KnownSampler("LCM", _STEPS_ONLY, "uniform"),
     KnownSampler("TCD", _STEPS_ONLY, "uniform"),

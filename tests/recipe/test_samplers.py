@@ -21,7 +21,11 @@ from tests.recipe.reading import DEMO, messages, read_one
         ("DPM++ 2M SDE", "DPM++ 2M SDE", "exponential"),
         ("DPM++ 2M SDE Karras", "DPM++ 2M SDE", "karras"),
         ("dpmpp_2m_sde_karras", "DPM++ 2M SDE", "karras"),
+        ("dpmpp_2m_sde_gpu", "DPM++ 2M SDE", "exponential"),
+        ("dpmpp_3m_sde_gpu", "DPM++ 3M SDE", "exponential"),
+        ("dpmpp_sde_gpu", "DPM++ SDE", "karras"),
         ("DPM++ 2M SDE Heun", "DPM++ 2M SDE Heun", "exponential"),
+        ("dpmpp_2m_sde_heun_gpu", "DPM++ 2M SDE Heun", "exponential"),
         ("DPM++ 2M SDE Heun Karras", "DPM++ 2M SDE Heun", "karras"),
         ("k_dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", "exponential"),
         ("DPM++ 2M SGM Uniform", "DPM++ 2M", "sgm_uniform"),
@@ -34,6 +38,7 @@ from tests.recipe.reading import DEMO, messages, read_one
         ("ddim", "DDIM", "uniform"),
         ("Uni-PC", "UniPC", "uniform"),
         ("UniPCMultistepScheduler", "UniPC", "uniform"),
+        ("uni_pc_bh2", "UniPC", "uniform"),
         ("PLMS", "PNDM", "uniform"),
         ("Heun Karras", "Heun", "karras"),
         ("DPM2 a", "DPM2 a", "karras"),
@@ -44,6 +49,7 @@ from tests.recipe.reading import DEMO, messages, read_one
         ("DEIS beta", "DEIS", "beta"),
         ("Euler DDIM", "Euler", "leading"),
         ("euler_leading", "Euler", "leading"),
+        ("euler_ddim_uniform", "Euler", "leading"),
     ],
 )
 def test_names_of_other_tools_are_understood(

@@ -37,10 +37,7 @@ def read_fooocus(texts: Mapping[str, str], carried: Carried) -> None:
     carried.put("negative_prompt", _joined(settings.pop("full_negative_prompt", [])))
     carried.take_all(settings, _FIELDS)
     carried.put_seed(settings.pop("seed", None))
-    sampler, schedule_type = settings.pop("sampler", None), settings.pop("scheduler", None)
-    carried.put_sampler(
-        None if sampler is None else str(sampler).removesuffix("_gpu"), schedule_type
-    )
+    carried.put_sampler(settings.pop("sampler", None), settings.pop("scheduler", None))
     if sides := _SIDES.fullmatch(str(settings.pop("resolution", ""))):
         carried.put_size(*sides.groups())
     for name, weight, *_ in settings.pop("loras", []):
