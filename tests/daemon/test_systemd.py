@@ -66,12 +66,17 @@ def test_both_units_end_and_restart_it_in_the_same_way() -> None:
     """Whatever the one says of the process, the other does too."""
     texts = (UNIT.read_text(), UNIT.with_name("picowatch-user.service").read_text())
     names = "Type|ExecStart|Restart|RestartSec|RestartPreventExitStatus|WatchdogSec|TimeoutStopSec"
+    more = "KillMode|OOMPolicy|StartLimitIntervalSec"
     system, user = (
-        set(re.findall(rf"^(?:{names}|KillMode|StartLimitIntervalSec)=.*$", text, re.MULTILINE))
-        for text in texts
+        set(re.findall(rf"^(?:{names}|{more})=.*$", text, re.MULTILINE)) for text in texts
     )
-    assert len(system) == 9
+    assert len(system) == 10
     assert system == user
+
+
+def test_systemd_leaves_it_alone_when_the_kernel_kills_its_engine() -> None:
+    """Otherwise all of the unit is ended where memory ran out in one of its processes."""
+    assert value("OOMPolicy") == "continue"
 
 
 def test_models_are_compiled_into_the_folder_that_systemd_makes() -> None:
