@@ -6,7 +6,7 @@ A lost ledger is rebuilt from the pictures in the outbox; see docs/durability.md
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -48,30 +48,35 @@ def open_ledger(
 
     Raises LedgerUnusable, or sqlite3.OperationalError while it is locked or the disk is full.
     """
-    try:
-        ledger = _sound(path, check=check)
-        if file := _unknown_picture(ledger, outbox):
-            ledger.close()
-            raise LedgerCorrupt(
-                f"The ledger {path} is older than the pictures, as from a backup: {file} was "
-                "rendered after it."
-            )
-    except LedgerCorrupt as error:
-        set_aside(path, str(error))
-        ledger = Ledger(path)
-    if ledger.wants_restoring():
-        _restore(ledger, outbox, go_on)
+    with ExitStack() as failed:  # each try opens it anew
+        try:
+            ledger = _sound(path, outbox, failed, check=check)
+        except LedgerCorrupt as error:
+            failed.close()
+            set_aside(path, str(error))
+            ledger = _opened(path, failed)
+        if ledger.wants_restoring():
+            _restore(ledger, outbox, go_on)
+        failed.pop_all()
     return ledger
 
 
-def _sound(path: Path, *, check: bool) -> Ledger:
-    """The ledger as it is; raises LedgerCorrupt, also for what a start reads."""
+def _opened(path: Path, failed: ExitStack, *, check: bool = False) -> Ledger:
+    """A ledger that is closed if opening it fails later."""
     ledger = Ledger(path, check=check)
-    try:
-        ledger.read_first_tables()
-    except BaseException:
-        ledger.close()
-        raise
+    failed.callback(ledger.close)
+    return ledger
+
+
+def _sound(path: Path, outbox: Outbox, failed: ExitStack, *, check: bool) -> Ledger:
+    """The ledger as it is; raises LedgerCorrupt, also for what a start reads, and an older one."""
+    ledger = _opened(path, failed, check=check)
+    ledger.read_first_tables()
+    if file := _unknown_picture(ledger, outbox):
+        raise LedgerCorrupt(
+            f"The ledger {path} is older than the pictures, as from a backup: {file} was "
+            "rendered after it."
+        )
     return ledger
 
 

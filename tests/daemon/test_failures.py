@@ -517,7 +517,8 @@ def test_a_recipe_is_answered_again_when_its_defaults_can_be_read(
     house.save("a.yaml", "prompt: a star\n")
     with house.running(rescan_seconds=1):
         wait_for(lambda: house.error("a.yaml"), "the error file")
-        assert "_defaults.yaml above it cannot be read: Stale file handle" in house.log()
+        why = "_defaults.yaml above it cannot be read: Stale file handle"
+        wait_for(lambda: why in house.log(), "the line of the log")
         looks = len(refused)
         wait_for(lambda: len(refused) > looks + 2, "more looks")
         can_be_read.set()

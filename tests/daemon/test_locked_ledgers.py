@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,15 @@ def test_a_ledger_that_is_locked_at_the_start_is_waited_for(house: House) -> Non
 def test_each_transaction_may_find_the_ledger_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: range
 ) -> None:
-    """One after the other: nothing ends, and nothing is rendered twice."""
+    """One after the other: nothing ends, nothing is rendered twice, no try leaves it open."""
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def connected(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
     for number in numbers:
         (tmp_path / str(number)).mkdir()
         house = House(tmp_path / str(number))
@@ -82,6 +91,10 @@ def test_each_transaction_may_find_the_ledger_locked(
             patch.setattr(Database, "transaction", locked_once(number))
             with house.running():
                 wait_for(partial(both_are_made, house), f"with transaction {number} refused")
+    assert len(opened) > len(numbers)
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 def both_are_made(house: House) -> bool:

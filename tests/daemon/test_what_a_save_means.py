@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: Hous
     assert (line["width"], line["height"], line["size"]) == (64, 128, "64x128")
 
     (house.outbox / "images.jsonl").unlink()
-    with sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite")) as ledger, ledger:
         ledger.execute("UPDATE images SET listed = 0")
     assert house.once()
     (again,) = house.listed()

@@ -2,6 +2,7 @@
 
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.ledger.close()
 
 
 def test_a_commit_survives_power_loss(tmp_path: Path) -> None:
@@ -187,9 +190,8 @@ def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
         Ledger(path)
 
 
-def test_stamps_of_any_size_are_kept(tmp_path: Path) -> None:
+def test_stamps_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
-    desk = Desk(tmp_path)
     stamp = Stamp(2**62, 2**66, 2**64 - 1)
     desk.ledger.reject(Save("a.txt", "digest", stamp, 0.0))
     desk.ledger.rename("a.txt", "b.txt", stamp, picture_exists=lambda file: False)
