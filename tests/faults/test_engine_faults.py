@@ -50,7 +50,7 @@ SAID = {
     "too many": ("The engine returned 2 pictures, but 1 were requested.", REPORT),
     "nothing": ("The engine returned something other than pictures.", REPORT),
     "words": ("The engine returned something other than pictures.", REPORT),
-    "cannot be sent": ("It said: AttributeError: Can't pickle local object", LIBRARIES),
+    "cannot be sent": ("local object", LIBRARIES),
     "too wide": ("a picture of 136x192 pixels, but 128x192 were requested.", REPORT),
     "too small": ("a picture of 64x64 pixels, but 128x192 were requested.", REPORT),
     "lies on its side": ("a picture of 192x128 pixels, but 128x192 were requested.", REPORT),

@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
+    "PYTHON_COLORS": "0",  # of tracebacks, which are read here
     # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
     # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",

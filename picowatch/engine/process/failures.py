@@ -54,7 +54,7 @@ class StderrTail:
 def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
     """Message and remedy for a process' exit status, as subprocess gives it (negative: signal).
 
-    `stderr` are the last lines the process wrote; a Python error's last line says what it was.
+    `stderr` are the last lines the process wrote.
     """
     if status == -signal.SIGKILL:
         return _KILLED
@@ -63,9 +63,17 @@ def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
     if status < 0:
         name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
         return f"The engine crashed ({name}).", _CRASHED
-    last = next((text for line in reversed(stderr) if (text := _printable(line))), "")
+    last = _last_words(stderr)
     reason = f" It said: {last}." if last else ""
     return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
+
+
+def _last_words(stderr: Sequence[str]) -> str:
+    """What the last Python error was, after which notes may stand; without one the last line."""
+    traces = [number for number, line in enumerate(stderr) if line.startswith("Traceback (most")]
+    after = stderr[traces[-1] + 1 :] if traces else ()
+    error = next((line for line in after if line.strip() and not line.startswith(" ")), "")
+    return _printable(error) or next(filter(None, map(_printable, reversed(stderr))), "")
 
 
 def _printable(line: str) -> str:

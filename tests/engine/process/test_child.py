@@ -249,18 +249,29 @@ def test_libraries_in_the_users_folder_are_not_imported(
         engine.close()
 
 
+TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "    a()"]
+
+
 @pytest.mark.parametrize(
     ("status", "stderr", "said"),
     [
         (-9, [], "The engine was killed (SIGKILL); most often the system ran out of memory."),
         (-11, ["noise"], "The engine crashed (SIGSEGV)."),
         (-200, [], "The engine crashed (signal 200)."),
-        (1, ["Traceback", "KeyError: 'x'", ""], "(exit status 1). It said: KeyError: 'x'"),
+        (1, ["noise", "the end", ""], "(exit status 1). It said: the end"),
+        (1, [*TRACE, "KeyError: 'x'", ""], "(exit status 1). It said: KeyError: 'x'"),
+        (
+            1,
+            [*TRACE, "KeyError: 'x'", "while it was sent"],
+            "(exit status 1). It said: KeyError: 'x'",
+        ),
+        (1, [*TRACE, "ValueError: 1", "", *TRACE, "KeyError: 'x'"], "It said: KeyError: 'x'"),
+        (1, ["a note", TRACE[0]], "(exit status 1). It said: Traceback"),
         (0, [], "The engine ended by itself (exit status 0)."),
     ],
 )
 def test_the_end_of_a_process_is_explained(status: int, stderr: list[str], said: str) -> None:
-    """Signals by their names, errors by their last line."""
+    """Signals by their names, errors by their own line: Python 3.14 adds notes to some."""
     assert said in explain_exit(status, stderr)[0]
 
 
