@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import sys
 import threading
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -174,7 +175,8 @@ def test_a_thousand_nested_folders_stop_nothing(house: House) -> None:
         subprocess.run(["rm", "-rf", house.inbox / "c"], check=True)
     assert sorted(house.started()) == ["a corgi", "a star"]
     assert "folders are searched 64 levels deep" in house.log()
-    assert "polling instead" in house.log()
+    if sys.version_info < (3, 12):  # os.walk, with which watchdog begins, calls itself
+        assert "polling instead" in house.log()
 
 
 PARTS = st.text(
