@@ -312,6 +312,11 @@ def _check_writable(outbox: Path) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
+    if os.statvfs(existing).f_flag & os.ST_RDONLY:
+        raise SettingsInvalid(
+            f"The outbox {outbox} cannot be written: Read-only file system.",
+            "Mount it writable, or in a service name it in ReadWritePaths= (docs/service.md).",
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
 

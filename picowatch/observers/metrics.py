@@ -1,5 +1,6 @@
 """Metrics for Prometheus, at the setting `metrics_address`. Imported only where that is set."""
 
+import errno
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -49,9 +50,13 @@ class Metrics:
                 int(port), host.strip("[]") or "0.0.0.0", registry
             )
         except OSError as error:
+            remedy = "Choose another port, or leave it out."
+            if error.errno == errno.EAFNOSUPPORT:
+                remedy = (
+                    "Allow the network in the service's unit (docs/service.md), or leave it out."
+                )
             raise SettingsInvalid(
-                f"metrics_address {address}: cannot serve there: {error.strerror}.",
-                "Choose another port, or leave it out.",
+                f"metrics_address {address}: cannot serve there: {error.strerror}.", remedy
             ) from error
         self._server.RequestHandlerClass = _impatient(self._server.RequestHandlerClass)
         log.info("metrics at http://%s:%s/metrics", host or "0.0.0.0", self.port)

@@ -316,6 +316,16 @@ def test_show_says_that_a_folder_is_closed(tmp_path: Path) -> None:
     assert "picowatch: outbox/latest.png cannot be read: Permission denied. " in said.stderr
 
 
+def test_a_read_only_disk_is_told_from_a_missing_permission(house: House) -> None:
+    """A service may write nowhere else than the unit says, whatever a shell may."""
+    with disk(house.outbox, ROOM):
+        subprocess.run(["mount", "-o", "remount,ro", house.outbox], check=True)
+        ended = run_picowatch(house.folder, "run")
+    assert ended.returncode == 2
+    assert "outbox cannot be written: Read-only file system. " in ended.stderr
+    assert "ReadWritePaths=" in ended.stderr
+
+
 def test_make_removes_what_a_daemon_of_another_user_may_not(house: House) -> None:
     """In a folder that `make` created; the same text under another name is no renamed recipe."""
     if os.geteuid():
