@@ -597,12 +597,22 @@ def test_two_pictures_are_compared_in_one_place(gallery: Page) -> None:
     assert seen() == [True, True]
     gallery.press("f")
     assert seen() == [True, False]
-    gallery.press("f")
+    gallery.press(Keys.SPACE)
+    assert seen() == [False, True]
+    gallery.press("f", "f")
     assert seen() == [False, True]
     gallery.find("#both").click()
     assert seen() == [True, False]
+    gallery.press(Keys.SPACE)
+    assert seen() == [False, True]
     gallery.find("#pair [data-do=slide]").click()
     assert seen() == [True, True]
+    gallery.press(Keys.ARROW_RIGHT)
+    assert float(gallery.js("return document.getElementById('cut').value")) > 50
+    gallery.find("#pair [data-do=flip]").click()
+    gallery.press(Keys.SPACE)
+    assert seen() == [False, True]
+    gallery.find("#pair [data-do=slide]").click()
     boxes = "return [...document.querySelectorAll('#both img')].map(i => i.getBoundingClientRect())"
     one, other = gallery.js(boxes)
     assert one == other, "in one place"

@@ -12,6 +12,7 @@ const Pair = (() => {
     [left, right] = [one, other];
     show();
     if (!dialog.open) fillWindow(dialog);
+    focusWay();
   };
 
   function show() {
@@ -49,6 +50,17 @@ const Pair = (() => {
     }
     both.style.setProperty("--cut", `${cut.value}%`);
     if (way === "slide") cut.style.width = `${both.querySelector("img").getBoundingClientRect().width}px`;
+  }
+  // The space bar flips, the arrow keys move the slider.
+  function focusWay() {
+    if (way !== "beside") (way === "slide" ? cut : dialog.querySelector('[data-do="turn"]')).focus();
+  }
+
+  function take(name) {
+    way = name;
+    isFlipped = false;
+    show();
+    focusWay();
   }
   new ResizeObserver(() => { if (dialog.open) showWay(); }).observe(both);
 
@@ -130,14 +142,15 @@ const Pair = (() => {
     const name = asked.dataset.do;
     if (name === "close") return dialog.close();
     if (name === "turn") return turn();
-    if (WAYS.includes(name)) { way = name; isFlipped = false; } else [left, right] = [right, left];
+    if (WAYS.includes(name)) return take(name);
+    [left, right] = [right, left];
     show();
   });
   dialog.addEventListener("keydown", event => {
     if (event.target === cut) return; // its own keys
     if (event.key === "f" || (event.key === " " && way === "flip" && !event.target.closest("button, input, a"))) {
       event.preventDefault();
-      if (way === "flip") turn(); else { way = "flip"; isFlipped = false; show(); }
+      if (way === "flip") turn(); else take("flip");
     } else if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
   });
