@@ -1,12 +1,13 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import replace
 
 from picowatch.recipe.fields import Loras
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
+from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.installed import find_lora
 from picowatch.recipe.resolve.layers import names_none
@@ -19,15 +20,30 @@ _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
 
 
 def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> Loras:
-    """The LoRAs an entry names beside its prompts, with the weights a sweep gives them."""
+    """The LoRAs an entry names beside its prompts, with the weights a sweep gives them.
+
+    A tag in the prompt of one that is swept is taken out of the layer.
+    """
     loras = _read_field(layer["loras"], inventory, problems) if "loras" in layer else {}
     for name in [name for name in layer if name.startswith(ONE_LORA)]:
         weight = layer[name]
         swept = _weighed(name.removeprefix(ONE_LORA), weight, weight.name_position, problems)
         for written_name, value, position in swept:
             with problems.caught(position):
-                loras[find_lora(written_name, inventory)] = value
+                found = find_lora(written_name, inventory)
+                loras[found] = value
+                _take_out({written_name.casefold(), found.casefold()}, layer)
     return tuple(loras.items())
+
+
+def _take_out(names: Set[str], layer: Layer) -> None:
+    written = layer.get("prompt")
+    if written is None or not isinstance(written.value, str):
+        return
+    tags = {tag.written for tag in lora_tags(written.value) if tag.name.casefold() in names}
+    for tag in tags:
+        written = replace(written, value=str(written.value).replace(tag, ""))
+    layer["prompt"] = written
 
 
 def _read_field(written: Written, inventory: Inventory, problems: Problems) -> dict[str, float]:

@@ -344,3 +344,12 @@ def test_many_spaces_in_a_sweep_are_read_at_once(line: str) -> None:
     """A hostile file's error must not take long to find."""
     (message,) = messages("sweep:" + line.format(" " * 300_000))
     assert "YAML reads" in message
+
+
+def test_the_weight_of_a_lora_in_the_prompt_is_swept() -> None:
+    """Its tag goes, another LoRA's stays."""
+    prompt = "prompt: red <lora:detail:1> cat <lora:pixel:0.3>"
+    swept = requests("'lora: deta': [0, 0.5]", f"{prompt}\nmodel: demo\nseed: 1\n")
+    assert [request.prompt for request in swept] == ["red  cat <lora:pixel:0.3>"] * 2
+    weights = [{use.name: use.weight for use in request.loras} for request in swept]
+    assert weights == [{"detail": 0.0, "pixel": 0.3}, {"detail": 0.5, "pixel": 0.3}]
