@@ -148,9 +148,11 @@ def check(settings: Settings) -> int:
         if _within_time(lambda: probe.name in current_status(settings.outbox)[1].probes):
             print("picowatch is running and notices new files")
             return 0
-        return _unhealthy(
-            f"picowatch is running, but noticed no new file for {CHECK_SECONDS:.0f} s"
-        )
+        status = current_status(settings.outbox)[1]
+        why = f"noticed no new file for {CHECK_SECONDS:.0f} s"
+        if status.updated and (since := _silent_since(status)):
+            why = f"has reported nothing since {since}: it hangs, or the outbox's disk is full"
+        return _unhealthy(f"picowatch is running, but {why}")
     finally:  # the signal may come before `touch` has returned
         with suppress(OSError):
             probe.unlink()
@@ -202,10 +204,15 @@ def rows_of(running: bool, status: Status) -> list[Row]:
 
 def _silence(status: Status) -> list[Row]:
     """What the other rows say is old then: it hangs or is stopped, or the disk is full."""
+    since = _silent_since(status)
+    return [Row("", f"it has reported nothing since {since}", "bad")] if since else []
+
+
+def _silent_since(status: Status) -> str:
+    """When it reported last, if that is too long ago; else ""."""
     if time.time() - status.updated < FRESH_SECONDS:
-        return []
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
-    return [Row("", f"it has reported nothing since {at}", "bad")]
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))
 
 
 def _line(row: Row, columns: int | None) -> str:

@@ -215,6 +215,22 @@ def test_a_deaf_daemon_is_not_healthy(
     assert list(house.inbox.iterdir()) == []
 
 
+def test_a_daemon_that_reports_nothing_is_not_healthy(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody learns then what it notices: on a full disk it does, but cannot say so."""
+    monkeypatch.setattr(status_command, "CHECK_SECONDS", 0.1)
+    lock = OutboxLock(house.outbox)
+    assert status_command.check(house.settings()) == 1
+    assert "noticed no new file" in capsys.readouterr().err
+    house.outbox.joinpath(".picowatch/status.json").write_text(
+        '{"updated": 1.0, "started": 1.0, "images": {}}'
+    )
+    assert status_command.check(house.settings()) == 1
+    assert capsys.readouterr().err.startswith("picowatch is running, but has reported nothing ")
+    lock.release()
+
+
 def test_a_read_only_inbox_is_not_probed(
     house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
