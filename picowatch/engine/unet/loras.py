@@ -263,7 +263,8 @@ class Loras:
             with unchanged(self._find, "lora", use.name, use.hash) as path:
                 while len(self._files) >= _KEPT_FILES:
                     self._files.popitem(last=False)
-                file = read_lora(path, use.name, self._family, self._modules, self._device)
+                reader = LoraReader(use.name, self._family, self._modules, self._device)
+                file = reader.read(path)
             self._files[use.hash] = file
         self._files.move_to_end(use.hash)
         return self._files[use.hash]
@@ -293,113 +294,149 @@ def _merged(module: Any, layers: list[tuple[Change, float]]) -> torch.Tensor:
     return torch.empty_like(module.weight).copy_(total)
 
 
-def read_lora(
-    path: Path, name: str, family: str, modules: dict[LayerId, nn.Module], device: torch.device
-) -> LoraFile:
-    """A file's layers on the device, in the type of the modules they belong to."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        settings = _peft_settings(file.metadata() or {}, name)
-    found: dict[Adapted, dict[Role, torch.Tensor]] = {}
-    written: dict[Adapted, str] = {}  # the layers' names as the file has them
-    unexpected = []
-    for key, tensor in tensors.items():
-        known = layer_of(key)
-        target = adapted(known[0], family) if known else None
-        if known is None or target is None or not all(one in modules for one in target.layers):
-            unexpected.append(key)
-        else:
-            found.setdefault(target, {})[known[1]] = tensor
-            if known[1] == "down":
-                written[target] = _LORA_A.sub("", key)
-    if not found:
-        raise RenderFailed(
-            f"The LoRA {name!r} is for another kind of model: no layer of this checkpoint has a "
-            f"name like {unexpected[0][:80]!r}.",
-            "Use a LoRA for this checkpoint's kind of model.",
-        )
-    layers: dict[LayerId, Change] = {}
-    # Some files have a fused layer and its parts, which say the same: the parts are last.
-    for target in sorted(found, key=lambda target: -len(target.layers)):
-        if any(role.startswith(_FACTORS) for role in found[target]):
-            layers |= _products(name, target, found[target], modules, device)
-            continue
-        for layer_id, roles in _of_each(name, target, found[target], modules).items():
-            settings_here = settings.get(layer_id.part, _PeftSettings())
-            layers[layer_id] = _layer(
-                name,
-                layer_id,
-                roles,
-                modules[layer_id],
-                settings_here,
-                written.get(target, ""),
-                device,
+@dataclass(frozen=True, slots=True)
+class LoraReader:
+    """Reads a file's layers to the device, in the type of the modules they belong to."""
+
+    name: str
+    family: str
+    modules: dict[LayerId, nn.Module]
+    device: torch.device
+
+    def read(self, path: Path) -> LoraFile:
+        """The file; RenderFailed if it is for another model, or damaged."""
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            settings = _peft_settings(file.metadata() or {}, self.name)
+        found: dict[Adapted, dict[Role, torch.Tensor]] = {}
+        written: dict[Adapted, str] = {}  # the layers' names as the file has them
+        unexpected = []
+        for key, tensor in tensors.items():
+            known = layer_of(key)
+            target = adapted(known[0], self.family) if known else None
+            if known is None or target is None or not self.modules.keys() >= {*target.layers}:
+                unexpected.append(key)
+            else:
+                found.setdefault(target, {})[known[1]] = tensor
+                if known[1] == "down":
+                    written[target] = _LORA_A.sub("", key)
+        if not found:
+            raise RenderFailed(
+                f"The LoRA {self.name!r} is for another kind of model: no layer of this checkpoint "
+                f"has a name like {unexpected[0][:80]!r}.",
+                "Use a LoRA for this checkpoint's kind of model.",
             )
-    return LoraFile(layers, tuple(sorted(unexpected)))
+        layers: dict[LayerId, Change] = {}
+        # Some files have a fused layer and its parts, which say the same: the parts are last.
+        for target in sorted(found, key=lambda target: -len(target.layers)):
+            if any(role.startswith(_FACTORS) for role in found[target]):
+                layers |= self._products(target, found[target])
+                continue
+            for layer_id, roles in self._of_each(target, found[target]).items():
+                own = settings.get(layer_id.part, _PeftSettings())
+                layers[layer_id] = self._layer(layer_id, roles, own, written.get(target, ""))
+        return LoraFile(layers, tuple(sorted(unexpected)))
+
+    def _products(self, target: Adapted, roles: dict[Role, torch.Tensor]) -> dict[LayerId, Change]:
+        """What one layer of a LoHa or LoKr changes in each layer that it adapts."""
+        factors = {role: one for role, one in roles.items() if role.startswith(_FACTORS)}
+        module = target.layers[0].module
+        first: Any = self.modules[target.layers[0]]
+        rows = [_sides(self.modules[one])[0] for one in target.layers]
+        kernel = first.weight.shape[2:] if isinstance(first, nn.Conv2d) else ()
+        shape = (sum(rows), _sides(first)[1], *kernel)
+        try:
+            fits = makes(factors, shape)
+        except (KeyError, RuntimeError) as error:
+            raise RenderFailed(
+                f"The LoRA {self.name!r} is incomplete: {module} lacks a factor, or has one of "
+                "another size.",
+                "Get the file again, or another one.",
+            ) from error
+        if not fits:
+            raise self._of_another_size(f"{module} is of another shape", "x".join(map(str, shape)))
+        rank = rank_of(factors)
+        scale = float(roles["alpha"]) / rank if rank and "alpha" in roles else 1.0
+        dtype = _computed_in(first.weight, *factors.values())
+        factors = {role: one.to(self.device, dtype, copy=True) for role, one in factors.items()}
+        ends, swapped = list(accumulate(rows)), self._is_swapped(target)
+        return {
+            layer_id: Product(factors, shape, slice(end - count, end), swapped, scale)
+            for layer_id, count, end in zip(target.layers, rows, ends, strict=True)
+        }
+
+    def _of_each(
+        self, target: Adapted, roles: dict[Role, torch.Tensor]
+    ) -> dict[LayerId, dict[Role, torch.Tensor]]:
+        """The tensors of each layer that one layer of the file adapts: rows of `up` are shared."""
+        up = roles.get("up")
+        if up is not None and self._is_swapped(target):
+            up = torch.cat(up.chunk(2)[::-1])
+        if up is None or len(target.layers) == 1:
+            return {one: roles | ({} if up is None else {"up": up}) for one in target.layers}
+        rows = [_sides(self.modules[one])[0] for one in target.layers]
+        if sum(rows) != len(up):
+            what = f"{target.layers[0].module} and its neighbours have {len(up)} outputs"
+            raise self._of_another_size(what, f"{sum(rows)}")
+        parts = zip(target.layers, torch.split(up, rows), strict=True)
+        return {one: roles | {"up": part} for one, part in parts}
+
+    def _is_swapped(self, target: Adapted) -> bool:
+        """Whether the halves of its outputs are in another order than the file has them."""
+        outputs, inputs = _sides(self.modules[target.layers[0]])
+        return target.swapped or (target.swapped_alone and outputs == 2 * inputs)
+
+    def _layer(
+        self,
+        layer_id: LayerId,
+        roles: dict[Role, torch.Tensor],
+        settings: _PeftSettings,
+        written: str,
+    ) -> Layer:
+        """The tensors of one layer, after checking that they fit its module."""
+        module: Any = self.modules[layer_id]
+        if "down" not in roles or "up" not in roles:
+            raise RenderFailed(
+                f"The LoRA {self.name!r} is incomplete: {layer_id.module} has only one half."
+            )
+        # Stable Diffusion 1.x's `proj_in` is a convolution; some files contain it as a matrix.
+        ndim = 4 if isinstance(module, nn.Conv2d) else 2
+        down, up = (with_sides(roles[role], ndim) for role in ("down", "up"))
+        mid = with_sides(roles["mid"], ndim) if "mid" in roles else None
+        outputs, inputs = _sides(module)
+        if layer_id == _FIRST and down.shape[1] == _LATENTS < inputs:
+            # An inpainting checkpoint also looks at a mask and what that leaves, as A1111 has it.
+            down = functional.pad(down, (0, 0, 0, 0, 0, inputs - _LATENTS))
+        kernel = (down if mid is None else mid).shape[2:]
+        expected = () if isinstance(module, nn.Linear) else module.weight.shape[2:]
+        if (down.shape[1], up.shape[0]) != (inputs, outputs) or kernel != expected:
+            what = f"{layer_id.module} leads from {down.shape[1]} to {up.shape[0]} values"
+            raise self._of_another_size(what, f"from {inputs} to {outputs}")
+        rank = down.shape[0]
+        if up.shape[1] != rank:
+            raise RenderFailed(
+                f"The LoRA {self.name!r} is damaged: {layer_id.module} has two ranks."
+            )
+        alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
+        scale = alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
+        dtype = _computed_in(module.weight, down)
+
+        def prepared(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(self.device, dtype, copy=True)
+
+        return Layer(prepared(down), prepared(up), None if mid is None else prepared(mid), scale)
+
+    def _of_another_size(self, what: str, ours: str) -> RenderFailed:
+        return RenderFailed(
+            f"The LoRA {self.name!r} is for a model of another size: its {what}, this "
+            f"checkpoint's {ours}.",
+            "Use it with a checkpoint of the kind it was trained for, or remove it.",
+        )
 
 
-def _products(
-    name: str,
-    target: Adapted,
-    roles: dict[Role, torch.Tensor],
-    modules: dict[LayerId, nn.Module],
-    device: torch.device,
-) -> dict[LayerId, Change]:
-    """What one layer of a LoHa or LoKr changes in each layer that it adapts."""
-    factors = {role: one for role, one in roles.items() if role.startswith(_FACTORS)}
-    first: Any = modules[target.layers[0]]
-    rows = [_sides(modules[one])[0] for one in target.layers]
-    kernel = first.weight.shape[2:] if isinstance(first, nn.Conv2d) else ()
-    shape = (sum(rows), _sides(first)[1], *kernel)
-    try:
-        fits = makes(factors, shape)
-    except (KeyError, RuntimeError) as error:
-        raise RenderFailed(
-            f"The LoRA {name!r} is incomplete: {target.layers[0].module} lacks a factor, or has "
-            "one of another size.",
-            "Get the file again, or another one.",
-        ) from error
-    if not fits:
-        what = f"{target.layers[0].module} is of another shape"
-        raise _of_another_size(name, what, "x".join(map(str, shape)))
-    rank = rank_of(factors)
-    scale = float(roles["alpha"]) / rank if rank and "alpha" in roles else 1.0
-    types = (first.weight.dtype, *(one.dtype for one in factors.values()), torch.bfloat16)
-    dtype = next(one for one in types if one in _COMPUTED_IN)
-    factors = {role: one.to(device, dtype, copy=True) for role, one in factors.items()}
-    ends, swapped = list(accumulate(rows)), _is_swapped(target, modules)
-    return {
-        layer_id: Product(factors, shape, slice(end - count, end), swapped, scale)
-        for layer_id, count, end in zip(target.layers, rows, ends, strict=True)
-    }
-
-
-def _of_each(
-    name: str,
-    target: Adapted,
-    roles: dict[Role, torch.Tensor],
-    modules: dict[LayerId, nn.Module],
-) -> dict[LayerId, dict[Role, torch.Tensor]]:
-    """The tensors of each layer that one layer of the file adapts: the rows of `up` are shared."""
-    up = roles.get("up")
-    if up is not None and _is_swapped(target, modules):
-        up = torch.cat(up.chunk(2)[::-1])
-    if up is None or len(target.layers) == 1:
-        return {one: roles | ({} if up is None else {"up": up}) for one in target.layers}
-    rows = [_sides(modules[one])[0] for one in target.layers]
-    if sum(rows) != len(up):
-        what = f"{target.layers[0].module} and its neighbours have {len(up)} outputs"
-        raise _of_another_size(name, what, f"{sum(rows)}")
-    return {
-        one: roles | {"up": part}
-        for one, part in zip(target.layers, torch.split(up, rows), strict=True)
-    }
-
-
-def _is_swapped(target: Adapted, modules: dict[LayerId, nn.Module]) -> bool:
-    """Whether the halves of its outputs are in another order than the file has them."""
-    outputs, inputs = _sides(modules[target.layers[0]])
-    return target.swapped or (target.swapped_alone and outputs == 2 * inputs)
+def _computed_in(*tensors: torch.Tensor) -> torch.dtype:
+    """The type of the first that layers compute in."""
+    return next((one.dtype for one in tensors if one.dtype in _COMPUTED_IN), torch.bfloat16)
 
 
 def _sides(module: Any) -> tuple[int, int]:
@@ -407,65 +444,6 @@ def _sides(module: Any) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     return module.weight.shape[0], module.weight.shape[1]
-
-
-def _layer(
-    name: str,
-    layer_id: LayerId,
-    roles: dict[Role, torch.Tensor],
-    module: nn.Module,
-    settings: _PeftSettings,
-    written: str,
-    device: torch.device,
-) -> Layer:
-    """The tensors of one layer, after checking that they fit its module."""
-    if "down" not in roles or "up" not in roles:
-        raise RenderFailed(f"The LoRA {name!r} is incomplete: {layer_id.module} has only one half.")
-    # Stable Diffusion 1.x's `proj_in` is a convolution; some files contain it as a matrix.
-    ndim = 4 if isinstance(module, nn.Conv2d) else 2
-    down, up = (with_sides(roles[role], ndim) for role in ("down", "up"))
-    mid = with_sides(roles["mid"], ndim) if "mid" in roles else None
-    if layer_id == _FIRST and down.shape[1] == _LATENTS < _sides(module)[1]:
-        # An inpainting checkpoint also looks at a mask and at what that leaves, as A1111 has it.
-        down = functional.pad(down, (0, 0, 0, 0, 0, _sides(module)[1] - _LATENTS))
-    _check_shapes(name, layer_id, module, down, up, mid)
-    rank = down.shape[0]
-    alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
-    scale = alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
-    weights: Any = module.weight
-    types = (weights.dtype, down.dtype, torch.bfloat16)
-    dtype = next(one for one in types if one in _COMPUTED_IN)
-
-    def prepared(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(device, dtype, copy=True)
-
-    return Layer(prepared(down), prepared(up), None if mid is None else prepared(mid), scale)
-
-
-def _check_shapes(
-    name: str,
-    layer_id: LayerId,
-    module: Any,
-    down: torch.Tensor,
-    up: torch.Tensor,
-    mid: torch.Tensor | None,
-) -> None:
-    """down leads from the module's inputs to the rank, up from there to its outputs."""
-    outputs, inputs = _sides(module)
-    kernel = (down if mid is None else mid).shape[2:]
-    expected = () if isinstance(module, nn.Linear) else module.weight.shape[2:]
-    if (down.shape[1], up.shape[0]) != (inputs, outputs) or kernel != expected:
-        what = f"{layer_id.module} leads from {down.shape[1]} to {up.shape[0]} values"
-        raise _of_another_size(name, what, f"from {inputs} to {outputs}")
-    if up.shape[1] != down.shape[0]:
-        raise RenderFailed(f"The LoRA {name!r} is damaged: {layer_id.module} has two ranks.")
-
-
-def _of_another_size(name: str, what: str, ours: str) -> RenderFailed:
-    return RenderFailed(
-        f"The LoRA {name!r} is for a model of another size: its {what}, this checkpoint's {ours}.",
-        "Use it with a checkpoint of the kind it was trained for, or remove it.",
-    )
 
 
 def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSettings]:

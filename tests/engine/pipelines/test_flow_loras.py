@@ -20,7 +20,7 @@ from picowatch.catalog.lora_layers import LayerId, has_layer
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.loras import Layer, Loras, modules_by_layer, read_lora
+from picowatch.engine.unet.loras import Layer, LoraReader, Loras, modules_by_layer
 from picowatch.engine.unet.products import Product
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
@@ -169,7 +169,7 @@ def named(
 
 def ours(path: Path, family: str) -> dict[str, torch.Tensor]:
     """Part of what each layer gets added, by its flat name; every tensor of the file is used."""
-    read = read_lora(path, "it", family, modules_of(family), CPU)
+    read = LoraReader("it", family, modules_of(family), CPU).read(path)
     assert read.unexpected == ()
     return {layer.module: _sample(_scaled(one)) for layer, one in read.layers.items()}
 
@@ -332,7 +332,7 @@ def test_diffusers_metadata_says_the_scale(tmp_path: Path) -> None:
         "lora_adapter_metadata": f'{{"transformer.r": {RANK}, "transformer.lora_alpha": 8}}'
     }
     path = write(tmp_path / "it.safetensors", tensors, settings)
-    read = read_lora(path, "it", "z_image", modules_of("z_image"), CPU)
+    read = LoraReader("it", "z_image", modules_of("z_image"), CPU).read(path)
     assert [layer.scale for layer in read.layers.values()] == [8 / RANK]
 
 
@@ -346,7 +346,7 @@ def test_a_product_for_a_fused_layer_is_taken_apart(tmp_path: Path) -> None:
         tensors[f"lora_unet_{layer}.lokr_w1"] = torch.randn(16, 16)
         tensors[f"lora_unet_{layer}.lokr_w2"] = torch.randn(rows // 16, 3072 // 16)
     path = write(tmp_path / "it.safetensors", tensors)
-    read = read_lora(path, "it", "flux", modules_of("flux"), CPU)
+    read = LoraReader("it", "flux", modules_of("flux"), CPU).read(path)
     assert read.unexpected == ()
     found = {layer.module: one.matrix() for layer, one in read.layers.items()}
     first, last = (

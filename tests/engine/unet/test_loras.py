@@ -18,7 +18,7 @@ from picowatch.engine.models.parts import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.loras import Loras, modules_by_layer, read_lora
+from picowatch.engine.unet.loras import LoraReader, Loras, modules_by_layer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, adapted_layers, kohya_lora, random_layer, write
@@ -73,7 +73,7 @@ def test_all_of_stable_diffusion_15s_kohya_names_have_a_layer(models: Path) -> N
     assert "lora_te_text_model_encoder_layers_11_mlp_fc2.lora_up.weight" in tensors
     lora = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj.alpha"
     assert lora in tensors
-    read = read_lora(path, "full", "sd1", modules_by_layer(unet, text_encoder), CPU.device)
+    read = LoraReader("full", "sd1", modules_by_layer(unet, text_encoder), CPU.device).read(path)
     assert len(read.layers) == 192 + 72
     assert read.unexpected == ()
 
@@ -188,7 +188,7 @@ def test_the_first_layer_of_an_inpainting_checkpoint_is_adapted_for_latents_alon
     keys = ("lora_unet_conv_in.lora_down.weight", "lora_unet_conv_in.lora_up.weight")
     path = write(tmp_path / "it.safetensors", dict(zip(keys, (down, up), strict=True)))
     layer_id = LayerId("denoiser", "conv_in")
-    layer = read_lora(path, "it", "sd1", {layer_id: module}, CPU.device).layers[layer_id]
+    layer = LoraReader("it", "sd1", {layer_id: module}, CPU.device).read(path).layers[layer_id]
     x = torch.randn(1, 9, 6, 6)
     latents = torch.nn.functional.conv2d(x[:, :4], down, padding=1)
     expected = torch.nn.functional.conv2d(latents, up)
