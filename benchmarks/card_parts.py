@@ -427,13 +427,14 @@ def overlap(found: Findings, device: str) -> None:
 
 def _images_a_second(engine: Any, batch: Any, batches: int, waiting: int) -> tuple[float, int]:
     """Of so many batches in a row, and how many were decoded beside the next one's steps."""
+    from picowatch.engine.process.wire import Render
     from picowatch.engine.renderer import OnTheirWay
     from tests.engine.requests import ignore_steps
 
     _finish()
     began, before, beside = time.perf_counter(), None, 0
     for _ in range(batches):
-        begun = engine.begin(batch, ignore_steps, lambda: False, waiting)
+        begun = engine.begin(Render(0, tuple(batch), waiting), ignore_steps, lambda: False)
         if isinstance(before, OnTheirWay):
             before.images()
         before, beside = begun, beside + isinstance(begun, OnTheirWay)

@@ -8,15 +8,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowatch.engine.protocol import ControlMap, OnStep
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ControlUse, ImageRequest
 from picowatch.recipe.resolve.hires import is_model
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from picowatch.engine.control.hints import GuessDepth
     from picowatch.engine.previewer import Previewer
+    from picowatch.engine.unet.canvas import Bytes
     from picowatch.engine.upscaling.upscalers import Upscalers
 
 Interrupted = Callable[[], bool]
@@ -49,9 +49,10 @@ class Job:
     """How a batch is drawn: where, and whom to tell.
 
     `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
-    `before_tile` is called before each of their tiles, and may raise. `timings` are added to.
-    `alone`: each image by itself. `eager`: nothing compiled. `waiting` as in `Engine.render`.
-    `beside` is a GPU's stream to decode in, while another batch begins; None: there and then.
+    `before_tile` is called before each of their tiles, and may raise. `guess_depth` gives the depth
+    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `eager`:
+    nothing compiled. `waiting` as in `Engine.render`. `beside` is a GPU's stream to decode in,
+    while another batch begins; None: there and then.
     """
 
     device: "torch.device"
@@ -61,7 +62,7 @@ class Job:
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: "Previewer"
-    guess_depth: "GuessDepth"
+    guess_depth: "Callable[[Bytes, ControlUse], Bytes]"
     upscalers: "Upscalers"
     alone: bool
     eager: bool

@@ -43,6 +43,7 @@ from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.pipelines.loaded import LoadedPipeline
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.process.failures import SMALLER, out_of_memory
+from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet.batch import BatchDecoding, draw_batch
 from picowatch.engine.unet.latents import LATENT_FACTOR
@@ -134,20 +135,16 @@ class Renderer:
         preview_seconds: float = 0,
     ) -> list[RenderedImage]:
         """The pictures of a batch, in its order. Its images agree in their `batch_key`."""
-        begun = self.begin(batch, on_step, interrupted, waiting, preview_seconds)
+        work = Render(0, tuple(batch), waiting, preview_seconds)
+        begun = self.begin(work, on_step, interrupted)
         return begun if isinstance(begun, list) else begun.images()
 
     @torch.inference_mode()
     def begin(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Interrupted,
-        waiting: int,
-        preview_seconds: float = 0,
+        self, work: Render, on_step: OnStep, interrupted: Interrupted
     ) -> "list[RenderedImage] | OnTheirWay":
         """See `render`; a GPU may still be decoding the pictures while the next batch begins."""
-        self._previewer.seconds = preview_seconds
+        batch, self._previewer.seconds = work.batch, work.preview_seconds
         if not self._goes_beside(batch[0]):
             self._settle()
         if not batch[0].draws:
@@ -161,7 +158,7 @@ class Renderer:
         failure = ""
         for rung in self._rungs(batch):
             try:
-                images = self._render_on(rung, batch, count_step, interrupted, waiting)
+                images = self._render_on(rung, batch, count_step, interrupted, work.waiting)
             # Which classes mean that memory ran out differs by device and version of torch.
             except Exception as error:
                 failure = out_of_memory(error)

@@ -9,6 +9,7 @@ import torch
 
 from picowatch.engine.memory.ladder import FULL, LADDER, Ladders, MemoryLadder
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import OnTheirWay, Renderer
 from picowatch.engine.unet.denoise import denoise
@@ -204,7 +205,7 @@ def test_pictures_come_while_the_next_batch_makes_its_steps(
             if before:
                 asked.append(before.has_come())
 
-        return engine.begin(batch, on_step, lambda: False, waiting)
+        return engine.begin(Render(0, tuple(batch), waiting), on_step, lambda: False)
 
     first = begun(batches[0], 2)
     second = begun(batches[1], 1, before=first)

@@ -5,13 +5,13 @@ folder: its checkpoint is loaded then, and stays.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process import child_main
+from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
-from picowatch.recipe.request import ImageRequest
 
 HOLD = "hold on"
 GO_FILE = "go"
@@ -38,15 +38,10 @@ class HoldingEngine:
         )
 
     def begin(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Callable[[], bool],
-        waiting: int,
-        preview_seconds: float,
+        self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]
     ) -> list[RenderedImage]:
         """The pictures, as soon as they may be given."""
-        pictures = self._engine.render(batch, on_step, interrupted, waiting, preview_seconds)
-        while batch[0].prompt.startswith(HOLD) and not self._go.exists():
+        pictures = self._engine.render(work.batch, on_step, interrupted, work.waiting)
+        while work.batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)
         return pictures

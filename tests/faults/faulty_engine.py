@@ -14,15 +14,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process import child_main
+from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
-from picowatch.recipe.request import ImageRequest
 from picowatch.testing.digest_engine import digest_picture
 
 Pictures = list[RenderedImage]
@@ -64,23 +64,16 @@ class FaultyRenderer:
         if at_start.exists():
             AT_START[at_start.read_text()]()
 
-    def begin(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Callable[[], bool],
-        waiting: int,
-        preview_seconds: float,
-    ) -> Pictures:
+    def begin(self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]) -> Pictures:
         """The pictures, or what the prompts ask for."""
-        faults = [fault for request in batch if (fault := self._due(request.prompt))]
-        steps = batch[0].steps
+        faults = [fault for request in work.batch if (fault := self._due(request.prompt))]
+        steps = work.batch[0].steps
         for done in range(1, steps + 1):
             on_step(done, steps)
             if done == (steps + 1) // 2:
                 for fault in IN_THE_MIDDLE.keys() & faults:
                     IN_THE_MIDDLE[fault](self, on_step)
-        pictures: Any = [digest_picture(request, len(batch)) for request in batch]
+        pictures: Any = [digest_picture(request, len(work.batch)) for request in work.batch]
         for fault in faults:
             pictures = PICTURES.get(fault, list)(pictures)
         given: Pictures = pictures

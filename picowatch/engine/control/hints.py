@@ -1,7 +1,6 @@
 """The maps that ControlNets follow: control images, fitted to a pass and preprocessed."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,13 +8,11 @@ from numpy.typing import NDArray
 
 from picowatch.engine.control.preprocess import preprocess
 from picowatch.engine.control.residuals import Hint
+from picowatch.engine.drawn import Job
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.protocol import ControlMap
-from picowatch.engine.unet.canvas import Bytes, Canvas, read_picture
+from picowatch.engine.unet.canvas import Canvas, read_picture
 from picowatch.recipe.request import ControlUse, ImageRequest
-
-# Guesses how far away the things in a picture are, as grey in RGB.
-GuessDepth = Callable[[Bytes, ControlUse], Bytes]
 
 # A map's value where an inpainting ControlNet has to invent.
 _UNKNOWN = -1.0
@@ -26,9 +23,7 @@ def hints_of(
     canvases: Sequence[Canvas | None],
     size: tuple[int, int],
     loaded: Loaded,
-    device: torch.device,
-    folder: Path | None,
-    guess_depth: GuessDepth,
+    job: Job,
     *,
     second: bool,
 ) -> tuple[list[Hint], list[tuple[ControlMap, ...]]]:
@@ -43,7 +38,7 @@ def hints_of(
         maps = []
         for request, canvas, own in zip(requests, canvases, shown, strict=True):
             use = request.control[index]
-            found = _map(request, use, canvas, size, folder, guess_depth)
+            found = _map(request, use, canvas, size, job)
             maps.append(found)
             if use.preview:
                 own.append(_to_show(found))
@@ -52,7 +47,7 @@ def hints_of(
             Hint(
                 loaded.controlnets[first.model_hash],
                 first,
-                stacked.to(device, loaded.unet.dtype),
+                stacked.to(job.device, loaded.unet.dtype),
                 soft=second and first.preprocess == "canny",
             )
         )
@@ -64,13 +59,12 @@ def _map(
     use: ControlUse,
     canvas: Canvas | None,
     size: tuple[int, int],
-    folder: Path | None,
-    guess_depth: GuessDepth,
+    job: Job,
 ) -> NDArray[np.float32]:
     """Height x width x RGB, 0 to 1."""
-    picture = read_picture(folder, use.image_hash, use.image, size, request.resize)
+    picture = read_picture(job.start_images, use.image_hash, use.image, size, request.resize)
     if use.preprocess == "depth":
-        picture = guess_depth(picture, use)
+        picture = job.guess_depth(picture, use)
     elif use.preprocess != "inpaint":
         picture = preprocess(picture, use)
     values: NDArray[np.float32] = picture.astype(np.float32) / np.float32(255)

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -40,7 +40,6 @@ from picowatch.engine.protocol import (
     RenderedImage,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
-from picowatch.recipe.request import ImageRequest
 from picowatch.signals import ENDING
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -51,12 +50,7 @@ class BatchRenderer(Protocol):
     """What renders the batches in this process."""
 
     def begin(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Callable[[], bool],
-        waiting: int,
-        preview_seconds: float,
+        self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]
     ) -> "list[RenderedImage] | Unfinished":
         """The batch's pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
         ...
@@ -221,13 +215,7 @@ class _Server:
         if not self._is_ready:
             self._is_ready = True
             self._replies.send(Ready())
-        return self._renderer.begin(
-            work.batch,
-            self._step,
-            lambda: self._interrupted(work.number),
-            work.waiting,
-            work.preview_seconds,
-        )
+        return self._renderer.begin(work, self._step, lambda: self._interrupted(work.number))
 
     def _step(self, done: int, total: int) -> None:
         self._replies.send(Step(done, total))

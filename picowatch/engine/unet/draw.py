@@ -170,16 +170,8 @@ class Drawing:
         begun: _Begun,
     ) -> Denoised:
         """One pass of a group's images."""
-        hints, maps = hints_of(
-            requests,
-            begun.canvases,
-            (one.width, one.height),
-            self.loaded,
-            self.job.device,
-            self.job.start_images,
-            self.job.guess_depth,
-            second=begun.before is not None,
-        )
+        size, second = (one.width, one.height), begun.before is not None
+        hints, maps = hints_of(requests, begun.canvases, size, self.loaded, self.job, second=second)
         latents = self._steps(one, requests, schedule, begun, hints)
         return Denoised(latents, begun.canvases, maps, self._repeats(requests[0]))
 

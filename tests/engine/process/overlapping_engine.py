@@ -8,14 +8,14 @@ in the middle, the first time.
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process import child_main
 from picowatch.engine.process.child_main import Unfinished
+from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
-from picowatch.recipe.request import ImageRequest
 from picowatch.testing.digest_engine import digest_picture
 
 BEGAN_FILE = "began"
@@ -56,28 +56,23 @@ class OverlappingRenderer:
         self._late: _Late | None = None
 
     def begin(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Callable[[], bool],
-        waiting: int,
-        preview_seconds: float,
+        self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]
     ) -> list[RenderedImage] | Unfinished:
         """Each request's digest, at once if no more are queued."""
         beside = bool(self._late and not self._late.are_taken)
         with (self._models / BEGAN_FILE).open("a") as began:
-            began.write(f"{batch[0].seed} {'beside' if beside else 'alone'}\n")
-        for done in range(1, batch[0].steps + 1):
+            began.write(f"{work.batch[0].seed} {'beside' if beside else 'alone'}\n")
+        for done in range(1, work.batch[0].steps + 1):
             self._pause.wait(_STEP_SECONDS)
             if interrupted():
                 raise EngineStopped("interrupted")
             if self._late:
                 self._late.steps_since = done
-            on_step(done, batch[0].steps)
+            on_step(done, work.batch[0].steps)
             died = self._models / "died"
-            if batch[0].prompt == DIES and not died.exists():
+            if work.batch[0].prompt == DIES and not died.exists():
                 died.touch()
                 os._exit(3)
-        images = [digest_picture(request, len(batch)) for request in batch]
-        self._late = _Late(images) if waiting else None
+        images = [digest_picture(request, len(work.batch)) for request in work.batch]
+        self._late = _Late(images) if work.waiting else None
         return self._late or images

@@ -16,7 +16,6 @@ from picowatch.engine.process.child_main import _Server
 from picowatch.engine.process.wire import Ended, FromEngine, Ready, Render, Step, StepsDone
 from picowatch.engine.protocol import OnStep, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
-from picowatch.recipe.request import ImageRequest
 from picowatch.testing.digest_engine import digest_picture, digest_pixels
 from tests.engine.process.overlapping_engine import BEGAN_FILE, DIES
 from tests.engine.requests import request
@@ -53,21 +52,14 @@ class Renderer:
     failures: list[Exception] = field(default_factory=list)
     rendered: list[str] = field(default_factory=list)
 
-    def begin(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Callable[[], bool],
-        waiting: int,
-        preview_seconds: float,
-    ) -> Any:
-        self.rendered.append(batch[0].prompt)
+    def begin(self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]) -> Any:
+        self.rendered.append(work.batch[0].prompt)
         if interrupted():
             raise EngineStopped("interrupted")
         for done in range(1, STEPS + 1):
             on_step(done, STEPS)
-        pictures = [digest_picture(one, len(batch)) for one in batch]
-        if not waiting:
+        pictures = [digest_picture(one, len(work.batch)) for one in work.batch]
+        if not work.waiting:
             return pictures
         return Pictures(self.come_after, self.failures.pop(0) if self.failures else pictures)
 
