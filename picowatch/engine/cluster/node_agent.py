@@ -20,10 +20,9 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.process.wire import Ended, FromEngine, Step
+from picowatch.engine.process.wire import Ended, FromEngine, Render, Step
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, PicowatchError
-from picowatch.recipe.request import ImageRequest
 
 _LISTEN_SECONDS = 10.0
 _GATHER_SECONDS = 0.25
@@ -70,12 +69,7 @@ class NodeAgent:
         return reports
 
     def render(
-        self,
-        batch: Sequence[ImageRequest],
-        waiting: int,
-        preview_seconds: float,
-        needs: Sequence[Need],
-        start_images: dict[str, bytes],
+        self, work: Render, needs: Sequence[Need], start_images: dict[str, bytes]
     ) -> list[Need]:
         """Start a batch; the models that are lacking, then nothing has begun."""
         found = {need: self.models.find(need) for need in needs}
@@ -84,11 +78,11 @@ class NodeAgent:
             self._lay_out([files for files in found.values() if files], start_images)
             report = self._reports.put
             future = self.engine.render(
-                batch,
+                work.batch,
                 lambda done, total: report(Step(done, total)),
-                waiting,
+                work.waiting,
                 report,
-                preview_seconds,
+                work.preview_seconds,
             )
             future.add_done_callback(lambda future: report(self._ended(future)))
         return lacking

@@ -12,7 +12,7 @@ from picowatch.engine.cluster.driver import Driver, NodeUnfit
 from picowatch.engine.cluster.model_transfer import ModelTransfer, needs_of
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import Batch
-from picowatch.engine.process.wire import Ended, FromEngine, Step
+from picowatch.engine.process.wire import Ended, FromEngine, Render, Step
 from picowatch.engine.protocol import (
     EngineLost,
     MemoryUse,
@@ -165,10 +165,10 @@ class RemoteEngine:
         """Start a batch on the node, with what it needs."""
         needs = needs_of(batch.images)
         start_images = self._transfer.start_images(batch.images)
-        order = (batch.images, batch.waiting, batch.preview_seconds, needs, start_images)
+        work = Render(self._number, batch.images, batch.waiting, batch.preview_seconds)
         try:
             # Again and again, for files that were sent may be deleted before they are used.
-            while lacking := self._ask("render", *order).result():
+            while lacking := self._ask("render", work, needs, start_images).result():
                 for need in lacking:
                     log.info("%s %s is sent to %s", need.kind, need.name, self._node)
                 self._transfer.bring(lacking, self.node_id, self._ask)
