@@ -271,7 +271,8 @@ def _doubtful_predictions(found: Sequence[Recipe], inventory: Inventory) -> list
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
     for position, field, needs in idle_fields(own, _present(found)):
-        message = f"{field} has no effect without {needs}. Add it, or remove {field}."
+        written = f'"{field.replace(".", ": ")}"' if "." in field else field  # as a sweep has it
+        message = f"{written} has no effect without {needs}. Add it, or remove {written}."
         problems.add(position, message)
 
 

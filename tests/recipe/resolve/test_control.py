@@ -346,7 +346,7 @@ def test_a_sweep_varies_what_a_controlnet_says() -> None:
 def test_a_sweep_of_a_part_needs_a_controlnet() -> None:
     """Or else all its pictures would be the same one."""
     assert said("sweep: {'control: weight': [0, 1]}") == [
-        "control.weight has no effect without control. Add it, or remove control.weight."
+        '"control: weight" has no effect without control. Add it, or remove "control: weight".'
     ]
 
 
