@@ -178,7 +178,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
 
     Where a ControlNet is to follow it, it is the start image only if the template says so, too.
     """
-    position = Position(Source(dropped.path, ""), 1, 1)
+    position = Position(Source(dropped.path, ""), 0, 0)
     picture = Written(as_written(dropped.path), position)
     layer: Layer = {}
     for index, image in control_images(own):

@@ -37,7 +37,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A stretch of one line: 1-based line and column, counted in characters.
+    """A stretch of one line: 1-based line and column, counted in characters; 0 is the whole file.
 
     `note` ends every message about it: where a value comes from that does not stand there.
     """

@@ -732,7 +732,9 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
     request = house.chunk("frames/1.png").request
     assert (request.prompt, request.seed, request.steps) == ("a hat", 5, 3)
     assert house.pictures() == ["frames/1.png"]
-    assert "it contains no settings" in (house.error("frames/2.png") or "")
+    said = house.error("frames/2.png") or ""
+    assert said.startswith("inbox/frames/2.png\n\nframes/2.png: it contains no settings"), said
+    assert "inbox/frames/2.png: frames/2.png: it contains no settings" in house.log()
 
 
 def test_each_picture_may_name_its_checkpoint(house: House) -> None:

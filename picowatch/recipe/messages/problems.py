@@ -20,7 +20,8 @@ EXCERPT_WIDTH = 100
 class Problem:
     """One mistake: the file (relative to the inbox), 1-based line and column, and what to do.
 
-    `source_line` is the line's text and `width` the number of its characters that are wrong.
+    `source_line` is the line's text and `width` the number of its characters that are wrong. Line 0
+    is the whole file, as of a picture, which has no lines.
     """
 
     file: str
@@ -148,10 +149,12 @@ def _harmless_character(character: str) -> str:
 def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]:
     file = None
     for problem in problems[:MAX_SHOWN]:
-        name = "" if problem.file == file else harmless(f"{_path(problem, inbox)}, ")
+        head = _head(problem, inbox)
+        if problem.file == file:
+            head = head.removeprefix(harmless(_path(problem, inbox))).removeprefix(", ")
         file = problem.file
         message = " ".join(harmless_lines(problem.message).split("\n"))
-        yield f"{name}line {problem.line}, column {problem.column}: {message}"
+        yield f"{head}: {message}" if head else message
     if left := _left(problems):
         yield f"and {left}"
 
@@ -169,14 +172,18 @@ def harmless_lines(message: str) -> str:
 
 
 def _paragraph(problem: Problem, inbox: str) -> str:
-    position = f"{_path(problem, inbox)}, line {problem.line}, column {problem.column}"
+    head, message = _head(problem, inbox), harmless_lines(problem.message)
+    if not problem.line:
+        return f"{head}\n\n{message}\n"
     gutter = f"    {problem.line} | "
     text, carets = _excerpt(problem)
-    return (
-        f"{harmless(position)}\n\n{gutter}{text}".rstrip() + "\n"
-        f"{' ' * len(gutter)}{carets}\n"
-        f"{harmless_lines(problem.message)}\n"
-    )
+    return f"{head}\n\n{gutter}{text}".rstrip() + f"\n{' ' * len(gutter)}{carets}\n{message}\n"
+
+
+def _head(problem: Problem, inbox: str) -> str:
+    """The file, and where in it."""
+    place = f", line {problem.line}, column {problem.column}" if problem.line else ""
+    return harmless(f"{_path(problem, inbox)}{place}")
 
 
 def _path(problem: Problem, inbox: str) -> str:
