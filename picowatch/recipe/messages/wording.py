@@ -179,6 +179,8 @@ def wanted_for(field: str) -> str:
     words = kind.get(schema.get("type", ""), TEXT)
     if "minimum" in schema and "maximum" in schema:
         words += f" from {schema['minimum']:.10g} to {schema['maximum']:.10g}"
+    elif "exclusiveMinimum" in schema and "maximum" in schema:
+        words += f" above {schema['exclusiveMinimum']:.10g}, up to {schema['maximum']:.10g}"
     return words
 
 

@@ -234,6 +234,10 @@ FIELDS = (
             "control weight must be a number from 0 to 2, not 3.",
         ),
         (
+            "control: {image: a.png, model: canny, preprocess: blur, radius: 300}",
+            "control radius must be a number above 0, up to 64, not 300.",
+        ),
+        (
             "control: {image: a.png, model: canny, mode: soft}",
             "control mode must be balanced, prompt or control, not 'soft'.",
         ),
