@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.fields import FIRST_NAME_OF, PROMPTS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.written import Position, Source
 
@@ -64,6 +64,7 @@ def explain_syntax(source: Source, error: yaml.YAMLError) -> tuple[Position, str
         or line.tab()
         or line.missing_colon()
         or line.piece_in_sweep()
+        or _bracket_mistake(line, error)
         or line.special_start()
         or line.second_colon()
         or line.outside_of_list()
@@ -123,6 +124,10 @@ class _Line:
     @property
     def key(self) -> str:
         return shown(self.field["key"].rstrip()) if self.field else ""
+
+    @property
+    def is_prompt(self) -> bool:
+        return FIRST_NAME_OF.get(self.key) in PROMPTS
 
     def fence(self) -> _Explained:
         if not self.text.startswith(FENCE):
@@ -300,6 +305,39 @@ class _Line:
                 "or a list in which each recipe begins with '- '."
             )
         return None
+
+
+def _bracket_mistake(line: _Line, error: yaml.YAMLError) -> _Explained:
+    """A bracket that is never closed, or one too many. In a prompt they are text, in quotes."""
+    start = getattr(error, "context_mark", None)
+    if start is not None and "flow" in str(getattr(error, "context", "")):
+        first = _Line(line.source, start.line + 1, start.column + 1)
+        if first.is_prompt:
+            return first.special_start()
+        if _is_closed(line.source.text[start.index :]):
+            return None
+        opening = first.text[start.column : start.column + 1]
+        return first.at(start.column + 1), f"the {opening} that opens here is never closed."
+    closing = line.text[line.column - 1 : line.column]
+    if line.is_prompt or closing not in ("]", "}") or not line.value.startswith(("[", "{")):
+        return None
+    if not _is_closed(line.text[line.text.index(line.value[0]) : line.column - 1]):
+        return None
+    return line.at(line.column), f"nothing is open here that this {closing} could close. Delete it."
+
+
+def _is_closed(text: str) -> bool:
+    """Whether the bracket that a text begins with is closed in it, and all within."""
+    opened: list[str] = []
+    for character in text:
+        if character in "[{":
+            opened.append(character)
+        elif character in "]}":
+            if opened.pop() + character not in ("[]", "{}"):
+                return False
+            if not opened:
+                return True
+    return False
 
 
 def _indent(line: str) -> int:

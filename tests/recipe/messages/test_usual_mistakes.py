@@ -524,3 +524,38 @@ def test_single_quotes_around_a_name_are_no_json() -> None:
     assert messages("{'prompt': 'a'}", "corgi.json") == [
         'names have double quotes in JSON: "prompt".'
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "opening"),
+    [
+        ("sweep: {steps: [1, 2]\nseed: 3", 2, 8, "{"),
+        ("sweep: {steps: [1, 2]", 2, 8, "{"),
+        ("sweep:\n  steps: [1, 2\n  cfg_scale: [3, 4]", 3, 10, "["),
+        ("hires: {scale: 2\nseed: 3", 2, 8, "{"),
+        ("seed: [1, 2", 2, 7, "["),
+        ("sweep: {steps: [1, 2}}", 2, 16, "["),
+    ],
+)
+def test_a_bracket_that_is_never_closed_is_shown(
+    text: str, line: int, column: int, opening: str
+) -> None:
+    """Wherever YAML stumbles over it, and quotes would make text of it."""
+    (problem,) = refused(f"prompt: a\n{text}\n").problems
+    assert (problem.line, problem.column) == (line, column)
+    assert problem.message == f"the {opening} that opens here is never closed."
+
+
+@pytest.mark.parametrize("text", ["sweep: {steps: [1, 2]}}", "seed: [1, 2]]"])
+def test_a_closing_bracket_too_many_is_shown(text: str) -> None:
+    """It is the last one."""
+    (problem,) = refused(f"prompt: a\n{text}\nsteps: 3\n").problems
+    assert (problem.line, problem.column) == (2, len(text))
+    assert problem.message == f"nothing is open here that this {text[-1]} could close. Delete it."
+
+
+@pytest.mark.parametrize("text", ["prompt: [a|b\nseed: 1", "seed: 1\nprompt: {a|b"])
+def test_a_prompt_that_begins_with_a_bracket_still_needs_quotes(text: str) -> None:
+    """Its brackets are its own."""
+    (problem,) = refused(text).problems
+    assert "For text, put it in quotes: prompt: '" in problem.message
