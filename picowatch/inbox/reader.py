@@ -122,6 +122,8 @@ class Reader:
             return None
         digest = hashlib.sha256(content).hexdigest()
         if not self._is_to_answer(file, stamp, digest):
+            if not file.by_event:  # restored, perhaps: its inode is no sign of a save from now on
+                self.answered.remember(file.path, stamp, digest)
             return None
         defaults, why = self._defaults_for(file.path)
         if why and self.is_known_as_unreadable(file.path, stamp):

@@ -708,3 +708,18 @@ class HeldEngine:
 
     def release(self) -> None:
         self._go.set()
+
+
+def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
+    """Its files are others, with the same bytes and times; `chown` follows on another machine."""
+    path = house.save("a.txt", "one\n")
+    assert house.once()
+    copy = Path(shutil.copy2(path, house.folder / "copy"))
+    copy.replace(path)
+    with house.running(watch="events"):
+        house.save("b.txt", "two\n")
+        wait_for(lambda: house.pictures("b"), "the start")
+        path.chmod(0o640)
+        house.save("c.txt", "three\n")
+        wait_for(lambda: house.pictures("c"), "what was saved later")
+    assert len(house.pictures("a")) == 1
