@@ -173,6 +173,8 @@ def _made(
         remedy = "Free some space or allow writing."
         if error.errno == errno.ENAMETOOLONG:
             remedy = "Use a shorter name."
+        if sent and not remove:
+            remedy = f"{remedy} {_STAYS}"
         raise CommandFailed(words, remedy) from error
 
 

@@ -650,8 +650,10 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
     recipe = house.folder / "a.txt"
     recipe.write_text("a corgi\n")
     where = house.inbox if call == "put" else house.outbox
-    with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left"):
+    with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left") as said:
         make(house.settings(), [recipe])
+    assert (house.inbox / "a.txt").exists() == (call == "send")
+    assert ("stay in the inbox" in said.value.with_remedy) == (call == "send")
 
 
 def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -> None:
