@@ -338,7 +338,7 @@ def test_decimal_commas_in_a_list_are_shown(written: str, hints: list[str]) -> N
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize(
-    "line", ["\n  prompt: a:{}x: y:z", " {{prompt:{}a: b: c", " {{prompt: a:{}b: c"]
+    "line", ["\n  prompt: a:{}x: y:z", " {{prompt:{}a: b: c}}", " {{prompt: a:{}b: c}}"]
 )
 def test_many_spaces_in_a_sweep_are_read_at_once(line: str) -> None:
     """A hostile file's error must not take long to find."""
