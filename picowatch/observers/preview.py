@@ -52,7 +52,8 @@ class Previews:
                 continue
             try:
                 self._write(preview)
-            except (OSError, ValueError) as error:  # a preview is not worth an error
+            # A preview is not worth an error. Pillow 12 raises SystemError for one without pixels.
+            except (OSError, ValueError, SystemError) as error:
                 log.debug("no preview: %s", error)
 
     def _goes_on(self) -> bool:
