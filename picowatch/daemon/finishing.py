@@ -76,11 +76,10 @@ class Finishing:
             removed = self.inbox.remove(recipe, digest)
         except FileNotFoundError:
             return  # somebody deleted or renamed it, which the inbox reports
-        except OSError:  # as in another user's folder, where `make` removes it itself
-            known = self.ledger.known_recipe(recipe)
-            removed = known is not None and known.digest == digest
-            if removed:
-                self.inbox.forget(recipe)
+        except OSError as error:  # as in another user's folder, where `make` removes it itself
+            log.info("%s: left for `make` to remove: %s", recipe, error.strerror)
+            self.inbox.follow_no_rename(recipe)
+            return
         if removed:
             log.info("%s: removed, as requested", recipe)
             self.ledger.retire(recipe)

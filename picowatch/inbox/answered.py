@@ -32,7 +32,7 @@ class AnsweredRecipes:
         return self._known.keys()
 
     def with_digest(self, digest: str) -> list[str]:
-        """Those that have these bytes."""
+        """Those that have these bytes, and may be renamed."""
         return sorted(self._paths_by_digest.get(digest, ()))
 
     def remember(self, path: str, stamp: Stamp, digest: str) -> None:
@@ -48,6 +48,12 @@ class AnsweredRecipes:
         """It is gone from the inbox."""
         self._drop(path)
         self.seen_here.discard(path)
+
+    def follow_no_rename(self, path: str) -> None:
+        """Its bytes under another name are another recipe, unless it is answered again."""
+        known = self._known.get(path)
+        if known is not None:
+            self._forget_bytes(path, known)
 
     def see(self, found: Set[str]) -> None:
         """These files are in the folder that is the inbox now."""
@@ -89,7 +95,10 @@ class AnsweredRecipes:
     def _drop(self, path: str) -> None:
         known = self._known.pop(path, None)
         if known is not None:
-            paths = self._paths_by_digest[known.digest]
-            paths.discard(path)
-            if not paths:
-                del self._paths_by_digest[known.digest]
+            self._forget_bytes(path, known)
+
+    def _forget_bytes(self, path: str, known: KnownRecipe) -> None:
+        paths = self._paths_by_digest.get(known.digest, set())
+        paths.discard(path)
+        if not paths:
+            self._paths_by_digest.pop(known.digest, None)

@@ -253,6 +253,10 @@ class Inbox:
         """The recipe was removed from the inbox on purpose; its absence is no evidence."""
         self._reader.forget(path)
 
+    def follow_no_rename(self, path: str) -> None:
+        """The recipe is about to be removed: its bytes under another name are another recipe."""
+        self._answered.follow_no_rename(path)
+
     def refuse_template(self, template: str) -> None:
         """Answer no picture under it until it is released."""
         self._templates.refuse(template)

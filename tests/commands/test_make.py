@@ -1,6 +1,7 @@
 """`make`: recipes in, the paths of their pictures out, with a daemon or without."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -882,6 +883,27 @@ def test_make_with_rm_says_nothing_of_a_recipe_that_was_archived(house: House) -
         answer = picowatch(house.folder, "make", "--rm", recipe)
     assert answer.stdout.split() == ["outbox/a/0001-5.png"], answer.stderr
     assert "stays in the inbox" not in house.log()
+
+
+def test_a_recipe_that_make_did_not_live_to_remove_is_not_rendered_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the daemon may not remove it, either; it is a recipe like any other then."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("picowatch.inbox.inbox.unlink_below", refuse)
+    house.save("a.txt", "one\n")
+    digest = hashlib.sha256(b"one\n").hexdigest()
+    with house.running():
+        answer = wait_for_answer(
+            send(house.outbox, Command("make once", "a.txt", digest)), PATIENCE
+        )
+    assert answer and answer.done
+    house.save("b.txt", "two\n")
+    assert house.once()
+    assert sorted(house.prompts()) == ["one", "two"]
 
 
 def test_make_rm_of_two_equal_files_names_their_pictures_for_both(house: House) -> None:
