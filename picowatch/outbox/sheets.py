@@ -116,9 +116,9 @@ def _titles(axes: Sequence[Axis]) -> Iterator[str]:
 def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> Sheet:
     letters = {letter for block in blocks for letter in block.text if letter.isprintable()}
     font = _font_with(letters)
-    width = 1.0 if any(east_asian_width(letter) in "WF" for letter in letters) else 0.55
+    letter_width = 1.0 if any(east_asian_width(one) in "WF" for one in letters) else 0.55
     while True:
-        drawing = _Drawing(side, go_on, font, width)
+        drawing = _Drawing(side, go_on, font, letter_width)
         width, height = drawing.size(blocks)
         if max(width, height) <= MAX_SIDE:
             return Sheet(drawing.draw(blocks, width, height), tuple(drawing.boxes))
@@ -128,7 +128,7 @@ def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> She
 
 
 def _font_with(letters: set[str]) -> str:
-    """The file of the installed font that has most of them; "" is Pillow's own."""
+    """The file of the installed font that lacks the fewest of them; "" is Pillow's own."""
     best, fewest = "", _count_missing(ImageFont.load_default(12), letters)
     for name in FONTS:
         if not fewest:
@@ -141,7 +141,7 @@ def _font_with(letters: set[str]) -> str:
 
 
 def _count_missing(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: set[str]) -> int:
-    """How many it draws as it draws U+10FFFF, which is none."""
+    """How many of the letters the font lacks: they look like U+10FFFF, which no font has."""
     box, *masks = (font.getmask(letter) for letter in ("\U0010ffff", *letters))
     return sum(mask.size == box.size and bytes(mask) == bytes(box) for mask in masks)
 
@@ -149,17 +149,19 @@ def _count_missing(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: 
 class _Drawing:
     """Lays out and draws blocks with pictures of one size.
 
-    `font` is a font's file, "" for Pillow's own, and `width` that of its characters, in its size.
+    `font` is a font's file, "" for Pillow's own; `letter_width` is a share of the font's size.
     """
 
-    def __init__(self, side: int, go_on: Callable[[], None], font: str, width: float) -> None:
+    def __init__(
+        self, side: int, go_on: Callable[[], None], font: str, letter_width: float
+    ) -> None:
         self._side = side
         self._go_on = go_on
         self._type = max(11, min(28, side // 12))
         self._font = (
             ImageFont.truetype(font, self._type) if font else ImageFont.load_default(self._type)
         )
-        self._characters = max(6, int(side / (self._type * width)))
+        self._characters = max(6, int(side / (self._type * letter_width)))
         self._label = LINES * (self._type + 4)
         self.boxes: list[Box] = []
 

@@ -81,6 +81,17 @@ def test_a_sheet_is_never_larger_than_its_limit(
         contact_sheet(cells(tmp_path, 20), [Axis("steps", tuple(map(str, range(20))))], 256)
 
 
+def test_labels_of_pictures_that_shrink_are_as_wide_as_those_of_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit takes a fifth off the pictures' sides at a time."""
+    axes = [Axis("denoising_strength", ("0.25", "0.5", "0.75"))]
+    small = contact_sheet(cells(tmp_path, 3), axes, 200).page
+    monkeypatch.setattr(sheets, "MAX_SIDE", small.width)
+    shrunk = contact_sheet(cells(tmp_path, 3), axes, 250).page
+    assert shrunk.tobytes() == small.tobytes()
+
+
 def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
     """They never run into the next column's."""
     long = "a very long text that says much more than fits above a picture " * 5
