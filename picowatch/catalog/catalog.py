@@ -458,7 +458,8 @@ def _printable(name: str) -> str:
     return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
-# Families whose files need not say what they predict. Of 2.x the weights do (models/unets.py).
+# Families whose files need not say what they predict. Of 2.x the weights do
+# (engine/models/unets.py).
 _SILENT = ("sd1", "sdxl")
 
 

@@ -61,7 +61,9 @@ _LIMITS = dict.fromkeys(("vocab_size", "pad_token_id", "bos_token_id", "eos_toke
 }  # fmt: skip
 _ENTRIES = {"trained_betas": _MOST}
 # In Stability's configs, such as v2-inference-v.yaml.
-_VELOCITY = re.compile(rb"""^\s*parameterization\s*:\s*["']?v["']?\s*(#.*)?$""", re.MULTILINE)
+_VELOCITY = re.compile(
+    rb"""^[ \t]*parameterization[ \t]*:[ \t]*["']?v["']?[ \t]*(#.*)?\r?$""", re.MULTILINE
+)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ class Checkpoint:
     `text_layers` are those of its text encoder: clip_skip cannot leave out more. `zero_snr` says
     that it was trained to begin with pure noise. `family` is the name of what it belongs to:
     LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
-    `prediction` is that of recipes that say none: "" for the one of its file. `says_prediction`
+    `prediction` is what a recipe that says none gets, "" what its file says. `says_prediction`
     tells whether its file, its weights or its family say what it predicts. `text_width` is that
     of the texts that its UNet looks at, 0 where it is not known. `known_words` are all it was
     taught, where that is known.
@@ -32,8 +32,8 @@ class Checkpoint:
     known_words: KnownWords | None = None
 
 
-# Of a recipe that draws nothing, or whose checkpoint is not installed: that is reported, and what
-# else the recipe says may be right for it.
+# For a recipe that draws nothing, or names a checkpoint that is not installed. That is reported;
+# whether the rest would suit the checkpoint is not known, so everything does here.
 NO_CHECKPOINT = Checkpoint("", 512, text_layers=99, rules=Rules())
 
 

@@ -60,8 +60,21 @@ def test_a_config_beside_a_checkpoint_says_that_it_predicts_velocity(tmp_path: P
     assert prediction() == ""
     config.write_text('model:\n  params:\n    parameterization: "v"  # velocity\n')
     assert prediction() == "v"
+    config.write_bytes(b"model:\r\n  params:\r\n    parameterization: 'v'\r\n")
+    assert prediction() == "v"
     config.unlink()
     assert prediction() == ""
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("character", ["\n", " ", "\t"])
+def test_a_hostile_config_beside_a_checkpoint_is_read_at_once(
+    tmp_path: Path, character: str
+) -> None:
+    """A million empty lines, for one."""
+    path = checkpoint(tmp_path, "a")
+    path.with_suffix(".yaml").write_text(character * 1_000_000)
+    assert [one.prediction for one in Catalog(tmp_path).inventory().checkpoints] == [""]
 
 
 def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
