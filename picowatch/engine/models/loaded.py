@@ -30,7 +30,11 @@ INPAINTING_CHANNELS = 9
 
 
 class Placed:
-    """A checkpoint whose weights a rung of the memory ladder puts somewhere."""
+    """A checkpoint whose weights a rung of the memory ladder puts somewhere.
+
+    What raises NotImplementedError is asked only of checkpoints whose ladder has a rung for it:
+    UNets are small enough to be neither cast nor read again.
+    """
 
     rung: Rung | None
     vae: Any
