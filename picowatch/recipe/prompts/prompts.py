@@ -29,6 +29,7 @@ from picowatch.recipe.prompts.wildcards import (
     ExpansionFailed,
     FromFile,
     Nodes,
+    SameLines,
     Template,
     Wildcards,
     found_in,
@@ -266,8 +267,11 @@ def _file_mistakes(field: str, node: FromFile, inventory: Inventory) -> Iterator
             yield f"the wildcard file {_path(files[0], inventory)} has no lines.{within}"
         for file in files:
             within = f" (in {_path(file, inventory)})"
-            yield from _line_mistakes(field, file, inventory, within)
-            for inner in sorted(_files_named_in(wildcards[file])):
+            held = _held_in(file, wildcards)
+            yield from (message + within for message in held.mistakes)
+            for tag in held.tags:
+                yield from (m.message + within for m in _lora_mistakes(field, tag, inventory))
+            for inner in sorted(held.names):
                 if _reaches(inner, file, wildcards):
                     yield f"the wildcard __{shown(inner)}__ never ends: it contains itself.{within}"
                 elif inner not in seen:
@@ -288,38 +292,46 @@ def _reaches(name: str, goal: str, wildcards: Wildcards) -> bool:
         for file in matching_files(waiting.pop(), wildcards):
             if file == goal:
                 return True
-            more = _files_named_in(wildcards[file]) - seen
+            more = _held_in(file, wildcards).names - seen
             seen |= more
             waiting += more
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a wildcard file's lines hold: the files and the LoRA tags that they name, and mistakes.
+
+    The mistakes are the first of what no prompt may hold.
+    """
+
+    names: frozenset[str]
+    tags: tuple[str, ...]
+    mistakes: tuple[str, ...]
+
+
+def _held_in(file: str, wildcards: Wildcards) -> _Held:
+    return _held(SameLines((wildcards[file],)))
+
+
 @lru_cache(maxsize=256)
-def _files_named_in(lines: tuple[str, ...]) -> frozenset[str]:
-    nodes = (node for line in lines if "__" in line for node in found_in(parse(line, {})))
-    return frozenset(node.name for node in nodes if isinstance(node, FromFile))
-
-
-def _line_mistakes(field: str, file: str, inventory: Inventory, within: str) -> Iterator[str]:
-    for message in _mistakes_in_lines(inventory.wildcards[file]):
-        yield message + within
-    lines = (line for line in inventory.wildcards[file] if "<" in line)
-    for tag in dict.fromkeys(tag.written for line in lines for tag in lora_tags(line)):
-        for mistake in _lora_mistakes(field, tag, inventory):
-            yield mistake.message + within
-
-
-@lru_cache(maxsize=256)
-def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
-    """The first of what no prompt may hold."""
-    found: list[str] = []
+def _held(same: SameLines) -> _Held:
+    (lines,) = same.files
+    names: set[str] = set()
+    tags: dict[str, None] = {}
+    mistakes: list[Mistake] = []
     for line in lines:
-        if any(sign in line for sign in ("[", "(", "<", "AND")) and len(found) < MAX_FOUND:
-            found += [mistake.message for mistake in unsupported(line)]
-        if any(sign in line for sign in ("${", "__", "{@")) and len(found) < MAX_FOUND:
-            nodes = found_in(parse(line, {}))
-            found += [node.message for node in nodes if isinstance(node, Mistake)]
-    return tuple(dict.fromkeys(found))
+        if any(sign in line for sign in ("[", "(", "<", "AND")) and len(mistakes) < MAX_FOUND:
+            mistakes += unsupported(line)
+        if any(sign in line for sign in ("${", "__", "{@")):
+            nodes = list(found_in(parse(line, {})))
+            names |= {node.name for node in nodes if isinstance(node, FromFile)}
+            if len(mistakes) < MAX_FOUND:
+                mistakes += [node for node in nodes if isinstance(node, Mistake)]
+        if "<" in line:
+            tags |= dict.fromkeys(tag.written for tag in lora_tags(line))
+    messages = dict.fromkeys(mistake.message for mistake in mistakes)
+    return _Held(frozenset(names), tuple(tags), tuple(messages))
 
 
 def _no_wildcard(name: str, inventory: Inventory) -> str:

@@ -256,7 +256,7 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _SameLines:
+class SameLines:
     """Files' lines as a key: equal only if they are the same objects, which is quick to see."""
 
     files: tuple[tuple[str, ...], ...]
@@ -265,7 +265,7 @@ class _SameLines:
         return hash(tuple(map(id, self.files)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SameLines) and tuple(map(id, self.files)) == tuple(
+        return isinstance(other, SameLines) and tuple(map(id, self.files)) == tuple(
             map(id, other.files)
         )
 
@@ -273,11 +273,11 @@ class _SameLines:
 def lines_of(name: str, wildcards: Wildcards) -> Options:
     """The lines that `__name__` may become; comments and empty ones do not count."""
     files = tuple(wildcards[file] for file in matching_files(name, wildcards))
-    return _weighed_lines(_SameLines(files))
+    return _weighed_lines(SameLines(files))
 
 
 @lru_cache(maxsize=64)
-def _weighed_lines(same: _SameLines) -> Options:
+def _weighed_lines(same: SameLines) -> Options:
     lines = (line.strip() for file in same.files for line in file)
     weighed = (_weighed(line) for line in lines if line and not line.startswith("#"))
     return Options([(weight, (text,)) for weight, text in weighed])

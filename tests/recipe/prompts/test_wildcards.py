@@ -1,5 +1,6 @@
 """Wildcards: what they mean, how they are drawn, and what is refused."""
 
+from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from picowatch.recipe import Inventory, RecipeInvalid
 from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
-from tests.recipe.reading import DEMO, hash_of, messages, read_one
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one
 
 WILDCARDS = {
     "colour": ("# three of them", "red", "", "  green  ", "blue"),
@@ -224,3 +225,18 @@ def test_a_text_without_end_is_stopped() -> None:
     recipe = read_one("prompt: __w0__\nseed: 1", inventory=Inventory(demo=DEMO, wildcards=lines))
     with pytest.raises(RecipeInvalid, match="a text of more than 20,000 characters"):
         recipe.image_requests(hash_of)
+
+
+def test_a_long_file_is_looked_through_once_for_all_entries() -> None:
+    """A recipe may name a file of 100,000 lines in each of a thousand entries."""
+
+    class Lines(tuple[str, ...]):
+        readings = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Lines.readings += 1
+            return super().__iter__()
+
+    inventory = Inventory(demo=DEMO, wildcards={"long": Lines(["red", "blue"])})
+    read("\n".join(f"- prompt: {n} __long__" for n in range(50)), inventory=inventory)
+    assert Lines.readings < 5
