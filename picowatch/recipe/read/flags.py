@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from picowatch.recipe.fields import FIRST_NAME_OF, MOST_IMAGES, SWITCHES
+from picowatch.recipe.fields import FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
 from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
@@ -56,7 +56,7 @@ _KOHYA = {
     "l": "cfg_scale",
     "t": "denoising_strength",
 }
-_MAPPINGS = ("hires", "upscale", "loras", "control", "sweep")
+_TAKING_MAPPINGS = (*MAPPINGS, "loras", "control", "sweep")
 # There are not so many fields.
 MAX_FLAGS = 200
 _OTHER_TOOLS = {
@@ -123,7 +123,7 @@ def _put_flag(
         factors.append(written)
     elif name not in FIRST_NAME_OF:
         problems.add(key, _why_refused(written_name, name, str(written.value)))
-    elif FIRST_NAME_OF[name] in _MAPPINGS and str(written.value).startswith("{"):
+    elif FIRST_NAME_OF[name] in _TAKING_MAPPINGS and str(written.value).startswith("{"):
         message = (
             f"a flag takes no mapping. Write {name}: {shown(str(written.value), 200)} between two "
             "lines --- above the prompts, or in a .yaml file."
@@ -131,7 +131,7 @@ def _put_flag(
         problems.add(written.error_position, message)
     elif written.raw:
         put(layer, name, _seed_list(written) if name == "seed" else written, problems)
-    elif name in SWITCHES or name == "hires":
+    elif FIRST_NAME_OF[name] in (*SWITCHES, *MAPPINGS):
         put(layer, name, Written(True, key, "", key), problems)
     else:
         message = f"--{written_name} has no value: write --{written_name} and what it takes."

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recipe.reading import messages, read, read_one, refused
+from tests.recipe.reading import hash_of, messages, read, read_one, refused
 
 TXT = "corgi.txt"
 
@@ -106,6 +106,14 @@ def test_stable_diffusion_cpps_long_names_are_aliases() -> None:
     )
     assert (recipe.cfg_scale, recipe.sampler, recipe.count) == (3.0, "Euler a", 3)
     assert recipe.negative_prompt == "x"
+
+
+@pytest.mark.parametrize("flag", ["hires", "hires_fix", "hires-fix", "upscale", "tiling"])
+def test_a_flag_without_a_value_switches_on_what_true_switches_on(flag: str) -> None:
+    """Under each of its names."""
+    name = flag.replace("-", "_")
+    written = read_one(f"prompt: a\n{name}: true\nsteps: 3")
+    assert read_one(f"a --{flag} --steps 3", TXT).digest(hash_of) == written.digest(hash_of)
 
 
 def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
