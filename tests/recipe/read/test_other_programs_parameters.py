@@ -207,6 +207,13 @@ def test_what_names_a_vae(values: str, vae: str, warnings: tuple[str, ...]) -> N
     assert (recipe.vae, recipe.warnings) == (vae, warnings)
 
 
+@pytest.mark.parametrize("values", ["VAE: mse", "Module 1: mse"])
+def test_the_vae_is_nearer_than_a_folders_default(values: str) -> None:
+    """Whatever it is called."""
+    text = f"a\nSteps: 3, Sampler: Euler, {values}"
+    assert read_one(text, TXT, INVENTORY, {"_defaults.yaml": "vae: other"}).vae == "mse"
+
+
 def test_fooocus_text_is_read() -> None:
     """Its modules/meta_parser.py: Scheduler beside the sampler's name, raw prompts, LoRAs."""
     recipe = read_one(
