@@ -59,4 +59,4 @@ def _paths(seen: Evidence) -> set[str]:
 def _priority(seen: Evidence) -> int:
     """Of its folder: what the recipe itself says is not read yet."""
     saved = seen.saved if isinstance(seen, Renamed) else seen
-    return priority_of(tuple(saved.defaults)) if isinstance(saved, Saved) else 0
+    return priority_of(saved.defaults) if isinstance(saved, Saved) else 0

@@ -455,7 +455,7 @@ class Inbox:
     def _priority_in(self, folder: str) -> int:
         """Of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
         try:
-            return priority_of(tuple(defaults_for(self._root, f"{folder}/_" if folder else "_")))
+            return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
         except (FileUnreadable, FileChanged, OSError):
             return 0
 

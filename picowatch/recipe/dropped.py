@@ -117,7 +117,7 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
         entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
         sidecars = [_sidecar(file, problems) for file in reversed(dropped.sidecars)]
     except RecipeInvalid as invalid:
-        problems.take(invalid)
+        problems.take(invalid.problems)
         problems.raise_if_any()
         raise
     problems.raise_if_any()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse
+from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
 from picowatch.recipe.read.a1111_blocks import begins_parameters
@@ -15,6 +15,7 @@ from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver
+from picowatch.recipe.resolve.layers import unquoted
 from picowatch.recipe.resolve.limits import position_of_count, too_many
 from picowatch.recipe.written import Entry, Layer
 
@@ -59,24 +60,33 @@ def read_recipes(
     return recipes
 
 
-@lru_cache(maxsize=64)
-def priority_of(defaults: tuple[DefaultsFile, ...]) -> int:
+def priority_of(defaults: Sequence[DefaultsFile]) -> int:
     """What these `_defaults.yaml` say of the priority, nearest last; 0 where they do not."""
     priority = 0
     for file in defaults:
         written = defaults_layer(file, Problems()).get("priority")
-        if written is not None and isinstance(written.value, int):
-            priority = written.value
+        value = unquoted("priority", written).value if written else None
+        priority = value if isinstance(value, int) else priority
     return priority
 
 
 def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
     """The fields of a `_defaults.yaml`; what is wrong with it goes to `problems`."""
+    layer, mistakes = _read_defaults(file)
+    problems.take(mistakes)
+    return layer
+
+
+@lru_cache(maxsize=64)
+def _read_defaults(file: DefaultsFile) -> tuple[Layer, Sequence[Problem]]:
+    """Once for all the recipes of a folder."""
+    problems = Problems()
+    layer: Layer = {}
     try:
-        return yaml_layer(decode(file.name, file.content), problems)
+        layer = yaml_layer(decode(file.name, file.content), problems)
     except RecipeInvalid as invalid:
-        problems.take(invalid)
-        return {}
+        problems.take(invalid.problems)
+    return layer, problems.found
 
 
 def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry], Layer]:
@@ -93,7 +103,7 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
             return [], {}
         return yaml_entries(source, problems), {}
     except RecipeInvalid as invalid:
-        problems.take(invalid)
+        problems.take(invalid.problems)
         problems.raise_if_any()
         raise
 

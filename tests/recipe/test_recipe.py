@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe
+from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe, priority_of
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 
@@ -186,3 +186,11 @@ def test_names_of_checkpoints_do_not_depend_on_their_order() -> None:
     for checkpoints in (pair, pair[::-1]):
         recipe: Recipe = read_one("prompt: x\nmodel: a", inventory=Inventory(DEMO, checkpoints))
         assert recipe.checkpoint == "a"
+
+
+@pytest.mark.parametrize("written", ["5", "'5'", "5.0"])
+def test_a_folders_priority_is_read_like_any_number(written: str) -> None:
+    """Before its recipes are read: urgent ones are read first."""
+    root, folder = DefaultsFile("a", b"priority: 9"), f"priority: {written}".encode()
+    assert priority_of([root, DefaultsFile("b", folder)]) == 5
+    assert priority_of([root, DefaultsFile("b", b"priority: high")]) == 9

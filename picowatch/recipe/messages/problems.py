@@ -1,7 +1,7 @@
 """What is wrong with a save, at which positions, and how users read of it."""
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
@@ -75,9 +75,9 @@ class Problems:
         except ValueInvalid as error:
             self.add(position, str(error))
 
-    def take(self, invalid: RecipeInvalid) -> None:
+    def take(self, found: Iterable[Problem]) -> None:
         """Note what is wrong with another file that this one depends on."""
-        self._found.update(dict.fromkeys(invalid.problems))
+        self._found.update(dict.fromkeys(found))
 
     @property
     def found(self) -> list[Problem]:

@@ -71,7 +71,7 @@ def refuse_unusable(
             try:
                 use(path)
             except PictureUnreadable as error:
-                problems.take(recipe.problem_at(field, named(path, str(error))))
+                problems.take(recipe.problem_at(field, named(path, str(error))).problems)
     problems.raise_if_any()
 
 
