@@ -6,7 +6,7 @@ The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, to
 import json
 from collections.abc import Mapping, Sequence
 
-from picowatch.recipe.fields import PARTS, ROWS
+from picowatch.recipe.fields import MAPPINGS, PARTS, ROWS
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ControlUse, ImageRequest, loras_beside_prompt
 from picowatch.recipe.resolve.control import A1111_MODES, A1111_MODULES, THRESHOLDS
@@ -79,7 +79,7 @@ def _values(
     """The last line's keys in A1111's order; what is as usual is left out."""
     loras = [(use.name, lora_hashes.get(use.name, "")) for use in request.loras]
     embeddings = [(use.name, use.hash) for use in request.embeddings]
-    mappings = {field: getattr(request, field) for field in PARTS}
+    mappings = {field: getattr(request, field) for field in MAPPINGS}
     values: dict[str, str] = {}
     for field, mapping in mappings.items():
         values |= _parts(PARTS[field], mapping) if mapping else {}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from picowatch.recipe.fields import NOISE_NAMES, PART_FIELDS, PROMPTS, ROWS, SIZE, ScheduleType
+from picowatch.recipe.fields import MAPPINGS, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number, plain_number
 from picowatch.recipe.request import ImageRequest, recipe_values
@@ -26,7 +26,7 @@ _OWN_WORDS = {
     *SCHEDULE_TYPES,
     *PREDICTIONS,
     *UPSCALERS,
-    *(name.partition(".")[2] for name in PART_FIELDS),
+    *(name for field in MAPPINGS for name in PARTS[field]),
     *NOISE_NAMES,
     *(AUTOMATIC, "baked", "none", "crop", "fit", "stretch"),
 }

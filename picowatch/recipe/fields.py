@@ -440,16 +440,14 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
                 yield name, part
 
 
-# The fields that are mappings, and the parts of each.
+# The fields that are mappings, the one whose entries are, and the parts of each.
 MAPPINGS: dict[str, type] = {"hires": Hires, "upscale": Upscale}
-PARTS = {field: dict(_rows(kind)) for field, kind in MAPPINGS.items()}
+_KINDS = MAPPINGS | {"control": Control}
+PARTS = {field: dict(_rows(kind)) for field, kind in _KINDS.items()}
 # The same with the field's name before theirs: `hires.scale`.
 PART_FIELDS = {
     f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
 }
-# Likewise those of an entry of `control`.
-CONTROL_PARTS = dict(_rows(Control))
-CONTROL_PREFIX = "control."
 
 ROWS = dict(_rows(RecipeFields))
 
@@ -490,7 +488,7 @@ def default_of(name: str) -> Any:
 def json_schemas() -> dict[str, dict[str, Any]]:
     """The JSON Schema of each field's type and limits; parts are `hires.scale` and so on."""
     schemas: dict[str, dict[str, Any]] = RecipeFields.model_json_schema()["properties"]
-    for field, kind in (*MAPPINGS.items(), ("control", Control)):
+    for field, kind in _KINDS.items():
         properties = TypeAdapter(kind).json_schema()["properties"]
         schemas |= {f"{field}.{name}": part for name, part in properties.items()}
     return schemas

@@ -10,7 +10,6 @@ from pydantic import PrivateAttr
 
 from picowatch.recipe.fields import (
     BAKED,
-    CONTROL_PREFIX,
     PICTURE,
     PROMPTS,
     RANDOM,
@@ -206,7 +205,7 @@ class Recipe(RecipeFields):
 
     def _pictures(self) -> list[tuple[str, str]]:
         followed = [
-            (f"{CONTROL_PREFIX}{index}", control.image)
+            (f"control.{index}", control.image)
             for index, control in enumerate(self.control)
             if control.image != self.image
         ]

@@ -15,10 +15,9 @@ from typing import Any, get_args
 
 from picowatch.recipe.fields import (
     BAKED,
-    CONTROL_PARTS,
-    CONTROL_PREFIX,
     FIRST_NAME_OF,
     FROM,
+    MAPPINGS,
     MAX_SEED,
     NO_SWEEP,
     NOISE_NAMES,
@@ -36,7 +35,6 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
 from picowatch.recipe.read.yaml_entries import NAMES_SCHEMA
-from picowatch.recipe.resolve.control import ALIASES as CONTROL_ALIASES
 from picowatch.recipe.resolve.control import MAX_CONTROLS
 from picowatch.recipe.resolve.control import MODES as CONTROL_MODES
 from picowatch.recipe.resolve.hires import UPSCALERS
@@ -165,7 +163,9 @@ def _said(name: str, row: Row) -> Schema:
     if row.default_text:
         return {"description": f"{row.description} Default: {row.default_text}."}
     default = json_schemas().get(name, {}).get("default")
-    return {"description": row.description} | ({} if default is None else {"default": default})
+    return {"description": row.description} | (
+        {} if default in (None, "") else {"default": default}
+    )
 
 
 def _forms(inventory: Inventory | None) -> dict[str, Schema]:
@@ -192,7 +192,7 @@ def _forms(inventory: Inventory | None) -> dict[str, Schema]:
         "variation_seed": {"anyOf": _one_seed()},
         "image": _PATH,
         "mask": _PATH,
-        **{field: _mapping_of(field, inventory) for field in PARTS},
+        **{field: _mapping_of(field, inventory) for field in MAPPINGS},
         "control": _control(inventory),
         "sweep": _sweep(inventory),
         SIZE: _SIZE,
@@ -308,52 +308,45 @@ def _object(parts: Schema, aliases: Mapping[str, str]) -> Schema:
 
 
 def _control(inventory: Inventory | None) -> Schema:
-    one = _object(_control_parts(inventory), CONTROL_ALIASES)
+    one = _object(_parts_of("control", inventory), ALIASES["control"])
     one["anyOf"] = [{"required": [name]} for name in ("model", "controlnet")]
     several = {"type": "array", "items": one, "maxItems": MAX_CONTROLS}
     return {"anyOf": [one, several, {"const": False}, _text(one_of(["none"]) + "?")]}
 
 
-def _control_parts(inventory: Inventory | None) -> Schema:
-    models = {name: json_schemas()[f"{CONTROL_PREFIX}{name}"] for name in CONTROL_PARTS}
-    names = None if inventory is None else [one.name for one in inventory.controlnets]
-    depths = None if inventory is None else list(inventory.depths)
+def _parts_of(field: str, inventory: Inventory | None) -> dict[str, Schema]:
+    """What each part of a mapping takes, under its first name."""
+    models = {name: json_schemas()[f"{field}.{name}"] for name in PARTS[field]}
+    forms = {name: _plain(model) for name, model in models.items()}
+    forms |= _forms_of_parts(inventory)[field]
+    said = {name: _said(f"{field}.{name}", row) for name, row in PARTS[field].items()}
     # A1111's names of preprocessors and modes are understood, too.
-    named = {name: {"type": "string"} for name in ("preprocess", "kind")}
-    forms = {name: _plain(model) for name, model in models.items()} | named
-    forms |= {
-        "image": _PATH,
-        "model": _installed(names),
-        "depth": _installed(depths),
-        "mode": {"anyOf": [_text(one_of(CONTROL_MODES)), {"enum": [0, 1, 2]}]},
-    }
-    said: dict[str, Schema] = {
-        name: {"description": row.description} for name, row in CONTROL_PARTS.items()
-    }
-    for name in ("preprocess", "mode", "kind"):
+    for name in said.keys() & {"preprocess", "mode", "kind"}:
         said[name]["examples"] = list(filter(None, models[name]["enum"]))
-    for name, model in models.items():
-        if "default" in model:
-            said[name]["default"] = model["default"]
     return {name: {**form, **said[name]} for name, form in forms.items()}
 
 
-def _parts_of(field: str, inventory: Inventory | None) -> dict[str, Schema]:
-    models = {name: json_schemas()[f"{field}.{name}"] for name in PARTS[field]}
-    forms = {name: _plain(model) for name, model in models.items()}
-    names = None
+def _forms_of_parts(inventory: Inventory | None) -> dict[str, dict[str, Schema]]:
+    """The parts that can be written in more ways than their types say."""
+    upscalers, controlnets, depths = None, None, None
     if inventory is not None:
-        names = [one.name for one in (*inventory.upscalers, inventory.demo_upscaler)]
-    if field == "upscale":
-        forms["model"] = _installed(names)
-    if field == "hires":
-        letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]
-        usual = f"^[^A-Za-z]*{one_of(letters, '[^A-Za-z]*')}[^A-Za-z]*$"
-        choice = [{"enum": list(UPSCALERS)}, {"pattern": usual}, _installed(names)]
-        forms["upscaler"] = {"type": "string", "anyOf": choice}
+        upscalers = [one.name for one in (*inventory.upscalers, inventory.demo_upscaler)]
+        controlnets = [one.name for one in inventory.controlnets]
+        depths = list(inventory.depths)
+    letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]
+    usual = f"^[^A-Za-z]*{one_of(letters, '[^A-Za-z]*')}[^A-Za-z]*$"
+    choice = [{"enum": list(UPSCALERS)}, {"pattern": usual}, _installed(upscalers)]
     return {
-        name: {**form, "default": models[name]["default"]} if models[name]["default"] else form
-        for name, form in forms.items()
+        "upscale": {"model": _installed(upscalers)},
+        "hires": {"upscaler": {"type": "string", "anyOf": choice}},
+        "control": {
+            "image": _PATH,
+            "model": _installed(controlnets),
+            "preprocess": {"type": "string"},
+            "kind": {"type": "string"},
+            "depth": _installed(depths),
+            "mode": {"anyOf": [_text(one_of(CONTROL_MODES)), {"enum": [0, 1, 2]}]},
+        },
     }
 
 
@@ -367,10 +360,6 @@ def _sweep(inventory: Inventory | None) -> Schema:
             patterns[rf"^\s*{name}\s*:\s*\S"] = _ref(_axis(details[first]))
         elif first in PARTS:
             for part, values in _parts_of(first, inventory).items():
-                patterns[rf"^\s*{name}\s*:\s*{part}\s*$"] = _several(values)
-        elif first == "control":
-            for part in CONTROL_PARTS:
-                values = _control_parts(None)[part]
                 patterns[rf"^\s*{name}\s*:\s*{part}\s*$"] = _several(values)
     mapping = {
         "type": "object",

@@ -139,6 +139,16 @@ def _no_value(field: str, written: Written, wanted: str) -> str:
     return f"{field} has no value: YAML reads {reads}. {remedy}"
 
 
+def given_twice(name: str, before: Written) -> str:
+    """About a name whose field has a value already."""
+    earlier = before.name_position
+    start = earlier.column - 1
+    other = earlier.source.line(earlier.line)[start : start + earlier.width]
+    same = before.key is None or other.lstrip("-").strip("'\"") == name
+    called = "" if same else f" as '{shown(other)}'"
+    return f"'{shown(name)}' is given twice: already on line {earlier.line}{called}. Keep one."
+
+
 def not_multiple_of(multiple: int, field: str, value: int) -> str:
     """The nearest values that would do."""
     below = value - value % multiple

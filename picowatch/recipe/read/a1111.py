@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
-from picowatch.recipe.fields import MAX_SEED, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE
+from picowatch.recipe.fields import MAPPINGS, MAX_SEED, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
@@ -279,7 +279,7 @@ class _Values:
         self._problems = problems
         self._warnings = warnings
         self._fields: Layer = {}
-        self._parts: dict[str, list[tuple[str, Written]]] = {field: [] for field in PARTS}
+        self._parts: dict[str, list[tuple[str, Written]]] = {field: [] for field in MAPPINGS}
         self._modules: list[tuple[str, Written]] = []
         self._second_pass: list[tuple[str, Written]] = []
 

@@ -13,7 +13,6 @@ from picowatch.recipe.fields import (
     MAX_SIDE,
     MIN_SIDE,
     NUMBERS,
-    PARTS,
     PICTURE,
     ROWS,
     SWITCHES,
@@ -38,6 +37,7 @@ from picowatch.recipe.resolve.installed import (
 )
 from picowatch.recipe.resolve.layers import names_none, seed_in, text_of, unquoted
 from picowatch.recipe.resolve.loras import read_loras
+from picowatch.recipe.resolve.mappings import parts_in
 from picowatch.recipe.resolve.ranges import RANGE, NumberRange
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
@@ -267,7 +267,7 @@ class RecipeBuilder:
         return rules.multiple, side, min(pixels, rules.most_start_pixels or pixels)
 
     def _hires(self, layer: Layer, takes_strength: bool, checkpoint: Checkpoint) -> Hires:
-        parts = _parts("hires", layer)
+        parts = parts_in(layer, "hires")
         if takes_strength and "denoising_strength" in layer:
             parts.setdefault("denoising_strength", layer["denoising_strength"])
         values: dict[str, Any] = {name: written.value for name, written in parts.items()}
@@ -287,7 +287,7 @@ class RecipeBuilder:
         """With the model that is meant, and its scale where none is given."""
         if not layer["upscale"].value:
             return None
-        parts = _parts("upscale", layer)
+        parts = parts_in(layer, "upscale")
         name = text_of("upscale.model", layer, self._problems)
         if name is None and "model" in parts:
             return Upscale()
@@ -343,9 +343,3 @@ def _only_enlarges(layer: Layer) -> bool:
     if "prompt" in layer or image is None or upscale is None:
         return False
     return bool(upscale.value) and not names_none(image)
-
-
-def _parts(field: str, layer: Layer) -> Layer:
-    """The parts of a mapping that the layer has, by their own names."""
-    found = {name: layer.get(f"{field}.{name}") for name in PARTS[field]}
-    return {name: written for name, written in found.items() if written}

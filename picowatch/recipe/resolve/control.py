@@ -7,31 +7,20 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from picowatch.recipe.fields import CONTROL_PARTS, CONTROL_PREFIX
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
-from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
-from picowatch.recipe.messages.wording import about_cut_number, wrong_value
+from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.parts import Control, ControlKind, ControlMode, Preprocessor
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.resolve.installed import find_controlnet, find_depth
 from picowatch.recipe.resolve.layers import names_none, unquoted
+from picowatch.recipe.resolve.mappings import parts_in, read_parts
 from picowatch.recipe.resolve.start_image import read_path
 from picowatch.recipe.written import Layer, Written
 
 CONTROL = "control"
 MAX_CONTROLS = 10
-# Names of A1111's API and of ComfyUI's nodes.
-ALIASES = {
-    "controlnet": "model",
-    "module": "preprocess",
-    "preprocessor": "preprocess",
-    "strength": "weight",
-    "guidance_start": "start",
-    "guidance_end": "end",
-    "control_mode": "mode",
-}
 PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
 KINDS: tuple[str, ...] = get_args(ControlKind)[1:]
 # A1111's names of preprocessors, where they are others, and of modes.
@@ -98,11 +87,11 @@ def read_controls(
     swept = _swept(layer, len(entries), problems)
     found = []
     for index, entry in enumerate(entries):
-        parts = _parts(entry, problems)
-        if parts is None:
+        if not isinstance(entry.value, dict):
+            problems.add(entry.error_position, wrong_value(CONTROL, entry))
             continue
-        parts |= swept
-        layer[f"{CONTROL_PREFIX}{index}"] = parts.get("image", entry)
+        parts = read_parts(CONTROL, entry, problems) | swept
+        layer[f"{CONTROL}.{index}"] = parts.get("image", entry)
         reader = _Reader(inventory, pictures, checkpoint, entry, parts, problems)
         control = reader.control(image, has_mask)
         found += [control] if control else []
@@ -110,11 +99,7 @@ def read_controls(
 
 
 def _swept(layer: Layer, count: int, problems: Problems) -> Layer:
-    swept = {
-        name: layer[f"{CONTROL_PREFIX}{name}"]
-        for name in CONTROL_PARTS
-        if f"{CONTROL_PREFIX}{name}" in layer
-    }
+    swept = parts_in(layer, CONTROL)
     for name, written in swept.items():
         if count > 1:
             problems.add(
@@ -123,27 +108,6 @@ def _swept(layer: Layer, count: int, problems: Problems) -> Layer:
                 "'control' itself, with whole lists as values.",
             )
     return swept
-
-
-def _parts(entry: Written, problems: Problems) -> Layer | None:
-    """What one entry says, by the fields' names; None if it is no mapping."""
-    if not isinstance(entry.value, dict):
-        problems.add(entry.error_position, wrong_value("control", entry))
-        return None
-    parts: Layer = {}
-    for name, part in entry.pairs:
-        first = ALIASES.get(name, name)
-        if first not in CONTROL_PARTS:
-            known = list(CONTROL_PARTS)
-            words = words_for_part("control", name, known)
-            message = f"control has no '{shown(name)}'. {words}"
-            message += f"Its fields are {listed(known, most=20)}."
-            problems.add(part.name_position, about_cut_number(part.name_position) or message)
-        elif first in parts:
-            problems.add(part.name_position, f"'{shown(name)}' is given twice. Keep one.")
-        else:
-            parts[first] = part
-    return parts
 
 
 def control_images(layer: Layer) -> Iterator[tuple[int, Written]]:
@@ -300,14 +264,14 @@ class _Reader:
         written = self._parts.get(name)
         if written is None or isinstance(written.value, str):
             return None if written is None else str(written.value)
-        self._add(name, wrong_value(f"{CONTROL_PREFIX}{name}", written))
+        self._add(name, wrong_value(f"{CONTROL}.{name}", written))
         return None
 
     def _report(self, error: ValidationError) -> None:
         for mistake in error.errors(include_url=False, include_context=False):
             name = str(mistake["loc"][0])
             if name in self._parts:
-                self._add(name, wrong_value(f"{CONTROL_PREFIX}{name}", self._parts[name]))
+                self._add(name, wrong_value(f"{CONTROL}.{name}", self._parts[name]))
 
     def _add(self, name: str, message: str) -> None:
         """A problem of an option, or of the entry that lacks it."""
@@ -345,7 +309,7 @@ def _plain(name: str, part: Written) -> Written:
     """An option's value; modes have other names, too."""
     if name == "mode" and isinstance(part.value, str | int):
         return replace(part, value=find_mode(str(part.value)))
-    return unquoted(f"{CONTROL_PREFIX}{name}", part)
+    return unquoted(f"{CONTROL}.{name}", part)
 
 
 def _squeezed(name: str) -> str:

@@ -11,10 +11,10 @@ from typing import Literal
 
 from picowatch.recipe.fields import (
     FIRST_NAME_OF,
+    MAPPINGS,
     MAX_SEED,
     NOISE_NAMES,
     NUMBERS,
-    PARTS,
     PICTURE,
     RANDOM,
     SIZE,
@@ -22,7 +22,12 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.wording import about_cut_number, sizes_of_ratio, wrong_value
+from picowatch.recipe.messages.wording import (
+    about_cut_number,
+    given_twice,
+    sizes_of_ratio,
+    wrong_value,
+)
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.resolve.mappings import split_mappings
@@ -55,7 +60,7 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
         message = f"unknown field '{shown(name)}'. {words}".rstrip()
         problems.add(position, about_cut_number(position) or message)
     elif first in layer:
-        problems.add(position, _twice(name, layer[first]))
+        problems.add(position, given_twice(name, layer[first]))
     else:
         layer[first] = written
 
@@ -75,15 +80,6 @@ def _is_sampler(text: str) -> bool:
     except SamplerUnknown:
         return False
     return True
-
-
-def _twice(name: str, before: Written) -> str:
-    earlier = before.name_position
-    start = earlier.column - 1
-    other = earlier.source.line(earlier.line)[start : start + earlier.width]
-    same = before.key is None or other.lstrip("-").strip("'\"") == name
-    called = "" if same else f" as '{shown(other)}'"
-    return f"'{name}' is given twice: already on line {earlier.line}{called}. Keep one."
 
 
 def normalised(layer: Layer, problems: Problems) -> Layer:
@@ -116,7 +112,7 @@ def merged(layers: Iterable[Layer]) -> Layer:
             result.pop("count", None)
         if MODULE in layer:
             result.pop("vae", None)
-        for field in PARTS.keys() & layer.keys():
+        for field in MAPPINGS.keys() & layer.keys():
             result = {name: w for name, w in result.items() if not name.startswith(f"{field}.")}
         result.update(layer)
     return result

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import (
-    CONTROL_PARTS,
-    CONTROL_PREFIX,
     MIN_SIDE,
     PART_FIELDS,
     PICTURE,
@@ -28,7 +26,6 @@ _NEEDS = {
     **{name: row.needs for name, row in ROWS.items() if row.needs},
     "denoising_strength": ("image", "hires"),
     **{name: (name.partition(".")[0],) for name in PART_FIELDS},
-    **{f"{CONTROL_PREFIX}{name}": ("control",) for name in CONTROL_PARTS},
 }
 NEEDED = frozenset(need for needs in _NEEDS.values() for need in needs)
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from picowatch.recipe.fields import (
-    CONTROL_PARTS,
-    CONTROL_PREFIX,
     FIRST_NAME_OF,
     NO_SWEEP,
     PART_FIELDS,
@@ -165,8 +163,6 @@ def _axis(
         return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
     elif f"{field}.{detail}" in PART_FIELDS:
         return _over(f"{field}: {detail}", f"{field}.{detail}", parts, problems)
-    elif field == "control" and detail in CONTROL_PARTS:
-        return _over(f"control: {detail}", f"{CONTROL_PREFIX}{detail}", parts, problems)
     else:
         problems.add(position, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
     return None

@@ -255,7 +255,7 @@ FIELDS = (
         ),
         (
             "control: {image: a.png, model: canny, weight: 1, strength: 1}",
-            "'strength' is given twice. Keep one.",
+            "'strength' is given twice: already on line 3 as 'weight'. Keep one.",
         ),
         (
             "control: {image: ../a.png, model: canny}",

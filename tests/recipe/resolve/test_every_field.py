@@ -9,11 +9,12 @@ import pytest
 from picowatch.catalog.families import NAMES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.families import FLOW_RULES
-from picowatch.recipe.fields import PART_FIELDS, ROWS
+from picowatch.recipe.fields import MAPPINGS, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet
 from tests.recipe.reading import DEMO, read_one
 
-FIELDS = [name for name, row in {**ROWS, **PART_FIELDS}.items() if row.changes_pixels]
+PARTS = {name: row for name, row in PART_FIELDS.items() if name.partition(".")[0] in MAPPINGS}
+FIELDS = [name for name, row in {**ROWS, **PARTS}.items() if row.changes_pixels]
 # What a recipe says of each field, besides its prompt: nothing that is a default anywhere.
 SAMPLES = {
     "prompt": "",
