@@ -186,6 +186,25 @@ def test_the_recipe_is_copied_where_pages_from_disk_get_no_clipboard(gallery: Pa
     assert not gallery.all("textarea")
 
 
+def test_copying_by_a_selection_works_in_each_dialog(gallery: Page) -> None:
+    """Where a question lies over the large view, too; the focus stays, and keys go on working."""
+    shown = gallery.shown()
+    gallery.tile(shown[1]).click()
+    gallery.js("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    said = gallery.texts_of("#live")
+    gallery.press("y")
+    wait_for(lambda: "The recipe is copied." in said(), "the recipe")
+    gallery.press(Keys.ARROW_RIGHT)
+    assert gallery.large() == shown[2]
+    gallery.press(Keys.DELETE)
+    line = gallery.find("#ask-lines").text
+    gallery.find("#ask-copy").click()
+    wait_for(lambda: not gallery.find("#ask").is_displayed(), "it is copied")
+    gallery.leave_large()
+    gallery.find("#search").send_keys(Keys.CONTROL, "v")
+    wait_for(lambda: gallery.js("return searchBox.value") == line, "the copied command")
+
+
 def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
     """With what it varies; its pictures are one click away; sheets have a filter."""
     gallery.find('nav [data-row="sheets/"]').click()

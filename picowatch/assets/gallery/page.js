@@ -27,11 +27,12 @@ async function copy(text) {
     await navigator.clipboard.writeText(text);
   } catch {
     // Some browsers give pages from disk no clipboard; the old way needs a selection.
-    const area = element("textarea", text);
-    (document.querySelector("dialog[open]") || document.body).append(area);
+    const area = element("textarea", text), focused = document.activeElement;
+    ([...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(area);
     area.select();
     document.execCommand("copy");
     area.remove();
+    focused.focus({ preventScroll: true });
   }
 }
 
