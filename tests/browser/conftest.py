@@ -131,6 +131,25 @@ class Page:
         wait_for(lambda: width in self.js("return [innerWidth, screen.width]"), "the size")
         self.next_frame()  # with which the page is told
 
+    def slide(self, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """A finger that touches the window here, and leaves it there."""
+        steps = 8
+        for step in range(steps + 1):
+            x, y = (
+                one + (other - one) * step / steps for one, other in zip(start, end, strict=True)
+            )
+            kind = "touchMove" if step else "touchStart"
+            self._tell(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+            )
+        self._tell("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        self.next_frame()
+
+    def enlarge(self, scale: float) -> None:
+        """As two fingers do; 1 is as it was."""
+        self._tell("Emulation.setPageScaleFactor", {"pageScaleFactor": scale})
+        wait_for(lambda: abs(self.js("return visualViewport.scale") - scale) < 0.01, "the scale")
+
     def next_frame(self) -> None:
         """Wait until the browser has drawn, and told of what it tells of then."""
         self.driver.execute_async_script(TWO_FRAMES)

@@ -455,6 +455,28 @@ def test_a_narrow_large_view_begins_with_the_picture(page: Page, outbox: Path) -
     assert page.js(hidden) <= 0
 
 
+def test_a_finger_turns_the_pages_of_the_large_view(page: Page, outbox: Path) -> None:
+    """Across, not where it scrolls down to the settings, or moves what two fingers enlarged."""
+    page.resize(390, 844, touch=True)
+    page.open(outbox / INDEX)
+    shown = page.shown()
+    page.tile(shown[1]).click()
+    page.next_frame()
+    page.slide((300, 400), (180, 420))
+    wait_for(lambda: page.large() == shown[2], "the next picture")
+    page.slide((180, 400), (300, 380))
+    wait_for(lambda: page.large() == shown[1], "the one before")
+    page.enlarge(1.05)
+    page.js("globalThis.touches = 0; stage.addEventListener('touchend', () => { touches++; })")
+    for count in (1, 2):  # at the edge there is nothing to be moved
+        page.slide((300, 300), (150, 300))
+        wait_for(lambda: page.js("return touches") == count, "a touch")  # noqa: B023
+    assert page.large() == shown[1]
+    page.enlarge(1)
+    page.slide((300, 400), (210, 150))
+    assert page.large() == shown[1]
+
+
 def test_what_fills_the_window_hides_the_page_s_scrollbar(page: Page, outbox: Path) -> None:
     """And behind it the grid stays as it is."""
     page.resize(900, 420)

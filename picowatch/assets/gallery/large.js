@@ -249,13 +249,15 @@ const Large = (() => {
     part("deleted").hidden = false;
     drop(self.entry.file);
   };
-  let touchedAt = null;
+  // A finger across the picture; down it scrolls, and what two fingers enlarged it moves.
+  let touched = null;
   stage.addEventListener("touchstart", event => {
-    touchedAt = event.touches.length === 1 && zoom === null ? event.touches[0].clientX : null;
+    touched = event.touches.length === 1 && zoom === null && visualViewport.scale < 1.01 ? event.touches[0] : null;
   }, { passive: true });
   stage.addEventListener("touchend", event => {
-    const by = touchedAt === null ? 0 : event.changedTouches[0].clientX - touchedAt;
-    if (Math.abs(by) > 60) step(by > 0 ? -1 : 1);
+    if (!touched) return;
+    const [end] = event.changedTouches, by = end.clientX - touched.clientX;
+    if (Math.abs(by) > Math.max(60, 2 * Math.abs(end.clientY - touched.clientY))) step(by > 0 ? -1 : 1);
   });
   return self;
 })();
