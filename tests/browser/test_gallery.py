@@ -1105,6 +1105,30 @@ def test_new_pictures_appear_by_themselves(live: House, page: Page) -> None:
     assert page.shown() == ["pets/new/0001-2.png", "first/0001-1.png"]
 
 
+def test_new_pictures_that_are_not_above_are_not_promised_there(gallery: Page) -> None:
+    """Those of other folders, and all of them where the oldest come first."""
+    gallery.resize(500, 300)
+    arrive = (
+        "Pictures.byFile.set(arguments[0], { ...Pictures.all[0], file: arguments[0] });"
+        "Pictures.all = [...Pictures.byFile.values()].reverse(); Pictures.onchange()"
+    )
+    gallery.tile(gallery.shown()[-1])
+    gallery.js(arrive, "corgi/0003-3.png")
+    assert gallery.find("#fresh").text == "↑ 1 new picture"
+    gallery.find("#fresh").click()
+    wait_for(lambda: not gallery.find("#fresh").is_displayed(), "at the top")
+    gallery.search("-recipe:pets")
+    gallery.tile(gallery.shown()[-1])
+    gallery.js(arrive.replace("file:", "recipe: 'pets/cat.yaml', file:"), "pets/cat/0002-2.png")
+    assert gallery.text("#count") == "6 of 9 pictures"
+    assert not gallery.find("#fresh").is_displayed()
+    choose(gallery, "#sort", "Oldest first")
+    gallery.tile(gallery.shown()[-1])
+    gallery.js(arrive, "corgi/0004-4.png")
+    choose(gallery, "#sort", "Newest first")
+    assert not gallery.find("#fresh").is_displayed()
+
+
 def test_what_comes_at_once_is_announced_together(gallery: Page) -> None:
     """A picture and its warning; the one does not silence the other."""
     gallery.js("announce('1 new picture'); announce('Warning: cat.txt')")

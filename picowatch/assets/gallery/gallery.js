@@ -113,11 +113,7 @@ document.getElementById("empty").addEventListener("click", async event => {
 });
 
 Pictures.onchange = () => {
-  const files = Pictures.byFile;
-  if (Pictures.loaded && seen) {
-    const added = [...files.keys()].filter(file => !seen.has(file)).length;
-    if (added) tellFresh(added);
-  }
+  const files = Pictures.byFile, before = seen;
   if (Pictures.loaded) seen = new Set(files.keys());
   for (let place = picked.length - 1; place >= 0; place--) {
     if (!files.has(picked[place].file)) picked.splice(place, 1); else picked[place] = files.get(picked[place].file);
@@ -125,6 +121,7 @@ Pictures.onchange = () => {
   Stars.settle();
   Grid.hold(showFolders);
   show({ keep: true });
+  if (before) tellFresh(before);
   showTray();
   openLinked();
 };
@@ -133,11 +130,14 @@ Pictures.onother = () => {
   document.getElementById("line").textContent = "This page belongs to another version of picowatch. Reload it.";
 };
 
-function tellFresh(added) {
+// Only those on top are told where they are.
+function tellFresh(before) {
   const words = count => `${count} new ${count === 1 ? "picture" : "pictures"}`;
-  announce(words(added));
-  if (document.getElementById("grid").getBoundingClientRect().top >= 0) return;
-  newest += added;
+  const added = entries => entries.filter(entry => !before.has(entry.file)).length;
+  const all = added(Pictures.all), above = sort.value === "newest" ? added(shownList) : 0;
+  if (all) announce(words(all));
+  if (!above || document.getElementById("grid").getBoundingClientRect().top >= 0) return;
+  newest += above;
   fresh.textContent = `↑ ${words(newest)}`;
   fresh.hidden = false;
 }
