@@ -851,6 +851,29 @@ def test_stars_hold_at_once_and_are_kept_by_a_command(live: House, page: Page) -
     assert "has a star" in page.find("#none-words").text
 
 
+def test_a_star_that_goes_leaves_its_neighbours(page: Page, outbox: Path) -> None:
+    """Among the starred pictures: the focus goes to the next one; the large view goes on, too."""
+    page.open(outbox / INDEX)
+    shown = page.shown()
+    for file in shown[:5]:
+        page.tile(file, ".star").click()
+    page.find('nav [data-row="starred/"]').click()
+    page.js("Grid.goTo(arguments[0], { focus: true })", shown[2])
+    page.press("s")
+    wait_for(lambda: page.shown() == [shown[0], shown[1], *shown[3:5]], "the others")
+    assert page.focused() == shown[3]
+    page.press(Keys.ENTER, "s", Keys.ARROW_RIGHT)
+    assert page.large() == shown[4]
+    page.press("s")
+    assert not page.find("#large [data-do=next]").is_enabled()
+    page.press(Keys.ARROW_LEFT)
+    assert page.large() == shown[1]
+    page.press("s")
+    page.leave_large()
+    wait_for(lambda: page.focused() == shown[0], "the focus is in the grid")
+    assert page.shown() == [shown[0]]
+
+
 def test_a_command_to_copy_takes_every_name(live: House, page: Page) -> None:
     """Also one that begins like a flag, or that a shell would take apart."""
     for name in ("-x.txt", "it's $HOME; a.txt"):

@@ -269,7 +269,7 @@ Grid.onopen = Large.open;
 Grid.onstar = entry => Stars.toggle(entry);
 Stars.onchange = () => {
   showFolders();
-  if (Filter.only === "starred" && !document.querySelector("dialog[open]")) show({ keep: true });
+  if (Filter.only === "starred") show({ keep: true });
   Grid.remark();
   Large.refresh();
 };

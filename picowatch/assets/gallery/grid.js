@@ -201,17 +201,28 @@ const Grid = (() => {
   // Show these entries; what the user looks at stays where it is.
   self.show = (entries, { keep, folders }) => {
     headingOf = folders ? entry => folderOf(entry) || "/" : dayOf;
-    const top = -grid.getBoundingClientRect().top, old = shown[current];
+    const top = -grid.getBoundingClientRect().top;
     const anchor = isInWindow(boxes[current]) ? current : firstBelow(top);
-    const file = keep && top > 0 && shown[anchor] ? shown[anchor].file : null;
-    const before = file === null ? 0 : boxes[anchor].top;
+    const before = keep && top > 0 && shown[anchor] ? boxes[anchor].top : null;
+    const now = keep ? left(entries) : () => 0, place = now(anchor);
+    current = now(current);
     shown = entries;
     layOut();
-    current = keep && old ? Math.max(0, entries.findIndex(entry => entry.file === old.file)) : 0;
-    const now = file === null ? -1 : entries.findIndex(entry => entry.file === file);
-    if (now >= 0) scrollBy(0, boxes[now].top - before);
+    if (before !== null && boxes[place]) scrollBy(0, boxes[place].top - before);
+    const hadFocus = grid.contains(document.activeElement);
     draw();
+    if (hadFocus && shown[current] && !grid.contains(document.activeElement)) focusCurrent();
   };
+
+  // Where a place of the pictures that are shown is in others; where it is gone, the next one's.
+  function left(entries) {
+    const places = new Map(entries.map((entry, place) => [entry.file, place]));
+    const isLeft = entry => places.has(entry.file);
+    return place => {
+      const entry = shown.slice(place).find(isLeft) ?? shown.slice(0, place).findLast(isLeft);
+      return entry ? places.get(entry.file) : 0;
+    };
+  }
 
   // Whatever becomes higher or lower above the grid, it stays where it is, once it is scrolled.
   self.hold = change => {
@@ -247,8 +258,8 @@ const Grid = (() => {
 
   // Make a picture the current one, and bring it into the window.
   self.goTo = (file, { focus }) => {
-    const place = shown.findIndex(entry => entry.file === file);
-    if (place < 0) return;
+    const found = shown.findIndex(entry => entry.file === file), place = found < 0 ? current : found;
+    if (!shown[place]) return;
     const old = shown[current] && tiles.get(shown[current].file);
     if (old) old.firstChild.tabIndex = -1;
     current = place;
@@ -258,8 +269,9 @@ const Grid = (() => {
     if (top < under) scrollBy(0, top - under);
     else if (top + box.height > innerHeight - over) scrollBy(0, top + box.height - innerHeight + over + GAP);
     draw();
-    if (focus) tiles.get(file).firstChild.focus({ preventScroll: true });
+    if (focus) focusCurrent();
   };
+  const focusCurrent = () => tiles.get(shown[current].file).firstChild.focus({ preventScroll: true });
 
   function step(key) {
     const box = boxes[current];

@@ -55,6 +55,7 @@ const Large = (() => {
 
   function show(entry) {
     self.entry = entry;
+    last = { list: [], place: 0 };
     showFile();
     part("file").href = address(entry.file);
     full.alt = entry.prompt || entry.file;
@@ -100,13 +101,21 @@ const Large = (() => {
 
   function tellPlace() {
     const list = self.list(), place = list.indexOf(Pictures.byFile.get(self.entry.file));
-    if (place >= 0) following = [...list.slice(place + 1, place + 9), ...list.slice(Math.max(0, place - 8), place).reverse()].map(entry => entry.file);
+    if (place >= 0) last = { list, place };
     part("place").textContent = place < 0 ? "" : `${place + 1} of ${list.length}`;
-    disable(button("previous"), place <= 0);
-    disable(button("next"), place < 0 || place === list.length - 1);
-    for (const other of [list[place + 1], list[place - 1]]) {
+    for (const [name, by] of [["next", 1], ["previous", -1]]) {
+      const other = near(by);
+      disable(button(name), !other);
       if (other) new Image().src = address(other.file); // so that it is there when it is asked for
     }
+  }
+
+  // The next picture, or the one before, in the last list that this one was in.
+  let last;
+  function near(by) {
+    let at = last.place + by;
+    while (last.list[at] && !Pictures.byFile.has(last.list[at].file)) at += by;
+    return last.list[at] && Pictures.byFile.get(last.list[at].file);
   }
 
   function disable(button, off) {
@@ -182,8 +191,8 @@ const Large = (() => {
   stage.addEventListener("pointerup", () => { held = null; });
 
   function step(by) {
-    const list = self.list(), place = list.indexOf(Pictures.byFile.get(self.entry.file));
-    if (place >= 0 && list[place + by]) goTo(list[place + by]);
+    const next = near(by);
+    if (next) goTo(next);
   }
 
   function goTo(entry) {
@@ -226,9 +235,8 @@ const Large = (() => {
   }
 
   // Go on from a picture that was deleted: to the next one, or the one before.
-  let following = [];
   function leave() {
-    const next = following.map(file => Pictures.byFile.get(file)).find(Boolean);
+    const next = near(1) ?? near(-1);
     if (next) goTo(next); else dialog.close();
   }
   dialog.addEventListener("click", event => {
