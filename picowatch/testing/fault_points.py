@@ -15,6 +15,7 @@ VARIABLE = "PICOWATCH_FAULT"
 
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
 _GALLERY = "picowatch.outbox.gallery.gallery"
+_PAGES = "picowatch.outbox.gallery.pages"
 # `A > B` is B, while A is being done.
 POINTS = {
     "before a save is read": "picowatch.inbox.reader:Reader._read",
@@ -52,7 +53,7 @@ POINTS = {
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
     "before a deleted picture loses its star": "picowatch.outbox.outbox:Outbox.star",
     "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
-    "before open galleries hear of it": "picowatch.outbox.gallery.pages:Pages.announce_changes",
+    "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages.announce",
     "before stars are exported": "picowatch.outbox.stars:Stars._write_export",
     "before stars are shown": f"{_GALLERY}:Gallery.show_stars",
     "in the middle of building a new ledger": "picowatch.ledger.restore:_image",

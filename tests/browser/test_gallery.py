@@ -1334,6 +1334,26 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     wait_for(lambda: len(page.all(".tile.loaded")) == 1, "the picture instead of its thumbnail")
 
 
+def test_a_deletion_loads_one_page_again(house: House, page: Page) -> None:
+    """Not all of them: over a network thousands of pictures are many megabytes."""
+    house.save("three.yaml", "prompt: a cat\nseed: [1, 2, 3]\n")
+    house.once()
+    data = house.outbox / ".picowatch/gallery"
+    *older, newest = (data / "page-00001.js").read_text().splitlines(keepends=True)
+    (data / "page-00001.js").write_text("".join(older))
+    (data / "page-00002.js").write_text(newest)
+    page.is_live = True
+    with house.running():
+        page.open(house.outbox / INDEX)
+        assert len(page.shown()) == 3
+        page.requests()
+        outbox = ["--outbox", str(house.outbox)]
+        assert picowatch(house.folder, "delete", *outbox, "three/0001-1.png").returncode == 0
+        wait_for(lambda: len(page.shown()) == 2, "it is gone")
+        loaded = [address for address in page.requests() if "/page-" in address]
+        assert len(loaded) == 1 and "page-00001.js" in loaded[0]
+
+
 def test_pictures_come_back_with_an_outbox_that_was_away(house: House, page: Page) -> None:
     """As a share is while the network is down: what could not be loaded was not deleted."""
     house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
@@ -1372,7 +1392,7 @@ def test_a_file_read_in_the_middle_of_a_write_is_read_again(
     (data / "page-00001.js").write_text(older)
     (data / "page-00002.js").write_text(newer)
     index = (data / "pages.js").read_text()
-    (data / "pages.js").write_text(index.replace('"pages": 1', '"pages": 2'))
+    (data / "pages.js").write_text(re.sub('"pages": .*?]', '"pages": [1, 1]', index))
     (data / "stars.js").write_text('stars(["two/0001-1.png"]);\n')
     whole = (data / name).read_text()
     (data / name).write_text(whole[:-6])

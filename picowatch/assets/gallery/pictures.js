@@ -3,7 +3,7 @@
 // may not fetch files; what each picture says; and searching.
 
 const FOLDER = ".picowatch/gallery/";
-const FORMAT = 2;
+const FORMAT = 3;
 
 const Pictures = {
   all: [], // newest first
@@ -15,11 +15,12 @@ const Pictures = {
 // -- loading
 
 const entriesOf = []; // by page; page 1 is the oldest
+const versions = []; // by page: what was asked for last
 const gone = new Set(); // files that turned out to be deleted
-let told = { pages: 0, pictures: -1, edition: "" };
+let told = { pages: [], edition: "" };
 let toLoad = []; // pages, the next one first
 let arriving = null;
-const torn = new Map(); // pages that were read in the middle of a write, and how often; they are loaded again
+const torn = new Map(); // pages that were read in the middle of a write, and how often
 
 // Calls `done` with whether the script ran: one that was read in the middle of a write does not.
 // The browser tells of its error right before it says that the script is loaded.
@@ -42,22 +43,18 @@ function load(name, done) {
 let isAway = false;
 const lookAtPages = () => load("pages.js", isWhole => { if (!isWhole) isAway = true; });
 
-// Called by pages.js: how many pages there are, and whether what was loaded still holds.
+// Called by pages.js: the version of each page, which tells whether what was loaded still holds.
 function pages(next) {
   const isBack = isAway && gone.size > 0;
   isAway = false;
   if (next.format !== FORMAT) return Pictures.onother();
-  const from = next.edition === told.edition ? Math.max(1, told.pages) : 1;
-  if (next.edition !== told.edition || next.pictures !== told.pictures) {
-    toLoad = toLoad.filter(page => page < from);
-    for (let page = from; page <= next.pages; page++) toLoad.unshift(page);
-  }
-  for (const page of torn.keys()) if (page <= next.pages && !toLoad.includes(page)) toLoad.push(page);
+  if (next.edition !== told.edition) versions.length = 0;
   if (next.edition !== told.edition || isBack) gone.clear();
   told = next;
+  toLoad = [...next.pages.keys()].map(place => place + 1).reverse().filter(page => versions[page] !== next.pages[page - 1]);
   Stars.look(next.stars);
-  if (!next.pages) Pictures.loaded = true;
-  if (!next.pages || isBack) gather();
+  if (!next.pages.length) Pictures.loaded = true;
+  if (!next.pages.length || isBack) gather();
   loadNext();
 }
 
@@ -70,8 +67,9 @@ function loadNext() {
   if (arriving || !toLoad.length) return;
   const page = toLoad.shift();
   arriving = [];
+  versions[page] = told.pages[page - 1];
   load(`page-${String(page).padStart(5, "0")}.js`, isWhole => {
-    if (isWhole) { entriesOf[page] = arriving.map(known); torn.delete(page); } else torn.set(page, (torn.get(page) ?? 0) + 1);
+    if (isWhole) { entriesOf[page] = arriving.map(known); torn.delete(page); } else { torn.set(page, (torn.get(page) ?? 0) + 1); delete versions[page]; }
     arriving = null;
     // One that is damaged for good must not keep the others from being all there is.
     if (!toLoad.length && ![...torn.values()].includes(1)) Pictures.loaded = true;
@@ -90,7 +88,7 @@ let gatherAt = 0; // while many pages arrive, what there is is gathered now and 
 
 function gather() {
   if (toLoad.length && performance.now() < gatherAt) return;
-  entriesOf.length = told.pages + 1;
+  entriesOf.length = told.pages.length + 1;
   Pictures.byFile.clear();
   for (const entries of entriesOf) {
     for (const entry of entries || []) if (!gone.has(entry.file)) Pictures.byFile.set(entry.file, entry);

@@ -193,7 +193,7 @@ class Gallery:
                     break
                 self._pages.remove(gone, page)
         with self._lock:
-            self._pages.announce_changes()
+            self._pages.announce()
 
     def _gone(self, folder: str, files: list[str]) -> Iterator[str]:
         try:

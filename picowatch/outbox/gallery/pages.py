@@ -6,6 +6,7 @@ Adding a picture costs the same however many there are: a line at the end of the
 import json
 import re
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from picowatch.files.atomic import append, make_folder, sync_folder, write_atomi
 from picowatch.outbox.listing import json_object, without_torn_line
 
 PICTURES_PER_PAGE = 250
-FORMAT = 2  # of the entries; pages in another format are rebuilt
+FORMAT = 3  # of the entries and the index; pages in another format are rebuilt
 NO_SIZE = -1  # a size that no page has
 CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
 
@@ -26,6 +27,7 @@ class Pages:
         self._folder = folder
         make_folder(folder)
         self._files: list[list[str]] = []
+        self._changes: Counter[int] = Counter()  # of each page, since this edition began
         self._newest_bytes: int | None = None
         self._edition = secrets.token_hex(4)
         self.stars = ""  # the version of stars.js
@@ -60,7 +62,8 @@ class Pages:
         if is_full:
             self._files.append([])
         self._files[-1].append(entry["file"])
-        self._write_index()
+        self._changes[len(self._files)] += 1
+        self.announce()
 
     def rewrite(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Replace all pages by these entries, oldest first.
@@ -79,42 +82,36 @@ class Pages:
             self._files.append([entry["file"] for entry in page])
             write_atomically(self._path(len(self._files)), b"".join(map(_call, page)))
         self._edition = secrets.token_hex(4)
-        self._write_index(durable=True)
+        self.announce(durable=True)
 
     def remove(self, gone: Collection[str], page: int) -> None:
-        """Remove these files from one page, the first is 1; call `announce_changes` afterwards."""
+        """Remove these files from one page, the first is 1; call `announce` afterwards."""
         left = [file for file in self._files[page - 1] if file not in gone]
         if len(left) < len(self._files[page - 1]):
             lines = self._path(page).read_bytes().splitlines(keepends=True)
             kept = [line for line in lines if _file(line.rstrip()) not in gone]
             write_atomically(self._path(page), b"".join(kept))
             self._files[page - 1] = left
+            self._changes[page] += 1
             self._newest_bytes = self._measured()
 
-    def announce_changes(self) -> None:
-        """Make open galleries load all pages again."""
-        self._edition = secrets.token_hex(4)
-        self._write_index()
+    def announce(self, *, durable: bool = False) -> None:
+        """Make open galleries load what has changed; each start does it again.
 
-    def announce(self) -> None:
-        """Make open galleries load what they do not know yet."""
-        self._write_index()
-
-    @property
-    def _index(self) -> Path:
-        return self._folder / "pages.js"
-
-    def _write_index(self, *, durable: bool = False) -> None:
-        """Write how many pages and pictures there are; each start does it again."""
+        They load a page again if it has another number, and all pages of another edition.
+        """
         self._newest_bytes = self._measured()
         index = {
             "format": FORMAT,
             "edition": self._edition,
-            "pages": len(self._files),
-            "pictures": sum(map(len, self._files)),
+            "pages": [self._changes[page] for page in range(1, self.count() + 1)],
             "stars": self.stars,
         }
         write_atomically(self._index, f"pages({json.dumps(index)});\n".encode(), durable=durable)
+
+    @property
+    def _index(self) -> Path:
+        return self._folder / "pages.js"
 
     def _measured(self) -> int | None:
         """The size of the newest page, None if there are no pages."""
