@@ -1,7 +1,8 @@
 """Recognises LoRAs and embeddings: which can be used, and what the others are.
 
-Formats: kohya's sd-scripts, diffusers and peft for LoRAs, and LyCORIS' LoHa and LoKr; others, as
-DoRA and cloneofsimo's, are named and refused. Embeddings: A1111's and diffusers'.
+Formats: kohya's sd-scripts, diffusers and peft for LoRAs and DoRAs, LyCORIS' LoHa, LoKr and whole
+differences; others, as OFT and cloneofsimo's, are named and refused. Embeddings: A1111's and
+diffusers'.
 """
 
 import re
@@ -17,18 +18,13 @@ LORA_MARKS = (
     *("_lora.down.", "_lora.up.", ".lora_linear_layer.", "_lora1.", "_lora2."),
     *(".hada_", ".lokr_"),
 )
-_WHOLE = "a set of whole weight differences (LyCORIS full)"
-# Parts of tensor names in formats that are not plain LoRAs; of the last two the ends.
+# Parts of tensor names in formats that are not supported.
 _OTHER_FORMATS = {
-    ".dora_scale": "a DoRA",
-    ".lora_magnitude_vector": "a DoRA",
     ".lora_B.bias": "a LoRA with biases (lora_bias)",
     ".oft_": "an OFT adapter",
     ".boft_": "a BOFT adapter",
     ".on_input": "an (IA)^3 adapter",
     ".ia3_l": "an (IA)^3 adapter",
-    ".diff": _WHOLE,
-    ".diff_b": _WHOLE,
 }
 # Black Forest Labs' LoRAs for depth and edges also hold new weights of norms.
 _CONTROL = ".query_norm.scale"
@@ -42,10 +38,10 @@ def is_lora(header: Header) -> bool:
     """LoRAs and their kin, usable or not, by their key names."""
     if header.has("lora_unet_") or header.has("lora_te"):
         return True
-    others = (mark for mark, what in _OTHER_FORMATS.items() if what != _WHOLE)
-    marks = (*LORA_MARKS, *others)
+    marks = (*LORA_MARKS, *_OTHER_FORMATS)
     return any(
-        _CLONEOFSIMO.match(name) or any(mark in name for mark in marks) for name in header.shapes
+        _CLONEOFSIMO.match(name) or name.endswith(".diff") or any(mark in name for mark in marks)
+        for name in header.shapes
     )
 
 
@@ -59,9 +55,9 @@ def lora_family(header: Header) -> str:
                 "is a LoRA in cloneofsimo's old format: get it in kohya's or diffusers'."
             )
         for mark, what in _OTHER_FORMATS.items():
-            if name.endswith(mark) if what == _WHOLE else mark in name:
+            if mark in name:
                 raise ModelRefused(
-                    f"is {what}: picowatch only supports plain LoRAs, LoHa and LoKr."
+                    f"is {what}: picowatch supports LoRA, DoRA, LoHa, LoKr and whole differences."
                 )
     return family_of_lora(header)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from picowatch.catalog.families import NAMES
 from picowatch.catalog.lora_layers import LayerId, Part, adapted, has_layer
 
-# "down", "up", "mid", "alpha", or the name of a factor in LyCORIS.
+# "down", "up", "mid", "alpha", "bias", or what LyCORIS or peft call a factor or a DoRA's lengths.
 Role = str
 
 _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
@@ -26,9 +26,13 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"(?<=_lora[12])\.down\.weight$"), "down"),
     (re.compile(r"(?<=_lora[12])\.up\.weight$"), "up"),
     (re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha$"), "alpha"),
+    (re.compile(r"\.diff_b$"), "bias"),
 )
-# Of LoHa and LoKr.
-_FACTOR = re.compile(r"\.((?:hada|lokr)_(?:w[12](?:_[ab])?|t[12]))$")
+# Of LoHa and LoKr, whole differences, and DoRA.
+_NAMED_ROLE = re.compile(
+    r"\.((?:hada|lokr)_(?:w[12](?:_[ab])?|t[12])|diff|dora_scale|lora_magnitude_vector)"
+    r"(?:\.weight)?$"
+)
 _PARTS: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "denoiser"),
     ("lora_transformer_", "denoiser"),  # OneTrainer's
@@ -59,8 +63,8 @@ _PARTS: tuple[tuple[str, Part], ...] = (
 
 def layer_of(key: str) -> tuple[LayerId, Role] | None:
     """The layer and role of a tensor; None for a name that is no LoRA's."""
-    if factor := _FACTOR.search(key):
-        return _layer_id(key[: factor.start()]), factor[1]
+    if named := _NAMED_ROLE.search(key):
+        return _layer_id(key[: named.start()]), named[1]
     for pattern, role in _ROLES:
         if pattern.search(key):
             return _layer_id(pattern.sub("", key)), role

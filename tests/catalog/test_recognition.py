@@ -235,20 +235,11 @@ REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
         {"lora_unet_blocks_0_self_attn_q.lora_down.weight": (8, 1536)},
         "is a LoRA for Wan: ",
     ),
-    "LoHa that is a DoRA": (
-        {f"{KOHYA}.hada_w1_a": (8, 8), f"{KOHYA}.dora_scale": (1, 768)},
-        "is a DoRA: picowatch only supports plain LoRAs, LoHa and LoKr",
-    ),
-    "DoRA of peft": (
-        peft_lora(768) | {"unet.x.lora_magnitude_vector": (320,)},
-        "is a DoRA: picowatch only supports plain LoRAs, LoHa and LoKr",
-    ),
     "LoRA with biases": (peft_lora(768) | {"unet.x.lora_B.bias": (320,)}, "is a LoRA with biases"),
     "OFT": ({"base_model.model.unet.x.oft_r": (4, 8, 8)}, "is an OFT adapter: "),
     "OFT of kohya": ({"lora_unet_x.oft_blocks": (4, 8, 8)}, "is an OFT adapter: "),
     "BOFT": ({"base_model.model.unet.x.boft_R": (1, 4, 8, 8)}, "is a BOFT adapter: "),
     "IA3 of peft": ({"base_model.model.unet.x.ia3_l": (320, 1)}, "is an (IA)^3 adapter: "),
-    "DoRA": (kohya_lora_shapes() | {f"{KOHYA}.dora_scale": (1, 768)}, "is a DoRA: "),
     "cloneofsimo": ({"unet:0:up": (320, 4), "unet:0:down": (4, 320)}, "is a LoRA in cloneofsimo's"),
 }
 

@@ -13,6 +13,7 @@ from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
 from gguf import GGMLQuantizationType, quants
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.lora_keys import misfits
@@ -20,8 +21,9 @@ from picowatch.catalog.lora_layers import LayerId, has_layer
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.loras import Layer, LoraReader, Loras, modules_by_layer
-from picowatch.engine.unet.products import Product
+from picowatch.engine.unet.changes import Change, Decomposed, LowRank
+from picowatch.engine.unet.lora_files import LoraReader
+from picowatch.engine.unet.loras import Loras, modules_by_layer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import RANK, Tensors, random_layer, write
@@ -174,8 +176,8 @@ def ours(path: Path, family: str) -> dict[str, torch.Tensor]:
     return {layer.module: _sample(_scaled(one)) for layer, one in read.layers.items()}
 
 
-def _scaled(layer: Layer | Product) -> tuple[torch.Tensor, torch.Tensor]:
-    assert isinstance(layer, Layer)
+def _scaled(layer: Change) -> tuple[torch.Tensor, torch.Tensor]:
+    assert isinstance(layer, LowRank)
     return layer.down * layer.scale, layer.up
 
 
@@ -346,9 +348,13 @@ def test_a_product_for_a_fused_layer_is_taken_apart(tmp_path: Path) -> None:
         tensors[f"lora_unet_{layer}.lokr_w1"] = torch.randn(16, 16)
         tensors[f"lora_unet_{layer}.lokr_w2"] = torch.randn(rows // 16, 3072 // 16)
     path = write(tmp_path / "it.safetensors", tensors)
-    read = LoraReader("it", "flux", modules_of("flux"), CPU).read(path)
+    modules = modules_of("flux")
+    read = LoraReader("it", "flux", modules, CPU).read(path)
     assert read.unexpected == ()
-    found = {layer.module: one.matrix() for layer, one in read.layers.items()}
+    found = {
+        layer.module: one.change_of(torch.as_tensor(modules[layer].weight))
+        for layer, one in read.layers.items()
+    }
     first, last = (
         torch.kron(tensors[f"lora_unet_{layer}.lokr_w1"], tensors[f"lora_unet_{layer}.lokr_w2"])
         for layer in ("single_blocks_0_linear1", "final_layer_adaLN_modulation_1")
@@ -582,7 +588,7 @@ def test_what_of_a_lora_does_nothing_is_said(models: Path, engine: Renderer) -> 
     write(path, load_file(path) | more, {"modelspec.architecture": "z-image/lora"})
     styled = drawn(engine, models, "Z-Image-Turbo", "loras: {style: 0.7}")
     assert styled.warnings == (
-        "The LoRA 'style' has parts that this checkpoint has no layer for: "
+        "The LoRA 'style' has parts that do nothing with this checkpoint: "
         "transformer.layers.9.attention.to_q.lora_A.weight.",
     )
     assert abs(pixels(styled) - merged_picture("Z-Image-Turbo", pipeline)).max() <= 1
@@ -606,19 +612,22 @@ class Half(nn.Module):
         return result
 
 
-def added(
-    model: nn.Module, tmp_path: Path, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a LoRA with weight 1 adds to the layer's output, and what it should add."""
+def lora_and_input(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Both halves, and three positions that go into the layer."""
     generator = torch.Generator().manual_seed(1)
-    down, up = (
-        torch.randn(RANK, 64, generator=generator),
-        torch.randn(32, RANK, generator=generator),
+    down, up, x = (
+        torch.randn(*shape, generator=generator) for shape in ((RANK, 64), (32, RANK), (3, 64))
     )
-    path = write(
-        tmp_path / "it.safetensors", {"to_q.lora_A.weight": down, "to_q.lora_B.weight": up}
-    )
-    x = torch.randn(3, 64, generator=generator).to(dtype)
+    return down, up, x.to(dtype)
+
+
+def added(
+    model: nn.Module, tmp_path: Path, dtype: torch.dtype, more: Tensors | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a LoRA with weight 1 adds to the layer's output, and what its product would."""
+    down, up, x = lora_and_input(dtype)
+    halves = {"to_q.lora_A.weight": down, "to_q.lora_B.weight": up}
+    path = write(tmp_path / "it.safetensors", halves | (more or {}))
     loras = Loras("", model, (), lambda *_: path, CPU)
     before = model(x)
     loras.apply([LoraUse("it", "1", 1.0)])
@@ -652,3 +661,36 @@ def test_a_lora_acts_on_quantised_weights(tmp_path: Path) -> None:
     assert layer.weight.shape == (32, 68)
     found, expected = added(Half(layer), tmp_path, torch.float32)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_dora_acts_on_quantised_weights(tmp_path: Path) -> None:
+    """Its lengths are measured over the numbers that the bytes stand for, which have 16 bits."""
+    numbers = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    packed = quants.quantize(numbers.numpy(), GGMLQuantizationType.Q8_0)
+    weight = torch.from_numpy(quants.dequantize(packed, GGMLQuantizationType.Q8_0))
+    layer = GGUFLinear(64, 32, bias=False, compute_dtype=torch.float32)
+    parameter: Any = GGUFParameter
+    layer.weight = parameter(torch.from_numpy(packed), quant_type=GGMLQuantizationType.Q8_0)
+    lengths = {"to_q.lora_magnitude_vector": torch.full((32,), 3.0)}
+    down, up, x = lora_and_input(torch.float32)
+    found, _ = added(Half(layer), tmp_path, torch.float32, lengths)
+    changed = functional.normalize(weight + up @ down, dim=1) * 3
+    torch.testing.assert_close(found, x @ (changed - weight).T, rtol=0.01, atol=0.01)
+
+
+def test_the_lengths_of_a_fused_layer_are_taken_apart(tmp_path: Path) -> None:
+    """As the rows of its matrix are; those over the inputs of several layers cannot be."""
+    flat, rows = "lora_unet_double_blocks_0_img_attn_qkv", 9216
+    halves = {
+        f"{flat}.lora_down.weight": torch.randn(RANK, 3072),
+        f"{flat}.lora_up.weight": torch.randn(rows, RANK),
+    }
+    lengths = torch.rand(rows, 1)
+    reader = LoraReader("it", "flux", modules_of("flux"), CPU)
+    read = reader.read(write(tmp_path / "it.safetensors", halves | {f"{flat}.dora_scale": lengths}))
+    parts = [LayerId("denoiser", f"transformer_blocks_0_attn_to_{one}") for one in "qkv"]
+    found = [one for one in map(read.layers.get, parts) if isinstance(one, Decomposed)]
+    assert torch.equal(torch.cat([one.lengths for one in found]), lengths)
+    over_inputs = halves | {f"{flat}.dora_scale": torch.rand(1, 3072)}
+    with pytest.raises(RenderFailed, match="has 3072 outputs, this checkpoint's 9216"):
+        reader.read(write(tmp_path / "it.safetensors", over_inputs))

@@ -18,7 +18,9 @@ from picowatch.engine.models.parts import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.loras import LoraReader, Loras, modules_by_layer
+from picowatch.engine.unet import loras as loras_module
+from picowatch.engine.unet.lora_files import LoraReader
+from picowatch.engine.unet.loras import Loras, modules_by_layer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, adapted_layers, kohya_lora, random_layer, write
@@ -126,7 +128,8 @@ def test_the_text_encoders_names_fit_every_transformers() -> None:
     ):
         assert layer_of(key) == (layer_id, "down")
     assert layer_of("lora_unet_x.alpha") == (LayerId("denoiser", "x"), "alpha")
-    assert layer_of("lora_unet_x.dora_scale") is None
+    assert layer_of("lora_unet_x.dora_scale") == (LayerId("denoiser", "x"), "dora_scale")
+    assert layer_of("lora_unet_x.oft_blocks") is None
 
 
 def applied(tensors: dict[str, torch.Tensor], models: Path, **metadata: str) -> Loras:
@@ -193,7 +196,7 @@ def test_the_first_layer_of_an_inpainting_checkpoint_is_adapted_for_latents_alon
     latents = torch.nn.functional.conv2d(x[:, :4], down, padding=1)
     expected = torch.nn.functional.conv2d(latents, up)
     assert torch.allclose(layer.added(module, x), expected, atol=1e-4)
-    assert torch.count_nonzero(layer.matrix()[:, 4:]) == 0
+    assert torch.count_nonzero(layer.change_of(module.weight)[:, 4:]) == 0
 
 
 def test_diffusers_alpha_from_the_metadata_counts(models: Path) -> None:
@@ -240,8 +243,7 @@ def test_what_pefts_settings_say_of_the_scale_counts(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('{"unet.use_dora": true}', "'it' is a DoRA"),
-        ('{"unet.lora_bias": true}', "'it' is a LoRA with biases"),
+        ('{"unet.lora_bias": true}', "'it' has biases"),
         ('{"unet.alpha_pattern": {"to_[qk]": 4}}', "by a regular expression in its alpha_pattern"),
         ("no JSON", "its lora_adapter_metadata cannot be read"),
     ],
@@ -347,7 +349,9 @@ def test_layers_that_the_model_does_not_have_are_a_warning(engine: Renderer, mod
     tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=1) | halves
     write(models / "loras/deep.safetensors", tensors)
     (warning,) = draw(engine, use(models, "deep", 0.5)).warnings
-    assert warning.endswith(f"has no layer for: {deep}.lora_down.weight, {deep}.lora_up.weight.")
+    assert warning.endswith(
+        f"do nothing with this checkpoint: {deep}.lora_down.weight, {deep}.lora_up.weight."
+    )
     assert draw(engine).warnings == ()
 
 
@@ -401,6 +405,49 @@ def test_copies_of_weights_draw_what_hooks_draw(
     after = dict(loaded.unet.named_parameters())
     assert all(after[name] is weight for name, (weight, _) in before.items())
     assert all(torch.equal(weight, kept) for weight, kept in before.values())
+
+
+def test_a_dora_draws_by_hooks_what_copies_of_weights_draw(
+    models: Path, engine: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lengths as the checkpoint's leave its colours; a weight of 0 leaves all of it."""
+    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=7)
+    for prefix, model in (("unet", demo().unet), ("te_text_model", demo().text_encoders[0])):
+        for name, module in adapted_layers(model).items():
+            flat = f"lora_{prefix}_{name.removeprefix('text_model.').replace('.', '_')}"
+            own: Any = module.weight
+            tensors[f"{flat}.dora_scale"] = torch.linalg.vector_norm(own.flatten(1), dim=1)[:, None]
+    write(models / "loras/dora.safetensors", tensors)
+    small: dict[str, Any] = {"width": 64, "height": 64}
+    plain = draw(engine, **small)
+    pictures = []
+    for worth in (True, False):
+        monkeypatch.setattr(Loras, "is_worth_merging", lambda *_, worth=worth: worth)
+        pictures.append(draw(engine, use(models, "dora"), **small))
+    assert difference(*pictures) <= 1 < difference(pictures[0], plain)
+    assert draw(engine, use(models, "dora", 0.0), **small).pixels == plain.pixels
+
+
+@pytest.mark.parametrize("room", [0, 2**20], ids=["large", "small"])
+def test_large_files_are_not_kept_in_memory(
+    models: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Small ones are, for the recipes that use them in turn."""
+    monkeypatch.setattr(loras_module, "_KEPT_BYTES", room)
+    style(models, "a", 1)
+    style(models, "b", 2)
+    read: list[str] = []
+
+    def find(kind: str, name: str, sha256: str) -> Path:
+        read.append(name)
+        return models / f"loras/{name}.safetensors"
+
+    loras = Loras("demo", demo().unet, demo().text_encoders, find, CPU.device)
+    for name in "abab":
+        loras.apply([LoraUse(name, name, 1.0)])
+    loras.apply([])
+    assert [*dict.fromkeys(read)] == ["a", "b"]
+    assert (read[-1], len(set(loras._files))) == ("b", 2 if room else 1)
 
 
 def test_few_evaluations_are_worth_no_copies(models: Path) -> None:

@@ -12,7 +12,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
-from picowatch.engine.unet.loras import Layer
+from picowatch.engine.unet.changes import LowRank
 from picowatch.engine.unet.tiling import seamless, wrapped
 from picowatch.recipe.parts import Hires
 from tests.engine.models.test_checkpoints import demo
@@ -128,7 +128,7 @@ def test_a_lora_of_a_convolution_repeats_too(with_mid: bool) -> None:
     x = torch.randn(1, 3, 8, 8)
     down = torch.randn(2, 3, 1, 1) if with_mid else torch.randn(2, 3, 3, 3)
     mid = torch.randn(2, 2, 3, 3) if with_mid else None
-    layer = Layer(down, torch.randn(5, 2, 1, 1), mid, 1.0)
+    layer = LowRank(down, torch.randn(5, 2, 1, 1), mid, 1.0)
     with seamless([nn.Sequential(module)]):
         added = layer.added(module, x)
         shifted = layer.added(module, x.roll((2, 4), dims=(2, 3)))

@@ -1,6 +1,7 @@
-"""LoHa and LoKr: a layer computes as if the product of the factors had been added to its weight."""
+"""LoHa, LoKr, DoRA, whole differences: a layer computes as if its weight had been changed so."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,114 @@ def test_convolutions_are_adapted_too(models: Path, case: Case) -> None:
     loras.apply([])
 
 
+def lora(out: int, into: int, *kernel: int) -> tuple[Tensors, Any]:
+    down, up = random(RANK, into, *kernel), random(out, RANK, *[1 for _ in kernel])
+    product = (up.flatten(1) @ down.flatten(1)).reshape(out, into, *kernel)
+    return {"lora_down.weight": down, "lora_up.weight": up}, ALPHA / RANK * product
+
+
+def by_outputs(merged: torch.Tensor) -> torch.Tensor:
+    """The lengths of a weight's rows, as LyCORIS stores them by default."""
+    lengths: torch.Tensor = torch.linalg.vector_norm(merged.flatten(1), dim=1)
+    return lengths.reshape(-1, *[1] * (merged.ndim - 1))
+
+
+def by_inputs(merged: torch.Tensor) -> torch.Tensor:
+    """Those of its columns, as it stored them first, and OneTrainer does."""
+    lengths: torch.Tensor = torch.linalg.vector_norm(merged.transpose(0, 1).flatten(1), dim=1)
+    return lengths.reshape(1, -1, *[1] * (merged.ndim - 2))
+
+
+@pytest.mark.parametrize("lengths_of", [by_outputs, by_inputs])
+@pytest.mark.parametrize("case", [lora, loha, lokr])
+@pytest.mark.parametrize("layer", [TO_Q, CONV])
+def test_a_dora_has_the_lengths_that_were_trained(
+    models: Path, layer: str, case: Case, lengths_of: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """(W + change) * trained length / its length; the recipe's weight is of the whole change."""
+    module = demo().unet.get_submodule(layer)
+    factors, change = case(*module.weight.shape)
+    whole = module.weight + torch.as_tensor(np.asarray(change)).float().reshape(module.weight.shape)
+    lengths = lengths_of(module.weight) * 1.3
+    expected = module.weight + WEIGHT * (whole * lengths / lengths_of(whole) - module.weight)
+    x = torch.randn(2, *((5, module.weight.shape[1]) if layer == TO_Q else (whole.shape[1], 8, 8)))
+    plain = module(x)
+    loras = applied(named(layer, factors | {"dora_scale": lengths}), models)
+    apply = functional.linear if layer == TO_Q else partial(functional.conv2d, padding=1)
+    assert torch.allclose(module(x), apply(x, expected, module.bias), atol=1e-3)
+    assert torch.allclose(loras.merged()[f"{layer}.weight"], expected, atol=1e-5)
+    loras.apply([])
+    assert torch.equal(module(x), plain)
+
+
+@pytest.mark.parametrize("layer", [TO_Q, CONV])
+def test_pefts_dora_is_measured_by_outputs(models: Path, layer: str) -> None:
+    """Linear layers have a vector of lengths, convolutions have them in the second side."""
+    module = demo().unet.get_submodule(layer)
+    factors, change = lora(*module.weight.shape)
+    lengths = by_outputs(module.weight) * 1.3
+    tensors = {
+        f"unet.{layer}.lora_A.weight": factors["lora_down.weight"],
+        f"unet.{layer}.lora_B.weight": factors["lora_up.weight"],
+        f"unet.{layer}.lora_magnitude_vector": lengths.flatten()
+        if layer == TO_Q
+        else lengths.reshape(1, -1, 1, 1),
+    }
+    settings = f'{{"unet.r": {RANK}, "unet.lora_alpha": {ALPHA}, "unet.use_dora": true}}'
+    loras = applied(tensors, models, lora_adapter_metadata=settings)
+    whole = module.weight + change
+    expected = module.weight + WEIGHT * (whole * lengths / by_outputs(whole) - module.weight)
+    assert torch.allclose(loras.merged()[f"{layer}.weight"], expected, atol=1e-5)
+    loras.apply([])
+
+
+def test_a_doras_lengths_must_be_the_layers(models: Path) -> None:
+    """One of them for each output, or for each input."""
+    out, into = demo().unet.get_submodule(TO_Q).weight.shape
+    factors = lora(out, into)[0] | {"dora_scale": torch.ones(out + 1, 1)}
+    with pytest.raises(RenderFailed, match=f"has {out + 1} outputs, this checkpoint's {out}"):
+        applied(named(TO_Q, factors), models)
+
+
+@pytest.mark.parametrize("layer", ["conv_in", "time_embedding.linear_1"])
+def test_whole_differences_change_weights_and_biases(models: Path, layer: str) -> None:
+    """LyCORIS' full, and what ComfyUI extracts; copies of weights keep what biases get."""
+    module = demo().unet.get_submodule(layer)
+    weight, bias = torch.randn_like(module.weight) * 0.1, torch.randn_like(module.bias)
+    x = torch.randn(2, *((4, 8, 8) if layer == "conv_in" else (module.weight.shape[1],)))
+    plain = module(x)
+    loras = applied(named(layer, {"diff": weight, "diff_b": bias}), models)
+    changed = module.weight + WEIGHT * weight, module.bias + WEIGHT * bias
+    expected = (functional.linear if layer != "conv_in" else partial(functional.conv2d, padding=1))(
+        x, *changed
+    )
+    assert torch.allclose(module(x), expected, atol=1e-4)
+    merged = loras.merged()
+    assert torch.allclose(merged[f"{layer}.weight"], changed[0], atol=1e-6)
+    assert torch.allclose(merged[f"{layer}.bias"], changed[1], atol=1e-6)
+    loras.merge()
+    assert torch.allclose(module(x), expected, atol=1e-4)
+    loras.apply([])
+    assert torch.equal(module(x), plain)
+
+
+def test_biases_may_change_alone_and_norms_are_a_warning(models: Path) -> None:
+    """A layer without a bias has none that could change."""
+    module = demo().unet.get_submodule(CONV)
+    x, bias = torch.randn(1, module.weight.shape[1], 8, 8), torch.randn_like(module.bias)
+    plain = module(x)
+    odd = named(TO_Q, {"diff_b": torch.ones(len(demo().unet.get_submodule(TO_Q).weight))})
+    del odd[next(name for name in odd if name.endswith(".alpha"))]
+    flat = f"lora_unet_{CONV.replace('.', '_')}"
+    norm = {"lora_unet_conv_norm_out.diff": torch.ones(4)}
+    loras = applied({f"{flat}.diff_b": bias} | odd | norm, models)
+    assert torch.allclose(module(x), plain + WEIGHT * bias[:, None, None], atol=1e-5)
+    (warning,) = loras.warnings
+    assert warning.endswith(f"this checkpoint: lora_unet_conv_norm_out.diff, {next(iter(odd))}.")
+    loras.apply([])
+    assert torch.equal(module(x), plain)
+
+
 def test_a_file_of_another_size_or_a_part_of_one_is_refused(models: Path) -> None:
     """Before anything is drawn."""
     out, into = demo().unet.get_submodule(TO_Q).weight.shape
@@ -163,6 +272,19 @@ FAMILIES: dict[str, tuple[Shapes, str]] = {
             f"{LAYER.replace('blocks_0_att', 'blocks_1_att')}.lokr_w2_b": (4, 128),
         },
         "sdxl",
+    ),
+    "DoRA": (
+        {
+            f"{LAYER}.lora_down.weight": (8, 768),
+            f"{LAYER}.lora_up.weight": (320, 8),
+            f"{LAYER}.dora_scale": (320, 1),
+        },
+        "sd1",
+    ),
+    "whole differences": ({f"{LAYER}.diff": (320, 768), f"{LAYER}.diff_b": (320,)}, "sd1"),
+    "ComfyUI's whole differences": (
+        {"diffusion_model.double_blocks.0.img_attn.qkv.diff": (9216, 3072)},
+        "flux",
     ),
     "LoKr of ai-toolkit": (
         {
