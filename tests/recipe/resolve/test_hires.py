@@ -57,7 +57,8 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
         ("hires: {steps: 200}", "hires steps must be a whole number from 0 to 150, not 200."),
         ("hires: {steps: 3, upscal: x}", "hires has no 'upscal'. Did you mean 'upscaler'? Its "
          "fields are scale, steps, denoising_strength and upscaler."),
-        ("hires: {scale: 2, upscale: 3}", "'upscale' is given twice: already on line 2 as 'scale'. Keep one."),
+        ("hires: {scale: 2, upscale: 3}", "'upscale' is given twice: "
+         "already on line 2 as 'scale'. Keep one."),
         ("hires: {upscaler: Lancsoz}", "no upscaler 'Lancsoz' in models/upscalers. Did you mean "
          "'Lanczos'? Available: demo-compact, Latent, Latent (nearest), Latent (nearest-exact), "
          "Latent (bicubic), Latent (antialiased), Lanczos and Nearest."),
