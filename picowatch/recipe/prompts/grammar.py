@@ -259,7 +259,9 @@ def _constructs(text: str) -> Iterator[Mistake]:
 def _lora_tags(text: str) -> Iterator[Mistake]:
     for tag in _LORA_TAG.finditer(text):
         lora = _lora(tag)
-        if lora is None:
+        if lora is None and ":" in (tag["weight"] or ""):
+            why = "has more than one weight, and picowatch applies one to the whole LoRA"
+        elif lora is None:
             why = "is not a LoRA with a weight"
         elif not abs(lora[1]) <= MAX_LORA_WEIGHT:
             why = f"has a weight beyond {MAX_LORA_WEIGHT:.0f}"

@@ -77,8 +77,14 @@ def test_any_text_can_be_weighed(text: str) -> None:
         (
             "a <lora:add_detail:0.8:0.5> corgi",
             "<lora:add_detail:0.8:0.5>",
-            "<lora:add_detail:0.8:0.5> is not a LoRA with a weight. Write one like "
-            "<lora:name:0.8>.",
+            "<lora:add_detail:0.8:0.5> has more than one weight, and picowatch applies one to the "
+            "whole LoRA. Write one like <lora:name:0.8>.",
+        ),
+        (
+            "a <lora:add_detail:0.8:lbw=MIDD> corgi",
+            "<lora:add_detail:0.8:lbw=MIDD>",
+            "<lora:add_detail:0.8:lbw=MIDD> has more than one weight, and picowatch applies one to "
+            "the whole LoRA. Write one like <lora:name:0.8>.",
         ),
         (
             "a <hypernet:x:1> corgi",
