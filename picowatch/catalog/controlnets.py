@@ -66,13 +66,13 @@ def is_controlnet(header: Header) -> bool:
 
 def other_guide(header: Header) -> str:
     """What else guides pictures, in the words that refuse it; "" for anything else."""
-    for name in header.shapes:
-        for start, what in _OTHERS.items():
-            if name.startswith(start):
-                return f"is {what}: {_USE_INSTEAD}"
-        for part, what in _DETECTORS.items():
-            if part in name:
-                return f"is {what}: {_USE_MAPS}"
+    names = "\n".join(header.shapes)  # one long text is searched much faster than many short ones
+    for start, what in _OTHERS.items():
+        if names.startswith(start) or f"\n{start}" in names:
+            return f"is {what}: {_USE_INSTEAD}"
+    for part, what in _DETECTORS.items():
+        if part in names:
+            return f"is {what}: {_USE_MAPS}"
     return ""
 
 

@@ -8,8 +8,10 @@ become diffusers' names, as in its `_maybe_map_sgm_blocks_to_diffusers`.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from picowatch.catalog.families import NAMES
+from picowatch.catalog.headers import MAX_TENSORS
 from picowatch.catalog.lora_layers import LayerId, Part, adapted, has_layer
 
 # "down", "up", "mid", "alpha", "bias", or what LyCORIS or peft call a factor or a DoRA's lengths.
@@ -135,11 +137,11 @@ def misfits(keys: Iterable[str], family: str) -> str:
     fitting: set[LayerId] = set()
     strange: dict[str, str] = {}  # layers, each with the first key it was seen in
     for key in keys:
-        known = layer_of(key)
-        if known and all(has_layer(family, one) for one in adapted(known[0], family).layers):
-            fitting.add(known[0])
+        layer, fits = _fit(key, family)
+        if layer is not None and fits:
+            fitting.add(layer)
         else:
-            strange.setdefault(str(known[0]) if known else key, key)
+            strange.setdefault(str(layer or key), key)
     if not strange:
         return ""
     example = f"such as {next(iter(strange.values()))[:80]}"
@@ -149,3 +151,13 @@ def misfits(keys: Iterable[str], family: str) -> str:
         return f"does nothing: {NAMES[family]} has none of its layers, {example}"
     every = len(fitting) + len(strange)
     return f"{len(strange)} of its {every} layers do nothing: the model has none {example}"
+
+
+@lru_cache(MAX_TENSORS)  # thousands of LoRAs have the same names
+def _fit(key: str, family: str) -> tuple[LayerId | None, bool]:
+    """The layer of a tensor, and whether the family has what it adapts."""
+    known = layer_of(key)
+    if known is None:
+        return None, False
+    layers = adapted(known[0], family).layers
+    return known[0], all(has_layer(family, one) for one in layers)
