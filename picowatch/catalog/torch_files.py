@@ -54,10 +54,13 @@ class TorchFile:
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
         self._checked: set[int] = set()
-        start = file.read(len(_ZIP))
-        refuse_foreign(start + file.read(60), self._size)
+        start = file.read(64)
+        refuse_foreign(start, self._size)
+        if start[8:9] == b"{":  # behind the length of a header
+            raise ModelRefused("is a safetensors file already: rename it to .safetensors.")
         file.seek(0)
-        self.content, self._extents = self._of_zip() if start == _ZIP else self._of_row()
+        zipped = start.startswith(_ZIP)
+        self.content, self._extents = self._of_zip() if zipped else self._of_row()
 
     @property
     def size(self) -> int:
