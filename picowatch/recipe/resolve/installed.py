@@ -104,7 +104,16 @@ def find_lora(written: str, inventory: Inventory) -> str:
     if len(trained) == 1 and not any(folded in (_stem(n).casefold(), _last(n)) for n in files):
         return trained[0]
     missing = f"no LoRA '{shown(written)}' in models/loras."
-    return _find("LoRA", missing, written, inventory.loras, inventory)
+    try:
+        return _find("LoRA", missing, written, inventory.loras, inventory)
+    except NoneOfThisName:
+        if not trained:
+            raise
+        choice = listed(trained, "or")
+        raise NotInstalled(
+            f"the LoRA '{shown(written)}' could be {choice}: their trainers called them so. "
+            "Write the name of one."
+        ) from None
 
 
 def find_controlnet(written: str, inventory: Inventory) -> ControlNet:

@@ -70,6 +70,9 @@ def test_a_trainers_name_of_several_loras_is_none_of_theirs() -> None:
     """Those of several epochs are trained under one name."""
     with pytest.raises(NotInstalled, match="could be film-000004 or film-000008"):
         find_lora("film", TRAINED)
+    renamed = replace(TRAINED, loras=("last", "noir_v2"), lora_names=dict.fromkeys("ab", "film"))
+    with pytest.raises(NotInstalled, match="could be a or b: their trainers called them so"):
+        find_lora("film", renamed)
 
 
 def test_a_refused_file_is_not_replaced_by_another_of_its_trainers_name() -> None:
