@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +43,7 @@ from picowatch.catalog.transformer_files import Installed, completed, files_belo
 from picowatch.catalog.vaes import families_of, recognise_vae_folder, vae_by_name
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
+from picowatch.files.skipped_folders import SKIPPED_FOLDERS
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.problems import harmless
@@ -78,6 +80,7 @@ class _Candidate:
     name: str
     kind: Kind
     path: Path
+    layout: Layout
     stamp: _Stamp
 
 
@@ -103,6 +106,15 @@ class Catalog:
         return FoundModels(
             models=tuple(entry for entry in found if isinstance(entry, Model)),
             refused=tuple(entry for entry in found if isinstance(entry, Refused)),
+        )
+
+    def has_models(self) -> bool:
+        """Whether any can be used. It looks no further than to the first one."""
+        return any(
+            isinstance(self._entry(candidate), Model)
+            for kind in FOLDERS
+            for root in folders_of(self._models, kind)
+            for candidate in _candidates(root, kind)
         )
 
     def inventory(
@@ -163,7 +175,8 @@ class Catalog:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
         if kind in _EMBEDDED and _EMBEDDED[kind][0] == name:
             return embedded(kind)
-        entries = self._scan_kind(kind)
+        # Checkpoints complete each other, and are few: all are looked at.
+        entries = self._scan_kind(kind, "" if kind == "checkpoint" else name)
         for entry in entries:
             if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
                 if entry.missing:
@@ -225,12 +238,15 @@ class Catalog:
         """How A1111 identifies a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
-    def _scan_kind(self, kind: Kind) -> list[Model | Refused]:
-        """One kind's entries sorted by name; the second of two with one name is refused."""
+    def _scan_kind(self, kind: Kind, name: str = "") -> list[Model | Refused]:
+        """One kind's entries sorted by name; the second of two with one name is refused.
+
+        With a `name` only those that it may mean.
+        """
         entries: list[Model | Refused] = []
         taken = dict([_EMBEDDED[kind]]) if kind in _EMBEDDED else {}
         roots = folders_of(self._models, kind)
-        found = [candidate for root in roots for candidate in _candidates(root, kind)]
+        found = [candidate for root in roots for candidate in _candidates(root, kind, name)]
         for candidate in sorted(found, key=_by_name):  # of equal ones those of the first folder
             entry = self._entry(candidate)
             if isinstance(entry, Model):
@@ -238,6 +254,8 @@ class Catalog:
                     own = _place(candidate)
                     reason = f"{own} has the same name as {taken[entry.name]}: rename it."
                     entry = _refused(candidate, reason)
+                    if candidate.root != roots[0]:  # its name with ending is the other's, too
+                        entry = replace(entry, name=f"{candidate.root.name}/{entry.name}")
                 else:
                     taken[entry.name] = _place(candidate)
             entries.append(entry)
@@ -300,7 +318,7 @@ def _unreadable(model: Model, error: OSError) -> ModelRefused:
 
 def _by_name(candidate: _Candidate) -> tuple[str, bool]:
     """Files stand before folders of the same name."""
-    return candidate.name, is_folder(candidate.path)
+    return candidate.name, candidate.layout == "folder"
 
 
 def _place(candidate: _Candidate) -> str:
@@ -310,33 +328,65 @@ def _place(candidate: _Candidate) -> str:
     return _printable(candidate.path.relative_to(candidate.root.parent).as_posix())
 
 
-def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
-    """Everything below a kind's folder that is or pretends to be a model.
+def _candidates(root: Path, kind: Kind, name: str = "") -> Iterator[_Candidate]:
+    """Everything below a kind's folder that is or pretends to be a model; with a `name` that one.
 
     Links are followed, since users link the model stores of other programs; a folder is entered
-    once, so links in circles end. Names that begin with "." and foreign endings are no models.
+    once, by a link only after all others, so links in circles end and names stay the same. Names
+    that begin with ".", foreign endings and what is in a bin are no models. Of other files nothing
+    is asked: each question takes a millisecond on a share.
     """
     entered: set[Path] = set()
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
+    folders, links = deque([root]), deque[Path]()
+    while folders or links:
+        folder = (folders or links).popleft()
         try:
-            children = [path for path in folder.iterdir() if not path.name.startswith(".")]
+            with os.scandir(folder) as entries:
+                children = sorted(
+                    (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                    if not entry.name.startswith(".")
+                )
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:  # it is refused, for what is in it is not there either
-            name = root.name if folder == root else _name(root, folder)
-            yield _Candidate(root, name, kind, folder, ())
+            own = _below(root, folder) or root.name
+            yield _Candidate(root, own, kind, folder, "folder", ())
             continue
         if (real := folder.resolve()) in entered:
             continue
         entered.add(real)
-        for path in children:
-            if is_folder(path) and not _is_model_folder(path, kind):
-                waiting.append(path)
-            elif is_folder(path) or path.suffix.lower() in _ENDINGS or _dangling(path):
+        for child, linked, inner in children:
+            path = folder / child
+            if name and not _may_be(_below(root, path), name):
+                continue
+            inner = inner or (linked and is_folder(path))
+            if inner and child.lower() in SKIPPED_FOLDERS:
+                continue
+            if inner and not _is_model_folder(path, kind):
+                (links if linked else folders).append(path)
+            elif inner:
                 for one in _models_in(path, kind):
-                    yield _Candidate(root, _name(root, one), kind, one, _stamp(one))
+                    yield _candidate(root, kind, one, "folder" if one == path else "file")
+            elif path.suffix.lower() in _ENDINGS or (linked and not os.path.exists(path)):  # noqa: PTH110
+                yield _candidate(root, kind, path, "file")
+
+
+def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> _Candidate:
+    """Its name is the path below its kind's folder; only .safetensors and .sft are left off."""
+    name = _below(root, path)
+    if layout == "file" and path.suffix.lower() in _SAFETENSORS:
+        name = name[: -len(path.suffix)]
+    return _Candidate(root, name, kind, path, layout, _stamp(path, kind, layout))
+
+
+def _below(root: Path, path: Path) -> str:
+    return str(path)[len(str(root)) + 1 :]
+
+
+def _may_be(path: str, name: str) -> bool:
+    """Whether a file or folder may have this name, or lead to what has it."""
+    return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
 
 
 def _models_in(path: Path, kind: Kind) -> list[Path]:
@@ -362,14 +412,6 @@ def _is_part(path: Path, kind: Kind) -> bool:
     return kind in _PART_FOLDERS and is_folder(path) and is_part_folder(path)
 
 
-def _name(root: Path, path: Path) -> str:
-    """The path below its kind's folder with "/"; only .safetensors and .sft are left off."""
-    name = path.relative_to(root).as_posix()
-    if path.suffix.lower() in _SAFETENSORS and not is_folder(path):
-        name = name[: -len(path.suffix)]
-    return name
-
-
 def _without_ending(name: str) -> str:
     """A refused file's name as a recipe may have it: without .ckpt, .safetensors.part and such."""
     path = Path(name)
@@ -378,15 +420,16 @@ def _without_ending(name: str) -> str:
     return path.as_posix()
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: Path, kind: Kind, layout: Layout) -> _Stamp:
     """Names, sizes and mtimes of a model's files; () for a dangling link."""
     try:
-        if is_folder(path):
+        if layout == "folder":
             stats = [(name, file.stat()) for name, file in folder_files(path).items()]
         else:
             stats = [("", path.stat())]
-            with suppress(OSError):
-                stats.append(("config", config_beside(path).stat()))
+            if kind == "checkpoint":
+                with suppress(OSError):
+                    stats.append(("config", config_beside(path).stat()))
     except OSError:
         return ()
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
@@ -403,13 +446,13 @@ _PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
 def _look_at(candidate: _Candidate) -> Model:
     """Recognise a candidate: a model of the kind its folder is for; ModelRefused says why not."""
     _check_name(candidate)
-    if is_part_folder(candidate.path) and candidate.kind in _PART_FOLDERS:
-        found = _PART_FOLDERS[candidate.kind](candidate.path)
-    elif is_folder(candidate.path):
-        found = recognise_checkpoint_folder(candidate.path)
-    else:
+    layout = candidate.layout
+    if layout == "file":
         found = recognise(read_any_header(candidate.path))
-    layout: Layout = "folder" if is_folder(candidate.path) else "file"
+    elif candidate.kind in _PART_FOLDERS and is_part_folder(candidate.path):
+        found = _PART_FOLDERS[candidate.kind](candidate.path)
+    else:
+        found = recognise_checkpoint_folder(candidate.path)
     right = folders_of(candidate.root.parent, found.kind)[0]
     expect_usable(found, candidate.kind, layout, right.name)
     model = _model(candidate.name, candidate.path, found)
@@ -535,6 +578,6 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
 def _refused(candidate: _Candidate, reason: str) -> Refused:
     """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
     name = candidate.name
-    if not is_folder(candidate.path) and not name.endswith(candidate.path.suffix):
+    if candidate.layout == "file" and not name.endswith(candidate.path.suffix):
         name += candidate.path.suffix
     return Refused(name=_printable(name), kind=candidate.kind, path=candidate.path, reason=reason)

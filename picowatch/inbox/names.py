@@ -4,6 +4,7 @@ import re
 from difflib import get_close_matches
 
 from picowatch.files.picture_names import is_mask_name, is_other_picture_name, is_picture_name
+from picowatch.files.skipped_folders import SKIPPED_FOLDERS
 
 ENDINGS = (".yaml", ".yml", ".json", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
@@ -20,11 +21,6 @@ OTHER_ENDINGS = {".py": "recipes are .yaml, .yml, .json and .txt"}
 PROBE_PREFIX = ".picowatch-probe-"
 # Deeper folders are no user's intention; endless recursion would crash picowatch.
 MAX_DEPTH = 64
-SKIPPED_FOLDERS = {
-    *("__macosx", "@eadir", "lost+found", "node_modules", "system volume information"),
-    *("$recycle.bin", "#recycle", "@recycle"),  # bins of Windows, Synology and QNAP: it is deleted
-    *("#snapshot", "@recently-snapshot", "~snapshot"),  # Synology's, QNAP's and NetApp's copies
-}
 # macOS's safe save on a share: "(A Document Being Saved By TextEdit)" holds the new text, under
 # the document's own name, until it replaces the document.
 SAVING_FOLDER = "(a document being saved by "

@@ -89,6 +89,31 @@ def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
     assert names(Catalog(models).scan()) == ["linked/deep/one", "two"]
 
 
+def test_a_link_is_followed_after_what_lies_in_the_folder_itself(tmp_path: Path) -> None:
+    """So names stay as they are when a folder gets a second one."""
+    write_model(tmp_path / "loras/style/deep/one.safetensors", kohya_lora_shapes())
+    (tmp_path / "loras/favourites").symlink_to("style/deep")
+    (tmp_path / "loras/zuletzt").symlink_to("style")
+    assert names(Catalog(tmp_path).scan()) == ["style/deep/one"]
+
+
+def test_linked_notes_are_no_models(tmp_path: Path) -> None:
+    """In huggingface_hub's cache every file is a link into `blobs`."""
+    hub = tmp_path / "hub/models--runwayml--stable-diffusion-v1-5"
+    write_model(hub / "blobs/aaaa", sd15_shapes())
+    (hub / "blobs/bbbb").write_text("# Stable Diffusion")
+    snapshot = hub / "snapshots/0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "v1-5.safetensors").symlink_to("../../blobs/aaaa")
+    for note in ("README.md", "v1-5.json", "preview.png"):
+        (snapshot / note).symlink_to("../../blobs/bbbb")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/hub").symlink_to(snapshot)
+    found = Catalog(tmp_path).scan()
+    assert names(found) == ["hub/v1-5"]
+    assert not found.refused
+
+
 def test_a_diffusers_folder_is_a_checkpoint_with_its_own_native_size(tmp_path: Path) -> None:
     """The UNet's sample_size times the VAE's factor of 8."""
     shutil.copytree(DEMO, tmp_path / "checkpoints/sub/mine")
@@ -232,6 +257,24 @@ def test_a_rescan_reads_only_headers_that_changed(
     assert sorted(read) == ["a", "b", "b"]
     (tmp_path / "checkpoints/a.safetensors").unlink()
     assert names(catalog.scan()) == []
+
+
+def test_a_look_for_one_model_reads_no_header_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine and the publisher look for a picture's LoRAs among thousands."""
+    read: list[Path] = []
+
+    def counted(path: Path) -> Header:
+        read.append(path)
+        return read_header(path)
+
+    monkeypatch.setattr("picowatch.catalog.catalog.read_any_header", counted)
+    wanted = write_model(tmp_path / "Lora/style/a.safetensors", kohya_lora_shapes())
+    for other in ("Lora/style/b", "Lora/style/a/a", "Lora/a", "loras/b"):
+        write_model(tmp_path / f"{other}.safetensors", kohya_lora_shapes())
+    assert Catalog(tmp_path).find("lora", "style/a").path == wanted
+    assert read == [wanted]
 
 
 def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, FoundModels
 from picowatch.errors import ModelRefused
+from picowatch.recipe.resolve.installed import find_lora
 from tests.catalog.files import Shapes, kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 from tests.catalog.test_families import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
@@ -82,6 +83,8 @@ def test_of_two_files_with_one_name_the_one_in_our_folder_counts(tmp_path: Path)
     assert refused.reason == (
         "Lora/pixel.safetensors has the same name as pixel.safetensors: rename it."
     )
+    inventory = Catalog(tmp_path).inventory()
+    assert find_lora("pixel.safetensors", inventory) == find_lora("Pixel", inventory) == "pixel"
 
 
 def test_a_folder_under_two_names_counts_once(tmp_path: Path) -> None:
@@ -108,3 +111,10 @@ def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
         ModelRefused, match=r"in models/checkpoints/ or models/Stable-diffusion/\.$"
     ):
         Catalog(tmp_path).find("checkpoint", "gone")
+
+
+@pytest.mark.parametrize("folder", ["#recycle", "$RECYCLE.BIN", "@eaDir", "sub/lost+found"])
+def test_what_was_deleted_on_a_share_is_not_installed(tmp_path: Path, folder: str) -> None:
+    """It lies in a bin; or a system put it there."""
+    write_model(tmp_path / "loras" / folder / "old.safetensors", kohya_lora_shapes())
+    assert Catalog(tmp_path).scan() == FoundModels()
