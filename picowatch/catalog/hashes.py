@@ -36,8 +36,8 @@ class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
     With a file, hashes outlive the process: it is read at the start and, if `keep` is set,
-    written again after each new hash. A file that cannot be read or written, or is deleted, costs
-    time only: it is written with the next hash that is asked for.
+    written again after each new hash, with what others wrote meanwhile. A file that cannot be read
+    or written, or is deleted, costs time only: it is written with the next hash that is asked for.
     """
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
@@ -84,12 +84,9 @@ class HashCache:
         return digest
 
     def _remembered(self, name: str, stat: tuple[int, int]) -> str | None:
-        """The hash of the file as it is now, if it is known.
-
-        A reader looks into the file again: the writer may have hashed this model meanwhile.
-        """
+        """The hash of the file as it is now, if it is known. Others may hash it meanwhile."""
         for again in (False, True):
-            if again and self._file is not None and not self._keep:
+            if again and self._file is not None:
                 self._known |= _read(self._file)
             size, mtime, digest = self._known.get(name, (-1, -1, ""))
             if (size, mtime) == stat:
@@ -98,6 +95,7 @@ class HashCache:
 
     def _write(self) -> None:
         assert self._file is not None
+        self._known = _read(self._file) | self._known
         text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
         try:
             write_atomically(self._file, text.encode(), durable=False)

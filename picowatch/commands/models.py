@@ -7,7 +7,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused, embedded
 from picowatch.catalog.families import NAMES
-from picowatch.catalog.folder_files import is_file
+from picowatch.catalog.folder_files import is_file, is_folder
 from picowatch.catalog.text_encoders import TRANSFORMER
 from picowatch.catalog.transformer_files import completed_by
 from picowatch.catalog.vaes import families_of
@@ -25,18 +25,19 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 
 def models(settings: Settings, as_json: bool) -> int:
-    """Print the inventory. Hashes come from the daemon's cache where it has them."""
-    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+    """Print the inventory. Each model is read once for its hash, here or by the daemon."""
+    keep = is_folder(settings.state_folder)  # a list creates no outbox
+    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=keep)
     inventory = catalog.scan()
     ours = (catalog.demo, embedded("upscaler"), embedded("controlnet"))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
-    rows = [_row(catalog, model) for model in found]
+    rows = (_row(catalog, model) for model in found)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(list(rows), indent=1))
         return 0
     for row in rows:
         for line in _lines(row):
-            print(harmless(line))
+            print(harmless(line), flush=True)  # the next one may be read for minutes
     return 0
 
 

@@ -70,7 +70,7 @@ class Publisher:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self._catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+        self._catalog = Catalog(settings.models, settings.hash_cache)
         self._lock = threading.Lock()  # of the catalog
         self.newest: deque[str] = deque(self.outbox.listing.newest(NEWEST), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)

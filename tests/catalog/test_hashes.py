@@ -110,6 +110,19 @@ def test_a_reader_of_the_hash_file_never_writes_it(tmp_path: Path) -> None:
     assert not cache_file.exists()
 
 
+def test_who_keeps_hashes_keeps_those_of_others(tmp_path: Path, hashed: list[str]) -> None:
+    """`picowatch models` beside a daemon: neither reads what the other has read."""
+    daemon, command = (HashCache(tmp_path / "hashes.json") for _ in range(2))
+    for name, cache in (("a", command), ("b", daemon), ("c", command)):
+        (tmp_path / name).write_text(name)
+        cache.sha256(tmp_path / name)
+    restarted = HashCache(tmp_path / "hashes.json")
+    for cache in (restarted, daemon):
+        for name in "abc":
+            assert cache.sha256(tmp_path / name) == sha256(name.encode()).hexdigest()
+    assert hashed == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{", b'{"version": 9, "files": {}}', b'{"version": 1, "files": [1]}']
 )

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, hashes
 from picowatch.commands.init import init
 from picowatch.commands.models import models
 from picowatch.errors import CommandFailed
+from picowatch.files.inside import open_regular
 from picowatch.recipe.fields import ROWS, ImageFields
 from picowatch.settings import Settings
 from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
@@ -344,6 +345,32 @@ def test_models_lists_the_others_beside_one_that_is_being_written(
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["copied"]["refused"] == "copied.safetensors changed while it was read."
     assert rows["other"]["hash"]
+
+
+def test_models_reads_a_model_once_for_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A collection has hundreds of gigabytes; but nothing is created where no outbox is."""
+    path = write_model(tmp_path / "models/loras/a.safetensors", kohya_lora_shapes())
+    read: list[Path] = []
+
+    def opened(path: Path) -> int:
+        read.append(path)
+        return open_regular(path)
+
+    monkeypatch.setattr(hashes, "open_regular", opened)
+    settings = Settings(models=tmp_path / "models", outbox=tmp_path / "outbox")
+    models(settings, as_json=True)
+    assert not settings.outbox.exists()
+    settings.state_folder.mkdir(parents=True)
+    shown = []
+    for _ in range(2):
+        read.clear()
+        capsys.readouterr()
+        models(settings, as_json=True)
+        shown.append(capsys.readouterr().out)
+        assert (path in read) is (len(shown) == 1)
+    assert shown[0] == shown[1]
 
 
 def test_models_lists_links_that_lead_nowhere(tmp_path: Path) -> None:
