@@ -100,9 +100,12 @@ class Catalog:
         self._seen: dict[tuple[Kind, Path], tuple[_Stamp, Model | Refused]] = {}
         self._wildcards = WildcardFiles(models)
 
-    def scan(self) -> FoundModels:
-        """Everything that is in models/ now. A missing folder counts as empty."""
-        found = [entry for kind in FOLDERS for entry in self._scan_kind(kind)]
+    def scan(self, go_on: Callable[[], None] = lambda: None) -> FoundModels:
+        """Everything that is in models/ now. A missing folder counts as empty.
+
+        `go_on` is called for each file; what it raises ends the scan, the next one goes on there.
+        """
+        found = [entry for kind in FOLDERS for entry in self._scan_kind(kind, go_on=go_on)]
         return FoundModels(
             models=tuple(entry for entry in found if isinstance(entry, Model)),
             refused=tuple(entry for entry in found if isinstance(entry, Refused)),
@@ -118,14 +121,18 @@ class Catalog:
         )
 
     def inventory(
-        self, default_checkpoint: str | None = None, *, must_exist: bool = False
+        self,
+        default_checkpoint: str | None = None,
+        *,
+        must_exist: bool = False,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Inventory:
-        """What recipes may name, and why they may not name the rest.
+        """What recipes may name, and why they may not name the rest; `go_on` as for `scan`.
 
         `must_exist`: without the folder itself, nothing stands in for a checkpoint.
         A refused file is found by its name with ending, and without, where no model has it.
         """
-        found = self.scan()
+        found = self.scan(go_on)
         wildcards = self._wildcards.scan()
         refused: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
         refused["wildcard"] = wildcards.refused
@@ -238,7 +245,9 @@ class Catalog:
         """How A1111 identifies a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
-    def _scan_kind(self, kind: Kind, name: str = "") -> list[Model | Refused]:
+    def _scan_kind(
+        self, kind: Kind, name: str = "", go_on: Callable[[], None] = lambda: None
+    ) -> list[Model | Refused]:
         """One kind's entries sorted by name; the second of two with one name is refused.
 
         With a `name` only those that it may mean.
@@ -248,6 +257,7 @@ class Catalog:
         roots = folders_of(self._models, kind)
         found = [candidate for root in roots for candidate in _candidates(root, kind, name)]
         for candidate in sorted(found, key=_by_name):  # of equal ones those of the first folder
+            go_on()
             entry = self._entry(candidate)
             if isinstance(entry, Model):
                 if entry.name in taken:

@@ -132,7 +132,9 @@ class Intake:
             self._to_hash = None
         if self._inventory is None:
             self._inventory = self._catalog.inventory(
-                self.settings.checkpoint, must_exist=self.settings.names_models
+                self.settings.checkpoint,
+                must_exist=self.settings.names_models,
+                go_on=self.go_on,
             )
         return self._inventory
 

@@ -14,6 +14,7 @@ import pytest
 
 from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
+from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Model
 from picowatch.daemon import intake
 from picowatch.daemon.backlog import Backlog
@@ -112,6 +113,31 @@ def test_an_unexpected_error_while_a_model_is_hashed_is_no_hash(
     assert not house.once()
     assert "out of luck" in (house.error("a.yaml") or "")
     assert house.pictures() == []
+
+
+def test_a_large_models_folder_is_left_when_picowatch_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of headers take minutes, without a sign of life a service manager ends that."""
+    for number in range(9):
+        write_model(house.models / f"loras/{number}.safetensors", kohya_lora_shapes())
+    house.save("a.yaml", SMALL)
+    read: list[Path] = []
+    monkeypatch.setattr("picowatch.files.retry.GRACE_SECONDS", 0.0)
+    with house._daemon(keeps_trying=True) as (daemon, stop, _):
+
+        def header(path: Path) -> Header:
+            read.append(path)
+            if len(read) == 3:
+                stop.set()
+            return read_header(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("picowatch.catalog.catalog.read_any_header", header)
+            daemon.run()
+    assert len(read) == 3
+    assert house.once()
+    assert len(house.pictures()) == 1
 
 
 def test_a_huge_recipe_is_left_when_picowatch_ends(
