@@ -26,7 +26,7 @@ from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.options import GRAPHS_FAILURE, cache_folder
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import Check, check_torch
-from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, SettingsInvalid
+from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_searched
 from picowatch.inbox.watching import events_are_reliable, file_system_type
@@ -34,6 +34,7 @@ from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
 from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
 from picowatch.settings import LocalSettings, RaySettings, Settings
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
@@ -309,12 +310,12 @@ def _models(settings: Settings) -> Check:
     )
     if found.refused:
         text += f"; {len(found.refused)} refused (see `picowatch models`)"
+    inventory = catalog.inventory(settings.checkpoint, must_exist=settings.names_models)
     if settings.checkpoint is not None:
         try:
-            catalog.find("checkpoint", settings.checkpoint)
-        except ModelRefused as error:
-            return Check("models", f"{text}. {error}", "Change the setting checkpoint.")
-    inventory = catalog.inventory(settings.checkpoint, must_exist=settings.names_models)
+            find_checkpoint(settings.checkpoint, inventory)
+        except NotInstalled as error:
+            return Check("models", f"{text}: {error}", "Change the setting checkpoint.")
     if inventory.unusable_checkpoint and not inventory.checkpoints:
         return Check(
             "models",

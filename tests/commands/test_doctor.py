@@ -19,6 +19,7 @@ from picowatch.errors import EngineDied, SettingsInvalid
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
+from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import House
 
@@ -171,7 +172,7 @@ def test_each_folder_is_described(house: House, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("name", "values", "text"),
     [
-        ("models", {"checkpoint": "gone"}, "There is no checkpoint 'gone'"),
+        ("models", {"checkpoint": "gone"}, "no checkpoint 'gone' in models/checkpoints"),
         ("settings", {"stall_seconds": 900.0}, "stall_seconds: 900.0"),
     ],
 )
@@ -186,6 +187,16 @@ def test_settings_are_shown_and_tried(
     found = checks(house, capsys, **values)[name]
     assert text in found["text"]
     assert bool(found["remedy"]) is (name == "models")
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_setting_checkpoint_is_as_forgiving_as_a_recipe(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In any case, with its ending, or as the beginning of one name."""
+    write_model(house.models / "checkpoints/DreamShaper_8.safetensors", sd15_shapes())
+    for name in ("dreamshaper_8.safetensors", "dream", "checkpoints/DreamShaper_8"):
+        assert checks(house, capsys, checkpoint=name)["models"]["ok"]
 
 
 @pytest.mark.usefixtures("quick")
