@@ -329,8 +329,8 @@ class ImageFields:
         Row(
             "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first "
             "pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
-            "(nearest-exact), Latent (bicubic), Latent (antialiased), Lanczos, Nearest, or a name "
-            "in models/upscalers (Latent).",
+            "(nearest-exact), Latent (bicubic), Latent (antialiased), Latent (bicubic "
+            "antialiased), Lanczos, Nearest, or a name in models/upscalers (Latent).",
             aliases=("hires_fix",),
             wanted="true, false, or a mapping like {scale: 2, steps: 12}",
             takes_text="`{scale, steps, denoising_strength, upscaler}`, each optional, or true",

@@ -165,6 +165,7 @@ _LATENT: dict[str, dict[str, Any]] = {
     "Latent (nearest-exact)": {"mode": "nearest-exact"},
     "Latent (bicubic)": {"mode": "bicubic"},
     "Latent (antialiased)": {"mode": "bilinear", "antialias": True},
+    "Latent (bicubic antialiased)": {"mode": "bicubic", "antialias": True},
 }
 
 

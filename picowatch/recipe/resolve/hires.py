@@ -8,6 +8,7 @@ UPSCALERS = (
     "Latent (nearest-exact)",
     "Latent (bicubic)",
     "Latent (antialiased)",
+    "Latent (bicubic antialiased)",
     "Lanczos",
     "Nearest",
 )

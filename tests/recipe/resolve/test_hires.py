@@ -61,7 +61,8 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
          "already on line 2 as 'scale'. Keep one."),
         ("hires: {upscaler: Lancsoz}", "no upscaler 'Lancsoz' in models/upscalers. Did you mean "
          "'Lanczos'? Available: demo-compact, Latent, Latent (nearest), Latent (nearest-exact), "
-         "Latent (bicubic), Latent (antialiased), Lanczos and Nearest."),
+         "Latent (bicubic), Latent (antialiased), Latent (bicubic antialiased), Lanczos and "
+         "Nearest."),
         ("hires: much", "hires must be true, false, or a mapping like {scale: 2, steps: 12}, not "
          "'much'."),
         ("hires: 4\nsize: 2048x64", "hires makes 8192x256 of 2048x64; the limit is 4096 pixels a "

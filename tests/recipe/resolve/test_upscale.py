@@ -96,7 +96,8 @@ MISTAKES = {
     "2048x2048; the limit is 100 million pixels. Use a smaller scale.",
     "hires: {upscaler: 4x-UltraShrap}": "no upscaler '4x-UltraShrap' in models/upscalers. Did you "
     "mean '4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines, demo-compact, Latent, Latent "
-    "(nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), Lanczos and "
+    "(nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), Latent "
+    "(bicubic antialiased), Lanczos and "
     "Nearest.",
 }
 
