@@ -36,7 +36,7 @@ def rows(status: Status) -> list[Row]:
         found.append(
             Row("error", f"and {more} more: see the .error.txt files in the outbox", "bad")
         )
-    if len(status.engines) > 1:
+    if len(status.engines) > 1 or any(engine.node for engine in status.engines):
         found += _engines(status)
     elif device := _device(status):
         found.append(Row("device", device, "quiet"))

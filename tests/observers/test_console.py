@@ -85,6 +85,12 @@ def test_each_of_several_engines_has_a_row() -> None:
     assert (bad.text, bad.style) == ("11: 0 images, There is no cuda:1.", "bad")
 
 
+def test_a_single_engine_on_another_machine_names_it() -> None:
+    """As on a cluster that is left with one node."""
+    only = EngineStatus(number=5, node="lab-3", device="cpu", images=2)
+    assert rows(status(engines=(only,)))[-1].text == "5: lab-3, cpu, 2 images"
+
+
 @pytest.mark.parametrize("engines", [None, [{"number": 1, "colour": "red"}]])
 def test_a_status_of_an_older_or_newer_picowatch_is_understood(
     tmp_path: Path, engines: list[dict[str, object]] | None
