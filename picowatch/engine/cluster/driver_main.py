@@ -136,7 +136,7 @@ def _in_words(error: BaseException, node: str) -> PicowatchError:
             "Try a smaller size or batch_size: 1, or fewer engines on that node.",
         )
     if isinstance(error, NodeDiedError) or "its node has died" in str(error):
-        return EngineLost(f"The node {node} of the cluster is gone.")
+        return EngineLost(f"The cluster lost {node}.")
     if isinstance(error, RayTaskError):
         if isinstance(cause, OSError):
             return unfit_by(cause, node)

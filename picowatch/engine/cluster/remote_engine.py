@@ -57,7 +57,7 @@ class RemoteEngine:
         self._number = number
         self._start = start
         self._transfer = transfer
-        self._node = "its node"
+        self._node = "a node"
         self._known = {"device": start.options.device, "precision": start.options.precision}
         self._memory: MemoryUse | None = None
         self._lock = threading.Lock()
