@@ -65,7 +65,12 @@ class Placement:
             engine.end(why)
 
     def _forget_gone(self, now: float) -> None:
-        self._avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
+        avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
+        if len(avoided) < len(self._avoided):  # what is pending would not go to those others
+            for engine in self.engines:
+                if not engine.node_id:
+                    engine.close()
+        self._avoided = avoided
         gone = [engine for engine in self.engines if engine.gone is not None]
         self.engines = tuple(engine for engine in self.engines if engine not in gone)
         lost = [engine for engine in gone if not isinstance(engine.gone, EngineStopped)]

@@ -153,6 +153,24 @@ def test_a_node_with_other_versions_is_named_and_not_used(
         nodes.kill(ODD)
 
 
+@pytest.mark.heavy
+def test_a_node_that_was_made_fit_is_used_though_an_engine_waits_for_another(
+    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was requested while the node was not used would not go there."""
+    monkeypatch.setattr("picowatch.engine.cluster.placement._UNFIT_SECONDS", 2.0)
+    other = stub(tmp_path, "picowatch.engine.versions", "def versions(): return {}")
+    nodes.add(ODD, PYTHONPATH=f"{other}:{ROOT}")
+    try:
+        executor = make_executor()
+        executor.want(3)
+        wait_for(lambda: f"{ODD} is not used" in executor.trouble(), "the node is named")
+        shutil.rmtree(other)
+        joined(executor, 3, {HEAD, SECOND, ODD})
+    finally:
+        nodes.kill(ODD)
+
+
 def trouble_of(executor: RayEngines, words: str) -> None:
     """Wait until it says so."""
     executor.want(1)
