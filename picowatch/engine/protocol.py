@@ -10,7 +10,8 @@ from typing import Protocol
 from picowatch.errors import EngineDied
 from picowatch.recipe.request import ImageRequest
 
-# Called after each denoising step with (steps done, steps in all) of the batch in progress.
+# Called after each denoising step with (steps done, steps in all) of the batch in progress; with 0
+# done now and then while what the batch needs takes long to come.
 OnStep = Callable[[int, int], None]
 
 

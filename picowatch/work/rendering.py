@@ -120,7 +120,9 @@ class Rendering:
     def _on_step(self, step: int, steps: int) -> None:
         now = time.monotonic()
         self._last_sign = now
-        if step <= 1:  # also where it begins again, with less memory
+        if not step:
+            return
+        if step == 1:  # also where it begins again, with less memory
             self.timeline.times.clear()
         self.timeline.steps = steps
         self.timeline.times.append(now)

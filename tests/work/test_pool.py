@@ -9,13 +9,14 @@ import pytest
 
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import OnStep, PicturesToCome
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import RequestedEntry
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
-from picowatch.testing.digest_engine import DigestEngine
+from picowatch.testing.digest_engine import Batch, DigestEngine
 from picowatch.work.pool import WorkerPool
 from picowatch.work.rendering import Rendering
 from picowatch.work.result import RunResult
@@ -131,12 +132,33 @@ def test_a_batch_whose_pictures_are_on_their_way_takes_no_engine(shared: Shared)
     assert shared.pool.seconds_left(queued) == pytest.approx(120, rel=0.05)
 
 
-def _rendering(worker: Worker, began: float) -> Rendering:
+def test_what_takes_long_before_the_first_step_is_still_loading(shared: Shared) -> None:
+    """A model is on its way to a node: no step is done."""
+    shared.save("a.yaml", A, 1)
+    rendering = _rendering(shared.pool.workers[0], time.monotonic(), "mine")
+    rendering.engine = engine = HeldEngine()
+    rendering.begin(0)
+    engine.on_step(0, 24)
+    assert (rendering.progress.step, rendering.progress.loading) == (0, "mine")
+    assert not rendering.timeline.times
+    engine.on_step(1, 24)
+    assert (rendering.progress.step, rendering.progress.loading) == (1, "")
+
+
+class HeldEngine(DigestEngine):
+    """Makes the steps that the test makes."""
+
+    def render(self, batch: Batch, on_step: OnStep, *_: object) -> PicturesToCome:
+        self.on_step = on_step
+        return PicturesToCome()
+
+
+def _rendering(worker: Worker, began: float, loads: str = "") -> Rendering:
     """The worker's next batch."""
     return Rendering(
         engine=worker.engine,
         batch=worker.claim(worker),
-        loads="",
+        loads=loads,
         began=began,
         stall_seconds=60,
         on_preview=lambda _: None,

@@ -17,6 +17,7 @@ from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ImageRequest
 
 _PIECE_BYTES = 8 * 2**20  # little beside an object store
+_WAIT_SECONDS = 1.0  # for another engine of the node, before that counts as progress
 
 # Calls a method of a node's agent.
 Ask = Callable[..., Future[Any]]
@@ -63,22 +64,27 @@ class ModelTransfer:
                     found[digest] = (self._start_images / digest).read_bytes()
         return found
 
-    def bring(self, needs: Sequence[Need], node: str, ask: Ask) -> None:
-        """Send models to the node with this id.
+    def bring(
+        self, needs: Sequence[Need], node: str, ask: Ask, on_progress: Callable[[], None]
+    ) -> None:
+        """Send models to the node with this id; `on_progress` is called now and then.
 
         One engine of a node at a time: the others find the files then. Raises RenderFailed if one
         cannot be read or is another one by now, EngineLost if the node cannot take it.
         """
-        with self._sending[node]:
+        sending = self._sending[node]
+        while not sending.acquire(timeout=_WAIT_SECONDS):
+            on_progress()
+        try:
             for need in needs:
-                try:
-                    self._bring(need, ask)
-                except OSError as error:
-                    raise RenderFailed(
-                        f"The {need.kind} {need.name!r} cannot be read: {error.strerror}."
-                    ) from error
+                self._bring(need, ask, on_progress)
+        except OSError as error:
+            reason = f"The {need.kind} {need.name!r} cannot be read: {error.strerror}."
+            raise RenderFailed(reason) from error
+        finally:
+            sending.release()
 
-    def _bring(self, need: Need, ask: Ask) -> None:
+    def _bring(self, need: Need, ask: Ask, on_progress: Callable[[], None]) -> None:
         """Send one model, unless it is there."""
         with self._reading:
             model = find_model(self._catalog, need.kind, need.name, need.hash)
@@ -86,6 +92,7 @@ class ModelTransfer:
             return
         for relative, piece in _pieces(self._catalog.files_below(model)):
             ask("models.append", need, relative, piece).result()
+            on_progress()
         if not ask("models.finish", need).result():
             raise RenderFailed(
                 f"The {need.kind} {need.name!r} changed while it was sent to a node.",

@@ -163,7 +163,7 @@ class RemoteEngine:
 
     def _send(self, batch: Batch) -> None:
         """Start a batch on the node, with what it needs."""
-        needs = needs_of(batch.images)
+        needs, steps = needs_of(batch.images), batch.images[0].steps
         start_images = self._transfer.start_images(batch.images)
         work = Render(self._number, batch.images, batch.waiting, batch.preview_seconds)
         try:
@@ -171,7 +171,10 @@ class RemoteEngine:
             while lacking := self._ask("render", work, needs, start_images).result():
                 for need in lacking:
                     log.info("%s %s is sent to %s", need.kind, need.name, self._node)
-                self._transfer.bring(lacking, self.node_id, self._ask)
+                # So that it is not taken for an engine that hangs.
+                self._transfer.bring(
+                    lacking, self.node_id, self._ask, lambda: batch.on_step(0, steps)
+                )
         except RenderFailed as failed:
             self._batch = None
             resolve(batch.future, failed)

@@ -1,5 +1,6 @@
 """Transformers in files of their own reach a node with all that completes them, without Ray."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.catalog.test_families import Z_IMAGE, below
 from tests.catalog.test_vaes import FLUX1
 from tests.catalog.upscalers import compact_shapes
 from tests.engine.pipelines.tiny_flows import tiny_flow
-from tests.engine.requests import request
+from tests.engine.requests import PATIENCE, request
 
 QWEN: Shapes = {"model.embed_tokens.weight": (16, 8)}
 
@@ -99,7 +100,7 @@ def test_a_transformer_is_sent_with_what_completes_it(tmp_path: Path, complete: 
     node = node_without(nothing, tmp_path)
     assert node.find(need) is None
     transfer = ModelTransfer(EngineOptions(models=models))
-    transfer.bring([need], "node", asking(node))
+    transfer.bring([need], "node", asking(node), lambda: None)
     found = node.find(need)
     assert is_whole(found, need, tmp_path / "view")
     assert not [path for path in found or {} if "/transformer/diffusion_" in path]
@@ -127,7 +128,7 @@ def test_one_that_changes_while_it_is_sent_fails_in_words(tmp_path: Path) -> Non
         return ask(method, *arguments)
 
     with pytest.raises(RenderFailed, match="'z-turbo' changed while it was sent to a node"):
-        ModelTransfer(EngineOptions(models=models)).bring([need], "node", changing)
+        ModelTransfer(EngineOptions(models=models)).bring([need], "node", changing, lambda: None)
     assert node.find(need) is None
 
 
@@ -146,5 +147,43 @@ def test_an_upscaler_is_sent_as_every_model_is(tmp_path: Path) -> None:
     (need,) = needs_of(batch)
     assert need == Need("upscaler", "mine/2x", digest)
     node = node_without(tmp_path / "nothing", tmp_path)
-    ModelTransfer(EngineOptions(models=models)).bring([need], "node", asking(node))
+    ModelTransfer(EngineOptions(models=models)).bring([need], "node", asking(node), lambda: None)
+    assert node.find(need)
+
+
+def test_a_long_transfer_shows_that_it_goes_on(tmp_path: Path) -> None:
+    """Each file does at least, so that nobody takes the engine for one that hangs."""
+    models = tmp_path / "models"
+    need = transformer(models, with_folder)
+    node = node_without(tmp_path / "nothing", tmp_path)
+    pieces: list[str] = []
+    progress: list[int] = []
+    ask = asking(node)
+
+    def counting(method: str, *arguments: Any) -> Future[Any]:
+        pieces.extend(arguments[1:2] if method == "models.append" else ())
+        return ask(method, *arguments)
+
+    transfer = ModelTransfer(EngineOptions(models=models))
+    transfer.bring([need], "node", counting, lambda: progress.append(1))
+    assert len(progress) == len(pieces) > 1
+
+
+def test_an_engine_that_waits_for_anothers_transfer_shows_that_it_goes_on(tmp_path: Path) -> None:
+    """Two engines of one node: the second finds the files then."""
+    models = tmp_path / "models"
+    need = transformer(models, with_all_inside)
+    node, has_waited = node_without(tmp_path / "nothing", tmp_path), threading.Event()
+    ask, transfer = asking(node), ModelTransfer(EngineOptions(models=models))
+    second = threading.Thread(target=transfer.bring, args=([need], "node", ask, has_waited.set))
+
+    def held(method: str, *arguments: Any) -> Future[Any]:
+        if method == "models.append" and second.ident is None:
+            second.start()
+            assert has_waited.wait(PATIENCE)
+        return ask(method, *arguments)
+
+    transfer.bring([need], "node", held, lambda: None)
+    second.join(PATIENCE)
+    assert not second.is_alive()
     assert node.find(need)
