@@ -13,7 +13,7 @@ from picowatch.errors import EngineStopped, PicowatchError
 
 log = logging.getLogger("picowatch")
 
-_UNFIT_SECONDS = 60.0  # until a node that was not fit is tried again
+_UNFIT_SECONDS = 60.0  # until a node that was not fit is tried again; reported for twice as long
 _PAUSE_SECONDS = 5.0  # after an engine that was never placed
 _ROOM_SECONDS = 5.0  # that the first engine is pending before it is reported
 _THREADS = 8  # of an actor: one listens, the others answer at once
@@ -26,7 +26,8 @@ class Placement:
         self.engines: tuple[RemoteEngine, ...] = ()
         self._transfer = transfer
         self._numbers = count()
-        self._avoided: dict[str, tuple[float, str]] = {}  # nodes: until when, and why
+        self._unfit: dict[str, tuple[float, str]] = {}  # nodes: since when, and why
+        self._avoided: set[str] = set()  # those that are not tried again yet
         self._not_before = 0.0
         self._pending_since: float | None = None  # the first engine
 
@@ -53,7 +54,7 @@ class Placement:
 
     def trouble(self, start: Start, resources: dict[str, float]) -> str:
         """Why there are fewer engines than there should be; "" if all is well."""
-        troubles = sorted({why for _, why in self._avoided.values()})
+        troubles = sorted({why for _, why in self._unfit.values()})
         since = self._pending_since
         if since is not None and time.monotonic() - since > _ROOM_SECONDS:
             troubles.append(_no_room(start, resources))
@@ -65,20 +66,25 @@ class Placement:
             engine.end(why)
 
     def _forget_gone(self, now: float) -> None:
-        avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
-        if len(avoided) < len(self._avoided):  # what is pending would not go to those others
+        for engine in self.engines:
+            if engine.is_placed:
+                self._unfit.pop(engine.node_id, None)
+        unfit, before = self._unfit.items(), self._avoided
+        self._unfit = {node: one for node, one in unfit if now - one[0] < 2 * _UNFIT_SECONDS}
+        self._avoided = {node for node, one in unfit if now - one[0] < _UNFIT_SECONDS}
+        if before - self._avoided:  # what is pending would not go to those
             for engine in self.engines:
                 if not engine.node_id:
                     engine.close()
-        self._avoided = avoided
         gone = [engine for engine in self.engines if engine.gone is not None]
         self.engines = tuple(engine for engine in self.engines if engine not in gone)
         lost = [engine for engine in gone if not isinstance(engine.gone, EngineStopped)]
-        for why in {str(engine.gone) for engine in lost}:
+        for why in {str(one.gone) for one in lost if not isinstance(one.gone, NodeUnfit)}:
             log.info("%s", why)
         for engine in lost:
             if isinstance(engine.gone, NodeUnfit):
-                self._avoided[engine.node_id] = (now + _UNFIT_SECONDS, engine.gone.message)
+                self._unfit[engine.node_id] = (now, engine.gone.message)
+                self._avoided.add(engine.node_id)
             elif not engine.is_placed:
                 self._not_before = now + _PAUSE_SECONDS
 

@@ -155,18 +155,27 @@ def test_a_node_with_other_versions_is_named_and_not_used(
 
 @pytest.mark.heavy
 def test_a_node_that_was_made_fit_is_used_though_an_engine_waits_for_another(
-    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_executor: MakeExecutor,
+    nodes: Nodes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What was requested while the node was not used would not go there."""
-    monkeypatch.setattr("picowatch.engine.cluster.placement._UNFIT_SECONDS", 2.0)
-    other = stub(tmp_path, "picowatch.engine.versions", "def versions(): return {}")
+    """What was requested while the node was not used would not go there. It is reported once."""
+    monkeypatch.setattr("picowatch.engine.cluster.placement._UNFIT_SECONDS", 8.0)
+    tries = tmp_path / "tries"
+    note = f"with open({str(tries)!r}, 'a') as file: file.write('x')\n"
+    other = stub(tmp_path, "picowatch.engine.versions", f"{note}def versions(): return {{}}")
+    executor = make_executor()
+    joined(executor, 2, {HEAD, SECOND})
     nodes.add(ODD, PYTHONPATH=f"{other}:{ROOT}")
     try:
-        executor = make_executor()
         executor.want(3)
-        wait_for(lambda: f"{ODD} is not used" in executor.trouble(), "the node is named")
+        wait_for(lambda: tries.exists() and len(tries.read_text()) >= 3, "it is tried again")
         shutil.rmtree(other)
         joined(executor, 3, {HEAD, SECOND, ODD})
+        wait_for(lambda: not executor.trouble(), "all is well")
+        assert caplog.text.count(f"{ODD} is not used") == 1
     finally:
         nodes.kill(ODD)
 
@@ -213,6 +222,21 @@ def test_without_ray_the_log_tells_how_to_install_it(
     executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
     try:
         trouble_of(executor, "pip install -e '.[ray]'")
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("of", ["nobody", "me"])
+def test_what_a_killed_daemon_left_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    """In a container, the next daemon has the same process id."""
+    monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'ray', 'raise ImportError')}:{ROOT}")
+    left = Path(f"/tmp/picowatch-ray-{os.getpid() if of == 'me' else 2**31 - 1}-left")
+    (left / "session").mkdir(parents=True)
+    executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
+    try:
+        wait_for(lambda: not left.exists(), "it is deleted")
     finally:
         executor.close()
 
