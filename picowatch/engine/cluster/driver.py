@@ -150,7 +150,8 @@ def _new_folder() -> Path:
     """
     for old in Path("/tmp").glob(f"{_FOLDER}*"):
         daemon = old.name.removeprefix(_FOLDER).partition("-")[0]
-        if daemon.isdecimal() and not psutil.pid_exists(int(daemon)):
+        is_mine = daemon == str(os.getpid())  # in a container, that of the one before, too
+        if is_mine or (daemon.isdecimal() and not psutil.pid_exists(int(daemon))):
             shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
 
