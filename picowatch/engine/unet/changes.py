@@ -8,7 +8,7 @@ https://arxiv.org/abs/2402.09353.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ class Product:
         return numbers, (rank_of(self.factors) or 1) * numbers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decomposed:
     """DoRA: after another change, the weight's columns or rows get the lengths that were trained.
 
@@ -108,21 +108,46 @@ class Decomposed:
     change: LowRank | Product
     lengths: torch.Tensor
     scale: float = 1.0
+    _factors: torch.Tensor | None = field(default=None, init=False)
 
     def added(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """The change's share of the module's output."""
-        return _through(module, x, self.change_of(_plain(module)).to(x.dtype))
+        """The change's share of the module's output.
+
+        The factors are measured once; to make the whole weight each time takes longer than to
+        multiply by what is there.
+        """
+        plain = _plain(module)
+        if self._factors is None:
+            self._factors = self._measured(self._changed(plain))
+        factors = self._factors.flatten()
+        if isinstance(module, nn.Conv2d):
+            factors = factors[:, None, None]
+        more, factors = (factors - 1).to(x.dtype), factors.to(x.dtype)
+        plain = plain.to(x.dtype)
+        if self.lengths.shape[0] == 1:  # of inputs
+            change = self.change.added(module, x * factors)
+            return _through(module, x * more, plain) + self.change.scale * change
+        change = self.change.added(module, x) * factors
+        return _through(module, x, plain) * more + self.change.scale * change
 
     def change_of(self, weight: torch.Tensor) -> torch.Tensor:
         """What is added to the weight, in float32."""
-        changed = weight.float() + self.change.scale * self.change.change_of(weight)
+        changed = self._changed(weight)
+        return changed * self._measured(changed) - weight.float()
+
+    def _changed(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.float() + self.change.scale * self.change.change_of(weight)
+
+    def _measured(self, changed: torch.Tensor) -> torch.Tensor:
+        """What makes the lengths of a changed weight the trained ones."""
         sides = [side for side, length in enumerate(self.lengths.shape) if length == 1]
         measured: torch.Tensor = torch.linalg.vector_norm(changed, dim=sides, keepdim=True)
-        return changed * (self.lengths / measured.clamp(min=_SMALLEST)) - weight.float()
+        return self.lengths / measured.clamp(min=_SMALLEST)
 
     def multiplications(self, numbers: int) -> tuple[int, int]:
         """At each position by a hook, and once for a copy of so many numbers."""
-        return numbers, self.change.multiplications(numbers)[1] + 2 * numbers
+        by_hook, once = self.change.multiplications(numbers)
+        return numbers + by_hook, once + 2 * numbers
 
 
 Change = LowRank | Product | Decomposed
