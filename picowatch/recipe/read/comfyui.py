@@ -32,6 +32,8 @@ _VALUES = ("value", "seed", "noise_seed", "text", "string", "int", "float", "num
 _TEXTS = ("text", "t5xxl", "text_g", "prompt", "clip_l", "text_l")
 _CHECKPOINTS = ("ckpt_name", "unet_name", "model_name", "model_path")
 _EMPTY = "ConditioningZeroOut"
+# https://github.com/rgthree/rgthree-comfy; its inputs are mappings of on, lora and strength.
+_SEVERAL_LORAS = "Power Lora Loader (rgthree)"
 # Inputs of nodes on the way that are read there.
 _READ = {
     *_TEXTS,
@@ -43,7 +45,15 @@ _READ = {
     "max_shift",
 }
 # Nodes on the way that have nothing to be read.
-_KNOWN = {*_SAMPLERS, _EMPTY, "VAEDecode", "VAEDecodeTiled", "Reroute", "TorchCompileModel"}
+_KNOWN = {
+    *_SAMPLERS,
+    _EMPTY,
+    _SEVERAL_LORAS,
+    "VAEDecode",
+    "VAEDecodeTiled",
+    "Reroute",
+    "TorchCompileModel",
+}
 _USUAL_SHIFT = {"ModelSamplingFlux": 1.15}
 _MOST_NODES = 2000
 _LONGEST_WAY = 200
@@ -171,12 +181,23 @@ class _Workflow:
 
     def _loras(self, node: Node) -> Iterator[tuple[str, Any]]:
         for one in self._way(self._node(node, "model"), _MODEL):
-            name = self._file(self._value(one, "lora_name"))
-            if name:
-                weight, of_text = (self._value(one, f"strength_{of}") for of in ("model", "clip"))
-                if of_text not in (None, weight):
+            for file, weight, of_text in self._lora_files(one):
+                name = self._file(file)
+                if name and of_text not in (None, weight):
                     self._carried.warn(left_out(f"strength_clip: {of_text}"))
-                yield name, weight
+                if name:
+                    yield name, weight
+
+    def _lora_files(self, node: Node) -> list[tuple[Any, ...]]:
+        """A node's files, with their weights for the model and for its text encoders."""
+        if node["class_type"] != _SEVERAL_LORAS:
+            names = ("lora_name", "strength_model", "strength_clip")
+            return [tuple(self._value(node, name) for name in names)]
+        return [
+            tuple(entry.get(name) for name in ("lora", "strength", "strengthTwo"))
+            for entry in node["inputs"].values()
+            if isinstance(entry, dict) and entry.get("on") is True
+        ]
 
     def _text(self, conditioning: Node | None, onward: tuple[str, ...] = _POSITIVE) -> str:
         for one in self._way(conditioning, onward):

@@ -265,6 +265,26 @@ def test_another_weight_for_the_text_encoder_is_a_warning() -> None:
     assert read(nodes).warnings == ()
 
 
+def test_a_node_of_several_loras_is_read() -> None:
+    """rgthree's; entries that are switched off did nothing."""
+    loras = node(
+        "Power Lora Loader (rgthree)", model=["4", 0], clip=["4", 1],
+        PowerLoraLoaderHeaderWidget={"type": "PowerLoraLoaderHeaderWidget"},
+        lora_1={"on": True, "lora": "style\\film.safetensors", "strength": 0.8},
+        lora_2={"on": False, "lora": "absent.safetensors", "strength": 1},
+        lora_3={"on": True, "lora": 7, "strength": 1},
+    )  # fmt: skip
+    loras["inputs"]["➕ Add Lora"] = ""
+    nodes = one_pass(model=["70", 0]) | {"70": loras}
+    recipe = read(nodes)
+    assert recipe.loras == (("style/film", 0.8),)
+    assert recipe.warnings == ()
+    loras["inputs"]["lora_1"]["strengthTwo"] = 0.5
+    assert read(nodes).warnings == (
+        "Recipes have no 'strength_clip: 0.5' setting; it was ignored.",
+    )
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
