@@ -116,7 +116,7 @@ class Decomposed:
         The factors are measured once; to make the whole weight each time takes longer than to
         multiply by what is there.
         """
-        plain = _plain(module)
+        plain = _plain(module).to(x.device)  # offloaded layers have left it by now
         if self._factors is None:
             self._factors = self._measured(self._changed(plain))
         factors = self._factors.flatten()
