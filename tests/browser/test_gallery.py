@@ -1230,6 +1230,24 @@ def test_pictures_that_are_shown_do_not_flicker_when_new_ones_come(live: House, 
     assert marks == [None, "the same"]
 
 
+def test_folders_that_are_touched_stay_when_new_pictures_come(gallery: Page) -> None:
+    """They stay the elements that they were, or a click that began before would be lost."""
+    assert gallery.js(
+        "const rows = () => [...document.querySelectorAll('nav li')], before = rows();"
+        "Pictures.byFile.set('a/1.png', { ...Pictures.all[0], file: 'a/1.png' });"
+        "Pictures.all = [...Pictures.byFile.values()].reverse();"
+        "const changes = new MutationObserver(() => {});"
+        "changes.observe(document.querySelector('nav'), { childList: true, subtree: true });"
+        "Pictures.onchange();"
+        "const taken = changes.takeRecords().flatMap(change => [...change.removedNodes]);"
+        "return [taken.some(node => before.includes(node)), rows().length - before.length]"
+    ) == [False, 1]
+    names = gallery.js(
+        "return [...document.querySelectorAll('#folders li')].map(li => li.innerText)"
+    )
+    assert [name.split()[0] for name in names] == ["a", "corgi", "pets", "study"]
+
+
 def test_errors_and_warnings_stand_on_top_until_they_are_fixed(live: House, page: Page) -> None:
     """With what is wrong in a line, and the whole text one click away."""
     live.save("wrong.yaml", RECIPES["wrong.yaml"])

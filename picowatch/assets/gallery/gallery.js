@@ -151,16 +151,18 @@ addEventListener("scroll", () => {
 
 // Each folder with the number of pictures in it and below, and the folders right below it.
 function folders() {
-  const counts = new Map([["", 0]]), below = new Map([["", new Set()]]);
+  const counts = new Map(), below = new Map([["", new Set()]]), own = new Map();
   for (const entry of Pictures.all) {
-    counts.set("", counts.get("") + 1);
-    const parts = folderOf(entry).split("/");
+    const folder = folderOf(entry);
+    own.set(folder, (own.get(folder) ?? 0) + 1);
+  }
+  for (const [folder, count] of own) {
     let path = "";
-    for (const part of parts) {
+    for (const part of folder.split("/")) {
       const child = path ? `${path}/${part}` : part;
-      if (!below.has(child)) { below.set(child, new Set()); counts.set(child, 0); }
+      if (!below.has(child)) below.set(child, new Set());
       below.get(path).add(child);
-      counts.set(child, counts.get(child) + 1);
+      counts.set(child, (counts.get(child) ?? 0) + count);
       path = child;
     }
   }
@@ -173,7 +175,7 @@ function showFolders() {
   if (Filter.folder && !counts.has(Filter.folder)) Filter.folder = "";
   const rows = [];
   const add = (parent, depth) => {
-    const children = [...below.get(parent)].sort((a, b) => a.localeCompare(b));
+    const children = [...below.get(parent)].sort(names.compare);
     for (const child of children.slice(0, MOST_FOLDERS)) {
       rows.push(row(child.slice(parent ? parent.length + 1 : 0), counts.get(child), { folder: child, depth }));
       if (`${Filter.folder}/`.startsWith(`${child}/`)) add(child, depth + 1);
@@ -184,33 +186,46 @@ function showFolders() {
   };
   add("", 0);
   const sheets = Pictures.all.filter(entry => entry.sheet).length, starred = Stars.count();
-  const views = [row("All pictures", counts.get(""), {})];
+  const views = [row("All pictures", Pictures.all.length, {})];
   if (starred || Filter.only === "starred") views.push(row("★ Starred", starred, { only: "starred" }));
   if (sheets || Filter.only === "sheets") views.push(row("Contact sheets", sheets, { only: "sheets" }));
-  const had = document.activeElement.closest("nav button")?.dataset.row;
-  document.getElementById("views").replaceChildren(...views);
-  folderList.replaceChildren(...rows);
+  fill(document.getElementById("views"), views);
+  fill(folderList, rows);
   document.getElementById("folders-title").hidden = !rows.length;
-  if (had !== undefined) [...document.querySelectorAll("nav button")].find(button => button.dataset.row === had)?.focus();
+}
+
+// What stays in a list is not taken out: somebody may touch it now, or have it read.
+function fill(list, rows) {
+  for (const old of [...list.children]) if (!rows.includes(old)) old.remove();
+  for (const [place, made] of rows.entries()) {
+    if (list.children[place] !== made) list.insertBefore(made, list.children[place]);
+  }
 }
 
 // A line of the list on the left: a folder, or what all folders have of a kind.
+const rowOf = new Map();
 function row(name, count, { folder = "", only = "", depth = 0 }) {
-  const made = element("li"), button = element("button", name);
-  button.type = "button";
-  button.dataset.folder = folder;
-  button.dataset.row = `${only}/${folder}`;
-  button.style.setProperty("--depth", depth);
-  if (Filter.folder === folder && Filter.only === only) button.ariaCurrent = "true";
-  button.append(element("small", count.toLocaleString()));
-  button.onclick = () => {
-    Object.assign(Filter, { folder, only });
-    scrollTo(0, 0);
-    showFolders();
-    show({ keep: false });
-  };
-  made.append(button);
-  return made;
+  const key = `${only}/${folder}`;
+  if (!rowOf.has(key)) {
+    const made = element("li"), button = element("button", name);
+    button.type = "button";
+    button.dataset.folder = folder;
+    button.dataset.row = key;
+    button.style.setProperty("--depth", depth);
+    button.append(element("small"));
+    button.onclick = () => {
+      Object.assign(Filter, { folder, only });
+      scrollTo(0, 0);
+      showFolders();
+      show({ keep: false });
+    };
+    made.append(button);
+    rowOf.set(key, made);
+  }
+  const [button] = rowOf.get(key).children;
+  button.ariaCurrent = Filter.folder === folder && Filter.only === only ? "true" : null;
+  button.lastChild.textContent = count.toLocaleString();
+  return rowOf.get(key);
 }
 
 // -- searching
