@@ -1,6 +1,7 @@
 """The gallery in a real browser, opened from disk: looking, searching, keys, comparing, live."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -760,6 +761,18 @@ def test_a_clock_that_was_set_back_leaves_each_day_one_heading(house: House, pag
     assert len(headings(page)) == 2
     numbers = [file.removeprefix("four/")[:4] for file in page.shown()]
     assert numbers == ["0004", "0002", "0003", "0001"]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_a_place_for_an_outbox(
+    house: House, page: Page
+) -> None:
+    """As on disks that were written with other encodings."""
+    house.save("one.txt", "a moon --seed 1\n")
+    house.once()
+    house.outbox.rename(house.folder / os.fsdecode(b"B\xfccher"))
+    page.driver.get(f"{house.folder.as_uri()}/B%FCcher/{INDEX}")
+    wait_for(lambda: page.all(".tile.loaded"), "the picture")
+    assert page.errors() == []
 
 
 def test_folders_whose_names_sort_alike_are_not_mixed(house: House, page: Page) -> None:

@@ -7,7 +7,10 @@
 // in the outbox as soon as picowatch has them.
 
 const kept = action => { try { return action(); } catch { return null; } };
-const here = () => decodeURIComponent(location.pathname.slice(0, location.pathname.lastIndexOf("/")));
+function here() {
+  const path = location.pathname.slice(0, location.pathname.lastIndexOf("/"));
+  return kept(() => decodeURIComponent(path)) ?? path; // names need not be UTF-8
+}
 // A page from a web server does not know where the outbox is.
 const outboxFolder = () => location.protocol === "file:" ? here() : "outbox";
 const quoted = text => /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
