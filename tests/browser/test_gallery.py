@@ -1490,6 +1490,14 @@ def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: 
     page.find("#compare").click()
     assert page.js(small) == []
     assert fits("#both") and fits("#table table") and fits("#pair [data-do=close]")
+    page.js(
+        "for (const one of document.querySelectorAll('figcaption'))"
+        " one.textContent = 'portraits/night/a-corgi/0001-1234567890.png'"
+    )
+    page.find("#pair [data-do=slide]").click()
+    captions = "return [...document.querySelectorAll('figcaption')]"
+    left, right = page.js(f"{captions}.map(one => one.getBoundingClientRect())")
+    assert left["right"] <= right["left"] + 0.5
 
 
 def test_long_names_of_folders_leave_the_page_its_width(house: House, page: Page) -> None:
