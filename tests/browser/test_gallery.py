@@ -1091,7 +1091,7 @@ const done = arguments[0];
 @pytest.fixture
 def address(outbox: Path) -> Iterator[str]:
     """Where the gallery is served: pages from disk get no folder of their own to choose."""
-    handler = partial(QuietHandler, directory=str(outbox))
+    handler = partial(Handler, directory=str(outbox))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -1100,9 +1100,49 @@ def address(outbox: Path) -> Iterator[str]:
         thread.join()
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
+class Handler(SimpleHTTPRequestHandler):
+    """Sends pictures only while `sends` is set, as a slow network does; says nothing."""
+
+    sends = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path.endswith(".png"):
+            self.sends.wait()
+        super().do_GET()
+
     def log_message(self, *_: object) -> None:
         pass
+
+
+def test_a_picture_that_is_still_loading_is_not_shown_as_another_one(
+    address: str, outbox: Path, page: Page
+) -> None:
+    """The thumbnail is shown meanwhile; the one before would stand beside its settings."""
+    Handler.sends.set()
+    page.driver.get(address)
+    wait_for(lambda: page.js("return Pictures.loaded"))
+    one, *_, other = (file for file in page.shown() if "sheet" not in file)
+    wait_for(lambda: len(page.all(".tile.loaded")) == 7, "the thumbnails")
+    loaded = "const full = document.getElementById('full');"
+    loaded += "return full.complete && full.naturalWidth > 0 && full.src.endsWith(arguments[0])"
+
+    def shown_as(file: str) -> bool:
+        with Image.open(outbox / file) as picture:
+            width, height = picture.size
+            drawn = picture.getpixel((width // 16, height // 16))
+        return page.pixel(page.find("#frame"), 1 / 16, 1 / 16) == pytest.approx(drawn, abs=20)
+
+    page.tile(one).click()
+    wait_for(lambda: page.js(loaded, one) and shown_as(one), "the picture")
+    Handler.sends.clear()
+    try:
+        page.js("Large.open(Pictures.byFile.get(arguments[0]))", other)
+        wait_for(lambda: shown_as(other), "its thumbnail")
+        assert not page.js(loaded, other)
+    finally:
+        Handler.sends.set()
+    wait_for(lambda: page.js(loaded, other) and shown_as(other), "the picture")
+    assert page.js("return document.getElementById('frame').style.backgroundImage") == ""
 
 
 def test_a_folder_that_was_chosen_for_another_outbox_is_not_written(

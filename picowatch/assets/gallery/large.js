@@ -50,6 +50,8 @@ const Large = (() => {
   function showFile() {
     part("deleted").hidden = true;
     full.hidden = false;
+    full.removeAttribute("src"); // what was shown before is another picture
+    frame.style.backgroundImage = `url("${thumbnail(self.entry)}")`;
     full.src = address(self.entry.file);
   }
 
@@ -168,7 +170,7 @@ const Large = (() => {
     return { x: rect.left + rect.width / 2, y: rect.top + rect.height / 2 };
   };
   const zoomBy = (factor, at = middle()) => zoomTo((zoom ?? fitting()) * factor, at);
-  full.onload = () => zoomTo(zoom);
+  full.onload = () => { frame.style.backgroundImage = ""; zoomTo(zoom); };
   new ResizeObserver(() => { if (dialog.open && self.entry && zoom === null) zoomTo(null); }).observe(stage);
   stage.addEventListener("wheel", event => {
     event.preventDefault();
@@ -254,6 +256,7 @@ const Large = (() => {
   });
   full.onerror = () => {
     full.hidden = true;
+    frame.style.backgroundImage = "";
     part("deleted").hidden = false;
     drop(self.entry.file);
   };
