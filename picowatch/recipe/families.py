@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from picowatch.recipe.fields import default_of
+
 EULER = "Euler"
 _DPM = "DPM++ 2M"
 FLOW_SAMPLERS = (EULER, _DPM, "UniPC")
@@ -39,6 +41,10 @@ class Rules:
     weighs: bool = True
     fills: bool = False
     most_start_pixels: int = 0
+
+    def default(self, name: str) -> Any:
+        """What a recipe gets that does not say this field."""
+        return self.defaults.get(name, default_of(name))
 
 
 _NO_GUIDANCE = "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"

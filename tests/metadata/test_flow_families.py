@@ -10,7 +10,7 @@ from sd_parsers import ParserManager
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch_json, recipe_yaml
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, read_recipes
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.families import FLOW_RULES, rules_of
 from tests.recipe.reading import DEMO, PicturesWith, hash_of
 
 XL = "Stable Diffusion XL"
@@ -65,6 +65,22 @@ def test_a_picture_gives_its_request_again(family: str) -> None:
     (pasted,) = read_recipes("a.txt", texts[PARAMETERS].encode(), INVENTORY)
     assert pasted.image_requests(hash_of) == [request]
     assert pasted.warnings == ()
+
+
+@pytest.mark.parametrize(("family", "variant"), FLOW_RULES)
+@pytest.mark.parametrize("name", [PICOWATCH, PARAMETERS])
+def test_nothing_of_a_usual_picture_is_ignored(family: str, variant: str, name: str) -> None:
+    """Whatever the family's own defaults are."""
+    rules = FLOW_RULES[family, variant]
+    inventory = Inventory(DEMO, (Checkpoint("it", 512, family="F", rules=rules),))
+    start = "image: a.png\nmask: b.png\n" if rules.fills else ""
+    (recipe,) = read_recipes("a.yaml", f"prompt: a\nseed: 1\n{start}".encode(), inventory)
+    (request,) = recipe.image_requests(hash_of)
+    texts = {name: texts_of(request)[name]}
+    pictures = PicturesWith(lambda _: texts)
+    text = f"from: a.png\n{start}".encode()
+    (again,) = read_recipes("b.yaml", text, inventory, pictures=pictures)
+    assert (again.image_requests(hash_of), again.warnings) == ([request], ())
 
 
 @pytest.mark.parametrize("family", RECIPES)

@@ -6,7 +6,6 @@ from picowatch.recipe.fields import (
     PROMPTS,
     ZERO_SNR,
     Loras,
-    default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems
@@ -144,7 +143,7 @@ class RecipeChecks:
         """What the checkpoint's family cannot do."""
         rules, family = checkpoint.rules, checkpoint.family
         for field, why in rules.lacks.items():
-            if getattr(recipe, field) != rules.defaults.get(field, default_of(field)):
+            if getattr(recipe, field) != rules.default(field):
                 written = layer.get(field, layer["prompt"])
                 message = f"{family or 'this checkpoint'} has no {field}: {why}. Remove it."
                 self._problems.add(written.error_position, message)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from picowatch.recipe.fields import BAKED, PROMPTS, default_of
+from picowatch.recipe.fields import BAKED, PROMPTS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
@@ -147,7 +147,8 @@ class Borrowed:
         family = self._checkpoint.family or "this checkpoint"
         for field, why in self._checkpoint.rules.lacks.items():
             written = self._written(field)
-            if written and _is_on(field, written):
+            usual = (self._checkpoint.rules.default(field), None, False)
+            if written and written.value not in usual and not names_none(written):
                 del self._layer[field]
                 yield f"{field} was ignored: {family} has none. {why[0].upper()}{why[1:]}."
 
@@ -234,10 +235,6 @@ class Borrowed:
 
 def _left_out(name: str, family: str) -> str:
     return f"The LoRA '{shown(name)}' was left out: it is for {family}."
-
-
-def _is_on(field: str, written: Written) -> bool:
-    return written.value not in (default_of(field), None, False) and not names_none(written)
 
 
 def family_warnings(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
