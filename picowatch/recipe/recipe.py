@@ -29,7 +29,7 @@ from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, Lor
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.hires import final_side, is_model
 from picowatch.recipe.row import Row
-from picowatch.recipe.written import Layer, Position, Source
+from picowatch.recipe.written import Layer, Position, Source, Written
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "controlnet", "depth", "upscaler", "image" and "mask"; whatever it raises goes through to the
@@ -108,6 +108,14 @@ class Recipe(RecipeFields):
     def installed_checkpoint(self) -> Checkpoint:
         """The checkpoint that it names, as it was installed when the recipe was read."""
         return self._context.checkpoint
+
+    def says(self, field: str) -> bool:
+        """Whether its file, or what it starts from, says a field."""
+        return field in self._context.layer
+
+    def written(self, *fields: str) -> Written:
+        """The first of these fields that it says."""
+        return next(self._context.layer[field] for field in fields if self.says(field))
 
     @property
     def line(self) -> int:

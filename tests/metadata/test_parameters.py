@@ -196,7 +196,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
         prediction=request.prediction if request.prediction == ZERO_SNR else "",
     )
     about_prompts = [*probable_mistakes(recipe.prompt), *probable_mistakes(recipe.negative_prompt)]
-    about_prompts += family_warnings(recipe, inventory_for(request).checkpoints[0])
+    about_prompts += family_warnings(recipe)
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]
     assert bool(left_out) == bool((request.image and not hires) or request.mask)
 

@@ -97,7 +97,7 @@ class RecipeBuilder:
             self._report(error, layer)
             return None
         recipe.read_in(Context(self._inventory, checkpoint, layer, position, entry_index))
-        self._checks.check(recipe, checkpoint, layer)
+        self._checks.check(recipe)
         return recipe.warned(warnings)
 
     def _without_drawing(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
@@ -120,7 +120,7 @@ class RecipeBuilder:
             self._report(error, layer)
             return None
         recipe.read_in(Context(self._inventory, NO_CHECKPOINT, layer, position, entry_index))
-        self._checks.check_upscaled_size(recipe, layer)
+        self._checks.check_upscaled_size(recipe)
         return recipe
 
     def _read_seed(self, layer: Layer) -> None:

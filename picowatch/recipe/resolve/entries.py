@@ -229,7 +229,7 @@ def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory)
         yield from recipe.warnings
         if not recipe.draws:
             continue
-        yield from family_warnings(recipe, recipe.installed_checkpoint)
+        yield from family_warnings(recipe)
         yield from edit_warnings(recipe, inventory.wildcards)
     yield from _doubtful_predictions(found, inventory)
 

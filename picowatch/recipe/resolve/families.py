@@ -38,8 +38,9 @@ class Misfit(NamedTuple):
     message: str
 
 
-def misfits(recipe: Recipe, checkpoint: Checkpoint, inventory: Inventory) -> Iterator[Misfit]:
+def misfits(recipe: Recipe, inventory: Inventory) -> Iterator[Misfit]:
     """What the recipe names as written and its checkpoint cannot use; drawn or not."""
+    checkpoint = recipe.installed_checkpoint
     family = checkpoint.family
     if not family:
         return
@@ -237,8 +238,9 @@ def _left_out(name: str, family: str) -> str:
     return f"The LoRA '{shown(name)}' was left out: it is for {family}."
 
 
-def family_warnings(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+def family_warnings(recipe: Recipe) -> Iterator[str]:
     """What the checkpoint's family does not honour of a recipe that it can render."""
+    checkpoint = recipe.installed_checkpoint
     rules = checkpoint.rules
     if not rules.weighs and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
         yield (
