@@ -26,7 +26,7 @@ from picowatch.recipe.families import rules_of
 from picowatch.recipe.fields import FIRST_NAME_OF, ROWS
 from picowatch.recipe.inventory import ControlNet, Upscaler
 from picowatch.recipe.parts import Control, Hires, Upscale
-from picowatch.recipe.pictures import NoPictures
+from picowatch.recipe.pictures import Pictures
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from tests.commands.picowatch import DIGESTS, clean_environment
 
@@ -202,7 +202,7 @@ def test_every_shown_recipe_is_valid(page: Path) -> None:
             assert read_recipes("a.yaml", text.encode(), INVENTORY, pictures=AnyPictures())
 
 
-class AnyPictures(NoPictures):
+class AnyPictures(Pictures):
     """Every pattern has two matches."""
 
     def matches(self, pattern: str) -> list[str]:

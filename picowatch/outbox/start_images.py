@@ -25,6 +25,7 @@ from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts, texts_in
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.names import is_no_result, may_be_sheet
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
 
@@ -48,7 +49,7 @@ class _Base:
     called: str = ""
 
 
-class NamedPictures:
+class NamedPictures(Pictures):
     """The pictures that one recipe names, while it is answered.
 
     What reads them raises PictureUnreadable if a picture is not there, lies elsewhere, or cannot

@@ -8,7 +8,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.pictures import NoPictures, Pictures, as_written
+from picowatch.recipe.pictures import Pictures, as_written
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
@@ -39,7 +39,7 @@ class NothingSaid(PictureUnreadable):
     """Neither the template nor anything beside a picture says what to do with it."""
 
 
-class StandIn(NoPictures):
+class StandIn(Pictures):
     """Any picture, with settings, to check a template without one.
 
     They name the `checkpoint`, if one is given. `is_followed`: the template starts from them.
@@ -118,8 +118,7 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
         sidecars = [_sidecar(file, problems) for file in reversed(dropped.sidecars)]
     except RecipeInvalid as invalid:
         problems.take(invalid.problems)
-        problems.raise_if_any()
-        raise
+        raise RecipeInvalid(problems.found) from None
     problems.raise_if_any()
     found = []
     for entry in entries:

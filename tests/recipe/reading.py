@@ -10,10 +10,10 @@ from picowatch.recipe import (
     RecipeInvalid,
     read_recipes,
 )
-from picowatch.recipe.pictures import NO_PICTURES, NoPictures, Pictures
+from picowatch.recipe.pictures import NO_PICTURES, Pictures
 
 
-class PicturesWith(NoPictures):
+class PicturesWith(Pictures):
     """Pictures whose metadata has the texts that a function gives for their paths."""
 
     def __init__(self, texts: Callable[[str], Mapping[str, str]]) -> None:

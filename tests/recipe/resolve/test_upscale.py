@@ -9,7 +9,7 @@ from picowatch.metadata import parameters_text, recipe_yaml
 from picowatch.recipe import Inventory
 from picowatch.recipe.inventory import Upscaler
 from picowatch.recipe.parts import Hires, Upscale
-from picowatch.recipe.pictures import NoPictures
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, messages, read, read_one
 
@@ -23,7 +23,7 @@ INSTALLED = Inventory(
 )
 
 
-class Sized(NoPictures):
+class Sized(Pictures):
     """Pictures of one size, so that none has to be there."""
 
     def __init__(self, width: int, height: int) -> None:
