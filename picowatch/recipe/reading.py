@@ -7,7 +7,7 @@ from functools import lru_cache
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
-from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
+from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.decoding import decode
 from picowatch.recipe.read.json_entries import has_surrogates, json_entries
@@ -104,16 +104,16 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
         return yaml_entries(source, problems), {}
     except RecipeInvalid as invalid:
         problems.take(invalid.problems)
-        problems.raise_if_any()
-        raise
+        raise RecipeInvalid(problems.found) from None
 
 
 def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
     """Long prompts and many wildcards are fine for few images, short ones for many."""
-    for what, most, sums in (
-        ("characters of prompts", MAX_CHARACTERS, [r.characters for r in recipes]),
-        ("characters of wildcards and brackets", MAX_SIGNS_OF_ALL, [r.signs for r in recipes]),
+    for what, most, measure in (
+        ("characters of prompts", MAX_CHARACTERS, len),
+        ("characters of wildcards and brackets", MAX_SIGNS_OF_ALL, count_signs),
     ):
+        sums = [recipe.summed(measure) for recipe in recipes]
         if sum(sums) > most:
             longest = recipes[sums.index(max(sums))]
             problems.add(

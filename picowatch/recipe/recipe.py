@@ -20,16 +20,16 @@ from picowatch.recipe.fields import (
     RecipeFields,
     default_of,
 )
-from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
-from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
+from picowatch.recipe.prompts.prompts import PromptFailed, Prompts
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.hires import final_side, is_model
 from picowatch.recipe.row import Row
-from picowatch.recipe.written import Layer, Position, Source, Written
+from picowatch.recipe.written import Layer, Position, Written
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "controlnet", "depth", "upscaler", "image" and "mask"; whatever it raises goes through to the
@@ -51,9 +51,6 @@ class Context:
     entry_index: int = 0
 
 
-_NOWHERE = Context(Inventory(NO_CHECKPOINT), NO_CHECKPOINT, {}, Position(Source("", ""), 1, 1))
-
-
 class Recipe(RecipeFields):
     """One entry: what it requests, and where it stands in its file.
 
@@ -62,8 +59,7 @@ class Recipe(RecipeFields):
     and `height` are set. Only a random seed is still to be drawn.
     """
 
-    # A factory: pydantic copies a default deeply, for each recipe.
-    _context: Context = PrivateAttr(default_factory=lambda: _NOWHERE)
+    _context: Context
     _variants: tuple[Self, ...] = PrivateAttr(default=())
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _given_size: tuple[int, int] = PrivateAttr(default=(0, 0))
@@ -174,18 +170,8 @@ class Recipe(RecipeFields):
         """How many images each combination of a sweep makes."""
         return len(self.seed) if isinstance(self.seed, tuple) else self.count
 
-    @property
-    def characters(self) -> int:
-        """How long the prompts of all its images are together, as written."""
-        return self._summed(len)
-
-    @property
-    def signs(self) -> int:
-        """How many signs of wildcards and brackets are read again for each image's draw."""
-        return self._summed(count_signs)
-
-    def _summed(self, measure: Callable[[str], int]) -> int:
-        """The measure of the prompts of all its images together."""
+    def summed(self, measure: Callable[[str], int]) -> int:
+        """The measure of the prompts, as written, of all its images together."""
         variants = self.variants
         each = sum(measure(one.prompt) + measure(one.negative_prompt) for one in variants)
         return each * self.image_count // len(variants)

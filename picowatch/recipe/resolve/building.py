@@ -91,14 +91,18 @@ class RecipeBuilder:
         values |= self._picture_size(layer, values, checkpoint)
         values |= _idle(values)
         values |= {"checkpoint": checkpoint.name, "vae": self._vae(layer)}
+        context = Context(self._inventory, checkpoint, layer, position, entry_index)
+        recipe = self._validated(values, context)
+        if recipe:
+            self._checks.check(recipe.warned(warnings))
+        return recipe
+
+    def _validated(self, values: Mapping[str, object], context: Context) -> Recipe | None:
         try:
-            recipe = Recipe.model_validate(values)
+            return Recipe.model_validate(values).read_in(context)
         except ValidationError as error:
-            self._report(error, layer)
-            return None
-        recipe.read_in(Context(self._inventory, checkpoint, layer, position, entry_index))
-        self._checks.check(recipe)
-        return recipe.warned(warnings)
+            self._report(error, context.layer)
+        return None
 
     def _without_drawing(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
         """The recipe that enlarges its start image, for which it needs no checkpoint."""
@@ -114,13 +118,10 @@ class RecipeBuilder:
         others = ("exact", "grid", "priority")
         values = {name: layer[name].value for name in others if name in layer}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale}
-        try:
-            recipe = Recipe.model_validate(values).without_drawing(size)
-        except ValidationError as error:
-            self._report(error, layer)
-            return None
-        recipe.read_in(Context(self._inventory, NO_CHECKPOINT, layer, position, entry_index))
-        self._checks.check_upscaled_size(recipe)
+        context = Context(self._inventory, NO_CHECKPOINT, layer, position, entry_index)
+        recipe = self._validated(values, context)
+        if recipe:
+            self._checks.check_upscaled_size(recipe.without_drawing(size))
         return recipe
 
     def _read_seed(self, layer: Layer) -> None:
