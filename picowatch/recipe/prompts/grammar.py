@@ -55,9 +55,10 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class LoraTag:
-    """`<lora:name:0.8>`: the name it holds, and where it stands."""
+    """`<lora:name:0.8>`: the name and weight it holds, and where it stands."""
 
     name: str
+    weight: float
     offset: int
     written: str
 
@@ -148,28 +149,22 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
 
     `<lora:name>` weighs 1. An invalid tag (see `unsupported`) stays text.
     """
-    loras: list[tuple[str, float]] = []
-
-    def take(tag: re.Match[str]) -> str:
-        lora = _lora(tag)
-        if lora:
-            loras.append(lora)
-        return "" if lora else tag[0]
-
-    return _LORA_TAG.sub(take, text), loras
+    without = _LORA_TAG.sub(lambda tag: "" if _lora(tag) else tag[0], text)
+    return without, [(tag.name, tag.weight) for tag in lora_tags(text)]
 
 
 def lora_tags(text: str) -> list[LoraTag]:
     """Every LoRA tag of a text, in order."""
-    tags = [(tag, _lora(tag)) for tag in _LORA_TAG.finditer(text)]
-    return [LoraTag(lora[0], tag.start(), tag[0]) for tag, lora in tags if lora]
+    return list(filter(None, map(_lora, _LORA_TAG.finditer(text))))
 
 
-def _lora(tag: re.Match[str]) -> tuple[str, float] | None:
-    """Name and weight, if the tag is one with both."""
+def _lora(tag: re.Match[str]) -> LoraTag | None:
+    """The tag, if it has a name, and a weight or none."""
     name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
     number = 1.0 if tag["weight"] is None else _number(weight)
-    return (name, number + 0.0) if name and number is not None else None
+    if not name or number is None:
+        return None
+    return LoraTag(name, number + 0.0, tag.start(), tag[0])
 
 
 def plain_prompt(text: str) -> str:
@@ -263,7 +258,7 @@ def _lora_tags(text: str) -> Iterator[Mistake]:
             why = "has more than one weight, and picowatch applies one to the whole LoRA"
         elif lora is None:
             why = "is not a LoRA with a weight"
-        elif not abs(lora[1]) <= MAX_LORA_WEIGHT:
+        elif not abs(lora.weight) <= MAX_LORA_WEIGHT:
             why = f"has a weight beyond {MAX_LORA_WEIGHT:.0f}"
         else:
             continue
