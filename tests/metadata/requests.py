@@ -1,16 +1,18 @@
 """Image requests for the tests of metadata: one by hand, and any that hypothesis thinks of."""
 
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
 from picowatch.recipe.fields import Prediction
-from picowatch.recipe.parts import Hires
+from picowatch.recipe.inventory import ControlNet, Upscaler
+from picowatch.recipe.parts import ControlKind, Hires, Preprocessor, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.decoding import FORBIDDEN
-from picowatch.recipe.request import LoraUse
+from picowatch.recipe.request import ControlUse, LoraUse
+from picowatch.recipe.resolve.control import KINDS
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.samplers import SAMPLERS
 
@@ -62,12 +64,13 @@ LORAS = st.lists(
     unique_by=lambda use: use.name,
 ).map(tuple)
 NO_PICTURES: st.SearchStrategy[dict[str, Any]] = st.just({})
+RESIZES = st.sampled_from(["crop", "fit", "stretch"])
 START_IMAGES = st.fixed_dictionaries(
     {
         "image": PATHS,
         "image_hash": st.just("1" * 64),
         "denoising_strength": STRENGTHS,
-        "resize": st.sampled_from(["crop", "fit", "stretch"]),
+        "resize": RESIZES,
     }
 )
 MASKS = st.fixed_dictionaries(
@@ -79,8 +82,16 @@ MASKS = st.fixed_dictionaries(
     }
 )
 HIRES = st.builds(
-    Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from(UPSCALERS)
+    Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from([*UPSCALERS, "4x-Own"])
 )
+UPSCALES = st.builds(Upscale, st.sampled_from(["4x-Own", "demo-compact"]), st.floats(1, 2.4))
+# Of each preprocessor.
+OPTIONS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "canny": st.fixed_dictionaries({"low": st.integers(0, 2000), "high": st.integers(0, 2000)}),
+    "threshold": st.fixed_dictionaries({"threshold": st.integers(0, 255)}),
+    "blur": st.fixed_dictionaries({"radius": st.floats(0.1, 64)}),
+    "depth": st.just({"depth": "Depth-Own", "depth_hash": "9" * 64}),
+}
 SEEDS = st.integers(0, 2**32 - 1)
 VARIATIONS = st.fixed_dictionaries(
     {"variation_seed": SEEDS, "variation_strength": STRENGTHS.filter(bool)}
@@ -88,6 +99,29 @@ VARIATIONS = st.fixed_dictionaries(
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 SIDES = st.integers(8, 256).map(lambda eighths: eighths * 8)
+
+
+@st.composite
+def controls(draw: st.DrawFn, has_mask: bool) -> ControlUse:
+    """A ControlNet and what it follows."""
+    known: tuple[Preprocessor, ...] = get_args(Preprocessor)
+    preprocess = draw(st.sampled_from(known if has_mask else known[:-1]))
+    start, end = sorted(draw(st.tuples(STRENGTHS, STRENGTHS)))
+    model = draw(st.sampled_from(["own_canny", "own_union"]))
+    return ControlUse(
+        image=draw(PATHS),
+        image_hash="1" * 64,
+        model=model,
+        model_hash="c" * 64,
+        preprocess=preprocess,
+        weight=draw(st.floats(0, 2)),
+        start=start,
+        end=end,
+        mode=draw(st.sampled_from(["balanced", "prompt", "control"])),
+        kind=draw(st.sampled_from(get_args(ControlKind)[1:])) if model == "own_union" else "",
+        preview=draw(st.booleans()),
+        **draw(OPTIONS.get(preprocess, NO_PICTURES)),
+    )
 
 
 @st.composite
@@ -99,9 +133,14 @@ def image_requests(
     """Any request that a recipe can make."""
     sampler = draw(st.sampled_from(SAMPLERS))
     vae = draw(st.sampled_from(["baked", "vae-ft-mse"]))
-    pictures: dict[str, Any] = draw(NO_PICTURES | START_IMAGES)
+    pictures = draw(NO_PICTURES | START_IMAGES)
     if pictures:
-        pictures |= draw(NO_PICTURES | MASKS)
+        pictures = pictures | draw(NO_PICTURES | MASKS)
+    followed = draw(st.lists(controls("mask" in pictures), max_size=2))
+    if followed:
+        pictures = pictures | {"control": tuple(followed), "resize": draw(RESIZES)}
+    hires = draw(st.none() | HIRES)
+    upscale = draw(st.none() | UPSCALES)
     return ImageRequest(
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
@@ -128,7 +167,10 @@ def image_requests(
         exact=draw(st.booleans()),
         loras=draw(LORAS),
         **pictures,
-        hires=draw(st.none() | HIRES),
+        hires=hires,
+        hires_upscaler_hash="5" * 64 if hires and hires.upscaler not in UPSCALERS else "",
+        upscale=upscale,
+        upscaler_hash="5" * 64 if upscale else "",
         shrink_to_fit=draw(st.booleans()),
     )
 
@@ -140,6 +182,12 @@ def inventory_for(request: ImageRequest) -> Inventory:
         checkpoints=(Checkpoint(request.checkpoint, 512),),
         vaes=("vae-ft-mse",),
         loras=LORA_NAMES,
+        upscalers=(Upscaler("4x-Own", 4),),
+        controlnets=(
+            ControlNet("own_canny", ""),
+            ControlNet("own_union", "", kinds=len(KINDS)),
+        ),
+        depths=("Depth-Own",),
     )
 
 
@@ -151,5 +199,8 @@ def hashes_of(request: ImageRequest) -> HashOf:
         "lora": "a" * 64,
         "image": "1" * 64,
         "mask": "2" * 64,
+        "upscaler": "5" * 64,
+        "controlnet": "c" * 64,
+        "depth": "9" * 64,
     }
     return lambda kind, _: hashes[kind]

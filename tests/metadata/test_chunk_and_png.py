@@ -78,6 +78,7 @@ def test_the_chunk_reads_back_as_what_was_written(request: ImageRequest) -> None
                 for path, digest in (
                     (request.image, request.image_hash),
                     (request.mask, request.mask_hash),
+                    *((use.image, use.image_hash) for use in request.control),
                 )
                 if path
             },

@@ -171,13 +171,14 @@ WITHOUT_PICTURES: dict[str, Any] = {
     "mask_hash": "",
     "mask_blur": 4,
     "mask_invert": False,
+    "control": (),
 }
 
 
 @given(image_requests(prompts=PROMPTS.filter(_keeps_its_form)))
 def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
-    """Start image and mask, `exact`, `shrink_to_fit` and other predictions than zero terminal
-    SNR's, which A1111 has no words for, are all that is not in the text.
+    """Start image, mask and ControlNets, `exact`, `shrink_to_fit` and other predictions than zero
+    terminal SNR's, which A1111 has no words for, are all that is not in the text.
     """
     text = parameters_text(request, "0.1.0")
     (recipe,) = read_recipes("shown.txt", text.encode(), inventory_for(request))
@@ -198,7 +199,10 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     about_prompts = [*probable_mistakes(recipe.prompt), *probable_mistakes(recipe.negative_prompt)]
     about_prompts += family_warnings(recipe)
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]
-    assert bool(left_out) == bool((request.image and not hires) or request.mask)
+    of_controls = [warning for warning in left_out if warning.startswith("ControlNet ")]
+    assert len(of_controls) == len(request.control)
+    others = len(left_out) > len(of_controls)
+    assert others == bool((request.image and not hires) or request.mask)
 
 
 def _with_tags(request: ImageRequest) -> str:
@@ -215,6 +219,7 @@ SIMPLE_NAMES = st.text("abcXYZ0123456789_-.", min_size=1)
 def test_sd_parsers_gets_every_value(request: ImageRequest) -> None:
     """The reader that other programs use."""
     assume("\nSteps" not in request.prompt)
+    request = replace(request, control=())  # it takes a ControlNet's model for the checkpoint
     text = parameters_text(request, "0.1.0")
     parser: Any = AUTOMATIC1111Parser()
     found = parser.parse({"parameters": text})
