@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.a1111 import seed_of_32_bits
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -20,7 +22,6 @@ from picowatch.recipe.written import Layer, Position, written_at
 
 # What says of a setting that it is off.
 _NOTHING = ("", "none", "null", "false", "0", "0.0", "[]", "{}")
-_MOST_PROMPT = 20_000
 # What a damaged or hostile file may raise in code that reads it as if it were a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 
@@ -51,7 +52,8 @@ class Carried:
     def take_all(self, settings: dict[str, Any], fields: Mapping[str, str]) -> None:
         """Take out the settings with these names, as the fields that they are."""
         for name, field in fields.items():
-            self.put(field, settings.pop(name, None))
+            put = self.put_seed if field == "seed" else partial(self.put, field)
+            put(settings.pop(name, None))
 
     def take_size(
         self, settings: dict[str, Any], width: str = "width", height: str = "height"
@@ -100,7 +102,7 @@ class Carried:
 
     def translated(self, prompt: str, translate: Callable[[str], str | None]) -> str:
         """A prompt with its weights as A1111's; it stays as it is where `translate` gives None."""
-        found = translate(prompt) if len(prompt) <= _MOST_PROMPT else None
+        found = translate(prompt) if len(prompt) <= MAX_LENGTH else None
         if found is None:
             self.warn("the brackets in the prompt are unbalanced; its weights stay as text.")
             return prompt

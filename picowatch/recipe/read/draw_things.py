@@ -20,6 +20,7 @@ _FIELDS = {
     "uc": "negative_prompt",
     "model": "checkpoint",
     "steps": "steps",
+    "seed": "seed",
     "scale": "cfg_scale",
     "size": "size",
 }
@@ -53,7 +54,6 @@ def read_draw_things(texts: Mapping[str, str], carried: Carried) -> None:
     carried.values.setdefault("prompt", "")
     if not _SIDES.fullmatch(str(carried.values.get("size", ""))):
         carried.values.pop("size", None)
-    carried.put_seed(settings.pop("seed", None))
     mode = str(settings.pop("seed_mode", ""))
     carried.put("noise", _NOISE.get(mode))
     if mode and mode not in _NOISE:

@@ -10,6 +10,7 @@ from picowatch.recipe.read.carried import Carried, settings_of
 
 _FIELDS = {
     "steps": "steps",
+    "seed": "seed",
     "guidance_scale": "cfg_scale",
     "base_model": "checkpoint",
     "vae": "vae",
@@ -36,7 +37,6 @@ def read_fooocus(texts: Mapping[str, str], carried: Carried) -> None:
     carried.put("prompt", _joined(settings.pop("full_prompt")))
     carried.put("negative_prompt", _joined(settings.pop("full_negative_prompt", [])))
     carried.take_all(settings, _FIELDS)
-    carried.put_seed(settings.pop("seed", None))
     carried.put_sampler(settings.pop("sampler", None), settings.pop("scheduler", None))
     if sides := _SIDES.fullmatch(str(settings.pop("resolution", ""))):
         carried.put_size(*sides.groups())

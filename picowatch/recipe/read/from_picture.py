@@ -31,18 +31,7 @@ from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_v
 from picowatch.recipe.written import Layer, Position, Source, Written, written_at
 
 _HASH_DIGITS = 10
-_PICODIFFUSION = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
-    "seed": "seed",
-    "steps": "steps",
-    "cfg": "cfg_scale",
-    "sampler": "sampler",
-    "checkpoint": "checkpoint",
-    "vae": "vae",
-    "width": "width",
-    "height": "height",
-}
+_PICODIFFUSION = ("steps", "seed", "sampler", "checkpoint", "vae", "width", "height")
 # What picoDiffusion always does.
 _PICODIFFUSION_CLIP_SKIP = 3
 
@@ -220,7 +209,8 @@ def _is_picodiffusion(texts: Mapping[str, str]) -> bool:
 
 def _read_picodiffusion(texts: Mapping[str, str], carried: Carried) -> None:
     carried.values |= {"prompt": "", "clip_skip": _PICODIFFUSION_CLIP_SKIP}
-    carried.take_all({key: text for key, text in texts.items() if text}, _PICODIFFUSION)
+    fields = {name: name for name in (*PROMPTS, *_PICODIFFUSION)} | {"cfg": "cfg_scale"}
+    carried.take_all({key: text for key, text in texts.items() if text}, fields)
     lora = texts.get("lora", "")
     if lora.casefold() != "none":
         carried.put_lora(lora, texts.get("lora_weight") or "1")

@@ -20,6 +20,7 @@ _METADATA, _SD_METADATA, _DREAM = "invokeai_metadata", "sd-metadata", "Dream"
 
 _FIELDS = {
     "steps": "steps",
+    "seed": "seed",
     "cfg_scale": "cfg_scale",
     "guidance": "guidance",
     "strength": "denoising_strength",
@@ -28,7 +29,7 @@ _INFORMATION = {
     *("app_version", "canvas_v2_metadata", "hrf_method", "hrf_strength", "negative_style_prompt"),
     "z_image_seed_variance_enabled",
 }
-_OPTIONS = {"-s": "steps", "-C": "cfg_scale"}
+_OPTIONS = {"-s": "steps", "-C": "cfg_scale", "-S": "seed"}
 _DREAMED = re.compile(r'"(?P<prompt>.*)"(?P<options>[^"]*)', re.DOTALL)
 _OPTION = re.compile(r"(-\w+)\s+(\S+)")
 _KARRAS = "_k"
@@ -68,7 +69,6 @@ def _read_metadata(settings: dict[str, Any], carried: Carried) -> None:
     carried.put("negative_prompt", _prompt(settings.pop("negative_prompt", None) or "", carried))
     carried.take_all(settings, _FIELDS)
     carried.take_size(settings)
-    carried.put_seed(settings.pop("seed", None))
     mode = str(settings.pop("generation_mode", None) or "")
     _put_sampler(settings.pop("scheduler", None), mode.startswith(_STABLE_DIFFUSION), carried)
     carried.put("checkpoint", _name(settings.pop("model", None)))
@@ -97,9 +97,8 @@ def _read_sd_metadata(settings: dict[str, Any], carried: Carried) -> None:
     if isinstance(prompt, list):
         prompt = ", ".join(part["prompt"] for part in prompt)
     _put_with_negative(prompt, carried)
-    carried.take_all(image, {"steps": "steps", "cfg_scale": "cfg_scale"})
+    carried.take_all(image, {name: name for name in ("steps", "cfg_scale", "seed")})
     carried.take_size(image)
-    carried.put_seed(image.pop("seed", None))
     _put_sampler(image.pop("sampler", None), True, carried)
     carried.put("checkpoint", settings.get("model_weights"))
     carried.leave_out_rest(image, ("type", "variations"))
@@ -114,7 +113,6 @@ def _read_dream(text: str, carried: Carried) -> None:
     options = dict(_OPTION.findall(found["options"]))
     carried.take_all(options, _OPTIONS)
     carried.take_size(options, "-W", "-H")
-    carried.put_seed(options.pop("-S", None))
     _put_sampler(options.pop("-A", None), True, carried)
     carried.leave_out_rest(options, ())
 

@@ -15,7 +15,7 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.read.carried import Carried, settings_of
 from picowatch.recipe.read.plain import plain_number
 
-_FIELDS = {"steps": "steps", "scale": "cfg_scale"}
+_FIELDS = {"steps": "steps", "scale": "cfg_scale", "seed": "seed"}
 _INFORMATION = {
     *("signed_hash", "version", "n_samples", "add_original_image", "legacy", "legacy_v3_extend"),
     *("legacy_uc", "uncond_scale", "controlnet_strength", "params_version", "image_format"),
@@ -82,7 +82,6 @@ def read_novelai(texts: Mapping[str, str], carried: Carried) -> None:
     says_size = "width" in settings
     carried.take_all(settings, _FIELDS)
     carried.take_size(settings)
-    carried.put_seed(settings.pop("seed", None))
     schedule = settings.pop("noise_schedule", None)
     carried.put_sampler(settings.pop("sampler", None), _SCHEDULES.get(str(schedule), schedule))
     if rescale := settings.pop("cfg_rescale", None):

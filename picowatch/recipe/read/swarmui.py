@@ -16,6 +16,7 @@ _FIELDS = {
     "prompt": "prompt",
     "negativeprompt": "negative_prompt",
     "steps": "steps",
+    "seed": "seed",
     "cfgscale": "cfg_scale",
     "fluxguidancescale": "guidance",
     "model": "checkpoint",
@@ -47,7 +48,6 @@ def read_swarmui(texts: Mapping[str, str], carried: Carried) -> None:
     carried.put("prompt", "")
     carried.take_all(settings, _FIELDS)
     carried.take_size(settings)
-    carried.put_seed(settings.pop("seed", None))
     sampler = settings.pop("sampler", None) or settings.get("comfyuisampler") or _USUAL_SAMPLER
     schedule_type = settings.pop("scheduler", None) or settings.get("comfyuischeduler")
     carried.put_sampler(sampler, schedule_type)
