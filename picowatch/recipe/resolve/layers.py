@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Literal
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import (
     FIRST_NAME_OF,
     MAPPINGS,
@@ -91,12 +92,12 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
     """
     result = dict(layer)
     _split_size(result, problems)
-    _look_up("schedule_type", find_schedule_type, result, problems)
+    for field, meaning in _MEANINGS.items():
+        written = result.pop(field, None)
+        if written:
+            with problems.caught(written.error_position):
+                result[field] = replace(written, value=meaning(written))
     _normalise_sampler(result, problems)
-    _look_up("prediction", find_prediction, result, problems)
-    _normalise_noise(result)
-    _normalise_seeds(result, problems)
-    _normalise_variation_seed(result, problems)
     split_mappings(result, problems)
     return result
 
@@ -120,12 +121,18 @@ def merged(layers: Iterable[Layer]) -> Layer:
 
 def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
     """The field's text, taken out when it is something else than text."""
-    written = layer.get(field)
-    if written is None or isinstance(written.value, str):
-        return None if written is None else str(written.value)
-    problems.add(written.error_position, wrong_value(field, written))
+    if field not in layer:
+        return None
+    with problems.caught(layer[field].error_position):
+        return _text(field, layer[field])
     del layer[field]
     return None
+
+
+def _text(field: str, written: Written) -> str:
+    if not isinstance(written.value, str):
+        raise ValueInvalid(wrong_value(field, written))
+    return written.value
 
 
 def unquoted(field: str, written: Written) -> Written:
@@ -145,22 +152,6 @@ def names_none(written: Written) -> bool:
     """Whether nothing is meant, so that a folder's default is set aside."""
     value = written.value
     return isinstance(value, str) and value.strip().casefold() in ("", "none")
-
-
-def _normalise_seeds(layer: Layer, problems: Problems) -> None:
-    """`1..8` is a range of seeds."""
-    written = layer.get("seed")
-    if written is None:
-        return
-    try:
-        seeds = range_in(written.value)
-    except ValueError as error:
-        problems.add(written.position, str(error))
-        del layer["seed"]
-        return
-    ends = (seeds.first, seeds.last) if seeds else ()
-    if seeds and seeds.is_whole and min(ends) >= 0 and max(ends) <= MAX_SEED:
-        layer["seed"] = replace(written, value=seeds)
 
 
 def _split_size(layer: Layer, problems: Problems) -> None:
@@ -208,15 +199,6 @@ def _not_a_size(written: Written) -> str:
     return wrong_value(SIZE, written)
 
 
-def _look_up(field: str, find: Callable[[str], str], layer: Layer, problems: Problems) -> None:
-    """What the field's text means; a text that means nothing is left out."""
-    text = text_of(field, layer, problems)
-    if text is not None:
-        written = layer.pop(field)
-        with problems.caught(written.position):
-            layer[field] = replace(written, value=find(text))
-
-
 def _normalise_sampler(layer: Layer, problems: Problems) -> None:
     text = text_of("sampler", layer, problems)
     if text is None:
@@ -235,24 +217,26 @@ def _normalise_sampler(layer: Layer, problems: Problems) -> None:
             layer["schedule_type"] = replace(written, value=in_name or AUTOMATIC)
 
 
-def _normalise_noise(layer: Layer) -> None:
+def _noise(written: Written) -> object:
     """In any case, and under other programs' names."""
-    written = layer.get("noise")
-    if written is not None and isinstance(written.value, str):
-        name = written.value.strip()
-        layer["noise"] = replace(written, value=NOISE_NAMES.get(name.casefold(), name))
+    name = written.value.strip() if isinstance(written.value, str) else ""
+    return NOISE_NAMES.get(name.casefold(), name) if name else written.value
 
 
-def _normalise_variation_seed(layer: Layer, problems: Problems) -> None:
+def _seeds(written: Written) -> object:
+    """`1..8` is a range of seeds."""
+    seeds = range_in(written.value)
+    ends = (seeds.first, seeds.last) if seeds else ()
+    is_range = seeds and seeds.is_whole and min(ends) >= 0 and max(ends) <= MAX_SEED
+    return seeds if is_range else written.value
+
+
+def _variation_seed(written: Written) -> int | None:
     """A whole number, or None for one that is drawn."""
-    written = layer.pop("variation_seed", None)
-    if written is None:
-        return
     seed = seed_in(written)
     if seed is None:
-        problems.add(written.error_position, wrong_value("variation_seed", written))
-    else:
-        layer["variation_seed"] = replace(written, value=None if seed == RANDOM else seed)
+        raise ValueInvalid(wrong_value("variation_seed", written))
+    return None if seed == RANDOM else seed
 
 
 def seed_in(written: Written) -> int | Literal["random"] | None:
@@ -270,3 +254,12 @@ def seed_in(written: Written) -> int | Literal["random"] | None:
 
 
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
+
+# What fields mean that can be written in several ways. Each raises ValueInvalid.
+_MEANINGS: dict[str, Callable[[Written], object]] = {
+    "schedule_type": lambda written: find_schedule_type(_text("schedule_type", written)),
+    "prediction": lambda written: find_prediction(_text("prediction", written)),
+    "noise": _noise,
+    "seed": _seeds,
+    "variation_seed": _variation_seed,
+}

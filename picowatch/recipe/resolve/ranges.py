@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from picowatch.errors import ValueInvalid
+
 _NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
 RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
 # As A1111 (`1-13(+3)`) and people write it.
@@ -36,13 +38,13 @@ class NumberRange:
 
 
 def range_in(value: object) -> NumberRange | None:
-    """The range that a text is; None if it is not one. Raises ValueError if its step is 0."""
+    """The range that a text is; None if it is not one. Raises ValueInvalid if its step is 0."""
     found = RANGE.fullmatch(value) if isinstance(value, str) else None
     if not found:
         return None
     step = abs(Decimal(found[3] or 1))
     if not step:
-        raise ValueError("a range's step must not be 0.")
+        raise ValueInvalid("a range's step must not be 0.")
     return NumberRange(Decimal(found[1]), Decimal(found[2]), step)
 
 

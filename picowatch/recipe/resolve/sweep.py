@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import (
     FIRST_NAME_OF,
     NO_SWEEP,
@@ -259,7 +260,7 @@ def _range(key: str, written: Written, most: int, problems: Problems) -> list[Wr
     """The numbers of `4..10 step 2`."""
     try:
         numbers = range_in(written.value)
-    except ValueError as error:
+    except ValueInvalid as error:
         end = written.position.shifted(written.position.width + 1, 1)
         if not cut_number(end)[1]:  # else its step is not 0, and that has a message
             problems.add(written.error_position, str(error))
