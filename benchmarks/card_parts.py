@@ -127,8 +127,9 @@ def demo(found: Findings, device: str) -> None:
     steps = 8 if device != "cpu" else 2
     with tempfile.TemporaryDirectory() as name:
         models = Path(name)
-        tensors = kohya_lora(loaded().unet, loaded().text_encoders[0], seed=1)
-        write(models / "loras/a.safetensors", tensors)
+        for file, dora in (("a", False), ("dora", True)):
+            tensors = kohya_lora(loaded().unet, loaded().text_encoders[0], seed=1, dora=dora)
+            write(models / f"loras/{file}.safetensors", tensors)
         engines = {where: Renderer(_options(models, where)) for where in ("cpu", device)}
         draw = partial(_beside, found, engines["cpu"], engines[device])
         draw("plain", request(steps=steps), request(steps=steps, seed=2))
@@ -150,6 +151,8 @@ def demo(found: Findings, device: str) -> None:
         for rung in LADDERS[torch.device(device).type].unet:
             engines[device]._ladder = MemoryLadder("full", Ladders([rung], []), None)
             draw(f"rungs/{rung.name}", request(steps=steps))
+            with_dora = request(steps=steps, loras=(use(models, "dora", 0.5),))
+            draw(f"rungs/{rung.name} with a DoRA", with_dora)
 
 
 def _options(models: Path, device: str, **others: Any) -> Any:

@@ -30,8 +30,13 @@ def random_layer(module: Any, seed: int, size: float = 0.3) -> tuple[torch.Tenso
     return down, up
 
 
-def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0) -> Tensors:
-    """Every attention and feed-forward layer, as sd-scripts names them."""
+def kohya_lora(
+    unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0, dora: bool = False
+) -> Tensors:
+    """Every attention and feed-forward layer, as sd-scripts names them.
+
+    `dora`: with lengths, which are the checkpoint's own.
+    """
     tensors: Tensors = {}
     one = len(text_encoders) == 1
     texts = ("lora_te_text_model_",) if one else ("lora_te1_text_model_", "lora_te2_text_model_")
@@ -42,6 +47,10 @@ def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0
             tensors[f"{flat}.lora_down.weight"] = down
             tensors[f"{flat}.lora_up.weight"] = up
             tensors[f"{flat}.alpha"] = torch.tensor(alpha)
+            if dora:
+                weight: Any = module.weight
+                lengths: torch.Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+                tensors[f"{flat}.dora_scale"] = lengths[:, None]
     return tensors
 
 

@@ -411,12 +411,7 @@ def test_a_dora_draws_by_hooks_what_copies_of_weights_draw(
     models: Path, engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lengths as the checkpoint's leave its colours; a weight of 0 leaves all of it."""
-    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=7)
-    for prefix, model in (("unet", demo().unet), ("te_text_model", demo().text_encoders[0])):
-        for name, module in adapted_layers(model).items():
-            flat = f"lora_{prefix}_{name.removeprefix('text_model.').replace('.', '_')}"
-            own: Any = module.weight
-            tensors[f"{flat}.dora_scale"] = torch.linalg.vector_norm(own.flatten(1), dim=1)[:, None]
+    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=7, dora=True)
     write(models / "loras/dora.safetensors", tensors)
     small: dict[str, Any] = {"width": 64, "height": 64}
     plain = draw(engine, **small)
