@@ -10,6 +10,8 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from picowatch.catalog.configs import config_beside, says_velocity
 from picowatch.catalog.controlnets import UNIONS, recognise_controlnet_folder
 from picowatch.catalog.depth import recognise_depth_folder
@@ -88,8 +90,8 @@ class Catalog:
     """The models folder as recipes see it.
 
     A scan looks at names, sizes and times of everything and reads the headers of what is new
-    or changed, nothing else. `hash_cache` names a file that keeps hashes between runs;
-    only the process that may write (`keep_hashes`) does.
+    or changed, nothing else. `hash_cache` names a file that keeps hashes between runs, and what
+    files are; only a process that may write (`keep_hashes`) does.
     """
 
     def __init__(
@@ -105,7 +107,10 @@ class Catalog:
 
         `go_on` is called for each file; what it raises ends the scan, the next one goes on there.
         """
-        found = [entry for kind in FOLDERS for entry in self._scan_kind(kind, go_on=go_on)]
+        try:
+            found = [entry for kind in FOLDERS for entry in self._scan_kind(kind, go_on=go_on)]
+        finally:
+            self._hashes.write_notes()
         return FoundModels(
             models=tuple(entry for entry in found if isinstance(entry, Model)),
             refused=tuple(entry for entry in found if isinstance(entry, Refused)),
@@ -293,13 +298,36 @@ class Catalog:
         stamp, entry = self._seen.get(key, (None, None))
         if entry is None or stamp != candidate.stamp:
             try:
-                entry = _look_at(candidate)
+                entry = _look_at(candidate, self._recognised)
             except (ModelRefused, OSError) as error:
                 entry = _refused(candidate, f"{_place(candidate)} {_reason(error)}")
                 if _may_pass(error):
                     return entry
             self._seen[key] = (candidate.stamp, entry)
         return entry
+
+    def _recognised(self, path: Path) -> Recognised:
+        """What a single file is: its header is read once, also where thousands take minutes."""
+
+        def read() -> str:
+            return json.dumps(asdict(recognise(read_any_header(path))))
+
+        try:
+            return _reader().validate_json(self._hashes.noted(path, _code(), read))
+        except ValidationError:  # somebody wrote into the file, or it has half a character
+            return recognise(read_any_header(path))
+
+
+@cache
+def _reader() -> TypeAdapter[Recognised]:
+    return TypeAdapter(Recognised)
+
+
+@cache
+def _code() -> str:
+    """Another version may take a file for something else: a digest of all that recognises files."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return sha256(code).hexdigest()
 
 
 def _models(entries: list[Model | Refused]) -> list[Model]:
@@ -453,12 +481,12 @@ _PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
 }
 
 
-def _look_at(candidate: _Candidate) -> Model:
+def _look_at(candidate: _Candidate, recognised: Callable[[Path], Recognised]) -> Model:
     """Recognise a candidate: a model of the kind its folder is for; ModelRefused says why not."""
     _check_name(candidate)
     layout = candidate.layout
     if layout == "file":
-        found = recognise(read_any_header(candidate.path))
+        found = recognised(candidate.path)
     elif candidate.kind in _PART_FOLDERS and is_part_folder(candidate.path):
         found = _PART_FOLDERS[candidate.kind](candidate.path)
     else:

@@ -1,4 +1,4 @@
-"""sha256 of model files, remembered by path, size and time of change."""
+"""sha256 of model files and what they are, remembered by path, size and time of change."""
 
 import hashlib
 import json
@@ -46,6 +46,26 @@ class HashCache:
         self._is_unwritten = False
         self._known: dict[str, tuple[int, int, str]] = _read(file) if file else {}
 
+    def noted(self, path: Path, by: str, read: Callable[[], str]) -> str:
+        """What `read` says of the file, or said before; `by` tells one reader from another.
+
+        It outlives the process once `write_notes` is called. Raises OSError, and what `read` does.
+        """
+        path = path.resolve()
+        status = path.stat()
+        name, stamp = f"{path}#is", (status.st_size, status.st_mtime_ns)
+        size, mtime, text = self._known.get(name, (-1, -1, ""))
+        if (size, mtime) != stamp or not text.startswith(by):
+            text = by + read()
+            self._known[name] = (*stamp, text)
+            self._is_unwritten = True
+        return text.removeprefix(by)
+
+    def write_notes(self) -> None:
+        """Keep what was noted, as hashes are kept."""
+        if self._keep and self._is_unwritten:
+            self._write()
+
     def known(self, path: Path) -> str | None:
         """The hex digest of the file's bytes, if they need not be read for it."""
         path = path.resolve()
@@ -89,7 +109,7 @@ class HashCache:
             if again and self._file is not None:
                 self._known |= _read(self._file)
             size, mtime, digest = self._known.get(name, (-1, -1, ""))
-            if (size, mtime) == stat:
+            if (size, mtime) == stat and _DIGEST.fullmatch(digest):
                 return digest
         return None
 
@@ -125,14 +145,14 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def _read(file: Path) -> dict[str, tuple[int, int, str]]:
-    """The stored hashes; none if the file is missing, damaged or of another version."""
+    """What is stored; nothing if the file is missing, damaged or of another version."""
     try:
         stored = json.loads(file.read_bytes())
         if stored["version"] != _VERSION:
             return {}
         return {
-            str(path): (int(size), int(mtime), _DIGEST.fullmatch(digest)[0])  # type: ignore[index]
-            for path, (size, mtime, digest) in stored["files"].items()
+            str(path): (int(size), int(mtime), str(text))
+            for path, (size, mtime, text) in stored["files"].items()
         }
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
         return {}

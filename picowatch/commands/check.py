@@ -52,7 +52,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     """Print each file's images; exit code 1 if any file has a problem."""
-    inventory = Catalog(settings.models).inventory(
+    inventory = Catalog(settings.models, settings.hash_cache, keep_hashes=False).inventory(
         settings.checkpoint, must_exist=settings.names_models
     )
     listed: list[dict[str, Any]] = []

@@ -302,7 +302,7 @@ def _outbox(settings: Settings) -> Check:
 
 
 def _models(settings: Settings) -> Check:
-    catalog = Catalog(settings.models)
+    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     found = catalog.scan()
     counts = {kind: len(found.of_kind(kind)) for kind in FOLDERS}
     text = f"{_described(settings.models)}: " + ", ".join(

@@ -24,7 +24,8 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def schema(settings: Settings, kind: str, *, installed: bool, output: Path | None) -> int:
     """Print a schema, or write it to a file; `installed` adds the names of the models there are."""
-    inventory = Catalog(settings.models).inventory(settings.checkpoint) if installed else None
+    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
+    inventory = catalog.inventory(settings.checkpoint) if installed else None
     text = schema_text(kind, inventory)
     if output is None:
         print(text, end="")

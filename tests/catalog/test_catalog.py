@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, FoundModels
+from picowatch.catalog import Catalog, FoundModels, catalog
 from picowatch.catalog.families import ONLY
+from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
+from tests.catalog.test_families import Z_IMAGE
+from tests.catalog.upscalers import compact_shapes
 from tests.house import House
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -257,6 +260,42 @@ def test_a_rescan_reads_only_headers_that_changed(
     assert sorted(read) == ["a", "b", "b"]
     (tmp_path / "checkpoints/a.safetensors").unlink()
     assert names(catalog.scan()) == []
+
+
+def test_a_restart_reads_only_headers_that_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of thousands of LoRAs take minutes. Damage, or other code, costs time only."""
+    models, cache = tmp_path / "models", tmp_path / "hashes.json"
+    read: list[str] = []
+
+    def counted(path: Path) -> Header:
+        read.append(path.stem)
+        return read_any_header(path)
+
+    def scanned() -> list[str]:
+        """A start of a process: what it reads."""
+        read.clear()
+        found = Catalog(models, cache).scan()
+        headers = list(read)
+        assert found == Catalog(models).scan()
+        return headers
+
+    monkeypatch.setattr("picowatch.catalog.catalog.read_any_header", counted)
+    checkpoint(models, "a")
+    write_model(models / "checkpoints/flow.safetensors", Z_IMAGE)
+    write_model(models / "upscalers/4x.safetensors", compact_shapes(4))
+    write_model(models / "loras/half.safetensors", {"lora_unet_\ud800.lora_up.weight": (8, 8)})
+    write_model(models / "loras/style.safetensors", kohya_lora_shapes())
+    write_model(models / "loras/wrong.safetensors", vae_file_shapes())
+    assert sorted(set(scanned())) == ["4x", "a", "flow", "half", "style", "wrong"]
+    assert set(scanned()) <= {"half", "wrong"}
+    write_model(models / "loras/style.safetensors", vae_file_shapes())
+    assert set(scanned()) <= {"half", "wrong", "style"}
+    cache.write_text(cache.read_text().replace("sd1", "sd\\ud8001"))
+    assert "a" in scanned()
+    monkeypatch.setattr(catalog, "_code", lambda: "another version")
+    assert {"4x", "a", "flow"} <= set(scanned())
 
 
 def test_a_look_for_one_model_reads_no_header_of_another(
