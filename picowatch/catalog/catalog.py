@@ -374,11 +374,12 @@ def _candidates(root: Path, kind: Kind, name: str = "") -> Iterator[_Candidate]:
     that begin with ".", foreign endings and what is in a bin are no models. Of other files nothing
     is asked: each question takes a millisecond on a share.
     """
-    entered: set[Path] = set()
+    entered: set[str] = set()
     folders, links = deque([root]), deque[Path]()
     while folders or links:
         folder = (folders or links).popleft()
         try:
+            real = os.path.realpath(folder)
             with os.scandir(folder) as entries:
                 children = sorted(
                     (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
@@ -391,7 +392,7 @@ def _candidates(root: Path, kind: Kind, name: str = "") -> Iterator[_Candidate]:
             own = _below(root, folder) or root.name
             yield _Candidate(root, own, kind, folder, "folder", ())
             continue
-        if (real := folder.resolve()) in entered:
+        if real in entered:
             continue
         entered.add(real)
         for child, linked, inner in children:

@@ -51,9 +51,8 @@ class HashCache:
 
         It outlives the process once `write_notes` is called. Raises OSError, and what `read` does.
         """
-        path = path.resolve()
-        status = path.stat()
-        name, stamp = f"{path}#is", (status.st_size, status.st_mtime_ns)
+        path, stamp = _found(path)
+        name = f"{path}#is"
         size, mtime, text = self._known.get(name, (-1, -1, ""))
         if (size, mtime) != stamp or not text.startswith(by):
             text = by + read()
@@ -68,8 +67,8 @@ class HashCache:
 
     def known(self, path: Path) -> str | None:
         """The hex digest of the file's bytes, if they need not be read for it."""
-        path = path.resolve()
-        return self._remembered(str(path), _stat(path))
+        path, stamp = _stat(path)
+        return self._remembered(str(path), stamp)
 
     def sha256(
         self, path: Path, *, weights_only: bool = False, on_block: OnBlock = ignore_block
@@ -78,8 +77,7 @@ class HashCache:
 
         `weights_only`: of the bytes after a safetensors header, as A1111 hashes LoRAs.
         """
-        path = path.resolve()
-        before = _stat(path)
+        path, before = _stat(path)
         name = f"{path}#weights" if weights_only else str(path)
         known = self._remembered(name, before)
         if known:
@@ -93,7 +91,7 @@ class HashCache:
                 digest = _digest(file, on_block)
         except OSError as error:
             raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
-        if _stat(path) != before:
+        if _stat(path) != (path, before):
             raise ModelRefused(
                 f"{path.name} changed while it was read.",
                 "Save the recipe again when the file is complete.",
@@ -136,12 +134,18 @@ def _digest(file: IO[bytes], on_block: OnBlock) -> str:
     return digest.hexdigest()
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def _stat(path: Path) -> tuple[Path, tuple[int, int]]:
     try:
-        status = path.stat()
+        return _found(path)
     except OSError as error:
         raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
-    return status.st_size, status.st_mtime_ns
+
+
+def _found(path: Path) -> tuple[Path, tuple[int, int]]:
+    """The file without links, its size and mtime; unlike `resolve`, OSError alone is raised."""
+    path = Path(os.path.realpath(path))
+    status = path.stat()
+    return path, (status.st_size, status.st_mtime_ns)
 
 
 def _read(file: Path) -> dict[str, tuple[int, int, str]]:

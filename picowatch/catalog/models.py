@@ -1,10 +1,10 @@
 """What a scan finds: usable models and refused files, as plain values."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Literal
-
-from picowatch.catalog.folder_files import is_folder
 
 Kind = Literal[
     "checkpoint", "vae", "text_encoder", "lora", "embedding", "upscaler", "controlnet", "depth"
@@ -42,12 +42,13 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
 
     Those that are one folder count once: links, and names in another case on a Mac.
     """
-    found: list[Path] = []
+    found: dict[tuple[int, int], Path] = {}
     for name in (FOLDERS[kind], *_OTHER_NAMES[kind]):
-        folder = models / name
-        if is_folder(folder) and not any(folder.samefile(other) for other in found):
-            found.append(folder)
-    return found or [models / FOLDERS[kind]]
+        with suppress(OSError):
+            status = (models / name).stat()
+            if S_ISDIR(status.st_mode):
+                found.setdefault((status.st_dev, status.st_ino), models / name)
+    return list(found.values()) or [models / FOLDERS[kind]]
 
 
 @dataclass(frozen=True, slots=True)

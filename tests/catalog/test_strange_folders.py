@@ -12,6 +12,7 @@ import pytest
 
 from picowatch.catalog import Catalog
 from picowatch.errors import ModelRefused
+from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.house import House
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -150,3 +151,21 @@ def test_a_recipe_with_such_a_folder_is_answered_in_words(tmp_path: Path) -> Non
         house.error("a.yaml") or ""
     )
     assert house.pictures() == ["b/0001-1.png"]
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share is unmounted at that moment: the next scan sees it again."""
+    write_model(tmp_path / "loras/a.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "Lora/b.safetensors", kohya_lora_shapes())
+    real = os.stat
+
+    def unmounted(path: Any, *more: Any, **flags: Any) -> os.stat_result:
+        status = real(path, *more, **flags)
+        if Path(path) == tmp_path / "loras":
+            shutil.rmtree(path, ignore_errors=True)
+        return status
+
+    monkeypatch.setattr(os, "stat", unmounted)
+    assert Catalog(tmp_path).inventory().loras == ("b",)
