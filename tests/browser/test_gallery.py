@@ -968,6 +968,24 @@ def test_a_daemon_that_has_not_answered_yet_is_not_called_stopped(live: House, p
     folder.carry()
 
 
+def test_a_star_that_is_taken_back_while_picowatch_is_stopped_is_taken_back(
+    page: Page, outbox: Path
+) -> None:
+    """The command that gives it is carried out at the next start; so another one follows."""
+    page.open(outbox / INDEX)
+    ChosenFolder(page, outbox)
+    file = page.shown()[0]
+    page.tile(file, ".star").click()
+    page.find("#keep").click()
+    page.find("#ask-do").click()
+    sent = "return written.map(([, text]) => JSON.parse(text).command)"
+    wait_for(lambda: page.js(sent) == ["star"], "the first command")
+    wait_for(lambda: "at its next start" in page.text("#notice"), "no answer")
+    page.tile(file, ".star").click()
+    wait_for(lambda: page.js(sent) == ["star", "unstar"], "the second one")
+    wait_for(lambda: not page.find("#unkept").is_displayed(), "nothing more is to be sent")
+
+
 HOLD_STARS = """
 globalThis.held = [];
 const append = document.head.append.bind(document.head);

@@ -226,17 +226,22 @@ const Stars = (() => {
   function arrived(command, files) {
     answers++;
     isKnown = true;
-    for (const file of files) command === "star" ? known.add(file) : known.delete(file);
+    for (const file of files) {
+      const starred = command === "star";
+      starred ? known.add(file) : known.delete(file);
+      if (changed.get(file) === starred) changed.delete(file);
+    }
+    keep();
   }
 
-  // What picowatch knows by now, or what was deleted, is no change any more. Until a command is
-  // answered it is not known which of two changes in a row picowatch has; nor is it known before
+  // What picowatch knows by now, or what was deleted, is no change any more. While commands are
+  // sent it is not known which of two changes in a row picowatch has; nor is it known before
   // the newest list of stars is here.
   function settle() {
     recall();
     for (const [file, starred] of changed) {
       const isGone = Pictures.loaded && !Pictures.byFile.has(file);
-      if ((isKnown && known.has(file) === starred && !isSending) || isGone) changed.delete(file);
+      if ((isKnown && known.has(file) === starred && !timer && !isSending) || isGone) changed.delete(file);
     }
     keep();
     tellUnkept();
@@ -275,13 +280,13 @@ const Stars = (() => {
   }
 
   async function send() {
-    settle();
+    recall();
     const lines = linesOf();
     timer = 0;
     isSending = true;
     await Ask.send({ lines, quiet: true, ondone: arrived });
     isSending = false;
-    settle();
+    recall();
     // What the user changed meanwhile; what was not answered is not sent again by itself.
     const left = linesOf();
     if (left.length && JSON.stringify(left) !== JSON.stringify(lines)) soon();
