@@ -1449,6 +1449,7 @@ def test_pictures_come_back_with_an_outbox_that_was_away(house: House, page: Pag
     house.once()
     page.open(house.outbox / INDEX)
     wait_for(lambda: len(page.all(".tile.loaded")) == 2, "the thumbnails")
+    page.tile("two/0001-1.png", ".star").click()
     away = house.outbox.rename(house.folder / "away")
     page.tile("two/0001-1.png").click()
     wait_for(lambda: page.find("#deleted").is_displayed(), "it cannot be loaded")
@@ -1457,6 +1458,7 @@ def test_pictures_come_back_with_an_outbox_that_was_away(house: House, page: Pag
     wait_for(lambda: len(page.shown()) == 2, "it is back")
     wait_for(lambda: not page.find("#deleted").is_displayed(), "and shown")
     page.leave_large()
+    assert len(page.all(".tile.starred")) == 1, "with the star that only this browser knows"
 
 
 def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, page: Page) -> None:

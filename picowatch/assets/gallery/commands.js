@@ -240,8 +240,7 @@ const Stars = (() => {
   function settle() {
     recall();
     for (const [file, starred] of changed) {
-      const isGone = Pictures.loaded && !Pictures.byFile.has(file);
-      if ((isKnown && known.has(file) === starred && !timer && !isSending) || isGone) changed.delete(file);
+      if ((isKnown && known.has(file) === starred && !timer && !isSending) || !mayBeThere(file)) changed.delete(file);
     }
     keep();
     tellUnkept();

@@ -16,7 +16,7 @@ const Pictures = {
 
 const entriesOf = []; // by page; page 1 is the oldest
 const versions = []; // by page: what was asked for last
-const gone = new Set(); // files that turned out to be deleted
+let gone = new Set(); // files that turned out to be deleted, and are listed still
 let told = { pages: [], edition: "" };
 let toLoad = []; // pages, the next one first
 let arriving = null;
@@ -90,9 +90,9 @@ function gather() {
   if (toLoad.length && performance.now() < gatherAt) return;
   entriesOf.length = told.pages.length + 1;
   Pictures.byFile.clear();
-  for (const entries of entriesOf) {
-    for (const entry of entries || []) if (!gone.has(entry.file)) Pictures.byFile.set(entry.file, entry);
-  }
+  const listed = entriesOf.flat();
+  for (const entry of listed) if (!gone.has(entry.file)) Pictures.byFile.set(entry.file, entry);
+  if (gone.size) gone = new Set(listed.map(entry => entry.file).filter(file => gone.has(file)));
   // Nearly sorted: engines that work at once, or a clock that was set back, list some out of order.
   Pictures.all = [...Pictures.byFile.values()].reverse().sort((a, b) => b.made_at - a.made_at);
   Pictures.onchange();
@@ -107,6 +107,9 @@ function drop(file) {
   lookAtPages();
   toLoad.length || gather();
 }
+
+// What could not be loaded may be there again later, unless picowatch no longer lists it.
+const mayBeThere = file => !Pictures.loaded || torn.size > 0 || gone.has(file) || Pictures.byFile.has(file);
 
 // -- what a picture says
 
