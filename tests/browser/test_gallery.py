@@ -1160,7 +1160,7 @@ def test_a_picture_that_is_still_loading_is_not_shown_as_another_one(
     finally:
         Handler.sends.set()
     wait_for(lambda: page.js(loaded, other) and shown_as(other), "the picture")
-    assert page.js("return document.getElementById('frame').style.backgroundImage") == ""
+    assert not page.find("#small").is_displayed()
 
 
 def test_a_folder_that_was_chosen_for_another_outbox_is_not_written(

@@ -49,10 +49,11 @@ const Large = (() => {
 
   function showFile() {
     part("deleted").hidden = true;
-    full.hidden = false;
-    full.removeAttribute("src"); // what was shown before is another picture
-    frame.style.backgroundImage = `url("${thumbnail(self.entry)}")`;
-    full.src = address(self.entry.file);
+    for (const [image, source] of [[part("small"), thumbnail(self.entry)], [full, address(self.entry.file)]]) {
+      image.hidden = false;
+      image.removeAttribute("src"); // what was shown before is another picture
+      image.src = source;
+    }
   }
 
   function show(entry) {
@@ -170,7 +171,7 @@ const Large = (() => {
     return { x: rect.left + rect.width / 2, y: rect.top + rect.height / 2 };
   };
   const zoomBy = (factor, at = middle()) => zoomTo((zoom ?? fitting()) * factor, at);
-  full.onload = () => { frame.style.backgroundImage = ""; zoomTo(zoom); };
+  full.onload = () => { part("small").hidden = true; zoomTo(zoom); };
   new ResizeObserver(() => { if (dialog.open && self.entry && zoom === null) zoomTo(null); }).observe(stage);
   stage.addEventListener("wheel", event => {
     event.preventDefault();
@@ -255,8 +256,7 @@ const Large = (() => {
     if (keys[event.key]) { event.preventDefault(); DO[keys[event.key]](); }
   });
   full.onerror = () => {
-    full.hidden = true;
-    frame.style.backgroundImage = "";
+    full.hidden = part("small").hidden = true;
     part("deleted").hidden = false;
     drop(self.entry.file);
   };
