@@ -1267,6 +1267,31 @@ def test_what_the_user_looks_at_does_not_drift(gallery: Page) -> None:
     assert max(tops) - min(tops) < 1, "the last row may become a little lower"
 
 
+def test_a_phone_that_is_turned_shows_the_same_pictures(gallery: Page) -> None:
+    """However often; with larger pictures, too, what has the focus stays in the window."""
+    gallery.resize(390, 844, touch=True)
+    gallery.js(
+        "const like = (_, at) => ({ ...Pictures.all[0], file: `${at}` });"
+        "Pictures.all = Array.from({ length: 200 }, like); show({ keep: false });"
+        "scrollTo(0, 2000)"
+    )
+    gallery.next_frame()
+    seen = (
+        "return [...document.querySelectorAll('.tile')].filter(tile => {"
+        " const rect = tile.getBoundingClientRect(), middle = (rect.top + rect.bottom) / 2;"
+        " return middle > 0 && middle < innerHeight; }).map(tile => Number(tile.entry.file))"
+    )
+    before = set(gallery.js(seen))
+    for _ in range(3):
+        gallery.resize(844, 390, touch=True)
+        assert before & set(gallery.js(seen))
+        gallery.resize(390, 844, touch=True)
+    assert len(before & set(gallery.js(seen))) > len(before) / 2
+    gallery.js("Grid.goTo('150', { focus: true })")
+    gallery.js("size.value = 300; size.oninput()")
+    assert 150 in gallery.js(seen)
+
+
 def test_news_and_pictures_at_once_move_nothing_below_them(gallery: Page) -> None:
     """The bar of what runs comes and goes, problems do: above what the user looks at."""
     gallery.resize(500, 400)

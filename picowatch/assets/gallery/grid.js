@@ -77,12 +77,13 @@ const Grid = (() => {
     return low;
   }
 
-  let lastTop = 0, hurries = false, settled = 0;
+  let lastTop = 0, lastHigh = innerHeight, hurries = false, settled = 0;
 
   // Where somebody rushes by, pictures are not loaded until it calms down.
   function lookAtSpeed(top) {
     hurries = Math.abs(top - lastTop) > innerHeight / 4;
     lastTop = top;
+    lastHigh = innerHeight;
     clearTimeout(settled);
     if (hurries) settled = setTimeout(draw, 100);
   }
@@ -191,9 +192,13 @@ const Grid = (() => {
     tile.lastChild.previousSibling.ariaPressed = String(starred);
   }
 
-  function isInWindow(box) {
-    const top = -grid.getBoundingClientRect().top;
-    return Boolean(box) && box.top + box.height > top && box.top < top + innerHeight;
+  // The picture that stays where it is: the current one, if it is in the window, or one in the middle.
+  function anchorIn(top, high) {
+    const box = boxes[current];
+    if (box && box.top + box.height > top && box.top < top + high) return current;
+    let place = Math.min(firstBelow(top + high / 2), boxes.length - 1);
+    while (boxes[place + 1]?.top === boxes[place]?.top && boxes[place]?.left < width / 2 - height / 2) place++;
+    return place;
   }
 
   // -- what happens to it
@@ -202,7 +207,7 @@ const Grid = (() => {
   self.show = (entries, { keep, folders }) => {
     headingOf = folders ? entry => folderOf(entry) || "/" : dayOf;
     const top = -grid.getBoundingClientRect().top;
-    const anchor = isInWindow(boxes[current]) ? current : firstBelow(top);
+    const anchor = anchorIn(top, innerHeight);
     const before = keep && top > 0 && shown[anchor] ? boxes[anchor].top : null;
     const now = keep ? left(entries) : () => 0, place = now(anchor);
     current = now(current);
@@ -231,13 +236,14 @@ const Grid = (() => {
     if (before < 0) scrollBy(0, grid.getBoundingClientRect().top - before);
   };
 
+  // Also where the window was turned: what was in its middle stays there.
   self.resize = next => {
+    const place = lastTop > 0 ? anchorIn(lastTop, lastHigh) : -1, middle = ({ top, height }) => top + height / 2;
+    const share = place < 0 ? 0 : (middle(boxes[place]) - lastTop) / lastHigh;
     height = next;
-    const place = firstBelow(Math.max(0, -grid.getBoundingClientRect().top));
-    const isTop = grid.getBoundingClientRect().top >= 0;
     layOut();
+    if (place >= 0) scrollBy(0, grid.getBoundingClientRect().top + middle(boxes[place]) - share * innerHeight);
     draw();
-    if (!isTop && boxes[place]) scrollBy(0, grid.getBoundingClientRect().top + boxes[place].top);
   };
 
   // Whether headings say Today of another day: the page was open over midnight.
