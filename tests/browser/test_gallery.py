@@ -1496,6 +1496,20 @@ def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, pag
     assert len(page.shown()) == 2
 
 
+def test_a_page_of_another_version_asks_to_be_reloaded(house: House, page: Page) -> None:
+    """Whatever else that version says in the same place."""
+    house.save("one.txt", "a moon --seed 1\n")
+    house.once()
+    page.is_live = True
+    page.open(house.outbox / INDEX)
+    index = house.outbox / ".picowatch/gallery/pages.js"
+    index.write_text(index.read_text().replace('"format": ', '"format": 9'))
+    wait_for(lambda: "Reload it." in page.text("#line"), "it is said")
+    page.driver.execute_async_script("const done = arguments[0]; load('now.js', () => done());")
+    assert "Reload it." in page.text("#line")
+    assert page.shown() == ["one/0001-1.png"]
+
+
 @pytest.mark.parametrize("name", ["page-00001.js", "stars.js"])
 def test_a_file_read_in_the_middle_of_a_write_is_read_again(
     house: House, page: Page, name: str

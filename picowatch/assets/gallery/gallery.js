@@ -97,7 +97,6 @@ function showEmpty() {
   document.getElementById("inbox").textContent = News.inbox || "inbox";
   document.getElementById("start").hidden = News.runs;
 }
-News.onchange = showEmpty;
 
 document.getElementById("clear").onclick = () => {
   searchBox.value = Filter.query = Filter.folder = Filter.only = "";
@@ -124,10 +123,6 @@ Pictures.onchange = () => {
   if (before) tellFresh(before);
   showTray();
   openLinked();
-};
-
-Pictures.onother = () => {
-  document.getElementById("line").textContent = "This page belongs to another version of picowatch. Reload it.";
 };
 
 // Only those on top are told where they are.
@@ -278,18 +273,12 @@ document.getElementById("unpick").onclick = () => { picked.length = 0; showTray(
 
 // -- connecting
 
-Grid.isPicked = Large.isPicked = isPicked;
-Grid.onpick = Large.onpick = pick;
-Grid.onopen = Large.open;
-Grid.onstar = entry => Stars.toggle(entry);
 Stars.onchange = () => {
   showFolders();
   if (Filter.only === "starred") show({ keep: true });
   Grid.remark();
   Large.refresh();
 };
-Large.list = Pair.list = () => shownList;
-Large.onclose = entry => Grid.goTo(entry.file, { focus: true });
 
 const keys = document.getElementById("keys");
 document.getElementById("show-keys").onclick = () => keys.showModal();

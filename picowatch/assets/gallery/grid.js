@@ -6,7 +6,7 @@ const Grid = (() => {
   const grid = document.getElementById("grid"), days = document.getElementById("days");
   const tiles = new Map(), headings = new Map();
   let shown = [], boxes = [], dayBoxes = [], height = 190, current = 0, width = 0;
-  const self = { onopen: () => {}, onpick: () => {}, onstar: () => {}, isPicked: () => false };
+  const self = {};
   let headingOf = dayOf; // of an entry: rows begin anew where it changes
 
   // -- laying out
@@ -184,7 +184,7 @@ const Grid = (() => {
   }
 
   function mark(tile) {
-    const picked = self.isPicked(tile.entry.file);
+    const picked = isPicked(tile.entry.file);
     tile.classList.toggle("picked", picked);
     tile.lastChild.ariaPressed = String(picked);
     const starred = Stars.has(tile.entry.file);
@@ -303,9 +303,9 @@ const Grid = (() => {
       event.preventDefault();
       self.goTo(shown[step(event.key)].file, { focus: true });
     } else if (event.key === "c") {
-      self.onpick(shown[current]);
+      pick(shown[current]);
     } else if (event.key === "s") {
-      self.onstar(shown[current]);
+      Stars.toggle(shown[current]);
     }
   });
   grid.addEventListener("focusin", event => {
@@ -318,8 +318,8 @@ const Grid = (() => {
   grid.addEventListener("click", event => {
     const tile = event.target.closest(".tile");
     if (!tile) return;
-    if (event.target.closest(".star")) self.onstar(tile.entry);
-    else if (event.target.closest(".pick") || event.shiftKey) self.onpick(tile.entry); else self.onopen(tile.entry);
+    if (event.target.closest(".star")) Stars.toggle(tile.entry);
+    else if (event.target.closest(".pick") || event.shiftKey) pick(tile.entry); else Large.open(tile.entry);
   });
 
   let due = false;

@@ -5,7 +5,7 @@ const Large = (() => {
   const dialog = document.getElementById("large"), part = id => document.getElementById(id);
   const full = part("full"), stage = part("stage"), frame = part("frame"), level = part("zoom");
   const LARGEST = 5; // times its size, where a picture fills the window
-  const self = { entry: null, list: () => [], onpick: () => {}, isPicked: () => false, onclose: () => {} };
+  const self = { entry: null };
 
   self.open = entry => {
     if (!dialog.open) {
@@ -36,7 +36,7 @@ const Large = (() => {
   dialog.addEventListener("close", () => {
     if (dialog.open) return; // the next one was opened before the browser told of it
     if (isEntered() && !leaving) { leaving = true; history.back(); }
-    self.onclose(self.entry);
+    Grid.goTo(self.entry.file, { focus: true });
   });
 
   // More pictures came, or some went: the place in the list is another one.
@@ -103,9 +103,9 @@ const Large = (() => {
   const button = name => dialog.querySelector(`[data-do="${name}"]`);
 
   function tellPlace() {
-    const list = self.list(), place = list.indexOf(Pictures.byFile.get(self.entry.file));
-    if (place >= 0) last = { list, place };
-    part("place").textContent = place < 0 ? "" : `${place + 1} of ${list.length}`;
+    const place = shownList.indexOf(Pictures.byFile.get(self.entry.file));
+    if (place >= 0) last = { list: shownList, place };
+    part("place").textContent = place < 0 ? "" : `${place + 1} of ${shownList.length}`;
     for (const [name, by] of [["next", 1], ["previous", -1]]) {
       const other = near(by);
       disable(button(name), !other);
@@ -127,7 +127,7 @@ const Large = (() => {
   }
 
   function tellPicked() {
-    const picked = self.isPicked(self.entry.file);
+    const picked = isPicked(self.entry.file);
     button("pick").ariaPressed = String(picked);
     button("pick").textContent = picked ? "Picked" : "Pick";
   }
@@ -208,7 +208,7 @@ const Large = (() => {
     previous: () => step(-1),
     next: () => step(1),
     close: () => dialog.close(),
-    pick: () => { self.onpick(self.entry); tellPicked(); },
+    pick: () => { pick(self.entry); tellPicked(); },
     star: () => Stars.toggle(self.entry),
     fit: () => zoomTo(null),
     one: () => zoomTo(1, middle()),

@@ -5,7 +5,7 @@ const News = (() => {
   const POLL = 2000, SILENT = 15000; // milliseconds
   const FEW = 3; // problems that are shown at once
   const part = id => document.getElementById(id);
-  const self = { runs: false, inbox: "", onchange: () => {} };
+  const self = { runs: false, inbox: "" };
   let updated = null, heardAt = 0, shownProblems = "", shownWaiting = "", knownProblems = null;
 
   // Called by now.js.
@@ -16,7 +16,7 @@ const News = (() => {
     const runs = news.runs && !old;
     self.runs = runs;
     Grid.hold(() => {
-      if (news.inbox !== self.inbox) { self.inbox = news.inbox; self.onchange(); }
+      if (news.inbox !== self.inbox) { self.inbox = news.inbox; showEmpty(); }
       tellWork(news, runs);
       tellWaiting(news);
       tellProblems(news);

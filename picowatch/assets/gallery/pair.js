@@ -5,7 +5,7 @@ const Pair = (() => {
   const dialog = document.getElementById("pair"), table = document.getElementById("table");
   const only = document.getElementById("only-different");
   const both = document.getElementById("both"), cut = document.getElementById("cut");
-  const self = { list: () => [], onclose: () => {} };
+  const self = {};
   let left, right, way = "beside", isFlipped = false;
 
   self.open = (one, other) => {
@@ -129,9 +129,9 @@ const Pair = (() => {
   }
 
   function step(by) {
-    const list = self.list(), place = list.indexOf(Pictures.byFile.get(right.file));
-    if (place < 0 || !list[place + by]) return;
-    right = list[place + by];
+    const place = shownList.indexOf(Pictures.byFile.get(right.file));
+    if (place < 0 || !shownList[place + by]) return;
+    right = shownList[place + by];
     show();
     say(`Compared with ${right.prompt || right.file}`);
   }
@@ -154,7 +154,6 @@ const Pair = (() => {
     } else if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
   });
-  dialog.addEventListener("close", () => self.onclose());
   only.onchange = show;
   return self;
 })();

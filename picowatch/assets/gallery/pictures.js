@@ -47,7 +47,11 @@ const lookAtPages = () => load("pages.js", isWhole => { if (!isWhole) isAway = t
 function pages(next) {
   const isBack = isAway && gone.size > 0;
   isAway = false;
-  if (next.format !== FORMAT) return Pictures.onother();
+  if (next.format !== FORMAT) {
+    globalThis.now = () => {}; // which would say something else in the same place
+    document.getElementById("line").textContent = "This page belongs to another version of picowatch. Reload it.";
+    return;
+  }
   if (next.edition !== told.edition) versions.length = 0;
   if (next.edition !== told.edition || isBack) gone.clear();
   told = next;

@@ -67,7 +67,7 @@ class Gallery:
             self._rebuild()
         else:
             self._write_page()
-            self._pages.stars = self._write_stars()
+            self._write_stars()
             self._pages.announce()
             self._catch_up()
 
@@ -105,17 +105,17 @@ class Gallery:
     def show_stars(self) -> None:
         """Show which pictures have a star now."""
         with self._lock:
-            self._pages.stars = self._write_stars()
+            self._write_stars()
             self._pages.announce()
 
-    def _write_stars(self) -> str:
-        """For the page, which loads it where pages.js names another version; returns that."""
+    def _write_stars(self) -> None:
+        """For the page, which loads it where pages.js names another version."""
         files = json.dumps(list(self._starred()), ensure_ascii=True)
         target = self._folder / "stars.js"
         content = f"stars({files});\n".encode()
         if not target.is_file() or target.read_bytes() != content:
             write_atomically(target, content, durable=False)
-        return hashlib.sha256(content).hexdigest()[:16]
+        self._pages.stars = hashlib.sha256(content).hexdigest()[:16]
 
     # -- maintenance
 
@@ -213,7 +213,7 @@ class Gallery:
 
     def _rebuild(self) -> None:
         self._write_page()
-        self._pages.stars = self._write_stars()
+        self._write_stars()
         self._pages.rewrite(self._all_entries())
 
     def _catch_up(self) -> None:
