@@ -23,6 +23,7 @@ from picowatch.recipe.resolve.installed import (
     NotInstalled,
     find_hires_upscaler,
     find_lora,
+    find_upscaler,
     find_vae,
 )
 from picowatch.recipe.resolve.layers import names_none
@@ -217,12 +218,13 @@ class Borrowed:
 
     def _upscalers(self) -> Iterator[str]:
         """Those that are not here."""
-        for field in ("hires.upscaler", "upscale.model"):
+        finders = {"hires.upscaler": find_hires_upscaler, "upscale.model": find_upscaler}
+        for field, find in finders.items():
             name = self._text(field)
             if name is None:
                 continue
             try:
-                find_hires_upscaler(name, self._inventory)
+                find(name, self._inventory)
             except NotInstalled:
                 what = f"the upscaler '{shown(name)}' is not in models/upscalers"
                 written = self._layer.pop(field)

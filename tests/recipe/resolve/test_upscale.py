@@ -187,15 +187,13 @@ def test_a1111s_texts_are_read() -> None:
         "no upscaler 'R-ESRGAN 4x+' in models/upscalers. Put RealESRGAN_x4plus.safetensors there; "
         "'picowatch convert' makes it from a .pth file. Only demo-compact is available."
     ]
-    recipe = read_one(
-        lines.format("Postprocess upscale by: 2, Postprocess upscaler: SwinIR_4x"),
-        "a.txt",
-        inventory=real,
-    )
-    assert recipe.upscale is None
-    assert recipe.warnings == (
-        "upscale was left out: the upscaler 'SwinIR_4x' is not in models/upscalers.",
-    )
+    for name in ("SwinIR_4x", "Lanczos", "Nearest"):
+        text = lines.format(f"Postprocess upscale by: 2, Postprocess upscaler: {name}")
+        recipe = read_one(text, "a.txt", inventory=real)
+        assert recipe.upscale is None
+        assert recipe.warnings == (
+            f"upscale was left out: the upscaler '{name}' is not in models/upscalers.",
+        )
 
 
 def test_images_without_it_are_what_they_were() -> None:
