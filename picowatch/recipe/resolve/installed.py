@@ -2,7 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import chain
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
@@ -189,15 +191,25 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
     folded = stem.casefold()
     if written in names or not folded:
         return [name for name in names if name == written]
-    rules = (
-        [name for name in names if _stem(name) == stem],
-        [name for name in names if _stem(name).casefold() == folded],
-        [name for name in names if _last(name) == folded],
-        [name for name in names if _stem(name).startswith(stem)],
-        [name for name in names if _stem(name).casefold().startswith(folded)],
-        [name for name in names if _last(name).startswith(folded)],
+    ways = [
+        (meant, _by(of_name, tuple(names)))
+        for of_name, meant in ((_stem, stem), (_folded, folded), (_last, folded))
+    ]
+    whole = (by.get(meant) for meant, by in ways)
+    begun = (
+        [name for begins, found in by.items() if begins.startswith(meant) for name in found]
+        for meant, by in ways
     )
-    return next((found for found in rules if found), [])
+    return next((found for found in chain(whole, begun) if found), [])
+
+
+@lru_cache(maxsize=64)
+def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list[str]]:
+    """What is installed by a part of its name: thousands of LoRAs, in each prompt of a file."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(of_name(name), []).append(name)
+    return found
 
 
 def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
@@ -292,5 +304,9 @@ def _stem(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
+def _folded(name: str) -> str:
+    return _stem(name).casefold()
+
+
 def _last(name: str) -> str:
-    return _stem(name).rpartition("/")[2].casefold()
+    return _folded(name).rpartition("/")[2]

@@ -1,12 +1,13 @@
 """Which installed checkpoint or VAE a name means."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.inventory import ControlNet
-from tests.recipe.reading import DEMO, messages, read_one
+from tests.recipe.reading import DEMO, messages, read, read_one
 
 DREAM = Checkpoint("dreamshaper_8", 512)
 REAL = Checkpoint("sd15/RealisticVision", 768)
@@ -164,3 +165,18 @@ def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name(
         inventory=inventory,
     )
     assert f"'{checkpoint}" in message
+
+
+def test_many_models_are_looked_through_once_for_all_entries() -> None:
+    """Thousands of LoRAs in folders, each of which a thousand prompts may name."""
+
+    class Name(str):
+        looked_at = 0
+
+        def strip(self, *characters: Any) -> str:
+            Name.looked_at += 1
+            return super().strip(*characters)
+
+    inventory = Inventory(demo=DEMO, loras=tuple(Name(f"styles/Lora_{n:03}") for n in range(50)))
+    read("".join(f"- prompt: a <lora:lora_{n:03}:0.5>\n" for n in range(50)), inventory=inventory)
+    assert Name.looked_at < 1000
