@@ -91,7 +91,7 @@ class _Parser:
 
     def __init__(self, text: str, wildcards: Wildcards) -> None:
         self.text = text
-        self.names = {name.casefold() for name in wildcards}
+        self.wildcards = wildcards
         self.alternations = _bars_of_alternations(text)
         # One level for each open brace: where it stands, and its options so far.
         self.levels: list[tuple[int, list[list[_Node]]]] = [(0, [[]])]
@@ -124,7 +124,8 @@ class _Parser:
             return False
         around = self.text[max(0, offset - 1) : offset], self.text[offset + len(token) :][:1]
         within = any(re.fullmatch(r"\w", character) for character in around)
-        return not within or token[2:-2].strip("~@").casefold() in self.names
+        name = token[2:-2].strip("~@").casefold()
+        return not within or any(name == known.casefold() for known in self.wildcards)
 
     def close(self, end: int) -> None:
         start, parts = self.levels.pop()

@@ -240,3 +240,18 @@ def test_a_long_file_is_looked_through_once_for_all_entries() -> None:
     inventory = Inventory(demo=DEMO, wildcards={"long": Lines(["red", "blue"])})
     read("\n".join(f"- prompt: {n} __long__" for n in range(50)), inventory=inventory)
     assert Lines.readings < 5
+
+
+def test_files_are_found_by_name_without_looking_at_all() -> None:
+    """A pack may hold thousands, and each image draws from a few."""
+
+    class Files(dict[str, tuple[str, ...]]):
+        looked_through = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Files.looked_through += 1
+            return super().__iter__()
+
+    template = Template("a __animals/dogs__ {with|without} __my hats__", Files(WILDCARDS))
+    assert {template.expand(seed, "prompt") for seed in range(9)}
+    assert not Files.looked_through
