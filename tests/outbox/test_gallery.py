@@ -1,7 +1,9 @@
 """The gallery's data on disk: kept current at a constant cost, rebuilt when damaged."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -417,14 +419,25 @@ def test_the_page_of_another_version_is_replaced(tmp_path: Path) -> None:
     """What it loads beside the data, too."""
     gallery_of(tmp_path)
     assets = Path(gallery_module.__file__).parents[2] / "assets/gallery"
-    for source in assets.iterdir():
-        is_page = source.name == "index.html"
-        target = tmp_path / ("index.html" if is_page else f"{DATA}/{source.name}")
-        assert target.read_bytes() == source.read_bytes()
+    names = [source.name for source in assets.iterdir() if source.name != "index.html"]
+    page = (tmp_path / "index.html").read_bytes()
+    for target in (tmp_path / "index.html", *(tmp_path / DATA / name for name in names)):
         target.write_text("old")
     gallery_of(tmp_path)
-    assert (tmp_path / "index.html").read_bytes() == (assets / "index.html").read_bytes()
-    assert (tmp_path / DATA / "grid.js").read_bytes() == (assets / "grid.js").read_bytes()
+    assert (tmp_path / "index.html").read_bytes() == page
+    for name in names:
+        assert (tmp_path / DATA / name).read_bytes() == (assets / name).read_bytes()
+
+
+def test_each_version_of_what_the_page_loads_has_its_own_address(tmp_path: Path) -> None:
+    """Browsers keep what a web server sent them for days, also where the page is loaded again."""
+    gallery_of(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    loaded = dict(re.findall(r'"\.picowatch/gallery/(\w+\.(?:js|css))\?(\w+)"', page))
+    assert len(loaded) == page.count(".picowatch/gallery/") > 8
+    for name, version in loaded.items():
+        content = (tmp_path / DATA / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest().startswith(version)
 
 
 def test_hostile_prompts_stay_data(tmp_path: Path) -> None:

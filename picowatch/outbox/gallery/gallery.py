@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,6 +33,8 @@ from picowatch.outbox.problems import ProblemFiles
 log = logging.getLogger("picowatch")
 
 PAGE = "index.html"
+ASSETS = resources.files("picowatch").joinpath("assets/gallery")
+LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # by the page
 
 CHECKED_AT_ONCE = 250  # files
 CHECK_REST = 9.0  # times as long as a check takes
@@ -248,13 +251,19 @@ class Gallery:
 
     def _write_page(self, *, missing_only: bool = False) -> None:
         """index.html and beside the data what it loads, as this version has them."""
-        for source in resources.files("picowatch").joinpath("assets/gallery").iterdir():
+        for source in ASSETS.iterdir():
             target = (self._root if source.name == PAGE else self._folder) / source.name
             if missing_only and target.is_file():
                 continue
-            content = source.read_bytes()
+            content = LOADED.sub(_address, source.read_bytes())
             if not target.is_file() or target.read_bytes() != content:
                 write_atomically(target, content)
+
+
+def _address(loaded: re.Match[bytes]) -> bytes:
+    """Another one for each version: browsers keep what a web server sent them for days."""
+    content = ASSETS.joinpath(loaded[1].decode()).read_bytes()
+    return loaded[0] + b"?" + hashlib.sha256(content).hexdigest()[:8].encode()
 
 
 class GalleryMaintenance:
