@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from picowatch.engine.cluster.check import NODE_ID
-from picowatch.engine.cluster.driver import Driver, NodeUnfit
+from picowatch.engine.cluster.driver import LOST, Driver, NodeUnfit
 from picowatch.engine.cluster.model_transfer import ModelTransfer
 from picowatch.engine.cluster.remote_engine import RemoteEngine, Start
 from picowatch.errors import EngineStopped, PicowatchError
@@ -30,6 +30,7 @@ class Placement:
         self._avoided: set[str] = set()  # those that are not tried again yet
         self._not_before = 0.0
         self._pending_since: float | None = None  # the first engine
+        self._failure = ""  # why the one before it ended
 
     def adjust(self, wanted: int, driver: Driver, start: Start) -> None:
         """Request engines that are lacking, and no more of those that are not wanted.
@@ -48,7 +49,7 @@ class Placement:
             missing = range(min(lacking, len(placed) + 1) - len(pending))
             self.engines += tuple(self._request_one(driver, start) for _ in missing)
         if placed or not lacking:
-            self._pending_since = None
+            self._pending_since, self._failure = None, ""
         elif self._pending_since is None:
             self._pending_since = now
 
@@ -58,6 +59,8 @@ class Placement:
         since = self._pending_since
         if since is not None and time.monotonic() - since > _ROOM_SECONDS:
             troubles.append(_no_room(start, resources))
+        elif self._failure:
+            troubles.append(self._failure)
         return " ".join(troubles)
 
     def end(self, why: PicowatchError) -> None:
@@ -69,24 +72,25 @@ class Placement:
         for engine in self.engines:
             if engine.is_placed:
                 self._unfit.pop(engine.node_id, None)
-        unfit, before = self._unfit.items(), self._avoided
-        self._unfit = {node: one for node, one in unfit if now - one[0] < 2 * _UNFIT_SECONDS}
-        self._avoided = {node for node, one in unfit if now - one[0] < _UNFIT_SECONDS}
+        known, before = self._unfit.items(), self._avoided
+        self._unfit = {node: one for node, one in known if now - one[0] < 2 * _UNFIT_SECONDS}
+        self._avoided = {node for node, one in known if now - one[0] < _UNFIT_SECONDS}
         if before - self._avoided:  # what is pending would not go to those
             for engine in self.engines:
                 if not engine.node_id:
                     engine.close()
         gone = [engine for engine in self.engines if engine.gone is not None]
         self.engines = tuple(engine for engine in self.engines if engine not in gone)
-        lost = [engine for engine in gone if not isinstance(engine.gone, EngineStopped)]
-        for why in {str(one.gone) for one in lost if not isinstance(one.gone, NodeUnfit)}:
+        lost = [one for one in gone if not isinstance(one.gone, EngineStopped | NodeUnfit)]
+        for why in {str(engine.gone) for engine in lost if engine.is_placed}:
             log.info("%s", why)
-        for engine in lost:
+        for engine in gone:
             if isinstance(engine.gone, NodeUnfit):
                 self._unfit[engine.node_id] = (now, engine.gone.message)
                 self._avoided.add(engine.node_id)
-            elif not engine.is_placed:
-                self._not_before = now + _PAUSE_SECONDS
+            elif engine in lost and not engine.is_placed and str(engine.gone) != LOST:
+                self._failure = str(engine.gone)
+                self._not_before = self._pending_since = now + _PAUSE_SECONDS
 
     def _request_one(self, driver: Driver, start: Start) -> RemoteEngine:
         number = next(self._numbers)

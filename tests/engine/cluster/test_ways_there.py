@@ -18,6 +18,7 @@ from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineLost
 from picowatch.engine.torch_check import Check
+from picowatch.engine.versions import versions
 from picowatch.settings import RaySettings
 from tests.engine.cluster.conftest import (
     DIGESTS,
@@ -176,6 +177,28 @@ def test_a_node_that_was_made_fit_is_used_though_an_engine_waits_for_another(
         joined(executor, 3, {HEAD, SECOND, ODD})
         wait_for(lambda: not executor.trouble(), "all is well")
         assert caplog.text.count(f"{ODD} is not used") == 1
+    finally:
+        nodes.kill(ODD)
+
+
+@pytest.mark.heavy
+def test_an_engine_that_ends_again_and_again_before_it_takes_a_batch_is_explained(
+    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where memory is low. It is reported once, and not as a lack of room."""
+    tries = tmp_path / "tries"
+    note = f"with open({str(tries)!r}, 'a') as file: file.write('x')\n"
+    same = f"{note}def versions(): return {versions()!r}"
+    other = make_executor()
+    joined(other, 2, {HEAD, SECOND})
+    nodes.add(ODD, PYTHONPATH=stub(tmp_path, "picowatch.engine.versions", same))
+    try:
+        executor = make_executor()
+        executor.want(1)
+        wait_for(lambda: tries.exists() and len(tries.read_text()) >= 3, "it is tried again")
+        said = f"The engine on {ODD} answered with an error: "
+        assert executor.trouble().startswith(said)
+        assert caplog.text.count(said) == 1
     finally:
         nodes.kill(ODD)
 
