@@ -139,7 +139,8 @@ class RayEngines:
         try:
             return future.result(_SILENT_SECONDS)
         except TimeoutError:
-            self._report("The Ray cluster does not answer. picowatch is waiting for it.")
+            if not self._trouble:
+                self._report("The Ray cluster does not answer. picowatch is waiting for it.")
         return future.result(limit and limit - _SILENT_SECONDS)
 
     def _report(self, text: str, *, final: bool = False) -> None:

@@ -227,6 +227,21 @@ def test_a_head_that_is_not_found_is_reported_and_tried_again(make_executor: Mak
     trouble_of(make_executor(address="127.0.0.1:1"), "Cannot connect to the Ray cluster at 127.")
 
 
+@pytest.mark.heavy
+def test_another_token_is_reported_once(
+    make_executor: MakeExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head does not answer then. A daemon may try for weeks."""
+    monkeypatch.setattr("picowatch.engine.cluster.executor._SILENT_SECONDS", 1.0)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another".ljust(64, "r"))
+    caplog.set_level("DEBUG")
+    executor = make_executor()
+    wait_for(lambda: caplog.text.count("Ray's driver ended") >= 2, "it is tried again")
+    assert "RAY_AUTH_TOKEN" in executor.trouble()
+    for said in ("The Ray cluster does not answer", "Cannot connect to the Ray cluster at "):
+        assert caplog.text.count(said) == 1
+
+
 def test_a_name_that_no_machine_can_have_is_reported(tmp_path: Path) -> None:
     """The thread that keeps the connection would end of it, and nothing be rendered or said."""
     executor = RayEngines(EngineOptions(models=tmp_path), RaySettings(address="node..local:6379"))
