@@ -39,6 +39,7 @@ class Placement:
         the cluster grows by doubling, and no thousand actors are pending where there is no room.
         """
         now = time.monotonic()
+        self._try_unfit_again(now)
         self._forget_gone(now)
         placed = [engine for engine in self.engines if engine.is_placed]
         pending = [engine for engine in self.engines if not engine.is_placed]
@@ -68,17 +69,19 @@ class Placement:
         for engine in self.engines:
             engine.end(why)
 
-    def _forget_gone(self, now: float) -> None:
-        for engine in self.engines:
-            if engine.is_placed:
-                self._unfit.pop(engine.node_id, None)
-        known, before = self._unfit.items(), self._avoided
-        self._unfit = {node: one for node, one in known if now - one[0] < 2 * _UNFIT_SECONDS}
-        self._avoided = {node for node, one in known if now - one[0] < _UNFIT_SECONDS}
+    def _try_unfit_again(self, now: float) -> None:
+        """Nodes that could not be used are avoided for a minute, then tried again."""
+        used = {engine.node_id for engine in self.engines if engine.is_placed}
+        ages = {node: now - since for node, (since, _) in self._unfit.items()}
+        before, self._avoided = self._avoided, {one for one in ages if ages[one] < _UNFIT_SECONDS}
+        tried = {one for one in ages if ages[one] < 2 * _UNFIT_SECONDS} - used
+        self._unfit = {one: self._unfit[one] for one in self._avoided | tried}
         if before - self._avoided:  # what is pending would not go to those
             for engine in self.engines:
                 if not engine.node_id:
                     engine.close()
+
+    def _forget_gone(self, now: float) -> None:
         gone = [engine for engine in self.engines if engine.gone is not None]
         self.engines = tuple(engine for engine in self.engines if engine not in gone)
         lost = [one for one in gone if not isinstance(one.gone, EngineStopped | NodeUnfit)]
