@@ -103,7 +103,7 @@ def find_lora(written: str, inventory: Inventory) -> str:
     folded = _stem(written).casefold()
     trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
     files = (*inventory.loras, *inventory.refused_as("lora"))
-    if len(trained) == 1 and not any(folded in (_stem(n).casefold(), _last(n)) for n in files):
+    if len(trained) == 1 and not any(folded in _by(of, files) for of in (_folded, _last)):
         return trained[0]
     missing = f"no LoRA '{shown(written)}' in models/loras."
     try:

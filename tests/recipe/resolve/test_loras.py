@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe import Inventory
+from picowatch.recipe import Inventory, read_recipes
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.recipe.reading import DEMO, hash_of, messages, read_one, refused
@@ -73,6 +73,17 @@ def test_a_trainers_name_of_several_loras_is_none_of_theirs() -> None:
     renamed = replace(TRAINED, loras=("last", "noir_v2"), lora_names=dict.fromkeys("ab", "film"))
     with pytest.raises(NotInstalled, match="could be a or b: their trainers called them so"):
         find_lora("film", renamed)
+
+
+@pytest.mark.timeout(20)
+def test_a_file_of_lines_finds_the_trainers_names_among_thousands() -> None:
+    """The names of all files are not taken apart again for each tag."""
+    names = [f"group {number % 30}/lora-{number:04}" for number in range(4000)]
+    trained = {name: f"trained {name[-4:]}" for name in names}
+    inventory = Inventory(demo=DEMO, loras=tuple(names), lora_names=trained)
+    lines = [f"a corgi {number} <lora:trained {number:04}:1>" for number in range(1000)]
+    found = read_recipes("a.txt", "\n".join(lines).encode(), inventory)
+    assert len(found) == 1000
 
 
 def test_a_refused_file_is_not_replaced_by_another_of_its_trainers_name() -> None:
