@@ -1496,6 +1496,17 @@ def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, pag
     assert len(page.shown()) == 2
 
 
+def test_a_scrollbar_that_comes_is_no_script_that_fails(gallery: Page) -> None:
+    """Browsers report an error then; a page of pictures that comes next would be read again."""
+    told = "ResizeObserver loop completed with undelivered notifications."
+    whole = gallery.driver.execute_async_script(
+        "dispatchEvent(new ErrorEvent('error', { message: arguments[0] }));"
+        "load('pages.js', arguments[1])",
+        told,
+    )
+    assert whole
+
+
 def test_a_page_of_another_version_asks_to_be_reloaded(house: House, page: Page) -> None:
     """Whatever else that version says in the same place."""
     house.save("one.txt", "a moon --seed 1\n")

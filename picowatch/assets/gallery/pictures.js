@@ -23,9 +23,10 @@ let arriving = null;
 const torn = new Map(); // pages that were read in the middle of a write, and how often
 
 // Calls `done` with whether the script ran: one that was read in the middle of a write does not.
-// The browser tells of its error right before it says that the script is loaded.
+// The browser tells of its error right before it says that the script is loaded. It also tells of
+// sizes that change while they are observed, as where a scrollbar comes: no script's fault.
 let isBroken = false;
-addEventListener("error", () => { isBroken = true; });
+addEventListener("error", event => { isBroken ||= !event.message.startsWith("ResizeObserver"); });
 
 function load(name, done) {
   const script = document.createElement("script");
