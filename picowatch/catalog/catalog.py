@@ -110,11 +110,15 @@ class Catalog:
         try:
             found = [entry for kind in FOLDERS for entry in self._scan_kind(kind, go_on=go_on)]
         finally:
-            self._hashes.write_notes()
+            self.keep_hashes()
         return FoundModels(
             models=tuple(entry for entry in found if isinstance(entry, Model)),
             refused=tuple(entry for entry in found if isinstance(entry, Refused)),
         )
+
+    def keep_hashes(self) -> None:
+        """Write what is known of files, if this process may; after many hashes, nothing is due."""
+        self._hashes.write()
 
     def has_models(self) -> bool:
         """Whether any can be used. It looks no further than to the first one."""

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +17,11 @@ _VERSION = 1
 _DIGEST = re.compile("[0-9a-f]{64}")
 _BLOCK_BYTES = 1 << 20
 _OLD_OFFSET, _OLD_BYTES = 1 << 20, 1 << 16
+# An entry is written in 6 microseconds; in ten times that a core hashes so much.
+_FEW, _BYTES_FOR_AN_ENTRY = 200, 60_000
+
+_Entry = tuple[int, int, str]  # a file's size and mtime, and what is known of it
+_Stamp = tuple[int, int, int]
 
 # Called with how many bytes more were read; what it raises ends the reading.
 OnBlock = Callable[[int], None]
@@ -35,35 +41,47 @@ def old_hash(path: Path) -> str:
 class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
-    With a file, hashes outlive the process: it is read at the start and, if `keep` is set,
-    written again after each new hash, with what others wrote meanwhile. A file that cannot be read
-    or written, or is deleted, costs time only: it is written with the next hash that is asked for.
+    With a file, hashes outlive the process: it is read at the start, and again when others wrote
+    it. If `keep` is set, it is written after a new hash, or after several where there are many. A
+    file that cannot be read or written, or is deleted, costs time only: it is written with the next
+    hash that is asked for.
     """
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
         self._file = file
         self._keep = keep and file is not None
-        self._is_unwritten = False
-        self._known: dict[str, tuple[int, int, str]] = _read(file) if file else {}
+        self._known: dict[str, _Entry] = {}  # as in the file
+        self._new: dict[str, _Entry] = {}  # not in the file yet
+        self._bytes_hashed = 0  # since it was written
+        self._read_at: _Stamp | None = None
+        self._read_again()
 
     def noted(self, path: Path, by: str, read: Callable[[], str]) -> str:
         """What `read` says of the file, or said before; `by` tells one reader from another.
 
-        It outlives the process once `write_notes` is called. Raises OSError, and what `read` does.
+        It outlives the process once `write` is called. Raises OSError, and what `read` does.
         """
         path, stamp = _found(path)
         name = f"{path}#is"
-        size, mtime, text = self._known.get(name, (-1, -1, ""))
+        size, mtime, text = self._entry(name)
         if (size, mtime) != stamp or not text.startswith(by):
             text = by + read()
-            self._known[name] = (*stamp, text)
-            self._is_unwritten = True
+            self._new[name] = (*stamp, text)
         return text.removeprefix(by)
 
-    def write_notes(self) -> None:
-        """Keep what was noted, as hashes are kept."""
-        if self._keep and self._is_unwritten:
-            self._write()
+    def write(self) -> None:
+        """Write what is not in the file yet, with what others wrote meanwhile."""
+        if not self._keep or not (self._new or not self._file_exists()):
+            return
+        assert self._file is not None
+        self._read_again()
+        together = self._known | self._new
+        text = json.dumps({"version": _VERSION, "files": together})
+        # If it fails, only time is lost: an engine that starts computes them again.
+        with suppress(OSError):
+            write_atomically(self._file, text.encode(), durable=False)
+            self._known, self._new, self._bytes_hashed = together, {}, 0
+            self._read_at = _stamp_of(self._file)
 
     def known(self, path: Path) -> str | None:
         """The hex digest of the file's bytes, if they need not be read for it."""
@@ -81,8 +99,7 @@ class HashCache:
         name = f"{path}#weights" if weights_only else str(path)
         known = self._remembered(name, before)
         if known:
-            if self._keep and (self._is_unwritten or not self._file_exists()):
-                self._write()
+            self._write_if_due()
             return known
         try:
             with os.fdopen(open_regular(path), "rb") as file:
@@ -96,30 +113,35 @@ class HashCache:
                 f"{path.name} changed while it was read.",
                 "Save the recipe again when the file is complete.",
             )
-        self._known[name] = (*before, digest)
-        if self._keep:
-            self._write()
+        self._new[name] = (*before, digest)
+        self._bytes_hashed += before[0]
+        self._write_if_due()
         return digest
 
     def _remembered(self, name: str, stat: tuple[int, int]) -> str | None:
         """The hash of the file as it is now, if it is known. Others may hash it meanwhile."""
         for again in (False, True):
-            if again and self._file is not None:
-                self._known |= _read(self._file)
-            size, mtime, digest = self._known.get(name, (-1, -1, ""))
+            if again:
+                self._read_again()
+            size, mtime, digest = self._entry(name)
             if (size, mtime) == stat and _DIGEST.fullmatch(digest):
                 return digest
         return None
 
-    def _write(self) -> None:
-        assert self._file is not None
-        self._known = _read(self._file) | self._known
-        text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
-        try:
-            write_atomically(self._file, text.encode(), durable=False)
-            self._is_unwritten = False
-        except OSError:  # only time is lost: an engine that starts computes them again
-            self._is_unwritten = True
+    def _entry(self, name: str) -> _Entry:
+        return self._new.get(name) or self._known.get(name, (-1, -1, ""))
+
+    def _read_again(self) -> None:
+        """Unless the file is as it was read or written last."""
+        stamp = _stamp_of(self._file) if self._file else None
+        if self._file and stamp != self._read_at:
+            self._known, self._read_at = self._known | _read(self._file), stamp
+
+    def _write_if_due(self) -> None:
+        """Writing takes at most a tenth of the time that hashing took."""
+        entries = len(self._known) + len(self._new)
+        if entries <= _FEW or self._bytes_hashed >= entries * _BYTES_FOR_AN_ENTRY:
+            self.write()
 
     def _file_exists(self) -> bool:
         return self._file is not None and self._file.exists()
@@ -148,7 +170,16 @@ def _found(path: Path) -> tuple[Path, tuple[int, int]]:
     return path, (status.st_size, status.st_mtime_ns)
 
 
-def _read(file: Path) -> dict[str, tuple[int, int, str]]:
+def _stamp_of(file: Path) -> _Stamp | None:
+    """Of the stored hashes: another one if they were written again."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(file: Path) -> dict[str, _Entry]:
     """What is stored; nothing if the file is missing, damaged or of another version."""
     try:
         stored = json.loads(file.read_bytes())

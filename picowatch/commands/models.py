@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused, embedded
@@ -31,14 +31,20 @@ def models(settings: Settings, as_json: bool) -> int:
     inventory = catalog.scan()
     ours = (catalog.demo, embedded("upscaler"), embedded("controlnet"))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
-    rows = (_row(catalog, model) for model in found)
+    try:
+        _print((_row(catalog, model) for model in found), as_json)
+    finally:
+        catalog.keep_hashes()
+    return 0
+
+
+def _print(rows: Iterable[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(list(rows), indent=1))
-        return 0
+        return
     for row in rows:
         for line in _lines(row):
             print(harmless(line), flush=True)  # the next one may be read for minutes
-    return 0
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:

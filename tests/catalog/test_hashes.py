@@ -12,6 +12,7 @@ from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import ModelRefused
 from picowatch.files import inside
+from picowatch.files.atomic import write_atomically
 from tests.catalog.files import sd15_shapes, write_model
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -121,6 +122,34 @@ def test_who_keeps_hashes_keeps_those_of_others(tmp_path: Path, hashed: list[str
         for name in "abc":
             assert cache.sha256(tmp_path / name) == sha256(name.encode()).hexdigest()
     assert hashed == ["a", "b", "c"]
+
+
+def test_many_hashes_are_written_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file with thousands of them takes longer to write than a small model to read."""
+    written: list[Path] = []
+    real = write_atomically
+
+    def write(path: Path, content: bytes, **options: bool) -> None:
+        written.append(path)
+        real(path, content, **options)
+
+    monkeypatch.setattr(hashes, "write_atomically", write)
+    monkeypatch.setattr(hashes, "_FEW", 2)
+    monkeypatch.setattr(hashes, "_BYTES_FOR_AN_ENTRY", 100)
+    cache = HashCache(tmp_path / "hashes.json")
+    counts = []
+    for number, size in enumerate((1, 1, 1, 1, 500, 1, 1)):
+        (tmp_path / str(number)).write_bytes(b"x" * size)
+        cache.sha256(tmp_path / str(number))
+        counts.append(len(written))
+    assert counts == [1, 2, 2, 2, 3, 3, 3]
+    cache.write()
+    cache.write()
+    assert len(written) == 4, "nothing is left to be written"
+    known = HashCache(tmp_path / "hashes.json", keep=False)
+    assert all(known.known(tmp_path / str(number)) for number in range(7))
 
 
 @pytest.mark.parametrize(
