@@ -117,7 +117,7 @@ class Catalog:
         )
 
     def keep_hashes(self) -> None:
-        """Write what is known of files, if this process may; after many hashes, nothing is due."""
+        """Write the hashes that `sha256` has left for later, if this process may."""
         self._hashes.write()
 
     def has_models(self) -> bool:
@@ -143,18 +143,8 @@ class Catalog:
         """
         found = self.scan(go_on)
         wildcards = self._wildcards.scan()
-        refused: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
-        refused["wildcard"] = wildcards.refused
-        for entry in found.refused:
-            refused[entry.kind][entry.name] = entry.reason
-            refused[entry.kind].setdefault(_without_ending(entry.name), entry.reason)
+        refused = {"wildcard": wildcards.refused, **_reasons(found)}
         checkpoints = found.of_kind("checkpoint")
-        refused["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
-        unusable = [_dangling(self._models), _dangling(self._models / FOLDERS["checkpoint"])]
-        if must_exist and not is_folder(self._models):
-            unusable.append(f"the folder {self._models} does not exist.")
-        unusable += [one.reason for one in found.refused if one.kind == "checkpoint"]
-        unusable += [one.missing for one in checkpoints]
         return Inventory(
             demo=replace(_checkpoint(self.demo), known_words=_known_words()),
             checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
@@ -184,8 +174,17 @@ class Catalog:
                 if entry.kind == "embedding"
             },
             default_checkpoint=default_checkpoint,
-            unusable_checkpoint=next(filter(None, unusable), ""),
+            unusable_checkpoint=self._unusable_checkpoint(found, must_exist),
         )
+
+    def _unusable_checkpoint(self, found: FoundModels, must_exist: bool) -> str:
+        """Why there may be no checkpoint to use, by the first reason; "" if there is none."""
+        reasons = [_dangling(self._models), _dangling(self._models / FOLDERS["checkpoint"])]
+        if must_exist and not is_folder(self._models):
+            reasons.append(f"the folder {self._models} does not exist.")
+        reasons += [one.reason for one in found.refused if one.kind == "checkpoint"]
+        reasons += [one.missing for one in found.of_kind("checkpoint")]
+        return next(filter(None, reasons), "")
 
     def find(self, kind: Kind, name: str) -> Model:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
@@ -334,6 +333,17 @@ def _code() -> str:
     return sha256(code).hexdigest()
 
 
+def _reasons(found: FoundModels) -> dict[str, dict[str, str]]:
+    """Why what was refused cannot be used, by kind and name, with and without ending."""
+    reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
+    for entry in found.refused:
+        reasons[entry.kind][entry.name] = entry.reason
+        reasons[entry.kind].setdefault(_without_ending(entry.name), entry.reason)
+    checkpoints = found.of_kind("checkpoint")
+    reasons["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
+    return reasons
+
+
 def _models(entries: list[Model | Refused]) -> list[Model]:
     return [entry for entry in entries if isinstance(entry, Model)]
 
@@ -411,7 +421,7 @@ def _candidates(root: Path, kind: Kind, name: str = "") -> Iterator[_Candidate]:
             elif inner:
                 for one in _models_in(path, kind):
                     yield _candidate(root, kind, one, "folder" if one == path else "file")
-            elif path.suffix.lower() in _ENDINGS or (linked and not os.path.exists(path)):  # noqa: PTH110
+            elif path.suffix.lower() in _ENDINGS or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
                 yield _candidate(root, kind, path, "file")
 
 

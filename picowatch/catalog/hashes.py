@@ -17,7 +17,7 @@ _VERSION = 1
 _DIGEST = re.compile("[0-9a-f]{64}")
 _BLOCK_BYTES = 1 << 20
 _OLD_OFFSET, _OLD_BYTES = 1 << 20, 1 << 16
-# An entry is written in 6 microseconds; in ten times that a core hashes so much.
+# Writing an entry takes about 6 microseconds. A core hashes this many bytes in ten times as long.
 _FEW, _BYTES_FOR_AN_ENTRY = 200, 60_000
 
 _Entry = tuple[int, int, str]  # a file's size and mtime, and what is known of it

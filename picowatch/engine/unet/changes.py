@@ -19,7 +19,7 @@ from picowatch.engine.unet.tiling import padded
 
 Factors = Mapping[str, torch.Tensor]
 
-# Of a column without length, which no factor makes longer.
+# Instead of a division by zero: columns and rows of zeros stay zeros.
 _SMALLEST = 1e-12
 
 

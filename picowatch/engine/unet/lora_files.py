@@ -20,8 +20,10 @@ from picowatch.engine.models.weights import with_sides
 from picowatch.engine.unet.changes import Change, Decomposed, LowRank, Product, makes, rank_of
 from picowatch.errors import RenderFailed
 
-# What the roles of tensors begin with that are multiplied otherwise than a LoRA's, or not at all.
+# What the roles of LoHa's and LoKr's tensors begin with, and those of whole differences.
 _FACTORS = ("hada_", "lokr_", "diff")
+# The roles of a DoRA's lengths: LyCORIS' and peft's.
+_LENGTHS = ("dora_scale", "lora_magnitude_vector")
 # The UNet's first layer, and its inputs where it sees nothing but latents.
 _FIRST, _LATENTS = LayerId("denoiser", "conv_in"), 4
 # In peft's names: what follows a layer's, what precedes it, and a pattern without wildcards.
@@ -81,7 +83,7 @@ class LoraReader:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             settings = _peft_settings(file.metadata() or {}, self.name)
-        found, written, unexpected = self._sorted(tensors)
+        found, written, unexpected = self._by_layer(tensors)
         if not found:
             raise RenderFailed(
                 f"The LoRA {self.name!r} is for another kind of model: no layer of this checkpoint "
@@ -107,7 +109,7 @@ class LoraReader:
         size = sum(tensor.nbytes for tensor in tensors.values())
         return LoraFile(layers, biases, tuple(sorted(unexpected)), size)
 
-    def _sorted(
+    def _by_layer(
         self, tensors: dict[str, torch.Tensor]
     ) -> tuple[dict[Adapted, Roles], dict[Adapted, str], list[str]]:
         """The tensors of each layer, the layers' names as the file has them, and other keys."""
@@ -126,11 +128,18 @@ class LoraReader:
         return found, written, unexpected
 
     def _has(self, target: Adapted, role: Role) -> bool:
-        """Whether the checkpoint has these layers, with biases if they are what changes."""
+        """Whether the checkpoint has these layers, and there what this role changes."""
         modules: list[Any] = [self.modules.get(layer_id) for layer_id in target.layers]
+        if None in modules:
+            return False
         if role == "bias":
-            return all(module is not None and module.bias is not None for module in modules)
-        return None not in modules
+            return all(module.bias is not None for module in modules)
+        # An inpainting checkpoint's first layer has a mask in its lengths, which no DoRA saw.
+        return (
+            role not in _LENGTHS
+            or _FIRST not in target.layers
+            or (_sides(modules[0])[1] == _LATENTS)
+        )
 
     def _biases(self, target: Adapted, added: torch.Tensor) -> dict[LayerId, torch.Tensor]:
         """What is added to each layer's output; a convolution's has a height and a width."""
@@ -147,7 +156,7 @@ class LoraReader:
 
         LyCORIS measures over a layer's inputs or its outputs, peft always over the inputs.
         """
-        lengths = roles.get("dora_scale", roles.get("lora_magnitude_vector"))
+        lengths = next((roles[role] for role in _LENGTHS if role in roles), None)
         if lengths is None:
             return {**changes}
         lengths = lengths.to(self.device, torch.float32)

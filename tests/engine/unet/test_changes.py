@@ -11,12 +11,17 @@ import torch
 from torch.nn import functional
 
 from picowatch.catalog.headers import Header
+from picowatch.catalog.lora_layers import LayerId
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import recognise
+from picowatch.engine.unet.changes import Decomposed, LowRank
+from picowatch.engine.unet.lora_files import LoraReader
+from picowatch.engine.unet.loras import Loras
 from picowatch.errors import RenderFailed
+from picowatch.recipe.request import LoraUse
 from tests.catalog.files import Shapes
-from tests.engine.adapters import Tensors
-from tests.engine.models.test_checkpoints import demo
+from tests.engine.adapters import Tensors, write
+from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.unet.test_loras import CONV, TO_Q, applied
 
 RANK, ALPHA, WEIGHT = 3, 2.0, 1.5
@@ -200,6 +205,54 @@ def test_pefts_dora_is_measured_by_outputs(models: Path, layer: str) -> None:
     expected = module.weight + WEIGHT * (whole * lengths / by_outputs(whole) - module.weight)
     assert torch.allclose(loras.merged()[f"{layer}.weight"], expected, atol=1e-5)
     loras.apply([])
+
+
+def test_a_dora_a_lora_and_biases_act_together(models: Path) -> None:
+    """Each changes the checkpoint's own weight; hooks and copies agree, in either order."""
+    module = demo().unet.get_submodule(CONV)
+    factors, change = lora(*module.weight.shape)
+    lengths = by_outputs(module.weight) * 1.3
+    bias = torch.randn_like(module.bias)
+    files = {
+        "dora": named(CONV, factors | {"dora_scale": lengths}),
+        "full": named(CONV, {"diff": change, "diff_b": bias}),
+    }
+    for name, tensors in files.items():
+        write(models / f"loras/{name}.safetensors", tensors)
+    loras = Loras("demo", demo().unet, demo().text_encoders,
+                  lambda _, name, __: models / f"loras/{name}.safetensors", CPU.device)  # fmt: skip
+    whole = module.weight + change
+    scaled = whole * lengths / by_outputs(whole) - module.weight
+    expected = module.weight + 0.5 * scaled - 0.7 * change
+    x = torch.randn(1, module.weight.shape[1], 8, 8)
+    drawn = functional.conv2d(x, expected, module.bias - 0.7 * bias, padding=1)
+    uses = [LoraUse("dora", "1", 0.5), LoraUse("full", "2", -0.7)]
+    for order in (uses, uses[::-1]):
+        loras.apply(order)
+        assert torch.allclose(module(x), drawn, atol=1e-4)
+        loras.merge()
+        assert torch.allclose(module(x), drawn, atol=1e-4)
+    loras.apply([])
+
+
+def test_a_doras_lengths_are_left_out_of_an_inpainting_checkpoints_first_layer(
+    tmp_path: Path,
+) -> None:
+    """They were trained without its mask; the product that they belong to acts."""
+    first = LayerId("denoiser", "conv_in")
+    factors, _ = lora(8, 4, 3, 3)
+    path = write(
+        tmp_path / "it.safetensors",
+        named("conv_in", factors | {"dora_scale": torch.ones(8, 1, 1, 1)}),
+    )
+    for inputs, kind, left_out in (
+        (9, LowRank, ("lora_unet_conv_in.dora_scale",)),
+        (4, Decomposed, ()),
+    ):
+        modules: dict[LayerId, torch.nn.Module] = {first: torch.nn.Conv2d(inputs, 8, 3, padding=1)}
+        read = LoraReader("it", "sd1", modules, CPU.device).read(path)
+        assert isinstance(read.layers[first], kind)
+        assert read.unexpected == left_out
 
 
 def test_a_doras_lengths_must_be_the_layers(models: Path) -> None:
