@@ -2,38 +2,40 @@
 
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from picowatch.catalog.configs import config_beside, says_velocity
-from picowatch.catalog.controlnets import UNIONS, recognise_controlnet_folder
-from picowatch.catalog.depth import recognise_depth_folder
+from picowatch.catalog.candidates import (
+    PART_FOLDERS,
+    Candidate,
+    Stamp,
+    by_name,
+    candidates,
+    check_name,
+    place,
+    printable,
+    without_ending,
+)
+from picowatch.catalog.configs import says_velocity
+from picowatch.catalog.controlnets import UNIONS
 from picowatch.catalog.families import FLOWS, NAMES, UNETS, variant_by_name
 from picowatch.catalog.folder_files import (
-    INDEX,
-    PICKLE_ENDINGS,
     folder_files,
-    is_file,
     is_folder,
-    other_weights,
-    weight_files,
 )
 from picowatch.catalog.folders import is_part_folder, recognise_checkpoint_folder
-from picowatch.catalog.gguf import GGUF, read_any_header
+from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import (
     FOLDERS,
     FoundModels,
     Kind,
-    Layout,
     Model,
     Recognised,
     Refused,
@@ -42,16 +44,13 @@ from picowatch.catalog.models import (
 from picowatch.catalog.pipelines import only_lends
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
 from picowatch.catalog.transformer_files import Installed, completed, files_below, files_of
-from picowatch.catalog.vaes import families_of, recognise_vae_folder, vae_by_name
+from picowatch.catalog.vaes import families_of, vae_by_name
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.files.skipped_folders import SKIPPED_FOLDERS
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
-from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.known_words import KnownWords
-from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
 DEMO = "demo"
 _ASSETS = Path(__file__).parent.parent / "assets"
@@ -64,26 +63,6 @@ _EMBEDDED: dict[Kind, tuple[str, str]] = {
     "upscaler": (DEMO_UPSCALER, "the embedded upscaler"),
     "controlnet": (DEMO_CONTROLNET, "the embedded ControlNet"),
 }
-
-_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
-_SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
-_ENDINGS = {*_SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
-_Stamp = tuple[tuple[str, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A file or folder that may be a model; equal stamps mean nothing in it has changed.
-
-    `root` is the folder of its kind that it lies in.
-    """
-
-    root: Path
-    name: str
-    kind: Kind
-    path: Path
-    layout: Layout
-    stamp: _Stamp
 
 
 class Catalog:
@@ -99,7 +78,7 @@ class Catalog:
     ) -> None:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
-        self._seen: dict[tuple[Kind, Path], tuple[_Stamp, Model | Refused]] = {}
+        self._seen: dict[tuple[Kind, Path], tuple[Stamp, Model | Refused]] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self, go_on: Callable[[], None] = lambda: None) -> FoundModels:
@@ -126,7 +105,7 @@ class Catalog:
             isinstance(self._entry(candidate), Model)
             for kind in FOLDERS
             for root in folders_of(self._models, kind)
-            for candidate in _candidates(root, kind)
+            for candidate in candidates(root, kind)
         )
 
     def inventory(
@@ -169,7 +148,7 @@ class Catalog:
             refused={name: why for of_kind in refused.values() for name, why in of_kind.items()},
             refused_by_kind=refused,
             refused_embeddings={
-                _without_ending(entry.name): entry.reason
+                without_ending(entry.name): entry.reason
                 for entry in found.refused
                 if entry.kind == "embedding"
             },
@@ -198,7 +177,7 @@ class Catalog:
                     raise ModelRefused(entry.missing)
                 return entry
         for entry in entries:
-            if isinstance(entry, Refused) and name in (entry.name, _without_ending(entry.name)):
+            if isinstance(entry, Refused) and name in (entry.name, without_ending(entry.name)):
                 raise ModelRefused(entry.reason)
         folders = [f"models/{folder.name}/" for folder in folders_of(self._models, kind)]
         raise ModelRefused(f"There is no {kind} {name!r} in {listed(folders, 'or')}.")
@@ -263,19 +242,19 @@ class Catalog:
         entries: list[Model | Refused] = []
         taken = dict([_EMBEDDED[kind]]) if kind in _EMBEDDED else {}
         roots = folders_of(self._models, kind)
-        found = [candidate for root in roots for candidate in _candidates(root, kind, name)]
-        for candidate in sorted(found, key=_by_name):  # of equal ones those of the first folder
+        found = [candidate for root in roots for candidate in candidates(root, kind, name)]
+        for candidate in sorted(found, key=by_name):  # of equal ones those of the first folder
             go_on()
             entry = self._entry(candidate)
             if isinstance(entry, Model):
                 if entry.name in taken:
-                    own = _place(candidate)
+                    own = place(candidate)
                     reason = f"{own} has the same name as {taken[entry.name]}: rename it."
                     entry = _refused(candidate, reason)
                     if candidate.root != roots[0]:  # its name with ending is the other's, too
                         entry = replace(entry, name=f"{candidate.root.name}/{entry.name}")
                 else:
-                    taken[entry.name] = _place(candidate)
+                    taken[entry.name] = place(candidate)
             entries.append(entry)
         return self._completed(entries) if kind == "checkpoint" else entries
 
@@ -295,7 +274,7 @@ class Catalog:
             for entry in entries
         ]
 
-    def _entry(self, candidate: _Candidate) -> Model | Refused:
+    def _entry(self, candidate: Candidate) -> Model | Refused:
         """What a candidate is, from memory if nothing of it has changed."""
         key = (candidate.kind, candidate.path)
         stamp, entry = self._seen.get(key, (None, None))
@@ -303,7 +282,7 @@ class Catalog:
             try:
                 entry = _look_at(candidate, self._recognised)
             except (ModelRefused, OSError) as error:
-                entry = _refused(candidate, f"{_place(candidate)} {_reason(error)}")
+                entry = _refused(candidate, f"{place(candidate)} {_reason(error)}")
                 if _may_pass(error):
                     return entry
             self._seen[key] = (candidate.stamp, entry)
@@ -338,7 +317,7 @@ def _reasons(found: FoundModels) -> dict[str, dict[str, str]]:
     reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
     for entry in found.refused:
         reasons[entry.kind][entry.name] = entry.reason
-        reasons[entry.kind].setdefault(_without_ending(entry.name), entry.reason)
+        reasons[entry.kind].setdefault(without_ending(entry.name), entry.reason)
     checkpoints = found.of_kind("checkpoint")
     reasons["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
     return reasons
@@ -368,142 +347,20 @@ def _unreadable(model: Model, error: OSError) -> ModelRefused:
     return ModelRefused(f"{model.path.name} cannot be read: {error.strerror}.")
 
 
-def _by_name(candidate: _Candidate) -> tuple[str, bool]:
-    """Files stand before folders of the same name."""
-    return candidate.name, candidate.layout == "folder"
-
-
-def _place(candidate: _Candidate) -> str:
-    """The file's name, in messages; in another program's folder with the folder's name."""
-    if candidate.root.name == FOLDERS[candidate.kind]:
-        return _printable(candidate.path.name)
-    return _printable(candidate.path.relative_to(candidate.root.parent).as_posix())
-
-
-def _candidates(root: Path, kind: Kind, name: str = "") -> Iterator[_Candidate]:
-    """Everything below a kind's folder that is or pretends to be a model; with a `name` that one.
-
-    Links are followed, since users link the model stores of other programs; a folder is entered
-    once, by a link only after all others, so links in circles end and names stay the same. Names
-    that begin with ".", foreign endings and what is in a bin are no models. Of other files nothing
-    is asked: each question takes a millisecond on a share.
-    """
-    entered: set[str] = set()
-    folders, links = deque([root]), deque[Path]()
-    while folders or links:
-        folder = (folders or links).popleft()
-        try:
-            real = os.path.realpath(folder)
-            with os.scandir(folder) as entries:
-                children = sorted(
-                    (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
-                    for entry in entries
-                    if not entry.name.startswith(".")
-                )
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:  # it is refused, for what is in it is not there either
-            own = _below(root, folder) or root.name
-            yield _Candidate(root, own, kind, folder, "folder", ())
-            continue
-        if real in entered:
-            continue
-        entered.add(real)
-        for child, linked, inner in children:
-            path = folder / child
-            if name and not _may_be(_below(root, path), name):
-                continue
-            inner = inner or (linked and is_folder(path))
-            if inner and child.lower() in SKIPPED_FOLDERS:
-                continue
-            if inner and not _is_model_folder(path, kind):
-                (links if linked else folders).append(path)
-            elif inner:
-                for one in _models_in(path, kind):
-                    yield _candidate(root, kind, one, "folder" if one == path else "file")
-            elif path.suffix.lower() in _ENDINGS or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
-                yield _candidate(root, kind, path, "file")
-
-
-def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> _Candidate:
-    """Its name is the path below its kind's folder; only .safetensors and .sft are left off."""
-    name = _below(root, path)
-    if layout == "file" and path.suffix.lower() in _SAFETENSORS:
-        name = name[: -len(path.suffix)]
-    return _Candidate(root, name, kind, path, layout, _stamp(path, kind, layout))
-
-
-def _below(root: Path, path: Path) -> str:
-    return str(path)[len(str(root)) + 1 :]
-
-
-def _may_be(path: str, name: str) -> bool:
-    """Whether a file or folder may have this name, or lead to what has it."""
-    return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
-
-
-def _models_in(path: Path, kind: Kind) -> list[Path]:
-    """The file or folder itself; of a folder that has weights of other names, these too."""
-    try:
-        others = other_weights(path) if _is_part(path, kind) else []
-        return [path, *others] if not others or weight_files(path) else others
-    except OSError:  # it says why when it is looked at
-        return [path]
-
-
 def _dangling(folder: Path) -> str:
     """What is wrong with a link whose goal is not there, as on a disk that is away; else ""."""
     away = os.path.islink(folder) and not is_folder(folder)  # noqa: PTH114  (never raises)
     return f"the folder {folder} is a link that leads nowhere." if away else ""
 
 
-def _is_model_folder(path: Path, kind: Kind) -> bool:
-    return is_file(path / INDEX) or _is_part(path, kind)
-
-
-def _is_part(path: Path, kind: Kind) -> bool:
-    return kind in _PART_FOLDERS and is_folder(path) and is_part_folder(path)
-
-
-def _without_ending(name: str) -> str:
-    """A refused file's name as a recipe may have it: without .ckpt, .safetensors.part and such."""
-    path = Path(name)
-    while path.suffix.lower() in _ENDINGS:
-        path = path.with_suffix("")
-    return path.as_posix()
-
-
-def _stamp(path: Path, kind: Kind, layout: Layout) -> _Stamp:
-    """Names, sizes and mtimes of a model's files; () for a dangling link."""
-    try:
-        if layout == "folder":
-            stats = [(name, file.stat()) for name, file in folder_files(path).items()]
-        else:
-            stats = [("", path.stat())]
-            if kind == "checkpoint":
-                with suppress(OSError):
-                    stats.append(("config", config_beside(path).stat()))
-    except OSError:
-        return ()
-    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
-
-
-# Kinds of which a folder may hold one.
-_PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
-    "vae": recognise_vae_folder,
-    "controlnet": recognise_controlnet_folder,
-    "depth": recognise_depth_folder,
-}
-
-
-def _look_at(candidate: _Candidate, recognised: Callable[[Path], Recognised]) -> Model:
+def _look_at(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model:
     """Recognise a candidate: a model of the kind its folder is for; ModelRefused says why not."""
-    _check_name(candidate)
+    check_name(candidate)
     layout = candidate.layout
     if layout == "file":
         found = recognised(candidate.path)
-    elif candidate.kind in _PART_FOLDERS and is_part_folder(candidate.path):
-        found = _PART_FOLDERS[candidate.kind](candidate.path)
+    elif candidate.kind in PART_FOLDERS and is_part_folder(candidate.path):
+        found = PART_FOLDERS[candidate.kind](candidate.path)
     else:
         found = recognise_checkpoint_folder(candidate.path)
     right = folders_of(candidate.root.parent, found.kind)[0]
@@ -526,32 +383,6 @@ def _may_pass(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return error is not None
-
-
-def _check_name(candidate: _Candidate) -> None:
-    """Refuse what can be refused by name alone, before anything is opened."""
-    ending = candidate.path.suffix.lower()
-    if not candidate.stamp:
-        raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
-    hidden = NEVER_IN_NAMES.search(candidate.name)
-    if hidden:
-        not_utf8 = "\udc80" <= hidden[0] <= "\udcff"
-        what = "that is not UTF-8" if not_utf8 else f"with {invisible(hidden[0])}"
-        raise ModelRefused(f"has a name {what}: rename it.")
-    if ending in _UNFINISHED:
-        raise ModelRefused("is an unfinished download.")
-    if ending == GGUF and candidate.kind != "checkpoint":
-        raise ModelRefused("is a GGUF file: picowatch reads only transformers from such files.")
-    if ending in PICKLE_ENDINGS:
-        raise ModelRefused(
-            "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
-            "convert it with `picowatch convert`, which runs none."
-        )
-
-
-def _printable(name: str) -> str:
-    """The name with bytes that are not UTF-8 written as \\xNN, and what cannot be seen escaped."""
-    return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 # Families whose files need not say what they predict. Of 2.x the weights do
@@ -628,9 +459,9 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     )
 
 
-def _refused(candidate: _Candidate, reason: str) -> Refused:
+def _refused(candidate: Candidate, reason: str) -> Refused:
     """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
     name = candidate.name
     if candidate.layout == "file" and not name.endswith(candidate.path.suffix):
         name += candidate.path.suffix
-    return Refused(name=_printable(name), kind=candidate.kind, path=candidate.path, reason=reason)
+    return Refused(name=printable(name), kind=candidate.kind, path=candidate.path, reason=reason)
