@@ -11,7 +11,7 @@ from picowatch.errors import EngineDied
 from picowatch.recipe.request import ImageRequest
 
 # Called after each denoising step with (steps done, steps in all) of the batch in progress; with 0
-# done now and then while what the batch needs takes long to come.
+# steps done as a sign of life, while models that the batch needs are sent to its node.
 OnStep = Callable[[int, int], None]
 
 

@@ -74,7 +74,7 @@ def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
     """The fields of a `_defaults.yaml`; what is wrong with it goes to `problems`."""
     layer, mistakes = _read_defaults(file)
     problems.take(mistakes)
-    return layer
+    return dict(layer)  # what others do to it must not stay in the cache
 
 
 @lru_cache(maxsize=64)

@@ -200,7 +200,7 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
         [name for begins, found in by.items() if begins.startswith(meant) for name in found]
         for meant, by in ways
     )
-    return next((found for found in chain(whole, begun) if found), [])
+    return list(next((found for found in chain(whole, begun) if found), ()))
 
 
 @lru_cache(maxsize=64)
