@@ -28,7 +28,9 @@ from picowatch.files.skipped_folders import SKIPPED_FOLDERS
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
-_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
+# Stands beside a file that aria2 has not finished, which has its whole size and header at once.
+_ARIA2 = ".aria2"
+_UNFINISHED = {".part", ".partial", ".crdownload", ".download", _ARIA2, ".incomplete", ".tmp"}
 _SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
 _ENDINGS = {*_SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
 # Kinds of which a folder may hold one.
@@ -84,7 +86,12 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
         if real in entered:
             continue
         entered.add(real)
+        downloading = {
+            child.removesuffix(_ARIA2) for child, *_ in children if child.endswith(_ARIA2)
+        }
         for child, linked, inner in children:
+            if child in downloading:
+                continue
             path = folder / child
             if name and not _may_be(_below(root, path), name):
                 continue

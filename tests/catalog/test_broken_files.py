@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.errors import ModelRefused
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
 
@@ -152,6 +152,19 @@ def test_unfinished_downloads_are_refused(tmp_path: Path, ending: str) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / f"checkpoints/it.safetensors{ending}").write_bytes(b"abc")
     assert refusal(tmp_path) == f"it.safetensors{ending} is an unfinished download."
+
+
+def test_what_aria2_is_still_downloading_is_refused(tmp_path: Path) -> None:
+    """It has its whole size and header at once, with zeros for weights that are not there yet."""
+    write_model(tmp_path / "loras/it.safetensors", kohya_lora_shapes())
+    control = tmp_path / "loras/it.safetensors.aria2"
+    control.write_bytes(b"abc")
+    catalog = Catalog(tmp_path)
+    assert catalog.scan().models == ()
+    with pytest.raises(ModelRefused, match="unfinished download"):
+        catalog.find("lora", "it")
+    control.unlink()
+    assert [model.name for model in catalog.scan().models] == ["it"]
 
 
 def test_a_dangling_link_is_refused(tmp_path: Path) -> None:
