@@ -184,8 +184,8 @@ def _upscaler(written: str, names: Sequence[str], inventory: Inventory, *also: s
 def matching(written: str, names: Sequence[str]) -> list[str]:
     """The names that are meant, by the first rule that matches any.
 
-    The whole name; in any case; its last part after a slash; its beginning; the beginning of
-    its last part.
+    The whole name; in any case; its last part after a slash; with "_" for slashes; its beginning;
+    the beginning of its last part.
     """
     stem = _stem(written)
     folded = stem.casefold()
@@ -195,7 +195,7 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
         (meant, _by(of_name, tuple(names)))
         for of_name, meant in ((_stem, stem), (_folded, folded), (_last, folded))
     ]
-    whole = (by.get(meant) for meant, by in ways)
+    whole = (by.get(meant) for meant, by in (*ways, (folded, _by(_flat, tuple(names)))))
     begun = (
         [name for begins, found in by.items() if begins.startswith(meant) for name in found]
         for meant, by in ways
@@ -310,3 +310,8 @@ def _folded(name: str) -> str:
 
 def _last(name: str) -> str:
     return _folded(name).rpartition("/")[2]
+
+
+def _flat(name: str) -> str:
+    """What A1111 before 1.6 wrote of a checkpoint in a folder."""
+    return _folded(name).replace("/", "_")

@@ -35,6 +35,7 @@ INVENTORY = Inventory(
         ("models/checkpoints/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
         ("Stable-diffusion/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
         ("sd15\\RealisticVision.safetensors", "sd15/RealisticVision"),
+        ("sd15_realisticVision", "sd15/RealisticVision"),  # A1111 before 1.6
         ("dreamshaper_8.safetensors [879db523c3]", "dreamshaper_8"),
         ("dreamshaper_8 [879db523]", "dreamshaper_8"),
     ],
