@@ -299,7 +299,8 @@ class Recipe(RecipeFields):
 
     def refused_embeddings(self) -> list[str]:
         """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
-        if not self._context.inventory.refused_embeddings:
+        named = "embedding:" in self.prompt or "embedding:" in self.negative_prompt
+        if not named and not self._context.inventory.refused_embeddings:
             return []
         return self._prompts().refused_embeddings()
 

@@ -176,6 +176,14 @@ def left_out(what: str) -> str:
     return f"Recipes have no '{shown(what)}' setting; it was ignored."
 
 
+def embedding_missing(name: str) -> str:
+    """The warning for words that were, or should be, an embedding's."""
+    return (
+        f"The prompt's '{shown(name)}' is used as plain words, because no embedding of that name "
+        "is in models/embeddings."
+    )
+
+
 def wanted_for(field: str) -> str:
     """What a field takes, in words, from its row or its limits."""
     row = (ROWS | SHORTHANDS).get(field)

@@ -180,8 +180,9 @@ def _unescaped(escape: re.Match[str]) -> str:
 def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:
     """Where installed embeddings stand in a text: start, end and name, in order.
 
-    An embedding is called by its file's name as a whole word, in any case; of two that fit the
-    longer one is meant. ComfyUI's `embedding:` before it belongs to it.
+    An embedding is called by its file's name as a whole word, in any case, with its folder or
+    without; of two that fit the longer one is meant. ComfyUI's `embedding:` before it belongs to
+    it, and then the file's ending, too.
     """
     by_word = _by_word(tuple(names))
     if not by_word:
@@ -201,15 +202,20 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 
 @lru_cache(maxsize=8)
 def _by_word(names: tuple[str, ...]) -> dict[str, str]:
-    """Words to embeddings: the last part of each name; the first of several of one name."""
-    return {name.rpartition("/")[2].casefold(): name for name in sorted(names, reverse=True)}
+    """Words to embeddings: names, and the last part of each; the first of several of one name."""
+    last = {name.rpartition("/")[2].casefold(): name for name in sorted(names, reverse=True)}
+    return last | {name.casefold(): name for name in names}
 
 
 @lru_cache(maxsize=8)
 def _words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(words, key=lambda word: (-len(word), word))
     choice = "|".join(map(re.escape, longest_first))
-    return re.compile(rf"(?<![\w-])(?:embedding:)?(?P<word>{choice})(?![\w-])", re.IGNORECASE)
+    return re.compile(
+        rf"(?<![\w-])(?P<comfyui>embedding:)?(?P<word>{choice})"
+        r"(?(comfyui)(?:\.safetensors|\.pt|\.bin)?)(?![\w-])",
+        re.IGNORECASE,
+    )
 
 
 def unsupported(text: str) -> list[Mistake]:

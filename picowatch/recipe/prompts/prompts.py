@@ -1,5 +1,6 @@
 """An entry's two prompts: what they may hold, what they name, and what each image draws."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ from picowatch.recipe.fields import Loras
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
+from picowatch.recipe.messages.wording import embedding_missing
 from picowatch.recipe.prompts.grammar import (
     MAX_FOUND,
     Mistake,
@@ -46,6 +48,8 @@ MAX_SIGNS_OF_ALL = 250_000
 _WILDCARD_SIGNS = ("{", "|", "}", "__")
 _BRACKET_SIGNS = tuple("()[]:<")
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
+# What names an embedding, unless a wildcard does.
+_OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
 
 
 class PromptFailed(ValueInvalid):
@@ -109,19 +113,27 @@ class Prompts:
         return sorted([("lora", n) for n in loras] + [("embedding", n) for n in embeddings])
 
     def refused_embeddings(self) -> list[str]:
-        """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
+        """Sentences about embeddings that the prompts seem to name, but that cannot be used.
+
+        ComfyUI's `embedding:` says that one is named.
+        """
         refused = self._inventory.refused_embeddings
         names = tuple(name for name in refused if name not in self._inventory.embeddings)
-        found = {
-            name
-            for template in self._templates.values()
-            for *_, name in embedding_words(template.text, names)
-        }
-        return [
+        every = (*self._inventory.embeddings, *names)
+        found, missing = set[str](), set[str]()
+        for template in self._templates.values():
+            words = embedding_words(template.text, every)
+            found |= {name for *_, name in words if name in names}
+            starts = {start for start, *_ in words}
+            missing |= {
+                one[0] for one in _OF_COMFYUI.finditer(template.text) if one.start() not in starts
+            }
+        cannot = [
             f"The prompt's '{name}' is used as plain words, because the embedding of that name "
             f"cannot be used. {refused[name]}"
             for name in sorted(found)
         ]
+        return [*cannot, *map(embedding_missing, sorted(missing))]
 
     def drawn(self, seed: int) -> DrawnPrompts:
         """What the image with this seed is rendered from. Raises PromptFailed."""

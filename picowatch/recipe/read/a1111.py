@@ -28,7 +28,7 @@ from picowatch.recipe.read.controlnet import KEY as CONTROLNET
 from picowatch.recipe.read.controlnet import left_out_controlnet
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.hires import final_side
-from picowatch.recipe.resolve.installed import MODULE
+from picowatch.recipe.resolve.installed import EMBEDDINGS, MODULE
 from picowatch.recipe.resolve.layers import put
 from picowatch.recipe.row import Row
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
@@ -89,7 +89,6 @@ _INFORMATION = {
     "vae hash",
     "hashes",
     "lora hashes",
-    "ti hashes",
     "user",
     "created date",
     "civitai resources",
@@ -102,7 +101,9 @@ _INFORMATION = {
     "batch size",
     "batch pos",
 }
-_KNOWN_KEYS = frozenset({*_FIELDS, *_PARTS, _HIRES_SIZE, *_INFORMATION})
+# A1111's and SD.Next's.
+_EMBEDDINGS = {"ti hashes", "embeddings"}
+_KNOWN_KEYS = frozenset({*_FIELDS, *_PARTS, _HIRES_SIZE, *_INFORMATION, *_EMBEDDINGS})
 
 
 _OLD_RULE = (
@@ -312,6 +313,8 @@ class _Values:
             return
         elif key in _SAME_AS:
             self._second_pass.append((name, written))
+        elif key in _EMBEDDINGS:
+            self._fields[EMBEDDINGS] = written
         elif _MODULE.fullmatch(key):
             self._modules.append((name, written))
         elif CONTROLNET.fullmatch(key):

@@ -1,6 +1,7 @@
 """What of another program's settings a recipe can say, and warnings for the rest."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.a1111 import seed_of_32_bits
+from picowatch.recipe.resolve.installed import EMBEDDINGS
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     SamplerUnknown,
@@ -99,6 +101,12 @@ class Carried:
         """A LoRA with its weight; 1 if it has none."""
         if isinstance(name, str) and name:
             self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
+
+    def with_embeddings(self, prompt: str, pattern: re.Pattern[str]) -> str:
+        """A prompt with the bare names of its embeddings, which are what `pattern` calls "name"."""
+        names = [found["name"] or "" for found in pattern.finditer(prompt)]
+        self.values[EMBEDDINGS] = ",".join([self.values.get(EMBEDDINGS, ""), *names])
+        return pattern.sub(lambda found: found["name"] or "", prompt)
 
     def translated(self, prompt: str, translate: Callable[[str], str | None]) -> str:
         """A prompt with its weights as A1111's; it stays as it is where `translate` gives None."""

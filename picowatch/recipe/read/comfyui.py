@@ -31,6 +31,11 @@ _OUTPUT = ("images", "image", "pixels", "samples")
 _VALUES = ("value", "seed", "noise_seed", "text", "string", "int", "float", "number", "prompt")
 _TEXTS = ("text", "t5xxl", "text_g", "prompt", "clip_l", "text_l")
 _CHECKPOINTS = ("ckpt_name", "unet_name", "model_name", "model_path")
+# With its folder, also on Windows, and its ending; a backslash before a bracket is an escape.
+_EMBEDDING = re.compile(
+    r"embedding:(?:[^\s,()\[\]:]*[/\\](?![()\[\]]))?"
+    r"(?:(?P<name>[^\s,()\[\]:/\\]+?)(?:\.safetensors|\.pt|\.bin)?(?=[\s,()\[\]:]|$))?"
+)
 _EMPTY = "ConditioningZeroOut"
 # https://github.com/rgthree/rgthree-comfy; its inputs are mappings of on, lora and strength.
 _SEVERAL_LORAS = "Power Lora Loader (rgthree)"
@@ -206,7 +211,7 @@ class _Workflow:
             for name in _TEXTS:
                 text = self._value(one, name)
                 if isinstance(text, str) and text.strip():
-                    return text.strip().replace("embedding:", "")
+                    return self._carried.with_embeddings(text.strip(), _EMBEDDING)
         return ""
 
     def _found(self, start: Node | None, name: str) -> Any:

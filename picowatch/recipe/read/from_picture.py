@@ -28,6 +28,7 @@ from picowatch.recipe.read.invokeai import is_invokeai, read_invokeai
 from picowatch.recipe.read.novelai import is_novelai, read_novelai
 from picowatch.recipe.read.swarmui import is_swarmui, read_swarmui
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
+from picowatch.recipe.resolve.installed import EMBEDDINGS
 from picowatch.recipe.written import Layer, Position, Source, Written, written_at
 
 _HASH_DIGITS = 10
@@ -162,6 +163,8 @@ def _layer_of(request: ImageRequest, position: Position) -> Layer:
     layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
     if request.vae_hash:
         layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
+    names = ",".join(use.name for use in request.embeddings)
+    layer[EMBEDDINGS] = Written(names, position)
     for field, uses in (("prompt", request.loras), ("loras", loras_beside_prompt(request))):
         hashes = ", ".join(f"{u.name} {u.hash[:_HASH_DIGITS]}" for u in uses)
         if hashes:

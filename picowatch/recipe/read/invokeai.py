@@ -45,6 +45,8 @@ _TOKEN = re.compile(
     r"|(?P<square>[\[\]])|(?P<other>[^\\()\[\]\s]+|\s+|.)",
     re.DOTALL,
 )
+# How prompts name embeddings (invokeai/app/util/ti_utils.py).
+_EMBEDDING = re.compile(r"<(?P<name>[a-zA-Z0-9., _-]+)>")
 _FUNCTIONS = re.compile(r"\)\.(?:and|blend|swap)\(|\.swap\(")
 
 
@@ -141,6 +143,7 @@ def _name(model: object) -> str | None:
 
 def _prompt(text: str, carried: Carried) -> str:
     """compel's weights as A1111's; a prompt that cannot be translated stays as it is."""
+    text = carried.with_embeddings(text, _EMBEDDING)
     if _FUNCTIONS.search(text):
         carried.warn("compel's .and(), .blend() and .swap() are not supported; they stay as text.")
         return text

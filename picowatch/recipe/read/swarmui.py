@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.read.carried import Carried, settings_of
 
 _PARAMETERS = "sui_image_params"
@@ -33,6 +34,7 @@ _INFORMATION = {
 _AUTOMATIC = ("", "none", "automatic")
 # What the sampler is where the picture does not say it (ComfyUIBackendExtension.cs).
 _USUAL_SAMPLER = "euler"
+_EMBEDDING = re.compile(r"<embed(?:ding)?:(?:[^<>]*/)?(?P<name>[^<>/]+)>", re.IGNORECASE)
 _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\[]", re.IGNORECASE)
 
 
@@ -47,6 +49,10 @@ def read_swarmui(texts: Mapping[str, str], carried: Carried) -> None:
     settings = settings_of(texts["parameters"])[_PARAMETERS]
     carried.put("prompt", "")
     carried.take_all(settings, _FIELDS)
+    for field in PROMPTS:
+        if field in carried.values:
+            text = carried.with_embeddings(str(carried.values[field]), _EMBEDDING)
+            carried.values[field] = text
     carried.take_size(settings)
     sampler = settings.pop("sampler", None) or settings.get("comfyuisampler") or _USUAL_SAMPLER
     schedule_type = settings.pop("scheduler", None) or settings.get("comfyuischeduler")

@@ -9,6 +9,7 @@ from picowatch.recipe.fields import BAKED, PROMPTS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.messages.wording import embedding_missing
 from picowatch.recipe.passes import is_ever_guided
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
@@ -19,6 +20,7 @@ from picowatch.recipe.prompts.grammar import (
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.resolve.installed import (
+    EMBEDDINGS,
     MODULE,
     NotInstalled,
     find_hires_upscaler,
@@ -29,6 +31,9 @@ from picowatch.recipe.resolve.installed import (
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
 from picowatch.recipe.written import Layer, Written
+
+# Of a picture; a search for all that a hostile one could name would take minutes.
+_MOST_EMBEDDINGS = 200
 
 
 class Misfit(NamedTuple):
@@ -113,6 +118,7 @@ class Borrowed:
     def set_aside(self) -> Iterator[str]:
         """Take out what the checkpoint cannot have, and what is not here, with warnings."""
         yield from self._take_module()
+        yield from self._take_embeddings()
         yield from self._lacking()
         if self._checkpoint.rules.flow:
             yield from self._sampling()
@@ -144,6 +150,21 @@ class Borrowed:
             yield warning
         else:
             self._layer["vae"] = written
+
+    def _take_embeddings(self) -> Iterator[str]:
+        """Those that the prompts name, but that are not here: their words stay as words."""
+        written = self._layer.pop(EMBEDDINGS, None)
+        if written is None or self._checkpoint.rules.flow:
+            return
+        entries = str(written.value).split(",")[:_MOST_EMBEDDINGS]
+        names = [entry.partition(":")[0].strip() for entry in entries]
+        here = (*self._inventory.embeddings, *self._inventory.refused_embeddings)
+        words = {name.rpartition("/")[2].casefold() for name in here}
+        away = tuple(one for one in names if one.rpartition("/")[2].casefold() not in {"", *words})
+        for field in PROMPTS:
+            text = split_loras(self._text(field) or "")[0]
+            for name in sorted({name for *_, name in embedding_words(text, away)}):
+                yield embedding_missing(name)
 
     def _lacking(self) -> Iterator[str]:
         family = self._checkpoint.family or "this checkpoint"

@@ -201,6 +201,12 @@ EMBEDDINGS = ("neg/EasyNegative", "bad-hands", "bad-hands-5", "by bad artist", "
         ("easynegative, BAD-HANDS-5", ["easynegative", "BAD-HANDS-5"]),
         ("(by bad artist:0.8)", ["by bad artist"]),
         ("embedding:bad-hands", ["embedding:bad-hands"]),
+        ("embedding:bad-hands.pt", ["embedding:bad-hands.pt"]),
+        ("bad-hands.pt", ["bad-hands"]),
+        (
+            "neg/EasyNegative, embedding:neg/easynegative",
+            ["neg/EasyNegative", "embedding:neg/easynegative"],
+        ),
         ("x (y) x", ["x (y)"]),
         ("easynegatives, bad-hands-6, not-bad-hands, _easynegative", []),
         ("", []),
@@ -216,3 +222,5 @@ def test_embedding_words_give_the_installed_names() -> None:
     """With the folder that the file belongs in, whatever is installed."""
     assert embedding_words("a EasyNegative", EMBEDDINGS) == [(2, 14, "neg/EasyNegative")]
     assert embedding_words("a EasyNegative", ()) == []
+    both = ("a/x", "b/x")
+    assert [name for *_, name in embedding_words("x, b/x", both)] == ["a/x", "b/x"]

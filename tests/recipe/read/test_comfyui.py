@@ -21,6 +21,7 @@ INVENTORY = Inventory(
     ),
     vaes=("ae",),
     loras=("style/film",),
+    embeddings=("bad",),
 )
 Nodes = dict[str, dict[str, Any]]
 

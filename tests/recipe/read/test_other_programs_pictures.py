@@ -39,6 +39,7 @@ INVENTORY = Inventory(
     ),
     vaes=("mpaffl", "VAEFix", "ae"),
     loras=("maid", "style/film"),
+    embeddings=("bad",),
     default_checkpoint="demo",
 )
 
