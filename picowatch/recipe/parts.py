@@ -1,5 +1,6 @@
 """The fields that are mappings: what `hires`, `upscale` and each entry of `control` can say."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -16,7 +17,7 @@ class Hires:
     scale: Annotated[
         float,
         Field(ge=1, le=4, allow_inf_nan=False, strict=True),
-        Row("How much larger.", a1111=A1111("Hires upscale", plain_number)),
+        Row("How much larger.", a1111=A1111("Hires upscale", plain_number, ("hires scale",))),
     ] = 2.0
     steps: Annotated[
         int,
@@ -27,7 +28,11 @@ class Hires:
         ),
     ] = 0
     denoising_strength: Annotated[
-        Share, Row("How far to go away from the first pass.", a1111=DENOISING_STRENGTH)
+        Share,
+        Row(
+            "How far to go away from the first pass.",
+            a1111=replace(DENOISING_STRENGTH, also=("hires strength",)),
+        ),
     ] = 0.7
     # One of hires.UPSCALERS, or an installed model.
     upscaler: Annotated[

@@ -2,7 +2,8 @@
 
 Also read is what other programs write in this format: Draw Things
 (https://github.com/cocktailpeanut/breadmachine/issues/2), Forge, Fooocus
-(https://github.com/lllyasviel/Fooocus, modules/meta_parser.py) and clients of the AI Horde.
+(https://github.com/lllyasviel/Fooocus, modules/meta_parser.py), SD.Next
+(https://github.com/vladmandic/sdnext, modules/processing_info.py) and clients of the AI Horde.
 """
 
 import json
@@ -49,7 +50,8 @@ def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
     }
 
 
-_FIELDS = _by_key(ROWS) | {"size": SIZE}
+# Fooocus has its LoRAs there, as the field takes them: "name: weight, name: weight".
+_FIELDS = _by_key(ROWS) | {"size": SIZE, "lora weights": "loras"}
 # The parts of mappings, by their keys: the mapping and the part.
 _PARTS = {
     key: (field, name)
@@ -95,6 +97,11 @@ _INFORMATION = {
     "civitai metadata",
     "template",
     "negative template",
+    "app",
+    "pipeline",
+    "operations",
+    "lora networks",
+    "hires size",
     "wildcard prompt",
     "raw prompt",
     "raw negative prompt",

@@ -3,10 +3,13 @@
 Samples follow what is found in public repositories; where, is said beside them.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.families import rules_of
+from picowatch.recipe.parts import Hires
 from tests.recipe.reading import DEMO, messages, read, read_one
 
 TXT = "corgi.txt"
@@ -229,6 +232,35 @@ def test_fooocus_text_is_read() -> None:
     assert recipe.warnings == left_out(
         "Sharpness: 2.0", "ADM Guidance: (1.5, 0.8, 0.3)", "Performance: Speed"
     )
+
+
+def test_loras_of_fooocus_text_are_used() -> None:
+    """Beside the prompt, with their weights: its prompts have no tags."""
+    inventory = replace(INVENTORY, loras=("xl/add-detail", "maid"))
+    recipe = read_one(
+        'a cat\nSteps: 30, Sampler: Euler, Lora hashes: "add-detail: 0123456789, '
+        'maid: 0123456789", Lora weights: "add-detail: 0.5, maid: -1.0", Version: Fooocus v2.5.5',
+        TXT,
+        inventory,
+    )
+    assert recipe.loras == (("xl/add-detail", 0.5), ("maid", -1.0))
+    assert recipe.warnings == ()
+
+
+def test_sd_nexts_text_is_read() -> None:
+    """Its modules/processing_info.py: a second pass by other names, and what says nothing."""
+    recipe = read_one(
+        "a cat\nNegative prompt: dim\nSteps: 20, Size: 256x256, Sampler: UniPC, Seed: 7, "
+        "CFG scale: 6, App: SD.Next, Version: f903a36, Pipeline: StableDiffusionPipeline, "
+        "Operations: hires; txt2img, Model: sd_v1.4_f16, HiRes mode: 1, "
+        "Hires upscaler: Latent, Hires scale: 1.5, "
+        "Hires size: 384x384, Hires force: True, Hires steps: 10, Hires strength: 0.3, "
+        "LoRA networks: maid, LoRA hashes: 0123456789ab",
+        TXT,
+        INVENTORY,
+    )
+    assert recipe.hires == Hires(scale=1.5, steps=10, denoising_strength=0.3, upscaler="Latent")
+    assert recipe.warnings == left_out("HiRes mode: 1", "Hires force: True")
 
 
 def test_one_value_under_two_keys_is_one() -> None:
