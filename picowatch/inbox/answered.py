@@ -14,10 +14,11 @@ class AnsweredRecipes:
     """
 
     def __init__(self, known: Mapping[str, KnownRecipe]) -> None:
-        self._known = dict(known)
+        self._known: dict[str, KnownRecipe] = {}
         self._paths_by_digest: dict[str, set[str]] = {}
+        self._in_any_case: dict[str, str] = {}
         for path, one in known.items():
-            self._paths_by_digest.setdefault(one.digest, set()).add(path)
+            self._put(path, one)
         self.seen_here: set[str] = set()
 
     def __contains__(self, path: str) -> bool:
@@ -34,6 +35,10 @@ class AnsweredRecipes:
     def with_digest(self, digest: str) -> list[str]:
         """Those that have these bytes, and may be renamed."""
         return sorted(self._paths_by_digest.get(digest, ()))
+
+    def is_known_in_any_case(self, path: str) -> bool:
+        """Whether one of them has this path, if case is ignored."""
+        return path.casefold() in self._in_any_case
 
     def remember(self, path: str, stamp: Stamp, digest: str) -> None:
         """This version of it, which is here, is answered. The digest of an unreadable one is ""."""
@@ -90,11 +95,14 @@ class AnsweredRecipes:
     def _put(self, path: str, known: KnownRecipe) -> None:
         self._drop(path)
         self._known[path] = known
+        self._in_any_case[path.casefold()] = path
         self._paths_by_digest.setdefault(known.digest, set()).add(path)
 
     def _drop(self, path: str) -> None:
         known = self._known.pop(path, None)
         if known is not None:
+            if self._in_any_case.get(path.casefold()) == path:
+                del self._in_any_case[path.casefold()]
             self._forget_bytes(path, known)
 
     def _forget_bytes(self, path: str, known: KnownRecipe) -> None:

@@ -62,6 +62,19 @@ def is_gone(root: Path, path: str) -> bool:
     return not (status and stat.S_ISREG(status.st_mode))
 
 
+def is_listed(root: Path, path: str) -> bool:
+    """Whether it is spelled like that: file systems that ignore case find it otherwise, too."""
+    folder = root
+    try:
+        for name in path.split("/"):
+            if name not in os.listdir(folder):  # noqa: PTH208
+                return False
+            folder /= name
+    except OSError:
+        pass  # as far as is known
+    return True
+
+
 def _stat(root: Path, path: str) -> os.stat_result | None:
     """What is at the path, a link followed; None for a link that leads out of the inbox."""
     target = f"{root}/{path}"

@@ -26,6 +26,7 @@ from picowatch.inbox.files import (
     FileUnreadable,
     complete_file,
     defaults_for,
+    is_listed,
     read_file,
     scan,
 )
@@ -99,7 +100,7 @@ class Reader:
             return None
         except FileUnreadable as error:
             return self._unreadable(file, str(error))
-        if saved is None:
+        if saved is None or self._is_spelled_otherwise(file.path):
             return None
         digest = saved.digest
         if digest not in renamed:
@@ -189,7 +190,7 @@ class Reader:
         return is_new or self.waiting.is_ready(file.path)
 
     def _missing(self, paths: deque[str], saved: Saved) -> str | None:
-        """The first of them whose file does not exist now; each is checked once.
+        """The first of them whose file has no such name now; each is checked once.
 
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
         away, if the file that came has its time, too: a rename keeps it. The same holds
@@ -201,7 +202,7 @@ class Reader:
         for _ in range(len(paths)):
             path = paths.popleft()
             known = self.answered.get(path)
-            if known is None or not is_gone_at(self._root, path):
+            if known is None or not self._is_gone(path, saved.path):
                 continue
             keeps_time = not saved.stamp.written_since(known.stamp)
             if not self._asks_the_same(path, saved) or (is_again and not keeps_time):
@@ -210,6 +211,16 @@ class Reader:
             if path in self.answered.seen_here or keeps_time:
                 return path
         return None
+
+    def _is_spelled_otherwise(self, path: str) -> bool:
+        """Whether it is another spelling of a known recipe: an event names what was renamed."""
+        is_other = path not in self.answered and self.answered.is_known_in_any_case(path)
+        return is_other and not is_listed(self._root, path)
+
+    def _is_gone(self, path: str, now: str) -> bool:
+        """Whether it does not exist, but for another spelling of what is there `now`."""
+        respelled = path != now and path.casefold() == now.casefold()
+        return is_gone_at(self._root, path) or (respelled and not is_listed(self._root, path))
 
     def _asks_the_same(self, old: str, saved: Saved) -> bool:
         """Whether a file that was moved is no new request: under another template it is one."""

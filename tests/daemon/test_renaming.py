@@ -10,7 +10,7 @@ from PIL import Image
 
 from picowatch.errors import RenderFailed
 from picowatch.files.blocks import blocks_of
-from picowatch.inbox.files import defaults_for
+from picowatch.inbox.files import defaults_for, is_listed
 from picowatch.recipe import DefaultsFile
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
@@ -98,6 +98,27 @@ def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) ->
         wait_for(lambda: len(house.pictures()) == 3, "all")
     assert house.once()
     assert house.started() == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("a.yaml", "A.yaml"), ("pets/a.yaml", "Pets/a.yaml")])
+def test_a_rename_in_case_alone_is_one(
+    house: House, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    """Where file systems ignore case, as on macOS, the old name still leads to the file."""
+    assert not is_listed(house.inbox, new)
+    path = house.save(old, "prompt: a corgi\nseed: 1\ncount: 2\n")
+    assert is_listed(house.inbox, old)
+    with house.running(watch="events"):
+        wait_for(lambda: len(house.pictures()) == 2, "the pictures")
+        monkeypatch.setattr("picowatch.inbox.reader.is_listed", lambda root, one: one == new)
+        (house.inbox / new).parent.mkdir(exist_ok=True)
+        (house.inbox / new).hardlink_to(path)
+        wait_for(lambda: f"{old}: renamed to {new}, its queue is kept" in house.log())
+        path.touch()  # an event of the old name that comes late
+        house.save("b.txt", "a star\n")
+        wait_for(lambda: len(house.pictures()) == 3, "a recipe saved after it")
+    assert len(house.pictures(Path(new).with_suffix("").as_posix())) == 0
+    assert len(house.pictures(Path(old).with_suffix("").as_posix())) == 2
 
 
 def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
