@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -264,12 +265,11 @@ class Reader:
     def _held_open(self, settled: list[Pending]) -> set[str]:
         ids = {}
         for file in settled:
-            try:
+            with suppress(OSError):
                 status = os.stat(f"{self._root}/{file.path}")  # noqa: PTH116 (no Path for each)
-            except OSError:
-                continue
-            ids[status.st_dev, status.st_ino] = file.path
-        return {ids[held] for held in held_open_for_writing(ids)}
+                ids[file.path] = status.st_dev, status.st_ino
+        held = held_open_for_writing(set(ids.values()))
+        return {path for path, id_ in ids.items() if id_ in held}
 
     def _defaults_for(self, path: str) -> tuple[Sequence[DefaultsFile], str]:
         """The `_defaults.yaml` above it, or else why one of them cannot be read.

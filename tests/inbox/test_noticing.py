@@ -97,8 +97,8 @@ def test_a_writer_that_holds_the_file_open_is_seen(tmp_path: Path) -> None:
     assert held_open_for_writing([identity]) == set()
 
 
-def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
-    """However long its pauses are: each prefix may be a valid recipe."""
+def writing_slowly(path: Path) -> subprocess.Popen[bytes]:
+    """A script that has written half of a recipe, and writes the rest at the next line of input."""
     code = (
         "import sys\n"
         "f = open(sys.argv[1], 'w')\n"
@@ -106,20 +106,37 @@ def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
         "print('half', flush=True); input()\n"
         "f.write('0\\n'); f.close()\n"
     )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    process.stdout.readline()
+    return process
+
+
+def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
+    """However long its pauses are: each prefix may be a valid recipe."""
     with house.running():
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, house.inbox / "a.yaml"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout
-        process.stdout.readline()
+        process = writing_slowly(house.inbox / "a.yaml")
         house.save("other.txt", "a star\n")
         house.save("third.txt", "a star\n")
         wait_for(lambda: len(house.pictures()) == 2, "recipes saved after it")
         process.communicate(b"\n")
         wait_for(lambda: len(house.pictures()) == 3, "the recipe")
     assert house.chunk("a/0001-1.png").request.steps == 30
+
+
+def test_a_recipe_with_two_names_is_waited_for_under_both(house: House) -> None:
+    """By a hard link or a symbolic one."""
+    process = writing_slowly(house.inbox / "b.yaml")
+    (house.inbox / "a.yaml").hardlink_to(house.inbox / "b.yaml")
+    (house.inbox / "c.yaml").symlink_to(house.inbox / "b.yaml")
+    with house.running():
+        house.save("other.txt", "a star\n")
+        wait_for(lambda: len(house.pictures()) == 1, "a recipe saved after it")
+        process.communicate(b"\n")
+        wait_for(lambda: len(house.pictures()) == 4, "the recipe")
+    assert {house.chunk(f"{name}/0001-1.png").request.steps for name in "abc"} == {30}
 
 
 def test_one_save_by_rename_is_one_run(house: House) -> None:
