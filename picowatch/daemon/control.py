@@ -50,8 +50,8 @@ class Control:
 
     def __post_init__(self) -> None:
         self._missing_since: dict[str, float] = {}  # recipes of `make`
-        # By pattern of a `cancel`: the unanswered saves that came before it, and after it.
-        self._around: dict[str, tuple[set[str], set[str]]] = {}
+        # By `cancel` command: the unanswered saves that came before it, and after it.
+        self._around: dict[Command, tuple[set[str], set[str]]] = {}
 
     def restore_pause(self) -> None:
         """A pause continues after a restart."""
@@ -73,7 +73,7 @@ class Control:
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(recipe, command.sent_at_ns)
+                return self._cancel(command, recipe)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
                 return self._make(recipe, digest)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
@@ -135,7 +135,7 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, pattern: str, sent_at_ns: int) -> Answer | None:
+    def _cancel(self, command: Command, pattern: str) -> Answer | None:
         """What is in progress is finished, or stopped under the setting `interrupt`.
 
         Saves that came before are answered first: what they request is cancelled, too. Those that
@@ -143,13 +143,13 @@ class Control:
         """
         saved = self.backlog.unanswered().union(self.inbox.expected_saves())
         unanswered = {*_matching(pattern, saved)}
-        if pattern not in self._around:
-            later = {path for path in unanswered if self._is_saved_since(path, sent_at_ns)}
-            self._around[pattern] = unanswered - later, later
-        earlier, later = self._around[pattern]
+        if command not in self._around:
+            later = {path for path in unanswered if self._is_saved_since(path, command.sent_at_ns)}
+            self._around[command] = unanswered - later, later
+        earlier, later = self._around[command]
         if earlier & unanswered:
             return None
-        del self._around[pattern]
+        del self._around[command]
         queued = [recipe for recipe, _ in self.ledger.queued_recipes()]
         running = set(_matching(pattern, self.ledger.recipes_in_progress()))
         missing = set(_matching(pattern, self.ledger.recipes_missing_pictures()))
