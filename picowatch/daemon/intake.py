@@ -436,7 +436,8 @@ class Intake:
         self.outbox.memos.note_rename(seen.old, new, self.ledger.saves_of_images(seen.old))
         self.ledger.rename(seen.old, new, seen.stamp, picture_exists=self.outbox.exists)
         self.outbox.problems.clear(seen.old)
-        self.errors.forget(seen.old)
+        for name in (seen.old, new):
+            self.errors.forget(name)
         follow_up = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
         if self.ledger.queue_missing_again(new):
             log.info("%s: queued again", new)

@@ -100,6 +100,19 @@ def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) ->
     assert house.started() == ["one", "two", "three"]
 
 
+def test_a_good_recipe_renamed_over_a_refused_one_corrects_it(house: House) -> None:
+    """No error is left, neither in the file nor in the status."""
+    with house.running():
+        house.save("bad.yaml", "prompt: a corgi\nstesp: 10\n")
+        wait_for(lambda: house.error("bad.yaml"), "the error file")
+        house.save("good.yaml", "prompt: a corgi\nsteps: 10\n")
+        wait_for(lambda: len(house.pictures()) == 1, "the picture")
+        wait_for(lambda: house.status()["error_count"] == 1, "the status")
+        renamed(house, "good.yaml", "bad.yaml")
+        wait_for(lambda: house.status()["error_count"] == 0, "the status")
+    assert house.error("bad.yaml") is None
+
+
 @pytest.mark.parametrize(("old", "new"), [("a.yaml", "A.yaml"), ("pets/a.yaml", "Pets/a.yaml")])
 def test_a_rename_in_case_alone_is_one(
     house: House, monkeypatch: pytest.MonkeyPatch, old: str, new: str
