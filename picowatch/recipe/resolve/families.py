@@ -54,15 +54,8 @@ def misfits(recipe: Recipe, inventory: Inventory) -> Iterator[Misfit]:
     if others:
         message = _vae_message(recipe.vae, others, checkpoint, inventory)
         yield Misfit("vae", recipe.vae, message)
-    # Embeddings are for text encoders of Stable Diffusion, whatever their files say.
-    embedding_families = inventory.embedding_families
-    if checkpoint.rules.flow:
-        unsaid = dict.fromkeys(inventory.embeddings, "Stable Diffusion")
-        embedding_families = unsaid | dict(embedding_families)
-    loras, embeddings = (
-        {name: other for name, other in families.items() if other != family}
-        for families in (inventory.lora_families, embedding_families)
-    )
+    loras = {name: other for name, other in inventory.lora_families.items() if other != family}
+    embeddings = _other_embeddings(checkpoint, inventory)
     if loras:
         for name, _ in recipe.loras:
             if name in loras:
@@ -88,6 +81,17 @@ def _other_families(vae: str, checkpoint: Checkpoint, inventory: Inventory) -> t
     """The names of the families that a VAE is for; () if the checkpoint's is one of them."""
     families = inventory.vae_families.get(vae, ())
     return () if checkpoint.family in ("", *families) else families
+
+
+def _other_embeddings(checkpoint: Checkpoint, inventory: Inventory) -> dict[str, str]:
+    """Embeddings for other families than the checkpoint's, and these families.
+
+    They are for text encoders of Stable Diffusion, whatever their files say.
+    """
+    families = dict(inventory.embedding_families)
+    if checkpoint.rules.flow:
+        families = dict.fromkeys(inventory.embeddings, "Stable Diffusion") | families
+    return {name: own for name, own in families.items() if checkpoint.family not in ("", own)}
 
 
 def _vae_message(
@@ -124,6 +128,7 @@ class Borrowed:
             yield from self._sampling()
         yield from self._vae()
         yield from self._loras()
+        yield from self._embeddings()
         yield from self._upscalers()
 
     def _written(self, field: str) -> Written | None:
@@ -223,12 +228,30 @@ class Borrowed:
                 if family := self._other_family(tag.name):
                     text = text.replace(tag.written, "", 1).strip()
                     self._layer["prompt"] = replace(self._layer["prompt"], value=text)
-                    yield _left_out(tag.name, family)
+                    yield _left_out("LoRA", tag.name, family)
         if loras and loras.pairs:
             others = {n: family for n, _ in loras.pairs if (family := self._other_family(n))}
             kept = tuple(pair for pair in loras.pairs if pair[0] not in others)
             self._layer["loras"] = loras.with_pairs(kept)
-            yield from (_left_out(name, family) for name, family in others.items())
+            yield from (_left_out("LoRA", name, family) for name, family in others.items())
+
+    def _embeddings(self) -> Iterator[str]:
+        """Words that stand for embeddings for other families than the checkpoint's."""
+        others = _other_embeddings(self._checkpoint, self._inventory)
+        for field in PROMPTS if others else ():
+            text = self._text(field) or ""
+            tags = [range(tag.offset, tag.offset + len(tag.written)) for tag in lora_tags(text)]
+            words = embedding_words(text, self._inventory.embeddings)
+            named = [
+                (start, end, name)
+                for start, end, name in words
+                if name in others and not any(start in tag for tag in tags)
+            ]
+            for start, end, _ in reversed(named):
+                text = text[:start] + text[end:]
+                self._layer[field] = replace(self._layer[field], value=text)
+            for name in dict.fromkeys(name for *_, name in named):
+                yield _left_out("embedding", name, others[name])
 
     def _other_family(self, lora: str) -> str:
         try:
@@ -257,8 +280,8 @@ class Borrowed:
                     yield f"upscale was left out: {what}."
 
 
-def _left_out(name: str, family: str) -> str:
-    return f"The LoRA '{shown(name)}' was left out: it is for {family}."
+def _left_out(kind: str, name: str, family: str) -> str:
+    return f"The {kind} '{shown(name)}' was left out: it is for {family}."
 
 
 def family_warnings(recipe: Recipe) -> Iterator[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
+from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read, read_one, refused
 
 SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
 INVENTORY = Inventory(
@@ -86,6 +86,31 @@ def test_what_fits_or_does_not_say_is_used() -> None:
 def test_what_is_for_another_family_is_refused(recipe: str, message: str) -> None:
     """In the field, in a tag, in both prompts."""
     assert messages(recipe, inventory=INVENTORY) == [message]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "prompt", "negative", "left_out"),
+    [
+        ("dream", "a (bad hands:1.2) <lora:pixel:1> unsaid", ", dim", ["'glow' was left out"]),
+        ("pony", "a (:1.2)  unsaid", "glow, dim", ["'pixel' was", "'bad hands' was left out"]),
+    ],
+)
+def test_what_is_for_another_family_than_a_pictures_is_left_out(
+    checkpoint: str, prompt: str, negative: str, left_out: list[str]
+) -> None:
+    """Whoever starts from the picture did not write it, and cannot remove it."""
+    picture = {
+        "parameters": "a (bad hands:1.2) <lora:pixel:1> unsaid\nNegative prompt: glow, dim\n"
+        "Steps: 3, Sampler: Euler, CFG scale: 4, Model: dream"
+    }
+    recipe = read_one(
+        f"from: a.png\ncheckpoint: {checkpoint}",
+        inventory=INVENTORY,
+        pictures=PicturesWith(lambda _: picture),
+    )
+    assert (recipe.prompt, recipe.negative_prompt) == (prompt, negative)
+    assert len(recipe.warnings) == len(left_out)
+    assert all(map(str.__contains__, recipe.warnings, left_out))
 
 
 def test_the_caret_is_below_the_words_that_name_it() -> None:
