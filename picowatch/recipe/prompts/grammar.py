@@ -184,11 +184,17 @@ def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str
     without; of two that fit the longer one is meant. ComfyUI's `embedding:` before it belongs to
     it, and then the file's ending, too.
     """
-    by_word = _by_word(tuple(names))
-    if not by_word:
+    if not names:
         return []
-    pattern = _words_pattern(tuple(by_word))
-    return [(m.start(), m.end(), by_word[m["word"].casefold()]) for m in pattern.finditer(text)]
+    by_name = _by_name(tuple(names))
+    found = []
+    for m in _words_pattern(tuple(names)).finditer(text):
+        # The pattern takes the Turkish i with and without a dot for "i"; it is another letter.
+        for called in (m["name"].casefold(), m["word"].casefold()):
+            if called in by_name:
+                found.append((m.start(), m.end(), by_name[called]))
+                break
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -201,21 +207,28 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=8)
-def _by_word(names: tuple[str, ...]) -> dict[str, str]:
-    """Words to embeddings: names, and the last part of each; the first of several of one name."""
+def _by_name(names: tuple[str, ...]) -> dict[str, str]:
+    """Embeddings by their names, and by the last part: the first of several of one name."""
     last = {name.rpartition("/")[2].casefold(): name for name in sorted(names, reverse=True)}
     return last | {name.casefold(): name for name in names}
 
 
 @lru_cache(maxsize=8)
-def _words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(words, key=lambda word: (-len(word), word))
-    choice = "|".join(map(re.escape, longest_first))
+def _words_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    parts = [name.rpartition("/") for name in names]
+    folders = _any_of(folder + slash for folder, slash, _ in parts)
+    words = _any_of(word for *_, word in parts)
     return re.compile(
-        rf"(?<![\w-])(?P<comfyui>embedding:)?(?P<word>{choice})"
+        rf"(?<![\w-])(?P<comfyui>embedding:)?(?P<name>(?:{folders})?(?P<word>{words}))"
         r"(?(comfyui)(?:\.safetensors|\.pt|\.bin)?)(?![\w-])",
         re.IGNORECASE,
     )
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """A pattern for any of them, the longest first."""
+    longest_first = sorted(set(texts), key=lambda text: (-len(text), text))
+    return "|".join(map(re.escape, longest_first))
 
 
 def unsupported(text: str) -> list[Mistake]:

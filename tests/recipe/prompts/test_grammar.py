@@ -218,6 +218,11 @@ def test_embeddings_are_called_by_their_names_as_whole_words(text: str, words: l
     assert [text[start:end] for start, end, _ in found] == words
 
 
+def test_letters_that_only_look_alike_are_others() -> None:
+    """Python's patterns take the Turkish i with and without a dot for another "i"."""
+    assert embedding_words("k\u0131z, K\u0130Z, KIZ", ("kiz",)) == [(10, 13, "kiz")]
+
+
 def test_embedding_words_give_the_installed_names() -> None:
     """With the folder that the file belongs in, whatever is installed."""
     assert embedding_words("a EasyNegative", EMBEDDINGS) == [(2, 14, "neg/EasyNegative")]
