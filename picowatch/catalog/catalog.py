@@ -130,7 +130,6 @@ class Catalog:
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
-            demo_upscaler=Upscaler(DEMO_UPSCALER, embedded("upscaler").scale),
             upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
             vae_families={one.name: families_of(one.variant) for one in found.of_kind("vae")},
             controlnets=tuple(
@@ -145,8 +144,7 @@ class Catalog:
             embedding_families=_families(found.of_kind("embedding")),
             wildcards=wildcards.lines,
             wildcard_packs=wildcards.packs,
-            refused={name: why for of_kind in refused.values() for name, why in of_kind.items()},
-            refused_by_kind=refused,
+            refused=refused,
             refused_embeddings={
                 without_ending(entry.name): entry.reason
                 for entry in found.refused

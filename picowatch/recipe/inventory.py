@@ -74,13 +74,12 @@ class Inventory:
     """What a recipe may name: the installed models, wildcards, and the setting `checkpoint`.
 
     `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers; the
-    embedded ones are always there, in `demo` and `demo_upscaler`. `depths` are models that guess
+    embedded ones are always there, as `demo` and DEMO_UPSCALER. `depths` are models that guess
     how far away things are. `vae_families` has the names of the families that each VAE is for;
     `lora_families` and `embedding_families` those of the others' families, where their files say
     it. `lora_names` has what a LoRA's trainer called it. `refused` maps the names of files that
-    cannot be used to the reason, so that an error can give it, and `refused_by_kind` those in the
-    folders of each kind; `refused_embeddings` has those among them whose names are looked for in
-    prompts.
+    cannot be used to the reason, so that an error can give it, for each kind's folders;
+    `refused_embeddings` has those among them whose names are looked for in prompts.
     `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
     `wildcard_packs` has the file of those that stand in a YAML file with others.
     `unusable_checkpoint` says of one of the installed checkpoints that cannot be used why not.
@@ -91,7 +90,6 @@ class Inventory:
     vaes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
-    demo_upscaler: Upscaler = DEMO_UPSCALER
     upscalers: tuple[Upscaler, ...] = ()
     vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controlnets: tuple[ControlNet, ...] = ()
@@ -101,12 +99,15 @@ class Inventory:
     lora_names: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     wildcard_packs: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
-    refused_by_kind: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
     unusable_checkpoint: str = ""
 
     def refused_as(self, kind: str) -> Mapping[str, str]:
         """The refused files in the folders of a kind."""
-        return self.refused_by_kind.get(kind, self.refused)
+        return self.refused.get(kind, {})
+
+    def refused_anywhere(self) -> dict[str, str]:
+        """Those of all kinds."""
+        return {name: why for files in self.refused.values() for name, why in files.items()}

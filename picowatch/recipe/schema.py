@@ -31,7 +31,7 @@ from picowatch.recipe.fields import (
     NoiseSource,
     json_schemas,
 )
-from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.inventory import DEMO_UPSCALER, Inventory
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
 from picowatch.recipe.read.yaml_entries import NAMES_SCHEMA
@@ -330,7 +330,7 @@ def _forms_of_parts(inventory: Inventory | None) -> dict[str, dict[str, Schema]]
     """The parts that can be written in more ways than their types say."""
     upscalers, controlnets, depths = None, None, None
     if inventory is not None:
-        upscalers = [one.name for one in (*inventory.upscalers, inventory.demo_upscaler)]
+        upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
         controlnets = [one.name for one in inventory.controlnets]
         depths = list(inventory.depths)
     letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]

@@ -335,8 +335,10 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
     assert inventory.lora_families == {"styles/pixel": "Stable Diffusion 1.x"}
     assert inventory.embedding_families == {"bad-hands": "Stable Diffusion 1.x"}
     assert inventory.default_checkpoint == "a"
-    assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(inventory.refused)
-    assert inventory.refused["old"].startswith("old.ckpt is a pickle file")
+    assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(
+        inventory.refused_as("checkpoint")
+    )
+    assert inventory.refused_as("checkpoint")["old"].startswith("old.ckpt is a pickle file")
 
 
 def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None:

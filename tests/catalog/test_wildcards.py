@@ -46,8 +46,8 @@ def test_a_file_that_is_not_utf8_or_too_large_is_refused_by_name(
     write(tmp_path, "large.txt", b"x" * 1001)
     found = inventory(tmp_path)
     assert found.wildcards == {}
-    assert found.refused["latin"] == "latin.txt is not UTF-8: save it as UTF-8."
-    assert found.refused["large"] == "large.txt has 1,001 bytes; the limit is 1,000."
+    assert found.refused_as("wildcard")["latin"] == "latin.txt is not UTF-8: save it as UTF-8."
+    assert found.refused_as("wildcard")["large"] == "large.txt has 1,001 bytes; the limit is 1,000."
 
 
 def test_all_files_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_all_files_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.Mon
     write(tmp_path, "b.txt", b"12345678")
     found = inventory(tmp_path)
     assert list(found.wildcards) == ["a"]
-    assert "exceeds the limit of 10 bytes of wildcards" in found.refused["b"]
+    assert "exceeds the limit of 10 bytes of wildcards" in found.refused_as("wildcard")["b"]
 
 
 def test_a_changed_file_is_read_again_and_others_are_not(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_yaml_pack_holds_a_wildcard_for_each_list(tmp_path: Path) -> None:
         "artists/new dutch": ("{Piet|Pit} Mondrian",),
         "hats": ("cap", "fez"),
     }
-    assert found.refused["artists/1234"] == (
+    assert found.refused_as("wildcard")["artists/1234"] == (
         "packs/any.yaml, line 16: a wildcard is a list of texts."
     )
     recipe = read_one("prompt: a __artists/new dutch__\nseed: 0", inventory=found)
@@ -147,4 +147,4 @@ def test_a_hostile_pack_is_refused_by_name(tmp_path: Path, content: bytes) -> No
     write(tmp_path, "good.txt", b"a")
     found = inventory(tmp_path)
     assert found.wildcards == {"good": ("a",)}
-    assert found.refused["evil.yaml"].startswith("evil.yaml ")
+    assert found.refused_as("wildcard")["evil.yaml"].startswith("evil.yaml ")

@@ -233,7 +233,7 @@ def wildcard_file(data: bytes) -> None:
     with _models() as models:
         (models / "wildcards" / "x.txt").write_bytes(data)
         inventory = Catalog(models).inventory()
-        for reason in inventory.refused.values():
+        for reason in inventory.refused_anywhere().values():
             assert_shown(reason)
         check_recipe("a.yaml", b"prompt: 'a __x__ {2$$__x__}'\ncount: 3", inventory=inventory)
 

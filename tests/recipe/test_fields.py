@@ -13,7 +13,7 @@ TWO = Inventory(
     demo=DEMO,
     checkpoints=(Checkpoint("dreamshaper_8", 512), Checkpoint("sd15/Realistic", 768)),
     vaes=("vae-ft-mse",),
-    refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
+    refused={"checkpoint": {"old.ckpt": "a .ckpt can run code; convert it to .safetensors."}},
 )
 
 

@@ -8,7 +8,7 @@ from itertools import chain
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
+from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.resolve.hires import UPSCALERS, usual_upscaler
@@ -146,7 +146,7 @@ def find_depth(written: str, inventory: Inventory) -> str:
 
 def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
     """The upscaler a recipe means; without a name as with checkpoints. Raises NotInstalled."""
-    upscalers = {one.name: one for one in (*inventory.upscalers, inventory.demo_upscaler)}
+    upscalers = {one.name: one for one in (*inventory.upscalers, DEMO_UPSCALER)}
     if written is None:
         if len(inventory.upscalers) > 1:
             names = listed([one.name for one in inventory.upscalers])
@@ -154,14 +154,14 @@ def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
                 f"no upscaler is named, and several are installed: {names}. Write "
                 "'upscale: {model: …}'."
             )
-        refused = inventory.refused_by_kind.get("upscaler", {})
+        refused = inventory.refused_as("upscaler")
         if refused and not inventory.upscalers:
             raise NotInstalled(
                 "no upscaler is named, and none that is installed can be used: "
                 f"{next(iter(refused.values()))} For the embedded one, write "
                 "'upscale: {model: demo-compact}'."
             )
-        return inventory.upscalers[0] if inventory.upscalers else inventory.demo_upscaler
+        return inventory.upscalers[0] if inventory.upscalers else DEMO_UPSCALER
     return upscalers[_upscaler(written, list(upscalers), inventory)]
 
 
@@ -170,7 +170,7 @@ def find_hires_upscaler(written: str, inventory: Inventory) -> str:
     usual = usual_upscaler(written)
     if usual:
         return usual
-    names = [one.name for one in (*inventory.upscalers, inventory.demo_upscaler)]
+    names = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     return _upscaler(written, names, inventory, *UPSCALERS)
 
 
@@ -238,7 +238,7 @@ def _find(
         return usable[0]
     if found:
         own = inventory.refused_as(_key(kind))
-        reason = own.get(found[0]) or inventory.refused[found[0]]
+        reason = own.get(found[0]) or inventory.refused_anywhere()[found[0]]
         raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
     raise NoneOfThisName(f"{missing} {_instead(written, [*names, *also])}")
 
@@ -248,10 +248,9 @@ def _named(kind: str, written: str, names: Sequence[str], inventory: Inventory) 
 
     A refused file beside a usable one may have the same name without its ending.
     """
-    for refused in (inventory.refused_as(_key(kind)), inventory.refused):
-        if found := matching(written, [*dict.fromkeys([*names, *refused])]):
-            return found
-    return []
+    own = inventory.refused_as(_key(kind))
+    found = matching(written, [*dict.fromkeys([*names, *own])])
+    return found or matching(written, [*inventory.refused_anywhere()])
 
 
 def _key(kind: str) -> str:

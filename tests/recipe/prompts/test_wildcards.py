@@ -206,7 +206,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(
 
 def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
     """As with models."""
-    inventory = Inventory(demo=DEMO, refused={"c": "c.txt is not UTF-8."})
+    inventory = Inventory(demo=DEMO, refused={"wildcard": {"c": "c.txt is not UTF-8."}})
     assert messages("prompt: __c__", inventory=inventory) == [
         "the wildcard file 'c' cannot be used: c.txt is not UTF-8."
     ]

@@ -28,7 +28,7 @@ INSTALLED = Inventory(
         ControlNet("promax", XL, 2048, 8),
     ),
     depths=("Depth-Anything",),
-    refused={"lora.safetensors": "is a Control-LoRA."},
+    refused={"controlnet": {"lora.safetensors": "is a Control-LoRA."}},
     default_checkpoint="photo",
 )
 

@@ -15,7 +15,7 @@ INVENTORY = Inventory(
     demo=DEMO,
     checkpoints=(DREAM, REAL, Checkpoint("dream", 512), Checkpoint("realm", 512)),
     vaes=("vae-ft-mse", "vae-ft-ema"),
-    refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
+    refused={"checkpoint": {"old.ckpt": "a .ckpt can run code; convert it to .safetensors."}},
     default_checkpoint="realm",
 )
 

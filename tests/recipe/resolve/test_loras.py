@@ -14,7 +14,7 @@ INVENTORY = Inventory(
     loras=("add_detail", "style/pixel art", "styles"),
     embeddings=("EasyNegative", "hands"),
     wildcards={"style": ("<lora:pixel:0.5> pixels", "EasyNegative look")},
-    refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
+    refused={"checkpoint": {"old.ckpt": "a .ckpt can run code; convert it to .safetensors."}},
 )
 
 
@@ -51,7 +51,7 @@ TRAINED = Inventory(
         "last": "noir",
         "noir_v2": "last",
     },
-    refused={"ink": "ink.safetensors is a LoHa."},
+    refused={"lora": {"ink": "ink.safetensors is a LoHa."}},
 )
 
 

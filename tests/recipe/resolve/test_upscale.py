@@ -17,8 +17,10 @@ INSTALLED = Inventory(
     demo=DEMO,
     upscalers=(Upscaler("4x-UltraSharp", 4), Upscaler("anime/2x-Lines", 2)),
     refused={
-        "4x-Old.pth": "4x-Old.pth is a pickle file.",
-        "4x-Old": "4x-Old.pth is a pickle file.",
+        "upscaler": {
+            "4x-Old.pth": "4x-Old.pth is a pickle file.",
+            "4x-Old": "4x-Old.pth is a pickle file.",
+        },
     },
 )
 
@@ -78,7 +80,7 @@ def test_without_a_name_it_is_the_only_one_installed(written: str, scale: float)
         "'upscale: {model: …}'."
     ]
     refused = {"upscaler": {"4x-Old.pth": "4x-Old.pth is a pickle file."}}
-    assert messages(text, inventory=Inventory(demo=DEMO, refused_by_kind=refused)) == [
+    assert messages(text, inventory=Inventory(demo=DEMO, refused=refused)) == [
         "no upscaler is named, and none that is installed can be used: 4x-Old.pth is a pickle "
         "file. For the embedded one, write 'upscale: {model: demo-compact}'."
     ]
