@@ -34,7 +34,9 @@ _INFORMATION = {
 _AUTOMATIC = ("", "none", "automatic")
 # What the sampler is where the picture does not say it (ComfyUIBackendExtension.cs).
 _USUAL_SAMPLER = "euler"
-_EMBEDDING = re.compile(r"<embed(?:ding)?:(?:[^<>]*/)?(?P<name>[^<>/]+)>", re.IGNORECASE)
+_EMBEDDING = re.compile(
+    r"<embed(?:ding)?:(?:[^<>]*/)?(?P<name>[^<>/]+?)(?:\.safetensors|\.pt|\.bin)?>", re.IGNORECASE
+)
 _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\[]", re.IGNORECASE)
 
 

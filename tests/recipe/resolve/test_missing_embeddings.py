@@ -123,9 +123,9 @@ def test_invokeais_pictures_name_them_in_angle_brackets() -> None:
 
 
 def test_swarmuis_pictures_name_them_as_tags() -> None:
-    """With their folders."""
-    texts = {"sui_image_params": {"prompt": "a", "negativeprompt": "<embed:xl/negativeXL>, "
-                                  "(<embedding:lost>:1.2)", "sampler": "euler"}}  # fmt: skip
+    """With their folders and endings."""
+    negative = "<embed:xl/negativeXL.safetensors>, (<embedding:lost>:1.2)"
+    texts = {"sui_image_params": {"prompt": "a", "negativeprompt": negative}}
     recipe = from_picture({"parameters": json.dumps(texts)})
     assert recipe.negative_prompt == "negativeXL, (lost:1.2)"
     assert recipe.warnings == missing("lost")
