@@ -11,6 +11,7 @@ from picowatch.catalog.configs import config_beside
 from picowatch.catalog.controlnets import recognise_controlnet_folder
 from picowatch.catalog.depth import recognise_depth_folder
 from picowatch.catalog.folder_files import (
+    ARIA2,
     INDEX,
     PICKLE_ENDINGS,
     folder_files,
@@ -28,9 +29,7 @@ from picowatch.files.skipped_folders import SKIPPED_FOLDERS
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
-# Stands beside a file that aria2 has not finished, which has its whole size and header at once.
-_ARIA2 = ".aria2"
-_UNFINISHED = {".part", ".partial", ".crdownload", ".download", _ARIA2, ".incomplete", ".tmp"}
+_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 _SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
 _ENDINGS = {*_SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
 # Kinds of which a folder may hold one.
@@ -86,9 +85,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
         if real in entered:
             continue
         entered.add(real)
-        downloading = {
-            child.removesuffix(_ARIA2) for child, *_ in children if child.endswith(_ARIA2)
-        }
+        downloading = {child.removesuffix(ARIA2) for child, *_ in children if child.endswith(ARIA2)}
         for child, linked, inner in children:
             if child in downloading:
                 continue

@@ -9,6 +9,8 @@ from picowatch.errors import ModelRefused
 
 INDEX = "model_index.json"
 PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
+# Stands beside a file that aria2 has not finished, which has its whole size and header at once.
+ARIA2 = ".aria2"
 WEIGHTS_ENDINGS = {".safetensors"} | PICKLE_ENDINGS
 # The parts of a checkpoint, of any family.
 _PARTS = (
@@ -49,9 +51,9 @@ def weight_files(part: Path) -> list[Path]:
     The plain file first, then the plain shards, then those in float16 or bfloat16 alone; other
     variants ("non_ema") are for training.
     """
-    names = sorted(path.name for path in part.iterdir() if path.suffix == ".safetensors")
+    files = _safetensors(part)
     for pattern in _WEIGHT_NAMES:
-        found = [part / name for name in names if pattern.fullmatch(name)]
+        found = [path for path in files if pattern.fullmatch(path.name)]
         if found:
             return found
     return []
@@ -59,8 +61,17 @@ def weight_files(part: Path) -> list[Path]:
 
 def other_weights(part: Path) -> list[Path]:
     """Files that are models of their own, as xinsir's ProMax beside the union."""
-    found = (path for path in part.iterdir() if path.suffix == ".safetensors")
-    return [path for path in found if not _OF_THE_FOLDER.match(path.name)]
+    return [path for path in _safetensors(part) if not _OF_THE_FOLDER.match(path.name)]
+
+
+def _safetensors(part: Path) -> list[Path]:
+    """Those files, sorted, without the ones that aria2 is still downloading."""
+    paths = {path.name: path for path in part.iterdir()}
+    return [
+        path
+        for name, path in sorted(paths.items())
+        if path.suffix == ".safetensors" and name + ARIA2 not in paths
+    ]
 
 
 def without_variant(name: str) -> str:

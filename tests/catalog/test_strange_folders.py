@@ -75,6 +75,17 @@ def _in_time(action: Callable[[], Any]) -> Any:
     return results[0]
 
 
+def test_weights_that_aria2_is_still_downloading_are_not_there(folder: Path) -> None:
+    """They have their whole size and header at once; whole repositories are fetched so."""
+    catalog = Catalog(folder.parents[1])
+    control = folder / "unet/diffusion_pytorch_model.safetensors.aria2"
+    control.write_bytes(b"abc")
+    (refused,) = catalog.scan().refused
+    assert refused.reason == "it is a diffusers folder without weights in unet/."
+    control.unlink()
+    assert [model.name for model in catalog.scan().models] == ["it"]
+
+
 def test_a_folder_with_the_name_of_a_file_is_passed_over(folder: Path) -> None:
     """It has no bytes that could be hashed."""
     catalog = Catalog(folder.parents[1])
