@@ -14,7 +14,7 @@ from picowatch.daemon.contact_sheets import sheet_of
 from picowatch.daemon.finishing import Finishing
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.reporting import RecentErrors
-from picowatch.errors import ModelRefused, PictureUnreadable
+from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import PASSING, unexpected
 from picowatch.inbox.dropped import template_above
 from picowatch.inbox.evidence import Deleted, Evidence, Renamed, Saved, Unreadable
@@ -171,7 +171,7 @@ class Intake:
         path, stamp = seen.path, Stamp(0, 0, 0) if isinstance(seen, Deleted) else seen.stamp
         try:
             with self.ledger.transaction():
-                return self._reject_text(Save(path, "", stamp, self.now()), words)
+                return self._reject(Save(path, "", stamp, self.now()), words)
         except Exception as error:
             unexpected(error)  # then the log alone says it
             return partial(self._report_rejected, path, f"{path}: {words}")
@@ -180,36 +180,36 @@ class Intake:
         if isinstance(seen, Saved):
             return self._saved(seen, inventory)
         if isinstance(seen, Unreadable):
-            save = Save(seen.path, "", seen.stamp, self.now())
-            if stands_for_unreadable(seen.path):
-                folder = harmless(f"inbox/{seen.path.rpartition('/')[0]}")
-                text, line = harmless_lines(seen.why), seen.why.partition("\n")[0]
-                return self._reject(save, f"{folder}\n\n{text}\n", f"{seen.path}: {line}")
-            what = "picture" if is_dropped(seen.path) else "recipe"
-            return self._reject_text(save, f"This {what} cannot be read: {seen.why}.")
+            return self._reject(Save(seen.path, "", seen.stamp, self.now()), seen.why)
         if isinstance(seen, Deleted):
             return self._deleted(seen)
         return self._renamed(seen, inventory)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> Callable[[], None]:
-        if seen.dropped is not None:
-            return self._saved_picture(seen, seen.dropped, inventory)
-        if is_template(seen.path):
-            return self._saved_template(seen, inventory)
         save = Save(seen.path, seen.digest, seen.stamp, self.now())
+        try:
+            if seen.dropped is not None:
+                return self._saved_picture(seen, seen.dropped, save, inventory)
+            if is_template(seen.path):
+                return self._saved_template(seen, save, inventory)
+            return self._saved_recipe(seen, save, inventory)
+        except (RecipeInvalid, ModelRefused, FileUnreadable) as error:
+            return self._reject(save, error)
+
+    def _saved_recipe(self, seen: Saved, save: Save, inventory: Inventory) -> Callable[[], None]:
         pictures = self._pictures_of(seen.path)
         try:
             recipes = self._recipes(seen, inventory, pictures)
             refuse_unusable(recipes, pictures.keep, self.go_on)
             result = self._accept(save, [self._entry(recipe, pictures.keep) for recipe in recipes])
         except RecipeInvalid as error:
-            text = error_text(error, closing=closing_of(error, seen.path))
-            follow_up = self._reject(save, text, one_line(error))
+            follow_up = self._reject(save, error)
             self.ledger.await_pictures(seen.path, pictures.refused)
             return _in_turn(follow_up, partial(self._watch_pictures, seen.path, pictures.refused))
-        except (ModelRefused, FileUnreadable) as error:
-            return self._reject_text(save, str(error))
-        return self._accepted(seen.path, recipes, result)
+        warnings = _warnings_of(recipes)
+        self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, warnings)
+        return partial(self._report_accepted, seen.path, result, warnings)
 
     def _accept(
         self, save: Save, entries: Sequence[RequestedEntry], *, is_again: bool = False
@@ -223,26 +223,11 @@ class Intake:
             go_on=self.go_on,
         )
 
-    def _accepted(
-        self, path: str, recipes: Sequence[Recipe], result: Acceptance
-    ) -> Callable[[], None]:
-        warnings = _warnings_of(recipes)
-        self.outbox.problems.remove_error(path)
-        self.outbox.problems.write_warnings(path, warnings)
-        return partial(self._report_accepted, path, result, warnings)
-
     # -- dropped pictures
 
-    def _saved_template(self, seen: Saved, inventory: Inventory) -> Callable[[], None]:
+    def _saved_template(self, seen: Saved, save: Save, inventory: Inventory) -> Callable[[], None]:
         """It requests nothing itself; if it is right, pictures under it are answered."""
-        save = Save(seen.path, seen.digest, seen.stamp, self.now())
-        template = DefaultsFile(seen.path, seen.content)
-        try:
-            self._check_template(template, seen, inventory)
-        except RecipeInvalid as error:
-            return self._reject_template(save, error_text(error), one_line(error))
-        except FileUnreadable as error:
-            return self._reject_template(save, *self._in_words(save, str(error)))
+        self._check_template(DefaultsFile(seen.path, seen.content), seen, inventory)
         self.ledger.accept(save, [], draw_seed=lambda: 0, picture_exists=self.outbox.exists)
         self.outbox.problems.clear(seen.path)
         self.inbox.release_template(seen.path)
@@ -259,18 +244,13 @@ class Intake:
             raise FileUnreadable(seen.defaults_unreadable)
         check_template(template, inventory, seen.defaults, self.settings.max_images_per_save)
 
-    def _reject_template(self, save: Save, text: str, line: str) -> Callable[[], None]:
-        self.inbox.refuse_template(save.path)
-        return self._reject(save, text, line)
-
     def _report_template(self, path: str) -> None:
         self.errors.forget(path)
         log.info("%s: saved, pictures in its folder are rendered with it", path)
 
     def _saved_picture(
-        self, seen: Saved, dropped: Dropped, inventory: Inventory
+        self, seen: Saved, dropped: Dropped, save: Save, inventory: Inventory
     ) -> Callable[[], None]:
-        save = Save(seen.path, seen.digest, seen.stamp, self.now())
         pictures = self._pictures_of(seen.path)
         try:
             self._refuse_unusable_picture(seen, dropped, pictures)
@@ -281,12 +261,12 @@ class Intake:
             hash_picture = pictures.hashes(own)
             entries = [self._entry(recipe, hash_picture) for recipe in recipes]
             result = self._accept(save, entries, is_again=seen.is_again)
-        except RecipeInvalid as error:
+        except RecipeInvalid:
             try:
                 self._check_template(dropped.template, seen, inventory)
             except (RecipeInvalid, FileUnreadable):
                 return self._hold_back(seen, dropped, inventory)
-            return self._reject(save, error_text(error), one_line(error))
+            raise
         except NothingSaid as error:
             self.inbox.answer_with_template(seen.path, dropped.template.name)
             return self._warned_once(dropped.template.name, [str(error)])
@@ -294,11 +274,9 @@ class Intake:
             if not self.inbox.is_as_seen(seen):
                 self.inbox.hold(seen.path)  # moved or deleted since, or the inbox is away
                 return lambda: None
-            return self._reject_text(save, f"This picture cannot be used: {error}")
+            return self._reject(save, f"This picture cannot be used: {error}")
         except ModelRefused as error:
             return self._hold_back(seen, dropped, inventory, str(error))
-        except FileUnreadable as error:
-            return self._reject_text(save, str(error))
         self.outbox.problems.remove_error(seen.path)
         warnings = _warnings_of(recipes)
         return _in_turn(
@@ -319,11 +297,9 @@ class Intake:
     def _refuse_unusable_picture(
         self, seen: Saved, dropped: Dropped, pictures: NamedPictures
     ) -> None:
-        """Raise PictureUnreadable or FileUnreadable."""
+        """Raise PictureUnreadable."""
         if seen.unreadable:
             raise PictureUnreadable(seen.unreadable)
-        if seen.defaults_unreadable:
-            raise FileUnreadable(seen.defaults_unreadable)
         if why_no_path(seen.path):
             raise PictureUnreadable(
                 "Its name has characters that no recipe can name, or is too long.", "Rename it."
@@ -359,10 +335,9 @@ class Intake:
             return lambda: None
         digest = hashlib.sha256(template.content).hexdigest()
         if why:
-            save = Save(template.name, digest, known.stamp, self.now())
-            return self._reject_template(save, *self._in_words(save, why))
+            return self._reject(Save(template.name, digest, known.stamp, self.now()), why)
         of_template = Saved(template.name, template.content, digest, known.stamp, seen.defaults)
-        return self._saved_template(of_template, inventory)
+        return self._saved(of_template, inventory)
 
     def _watch_pictures(self, recipe: str, refused: str) -> None:
         """Answer it again once a picture that it could not use is another one."""
@@ -410,16 +385,11 @@ class Intake:
             may_differ=recipe.draws_from_files,
         )
 
-    def _reject_text(self, save: Save, words: str) -> Callable[[], None]:
-        return self._reject(save, *self._in_words(save, words))
-
-    @staticmethod
-    def _in_words(save: Save, words: str) -> tuple[str, str]:
-        """The text of the error file, and the line for the log."""
-        text = harmless_lines(f"{words}\n\n{CLOSING}\n")
-        return f"{harmless(f'inbox/{save.path}')}\n\n{text}", f"{save.path}: {words}"
-
-    def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
+    def _reject(self, save: Save, why: PicowatchError | str) -> Callable[[], None]:
+        """Nothing under a template that is refused is answered until it is right."""
+        if is_template(save.path):
+            self.inbox.refuse_template(save.path)
+        text, line = _explained(save.path, why)
         self.outbox.problems.write_error(save.path, text)
         self.ledger.reject(save)
         return partial(self._report_rejected, save.path, line)
@@ -497,6 +467,20 @@ class Intake:
             self.outbox.show_as_latest(newest)
         if not result.queued:
             self.finishing.conclude(path)
+
+
+def _explained(path: str, why: PicowatchError | str) -> tuple[str, str]:
+    """The text of the error file, and the line for the log."""
+    if isinstance(why, RecipeInvalid):
+        # What lies beside a picture is saved instead of the picture.
+        closing = CLOSING if is_dropped(path) else closing_of(why, path)
+        return error_text(why, closing=closing), one_line(why)
+    of_folder = stands_for_unreadable(path)
+    heading = path.rpartition("/")[0] if of_folder else path
+    closing = "" if of_folder else f"\n\n{CLOSING}"
+    first_line = str(why).partition("\n")[0]
+    text = harmless_lines(f"{why}{closing}\n")
+    return f"{harmless(f'inbox/{heading}')}\n\n{text}", f"{path}: {first_line}"
 
 
 def _warnings_of(recipes: Sequence[Recipe]) -> list[str]:

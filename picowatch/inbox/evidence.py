@@ -12,8 +12,9 @@ class Saved:
     """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp.
 
     `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
-    why one of them cannot be read. For a `dropped` picture `content` is empty; `unreadable` says
-    why it is no picture. `is_again`: picture and the files beside it are as they were answered.
+    why one of them cannot be read, where a recipe was renamed. For a `dropped` picture `content` is
+    empty; `unreadable` says why it is no picture. `is_again`: picture and the files beside it are
+    as they were answered.
     """
 
     path: str
@@ -29,7 +30,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A recipe exists but cannot be read; `why` is a sentence for people."""
+    """A recipe or its defaults exist but cannot be read; `why` is a text for people."""
 
     path: str
     stamp: Stamp

@@ -100,7 +100,8 @@ class Reader:
             self.settling.postpone(file, now)
             return None
         except FileUnreadable as error:
-            return self._unreadable(file, str(error))
+            what = "picture" if is_dropped(file.path) else "recipe"
+            return self._unreadable(file, f"This {what} cannot be read: {error}.")
         if saved is None or self._is_spelled_otherwise(file.path):
             return None
         digest = saved.digest
@@ -109,8 +110,9 @@ class Reader:
             # the file of the new name does.
             renamed[digest] = deque(self.answered.with_digest(digest))
         old = self._missing(renamed[digest], saved)
-        is_refused = saved.defaults_unreadable and old is None
-        self._remember(file.path, saved.stamp, "" if is_refused else digest)
+        if saved.defaults_unreadable and old is None:
+            return self._unreadable(file, saved.defaults_unreadable)
+        self._remember(file.path, saved.stamp, digest)
         if old is not None:
             self.forget(old)
             return Renamed(old, saved)
@@ -127,10 +129,7 @@ class Reader:
             if not file.by_event:  # restored, perhaps: its inode is no sign of a save from now on
                 self.answered.remember(file.path, stamp, digest)
             return None
-        defaults, why = self._defaults_for(file.path)
-        if why and self.is_known_as_unreadable(file.path, stamp):
-            return None
-        return Saved(file.path, content, digest, stamp, defaults, why)
+        return Saved(file.path, content, digest, stamp, *self._defaults_for(file.path))
 
     def _saved_picture(self, noted: Pending, now: float) -> Saved | None:
         """The dropped picture as it is now, None if it is empty, was answered, or is held back.
@@ -171,16 +170,12 @@ class Reader:
                 self.settling.postpone(noted, now)
                 return None
             why = str(error)
-        defaults, defaults_unreadable = self._defaults_for(noted.path)
-        if defaults_unreadable and self.is_known_as_unreadable(noted.path, stamp):
-            return None
         return Saved(
             noted.path,
             b"",
             digest,
             stamp,
-            defaults,
-            defaults_unreadable,
+            *self._defaults_for(noted.path),
             dropped=dropped,
             unreadable=why,
             is_again=is_same and known is not None and known.stamp.companions == stamp.companions,

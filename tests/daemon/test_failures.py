@@ -528,6 +528,21 @@ def test_a_recipe_is_answered_again_when_its_defaults_can_be_read(
     assert [house.chunk(one).request.steps for one in house.pictures()] == [3]
 
 
+def test_a_recipe_whose_defaults_could_not_be_read_is_answered_by_the_next_start(
+    house: House,
+) -> None:
+    """Nobody has to save it again: picowatch may have been restarted because of the share."""
+    defaults = house.inbox / "_defaults.yaml"
+    defaults.mkdir()
+    house.save("a.yaml", "prompt: a star\n")
+    assert not house.once()
+    assert "_defaults.yaml above it cannot be read" in (house.error("a.yaml") or "")
+    defaults.rmdir()
+    assert house.once()
+    assert house.prompts() == ["a star"]
+    assert house.error("a.yaml") is None
+
+
 def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_start(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
