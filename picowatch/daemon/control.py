@@ -180,8 +180,12 @@ class Control:
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
 
     def _is_saved_since(self, path: str, time_ns: int) -> bool:
-        stamp = stamp_of(self.settings.inbox, path)
-        return stamp is not None and stamp.mtime_ns > time_ns
+        """Or moved in: a file that is moved keeps the time of its last write."""
+        try:
+            status = (self.settings.inbox / path).stat()
+        except OSError:
+            return False
+        return max(status.st_mtime_ns, status.st_ctime_ns) > time_ns
 
     # -- pictures
 

@@ -225,6 +225,18 @@ def test_cancel_does_not_hold_for_saves_that_came_after_it(house: House, times: 
     assert house.prompts() == ["two"]
 
 
+def test_cancel_does_not_hold_for_recipes_that_were_moved_in_after_it(house: House) -> None:
+    """They keep the times of their writing, which was before it."""
+    assert house.once()
+    house.save("old.txt", "one\n")
+    draft = house.folder / "draft.txt"
+    draft.write_text("two\n")
+    picowatch(house.folder, "cancel", "*.txt")
+    draft.rename(house.inbox / "new.txt")
+    assert house.once()
+    assert house.prompts() == ["two"]
+
+
 def test_all_recipes_are_named_before_the_first_answer(house: House) -> None:
     """picowatch looks for commands once a second: hundreds of recipes would take minutes."""
     commands = house.outbox / ".picowatch/commands"
