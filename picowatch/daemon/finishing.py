@@ -51,10 +51,6 @@ class Finishing:
         """An image of this recipe is done or failed, or the picture that it starts from is away."""
         self.safely(recipe, partial(self._finish, recipe))
 
-    def cancelled(self, picture: str) -> None:
-        """Its images do not wait any more for the dropped picture to be back."""
-        self.inbox.expect_no_more(picture)
-
     def moved(self, recipe: str) -> None:
         """The recipe was renamed: its failures, contact sheets and archive follow it."""
         if failures := self.ledger.failures(recipe):

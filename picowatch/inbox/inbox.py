@@ -122,20 +122,16 @@ class Inbox:
         return self._folder.root
 
     @property
-    def inode(self) -> int | None:
-        """The inode of the watched folder, None while it is missing."""
-        return self._folder.inode
-
-    @property
     def last_seen(self) -> str | None:
         """For the next start: JSON of the folder's inode and the known recipes not seen in it.
 
         None while the folder is missing, or where only some of the recipes are checked and all of
         them were before.
         """
-        if self.inode is None or (self._only is not None and self._last_seen is not None):
+        inode = self._folder.inode
+        if inode is None or (self._only is not None and self._last_seen is not None):
             return None
-        return self._answered.last_seen(self.inode, self._unchecked)
+        return self._answered.last_seen(inode, self._unchecked)
 
     @property
     def polling(self) -> bool:
@@ -172,7 +168,7 @@ class Inbox:
         """Begin: every existing recipe is checked, with its content."""
         self._folder.watch()
         if self._last_seen is not None:
-            self._answered.see_as_before(self._last_seen, self.inode)
+            self._answered.see_as_before(self._last_seen, self._folder.inode)
         found = self._scan()
         # To read ten thousand pictures takes minutes: of these, size and time say enough.
         news = {p: s for p, s in found.items() if not is_dropped(p) or self._differs(p, s)}
@@ -242,16 +238,12 @@ class Inbox:
             self._root, path, lambda file: sha256_of(file, pictures.MAX_BYTES) == digest
         )
         if removed:
-            self.forget(path)
+            self._reader.forget(path)
         return removed
 
     def recover(self) -> None:
         """Restore what a crash left in the middle of `remove`."""
         bring_back(self._root)
-
-    def forget(self, path: str) -> None:
-        """The recipe was removed from the inbox on purpose; its absence is no evidence."""
-        self._reader.forget(path)
 
     def follow_no_rename(self, path: str) -> None:
         """The recipe is about to be removed: its bytes under another name are another recipe."""
