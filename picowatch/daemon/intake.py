@@ -411,7 +411,9 @@ class Intake:
         follow_up = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
         if self.ledger.queue_missing_again(new):
             log.info("%s: queued again", new)
-        is_kept = self.ledger.is_valid(new) and not is_template(new)
+        known = self.ledger.known_recipe(new)
+        is_same = known is not None and known.digest == seen.saved.digest
+        is_kept = is_same and self.ledger.is_valid(new) and not is_template(new)
         if is_kept and syntax_of(seen.old) == syntax_of(new):
             self._apply_new_folder(seen.saved, inventory)
             return _in_turn(follow_up, partial(self.finishing.moved, new))

@@ -36,9 +36,9 @@ class AnsweredRecipes:
         """Those that have these bytes, and may be renamed."""
         return sorted(self._paths_by_digest.get(digest, ()))
 
-    def is_known_in_any_case(self, path: str) -> bool:
-        """Whether one of them has this path, if case is ignored."""
-        return path.casefold() in self._in_any_case
+    def spelled_otherwise(self, path: str) -> str | None:
+        """Of a path that is none of them, one that differs in case alone."""
+        return None if path in self._known else self._in_any_case.get(path.casefold())
 
     def remember(self, path: str, stamp: Stamp, digest: str) -> None:
         """This version of it, which is here, is answered. The digest of an unreadable one is ""."""

@@ -46,7 +46,10 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A recipe's file is at another path now, with the same bytes; `saved` is what it holds."""
+    """A recipe's file is at another path now; `saved` is what it holds.
+
+    It has the same bytes, unless the paths differ in case alone.
+    """
 
     old: str
     saved: Saved

@@ -102,14 +102,18 @@ class Reader:
         except FileUnreadable as error:
             what = "picture" if is_dropped(file.path) else "recipe"
             return self._unreadable(file, f"This {what} cannot be read: {error}.")
-        if saved is None or self._is_spelled_otherwise(file.path):
+        if saved is None:
             return None
+        old = self.answered.spelled_otherwise(file.path)
+        if old and not is_listed(self._root, file.path):
+            return None  # an event of the name that it had
         digest = saved.digest
-        if digest not in renamed:
-            # All that have these bytes: the event of the name that is gone may come later than
-            # the file of the new name does.
-            renamed[digest] = deque(self.answered.with_digest(digest))
-        old = self._missing(renamed[digest], saved)
+        if not (old and self._is_respelled(old, saved)):
+            if digest not in renamed:
+                # All that have these bytes: the event of the name that is gone may come later
+                # than the file of the new name does.
+                renamed[digest] = deque(self.answered.with_digest(digest))
+            old = self._missing(renamed[digest], saved)
         if saved.defaults_unreadable and old is None:
             return self._unreadable(file, saved.defaults_unreadable)
         self._remember(file.path, saved.stamp, digest)
@@ -186,7 +190,7 @@ class Reader:
         return is_new or self.waiting.is_ready(file.path)
 
     def _missing(self, paths: deque[str], saved: Saved) -> str | None:
-        """The first of them whose file has no such name now; each is checked once.
+        """The first of them whose file does not exist now; each is checked once.
 
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
         away, if the file that came has its time, too: a rename keeps it. The same holds
@@ -198,7 +202,7 @@ class Reader:
         for _ in range(len(paths)):
             path = paths.popleft()
             known = self.answered.get(path)
-            if known is None or not self._is_gone(path, saved.path):
+            if known is None or not is_gone_at(self._root, path):
                 continue
             keeps_time = not saved.stamp.written_since(known.stamp)
             if not self._asks_the_same(path, saved) or (is_again and not keeps_time):
@@ -208,15 +212,10 @@ class Reader:
                 return path
         return None
 
-    def _is_spelled_otherwise(self, path: str) -> bool:
-        """Whether it is another spelling of a known recipe: an event names what was renamed."""
-        is_other = path not in self.answered and self.answered.is_known_in_any_case(path)
-        return is_other and not is_listed(self._root, path)
-
-    def _is_gone(self, path: str, now: str) -> bool:
-        """Whether it does not exist, but for another spelling of what is there `now`."""
-        respelled = path != now and path.casefold() == now.casefold()
-        return is_gone_at(self._root, path) or (respelled and not is_listed(self._root, path))
+    def _is_respelled(self, old: str, saved: Saved) -> bool:
+        """Whether a known recipe's path changed in case alone, whatever its bytes are now."""
+        is_gone = old in self.answered.seen_here and not is_listed(self._root, old)
+        return is_gone and self._asks_the_same(old, saved)
 
     def _asks_the_same(self, old: str, saved: Saved) -> bool:
         """Whether a file that was moved is no new request: under another template it is one."""

@@ -114,24 +114,28 @@ def test_a_good_recipe_renamed_over_a_refused_one_corrects_it(house: House) -> N
 
 
 @pytest.mark.parametrize(("old", "new"), [("a.yaml", "A.yaml"), ("pets/a.yaml", "Pets/a.yaml")])
+@pytest.mark.parametrize("edited", [False, True])
 def test_a_rename_in_case_alone_is_one(
-    house: House, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+    house: House, monkeypatch: pytest.MonkeyPatch, old: str, new: str, edited: bool
 ) -> None:
     """Where file systems ignore case, as on macOS, the old name still leads to the file."""
     assert not is_listed(house.inbox, new)
-    path = house.save(old, "prompt: a corgi\nseed: 1\ncount: 2\n")
+    path = house.save(old, "prompt: a corgi\nseed: [1, 2]\n")
     assert is_listed(house.inbox, old)
     with house.running(watch="events"):
         wait_for(lambda: len(house.pictures()) == 2, "the pictures")
         monkeypatch.setattr("picowatch.inbox.reader.is_listed", lambda root, one: one == new)
         (house.inbox / new).parent.mkdir(exist_ok=True)
-        (house.inbox / new).hardlink_to(path)
+        with house.seen_at_once():
+            (house.inbox / new).hardlink_to(path)
+            if edited:
+                path.write_text("prompt: a corgi\nseed: [1, 2, 3]\n")
         wait_for(lambda: f"{old}: renamed to {new}, its queue is kept" in house.log())
         path.touch()  # an event of the old name that comes late
         house.save("b.txt", "a star\n")
-        wait_for(lambda: len(house.pictures()) == 3, "a recipe saved after it")
-    assert len(house.pictures(Path(new).with_suffix("").as_posix())) == 0
+        wait_for(lambda: len(house.pictures()) == 3 + edited, "a recipe saved after it")
     assert len(house.pictures(Path(old).with_suffix("").as_posix())) == 2
+    assert house.seeds(Path(new).with_suffix("").as_posix()) == [3] * edited
 
 
 def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
