@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from picowatch.catalog import hashes
 from picowatch.commands.check import check
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.files.atomic import copy_atomically
+from picowatch.files.inside import open_below
 from picowatch.files.picture_names import ENDINGS
 from picowatch.inbox import reader
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
@@ -559,6 +561,30 @@ def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
     assert "This picture cannot be read: a symbolic link in its path leads out" in (
         house.error("frames/1.png") or ""
     )
+
+
+def test_pictures_wait_for_a_template_that_cannot_be_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One error says so; thousands of pictures need none of their own."""
+    can_be_read = threading.Event()
+
+    def refuse(root: Path, path: str) -> int:
+        if path == "frames/_pictures.yaml" and not can_be_read.is_set():
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return open_below(root, path)
+
+    monkeypatch.setattr("picowatch.inbox.files.open_below", refuse)
+    template(house)
+    draw(house, "frames/a.png")
+    with house.running(rescan_seconds=1):
+        wait_for(lambda: errors(house), "the error file")
+        house.save("other.txt", "a star\n")
+        wait_for(lambda: len(house.pictures()) == 1, "a recipe saved after it")
+        assert errors(house) == ["frames/_pictures.yaml.error.txt"]
+        can_be_read.set()
+        wait_for(lambda: len(house.pictures()) == 2, "the picture")
+    assert house.log().count("cannot be read") == 1
 
 
 @pytest.mark.parametrize(
