@@ -50,8 +50,7 @@ def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
     }
 
 
-# Fooocus has its LoRAs there, as the field takes them: "name: weight, name: weight".
-_FIELDS = _by_key(ROWS) | {"size": SIZE, "lora weights": "loras"}
+_FIELDS = _by_key(ROWS) | {"size": SIZE}
 # The parts of mappings, by their keys: the mapping and the part.
 _PARTS = {
     key: (field, name)
@@ -108,9 +107,11 @@ _INFORMATION = {
     "batch size",
     "batch pos",
 }
+# Fooocus has its LoRAs there: "name: weight, name: weight".
+_LORAS = "lora weights"
 # A1111's and SD.Next's.
 _EMBEDDINGS = {"ti hashes", "embeddings"}
-_KNOWN_KEYS = frozenset({*_FIELDS, *_PARTS, _HIRES_SIZE, *_INFORMATION, *_EMBEDDINGS})
+_KNOWN_KEYS = frozenset({*_FIELDS, *_PARTS, _HIRES_SIZE, *_INFORMATION, *_EMBEDDINGS, _LORAS})
 
 
 _OLD_RULE = (
@@ -320,6 +321,8 @@ class _Values:
             return
         elif key in _SAME_AS:
             self._second_pass.append((name, written))
+        elif key == _LORAS:
+            self._put("loras", _weighed(written))
         elif key in _EMBEDDINGS:
             self._fields[EMBEDDINGS] = written
         elif _MODULE.fullmatch(key):
@@ -388,6 +391,13 @@ class _Values:
     def _warn(self, message: str) -> None:
         if len(self._warnings) < MAX_WARNINGS:
             self._warnings.append(message)
+
+
+def _weighed(written: Written) -> Written:
+    """The names and weights of a text as the mapping that they are in a recipe."""
+    parts = (part.rpartition(":") for part in str(written.value).split(","))
+    pairs = ((name.strip(), replace(written, value=weight.strip())) for name, _, weight in parts)
+    return written.with_pairs(tuple(pairs))
 
 
 def _is_usual(key: str, value: str) -> bool:

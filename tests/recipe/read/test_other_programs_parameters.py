@@ -247,6 +247,14 @@ def test_loras_of_fooocus_text_are_used() -> None:
     assert recipe.warnings == ()
 
 
+def test_loras_of_fooocus_text_for_another_family_are_left_out() -> None:
+    """As tags in prompts are."""
+    inventory = replace(FLOWS, loras=("detail",), lora_families={"detail": "Stable Diffusion XL"})
+    recipe = read_one(f'a\nSteps: 9, {F}, Lora weights: "detail: 0.5"', TXT, inventory)
+    assert recipe.loras == ()
+    assert recipe.warnings == ("The LoRA 'detail' was left out: it is for Stable Diffusion XL.",)
+
+
 def test_sd_nexts_text_is_read() -> None:
     """Its modules/processing_info.py: a second pass by other names, and what says nothing."""
     recipe = read_one(
