@@ -238,12 +238,16 @@ class Inbox:
             self._root, path, lambda file: sha256_of(file, pictures.MAX_BYTES) == digest
         )
         if removed:
-            self._reader.forget(path)
+            self.forget(path)
         return removed
 
     def recover(self) -> None:
         """Restore what a crash left in the middle of `remove`."""
         bring_back(self._root)
+
+    def forget(self, path: str) -> None:
+        """The recipe was removed from the inbox on purpose; its absence is no evidence."""
+        self._reader.forget(path)
 
     def follow_no_rename(self, path: str) -> None:
         """The recipe is about to be removed: its bytes under another name are another recipe."""
