@@ -13,14 +13,8 @@ from training.examples import SEED, UNSAID, Examples, examples_of
 from training.latents import encoded_pictures
 from training.muon import Optimizers
 from training.networks import Denoiser
-from training.noise import PREDICTION, loss_weights
-from training.progress import (
-    Averages,
-    MovingAverage,
-    Progress,
-    RateOfStage,
-    Schedule,
-)
+from training.progress import Progress, RateOfStage, Schedule
+from training.stages import run_stage
 from training.workers import average_gradients, worker_count, worker_number
 
 SCHEDULE = Schedule(steps=40_000, rate=8e-4, rise=200, fall=2500)
@@ -41,34 +35,20 @@ def train_denoiser(
     torch.manual_seed(SEED)
     denoiser = Denoiser(tokenizer).to(device).train()
     denoiser.unet.to(memory_format=torch.channels_last)
-    rate = RateOfStage(SCHEDULE.with_steps(steps), progress)
     optimizer = Optimizers(denoiser, SCHEDULE.rate, WEIGHT_DECAY, by_adam=BY_ADAM)
-    average = MovingAverage(denoiser, AVERAGE_DECAY)
-    step = 0
-    if saved := progress.load():
-        denoiser.load_state_dict(saved["denoiser"])
-        if "optimizer" in saved:  # not in a run that begins with an exported model
-            optimizer.load_state_dict(saved["optimizer"])
-        average.load(saved["average"])
-        step = saved["step"]
-    averages = Averages()
     pictures = encoded_pictures(run_folder)
-    while step < rate.end(step):
-        optimizer.set_rate(rate.of(step))
+
+    def one_step(step: int) -> dict[str, Tensor]:
+        nonlocal pictures
         if step % STEPS_BETWEEN_LOOKS == 0:
             pictures = encoded_pictures(run_folder)
         examples = examples_of(step, pictures, tokenizer)
-        examples = examples.part(worker_number(), worker_count())
-        averages.add(**denoiser_step(denoiser, optimizer, examples))
-        step += 1
-        if worker_number() > 0:
-            continue
-        average.follow(denoiser, step)
-        if step % 100 == 0:
-            progress.log(step, rate=rate.of(step), **averages.taken())
-        if progress.save_is_due() or step == rate.end(step):
-            state = {"denoiser": denoiser.state_dict(), "optimizer": optimizer.state_dict()}
-            progress.save({**state, "average": average.values, "step": step})
+        return denoiser_step(
+            denoiser, optimizer, examples.part(worker_number(), worker_count()).to(device)
+        )
+
+    rate = RateOfStage(SCHEDULE.with_steps(steps), progress)
+    run_stage(denoiser, optimizer, progress, rate, AVERAGE_DECAY, one_step)
 
 
 def denoiser_step(
@@ -77,19 +57,15 @@ def denoiser_step(
     examples: Examples,
 ) -> dict[str, Tensor]:
     """One step; gives the parts of its loss."""
-    device = next(denoiser.parameters()).device
-    timesteps = examples.timesteps.to(device)
-    with torch.autocast(device.type, torch.bfloat16):
-        text: Any = denoiser.text_encoder(examples.tokens.to(device))
+    with torch.autocast(examples.noisy.device.type, torch.bfloat16):
+        text: Any = denoiser.text_encoder(examples.tokens)
         hints = {name: probe(text.pooler_output) for name, probe in denoiser.probes.items()}
         predicted = denoiser.unet(
-            examples.noisy.to(device), timesteps, text.last_hidden_state
-        ).sample
-    errors = (predicted.float() - examples.target.to(device)).square().mean((1, 2, 3))
-    weighted = (errors * loss_weights(PREDICTION).to(device)[timesteps]).mean()
-    probe_losses = [
-        probe_loss(hint.float(), examples.labels[name].to(device)) for name, hint in hints.items()
-    ]
+            examples.noisy, examples.timesteps, text.last_hidden_state
+        ).sample.float()
+    errors = (predicted - examples.target).square().mean((1, 2, 3))
+    weighted = (errors * examples.weights).mean()
+    probe_losses = [probe_loss(hint.float(), examples.labels[name]) for name, hint in hints.items()]
     loss = weighted + PROBE_WEIGHT * torch.stack(probe_losses).sum()
     optimizer.zero_grad()
     loss.backward()

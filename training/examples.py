@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from training.latents import NATIVE, EncodedPictures, Size
 from training.networks import KINDS, PROBED
 from training.noise import (
     PREDICTION,
+    loss_weights,
     noisy_and_target,
     signal_shares,
     spread_timesteps,
@@ -62,14 +64,27 @@ class Examples:
     tokens: Tensor
     labels: dict[str, Tensor]
 
+    @property
+    def weights(self) -> Tensor:
+        """How much each example's error counts."""
+        return loss_weights(PREDICTION).to(self.timesteps.device)[self.timesteps]
+
     def part(self, number: int, count: int) -> Examples:
         """Every `count`th example from the given one on."""
+        return self.each(lambda values: values[number::count])
+
+    def to(self, device: torch.device) -> Examples:
+        """The same on a device."""
+        return self.each(lambda values: values.to(device))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Examples:
+        """All of it, changed in the same way."""
         return Examples(
-            self.noisy[number::count],
-            self.target[number::count],
-            self.timesteps[number::count],
-            self.tokens[number::count],
-            {name: labels[number::count] for name, labels in self.labels.items()},
+            change(self.noisy),
+            change(self.target),
+            change(self.timesteps),
+            change(self.tokens),
+            {name: change(labels) for name, labels in self.labels.items()},
         )
 
 

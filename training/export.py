@@ -64,7 +64,7 @@ def begin_with(model: Path, run_folder: Path) -> None:
     for parameter in denoiser.probes.parameters():
         torch.nn.init.zeros_(parameter)
     weights = denoiser.state_dict()
-    progress.save({"denoiser": weights, "average": weights, "step": 0})
+    progress.save({"network": weights, "average": weights, "step": 0})
 
 
 def load_weights(network: Any, file: Path) -> None:

@@ -11,13 +11,8 @@ from torch import Tensor
 
 from training.muon import Optimizers
 from training.pictures import drawn_crops, drawn_pictures
-from training.progress import (
-    Averages,
-    MovingAverage,
-    Progress,
-    RateOfStage,
-    Schedule,
-)
+from training.progress import Progress, RateOfStage, Schedule
+from training.stages import run_stage
 from training.untyped import AutoencoderKL
 
 SEED = 1
@@ -126,28 +121,13 @@ def train(
     Gives the number of steps.
     """
     optimizer = Optimizers(vae, rate.schedule.rate, WEIGHT_DECAY)
-    average = MovingAverage(vae, AVERAGE_DECAY)
-    step = 0
-    if saved := progress.load():
-        vae.load_state_dict(saved["vae"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.load(saved["average"])
-        step = saved["step"]
-    averages = Averages()
-    while step < rate.end(step):
-        optimizer.set_rate(rate.of(step))
+
+    def one_step(step: int) -> dict[str, Tensor]:
         torch.manual_seed(SEED + step)
         whole = all_whole or rate.end(step) - step <= LAST_STEPS
-        pictures = pictures_of_step(step, whole=whole)
-        averages.add(**vae_step(vae, optimizer, pictures.to(device)))
-        average.follow(vae, step)
-        step += 1
-        if step % 100 == 0:
-            progress.log(step, rate=rate.of(step), **averages.taken())
-        if progress.save_is_due() or step == rate.end(step):
-            state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict()}
-            progress.save({**state, "average": average.values, "step": step})
-    vae.load_state_dict(average.values)
+        return vae_step(vae, optimizer, pictures_of_step(step, whole=whole).to(device))
+
+    step = run_stage(vae, optimizer, progress, rate, AVERAGE_DECAY, one_step)
     vae.eval()
     return step
 

@@ -35,7 +35,7 @@ def test_training_goes_on_from_there(tmp_path: Path) -> None:
     """The optimizer begins anew, and is saved with the first step."""
     device = torch.device("cpu")
     begin_with(DEMO, tmp_path)
-    before = torch.load(tmp_path / "denoiser.state.pt", weights_only=True)["denoiser"]
+    before = torch.load(tmp_path / "denoiser.state.pt", weights_only=True)["network"]
     vae = AutoencoderKL.from_pretrained(tmp_path / "vae").eval()
     (tmp_path / "latents").mkdir()
     width, height = NATIVE
@@ -45,4 +45,4 @@ def test_training_goes_on_from_there(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "denoiser.state.pt", weights_only=True)
     assert state["step"] == 1
     assert state["optimizer"]
-    assert before.keys() == state["denoiser"].keys()
+    assert before.keys() == state["network"].keys()
