@@ -47,6 +47,7 @@ Measure = Callable[[Any], dict[str, float]]
 
 OTHER_SIZES = ((192, 128), (128, 192), (192, 192), (256, 256))
 FEW_STEPS = 8
+OTHER_SCALES = (2.0, 7.5, 12.0)
 STRENGTHS = (0.3, 0.5, 0.7)
 SEEDS_OF_A_PROMPT = 8
 UNKNOWN_PROMPTS = (
@@ -77,7 +78,9 @@ def all_measures(share: float) -> dict[str, Measure]:
 
     native = Settings()
     measures: dict[str, Measure] = {
-        f"{DEFAULT_SAMPLER}, CFG 7.5": scored(fresh_trials("main", count(400)), native),
+        f"{DEFAULT_SAMPLER}, CFG {native.cfg_scale:g}": scored(
+            fresh_trials("main", count(400)), native
+        ),
         "position words": scored(position_trials("main", count(100)), native),
         "variety": partial(variety, count=count(24)),
         "outlines": partial(outlines, count=count(40)),
@@ -87,7 +90,7 @@ def all_measures(share: float) -> dict[str, Measure]:
         for steps in (24, FEW_STEPS):
             settings = replace(native, sampler=name, steps=steps)
             measures[f"{name}, {steps} steps"] = all_right(trials, settings)
-    for scale in (5.0, 12.0):
+    for scale in OTHER_SCALES:
         trials = fresh_trials(f"cfg {scale}", count(60))
         measures[f"CFG {scale:g}"] = scored(trials, replace(native, cfg_scale=scale))
     for width, height in OTHER_SIZES:

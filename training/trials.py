@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from picowatch.engine.unet.samplers import build_sampler
+from picowatch.recipe.families import DEMO_RULES
 from picowatch.recipe.samplers import SAMPLERS
 from training.captions import caption
 from training.judge import matches
@@ -57,7 +58,7 @@ class Settings:
 
     sampler: str = DEFAULT_SAMPLER
     steps: int = 24
-    cfg_scale: float = 7.5
+    cfg_scale: float = DEMO_RULES.default("cfg_scale")
     width: int = 128
     height: int = 128
     negative_prompt: str = ""

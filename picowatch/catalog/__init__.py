@@ -1,9 +1,10 @@
 """What is in models/, recognised from names and headers alone, without torch."""
 
-from picowatch.catalog.catalog import DEMO, DEMO_CONTROLNET, DEMO_UPSCALER, Catalog, embedded
+from picowatch.catalog.catalog import DEMO_CONTROLNET, DEMO_UPSCALER, Catalog, embedded
 from picowatch.catalog.configs import read_config
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
+from picowatch.recipe.families import DEMO
 
 __all__ = [
     "DEMO",

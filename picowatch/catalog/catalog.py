@@ -47,12 +47,11 @@ from picowatch.catalog.transformer_files import Installed, completed, files_belo
 from picowatch.catalog.vaes import families_of, vae_by_name
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.families import DEMO, DEMO_RULES, rules_of
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.known_words import KnownWords
 
-DEMO = "demo"
 _ASSETS = Path(__file__).parent.parent / "assets"
 _DEMO_FOLDER = _ASSETS / "demo"
 DEMO_UPSCALER = "demo-compact"
@@ -125,7 +124,7 @@ class Catalog:
         refused = {"wildcard": wildcards.refused, **_reasons(found)}
         checkpoints = found.of_kind("checkpoint")
         return Inventory(
-            demo=replace(_checkpoint(self.demo), known_words=_known_words()),
+            demo=replace(_checkpoint(self.demo), rules=DEMO_RULES, known_words=_known_words()),
             checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
+from picowatch.recipe.families import DEMO, DEMO_RULES
 from picowatch.recipe.fields import MAPPINGS, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number, plain_number
@@ -45,14 +46,16 @@ def differing_fields(request: ImageRequest) -> list[str]:
     """The fields that a recipe needs where no `_defaults.yaml` says anything; the others are left.
 
     Which checkpoint and size are usual depends on what is installed, so these are always named. So
-    are the defaults that depend on the checkpoint's family, where the schedule type may be that of
-    a flow family.
+    are the defaults that depend on the checkpoint: the demo model's, and those of flow families,
+    where the schedule type may be one of theirs.
     """
     usual = _fields(_usual(request)) if request.draws else {}
     named = {"prompt", "checkpoint", SIZE, "seed"}
     named |= {name for name in _WITH_FIELDS_OF_THEIR_OWN if getattr(request, name)}
     if (request.sampler, request.schedule_type) != (USUAL_SAMPLER, USUAL_SCHEDULE):
         named |= {"sampler", "schedule_type"}  # a sampler resets the schedule type
+    if request.checkpoint == DEMO:
+        named |= set(DEMO_RULES.defaults)
     if request.schedule_type == SIMPLE:  # all flow families have it
         named |= {"steps", "cfg_scale", "guidance", "denoising_strength"}
     return [

@@ -6,7 +6,7 @@ which takes every field but `guidance`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from picowatch.recipe.fields import default_of
@@ -67,6 +67,10 @@ _KLEIN = ("klein", "klein 4B", "klein 9B")
 _KLEIN_BASE = ("klein base", "klein base 4B", "klein base 9B")
 
 UNET = Rules(lacks={"guidance": _NO_GUIDANCE})
+DEMO = "demo"  # the name of the embedded model
+# With a higher one, samplers that look back at earlier steps or add noise overshoot
+# (assets/demo/README.md).
+DEMO_RULES = replace(UNET, defaults={"cfg_scale": 4.0})
 
 
 def _flow(

@@ -161,7 +161,7 @@ class ImageFields:
             "How closely to follow the prompt.",
             aliases=("guidance_scale", "cfg"),
             a1111=A1111("CFG scale", plain_number, ("guidance scale",)),
-            default_text="7.5; flow models have their own",
+            default_text="7.5; flow models have their own, and the demo model 4",
         ),
     ] = 7.5
     cfg_rescale: Annotated[

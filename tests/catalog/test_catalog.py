@@ -11,6 +11,7 @@ from picowatch.catalog.families import ONLY
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
+from picowatch.recipe.families import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 from tests.catalog.test_families import Z_IMAGE
@@ -326,6 +327,7 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
         (tmp_path / "checkpoints" / name).write_bytes(b"x")
     inventory = Catalog(tmp_path).inventory("a")
     assert (inventory.demo.name, inventory.demo.native_size) == ("demo", 128)
+    assert inventory.demo.rules == DEMO_RULES
     assert [(one.name, one.native_size) for one in inventory.checkpoints] == [("a", 512)]
     assert inventory.vaes == ("soft",)
     assert inventory.loras == ("styles/pixel",)

@@ -80,7 +80,7 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
         "sampler": "Euler a",
         "schedule_type": "uniform",
         "steps": 24,
-        "cfg_scale": 7.5,
+        "cfg_scale": 4.0,
         "cfg_rescale": 0.0,
         "cfg_start": 0.0,
         "cfg_end": 1.0,

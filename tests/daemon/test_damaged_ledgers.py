@@ -371,7 +371,7 @@ def test_a_deleted_picture_that_is_requested_again_does_not_make_its_ledger_a_ba
         ("{seed}-{number:04}", ["77-0001", "78-0002", "5-0004"]),
         ("{recipe} {number}", ["a 1", "a 2", "a 4"]),
         ("{width}x{height}-{number}", ["128x128-1", "128x128-2", "128x128-4"]),
-        ("{steps}.{number}.{cfg_scale}", ["24.1.7.5", "24.2.7.5", "24.4.7.5"]),
+        ("{steps}.{number}.{cfg_scale}", ["24.1.4.0", "24.2.4.0", "24.4.4.0"]),
         ("{number:04}-{seed}", ["0001-77", "0002-78", "0004-5"]),
     ],
 )

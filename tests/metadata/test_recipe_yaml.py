@@ -86,6 +86,8 @@ def test_a_short_recipe_has_only_what_differs() -> None:
         "sampler: Euler\nschedule_type: simple\nsteps: 9\ncfg_scale: 7.5\nguidance: 0\n"
         "size: 512x768\nseed: 42\nimage: 'a.png'\ndenoising_strength: 0.3\n"
     )
+    demo = replace(CORGI, negative_prompt="", checkpoint="demo")
+    assert "\ncfg_scale: 7.5\n" in _short(demo)
 
 
 @given(image_requests())

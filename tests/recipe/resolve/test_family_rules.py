@@ -7,7 +7,7 @@ import pytest
 
 from picowatch.catalog.families import NAMES
 from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.families import FLOW_RULES, rules_of
+from picowatch.recipe.families import DEMO_RULES, FLOW_RULES, rules_of
 from tests.recipe.reading import DEMO, read_one, refused
 
 INVENTORY = Inventory(
@@ -33,6 +33,7 @@ INVENTORY = Inventory(
         Checkpoint("lumina", 1024, family="Lumina 2", rules=rules_of("lumina2")),
         Checkpoint("sd3", 1024, family="Stable Diffusion 3.x", rules=rules_of("sd3", "3 Medium")),
         Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
+        Checkpoint("tiny", 128, family="the demo model", rules=DEMO_RULES),
     ),
 )
 
@@ -56,6 +57,7 @@ INVENTORY = Inventory(
         ("lumina", 50, 4, 0),
         ("sd3", 28, 7, 0),
         ("xl", 24, 7.5, 0),
+        ("tiny", 24, 4, 0),
     ],
 )
 def test_what_a_recipe_leaves_out_is_the_familys(
