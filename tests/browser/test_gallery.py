@@ -119,7 +119,7 @@ def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
     assert gallery.text("#large-title") == "a cat"
     settings = gallery.settings()
     expected = {"negative_prompt": "blurry", "steps": "30", "seed": "77", "sampler": "Euler a",
-                "size": "512x512", "cfg_scale": "7.5", "recipe": "pets/cat.yaml", "file": cat,
+                "size": "512x512", "cfg_scale": "4", "recipe": "pets/cat.yaml", "file": cat,
                 "checkpoint": "demo", "vae": "baked", "clip_skip": "1"}  # fmt: skip
     assert {**settings, "size": "512x512"} == settings | expected
     assert "sampler: Euler a\n" in gallery.text("#whole")
@@ -166,7 +166,7 @@ def test_the_recipe_is_copied(gallery: Page) -> None:
     short = gallery.text("#yaml")
     assert re.fullmatch(
         "prompt: 'a cat'\nnegative_prompt: 'blurry'\ncheckpoint: 'demo'\nsampler: Euler a\n"
-        "schedule_type: uniform\nsteps: 30\nsize: .*\nseed: 77\n",
+        "schedule_type: uniform\nsteps: 30\ncfg_scale: 4\nsize: .*\nseed: 77\n",
         short,
     ), short
     assert gallery.js("return copied") == [short] * 2
@@ -249,7 +249,7 @@ def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
         ("cfg:8", 2),
         ("steps:<25", 5),
         ("steps:>=30", 1),
-        ("cfg:5..7.5", 5),
+        ("cfg:4..7.5", 5),
         ("width:256", 1),
         ("seed:<7", 4),
         ("steps: <25", 5),
@@ -509,9 +509,9 @@ def test_the_recipe_is_shown(gallery: Page) -> None:
     assert not gallery.find("#yaml").is_displayed()
     gallery.find("#large [data-do=recipe]").click()
     assert gallery.find("#yaml").text.startswith("prompt: 'a cat'")
-    assert "cfg_scale" not in gallery.find("#yaml").text
+    assert "cfg_rescale" not in gallery.find("#yaml").text
     gallery.find("#recipe details summary").click()
-    assert "cfg_scale: 7.5" in gallery.find("#whole").text
+    assert "cfg_rescale: 0" in gallery.find("#whole").text
     gallery.press(Keys.ARROW_RIGHT)
     assert "a cat" not in gallery.find("#yaml").text != ""
     gallery.press("r")
