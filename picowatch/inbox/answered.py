@@ -37,7 +37,7 @@ class AnsweredRecipes:
         return sorted(self._paths_by_digest.get(digest, ()))
 
     def spelled_otherwise(self, path: str) -> str | None:
-        """Of a path that is none of them, one that differs in case alone."""
+        """The known path that differs from this unknown one in case alone, if any."""
         return None if path in self._known else self._in_any_case.get(path.casefold())
 
     def remember(self, path: str, stamp: Stamp, digest: str) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
+from picowatch.files.atomic import TEMPORARY_PREFIX, make_folder, write_atomically
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import passes
 
@@ -68,7 +68,7 @@ class Commands:
 
     def __init__(self, outbox: Path) -> None:
         self._folder = _folder(outbox)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, durable=False)
         self._ignored: set[str] = set()
         for answer in self._folder.glob("*.answer"):
             with suppress(OSError):

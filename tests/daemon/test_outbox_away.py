@@ -1,6 +1,7 @@
 """The outbox is moved, unmounted or deleted in progress: nothing is lost or misplaced."""
 
 import errno
+import itertools
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from picowatch.files.inside import open_regular
+from picowatch.outbox.commands import Commands
 from picowatch.outbox.lock import OutboxLock
 from tests.commands.picowatch import picowatch
 from tests.daemon.test_one_fault_stops_nothing_else import held_after
@@ -58,6 +60,28 @@ def test_an_outbox_that_is_moved_and_comes_back_misses_nothing(house: House) -> 
     assert sorted(house.seeds()) == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15]
     assert "is not there, or another folder is in its place" in house.log()
     assert f"the outbox {house.outbox} is back" in house.log()
+
+
+def test_an_outbox_that_goes_away_during_a_start_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder is created in its place, which would keep it away for ever."""
+    away, tries = house.folder / "away", itertools.count(1)
+
+    def leave(outbox: Path) -> Commands:
+        match next(tries):
+            case 1:
+                outbox.rename(away)
+            case 4:
+                away.rename(outbox)
+        return Commands(outbox)
+
+    monkeypatch.setattr("picowatch.daemon.build.Commands", leave)
+    with house.running():
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: stands_for_all(house, 5), "the pictures")
+    assert next(tries) == 5
+    assert not away.exists()
 
 
 @pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN])
