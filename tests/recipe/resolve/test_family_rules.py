@@ -8,7 +8,7 @@ import pytest
 from picowatch.catalog.families import NAMES
 from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.families import DEMO_RULES, FLOW_RULES, rules_of
-from tests.recipe.reading import DEMO, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, read_one, refused
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -68,6 +68,19 @@ def test_what_a_recipe_leaves_out_is_the_familys(
     assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (steps, cfg_scale, guidance)
     own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
     assert own.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("above", "defaults", "cfg_scales"),
+    [("", "", [4, 7.5, 1]), ("cfg_scale: 6", "", [6, 6, 6]), ("", "cfg_scale: 6", [6, 6, 6])],
+)
+def test_a_sweep_over_checkpoints_leaves_each_its_own_defaults(
+    above: str, defaults: str, cfg_scales: list[float]
+) -> None:
+    """Unless the recipe or its folder says otherwise."""
+    text = f"prompt: a\nseed: 1\n{above}\nsweep:\n  checkpoint: [tiny, xl, turbo]\n"
+    recipe = read_one(text, inventory=INVENTORY, defaults={"_defaults.yaml": defaults})
+    assert [request.cfg_scale for request in recipe.image_requests(hash_of)] == cfg_scales
 
 
 def test_the_docs_list_the_defaults_of_each_flow_family() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.families import rules_of
-from picowatch.recipe.request import EmbeddingUse, ImageRequest
+from picowatch.recipe.request import EmbeddingUse
+from tests.metadata.requests import CORGI
 from tests.recipe.read.test_comfyui import node
 from tests.recipe.reading import DEMO, PicturesWith, read_one
 
@@ -16,18 +17,11 @@ INVENTORY = Inventory(
     embeddings=("xl/negativeXL", "bad hands 5", "style(v2)"),
     refused_embeddings={"old": "old.pt is a pickle file."},
 )
-REQUEST = ImageRequest(
+REQUEST = replace(
+    CORGI,
     prompt="a cat",
     negative_prompt="easyneg, negativeXL",
     checkpoint="demo",
-    checkpoint_hash="c" * 64,
-    sampler="Euler",
-    schedule_type="uniform",
-    steps=3,
-    cfg_scale=4.0,
-    width=128,
-    height=128,
-    seed=1,
     embeddings=(EmbeddingUse("neg/easyneg", "a" * 64), EmbeddingUse("negativeXL", "b" * 64)),
 )
 
