@@ -116,7 +116,7 @@ class Decomposed:
         The factors are measured once; to make the whole weight each time takes longer than to
         multiply by what is there.
         """
-        plain = _plain(module).to(x.device)  # offloaded layers have left it by now
+        plain = _plain(module).to(x.device)
         if self._factors is None:
             self._factors = self._measured(self._changed(plain))
         factors = self._factors.flatten()
@@ -162,8 +162,10 @@ def _through(module: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> torch.
 
 
 def _plain(module: Any) -> torch.Tensor:
-    """The module's weight as numbers, if it is quantised, too."""
+    """The module's weight as numbers, if it is quantised or has left the device again, too."""
     weight: torch.Tensor = module.weight
+    if weight.is_meta:  # it comes layer by layer, and nothing is left of it after its layer
+        weight = module._hf_hook.weights_map["weight"]
     if hasattr(weight, "quant_type"):
         # With what it imports it takes a third of a second; most models are not quantised.
         from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor

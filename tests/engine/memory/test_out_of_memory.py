@@ -111,11 +111,12 @@ def test_afterwards_other_sizes_are_rendered_at_full_speed_again(
     assert again.pixels == plain.pixels
 
 
-def test_loras_and_another_vae_work_on_every_rung(
-    engine: Renderer, models: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
+def test_loras_work_on_every_rung(
+    engine: Renderer, models: Path, monkeypatch: pytest.MonkeyPatch, dora: bool
 ) -> None:
-    """LoRAs may be read while the weights are elsewhere."""
-    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=1)
+    """They may be read while the weights are elsewhere, and DoRAs measure these in each layer."""
+    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=1, dora=dora)
     write(models / "loras/a.safetensors", tensors)
     lora: LoraUse = use(models, "a", 0.5)
     requested = request(steps=2, loras=(lora,))
