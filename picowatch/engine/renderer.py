@@ -237,7 +237,7 @@ class Renderer:
 
         def images() -> list[RenderedImage]:
             pictures = drawn if isinstance(drawn, list) else drawn.pictures()
-            with timed(attempt.timings, "upscale"):
+            with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
                 pictures = enlarged_pictures(self._upscalers, batch, pictures, steps)
             return self._rendered(attempt, pictures, loaded.dtype, warnings)
 
