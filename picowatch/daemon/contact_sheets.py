@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import unexpected
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
@@ -31,9 +32,14 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
 
     `go_on` is called between the pictures and the parts of a sheet; Ended leaves it undone.
 
-    One that cannot be drawn is given up: the log and the recipe's warning file say why.
+    One that cannot be drawn is given up: the log and the recipe's warning file say why. So is one
+    whose pictures users deleted all.
     """
     for due in ledger.sheets_due(recipe):
+        if not any(outbox.exists(picture) for _, picture in due.images if picture):
+            check_in_place(outbox.root / ".picowatch")  # else they are not deleted, but away
+            ledger.mark_sheet_done(due)
+            continue
         file = ledger.reserve_sheet(due, recipe, outbox.names)
         try:
             _publish(recipe, due, file, outbox, go_on)

@@ -464,9 +464,12 @@ class Intake:
         if result.queued or result.cancelled or not result.existing:
             log.info("%s: saved, %s", path, ", ".join(parts))
         else:
-            newest = result.existing[-1]
-            log.info("%s: saved, nothing new to render; its newest picture is %s", path, newest)
-            self.outbox.show_as_latest(newest)
+            newest = next(filter(self.outbox.exists, reversed(result.existing)), None)
+            if newest is None:
+                log.info("%s: saved, nothing new to render; its pictures were deleted", path)
+            else:
+                log.info("%s: saved, nothing new to render; its newest picture is %s", path, newest)
+                self.outbox.show_as_latest(newest)
         if not result.queued:
             self.finishing.conclude(path)
 

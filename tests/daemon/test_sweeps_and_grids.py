@@ -1,6 +1,7 @@
 """Sweeps and grids: every combination, and one contact sheet when all of it is there."""
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -107,6 +108,17 @@ def test_a_deleted_sheet_is_drawn_again_at_the_next_save(house: House) -> None:
     (house.inbox / "a.yaml").touch()
     house.once()
     assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0004-sheet.png"]
+
+
+def test_there_is_no_sheet_of_pictures_that_are_all_deleted(house: House) -> None:
+    """Random seeds are not rendered again because another entry was edited."""
+    random = "- prompt: one\n  count: 2\n  grid: true\n"
+    house.save("a.yaml", f"{random}- prompt: two\n  seed: 1\n")
+    house.once()
+    shutil.rmtree(house.outbox / "a")
+    house.save("a.yaml", f"{random}- prompt: two\n  seed: 2\n")
+    house.once()
+    assert house.pictures() == ["a/0005-2.png"]
 
 
 def test_a_sheet_shows_what_failed_as_missing(house: House) -> None:

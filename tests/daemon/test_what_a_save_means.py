@@ -132,6 +132,22 @@ def test_fixed_seeds_are_left_alone_when_saved_again(house: House) -> None:
     assert (house.outbox / "latest.png").read_bytes() != latest
 
 
+def test_no_deleted_picture_is_called_the_newest(house: House) -> None:
+    """Random seeds are not drawn again while the rest of the file changes."""
+    house.save("a.txt", "a corgi\na star\na cat\n")
+    house.once()
+    first, second, third = house.pictures()
+    (house.outbox / second).unlink()
+    house.save("a.txt", "a corgi\na star\n")
+    house.once()
+    assert f"its newest picture is {first}" in house.log()
+    (house.outbox / first).unlink()
+    house.save("a.txt", "a star\n")
+    house.once()
+    assert "a.txt: saved, nothing new to render; its pictures were deleted" in house.log()
+    assert house.pictures() == [third]
+
+
 def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
     """With fixed seeds, too: images whose draws are other ones now are rendered, and only those."""
     file = house.models / "wildcards/animals.txt"
