@@ -81,6 +81,11 @@ class Listing(JsonLines):
         """The files of the last pictures, the newest at the end."""
         return [line["file"] for line in self.recent()[-count:]]
 
+    def newest_first(self) -> Iterator[str]:
+        """The files of all pictures; only who wants more than the last lines waits for the rest."""
+        yield from (line["file"] for line in reversed(self.recent()))
+        yield from reversed([line["file"] for line in self.all()])
+
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:
     """Where the end of the file begins, and its bytes: at least the last line, however long."""

@@ -42,8 +42,6 @@ from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
-LATEST_CANDIDATES = 1000  # the last pictures, the newest of which that is left is latest.png
-
 
 class Outbox:
     """One outbox folder: its pictures and archived recipes, and the parts that keep the rest."""
@@ -223,7 +221,7 @@ class Outbox:
             for file in deleted
         ):
             return
-        for file in reversed(self.listing.newest(LATEST_CANDIDATES)):
+        for file in self.listing.newest_first():
             if file not in deleted and self.exists(file):
                 self.show_as_latest(file)
                 return

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from picowatch.outbox.commands import Command, send
+from picowatch.outbox.listing import TAIL_BYTES
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
@@ -108,6 +109,18 @@ def test_latest_png_keeps_no_deleted_picture(house: House) -> None:
         wait_for(lambda: latest.read_bytes() in older, "an older one")
         assert picowatch(house.folder, "delete", *FILES).returncode == 0
         assert latest.read_bytes() == (house.outbox / "b/0001-1.png").read_bytes()
+
+
+def test_latest_png_is_found_behind_very_many_deleted_pictures(house: House) -> None:
+    """More than the last lines of images.jsonl that are read at once."""
+    rendered(house)
+    left = (house.outbox / FILES[2]).read_bytes()
+    house.save("b.yaml", f"prompt: {'a corgi, ' * 2000}\nseed: 1..60\n")
+    assert house.once()
+    assert (house.outbox / "images.jsonl").stat().st_size > TAIL_BYTES
+    told(house, "delete", *house.pictures("b"))
+    assert house.pictures() == FILES
+    assert (house.outbox / "latest.png").read_bytes() == left
 
 
 def test_a_contact_sheet_is_starred_and_deleted_like_a_picture(house: House) -> None:
