@@ -14,7 +14,7 @@ TAIL_BYTES = 1 << 20
 # What a line of images.jsonl contains besides the request, with the texts of docs/metadata.md.
 OWN = {
     "file": "the picture, below the outbox",
-    "recipe": "the recipe's path below the inbox, as it was when the image was queued",
+    "recipe": "the recipe's path below the inbox, as it was when its rendering began",
     "finished": "when the picture was finished, in UTC: `2026-11-21T09:00:05+00:00`",
     "seconds": "how long rendering took; of a batch, an equal share",
     "device": "what rendered it: `cpu`, `cuda:0 (NVIDIA H200)`",
