@@ -5,9 +5,7 @@ https://github.com/huggingface/safetensors#format.
 """
 
 import json
-import os
 import re
-import secrets
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from picowatch.catalog.headers import MAX_TENSORS
 from picowatch.catalog.torch_files import TorchFile, torch_file
 from picowatch.catalog.torch_pickles import ITEM_BYTES, Tensor
 from picowatch.errors import CommandFailed, ModelRefused
-from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
+from picowatch.files.atomic import copy_atomically
 
 ENDING = ".safetensors"
 # Where trainers keep the weights beside other things, the better ones first: BasicSR's average
@@ -58,7 +56,7 @@ def convert(old: Path, *, force: bool = False) -> Converted:
         if size > _MOST_COPIES * file.size:
             raise ModelRefused("is no file of weights: its tensors repeat the same numbers.")
         try:
-            _write(new, file, tensors, force=force)
+            copy_atomically(new, _blocks(new, file, tensors, force=force))
         except OSError as error:
             raise CommandFailed(f"{new} cannot be written: {error.strerror}.") from error
     return Converted(new, len(tensors), new.stat().st_size)
@@ -109,33 +107,13 @@ def _check_names(tensors: dict[str, Tensor]) -> None:
             raise ModelRefused("has a tensor with a name that safetensors does not allow.")
 
 
-def _write(new: Path, file: TorchFile, tensors: dict[str, Tensor], *, force: bool) -> None:
-    """Under another name first: a file with its name is always whole."""
-    temporary = new.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-    try:
-        with temporary.open("xb") as output:
-            for block in _safetensors(file, tensors):
-                output.write(block)
-            sync_file(output)
-        if force:
-            temporary.replace(new)
-        else:
-            _place(temporary, new)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(new.parent)
-
-
-def _place(temporary: Path, new: Path) -> None:
-    """Give it its name, unless another file has got that meanwhile."""
-    try:
-        os.link(temporary, new)
-    except FileExistsError:
-        raise _exists(new) from None
-    except OSError:  # a file system without hard links
-        if new.exists():
-            raise _exists(new) from None
-        temporary.replace(new)
+def _blocks(
+    new: Path, file: TorchFile, tensors: dict[str, Tensor], *, force: bool
+) -> Iterator[bytes]:
+    """The file's bytes; at their end its name must still be free."""
+    yield from _safetensors(file, tensors)
+    if new.exists() and not force:
+        raise _exists(new)
 
 
 def _exists(new: Path) -> CommandFailed:
