@@ -118,12 +118,6 @@ class Database:
                 self._depth -= 1
             self._keep(depth)
 
-    @property
-    def version(self) -> int | None:
-        """Another number after every change; None inside a transaction, which may be undone."""
-        with self._lock:
-            return None if self._depth else self._connection.total_changes
-
     def select(
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:

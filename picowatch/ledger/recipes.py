@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import (
@@ -28,11 +27,6 @@ FAILED = """state = 'failed'
 
 class Recipes(Database):
     """Answers and states of recipes; `accept.py` defines saves, `rename.py` renames."""
-
-    def __init__(self, path: Path, *, check: bool = False) -> None:
-        """See `Database`."""
-        super().__init__(path, check=check)
-        self._counts: tuple[int, Counts] | None = None  # with the version of the ledger
 
     def reject(self, save: Save) -> None:
         """Record an invalid save, so that the same version is answered only once."""
@@ -192,16 +186,9 @@ class Recipes(Database):
         )
 
     def counts(self) -> Counts:
-        """Counts of all images by state; read again only after a change."""
-        version = self.version
-        known = self._counts
-        if version is not None and known is not None and known[0] == version:
-            return known[1]
+        """Counts of all images by state."""
         rows = self.select("SELECT state, images FROM tallies")
-        counts = Counts(**{row["state"]: row["images"] for row in rows})
-        if version is not None:
-            self._counts = version, counts
-        return counts
+        return Counts(**{row["state"]: row["images"] for row in rows})
 
     def queued_kinds(self, recipe: str | None = None) -> list[tuple[ImageRequest, int]]:
         """How many images are queued that can be rendered together, with one request of each kind.
