@@ -48,10 +48,10 @@ from picowatch.ledger.rows import QueuedImage, RequestedEntry
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
-from picowatch.testing.digest_engine import Batch, DigestEngine, digest_picture
 from picowatch.work.pool import WorkerPool
 from picowatch.work.result import RunResult
 from picowatch.work.worker import Worker
+from tests.digest_engine import Batch, DigestEngine, digest_picture
 from tests.engine.requests import request
 from tests.house import House, wait_for
 

@@ -16,7 +16,7 @@ from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
 from picowatch.outbox.names import picture_files
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
-from picowatch.testing.digest_engine import DigestEngine
+from tests.digest_engine import DigestEngine
 
 PATIENCE = 120.0  # seconds that a condition may take on a busy machine
 SETTLE_SECONDS = 0.05

@@ -1,1 +1,1 @@
-"""For tests: an engine without torch, and crashes on purpose."""
+"""For tests: crashes on purpose."""

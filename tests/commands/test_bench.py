@@ -15,8 +15,8 @@ from picowatch.engine.options import EngineOptions
 from picowatch.errors import EngineDied, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
-from picowatch.testing.digest_engine import DigestEngine
 from tests.commands.picowatch import PROJECT, picowatch
+from tests.digest_engine import DigestEngine
 
 NO_MEMORY = "The GPU does not have enough memory for this image. No memory-saving level was enough."
 

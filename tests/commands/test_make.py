@@ -466,7 +466,7 @@ MAKE_ON_DIGESTS = """
 import sys
 from pathlib import Path
 from picowatch.commands.requests import make
-from picowatch.testing.digest_engine import DigestEngine
+from tests.digest_engine import DigestEngine
 from picowatch.settings import Settings
 
 Path("a.txt").write_text("one --seed 5\\n")

@@ -8,8 +8,8 @@ import pytest
 
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
-from picowatch.testing.digest_engine import DigestEngine
 from tests.commands.picowatch import picowatch, start
+from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
 
 

@@ -21,8 +21,8 @@ from picowatch.commands.run import run
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import load_settings
-from picowatch.testing.digest_engine import DigestEngine
 from picowatch.testing.fault_points import VARIABLE
+from tests.digest_engine import DigestEngine
 
 
 def fail_on_bad(batch: Sequence[ImageRequest]) -> None:

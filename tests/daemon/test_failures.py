@@ -27,8 +27,8 @@ from picowatch.outbox.listing import Listing
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.recipe.request import ImageRequest
-from picowatch.testing import digest_engine
-from picowatch.testing.digest_engine import digest_picture
+from tests import digest_engine
+from tests.digest_engine import digest_picture
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -435,7 +435,7 @@ def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
         warnings = ("The LoRA 'x' has parts that do nothing.",) if "x" in request.prompt else ()
         return replace(digest_picture(request, batch_size), warnings=warnings)
 
-    monkeypatch.setattr("picowatch.testing.digest_engine.digest_picture", picture)
+    monkeypatch.setattr("tests.digest_engine.digest_picture", picture)
     house.save("a.txt", "x --seed 1 --count 3\n")
     assert house.once()
     warning = house.outbox / "a.txt.warning.txt"
@@ -460,7 +460,7 @@ def test_what_an_engine_warns_of_is_not_said_of_a_save_that_is_gone(
         warnings = ("Careful.",) if request.prompt == "a star" else ()
         return replace(digest_picture(request, batch_size), warnings=warnings)
 
-    monkeypatch.setattr("picowatch.testing.digest_engine.digest_picture", picture)
+    monkeypatch.setattr("tests.digest_engine.digest_picture", picture)
     house.engine.before_batch = hold
     path = house.save("a.txt", "a star\n")
     with house.running():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from picowatch.recipe.request import ImageRequest
-from picowatch.testing.digest_engine import DigestEngine
+from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for
 
 

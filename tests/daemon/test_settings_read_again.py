@@ -12,7 +12,7 @@ from PIL import Image
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings, load_settings, takes_effect_at_once
-from picowatch.testing.digest_engine import DigestEngine, digest_pixels
+from tests.digest_engine import DigestEngine, digest_pixels
 from tests.house import PATIENCE, SETTLE_SECONDS, House, wait_for
 
 # Another value than the default, for every setting.

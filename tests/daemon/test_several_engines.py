@@ -13,8 +13,8 @@ from picowatch.engine.protocol import EngineCannotStart, EngineLost
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.outbox.commands import Command
 from picowatch.recipe.request import ImageRequest
-from picowatch.testing.digest_engine import DigestEngine
 from tests.catalog.files import sd15_shapes, write_model
+from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for
 
 Batch = Sequence[ImageRequest]

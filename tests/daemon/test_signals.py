@@ -12,9 +12,9 @@ import pytest
 from picowatch.commands.run import run
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.signals import ENDING
-from picowatch.testing.digest_engine import DigestEngine
 from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch, start
+from tests.digest_engine import DigestEngine
 from tests.house import House, wait_for, within
 from tests.storm.driver import children
 

@@ -23,7 +23,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.process import child_main
 from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
-from picowatch.testing.digest_engine import digest_picture
+from tests.digest_engine import digest_picture
 
 Pictures = list[RenderedImage]
 

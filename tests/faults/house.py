@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from picowatch.engine.process.child import ChildEngine
-from picowatch.testing.digest_engine import digest_pixels
+from tests.digest_engine import digest_pixels
 from tests.faults.faulty_engine import GO_FILE, PROCESSES_FILE, START_FILE, STRAYS_FILE
 from tests.house import House, wait_for
 

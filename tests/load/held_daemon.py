@@ -14,7 +14,7 @@ from pathlib import Path
 
 from picowatch.commands.run import run
 from picowatch.settings import Settings
-from picowatch.testing.digest_engine import Batch, DigestEngine
+from tests.digest_engine import Batch, DigestEngine
 
 LOOK_SECONDS = 0.05
 

@@ -30,9 +30,9 @@ from picowatch.outbox.formats import ENDINGS
 from picowatch.outbox.names import LATEST
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
-from picowatch.testing.digest_engine import DigestEngine
 from picowatch.testing.fault_points import POINTS
 from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.digest_engine import DigestEngine
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
 from tests.meetings.recipes import (

@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from picowatch import __version__
 from picowatch.engine.protocol import MemoryUse
 from picowatch.errors import SettingsInvalid
-from picowatch.testing.digest_engine import DigestEngine
 from tests.commands.picowatch import PROJECT, picowatch
+from tests.digest_engine import DigestEngine
 from tests.house import House, wait_for
 
 

@@ -20,7 +20,7 @@ from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.settings import Settings, load_settings
-from picowatch.testing.digest_engine import digest_pixels
+from tests.digest_engine import digest_pixels
 from tests.house import House
 from tests.metadata.requests import CORGI as CORGI_REQUEST
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, read_chunk, texts_of
-from picowatch.testing.digest_engine import Batch, DigestEngine, digest_pixels
+from tests.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
 from tests.power.disk import LOG, Disk
 from tests.power.operations import Arrived, Recording, Write

@@ -8,7 +8,7 @@ from picowatch.engine.process import child_main
 from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
-from picowatch.testing.digest_engine import digest_picture
+from tests.digest_engine import digest_picture
 
 STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
 

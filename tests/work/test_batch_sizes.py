@@ -7,8 +7,8 @@ import pytest
 
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.testing.digest_engine import digest_picture
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
+from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
 LARGE = request(width=512, height=512, steps=10)

@@ -16,11 +16,11 @@ from picowatch.ledger.rows import RequestedEntry
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
-from picowatch.testing.digest_engine import Batch, DigestEngine
 from picowatch.work.pool import WorkerPool
 from picowatch.work.rendering import Rendering
 from picowatch.work.result import RunResult
 from picowatch.work.worker import Worker
+from tests.digest_engine import Batch, DigestEngine
 from tests.engine.requests import request
 
 BATCH = 8

@@ -9,8 +9,8 @@ import pytest
 
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.testing.digest_engine import DigestEngine
 from picowatch.work.durations import Durations, Timeline
+from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for
 
 

@@ -18,7 +18,7 @@ from picowatch.engine.process import child_main
 from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
 from picowatch.errors import EngineStopped
-from picowatch.testing.digest_engine import digest_picture
+from tests.digest_engine import digest_picture
 
 WAIT_FOR = "wait for "
 

@@ -12,7 +12,7 @@ import pytest
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.protocol import Engine, EngineLost, Preview
 from picowatch.errors import EngineDied, EngineStopped
-from picowatch.testing.digest_engine import digest_pixels
+from tests.digest_engine import digest_pixels
 from tests.engine.cluster.conftest import HEAD, SECOND, MakeExecutor, is_running, joined, on
 from tests.engine.cluster.engine import WAIT_FOR
 from tests.engine.cluster.nodes import Nodes

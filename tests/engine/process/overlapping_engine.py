@@ -16,7 +16,7 @@ from picowatch.engine.process.child_main import Unfinished
 from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
-from picowatch.testing.digest_engine import digest_picture
+from tests.digest_engine import digest_picture
 
 BEGAN_FILE = "began"
 DIES = "dies once"

@@ -228,7 +228,7 @@ def test_importing_the_daemons_side_imports_no_torch() -> None:
     """Nor any of its companions."""
     code = (
         "import sys, picowatch.engine.process.child, picowatch.work.batch_sizes;"
-        "import picowatch.testing.digest_engine;"
+        "import tests.digest_engine;"
         "import picowatch.catalog;"
         "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)"
     )

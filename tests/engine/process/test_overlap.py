@@ -16,7 +16,7 @@ from picowatch.engine.process.child_main import _Server
 from picowatch.engine.process.wire import Ended, FromEngine, Ready, Render, Step, StepsDone
 from picowatch.engine.protocol import OnStep, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
-from picowatch.testing.digest_engine import digest_picture, digest_pixels
+from tests.digest_engine import digest_picture, digest_pixels
 from tests.engine.process.overlapping_engine import BEGAN_FILE, DIES
 from tests.engine.requests import request
 from tests.house import House, wait_for

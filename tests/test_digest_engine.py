@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from picowatch.errors import EngineDied, EngineStopped
-from picowatch.testing.digest_engine import DigestEngine
+from tests.digest_engine import DigestEngine
 from tests.engine.requests import difference, ignore_steps, make, request
 
 
