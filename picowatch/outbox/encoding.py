@@ -94,7 +94,8 @@ def encoded(
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture).convert("RGB")
             # Full colour resolution: pictures are drawn with edges between pure colours.
-            options = {"subsampling": "4:4:4", "optimize": True, **_jpeg_texts(file, texts)}
+            # Without `optimize`: Pillow gives it too little room for a grainy picture.
+            options = {"subsampling": "4:4:4", **_jpeg_texts(file, texts)}
         case "avif":
             options = {"subsampling": "4:4:4", "exif": exif_of(texts)}
         case _:

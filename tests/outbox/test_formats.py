@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from hashlib import shake_256
 from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
@@ -272,3 +273,14 @@ def test_a_picture_that_is_too_large_for_its_format_fails_in_words(tmp_path: Pat
     with pytest.raises(OSError, match=r"16,383 pixels a side that webp allows.*format: png"):
         encode("a.webp", wide, {}, Settings(format="webp"))
     assert encode("a.jpg", wide, {}, Settings(format="jpeg"))
+
+
+@pytest.mark.parametrize("quality", ["auto", 100])
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_picture_is_too_grainy_for_its_format(name: str, quality: Any) -> None:
+    """Here noise; where a photo with grain is enlarged, or one step is drawn, it comes close."""
+    noise = Image.frombytes("RGB", (256, 256), shake_256(b"").digest(256 * 256 * 3))
+    content = encode(f"a{ENDING[name]}", noise, {}, Settings(format=name, quality=quality))
+    with Image.open(BytesIO(content)) as picture:
+        picture.load()
+        assert picture.size == (256, 256)
