@@ -103,6 +103,15 @@ def forget_awaited(sql: sqlite3.Connection, recipe: str) -> None:
     sql.execute("DELETE FROM facts WHERE name = ?", (AWAITED + recipe,))
 
 
+def forget_recipe(sql: sqlite3.Connection, recipe: str) -> int:
+    """It is gone: forget its entries and cancel its queued images; returns how many."""
+    sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
+    sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
+    forget_restored(sql, recipe)
+    forget_awaited(sql, recipe)
+    return cancel_unrequested(sql, recipe)
+
+
 def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
     """Cancel the recipe's queued images that no entry requests; returns how many."""
     return sql.execute(

@@ -6,16 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.accept import (
-    AWAITED,
-    cancel_queued,
-    cancel_unrequested,
-    forget_awaited,
-    record_save,
-)
+from picowatch.ledger.accept import AWAITED, cancel_queued, forget_recipe, record_save
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import SELECT_IMAGE, forget_missing
-from picowatch.ledger.restore import forget_restored
 from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, request_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import KnownRecipe, Save, Stamp
@@ -57,11 +50,7 @@ class Recipes(Database):
     def forget(self, recipe: str) -> int:
         """The recipe is gone: cancel its queued images and forget its entries; returns how many."""
         with self.transaction() as sql:
-            sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
-            sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
-            forget_restored(sql, recipe)
-            forget_awaited(sql, recipe)
-            return cancel_unrequested(sql, recipe)
+            return forget_recipe(sql, recipe)
 
     def retire(self, recipe: str) -> None:
         """All that it requests has ended, and its file was taken out of the inbox: forget it.

@@ -8,10 +8,9 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from picowatch.files.picture_names import is_picture_name, names_of_dropped
-from picowatch.ledger.accept import cancel_unrequested, entries_before, forget_awaited, keys_of
+from picowatch.ledger.accept import entries_before, forget_awaited, forget_recipe, keys_of
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import MISSING
-from picowatch.ledger.restore import forget_restored
 from picowatch.ledger.rows import request_of
 from picowatch.save import Stamp
 
@@ -27,12 +26,8 @@ class Renaming(Database):
         What the recipe that had the new name requested is cancelled: its file is gone.
         """
         with self.transaction() as sql:
-            sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
-            sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
-            forget_restored(sql, new)
-            for name in (old, new):
-                forget_awaited(sql, name)
-            cancel_unrequested(sql, new)
+            forget_recipe(sql, new)
+            forget_awaited(sql, old)
             sql.execute(
                 "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",
                 (new, stamp.as_text(), old),
