@@ -39,7 +39,6 @@ ControlFlow
     │   └── NoneOfThisName       not even one that is refused (recipe/resolve/installed.py)
     ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
     ├── ScheduleUnknown      no schedule type of this name (recipe/samplers.py)
-    ├── PredictionUnknown    no prediction of this name (recipe/samplers.py)
     ├── PromptFailed         what was drawn cannot be a prompt (recipe/prompts/prompts.py)
     └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
 """
@@ -60,16 +59,18 @@ class PicowatchError(Exception):
     """A failure a user can see: what happened, and what to do about it.
 
     `message` says what and why in one or more sentences; `remedy`, where there is one, says
-    what to do. Together they read as one text.
+    what to do. Together they read as one text. `trace` holds an engine's traceback for `--debug`
+    and the log file; it is shown nowhere else.
     """
 
     exit_code = FAILED
     usual_remedy = ""
 
-    def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message, remedy)
+    def __init__(self, message: str, remedy: str = "", trace: str = "") -> None:
+        super().__init__(message, remedy, trace)
         self.message = message
         self.remedy = remedy
+        self.trace = trace
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".strip()
@@ -125,17 +126,9 @@ class PictureUnreadable(PicowatchError):
 
 
 class RenderFailed(PicowatchError):
-    """The engine could not render these images; the engine itself lives on.
-
-    `trace` holds the engine's traceback for `--debug` and the log file; it is shown nowhere
-    else.
-    """
+    """The engine could not render these images; the engine itself lives on."""
 
     usual_remedy = "`picowatch doctor` checks the engine."
-
-    def __init__(self, message: str, remedy: str = "", trace: str = "") -> None:
-        super().__init__(message, remedy)
-        self.trace = trace
 
 
 class EngineDied(PicowatchError):

@@ -86,12 +86,8 @@ class EngineCannotStart(EngineDied):
     """The engine ended before it looked at an image, so no image is at fault.
 
     Its libraries cannot be imported, the device was not found, memory ran out: every image would
-    fail like this one. `trace` as in RenderFailed.
+    fail like this one.
     """
-
-    def __init__(self, message: str, remedy: str = "", trace: str = "") -> None:
-        super().__init__(message, remedy)
-        self.trace = trace
 
 
 class EngineLost(EngineDied):
