@@ -4,7 +4,7 @@ To add a sampler, add its row to `SAMPLERS`, and its class to `_KINDS` in engine
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from picowatch.errors import ValueInvalid
@@ -171,10 +171,6 @@ class ScheduleUnknown(ValueInvalid):
     """No schedule type of this name, or none that this sampler takes."""
 
 
-class PredictionUnknown(ValueInvalid):
-    """Nothing that a UNet predicts has this name."""
-
-
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
     """The sampler somebody means, and the schedule type if the name holds one.
 
@@ -193,8 +189,7 @@ def find_schedule_type(written: str) -> str:
     """The schedule type somebody means, or "automatic". Raises ScheduleUnknown."""
     found = _BY_SCHEDULE_TYPE.get(_squeezed(written))
     if found is None:
-        names = [AUTOMATIC, *SCHEDULE_TYPES]
-        raise ScheduleUnknown(_unknown("schedule type", written, names))
+        raise ScheduleUnknown(_unknown("schedule type", written, SCHEDULE_TYPES))
     return found
 
 
@@ -226,11 +221,10 @@ def decide_flow_schedule(schedule_type: str, family: str) -> str:
 
 
 def find_prediction(written: str) -> str:
-    """The prediction somebody means, "" for automatic. Raises PredictionUnknown."""
+    """The prediction somebody means, "" for automatic. Raises ValueInvalid."""
     found = _BY_PREDICTION.get(_squeezed(written))
     if found is None:
-        names = [AUTOMATIC, *PREDICTIONS]
-        raise PredictionUnknown(_unknown("prediction", written, names))
+        raise ValueInvalid(_unknown("prediction", written, PREDICTIONS))
     return found
 
 
@@ -280,7 +274,8 @@ def _why_unknown(written: str) -> str:
     return f"unknown sampler '{shown(written)}'. {meant}The samplers are {names}."
 
 
-def _unknown(what: str, written: str, names: Sequence[str]) -> str:
+def _unknown(what: str, written: str, known: Iterable[str]) -> str:
+    names = [AUTOMATIC, *known]
     meant = did_you_mean(written, names)
     return f"unknown {what} '{shown(written)}'. {meant}The {what}s are {listed(names)}."
 
