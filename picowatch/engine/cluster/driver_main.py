@@ -90,9 +90,7 @@ class RayCalls:
             raise away(address, _in_one_line(error)) from error
 
     def disconnect(self) -> None:
-        """Give all back."""
-        for number in list(self._actors):
-            self.kill(number)
+        """Give all back: Ray ends the actors of a driver that leaves."""
         self._ray.shutdown()
 
     def resources(self) -> Future[dict[str, float]]:

@@ -100,7 +100,6 @@ class Placement:
         options: dict[str, Any] = {
             "num_cpus": start.cpus,
             "num_gpus": start.gpus,
-            "max_restarts": 0,
             "max_concurrency": _THREADS,
             "scheduling_strategy": "SPREAD",
         }
