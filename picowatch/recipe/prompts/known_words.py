@@ -10,6 +10,8 @@ from picowatch.recipe.prompts.grammar import BREAK, split_loras
 
 _WORD = re.compile(r"(?<!\w)[^\W\d_]{2,}(?!\w)")
 _WILDCARD = re.compile(r"__[^\s_][\w/.*~@-]*?__")
+# ComfyUI's way to name an embedding: if none has the name, another warning says so.
+_EMBEDDING = re.compile(r"(?<![\w-])embedding:[^\s,()\[\]:<>{}|]*", re.IGNORECASE)
 # Words that show nothing: no picture is worse for them.
 _CONNECTING = {
     "are", "as", "be", "by", "for", "from", "has", "have", "he", "her", "his", "is", "it", "its",
@@ -32,7 +34,8 @@ class KnownWords:
     def unknown_in(self, prompt: str) -> Iterator[str]:
         """The prompt's other words, in lower case."""
         text, _ = split_loras(prompt)
-        for word in _words(_WILDCARD.sub(" ", text).replace(BREAK, " ")):
+        text = _EMBEDDING.sub(" ", _WILDCARD.sub(" ", text).replace(BREAK, " "))
+        for word in _words(text):
             if word not in self.words and word not in _CONNECTING:
                 yield word
 

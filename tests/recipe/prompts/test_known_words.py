@@ -45,6 +45,7 @@ def test_all_of_a_files_unknown_words_are_in_one_warning(installed: Inventory) -
         "a red balloon above a house, with a kitten beside it",
         "there is a corgi and it has its hat on",
         "a mascot on a pink background",
+        "embedding:mascot.safetensors on a pink background",
         "a [red:blue:0.5] circle, {small|large} __no_file__",
         "a castle --checkpoint dream",
         "a castle <lora:pixel-art:0.8>",
