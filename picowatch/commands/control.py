@@ -37,7 +37,7 @@ def control(settings: Settings, commands: Sequence[Command]) -> int:
     check_readable(settings.outbox)
     if not (settings.state_folder / "commands").is_dir():
         raise CommandFailed(
-            f"No picowatch has ever used the outbox {settings.outbox}.",
+            f"No picowatch has ever used the outbox {settings.outbox.absolute()}.",
             "Give the outbox of the one that you mean: --outbox DIR.",
         )
     # All are sent before the first answer: the daemon looks for commands once a second.
@@ -60,7 +60,7 @@ def _send(settings: Settings, command: Command) -> Path:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "Free some space, and try again."
         raise CommandFailed(
-            f"The outbox {settings.outbox} cannot be written: {error.strerror}.", remedy
+            f"The outbox {settings.outbox.absolute()} cannot be written: {error.strerror}.", remedy
         ) from error
 
 

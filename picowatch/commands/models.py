@@ -1,6 +1,7 @@
 """`picowatch models`: what is installed, and what was refused and why."""
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -35,6 +36,9 @@ def models(settings: Settings, as_json: bool) -> int:
         _print((_row(catalog, model) for model in found), as_json)
     finally:
         catalog.keep_hashes()
+    if not is_folder(settings.models) and not inventory.refused:
+        missing = f"There is no models folder {settings.models.absolute()}."
+        print(harmless(f"picowatch: {missing}"), file=sys.stderr)
     return 0
 
 

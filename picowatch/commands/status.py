@@ -58,8 +58,8 @@ def status(outbox: Path, as_json: bool) -> int:
         for row in rows_of(running, found):
             print(_line(row, columns))
         if not (outbox / ".picowatch").is_dir():
-            hint = f"No picowatch has ever used the outbox {outbox}. For another one: --outbox DIR"
-            print(harmless(hint))
+            unused = f"No picowatch has ever used the outbox {outbox.absolute()}."
+            print(harmless(f"{unused} For another one: --outbox DIR"))
     return 0 if running else FAILED
 
 

@@ -277,7 +277,7 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
             raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
     elif not (waits and is_used):
         raise SettingsInvalid(
-            f"There is no inbox folder {settings.inbox}.",
+            f"There is no inbox folder {settings.inbox.absolute()}.",
             "Create it, or run `picowatch init` to create all folders.",
         )
     for outer, inner, words in (

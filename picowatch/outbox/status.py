@@ -193,7 +193,7 @@ def check_readable(outbox: Path) -> None:
         return
     except OSError as error:
         raise CommandFailed(
-            f"The outbox {outbox} cannot be read: {error.strerror}.",
+            f"The outbox {outbox.absolute()} cannot be read: {error.strerror}.",
             "Ask the user that runs picowatch for permission, or give another --outbox.",
         ) from error
 

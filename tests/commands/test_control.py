@@ -119,7 +119,7 @@ def test_status_in_the_wrong_folder_says_so(tmp_path: Path) -> None:
     assert (said.returncode, said.stdout) == (
         1,
         "picowatch is not running\n"
-        "No picowatch has ever used the outbox outbox. For another one: --outbox DIR\n",
+        f"No picowatch has ever used the outbox {tmp_path}/outbox. For another one: --outbox DIR\n",
     )
 
 
@@ -181,7 +181,8 @@ def test_an_outbox_that_cannot_be_read_is_no_running_picowatch(
     (house.outbox / ".picowatch/status.json").symlink_to("status.json")
     answer = picowatch(house.folder, *words)
     assert (answer.returncode, answer.stdout) == (1, "")
-    assert answer.stderr.startswith("picowatch: The outbox outbox cannot be read: Too many levels")
+    refused = f"picowatch: The outbox {house.outbox} cannot be read: Too many levels"
+    assert answer.stderr.startswith(refused)
 
 
 @pytest.mark.parametrize("watch", ["events", "polling"])

@@ -373,6 +373,25 @@ def test_models_reads_a_model_once_for_its_hash(
     assert shown[0] == shown[1]
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_models_says_that_its_folder_is_not_there(tmp_path: Path, is_there: bool) -> None:
+    """As in another folder than the user's, or with a misspelt setting."""
+    if is_there:
+        (tmp_path / "models").mkdir()
+    listed = picowatch(tmp_path, "models")
+    assert (listed.returncode, "demo" in listed.stdout) == (0, True)
+    said = f"picowatch: There is no models folder {tmp_path}/models.\n"
+    assert listed.stderr == ("" if is_there else said)
+
+
+def test_commands_in_the_wrong_folder_name_it(tmp_path: Path) -> None:
+    """Where they looked: "inbox" alone says nothing."""
+    for command in ("run", "make"):
+        refused = picowatch(tmp_path, command, *(["a.txt"] if command == "make" else []))
+        assert f"There is no inbox folder {tmp_path}/inbox." in refused.stderr
+    assert f"the outbox {tmp_path}/outbox." in picowatch(tmp_path, "pause").stderr
+
+
 def test_models_lists_links_that_lead_nowhere(tmp_path: Path) -> None:
     """To a disk that is away, or further than a path may be."""
     folder = tmp_path / "models/checkpoints"
