@@ -57,7 +57,8 @@ class Settings(BaseModel):
     )
     models: Path = Field(
         Path("models"),
-        description="Holds checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/.",
+        description="Holds checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/ "
+        "controlnet/ depth/ upscalers/.",
     )
     checkpoint: Annotated[str | None, AT_ONCE] = Field(
         None,
