@@ -231,7 +231,7 @@ class _Drawing:
             draw.rectangle((left, top, left + self._side, top + self._side), MISSING)
             self._text(draw, left + GAP, top + GAP, shown)
         else:
-            page.paste(shown, (left, top))
+            page.paste(shown, (left, top), shown if shown.has_transparency_data else None)
             self.boxes.append((left, top, *shown.size))
         if cell.label:
             self._text(draw, left, top + self._side + 2, cell.label)
@@ -251,7 +251,7 @@ def _small_picture(path: Path, side: int) -> Image.Image | str:
             warnings.simplefilter("ignore")
             with Image.open(file, formats=FORMATS) as picture:
                 picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-                return picture.convert("RGB")
+                return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
     except Exception as error:
         check_in_place(path)  # it may be the whole outbox that cannot be read

@@ -142,6 +142,15 @@ def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
     assert thumbnails.has(file)
 
 
+def test_a_thumbnail_that_is_made_again_is_transparent_as_before(tmp_path: Path) -> None:
+    """As the picture is."""
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    Thumbnails(tmp_path, tmp_path / "gallery").make("a.png")
+    (thumbnail,) = (tmp_path / "gallery").rglob("*.webp")
+    with Image.open(thumbnail) as picture:
+        assert picture.getpixel((0, 0)) == (0, 0, 0, 0)
+
+
 def test_the_format_is_no_part_of_an_image(house: House) -> None:
     """The same recipe makes nothing again; numbers go on; a new ledger knows all pictures."""
     for number, name in enumerate(FORMATS, 1):

@@ -61,6 +61,17 @@ def test_without_axes_pictures_stand_in_a_square(tmp_path: Path) -> None:
     assert colours_in_order(sheet) == COLOURS[:4]
 
 
+def test_paper_is_seen_through_a_transparent_picture(tmp_path: Path) -> None:
+    """Its own colour there is mostly black."""
+    picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    picture.paste((20, 20, 20, 255), (0, 0, 32, 64))
+    picture.save(tmp_path / "a.png")
+    drawn = contact_sheet([Cell(tmp_path / "a.png")], [], 64)
+    left, top, *_ = drawn.boxes[0]
+    seen = [drawn.page.getpixel((left + x, top)) for x in (0, 60)]
+    assert seen == [(20, 20, 20), sheets.PAPER]
+
+
 def test_a_picture_that_was_not_rendered_leaves_its_cell(tmp_path: Path) -> None:
     """So that the others stay under their labels."""
     made = cells(tmp_path, 3)

@@ -51,7 +51,8 @@ class Thumbnails:
                 Image.open(opened, formats=PILLOW_NAMES) as picture,
             ):
                 if picture.width * picture.height <= MOST_PIXELS:
-                    self.write(file, picture.convert("RGB"))
+                    mode = "RGBA" if picture.has_transparency_data else "RGB"
+                    self.write(file, picture.convert(mode))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             return
 
