@@ -9,11 +9,13 @@ Also read is what other programs write in this format: Draw Things
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import ceil
 
 from picowatch.recipe.fields import MAPPINGS, MAX_SEED, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
 from picowatch.recipe.prompts.grammar import split_loras
@@ -111,6 +113,8 @@ _INFORMATION = {
 _LORAS = "lora weights"
 # A1111's and SD.Next's.
 _EMBEDDINGS = {"ti hashes", "embeddings"}
+# Civitai's own generator names models there, and nowhere else.
+_RESOURCES = "civitai resources"
 _KNOWN_KEYS = frozenset({*_FIELDS, *_PARTS, _HIRES_SIZE, *_INFORMATION, *_EMBEDDINGS, _LORAS})
 
 
@@ -205,6 +209,8 @@ def _entry(source: Source, block: Block, problems: Problems) -> tuple[Entry, Wri
     layer["prompt"] = _text(source, prompt or [first._replace(text="")])
     if negative:
         layer["negative_prompt"] = _text(source, negative)
+    if left := _without_files(said, str(layer["prompt"].value)):
+        warnings.append(left)
     if _edits_by_the_old_rule(said) and _changes_otherwise(layer):
         warnings.append(_OLD_RULE)
     entry = Entry(layer, layer["prompt"].position, tuple(warnings), forgives=True)
@@ -243,6 +249,30 @@ def _changes_otherwise(layer: Layer) -> bool:
         if edit.when
     ]
     return any("hires" in layer or ("." in when and float(when) >= 1) for when in steps)
+
+
+def _without_files(said: Layer, prompt: str) -> str:
+    """The warning about models that only Civitai's resources name, "" if there are none."""
+    resources: object = None
+    if _RESOURCES in said:
+        with suppress(ValueError, RecursionError):
+            resources = json.loads(str(said[_RESOURCES].value))
+    has_tags, left = bool(split_loras(prompt)[1]), []
+    for one in resources if isinstance(resources, list) else ():
+        if not isinstance(one, dict):
+            continue
+        kind = str(one.get("type", "model")).lower()
+        if "model" in said if kind == "checkpoint" else has_tags:
+            continue
+        weight = f" {one['weight']}" if "weight" in one else ""
+        name = one.get("modelName") or one.get("modelVersionId")
+        left.append(f"{shown(kind)} '{shown(str(name))}'{shown(weight)}")
+    if not left:
+        return ""
+    return (
+        f"Civitai does not say which files these are, so they are left out: {listed(left)}. "
+        "Name your files: the checkpoint in 'Model: name', a LoRA in the prompt, <lora:name:0.8>."
+    )
 
 
 def _text(source: Source, lines: Sequence[Line]) -> Written:

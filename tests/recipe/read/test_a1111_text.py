@@ -93,6 +93,29 @@ def test_what_only_informs_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "model", "left"),
+    [
+        ("a cat", "", "checkpoint 'Pony' and lora 'Ink & Wash' 0.4"),
+        ("a cat", ", Model: demo", "lora 'Ink & Wash' 0.4"),
+        ("a cat <lora:ink:0.4>", "", "checkpoint 'Pony'"),
+        ("a cat <lora:ink:0.4>", ", Model: demo", ""),
+    ],
+)
+def test_models_that_only_civitai_names_are_a_warning(prompt: str, model: str, left: str) -> None:
+    """By names of its own, without the files': the picture would be another one in silence."""
+    text = (
+        f"{prompt}\nSteps: 3, Sampler: Euler, Seed: 1{model}, Civitai resources: "
+        '[{"type":"checkpoint","modelVersionId":290640,"modelName":"Pony"},'
+        '{"type":"lora","weight":0.4,"modelVersionId":5,"modelName":"Ink & Wash"}], '
+        "Civitai metadata: {}"
+    )
+    recipe = read_one(text, TXT, Inventory(demo=Checkpoint("demo", 128), loras=("ink",)))
+    said = f"Civitai does not say which files these are, so they are left out: {left}. Name"
+    warnings = [warning for warning in recipe.warnings if "Civitai" in warning]
+    assert [warning.startswith(said) for warning in warnings] == ([True] if left else [])
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         (
