@@ -12,7 +12,7 @@ _COUNT = "Write count for the number of images."
 # Names that mean the same, and what to say of them.
 _WORDS = {
     "n images num_images num_images_per_prompt n_samples n_iter batch_count number_of_images "
-    "iterations": _COUNT,
+    "iterations batch": _COUNT,
     "batch_size": f"{_COUNT} In picowatch.yaml, batch_size limits how many render at once.",
     "enable_hr hr_scale hires_scale hires_upscale upscale_by hires_fix hires_denoising_strength": (
         "Write hires: {scale: 2, denoising_strength: 0.5}."
@@ -23,7 +23,10 @@ _WORDS = {
     "scale": "It is a part of hires or upscale: indent it below that line, or write "
     "hires: {scale: 2}.",
     "denoise denoising prompt_strength": "Write denoising_strength.",
-    "resolution aspect_ratio ar dimensions": "Write size: 512x768.",
+    "resolution aspect_ratio aspect ar dimensions": "Write size: 512x768.",
+    "neg uc undesired_content": "Write negative_prompt.",
+    "embedding embeddings textual_inversion textual_inversions": "An embedding needs no field. "
+    "Write its name into the prompt.",
     "num_inference_steps ddim_steps sampling_steps": "Write steps.",
     "sampling_method": "Write sampler.",
     "clip_stop_at_last_layers": "Write clip_skip, the same number.",

@@ -112,7 +112,11 @@ def _in_mapping(written: Written, problems: Problems) -> Iterator[tuple[str, flo
         return
     pairs = dict(written.pairs)
     name = pairs.get("name")
-    if name and set(pairs) <= {"name", "weight"} and isinstance(name.value, str):
+    others = [part for part in pairs if part not in ("name", "weight")]
+    if name and isinstance(name.value, str) and not (others and read_weight(name) is not None):
+        remedy = f"Write {{name: {shown(name.value)}, weight: 0.8}}."
+        for part in others:
+            problems.add(pairs[part].name_position, f"a LoRA has no '{shown(part)}'. {remedy}")
         yield from _weighed(name.value, pairs.get("weight"), name.position, problems)
         return
     for text, weight in written.pairs:

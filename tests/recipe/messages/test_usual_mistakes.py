@@ -114,6 +114,13 @@ SEED = (
             ],
         ),
         (
+            "prompt: a\nloras:\n- {name: pixel-art, strength: 0.5}",
+            [
+                "no LoRA 'pixel-art' in models/loras. None is installed.",
+                "a LoRA has no 'strength'. Write {name: pixel-art, weight: 0.8}.",
+            ],
+        ),
+        (
             "prompt: a\nBatch count: 4",
             ["unknown field 'Batch count'. Write count for the number of images."],
         ),

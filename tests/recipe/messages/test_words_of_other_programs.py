@@ -42,6 +42,8 @@ ADETAILER = "picowatch does not have ADetailer. Remove it, or redraw the part wi
         ("format", FORMAT),
         ("sidecar", FORMAT),
         ("style", STYLES),
+        ("embeddings", "An embedding needs no field. Write its name into the prompt."),
+        ("neg", "Write negative_prompt."),
         (
             "script",
             "picowatch runs no scripts. For an X/Y/Z plot, write sweep: {steps: [10, 20]}; for "
