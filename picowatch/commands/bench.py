@@ -150,7 +150,7 @@ def _batches(settings: Settings, wanted: Combinations) -> Iterator[list[ImageReq
             (recipe,) = read_recipes("bench.yaml", json.dumps(fields).encode(), inventory)
         except RecipeInvalid as error:
             raise CommandFailed(
-                "\n".join(p.message for p in error.problems), "Change the flag that says so."
+                " ".join(p.message for p in error.problems), "Change the flag with that value."
             ) from error
         yield recipe.image_requests(hash_of)
 

@@ -140,11 +140,11 @@ def _in_use(outbox: Path, holder: str) -> OutboxInUse:
     if holder.endswith(_MAKE):
         return OutboxInUseByMake(
             f"`picowatch make` (process {holder.removesuffix(_MAKE)}) is using the outbox "
-            f"{outbox} until its recipes are done.",
+            f"{outbox.absolute()} until its recipes are done.",
             "Wait for it, or use another --outbox.",
         )
     return OutboxInUse(
-        f"Another picowatch is already using the outbox {outbox}"
+        f"Another picowatch is already using the outbox {outbox.absolute()}"
         + (f" (process {holder})." if holder else "."),
         "Stop it first, or use another --outbox.",
     )

@@ -320,7 +320,7 @@ def test_a_second_daemon_names_the_first(
     folder, process = daemon
     result = picowatch(folder, "run")
     assert result.returncode == 3
-    assert str(process.pid) in result.stderr
+    assert f"using the outbox {folder}/outbox (process {process.pid})." in result.stderr
     assert process.poll() is None
 
 
