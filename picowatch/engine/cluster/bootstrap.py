@@ -10,7 +10,7 @@ from typing import Any
 
 
 class AgentActor:
-    """Holds a node's `NodeAgent`. Its methods are called by the driver, from several threads."""
+    """Holds a node's `NodeAgent`. The driver calls `ask`, from several threads."""
 
     _agent: Any = None
 
@@ -39,5 +39,5 @@ class AgentActor:
         self._agent = NodeAgent(*arguments)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the `NodeAgent`, or one of its `engine.` or `models.`."""
-        return attrgetter(method)(self._agent)(*arguments)
+        """Call a method: one of these until `start`, then the agent's, its `engine.`, `models.`."""
+        return attrgetter(method)(self._agent or self)(*arguments)

@@ -107,9 +107,8 @@ class RayCalls:
         self._actors[number] = actor_class.options(**options).remote()
 
     def ask(self, number: int, method: str, *arguments: Any) -> Future[Any]:
-        """Call an actor's method."""
-        actor = self._actors.get(number)
-        answer: Future[Any] = getattr(actor, method).remote(*arguments).future()
+        """Call a method of an actor or of its agent."""
+        answer: Future[Any] = self._actors[number].ask.remote(method, *arguments).future()
         return answer
 
     def kill(self, number: int) -> None:

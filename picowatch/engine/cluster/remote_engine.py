@@ -130,12 +130,12 @@ class RemoteEngine:
 
     def _arrive(self) -> None:
         """Wait until it is placed; check the node's versions, and start an engine there."""
-        there: dict[str, str] = self._call("introduce").result()
+        there: dict[str, str] = self._ask("introduce").result()
         self.node_id, self._node = there.pop("id"), there["node"]
         if unfit := differences(there):
             raise NodeUnfit(f"{self._node} is not used: {unfit}.")
         options, program, _, cpus = self._start
-        self._call("start", options, program, cpus).result()
+        self._ask("start", options, program, cpus).result()
         self._known |= {name: there[name] for name in ("node", *versions())}
         self.is_placed = True
         log.info("an engine joined on %s", self._node)
@@ -182,8 +182,5 @@ class RemoteEngine:
             self.end(error)
 
     def _ask(self, method: str, *arguments: Any) -> Future[Any]:
-        """Call a method of its agent."""
-        return self._call("ask", method, *arguments)
-
-    def _call(self, method: str, *arguments: Any) -> Future[Any]:
+        """Call a method of its actor, or of the agent there."""
         return self._driver.call("ask", self._number, method, *arguments, node=self._node)
