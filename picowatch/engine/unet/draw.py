@@ -287,8 +287,7 @@ class Decoding:
 def _picture(decoded: vaes.Decoded, canvas: Canvas | None) -> Picture:
     """The finished picture: only what its mask lets through."""
     array = decoded.pixels
-    empty = decoded.flat or of_one_colour(array)
-    if empty and not (canvas and of_one_colour(canvas.picture)):
+    if decoded.flat and not (canvas and of_one_colour(canvas.picture)):
         raise RenderFailed(
             f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
             "which means that the checkpoint or VAE overflowed or is damaged.",
@@ -307,8 +306,5 @@ def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor 
 
 
 def of_one_colour(picture: Bytes) -> bool:
-    """Every pixel equals the first, in all channels.
-
-    No working VAE gives that, however plain the prompt; a start image may be so.
-    """
+    """Every pixel equals the first, in all channels."""
     return bool((picture == picture[0, 0]).all())

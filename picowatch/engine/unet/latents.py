@@ -21,7 +21,11 @@ _REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
 
 
 class Decoded(NamedTuple):
-    """One image's RGB pixels, height x width x 3; `flat`: its latents are the same everywhere."""
+    """One image's RGB pixels, height x width x 3.
+
+    `flat`: its latents are the same everywhere, or its colours are before what is brighter than
+    white and darker than black is cut off: a plain picture may be beyond that in every pixel.
+    """
 
     pixels: Bytes
     flat: bool
@@ -60,7 +64,8 @@ class Decoding:
                 )
             if not image_finite:
                 again = partial(_decoded, self._vae, latent[None], self._repeats)
-                pixels = _pixels(_again(self._vae, again)).cpu().numpy()
+                levels = _levels(_again(self._vae, again))
+                pixels, flat = _pixels(levels).cpu().numpy(), flat or bool(_is_flat(levels))
             found.append(Decoded(pixels.reshape(*self._size, 3), bool(flat)))
         return found
 
@@ -90,20 +95,26 @@ def _in_slices(
 
 
 def _packed(images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """A row for each: its pixels, and three bytes: latents finite, image finite, latents flat."""
-    flags = [
-        torch.isfinite(latents),
-        torch.isfinite(images),
-        latents == latents[:, :, :1, :1],
-    ]
-    checks = torch.stack([flag.flatten(1).all(1) for flag in flags], dim=1)
-    return torch.cat([_pixels(images), checks.to(torch.uint8)], dim=1)
+    """A row for each: its pixels, and three bytes: latents finite, image finite, `flat`."""
+    levels = _levels(images)
+    finite = [torch.isfinite(each).flatten(1).all(1) for each in (latents, images)]
+    checks = torch.stack([*finite, _is_flat(latents) | _is_flat(levels)], dim=1)
+    return torch.cat([_pixels(levels), checks.to(torch.uint8)], dim=1)
 
 
-def _pixels(images: torch.Tensor) -> torch.Tensor:
-    """Images of -1..1 as bytes, a row for each, pixel after pixel."""
-    scaled = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).flatten(1)
+def _is_flat(images: torch.Tensor) -> torch.Tensor:
+    """Of each, whether it is the same everywhere."""
+    return (images == images[:, :, :1, :1]).flatten(1).all(1)
+
+
+def _levels(images: torch.Tensor) -> torch.Tensor:
+    """Images of -1..1 as whole numbers of 0..255, or beyond where the VAE is."""
+    return ((images + 1) * 127.5).round()
+
+
+def _pixels(levels: torch.Tensor) -> torch.Tensor:
+    """The levels as bytes, a row for each image, pixel after pixel."""
+    return levels.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).flatten(1)
 
 
 def _decoded(vae: Any, latents: torch.Tensor, repeats: bool) -> torch.Tensor:

@@ -52,6 +52,16 @@ def test_a_start_image_of_one_colour_may_stay_so(engine: Renderer, tmp_path: Pat
     assert (pixels(image) == 255).all()
 
 
+def test_a_picture_that_is_white_all_over_is_no_failure(engine: Renderer) -> None:
+    """The decoder lost nothing: what it gives differs, and is brighter than white everywhere."""
+    loaded = engine._checkpoints.held(request())
+    assert loaded is not None
+    out = loaded.vae.decoder.conv_out
+    out.bias = torch.nn.Parameter(out.bias + 9, requires_grad=False)
+    (image,) = engine.render([request(steps=1)], ignore_steps)
+    assert (pixels(image) == 255).all()
+
+
 def test_plain_prompts_are_no_failures(engine: Renderer) -> None:
     """Even the plainest picture has more than one value."""
     for prompt in ("a black background", "a white background"):
