@@ -30,8 +30,8 @@ from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
-_SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
-_ENDINGS = {*_SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
+SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
+_ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
 # Kinds of which a folder may hold one.
 PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
     "vae": recognise_vae_folder,
@@ -107,7 +107,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
 def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> Candidate:
     """Its name is the path below its kind's folder; only .safetensors and .sft are left off."""
     name = _below(root, path)
-    if layout == "file" and path.suffix.lower() in _SAFETENSORS:
+    if layout == "file" and path.suffix.lower() in SAFETENSORS:
         name = name[: -len(path.suffix)]
     return Candidate(root, name, kind, path, layout, _stamp(path, kind, layout))
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from hashlib import sha256
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from picowatch.catalog.candidates import (
     PART_FOLDERS,
+    SAFETENSORS,
     Candidate,
     Stamp,
     by_name,
@@ -25,11 +27,13 @@ from picowatch.catalog.configs import says_velocity
 from picowatch.catalog.controlnets import UNIONS
 from picowatch.catalog.families import FLOWS, NAMES, UNETS, variant_by_name
 from picowatch.catalog.folder_files import (
+    INDEX,
     folder_files,
+    is_file,
     is_folder,
 )
 from picowatch.catalog.folders import is_part_folder, recognise_checkpoint_folder
-from picowatch.catalog.gguf import read_any_header
+from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import (
@@ -87,6 +91,7 @@ class Catalog:
         """
         try:
             found = [entry for kind in FOLDERS for entry in self._scan_kind(kind, go_on=go_on)]
+            found += self._misplaced()
         finally:
             self.keep_hashes()
         return FoundModels(
@@ -254,6 +259,30 @@ class Catalog:
                     taken[entry.name] = place(candidate)
             entries.append(entry)
         return self._completed(entries) if kind == "checkpoint" else entries
+
+    def _misplaced(self) -> list[Refused]:
+        """Models in models/ itself, which is no kind's folder."""
+        refused = []
+        with suppress(OSError):
+            for path in sorted(self._models.iterdir()):
+                kind = self._kind_of(path)
+                if kind is None:
+                    continue
+                name, right = printable(path.name), folders_of(self._models, kind)[0].name
+                reason = f"{name} is in models/ itself: move it to models/{right}/."
+                refused.append(Refused(name=name, kind=kind, path=path, reason=reason))
+        return refused
+
+    def _kind_of(self, path: Path) -> Kind | None:
+        """What a file is, or a diffusers folder; None for all others."""
+        if is_file(path / INDEX):
+            return "checkpoint"
+        if path.suffix.lower() not in (*SAFETENSORS, GGUF) or not is_file(path):
+            return None
+        try:
+            return self._recognised(path).kind
+        except (ModelRefused, OSError):
+            return None
 
     def _completed(self, entries: list[Model | Refused]) -> list[Model | Refused]:
         """The same, with what completes the transformers among them."""

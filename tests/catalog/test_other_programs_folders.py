@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.catalog import Catalog, FoundModels
 from picowatch.errors import ModelRefused
-from picowatch.recipe.resolve.installed import find_lora
+from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
 from tests.catalog.files import Shapes, kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 from tests.catalog.test_families import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
@@ -118,3 +118,24 @@ def test_what_was_deleted_on_a_share_is_not_installed(tmp_path: Path, folder: st
     """It lies in a bin; or a system put it there."""
     write_model(tmp_path / "loras" / folder / "old.safetensors", kohya_lora_shapes())
     assert Catalog(tmp_path).scan() == FoundModels()
+
+
+def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> None:
+    """Nothing would say why it is not found, and the demo model would render instead."""
+    write_model(tmp_path / "pixel.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "v1-5.safetensors", sd15_shapes())
+    write_model(tmp_path / "odd.safetensors", {"x": (1,)})
+    (tmp_path / "Lora").mkdir()
+    (tmp_path / "turbo").mkdir()
+    (tmp_path / "turbo/model_index.json").write_text("{}")
+    for other in ("config.json", "gone.safetensors.part", "link.safetensors"):
+        (tmp_path / other).symlink_to("nowhere")
+    catalog = Catalog(tmp_path)
+    assert {(one.kind, one.reason) for one in catalog.scan().refused} == {
+        ("lora", "pixel.safetensors is in models/ itself: move it to models/Lora/."),
+        ("checkpoint", "turbo is in models/ itself: move it to models/checkpoints/."),
+        ("checkpoint", "v1-5.safetensors is in models/ itself: move it to models/checkpoints/."),
+    }
+    for name in (None, "v1-5"):
+        with pytest.raises(NotInstalled, match=r"in models/ itself: move it to models/"):
+            find_checkpoint(name, catalog.inventory())
