@@ -1,10 +1,12 @@
 """oneDNN computes the UNet's layers on a CPU, and gives what torch gives."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
@@ -42,6 +44,50 @@ def test_the_layers_give_what_torch_gives() -> None:
         x = torch.randn(3, 7, 64) if isinstance(one, nn.Linear) else torch.randn(3, 64, 9, 9)
         assert type(other) is not type(one)
         assert (one(x) - other(x)).abs().max() < ROUNDING
+
+
+class Reorders(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts how often a weight is brought into oneDNN's layout."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.count += "reorder" in func.name()
+        return func(*args, **(kwargs or {}))
+
+
+@WITH_ONEDNN
+def test_a_weight_is_reordered_for_a_new_shape_and_a_new_weight_only() -> None:
+    """Each result is torch's, whatever the layer was given before; LoRAs replace weights."""
+    plain, taken = layers(), layers()
+    taken.load_state_dict(plain.state_dict())
+    use_onednn(taken)
+    for one, other in zip(plain, taken, strict=True):
+        linear = isinstance(one, nn.Linear)
+        with Reorders() as reorders:  # type: ignore[no-untyped-call]
+            for rows, times in ((2, 1), (2, 1), (3, 2), (3, 2), (2, 3)):
+                x = torch.randn(rows, 7, 64) if linear else torch.randn(rows, 64, 9, 9)
+                assert (one(x) - other(x)).abs().max() < ROUNDING
+                assert reorders.count == times
+            weight: Any = one.weight
+            one.weight = other.weight = nn.Parameter(-weight, requires_grad=False)
+            assert (one(x) - other(x)).abs().max() < ROUNDING
+            assert reorders.count == 4
+
+
+@WITH_ONEDNN
+def test_no_copy_of_a_large_weight_is_kept() -> None:
+    """It would take as much memory again."""
+    plain = nn.Conv2d(256, 256, 3, padding=1).requires_grad_(False)
+    taken = nn.ModuleList([nn.Conv2d(256, 256, 3, padding=1)]).requires_grad_(False)
+    taken[0].load_state_dict(plain.state_dict())
+    use_onednn(taken)
+    x = torch.randn(2, 256, 4, 4)
+    with Reorders() as reorders:  # type: ignore[no-untyped-call]
+        assert (plain(x) - taken[0](x)).abs().max() < 10 * ROUNDING
+    assert reorders.count == 0
 
 
 @WITH_ONEDNN
