@@ -62,8 +62,8 @@ class _Conv2d(nn.Conv2d):
 def _in_own_layout(layer: Any, reorder: Callable[..., torch.Tensor], *given: object) -> Any:
     """A small layer's weight as oneDNN computes with it, for inputs of a shape.
 
-    It is kept until a call is `given` something else, or the layer another weight, as LoRAs do. A
-    compiler gets the weight as it is.
+    It is kept until a call is `given` something else, or the layer another weight, as LoRAs do; no
+    weight changes in place. A compiler gets the weight as it is.
     """
     if layer.weight.nbytes > _KEPT_BYTES or torch.compiler.is_compiling():
         return layer.weight

@@ -55,18 +55,17 @@ class _PretendedPackage:
     def __init__(self, job: CompileJob) -> None:
         self._shape = job.shape
         self._unet = PlainUnet(unet_to_compile(job))
-        self._weights = dict(self._unet.named_parameters()) | dict(self._unet.named_buffers())
+        self._weights = list(self._unet.state_dict())
 
     def get_constant_fqns(self) -> list[str]:
-        return list(self._weights)
+        return self._weights
 
     def load_constants(
         self, weights: Mapping[str, torch.Tensor], *, check_full_update: bool
     ) -> None:
         assert not check_full_update or set(weights) == set(self._weights)
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                self._weights[name].copy_(tensor)
+        copies = {name: tensor.clone() for name, tensor in weights.items()}
+        self._unet.load_state_dict(copies, strict=False, assign=True)
 
     def __call__(self, latents: torch.Tensor, *inputs: Any) -> Any:
         rows, _, height, width = latents.shape
