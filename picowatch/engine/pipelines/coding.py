@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from picowatch.engine.arriving import Arriving
+from picowatch.engine.unet.latents import Decoded, is_flat
 from picowatch.errors import ControlFlow, RenderFailed
 
 
@@ -78,30 +79,36 @@ def undecoded(
     raise RuntimeError("the pipeline did not decode")
 
 
-def decoded(vae: Any, groups: Sequence[torch.Tensor], size: tuple[int, int]) -> list[list[Any]]:
-    """The pictures of each group's latents: arrays of height x width x 3 bytes."""
+def decoded(vae: Any, groups: Sequence[torch.Tensor], size: tuple[int, int]) -> list[list[Decoded]]:
+    """The pictures of each group's latents."""
     arriving = [Arriving(_packed(vae.decode(one, return_dict=False)[0])) for one in groups]
     width, height = size
     found = []
     for one in arriving:
-        pixels, finite = np.split(one.tensor().numpy(), [-1], axis=1)
-        if not finite.all():
+        pixels, flags = np.split(one.tensor().numpy(), [-2], axis=1)
+        if not flags[:, 0].all():
             raise RenderFailed(
                 "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",
                 "Set precision: bfloat16, or precision: float32.",
             )
-        found.append([row.reshape(height, width, 3) for row in pixels])
+        found.append(
+            [
+                Decoded(row.reshape(height, width, 3), bool(flat))
+                for row, flat in zip(pixels, flags[:, 1], strict=True)
+            ]
+        )
     return found
 
 
 def _packed(images: torch.Tensor) -> torch.Tensor:
-    """A row for each: its pixels, and a byte that says whether all are numbers.
+    """A row for each: its pixels, and two bytes: all are numbers; `flat`, see Decoded.
 
     The arithmetic, and its type, are those of diffusers' VaeImageProcessor.postprocess.
     """
     if images.ndim == 5:  # VAEs for films; a picture is one frame
         images = images[:, :, 0]
-    levels = (images * 0.5 + 0.5).clamp(0, 1)
+    images = images * 0.5 + 0.5
+    levels = images.clamp(0, 1)
     pixels = (levels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).flatten(1)
-    finite = torch.isfinite(levels).flatten(1).all(1, keepdim=True)
-    return torch.cat([pixels, finite.to(torch.uint8)], dim=1)
+    checks = [torch.isfinite(levels).flatten(1).all(1), is_flat((images.float() * 255).round())]
+    return torch.cat([pixels, torch.stack(checks, dim=1).to(torch.uint8)], dim=1)

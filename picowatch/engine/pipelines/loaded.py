@@ -22,6 +22,7 @@ from picowatch.engine.pipelines.samplers import scheduler_for
 from picowatch.engine.previewer import FlowPreview
 from picowatch.engine.unet.canvas import RESAMPLING, Canvas, read_canvases
 from picowatch.engine.unet.draw import of_one_colour
+from picowatch.engine.unet.latents import Decoded
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.noise import generators_for, numbers_of
 from picowatch.errors import EngineStopped, RenderFailed
@@ -199,7 +200,7 @@ class LoadedPipeline(Placed):
                 _Start(
                     [
                         by_model(one) if by_model else one.resize(size, RESAMPLING[hires.upscaler])
-                        for one in map(Image.fromarray, of_group)
+                        for one in (Image.fromarray(drawn.pixels) for drawn in of_group)
                     ],
                     _start_of(each, 1).masks if first.image else [],
                     hires.denoising_strength,
@@ -220,15 +221,15 @@ class LoadedPipeline(Placed):
         steps: int,
         job: Job,
         on_step: Callable[[], None],
-    ) -> list[list[Any]]:
-        """One pass of all groups: an array of height x width x 3 bytes for each picture.
+    ) -> list[list[Decoded]]:
+        """One pass of all groups.
 
         All start images are encoded before the first group is denoised, and all groups are denoised
         before the first is decoded: models that take turns on a GPU go there once.
         """
         start = starts[0]
         if start and not start.strength:
-            return [[np.asarray(one) for one in each.pictures] for each in starts if each]
+            return [[_as_decoded(one) for one in each.pictures] for each in starts if each]
         with timed(job.timings, "denoise"):
             runs = [
                 self._run(group, start, size, steps, job, on_step)
@@ -359,9 +360,16 @@ def _start_of(canvases: Sequence[Canvas | None], strength: float) -> _Start:
     )
 
 
-def _picture(array: Any, canvas: Canvas | None) -> Picture:
+def _as_decoded(picture: Image.Image) -> Decoded:
+    """A picture that no step changes."""
+    pixels = np.asarray(picture)
+    return Decoded(pixels, of_one_colour(pixels))
+
+
+def _picture(one: Decoded, canvas: Canvas | None) -> Picture:
     """One picture, the start image pasted over what its mask keeps."""
-    if of_one_colour(array) and not (canvas and of_one_colour(canvas.picture)):
+    array = one.pixels
+    if one.flat and not (canvas and of_one_colour(canvas.picture)):
         raise RenderFailed(
             "The picture came out as one single colour, which means that the checkpoint overflowed "
             "or is damaged.",

@@ -65,7 +65,7 @@ class Decoding:
             if not image_finite:
                 again = partial(_decoded, self._vae, latent[None], self._repeats)
                 levels = _levels(_again(self._vae, again))
-                pixels, flat = _pixels(levels).cpu().numpy(), flat or bool(_is_flat(levels))
+                pixels, flat = _pixels(levels).cpu().numpy(), flat or bool(is_flat(levels))
             found.append(Decoded(pixels.reshape(*self._size, 3), bool(flat)))
         return found
 
@@ -98,11 +98,11 @@ def _packed(images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """A row for each: its pixels, and three bytes: latents finite, image finite, `flat`."""
     levels = _levels(images)
     finite = [torch.isfinite(each).flatten(1).all(1) for each in (latents, images)]
-    checks = torch.stack([*finite, _is_flat(latents) | _is_flat(levels)], dim=1)
+    checks = torch.stack([*finite, is_flat(latents) | is_flat(levels)], dim=1)
     return torch.cat([_pixels(levels), checks.to(torch.uint8)], dim=1)
 
 
-def _is_flat(images: torch.Tensor) -> torch.Tensor:
+def is_flat(images: torch.Tensor) -> torch.Tensor:
     """Of each, whether it is the same everywhere."""
     return (images == images[:, :, :1, :1]).flatten(1).all(1)
 

@@ -18,7 +18,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.philox import Philox
-from picowatch.errors import EngineStopped
+from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.requests import ignore_steps, pixels
@@ -547,6 +547,22 @@ def test_steps_are_reported_and_a_batch_ends_within_one(
         ours.render(wanted, lambda done, total: steps.append((done, total)), lambda: next(looks))
     assert not steps
     assert rendered(ours, *wanted)
+
+
+@pytest.mark.parametrize("name", ["Z-Image-Turbo"])
+def test_a_picture_that_is_white_all_over_is_no_failure(
+    models: Path, ours: Renderer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the decoder goes beyond white; where it loses the picture, that is the reason."""
+    (wanted,) = requests_of(models, name, "prompt: a red cube")
+    rendered(ours, wanted)
+    out = ours._checkpoints.held(wanted).vae.decoder.conv_out
+    monkeypatch.setattr(out, "bias", torch.nn.Parameter(out.bias + 9, requires_grad=False))
+    assert (pixels(rendered(ours, wanted)[0]) == 255).all()
+    nothing = torch.nn.Parameter(torch.zeros_like(out.weight), requires_grad=False)
+    monkeypatch.setattr(out, "weight", nothing)
+    with pytest.raises(RenderFailed, match="one single colour"):
+        rendered(ours, wanted)
 
 
 @pytest.mark.parametrize("name", those(any_case, ONE_EACH))
