@@ -33,7 +33,7 @@ up() {
     if [ ! -e "${SETTINGS:-picowatch.yaml}" ]; then settings; fi
     docker compose --profile cpu --profile gpu rm --stop --force "$other"
     docker compose --profile "$used" up --build --detach
-    echo "picowatch is running on the $used. To follow its log: docker logs --follow picowatch"
+    echo "picowatch is running on the $used. To follow its log: docker compose --profile $used logs --follow"
 }
 
 down() {

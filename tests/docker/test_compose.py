@@ -124,6 +124,7 @@ class Machine:
         self.folder = folder
         self.environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
         self.log = folder / "docker.log"
+        self.said = ""
         (folder / "bin").mkdir()
         (folder / "contrib").mkdir()
         shutil.copy(SCRIPT, folder / "contrib")
@@ -147,7 +148,8 @@ class Machine:
         """What docker was told."""
         script = self.folder / "contrib/docker.sh"
         env = self.environment | environment
-        subprocess.run([script, target], check=True, capture_output=True, env=env)
+        done = subprocess.run([script, target], check=True, capture_output=True, env=env, text=True)
+        self.said = done.stdout
         return self.log.read_text().splitlines()
 
 
@@ -177,6 +179,13 @@ def test_up_with_a_card_is_by_a_torch_that_knows_it(
     removed, started = machine.make("up")
     assert "rm --stop --force cpu" in removed
     assert f"--profile gpu up --build --detach TORCH={torch} " in started
+
+
+def test_up_says_how_to_follow_the_log_whatever_the_container_is_called(machine: Machine) -> None:
+    """Its name may be in .env, which only compose reads."""
+    (machine.folder / ".env").write_text("CONTAINER=second\n")
+    machine.make("up")
+    assert machine.said.endswith("its log: docker compose --profile cpu logs --follow\n")
 
 
 def test_the_image_is_labelled_with_the_version(machine: Machine) -> None:
