@@ -36,8 +36,8 @@ _HINT = "controlnet_cond_embedding."
 _TASKS = "task_embedding"
 
 
-def read_controlnet(path: Path, name: str, unet: Any, target: Target) -> Any:
-    """The ControlNet, its weights on the target, to compute beside this UNet."""
+def read_controlnet(path: Path, name: str, unet: Any, target: Target, read_to: Target) -> Any:
+    """The ControlNet, its weights on `read_to`, to compute beside this UNet on `target`."""
     # Here, for every engine's start would wait for what few recipes need.
     from diffusers import ControlNetModel, ControlNetUnionModel
 
@@ -49,7 +49,7 @@ def read_controlnet(path: Path, name: str, unet: Any, target: Target) -> Any:
     else:
         own["global_pool_conditions"] = _POOLED in path.stem.casefold()
         files = [path]
-    tensors = read_tensors(files, target, lambda name: not name.startswith(_CHECKPOINT))
+    tensors = read_tensors(files, read_to, lambda name: not name.startswith(_CHECKPOINT))
     tensors = _modern_names(tensors, unet.config)
     config = {key: unet.config[key] for key in _COMMON} | _layers(tensors, unet.config) | own
     kind: Any = ControlNetModel
@@ -57,7 +57,7 @@ def read_controlnet(path: Path, name: str, unet: Any, target: Target) -> Any:
         kind = ControlNetUnionModel
         config |= _union(tensors)
     model = empty(kind, config)
-    model = fill(model, _shaped(tensors, model), f"ControlNet {name!r}", target)
+    model = fill(model, _shaped(tensors, model), f"ControlNet {name!r}", read_to)
     if onednn_is_faster(target.device, target.dtype):
         use_onednn(model)
     return model

@@ -130,7 +130,7 @@ class Checkpoints:
             if name not in loaded.controlnets:
                 with self._verified("controlnet", use.model, name) as model:
                     loaded.controlnets[name] = read_controlnet(
-                        model.path, use.model, loaded.unet, read_to
+                        model.path, use.model, loaded.unet, target, read_to
                     )
 
     def file(self, kind: Kind, name: str, expected_hash: str) -> Path:

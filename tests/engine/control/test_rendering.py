@@ -94,7 +94,7 @@ def test_every_layout_holds_the_same_weights(tmp_path: Path, family: str, layout
             save_folder(model, path)
         case _:
             save_single(model, path)
-    found = read_controlnet(path, "it", unet, CPU)
+    found = read_controlnet(path, "it", unet, CPU, CPU)
     assert_equal(model, found)
     assert not found.config.global_pool_conditions
 
@@ -103,7 +103,7 @@ def test_a_shuffle_file_is_known_by_its_name(tmp_path: Path) -> None:
     """What it adds is the mean of the whole picture."""
     path = tmp_path / "control_v11e_sd15_shuffle.safetensors"
     save_single(controlnet_of(unet_of(DEMO)), path)
-    model = read_controlnet(path, "shuffle", unet_of(DEMO), CPU)
+    model = read_controlnet(path, "shuffle", unet_of(DEMO), CPU, CPU)
     found = hint(model).residuals(*inputs(), guided=True)
     assert {one.shape[2:] for one in found} == {(1, 1)}
     assert all(float(one[0].abs().max()) == 0 < float(one[1].abs().max()) for one in found)
@@ -114,7 +114,7 @@ def test_a_controlnet_of_another_size_is_refused_with_the_reason(tmp_path: Path)
     path = tmp_path / "it.safetensors"
     save_single(controlnet_of(unet_of(tiny_sdxl())), path)
     with pytest.raises(RenderFailed, match="does not fit its kind of model"):
-        read_controlnet(path, "it", unet_of(DEMO), CPU)
+        read_controlnet(path, "it", unet_of(DEMO), CPU, CPU)
 
 
 def hint(model: Any, *, soft: bool = False, **values: Any) -> Hint:
