@@ -119,7 +119,7 @@ def _restore(ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
 def _existing(
     outbox: Outbox, memos: Recalled, go_on: Callable[[], None]
 ) -> Iterator[ExistingPicture | ExistingSheet]:
-    """Every picture and sheet that is there, newest last, then the pictures that users deleted.
+    """Every picture and sheet that is there, newest last, then those that users deleted or edited.
 
     The list is read twice, because its lines need far more memory than their numbers.
     """
@@ -129,10 +129,10 @@ def _existing(
         unseen[line["file"]] = number
     for file, written_at, texts in outbox.pictures():
         go_on()
-        listed = unseen.pop(file, None) is not None
         if SHEET_KEYWORD in texts:
             yield from _sheets(file, texts[SHEET_KEYWORD], memos)
         elif PICOWATCH in texts:
+            listed = unseen.pop(file, None) is not None
             yield from _picture(outbox, file, written_at, texts[PICOWATCH], memos, listed=listed)
     for number, line in enumerate(outbox.listing.all()):
         go_on()
@@ -163,7 +163,7 @@ def _picture(
 
 
 def _deleted(outbox: Outbox, line: dict[str, Any], memos: Recalled) -> Iterator[ExistingPicture]:
-    """A picture of the list that is gone: it was rendered, and is not to be rendered again."""
+    """A picture that only the list knows: it was rendered, and is not to be rendered again."""
     with suppress(KeyError, TypeError, ValueError):  # not a line of ours
         name, request = memos.name_now(line["recipe"], line["save_digest"]), request_of(line)
         yield ExistingPicture(

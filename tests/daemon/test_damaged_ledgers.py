@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from picowatch.commands.run import run
 from picowatch.daemon.recovery import open_ledger
@@ -144,6 +145,20 @@ def test_a_picture_that_the_user_deleted_is_not_rendered_again(house: House) -> 
     ledger(house).unlink()
     assert house.once()
     assert house.seeds() == [1, 3]
+
+
+def test_a_picture_without_its_metadata_is_not_rendered_again(house: House) -> None:
+    """A program that edits pictures leaves them out, but the picture is in the list."""
+    house.save("a.txt", "a corgi\na star --seed 7\n")
+    assert house.once()
+    before = house.pictures()
+    for file in before:
+        with Image.open(house.outbox / file) as picture:
+            picture.copy().save(house.outbox / file)
+    ledger(house).unlink()
+    assert house.once()
+    assert house.pictures() == before
+    assert len(house.listed()) == 2
 
 
 def test_a_list_of_many_deleted_pictures_is_read_in_little_memory(house: House) -> None:
