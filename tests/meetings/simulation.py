@@ -22,6 +22,7 @@ from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
 from picowatch.inbox.watching import RESCAN, Watch
+from tests.digest_engine import DigestEngine
 
 MOST_STEPS = 20_000  # in a while: more is a thread that never rests
 A_WHILE = 0.05  # seconds
@@ -462,11 +463,12 @@ _STAND_INS: list[tuple[object, object]] = [
 
 @contextmanager
 def simulated(simulation: Simulation) -> Iterator[Simulation]:
-    """Meanwhile all of picowatch runs on this simulation."""
+    """Meanwhile all of picowatch, and the tests' engine, runs on this simulation."""
     Simulation.current = simulation
     undo: list[Callable[[], None]] = []
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "picowatch" and "cluster" not in name:
+        is_ours = name.partition(".")[0] == "picowatch" and "cluster" not in name
+        if is_ours or name == DigestEngine.__module__:
             _replace_names(module, undo)
     try:
         yield simulation
