@@ -3,14 +3,17 @@
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from picowatch.errors import PicowatchError, ValueInvalid
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.written import Position
 
 CLOSING = "Nothing in this file was run. Fix it and save again."
 MAX_SHOWN = 50
+# Of the same mistake on several lines, each is shown; of more, only the first one.
+MOST_ALIKE = 3
 MAX_KEPT = 1000
 MAX_MESSAGE = 600
 EXCERPT_WIDTH = 100
@@ -112,8 +115,9 @@ def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOS
 
     `inbox` is the folder of the files as users know it, "" if the problems name it themselves.
     """
-    shown = [_paragraph(problem, inbox) for problem in invalid.problems[:MAX_SHOWN]]
-    if left := _left(invalid.problems):
+    different = _different(invalid.problems)
+    shown = [_paragraph(problem, inbox) for problem in different[:MAX_SHOWN]]
+    if left := _left(invalid.problems, different):
         shown.append(f"… and {left}.\n")
     return "\n".join([*shown, closing + "\n"])
 
@@ -147,23 +151,54 @@ def _harmless_character(character: str) -> str:
 
 
 def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]:
-    file = None
-    for problem in problems[:MAX_SHOWN]:
+    file, different = None, _different(problems)
+    for problem in different[:MAX_SHOWN]:
         head = _head(problem, inbox)
         if problem.file == file:
             head = head.removeprefix(harmless(_path(problem, inbox))).removeprefix(", ")
         file = problem.file
         message = " ".join(harmless_lines(problem.message).split("\n"))
         yield f"{head}: {message}" if head else message
-    if left := _left(problems):
+    if left := _left(problems, different):
         yield f"and {left}"
 
 
-def _left(problems: Sequence[Problem]) -> str:
+def _different(problems: Sequence[Problem]) -> list[Problem]:
+    """Without those that say the same as others; the first of these says so."""
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        alike.setdefault((problem.file, problem.message), []).append(problem)
+    different = []
+    for problem in problems:
+        same = alike[problem.file, problem.message]
+        if len(same) <= MOST_ALIKE:
+            different.append(problem)
+        elif problem is same[0]:
+            times = f"{_at_least(problems)}{len(same) - 1} times more"
+            again = f"(The same {times}{_other_lines(same)}.)"
+            different.append(replace(problem, message=f"{problem.message}\n{again}"))
+    return different
+
+
+def _other_lines(same: Sequence[Problem]) -> str:
+    """Where all but the first one are, if that is on other lines."""
+    runs: list[list[int]] = []
+    for line in sorted({problem.line for problem in same} - {same[0].line}):
+        if runs and line == runs[-1][-1] + 1:
+            runs[-1][1:] = [line]
+        else:
+            runs.append([line])
+    return f", on the lines {listed(['–'.join(map(str, run)) for run in runs])}" if runs else ""
+
+
+def _left(problems: Sequence[Problem], different: Sequence[Problem]) -> str:
     """How many are not shown; what was not kept is not counted."""
-    left = len(problems) - MAX_SHOWN
-    at_least = "at least " if len(problems) >= MAX_KEPT else ""
-    return f"{at_least}{left} more" if left > 0 else ""
+    left = len(different) - MAX_SHOWN
+    return f"{_at_least(problems)}{left} more" if left > 0 else ""
+
+
+def _at_least(problems: Sequence[Problem]) -> str:
+    return "at least " if len(problems) >= MAX_KEPT else ""
 
 
 def harmless_lines(message: str) -> str:

@@ -82,11 +82,44 @@ def test_hundreds_of_problems_are_counted_not_listed() -> None:
     assert "… and 150 more.\n" in error_text(invalid)
 
 
+def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
+    """It hides no other one, in the error file and in the log."""
+    prompts = ["a <lora:ink:1>"] * 300
+    prompts[7], prompts[200] = "fine", "cats AND dogs"
+    invalid = refused("\n".join(prompts), name="a.txt")
+    ink = invalid.problems[0].message
+    again = "(The same 297 times more, on the lines 2–7, 9–200 and 202–300.)"
+    text = error_text(invalid)
+    assert text.startswith(
+        "inbox/a.txt, line 1, column 3\n\n    1 | a <lora:ink:1>\n          ^^^^^^^^^^^^\n"
+        f"{ink}\n{again}\n\ninbox/a.txt, line 201, column 6\n"
+    )
+    assert text.count(ink) == 1
+    assert one_line(invalid).startswith(f"inbox/a.txt, line 1, column 3: {ink} {again}; line 201, ")
+
+
+def test_the_same_mistake_on_few_lines_is_shown_with_each() -> None:
+    """They are fixed one after the other."""
+    text = error_text(refused("a <lora:ink:1>\n" * 3, name="a.txt"))
+    assert text.count("None is installed.") == 3
+    assert "The same" not in text
+
+
+def test_the_same_mistake_many_times_on_one_line_is_counted() -> None:
+    """As in JSON that a script writes."""
+    entries = ",".join(['{"prompt": "a", "steps": 0}'] * 5)
+    text = error_text(refused(f"[{entries}]", name="a.json"))
+    assert "\n(The same 4 times more.)\n" in text
+
+
 def test_problems_that_are_not_kept_are_not_denied() -> None:
     """Only the first thousand are kept: the rest is "at least" so many."""
-    invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
+    cats = "".join(f"cats <lora:{number}:1>\n" for number in range(1001))
+    invalid = refused(cats, name="corgi.txt", max_images=2000)
     assert "… and at least 950 more.\n" in error_text(invalid)
     assert one_line(invalid).endswith("; and at least 950 more")
+    invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
+    assert "(The same at least 999 times more, on the lines 2–1000.)" in error_text(invalid)
 
 
 def test_problems_of_defaults_name_their_own_file_once() -> None:
