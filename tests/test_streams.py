@@ -64,6 +64,7 @@ def test_output_to_a_full_disk_is_an_error(
     tmp_path: Path, words: str, environment: dict[str, str]
 ) -> None:
     """Whoever sends it to a file must know that the file is not whole."""
+    (tmp_path / "models").mkdir()  # its absence would be said, too
     answer = in_a_shell(tmp_path, f"$P {words} >/dev/full", **environment)
     assert answer.returncode == 1
     assert answer.stderr == "picowatch: cannot write: No space left on device. Free some space.\n"

@@ -556,11 +556,10 @@ def test_a_picture_that_is_white_all_over_is_no_failure(
     """Where the decoder goes beyond white; where it loses the picture, that is the reason."""
     (wanted,) = requests_of(models, name, "prompt: a red cube")
     rendered(ours, wanted)
-    out = ours._checkpoints.held(wanted).vae.decoder.conv_out
-    monkeypatch.setattr(out, "bias", torch.nn.Parameter(out.bias + 9, requires_grad=False))
+    out = ours._checkpoints.held(wanted).vae.decoder.conv_out._parameters
+    monkeypatch.setitem(out, "bias", out["bias"] + 9)
     assert (pixels(rendered(ours, wanted)[0]) == 255).all()
-    nothing = torch.nn.Parameter(torch.zeros_like(out.weight), requires_grad=False)
-    monkeypatch.setattr(out, "weight", nothing)
+    monkeypatch.setitem(out, "weight", torch.zeros_like(out["weight"]))
     with pytest.raises(RenderFailed, match="one single colour"):
         rendered(ours, wanted)
 
