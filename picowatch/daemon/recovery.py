@@ -5,7 +5,7 @@ A lost ledger is rebuilt from the pictures in the outbox; see docs/durability.md
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from picowatch.daemon.control import Control
 from picowatch.daemon.intake import Intake
 from picowatch.daemon.reporting import RecentErrors
 from picowatch.errors import LedgerCorrupt, PictureUnreadable
+from picowatch.files.atomic import check_in_place
 from picowatch.files.picture_names import is_picture_name, names_of_dropped
 from picowatch.files.retry import Retry
 from picowatch.inbox.inbox import Inbox
@@ -281,14 +282,18 @@ class Recovery:
             log.info("%s: seed %s queued again", image.recipe, image.request.seed)
 
     def _list_published(self) -> None:
-        """Pictures that are published, but in no list yet."""
+        """Pictures that are published, but in no list yet; users may have deleted them since."""
         enlisted = self.outbox.listing.recent_files()
         for image in self.ledger.unlisted():
             self.go_on()
-            if image.file in enlisted:
-                self.ledger.mark_listed(image.id)
-            else:
-                safely(partial(self.pool.publisher.add_to_lists, image))
+            safely(partial(self._list, image, enlisted))
+
+    def _list(self, image: QueuedImage, enlisted: Collection[str]) -> None:
+        if image.file not in enlisted and self.outbox.exists(image.file):
+            self.pool.publisher.add_to_lists(image)
+        else:
+            check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
+            self.ledger.mark_listed(image.id)
 
 
 def _in_a_line(error: str) -> str:

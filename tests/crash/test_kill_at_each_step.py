@@ -174,6 +174,18 @@ def test_it_may_have_come_there_before(house: House, point: str) -> None:
     starts_well(house)
 
 
+def test_a_picture_that_is_deleted_before_it_is_listed_is_not_missed(house: House) -> None:
+    """It was rendered and is known to be deleted: no start says that it is not there."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    dies(house, "before a picture is enlisted:1")
+    dies(house, "before a picture is enlisted:1")  # in the middle of repairing
+    (house.outbox / house.pictures()[0]).unlink()
+    assert house.once()
+    assert house.once()
+    assert not house.pictures()
+    assert "error" not in house.log()
+
+
 def starts_well(house: House) -> None:
     """The next start does the rest, and the one after it nothing."""
     house.engine.before_batch = fail_on_bad
