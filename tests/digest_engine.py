@@ -41,7 +41,7 @@ class DigestEngine:
     starts: int = 0
     prepared: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
-    _in_work: Future[list[RenderedImage]] | None = None
+    _in_progress: Future[list[RenderedImage]] | None = None
     _started: bool = False
 
     def render(
@@ -53,20 +53,20 @@ class DigestEngine:
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
         """See `Engine.render`; how to preview is kept for tests."""
-        if self._in_work is not None and not self._in_work.done():
+        if self._in_progress is not None and not self._in_progress.done():
             raise RuntimeError("one batch at a time")
         self.starts += not self._started
         self._started = True
         self.batches.append(tuple(batch))
         self.on_preview, self.preview_seconds = on_preview, preview_seconds
         self._stop = threading.Event()
-        self._in_work = PicturesToCome()
+        self._in_progress = PicturesToCome()
         threading.Thread(
             target=self._draw,
-            args=(tuple(batch), on_step, self._in_work, self._stop),
+            args=(tuple(batch), on_step, self._in_progress, self._stop),
             daemon=True,
         ).start()
-        return self._in_work
+        return self._in_progress
 
     def describe(self) -> dict[str, str]:
         """See `Engine.describe`."""
@@ -90,8 +90,8 @@ class DigestEngine:
 
     def _end(self, how: str) -> None:
         self._stop.set()
-        if self._in_work is not None:
-            resolve(self._in_work, EngineStopped(f"The engine was {how}."))
+        if self._in_progress is not None:
+            resolve(self._in_progress, EngineStopped(f"The engine was {how}."))
 
     def _draw(
         self,

@@ -44,7 +44,7 @@ def test_a_hook_may_fail_a_batch() -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "interrupt"])
-def test_a_batch_in_work_can_be_ended(end: str) -> None:
+def test_a_batch_in_progress_can_be_ended(end: str) -> None:
     """As with the real engine; the next batch is made."""
     waiting, go = threading.Event(), threading.Event()
 

@@ -159,7 +159,7 @@ class Catalog:
         )
 
     def _unusable_checkpoint(self, found: FoundModels, must_exist: bool) -> str:
-        """The first reason why no checkpoint can be used; "" if there is none."""
+        """The first reason why no checkpoint can be used, or ""."""
         reasons = [_dangling(self._models), _dangling(self._models / FOLDERS["checkpoint"])]
         if must_exist and not is_folder(self._models):
             reasons.append(f"the folder {self._models} does not exist.")

@@ -32,8 +32,8 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
 
     `go_on` is called between the pictures and the parts of a sheet; Ended leaves it undone.
 
-    One that cannot be drawn is given up: the log and the recipe's warning file say why. So is one
-    whose pictures users deleted all.
+    One that cannot be drawn is given up: the log and the recipe's warning file say why. None is
+    drawn if users have deleted all of its pictures.
     """
     for due in ledger.sheets_due(recipe):
         if not any(outbox.exists(picture) for _, picture in due.images if picture):

@@ -289,6 +289,7 @@ class Recovery:
             safely(partial(self._list, image, enlisted))
 
     def _list(self, image: QueuedImage, enlisted: Collection[str]) -> None:
+        """Add it to the lists, unless it is in them or deleted."""
         if image.file not in enlisted and self.outbox.exists(image.file):
             self.pool.publisher.add_to_lists(image)
         else:

@@ -82,7 +82,10 @@ class Listing(JsonLines):
         return [line["file"] for line in self.recent()[-count:]]
 
     def newest_first(self) -> Iterator[str]:
-        """The files of all pictures; only who wants more than the last lines waits for the rest."""
+        """The files of all pictures, the last ones twice.
+
+        The whole list is read only if more than its last lines are wanted.
+        """
         yield from (line["file"] for line in reversed(self.recent()))
         yield from reversed([line["file"] for line in self.all()])
 

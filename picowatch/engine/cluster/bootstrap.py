@@ -39,5 +39,8 @@ class AgentActor:
         self._agent = NodeAgent(*arguments)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method: one of these until `start`, then the agent's, its `engine.`, `models.`."""
+        """Call a method of this actor before `start`, of the `NodeAgent` after it.
+
+        `engine.` and `models.` before a name mean those of the agent.
+        """
         return attrgetter(method)(self._agent or self)(*arguments)

@@ -164,7 +164,7 @@ def _through(module: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> torch.
 def _plain(module: Any) -> torch.Tensor:
     """The module's weight as numbers, if it is quantised or has left the device again, too."""
     weight: torch.Tensor = module.weight
-    if weight.is_meta:  # it comes layer by layer, and nothing is left of it after its layer
+    if weight.is_meta:  # offloaded layer by layer: between its turns, accelerate's hook has it
         weight = module._hf_hook.weights_map["weight"]
     if hasattr(weight, "quant_type"):
         # With what it imports it takes a third of a second; most models are not quantised.

@@ -174,21 +174,25 @@ def _different(problems: Sequence[Problem]) -> list[Problem]:
         if len(same) <= MOST_ALIKE:
             different.append(problem)
         elif problem is same[0]:
-            times = f"{_at_least(problems)}{len(same) - 1} times more"
-            again = f"(The same {times}{_other_lines(same)}.)"
+            times = f"{_at_least(problems)}{len(same) - 1} more times"
+            again = f"(The same mistake {times}{_other_lines(same)}.)"
             different.append(replace(problem, message=f"{problem.message}\n{again}"))
     return different
 
 
 def _other_lines(same: Sequence[Problem]) -> str:
     """Where all but the first one are, if that is on other lines."""
+    lines = sorted({problem.line for problem in same} - {same[0].line})
     runs: list[list[int]] = []
-    for line in sorted({problem.line for problem in same} - {same[0].line}):
+    for line in lines:
         if runs and line == runs[-1][-1] + 1:
             runs[-1][1:] = [line]
         else:
             runs.append([line])
-    return f", on the lines {listed(['–'.join(map(str, run)) for run in runs])}" if runs else ""
+    if not lines:
+        return ""
+    plural = "s" if len(lines) > 1 else ""
+    return f", on line{plural} {listed(['–'.join(map(str, run)) for run in runs])}"
 
 
 def _left(problems: Sequence[Problem], different: Sequence[Problem]) -> str:

@@ -88,7 +88,7 @@ def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
     prompts[7], prompts[200] = "fine", "cats AND dogs"
     invalid = refused("\n".join(prompts), name="a.txt")
     ink = invalid.problems[0].message
-    again = "(The same 297 times more, on the lines 2–7, 9–200 and 202–300.)"
+    again = "(The same mistake 297 more times, on lines 2–7, 9–200 and 202–300.)"
     text = error_text(invalid)
     assert text.startswith(
         "inbox/a.txt, line 1, column 3\n\n    1 | a <lora:ink:1>\n          ^^^^^^^^^^^^\n"
@@ -109,7 +109,9 @@ def test_the_same_mistake_many_times_on_one_line_is_counted() -> None:
     """As in JSON that a script writes."""
     entries = ",".join(['{"prompt": "a", "steps": 0}'] * 5)
     text = error_text(refused(f"[{entries}]", name="a.json"))
-    assert "\n(The same 4 times more.)\n" in text
+    assert "\n(The same mistake 4 more times.)\n" in text
+    text = error_text(refused(f"[{entries},\n{entries}]", name="a.json"))
+    assert "\n(The same mistake 9 more times, on line 2.)\n" in text
 
 
 def test_problems_that_are_not_kept_are_not_denied() -> None:
@@ -119,7 +121,7 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
     assert "… and at least 950 more.\n" in error_text(invalid)
     assert one_line(invalid).endswith("; and at least 950 more")
     invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
-    assert "(The same at least 999 times more, on the lines 2–1000.)" in error_text(invalid)
+    assert "(The same mistake at least 999 more times, on lines 2–1000.)" in error_text(invalid)
 
 
 def test_problems_of_defaults_name_their_own_file_once() -> None:
