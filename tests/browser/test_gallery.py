@@ -526,6 +526,9 @@ def test_going_back_closes_the_large_view(gallery: Page) -> None:
     gallery.driver.back()
     wait_for(lambda: gallery.large() is None, "it is closed")
     assert len(gallery.shown()) == 7
+    gallery.driver.forward()
+    wait_for(lambda: gallery.large() == cat, "it is open again")
+    gallery.leave_large()
 
 
 def test_going_back_closes_a_picture_opened_right_after_another_one(gallery: Page) -> None:
@@ -1677,6 +1680,25 @@ def test_contact_sheets_are_dark_in_dark_colours(page: Page, outbox: Path) -> No
         for corner in corners:
             assert max(corner) < 60 if scheme == "dark" else min(corner) > 230
         page.leave_large()
+
+
+def test_contact_sheets_say_what_they_are(page: Page, outbox: Path) -> None:
+    """Their words are seen in both colours: without them a pixel there is another one."""
+    hide = """
+        const hidden = new CSSStyleSheet();
+        hidden.replaceSync(".open::before { visibility: hidden; }");
+        document.adoptedStyleSheets = [hidden];
+    """
+    for scheme in ("light", "dark"):
+        page.colours(scheme)
+        page.open(outbox / INDEX)
+        page.find('nav [data-row="sheets/"]').click()
+        wait_for(lambda: page.all(".tile.loaded"), "the thumbnail")
+        (tile,) = page.all(".tile")
+        share = 12 / tile.rect["width"], 1 - 18 / tile.rect["height"]
+        seen = page.pixel(tile, *share)
+        page.js(hide)
+        assert page.pixel(tile, *share) != seen, scheme
 
 
 CONTRASTS = """

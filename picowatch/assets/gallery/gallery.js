@@ -312,7 +312,7 @@ Grid.resize(Number(size.value));
 // loads nothing again; the entries of the large view itself have a state.
 let linked = "";
 function readLink() {
-  linked = kept(() => decodeURIComponent(location.hash.slice(1)));
+  linked = linkedFile();
   if (linked) history.replaceState(null, "", "#");
   openLinked();
 }

@@ -19,7 +19,8 @@ const Large = (() => {
     part("panel").focus({ preventScroll: true });
   };
 
-  // The large view has an entry in the history, so that going back closes it, as phones do.
+  // The large view has an entry in the history, so that going back closes it, as phones do, and
+  // going forward opens it again.
   history.scrollRestoration = "manual"; // the grid knows better where the user is
   let leaving = false; // the way back to the entry before is not done yet
   const link = () => `#${address(self.entry.file)}`;
@@ -29,8 +30,11 @@ const Large = (() => {
     if (leaving) {
       leaving = false;
       if (dialog.open) enter();
-    } else if (dialog.open && !isEntered()) {
+    } else if (!isEntered()) {
       dialog.close();
+    } else {
+      const entry = Pictures.byFile.get(linkedFile());
+      if (entry) self.open(entry);
     }
   });
   dialog.addEventListener("close", () => {

@@ -119,6 +119,7 @@ const mayBeThere = file => !Pictures.loaded || torn.size > 0 || gone.has(file) |
 // -- what a picture says
 
 const address = path => path.split("/").map(encodeURIComponent).join("/");
+const linkedFile = () => kept(() => decodeURIComponent(location.hash.slice(1)));
 const thumbnail = entry => `${FOLDER}thumbs/${entry.thumb}`;
 const folderOf = entry => entry.file.slice(0, Math.max(0, entry.file.lastIndexOf("/")));
 const shape = entry => Math.min(2.8, Math.max(0.45, (entry.width || 1) / (entry.height || 1)));
