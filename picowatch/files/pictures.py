@@ -186,7 +186,12 @@ def _most_pixels(image: Image.Image) -> tuple[int, str]:
 
 
 def _has_several_frames(image: Image.Image) -> bool:
-    """Whether there are more frames or pages; damage is found when the first one is decoded."""
+    """Whether there are more frames or pages; damage is found when the first one is decoded.
+
+    Cameras and phones put previews and gain maps behind a JPEG: Pillow's MPO, whose first is meant.
+    """
+    if image.format == "MPO":
+        return False
     try:
         return bool(getattr(image, "is_animated", False))
     except Exception:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
-from picowatch.files.pictures import decode_mask, decode_picture, picture_size
+from picowatch.files.pictures import check_picture, decode_mask, decode_picture, picture_size
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -181,6 +181,16 @@ def test_an_animated_picture_is_refused(kind: str) -> None:
     content = written(frames[0], kind, save_all=True, append_images=frames[1:])
     with pytest.raises(PictureUnreadable, match=r"animated or has several pages\. Save the frame"):
         decode_picture(content)
+
+
+def test_a_photo_with_a_preview_behind_it_is_the_photo() -> None:
+    """As Sony, Nikon, Panasonic and Apple write JPEGs."""
+    preview = Image.new("RGB", (8, 8), BLUE)
+    content = written(quarters(), "MPO", save_all=True, append_images=[preview])
+    assert picture_size(BytesIO(content)) == (32, 32)
+    check_picture(BytesIO(content))
+    photo = written(quarters(), "JPEG")
+    assert decode_picture(content).tobytes() == decode_picture(photo).tobytes()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF"])
