@@ -44,6 +44,11 @@ def evaluations(image: ImageFields) -> int:
     return max(1, sum(one.evaluations for one in passes_of(image)))
 
 
+def has_steps(image: ImageFields) -> bool:
+    """Whether anything is drawn: a denoising strength of 0 leaves no step."""
+    return any(one.evaluations for one in passes_of(image))
+
+
 def is_guided(image: ImageFields, share: float) -> bool:
     """Whether an evaluation after this share of its pass' evaluations follows `cfg_scale`.
 

@@ -10,7 +10,7 @@ from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import embedding_missing
-from picowatch.recipe.passes import is_ever_guided
+from picowatch.recipe.passes import has_steps, is_ever_guided
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
     lora_tags,
@@ -295,7 +295,7 @@ def family_warnings(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
-    elif recipe.cfg_scale > 1 and not is_ever_guided(recipe):
+    elif recipe.cfg_scale > 1 and has_steps(recipe) and not is_ever_guided(recipe):
         ignored = " and the negative prompt were" if recipe.negative_prompt else " was"
         yield (
             f"cfg_scale{ignored} ignored: cfg_start {recipe.cfg_start:g} and cfg_end "

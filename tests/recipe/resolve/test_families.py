@@ -222,6 +222,7 @@ def test_a_negative_prompt_without_guidance_is_warned_of() -> None:
         ("steps: 4\ncfg_start: 0.75", "cfg_start 0.75 and cfg_end 1 leave no step with guidance."),
         ("steps: 4\ncfg_start: 0.5\ncfg_end: 0.7", "cfg_start 0.5 and cfg_end 0.7 leave no step"),
         ("steps: 4\ncfg_start: 0.8\nhires: {steps: 20, denoising_strength: 1}", ""),
+        ("image: a.png\ndenoising_strength: 0", ""),
     ],
 )
 def test_guidance_on_no_step_is_warned_of(share: str, warning: str) -> None:
