@@ -1,6 +1,6 @@
 """Metadata of pictures: image request to A1111's text, picowatch's JSON and YAML, and back."""
 
-from picowatch.metadata.a1111 import parameters_text
+from picowatch.metadata.a1111 import parameters_text, without_postprocessing
 from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk
 from picowatch.metadata.exif import PARAMETERS
 from picowatch.metadata.recipe_yaml import differing_fields, recipe_yaml, settings_yaml
@@ -20,4 +20,5 @@ __all__ = [
     "settings_yaml",
     "texts_in",
     "texts_of",
+    "without_postprocessing",
 ]

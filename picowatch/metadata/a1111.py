@@ -4,6 +4,7 @@ The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, to
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from picowatch.recipe.fields import MAPPINGS, PARTS, ROWS
@@ -25,6 +26,9 @@ _FIRST = (
 )
 _UPSCALE = ("Postprocess upscale by", "Postprocess upscaler")
 _LAST = ("Lora hashes", "TI hashes", *_UPSCALE, "Version")
+_POSTPROCESSING = re.compile(
+    rf', *(?:{"|".join(_UPSCALE)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)'  # quoted by `_quoted`, or not
+)
 _RESIZE = {"crop": "Crop and Resize", "fit": "Resize and Fill", "stretch": "Just Resize"}
 # What its sliders say that a preprocessor does not have.
 _NO_THRESHOLD = 0.5
@@ -58,6 +62,12 @@ def postprocessing_text(request: ImageRequest) -> str:
     assert request.upscale
     values = _parts(PARTS["upscale"], request.upscale)
     return ", ".join(f"{key}: {_quoted(values[key])}" for key in _UPSCALE)
+
+
+def without_postprocessing(parameters: str) -> str:
+    """A text without what it says of enlarging: each key may be there once."""
+    before, line_break, values = parameters.rpartition("\n")
+    return before + line_break + _POSTPROCESSING.sub("", values)
 
 
 def _tags(request: ImageRequest) -> list[str]:

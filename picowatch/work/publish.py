@@ -36,6 +36,7 @@ from picowatch.metadata import (
     picowatch_json,
     read_chunk,
     read_texts,
+    without_postprocessing,
 )
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import kept_parameters
@@ -233,7 +234,7 @@ class Publisher:
         with self._lock:
             hashes = self._lora_hashes(image.request), self._controlnet_hashes(image.request)
         parameters = parameters_text(_as_rendered(image.request, picture), __version__, *hashes)
-        parameters = ", ".join(filter(None, [before, parameters]))
+        parameters = ", ".join(filter(None, [without_postprocessing(before), parameters]))
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:

@@ -28,18 +28,17 @@ def test_a_picture_without_a_prompt_is_enlarged_once(house: House) -> None:
 
 
 def test_what_drew_the_picture_stays_with_it(house: House) -> None:
-    """As in A1111's tab "Extras"; our own text says what was done now."""
+    """As in A1111's tab "Extras"; each key once: our own text says what was done now."""
     texts = PngImagePlugin.PngInfo()
-    texts.add_text("parameters", "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64")
+    drawn = "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64"
+    enlarged = ', Postprocess upscale by: 2, Postprocess upscaler: "a, b"'
+    texts.add_text("parameters", drawn + enlarged)
     Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png", pnginfo=texts)
     house.save("a.yaml", ALONE)
     assert house.once(), house.error("a.yaml")
     (picture,) = house.pictures("a")
     found = read_texts(house.outbox / picture)["parameters"]
-    assert found == (
-        "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64, Postprocess upscale by: 4, "
-        "Postprocess upscaler: demo-compact"
-    )
+    assert found == f"{drawn}, Postprocess upscale by: 4, Postprocess upscaler: demo-compact"
     house.save("b.yaml", f"from: {picture}\n")
     assert house.once(), house.error("b.yaml")
     (again,) = house.pictures("b")
