@@ -73,7 +73,7 @@ class RecipeBuilder:
         for field in NUMBERS | SWITCHES:
             if field in layer:
                 layer[field] = unquoted(field, layer[field])
-        if _only_enlarges(layer):
+        if only_enlarges(layer):
             return self._without_drawing(layer, position, entry_index)
         self._read_seed(layer)
         checkpoint = self._checkpoint(layer, position)
@@ -338,7 +338,7 @@ def _idle(values: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _only_enlarges(layer: Layer) -> bool:
+def only_enlarges(layer: Layer) -> bool:
     """A start image, an upscaler, and nothing to draw."""
     image, upscale = layer.get("image"), layer.get("upscale")
     if "prompt" in layer or image is None or upscale is None:

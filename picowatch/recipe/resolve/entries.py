@@ -16,7 +16,7 @@ from picowatch.recipe.read.a1111_blocks import names_parameters
 from picowatch.recipe.read.from_picture import FromPicture, read_from
 from picowatch.recipe.read.yaml_entries import first_flag
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.building import RecipeBuilder
+from picowatch.recipe.resolve.building import RecipeBuilder, only_enlarges
 from picowatch.recipe.resolve.edits import edit_warnings
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
@@ -111,6 +111,9 @@ class EntryResolver:
         from_picture = normalised(picture.layer, self._problems)
         layer = merged([*self._defaults, from_picture, self._settings, own])
         layer.pop(FROM, None)
+        draws = from_picture or any(idle_fields(own, {"prompt": False}))
+        if only_enlarges(own) and not draws:
+            layer.pop("prompt", None)  # the folder's is for recipes that draw
         sweep = layer.pop("sweep", None)
         forgiven = from_picture.keys() - given.keys()
         forgiven |= own.keys() if entry.forgives else set()
@@ -270,7 +273,10 @@ def _doubtful_predictions(found: Sequence[Recipe], inventory: Inventory) -> list
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
-    for position, field, needs in idle_fields(own, _present(found)):
+    # What is missing for a mistake of its own is not to be added.
+    given = [name for name in NEEDED & own.keys() if not names_none(own[name])]
+    said = {name: True for name in given if own[name].value}
+    for position, field, needs in idle_fields(own, _present(found) | said):
         written = f'"{field.replace(".", ": ")}"' if "." in field else field  # as a sweep has it
         message = f"{written} has no effect without {needs}. Add it, or remove {written}."
         problems.add(position, message)

@@ -82,8 +82,8 @@ UP = "must not contain '..'. Write its path below inbox/ or outbox/, like photos
 @pytest.mark.parametrize("field", ["image", "mask"])
 def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: str) -> None:
     """A recipe may come from anywhere."""
-    other = "image: a.png\n" if field == "mask" else ""
-    assert messages(f"prompt: a\n{other}{field}: {path}") == [f"{field} {message}"]
+    other = "image: a.png\nmask_blur: 3" if field == "mask" else "denoising_strength: 0.5"
+    assert messages(f"prompt: a\n{other}\n{field}: {path}") == [f"{field} {message}"]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,11 @@ def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: s
     [
         (
             "strength: 0.5",
+            "denoising_strength has no effect without image or hires. Add it, or remove "
+            "denoising_strength.",
+        ),
+        (
+            "image: none\nstrength: 0.5",
             "denoising_strength has no effect without image or hires. Add it, or remove "
             "denoising_strength.",
         ),

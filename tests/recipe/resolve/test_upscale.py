@@ -120,6 +120,11 @@ def test_a_picture_without_a_prompt_is_only_enlarged() -> None:
     assert found.published_size == (12004, 4000)
     assert found.image_hash == "image/a.png"
     assert found.checkpoint_hash == found.checkpoint == ""
+    prompts = {"_defaults.yaml": "prompt: a corgi\nnegative: b"}
+    text = "image: a.png\nupscale: demo-compact"
+    assert not only_request(text, defaults=prompts).draws
+    assert not only_request(f"{text}\nsweep: {{'upscale: scale': [2]}}", defaults=prompts).draws
+    assert only_request(f"{text}\nstrength: 0.3", defaults=prompts).prompt == "a corgi"
     # An empty prompt is a prompt.
     assert only_request("prompt: ''\nimage: a.png\nupscale: 4x-UltraSharp").draws
 
