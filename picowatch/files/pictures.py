@@ -6,10 +6,11 @@ The daemon checks one when it accepts a save, the engine reads it when it render
 import io
 import struct
 import warnings
+from contextlib import suppress
 from io import BytesIO
 from typing import IO, cast
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.blocks import blocks_of
@@ -94,29 +95,29 @@ def check_picture(file: IO[bytes]) -> None:
 
 
 def decode_picture(content: bytes) -> Image.Image:
-    """An RGB picture, upright (EXIF), transparency on white, 16 bits brought to 8.
+    """An RGB picture, upright (EXIF), in sRGB, transparency on white, 16 bits brought to 8.
 
     Raises PictureUnreadable with a sentence for people: no picture, too large (known from the
     header, before anything is decoded), animated, damaged.
     """
-    picture = _upright(BytesIO(content))
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
+    picture = _in_srgb(_upright(BytesIO(content)))
+    if picture.mode == "RGB":
+        return picture
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return Image.alpha_composite(white, picture).convert("RGB")
 
 
 def decode_with_alpha(content: bytes) -> tuple[Image.Image, Image.Image | None]:
-    """An RGB picture, upright, in 8 bits, and its transparency; None where nothing is transparent.
+    """An RGB picture as by `decode_picture`, and its transparency; None if nothing is transparent.
 
     Raises like `decode_picture`.
     """
-    picture = _upright(BytesIO(content))
-    if not picture.has_transparency_data:
-        return picture.convert("RGB"), None
-    alpha = picture.convert("RGBA").getchannel("A")
+    picture = _in_srgb(_upright(BytesIO(content)))
+    if picture.mode == "RGB":
+        return picture, None
+    alpha = picture.getchannel("A")
     opaque = alpha.getextrema() == (255, 255)
-    return picture.convert("RGBA").convert("RGB"), None if opaque else alpha
+    return picture.convert("RGB"), None if opaque else alpha
 
 
 def decode_mask(content: bytes) -> Image.Image:
@@ -124,6 +125,26 @@ def decode_mask(content: bytes) -> Image.Image:
     mask = _upright(BytesIO(content)).convert("RGBA")
     black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, mask).convert("L")
+
+
+def _in_srgb(picture: Image.Image) -> Image.Image:
+    """RGB or RGBA in sRGB: phones and cameras say by a profile that their numbers mean others.
+
+    A profile that cannot be used is ignored, as one of grey is for grey with transparency.
+    """
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+    elif picture.mode not in ("RGB", "L", "CMYK"):  # those with profiles of their own
+        picture = picture.convert("RGB")
+    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+    if profile := picture.info.get("icc_profile"):
+        with suppress(OSError, ImageCms.PyCMSError):
+            theirs, srgb = (
+                ImageCms.ImageCmsProfile(BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+            )
+            return ImageCms.profileToProfile(picture, theirs, srgb, outputMode=mode) or picture
+    return picture.convert(mode)
 
 
 def _upright(file: IO[bytes], *, checks_only: bool = False) -> Image.Image:
