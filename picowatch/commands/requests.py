@@ -383,6 +383,7 @@ def _as_json(
                 "in_inbox": (settings.inbox / one.recipe).exists(),
                 "done": answer.done,
                 "pictures": [_picture(settings.outbox / file) for file in answer.pictures],
+                "contact_sheets": [str(settings.outbox / file) for file in answer.sheets],
                 "errors": [] if answer.done else [(answer.error or answer.text).strip()],
                 "warnings": [answer.warning.strip()] if answer.warning else [],
             }

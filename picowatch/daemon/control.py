@@ -237,8 +237,8 @@ class Control:
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         if outcome.unfinished:
             return None
-        self.finishing.finished(recipe)  # the answer names its error file
-        return self._result(recipe, outcome)
+        self.finishing.finished(recipe)  # the answer names its error file and contact sheets
+        return self._result(recipe, self.ledger.outcome(recipe, digest) or outcome)
 
     def _missing(self, recipe: str) -> Answer | None:
         since = self._missing_since.setdefault(recipe, time.monotonic())
@@ -262,13 +262,14 @@ class Control:
         error, warning = problems.error(recipe), problems.warning(recipe)
         # One that the user deleted is not rendered again as long as its entry is the same.
         pictures = tuple(filter(self.outbox.exists, outcome.pictures))
+        sheets = tuple(filter(self.outbox.exists, outcome.sheets))
         done, words = True, f"{images(len(pictures))} rendered."
         if outcome.failed:
             file = self.outbox.names.error_file(recipe)
             done, words = False, f"{images(outcome.failed)} failed: see {file} in the outbox."
         elif outcome.cancelled:
             done, words = False, f"{images(outcome.cancelled)} cancelled."
-        return Answer(done, words, pictures, error, warning)
+        return Answer(done, words, pictures, error, warning, sheets)
 
 
 def _matching(pattern: str, recipes: Iterable[str]) -> list[str]:

@@ -55,26 +55,41 @@ class Recipes(Database):
     def retire(self, recipe: str) -> None:
         """All that it requests has ended, and its file was taken out of the inbox: forget it.
 
-        `outcome` still needs to know which pictures of earlier saves its last save requested.
+        `outcome` still needs to know its contact sheets, and which pictures of earlier saves its
+        last save requested.
         """
         with self.transaction():
+            last = self.select("SELECT save FROM recipes WHERE path = ?", (recipe,))
             rows = self.select(
-                """SELECT DISTINCT recipes.save AS last, images.id AS image FROM recipes
+                """SELECT DISTINCT images.id AS image FROM recipes
                    JOIN entries ON entries.recipe = recipes.path
                    JOIN entry_images ON entry_images.entry = entries.id
                    JOIN images ON images.id = entry_images.image
                    WHERE recipes.path = ? AND images.save != recipes.save""",
                 (recipe,),
             )
-            if rows:
-                kept = [rows[0]["last"], [row["image"] for row in rows]]
+            sheets = self._sheets(recipe)
+            if last and (rows or sheets):
+                kept = [last[0]["save"], [row["image"] for row in rows], *sheets]
                 self.remember(RETIRED + recipe, json.dumps(kept))
             self.forget(recipe)
 
-    def _kept_by(self, recipe: str, save: int) -> str:
-        """JSON of the ids of earlier saves' images that the recipe's save kept until it retired."""
-        last, images = json.loads(self.fact(RETIRED + recipe) or "[0, []]")
-        return json.dumps(images if last == save else [])
+    def _kept_by(self, recipe: str, save: int) -> tuple[str, list[str]]:
+        """What the recipe's save kept until it retired: images of earlier saves, contact sheets.
+
+        The images as JSON of their ids.
+        """
+        last, images, *sheets = json.loads(self.fact(RETIRED + recipe) or "[0, []]")
+        return (json.dumps(images), sheets) if last == save else ("[]", [])
+
+    def _sheets(self, recipe: str) -> list[str]:
+        """The contact sheets of the recipe's entries, drawn or given up."""
+        rows = self.select(
+            """SELECT sheet_file FROM entries
+               WHERE recipe = ? AND sheet_done AND sheet_file IS NOT NULL ORDER BY id""",
+            (recipe,),
+        )
+        return [row["sheet_file"] for row in rows]
 
     def saves_of_images(self, recipe: str) -> list[str]:
         """The digests of the saves that requested the recipe's images."""
@@ -151,6 +166,7 @@ class Recipes(Database):
             )
             if not saves:
                 return None
+            kept, sheets = self._kept_by(recipe, saves[0]["id"])
             images = self.select(
                 """SELECT DISTINCT images.id, state, file FROM images
                    LEFT JOIN entry_images ON entry_images.image = images.id
@@ -159,12 +175,9 @@ class Recipes(Database):
                    AND (entries.recipe = :recipe OR images.save = :save
                         OR images.id IN (SELECT value FROM json_each(:kept)))
                    ORDER BY entry_index, image_index""",
-                {
-                    "recipe": recipe,
-                    "save": saves[0]["id"],
-                    "kept": self._kept_by(recipe, saves[0]["id"]),
-                },
+                {"recipe": recipe, "save": saves[0]["id"], "kept": kept},
             )
+            sheets = self._sheets(recipe) or sheets
         states = Counter(image["state"] for image in images)
         return Outcome(
             valid=saves[0]["outcome"] == "accepted",
@@ -172,6 +185,7 @@ class Recipes(Database):
             unfinished=states["queued"] + states["running"],
             failed=states["failed"],
             cancelled=states["cancelled"],
+            sheets=tuple(sheets),
         )
 
     def counts(self) -> Counts:

@@ -121,13 +121,17 @@ QueuedRecipes = tuple[tuple[str, int], ...]  # with their numbers of queued imag
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a save: its pictures in the order of the file, the other images as counts."""
+    """The outcome of a save: its pictures in the order of the file, the other images as counts.
+
+    `sheets` are its contact sheets, also those that could not be drawn.
+    """
 
     valid: bool
     pictures: tuple[str, ...]
     unfinished: int
     failed: int
     cancelled: int
+    sheets: tuple[str, ...] = ()
 
 
 class FileNames(Protocol):

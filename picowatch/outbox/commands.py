@@ -53,7 +53,7 @@ class Command:
 class Answer:
     """Whether it was done, a sentence for the user, and pictures by path below the outbox.
 
-    `error` and `warning` are the texts of the recipe's own files in the outbox, "" without one.
+    `sheets` are contact sheets, by path, too. `error` and `warning` are the texts of the recipe's own files in the outbox, "" without one.
     """
 
     done: bool
@@ -61,6 +61,7 @@ class Answer:
     pictures: tuple[str, ...] = ()
     error: str = ""
     warning: str = ""
+    sheets: tuple[str, ...] = ()
 
 
 class Commands:
@@ -90,7 +91,7 @@ class Commands:
                 continue
             if answer is not None:
                 given = asdict(answer)
-                for name in ("error", "warning"):
+                for name in ("error", "warning", "sheets"):
                     if not given[name]:
                         del given[name]
                 text = json.dumps(given)
@@ -166,6 +167,7 @@ def wait_for_answer(path: Path, seconds: float) -> Answer | None:
         tuple(found.get("pictures", ())),
         found.get("error", ""),
         found.get("warning", ""),
+        tuple(found.get("sheets", ())),
     )
 
 

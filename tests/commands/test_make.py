@@ -684,8 +684,8 @@ def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -
         for seed in (5, 6)
     ]  # fmt: skip
     assert one == {
-        "file": str(good), "recipe": "good.yaml", "in_inbox": True, "done": True, "errors": [],
-        "warnings": [],
+        "file": str(good), "recipe": "good.yaml", "in_inbox": True, "done": True,
+        "contact_sheets": [], "errors": [], "warnings": [],
     }  # fmt: skip
     assert "Did you mean 'steps'?" in two["errors"][0]
     assert "entry 1, image 1, seed" in three["errors"][0]
@@ -694,6 +694,29 @@ def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -
     promised = json.loads(documented.partition("```json")[2].partition("```")[0])
     assert [*promised] == [*found]
     assert [*promised["recipes"][0]] == [*two]
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_make_as_json_names_contact_sheets(house: House, capsys: Captured, remove: bool) -> None:
+    """Those of what the recipe says now, also where it does not stay in the inbox."""
+
+    def sheets(text: str) -> tuple[list[str], list[int]]:
+        study = (elsewhere if remove else House.save)(house, "study.yaml", text)
+        assert not make(
+            house.settings(), [study], house.make_engine, remove=remove, as_json=True
+        )  # fmt: skip
+        (found,) = json.loads(capsys.readouterr().out)["recipes"]
+        return found["contact_sheets"], [picture["seed"] for picture in found["pictures"]]
+
+    two = "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"
+    grid = "prompt: two\nseed: 7\ncount: 2\ngrid: true\n"
+    first, third = (str(house.outbox / f"study/000{number}-sheet.png") for number in (3, 6))
+    assert sheets(two) == ([first], [5, 5])
+    if not remove:
+        assert sheets(two) == ([first], [5, 5])
+        assert sheets(f"{two}---\n{grid}")[0] == [first, third]
+        return
+    assert sheets(grid)[0] == [third]
 
 
 def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Captured) -> None:
