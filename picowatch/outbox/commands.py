@@ -53,7 +53,8 @@ class Command:
 class Answer:
     """Whether it was done, a sentence for the user, and pictures by path below the outbox.
 
-    `sheets` are contact sheets, by path, too. `error` and `warning` are the texts of the recipe's own files in the outbox, "" without one.
+    `sheets` are contact sheets, by path, too. `error` and `warning` are the texts of the recipe's
+    own files in the outbox, "" without one.
     """
 
     done: bool
