@@ -15,7 +15,9 @@ from picowatch.metadata import (
     recipe_yaml,
     settings_yaml,
 )
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.read.from_picture import settings_in
+from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 
 
@@ -53,5 +55,18 @@ def _found(path: Path, load: Callable[[], Settings]) -> Path:
 
 def _recipe(texts: Mapping[str, str]) -> str:
     if PICOWATCH in texts:
-        return recipe_yaml(read_chunk(texts[PICOWATCH]).request)
+        request = read_chunk(texts[PICOWATCH]).request
+        return _embeddings(request) + recipe_yaml(request)
     return settings_yaml(*settings_in(texts))
+
+
+def _embeddings(request: ImageRequest) -> str:
+    """A comment: no field of a recipe names them, and words without them are no mistake."""
+    if not request.embeddings:
+        return ""
+    names = ", ".join(f"'{shown(use.name)}'" for use in request.embeddings)
+    several = len(request.embeddings) > 1
+    return (
+        f"# The prompts use the embedding{'s' * several} {names}. Where models/embeddings lacks "
+        f"{'one' if several else 'it'}, its name is plain words.\n"
+    )
