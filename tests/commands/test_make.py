@@ -210,6 +210,7 @@ def test_make_reports_images_that_failed(house: House, capsys: Captured) -> None
         ("# a comment\nprompt: one\nseed: 5\n", "stdin.yaml"),
         ("---\nprompt: one\nseed: 5\n", "stdin.yaml"),
         ("- prompt: one\n  seed: 5\n", "stdin.yaml"),
+        ("negative: two\nprompt: one\nseed: 5\n", "stdin.yaml"),
         ('{"prompt": "one", "seed": 5}', "stdin.json"),
         ("portrait: one --seed 5\n", "stdin.txt"),
         ("", None),

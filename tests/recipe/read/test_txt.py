@@ -185,6 +185,13 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
             "the prompts.",
         ),
         (
+            "from: pets/1.png",
+            1,
+            "each line of a .txt is a prompt, and this one reads like a setting. Write --from "
+            "pets/1.png after a prompt, or from: pets/1.png between two lines --- above the "
+            "prompts.",
+        ),
+        (
             "size: 512x768",
             1,
             "each line of a .txt is a prompt, and this one reads like a setting. Write --size "
