@@ -127,6 +127,19 @@ def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
     assert re.search(r"digest\s*[0-9a-f]{64}", gallery.find("#hashes").text)
 
 
+def test_pictures_that_were_only_upscaled_have_a_size(house: House, page: Page) -> None:
+    """They have neither a prompt nor cfg_scale."""
+    Image.new("RGB", (64, 128)).save(house.inbox / "photo.png")
+    house.save("up.yaml", "image: photo.png\nupscale: {scale: 2}\n")
+    assert house.once()
+    page.open(house.outbox / INDEX)
+    page.search("size:64x128")
+    (file,) = page.shown()
+    page.tile(file).click()
+    assert page.settings()["size"] == "64x128"
+    page.leave_large()
+
+
 def test_hashes_of_all_kinds_are_out_of_the_way(house: House, page: Page) -> None:
     """They are no settings, and a word that is searched may stand in any of them."""
     Image.new("RGB", (64, 64)).save(house.inbox / "map.png")

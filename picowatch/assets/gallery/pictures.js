@@ -135,11 +135,12 @@ function settingsOf(entry) {
   const found = ["prompt", "negative_prompt"].map(name => [name, inWords(entry[name] ?? "")]);
   for (const [label, values] of entry.sheet || []) found.push([label, values.join(", ")]);
   for (const [name, value] of Object.entries(entry)) {
+    if (name === "width" && !entry.sheet) {
+      const size = `${value}x${entry.height}`;
+      found.push(["size", size], ["enlarged to", entry.size === size ? "" : inWords(entry.size ?? "")]);
+    }
     if (HIDDEN.has(name) || isHash(name) || ["prompt", "negative_prompt", "file", "recipe"].includes(name)) continue;
     found.push([name, inWords(value)]);
-    if (name !== "cfg_scale") continue;
-    const size = `${entry.width}x${entry.height}`;
-    found.push(["size", size], ["enlarged to", entry.size === size ? "" : inWords(entry.size ?? "")]);
   }
   found.push(["recipe", inWords(entry.recipe ?? "")], ["file", entry.file], ["made", timeOf(entry)]);
   found.push(["seconds", inWords(entry.seconds ?? "")], ["device", inWords(entry.device ?? "")]);
