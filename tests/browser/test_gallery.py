@@ -544,6 +544,19 @@ def test_going_back_closes_the_large_view(gallery: Page) -> None:
     gallery.leave_large()
 
 
+def test_going_back_closes_what_is_above_the_large_view(gallery: Page) -> None:
+    """A comparison over nothing would leave the grid without the focus."""
+    shown = gallery.shown()
+    gallery.tile(shown[0]).click()
+    gallery.press("c", Keys.ARROW_RIGHT, "c", "x")
+    assert gallery.find("#pair").is_displayed()
+    gallery.driver.back()
+    wait_for(lambda: gallery.large() is None, "it is closed")
+    assert not gallery.find("#pair").is_displayed()
+    wait_for(lambda: gallery.focused() == shown[1], "the focus")
+    gallery.find("#unpick").click()
+
+
 def test_going_back_closes_a_picture_opened_right_after_another_one(gallery: Page) -> None:
     """At once, too, where the browser has not yet told the page that the first one was closed."""
     gallery.js(

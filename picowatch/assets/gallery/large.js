@@ -31,7 +31,7 @@ const Large = (() => {
       leaving = false;
       if (dialog.open) enter();
     } else if (!isEntered()) {
-      dialog.close();
+      if (dialog.open) for (const open of document.querySelectorAll("dialog[open]")) open.close();
     } else {
       const entry = Pictures.byFile.get(linkedFile());
       if (entry) self.open(entry);
