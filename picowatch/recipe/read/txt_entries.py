@@ -17,7 +17,8 @@ from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
 _PROMPT_FIELD = re.compile(r"(?m)^[ \t]*(?:- +)?prompt:")
-# A line like `steps: 10` or `from: corgi.png`: no prompt reads like this, and drawing it would hide a mistake.
+# A line like `steps: 10` or `from: corgi.png`: no prompt reads like this, and drawing it would
+# hide a mistake.
 _SETTING = re.compile(
     r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off|"
     r"\S*\.(?:png|jpe?g|webp|avif))"
