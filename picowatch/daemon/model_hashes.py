@@ -13,6 +13,7 @@ from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
 from picowatch.files.retry import Ended, passes, unexpected
 from picowatch.recipe import HashOf
+from picowatch.threads import start_thread
 
 log = logging.getLogger("picowatch")
 
@@ -98,7 +99,7 @@ def _read_hash(catalog: Catalog, model: Model, go_on: Callable[[], None]) -> str
         except Exception as error:
             found.set_exception(error if passes(error) else ModelRefused(unexpected(error)))
 
-    threading.Thread(target=run, name="hash", daemon=True).start()
+    start_thread(threading.Thread(target=run, name="hash", daemon=True))
     logged = time.monotonic()
     try:
         while not found.done():

@@ -21,6 +21,7 @@ from PIL import Image
 
 from picowatch.daemon.build import build_daemon, check_folders
 from picowatch.daemon.settings_file import SettingsFile
+from picowatch.engine.process.child import ChildEngine
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send
@@ -209,6 +210,40 @@ def test_invalid_settings_on_a_full_disk_are_answered_when_there_is_room(
         house.save("a.yaml", SMALL)
         wait_for(lambda: len(house.pictures()) == 5, "the pictures")
         assert house.log().count("max_attempts 'many'") == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        ("hash", "cannot write: [Errno 11] can't start new thread; waiting"),
+        ("engine", "could not be started: [Errno 11] can't start new thread. Trying again"),
+        ("engine-stderr", "could not be started: [Errno 11] can't start new thread. Trying again"),
+    ],
+)
+def test_a_thread_that_the_system_refuses_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch, refused: str, words: str
+) -> None:
+    """As in a container or a service whose limit of processes is reached."""
+    allowed = threading.Event()
+    start = threading.Thread.start
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if thread.name == refused and not allowed.is_set():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr("picowatch.work.worker.RESTART_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.work.worker.START_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    house.make_engine = lambda options: ChildEngine(options, program="tests.storm.engine")
+    with house.running():
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: words in house.log(), words)
+        allowed.set()
+        wait_for(lambda: len(house.pictures()) == 5, "the pictures")
+    assert house.error("a.yaml") is None
+    assert house.log().count("can't start new thread") == 1
 
 
 def test_a_read_only_outbox_is_waited_for(house: House) -> None:

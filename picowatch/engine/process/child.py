@@ -43,6 +43,7 @@ from picowatch.engine.protocol import (
 from picowatch.engine.versions import versions
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError
 from picowatch.recipe.request import ImageRequest
+from picowatch.threads import start_thread
 
 _END_SECONDS = 1.5
 _CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
@@ -89,17 +90,14 @@ class ChildEngine:
         """See `Engine.render`."""
         work = Batch(tuple(batch), on_step, on_preview, preview_seconds, waiting, PicturesToCome())
         with self._lock:
-            if self._child is not None and not self._child.alive():
-                self._child.end()
-                self._child = None
-            future = self._started().submit(work)
+            future = self._living().submit(work)
         future.add_done_callback(self._keep_description)
         return future
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
         with self._lock:
-            self._started().start()
+            self._living().start()
 
     def describe(self) -> dict[str, str]:
         """Device and precision as set, or as found once a picture was rendered; versions."""
@@ -135,7 +133,11 @@ class ChildEngine:
         child = self._child
         return child.process_id if child is not None else None
 
-    def _started(self) -> "_Child":
+    def _living(self) -> "_Child":
+        """The child, or a new one, not started yet."""
+        if self._child is not None and not self._child.alive():
+            self._child.end()
+            self._child = None
         if self._child is None:
             self._child = _Child(self._options, self._program, self._early)
             self._early = None
@@ -204,7 +206,10 @@ class _Child:
     def start(self) -> None:
         """Start the process, once."""
         if self._thread.ident is None:
-            self._thread.start()
+            try:
+                start_thread(self._thread)
+            except OSError as error:
+                self._fail_all(EngineCannotStart(f"The engine could not be started: {error}."))
 
     def interrupt(self) -> None:
         """Send the process a request to end the batch whose steps are made, if there is one."""

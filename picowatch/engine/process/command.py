@@ -98,7 +98,12 @@ class ChildProcess:
             )
         self.id = self._process.pid
         assert self._process.stderr is not None
-        self.stderr = StderrTail(self._process.stderr)
+        try:
+            self.stderr = StderrTail(self._process.stderr)
+        except OSError:
+            self.kill()
+            self._process.communicate()
+            raise
 
     def status(self) -> int | None:
         """Its exit status, as subprocess gives it (negative: signal); None while it runs."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from picowatch.errors import EngineDied, RenderFailed
+from picowatch.threads import start_thread
 
 SMALLER = "Try a smaller size or batch_size: 1."
 _KILLED = (
@@ -35,7 +36,7 @@ class StderrTail:
         self._stderr = stderr
         self._tail = b""
         self._thread = threading.Thread(target=self._read, name="engine-stderr", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
 
     def wait(self, seconds: float) -> None:
         """Until all is read, or the time is over."""
