@@ -25,7 +25,7 @@ from training.shapes import TILTS, draw_shape
 
 SHADE = 9.0
 SHADING_SHARE, LARGEST_SHADING = 0.5, 9.0
-RADII = {"small": (13, 18), "": (23, 34), "large": (43, 49)}
+RADII = {"small": (17, 21), "": (23, 34), "large": (43, 49)}
 
 
 def draw(

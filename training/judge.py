@@ -32,7 +32,7 @@ Mask = NDArray[np.bool_]
 
 LEAST_SUBJECT_SHARE = 0.008
 CENTRED_WITHIN = 12.0
-SMALL_BELOW, LARGE_ABOVE = 21.5, 38.0
+SMALL_BELOW, LARGE_ABOVE = 24.5, 38.0
 TEMPLATE_SIZE = 48
 # How a thing may look: enough drawings of each that one is near to any other.
 DRAWINGS_OF_A_KIND = 40
