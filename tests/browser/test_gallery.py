@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from PIL.Image import Resampling
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from picowatch.commands.init import init
 from picowatch.files.atomic import write_atomically
@@ -1682,14 +1683,20 @@ return [...open.querySelectorAll("button, select, summary, input[type=search]")]
 """
 
 
+def sheet_tile(page: Page, outbox: Path, scheme: str) -> WebElement:
+    """The thumbnail of the only contact sheet, loaded in these colours."""
+    page.colours(scheme)
+    page.open(outbox / INDEX)
+    page.find('nav [data-row="sheets/"]').click()
+    wait_for(lambda: page.all(".tile.loaded"), "the thumbnail")
+    (tile,) = page.all(".tile")
+    return tile
+
+
 def test_contact_sheets_are_dark_in_dark_colours(page: Page, outbox: Path) -> None:
     """Their paper, not their pictures: in the grid and in the large view."""
     for scheme in ("light", "dark"):
-        page.colours(scheme)
-        page.open(outbox / INDEX)
-        page.find('nav [data-row="sheets/"]').click()
-        wait_for(lambda: page.all(".tile.loaded"), "the thumbnail")
-        (tile,) = page.all(".tile")
+        tile = sheet_tile(page, outbox, scheme)
         corners = [page.pixel(tile, 0.02, 0.02)]
         tile.click()
         frame = page.find("#frame")
@@ -1716,11 +1723,7 @@ def test_contact_sheets_say_what_they_are(page: Page, outbox: Path) -> None:
         document.adoptedStyleSheets = [hidden];
     """
     for scheme in ("light", "dark"):
-        page.colours(scheme)
-        page.open(outbox / INDEX)
-        page.find('nav [data-row="sheets/"]').click()
-        wait_for(lambda: page.all(".tile.loaded"), "the thumbnail")
-        (tile,) = page.all(".tile")
+        tile = sheet_tile(page, outbox, scheme)
         share = 12 / tile.rect["width"], 1 - 18 / tile.rect["height"]
         seen = page.pixel(tile, *share)
         page.js(hide)
