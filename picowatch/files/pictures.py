@@ -128,9 +128,9 @@ def decode_mask(content: bytes) -> Image.Image:
 
 
 def _in_srgb(picture: Image.Image) -> Image.Image:
-    """RGB or RGBA in sRGB: phones and cameras say by a profile that their numbers mean others.
+    """RGB or RGBA in sRGB: phones and cameras embed profiles of other colour spaces.
 
-    A profile that cannot be used is ignored, as one of grey is for grey with transparency.
+    A profile that cannot be used is ignored, such as that of a grey picture with transparency.
     """
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
