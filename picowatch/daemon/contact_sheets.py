@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from picowatch.files.atomic import check_in_place
@@ -63,18 +64,27 @@ def _publish(
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
     images = due.images[-shown.pop("images", 0) :]
+    requests = [request for request, _ in images]
+    size = prod(len(axis.values) for axis in axes)
+    seeds = _seeds([requests[at : at + size] for at in range(0, len(requests), size)])
+    labels = [""] * len(images) if axes else [f"{seeds.label} {seed}" for seed in seeds.values]
+    if axes and len(seeds.values) > 1:
+        axes.insert(0, seeds)
+        shown["axes"] = [{"label": axis.label, "values": list(axis.values)} for axis in axes]
     files = [picture for _, picture in images]
-    about = {"recipe": recipe, **shown, "files": files}
-    side = max(max(request.width, request.height) for request, _ in images)
     cells = [
-        Cell(outbox.root / picture if picture else None, "" if axes else _label(request))
-        for request, picture in images
+        Cell(outbox.root / picture if picture else None, label)
+        for picture, label in zip(files, labels, strict=True)
     ]
+    side = max(max(request.published_size) for request in requests)
+    about = {"recipe": recipe, **shown, "files": files}
     outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about, go_on)
 
 
-def _label(request: ImageRequest) -> str:
-    """What differs among the images of an entry without a sweep."""
-    if request.variation_strength:
-        return f"variation {request.variation_seed}"
-    return f"seed {request.seed}"
+def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
+    """What differs between the images of a combination; each round is one of every combination."""
+    for label, field in (("variation", "variation_seed"), ("seed", "seed")):
+        seeds = [{getattr(request, field) for request in requests} for requests in rounds]
+        if all(len(one) == 1 and one != {None} for one in seeds):
+            return Axis(label, tuple(str(*one) for one in seeds))
+    return Axis("image", tuple(str(number) for number, _ in enumerate(rounds, start=1)))

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import product
 from math import ceil, sqrt
 from pathlib import Path
 from textwrap import wrap
@@ -66,8 +66,8 @@ def contact_sheet(
 ) -> Sheet:
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
-    The last axis gives the columns, the one before it the rows; further ones, and what has no
-    axis at all, are laid out block below block. Without axes the cells form a square, each
+    The last axis gives the columns, the one before it the rows; further ones are laid out block
+    below block. Without axes the cells form a square, each
     with its own label. `side` is the longer side of a picture in pixels; pictures shrink until
     the sheet has at most MAX_SIDE each way. `go_on` is called before each picture; what it raises
     ends the drawing. Raises SheetTooLarge.
@@ -77,10 +77,9 @@ def contact_sheet(
     columns = axes[-1]
     rows = axes[-2] if len(axes) > 1 else Axis("", ("",))
     size = len(columns.values) * len(rows.values)
-    titles = cycle(_titles(axes[:-2]))  # repeated for more images of a combination
     blocks = [
-        _Block(next(titles), rows, columns, cells[start : start + size])
-        for start in range(0, len(cells), size)
+        _Block(title, rows, columns, cells[index * size : (index + 1) * size])
+        for index, title in enumerate(_titles(axes[:-2]))
     ]
     return _page(blocks, side, go_on)
 

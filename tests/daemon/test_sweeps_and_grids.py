@@ -49,6 +49,48 @@ def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
     assert told["recipe"] == "a.yaml"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "axis"),
+    [
+        ("seed: 7\ncount: 2\nsweep: {steps: [3, 4]}", ("seed", ["7", "8"])),
+        ("seed: [5, 1]\nsweep: {steps: [3, 4]}", ("seed", ["5", "1"])),
+        (
+            "seed: 7\ncount: 2\nvariation_strength: 0.1\nvariation_seed: 3\nsweep: {steps: [3, 4]}",
+            ("variation", ["3", "4"]),
+        ),
+        (
+            "seed: 7\ncount: 2\nvariation_seed: 3\nsweep: {variation_strength: [0, 0.1]}",
+            ("image", ["1", "2"]),
+        ),
+    ],
+)
+def test_a_sheet_says_which_seed_is_where(
+    house: House, recipe: str, axis: tuple[str, list[str]]
+) -> None:
+    """A sweep with several seeds has them as its first axis."""
+    house.save("a.yaml", f"prompt: a corgi\n{recipe}\n")
+    assert house.once()
+    (sheet,) = sheets(house)
+    with Image.open(house.outbox / sheet) as picture:
+        told = json.loads(picture.info[SHEET_KEYWORD])
+    assert len(told["files"]) == 4
+    first, _ = told["axes"]
+    assert (first["label"], first["values"]) == axis
+
+
+def test_a_sheet_has_room_for_pictures_as_large_as_they_become(house: House) -> None:
+    """Otherwise nothing is seen of what hires and upscalers did."""
+    hires = "hires: {upscaler: Lanczos}"
+    house.save(
+        "a.yaml", f"prompt: a\nseed: 1\nsize: 64x64\n{hires}\nsweep:\n  'hires: scale': [1, 2]"
+    )
+    assert house.once(), house.error("a.yaml")
+    (sheet,) = sheets(house)
+    with Image.open(house.outbox / sheet) as picture:
+        boxes = json.loads(picture.info[SHEET_KEYWORD])["boxes"]
+    assert boxes[1][0] - boxes[0][0] >= 128
+
+
 def test_a_recipe_is_not_archived_before_its_sheet_is_drawn(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
