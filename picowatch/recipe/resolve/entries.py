@@ -189,10 +189,10 @@ class EntryResolver:
         """All of a recipe's; fields without effect that the file itself says are refused."""
         entry = whole.entry
         warnings = [*entry.warnings, *whole.picture.warnings]
-        warnings += _idle(whole.picture.layer, images)
+        warnings += _idle(whole.picture.layer, images, whole.given)
         warnings += _not_honoured(images, whole.given, self._inventory)
         if entry.forgives:
-            warnings += _idle(whole.own, images)
+            warnings += _idle(whole.own, images, {})
         elif not entry.nearer:  # a template's fields are for whichever pictures need them
             swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
             _refuse_idle(whole.own | swept, images, self._problems)
@@ -278,15 +278,19 @@ def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> Non
     said = {name: True for name in given if own[name].value}
     for position, field, needs in idle_fields(own, _present(found) | said):
         written = f'"{field.replace(".", ": ")}"' if "." in field else field  # as a sweep has it
-        message = f"{written} has no effect without {needs}. Add it, or remove {written}."
+        message = f"{written} has no effect without {' or '.join(needs)}. Add it, or remove {written}."
         problems.add(position, message)
 
 
-def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
-    return [
-        f"{field} was ignored: it needs {needs}, which is missing here."
-        for _, field, needs in idle_fields(own, _present(found))
-    ]
+def _idle(borrowed: Layer, found: Sequence[Recipe], own: Layer) -> Iterator[str]:
+    """Nothing about what goes with a field that the recipe itself switches off."""
+    off = set(own)
+    for _, field, needs in idle_fields(borrowed, _present(found)):
+        if off.isdisjoint(needs):
+            needed = " or ".join(needs)
+            yield f"{field} was ignored: it needs {needed}, which is missing here."
+        else:
+            off.add(field)
 
 
 def _present(found: Sequence[Recipe]) -> dict[str, bool]:

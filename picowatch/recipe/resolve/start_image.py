@@ -118,7 +118,9 @@ def why_no_path(path: str) -> str | None:
     return None
 
 
-def idle_fields(own: Layer, present: dict[str, bool]) -> Iterator[tuple[Position, str, str]]:
+def idle_fields(
+    own: Layer, present: dict[str, bool]
+) -> Iterator[tuple[Position, str, tuple[str, ...]]]:
     """Fields that an entry itself gives although what they need is not `present`.
 
     Position, field, and the names of what it needs. In a `_defaults.yaml` they are allowed: some
@@ -136,7 +138,7 @@ def idle_fields(own: Layer, present: dict[str, bool]) -> Iterator[tuple[Position
             continue  # it was said with its mapping, which was left out
         if names_none(written) or (field == "variation_seed" and written.value is None):
             continue  # None is a random one, as other programs write where they use none
-        yield written.name_position, field, " or ".join(needs)
+        yield written.name_position, field, needs
 
 
 def _is_zero(written: Written | None) -> bool:
@@ -144,9 +146,9 @@ def _is_zero(written: Written | None) -> bool:
     return written is not None and number(str(written.value)) == 0
 
 
-def _idle_without_drawing(own: Layer) -> Iterator[tuple[Position, str, str]]:
+def _idle_without_drawing(own: Layer) -> Iterator[tuple[Position, str, tuple[str, ...]]]:
     """What an entry that only enlarges a picture says of drawing one."""
     for field, written in own.items():
         says_nothing = written.value == PICTURE or names_none(written)
         if field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing:
-            yield written.name_position, field, "prompt"
+            yield written.name_position, field, ("prompt",)

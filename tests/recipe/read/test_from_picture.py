@@ -101,6 +101,19 @@ def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
     assert (own.mask, own.mask_blur) == ("own.png", 9)
 
 
+@pytest.mark.parametrize("off", ["image: none", "mask: none", "image: none\nmask: none"])
+def test_what_a_recipe_switches_off_takes_along_what_belongs_to_it(off: str) -> None:
+    """Without a word: whoever removes the mask needs no warning about its blur."""
+    masked = REQUEST.as_dict() | {"mask": "m.png", "mask_blur": 9, "mask_invert": True}
+    request = masked | {"mask_hash": "2" * 64, "variation_strength": 0.1, "variation_seed": 3}
+    recipe = read(
+        f"from: corgi.png\n{off}\nvariation_strength: 0",
+        {"picowatch": json.dumps({"format": 1, "request": request})},
+    )
+    assert recipe.warnings == ()
+    assert (recipe.mask, recipe.variation_seed) == ("", None)
+
+
 HASHES = {
     "checkpoint": REQUEST.checkpoint_hash,
     "vae": "d" * 64,
