@@ -41,6 +41,19 @@ def test_the_start_image_is_the_picture_s_own_from_any_folder(house: House, fold
     assert given.image_hash != one.image_hash
 
 
+def test_the_result_of_a_dropped_picture_is_told_from_the_picture(house: House) -> None:
+    """Both have the same path, one below the inbox and one below the outbox."""
+    house.save("a/_pictures.yaml", "prompt: a corgi\nseed: 7\n")
+    Image.new("RGB", (64, 64)).save(house.inbox / "a/x.png")
+    assert house.once()
+    house.save("b.yaml", "from: a/x.png\n")
+    assert not house.once()
+    assert "To start from its result, write 'outbox/a/x.png'." in house.error("b.yaml")
+    house.save("b.yaml", "from: outbox/a/x.png\n")
+    assert house.once()
+    assert house.chunk(house.pictures("b")[0]).request.seed == 7
+
+
 VALUES = "Steps: 8, Sampler: Euler a, CFG scale: 5, Seed: 3, Size: 128x128"
 # What stands before the text, and its encoding.
 COMMENTS = {

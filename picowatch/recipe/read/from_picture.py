@@ -64,6 +64,7 @@ def read_from(
     except PictureUnreadable as error:
         words = str(error)
         words = words if path in words else f"{shown(path)}: {words}"
+        words += _of_its_result(path, pictures)
         problems.add(written.error_position, words)
         return None
     layer = {name: value for name, value in found.layer.items() if name not in given}
@@ -73,6 +74,16 @@ def read_from(
                 text = split_loras(str(layer[name].value))[0].strip()
                 layer[name] = replace(layer[name], value=text)
     return FromPicture(layer, found.warnings)
+
+
+def _of_its_result(path: str, pictures: Pictures) -> str:
+    """A dropped picture's result has its path in the outbox, but the inbox is searched first."""
+    result = f"outbox/{path}"
+    try:
+        _fields(result, pictures.texts(result), pictures, Source("", "").whole_line(1), True)
+    except PictureUnreadable:
+        return ""
+    return f" To start from its result, write '{shown(result)}'."
 
 
 def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str, ...]]:

@@ -278,7 +278,9 @@ def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> Non
     said = {name: True for name in given if own[name].value}
     for position, field, needs in idle_fields(own, _present(found) | said):
         written = f'"{field.replace(".", ": ")}"' if "." in field else field  # as a sweep has it
-        message = f"{written} has no effect without {' or '.join(needs)}. Add it, or remove {written}."
+        message = (
+            f"{written} has no effect without {' or '.join(needs)}. Add it, or remove {written}."
+        )
         problems.add(position, message)
 
 
