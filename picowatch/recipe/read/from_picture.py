@@ -7,6 +7,7 @@ Things' XMP.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
@@ -64,7 +65,6 @@ def read_from(
     except PictureUnreadable as error:
         words = str(error)
         words = words if path in words else f"{shown(path)}: {words}"
-        words += _of_its_result(path, pictures)
         problems.add(written.error_position, words)
         return None
     layer = {name: value for name, value in found.layer.items() if name not in given}
@@ -74,16 +74,6 @@ def read_from(
                 text = split_loras(str(layer[name].value))[0].strip()
                 layer[name] = replace(layer[name], value=text)
     return FromPicture(layer, found.warnings)
-
-
-def _of_its_result(path: str, pictures: Pictures) -> str:
-    """A dropped picture's result has its path in the outbox, but the inbox is searched first."""
-    result = f"outbox/{path}"
-    try:
-        _fields(result, pictures.texts(result), pictures, Source("", "").whole_line(1), True)
-    except PictureUnreadable:
-        return ""
-    return f" To start from its result, write '{shown(result)}'."
 
 
 def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -119,8 +109,17 @@ def _fields(
     raise PictureUnreadable(
         "it contains no settings that picowatch can read.",
         "Unedited pictures by picowatch, A1111, ComfyUI, Draw Things, Fooocus, InvokeAI, NovelAI, "
-        "picoDiffusion and SwarmUI do.",
+        "picoDiffusion and SwarmUI do." + _about_its_result(path, pictures),
     )
+
+
+def _about_its_result(path: str, pictures: Pictures) -> str:
+    """A dropped picture's result has its path in the outbox, but the inbox is searched first."""
+    result = f"outbox/{path}"
+    with suppress(PictureUnreadable):
+        if "picowatch" in pictures.texts(result):
+            return f" To start from its result, write '{shown(result)}'."
+    return ""
 
 
 def _of_another_program(texts: Mapping[str, str], position: Position) -> FromPicture | None:
