@@ -90,81 +90,15 @@ _CLIP_G = _clip(r"([12]?\d|3[01])", "|text_projection")
 _T5 = re.compile(r"encoder_block_\d+_layer_[01]_(SelfAttention_[qkvo]|DenseReluDense_(wi_[01]|wo))")
 # Of a block that attends to the image and to the text.
 _JOINT = r"attn_(to_[qkv]|to_out_0|add_[qkv]_proj|to_add_out)"
-_FLUX = re.compile(
-    rf"transformer_blocks_\d+_({_JOINT}|ff(_context)?_net_(0_proj|2)|norm1(_context)?_linear)"
-    r"|single_transformer_blocks_\d+_(attn_to_[qkv]|proj_mlp|proj_out|norm_linear)"
-    r"|x_embedder|context_embedder|proj_out|norm_out_linear"
-    r"|time_text_embed_(timestep|guidance|text)_embedder_linear_[12]"
-)
-_Z_IMAGE = re.compile(
-    r"(layers|noise_refiner|context_refiner)_\d+_"
-    r"(attention_(to_[qkv]|to_out_0)|feed_forward_w[123]|adaLN_modulation_0)"
-    r"|all_x_embedder_2-1|all_final_layer_2-1_(linear|adaLN_modulation_1)"
-    r"|cap_embedder_1|t_embedder_mlp_[02]"
-)
-_FLUX2 = re.compile(
-    rf"transformer_blocks_\d+_({_JOINT}|ff(_context)?_linear_(in|out))"
-    r"|single_transformer_blocks_\d+_attn_(to_qkv_mlp_proj|to_out)"
-    r"|(double_stream_modulation_(img|txt)|single_stream_modulation)_linear"
-    r"|x_embedder|context_embedder|proj_out|norm_out_linear"
-    r"|time_guidance_embed_(timestep|guidance)_embedder_linear_[12]"
-)
 _QWEN_IMAGE = re.compile(
     rf"transformer_blocks_\d+_({_JOINT}|(img|txt)_mlp_net_(0_proj|2)|(img|txt)_mod_1)"
     r"|img_in|txt_in|proj_out|norm_out_linear|time_text_embed_timestep_embedder_linear_[12]"
-)
-_SD3 = re.compile(
-    rf"transformer_blocks_\d+_({_JOINT}|attn2_(to_[qkv]|to_out_0)|ff(_context)?_net_(0_proj|2)"
-    r"|norm1(_context)?_linear)|pos_embed_proj|context_embedder|proj_out|norm_out_linear"
-    r"|time_text_embed_(timestep|text)_embedder_linear_[12]"
-)
-_CHROMA = re.compile(
-    rf"transformer_blocks_\d+_({_JOINT}|ff(_context)?_net_(0_proj|2))"
-    r"|single_transformer_blocks_\d+_(attn_to_[qkv]|proj_mlp|proj_out)"
-    r"|distilled_guidance_layer_(in_proj|out_proj|layers_\d+_linear_[12])"
-    r"|x_embedder|context_embedder|proj_out"
-)
-_LUMINA2 = re.compile(
-    r"(layers|noise_refiner|context_refiner)_\d+_"
-    r"(attn_(to_[qkv]|to_out_0)|feed_forward_linear_[123]|norm1_linear)"
-    r"|x_embedder|norm_out_linear_[12]|time_caption_embed_(timestep_embedder_linear_[12]"
-    r"|caption_embedder_1)"
-)
-_KREA2 = re.compile(
-    r"(transformer_blocks|text_fusion_(layerwise|refiner)_blocks)_\d+_"
-    r"(attn_(to_[qkv]|to_gate|to_out_0)|ff_(gate|up|down))"
-    r"|img_in|txt_in_linear_[12]|time_embed_linear_[12]|time_mod_proj|text_fusion_projector"
-    r"|final_layer_linear"
 )
 _ERNIE_IMAGE = re.compile(
     r"layers_\d+_(self_attention_(to_[qkv]|to_out_0)|mlp_(gate_proj|up_proj|linear_fc2))"
     r"|x_embedder_proj|text_proj|time_embedding_linear_[12]|adaLN_modulation_1"
     r"|final_norm_linear|final_linear"
 )
-# The linear layers and convolutions of each family.
-_LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
-    "sd1": {"denoiser": _SD1_UNET, "text_encoder": _clip(r"\d+")},
-    "sdxl": {
-        "denoiser": _SDXL_UNET,
-        "text_encoder": _CLIP_L,
-        "text_encoder_2": _CLIP_G,
-    },
-    "flux": {"denoiser": _FLUX, "text_encoder": _CLIP_L, "text_encoder_2": _T5},
-    "z_image": {"denoiser": _Z_IMAGE},
-    "flux2": {"denoiser": _FLUX2},
-    "qwen_image": {"denoiser": _QWEN_IMAGE},
-    "sd3": {
-        "denoiser": _SD3,
-        "text_encoder": _CLIP_L,
-        "text_encoder_2": _CLIP_G,
-        "text_encoder_3": _T5,
-    },
-    "chroma": {"denoiser": _CHROMA, "text_encoder": _T5},
-    "lumina2": {"denoiser": _LUMINA2},
-    "krea2": {"denoiser": _KREA2},
-    "ernie_image": {"denoiser": _ERNIE_IMAGE},
-}
-_LAYERS["demo"] = _LAYERS["sd2"] = _LAYERS["sd1"]
 
 # kohya and ComfyUI number T5 as the third text encoder, as Stable Diffusion 3 has it.
 _T5_NUMBER: dict[str, Part] = {"flux": "text_encoder_2", "chroma": "text_encoder"}
@@ -215,6 +149,10 @@ _Z_IMAGE_NAMES = {
     "final_layer_linear": "all_final_layer_2-1_linear",
     "final_layer_adaLN_modulation_1": "all_final_layer_2-1_adaLN_modulation_1",
 }
+_Z_IMAGE_SAME = (
+    r"(layers|noise_refiner|context_refiner)_\d+_(feed_forward_w[123]|adaLN_modulation_0)"
+    r"|cap_embedder_1|t_embedder_mlp_[02]"
+)
 _FLUX2_NAMES = {
     theirs: ours
     for theirs, ours in _FLUX_NAMES.items()
@@ -237,10 +175,12 @@ _FLUX2_NAMES = {
     "guidance_in_in_layer": "time_guidance_embed_guidance_embedder_linear_1",
     "guidance_in_out_layer": "time_guidance_embed_guidance_embedder_linear_2",
 }
-_CHROMA_NAMES = _FLUX_NAMES | {
+# FLUX.1's, but for what modulates and embeds numbers: all of that is one part here.
+_CHROMA_NAMES = {theirs: ours for theirs, ours in _FLUX_NAMES.items() if "_linear" not in ours} | {
     "distilled_guidance_layer_layers_N_in_layer": "distilled_guidance_layer_layers_N_linear_1",
     "distilled_guidance_layer_layers_N_out_layer": "distilled_guidance_layer_layers_N_linear_2",
 }
+_CHROMA_SAME = "distilled_guidance_layer_(in|out)_proj"
 # The modulation of the text: in the last block it has but a scale and a shift.
 _SWAPPED_ALONE = "_context_block_adaLN_modulation_1"
 _SD3_NAMES = {
@@ -307,14 +247,17 @@ _KREA2_NAMES = {
 
 def _compiled(names: dict[str, str]) -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
     return tuple(
-        (re.compile(theirs.replace("_N_", r"_(\d+)_")), tuple(_expanded(ours)))
+        (
+            re.compile(theirs.replace("_N_", r"_(\d+)_")),
+            tuple(one.replace("_N_", r"_\1_") for one in _expanded(ours)),
+        )
         for theirs, ours in names.items()
     )
 
 
 def _expanded(ours: str) -> Iterable[str]:
-    """A template for each name that braces stand for."""
-    before, brace, rest = ours.replace("_N_", r"_\1_").partition("{")
+    """The names that one with braces stands for."""
+    before, brace, rest = ours.partition("{")
     choices, _, after = rest.partition("}")
     return [before + choice + after for choice in choices.split(",")] if brace else [before]
 
@@ -328,3 +271,35 @@ _AUTHORS_NAMES = {
     "lumina2": _compiled(_LUMINA2_NAMES),
     "krea2": _compiled(_KREA2_NAMES),
 }
+
+
+def _layers(names: dict[str, str], same: str = "") -> re.Pattern[str]:
+    """The layers that the authors' names stand for; `same` are those that both call the same."""
+    ours = (one.replace("_N_", r"_\d+_") for name in names.values() for one in _expanded(name))
+    return re.compile("|".join(filter(None, [*dict.fromkeys(ours), same])))
+
+
+# The linear layers and convolutions of each family.
+_LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
+    "sd1": {"denoiser": _SD1_UNET, "text_encoder": _clip(r"\d+")},
+    "sdxl": {
+        "denoiser": _SDXL_UNET,
+        "text_encoder": _CLIP_L,
+        "text_encoder_2": _CLIP_G,
+    },
+    "flux": {"denoiser": _layers(_FLUX_NAMES), "text_encoder": _CLIP_L, "text_encoder_2": _T5},
+    "z_image": {"denoiser": _layers(_Z_IMAGE_NAMES, _Z_IMAGE_SAME)},
+    "flux2": {"denoiser": _layers(_FLUX2_NAMES)},
+    "qwen_image": {"denoiser": _QWEN_IMAGE},
+    "sd3": {
+        "denoiser": _layers(_SD3_NAMES, "context_embedder"),
+        "text_encoder": _CLIP_L,
+        "text_encoder_2": _CLIP_G,
+        "text_encoder_3": _T5,
+    },
+    "chroma": {"denoiser": _layers(_CHROMA_NAMES, _CHROMA_SAME), "text_encoder": _T5},
+    "lumina2": {"denoiser": _layers(_LUMINA2_NAMES, "x_embedder")},
+    "krea2": {"denoiser": _layers(_KREA2_NAMES)},
+    "ernie_image": {"denoiser": _ERNIE_IMAGE},
+}
+_LAYERS["demo"] = _LAYERS["sd2"] = _LAYERS["sd1"]
