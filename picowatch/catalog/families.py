@@ -7,6 +7,7 @@ Key names after diffusers (CHECKPOINT_KEY_NAMES in loaders/single_file_utils.py)
 from typing import NamedTuple
 
 from picowatch.catalog.headers import Header
+from picowatch.recipe.families import FLOW_RULES
 
 NAMES = {
     "demo": "the demo model",
@@ -38,22 +39,7 @@ NAMES = {
 # Families of UNets, whose single files are whole checkpoints.
 UNETS = ("demo", "sd1", "sd2", "sdxl")
 # Families that diffusers' pipelines render.
-FLOWS = (
-    "z_image",
-    "flux",
-    "flux2",
-    "qwen_image",
-    "sd3",
-    "chroma",
-    "lumina2",
-    "krea2",
-    "ernie_image",
-    "ovis",
-    "aura_flow",
-    "sana",
-    "pixart",
-    "cogview4",
-)
+FLOWS = tuple(dict.fromkeys(family for family, _ in FLOW_RULES))
 RENDERED = (*UNETS, *FLOWS)
 # Those among them whose transformer may be a file of its own: diffusers converts its names.
 TRANSFORMER_FILES = tuple(name for name in FLOWS if name not in ("ovis", "pixart", "cogview4"))
