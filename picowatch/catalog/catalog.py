@@ -47,7 +47,7 @@ from picowatch.catalog.models import (
 )
 from picowatch.catalog.pipelines import only_lends
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
-from picowatch.catalog.transformer_files import Installed, completed, files_below, files_of
+from picowatch.catalog.transformer_files import completed, files_below, files_of
 from picowatch.catalog.vaes import families_of, vae_by_name
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
@@ -288,11 +288,8 @@ class Catalog:
         """The same, with what completes the transformers among them."""
         if not any(isinstance(entry, Model) and _is_transformer(entry) for entry in entries):
             return entries
-        installed = Installed(
-            _models(entries),
-            _models(self._scan_kind("text_encoder")),
-            _models(self._scan_kind("vae")),
-        )
+        others = [*self._scan_kind("text_encoder"), *self._scan_kind("vae")]
+        installed = FoundModels(tuple(_models([*entries, *others])))
         return [
             completed(entry, installed)
             if isinstance(entry, Model) and _is_transformer(entry)

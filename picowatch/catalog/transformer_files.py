@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from picowatch.catalog.families import NAMES, hub_folder
 from picowatch.catalog.folder_files import folder_files
-from picowatch.catalog.models import FOLDERS, Model, Part
+from picowatch.catalog.models import FOLDERS, FoundModels, Model, Part
 from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of
 from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
 from picowatch.catalog.vaes import SIXTEEN, serves
@@ -60,14 +60,6 @@ _HEADLESS = {
 }
 
 
-class Installed(NamedTuple):
-    """What may complete a transformer's file."""
-
-    checkpoints: Sequence[Model]
-    text_encoders: Sequence[Model]
-    vaes: Sequence[Model]
-
-
 class _Source(NamedTuple):
     """The file of a part's weights, and what stands before the names of its tensors; or a folder
     of the part.
@@ -79,13 +71,13 @@ class _Source(NamedTuple):
 
 
 _Sources = Mapping[str, _Source | None]
-_NOTHING = Installed((), (), ())
+_NOTHING = FoundModels()
 
 
-def completed(model: Model, installed: Installed) -> Model:
-    """The model with all parts of its pipeline, or with what is missing."""
+def completed(model: Model, installed: FoundModels) -> Model:
+    """The model with all parts of its pipeline, from what is `installed`, or what is missing."""
     inside = _sources(model, _NOTHING)
-    lender = _lender(model, installed.checkpoints)
+    lender = _lender(model, installed.of_kind("checkpoint"))
     if lender and not _suffice(model, inside):
         parts = _lent(model, lender, inside)
         return replace(model, parts=parts, native_size=lender.native_size)
@@ -95,14 +87,14 @@ def completed(model: Model, installed: Installed) -> Model:
     return replace(model, missing=_missing(model, sources))
 
 
-def _sources(model: Model, installed: Installed) -> _Sources:
+def _sources(model: Model, installed: FoundModels) -> _Sources:
     """Where the text encoders and the VAE are: in the file itself, or in one of those installed."""
     found = {
         part: _inside(model, encoder)
-        or _largest([one for one in installed.text_encoders if one.variant == encoder])
+        or _largest([one for one in installed.of_kind("text_encoder") if one.variant == encoder])
         for part, encoder in _encoders_of(model).items()
     }
-    return found | {"vae": _inside(model, VAE) or _largest(_vaes_for(model, installed.vaes))}
+    return found | {"vae": _inside(model, VAE) or _largest(_vaes_for(model, installed))}
 
 
 def _inside(model: Model, content: str) -> _Source | None:
@@ -120,9 +112,10 @@ def _encoders_of(model: Model) -> dict[str, str]:
     return _ENCODERS.get(model.family) or _ENCODERS.get(f"{model.family} {model.variant[-2:]}", {})
 
 
-def _vaes_for(model: Model, vaes: Sequence[Model]) -> list[Model]:
+def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
     """Those for its family. What may be FLUX.1's or Stable Diffusion 3's is taken for FLUX.1's."""
     unsaid = SIXTEEN if model.family == "sd3" else None
+    vaes = installed.of_kind("vae")
     return [one for one in vaes if serves(one.variant, model.family) and one.variant != unsaid]
 
 
