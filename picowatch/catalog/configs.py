@@ -115,15 +115,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _check(where: str, value: Any, most: int, entries: int | None = None) -> None:
     """Refuse a value with which making the model takes too much memory or time."""
+    refuse_beyond(where, value, most, entries or _MOST_ENTRIES)
     if isinstance(value, list):
-        if len(value) > (entries or _MOST_ENTRIES):
-            raise ModelRefused(
-                f"cannot be used: {where} with {len(value):,} entries; the limit is "
-                f"{entries or _MOST_ENTRIES:,}."
-            )
         for entry in value:
             _check(where, entry, most)
     elif isinstance(value, dict) or (isinstance(value, str) and len(value) > _MOST_LETTERS):
         raise ModelRefused(f"cannot be used: {where} with something that is not a short value.")
-    elif isinstance(value, int | float) and not -most <= value <= most:
+
+
+def refuse_beyond(where: str, value: Any, most: int, entries: int) -> None:
+    """Refuse a number beyond `most`, and a list with more than so many `entries`."""
+    if isinstance(value, list) and len(value) > entries:
+        raise ModelRefused(
+            f"cannot be used: {where} with {len(value):,} entries; the limit is {entries:,}."
+        )
+    if isinstance(value, int | float) and not -most <= value <= most:
         raise ModelRefused(f"cannot be used: {where}: {shown(str(value))}; the limit is {most:,}.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picowatch.catalog.configs import read_json
+from picowatch.catalog.configs import read_json, refuse_beyond
 from picowatch.catalog.folder_files import (
     INDEX,
     WEIGHTS_ENDINGS,
@@ -255,24 +255,14 @@ def _check_vocabulary(folder: Path) -> None:
 
 def check_numbers(where: str, value: Any, key: str = "") -> None:
     """Refuse a config with which making the model takes too much memory or time."""
+    most = _MOST_STEPS if key == "num_train_timesteps" else _MOST
+    most = _MOST_LAYERS if any(word in key for word in _DEPTHS) else most
+    refuse_beyond(f"{where} says {shown(key)}", value, most, _MOST_ENTRIES)
     if isinstance(value, dict):
         for name, part in value.items():
             check_numbers(where, part, str(name))
     elif isinstance(value, list):
-        if len(value) > _MOST_ENTRIES:
-            raise ModelRefused(
-                f"cannot be used: {where} says {shown(key)} with {len(value):,} entries; the limit "
-                f"is {_MOST_ENTRIES:,}."
-            )
         for part in value:
             check_numbers(where, part, key)
-    elif isinstance(value, int | float):
-        most = _MOST_STEPS if key == "num_train_timesteps" else _MOST
-        most = _MOST_LAYERS if any(word in key for word in _DEPTHS) else most
-        if not -most <= value <= most:
-            raise ModelRefused(
-                f"cannot be used: {where} says {shown(key)}: {shown(str(value))}; the limit is "
-                f"{most:,}."
-            )
     if key == "quantization_config" and value:
         raise ModelRefused("is quantised (quantization_config): not supported. Get it in bfloat16.")
