@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from picowatch.recipe.parts import Control, Hires, Upscale
 from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
 
@@ -369,6 +370,20 @@ class ImageFields:
             no_sweep=_NO_SINGLE_IMAGE,
         ),
     ] = False
+
+    @property
+    def size_before_upscale(self) -> tuple[int, int]:
+        """Width and height of what is drawn, after `hires`, or given."""
+        width, height = self.width or 0, self.height or 0
+        if not self.hires:
+            return width, height
+        return final_side(width, self.hires.scale), final_side(height, self.hires.scale)
+
+    @property
+    def published_size(self) -> tuple[int, int]:
+        """Width and height of the picture, after `hires` and `upscale`."""
+        size = self.size_before_upscale
+        return self.upscale.size_of(*size) if self.upscale else size
 
 
 class RecipeFields(BaseModel, ImageFields):

@@ -27,7 +27,7 @@ from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.edits import edit_mistakes
-from picowatch.recipe.resolve.hires import final_side, is_model
+from picowatch.recipe.resolve.hires import is_model
 from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Written
 
@@ -139,18 +139,9 @@ class Recipe(RecipeFields):
         return any("__" in one.prompt + one.negative_prompt for one in self.variants)
 
     @property
-    def final_size(self) -> tuple[int, int]:
-        """Width and height of the pictures: larger than the size with hires."""
-        if not self.draws:
-            return self._given_size
-        scale = self.hires.scale if self.hires else 1
-        return final_side(self.width or 0, scale), final_side(self.height or 0, scale)
-
-    @property
-    def published_size(self) -> tuple[int, int]:
-        """The same after `upscale`."""
-        size = self.final_size
-        return self.upscale.size_of(*size) if self.upscale else size
+    def size_before_upscale(self) -> tuple[int, int]:
+        """Width and height of what is drawn, or of the picture that is only enlarged."""
+        return super().size_before_upscale if self.draws else self._given_size
 
     @property
     def wants_random_seed(self) -> bool:

@@ -12,7 +12,6 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from picowatch.recipe.fields import MAPPINGS, ROWS, ImageFields
 from picowatch.recipe.parts import Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import split_loras
-from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.samplers import AUTOMATIC
 
 # In metadata, but no part of the identity: they change no pixel.
@@ -130,19 +129,6 @@ class ImageRequest(ImageFields):
     def draws(self) -> bool:
         """Whether something is drawn. Otherwise the start image is enlarged, and that is all."""
         return bool(self.checkpoint)
-
-    @property
-    def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of what is drawn, after `hires`, or given."""
-        if not self.hires:
-            return self.width, self.height
-        return final_side(self.width, self.hires.scale), final_side(self.height, self.hires.scale)
-
-    @property
-    def published_size(self) -> tuple[int, int]:
-        """Width and height of the picture, after `hires` and `upscale`."""
-        size = self.size_before_upscale
-        return self.upscale.size_of(*size) if self.upscale else size
 
     @property
     def upscalers(self) -> dict[str, str]:

@@ -65,7 +65,7 @@ class RecipeChecks:
         """What is published, whether anything is drawn for it or not."""
         width, height = recipe.published_size
         if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
-            before = "x".join(map(str, recipe.final_size))
+            before = "x".join(map(str, recipe.size_before_upscale))
             message = (
                 f"upscale makes {width}x{height} of {before}; the limit is "
                 f"{MAX_UPSCALED_PIXELS // 1_000_000} million pixels. Use a smaller scale."
@@ -81,7 +81,7 @@ class RecipeChecks:
                 message = f"{field} is {side}; the limit for {checkpoint.family} is {most} pixels."
                 self._refuse(recipe, message, field)
                 return
-        width, height = recipe.final_size
+        width, height = recipe.size_before_upscale
         if recipe.hires and max(width, height) > most:
             message = (
                 f"hires makes {width}x{height} of {recipe.size}; the limit is {most} pixels a "
@@ -159,8 +159,8 @@ class RecipeChecks:
         for field, side in (("width", width), ("height", height)):
             if side % rules.multiple and recipe.says(field):
                 self._refuse(recipe, not_multiple_of(rules.multiple, field, side), field)
-        if recipe.hires and any(side % rules.multiple for side in recipe.final_size):
-            width, height = recipe.final_size
+        if recipe.hires and any(side % rules.multiple for side in recipe.size_before_upscale):
+            width, height = recipe.size_before_upscale
             message = (
                 f"hires makes {width}x{height} of {recipe.size}, but {family} has sides that are "
                 f"multiples of {rules.multiple}. Use another scale or size."

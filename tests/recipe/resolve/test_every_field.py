@@ -67,7 +67,7 @@ HONOURED = {
     "unet/noise.py": "noise seed",
     "upscaling/finished.py": "upscale upscale.model",
     "../recipe/parts.py": "upscale.scale",
-    "../recipe/request.py": "hires.scale",
+    "../recipe/fields.py": "hires.scale",
     "unet/canvas.py": "resize mask mask_blur mask_invert",
     "models/checkpoints.py": "checkpoint vae",
     "renderer.py": "loras exact",

@@ -36,8 +36,8 @@ def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None)
 
 def test_flags_turn_it_on() -> None:
     """With a scale or without."""
-    assert read_one("a --hires", "a.txt").final_size == (256, 256)
-    assert read_one("a --hires 1.5 --size 200x104", "a.txt").final_size == (296, 152)
+    assert read_one("a --hires", "a.txt").size_before_upscale == (256, 256)
+    assert read_one("a --hires 1.5 --size 200x104", "a.txt").size_before_upscale == (296, 152)
 
 
 def test_the_nearest_hires_is_the_whole_of_it() -> None:
