@@ -161,9 +161,9 @@ class Prompts:
             text = template.expand(seed, field)
         except ExpansionFailed as error:
             raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
-        for problem in _plain_problems(field, text, self._inventory):
+        for mistake in (*unsupported(text), *_lora_mistakes(field, text, self._inventory)):
             raise PromptFailed(
-                field, f"with seed {seed} this becomes: {shown(text, 200)}\n{problem}"
+                field, f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
             )
         return text
 
@@ -176,11 +176,6 @@ class Prompts:
                 raise PromptFailed(PROMPT, named_twice(found))
             loras[found] = weight
         return tuple(loras.items())
-
-
-def _plain_problems(field: str, text: str, inventory: Inventory) -> Iterator[str]:
-    for mistake in (*unsupported(text), *_lora_mistakes(field, text, inventory)):
-        yield mistake.message
 
 
 def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:

@@ -20,7 +20,7 @@ from picowatch.recipe.samplers import (
     find_schedule_type,
     sampler_named,
 )
-from picowatch.recipe.written import Layer, Position, written_at
+from picowatch.recipe.written import Entry, Position, written_at
 
 # What says of a setting that it is off.
 _NOTHING = ("", "none", "null", "false", "0", "0.0", "[]", "{}")
@@ -136,7 +136,7 @@ class Carried:
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(message)
 
-    def layer(self, position: Position) -> tuple[Layer, tuple[str, ...]]:
+    def entry(self, position: Position) -> Entry:
         """The fields, all of them at the position where a recipe names the picture."""
         layer = {field: written_at(position, value) for field, value in self.values.items()}
-        return layer, tuple(self.warnings)
+        return Entry(layer, position, tuple(self.warnings))

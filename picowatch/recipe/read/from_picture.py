@@ -8,7 +8,7 @@ Things' XMP.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from picowatch.recipe.read.novelai import is_novelai, read_novelai
 from picowatch.recipe.read.swarmui import is_swarmui, read_swarmui
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
 from picowatch.recipe.resolve.installed import EMBEDDINGS
-from picowatch.recipe.written import Layer, Position, Source, Written, written_at
+from picowatch.recipe.written import Entry, Layer, Position, Source, Written, written_at
 
 _HASH_DIGITS = 10
 _PICODIFFUSION = ("steps", "seed", "sampler", "checkpoint", "vae", "width", "height")
@@ -38,24 +38,17 @@ _PICODIFFUSION = ("steps", "seed", "sampler", "checkpoint", "vae", "width", "hei
 _PICODIFFUSION_CLIP_SKIP = 3
 
 
-@dataclass(frozen=True, slots=True)
-class FromPicture:
-    """The fields of a picture, all of them at the position where the recipe names it."""
-
-    layer: Layer
-    warnings: tuple[str, ...] = ()
-
-
 def read_from(
     written: Written,
     pictures: Pictures,
     given: Layer,
     problems: Problems,
-) -> FromPicture | None:
+) -> Entry | None:
     """The settings of the picture that a recipe starts from; `given` are fields that it overrides.
 
-    `loras` override those in the picture's prompts, too. `pictures` tells its texts, and where its
-    start images are, as seen from the recipe. None if not found: why goes to `problems`.
+    All stand where the recipe names the picture. `loras` override those in the picture's prompts,
+    too. `pictures` tells its texts, and where its start images are, as seen from the recipe. None
+    if not found: why goes to `problems`.
     """
     path = str(written.value)
     position = replace(written.position, note=f" (in {shown(path)})")
@@ -73,7 +66,7 @@ def read_from(
             if name in layer:
                 text = split_loras(str(layer[name].value))[0].strip()
                 layer[name] = replace(layer[name], value=text)
-    return FromPicture(layer, found.warnings)
+    return replace(found, layer=layer)
 
 
 def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -92,7 +85,7 @@ def _fields(
     pictures: Pictures,
     position: Position,
     names_checkpoint: bool,
-) -> FromPicture:
+) -> Entry:
     if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch-sheet" in texts:
@@ -100,7 +93,7 @@ def _fields(
             "it is a contact sheet. The settings are in its pictures.", "Name one of those."
         )
     if "picowatch" in texts:
-        return FromPicture(_of_picowatch(texts["picowatch"], pictures, position))
+        return Entry(_of_picowatch(texts["picowatch"], pictures, position), position)
     other = _of_another_program(texts, position)
     if other:
         return replace(other, warnings=(*other.warnings, *_brackets_in(other.layer)))
@@ -122,7 +115,7 @@ def _about_its_result(path: str, pictures: Pictures) -> str:
     return ""
 
 
-def _of_another_program(texts: Mapping[str, str], position: Position) -> FromPicture | None:
+def _of_another_program(texts: Mapping[str, str], position: Position) -> Entry | None:
     """What other programs than A1111 wrote, as far as theirs is known."""
     for name, wrote, read in (*_IN_PARAMETERS, *(() if "parameters" in texts else _ELSEWHERE)):
         if wrote(texts):
@@ -131,7 +124,7 @@ def _of_another_program(texts: Mapping[str, str], position: Position) -> FromPic
                 read(texts, carried)
             except DAMAGE:
                 raise PictureUnreadable(f"its {name} is damaged.") from None
-            return FromPicture(*carried.layer(position))
+            return carried.entry(position)
     return None
 
 
@@ -192,7 +185,7 @@ def _noted(position: Position, more: str) -> Position:
     return replace(position, note=f"{position.note.removesuffix(')')}{more})")
 
 
-def _of_a1111(path: str, text: str, position: Position, names_checkpoint: bool) -> FromPicture:
+def _of_a1111(path: str, text: str, position: Position, names_checkpoint: bool) -> Entry:
     text = unix_line_ends(text).rstrip("\n")
     if not holds_parameters(text):
         raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
@@ -207,7 +200,7 @@ def _of_a1111(path: str, text: str, position: Position, names_checkpoint: bool) 
             "Write 'checkpoint: …' here.",
         )
     layer = {name: _at(written, position) for name, written in entry.layer.items()}
-    return FromPicture(layer, entry.warnings)
+    return Entry(layer, position, entry.warnings)
 
 
 def _at(written: Written, position: Position) -> Written:

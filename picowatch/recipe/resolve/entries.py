@@ -13,7 +13,7 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.read.a1111_blocks import names_parameters
-from picowatch.recipe.read.from_picture import FromPicture, read_from
+from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.yaml_entries import first_flag
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder, only_enlarges
@@ -44,7 +44,7 @@ class _WholeEntry:
     sweep: Written | None
     own: Layer
     given: Layer
-    picture: FromPicture
+    picture: Entry
     forgiven: Set[str]
 
 
@@ -105,7 +105,7 @@ class EntryResolver:
         own = merged(normalised(one, self._problems) for one in (entry.layer, *entry.nearer))
         given = self._settings | own
         written = merged([*self._defaults, self._settings, own]).get(FROM)
-        picture = self._picture(written, given)
+        picture = self._picture(written, given, entry)
         if picture is None:
             return None
         from_picture = normalised(picture.layer, self._problems)
@@ -119,10 +119,10 @@ class EntryResolver:
         forgiven |= own.keys() if entry.forgives else set()
         return _WholeEntry(entry, index, layer, sweep, own, given, picture, forgiven)
 
-    def _picture(self, written: Written | None, given: Layer) -> FromPicture | None:
+    def _picture(self, written: Written | None, given: Layer, entry: Entry) -> Entry | None:
         """The settings of the picture that an entry starts from, if it does; None if it failed."""
         if written is None or names_none(written):
-            return FromPicture({})
+            return Entry({}, entry.position)
         path = read_path(FROM, {FROM: written}, self._pictures, self._problems)
         if not path:
             return None
