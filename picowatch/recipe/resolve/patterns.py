@@ -5,17 +5,16 @@ name. With a sweep or a contact sheet the pictures are one more axis of it, so t
 one seed and one sheet.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.pictures import Pictures, as_written, is_pattern
+from picowatch.recipe.pictures import Pictures, as_written
 from picowatch.recipe.read.plain import TRUE_OR_FALSE
-from picowatch.recipe.resolve.control import control_images, with_control_image
+from picowatch.recipe.resolve.control import CONTROL, control_images, with_control_image
 from picowatch.recipe.resolve.start_image import read_path
-from picowatch.recipe.resolve.sweep import Value, WrittenAxis
+from picowatch.recipe.resolve.sweep import Value, WrittenAxis, is_written_pattern
 from picowatch.recipe.written import Layer, Written
 
 MASK_MARK = ".mask"  # 0001.mask.png is the mask of 0001.png
@@ -23,11 +22,18 @@ MASK_MARK = ".mask"  # 0001.mask.png is the mask of 0001.png
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A place of a recipe that names a picture, and how the layer is with another name there."""
+    """A field of a recipe that names a picture; of `control` the entry with this index."""
 
     field: str
     written: Written
-    with_path: Callable[[Layer, Written], Layer]
+    index: int = 0
+
+    def with_path(self, layer: Layer, path: str) -> Layer:
+        """The layer with another picture there."""
+        written = replace(self.written, value=as_written(path))
+        if self.field == CONTROL:
+            return with_control_image(self.index, layer, written)
+        return {**layer, self.field: written}
 
 
 def read_patterns(layer: Layer, pictures: Pictures, problems: Problems) -> WrittenAxis | None:
@@ -36,7 +42,7 @@ def read_patterns(layer: Layer, pictures: Pictures, problems: Problems) -> Writt
     Several patterns are followed together: see `_pairs`. What is wrong goes to `problems`, and
     leaves the axis without values.
     """
-    patterns = [named for named in _named(layer) if _is_pattern(named.written)]
+    patterns = [named for named in _named(layer) if is_written_pattern(named.written)]
     if not patterns:
         return None
     found = [_matches(named, pictures, problems) for named in patterns]
@@ -55,7 +61,7 @@ def read_patterns(layer: Layer, pictures: Pictures, problems: Problems) -> Writt
     for text, *chosen in zip(_labels(paths), paths, *companions, strict=True):
         changed = layer
         for named, path in zip(patterns, chosen, strict=True):
-            changed = named.with_path(changed, replace(named.written, value=as_written(path)))
+            changed = named.with_path(changed, path)
         overlay = {name: w for name, w in changed.items() if layer.get(name) is not w}
         values.append(Value(text, overlay))
     return WrittenAxis(first.field, tuple(values))
@@ -77,18 +83,9 @@ def _named(layer: Layer) -> Iterator[_Named]:
     """Where an entry names pictures, the start image first."""
     for field in ("image", "mask"):
         if field in layer:
-            yield _Named(field, layer[field], _replacing(field))
+            yield _Named(field, layer[field])
     for index, written in control_images(layer):
-        yield _Named("control", written, partial(with_control_image, index))
-
-
-def _replacing(field: str) -> Callable[[Layer, Written], Layer]:
-    return lambda layer, written: {**layer, field: written}
-
-
-def _is_pattern(written: Written) -> bool:
-    """Only as somebody writes it: a dropped picture, or a picture's metadata, names one file."""
-    return bool(written.raw) and isinstance(written.value, str) and is_pattern(written.value)
+        yield _Named(CONTROL, written, index)
 
 
 def _matches(named: _Named, pictures: Pictures, problems: Problems) -> Sequence[str]:
@@ -103,7 +100,7 @@ def _matches(named: _Named, pictures: Pictures, problems: Problems) -> Sequence[
         return ()
     if named.field == "mask" or MASK_MARK in pattern.rpartition("/")[2].lower():
         return found
-    return [path for path in found if not _stem(path).lower().endswith(MASK_MARK)]
+    return [path for path in found if not _stem(path).endswith(MASK_MARK)]
 
 
 def _pairs(paths: Sequence[str], others: Sequence[str]) -> Sequence[str] | None:
@@ -142,9 +139,9 @@ def _labels(paths: Sequence[str]) -> list[str]:
 
 
 def _stem(path: str) -> str:
-    return path.rpartition("/")[2].rpartition(".")[0]
+    return path.rpartition("/")[2].rpartition(".")[0].lower()
 
 
 def _bare_stem(path: str) -> str:
     """The name without its ending and a mask's mark, as names are compared."""
-    return _stem(path).lower().removesuffix(MASK_MARK)
+    return _stem(path).removesuffix(MASK_MARK)

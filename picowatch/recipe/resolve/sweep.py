@@ -140,18 +140,19 @@ def _axis(
     name, _, detail = (part.strip() for part in key.partition(":"))
     field = FIRST_NAME_OF.get(name)
     parts = _values(key, values, most, problems)
+    pattern = next((part for _, part in parts if is_written_pattern(part)), None)
     if field is None:
         problems.add(position, f"sweep cannot vary '{shown(key)}': {_meant(key, parts, layer)}")
     elif field in NO_SWEEP:
         problems.add(position, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
-    elif field in PICTURE_FIELDS and (pattern := _pattern_in(parts)):
+    elif field in PICTURE_FIELDS and pattern:
         instead = f"'{field}: {shown(str(pattern.value))}'"
         problems.add(
             pattern.error_position,
             f"a sweep cannot contain a pattern. Write {instead} outside the sweep: the pictures "
             "then become an axis of their own.",
         )
-    elif field in PICTURE_FIELDS and field in layer and _pattern_in([("", layer[field])]):
+    elif field in PICTURE_FIELDS and field in layer and is_written_pattern(layer[field]):
         problems.add(
             position,
             f"{field} is already a pattern, whose pictures are an axis. Keep one of the two.",
@@ -187,10 +188,9 @@ def _meant(key: str, parts: Sequence[tuple[str, Written]], layer: Layer) -> str:
     return f"there is no such field. {did_you_mean(name, names)}".rstrip()
 
 
-def _pattern_in(parts: Sequence[tuple[str, Written]]) -> Written | None:
-    """The first that is a pattern, as somebody writes it: see patterns.py."""
-    texts = (part for _, part in parts if part.raw and isinstance(part.value, str))
-    return next((part for part in texts if is_pattern(str(part.value))), None)
+def is_written_pattern(written: Written) -> bool:
+    """Only as somebody writes it: a dropped picture, or a picture's metadata, names one file."""
+    return bool(written.raw) and isinstance(written.value, str) and is_pattern(written.value)
 
 
 def _over(
