@@ -71,9 +71,8 @@ class HashCache:
 
     def write(self) -> None:
         """Write what is not in the file yet, with what others wrote meanwhile."""
-        if not self._keep or not (self._new or not self._file_exists()):
+        if not (self._keep and self._file) or (self._file.exists() and not self._new):
             return
-        assert self._file is not None
         self._read_again()
         together = self._known | self._new
         text = json.dumps({"version": _VERSION, "files": together})
@@ -142,9 +141,6 @@ class HashCache:
         entries = len(self._known) + len(self._new)
         if entries <= _FEW or self._bytes_hashed >= entries * _BYTES_FOR_AN_ENTRY:
             self.write()
-
-    def _file_exists(self) -> bool:
-        return self._file is not None and self._file.exists()
 
 
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:

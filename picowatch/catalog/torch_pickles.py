@@ -11,7 +11,7 @@ import pickletools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from picowatch.errors import ModelRefused
 
@@ -382,15 +382,11 @@ def _storage_of(named: Any) -> Storage:
     if kind != "storage" or not isinstance(type_, _Name) or not isinstance(key, str):
         raise ValueError("no storage")
     if type_.name not in _STORAGES:
-        _refuse_type(type_.name)
+        raise ModelRefused(f"holds numbers of a type that is not supported: {type_.name[:40]!r}.")
     if view and view[0] is not None:
         raise ModelRefused("has views of storages, as old versions of torch wrote them.")
     (count,) = _numbers((numbers,))
     return Storage(key, _STORAGES[type_.name], count)
-
-
-def _refuse_type(name: str) -> NoReturn:
-    raise ModelRefused(f"holds numbers of a type that is not supported: {name[:40]!r}.")
 
 
 def _numbers(values: Any) -> tuple[int, ...]:

@@ -128,7 +128,9 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
                 "Pictures without a prompt are not rendered.",
                 "Write one here, or beside each picture, like anna.txt for anna.jpg.",
             )
-        own = {**entry.layer, **_all(sidecars)}
+        own = dict(entry.layer)
+        for sidecar in sidecars:
+            own |= sidecar
         _refuse_other_picture(own, problems)
         nearer = (*sidecars, _picture_layer(dropped, own))
         warnings = (*entry.warnings, *_doubtful_texts(sidecars))
@@ -145,10 +147,6 @@ def _doubtful_texts(sidecars: Sequence[Layer]) -> Iterator[str]:
             "is used as the prompt. Keep only the prompt there, or delete it and write "
             "'from: picture' here."
         )
-
-
-def _all(layers: Sequence[Layer]) -> Layer:
-    return {name: written for layer in layers for name, written in layer.items()}
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:

@@ -36,9 +36,8 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
             made = f", not {_raw(written)}"
         return f"{field} must be {wanted}{made}. {swept}"
     if understood and written.position.source.is_json:
-        remedy = (
-            f" Write {json.dumps(written.raw)}." if wanted == TEXT and _is_short(written) else ""
-        )
+        is_one = not isinstance(written.value, tuple | dict)
+        remedy = f" Write {json.dumps(written.raw)}." if wanted == TEXT and is_one else ""
         if field in PICTURE_FIELDS and isinstance(written.value, tuple):
             remedy = f" {_SEVERAL}"
         return f"{field} must be {wanted}, not {_raw(written)}.{remedy}"
@@ -120,11 +119,6 @@ def _seeds_hint(written: str) -> str:
     if re.fullmatch(r"\d+( *, *\d+)+", written) and len(written) <= 100:
         return f" Write [{', '.join(re.findall(r'[0-9]+', written))}] for a list."
     return ""
-
-
-def _is_short(written: Written) -> bool:
-    """A number, true or false, and not a list that was meant."""
-    return not isinstance(written.value, tuple | dict)
 
 
 def _no_value(field: str, written: Written, wanted: str) -> str:
