@@ -7,7 +7,7 @@ from picowatch.catalog.configs import read_config, read_json
 from picowatch.catalog.families import NAMES, ONLY
 from picowatch.catalog.folder_files import INDEX, check_files, check_weights, is_file, is_folder
 from picowatch.catalog.models import Recognised
-from picowatch.catalog.pipelines import pipeline_of, recognise_pipeline
+from picowatch.catalog.pipelines import PIPELINES, from_text, recognise_pipeline
 from picowatch.catalog.recognise import (
     OTHER_INPUTS,
     REFINER,
@@ -24,18 +24,8 @@ _SDXL_PARTS = (*_PARTS, "text_encoder_2", "tokenizer_2")
 _WEIGHED_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
-_SD_PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionInpaintPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "LatentConsistencyModelPipeline",
-    "LatentConsistencyModelImg2ImgPipeline",
-)
-_SDXL_PIPELINES = (
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLInpaintPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-)
+_SD_PIPELINES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
+_SDXL_PIPELINE = "StableDiffusionXLPipeline"
 # How many inputs the UNets of other pipelines have.
 _PIPELINE_INPUTS = {
     "StableDiffusionDepth2ImgPipeline": 5,
@@ -81,12 +71,13 @@ _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet t
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """A whole diffusers folder; ModelRefused says what is missing or not supported."""
-    pipeline = str(read_json(folder / INDEX).get("_class_name"))
-    flow = pipeline_of(folder)
+    named = str(read_json(folder / INDEX).get("_class_name"))
+    pipeline = from_text(named)
+    flow = PIPELINES.get(pipeline)
     if flow:
         return recognise_pipeline(folder, flow)
-    if pipeline not in (*_SD_PIPELINES, *_SDXL_PIPELINES):
-        raise ModelRefused(_other_pipeline(pipeline))
+    if pipeline not in (*_SD_PIPELINES, _SDXL_PIPELINE):
+        raise ModelRefused(_other_pipeline(named))
     check_files(folder)
     unet = read_config(folder / "unet" / "config.json")
     family = _unet_family(pipeline, unet)

@@ -146,13 +146,12 @@ PIPELINES = {
 }
 
 
-def pipeline_of(folder: Path) -> Pipeline | None:
-    """The pipeline that the folder's index names, if it is in the table.
+def from_text(pipeline: str) -> str:
+    """The pipeline without start images and masks.
 
-    Those for start images and masks have the same parts: scripts save folders under their names.
+    Those with them have the same parts: scripts save folders under their names.
     """
-    name = str(read_json(folder / INDEX).get("_class_name"))
-    return PIPELINES.get(name) or PIPELINES.get(_FROM_PICTURES.sub("", name))
+    return _FROM_PICTURES.sub("", pipeline)
 
 
 def recognise_pipeline(folder: Path, pipeline: Pipeline) -> Recognised:
@@ -197,7 +196,8 @@ def native_size(family: str) -> int:
 
 def classes_of(folder: Path) -> dict[str, str]:
     """The class of each part that is loaded; ModelRefused for one that is not in the allowlist."""
-    index, pipeline = read_json(folder / INDEX), pipeline_of(folder)
+    index = read_json(folder / INDEX)
+    pipeline = PIPELINES.get(from_text(str(index.get("_class_name"))))
     found: dict[str, str] = {}
     if pipeline is None:
         raise ModelRefused("is a diffusers folder of an unknown pipeline.")
