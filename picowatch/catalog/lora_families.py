@@ -15,11 +15,13 @@ from picowatch.errors import ModelRefused
 Shapes = Mapping[str, tuple[int, ...]]
 _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 _DOWN = re.compile(r"_lora_(down|A)_")
-# What stands before the layers' names, and the UNets' blocks in diffusers' names and in SGM's.
-_PREFIX = re.compile(
+# What stands before the names of a denoiser's layers; `lora_transformer_` is OneTrainer's, and
+# peft's alone before all names.
+DENOISER = re.compile(
     r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
     r"|(?:model\.diffusion_model|diffusion_model|transformer|unet)\.)+"
 )
+# The UNets' blocks in diffusers' names and in SGM's.
 _UNET_BLOCKS = (
     *("down_blocks_", "mid_block_", "up_blocks_"),
     *("input_blocks_", "middle_block_", "output_blocks_"),
@@ -104,7 +106,7 @@ def family_of_lora(header: Header) -> str:
     said = _said(header)
     header = Header(header.shapes | _halves(header.shapes), header.metadata)
     names = {
-        _PREFIX.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()
+        DENOISER.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()
     }
     if not any(name.startswith(_UNET_BLOCKS) for name in names):
         family = _transformer_family(names)

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from picowatch.catalog.families import NAMES
 from picowatch.catalog.headers import MAX_TENSORS
+from picowatch.catalog.lora_families import DENOISER
 from picowatch.catalog.lora_layers import LayerId, Part, adapted, has_layer
 
 # "down", "up", "mid", "alpha", "bias", or what LyCORIS or peft call a factor or a DoRA's lengths.
@@ -35,24 +36,11 @@ _NAMED_ROLE = re.compile(
     r"\.((?:hada|lokr)_(?:w[12](?:_[ab])?|t[12])|diff|dora_scale|lora_magnitude_vector)"
     r"(?:\.weight)?$"
 )
-_PARTS: tuple[tuple[str, Part], ...] = (
-    ("lora_unet_", "denoiser"),
-    ("lora_transformer_", "denoiser"),  # OneTrainer's
-    ("lycoris_", "denoiser"),
+_TEXT_ENCODERS: tuple[tuple[str, Part], ...] = (
     ("lora_te_", "text_encoder"),
     ("lora_te1_", "text_encoder"),
     ("lora_te2_", "text_encoder_2"),
     ("lora_te3_", "text_encoder_3"),
-    ("base_model.model.unet.", "denoiser"),
-    ("base_model.model.text_encoder.", "text_encoder"),
-    ("base_model.model.text_encoder_2.", "text_encoder_2"),
-    ("base_model.model.diffusion_model.", "denoiser"),
-    ("base_model.model.transformer.", "denoiser"),
-    ("base_model.model.", "denoiser"),
-    ("unet.", "denoiser"),
-    ("transformer.", "denoiser"),
-    ("diffusion_model.", "denoiser"),
-    ("model.diffusion_model.", "denoiser"),
     ("text_encoder.", "text_encoder"),
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder_3.", "text_encoder_3"),
@@ -76,7 +64,8 @@ def layer_of(key: str) -> tuple[LayerId, Role] | None:
 def _layer_id(name: str) -> LayerId:
     """Names without a part are the denoiser's, as diffusers first wrote them."""
     part: Part = "denoiser"
-    for prefix, found in _PARTS:
+    name = DENOISER.sub("", name)
+    for prefix, found in _TEXT_ENCODERS:
         if name.startswith(prefix):
             name, part = name.removeprefix(prefix), found
             break
