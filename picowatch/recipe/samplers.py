@@ -60,8 +60,8 @@ _STEPS_ONLY = ("uniform", "sgm_uniform", "leading")
 class KnownSampler:
     """A sampler: A1111's name, the schedule types it takes, the one "automatic" means.
 
-    `aliases` are diffusers' class names (without "Scheduler"), k-diffusion's and ComfyUI's; they
-    are compared as `_squeezed` writes them, so case, spaces, dots and underscores do not count.
+    `aliases` are diffusers' class names (without "Scheduler"), and others that no rule gives. All
+    are compared as `_squeezed` writes them: case, spaces, dots and underscores do not count.
     `evaluations` of the model are made in each step but the last, which has one.
     `reaches_zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need it,
     since its class in diffusers takes `rescale_betas_zero_snr`.
@@ -74,66 +74,36 @@ class KnownSampler:
     evaluations: int = 1
     reaches_zero_snr: bool = True
 
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """The name and its aliases; ComfyUI's `dpmpp_2s_ancestral`, k-diffusion's with `k_`."""
+        plain = self.name.lower().replace("++", "pp").replace("dpm2", "dpm_2").replace(" ", "_")
+        short = dict.fromkeys((plain, re.sub("_a$", "_ancestral", plain)))
+        theirs = (f"{before}{name}" for name in short for before in ("", "k_"))
+        on_gpu = (f"{plain}_gpu",) if "_sde" in plain else ()
+        return (self.name, *self.aliases, *theirs, *on_gpu)
+
 
 SAMPLERS = (
+    KnownSampler("DPM++ 2M", _SIGMAS, "karras", ("DPMSolverMultistep", "dpm2m")),
+    KnownSampler("DPM++ 2M SDE", _SIGMAS, "exponential", ("dpm2msde",)),
+    KnownSampler("DPM++ 2M SDE Heun", _SIGMAS, "exponential"),
+    KnownSampler("DPM++ 3M SDE", _SIGMAS, "exponential"),
+    KnownSampler("DPM++ 2S a", _SIGMAS, "karras", evaluations=2, reaches_zero_snr=False),
+    KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete",)),
+    KnownSampler("Euler a", _STEPS_ONLY, "uniform", ("EulerAncestralDiscrete",)),
     KnownSampler(
-        "DPM++ 2M", _SIGMAS, "karras", ("DPMSolverMultistep", "dpmpp_2m", "k_dpmpp_2m", "dpm2m")
+        "Heun", _SIGMAS, "uniform", ("HeunDiscrete",), evaluations=2, reaches_zero_snr=False
     ),
+    KnownSampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete",), reaches_zero_snr=False),
     KnownSampler(
-        "DPM++ 2M SDE",
-        _SIGMAS,
-        "exponential",
-        ("dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "k_dpmpp_2m_sde", "dpm2msde"),
-    ),
-    KnownSampler(
-        "DPM++ 2M SDE Heun",
-        _SIGMAS,
-        "exponential",
-        ("dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "k_dpmpp_2m_sde_heun"),
-    ),
-    KnownSampler(
-        "DPM++ 3M SDE",
-        _SIGMAS,
-        "exponential",
-        ("dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "k_dpmpp_3m_sde"),
-    ),
-    KnownSampler(
-        "DPM++ 2S a",
-        _SIGMAS,
-        "karras",
-        ("dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral", "k_dpmpp_2s_ancestral"),
-        evaluations=2,
-        reaches_zero_snr=False,
-    ),
-    KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete", "k_euler")),
-    KnownSampler(
-        "Euler a",
-        _STEPS_ONLY,
-        "uniform",
-        ("EulerAncestralDiscrete", "euler_a", "k_euler_a", "euler_ancestral", "k_euler_ancestral"),
-    ),
-    KnownSampler(
-        "Heun",
-        _SIGMAS,
-        "uniform",
-        ("HeunDiscrete", "k_heun"),
-        evaluations=2,
-        reaches_zero_snr=False,
-    ),
-    KnownSampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete", "k_lms"), reaches_zero_snr=False),
-    KnownSampler(
-        "DPM2",
-        _SIGMAS,
-        "karras",
-        ("KDPM2Discrete", "k_dpm_2", "dpm_2"),
-        evaluations=2,
-        reaches_zero_snr=False,
+        "DPM2", _SIGMAS, "karras", ("KDPM2Discrete",), evaluations=2, reaches_zero_snr=False
     ),
     KnownSampler(
         "DPM2 a",
         _SIGMAS,
         "karras",
-        ("KDPM2AncestralDiscrete", "k_dpm_2_a", "k_dpm_2_ancestral", "dpm_2_ancestral"),
+        ("KDPM2AncestralDiscrete",),
         evaluations=2,
         reaches_zero_snr=False,
     ),
@@ -141,7 +111,7 @@ SAMPLERS = (
         "DPM++ SDE",
         _SINGLESTEP,
         "karras",
-        ("DPMSolverSDE", "DPMSolverSinglestep", "dpmpp_sde", "dpmpp_sde_gpu", "k_dpmpp_sde"),
+        ("DPMSolverSDE", "DPMSolverSinglestep"),
         reaches_zero_snr=False,
     ),
     KnownSampler("DDIM", _STEPS_ONLY, "uniform"),
@@ -268,7 +238,7 @@ def _why_unknown(written: str) -> str:
                 f"'{shown(written)}' is a schedule type, not a sampler. Write "
                 f"schedule_type: {kind}, or name a sampler before it. The samplers are {names}."
             )
-    known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
+    known = [spelling for s in SAMPLERS for spelling in s.spellings]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
     meant = did_you_mean(written, known)
     return f"unknown sampler '{shown(written)}'. {meant}The samplers are {names}."
@@ -288,7 +258,7 @@ _SCHEDULE_ENDINGS = [
     for ending in sorted(_BY_SCHEDULE_TYPE, key=len, reverse=True)
     if ending != AUTOMATIC
 ]
-_BY_NAME = {_squeezed(name): s for s in SAMPLERS for name in (s.name, *s.aliases)}
+_BY_NAME = {_squeezed(name): s for s in SAMPLERS for name in s.spellings}
 _BY_PREDICTION = {_squeezed(one): "" for one in (AUTOMATIC, *_PREDICTION_ALIASES)} | {
     _squeezed(one): name for name, aliases in PREDICTIONS.items() for one in (name, *aliases)
 }

@@ -233,7 +233,7 @@ def test_no_value_that_reading_accepts_is_refused(field: str, value: object) -> 
 
 
 @given(
-    st.sampled_from([(s.name, *s.aliases) for s in SAMPLERS]).flatmap(st.sampled_from),
+    st.sampled_from([s.spellings for s in SAMPLERS]).flatmap(st.sampled_from),
     st.sampled_from(["", *SCHEDULE_TYPES, *SCHEDULE_TYPES.values(), "simple", "Karas"]),
     st.lists(st.sampled_from(["", " ", "_", ".", "-"]), min_size=8, max_size=8),
     st.sampled_from([str.upper, str.lower, str.title]),
