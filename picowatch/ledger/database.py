@@ -66,6 +66,7 @@ class Database:
         self._connection.execute("PRAGMA journal_mode = TRUNCATE")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
+        self._connection.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
         if version > VERSION:
             raise LedgerUnusable(
                 f"The ledger has version {version}, but this picowatch supports only {VERSION}.",

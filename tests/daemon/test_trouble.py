@@ -26,6 +26,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send
 from picowatch.settings import load_settings
+from tests.commands.picowatch import DIGESTS
 from tests.commands.picowatch import picowatch as run_picowatch
 from tests.house import PATIENCE, House, wait_for, within
 
@@ -686,3 +687,15 @@ def bind(source: Path, target: Path) -> None:
 
 def unbind(target: Path) -> None:
     subprocess.run(["umount", "-l", target], check=True)
+
+
+def test_the_ledger_needs_no_room_in_the_temporary_folder(house: House) -> None:
+    """A full /tmp is another disk than the one that messages name, and others fill it."""
+    house.save("a.yaml", "prompt: a\nseed: 1\nsteps: 1\ncount: 40\n")
+    house.save("b.yaml", "prompt: b\nseed: 1\nsteps: 1\nsweep: {cfg_scale: [1, 2]}\n")
+    folder = house.folder / "tmp"
+    folder.mkdir()
+    before = folder.stat().st_mtime_ns
+    run_picowatch(house.folder, "run", "--once", program=DIGESTS, TMPDIR=str(folder))
+    assert len(house.pictures()) == 43
+    assert folder.stat().st_mtime_ns == before
