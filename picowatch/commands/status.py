@@ -35,6 +35,7 @@ CHECK_SECONDS = 20.0
 POLL_SECONDS = 0.05
 OLD_PROBE_SECONDS = 120.0  # longer than a check takes, and than two clocks may differ
 WATCH_SECONDS = 0.5  # between looks
+STARTING = "picowatch is starting or ending; if that takes long, picowatch.log says why"
 NO_STATUS = Status(updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), pid=0, host="")
 
 
@@ -143,8 +144,10 @@ def check(settings: Settings) -> int:
     try:
         try:
             probe.touch()
+        except FileNotFoundError:
+            return _check_status(settings, f"there is no inbox folder {settings.inbox}")
         except OSError as error:
-            return _check_status(settings, str(error.strerror))
+            return _check_status(settings, f"{error.strerror} in the inbox")
         if _within_time(lambda: probe.name in current_status(settings.outbox)[1].probes):
             print("picowatch is running and notices new files")
             return 0
@@ -163,7 +166,7 @@ def _check_status(settings: Settings, why_not_probed: str) -> int:
     before = current_status(settings.outbox)[1].updated
     if not _within_time(lambda: current_status(settings.outbox)[1].updated != before):
         return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
-    print(f"picowatch is running; noticing new files was not tested: {why_not_probed} in the inbox")
+    print(f"picowatch is running; noticing new files was not tested: {why_not_probed}")
     return 0
 
 
@@ -195,7 +198,7 @@ def rows_of(running: bool, status: Status) -> list[Row]:
         left = replace(status, device="", engines=(), all_seconds_left=None)
         others = [row for row in rows(left) if row.label != "now"] if status.host else []
         if running:
-            return [Row("", "picowatch is starting or ending"), *others]
+            return [Row("", STARTING), *others]
         return [Row("", "picowatch is not running", "bad"), *others]
     since = duration(max(0.0, status.updated - status.started))
     who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {since}")

@@ -107,7 +107,10 @@ def _shown(settings: Settings, name: str) -> object:
     """The value for the log; of hooks the programs, whose arguments may be secret."""
     if name == "hooks":
         return {event: program for event, (program, *_) in settings.hooks.items()}
-    return getattr(settings, name)
+    value = getattr(settings, name)
+    if value is None:
+        return "not set"
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def explained(error: SettingsInvalid, path: Path) -> tuple[str, str]:

@@ -243,7 +243,18 @@ def test_a_read_only_inbox_is_not_probed(
     with house.running():
         monkeypatch.setattr(Path, "touch", refuse)
         assert status_command.check(house.settings()) == 0
-    assert "noticing new files was not tested: Read-only file system" in capsys.readouterr().out
+    assert "not tested: Read-only file system in the inbox" in capsys.readouterr().out
+
+
+def test_a_check_without_the_inbox_says_so(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a machine that mounts the outbox alone."""
+    away = house.folder / "away"
+    with house.running():
+        assert status_command.check(house.settings().model_copy(update={"inbox": away})) == 0
+    said = "picowatch is running; noticing new files was not tested: there is no inbox folder "
+    assert capsys.readouterr().out == f"{said}{away}\n"
 
 
 def test_a_service_manager_is_notified(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,9 @@ def test_each_setting_takes_effect_or_says_that_it_needs_a_restart(
     with house.running(settings_file=without_flags):
         file.path.write_text(yaml.safe_dump(OTHERS))
         logged(house, "when_done is archive now")
+        logged(house, "interrupt is true now")
+        file.path.write_text("")
+        logged(house, "checkpoint is not set now")
     log = house.log()
     for name in Settings.model_fields:
         at_once = f"picowatch.yaml: saved, {name} is " in log

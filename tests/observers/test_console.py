@@ -325,9 +325,10 @@ def test_before_its_first_status_a_picowatch_is_starting(tmp_path: Path, seen: S
     answers.append(picowatch(tmp_path, "status"))
     assert [answer.returncode for answer in answers] == [0, 0]
     first, second = (answer.stdout.splitlines() for answer in answers)
-    assert first == ["picowatch is starting or ending"]
+    starting = "picowatch is starting or ending; if that takes long, picowatch.log says why"
+    assert first == [starting]
     assert second == [
-        "picowatch is starting or ending",
+        starting,
         "queued  112 images",
         "so far  2 images rendered",
     ]
