@@ -272,7 +272,14 @@ def _reason(error: Exception) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey brought to 8 bits; Pillow's own conversion cuts instead of scaling."""
-    if image.mode.startswith("I"):
-        return image.point(lambda value: value / 257 + 0.5).convert("L")
-    return image
+    """Grey of 16 or 32 bits brought to 8; Pillow's own conversion cuts instead of scaling.
+
+    A file does not say what white is in it: the brightest pixel decides between 1, 255 and 65535.
+    """
+    if image.mode[0] not in "FI":
+        return image
+    white = 65535
+    if image.mode == "F":
+        _, brightest = cast(tuple[float, float], image.getextrema())
+        white = next((white for white in (1, 255) if brightest <= white), 65535)
+    return image.point(lambda value: value * (255 / white) + 0.5).convert("L")

@@ -272,3 +272,16 @@ def test_flipped_bytes_never_raise_anything_else() -> None:
             broken[places] = rng.integers(0, 256, 8)
             with suppress(PictureUnreadable):
                 assert decode_picture(broken.tobytes()).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("brightest", "kind"),
+    [(1.0, np.float32), (255.0, np.float32), (65535, np.int32), (65535.0, np.float32)],
+)
+def test_grey_in_32_bits_is_as_bright_as_it_was(brightest: float, kind: type) -> None:
+    """Depth maps and masks of other programs: what is white in them is 1, 255 or 65535."""
+    shares = np.linspace(0, 1, 64, dtype=np.float64).reshape(1, 64).repeat(8, axis=0)
+    content = written(Image.fromarray((shares * brightest).astype(kind)), "TIFF")
+    check_picture(BytesIO(content))
+    for decoded in (decode_picture(content).convert("L"), decode_mask(content)):
+        assert np.abs(np.asarray(decoded) - shares * 255).max() <= 1
