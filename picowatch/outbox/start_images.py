@@ -34,6 +34,8 @@ FOLDER = "start-images"
 NOT_THERE = {
     errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.EINVAL,
 }  # fmt: skip
+# Errors that say nothing of the picture: it is opened again when this process or system has room.
+OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class NamedPictures(Pictures):
                 with self._open(path) as file:
                     yield file
             except OSError as error:
+                if error.errno in OUR_OWN:
+                    raise
                 raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
 
     @contextmanager

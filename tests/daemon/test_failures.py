@@ -528,6 +528,31 @@ def test_a_recipe_is_answered_again_when_its_defaults_can_be_read(
     assert [house.chunk(one).request.steps for one in house.pictures()] == [3]
 
 
+def test_a_start_image_is_waited_for_while_no_more_files_can_be_opened(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no fault of the picture: refused, the recipe would have to be saved again."""
+    refused, can_be_opened = [], threading.Event()
+
+    def refuse(root: Path, path: str) -> int:
+        if not can_be_opened.is_set():
+            refused.append(path)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_below(root, path)
+
+    monkeypatch.setattr("picowatch.outbox.start_images.open_below", refuse)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
+    Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png")
+    house.save("a.yaml", "prompt: a star\nimage: start.png\n")
+    with house.running():
+        wait_for(lambda: len(refused) > 2, "more looks")
+        assert house.error("a.yaml") is None
+        can_be_opened.set()
+        wait_for(house.pictures, "the picture")
+    assert house.error("a.yaml") is None
+    assert house.log().count("cannot write: [Errno 24] Too many open files") == 1
+
+
 def test_a_recipe_whose_defaults_could_not_be_read_is_answered_by_the_next_start(
     house: House,
 ) -> None:
