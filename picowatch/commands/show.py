@@ -1,12 +1,13 @@
-"""`picowatch show`: the recipe of a picture, ready for the inbox."""
+"""`picowatch show`: the recipes of pictures, ready for the inbox."""
 
 import json
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from picowatch.errors import PictureUnreadable
+from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.metadata import (
     PICOWATCH,
     escaped_json,
@@ -15,7 +16,8 @@ from picowatch.metadata import (
     recipe_yaml,
     settings_yaml,
 )
-from picowatch.recipe.messages.problems import shown
+from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.recipe.messages.problems import harmless, shown
 from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
@@ -29,20 +31,34 @@ def show(pictures: Sequence[Path], as_json: bool) -> int:
     """Print each picture's recipe as a YAML document, or its whole chunk.
 
     A picture by another program gives the settings that it names, with comments for what a recipe
-    cannot say; as JSON, its texts.
+    cannot say; as JSON, its texts. One without any does not stop the others.
     """
-    for number, path in enumerate(pictures):
-        texts = read_texts(path)
+    code, separator = SUCCEEDED, ""
+    for path in pictures:
         try:
-            recipe = _recipe(texts)
+            text = _text(path, as_json)
         except PictureUnreadable as error:
-            raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
-        if as_json:
-            text = texts.get(PICOWATCH) or json.dumps(texts, ensure_ascii=False, indent=1)
-            print(escaped_json(text))
-        else:
-            print(("---\n" if number else "") + recipe, end="")
-    return 0
+            print(harmless(f"picowatch: {error.with_remedy}"), file=sys.stderr)
+            code = FAILED
+            continue
+        print(separator + text, end="")
+        separator = "" if as_json else "---\n"
+    return code
+
+
+def _text(path: Path, as_json: bool) -> str:
+    texts = read_texts(path)
+    if as_json:
+        return (
+            escaped_json(texts.get(PICOWATCH) or json.dumps(texts, ensure_ascii=False, indent=1))
+            + "\n"
+        )
+    if SHEET_KEYWORD in texts:
+        raise PictureUnreadable(f"{path}: It is a contact sheet.", "Show one of its pictures.")
+    try:
+        return _recipe(texts)
+    except PictureUnreadable as error:
+        raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
 
 
 def _found(path: Path, load: Callable[[], Settings]) -> Path:

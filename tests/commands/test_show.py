@@ -1,4 +1,4 @@
-"""`picowatch show`: a picture's recipe for the inbox."""
+"""`picowatch show`: pictures' recipes for the inbox."""
 
 import shutil
 from pathlib import Path
@@ -26,3 +26,21 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     assert house.once()
     first, _, again = (house.chunk(picture).request for picture in house.pictures())
     assert again == first
+
+
+def test_show_goes_on_after_a_picture_without_a_recipe(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`picowatch show outbox/a/*.png` names contact sheets, too."""
+    house.save("a.yaml", "prompt: a star\nseed: 7\nsweep: {steps: [1, 2]}\n")
+    assert house.once()
+    sheet = next(house.outbox.glob("a/*sheet*"))
+    pictures = [house.outbox / file for file in house.pictures()]
+    assert show([pictures[0], sheet, pictures[1]], as_json=False) == 1
+    printed = capsys.readouterr()
+    assert [line for line in printed.out.splitlines() if line.startswith(("---", "steps"))] == [
+        "steps: 1", "---", "steps: 2",
+    ]  # fmt: skip
+    assert printed.err == (
+        f"picowatch: {sheet}: It is a contact sheet. Show one of its pictures.\n"
+    )
