@@ -13,6 +13,7 @@ from training.examples import SEED, UNSAID, Examples, examples_of
 from training.latents import encoded_pictures
 from training.muon import Optimizers
 from training.networks import Denoiser
+from training.precision import autocast
 from training.progress import Progress, RateOfStage, Schedule
 from training.stages import run_stage
 from training.workers import average_gradients, worker_count, worker_number
@@ -57,7 +58,7 @@ def denoiser_step(
     examples: Examples,
 ) -> dict[str, Tensor]:
     """One step; gives the parts of its loss."""
-    with torch.autocast(examples.noisy.device.type, torch.bfloat16):
+    with autocast(examples.noisy.device):
         text: Any = denoiser.text_encoder(examples.tokens)
         hints = {name: probe(text.pooler_output) for name, probe in denoiser.probes.items()}
         predicted = denoiser.unet(

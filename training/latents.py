@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.drawing import draw
 from training.pictures import as_batch
+from training.precision import autocast
 from training.progress import save_whole
 from training.scenes import AnimalScene, PairScene, Scene, ShapeScene, Subject, random_scene
 from training.untyped import AutoencoderKL
@@ -89,7 +90,7 @@ def encoded(vae: Any, device: torch.device, part: int, count: int, size: Size) -
     while len(scenes) < count:
         batch = [random_scene(rng) for _ in range(min(BATCH, count - len(scenes)))]
         pictures = as_batch([draw(scene, rng, *size) for scene in batch])
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             posterior = vae.encode(pictures.to(device)).latent_dist
         scenes += [asdict(scene) for scene in batch]
         means.append((posterior.mean.float() * SCALING_FACTOR).half().cpu())

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.precision import working_type
+
 MOMENTUM = 0.95
 # The coefficients and the number of rounds of the post's Newton-Schulz iteration.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -50,7 +52,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """The nearest matrix whose singular values are about 1."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
+    x = (matrix.T if tall else matrix).to(working_type(matrix.device.type))
     x = x / (x.norm() + 1e-7)
     for _ in range(ROUNDS):
         gram = x @ x.T

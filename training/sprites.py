@@ -17,6 +17,7 @@ from torch.nn.functional import max_pool2d
 from training.canvas import NATIVE_SIZE, Canvas, Colour
 from training.drawing import draw_scene
 from training.pictures import as_batch
+from training.precision import autocast
 from training.scenes import COLOURS, Scene, random_scene
 from training.vae import EDGE_WEIGHT, SCALING_FACTOR
 
@@ -89,7 +90,7 @@ def fitted_batch(vae: Any, wanted: Tensor, steps: int) -> Tensor:
     optimizer = torch.optim.Adam([added], lr=FITTING_RATE)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, max(1, steps))
     for _ in range(steps):
-        with torch.autocast(wanted.device.type, torch.bfloat16):
+        with autocast(wanted.device):
             decoded = vae.decode(encoded + busy * added).sample
         error = decoded.float() - wanted
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()

@@ -30,6 +30,7 @@ from training.noise import (
     with_decoupled_layout,
 )
 from training.pictures import as_batch
+from training.precision import autocast
 from training.progress import rise_and_fall, set_learning_rate
 from training.scenes import COLOURS, AnimalScene, Scene
 from training.sprites import FITTING_STEPS, fitted_latents, sharp_scenes, sprite
@@ -265,7 +266,7 @@ def loss_of(unet: Any, lesson: Lesson, embed: Embed, step: int) -> Tensor:
     shown = with_decoupled_layout(clean, timesteps, captioned)
     noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps], lesson.prediction)
     states = embed(texts)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         predicted = unet(noisy, timesteps, states).sample
     errors = (predicted.float() - target).square().mean((1, 2, 3))
     weighted: Tensor = (errors * loss_weights(lesson.prediction)[timesteps]).mean()

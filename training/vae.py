@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.muon import Optimizers
 from training.pictures import drawn_crops, drawn_pictures
+from training.precision import autocast
 from training.progress import Progress, RateOfStage, Schedule
 from training.stages import run_stage
 from training.untyped import AutoencoderKL
@@ -150,11 +151,11 @@ def pictures_of_step(step: int, *, whole: bool) -> Tensor:
 
 def vae_step(vae: Any, optimizer: Optimizers, pictures: Tensor) -> dict[str, Tensor]:
     """One step; gives the parts of its loss."""
-    with torch.autocast(pictures.device.type, torch.bfloat16):
+    with autocast(pictures.device):
         posterior = vae.encode(pictures).latent_dist
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
     latents = drifting(mean + torch.randn_like(mean) * (0.5 * log_variance).exp())
-    with torch.autocast(pictures.device.type, torch.bfloat16):
+    with autocast(pictures.device):
         decoded = vae.decode(latents).sample
     error = decoded.float() - pictures
     absolute, squared = error.abs().mean(), error.square().mean()
