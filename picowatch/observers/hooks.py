@@ -184,6 +184,8 @@ class _Hook:
 
     def close(self) -> None:
         self._closed.set()
+        if lost := self._calls.unfinished_tasks:
+            self._warn(self._program(), f"was ended with picowatch; calls that were lost: {lost}")
         self._calls.put(None)
         self._thread.join()
 

@@ -243,6 +243,9 @@ def test_too_many_calls_are_dropped_and_logged(
         <= 3
     )
     hooks.close(now)
+    assert (
+        "was ended with picowatch; calls that were lost: 10" in caplog.text
+    )  # or 101, if none began
 
 
 class Published(dict[str, int]):
