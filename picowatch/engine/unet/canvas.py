@@ -53,9 +53,17 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
     drawn = decoded(decode_mask, folder, request.mask_hash, request.mask)
     grey = fit(drawn, width, height, request.resize)
     redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
-    blur = request.mask_blur
-    opacity = redrawn.filter(ImageFilter.GaussianBlur(blur)) if blur else redrawn
-    return Canvas(fitted, np.asarray(redrawn), np.asarray(opacity))
+    opacity = _blurred(redrawn, request.mask_blur, repeats=request.tiling)
+    return Canvas(fitted, np.asarray(redrawn), opacity)
+
+
+def _blurred(mask: Image.Image, blur: int, *, repeats: bool) -> Bytes:
+    """With soft edges; those of a picture that repeats go on at the opposite edge."""
+    margin = 3 * blur if repeats else 0  # further than the blur goes
+    blurred = Image.fromarray(np.pad(np.asarray(mask), margin, "wrap")).filter(
+        ImageFilter.GaussianBlur(blur)
+    )
+    return np.asarray(blurred.crop((margin, margin, margin + mask.width, margin + mask.height)))
 
 
 def read_canvases(

@@ -1,6 +1,7 @@
 """Start images and masks, fitted and laid over each other; without any model."""
 
 import hashlib
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -80,6 +81,27 @@ def test_a_mask_is_black_or_white_before_it_is_blurred(tmp_path: Path) -> None:
         expected = [0, 0, 255, 255] if not invert else [255, 255, 0, 0]
         assert canvas.redrawn[0, :4].tolist() == expected
         assert canvas.opacity is canvas.redrawn or (canvas.opacity == canvas.redrawn).all()  # type: ignore[union-attr]
+
+
+def test_the_soft_edge_of_a_mask_goes_on_at_the_opposite_edge_of_a_picture_that_repeats(
+    tmp_path: Path,
+) -> None:
+    """Otherwise what is redrawn there would end in a seam."""
+    left = np.zeros((64, 64), np.uint8)
+    left[:, :20] = 255
+    requested = request(
+        image="a.png",
+        image_hash=keep(tmp_path, gradient(64, 64)),
+        mask="m.png",
+        mask_hash=keep(tmp_path, Image.fromarray(left)),
+        mask_blur=4,
+    )
+    plain = read_canvas(tmp_path, requested, 64, 64).opacity
+    repeating = read_canvas(tmp_path, replace(requested, tiling=True), 64, 64).opacity
+    assert plain is not None and repeating is not None
+    assert plain[0, 0] == 255 and plain[0, 63] == 0
+    assert 120 < repeating[0, 0] < 160 and 90 < repeating[0, 63] < 135
+    assert (plain[:, 12:50] == repeating[:, 12:50]).all()
 
 
 def test_pasting_keeps_the_outside_byte_for_byte() -> None:
