@@ -28,6 +28,7 @@ from picowatch.recipe.prompts.prompts import PromptFailed, Prompts
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.hires import is_model
+from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Written
 
@@ -296,7 +297,9 @@ class Recipe(RecipeFields):
         return self._prompts().refused_embeddings()
 
     def _prompts(self) -> Prompts:
-        return Prompts(self.prompt, self.negative_prompt, self.loras, self._context.inventory)
+        inventory = self._context.inventory
+        swept = swept_names(self._context.layer, inventory)
+        return Prompts(self.prompt, self.negative_prompt, self.loras, inventory, swept)
 
     def _vae_hash(self, hash_of: HashOf) -> str:
         return "" if self.vae == BAKED else hash_of("vae", self.vae)

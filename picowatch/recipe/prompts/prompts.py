@@ -1,7 +1,7 @@
 """An entry's two prompts: what they may hold, what they name, and what each image draws."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -40,7 +40,7 @@ from picowatch.recipe.prompts.wildcards import (
     parse,
 )
 from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, find_lora
-from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice
+from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice, without_tags
 
 MAX_BRACKETS = 100_000
 # Of all images that wildcards are drawn for, or whose prompt is swept.
@@ -83,10 +83,18 @@ class DrawnPrompts:
 
 
 class Prompts:
-    """The prompts of an entry and its field `loras`, ready to be drawn for every seed."""
+    """The prompts of an entry and its field `loras`, ready to be drawn for every seed.
+
+    The tags of `swept` LoRAs are taken out, also those that wildcards draw: a sweep weighs them.
+    """
 
     def __init__(
-        self, prompt: str, negative_prompt: str, loras: Loras, inventory: Inventory
+        self,
+        prompt: str,
+        negative_prompt: str,
+        loras: Loras,
+        inventory: Inventory,
+        swept: Set[str] = frozenset(),
     ) -> None:
         self._templates = {
             PROMPT: Template(prompt, inventory.wildcards),
@@ -94,6 +102,7 @@ class Prompts:
         }
         self._loras = loras
         self._inventory = inventory
+        self._swept = swept
         # Prompts without wildcards are the same for every seed.
         self._undrawn: DrawnPrompts | None = None
 
@@ -146,12 +155,15 @@ class Prompts:
 
     def _drawn(self, seed: int) -> DrawnPrompts:
         prompt, negative = (self._text(field, seed) for field in (PROMPT, NEGATIVE))
+        prompt = without_tags(prompt, self._swept)
         embeddings = {
             name
             for text in (prompt, negative)
             for name in embeddings_in(text, self._inventory.embeddings)
         }
-        return DrawnPrompts(prompt, negative, self._all_loras(prompt), tuple(sorted(embeddings)))
+        return DrawnPrompts(
+            prompt, negative, self._all_loras(prompt, seed), tuple(sorted(embeddings))
+        )
 
     def _text(self, field: str, seed: int) -> str:
         template = self._templates[field]
@@ -162,20 +174,22 @@ class Prompts:
         except ExpansionFailed as error:
             raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
         for mistake in (*unsupported(text), *_lora_mistakes(field, text, self._inventory)):
-            raise PromptFailed(
-                field, f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
-            )
+            raise _failed_draw(field, seed, text, mistake.message)
         return text
 
-    def _all_loras(self, prompt: str) -> Loras:
+    def _all_loras(self, prompt: str, seed: int) -> Loras:
         """Those of the field first, then those of the prompt in their order."""
         loras = dict(self._loras)
         for name, weight in split_loras(prompt)[1]:
             found = find_lora(name, self._inventory)
             if found in loras:
-                raise PromptFailed(PROMPT, named_twice(found))
+                raise _failed_draw(PROMPT, seed, prompt, named_twice(found))
             loras[found] = weight
         return tuple(loras.items())
+
+
+def _failed_draw(field: str, seed: int, text: str, problem: str) -> PromptFailed:
+    return PromptFailed(field, f"with seed {seed} this becomes: {shown(text, 200)}\n{problem}")
 
 
 def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:

@@ -1,6 +1,7 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
 from collections.abc import Iterator, Set
+from contextlib import suppress
 from dataclasses import replace
 
 from picowatch.recipe.fields import Loras
@@ -9,7 +10,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.resolve.installed import find_lora
+from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.written import Layer, Position, Written
 
@@ -32,18 +33,27 @@ def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> Loras:
             with problems.caught(position):
                 found = find_lora(written_name, inventory)
                 loras[found] = value
-                _take_out({written_name.casefold(), found.casefold()}, layer)
+    written = layer.get("prompt")
+    if written and isinstance(written.value, str):
+        text = without_tags(written.value, swept_names(layer, inventory))
+        layer["prompt"] = replace(written, value=text)
     return tuple(loras.items())
 
 
-def _take_out(names: Set[str], layer: Layer) -> None:
-    written = layer.get("prompt")
-    if written is None or not isinstance(written.value, str):
-        return
-    tags = {tag.written for tag in lora_tags(written.value) if tag.name.casefold() in names}
-    for tag in tags:
-        written = replace(written, value=str(written.value).replace(tag, ""))
-    layer["prompt"] = written
+def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
+    """What tags may call the LoRAs whose weights a sweep gives, in small letters."""
+    names = set()
+    for name in [name.removeprefix(ONE_LORA) for name in layer if name.startswith(ONE_LORA)]:
+        with suppress(NotInstalled):
+            names |= {name.casefold(), find_lora(name, inventory).casefold()}
+    return names
+
+
+def without_tags(text: str, names: Set[str]) -> str:
+    """A prompt without the tags of these LoRAs."""
+    for tag in {tag.written for tag in lora_tags(text) if tag.name.casefold() in names}:
+        text = text.replace(tag, "")
+    return text
 
 
 def _read_field(written: Written, inventory: Inventory, problems: Problems) -> dict[str, float]:

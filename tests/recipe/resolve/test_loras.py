@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.recipe import Inventory, read_recipes
+from picowatch.recipe import Inventory, RecipeInvalid, read_recipes
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.recipe.reading import DEMO, hash_of, messages, read_one, refused
@@ -222,3 +222,26 @@ def test_another_lora_file_is_another_entry_and_another_picture() -> None:
     for one, other in ((hash_of, lambda kind, name: hash_of(kind, name)[::-1] + "0"),):
         assert recipe.digest(one) != recipe.digest(other)
         assert recipe.image_requests(one)[0].digest != recipe.image_requests(other)[0].digest
+
+
+def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:
+    """As it does where it stands in the prompt."""
+    recipe = read_one(
+        "prompt: __style__ of a cat\nseed: 1..9\nsweep: {'lora: pixel': [0, 0.5]}\n",
+        inventory=INVENTORY,
+    )
+    images = recipe.image_requests(hash_of)
+    assert {one.prompt for one in images} == {" pixels of a cat", "EasyNegative look of a cat"}
+    assert {(use.name, use.weight) for one in images for use in one.loras} == {
+        ("style/pixel art", 0.0),
+        ("style/pixel art", 0.5),
+    }
+
+
+def test_a_draw_that_names_a_lora_twice_is_shown() -> None:
+    """Nobody sees in the recipe what a wildcard drew."""
+    text = "prompt: __style__ of a cat\nseed: 1..9\nloras: pixel\n"
+    recipe = read_one(text, inventory=INVENTORY)
+    with pytest.raises(RecipeInvalid) as invalid:
+        recipe.image_requests(hash_of)
+    assert "this becomes: <lora:pixel:0.5> pixels of a cat the LoRA" in str(invalid.value)
