@@ -26,6 +26,12 @@ def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> Loras:
     A tag in the prompt of one that is swept is taken out of the layer.
     """
     loras = _read_field(layer["loras"], inventory, problems) if "loras" in layer else {}
+    prompt = layer.get("prompt")
+    text = prompt.value if prompt and isinstance(prompt.value, str) else ""
+    if prompt and loras and _is_a_folders(layer["loras"]) and not _is_a_folders(prompt):
+        for tag in lora_tags(text):  # what is nearer holds
+            with suppress(NotInstalled):
+                loras.pop(find_lora(tag.name, inventory), None)
     for name in [name for name in layer if name.startswith(ONE_LORA)]:
         weight = layer[name]
         swept = _weighed(name.removeprefix(ONE_LORA), weight, weight.name_position, problems)
@@ -33,11 +39,14 @@ def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> Loras:
             with problems.caught(position):
                 found = find_lora(written_name, inventory)
                 loras[found] = value
-    written = layer.get("prompt")
-    if written and isinstance(written.value, str):
-        text = without_tags(written.value, swept_names(layer, inventory))
-        layer["prompt"] = replace(written, value=text)
+    if prompt and text:
+        text = without_tags(text, swept_names(layer, inventory))
+        layer["prompt"] = replace(prompt, value=text)
     return tuple(loras.items())
+
+
+def _is_a_folders(written: Written) -> bool:
+    return written.position.source.name.endswith(("_defaults.yaml", "_pictures.yaml"))
 
 
 def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:

@@ -245,3 +245,26 @@ def test_a_draw_that_names_a_lora_twice_is_shown() -> None:
     with pytest.raises(RecipeInvalid) as invalid:
         recipe.image_requests(hash_of)
     assert "this becomes: <lora:pixel:0.5> pixels of a cat the LoRA" in str(invalid.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "weights"),
+    [
+        ("prompt: a <lora:pixel:0.3>", "a.yaml", {"style/pixel art": 0.3, "add_detail": 0.5}),
+        ("a cat <lora:pixel:0.3>", "a.txt", {"style/pixel art": 0.3, "add_detail": 0.5}),
+        (
+            "prompt: a <lora:pixel:0.3>\nsweep: {'lora: pixel': [2]}",
+            "a.yaml",
+            {"style/pixel art": 2, "add_detail": 0.5},
+        ),
+        ("prompt: a\nloras: {pixel: 0.3}", "a.yaml", {"style/pixel art": 0.3}),
+    ],
+)
+def test_a_tag_replaces_the_weight_that_a_folder_gives(
+    recipe: str, name: str, weights: dict[str, float]
+) -> None:
+    """The nearest says it, as of every field."""
+    defaults = {"_defaults.yaml": "loras: {pixel: 1, add: 0.5}"}
+    one = read_one(recipe, name, INVENTORY, defaults)
+    (image,) = one.image_requests(hash_of, 1)
+    assert {use.name: use.weight for use in image.loras} == weights
