@@ -79,7 +79,7 @@ class Written:
     and values of a mapping, `keys` the names as they stand in YAML or JSON. `style` is that of
     YAML's scalars: "" for a plain one, a quote, or | or > for a block of text. `at` gives the
     position of an offset and width in `raw`, where that is not simply further right or below: in a
-    TXT a backslash joins lines.
+    TXT a backslash joins lines. `unswept` is a prompt before a sweep replaced a piece of it.
     """
 
     value: object
@@ -91,6 +91,7 @@ class Written:
     keys: tuple["Written", ...] = ()
     style: str | None = None
     at: "At | None" = field(default=None, compare=False, repr=False)
+    unswept: "Written | None" = field(default=None, compare=False, repr=False)
 
     @property
     def text(self) -> str:

@@ -44,8 +44,23 @@ class RecipeChecks:
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
             message = f"{field} contains {invisible(found[0])}. Remove it."
             self._problems.add(written.position, message)
-        for mistake in mistakes_in(field, text, loras, self._inventory):
-            self._problems.add(_position_of(mistake, text, written), mistake.message)
+        mistakes = self._mistakes(field, text, loras, written)
+        earliest: dict[str, Position] = {}  # before a sweep replaced other pieces of the prompt
+        before = written.unswept if mistakes else None
+        while before:
+            known = self._mistakes(field, str(before.value), loras, before)
+            earliest |= {message: position for position, message in known}
+            before = before.unswept
+        for position, message in mistakes:
+            self._problems.add(earliest.get(message, position), message)
+
+    def _mistakes(
+        self, field: str, text: str, loras: Loras, written: Written
+    ) -> list[tuple[Position, str]]:
+        return [
+            (_position_of(mistake, text, written), mistake.message)
+            for mistake in mistakes_in(field, text, loras, self._inventory)
+        ]
 
     def check(self, recipe: Recipe) -> None:
         """A built recipe."""

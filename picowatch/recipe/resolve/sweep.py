@@ -54,8 +54,9 @@ class Value:
         if not self.replaces:
             return merged([layer, self.overlay])
         ((field, new),) = self.overlay.items()
-        text = str(layer[field].value).replace(self.replaces, str(new.value))
-        return {**layer, field: replace(new, value=text)}
+        old = layer[field]
+        text = str(old.value).replace(self.replaces, str(new.value))
+        return {**layer, field: replace(new, value=text, unswept=old)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,14 @@ def test_each_value_is_checked_at_its_own_position() -> None:
     ]  # fmt: skip
 
 
+def test_a_mistake_of_the_prompt_itself_is_shown_there() -> None:
+    """Once, and not at each value that takes the place of another piece of it."""
+    swept = "{'prompt: red': [red, __here__], 'prompt: cat': [dog]}"
+    text = f"prompt: red cat on __nowhere__\nsweep: {swept}"
+    found = [(one.line, one.column, one.message[:24]) for one in refused(text).problems]
+    assert found == [(1, 20, "no wildcard file 'nowher"), (2, 30, "no wildcard file 'here.t")]
+
+
 def test_a_sweep_of_another_kind_is_refused() -> None:
     """Or turned off, where a folder's defaults have one."""
     assert messages("prompt: a\nsweep: steps") == [
