@@ -40,10 +40,11 @@ _ENVIRONMENT = {
     # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
 }
-# Users may set these differently. How long threads spin before they sleep, in libgomp's rounds: a
-# compromise. A demo picture on 2 cores takes 0.4 s on idle ones and 1.2 s beside another program
-# whose threads spin. With 10,000 rounds it takes 0.35 s on idle ones, and beside that program none
-# was done in 20 s; without spinning 0.7 s and 0.8 s (benchmarks/RESULTS.md).
+# Users may set these differently, the first also by OMP_WAIT_POLICY. How long threads spin before
+# they sleep, in libgomp's rounds: a compromise. A demo picture on 2 cores takes 0.4 s on idle ones
+# and 1.2 s beside another program whose threads spin. With 10,000 rounds it takes 0.35 s on idle
+# ones, and beside that program none was done in 20 s; without spinning 0.7 s and 0.8 s, and then
+# one thread draws it (benchmarks/RESULTS.md).
 _DEFAULTS = {
     "GOMP_SPINCOUNT": "1000",
     # glibc gives what is larger than a threshold back to the system at once, and takes pages again
@@ -68,7 +69,10 @@ def python_command(program: str, *arguments: str | int) -> list[str]:
 
 def engine_process(program: str = "") -> "ChildProcess":
     """A new engine's process, by this program if not by its own; raises OSError."""
-    return ChildProcess(program or ENGINE_PROGRAM, _DEFAULTS | os.environ | _ENVIRONMENT)
+    environment = _DEFAULTS | os.environ | _ENVIRONMENT
+    if "OMP_WAIT_POLICY" in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+        del environment["GOMP_SPINCOUNT"]  # libgomp would not read the other
+    return ChildProcess(program or ENGINE_PROGRAM, environment)
 
 
 class ChildProcess:

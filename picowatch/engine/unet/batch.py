@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from picowatch.engine.compiled.choice import BatchUnets, OtherUnets
-from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.drawn import Drawn, Job, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.previewer import Previewer
@@ -93,7 +92,7 @@ def _drawn(
         schedules = {group: encode(requests[group], group[0]) for group in groups}
     whole: list[_Group] = []
     for group, indexes in groups.items():
-        parts = equal_parts(len(indexes), _cores(drawing))
+        parts = equal_parts(len(indexes), torch.get_num_threads() if drawing.is_small else 1)
         if len(parts) > 1:
             pictures = draw_parts(drawing, requests[group], schedules[group], parts)
             yield group, indexes, pictures
@@ -102,13 +101,6 @@ def _drawn(
     denoised = drawing.denoise([Group(requests[one], schedules[one]) for one in whole])
     for group, latents in zip(whole, denoised, strict=True):
         yield group, groups[group], drawing.decode(latents)
-
-
-def _cores(drawing: Drawing) -> int:
-    """How many parts of a batch to draw at a time."""
-    loaded = drawing.loaded
-    small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
-    return torch.get_num_threads() if small and drawing.job.device.type == "cpu" else 1
 
 
 def _groups(

@@ -1,7 +1,8 @@
 """Draws images that go through the UNet together: encode, denoise in one or two passes, decode."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 from picowatch.engine.arriving import beside
 from picowatch.engine.control.hints import hints_of
 from picowatch.engine.control.residuals import Hint
+from picowatch.engine.devices import LARGE_NATIVE_SIZE, threads_sleep
 from picowatch.engine.drawn import Enlarge, Job, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.unet import latents as vaes
@@ -204,19 +206,43 @@ class Drawing:
             rows = len(requests) * (2 if doubled else 1)
             shape = Shape(rows, height, width, schedule.tokens, controlled=bool(hints))
             unets[doubled] = self.unet(shape, count)
-        return denoise(
-            unets,
-            sampler,
-            latents,
-            schedule,
-            request,
-            generators,
-            guide,
-            hints,
-            self.on_step,
-            self.job.interrupted,
-            self.job.previewer,
-        )
+        with self._threads_for(latents):
+            return denoise(
+                unets,
+                sampler,
+                latents,
+                schedule,
+                request,
+                generators,
+                guide,
+                hints,
+                self.on_step,
+                self.job.interrupted,
+                self.job.previewer,
+            )
+
+    @contextmanager
+    def _threads_for(self, latents: torch.Tensor) -> Iterator[None]:
+        """One thread for a small picture where threads sleep, until it is denoised.
+
+        To wake another for each of its short layers takes longer than the layer
+        (benchmarks/RESULTS.md).
+        """
+        threads = torch.get_num_threads()
+        small = latents[:, 0].numel() <= (self.loaded.native_size // LATENT_FACTOR) ** 2
+        if small and self.is_small and threads_sleep():
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a core alone is no slower than several that share each layer out."""
+        loaded = self.loaded
+        small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
+        return small and self.job.device.type == "cpu"
 
     def _is_doubled(self, request: ImageRequest, share: float) -> bool:
         """Whether images go through the UNet with and without their prompt."""

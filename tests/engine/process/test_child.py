@@ -303,3 +303,25 @@ def test_a_prepared_engine_that_died_is_started_again(digests: ChildEngine) -> N
     wait_until(lambda: digests._child is None or not digests._child.alive())
     make(digests, request(steps=1))
     assert digests.process_id != process
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="read in /proc")
+@pytest.mark.parametrize(
+    ("setting", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
+)
+def test_users_say_how_long_threads_spin(
+    setting: dict[str, str],
+    spins: str | None,
+    digests: ChildEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """libgomp does not read OMP_WAIT_POLICY where it finds a number of rounds."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    make(digests, request())
+    environment = Path(f"/proc/{digests.process_id}/environ").read_text("utf-8").split("\0")
+    found = dict(line.split("=", 1) for line in environment if line)
+    assert found.get("GOMP_SPINCOUNT") == spins
