@@ -40,7 +40,15 @@ down() {
     docker compose --profile cpu --profile gpu down
 }
 
+# Without the plugin docker only says that it does not know the flag --profile.
+check_compose() {
+    if docker compose version > /dev/null 2>&1; then return; fi
+    echo "'docker compose' does not work here: picowatch needs Docker with its compose plugin." >&2
+    echo "Install both as https://docs.docker.com/compose/install/ says, or see docs/service.md." >&2
+    exit 1
+}
+
 case "${1-}" in
-    up | down) "$1" ;;
+    up | down) check_compose; "$1" ;;
     *) echo "usage: contrib/docker.sh up|down" >&2 && exit 2 ;;
 esac

@@ -14,7 +14,8 @@ from picowatch.settings import FILE_NAME, PREFIX, load_settings
 from tests.docker.files import DOCKERFILE, PROJECT, SCRIPT, mounts, pairs, services, the
 
 SERVICES = sorted(services())
-FAKE_DOCKER = '#!/bin/sh\necho "$* TORCH=${TORCH-} PUID=${PUID-} PGID=${PGID-}" >> {log}\n'
+FAKE_DOCKER = '#!/bin/sh\n[ "$*" = "compose version" ] && exit\n'
+FAKE_DOCKER += 'echo "$* TORCH=${TORCH-} PUID=${PUID-} PGID=${PGID-}" >> {log}\n'
 FAKE_DOCKER += 'echo "$VERSION" > {log}.version\n'
 
 
@@ -219,3 +220,15 @@ def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
 def test_down_ends_either_service(machine: Machine) -> None:
     """Without asking which one runs."""
     assert machine.make("down")[0].startswith("compose --profile cpu --profile gpu down ")
+
+
+@pytest.mark.parametrize("target", ["up", "down"])
+def test_a_docker_without_compose_is_said_in_words(machine: Machine, target: str) -> None:
+    """Such a docker takes `--profile` for a flag of its own. Nothing is left behind."""
+    machine.program("docker", "#!/bin/sh\necho 'unknown flag: --profile' >&2\nexit 125\n")
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        machine.make(target)
+    said = raised.value.stderr
+    assert said.startswith("'docker compose' does not work here: picowatch needs Docker with its ")
+    assert "unknown flag" not in said
+    assert not (machine.folder / "picowatch.yaml").exists()
