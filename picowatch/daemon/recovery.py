@@ -223,8 +223,8 @@ class Recovery:
         """Do it all; what cannot be written is waited for."""
         if self.after_crash:
             log.warning(
-                "picowatch did not exit cleanly last time; what it left unfinished is being "
-                "repaired"
+                "picowatch was killed or stopped in the middle of something; what it left "
+                "unfinished is being repaired"
             )
         self.retry.until_begun(self._recover)
         self.is_done = True

@@ -100,7 +100,7 @@ def assert_all_is_well(house: House) -> None:
     assert "bad" not in house.prompts("failing")
     assert "Bad." in (house.error("failing.txt") or "")
     assert "Did you mean 'prompt'?" in (house.error("wrong.yaml") or "")
-    assert "did not exit cleanly last time" in house.log()
+    assert "killed or stopped in the middle of something" in house.log()
 
 
 def assert_listed_once(house: House) -> None:

@@ -335,7 +335,7 @@ def test_a_start_that_cannot_write_says_once_what_it_repairs(
         wait_for(lambda: len(house.pictures()) == 1, "the picture")
     assert tries[0] == 4
     assert house.log().count("queued again") == 1
-    assert house.log().count("did not exit cleanly") == 1
+    assert house.log().count("killed or stopped in the middle of something") == 1
 
 
 def test_show_says_that_a_folder_is_closed(tmp_path: Path) -> None:

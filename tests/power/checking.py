@@ -25,7 +25,7 @@ from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, PICTURES_PER_PAGE, 
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
 REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
-EXPECTED = re.compile(REJECTED.pattern + r"|did not exit cleanly last time")
+EXPECTED = re.compile(REJECTED.pattern + r"|killed or stopped in the middle of something")
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
 ARCHIVE = "archive"  # of the setting `when_done`
 TEMPORARY = re.compile(r"^\.(picowatch-.*\.tmp|hashes-.*)$")
