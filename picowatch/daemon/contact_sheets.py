@@ -83,8 +83,8 @@ def _publish(
 
 def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
     """What differs between the images of a combination; each round is one of every combination."""
-    for label, field in (("variation", "variation_seed"), ("seed", "seed")):
+    for label, field in (("seed", "seed"), ("variation", "variation_seed")):
         seeds = [{getattr(request, field) for request in requests} for requests in rounds]
-        if all(len(one) == 1 and one != {None} for one in seeds):
+        if all(len(one) == 1 for one in seeds) and len(set().union(*seeds)) == len(rounds):
             return Axis(label, tuple(str(*one) for one in seeds))
     return Axis("image", tuple(str(number) for number, _ in enumerate(rounds, start=1)))

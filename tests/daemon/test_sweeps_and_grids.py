@@ -55,6 +55,10 @@ def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
         ("seed: 7\ncount: 2\nsweep: {steps: [3, 4]}", ("seed", ["7", "8"])),
         ("seed: [5, 1]\nsweep: {steps: [3, 4]}", ("seed", ["5", "1"])),
         (
+            "seed: [5, 1]\nvariation_strength: 0.1\nvariation_seed: 3\nsweep: {steps: [3, 4]}",
+            ("seed", ["5", "1"]),
+        ),
+        (
             "seed: 7\ncount: 2\nvariation_strength: 0.1\nvariation_seed: 3\nsweep: {steps: [3, 4]}",
             ("variation", ["3", "4"]),
         ),
