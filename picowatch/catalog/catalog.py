@@ -182,7 +182,7 @@ class Catalog:
             if isinstance(entry, Refused) and name in (entry.name, without_ending(entry.name)):
                 raise ModelRefused(entry.reason)
         folders = [f"models/{folder.name}/" for folder in folders_of(self._models, kind)]
-        raise ModelRefused(f"There is no {kind} {name!r} in {listed(folders, 'or')}.")
+        raise ModelRefused(f"There is no {name!r} in {listed(folders, 'or')}.")
 
     @property
     def demo(self) -> Model:

@@ -359,7 +359,7 @@ def test_looking_for_what_cannot_be_used_says_why(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path)
     with pytest.raises(ModelRefused, match=r"old\.ckpt is a pickle file"):
         catalog.find("checkpoint", "old")
-    with pytest.raises(ModelRefused, match=r"There is no vae 'soft' in models/vae/\."):
+    with pytest.raises(ModelRefused, match=r"There is no 'soft' in models/vae/\."):
         catalog.find("vae", "soft")
 
 

@@ -110,7 +110,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 }
 AGAIN = "ave the recipe again"
 SAID = {
-    "deleted": ("There is no {kind} '{name}' in models/{folder}/.", AGAIN),
+    "deleted": ("There is no '{name}' in models/{folder}/.", AGAIN),
     "replaced": (
         "The {word} '{name}' is a different file now than when this image was requested",
         AGAIN,

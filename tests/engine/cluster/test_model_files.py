@@ -128,7 +128,7 @@ def test_a_file_that_was_replaced_fails_its_image_in_words(
     [engine] = joined(executor, 1)
     with pytest.raises(RenderFailed, match="'gone' is a different file now"):
         make(engine, with_lora("gone", digest))
-    with pytest.raises(RenderFailed, match="There is no lora 'never'"):
+    with pytest.raises(RenderFailed, match="There is no 'never'"):
         make(engine, with_lora("never", digest))
     assert seen(engine, request()) == ()
 

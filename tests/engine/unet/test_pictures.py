@@ -183,7 +183,7 @@ def test_a_changed_checkpoint_is_noticed(engine: ChildEngine) -> None:
 
 def test_a_missing_checkpoint_is_named(engine: ChildEngine) -> None:
     """Taken away between the save and the picture."""
-    with pytest.raises(RenderFailed, match="There is no checkpoint 'gone' in models/checkpoints"):
+    with pytest.raises(RenderFailed, match="There is no 'gone' in models/checkpoints"):
         make(engine, request(checkpoint="gone", checkpoint_hash="0" * 64))
 
 
