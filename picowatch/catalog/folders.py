@@ -46,26 +46,11 @@ _RELATIVES = {
     "QwenImageLayered": "Qwen-Image-Layered, which takes pictures apart",
     "Flux2Pipeline": "FLUX.2 dev (FLUX.2 klein is supported)",
 }
-# What the names of other families' pipelines begin with; FLUX.2's before FLUX.1's.
-_FAMILIES = {
-    "StableDiffusion3": "sd3",
-    "Flux2": "flux2",
-    "Flux3": "flux3",
-    "Flux": "flux",
-    "Chroma": "chroma",
-    "ZImage": "z_image",
-    "Lumina2": "lumina2",
-    "QwenImage": "qwen_image",
-    "Krea2": "krea2",
-    "AuraFlow": "aura_flow",
-    "Sana": "sana",
-    "PixArt": "pixart",
-    "HunyuanDiT": "hunyuan_dit",
-    "HunyuanVideo": "hunyuan_video",
-    "HiDream": "hidream",
-    "Ovis": "ovis",
-    "Wan": "wan",
-}
+# Families whose pipelines are called like them, FLUX.2's before FLUX.1's: QwenImageEditPipeline.
+_FAMILIES = (
+    *("sd3", "flux2", "flux3", "flux", "chroma", "z_image", "lumina2", "qwen_image", "krea2"),
+    *("aura_flow", "sana", "pixart", "hunyuan_dit", "hunyuan_video", "hidream", "ovis", "wan"),
+)
 _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
 
 
@@ -120,7 +105,8 @@ def _other_pipeline(name: str) -> str:
     relative = next((_RELATIVES[start] for start in _RELATIVES if name.startswith(start)), "")
     if relative:
         return f"is {relative}: not supported."
-    family = next((_FAMILIES[start] for start in _FAMILIES if name.startswith(start)), "")
+    called = name.replace("StableDiffusion", "sd").casefold()
+    family = next((one for one in _FAMILIES if called.startswith(one.replace("_", ""))), "")
     return f"is a diffusers folder of {NAMES.get(family) or f'a {shown(name)}'}: {ONLY}"
 
 
