@@ -165,7 +165,7 @@ class Control:
         )
         cancelled = self.ledger.cancel(recipes)
         for picture in missing:
-            self.inbox.expect_no_more(picture)
+            self.inbox.waiting.forget(picture)  # only its next save counts
         stopped = self.pool.cancel(recipes) if self.settings.interrupt else 0
         for recipe in sorted(recipes):
             log.info("%s: queued images cancelled, as requested", recipe)

@@ -74,7 +74,7 @@ class Finishing:
             return  # somebody deleted or renamed it, which the inbox reports
         except OSError as error:  # as in another user's folder, where `make` removes it itself
             log.info("%s: left for `make` to remove: %s", recipe, error.strerror)
-            self.inbox.follow_no_rename(recipe)
+            self.inbox.answered.follow_no_rename(recipe)
             return
         if removed:
             log.info("%s: removed, as requested", recipe)

@@ -82,7 +82,7 @@ class Intake:
         self._inventory: Inventory | None = None
         for path in self.ledger.rejected_recipes():
             if is_template(path):
-                self.inbox.refuse_template(path)
+                self.inbox.templates.refuse(path)
         self._to_hash: NotHashed | None = None
 
     def look_again(self) -> None:
@@ -268,11 +268,11 @@ class Intake:
                 return self._hold_back(seen, dropped, inventory)
             raise
         except NothingSaid as error:
-            self.inbox.answer_with_template(seen.path, dropped.template.name)
+            self.inbox.templates.has_no_request(seen.path, dropped.template.name)
             return self._warned_once(dropped.template.name, [str(error)])
         except PictureUnreadable as error:
             if not self.inbox.is_as_seen(seen):
-                self.inbox.hold(seen.path)  # moved or deleted since, or the inbox is away
+                self.inbox.answered.hold(seen.path)  # moved or deleted since, or the inbox is away
                 return lambda: None
             return self._reject(save, f"This picture cannot be used: {error}")
         except ModelRefused as error:
@@ -327,11 +327,11 @@ class Intake:
 
         `why` says what is wrong beside the template itself, if anything is.
         """
-        self.inbox.hold(seen.path)
+        self.inbox.answered.hold(seen.path)
         template = dropped.template
         known = self.ledger.known_recipe(template.name)
         if known is None or not self.ledger.is_valid(template.name):
-            self.inbox.refuse_template(template.name)  # its own answer has said why, or will
+            self.inbox.templates.refuse(template.name)  # its own answer has said why, or will
             return lambda: None
         digest = hashlib.sha256(template.content).hexdigest()
         if why:
@@ -388,7 +388,7 @@ class Intake:
     def _reject(self, save: Save, why: PicowatchError | str) -> Callable[[], None]:
         """Nothing under a template that is refused is answered until it is right."""
         if is_template(save.path):
-            self.inbox.refuse_template(save.path)
+            self.inbox.templates.refuse(save.path)
         text, line = _explained(save.path, why)
         self.outbox.problems.write_error(save.path, text)
         self.ledger.reject(save)

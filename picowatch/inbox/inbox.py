@@ -64,7 +64,10 @@ POLLING_SECONDS = 1.0
 
 
 class Inbox:
-    """Watches the inbox; `poll` returns what has settled since the last call."""
+    """Watches the inbox; `poll` returns what has settled since the last call.
+
+    `answered`, `templates` and `waiting` are what it remembers.
+    """
 
     def __init__(
         self,
@@ -88,18 +91,18 @@ class Inbox:
         if only is not None:
             self._unchecked = known.keys() - {*only}
             watch, known = "polling", {path: known[path] for path in only if path in known}
-        self._answered = AnsweredRecipes(known)
-        self._templates = Templates({p: one.digest for p, one in known.items() if is_template(p)})
-        self._waiting = WaitingRecipes()
+        self.answered = AnsweredRecipes(known)
+        self.templates = Templates({p: one.digest for p, one in known.items() if is_template(p)})
+        self.waiting = WaitingRecipes()
         self._settling = Settling(settle_seconds)
         self._rescan_seconds = rescan_seconds
         self._folder = InboxFolder(root, watch, wake)
         self._reader = Reader(
             folder=self._folder,
             settling=self._settling,
-            answered=self._answered,
-            templates=self._templates,
-            waiting=self._waiting,
+            answered=self.answered,
+            templates=self.templates,
+            waiting=self.waiting,
             only_some=only is not None,
         )
         self._next_scan = 0.0
@@ -131,7 +134,7 @@ class Inbox:
         inode = self._folder.inode
         if inode is None or (self._only is not None and self._last_seen is not None):
             return None
-        return self._answered.last_seen(inode, self._unchecked)
+        return self.answered.last_seen(inode, self._unchecked)
 
     @property
     def polling(self) -> bool:
@@ -140,8 +143,8 @@ class Inbox:
 
     def is_settled(self) -> bool:
         """Whether no file is waiting for its quiet time."""
-        released = self._templates.released
-        return not (len(self._settling) or released or self._waiting.is_changing())
+        released = self.templates.released
+        return not (len(self._settling) or released or self.waiting.is_changing())
 
     def expected_saves(self) -> Iterator[str]:
         """The pending files that differ from their last answered versions.
@@ -168,7 +171,7 @@ class Inbox:
         """Begin: every existing recipe is checked, with its content."""
         self._folder.watch()
         if self._last_seen is not None:
-            self._answered.see_as_before(self._last_seen, self._folder.inode)
+            self.answered.see_as_before(self._last_seen, self._folder.inode)
         found = self._scan()
         # To read ten thousand pictures takes minutes: of these, size and time say enough.
         news = {p: s for p, s in found.items() if not is_dropped(p) or self._differs(p, s)}
@@ -217,7 +220,7 @@ class Inbox:
         """
         if not is_dropped(path):
             return {}
-        known, stamp = self._answered.get(path), self._stamp(path)
+        known, stamp = self.answered.get(path), self._stamp(path)
         if known is None or stamp is None or stamp.companions != known.stamp.companions:
             return None
         try:
@@ -238,41 +241,21 @@ class Inbox:
             self._root, path, lambda file: sha256_of(file, pictures.MAX_BYTES) == digest
         )
         if removed:
-            self.forget(path)
+            self._reader.forget(path)
         return removed
 
     def recover(self) -> None:
         """Restore what a crash left in the middle of `remove`."""
         bring_back(self._root)
 
-    def forget(self, path: str) -> None:
-        """The recipe was removed from the inbox on purpose; its absence is no evidence."""
-        self._reader.forget(path)
-
-    def follow_no_rename(self, path: str) -> None:
-        """The recipe is about to be removed: its bytes under another name are another recipe."""
-        self._answered.follow_no_rename(path)
-
-    def refuse_template(self, template: str) -> None:
-        """Answer no picture under it until it is released."""
-        self._templates.refuse(template)
-
     def release_template(self, template: str) -> None:
         """It is right: look for pictures that are not answered yet."""
-        for picture in self._templates.release(template):
-            self.hold(picture)
-
-    def answer_with_template(self, path: str, template: str) -> None:
-        """A dropped picture has no request yet: look at it again when its template is saved."""
-        self._templates.has_no_request(path, template)
+        for picture in self.templates.release(template):
+            self.answered.hold(picture)
 
     def is_as_seen(self, saved: Saved) -> bool:
         """Whether the file, and what lies beside a dropped picture, is still what was read."""
         return self._stamp(saved.path) == saved.stamp
-
-    def hold(self, path: str) -> None:
-        """A dropped picture was not answered after all; look at it again when there is news."""
-        self._answered.hold(path)
 
     def answer_when_back(self, path: str) -> None:
         """Treat a dropped picture that was away as saved once it is there.
@@ -281,21 +264,17 @@ class Inbox:
         """
         self.answer_again_after(path, "away", lambda: "there" if self._stamp(path) else "away")
 
-    def expect_no_more(self, path: str) -> None:
-        """What the file was waiting for is cancelled: only its next save counts."""
-        self._waiting.forget(path)
-
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 
         That ends with its next save. While the recipe is away, so may be what it is waiting for.
         """
-        self._waiting.wait(path, before, lambda: look() if self._stamp(path) else before)
+        self.waiting.wait(path, before, lambda: look() if self._stamp(path) else before)
 
     def _check_folder(self, now: float) -> None:
         change = self._folder.check()
         if change in (Change.MISSING, Change.REPLACED):
-            self._answered.seen_here.clear()
+            self.answered.seen_here.clear()
         if change in (Change.REPLACED, Change.WATCH_LOST):
             self.rescan(now)
 
@@ -320,7 +299,7 @@ class Inbox:
         else:
             found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
         self._warn_of_skipped(skipped)
-        self._answered.see(found.keys())
+        self.answered.see(found.keys())
         self._scan_took = time.perf_counter() - started
         return found
 
@@ -351,15 +330,15 @@ class Inbox:
         return {path: stamp for path, stamp in found.items() if self._differs(path, stamp)}
 
     def _differs(self, path: str, stamp: Stamp) -> bool:
-        return self._answered.differs(path, stamp) and not self._templates.refuses(self._root, path)
+        return self.answered.differs(path, stamp) and not self.templates.refuses(self._root, path)
 
     def _take_released(self, now: float) -> None:
-        for folder in self._templates.released:
+        for folder in self.templates.released:
             self._note_found(self._different(self._scan(folder)), now, by_event=False)
-        self._templates.released.clear()
+        self.templates.released.clear()
 
     def _note_missing(self, found: Mapping[str, Stamp], now: float) -> None:
-        for path in self._answered.seen_here - found.keys():
+        for path in self.answered.seen_here - found.keys():
             if self._stamp(path) is None:  # what is there is no request under today's templates
                 self._settling.note(path, None, now, by_event=False)
 
@@ -386,7 +365,7 @@ class Inbox:
             self._note_event(path, now)
             if self._stamp(path) is None:  # what lies there may be recipes now
                 self._take_folder_hints({path.rpartition("/")[0]} - {""}, now)
-        elif path in self._answered:
+        elif path in self.answered:
             self._note_event(path, now)
         elif not is_reached(path) or self._take_hint_of_dropped(path, now):
             return
@@ -421,7 +400,7 @@ class Inbox:
 
     def _take_waiting(self, now: float) -> None:
         """What a recipe was waiting for has no event of its own."""
-        for path in self._waiting.take_ready(now, self._settling.settle_seconds):
+        for path in self.waiting.take_ready(now, self._settling.settle_seconds):
             self._settling.note(path, self._stamp(path), now, by_event=False)
 
     def _look_for_probes(self) -> None:
@@ -444,7 +423,7 @@ class Inbox:
             if all(map(is_searched, folder.split("/"))) and not _lies_below(folder, folders):
                 found |= self._scan(folder)
         self._note_found(self._different(found), now, by_event=True)
-        for path in self._answered.paths() - found.keys():
+        for path in self.answered.paths() - found.keys():
             if _lies_below(path, folders) and self._stamp(path) is None:
                 self._settling.note(path, None, now, by_event=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 VARIABLE = "PICOWATCH_FAULT"
 
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
+_REMOVE = "picowatch.inbox.inbox:Inbox.remove"
 _GALLERY = "picowatch.outbox.gallery.gallery"
 _PAGES = "picowatch.outbox.gallery.pages"
 # `A > B` is B, while A is being done.
@@ -46,7 +47,7 @@ POINTS = {
     "before a contact sheet is remembered": "picowatch.ledger.ledger:Ledger.mark_sheet_done",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
     "while a recipe is taken out of the inbox": "picowatch.files.inside:_unlink_aside",
-    "after a recipe is archived": "picowatch.inbox.inbox:Inbox.forget",
+    "after a recipe is archived": f"{_REMOVE} > picowatch.inbox.reader:Reader.forget",
     "before a command is done": "picowatch.daemon.control:Control.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
     "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
