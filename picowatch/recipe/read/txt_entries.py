@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
+from operator import itemgetter
 
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
@@ -106,13 +106,8 @@ def _is_skipped(text: str) -> bool:
     return not text.strip() or text.lstrip().startswith("#")
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A part of a prompt line that a backslash goes on with: where it begins in both."""
-
-    offset: int
-    line: int
-    column: int
+# The parts of a prompt line that backslashes go on with: the offset of each, and where it stands.
+_Pieces = list[tuple[int, Position]]
 
 
 def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]:
@@ -139,16 +134,14 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
     return entries
 
 
-def _prompt_line(
-    source: Source, text: str, pieces: list[_Piece], problems: Problems
-) -> Entry | None:
+def _prompt_line(source: Source, text: str, pieces: _Pieces, problems: Problems) -> Entry | None:
     def at(offset: int, width: int) -> Position:
-        piece = pieces[bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1]
-        return Position(source, piece.line, piece.column + offset - piece.offset, width)
+        start, position = pieces[bisect_right(pieces, offset, key=itemgetter(0)) - 1]
+        return position.shifted(offset - start, width)
 
     no_prompt = why_no_prompt(text)
     if no_prompt:
-        problems.add(at(0, len(source.line(pieces[0].line).strip())), no_prompt)
+        problems.add(at(0, len(source.line(pieces[0][1].line).strip())), no_prompt)
         return None
     warnings: list[str] = []
     layer = prompt_and_flags(text, at, problems, warnings)
@@ -180,16 +173,17 @@ def _refuse_setting(name: str, value: str, position: Position, problems: Problem
         )
 
 
-def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, list[_Piece], int]:
+def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, _Pieces, int]:
     """A line with all that backslashes at its end go on with, and the index after it."""
     parts: list[str] = []
-    pieces: list[_Piece] = []
+    pieces: _Pieces = []
     length = 0
     while True:
         line = source.lines[number]
         body = line.strip()
         goes_on = _goes_on(body)
-        pieces.append(_Piece(length, number + 1, len(line) - len(line.lstrip()) + 1))
+        column = len(line) - len(line.lstrip()) + 1
+        pieces.append((length, Position(source, number + 1, column)))
         parts.append(body[:-1].rstrip() + " " if goes_on else body)
         length += len(parts[-1])
         number += 1
