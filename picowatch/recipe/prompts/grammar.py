@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from picowatch.recipe.messages.problems import shown
@@ -119,13 +120,8 @@ def _broken(text: str) -> Iterator[tuple[str, float]]:
 
 
 def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    runs: list[tuple[list[str], float]] = []
-    for text, weight in pieces:
-        if runs and runs[-1][1] == weight:
-            runs[-1][0].append(text)
-        else:
-            runs.append(([text], weight))
-    return [("".join(texts), weight) for texts, weight in runs]
+    runs = groupby(pieces, itemgetter(1))
+    return [("".join(text for text, _ in run), weight) for weight, run in runs]
 
 
 def joined_texts(nodes: Iterable[Any]) -> list[Any]:

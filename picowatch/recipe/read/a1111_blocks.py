@@ -14,7 +14,7 @@ and web pages change it on the way, so these are understood, too:
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from picowatch.recipe.written import Source
@@ -168,7 +168,9 @@ def _values(
     values = [lines[number]]
     number += 1
     while number < len(lines):
-        following = _next_filled(lines, number)
+        following = number
+        while following < len(lines) and not lines[following].text.strip():
+            following += 1
         line = lines[number]
         key = None if line.is_whole or _STEPS.match(line.text) else _KEY.match(line.text)
         if following < len(lines) and _REMARK.match(lines[following].text):
@@ -200,12 +202,6 @@ def _end_of_remark(lines: Sequence[Line], number: int) -> int:
     return blank or len(lines)
 
 
-def _next_filled(lines: Sequence[Line], number: int) -> int:
-    while number < len(lines) and not lines[number].text.strip():
-        number += 1
-    return number
-
-
 def _blocks_without_steps(lines: Sequence[Line]) -> Iterator[Block]:
     yield from (Block(tuple(paragraph)) for paragraph in _paragraphs(lines))
 
@@ -224,13 +220,5 @@ def _parted(lines: Sequence[Line]) -> list[Sequence[Line]]:
 
 
 def _paragraphs(lines: Sequence[Line]) -> list[list[Line]]:
-    found: list[list[Line]] = []
-    inside = False
-    for line in lines:
-        filled = bool(line.text.strip())
-        if filled and inside:
-            found[-1].append(line)
-        elif filled:
-            found.append([line])
-        inside = filled
-    return found
+    runs = groupby(lines, lambda line: bool(line.text.strip()))
+    return [list(run) for is_filled, run in runs if is_filled]

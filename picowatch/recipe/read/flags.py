@@ -205,9 +205,7 @@ def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[tuple[
 
 
 def _skip_spaces(text: str, position: int) -> int:
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
+    return len(text) - len(text[position:].lstrip())
 
 
 def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int]:
