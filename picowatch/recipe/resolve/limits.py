@@ -46,47 +46,38 @@ class ImageLimit:
     def refuses_sweep(self, axes: Sequence[WrittenAxis], sweep: Written) -> bool:
         """Whether a sweep makes too many images."""
         images = _combinations(axes)
-        if self._has_room(images):
-            return False
         sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
-        self._problems.add(
-            sweep.name_position,
+        message = (
             f"this sweep makes {sizes} = {images:,} images; one save may request "
-            f"{self._max_images:,} (the setting max_images_per_save).",
+            f"{self._max_images:,} (the setting max_images_per_save)."
         )
-        return True
+        return self._refuses(images, sweep.name_position, message)
 
     def refuses_seeds(self, axes: Sequence[WrittenAxis], layer: Layer) -> bool:
         """Whether a range of seeds makes too many images: it is short to write."""
         written = layer.get("seed")
         if written is None or not isinstance(written.value, NumberRange):
             return False
-        images = _combinations(axes) * len(written.value)
-        if self._has_room(images):
-            return False
-        message = too_many(self._counted + images, self._max_images)
-        self._problems.add(written.position, message)
-        return True
+        return self._refuses(_combinations(axes) * len(written.value), written.position)
 
     def refuses_pattern(
         self, pattern: WrittenAxis, axes: Sequence[WrittenAxis], layer: Layer
     ) -> bool:
         """Whether it stands for too many pictures, or for none, which is a problem already."""
         images = _combinations([pattern, *axes])
-        if self._has_room(images):
-            return not pattern.values
         combined = " With the sweep" if axes else " Together"
         written = layer[pattern.label]
         text = f"'{shown(written.value)}'" if isinstance(written.value, str) else "the pattern"
-        self._problems.add(
-            written.error_position,
-            f"{text} matches {len(pattern.values):,} pictures.{combined} "
-            + too_many(self._counted + images, self._max_images),
-        )
-        return True
+        found = f"{text} matches {len(pattern.values):,} pictures.{combined} "
+        message = found + too_many(self._counted + images, self._max_images)
+        return self._refuses(images, written.error_position, message) or not pattern.values
 
-    def _has_room(self, images: int) -> bool:
-        return self._counted + images <= self._max_images
+    def _refuses(self, images: int, position: Position, message: str = "") -> bool:
+        """Whether so many more are too many: then the message says so."""
+        counted = self._counted + images
+        if counted > self._max_images:
+            self._problems.add(position, message or too_many(counted, self._max_images))
+        return counted > self._max_images
 
 
 def _combinations(axes: Sequence[WrittenAxis]) -> int:
