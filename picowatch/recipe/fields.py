@@ -477,6 +477,7 @@ SHORTHANDS = {
         "A picture whose settings this recipe starts from; other fields override them.",
         changes_pixels=False,
         wanted="text",
+        no_sweep="Write a recipe for each picture: several stand in a list, or between lines ---.",
     ),
 }
 _ALL = ROWS | SHORTHANDS

@@ -141,6 +141,8 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
         ("cfg_scale: 1..30 step 0.001", "the range 1..30 step 0.001 has 29,001 values; one save "
          "may request 1,000 images (the setting max_images_per_save)."),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
+        ("from: [a.png, b.png]", "sweep cannot vary from. Write a recipe for each picture: several "
+         "stand in a list, or between lines ---."),
         ("count: [1, 2]", "sweep cannot vary count. It does not change individual images."),
         ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a range or a list "
          "outside the sweep: seed: 1..8."),
