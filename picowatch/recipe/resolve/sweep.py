@@ -140,7 +140,8 @@ def _axis(
     position = values.name_position
     name, _, detail = (part.strip() for part in key.partition(":"))
     field = FIRST_NAME_OF.get(name)
-    parts = _values(key, values, most, problems)
+    is_alone = field in PICTURE_FIELDS and is_written_pattern(values)  # and in no list
+    parts = [("", values)] if is_alone else _values(key, values, most, problems)
     pattern = next((part for _, part in parts if is_written_pattern(part)), None)
     if field is None:
         problems.add(position, f"sweep cannot vary '{shown(key)}': {_meant(key, parts, layer)}")
