@@ -26,7 +26,6 @@ from picowatch.engine.compiled.trials import MOST_TRIALS, begin_trial
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet import batch as unet_batch
 from picowatch.engine.unet.denoise import Shape
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine import requests
@@ -132,12 +131,16 @@ def test_other_shapes_and_exact_images_stay_eager(folder: Path, tmp_path: Path) 
     assert not any(make(engine, other)[0].compiled for other in others)
 
 
-def test_parts_of_a_batch_stay_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_batch_stay_eager(tmp_path: Path) -> None:
     """Compiled code would let them take turns, so nothing is compiled for them either."""
     engine = engine_with(tmp_path / "compiled", tmp_path)
-    monkeypatch.setattr(unet_batch, "_cores", lambda drawing: 2)  # wherever the test runs
     batch = [request(width=64, height=64, seed=seed) for seed in range(4)]
-    assert not any(image.compiled for image in make(engine, *batch, waiting=LONG_QUEUE))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # wherever the test runs: as many parts
+    try:
+        assert not any(image.compiled for image in make(engine, *batch, waiting=LONG_QUEUE))
+    finally:
+        torch.set_num_threads(threads)
     assert engine._compiled._process is None
     assert not list((tmp_path / "compiled").iterdir())
 
