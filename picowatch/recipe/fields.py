@@ -31,6 +31,7 @@ PICTURE = "picture"  # the size that is the start image's
 MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
 PROMPTS = ("prompt", "negative_prompt")
+PICTURE_FIELDS = ("image", "mask")
 
 _NO_SINGLE_IMAGE = "It does not change individual images."
 

@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 from picowatch.recipe.fields import (
     BAKED,
     PICTURE,
+    PICTURE_FIELDS,
     PROMPTS,
     RANDOM,
     ROWS,
@@ -238,7 +239,7 @@ class Recipe(RecipeFields):
     def _values(self) -> dict[str, object]:
         """What counts for the identity; what is off does not, so that new fields change none."""
         off = {name for name, row in ROWS.items() if self._is_off(name, row)}
-        off |= {name for name in PICTURES if getattr(self, name) in self._dropped}
+        off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
         for control in values.get("control", ()):
             if control["image"] in self._dropped:
@@ -374,7 +375,6 @@ class Recipe(RecipeFields):
         )
 
 
-PICTURES = ("image", "mask")
 _IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
 
 

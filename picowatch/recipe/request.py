@@ -9,7 +9,7 @@ from typing import Any, Self, get_type_hints
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.fields import MAPPINGS, ROWS, ImageFields
+from picowatch.recipe.fields import MAPPINGS, PICTURE_FIELDS, ROWS, ImageFields
 from picowatch.recipe.parts import Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
@@ -201,7 +201,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         for field in fields(ImageFields)
         if not request.is_idle(field.name)
     }
-    values |= {name: values[name] or "none" for name in ("image", "mask") if name in values}
+    values |= {name: values[name] or "none" for name in PICTURE_FIELDS if name in values}
     for name in MAPPINGS.keys() & values.keys():
         values[name] = asdict(values[name]) if values[name] else False
     if request.draws:

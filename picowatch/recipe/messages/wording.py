@@ -5,7 +5,16 @@ import re
 from contextlib import suppress
 from typing import get_args
 
-from picowatch.recipe.fields import FROM, NO_SWEEP, PROMPTS, ROWS, SHORTHANDS, json_schemas
+from picowatch.recipe.fields import (
+    FROM,
+    MAX_SIDE,
+    NO_SWEEP,
+    PICTURE_FIELDS,
+    PROMPTS,
+    ROWS,
+    SHORTHANDS,
+    json_schemas,
+)
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.parts import Preprocessor
@@ -14,9 +23,7 @@ from picowatch.recipe.read.yaml_errors import quoted
 from picowatch.recipe.written import Misread, Position, Written
 
 TEXT = "text"
-PICTURE_FIELDS = ("image", "mask")
 _SEVERAL = "For several pictures write a pattern such as frames/*.png, or a recipe for each."
-_MAX_SIDE = 2048
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 MAX_WARNINGS = 50  # of one entry
 
@@ -101,7 +108,7 @@ def _hint(field: str, value: object) -> str:
     if isinstance(value, int | float):
         if field == "cfg_scale" and value < 1:
             return " 1 switches guidance off."
-        if field in ("width", "height") and value > _MAX_SIDE:
+        if field in ("width", "height") and value > MAX_SIDE:
             return (
                 " For a larger picture write a smaller size, and hires: {scale: 2} to redraw it "
                 "larger, or upscale: {scale: 4} to enlarge it."

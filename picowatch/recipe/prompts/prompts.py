@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import islice
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.fields import Loras
+from picowatch.recipe.fields import PROMPTS, Loras
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -47,7 +47,7 @@ MAX_BRACKETS = 100_000
 MAX_SIGNS_OF_ALL = 250_000
 _WILDCARD_SIGNS = ("{", "|", "}", "__")
 _BRACKET_SIGNS = tuple("()[]:<")
-PROMPT, NEGATIVE = "prompt", "negative_prompt"
+PROMPT, NEGATIVE = PROMPTS
 # What names an embedding, unless a wildcard does.
 _OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
 

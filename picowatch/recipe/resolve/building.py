@@ -14,6 +14,7 @@ from picowatch.recipe.fields import (
     MIN_SIDE,
     NUMBERS,
     PICTURE,
+    PICTURE_FIELDS,
     ROWS,
     SWITCHES,
     default_of,
@@ -210,7 +211,7 @@ class RecipeBuilder:
         """The fields that name pictures, and hires."""
         image, mask = (
             read_path(field, layer, self._named_pictures, self._problems)
-            for field in ("image", "mask")
+            for field in PICTURE_FIELDS
         )
         hires = bool(layer["hires"].value) if "hires" in layer else False
         values: dict[str, object] = {"image": image, "mask": mask if image else ""}

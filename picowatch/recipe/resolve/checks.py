@@ -1,6 +1,12 @@
 """What a recipe as a whole cannot be: wrong prompts, sizes, and what its checkpoint cannot do."""
 
-from picowatch.recipe.fields import MAX_UPSCALED_PIXELS, PROMPTS, ZERO_SNR, Loras
+from picowatch.recipe.fields import (
+    MAX_UPSCALED_PIXELS,
+    PICTURE_FIELDS,
+    PROMPTS,
+    ZERO_SNR,
+    Loras,
+)
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.suggestions import listed
@@ -157,7 +163,7 @@ class RecipeChecks:
             for mistake in edit_mistakes(text, checkpoint, self._inventory.wildcards):
                 position = _position_of(mistake, text, recipe.written(field, "prompt"))
                 self._problems.add(position, mistake.message)
-        missing = [field for field in ("image", "mask") if not getattr(recipe, field)]
+        missing = [field for field in PICTURE_FIELDS if not getattr(recipe, field)]
         if rules.fills and missing:
             self._problems.add(
                 recipe.written("checkpoint", "prompt").position,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import PICTURE_FIELDS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import Pictures, as_written
 from picowatch.recipe.read.plain import TRUE_OR_FALSE
@@ -81,7 +82,7 @@ def named_pictures(layer: Layer) -> list[Written]:
 
 def _named(layer: Layer) -> Iterator[_Named]:
     """Where an entry names pictures, the start image first."""
-    for field in ("image", "mask"):
+    for field in PICTURE_FIELDS:
         if field in layer:
             yield _Named(field, layer[field])
     for index, written in control_images(layer):

@@ -15,6 +15,7 @@ from picowatch.recipe.fields import (
     FIRST_NAME_OF,
     NO_SWEEP,
     PART_FIELDS,
+    PICTURE_FIELDS,
     PROMPTS,
     SIZE,
     Axis,
@@ -22,7 +23,6 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import (
-    PICTURE_FIELDS,
     about_cut_number,
     cut_number,
     wanted_for,
