@@ -1,7 +1,5 @@
 """One entry of a recipe file with everything decided but the random seed."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
@@ -26,7 +24,13 @@ from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts
-from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
+from picowatch.recipe.request import (
+    ControlUse,
+    EmbeddingUse,
+    ImageRequest,
+    LoraUse,
+    digest_of,
+)
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.hires import is_model
 from picowatch.recipe.resolve.loras import swept_names
@@ -224,8 +228,7 @@ class Recipe(RecipeFields):
         named += sorted(self._swept_models())
         if named:
             values["hashes"] = {self._label(*pair): hash_of(*pair) for pair in named}
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(values)
 
     def _swept_models(self) -> set[tuple[str, str]]:
         """The checkpoints and VAEs of a sweep's combinations that the first one does not have."""

@@ -91,8 +91,7 @@ class ImageRequest(ImageFields):
         Library versions are not part of it, nor is what prompts were before wildcards.
         """
         values = {name: value for name, value in self.as_dict().items() if name not in _TOLD_ONLY}
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(values)
 
     @property
     def batch_key(self) -> str:
@@ -175,6 +174,12 @@ class ImageRequest(ImageFields):
             )
         parts = {name: _PARTS[name](value) for name, value in values.items() if name in _PARTS}
         return cls(**values | parts)
+
+
+def digest_of(values: Mapping[str, object]) -> str:
+    """sha256 over their canonical JSON."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _shared(value: Any) -> Any:
