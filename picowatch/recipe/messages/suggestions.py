@@ -1,6 +1,7 @@
 """What somebody may have meant: the closest of the names that exist, and lists of names."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 # Below this, suggestions are noise: 'colour' is no 'lora'.
@@ -21,6 +22,11 @@ def did_you_mean(written: str, names: Iterable[str], before: str = "") -> str:
     """ "Did you mean 'x'? ", or nothing; `before` goes before the name, like a flag's hyphens."""
     name = closest(written, names)
     return f"Did you mean '{before}{name}'? " if name else ""
+
+
+def squeezed(name: str) -> str:
+    """Its letters and digits in lower case, for names in which nothing else counts."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
 def listed(names: Sequence[str], last: str = "and", most: int = 10) -> str:

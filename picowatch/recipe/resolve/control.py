@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.suggestions import did_you_mean, listed
+from picowatch.recipe.messages.suggestions import did_you_mean, listed, squeezed
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.parts import Control, ControlKind, ControlMode, Preprocessor
 from picowatch.recipe.pictures import Pictures
@@ -282,15 +282,15 @@ class _Reader:
 
 def find_preprocessor(written: str) -> str:
     """The preprocessor that is meant, by ours or A1111's name; "" for one that picowatch lacks."""
-    squeezed = _squeezed_module(written)
-    name = _MODULES.get(squeezed, squeezed)
+    module = _squeezed_module(written)
+    name = _MODULES.get(module, module)
     return name if name in PREPROCESSORS else ""
 
 
 def why_no_preprocessor(written: str) -> str:
     """What to do without it."""
     known = listed(PREPROCESSORS, most=20)
-    if _DETECTORS.search(_squeezed(written)):
+    if _DETECTORS.search(squeezed(written)):
         return (
             f"the preprocessor '{shown(written)}' is a network of its own, which picowatch does "
             "not have. Make the map with another program and use it with 'preprocess: none'. The "
@@ -312,13 +312,9 @@ def _plain(name: str, part: Written) -> Written:
     return unquoted(f"{CONTROL}.{name}", part)
 
 
-def _squeezed(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.casefold())
-
-
 def _squeezed_module(name: str) -> str:
     """What follows in brackets is for people."""
-    return _squeezed(name.partition("(")[0])
+    return squeezed(name.partition("(")[0])
 
 
 _MODULES = {_squeezed_module(theirs): name for name, theirs in A1111_MODULES.items()}

@@ -1,6 +1,6 @@
 """What the second pass of `hires` is enlarged with, and how large it becomes."""
 
-import re
+from picowatch.recipe.messages.suggestions import squeezed
 
 UPSCALERS = (
     "Latent",
@@ -18,7 +18,7 @@ PIXEL_UPSCALERS = ("Lanczos", "Nearest")
 
 def usual_upscaler(written: str) -> str | None:
     """The upscaler without a model that somebody means; None if it is none of them."""
-    return next((name for name in UPSCALERS if _squeezed(written) == _squeezed(name)), None)
+    return next((name for name in UPSCALERS if squeezed(written) == squeezed(name)), None)
 
 
 def is_model(upscaler: str) -> bool:
@@ -29,7 +29,3 @@ def is_model(upscaler: str) -> bool:
 def final_side(side: int, scale: float) -> int:
     """A side after the second pass: a multiple of 8, rounded down as A1111 does."""
     return int(side * scale) // 8 * 8
-
-
-def _squeezed(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.casefold())
