@@ -140,7 +140,6 @@ def _brackets_in(layer: Layer) -> Iterator[str]:
 
 
 def _of_picowatch(text: str, pictures: Pictures, position: Position) -> Layer:
-    damaged = PictureUnreadable("its 'picowatch' text is damaged.")
     try:
         values = json.loads(text)
         if values["format"] != 1:
@@ -154,8 +153,8 @@ def _of_picowatch(text: str, pictures: Pictures, position: Position) -> Layer:
             for path, digest in request.pictures.items()
         }
         return _layer_of(request.with_names(names), position)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
-        raise damaged from None
+    except DAMAGE:
+        raise PictureUnreadable("its 'picowatch' text is damaged.") from None
 
 
 def _layer_of(request: ImageRequest, position: Position) -> Layer:
