@@ -180,14 +180,13 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
     )
 
 
-def decide_flow_schedule(schedule_type: str, family: str) -> str:
-    """What families with a flow have: their own schedule alone. Raises ScheduleUnknown."""
-    if schedule_type in (AUTOMATIC, SIMPLE):
-        return SIMPLE
-    raise ScheduleUnknown(
-        f"{family} does not take the schedule type '{schedule_type}': it has a schedule of its "
-        f"own. Remove it, or write {SIMPLE}."
-    )
+def check_flow_schedule(schedule_type: str, family: str) -> None:
+    """Families with a flow have their own schedule alone. Raises ScheduleUnknown."""
+    if schedule_type not in (AUTOMATIC, SIMPLE):
+        raise ScheduleUnknown(
+            f"{family} does not take the schedule type '{schedule_type}': it has a schedule of its "
+            f"own. Remove it, or write {SIMPLE}."
+        )
 
 
 def find_prediction(written: str) -> str:

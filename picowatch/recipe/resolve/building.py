@@ -44,7 +44,7 @@ from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
     SIMPLE,
-    decide_flow_schedule,
+    check_flow_schedule,
     decide_schedule_type,
     find_sampler,
     sampler_named,
@@ -191,7 +191,7 @@ class RecipeBuilder:
             )
         elif written:
             with self._problems.caught(written.position):
-                decide_flow_schedule(str(written.value), checkpoint.family)
+                check_flow_schedule(str(written.value), checkpoint.family)
         return {"sampler": sampler, "schedule_type": SIMPLE}
 
     def _checkpoint(self, layer: Layer, position: Position) -> Checkpoint:
