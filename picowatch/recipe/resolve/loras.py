@@ -117,12 +117,10 @@ def _in_text(text: str, position: Position) -> Iterator[tuple[str, float, Positi
     for part in text.split(","):
         name, _, weight = part.rpartition(":")
         value = read_weight(Written(weight, position))
-        whole = not name.strip() or value is None
-        yield (
-            (part.strip(), 1.0, position)
-            if whole or value is None
-            else (name.strip(), value, position)
-        )
+        if name.strip() and value is not None:
+            yield name.strip(), value, position
+        else:
+            yield part.strip(), 1.0, position
 
 
 def _in_mapping(written: Written, problems: Problems) -> Iterator[tuple[str, float, Position]]:
