@@ -1,12 +1,10 @@
 """What prompt editing cannot do: for a checkpoint's family, and with a recipe's steps."""
 
 from collections.abc import Iterator
-from itertools import islice
 
 from picowatch.recipe.fields import PROMPTS, ImageFields
 from picowatch.recipe.inventory import Checkpoint
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import Edit, edits_in, parse_edits
 from picowatch.recipe.prompts.grammar import Mistake, lora_tags
@@ -33,10 +31,6 @@ def edit_mistakes(prompt: str, checkpoint: Checkpoint, wildcards: Wildcards) -> 
 
 def edit_warnings(image: ImageFields, wildcards: Wildcards) -> Iterator[str]:
     """Edits that change nothing with these steps, and LoRAs in edits."""
-    yield from islice(_edit_warnings(image, wildcards), MAX_WARNINGS)
-
-
-def _edit_warnings(image: ImageFields, wildcards: Wildcards) -> Iterator[str]:
     passes = passes_of(image)
     for field in PROMPTS:
         prompt: str = getattr(image, field)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import FROM, PROMPTS
@@ -233,7 +234,7 @@ def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory)
         if not recipe.draws:
             continue
         yield from family_warnings(recipe)
-        yield from edit_warnings(recipe, inventory.wildcards)
+        yield from islice(edit_warnings(recipe, inventory.wildcards), MAX_WARNINGS)
     yield from _doubtful_predictions(found, inventory)
 
 
