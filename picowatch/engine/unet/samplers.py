@@ -11,7 +11,6 @@ import json
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -41,6 +40,7 @@ from picowatch.engine.unet.noise_levels import NOISE_LEVELS, use_noise_levels
 from picowatch.engine.unet.solvers import Dpm2sAncestral, Dpm3mSde, UniPc
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import steps_taken
+from picowatch.recipe.samplers import sampler_named
 
 _SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
 # What a recipe's `prediction` replaces in the checkpoint's own schedule.
@@ -59,19 +59,14 @@ _DISTILLED_STEPS = 50
 class _Kind:
     """A scheduler class, its fixed options, how "uniform" spaces steps, whether it draws noise.
 
-    A class without a choice of spacings has "".
+    A class without a choice of spacings has "". What else a sampler can do is in its row in
+    recipe/samplers.py.
     """
 
     scheduler: Any
     options: dict[str, Any]
     uniform_spacing: str = "linspace"
-    takes_sigmas: bool = True
     draws_noise: bool = False
-
-    @property
-    def reaches_zero_snr(self) -> bool:
-        """Whether it can begin with pure noise, as zero terminal SNR needs it."""
-        return "rescale_betas_zero_snr" in signature(self.scheduler.__init__).parameters
 
 
 _TO_ZERO = {"final_sigmas_type": "zero"}
@@ -92,10 +87,10 @@ _KINDS = {
     "DPM++ 2S a": _Kind(Dpm2sAncestral, {}, draws_noise=True),
     "SA-Solver": _Kind(SASolverScheduler, {}, draws_noise=True),
     "Euler": _Kind(EulerDiscreteScheduler, _TO_ZERO),
-    "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}, takes_sigmas=False, draws_noise=True),
-    "DDIM": _Kind(DDIMScheduler, _UNCUT, "leading", takes_sigmas=False),
+    "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}, draws_noise=True),
+    "DDIM": _Kind(DDIMScheduler, _UNCUT, "leading"),
     "UniPC": _Kind(UniPc, _SECOND_ORDER),
-    "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading", takes_sigmas=False),
+    "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading"),
     "Heun": _Kind(HeunDiscreteScheduler, _UNCUT),
     "LMS": _Kind(LMSDiscreteScheduler, {}),
     "DPM2": _Kind(KDPM2DiscreteScheduler, {}),
@@ -114,12 +109,11 @@ _KINDS = {
         DDPMScheduler,
         {"variance_type": "fixed_small", **_UNCUT},
         "leading",
-        takes_sigmas=False,
         draws_noise=True,
     ),
     # Steps are spread over the distillation's 50, whatever the spacing.
-    "LCM": _Kind(LCMScheduler, _UNCUT, "leading", takes_sigmas=False, draws_noise=True),
-    "TCD": _Kind(TCDScheduler, _UNCUT, "leading", takes_sigmas=False, draws_noise=True),
+    "LCM": _Kind(LCMScheduler, _UNCUT, "leading", draws_noise=True),
+    "TCD": _Kind(TCDScheduler, _UNCUT, "leading", draws_noise=True),
 }
 
 
@@ -168,13 +162,14 @@ def build_sampler(
     kind = _KINDS.get(name)
     if kind is None:
         raise RenderFailed(f"The engine has no sampler {name!r}.")
+    known = sampler_named(name)
     spreads = schedule_type in _SIGMA_OPTIONS or schedule_type in NOISE_LEVELS
-    if spreads and not kind.takes_sigmas:
+    if spreads and schedule_type not in known.schedule_types:
         raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
     config = config | _PREDICTIONS[prediction]
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
-    if zero_snr and not kind.reaches_zero_snr:
-        names = ", ".join(name for name, other in _KINDS.items() if other.reaches_zero_snr)
+    if zero_snr and not known.reaches_zero_snr:
+        names = ", ".join(one for one in _KINDS if sampler_named(one).reaches_zero_snr)
         raise RenderFailed(
             f"The sampler {name} cannot begin with pure noise, which this checkpoint is trained "
             "on (zero terminal SNR).",
@@ -228,9 +223,7 @@ def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
     return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
 
 
-def _spacing(
-    kind: _Kind, schedule_type: str, steps: int, *, zero_snr: bool = False
-) -> dict[str, str]:
+def _spacing(kind: _Kind, schedule_type: str, steps: int, *, zero_snr: bool) -> dict[str, str]:
     """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise.
 
     With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
