@@ -209,9 +209,5 @@ def upscale(
         )
         return encode(vae, np.asarray(larger), latents.device)
 
-    return _each(latents, enlarged)
-
-
-def _each(latents: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """One at a time saves memory, and a picture does not depend on its neighbours."""
-    return torch.cat([change(latent[None]) for latent in latents])
+    # One at a time saves memory, and a picture does not depend on its neighbours.
+    return torch.cat([enlarged(latent[None]) for latent in latents])
