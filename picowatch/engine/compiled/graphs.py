@@ -100,10 +100,11 @@ class GraphedUnet:
         return self._eager.foresee(timesteps)
 
     def release(self) -> None:
-        """Give its memory back; it cannot be called any more."""
-        torch.cuda.synchronize()
-        self._graph.reset()
-        del self._graph, self._predicted
+        """Give its memory back, once; it cannot be called any more."""
+        if not self.released:
+            torch.cuda.synchronize()
+            self._graph.reset()
+            del self._graph, self._predicted
 
     @property
     def released(self) -> bool:
@@ -206,19 +207,15 @@ class CapturedUnets:
         graph = loaded.graphs.pop(shape)
         if decline:
             self._declined.add(self._live[graph])
-        self._release(graph)
+        graph.release()
 
     def give_up(self) -> bool:
         """Memory ran out: give all graphs' memory back for good; False if there were none."""
         graphs = [graph for graph in self._live if not graph.released]
         for graph in graphs:
             self._declined.add(self._live[graph])
-            self._release(graph)
-        return bool(graphs)
-
-    def _release(self, graph: GraphedUnet) -> None:
-        if not graph.released:
             graph.release()
+        return bool(graphs)
 
     def _try(self, loaded: Loaded, shape: Shape, key: _Key) -> GraphedUnet | None:
         """A new graph, if it computes what the eager UNet does, and faster."""
@@ -238,7 +235,7 @@ class CapturedUnets:
             wrong = not agree(graph, eager, example)
             if wrong or seconds_of(graph, example) > _LEAST_GAIN * eager_seconds:
                 self._declined.add(key)
-                self._release(graph)
+                graph.release()
                 if wrong:
                     self._note("The graph's results differ from the plain UNet's.")
                 return None
