@@ -126,11 +126,7 @@ def _prefix(header: Header) -> str | None:
 
 def _attention(header: Header) -> tuple[int, int]:
     """The width of the text that it looks at, and its most transformer blocks; 0 without any."""
-    widths = [
-        (*shape, 0, 0)[1]
-        for name, shape in header.shapes.items()
-        if name.endswith(".attn2.to_k.weight")
-    ]
+    widths = [header.inputs(name) for name in header.shapes if name.endswith(".attn2.to_k.weight")]
     depths = [int(found[1]) + 1 for name in header.shapes if (found := _TRANSFORMER.search(name))]
     return max(widths, default=0), max(depths, default=0)
 

@@ -118,9 +118,9 @@ def family_of_lora(header: Header) -> str:
             return said
         if header.has("transformer.") or header.has("diffusion_model."):
             raise ModelRefused(f"is a LoRA for a transformer of an unknown family: {ONLY}")
-    for name, shape in header.shapes.items():
+    for name in header.shapes:
         if "attn2" in name and "to_k" in name and any(mark in name for mark in _INPUTS):
-            family = FAMILY_OF_WIDTH.get((*shape, 0, 0)[1], "")
+            family = FAMILY_OF_WIDTH.get(header.inputs(name), "")
             if family:
                 return family
     if header.has("lora_te2_") or any("text_encoder_2." in name for name in header.shapes):

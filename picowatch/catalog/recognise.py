@@ -252,9 +252,9 @@ def distilled(depths: list[Any]) -> ModelRefused:
 
 def cross_width(header: Header, prefix: str) -> int:
     """The width of the text that the UNet's cross-attention looks at; 0 without cross-attention."""
-    for name, shape in header.shapes.items():
+    for name in header.shapes:
         if name.startswith(prefix) and name.endswith(".attn2.to_k.weight"):
-            return (*shape, 0, 0)[1]
+            return header.inputs(name)
     return 0
 
 
