@@ -202,7 +202,7 @@ def classes_of(folder: Path) -> dict[str, str]:
     if pipeline is None:
         raise ModelRefused("is a diffusers folder of an unknown pipeline.")
     for part, allowed in pipeline.parts.items():
-        encoder = part.replace("tokenizer", "text_encoder")
+        encoder = encoder_of(part)
         if encoder in pipeline.optional and _class_name(index, encoder) is None:
             continue
         name = _class_name(index, part)
@@ -218,6 +218,11 @@ def classes_of(folder: Path) -> dict[str, str]:
             )
         found[part] = str(name)
     return found
+
+
+def encoder_of(part: str) -> str:
+    """The text encoder that reads what this tokenizer gives; other parts are their own."""
+    return part.replace("tokenizer", "text_encoder")
 
 
 def _class_name(index: dict[str, Any], part: str) -> str | None:

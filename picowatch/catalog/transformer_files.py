@@ -13,7 +13,7 @@ from typing import NamedTuple
 from picowatch.catalog.families import NAMES, hub_folder
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.models import FOLDERS, FoundModels, Model, Part
-from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of
+from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of, encoder_of
 from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
 from picowatch.catalog.vaes import SIXTEEN, serves
 from picowatch.recipe.messages.suggestions import listed
@@ -144,7 +144,7 @@ def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
     return tuple(
         _part(model, name, classes[0], _package_folder(model, name), sources)
         for name, classes in pipeline.parts.items()
-        if (encoder := _encoder_of(name)) not in pipeline.optional or sources[encoder]
+        if (encoder := encoder_of(name)) not in pipeline.optional or sources[encoder]
     )
 
 
@@ -153,11 +153,6 @@ def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sour
     if source is None or source.is_folder:
         return Part(name, class_name, source.path if source else folder)
     return Part(name, _HEADLESS.get(class_name, class_name), folder, source.path, source.prefix)
-
-
-def _encoder_of(part: str) -> str:
-    """The text encoder that reads what this tokenizer gives; other parts are their own."""
-    return part.replace("tokenizer", "text_encoder")
 
 
 def _pipeline_of(model: Model) -> Pipeline:
@@ -170,7 +165,7 @@ def _package_folder(model: Model, part: str) -> Path:
     if part == "scheduler" and model.family in _SCHEDULES:
         variant = _SCHEDULED_AS.get(model.variant, model.variant)
         return ASSETS / model.family / variant.casefold() / part
-    encoder = _encoders_of(model).get(_encoder_of(part))
+    encoder = _encoders_of(model).get(encoder_of(part))
     if encoder:
         return ASSETS / _CONFIGS[encoder][part.startswith("tokenizer")]
     shared = part == "vae" and model.family == "z_image"
