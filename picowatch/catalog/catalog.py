@@ -47,7 +47,7 @@ from picowatch.catalog.models import (
 )
 from picowatch.catalog.pipelines import only_lends
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
-from picowatch.catalog.transformer_files import completed, files_below, files_of
+from picowatch.catalog.transformer_files import ASSETS, completed, files_below, files_of
 from picowatch.catalog.vaes import families_of, vae_by_name
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
@@ -56,8 +56,7 @@ from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscal
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.known_words import KnownWords
 
-_ASSETS = Path(__file__).parent.parent / "assets"
-_DEMO_FOLDER = _ASSETS / "demo"
+_DEMO_FOLDER = ASSETS / "demo"
 DEMO_UPSCALER = "demo-compact"
 DEMO_CONTROLNET = "demo-sketch"
 # Names, and what messages call them.
@@ -95,7 +94,7 @@ class Catalog:
         finally:
             self.keep_hashes()
         return FoundModels(
-            models=tuple(entry for entry in found if isinstance(entry, Model)),
+            models=tuple(_models(found)),
             refused=tuple(entry for entry in found if isinstance(entry, Refused)),
         )
 
@@ -433,7 +432,7 @@ def embedded(kind: Kind) -> Model:
     name, _ = _EMBEDDED[kind]
     if kind == "checkpoint":
         return _model(name, _DEMO_FOLDER, recognise_checkpoint_folder(_DEMO_FOLDER))
-    path = _ASSETS / f"{name}.safetensors"
+    path = ASSETS / f"{name}.safetensors"
     return _model(name, path, recognise(read_header(path)))
 
 

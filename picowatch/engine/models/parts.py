@@ -21,12 +21,12 @@ from diffusers.loaders.single_file_utils import (
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from picowatch.catalog import Model, read_config, weight_files
+from picowatch.catalog.transformer_files import ASSETS
 from picowatch.engine.devices import Target
 from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors
 from picowatch.engine.unet.kept import keep_between_steps
 from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 
-ASSETS = Path(__file__).parents[2] / "assets"
 SD15 = ASSETS / "sd15"
 # The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
 CLIP_TOKENIZER = SD15 / "tokenizer"

@@ -15,11 +15,11 @@ from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from picowatch.catalog import Model
+from picowatch.catalog.transformer_files import ASSETS
 from picowatch.engine.devices import Target
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.models.model_files import FindFile
 from picowatch.engine.models.parts import (
-    ASSETS,
     SD15,
     load_text_encoder,
     load_tokenizer,
