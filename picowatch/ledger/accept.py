@@ -10,7 +10,6 @@
 4. Queued images that no entry requests any more are cancelled.
 """
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 
 from picowatch.ledger.database import Database
 from picowatch.ledger.restore import EarlierDraws, forget_restored, keep_sheets, restored_facts
-from picowatch.ledger.rows import Acceptance, RequestedEntry
+from picowatch.ledger.rows import Acceptance, RequestedEntry, request_text
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save
 
@@ -328,7 +327,7 @@ class _SaveWriter:
             (
                 self.save.path,
                 digest,
-                json.dumps(request.as_dict(), sort_keys=True),
+                request_text(request),
                 request.batch_key,
                 priority,
                 self.save_id,

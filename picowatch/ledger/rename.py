@@ -3,7 +3,6 @@
 Nothing is rendered again.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Sequence
 
@@ -11,7 +10,7 @@ from picowatch.files.picture_names import is_picture_name, names_of_dropped
 from picowatch.ledger.accept import entries_before, forget_awaited, forget_recipe, keys_of
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import MISSING
-from picowatch.ledger.rows import request_of
+from picowatch.ledger.rows import request_of, request_text
 from picowatch.save import Stamp
 
 
@@ -79,10 +78,9 @@ def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
     ).fetchall()
     for row in rows:
         request = request_of(row).with_names(names)
-        text = json.dumps(request.as_dict(), sort_keys=True)
         sql.execute(
             "UPDATE OR IGNORE images SET digest = ?, request = ?, batch_key = ? WHERE id = ?",
-            (request.digest, text, request.batch_key, row["id"]),
+            (request.digest, request_text(request), request.batch_key, row["id"]),
         )
 
 

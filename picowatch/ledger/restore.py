@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from picowatch.ledger.database import Database
-from picowatch.ledger.rows import RequestedEntry, folded
+from picowatch.ledger.rows import RequestedEntry, folded, request_text
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.recipe import variation_seed_of
 from picowatch.recipe.request import ImageRequest
@@ -155,7 +155,7 @@ def _image(sql: sqlite3.Connection, picture: ExistingPicture, save: int) -> int:
         (
             picture.recipe,
             picture.request.digest,
-            json.dumps(picture.request.as_dict(), sort_keys=True),
+            request_text(picture.request),
             picture.request.batch_key,
             save,
             picture.entry_index,

@@ -44,6 +44,11 @@ class Acceptance:
     existing: tuple[str, ...] = ()
 
 
+def request_text(request: ImageRequest) -> str:
+    """The request as a row of `images` has it."""
+    return json.dumps(request.as_dict(), sort_keys=True)
+
+
 def request_of(row: Row) -> ImageRequest:
     """The request of a row of `images`; raises LedgerCorrupt."""
     try:
