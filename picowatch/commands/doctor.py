@@ -25,7 +25,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.options import GRAPHS_FAILURE, cache_folder
 from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.torch_check import Check, check_torch
+from picowatch.engine.torch_check import NVIDIA, Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_searched
@@ -42,7 +42,6 @@ REPORT_IT = (
     "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
 )
 LITTLE_MEMORY = 1.5e9
-NVIDIA = Path("/proc/driver/nvidia/version")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 LITTLE_SPACE = 1e9
 _LONGEST_WORDS = 400
