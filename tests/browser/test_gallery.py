@@ -658,6 +658,26 @@ def test_comparing_works_with_keys_alone(gallery: Page) -> None:
     assert not gallery.all('.pick[aria-pressed="true"]')
 
 
+def test_going_back_closes_a_comparison(gallery: Page) -> None:
+    """And going forward opens it again; Escape leaves no entry in the history."""
+    shown = gallery.shown()
+    gallery.find("#search").send_keys(Keys.ARROW_DOWN)
+    gallery.press("c", Keys.ARROW_RIGHT, "c", "x")
+    pair = gallery.find("#pair")
+    gallery.driver.back()
+    wait_for(lambda: not pair.is_displayed(), "it is closed")
+    assert gallery.shown() == shown, "the gallery was not left"
+    assert gallery.focused() == shown[1]
+    gallery.driver.forward()
+    wait_for(pair.is_displayed, "it is open again")
+    gallery.press(Keys.ESCAPE)
+    wait_for(lambda: gallery.js("return history.state") is None, "the history is left")
+    gallery.press(Keys.ENTER)
+    assert gallery.large() == shown[1]
+    gallery.leave_large()
+    gallery.find("#unpick").click()
+
+
 def test_two_pictures_are_compared_in_one_place(gallery: Page) -> None:
     """One instead of the other, by a click or a key; or one over a part of the other."""
     gallery.find("#search").send_keys(Keys.ARROW_DOWN)

@@ -313,7 +313,7 @@ Grid.resize(Number(size.value));
 let linked = "";
 function readLink() {
   linked = linkedFile();
-  if (linked) history.replaceState(null, "", "#");
+  if (linked || history.state) history.replaceState(null, "", "#");
   openLinked();
 }
 readLink();

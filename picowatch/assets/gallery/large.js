@@ -10,7 +10,6 @@ const Large = (() => {
   self.open = entry => {
     if (!dialog.open) {
       self.entry = entry;
-      if (!leaving) isEntered() ? history.replaceState({ large: true }, "", link()) : enter();
       fillWindow(dialog);
     } else if (self.entry === entry) {
       return;
@@ -19,27 +18,9 @@ const Large = (() => {
     part("panel").focus({ preventScroll: true });
   };
 
-  // The large view has an entry in the history, so that going back closes it, as phones do, and
-  // going forward opens it again.
-  history.scrollRestoration = "manual"; // the grid knows better where the user is
-  let leaving = false; // the way back to the entry before is not done yet
-  const link = () => `#${address(self.entry.file)}`;
-  const isEntered = () => Boolean(history.state && history.state.large);
-  const enter = () => history.pushState({ large: true }, "", link());
-  addEventListener("popstate", () => {
-    if (leaving) {
-      leaving = false;
-      if (dialog.open) enter();
-    } else if (!isEntered()) {
-      if (dialog.open) for (const open of document.querySelectorAll("dialog[open]")) open.close();
-    } else {
-      const entry = Pictures.byFile.get(linkedFile());
-      if (entry) self.open(entry);
-    }
-  });
   dialog.addEventListener("close", () => {
     if (dialog.open) return; // the next one was opened before the browser told of it
-    if (isEntered() && !leaving) { leaving = true; history.back(); }
+    leaveHistory();
     Grid.goTo(self.entry.file, { focus: true });
   });
 
@@ -204,7 +185,7 @@ const Large = (() => {
 
   function goTo(entry) {
     show(entry);
-    if (!leaving) history.replaceState({ large: true }, "", link());
+    enterHistory();
     say(`${part("place").textContent}: ${entry.prompt || entry.file}`);
   }
 

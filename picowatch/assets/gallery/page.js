@@ -41,7 +41,41 @@ function fillWindow(dialog) {
   const root = document.documentElement;
   root.style.setProperty("--scrollbar", `${Math.max(0, innerWidth - root.clientWidth)}px`);
   dialog.showModal();
+  enterHistory();
 }
+
+// What fills the window has an entry in the history, so that going back closes it, as phones do, and
+// going forward opens it again. A comparison above the large view shares its entry.
+history.scrollRestoration = "manual"; // the grid knows better where the user is
+let leaving = false; // the way back to the entry before is not done yet
+const isFilled = () => Boolean(document.querySelector("#large[open], #pair[open]"));
+
+function enterHistory() {
+  if (leaving) return;
+  const isLarge = document.getElementById("large").open;
+  const entry = isLarge ? [{ large: true }, "", `#${address(Large.entry.file)}`] : [{ pair: true }, ""];
+  if (history.state) history.replaceState(...entry); else history.pushState(...entry);
+}
+
+function leaveHistory() {
+  if (!history.state || leaving || isFilled()) return;
+  leaving = true;
+  history.back();
+}
+
+addEventListener("popstate", () => {
+  if (leaving) {
+    leaving = false;
+    if (isFilled()) enterHistory();
+  } else if (!history.state) {
+    if (isFilled()) for (const open of document.querySelectorAll("dialog[open]")) open.close();
+  } else if (history.state.pair) {
+    Pair.reopen();
+  } else {
+    const entry = Pictures.byFile.get(linkedFile());
+    if (entry) Large.open(entry);
+  }
+});
 
 function fillList(list, settings) {
   list.replaceChildren(...settings.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));

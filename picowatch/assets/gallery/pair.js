@@ -15,6 +15,12 @@ const Pair = (() => {
     focusWay();
   };
 
+  // Going forward in the history opens it again.
+  self.reopen = () => {
+    if (left && [left, right].every(entry => Pictures.byFile.has(entry.file))) self.open(left, right);
+  };
+  dialog.addEventListener("close", leaveHistory);
+
   function show() {
     both.replaceChildren(...[left, right].map(figure));
     showWay();
