@@ -1498,6 +1498,22 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     wait_for(lambda: len(page.all(".tile.loaded")) == 1, "the picture instead of its thumbnail")
 
 
+def test_the_large_view_says_when_its_picture_was_deleted(live: House, page: Page) -> None:
+    """By a command in a terminal; in dark colours a sheet is drawn twice, and both go."""
+    page.colours("dark")
+    live.save("study.yaml", RECIPES["study.yaml"])
+    wait_for(lambda: "study/0003-sheet.png" in page.shown(), "the sheet")
+    page.tile("study/0003-sheet.png").click()
+    wait_for(lambda: page.js("return document.getElementById('full').naturalWidth"), "its pixels")
+    outbox = ["--outbox", str(live.outbox)]
+    assert picowatch(live.folder, "delete", *outbox, "study/0003-sheet.png").returncode == 0
+    wait_for(lambda: page.find("#deleted").is_displayed(), "it is said")
+    assert not page.find("#frame").is_displayed()
+    page.press(Keys.ARROW_RIGHT)
+    wait_for(lambda: page.find("#full").is_displayed(), "the next one")
+    assert not page.find("#deleted").is_displayed()
+
+
 def test_a_deletion_loads_one_page_again(house: House, page: Page) -> None:
     """Not all of them: over a network thousands of pictures are many megabytes."""
     house.save("three.yaml", "prompt: a cat\nseed: [1, 2, 3]\n")

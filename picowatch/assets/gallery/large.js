@@ -27,18 +27,26 @@ const Large = (() => {
   // More pictures came, or some went: the place in the list is another one.
   self.refresh = () => {
     if (!dialog.open) return;
-    if (full.hidden && Pictures.byFile.has(self.entry.file)) showFile(); // its share was away
+    const { file } = self.entry;
+    if (frame.hidden && Pictures.byFile.has(file)) showFile(); // its share was away
+    else if (!mayBeThere(file)) showDeleted();
     tellPlace();
     tellStar();
   };
 
   function showFile() {
+    frame.hidden = false;
     part("deleted").hidden = true;
     for (const [image, source] of [[part("small"), thumbnail(self.entry)], [full, address(self.entry.file)]]) {
       image.hidden = false;
       image.removeAttribute("src"); // what was shown before is another picture
       image.src = source;
     }
+  }
+
+  function showDeleted() {
+    frame.hidden = true;
+    part("deleted").hidden = false;
   }
 
   function show(entry) {
@@ -241,8 +249,7 @@ const Large = (() => {
     if (keys[event.key]) { event.preventDefault(); DO[keys[event.key]](); }
   });
   full.onerror = () => {
-    full.hidden = part("small").hidden = true;
-    part("deleted").hidden = false;
+    showDeleted();
     drop(self.entry.file);
   };
   // A finger across the picture; down it scrolls, and what two fingers enlarged it moves.
