@@ -1410,6 +1410,26 @@ def test_errors_and_warnings_stand_on_top_until_they_are_fixed(live: House, page
     wait_for(lambda: not page.all("#problems .error"), "it is fixed")
 
 
+def test_carets_stay_below_what_they_point_at(house: House, page: Page) -> None:
+    """In a narrow window the quoted line scrolls sideways; sentences wrap."""
+    house.save("wrong.yaml", f"prompt: a corgi\nsampler: a very {'long ' * 15}name\n")
+    house.once()
+    page.resize(360, 800)
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: page.all("#problems .error"), "the error")
+    page.find("#problems summary").click()
+    text, quoted = page.find("#problems pre"), page.find("#problems pre .quoted")
+    line, carets = page.text("#problems pre .quoted").splitlines()
+    assert line.index("a very") == carets.index("^")
+    size = "const one = arguments[0]; return [one.scrollWidth - one.clientWidth, one.clientHeight]"
+    beyond, height = page.js(size, quoted)
+    assert beyond > 0
+    assert height < 60, "two lines, and perhaps a scrollbar"
+    assert page.js(size, text)[0] == 0
+    told = (house.outbox / "wrong.yaml.error.txt").read_text()
+    assert page.text("#problems pre") == told, "nothing is lost"
+
+
 def test_errors_are_folded_to_three(live: House, page: Page) -> None:
     """A failed image's headline is its reason."""
     live.engine.before_batch = fail_on_bad

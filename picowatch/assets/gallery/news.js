@@ -73,6 +73,7 @@ const News = (() => {
     box.querySelector("ol").replaceChildren(...rows);
   }
 
+  const QUOTED = /((?:^ {4}.*\n?)+)/m; // lines of a recipe, with carets below what is wrong
   function tellProblems({ problems, more_problems: more }) {
     const told = JSON.stringify([problems, more]);
     if (told === shownProblems) return;
@@ -86,7 +87,9 @@ const News = (() => {
       summary.prepend(element("strong", problem.is_error ? "Error " : "Warning "));
       summary.append(element("span", firstWords(problem.text), "first"));
       link.href = address(problem.file);
-      box.append(summary, element("pre", problem.text), link);
+      const text = element("pre");
+      text.append(...problem.text.split(QUOTED).map((part, place) => place % 2 ? element("span", part, "quoted") : part));
+      box.append(summary, text, link);
       return box;
     }));
     if (more) part("problems").append(element("p", `and ${more.toLocaleString()} more: look for .error.txt and .warning.txt in the outbox`));
