@@ -725,6 +725,17 @@ def test_two_pictures_are_compared_in_one_place(gallery: Page) -> None:
 # -- order
 
 
+def test_dragging_in_pictures_selects_nothing(gallery: Page) -> None:
+    """Firefox selects pictures, too, by a double click or a drag, and covers them with blue."""
+    gallery.find("#search").send_keys(Keys.ARROW_DOWN)
+    gallery.press("c", Keys.ARROW_RIGHT, "c", "x")
+    for picture in (gallery.find("#full"), *gallery.all("#both img")):
+        assert picture.value_of_css_property("user-select") == "none"
+    assert gallery.find("#both figcaption").value_of_css_property("user-select") != "none"
+    gallery.press(Keys.ESCAPE)
+    gallery.find("#unpick").click()
+
+
 def choose(page: Page, selector: str, text: str) -> None:
     page.js(
         "const box = document.querySelector(arguments[0]);"
