@@ -1797,6 +1797,18 @@ def test_contact_sheets_say_what_they_are(page: Page, outbox: Path) -> None:
         assert page.pixel(tile, *share) != seen, scheme
 
 
+def test_words_of_a_contact_sheet_do_not_lie_on_each_other(gallery: Page) -> None:
+    """What it is makes room for its caption."""
+    (sheet,) = (file for file in gallery.shown() if "sheet" in file)
+    seen = "return getComputedStyle(document.querySelector('.sheet .open'), '::before').opacity"
+    gallery.find("#search").click()  # the mouse is not in the grid
+    assert gallery.js(seen) == "1"
+    gallery.press(Keys.ARROW_DOWN)
+    while gallery.focused() != sheet:
+        gallery.press(Keys.ARROW_RIGHT)
+    assert gallery.js(seen) == "0"
+
+
 CONTRASTS = """
 const bright = ([r, g, b]) => [r, g, b].map(v => v / 255)
   .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
