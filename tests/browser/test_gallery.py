@@ -1103,6 +1103,21 @@ Stars.onchange = () => { changed(); heard = true; };
 """
 
 
+def test_an_answer_is_seen_above_the_large_view(gallery: Page) -> None:
+    """Where a picture is deleted: that its command was copied, or what picowatch says."""
+    gallery.tile(gallery.shown()[0]).click()
+    gallery.press(Keys.DELETE)
+    gallery.find("#ask-copy").click()
+    assert "is copied" in gallery.text("#notice")
+    box = gallery.find("#notice")
+    gallery.next_frame()
+    assert gallery.pixel(box, 0.02, 0.5) == (255, 255, 255)
+    gallery.js("arguments[0].style.opacity = 0", box)
+    gallery.next_frame()
+    assert gallery.pixel(box, 0.02, 0.5) != (255, 255, 255), "the picture's place"
+    gallery.leave_large()
+
+
 def test_stars_of_two_tabs_are_all_kept(page: Page, outbox: Path) -> None:
     """Each tab writes what the browser keeps of both."""
     page.open(outbox / INDEX)

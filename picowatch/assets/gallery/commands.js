@@ -19,9 +19,10 @@ function notice(text) {
   const box = document.getElementById("notice");
   say(text);
   box.textContent = text;
-  box.hidden = !text;
+  box.togglePopover(false);
+  box.togglePopover(true); // above every dialog that is open now
   clearTimeout(notice.ends);
-  notice.ends = setTimeout(() => { box.hidden = true; }, 8000);
+  notice.ends = setTimeout(() => { box.togglePopover(false); }, 8000);
 }
 
 const Outbox = (() => {
