@@ -774,6 +774,14 @@ def test_pictures_are_sorted_and_days_are_a_jump_away(page: Page, outbox: Path) 
     choose(page, "#sort", "Newest first")
 
 
+def test_the_order_stands_above_the_last_picture_of_a_row(gallery: Page) -> None:
+    """Also where there is one day only, and no list of days beside it."""
+    edges = "return [...document.querySelectorAll('#tools, #tools label')].map(one =>"
+    edges += " one.getBoundingClientRect().right)"
+    tools, order, _ = gallery.js(f"document.getElementById('jump').hidden = true; {edges}")
+    assert order == tools
+
+
 def test_a_day_on_which_the_clocks_change_has_its_own_pictures(house: House, page: Page) -> None:
     """In New York, 1 November 2026 begins at 4:00 UTC, and ends at 5:00 UTC."""
     house.save("four.yaml", "prompt: a cat\nseed: [1, 2, 3, 4]\n")
