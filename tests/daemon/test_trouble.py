@@ -25,6 +25,7 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send
+from picowatch.outbox.log import LOG_BYTES, close_log, open_log
 from picowatch.settings import load_settings
 from tests.commands.picowatch import DIGESTS
 from tests.commands.picowatch import picowatch as run_picowatch
@@ -117,6 +118,30 @@ def test_a_full_disk_is_waited_for_and_nothing_is_failed(house: House, console: 
         assert house.log().count("; waiting") == 1
         assert house.error("a.yaml") is None
         assert list(house.outbox.rglob(".picowatch-*")) == []
+
+
+@pytest.mark.parametrize("log_bytes", [LOG_BYTES, 20_000])
+def test_lines_that_a_full_disk_refused_are_logged_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_bytes: int
+) -> None:
+    """In their order, each once; also where the log would be rotated meanwhile."""
+    monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", log_bytes)
+    log = logging.getLogger("picowatch")
+    with disk(tmp_path / "disk", ROOM):
+        open_log(tmp_path / "disk/picowatch.log", "text", None)
+        try:
+            for number in range(350):
+                log.info("picture %s", number)
+            filler = fill(tmp_path / "disk")
+            for number in range(350, 1000):
+                log.info("picture %s", number)
+            filler.unlink()
+            log.info("picture 1000")
+        finally:
+            close_log()
+        files = sorted((tmp_path / "disk").glob("picowatch.log*"), reverse=True)
+        lines = [line for file in files for line in file.read_text().splitlines()]
+    assert [int(line.rpartition(" ")[2]) for line in lines] == [*range(1001)]
 
 
 @pytest.mark.usefixtures("impatient")
