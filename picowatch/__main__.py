@@ -3,7 +3,7 @@
 import sys
 
 from picowatch.errors import INTERRUPTED
-from picowatch.signals import heed_early_signals
+from picowatch.signals import heed_early_signals, ignore_signals
 
 
 def main() -> int:
@@ -15,6 +15,8 @@ def main() -> int:
         return run_command()
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        ignore_signals()  # another one, while Python ends
 
 
 if __name__ == "__main__":

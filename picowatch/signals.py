@@ -1,4 +1,4 @@
-"""Which signals end picowatch, and how they end it before it has begun."""
+"""Which signals end picowatch, how they end it before it has begun, and what ignores them."""
 
 import os
 import signal
@@ -66,3 +66,9 @@ def ended_by_signals(stop: threading.Event, wake: threading.Event) -> Iterator[l
     finally:
         signal.set_wakeup_fd(before)
         os.close(write)
+
+
+def ignore_signals() -> None:
+    """As long as this process lives: its end takes handlers away, and a signal would kill it."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)

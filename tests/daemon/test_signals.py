@@ -170,3 +170,30 @@ def test_a_signal_before_picowatch_starts_over_ends_it_well(house: House) -> Non
         for number, handler in before.items():
             signal.signal(number, handler)
     assert "picowatch starts over with what is there" in house.log()
+
+
+# Python runs it first. The last thing that an interpreter does is to forget what its modules hold.
+SIGNAL_AT_THE_END = """
+import os, signal
+
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGTERM):
+        kill(process, number)
+
+last = Last()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["run", "--once"], 0), (["run", "--frm"], 2), (["make", "no.txt"], 1)]
+)
+def test_a_signal_while_the_interpreter_ends_changes_nothing(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    """A service manager may send a second one after "picowatch ended"."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late/sitecustomize.py").write_text(SIGNAL_AT_THE_END)
+    process = start(tmp_path, *arguments, PYTHONPATH=f"{PROJECT}:{tmp_path / 'late'}")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output

@@ -40,7 +40,7 @@ from picowatch.engine.protocol import (
     RenderedImage,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
-from picowatch.signals import ENDING
+from picowatch.signals import ignore_signals
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _POLL_SECONDS = 0.002  # between looks at pictures that are on their way
@@ -116,8 +116,7 @@ def main(handle: int, make_renderer: MakeRenderer = _renderer) -> None:
 
 def _ignore_signals_but_end_with_the_daemon() -> None:
     """Ctrl-C, a service manager's SIGTERM and others reach all processes; the daemon decides."""
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
