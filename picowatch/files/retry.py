@@ -125,7 +125,7 @@ class Retry:
         if not self.keeps_trying:
             raise error
         with self._lock:
-            self.trouble = f"{error}{self._space()}"
+            self.trouble = f"{error}{self._room(error)}"
             if not self._waiting:
                 log.error("cannot write: %s; waiting", self.trouble)
             self._waiting.add(who)
@@ -140,10 +140,20 @@ class Retry:
                 self.trouble = ""
                 log.info("it can be written again; continuing")
 
-    def _space(self) -> str:
-        """What SQLite calls "unable to open database file" is most often a full disk."""
+    def _room(self, error: Exception) -> str:
+        """How little there is, where that may be the reason."""
+        if not _may_be_for_want_of_room(error, self._folder):
+            return ""
         try:
             free = shutil.disk_usage(self._folder).free
         except OSError:
             return ""
         return f" ({free / 1e6:.0f} MB are free on the outbox's disk)" if free < LITTLE else ""
+
+
+def _may_be_for_want_of_room(error: Exception, folder: Path) -> bool:
+    """What SQLite calls "unable to open database file" is most often a full disk."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN) and os.access(folder, os.W_OK)

@@ -22,6 +22,7 @@ from PIL import Image
 from picowatch.daemon.build import build_daemon, check_folders
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.process.child import ChildEngine
+from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send
@@ -142,6 +143,41 @@ def test_lines_that_a_full_disk_refused_are_logged_when_there_is_room(
         files = sorted((tmp_path / "disk").glob("picowatch.log*"), reverse=True)
         lines = [line for file in files for line in file.read_text().splitlines()]
     assert [int(line.rpartition(" ")[2]) for line in lines] == [*range(1001)]
+
+
+def _from_sqlite(code: int, words: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(words)
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_room"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (_from_sqlite(sqlite3.SQLITE_FULL, "database or disk is full"), True),
+        (_from_sqlite(sqlite3.SQLITE_CANTOPEN, "unable to open database file"), True),
+        (OSError(errno.EROFS, "Read-only file system"), False),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (OSError(errno.EMFILE, "Too many open files"), False),
+        (_from_sqlite(sqlite3.SQLITE_BUSY, "database is locked"), False),
+        (_from_sqlite(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"), False),
+    ],
+)
+def test_only_what_may_be_for_want_of_room_says_how_much_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, is_of_room: bool
+) -> None:
+    """On a disk that is nearly full, other trouble has nothing to do with that."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=52_000_000))
+    retry = Retry(threading.Event(), tmp_path, keeps_trying=True)
+    retry.wait_begins("worker", error)
+    room = " (52 MB are free on the outbox's disk)" if is_of_room else ""
+    assert retry.trouble == f"{error}{room}"
+    if isinstance(error, sqlite3.Error):  # it says the same of what may not be written
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+        retry.wait_begins("worker", error)
+        assert retry.trouble == str(error)
 
 
 @pytest.mark.usefixtures("impatient")
