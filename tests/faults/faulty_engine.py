@@ -152,6 +152,12 @@ def _traceback_and_exit() -> None:
     os._exit(1)
 
 
+def _libgomp_exits() -> None:
+    """What libgomp's `gomp_fatal` does where the system allows no more threads."""
+    os.write(2, b"\nlibgomp: Thread creation failed: Resource temporarily unavailable\n")
+    os._exit(1)
+
+
 def _send_garbage() -> None:
     connection = Connection(_socket)
     connection.send_bytes(b"no message")
@@ -199,6 +205,8 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer, OnStep], None]] = {
     "accelerator error": lambda *_: _fail(AcceleratorError("unspecified launch failure")),
     "raises": lambda *_: _fail(KeyError(3)),
     "no memory": lambda *_: _fail(MemoryError()),
+    "no thread": lambda *_: _fail(RuntimeError("can't start new thread")),
+    "no thread for OpenMP": lambda *_: _libgomp_exits(),
     "sends garbage": lambda *_: _send_garbage(),
     "speaks twice": lambda *_: _speak_twice(),
     "closes its socket": lambda *_: os.close(_socket),

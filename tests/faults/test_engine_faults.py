@@ -59,7 +59,8 @@ SAID = {
     "no numbers": ("The engine returned a picture without pixels.", REPORT),
 }
 HARMLESS = {"floods", "miscounts"}
-IN_OTHER_TESTS = {"hangs", "hangs with the lock", "waits", "speaks twice"}
+NO_THREADS = {"no thread", "no thread for OpenMP"}
+IN_OTHER_TESTS = {"hangs", "hangs with the lock", "waits", "speaks twice"} | NO_THREADS
 PROMPTS = sorted(SAID.keys() | HARMLESS)
 # Longer than an engine of this kind takes to start on a busy machine.
 STALL_SECONDS = 10
@@ -160,6 +161,20 @@ def test_what_goes_wrong_once_is_tried_again_and_made(faulty: FaultyHouse) -> No
     assert faulty.log().count("It will be tried again.") == len(ONCE)
     left = set(threading.enumerate()) - threads
     assert not [one.name for one in left if one.name.startswith("engine")]
+
+
+@pytest.mark.parametrize("fault", sorted(NO_THREADS))
+def test_threads_that_the_system_refuses_to_the_engine_are_waited_for(
+    faulty: FaultyHouse, fault: str
+) -> None:
+    """As in a container or a service whose limit of processes is reached: no image is at fault."""
+    faulty.save("a.yaml", recipe(f"{fault} once"))
+    assert faulty.once(max_attempts=1)
+    assert faulty.prompts() == [f"{fault} once"]
+    faulty.save("b.yaml", recipe(fault))
+    assert not faulty.once(max_attempts=1)
+    assert faulty.error("b.yaml") is None
+    assert faulty.log().count("The system allows the engine no more threads. Raise the") == 1
 
 
 def test_an_engine_that_says_everything_twice_gives_no_image_anothers_picture(

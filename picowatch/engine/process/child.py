@@ -17,7 +17,7 @@ from typing import NamedTuple
 from picowatch.engine.memory.usage import process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.command import ChildProcess, engine_process
-from picowatch.engine.process.failures import explain_exit
+from picowatch.engine.process.failures import explain_exit, last_words, no_threads
 from picowatch.engine.process.wire import (
     Ended,
     Interrupt,
@@ -351,7 +351,8 @@ class _Child:
             return self._died("The engine stopped answering and was ended.")
         self._kill()
         self._process.stderr.wait(_END_SECONDS)
-        return self._died(*explain_exit(status, self._process.stderr.lines()))
+        stderr = self._process.stderr.lines()
+        return no_threads(last_words(stderr)) or self._died(*explain_exit(status, stderr))
 
     def _died(self, message: str, remedy: str = "") -> EngineDied:
         return EngineDied(message, remedy) if self._ready else EngineCannotStart(message, remedy)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import IO
 
+from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.threads import start_thread
 
@@ -18,6 +19,10 @@ _CRASHED = "Most often a driver or a library of torch is at fault: update or ins
 _FILE_CUT_SHORT = (
     "The engine crashed (SIGBUS); most often a file was cut short while it was read.",
     "If a model file is being copied, wait until it is complete, then save the recipe again.",
+)
+_NO_THREADS = (
+    "The system allows the engine no more threads.",
+    "Raise the limit of processes of its user, service or container, or end other programs.",
 )
 _LONGEST = 300
 _KEPT_BYTES = 16_384
@@ -64,12 +69,19 @@ def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
     if status < 0:
         name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
         return f"The engine crashed ({name}).", _CRASHED
-    last = _last_words(stderr)
+    last = last_words(stderr)
     reason = f" It said: {last}." if last else ""
     return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
 
 
-def _last_words(stderr: Sequence[str]) -> str:
+def no_threads(words: str, trace: str = "") -> EngineCannotStart | None:
+    """What an error's text or a process' last words mean, if Python or libgomp got no thread."""
+    if "can't start new thread" in words or "libgomp: Thread creation failed" in words:
+        return EngineCannotStart(*_NO_THREADS, trace)
+    return None
+
+
+def last_words(stderr: Sequence[str]) -> str:
     """What the last Python error was, after which notes may stand; without one the last line."""
     traces = [number for number, line in enumerate(stderr) if line.startswith("Traceback (most")]
     after = stderr[traces[-1] + 1 :] if traces else ()
@@ -96,6 +108,8 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
             f"The GPU reported an error and the engine was ended: {_first_line(broken or text)}.",
             "If it happens again, restart the computer, and update the GPU's driver and torch.",
         )
+    if refused := no_threads(text, trace):
+        return refused
     if isinstance(error, ImportError):
         return RenderFailed(
             f"The engine's libraries cannot be imported: {_first_line(text)}.",
