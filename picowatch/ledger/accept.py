@@ -3,8 +3,9 @@
 1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
    failed or was cancelled is tried again, and with fixed seeds a picture that the user
    deleted is rendered again. So is its contact sheet.
-2. A new entry's images are queued, except those that this recipe already has. One with fixed
-   seeds is new, too, if its wildcard files say something else now.
+2. A new entry's images are queued, except those that this recipe already has; nor is a contact
+   sheet of the same pictures drawn again. One with fixed seeds is new, too, if its wildcard files
+   say something else now.
 3. If nothing changed at all, entries with a random seed are drawn again, replacing what was
    cancelled of them.
 4. Queued images that no entry requests any more are cancelled.
@@ -14,6 +15,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from picowatch.ledger.database import Database
 from picowatch.ledger.restore import EarlierDraws, forget_restored, keep_sheets, restored_facts
@@ -133,6 +135,12 @@ def cancel_queued(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
     )
 
 
+def drawn_sheet(recipe: str, sheet: str, files: Sequence[str | None]) -> str:
+    """The name of the fact that says where a contact sheet of these pictures is."""
+    shown = sha256(json.dumps([sheet, files]).encode()).hexdigest()
+    return f"drawn sheet: {recipe}: {shown}"
+
+
 def keys_of(digests: Iterable[str]) -> list[Key]:
     """The keys of a file's entries, from their digests in the order of the file."""
     seen: Counter[str] = Counter()
@@ -185,6 +193,8 @@ class _SaveWriter:
         ).lastrowid
         assert entry_id is not None
         self._request_images(entry_id, entry_index, entry)
+        if entry.sheet is not None:
+            self._keep_sheet(entry_id, entry.sheet)
 
     def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
         """An entry that is requested again; `redraw` draws its random seed again."""
@@ -201,6 +211,21 @@ class _SaveWriter:
         sheet = self._drawn_sheet(entry_id)
         if sheet is not None and not self.picture_exists(sheet):
             self._request_sheet_again(entry_id)
+
+    def _keep_sheet(self, entry_id: int, sheet: str) -> None:
+        """It is drawn already if an earlier save requested the same, such as the first of A, B, A.
+
+        Pictures that are still to be rendered have no files yet, or will have others.
+        """
+        files = [image["file"] for image in self._images_of(entry_id)]
+        row = self.sql.execute(
+            "SELECT value FROM facts WHERE name = ?", (drawn_sheet(self.save.path, sheet, files),)
+        ).fetchone()
+        if row and self.picture_exists(row["value"]):
+            self.sql.execute(
+                "UPDATE entries SET sheet_file = ?, sheet_done = 1 WHERE id = ?",
+                (row["value"], entry_id),
+            )
 
     def _drawn_sheet(self, entry_id: int) -> str | None:
         row = self.sql.execute(

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 
+from picowatch.ledger.accept import drawn_sheet
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import MISSING, is_reserved, next_file
 from picowatch.ledger.rows import DueSheet, FileNames, request_of
@@ -64,7 +65,13 @@ class ContactSheets(Database):
     def mark_sheet_done(self, sheet: DueSheet) -> None:
         """The contact sheet is written, or was given up."""
         with self.transaction() as sql:
-            sql.execute("UPDATE entries SET sheet_done = 1 WHERE id = ?", (sheet.entry,))
+            row = sql.execute(
+                "UPDATE entries SET sheet_done = 1 WHERE id = ? RETURNING recipe, sheet_file",
+                (sheet.entry,),
+            ).fetchone()
+            if row and row["sheet_file"]:
+                files = [file for _, file in sheet.images]
+                self.remember(drawn_sheet(row["recipe"], sheet.sheet, files), row["sheet_file"])
 
 
 def _due_sheet(entry: sqlite3.Row, images: Sequence[sqlite3.Row]) -> DueSheet:

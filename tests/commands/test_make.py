@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -718,6 +718,45 @@ def test_make_as_json_names_contact_sheets(house: House, capsys: Captured, remov
         assert sheets(f"{two}---\n{grid}")[0] == [first, third]
         return
     assert sheets(grid)[0] == [third]
+
+
+@pytest.mark.parametrize("flags", [[], ["--rm"]])
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+@pytest.mark.parametrize("runs", [True, False])
+def test_make_as_json_names_the_contact_sheets_of_a_recipe_that_is_taken_out(
+    house: House, capsys: Captured, runs: bool, when_done: str, flags: list[str]
+) -> None:
+    """Each time it is made, also where everything was there already."""
+
+    def made(text: str) -> tuple[list[str], list[int], bool]:
+        study = elsewhere(house, "study.yaml", text)
+        if runs:
+            answer = picowatch(house.folder, "make", "--json", *flags, study)
+            assert answer.returncode == 0, answer.stdout
+            shown = answer.stdout
+        else:
+            settings = house.settings(when_done=when_done)
+            assert not make(settings, [study], house.make_engine, remove=bool(flags), as_json=True)
+            shown = capsys.readouterr().out
+        (found,) = json.loads(shown)["recipes"]
+        assert found["errors"] == []
+        pictures = [Path(one["path"]) for one in found["pictures"]]
+        assert all((house.folder / path).exists() for path in pictures)
+        sheets = [Path(sheet) for sheet in found["contact_sheets"]]
+        assert all((house.folder / sheet).exists() for sheet in sheets)
+        seeds = [picture["seed"] for picture in found["pictures"]]
+        return [sheet.name for sheet in sheets], seeds, found["in_inbox"]
+
+    sweep = "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"
+    grid = "prompt: two\nseed: 7\ncount: 2\ngrid: true\n"
+    with house.running(when_done=when_done) if runs else nullcontext():
+        assert made(sweep) == (["0003-sheet.png"], [5, 5], False)
+        assert made(sweep) == (["0003-sheet.png"], [5, 5], False)
+        assert made(f"{sweep}---\n{grid}")[:2] == (
+            ["0003-sheet.png", "0006-sheet.png"], [5, 5, 7, 8]
+        )  # fmt: skip
+    assert not (house.inbox / "study.yaml").exists()
+    assert (house.outbox / "study/study.yaml").exists() is (when_done == "archive")
 
 
 def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Captured) -> None:

@@ -132,6 +132,20 @@ def test_a_sheet_is_drawn_once(house: House) -> None:
     assert len(sheets(house)) == 2
 
 
+def test_a_sheet_that_an_earlier_save_requested_is_not_drawn_again(house: House) -> None:
+    """The third save of A, B, A makes nothing; another order of the same pictures is new."""
+    recipe = house.inbox / "a.yaml"
+    for steps in ("[1, 2]", "[3]", "[1, 2]"):
+        recipe.write_text(f"prompt: a star\nseed: 1\nsweep: {{steps: {steps}}}\n")
+        assert house.once()
+    assert sheets(house) == ["a/0003-sheet.png", "a/0005-sheet.png"]
+    (house.outbox / "a/0003-sheet.png").unlink()
+    for steps, number in (("[3]", 5), ("[1, 2]", 6), ("[2, 1]", 7), ("[1, 2]", 7)):
+        recipe.write_text(f"prompt: a star\nseed: 1\nsweep: {{steps: {steps}}}\n")
+        assert house.once()
+        assert sheets(house)[-1] == f"a/000{number}-sheet.png"
+
+
 def test_a_sweep_that_is_too_large_for_a_sheet_has_a_warning(house: House) -> None:
     """All of its pictures are there; the recipe's warning file says what is not."""
     house.save("a.yaml", "prompt: a star\nseed: 1\nsweep:\n  cfg_scale: 1..16 step 0.1\n")
