@@ -16,6 +16,7 @@ from sd_parsers import ParserManager
 
 from tests.colours import background_of, colour_at, main_colours
 from tests.commands.picowatch import PROJECT, picowatch, start
+from tests.files.test_pictures import adobe_rgb
 from tests.house import wait_for, within
 
 RECIPES = {
@@ -365,3 +366,30 @@ def test_two_engines_render_the_same_pictures(tmp_path: Path) -> None:
     made = [engine["images"] for engine in status["engines"]]
     assert sum(made) == 24
     assert all(made)
+
+
+def test_a_start_image_with_a_colour_profile_keeps_its_colours(tmp_path: Path) -> None:
+    """As cameras embed them: pictures are in sRGB, in which the same colour has other numbers."""
+    strong = Image.new("RGB", (64, 64), (200, 100, 50))
+    (tmp_path / "inbox").mkdir()
+    strong.save(tmp_path / "inbox/start.png", icc_profile=adobe_rgb())
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 16, 64))
+    mask.save(tmp_path / "inbox/mask.png")
+    image = "image: start.png\nsize: 64x64\n"
+    (tmp_path / "inbox/masked.yaml").write_text(
+        f"prompt: a star\nseed: 1\nsteps: 2\n{image}mask: mask.png\n"
+    )
+    (tmp_path / "inbox/larger.yaml").write_text(
+        "image: start.png\nupscale: {model: demo-compact, scale: 2}\n"
+    )
+    result = picowatch(tmp_path, "run", "--once")
+    assert result.returncode == 0, result.stdout
+    for folder, most in (("masked", 2), ("larger", 12)):  # the upscaler draws what it has learnt
+        (path,) = (tmp_path / "outbox" / folder).glob("*.png")
+        with Image.open(path) as picture:
+            right = picture.getpixel((picture.width - 8, picture.height // 2))
+            assert isinstance(right, tuple)
+            assert all(abs(a - b) <= most for a, b in zip(right, (227, 100, 42), strict=True))
+            assert "icc_profile" not in picture.info
+            assert picture.info.get("srgb") == 0
