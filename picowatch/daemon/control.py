@@ -180,12 +180,18 @@ class Control:
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
 
     def _is_saved_since(self, path: str, time_ns: int) -> bool:
-        """Or moved in: a file that is moved keeps the time of its last write."""
+        """Or moved in, by itself or with a folder: it keeps the time of its last write.
+
+        A folder that is moved is changed, but what is in it is not.
+        """
+        file = self.settings.inbox / path
         try:
-            status = (self.settings.inbox / path).stat()
+            status = file.stat()
+            folders = [folder.stat() for folder in file.parents[: path.count("/")]]
         except OSError:
             return False
-        return max(status.st_mtime_ns, status.st_ctime_ns) > time_ns
+        moved = [one.st_ctime_ns for one in folders if one.st_ctime_ns > one.st_mtime_ns]
+        return max(status.st_mtime_ns, status.st_ctime_ns, *moved) > time_ns
 
     # -- pictures
 

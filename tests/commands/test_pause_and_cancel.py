@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,14 +226,19 @@ def test_cancel_does_not_hold_for_saves_that_came_after_it(house: House, times: 
     assert house.prompts() == ["two"]
 
 
-def test_cancel_does_not_hold_for_recipes_that_were_moved_in_after_it(house: House) -> None:
-    """They keep the times of their writing, which was before it."""
+@pytest.mark.parametrize("moved", ["drafts/more/new.txt", "drafts"])
+def test_cancel_does_not_hold_for_recipes_that_were_moved_in_after_it(
+    house: House, moved: str
+) -> None:
+    """By themselves or with a folder; they keep the times of their writing, which was before it."""
     assert house.once()
     house.save("old.txt", "one\n")
-    draft = house.folder / "draft.txt"
+    house.save("folder/old.txt", "one\n")
+    draft = house.folder / "drafts/more/new.txt"
+    draft.parent.mkdir(parents=True)
     draft.write_text("two\n")
     picowatch(house.folder, "cancel", "*.txt")
-    draft.rename(house.inbox / "new.txt")
+    (house.folder / moved).rename(house.inbox / Path(moved).name)
     assert house.once()
     assert house.prompts() == ["two"]
 
