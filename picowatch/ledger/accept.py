@@ -74,6 +74,7 @@ class Accepting(Database):
                     writer.keep(before[key][0], entry_index, entry, redraw=redraw)
                 else:
                     writer.add(key, entry_index, entry)
+            prioritise_images(sql, save.path)
             if restored:
                 if restored.cancelled_all_of(save):
                     cancel_queued(sql, [save.path])
@@ -120,6 +121,23 @@ def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
            AND NOT EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)""",
         (recipe,),
     ).rowcount
+
+
+def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
+    """Give what is still to be rendered the highest priority of the entries that request it.
+
+    What is in progress may get into the queue again.
+    """
+    sql.execute(
+        """UPDATE images SET priority = requested.priority FROM (
+               SELECT image, max(priority) AS priority FROM entries
+               JOIN entry_images ON entry_images.entry = entries.id
+               WHERE recipe = ? GROUP BY image
+           ) AS requested
+           WHERE images.id = requested.image AND images.state IN ('queued', 'running')
+           AND images.priority != requested.priority""",
+        (recipe,),
+    )
 
 
 def cancel_queued(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
@@ -244,10 +262,6 @@ class _SaveWriter:
         self, entry_id: int, image: sqlite3.Row, entry_index: int, entry: RequestedEntry
     ) -> None:
         state = image["state"]
-        if state == "queued" and image["priority"] != entry.priority:
-            self.sql.execute(
-                "UPDATE images SET priority = ? WHERE id = ?", (entry.priority, image["id"])
-            )
         again = state in ("failed", "cancelled") or (
             state == "done" and not entry.random and not self.picture_exists(image["file"])
         )

@@ -7,7 +7,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from picowatch.files.picture_names import is_picture_name, names_of_dropped
-from picowatch.ledger.accept import entries_before, forget_awaited, forget_recipe, keys_of
+from picowatch.ledger.accept import (
+    entries_before,
+    forget_awaited,
+    forget_recipe,
+    keys_of,
+    prioritise_images,
+)
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import MISSING
 from picowatch.ledger.rows import request_of, request_text
@@ -60,14 +66,9 @@ class Renaming(Database):
         with self.transaction() as sql:
             for key, (entry, before) in entries_before(sql, recipe).items():
                 now = by_key.get(key, common)
-                if now is None or now == before:
-                    continue
-                sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (now, entry))
-                sql.execute(
-                    """UPDATE images SET priority = ? WHERE state IN ('queued', 'running')
-                       AND id IN (SELECT image FROM entry_images WHERE entry = ?)""",
-                    (now, entry),
-                )
+                if now is not None and now != before:
+                    sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (now, entry))
+            prioritise_images(sql, recipe)
 
 
 def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from picowatch.errors import EngineDied
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.outbox import Outbox
+from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -457,6 +459,50 @@ def test_a_new_priority_moves_what_is_queued_and_draws_nothing_again(house: Hous
     assert house.started() == ["in progress", "c", "b"]
 
 
+def test_a_new_priority_holds_for_what_other_entries_requested_before(house: House) -> None:
+    """More images of a fixed seed are another entry, which has some of the same; so are two."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "in progress\n")
+        hold.wait_until_held()
+        for name in ("b", "c"):
+            house.save(f"{name}.yaml", f"prompt: {name}\nseed: 5\ncount: 2\n")
+            wait_for(lambda: f"{name}.yaml: saved" in house.log())  # noqa: B023
+        house.save(
+            "c.yaml",
+            "- {prompt: c, seed: 5, count: 3, priority: 1}\n"
+            "- {prompt: c, seed: 6, priority: -1}\n- {prompt: c, seed: 7, priority: 2}\n",
+        )
+        wait_for(lambda: house.log().count("c.yaml: saved") == 2)
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 6)
+    started = [(one.prompt, one.seed) for batch in house.engine.batches[1:] for one in batch]
+    assert started == [("c", 7), ("c", 5), ("c", 6), ("b", 5), ("b", 6)]
+
+
+def test_a_new_priority_holds_for_an_image_that_is_tried_again(house: House) -> None:
+    """It was in progress when its recipe got less urgent, and its engine died."""
+    hold, tries = HeldEngine(house), []
+
+    def die_once(batch: Batch) -> None:
+        tries.append(batch[0].prompt)
+        if tries == ["a"]:
+            hold.wait_until_released()
+            raise EngineDied("It was killed.")
+
+    house.engine.before_batch = die_once
+    with house.running(batch_size=1):
+        house.save("a.yaml", "prompt: a\npriority: 2\n")
+        wait_for(lambda: tries, "the first try")
+        house.save("b.yaml", "prompt: b\npriority: 1\n")
+        wait_for(lambda: "b.yaml: saved" in house.log())
+        house.save("a.yaml", "prompt: a\n")
+        wait_for(lambda: house.log().count("a.yaml: saved") == 2)
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2)
+    assert house.started() == ["a", "b", "a"]
+
+
 def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
     """The first waiting image is in the next batch; the exact one is alone."""
     hold = HeldEngine(house)
@@ -717,10 +763,13 @@ class HeldEngine:
     def _after_step(self, done: int) -> None:
         if len(self._house.engine.batches) == self._after + 1:
             self._held.set()
-            assert self._go.wait(PATIENCE), "nobody released the engine"
+            self.wait_until_released()
 
     def wait_until_held(self) -> None:
         wait_for(self._held.is_set, "the engine to start")
+
+    def wait_until_released(self) -> None:
+        assert self._go.wait(PATIENCE), "nobody released the engine"
 
     def release(self) -> None:
         self._go.set()
