@@ -73,4 +73,8 @@ class LocalEngines:
     def close(self) -> None:
         """See `Executor.close`; all at once, for each may take a second to end."""
         with ThreadPoolExecutor(len(self._engines)) as pool:
-            list(pool.map(lambda engine: engine.close(), self._engines))
+            try:
+                list(pool.map(lambda engine: engine.close(), self._engines))
+            except RuntimeError:  # the system allows no more threads
+                for engine in self._engines:
+                    engine.close()

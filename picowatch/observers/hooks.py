@@ -154,7 +154,11 @@ class Hooks:
             return
         with self._lock:
             if name not in self._hooks:
-                self._hooks[name] = _Hook(name, self._settings, self._killer)
+                try:
+                    self._hooks[name] = _Hook(name, self._settings, self._killer)
+                except RuntimeError as error:  # the system allows no more threads
+                    log.warning("hook %s could not be run: %s", name, error)
+                    return
         self._hooks[name].call(_Call(arguments, {"event": name, **values}))
 
 

@@ -80,10 +80,26 @@ class Publisher:
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Publish a batch; the future is done when all of it is published, or given up.
 
-        When this returns, the start images are not needed any more.
+        When this returns, the start images are not needed any more. Where the system allows no
+        more threads, it is done here: the executor keeps what it could start none for.
         """
         texts_before = [self._text_before(image.request) for image in batch]
-        return self._executor.submit(self._publish, batch, pictures, texts_before)
+        published: Future[None] = Future()
+        begun = threading.Lock()
+
+        def publish_once() -> None:
+            if begun.acquire(blocking=False):
+                try:
+                    self._publish(batch, pictures, texts_before)
+                    published.set_result(None)
+                except BaseException as error:
+                    published.set_exception(error)
+
+        try:
+            self._executor.submit(publish_once)
+        except RuntimeError:
+            publish_once()
+        return published
 
     def close(self) -> None:
         """Finish what was submitted, then end."""

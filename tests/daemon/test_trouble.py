@@ -308,6 +308,52 @@ def test_a_thread_that_the_system_refuses_is_waited_for(
     assert house.log().count("can't start new thread") == 1
 
 
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_pictures_are_published_without_the_threads_that_the_system_refuses(
+    house: House, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    """Each once, whether none of the publisher's threads was started or some were."""
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if thread.name.startswith("publisher"):
+            if len(started) >= allowed:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    house.save("a.yaml", SMALL)
+    assert house.once(batch_size=1)
+    assert house.seeds() == [1, 2, 3, 4, 5]
+    assert len(house.listed()) == 5
+    assert house.error("a.yaml") is None
+
+
+@pytest.mark.parametrize("refused", ["hook", "ThreadPoolExecutor"])
+def test_threads_that_the_system_refuses_to_what_follows_leave_the_pictures(
+    house: House, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """To a hook, or to what ends several engines at once."""
+    start = threading.Thread.start
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if thread.name.startswith(refused):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    house.make_engine = lambda options: ChildEngine(options, program="tests.storm.engine")
+    house.save("a.yaml", SMALL)
+    assert house.once(batch_size=5, executor="local:2", hooks={"picture": ["/bin/true"]})
+    assert len(house.listed()) == 5
+    lost = "hook picture could not be run: can't start new thread"
+    assert house.log().count(lost) == (5 if refused == "hook" else 0)
+    assert "nexpected" not in house.log()
+
+
 def test_a_read_only_outbox_is_waited_for(house: House) -> None:
     """Somebody took the permission away, or the system mounted it read-only after an error."""
     with process(house, *without_privileges()) as picowatch:
