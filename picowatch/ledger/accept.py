@@ -15,12 +15,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from picowatch.ledger.database import Database
 from picowatch.ledger.restore import EarlierDraws, forget_restored, keep_sheets, restored_facts
 from picowatch.ledger.rows import Acceptance, RequestedEntry, request_text
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ImageRequest, digest_of
 from picowatch.save import Save
 
 AWAITED = "awaited pictures: "  # facts, each with a recipe
@@ -155,8 +154,7 @@ def cancel_queued(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
 
 def drawn_sheet(recipe: str, sheet: str, files: Sequence[str | None]) -> str:
     """The name of the fact that says where a contact sheet of these pictures is."""
-    shown = sha256(json.dumps([sheet, files]).encode()).hexdigest()
-    return f"drawn sheet: {recipe}: {shown}"
+    return f"drawn sheet: {recipe}: {digest_of({'sheet': sheet, 'files': files})}"
 
 
 def keys_of(digests: Iterable[str]) -> list[Key]:
