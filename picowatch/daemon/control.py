@@ -182,7 +182,7 @@ class Control:
     def _is_saved_since(self, path: str, time_ns: int) -> bool:
         """Or moved in, by itself or with a folder: it keeps the time of its last write.
 
-        A folder that is moved is changed, but what is in it is not.
+        Moving a folder changes its ctime, and neither its mtime nor the times of what is in it.
         """
         file = self.settings.inbox / path
         try:

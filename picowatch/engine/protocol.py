@@ -83,7 +83,7 @@ def unseen(preview: Preview) -> None:
 
 
 class EngineCannotStart(EngineDied):
-    """The engine ended before it looked at an image, or for want of threads: none is at fault.
+    """The engine ended before it looked at an image, or it got no threads: no image is at fault.
 
     Its libraries cannot be imported, the device was not found, memory ran out: every image would
     fail like this one.

@@ -142,7 +142,7 @@ class Retry:
 
     def _room(self, error: Exception) -> str:
         """How little there is, where that may be the reason."""
-        if not _may_be_for_want_of_room(error, self._folder):
+        if not _may_lack_room(error, self._folder):
             return ""
         try:
             free = shutil.disk_usage(self._folder).free
@@ -151,7 +151,7 @@ class Retry:
         return f" ({free / 1e6:.0f} MB are free on the outbox's disk)" if free < LITTLE else ""
 
 
-def _may_be_for_want_of_room(error: Exception, folder: Path) -> bool:
+def _may_lack_room(error: Exception, folder: Path) -> bool:
     """What SQLite calls "unable to open database file" is most often a full disk."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -3,9 +3,9 @@
 1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
    failed or was cancelled is tried again, and with fixed seeds a picture that the user
    deleted is rendered again. So is its contact sheet.
-2. A new entry's images are queued, except those that this recipe already has; nor is a contact
-   sheet of the same pictures drawn again. One with fixed seeds is new, too, if its wildcard files
-   say something else now.
+2. A new entry's images are queued, except those that this recipe already has. A contact sheet of
+   the same pictures is not drawn again either. An entry with fixed seeds is new, too, if its
+   wildcard files say something else now.
 3. If nothing changed at all, entries with a random seed are drawn again, replacing what was
    cancelled of them.
 4. Queued images that no entry requests any more are cancelled.
@@ -125,7 +125,7 @@ def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
 def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
     """Give what is still to be rendered the highest priority of the entries that request it.
 
-    What is in progress may get into the queue again.
+    An image in progress counts, too: if its engine dies, it is queued again.
     """
     sql.execute(
         """UPDATE images SET priority = requested.priority FROM (

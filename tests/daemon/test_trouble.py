@@ -165,7 +165,7 @@ def _from_sqlite(code: int, words: str) -> sqlite3.OperationalError:
         (_from_sqlite(sqlite3.SQLITE_READONLY, "attempt to write a readonly database"), False),
     ],
 )
-def test_only_what_may_be_for_want_of_room_says_how_much_there_is(
+def test_only_a_lack_of_room_says_how_much_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, is_of_room: bool
 ) -> None:
     """On a disk that is nearly full, other trouble has nothing to do with that."""

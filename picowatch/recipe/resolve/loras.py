@@ -61,7 +61,7 @@ def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
 def without_tags(text: str, names: Set[str]) -> str:
     """A prompt without the tags of these LoRAs."""
     if not names:
-        return text  # a hostile one takes long to be searched, and is here for each recipe
+        return text  # a long prompt takes time to search, and each recipe comes here
     for tag in {tag.written for tag in lora_tags(text) if tag.name.casefold() in names}:
         text = text.replace(tag, "")
     return text

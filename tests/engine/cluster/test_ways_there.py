@@ -234,7 +234,7 @@ def test_another_token_is_reported_once(
     """The head does not answer then. A daemon may try for weeks."""
     monkeypatch.setattr("picowatch.engine.cluster.executor._SILENT_SECONDS", 1.0)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "another".ljust(64, "r"))
-    caplog.set_level("DEBUG", "picowatch")  # whatever a test before set
+    caplog.set_level("DEBUG", "picowatch")  # whatever an earlier test set
     executor = make_executor()
     wait_for(lambda: caplog.text.count("Ray's driver ended") >= 2, "it is tried again")
     assert "RAY_AUTH_TOKEN" in executor.trouble()
