@@ -24,6 +24,7 @@ from picowatch.catalog import Model, read_config, weight_files
 from picowatch.catalog.transformer_files import ASSETS
 from picowatch.engine.devices import Target
 from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors
+from picowatch.engine.unet.blocks import use_quick_blocks
 from picowatch.engine.unet.kept import keep_between_steps
 from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 
@@ -57,7 +58,9 @@ def load_vae(model: Model, configs: Path, target: Target) -> Any:
         tensors = read_single_vae(model.path, config, target)
     else:
         tensors = _modern_vae_names(read_tensors(weight_files(folder), target))
-    return fill(empty(AutoencoderKL, config), tensors, f"VAE of {model.name!r}", target)
+    vae = fill(empty(AutoencoderKL, config), tensors, f"VAE of {model.name!r}", target)
+    use_quick_blocks(vae)
+    return vae
 
 
 def _without_overflow(config: dict[str, Any], target: Target) -> Target:
@@ -73,6 +76,7 @@ def load_unet(model: Model, configs: Path, target: Target, read_to: Target) -> A
     # The device it computes on, not the one that holds it until the memory ladder moves it.
     if onednn_is_faster(target.device, unet.dtype):
         use_onednn(unet)
+    use_quick_blocks(unet)
     keep_between_steps(unet)
     return unet
 

@@ -1,4 +1,4 @@
-"""What a UNet need not compute in each step, because the text or the timestep alone decides it.
+"""What need not be computed in each step, because text, timestep or weight alone decides it.
 
 A text's keys and values for cross-attention are the same in every step. All timesteps of a pass
 are known before the first, so what layers make of them is computed for all at once.
@@ -8,7 +8,7 @@ gives that. Threads that share a UNet have tensors of their own. What is kept go
 which lasts for a pass: it is never another prompt's, nor from before a LoRA.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,24 @@ def keep_outputs_of(tensor: torch.Tensor) -> dict[Any, torch.Tensor]:
         outputs = _Outputs()
         setattr(tensor, _OUTPUTS, outputs)
     return outputs
+
+
+def of_weight(layer: Any, given: object, make: Callable[[], Any]) -> Any:
+    """What `make` makes of a layer's weight, kept with the layer.
+
+    It is made anew where `given` differs, or the layer has another weight, as LoRAs give it one; no
+    weight changes in place.
+    """
+    made_of, made_for, kept = vars(layer).get("_kept", (None, None, None))
+    if made_of is not layer.weight or made_for != given:
+        kept = make()
+        layer._kept = (layer.weight, given, kept)
+    return kept
+
+
+def is_hooked(layer: Any) -> bool:
+    """Whether more acts in a layer than its weights: a LoRA, or accelerate, which brings them."""
+    return bool(layer._forward_hooks) or hasattr(layer, "_hf_hook")
 
 
 def embedded(timestep: torch.Tensor) -> Embedded | None:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers.models.activations import GEGLU
 from torch import nn
 
+from picowatch.engine.unet.kept import is_hooked, of_weight
 from picowatch.engine.unet.tiling import padded
 
 # A copy of larger weights takes more memory than it is worth: their layout is a small share of the
@@ -29,12 +31,14 @@ def onednn_is_faster(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def use_onednn(module: nn.Module) -> None:
-    """Let it compute the module's linear layers and convolutions; weights and names stay."""
+    """Let it compute linear layers, GEGLUs and convolutions; weights and names stay."""
     for layer in module.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = _Linear
         elif type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
             layer.__class__ = _Conv2d
+        elif type(layer) is GEGLU:
+            layer.__class__ = _GEGLU
 
 
 class _Linear(nn.Linear):
@@ -59,16 +63,34 @@ class _Conv2d(nn.Conv2d):
         return result
 
 
-def _in_own_layout(layer: Any, reorder: Callable[..., torch.Tensor], *given: object) -> Any:
-    """A small layer's weight as oneDNN computes with it, for inputs of a shape.
+class _GEGLU(GEGLU):  # type: ignore[misc]
+    """diffusers' own, its halves apart: the gate's GELU is computed while oneDNN writes it."""
 
-    It is kept until a call is `given` something else, or the layer another weight, as LoRAs do; no
-    weight changes in place. A compiler gets the weight as it is.
-    """
-    if layer.weight.nbytes > _KEPT_BYTES or torch.compiler.is_compiling():
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        proj = self.proj
+        if not _is_kept(proj) or is_hooked(proj):
+            gated: torch.Tensor = super().forward(hidden_states)
+            return gated
+        rows = hidden_states.shape[:-1].numel()
+        reorder, linear = (
+            torch.ops.mkldnn._reorder_linear_weight,
+            torch.ops.mkldnn._linear_pointwise,
+        )
+        weights = of_weight(
+            proj, rows, lambda: [reorder(half, rows) for half in proj.weight.chunk(2)]
+        )
+        bias, gate_bias = proj.bias.chunk(2)
+        result: torch.Tensor = linear(hidden_states, weights[0], bias, "none", [], "")
+        return result.mul_(linear(hidden_states, weights[1], gate_bias, "gelu", [], "none"))
+
+
+def _in_own_layout(layer: Any, reorder: Callable[..., torch.Tensor], *given: object) -> Any:
+    """A small layer's weight as oneDNN computes with it, for inputs of a shape."""
+    if not _is_kept(layer):
         return layer.weight
-    made_of, made_for, kept = vars(layer).get("_kept", (None, None, None))
-    if made_of is not layer.weight or made_for != given:
-        kept = reorder(layer.weight, *given)
-        layer._kept = (layer.weight, given, kept)
-    return kept
+    return of_weight(layer, given, lambda: reorder(layer.weight, *given))
+
+
+def _is_kept(layer: Any) -> bool:
+    """Whether what is made of its weight is; a compiler gets the weight as it is."""
+    return layer.weight.nbytes <= _KEPT_BYTES and not torch.compiler.is_compiling()

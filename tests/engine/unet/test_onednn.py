@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.activations import GEGLU
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -78,6 +79,29 @@ def test_a_weight_is_reordered_for_a_new_shape_and_a_new_weight_only() -> None:
 
 
 @WITH_ONEDNN
+def test_a_gated_layer_gives_what_diffusers_gives() -> None:
+    """Whatever shapes it was given before; LoRAs replace its weight, or add to both halves."""
+    plain: Any = GEGLU(64, 96).requires_grad_(False)
+    taken: Any = nn.ModuleList([GEGLU(64, 96)]).requires_grad_(False)
+    taken[0].load_state_dict(plain.state_dict())
+    use_onednn(taken)
+    assert type(taken[0]) is not GEGLU
+
+    def differ(rows: int) -> float:
+        x = torch.randn(rows, 7, 64)
+        return float((plain(x) - taken[0](x)).abs().max())
+
+    assert max(differ(2), differ(3), differ(2)) < ROUNDING
+    own = plain.proj.weight
+    for weight in (nn.Parameter(-own, requires_grad=False), own):
+        plain.proj.weight = taken[0].proj.weight = weight
+        assert differ(2) < ROUNDING
+    for one in (plain, taken[0]):
+        one.proj.register_forward_hook(lambda module, given, output: 1.5 * output)
+    assert differ(2) < ROUNDING
+
+
+@WITH_ONEDNN
 def test_no_copy_of_a_large_weight_is_kept() -> None:
     """It would take as much memory again."""
     plain = nn.Conv2d(256, 256, 3, padding=1).requires_grad_(False)
@@ -95,9 +119,10 @@ def test_no_copy_of_a_large_weight_is_kept() -> None:
 def test_a_row_does_not_depend_on_its_position(rows: int) -> None:
     """To the bit: a picture must not depend on its position in a batch."""
     taken = layers()
+    taken.append(GEGLU(64, 96).requires_grad_(False))
     use_onednn(taken)
     for layer in taken:
-        shape = (77, 64) if isinstance(layer, nn.Linear) else (64, 9, 9)
+        shape = (64, 9, 9) if isinstance(layer, nn.Conv2d) else (77, 64)
         x = torch.randn(rows, *shape)
         x[-1] = x[0]
         result = layer(x)
