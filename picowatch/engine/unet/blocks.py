@@ -1,8 +1,10 @@
 """Blocks of diffusers' UNets and VAEs that give the same with less work (benchmarks/RESULTS.md)."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
@@ -13,6 +15,8 @@ from picowatch.engine.unet.kept import is_hooked, of_weight
 _KERNEL = (3, 3)
 # Larger kernels have few pixels to double: a copy of them takes more memory than it is worth.
 _MOST_KERNEL_BYTES = 10 * 2**20
+# torch's attention on a CPU takes keys by so many; a remainder, as of a prompt's 77, takes longer.
+_KEYS = 16
 
 
 def use_quick_blocks(model: nn.Module) -> None:
@@ -22,6 +26,8 @@ def use_quick_blocks(model: nn.Module) -> None:
             block.__class__ = _ResnetBlock2D
         elif type(block) is Upsample2D and _is_usual_upsampler(block):
             block.__class__ = _Upsample2D
+        elif type(block) is Attention and _is_usual_attention(block):
+            block.__class__ = _Attention
 
 
 def _is_usual_resnet(block: Any) -> bool:
@@ -86,6 +92,62 @@ class _Upsample2D(Upsample2D):  # type: ignore[misc]
             return doubled
         kernel = of_weight(conv, conv.weight.dtype, lambda: doubling_kernel(conv.weight))
         return functional.conv_transpose2d(hidden_states, kernel, conv.bias, stride=2, padding=1)
+
+
+def _is_usual_attention(block: Any) -> bool:
+    norms = (block.group_norm, block.spatial_norm, block.norm_q, block.norm_k, block.norm_cross)
+    return (
+        all(norm is None for norm in norms)
+        and not block.residual_connection
+        and block.rescale_output_factor == 1
+        and block.to_out[1].p == 0
+    )
+
+
+class _Attention(Attention):  # type: ignore[misc]
+    """diffusers' own, without looking at what its processor could be given besides.
+
+    On a CPU keys and values are filled up with some that nothing is taken from.
+    """
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **others: Any,
+    ) -> torch.Tensor:
+        if (
+            type(self.processor) is not AttnProcessor2_0
+            or attention_mask is not None
+            or others
+            or torch.compiler.is_compiling()
+        ):
+            attended: torch.Tensor = super().forward(
+                hidden_states, encoder_hidden_states, attention_mask, **others
+            )
+            return attended
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        layers = ((self.to_q, hidden_states), (self.to_k, text), (self.to_v, text))
+        query, key, value = (
+            layer(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, states in layers
+        )
+        seen = None
+        if missing := -key.shape[2] % _KEYS if key.device.type == "cpu" else 0:
+            seen = _seen(key.shape[2], missing, key.dtype)
+            key, value = (functional.pad(one, (0, 0, 0, missing)) for one in (key, value))
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        result: torch.Tensor = self.to_out[0](attended.transpose(1, 2).flatten(2))
+        return result
+
+
+@lru_cache(maxsize=8)
+def _seen(keys: int, missing: int, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to scores, so that nothing is taken from the missing keys."""
+    added = torch.zeros(1, 1, 1, keys + missing, dtype=dtype)
+    added[..., keys:] = -torch.inf
+    return added
 
 
 def doubling_kernel(kernel: torch.Tensor) -> torch.Tensor:

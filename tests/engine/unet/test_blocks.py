@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
@@ -134,6 +135,46 @@ def test_resnet_blocks_give_the_same_bits(outputs: int, activated: bool) -> None
     assert torch.equal(shown, shown_before)
 
 
+def attention(text_width: int | None = None) -> tuple[Any, Any]:
+    """diffusers' own and ours with the same weights, over a text or the pixels themselves."""
+    plain = Attention(CHANNELS, cross_attention_dim=text_width, heads=4, dim_head=6)
+    plain.eval().requires_grad_(False)
+    quick: Any = nn.ModuleList([deepcopy(plain)])
+    use_quick_blocks(quick)
+    assert type(quick[0]) is not Attention
+    return plain, quick[0]
+
+
+@pytest.mark.parametrize("tokens", [1, 77, 80, 154])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, ROUNDING), (torch.bfloat16, 0.02)])
+def test_keys_that_fill_up_are_not_seen(tokens: int, dtype: torch.dtype, most: float) -> None:
+    plain, quick = (block.to(dtype) for block in attention(text_width=10))
+    x, text = torch.randn(3, 64, CHANNELS).to(dtype), torch.randn(3, tokens, 10).to(dtype)
+    assert away(plain(x, text), quick(x, text)) < most
+    x[-1], text[-1] = x[0], text[0]
+    result = quick(x, text)
+    assert torch.equal(result[0], result[-1])
+
+
+@pytest.mark.parametrize("pixels", [1, 15, 64, 289])
+def test_attention_over_the_pixels_themselves(pixels: int) -> None:
+    plain, quick = attention()
+    x = torch.randn(2, pixels, CHANNELS)
+    assert away(plain(x), quick(x)) < ROUNDING
+
+
+def test_attention_by_another_processor_or_with_a_mask_is_diffusers_own() -> None:
+    """Such as `SlicedAttention`, by which the memory ladder takes less."""
+    plain, quick = attention()
+    x = torch.randn(2, 20, CHANNELS)
+    mask = torch.zeros(2, 1, 20).index_fill(2, torch.tensor([3]), -torch.inf)
+    assert away(plain(x), plain(x, attention_mask=mask)) > 0.001
+    assert torch.equal(plain(x, attention_mask=mask), quick(x, attention_mask=mask))
+    for block in (plain, quick):
+        block.set_processor(AttnProcessor())
+    assert torch.equal(plain(x), quick(x))
+
+
 def test_unusual_blocks_are_left_to_diffusers() -> None:
     """Such as those that resize, scale or norm in another way."""
     unusual = [
@@ -145,10 +186,14 @@ def test_unusual_blocks_are_left_to_diffusers() -> None:
         Upsample2D(8, use_conv_transpose=True),
         Upsample2D(8, use_conv=True, norm_type="ln_norm"),
         Upsample2D(8, use_conv=True, kernel_size=5, padding=2),
+        Attention(8, heads=2, dim_head=4, residual_connection=True),
+        Attention(8, heads=2, dim_head=4, rescale_output_factor=2.0),
+        Attention(8, heads=2, dim_head=4, norm_num_groups=4),
+        Attention(8, heads=2, dim_head=4, qk_norm="layer_norm"),
     ]
     model = nn.ModuleList(unusual)
     use_quick_blocks(model)
-    assert all(type(block) in (ResnetBlock2D, Upsample2D) for block in model)
+    assert all(type(block) in (ResnetBlock2D, Upsample2D, Attention) for block in model)
 
 
 def test_the_demo_models_blocks_are_usual() -> None:
@@ -156,11 +201,12 @@ def test_the_demo_models_blocks_are_usual() -> None:
     for model in (demo().unet, demo().vae):
         quick = deepcopy(model)
         use_quick_blocks(quick)
-        kinds = [
-            type(one) for one in quick.modules() if isinstance(one, ResnetBlock2D | Upsample2D)
-        ]
+        own = [ResnetBlock2D, Upsample2D]
+        if model is demo().unet:  # a VAE's norms and adds by itself
+            own.append(Attention)
+        kinds = [type(one) for one in quick.modules() if isinstance(one, tuple(own))]
         assert len(kinds) > 10
-        assert not {ResnetBlock2D, Upsample2D} & set(kinds)
+        assert not set(own) & set(kinds)
 
 
 @torch.inference_mode()
