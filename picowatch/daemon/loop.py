@@ -133,9 +133,14 @@ class Daemon:
         """Answer a slice of the evidence: between two slices others use the ledger."""
         if self.backlog.evidence:
             self.backlog.answered(self.intake.answer(self.backlog.evidence))
+            self._look_ahead()
             self.pool.saves_were_answered()
 
+    def _look_ahead(self) -> None:
+        self.pool.look_ahead(self.inbox.ready_in(time.monotonic()))
+
     def _update_pool(self) -> None:
+        self._look_ahead()
         safely(self.pool.update)
         if any(self.inbox.expected_saves()):
             self.pool.expect_save()

@@ -14,6 +14,9 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 PASSES = 4
+# An idle engine waits for saves that settle within so many seconds, in all at most so long.
+SOON_SECONDS = 0.1
+LONGEST_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -108,3 +111,28 @@ class Passes:
     def add(self) -> None:
         """A batch was taken that the oldest image is not in."""
         self._passes += 1
+
+
+class Gathering:
+    """Lets idle engines wait for saves that settle within moments, so that one batch has them all.
+
+    What a program writes at once settles file by file, and the first batch would have the first
+    alone. Times are passed in, in seconds of any steady clock.
+    """
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._until = 0.0
+
+    def look(self, now: float, settles_in: float | None) -> None:
+        """A save settles in so many seconds; None if none is pending."""
+        if settles_in is None or settles_in > SOON_SECONDS:
+            self._began, self._until = None, now
+            return
+        if self._began is None:
+            self._began = now
+        self._until = min(now + SOON_SECONDS, self._began + LONGEST_SECONDS)
+
+    def goes_on(self, now: float) -> bool:
+        """Whether to wait still."""
+        return now < self._until

@@ -24,7 +24,7 @@ from picowatch.work.batch_sizes import LARGEST, BatchSizes
 from picowatch.work.dropped import DroppedPictures
 from picowatch.work.durations import Durations
 from picowatch.work.failures import Failures
-from picowatch.work.plan import Passes, choose
+from picowatch.work.plan import Gathering, Passes, choose
 from picowatch.work.publish import Publisher
 from picowatch.work.rendering import Progress, Rendering
 from picowatch.work.result import RunResult
@@ -85,6 +85,7 @@ class WorkerPool:
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
         self._passes = Passes()
+        self._gathering = Gathering()
         self._batches = count(1)
         self._numbers = count(1)
         self._started = False
@@ -282,6 +283,10 @@ class WorkerPool:
     def _renderings(self) -> list[Rendering]:
         return [one for worker in self.workers for one in worker.renderings]
 
+    def look_ahead(self, settles_in: float | None) -> None:
+        """Let idle engines wait for a save that settles in so few seconds; see `Gathering`."""
+        self._gathering.look(time.monotonic(), settles_in)
+
     def saves_were_answered(self) -> None:
         """Images may be queued; with the setting `interrupt`, stop those no longer requested."""
         if self.settings.interrupt:
@@ -308,8 +313,8 @@ class WorkerPool:
     def claim(self, worker: Worker) -> list[QueuedImage]:
         """The worker's next batch; another that should claim one, too, is woken."""
         with self._claiming, self.ledger.transaction():
-            worker.state.idle = True
-            if self.paused:
+            was_idle, worker.state.idle = worker.state.idle, True
+            if self.paused or (was_idle and self._gathering.goes_on(time.monotonic())):
                 return []
             alone = len(self.workers) == 1
             batch = self._take(worker) if alone else self._take_shared(worker)

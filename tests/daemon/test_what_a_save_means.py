@@ -16,6 +16,7 @@ from PIL import Image
 from picowatch.errors import EngineDied
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.outbox import Outbox
+from picowatch.work import plan
 from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
@@ -516,6 +517,20 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
         wait_for(lambda: len(house.pictures()) == 6)
     batches = [sorted(request.prompt for request in batch) for batch in house.engine.batches]
     assert sorted(batches) == [["b1", "b3", "c1"], ["b2"], ["b4"], ["in progress"]]
+
+
+def test_recipes_that_settle_one_after_another_are_one_batch(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a script writes within moments is not split up by its first recipe."""
+    for name in ("SOON_SECONDS", "LONGEST_SECONDS"):
+        monkeypatch.setattr(plan, name, PATIENCE)
+    with house.running(settle_seconds=1.0, batch_size=4):
+        house.save("a.yaml", "prompt: one\n")
+        wait_for(lambda: house.engine.prepared, "the first save to be noticed")
+        house.save("b.yaml", "prompt: two\n")
+        wait_for(lambda: len(house.pictures()) == 2, "the pictures")
+    assert [len(batch) for batch in house.engine.batches] == [2]
 
 
 def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picowatch.work.plan import PASSES, EngineState, Passes, choose
+from picowatch.work.plan import (
+    LONGEST_SECONDS,
+    PASSES,
+    SOON_SECONDS,
+    EngineState,
+    Gathering,
+    Passes,
+    choose,
+)
 
 BATCH = 8
 IMAGE_SECONDS = 0.1
@@ -168,3 +176,31 @@ def test_the_oldest_image_is_passed_over_by_four_batches_of_each_engine() -> Non
         passes.add()
     assert passes.are_over(7, engines=2)
     assert not passes.are_over(8, engines=2)
+
+
+def test_saves_that_settle_soon_are_waited_for() -> None:
+    """Until none is left, or the next one is not soon."""
+    gathering = Gathering()
+    assert not gathering.goes_on(0.0)
+    for settles_in, waits in ((SOON_SECONDS, True), (None, False), (0.0, True), (0.5, False)):
+        gathering.look(10.0, settles_in)
+        assert gathering.goes_on(10.0) is waits
+
+
+def test_a_save_that_does_not_come_is_not_waited_for() -> None:
+    """As a file that was renamed to another name meanwhile."""
+    gathering = Gathering()
+    gathering.look(10.0, SOON_SECONDS)
+    assert not gathering.goes_on(10.0 + SOON_SECONDS)
+
+
+def test_a_stream_of_saves_does_not_delay_for_ever() -> None:
+    """A program that writes one after another for hours; after a pause it is waited for anew."""
+    gathering, now = Gathering(), 10.0
+    for _ in range(100):
+        gathering.look(now, SOON_SECONDS / 2)
+        assert gathering.goes_on(now) is (now < 10.0 + LONGEST_SECONDS)
+        now += SOON_SECONDS / 4
+    gathering.look(now, None)
+    gathering.look(now, SOON_SECONDS / 2)
+    assert gathering.goes_on(now)

@@ -16,12 +16,14 @@ from picowatch.ledger.rows import RequestedEntry
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
+from picowatch.work import plan
 from picowatch.work.pool import WorkerPool
 from picowatch.work.rendering import Rendering
 from picowatch.work.result import RunResult
 from picowatch.work.worker import Worker
 from tests.digest_engine import Batch, DigestEngine
 from tests.engine.requests import request
+from tests.house import PATIENCE
 
 BATCH = 8
 A, B = f"{1:064x}", f"{2:064x}"
@@ -104,6 +106,22 @@ def test_an_idle_engine_takes_what_a_busy_one_could(shared: Shared) -> None:
     assert shared.claim(0) == [A] * BATCH
     assert shared.woken == [1]
     assert shared.claim(1) == [A] * BATCH
+
+
+def test_idle_engines_wait_for_saves_that_settle_soon(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that just finished a batch goes on: images enough may be queued."""
+    for name in ("SOON_SECONDS", "LONGEST_SECONDS"):
+        monkeypatch.setattr(plan, name, PATIENCE)
+    shared.hold(A, A, A)
+    shared.pool.workers[1].state.idle = False
+    shared.save("a.yaml", A, 2)
+    shared.pool.look_ahead(0.05)
+    assert shared.claim(0) == []
+    assert shared.claim(1) == [A]
+    shared.pool.look_ahead(None)
+    assert shared.claim(0) == [A]
 
 
 def test_a_higher_priority_comes_before_the_checkpoint_that_is_held(shared: Shared) -> None:
