@@ -110,5 +110,5 @@ def _packed(images: torch.Tensor) -> torch.Tensor:
     images = images * 0.5 + 0.5
     levels = images.clamp(0, 1)
     pixels = (levels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).flatten(1)
-    checks = [torch.isfinite(levels).flatten(1).all(1), is_flat((images.float() * 255).round())]
+    checks = [torch.isfinite(levels).flatten(1).all(1), is_flat(images)]
     return torch.cat([pixels, torch.stack(checks, dim=1).to(torch.uint8)], dim=1)

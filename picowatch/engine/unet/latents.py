@@ -23,8 +23,8 @@ _REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
 class Decoded(NamedTuple):
     """One image's RGB pixels, height x width x 3.
 
-    `flat`: its latents are the same everywhere, or its colours are before what is brighter than
-    white and darker than black is cut off: a plain picture may be beyond that in every pixel.
+    `flat`: its latents are exactly the same everywhere, or its colours are before they are rounded
+    and cut off at black and white: of a plain picture, every pixel may be the same after that.
     """
 
     pixels: Bytes
@@ -64,8 +64,9 @@ class Decoding:
                 )
             if not image_finite:
                 again = partial(_decoded, self._vae, latent[None], self._repeats)
-                levels = _levels(_again(self._vae, again))
-                pixels, flat = _pixels(levels).cpu().numpy(), flat or bool(is_flat(levels))
+                image = _again(self._vae, again)
+                levels = _levels(image)
+                pixels, flat = _pixels(levels).cpu().numpy(), flat or bool(is_flat(image))
             found.append(Decoded(pixels.reshape(*self._size, 3), bool(flat)))
         return found
 
@@ -98,7 +99,7 @@ def _packed(images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """A row for each: its pixels, and three bytes: latents finite, image finite, `flat`."""
     levels = _levels(images)
     finite = [torch.isfinite(each).flatten(1).all(1) for each in (latents, images)]
-    checks = torch.stack([*finite, is_flat(latents) | is_flat(levels)], dim=1)
+    checks = torch.stack([*finite, is_flat(latents) | is_flat(images)], dim=1)
     return torch.cat([_pixels(levels), checks.to(torch.uint8)], dim=1)
 
 

@@ -62,6 +62,17 @@ def test_a_picture_that_is_white_all_over_is_no_failure(engine: Renderer) -> Non
     assert (pixels(image) == 255).all()
 
 
+def test_a_picture_that_is_one_colour_once_it_is_rounded_is_no_failure(engine: Renderer) -> None:
+    """With `tiling` a plain background is so even that no pixel differs by half a level."""
+    loaded = engine._checkpoints.held(request())
+    assert loaded is not None
+    out = loaded.vae.decoder.conv_out
+    out.weight = torch.nn.Parameter(out.weight * 1e-4, requires_grad=False)
+    out.bias = torch.nn.Parameter(torch.full_like(out.bias, 0.5), requires_grad=False)
+    (image,) = engine.render([request(steps=1)], ignore_steps)
+    assert (pixels(image) == 191).all()
+
+
 def test_plain_prompts_are_no_failures(engine: Renderer) -> None:
     """Even the plainest picture has more than one value."""
     for prompt in ("a black background", "a white background"):

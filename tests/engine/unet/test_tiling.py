@@ -71,7 +71,12 @@ def test_a_shift_around_the_edges_shifts_the_prediction_and_the_picture() -> Non
 def test_it_repeats_and_leaves_no_trace(engine: Renderer) -> None:
     """The next picture without it is what it was before, in bytes, also after a failure."""
     before = draw(engine)
-    assert seam(pixels(draw(engine, tiling=True))) < 2 < 5 < seam(pixels(before))
+    seams = [
+        (seam(pixels(draw(engine, seed=seed, tiling=True))), seam(pixels(draw(engine, seed=seed))))
+        for seed in range(1, 6)
+    ]
+    repeating, others = np.median(seams, axis=0)
+    assert repeating < 2 < 5 < others
     assert draw(engine).pixels == before.pixels
 
     def broken(done: int, total: int) -> None:
