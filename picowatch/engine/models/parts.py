@@ -59,6 +59,8 @@ def load_vae(model: Model, configs: Path, target: Target) -> Any:
     else:
         tensors = _modern_vae_names(read_tensors(weight_files(folder), target))
     vae = fill(empty(AutoencoderKL, config), tensors, f"VAE of {model.name!r}", target)
+    if onednn_is_faster(target.device, vae.dtype):
+        use_onednn(vae)
     use_quick_blocks(vae)
     return vae
 

@@ -10,7 +10,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
-from picowatch.engine.unet.kept import is_hooked, of_weight
+from picowatch.engine.unet.kept import is_hooked
+from picowatch.engine.unet.onednn import transposed
 
 _KERNEL = (3, 3)
 # Larger kernels have few pixels to double: a copy of them takes more memory than it is worth.
@@ -90,8 +91,7 @@ class _Upsample2D(Upsample2D):  # type: ignore[misc]
         ):
             doubled: torch.Tensor = super().forward(hidden_states, output_size)
             return doubled
-        kernel = of_weight(conv, conv.weight.dtype, lambda: doubling_kernel(conv.weight))
-        return functional.conv_transpose2d(hidden_states, kernel, conv.bias, stride=2, padding=1)
+        return transposed(conv, lambda: doubling_kernel(conv.weight), hidden_states)
 
 
 def _is_usual_attention(block: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers.models.activations import GEGLU
 from torch import nn
+from torch.nn import functional
 
 from picowatch.engine.unet.kept import is_hooked, of_weight
 from picowatch.engine.unet.tiling import padded
@@ -82,6 +83,23 @@ class _GEGLU(GEGLU):  # type: ignore[misc]
         bias, gate_bias = proj.bias.chunk(2)
         result: torch.Tensor = linear(hidden_states, weights[0], bias, "none", [], "")
         return result.mul_(linear(hidden_states, weights[1], gate_bias, "gelu", [], "none"))
+
+
+def transposed(conv: Any, kernel: Callable[[], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """A transposed convolution that doubles the sides (stride 2, padding 1).
+
+    Its `kernel` is made of the convolution's weight, and kept with it.
+    """
+    if type(conv) is not _Conv2d or not _is_kept(conv):
+        own = of_weight(conv, conv.weight.dtype, kernel)
+        return functional.conv_transpose2d(x, own, conv.bias, stride=2, padding=1)
+    given = ((1, 1), (0, 0), (2, 2), (1, 1), 1)  # padding, of the output, stride, dilation, groups
+    reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
+    own = of_weight(conv, x.shape, lambda: reorder(kernel(), *given, x.shape))
+    result: torch.Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
+        x, own, conv.bias, *given, "none", [], ""
+    )
+    return result
 
 
 def _in_own_layout(layer: Any, reorder: Callable[..., torch.Tensor], *given: object) -> Any:

@@ -1,17 +1,21 @@
-"""oneDNN computes the UNet's layers on a CPU, and gives what torch gives."""
+"""oneDNN computes the layers of UNet and VAE on a CPU, and gives what torch gives."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers.models.activations import GEGLU
+from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
+from picowatch.engine.unet.blocks import use_quick_blocks
 from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
+from picowatch.engine.unet.tiling import seamless
 from tests.engine.requests import request
 
 CPU = torch.device("cpu")
@@ -102,6 +106,33 @@ def test_a_gated_layer_gives_what_diffusers_gives() -> None:
 
 
 @WITH_ONEDNN
+def test_an_upsampler_gives_what_diffusers_gives() -> None:
+    """Whatever shapes, weights and hooks it was given before, and where pictures repeat."""
+    plain: Any = Upsample2D(24, use_conv=True).requires_grad_(False)
+    taken: Any = nn.ModuleList([deepcopy(plain)])
+    use_onednn(taken)
+    use_quick_blocks(taken)
+
+    def differ(rows: int, side: int = 8) -> float:
+        x = torch.randn(rows, 24, side, side)
+        return float((plain(x) - taken[0](x)).abs().max())
+
+    with Reorders() as reorders:  # type: ignore[no-untyped-call]
+        assert max(differ(2), differ(2), differ(3), differ(3, side=5), differ(2)) < ROUNDING
+    assert reorders.count == 4
+    own = plain.conv.weight
+    for weight in (nn.Parameter(-own, requires_grad=False), own):
+        plain.conv.weight = taken[0].conv.weight = weight
+        assert differ(2) < ROUNDING
+    with seamless([plain, taken]):
+        assert differ(2) < ROUNDING
+    assert differ(2) < ROUNDING
+    for one in (plain, taken[0]):
+        one.conv.register_forward_hook(lambda module, given, output: output + given[0])
+    assert differ(2) < ROUNDING
+
+
+@WITH_ONEDNN
 def test_no_copy_of_a_large_weight_is_kept() -> None:
     """It would take as much memory again."""
     plain = nn.Conv2d(256, 256, 3, padding=1).requires_grad_(False)
@@ -130,12 +161,13 @@ def test_a_row_does_not_depend_on_its_position(rows: int) -> None:
 
 
 @WITH_ONEDNN
-def test_the_unet_is_computed_so(tmp_path: Path) -> None:
+def test_unet_and_vae_are_computed_so(tmp_path: Path) -> None:
     """In float32; torch takes oneDNN by itself in bfloat16."""
     for precision, expected in (("float32", True), ("bfloat16", False)):
         engine = Renderer(EngineOptions(models=tmp_path, device="cpu", precision=precision))  # type: ignore[arg-type]
-        unet = engine._checkpoints.load(request()).unet
-        assert (type(unet.conv_in) is not nn.Conv2d) == expected
+        loaded = engine._checkpoints.load(request())
+        for layer in (loaded.unet.conv_in, loaded.vae.decoder.conv_in):
+            assert (type(layer) is not nn.Conv2d) == expected
 
 
 def test_a_gpu_is_left_alone() -> None:
