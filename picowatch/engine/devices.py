@@ -1,6 +1,5 @@
 """Where to compute, and in which precision."""
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -71,15 +70,6 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         large = torch.bfloat16 if narrow else dtype
         flow = torch.bfloat16 if chosen.type == "mps" else large
     return Target(chosen, dtype, large, flow, _name(chosen))
-
-
-def threads_sleep() -> bool:
-    """Whether libgomp's threads sleep between two layers, because the user wants no spinning.
-
-    https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
-    """
-    passive = os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
-    return os.environ.get("GOMP_SPINCOUNT", "0" if passive else "") == "0"
 
 
 def compute_on(target: Target) -> None:

@@ -19,10 +19,10 @@ from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
-# Bounds of `batch_size: auto`: one picture of Stable Diffusion's native size fills a CPU, and
-# small pictures gain little beyond eight (demo model, 2 cores: 0.37 s alone, 0.19 s in eights).
-_AUTO_PIXELS = 8 * 128 * 128
-_AUTO_LIMIT = 8
+# Where `batch_size: auto` begins: one picture of Stable Diffusion's native size fills a CPU, and
+# so do small ones that have as many pixels (benchmarks/RESULTS.md).
+_AUTO_PIXELS = 512 * 512
+_AUTO_LIMIT = 16
 LARGEST = 32
 # A batch twice as large is kept if it renders an image in this part of the time.
 WORTH = 0.95
@@ -38,9 +38,9 @@ FRESH_SECONDS = 14 * 24 * 60 * 60
 def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
     """The most images like this one in a batch.
 
-    `exact` means 1. A number is used as it is. "auto" begins with as many pictures as have
-    131,072 pixels together, at most eight: eight of 128x128, two of 256x256, one of 512x512. That
-    is safe everywhere; what follows is measured. With hires the larger size counts.
+    `exact` means 1. A number is used as it is. "auto" begins with as many pictures as have the
+    pixels of 512x512 together, at most sixteen: sixteen of 128x128, four of 256x256. That is safe
+    everywhere; what follows is measured. With hires the larger size counts.
     """
     if request.exact:
         return 1

@@ -141,16 +141,16 @@ def test_exact_images_share_with_none() -> None:
 
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
-    [(64, 64, 8), (128, 128, 8), (256, 256, 2), (512, 512, 1), (2048, 2048, 1)],
+    [(64, 64, 16), (128, 128, 16), (256, 256, 4), (512, 512, 1), (2048, 2048, 1)],
 )
 def test_auto_goes_by_pixels(width: int, height: int, expected: int) -> None:
-    """Eight small ones, one large one."""
+    """Sixteen small ones, one large one."""
     assert batch_size_for(request(width=width, height=height), "auto") == expected
 
 
 def test_with_hires_the_larger_size_counts() -> None:
     """That is where memory runs out."""
-    assert batch_size_for(request(hires=Hires(2.0, 0, 0.5, "Latent")), "auto") == 2
+    assert batch_size_for(request(hires=Hires(2.0, 0, 0.5, "Latent")), "auto") == 4
 
 
 def test_a_set_batch_size_is_taken_and_exact_is_one() -> None:

@@ -48,7 +48,7 @@ def test_what_was_found_is_remembered(tmp_path: Path) -> None:
     fresh = BatchSizes("auto", file)
     fresh.learn([LARGE], pictures([LARGE], 1.0))
     assert fresh.size(LARGE) == 2
-    assert fresh.size(request(width=256, height=512)) == 1
+    assert fresh.size(request(width=512, height=768)) == 1
 
 
 def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:

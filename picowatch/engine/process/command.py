@@ -41,10 +41,9 @@ _ENVIRONMENT = {
     "MKL_CBWR": "AUTO,STRICT",
 }
 # Users may set these differently, the first also by OMP_WAIT_POLICY. How long threads spin before
-# they sleep, in libgomp's rounds: a compromise. A demo picture on 2 cores takes 0.4 s on idle ones
-# and 1.2 s beside another program whose threads spin. With 10,000 rounds it takes 0.35 s on idle
-# ones, and beside that program none was done in 20 s; without spinning 0.7 s and 0.8 s, and then
-# one thread draws it (benchmarks/RESULTS.md).
+# they sleep, in libgomp's rounds: a compromise. By two threads a demo picture takes 0.4 s on idle
+# cores and 1.2 s beside another program whose threads spin. With 10,000 rounds it takes 0.35 s on
+# idle ones, and beside that program none was done in 20 s (benchmarks/RESULTS.md).
 _DEFAULTS = {
     "GOMP_SPINCOUNT": "1000",
     # glibc gives what is larger than a threshold back to the system at once, and takes pages again

@@ -13,7 +13,7 @@ from torch.nn import functional
 from picowatch.engine.arriving import beside
 from picowatch.engine.control.hints import hints_of
 from picowatch.engine.control.residuals import Hint
-from picowatch.engine.devices import LARGE_NATIVE_SIZE, threads_sleep
+from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.drawn import Enlarge, Job, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.unet import latents as vaes
@@ -223,14 +223,13 @@ class Drawing:
 
     @contextmanager
     def _threads_for(self, latents: torch.Tensor) -> Iterator[None]:
-        """One thread for a small picture where threads sleep, until it is denoised.
+        """One thread for a small picture, until it is denoised.
 
-        To wake another for each of its short layers takes longer than the layer
-        (benchmarks/RESULTS.md).
+        To share its short layers out takes longer than it saves (benchmarks/RESULTS.md).
         """
         threads = torch.get_num_threads()
         small = latents[:, 0].numel() <= (self.loaded.native_size // LATENT_FACTOR) ** 2
-        if small and self.is_small and threads_sleep():
+        if small and self.is_small:
             torch.set_num_threads(1)
         try:
             yield
