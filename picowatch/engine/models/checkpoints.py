@@ -162,7 +162,7 @@ class Checkpoints:
         """The VAE of a checkpoint, or another one for it."""
         if checkpoint.family in FLOWS:
             return _pipelines().load_vae(checkpoint, vae, self._target, read_to)
-        return load_vae(vae, self._configs[checkpoint.family], read_to)
+        return load_vae(vae, self._configs[checkpoint.family], self._target, read_to)
 
     def _load_checkpoint(self, request: ImageRequest, read_to: Target) -> Any:
         """All of a checkpoint but its VAE; those that were used longest ago make room for it."""

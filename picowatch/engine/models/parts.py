@@ -45,24 +45,29 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 ReadText = Callable[[Any, Path, Target], Tensors]
 
 
-def load_vae(model: Model, configs: Path, target: Target) -> Any:
-    """The VAE of a checkpoint, or one that is a file or folder of its own.
+def load_vae(model: Model, configs: Path, target: Target, read_to: Target) -> Any:
+    """The VAE of a checkpoint, or one that is a file or folder of its own; see `load_unet`.
 
     `configs` are those of the checkpoint's family: files do not say which one a VAE is for.
     """
     folder = model.path / "vae" if model.kind == "checkpoint" else model.path
     single = model.layout == "file"
     config = read_config((configs / "vae" if single else folder) / "config.json")
-    target = _without_overflow(config, target)
+    read_to = _without_overflow(config, read_to)
     if single:
-        tensors = read_single_vae(model.path, config, target)
+        tensors = read_single_vae(model.path, config, read_to)
     else:
-        tensors = _modern_vae_names(read_tensors(weight_files(folder), target))
-    vae = fill(empty(AutoencoderKL, config), tensors, f"VAE of {model.name!r}", target)
-    if onednn_is_faster(target.device, vae.dtype):
-        use_onednn(vae)
-    use_quick_blocks(vae)
+        tensors = _modern_vae_names(read_tensors(weight_files(folder), read_to))
+    vae = fill(empty(AutoencoderKL, config), tensors, f"VAE of {model.name!r}", read_to)
+    _use_quick_layers(vae, target)
     return vae
+
+
+def _use_quick_layers(model: Any, target: Target) -> None:
+    """Those of the device it computes on: another may hold it until the memory ladder moves it."""
+    if onednn_is_faster(target.device, model.dtype):
+        use_onednn(model)
+    use_quick_blocks(model)
 
 
 def _without_overflow(config: dict[str, Any], target: Target) -> Target:
@@ -75,10 +80,7 @@ def _without_overflow(config: dict[str, Any], target: Target) -> Target:
 def load_unet(model: Model, configs: Path, target: Target, read_to: Target) -> Any:
     """The UNet, its weights on `read_to`, to compute on `target`."""
     unet = _unet(model, configs, read_to.for_unet(model.native_size))
-    # The device it computes on, not the one that holds it until the memory ladder moves it.
-    if onednn_is_faster(target.device, unet.dtype):
-        use_onednn(unet)
-    use_quick_blocks(unet)
+    _use_quick_layers(unet, target)
     keep_between_steps(unet)
     return unet
 
