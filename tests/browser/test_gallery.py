@@ -1116,7 +1116,7 @@ def test_an_answer_is_seen_above_the_large_view(gallery: Page) -> None:
     gallery.tile(gallery.shown()[0]).click()
     gallery.press(Keys.DELETE)
     gallery.find("#ask-copy").click()
-    assert "is copied" in gallery.text("#notice")
+    wait_for(lambda: "is copied" in gallery.text("#notice"), "the answer")
     box = gallery.find("#notice")
     gallery.next_frame()
     assert gallery.pixel(box, 0.02, 0.5) == (255, 255, 255)
