@@ -25,6 +25,9 @@ CHERRY: Colour = (214, 40, 56)
 ROOFS: tuple[Colour, ...] = ((160, 62, 48), (92, 70, 62), (70, 84, 112), (222, 120, 60))
 PAPERS: tuple[Colour, ...] = ((196, 132, 78), (120, 190, 200), (240, 226, 196), (176, 140, 204))
 SKY: Colour = (176, 222, 244)
+SUN_RAYS = 8
+# From this reach on, a face or a window is larger than a cell of the latents.
+DETAILED_FROM = 23.0
 # How far each kind may be tilted: what stands on the ground stands upright.
 TILTS = {
     "circle": 0.0,
@@ -103,7 +106,7 @@ def heart_point(turn: float) -> Point:
 
 
 def draw_house(frame: Frame, colour: Colour, rng: random.Random) -> None:
-    """Walls in the colour, a roof in another, a door, windows and often a chimney."""
+    """Walls in the colour, a roof in another, a door, often a chimney, mostly a window."""
     edge = edge_of(colour)
     roof = rng.choice(ROOFS)
     side = rng.choice((-1, 1))
@@ -120,39 +123,21 @@ def draw_house(frame: Frame, colour: Colour, rng: random.Random) -> None:
     door = mixed(BROWN, INK, rng.uniform(0, 0.5))
     x = -0.4 * side if rng.random() < 0.75 else 0.0
     frame.polygon([(x - 0.2, 0.3), (x + 0.2, 0.3), (x + 0.2, 1), (x - 0.2, 1)], door, edge_of(door))
-    panes = [x + 0.78 * side] if x else [-0.5, 0.5]
-    for pane in panes:
-        half = 0.24 if x else 0.16
-        box = [(pane - half, 0.2), (pane + half, 0.2), (pane + half, 0.64), (pane - half, 0.64)]
+    if x and frame.reach >= DETAILED_FROM:
+        pane, half = x + 0.78 * side, 0.24
+        box = [(pane - half, 0.2), (pane + half, 0.2), (pane + half, 0.66), (pane - half, 0.66)]
         frame.polygon(box, SKY if rng.random() < 0.6 else (255, 236, 150), edge)
-        frame.canvas.line([frame.at(pane, 0.2), frame.at(pane, 0.64)], edge, frame.outline * 0.7)
 
 
 def draw_sun(frame: Frame, colour: Colour, rng: random.Random) -> None:
-    """A disc with rays around it, and mostly a face."""
+    """A disc with pointed rays around it; one that is not small mostly has a face."""
     edge = edge_of(colour)
-    count = rng.choice((8, 10, 12))
-    pointed = rng.random() < 0.5
-    ray = mixed(colour, (255, 150, 0), 0.35) if colour[0] > 200 and colour[1] > 160 else colour
-    for i in range(count):
-        turn = 2 * math.pi * i / count
-        across = (math.cos(turn + math.pi / 2), math.sin(turn + math.pi / 2))
-        along = (math.cos(turn), math.sin(turn))
-        half, tip = (0.17, 1.12) if pointed else (0.09, 1.05)
-        foot = [
-            (0.74 * along[0] + s * half * across[0], 0.74 * along[1] + s * half * across[1])
-            for s in (-1, 1)
-        ]
-        end = [
-            (
-                tip * along[0] + s * (0 if pointed else half) * across[0],
-                tip * along[1] + s * (0 if pointed else half) * across[1],
-            )
-            for s in (1, -1)
-        ]
-        frame.polygon(foot + end, ray, edge)
-    frame.ellipse((0, 0), (0.68, 0.68), colour, edge)
-    if rng.random() < 0.75:
+    for i in range(SUN_RAYS):
+        turn = i / SUN_RAYS
+        foot = [ellipse_point((0, 0), (0.62, 0.62), turn + side * 0.055) for side in (-1, 1)]
+        frame.polygon([*foot, ellipse_point((0, 0), (1.18, 1.18), turn)], colour, edge)
+    frame.ellipse((0, 0), (0.7, 0.7), colour, edge)
+    if frame.reach >= DETAILED_FROM and rng.random() < 0.75:
         draw_little_face(frame, rng, 0.0, INK if sum(colour) > 200 else LIGHT)
 
 
@@ -215,7 +200,7 @@ def draw_balloon(frame: Frame, colour: Colour, rng: random.Random) -> None:
     edge = edge_of(colour)
     bend = rng.uniform(-0.3, 0.3)
     string = curve_points((0, 0.62), (bend, 0.9), (0, 1.02)) + curve_points(
-        (0, 1.02), (-bend, 1.14), (bend / 2, 1.4)
+        (0, 1.02), (-bend, 1.1), (bend / 2, 1.22)
     )
     frame.line(string, (120, 116, 122), 1.4)
     frame.polygon([(0, 0.5), (0.13, 0.72), (-0.13, 0.72)], colour, edge)
@@ -247,9 +232,9 @@ def draw_cupcake(frame: Frame, colour: Colour, rng: random.Random) -> None:
         frame.ellipse((0, -0.92), (0.17, 0.17), CHERRY if colour[1] > 70 else (250, 220, 120), None)
     else:
         frame.polygon(
-            rounded([(-0.07, -1.25), (0.07, -1.25), (0.07, -0.8), (-0.07, -0.8)], 0.2), SKY
+            rounded([(-0.08, -1.12), (0.08, -1.12), (0.08, -0.8), (-0.08, -0.8)], 0.2), SKY
         )
-        frame.polygon(ellipse_points((0, -1.34), (0.09, 0.14)), (255, 190, 40))
+        frame.polygon(ellipse_points((0, -1.18), (0.1, 0.13)), (255, 190, 40))
 
 
 DRAWERS: dict[str, Callable[[Frame, Colour, random.Random], None]] = {
