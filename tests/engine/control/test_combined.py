@@ -64,7 +64,7 @@ def lora(models: Path, unet: Any) -> tuple[LoraUse, Any]:
     weight = merged.get_submodule(LAYER).weight
     source = torch.Generator().manual_seed(5)
     down, up = (
-        torch.randn(shape, generator=source)
+        2 * torch.randn(shape, generator=source)
         for shape in ((RANK, weight.shape[1]), (weight.shape[0], RANK))
     )
     name = f"lora_unet_{LAYER.replace('.', '_')}"

@@ -21,7 +21,7 @@ from tests.engine.requests import ignore_steps, pixels, request
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-PROMPT = "a red heart on a yellow background"
+PROMPT = "a corgi on a pink background"
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
 
 
