@@ -1,0 +1,855 @@
+"""The families of models: one row each, read by the recipe, the catalog and the engine.
+
+Data only. Class names are those of diffusers and transformers. Names of tensors are those of the
+models' authors and of diffusers (loaders/single_file_utils.py), after ComfyUI
+(comfy/model_detection.py) and InvokeAI (model_manager/configs), too. Steps and guidance are those
+of the models' own cards and programs; docs/models.md names them.
+
+To add a family that diffusers draws: a row here, a row in engine/families.py unless it is `short`,
+a tiny folder in the tests, and a paragraph in docs/models.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Classes = tuple[str, ...]
+Guidance = Literal[
+    "cfg_scale",  # guidance_scale is the recipe's cfg_scale
+    "cfg_scale_less_one",  # it counts from 0: guidance_scale times the difference is added
+    "true_cfg_scale",  # the pipeline calls it so
+    "guidance",  # guidance_scale is the recipe's guidance, an input of the model
+    "guidance_and_true_cfg_scale",  # it has both
+]
+
+EULER = "Euler"
+DPM = "DPM++ 2M"
+FLOW_SAMPLERS = (EULER, DPM, "UniPC")
+DEMO = "demo"  # the name of the embedded model, and its family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipelines:
+    """The classes of diffusers' pipelines; "" where there is none.
+
+    Those of `control` draw with a ControlNet from text, a start image, or with a mask; those of
+    `union` with a ControlNet for several kinds of maps.
+    """
+
+    text: str = ""
+    image: str = ""
+    mask: str = ""
+    control: str = ""
+    control_image: str = ""
+    control_mask: str = ""
+    union: str = ""
+    union_image: str = ""
+    union_mask: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """What a header shows: one of the beginnings of names in `has`, and none of `lacks`.
+
+    With `width`, that is the width of the inputs of a tensor in `of`; with `positions`, that is the
+    length of its table of positions.
+    """
+
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()
+    width: int = 0
+    positions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A variant of a family that is rendered.
+
+    `defaults` are the values of fields that a recipe leaves out, `lacks` the fields that must stay
+    off beyond those of the family, with the reason. `guided`: it was trained for a cfg_scale above
+    1. `fills`: it only redraws the part of a picture that a mask shows. Sides are `largest` at
+    most; start images have at most `most_start_pixels`, where a pipeline would make larger ones
+    smaller. `hub` is a folder to download. `pipelines` and `guidance_as` are its own where it has
+    others than the family, `options` what its pipeline is made with. `encoders` are as in `Family`.
+    `schedule` is the variant whose noise schedule the package has for it, "" for its own.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    guided: bool = True
+    fills: bool = False
+    largest: int = 0
+    most_start_pixels: int = 0
+    hub: str = ""
+    pipelines: Pipelines | None = None
+    guidance_as: Guidance | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    schedule: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of checkpoints.
+
+    `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
+    "flow" is drawn by a pipeline of diffusers with a transformer; "" is recognised, and refused.
+    `short` families have no code of their own: the pipeline reads the prompt itself.
+
+    Drawing: `inputs` are what each call of a pipeline gets beside the request. `size_multiple`
+    divides both sides, `native_size` is the side of the square that it was trained for; with
+    `latent_pixels` that of the transformer's config, which counts latents of so many pixels.
+    `lacks` maps the fields that must stay off to the reason. `preview` names the latents' colours.
+
+    Folders: `folders` maps the class in model_index.json to the variant that it tells, "" where the
+    configs do (`by_config`: a setting of the index, or "transformer/" and one of its config).
+    `parts` are the classes that each part may have: the engine loads these and no others. A folder
+    may do without the `optional` ones; `unused` parts of a pipeline are never loaded. `settings`
+    of the index must be as here, where it has them.
+
+    Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer;
+    `by_header` tells the variant, `by_name` changes it by a word in the name of the file or folder
+    (variant before, word, variant after). The first that fits counts, in both. With
+    `transformer_files`, the transformer may be a file of its own, which is completed by `encoders`
+    (by part), and a VAE of one of the variants in `vaes`; with `files_alone` no folder is needed,
+    because the package has the other configs (`assets`, the folder of the VAE's where it is another
+    family's). With `schedules`, it has one noise schedule for each variant. Variants that are
+    `alike` may lend one another their parts.
+
+    LoRAs: `lora_layers` are regular expressions for names of layers, `lora_widths` the widths of a
+    transformer block's inputs, `lora_marks` what trainers write into metadata.
+    """
+
+    key: str
+    name: str
+    kind: Literal["unet", "flow", ""] = ""
+    short: bool = False
+    pipelines: Pipelines = Pipelines()
+    guidance: Guidance = "cfg_scale"
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    size_multiple: int = 8
+    native_size: int = 0
+    latent_pixels: int = 0
+    samplers: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    hub: str = ""
+    preview: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Classes] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    by_config: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    signs: tuple[str, ...] = ()
+    by_header: tuple[tuple[str, Sign], ...] = ()
+    by_name: tuple[tuple[str, str, str], ...] = ()
+    transformer_files: bool = False
+    files_alone: bool = False
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    vaes: tuple[str, ...] = ()
+    vae_assets: str = ""
+    schedules: bool = False
+    alike: bool = False
+    text_width: int = 0
+    loras: bool = False
+    lora_layers: tuple[str, ...] = ()
+    lora_widths: tuple[int, ...] = ()
+    lora_marks: tuple[str, ...] = ()
+
+    def variant(self, name: str) -> Variant:
+        """The variant of this name, else the one that stands for all."""
+        return self.variants.get(name) or self.variants.get("") or Variant()
+
+
+_NO_GUIDANCE = {"guidance": "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"}
+_FLOW_LACKS = {
+    "control": "ControlNets are supported for Stable Diffusion 1.x, 2.x and XL",
+    "clip_skip": "its text encoders are read where it was trained to",
+    "cfg_rescale": "it is for Stable Diffusion with a high cfg_scale",
+    "cfg_start": "its pipeline guides all steps",
+    "cfg_end": "its pipeline guides all steps",
+    "prediction": "it predicts the flow from noise to picture",
+    "variation_strength": "its noise is drawn by its pipeline",
+    "ensd": "its noise is drawn by its pipeline",
+    "tiling": "its transformer does not draw with convolutions",
+}
+_LACKS = _NO_GUIDANCE | _FLOW_LACKS
+_NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), "it cannot start from a picture")
+_FROM_TEXT = _LACKS | _NO_PICTURES
+
+
+def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -> Variant:
+    """A variant of a flow family, with its steps and guidance; 0 where it has none."""
+    start: Mapping[str, Any] = more.pop("starts", {})
+    defaults = {"steps": steps, "cfg_scale": float(cfg_scale), "guidance": float(guidance)}
+    return Variant(defaults=defaults | start, **more)
+
+
+# Start images of FLUX.2 are looked at, not drawn over: noise is where it begins.
+_NOISE = {"denoising_strength": 1.0}
+
+
+def _klein(steps: int, cfg_scale: float = 1, **more: Any) -> Variant:
+    return _steps(steps, cfg_scale, starts=_NOISE, most_start_pixels=1024 * 1024, **more)
+
+
+_KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
+_FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
+_DPM_SOLVER = "DPMSolverMultistepScheduler"
+# Schedulers that say the same about noise; the engine makes its own from the config of any.
+_NOISE_SCHEDULERS = (
+    *("EulerDiscreteScheduler", "PNDMScheduler", "DDIMScheduler", "DDPMScheduler"),
+    *("EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler", "HeunDiscreteScheduler"),
+    *(_DPM_SOLVER, "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
+    *("LCMScheduler", "TCDScheduler", "DPMSolverSDEScheduler"),
+)
+_CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
+_T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
+_QWEN_WORDS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+_GEMMA_WORDS = ("GemmaTokenizer", "GemmaTokenizerFast")
+_LLAMA_WORDS = ("LlamaTokenizer", "LlamaTokenizerFast")
+_ANY_WORDS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_CLIP = ("CLIPTextModel", _CLIP_WORDS)
+_PROJECTED = ("CLIPTextModelWithProjection", _CLIP_WORDS)
+_T5 = ("T5EncoderModel", _T5_WORDS)
+_QWEN3 = ("Qwen3Model", _QWEN_WORDS)
+_QWEN_VL = ("Qwen2_5_VLForConditionalGeneration", _QWEN_WORDS)
+_GEMMA2 = ("Gemma2Model", _GEMMA_WORDS)
+
+
+def _parts(
+    transformer: str | Classes,
+    vae: str,
+    *texts: tuple[str | Classes, Classes],
+    scheduler: str | Classes = _FLOW_EULER,
+    denoiser: str = "transformer",
+) -> Mapping[str, Classes]:
+    """The classes of a pipeline's parts; of each text encoder with the tokenizer's."""
+    found: dict[str, str | Classes] = {"scheduler": scheduler, denoiser: transformer, "vae": vae}
+    for ending, (encoder, tokenizer) in zip(("", "_2", "_3"), texts, strict=False):
+        found |= {f"text_encoder{ending}": encoder, f"tokenizer{ending}": tokenizer}
+    return {part: (one,) if isinstance(one, str) else one for part, one in found.items()}
+
+
+def _unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
+    unet = "UNet2DConditionModel"
+    return _parts(unet, _KL, *texts, scheduler=_NOISE_SCHEDULERS, denoiser="unet")
+
+
+_SD_PIPELINES = Pipelines(
+    text="StableDiffusionPipeline",
+    image="StableDiffusionImg2ImgPipeline",
+    mask="StableDiffusionInpaintPipeline",
+    control="StableDiffusionControlNetPipeline",
+    control_image="StableDiffusionControlNetImg2ImgPipeline",
+    control_mask="StableDiffusionControlNetInpaintPipeline",
+)
+_SD_FOLDERS = {"StableDiffusionPipeline": "", "LatentConsistencyModelPipeline": ""}
+_UNUSED = ("image_encoder", "feature_extractor")
+_SD_UNUSED = ("safety_checker", *_UNUSED)
+
+# The VAEs of each kind: how catalog/vaes.py calls them.
+SD_VAE, SIXTEEN = "", "16 latent channels"
+FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
+QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
+
+# Numbers of positions, which are those of a square: of patches of the picture's latents.
+_96_ROWS, _192_ROWS, _384_ROWS = 9216, 36864, 147456
+_KREA2_LAYERS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
+_KLEIN_CONFIGS = (
+    ("klein 4B", {"is_distilled": True, "transformer/joint_attention_dim": 7680}),
+    ("klein 9B", {"is_distilled": True, "transformer/joint_attention_dim": 12288}),
+    ("klein", {"is_distilled": True}),
+    ("klein base 4B", {"transformer/joint_attention_dim": 7680}),
+    ("klein base 9B", {"transformer/joint_attention_dim": 12288}),
+    ("klein base", {}),
+)
+
+# The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
+# `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image, FLUX.2 and
+# HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3,
+# Sana before PixArt, Anima before Wan.
+_ROWS = (
+    Family(
+        key=DEMO,
+        name="the demo model",
+        kind="unet",
+        pipelines=_SD_PIPELINES,
+        native_size=512,
+        lacks=_NO_GUIDANCE,
+        # With a higher one, samplers that look back at earlier steps or add noise overshoot
+        # (assets/demo/README.md).
+        variants={"": Variant(defaults={"cfg_scale": 4.0})},
+        preview=DEMO,
+        parts=_unet_parts(_CLIP),
+        unused=_SD_UNUSED,
+        vaes=(SD_VAE,),
+        text_width=96,
+        loras=True,
+    ),
+    Family(
+        key="sdxl",
+        name="Stable Diffusion XL",
+        kind="unet",
+        pipelines=Pipelines(
+            text="StableDiffusionXLPipeline",
+            image="StableDiffusionXLImg2ImgPipeline",
+            mask="StableDiffusionXLInpaintPipeline",
+            control="StableDiffusionXLControlNetPipeline",
+            control_image="StableDiffusionXLControlNetImg2ImgPipeline",
+            control_mask="StableDiffusionXLControlNetInpaintPipeline",
+            union="StableDiffusionXLControlNetUnionPipeline",
+            union_image="StableDiffusionXLControlNetUnionImg2ImgPipeline",
+            union_mask="StableDiffusionXLControlNetUnionInpaintPipeline",
+        ),
+        native_size=1024,
+        lacks=_NO_GUIDANCE,
+        variants={"": Variant()},
+        preview="sdxl",
+        folders={"StableDiffusionXLPipeline": ""},
+        parts=_unet_parts(_CLIP, _PROJECTED),
+        unused=_UNUSED,
+        vaes=(SD_VAE,),
+        text_width=2048,
+        loras=True,
+        lora_marks=("sdxl", "stable-diffusion-xl"),
+    ),
+    Family(
+        key="sd1",
+        name="Stable Diffusion 1.x",
+        kind="unet",
+        pipelines=_SD_PIPELINES,
+        native_size=512,
+        lacks=_NO_GUIDANCE,
+        variants={"": Variant()},
+        preview="sd1",
+        folders=_SD_FOLDERS,
+        parts=_unet_parts(_CLIP),
+        unused=_SD_UNUSED,
+        vaes=(SD_VAE,),
+        text_width=768,
+        loras=True,
+        lora_marks=("sd_v1", "stable-diffusion-v1", "sd-v1"),
+    ),
+    Family(
+        key="sd2",
+        name="Stable Diffusion 2.x",
+        kind="unet",
+        pipelines=_SD_PIPELINES,
+        native_size=768,
+        lacks=_NO_GUIDANCE,
+        variants={"": Variant()},
+        preview="sd1",
+        folders=_SD_FOLDERS,
+        parts=_unet_parts(_CLIP),
+        unused=_SD_UNUSED,
+        vaes=(SD_VAE,),
+        text_width=1024,
+        loras=True,
+        lora_marks=("sd_v2", "stable-diffusion-v2"),
+    ),
+    # https://blog.fal.ai/auraflow/: UMT5 reads the prompt.
+    Family(
+        key="aura_flow",
+        name="AuraFlow",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="AuraFlowPipeline"),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_FROM_TEXT,
+        variants={
+            # Sides of the table of positions: 64 or 96 patches of 16 pixels.
+            "": _steps(50, 3.5, largest=1024),
+            "0.3": _steps(50, 3.5, largest=1536, hub="fal/AuraFlow-v0.3"),
+        },
+        hub="fal/AuraFlow",
+        preview="sdxl",
+        folders={"AuraFlowPipeline": ""},
+        parts=_parts("AuraFlowTransformer2DModel", _KL, ("UMT5EncoderModel", _LLAMA_WORDS)),
+        by_config=(("0.3", {"transformer/pos_embed_max_size": _96_ROWS}),),
+        signs=("joint_transformer_blocks.", "double_layers."),
+        by_header=(("0.3", Sign(positions=_96_ROWS)),),
+        vaes=(SD_VAE,),
+        loras=True,
+        lora_layers=(r"double_layers_|single_layers_|joint_transformer_blocks_",),
+        lora_marks=("auraflow",),
+    ),
+    # https://arxiv.org/abs/2403.03206: two CLIPs and T5 read the prompt.
+    Family(
+        key="sd3",
+        name="Stable Diffusion 3.x",
+        kind="flow",
+        pipelines=Pipelines(
+            text="StableDiffusion3Pipeline",
+            image="StableDiffusion3Img2ImgPipeline",
+            mask="StableDiffusion3InpaintPipeline",
+        ),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_LACKS,
+        variants={
+            # Sides of the table of positions: 192 patches of 16 pixels.
+            "3 Medium": _steps(28, 7, largest=3072),
+            "3.5 Medium": _steps(40, 4.5),
+            "3.5 Large": _steps(
+                28, 3.5, largest=3072, hub="stabilityai/stable-diffusion-3.5-large"
+            ),
+            "3.5 Large Turbo": _steps(4, guided=False, largest=3072),
+        },
+        hub="stabilityai/stable-diffusion-3.5-medium",
+        preview="sd3",
+        folders={"StableDiffusion3Pipeline": ""},
+        parts=_parts("SD3Transformer2DModel", _KL, _PROJECTED, _PROJECTED, _T5),
+        optional=("text_encoder_3", "tokenizer_3"),
+        unused=_UNUSED,
+        by_config=(
+            ("3.5 Large", {"transformer/num_layers": 38}),
+            ("3.5 Medium", {"transformer/pos_embed_max_size": 384}),
+            ("3 Medium", {}),
+        ),
+        signs=("joint_blocks.", "pos_embed.pos_embed"),
+        by_header=(
+            ("3.5 Large", Sign(has=("joint_blocks.37.", "transformer_blocks.37."))),
+            ("3 Medium", Sign(positions=_192_ROWS)),
+            ("3.5 Medium", Sign(positions=_384_ROWS)),
+        ),
+        by_name=(("3.5 Large", "turbo", "3.5 Large Turbo"),),
+        transformer_files=True,
+        files_alone=True,
+        encoders={"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
+        vaes=(SIXTEEN, SD3_VAE),
+        alike=True,
+        loras=True,
+        lora_layers=(r"joint_blocks_",),
+        lora_widths=(1536, 2432),
+        lora_marks=("sd3", "stable-diffusion-3"),
+    ),
+    # https://huggingface.co/lodestones/Chroma: FLUX.1 schnell with T5 alone, and guidance.
+    Family(
+        key="chroma",
+        name="Chroma",
+        kind="flow",
+        pipelines=Pipelines(
+            text="ChromaPipeline", image="ChromaImg2ImgPipeline", mask="ChromaInpaintPipeline"
+        ),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_LACKS,
+        variants={"": _steps(40, 3)},
+        hub="lodestones/Chroma1-HD",
+        preview="flux",
+        folders={"ChromaPipeline": ""},
+        parts=_parts("ChromaTransformer2DModel", _KL, _T5),
+        unused=_UNUSED,
+        signs=("distilled_guidance_layer.",),
+        by_header=(("Radiance", Sign(has=("nerf_",))),),
+        transformer_files=True,
+        encoders={"text_encoder": "T5 XXL"},
+        vaes=(SIXTEEN, FLUX_VAE),
+        loras=True,
+        lora_layers=(r"distilled_guidance_layer_",),
+        lora_marks=("chroma",),
+    ),
+    Family(
+        key="hunyuan_video",
+        name="HunyuanVideo",
+        signs=("context_embedder.token_refiner.", "txt_in.individual_token_refiner."),
+        lora_layers=(r"txt_in_individual_token_refiner_",),
+        lora_marks=("hunyuan-video",),
+    ),
+    Family(
+        key="flux3",
+        name="FLUX.3",
+        signs=("early_stream_modulations.",),
+        lora_layers=(r"early_stream_modulations_",),
+    ),
+    # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
+    Family(
+        key="flux2",
+        name="FLUX.2",
+        kind="flow",
+        pipelines=Pipelines(text="Flux2KleinPipeline", mask="Flux2KleinInpaintPipeline"),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_LACKS | {"hires": "diffusers has no second pass for it"},
+        variants={
+            # Without a size: of a width that no published one has.
+            "klein": _klein(4, guided=False),
+            "klein 4B": _klein(4, guided=False, encoders={"text_encoder": "Qwen3 4B"}),
+            "klein 9B": _klein(
+                *(4, 1),
+                guided=False,
+                encoders={"text_encoder": "Qwen3 8B"},
+                hub="black-forest-labs/FLUX.2-klein-9B",
+            ),
+            "klein base": _klein(50, 4),
+            "klein base 4B": _klein(
+                *(50, 4),
+                encoders={"text_encoder": "Qwen3 4B"},
+                hub="black-forest-labs/FLUX.2-klein-base-4B",
+            ),
+            "klein base 9B": _klein(
+                *(50, 4),
+                encoders={"text_encoder": "Qwen3 8B"},
+                hub="black-forest-labs/FLUX.2-klein-base-9B",
+            ),
+        },
+        hub="black-forest-labs/FLUX.2-klein-4B",
+        folders={"Flux2KleinPipeline": ""},
+        parts=_parts("Flux2Transformer2DModel", _KL_FLUX2, ("Qwen3ForCausalLM", _QWEN_WORDS)),
+        by_config=_KLEIN_CONFIGS,
+        signs=("single_stream_modulation.",),
+        # By the width of the text.
+        by_header=tuple(
+            (name, Sign(of=("txt_in.weight", "context_embedder.weight"), width=width))
+            for width, name in ((7680, "4B"), (12288, "9B"), (15360, "dev"))
+        ),
+        by_name=tuple(
+            (size, word, " ".join(filter(None, ("klein", word, size))))
+            for size in ("", "4B", "9B")
+            for word in ("base", "")
+        ),
+        transformer_files=True,
+        files_alone=True,
+        vaes=(FLUX2_VAE,),
+        loras=True,
+        lora_layers=(
+            r"(double|single)_stream_modulation_",
+            r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_",
+        ),
+        lora_marks=("flux2", "flux.2", "flux-2"),
+    ),
+    # https://arxiv.org/abs/2511.22982: Qwen3 reads the prompt.
+    Family(
+        key="ovis",
+        name="Ovis-Image",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="OvisImagePipeline"),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_FROM_TEXT,
+        variants={"": _steps(50, 5)},
+        hub="AIDC-AI/Ovis-Image-7B",
+        preview="flux",
+        folders={"OvisImagePipeline": ""},
+        parts=_parts("OvisImageTransformer2DModel", _KL, _QWEN3),
+        signs=("double_blocks.0.img_mlp.gate_proj.",),
+        vaes=(SIXTEEN, FLUX_VAE),
+        lora_marks=("ovis",),
+    ),
+    # CLIP's pooled text and T5 read the prompt; dev was trained with guidance as an input.
+    Family(
+        key="flux",
+        name="FLUX.1",
+        kind="flow",
+        pipelines=Pipelines(
+            text="FluxPipeline", image="FluxImg2ImgPipeline", mask="FluxInpaintPipeline"
+        ),
+        guidance="guidance_and_true_cfg_scale",
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_FLOW_LACKS,
+        variants={
+            "dev": _steps(28, guidance=3.5, hub="black-forest-labs/FLUX.1-dev"),
+            "Krea": _steps(28, guidance=4.5, schedule="dev"),
+            "schnell": _steps(4, guided=False, lacks=_NO_GUIDANCE),
+            "Fill": _steps(
+                50,
+                guidance=30,
+                lacks={"cfg_scale": "Fill follows the prompt by guidance alone"},
+                fills=True,
+                starts=_NOISE,
+                hub="black-forest-labs/FLUX.1-Fill-dev",
+                pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
+                guidance_as="guidance",
+                schedule="dev",
+            ),
+        },
+        hub="black-forest-labs/FLUX.1-schnell",
+        preview="flux",
+        folders={"FluxPipeline": "", "FluxFillPipeline": "Fill"},
+        parts=_parts("FluxTransformer2DModel", _KL, _CLIP, _T5),
+        unused=_UNUSED,
+        by_config=(("dev", {"transformer/guidance_embeds": True}), ("schnell", {})),
+        signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
+        # By the width of the image's latents. Krea and Kontext look like dev.
+        by_header=(
+            ("schnell", Sign(lacks=("guidance_in.", "time_text_embed.guidance_embedder."))),
+            *(
+                (name, Sign(of=("img_in.weight", "x_embedder.weight"), width=width))
+                for width, name in ((64, "dev"), (128, "Depth or Canny"), (384, "Fill"))
+            ),
+        ),
+        by_name=(("dev", "kontext", "Kontext"), ("dev", "krea", "Krea")),
+        transformer_files=True,
+        files_alone=True,
+        encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
+        vaes=(SIXTEEN, FLUX_VAE),
+        schedules=True,
+        alike=True,
+        loras=True,
+        lora_marks=("flux",),
+    ),
+    Family(key="newbie", name="NewBie", signs=("clip_text_pooled_proj.",)),
+    # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
+    Family(
+        key="z_image",
+        name="Z-Image",
+        kind="flow",
+        pipelines=Pipelines(
+            text="ZImagePipeline", image="ZImageImg2ImgPipeline", mask="ZImageInpaintPipeline"
+        ),
+        guidance="cfg_scale_less_one",
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_LACKS,
+        variants={
+            "Turbo": _steps(8, guided=False),
+            # Its card's guidance of 4, which counts from 0, plus 1.
+            "Base": _steps(50, 5),
+        },
+        hub="Tongyi-MAI/Z-Image-Turbo",
+        preview="flux",
+        folders={"ZImagePipeline": ""},
+        parts=_parts(
+            "ZImageTransformer2DModel", _KL, (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
+        ),
+        signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
+        by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
+        transformer_files=True,
+        files_alone=True,
+        encoders={"text_encoder": "Qwen3 4B"},
+        vaes=(SIXTEEN, FLUX_VAE),
+        vae_assets="flux",
+        schedules=True,
+        alike=True,
+        loras=True,
+        lora_widths=(3840,),
+        lora_marks=("zimage", "z-image"),
+    ),
+    # https://arxiv.org/abs/2503.21758: Gemma 2 reads the prompt.
+    Family(
+        key="lumina2",
+        name="Lumina 2",
+        kind="flow",
+        pipelines=Pipelines(text="Lumina2Pipeline"),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_FROM_TEXT,
+        variants={"": _steps(50, 4)},
+        hub="Alpha-VLLM/Lumina-Image-2.0",
+        preview="flux",
+        # The second is what diffusers called it first.
+        folders={"Lumina2Pipeline": "", "Lumina2Text2ImgPipeline": ""},
+        parts=_parts("Lumina2Transformer2DModel", _KL, _GEMMA2),
+        signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
+        transformer_files=True,
+        encoders={"text_encoder": "Gemma 2 2B"},
+        vaes=(SIXTEEN, FLUX_VAE),
+        loras=True,
+        lora_widths=(2304,),
+        lora_marks=("lumina",),
+    ),
+    # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
+    Family(
+        key="qwen_image",
+        name="Qwen-Image",
+        kind="flow",
+        pipelines=Pipelines(
+            text="QwenImagePipeline",
+            image="QwenImageImg2ImgPipeline",
+            mask="QwenImageInpaintPipeline",
+        ),
+        guidance="true_cfg_scale",
+        size_multiple=16,
+        native_size=1328,
+        samplers=FLOW_SAMPLERS,
+        lacks=_LACKS,
+        variants={"": _steps(50, 4)},
+        hub="Qwen/Qwen-Image",
+        preview="wan",
+        folders={"QwenImagePipeline": ""},
+        parts=_parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
+        signs=("txt_norm.", "txt_in.text_norm."),
+        by_header=(
+            ("Edit", Sign(has=("__index_timestep_zero__",))),
+            ("2.1", Sign(has=("txt_in.text_norm.",))),
+        ),
+        by_name=(("", "image-edit", "Edit"),),
+        transformer_files=True,
+        encoders={"text_encoder": "Qwen2.5-VL 7B"},
+        vaes=(QWEN_VAE,),
+        loras=True,
+        lora_layers=(r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_",),
+        lora_widths=(3072,),
+        lora_marks=("qwen",),
+    ),
+    # Qwen3-VL reads the prompt, and the transformer looks at twelve of its layers.
+    Family(
+        key="krea2",
+        name="Krea 2",
+        kind="flow",
+        pipelines=Pipelines(text="Krea2Pipeline"),
+        guidance="cfg_scale_less_one",
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_FROM_TEXT,
+        variants={
+            # Its authors' guidance of 3.5, which counts from 0, plus 1.
+            "Raw": _steps(52, 4.5),
+            # Its noise levels do not move with the size.
+            "Turbo": _steps(
+                *(8, 1), guided=False, hub="krea/Krea-2-Turbo", options={"is_distilled": True}
+            ),
+        },
+        hub="krea/Krea-2-Raw",
+        folders={"Krea2Pipeline": ""},
+        parts=_parts("Krea2Transformer2DModel", _KL_QWEN, ("Qwen3VLModel", _QWEN_WORDS)),
+        settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_LAYERS},
+        by_config=(("Turbo", {"is_distilled": True}), ("Raw", {})),
+        signs=("txtfusion.", "text_fusion."),
+        by_name=(("", "turbo", "Turbo"), ("", "", "Raw")),
+        transformer_files=True,
+        vaes=(QWEN_VAE,),
+        loras=True,
+        lora_layers=(
+            r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_",
+            r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_",
+        ),
+        lora_widths=(6144,),
+        lora_marks=("krea2", "krea-2"),
+    ),
+    # https://arxiv.org/abs/2410.10629: Gemma 2 reads the prompt, after an instruction.
+    Family(
+        key="sana",
+        name="Sana",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="SanaPipeline"),
+        # Else it draws in one of a few sizes, and scales the picture to the requested one.
+        inputs={"use_resolution_binning": False},
+        size_multiple=32,
+        native_size=1024,
+        latent_pixels=32,
+        samplers=(DPM,),
+        lacks=_FROM_TEXT,
+        variants={"": _steps(20, 4.5)},
+        hub="Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+        folders={"SanaPipeline": ""},
+        parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler=_DPM_SOLVER),
+        signs=("attention_y_norm.", "caption_norm."),
+        vaes=(SANA_VAE,),
+        loras=True,
+        lora_widths=(2240,),
+        lora_marks=("sana",),
+    ),
+    # Mistral 3 reads the prompt, as it is written: nothing rewrites it before.
+    Family(
+        key="ernie_image",
+        name="ERNIE-Image",
+        kind="flow",
+        pipelines=Pipelines(text="ErnieImagePipeline"),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_FROM_TEXT,
+        variants={
+            "Base": _steps(50, 4),
+            "Turbo": _steps(8, guided=False, hub="baidu/ERNIE-Image-Turbo"),
+        },
+        hub="baidu/ERNIE-Image",
+        folders={"ErnieImagePipeline": ""},
+        parts=_parts("ErnieImageTransformer2DModel", _KL_FLUX2, ("Mistral3Model", _ANY_WORDS)),
+        unused=("pe", "pe_tokenizer"),
+        signs=("layers.0.adaLN_sa_ln.",),
+        by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
+        transformer_files=True,
+        vaes=(FLUX2_VAE,),
+        loras=True,
+        lora_layers=(r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))",),
+        lora_marks=("ernie",),
+    ),
+    # https://arxiv.org/abs/2403.04692: T5 reads the prompt, and it removes noise.
+    Family(
+        key="pixart",
+        name="PixArt",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="PixArtSigmaPipeline"),
+        inputs={"use_resolution_binning": False},
+        size_multiple=16,
+        native_size=1024,
+        latent_pixels=8,
+        samplers=(DPM,),
+        lacks=_FROM_TEXT | {"prediction": "its folder says what it predicts"},
+        variants={"Sigma": _steps(20, 4.5)},
+        hub="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        folders={"PixArtSigmaPipeline": "Sigma"},
+        parts=_parts(
+            # The second is what diffusers called it first.
+            ("PixArtTransformer2DModel", "Transformer2DModel"),
+            *(_KL, _T5),
+            scheduler=_DPM_SOLVER,
+        ),
+        signs=("t_block.",),
+        vaes=(SD_VAE,),
+        lora_marks=("pixart",),
+    ),
+    # https://github.com/THUDM/CogView4: GLM-4 reads the prompt.
+    Family(
+        key="cogview4",
+        name="CogView4",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="CogView4Pipeline"),
+        size_multiple=16,
+        native_size=1024,
+        samplers=FLOW_SAMPLERS,
+        lacks=_FROM_TEXT,
+        variants={"": _steps(50, 3.5)},
+        hub="THUDM/CogView4-6B",
+        folders={"CogView4Pipeline": ""},
+        parts=_parts("CogView4Transformer2DModel", _KL, ("GlmModel", _ANY_WORDS)),
+        vaes=(COGVIEW4_VAE,),
+        loras=True,
+        lora_marks=("cogview4",),
+    ),
+    Family(key="hunyuan_dit", name="HunyuanDiT", signs=("mlp_t5.",)),
+    Family(
+        key="hidream",
+        name="HiDream",
+        signs=("caption_projection.0.linear.",),
+        lora_layers=(r"double_stream_blocks_|single_stream_blocks_",),
+    ),
+    Family(
+        key="anima",
+        name="Anima",
+        signs=("llm_adapter.",),
+        lora_layers=(r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_",),
+        lora_marks=("anima",),
+    ),
+    Family(
+        key="wan",
+        name="Wan",
+        signs=("head.modulation",),
+        lora_layers=(r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_",),
+    ),
+)
+FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}
+UNETS = tuple(row.key for row in _ROWS if row.kind == "unet")
+FLOWS = tuple(row.key for row in _ROWS if row.kind == "flow")
+RENDERED = (*UNETS, *FLOWS)
