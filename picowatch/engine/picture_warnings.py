@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.engine.unet.canvas import WHITE, decoded
+from picowatch.engine.canvas import WHITE, decoded
 from picowatch.files.pictures import decode_mask, decode_picture, picture_size
 from picowatch.recipe.request import ControlUse, ImageRequest
 

@@ -1,0 +1,282 @@
+"""What a pipeline's call reports and obeys: progress, interruption, previews, prompts that change.
+
+A pipeline calls its denoiser once or twice a step, and its callback after each step. Here the
+denoiser is a stand-in for the checkpoint's own, so that what belongs to one call changes no module
+that other calls share.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from picowatch.engine.conditions import Conditions
+from picowatch.engine.control import Hint, residuals_of
+from picowatch.engine.job import Interrupted
+from picowatch.engine.preview import FlowPreview, Previewer
+from picowatch.engine.samplers import PreparedSampler
+from picowatch.errors import EngineStopped
+from picowatch.recipe.passes import is_guided
+from picowatch.recipe.request import ImageRequest
+
+
+@contextmanager
+def interruptible(models: Iterable[torch.nn.Module], interrupted: Interrupted) -> Iterator[None]:
+    """Raise EngineStopped within a step: blocks of layers look first whether the batch is to end."""
+
+    def look(*_: Any) -> None:
+        raise_if(interrupted)
+
+    handles = [
+        block.register_forward_pre_hook(look)
+        for model in models
+        for module in model.modules()
+        if isinstance(module, torch.nn.ModuleList)
+        for block in module
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def raise_if(interrupted: Interrupted) -> None:
+    """Raise EngineStopped if the batch is to end."""
+    if interrupted():
+        raise EngineStopped("The batch was interrupted.")
+
+
+class StandIn:
+    """A pipeline's denoiser in one call: `compute` computes, `module` has everything else."""
+
+    def __init__(self, module: Any, compute: Callable[..., Any] | None = None) -> None:
+        self._module = module
+        self._compute = compute or module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What the denoiser predicts."""
+        return self._compute(*given, **named)
+
+
+class StepPace:
+    """Keeps a GPU's queue short, so that progress is true and an interruption takes effect.
+
+    A GPU accepts work faster than it does it. One step is always queued, so that it never idles.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last: Any = None
+
+    def step(self) -> None:
+        """Wait until the step before the one that was just queued is done."""
+        if self._device.type != "cuda":
+            return
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        if self._last is not None:
+            self._last.synchronize()
+        self._last = event
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What the steps do besides following the prompt, each a row for each image.
+
+    Where `redrawn` is 0, `start` comes back after each step with the noise that step leaves (as
+    diffusers' inpainting pipeline does with ordinary checkpoints). `seen` are the channels that an
+    inpainting UNet gets besides the latents: mask and what the mask leaves.
+    """
+
+    start: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    redrawn: torch.Tensor | None = None
+    seen: torch.Tensor | None = None
+
+
+class UnetSteps(StandIn):
+    """The UNet in one call of a pipeline, and the call's `after_step`.
+
+    `conditions` guide each evaluation. Latents keep their type between the steps, float32, whatever
+    the UNet computes in.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        compute: Callable[..., Any] | None,
+        request: ImageRequest,
+        sampler: PreparedSampler,
+        conditions: Sequence[Conditions],
+        guide: Guide,
+        hints: Sequence[Hint],
+        on_step: Callable[[], None],
+        previewer: Previewer,
+        device: torch.device,
+    ) -> None:
+        super().__init__(unet, compute)
+        self._request = request
+        self._sampler = sampler
+        self._conditions = conditions
+        self._guide = guide
+        self._hints = hints
+        self._on_step = on_step
+        self._previewer = previewer
+        self._pace = StepPace(device)
+        self._evaluation = 0
+        # A distilled checkpoint (LCM) is told the guidance to follow.
+        self._embeds_guidance = unet.config.time_cond_proj_dim is not None
+
+    def inputs(self) -> dict[str, Any]:
+        """What the pipeline is called with, by its names, to begin with the first evaluation."""
+        first = self._conditions[0]
+        given = {
+            "prompt_embeds": first.positive.states,
+            "negative_prompt_embeds": first.negative.states,
+            "guidance_scale": self._guidance_scale(),
+            "guidance_rescale": self._request.cfg_rescale,
+            "num_inference_steps": self._request.steps,
+            "eta": self._sampler.eta,
+            "callback_on_step_end": self.after_step,
+            "callback_on_step_end_tensor_inputs": ["latents"],
+        }
+        if first.positive.pooled is not None:
+            given["pooled_prompt_embeds"] = first.positive.pooled
+            given["negative_pooled_prompt_embeds"] = first.negative.pooled
+        return given
+
+    def __call__(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        *,
+        encoder_hidden_states: torch.Tensor,
+        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
+        timestep_cond: torch.Tensor | None = None,
+        **named: Any,
+    ) -> tuple[torch.Tensor]:
+        """Predict in the UNet's type, guided by ControlNets and by what an inpainting UNet sees."""
+        dtype = self.dtype
+        noisy, states = latents.to(dtype), encoder_hidden_states.to(dtype)
+        added = added_cond_kwargs and {n: one.to(dtype) for n, one in added_cond_kwargs.items()}
+        if hints := self._hints:
+            residuals = residuals_of(hints, self._share(), noisy, timestep, states, added)
+            if residuals:
+                named["down_block_additional_residuals"] = residuals[:-1]
+                named["mid_block_additional_residual"] = residuals[-1]
+        if self._guide.seen is not None:
+            seen = torch.cat([self._guide.seen] * (len(latents) // len(self._guide.seen)))
+            noisy = torch.cat([latents, seen], dim=1).to(dtype)
+        (predicted,) = self._compute(
+            noisy,
+            timestep,
+            encoder_hidden_states=states,
+            added_cond_kwargs=added,
+            timestep_cond=None if timestep_cond is None else timestep_cond.to(dtype),
+            **named,
+        )
+        predicted = predicted.to(latents.dtype)
+        if self._previewer.is_due():
+            self._show(latents, predicted, timestep)
+        return (predicted,)
+
+    def after_step(
+        self, pipeline: Any, step: int, _: Any, kept: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """What the pipeline goes on with: latents, and the prompts of the next evaluation."""
+        self._evaluation = step + 1
+        self._pace.step()
+        self._on_step()
+        changed = {"latents": self._with_start(kept["latents"])}
+        if self._evaluation < len(self._conditions):
+            # As diffusers documents it for guidance that changes:
+            # https://huggingface.co/docs/diffusers/using-diffusers/callback
+            pipeline._guidance_scale = self._guidance_scale()
+            following = self._conditions[self._evaluation]
+            doubled = self._is_guided() and not self._embeds_guidance
+            encoded = following.both if doubled else following.positive
+            changed["prompt_embeds"] = encoded.states
+            if added := encoded.added(kept["latents"].shape):
+                changed["add_text_embeds"] = added["text_embeds"]
+                changed["add_time_ids"] = added["time_ids"]
+        return changed
+
+    def _with_start(self, latents: torch.Tensor) -> torch.Tensor:
+        """The latents, outside the mask those of the start image, as noisy as the next step's."""
+        guide, done = self._guide, self._evaluation
+        if guide.redrawn is None or not self._sampler.at_full_step():
+            return latents
+        assert guide.start is not None and guide.noise is not None
+        following = self._sampler.timesteps[done : done + 1]
+        start = guide.start
+        if len(following):
+            start = self._sampler.noised(start, guide.noise, following)
+        return guide.redrawn * latents + (1 - guide.redrawn) * start
+
+    def _share(self) -> float:
+        """How much of the pass is done."""
+        return self._evaluation / len(self._conditions)
+
+    def _is_guided(self) -> bool:
+        return is_guided(self._request, self._share())
+
+    def _guidance_scale(self) -> float:
+        return self._request.cfg_scale if self._is_guided() or self._embeds_guidance else 1.0
+
+    def _show(
+        self, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
+    ) -> None:
+        """Preview what the prediction means for the first image, guided as the pipeline does."""
+        first = predicted[0]
+        if self._is_guided() and not self._embeds_guidance:
+            towards = predicted[len(predicted) // 2]
+            first = first + self._request.cfg_scale * (towards - first)
+        self._previewer.show(self._sampler.scheduler, scaled[0], first, timestep)
+
+
+class FlowSteps(StandIn):
+    """The transformer in one call of a pipeline, and the call's `after_step`.
+
+    Each evaluation looks first whether the batch is to end. A pipeline without a callback is
+    counted by its evaluations: `after_step` is None.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        compute: Callable[..., Any] | None,
+        on_step: Callable[[], None],
+        preview: FlowPreview,
+        interrupted: Interrupted,
+        device: torch.device,
+        *,
+        has_callback: bool,
+    ) -> None:
+        super().__init__(transformer, compute)
+        self._on_step = on_step
+        self._preview = preview
+        self._interrupted = interrupted
+        self._pace = StepPace(device)
+        self.after_step = self._after_step if has_callback else None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What the transformer predicts."""
+        raise_if(self._interrupted)
+        predicted = super().__call__(*given, **named)
+        if self.after_step is None:
+            self._on_step()
+        return predicted
+
+    def _after_step(
+        self, pipeline: Any, _: int, __: Any, kept: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        self._pace.step()
+        self._on_step()
+        self._preview.after_step(pipeline.scheduler, kept["latents"])
+        return {}

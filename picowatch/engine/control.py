@@ -1,0 +1,174 @@
+"""ControlNets: the maps that they follow, and what they add to a UNet in each step.
+
+"Adding Conditional Control to Text-to-Image Diffusion Models", https://arxiv.org/abs/2302.05543.
+Weights, modes, and when each begins and ends are those of A1111's extension
+(https://github.com/Mikubill/sd-webui-controlnet, scripts/hook.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from picowatch.engine.canvas import Canvas, read_picture
+from picowatch.engine.job import Job
+from picowatch.engine.preprocess import preprocess
+from picowatch.engine.protocol import ControlMap
+from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.recipe.resolve.control import KINDS
+
+# One for each block of the UNet's first half in their order, the middle's last.
+Residuals = tuple[torch.Tensor, ...]
+# What a UNet is told besides, by diffusers' names (SDXL); None elsewhere.
+Added = Mapping[str, torch.Tensor] | None
+
+# Soft weights: the layers that look at the whole picture count most.
+_SOFTENED = 0.825
+_LAST = 12  # the index of the middle's residual in Stable Diffusion 1.x
+# A map's value where an inpainting ControlNet has to invent.
+_UNKNOWN = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A ControlNet and its maps for the images of a batch, a row for each, 0 to 1.
+
+    `soft` weakens the layers that look at details, whatever the mode.
+    """
+
+    model: Any
+    use: ControlUse
+    maps: torch.Tensor
+    soft: bool
+
+    def acts(self, share: float) -> bool:
+        """Whether it acts after this share of the steps."""
+        return self.use.start <= share <= self.use.end and self.use.weight > 0
+
+    def residuals(
+        self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor, added: Added
+    ) -> Residuals:
+        """What it adds to each row; with guidance, those without the prompt come first."""
+        images = len(self.maps)
+        guided = len(latents) > images
+        pooled = self.model.config.global_pool_conditions
+        prompt_alone = guided and (self.use.mode == "control" or pooled)
+        if prompt_alone:
+            latents, states = latents[images:], states[images:]
+            added = added and {name: one[images:] for name, one in added.items()}
+        repeats = len(latents) // images
+        found = self._computed(latents, timestep, states, added, torch.cat([self.maps] * repeats))
+        found = tuple(
+            one * scale for one, scale in zip(found, self._scales(len(found)), strict=True)
+        )
+        if prompt_alone:  # nothing is added where the prompt is not
+            found = tuple(torch.cat([torch.zeros_like(one), one]) for one in found)
+        return found
+
+    def _computed(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        states: torch.Tensor,
+        added: Added,
+        maps: torch.Tensor,
+    ) -> Residuals:
+        inputs: dict[str, Any] = {
+            "encoder_hidden_states": states,
+            "controlnet_cond": maps,
+            "added_cond_kwargs": added,
+            "return_dict": False,
+        }
+        if self.use.kind:
+            kind = KINDS.index(self.use.kind)
+            kinds = torch.zeros(len(latents), self.model.config.num_control_type)
+            kinds[:, kind] = 1
+            inputs |= {
+                "controlnet_cond": [maps],
+                "control_type": kinds.to(latents),
+                "control_type_idx": [kind],
+            }
+        down, middle = self.model(latents, timestep, **inputs)
+        return (*down, middle)
+
+    def _scales(self, count: int) -> list[float]:
+        soft = self.soft or self.use.mode != "balanced"
+        return [
+            self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
+            for index in range(count)
+        ]
+
+
+def residuals_of(
+    hints: Sequence[Hint],
+    share: float,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    states: torch.Tensor,
+    added: Added,
+) -> Residuals | None:
+    """What those that act after this share of the steps add together; None if none does."""
+    total: Residuals | None = None
+    for hint in hints:
+        if hint.acts(share):
+            found = hint.residuals(latents, timestep, states, added)
+            total = tuple(map(torch.add, total, found)) if total else found
+    return total
+
+
+def hints_of(
+    requests: Sequence[ImageRequest],
+    canvases: Sequence[Canvas | None],
+    size: tuple[int, int],
+    controlnets: Mapping[str, Any],
+    job: Job,
+    *,
+    second: bool,
+) -> tuple[list[Hint], list[tuple[ControlMap, ...]]]:
+    """Return the maps of a pass at this size: as ControlNets take them, and each image's to show.
+
+    In the second pass the edges of canny are softened, as in A1111: at the larger size they would
+    be drawn along as lines.
+    """
+    hints = []
+    shown: list[list[ControlMap]] = [[] for _ in requests]
+    for index, first in enumerate(requests[0].control):
+        maps = []
+        for request, canvas, own in zip(requests, canvases, shown, strict=True):
+            use = request.control[index]
+            found = _map(request, use, canvas, size, job)
+            maps.append(found)
+            if use.preview:
+                own.append(_to_show(found))
+        model = controlnets[first.model_hash]
+        stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
+        hints.append(Hint(model, first, stacked, second and first.preprocess == "canny"))
+    return hints, [tuple(own) for own in shown]
+
+
+def _map(
+    request: ImageRequest,
+    use: ControlUse,
+    canvas: Canvas | None,
+    size: tuple[int, int],
+    job: Job,
+) -> NDArray[np.float32]:
+    """Height x width x RGB, 0 to 1."""
+    picture = read_picture(job.start_images, use.image_hash, use.image, size, request.resize)
+    if use.preprocess == "depth":
+        picture = job.guess_depth(picture, use)
+    elif use.preprocess != "inpaint":
+        picture = preprocess(picture, use)
+    values: NDArray[np.float32] = picture.astype(np.float32) / np.float32(255)
+    if use.preprocess == "inpaint" and canvas and canvas.redrawn is not None:
+        values[canvas.redrawn > 0] = _UNKNOWN
+    return values
+
+
+def _to_show(values: NDArray[np.float32]) -> ControlMap:
+    height, width = values.shape[:2]
+    pixels = (values.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
+    return ControlMap(width, height, pixels)

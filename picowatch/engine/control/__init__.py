@@ -1,1 +1,0 @@
-"""ControlNets: the maps that they follow, their weights, and what they add to a UNet."""

@@ -1,0 +1,96 @@
+"""Guesses depth with a model of Depth Anything that the user installed.
+
+Its pictures are prepared as by its authors: the shorter side brought to 518 pixels, both sides to
+multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
+"""
+
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from picowatch.catalog import weight_files
+from picowatch.catalog.depth import depth_config
+from picowatch.engine.devices import Target
+from picowatch.engine.verify import FindFile, unchanged
+from picowatch.engine.weights import Tensors, read_tensors
+from picowatch.engine.canvas import Bytes
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import ControlUse
+
+_SHORTER_SIDE = 518
+# ImageNet's, which its backbone was trained with.
+_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class DepthModels:
+    """The model that was used last stays in memory, on the device that it computes on."""
+
+    def __init__(self, find: FindFile, target: Target) -> None:
+        self._find = find
+        self._target = target
+        self._kept: tuple[str, Any] | None = None
+        self._lock = Lock()  # on a CPU, parts of a batch ask at once
+
+    def guess(self, picture: Bytes, use: ControlUse) -> Bytes:
+        """The nearest part of an RGB picture white, the farthest black; of its size."""
+        with self._lock:
+            if self._kept is None or self._kept[0] != use.depth_hash:
+                self.forget()
+                self._kept = use.depth_hash, self._load(use)
+            _, model = self._kept
+        return _guessed(model, picture, self._target.device)
+
+    def forget(self) -> None:
+        """Give its memory back."""
+        self._kept = None
+
+    def _load(self, use: ControlUse) -> Any:
+        # Here, for every engine's start would wait for what few recipes need.
+        from transformers import DepthAnythingConfig, Dinov2Config
+
+        with unchanged(self._find, "depth", use.depth, use.depth_hash) as at:
+            values, backbone = depth_config(at)
+            config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
+            tensors = read_tensors(weight_files(at), self._target)
+            return _filled(config, tensors, use.depth).to(self._target.device)
+
+
+def _filled(config: Any, tensors: Tensors, name: str) -> Any:
+    """The model with these weights; transformers knows the names that its layers had before."""
+    from transformers import DepthAnythingForDepthEstimation
+
+    kind: Any = DepthAnythingForDepthEstimation
+    try:
+        model, found = kind.from_pretrained(
+            None, config=config, state_dict=tensors, output_loading_info=True
+        )
+    except RuntimeError as error:
+        raise RenderFailed(
+            f"The depth model {name!r} does not fit its config: some weights have other shapes.",
+            trace=str(error),
+        ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise RenderFailed(
+            f"The depth model {name!r} is incomplete: {len(missing)} weights are missing, starting "
+            f"with {missing[0]}.",
+            "Get the folder again, or another one.",
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _guessed(model: Any, picture: Bytes, device: torch.device) -> Bytes:
+    height, width = picture.shape[:2]
+    scale, patch = _SHORTER_SIDE / min(height, width), model.config.patch_size
+    sides = [max(1, round(side * scale / patch)) * patch for side in (width, height)]
+    small = Image.fromarray(picture).resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
+    values = (np.asarray(small, np.float32) / 255 - _MEAN) / _SPREAD
+    pixels = torch.from_numpy(values).permute(2, 0, 1)[None].to(device, model.dtype)
+    found = model(pixels).predicted_depth.float()[:, None]
+    found = functional.interpolate(found, (height, width), mode="bilinear", align_corners=False)
+    found = found[0, 0] - found.min()
+    grey = (found / found.max().clamp(min=1e-6) * 255).to(torch.uint8).cpu().numpy()
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,0 +1,240 @@
+"""What the rows of `picowatch.families` mean for diffusers' pipelines: the callables of a family.
+
+A family without a row here is short: its pipeline reads the prompt itself.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from inspect import signature
+from typing import Any
+
+import diffusers
+import torch
+
+from picowatch.engine.embeddings import Embeddings
+from picowatch.engine.prompts import PromptEncoder, TextTower
+from picowatch.engine.verify import FindFile
+from picowatch.families import Family, Variant
+from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
+from picowatch.recipe.request import ImageRequest
+
+# What a pipeline takes in place of prompts, by its names: tensors with a row, or lists with an
+# entry for each image.
+Encoded = Mapping[str, Any]
+# A checkpoint's parts by diffusers' names.
+Parts = Mapping[str, Any]
+# How many tokens a prompt has, and how many of them the text encoder reads.
+Length = tuple[int, int]
+_BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """How a flow family's prompts are read.
+
+    `encode` gives one prompt as embeddings, from a pipeline and the checkpoint's variant.
+    `length` counts its tokens. `preamble` stands before each prompt, but not before negative ones.
+    """
+
+    encode: Callable[[Any, str, str], Encoded]
+    length: Callable[[Parts, str, str], Length]
+    preamble: str = ""
+
+
+def words(prompt: str) -> str:
+    """What a text encoder of words reads. Unlike CLIP, it also reads the space around LoRA tags."""
+    return without_weights(plain_prompt(_BEFORE_TAG.sub("", prompt))).strip()
+
+
+def pipeline_class(row: Family, variant: Variant, kind: str) -> Any:
+    """The class of diffusers that draws from "text", "image" or "mask"; None without one."""
+    name: str = getattr(variant.pipelines or row.pipelines, kind)
+    return getattr(diffusers, name) if name else None
+
+
+@cache
+def takes(pipeline: Any, argument: str) -> bool:
+    """Whether a class of pipelines can be called with an argument of this name."""
+    return argument in signature(pipeline.__call__).parameters
+
+
+def guidance_inputs(row: Family, variant: Variant, request: ImageRequest) -> dict[str, Any]:
+    """What a request's guidance means for its family's pipelines."""
+    match variant.guidance_as or row.guidance:
+        case "cfg_scale":
+            return {"guidance_scale": request.cfg_scale}
+        case "cfg_scale_less_one":
+            return {"guidance_scale": request.cfg_scale - 1}
+        case "true_cfg_scale":
+            return {"true_cfg_scale": request.cfg_scale}
+        case "guidance":
+            return {"guidance_scale": request.guidance}
+        case "guidance_and_true_cfg_scale":
+            return {"guidance_scale": request.guidance, "true_cfg_scale": request.cfg_scale}
+
+
+# Stable Diffusion: how each text encoder is read; see TextTower. 2.x reads OpenCLIP ViT-H at its
+# last layer but one, with the final norm; diffusers' folders leave the last layer out, so that this
+# is the last one of 23. XL (https://arxiv.org/abs/2307.01952) joins two encoders, both read at
+# their last layer but one without its norm. OpenCLIP pads with the token 0, "!".
+_CLIP: dict[str, Any] = {"key": "clip_l"}
+_TOWERS: dict[str, dict[str, dict[str, Any]]] = {
+    "demo": {"text_encoder": _CLIP},
+    "sd1": {"text_encoder": _CLIP},
+    "sd2": {"text_encoder": _CLIP | {"padding": 0}},
+    "sdxl": {
+        "text_encoder": _CLIP | {"least_skip": 2, "normed": False},
+        "text_encoder_2": {"key": "clip_g", "padding": 0, "least_skip": 2, "normed": False},
+    },
+}
+
+
+def prompt_encoder(
+    family: str, parts: Parts, find: FindFile, device: torch.device
+) -> PromptEncoder:
+    """The encoder of a Stable Diffusion's prompts, which finds embeddings by `find`.
+
+    SDXL's empty negative prompts are zeros, as in A1111 and in diffusers without one.
+    """
+    tokens: dict[str, tuple[int, ...]] = {}
+    towers = []
+    for part, reading in _TOWERS[family].items():
+        given = dict(reading)
+        embeddings = Embeddings(parts[part], find, given.pop("key"), tokens)
+        towers.append(TextTower(parts[part], embeddings, **given))
+    zeros = family == "sdxl"
+    return PromptEncoder(parts["tokenizer"], towers, device, zeros_for_empty_negative=zeros)
+
+
+def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]:
+    """By the pipeline's own `encode_prompt`; what it gives is called `names`, "" if not needed."""
+
+    def encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+        found = pipeline.encode_prompt(prompt, **options)
+        return {name: embeds for name, embeds in zip(names, found, strict=False) if name}
+
+    return encode
+
+
+# The prompt alone: the negative one is encoded by itself.
+_ALONE = {"do_classifier_free_guidance": False}
+
+
+def _count(tokenizer: Any, text: str) -> int:
+    """How many tokens a text has, with the marks that the tokenizer adds."""
+    return len(tokenizer(text)["input_ids"])
+
+
+def _up_to(most: int) -> Callable[[Parts, str, str], Length]:
+    """For a text encoder that reads the prompt alone, up to a number of tokens."""
+    return lambda parts, prompt, _: (_count(parts["tokenizer"], prompt), most)
+
+
+def _ernie_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+    return {"prompt_embeds": pipeline.encode_prompt(prompt, pipeline._execution_device)}
+
+
+def _ernie_length(parts: Parts, prompt: str, _: str) -> Length:
+    """As many as its tokenizer's configuration says."""
+    tokenizer = parts["tokenizer"]
+    return _count(tokenizer, prompt), tokenizer.model_max_length
+
+
+def _flux_tokens(variant: str) -> int:
+    """schnell was trained with half as many tokens as dev (its model card)."""
+    return 256 if variant == "schnell" else 512
+
+
+def _flux_encode(pipeline: Any, prompt: str, variant: str) -> Encoded:
+    embeds, pooled, _ = pipeline.encode_prompt(prompt, max_sequence_length=_flux_tokens(variant))
+    return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def _flux_length(parts: Parts, prompt: str, variant: str) -> Length:
+    """T5's: CLIP gives only the pooled output, from the first 77 tokens."""
+    return _count(parts["tokenizer_2"], prompt), _flux_tokens(variant)
+
+
+def _lumina2_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+    # Its public method puts a preamble before every prompt (test_families.py compares both).
+    embeds, mask = pipeline._get_gemma_prompt_embeds(prompt)
+    return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
+
+
+def _qwen_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+    # A space where there is no negative prompt, as its card has it.
+    embeds, _mask = pipeline.encode_prompt(prompt or " ", max_sequence_length=512)
+    whole = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+    return {"prompt_embeds": embeds, "prompt_embeds_mask": whole}
+
+
+def _sd3_length(parts: Parts, prompt: str, _: str) -> Length:
+    """T5's, which reads further than CLIP; many do without it, for it is the largest part."""
+    if parts.get("tokenizer_3"):
+        return _count(parts["tokenizer_3"], prompt), 256
+    return _count(parts["tokenizer"], prompt), 77
+
+
+def _z_image_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
+    # A list of its own: the pipeline writes its chat template into it.
+    found, _negative = pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)
+    return {"prompt_embeds": found}
+
+
+def _z_image_length(parts: Parts, prompt: str, _: str) -> Length:
+    """With the chat template around it."""
+    tokenizer = parts["tokenizer"]
+    message = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=True,
+    )
+    return _count(tokenizer, message), 512
+
+
+READERS = {
+    "z_image": Reader(encode=_z_image_encode, length=_z_image_length),
+    "flux": Reader(encode=_flux_encode, length=_flux_length),
+    # The chat template begins with three tokens.
+    "flux2": Reader(encode=_encoding("prompt_embeds"), length=_up_to(512 - 3)),
+    "qwen_image": Reader(encode=_qwen_encode, length=_up_to(512)),
+    # The chat template ends with five tokens.
+    "krea2": Reader(
+        encode=_encoding("prompt_embeds", "prompt_embeds_mask"), length=_up_to(512 - 5)
+    ),
+    "ernie_image": Reader(encode=_ernie_encode, length=_ernie_length),
+    "sd3": Reader(
+        encode=_encoding(
+            *("prompt_embeds", "", "pooled_prompt_embeds"), prompt_2=None, prompt_3=None, **_ALONE
+        ),
+        length=_sd3_length,
+    ),
+    "chroma": Reader(
+        encode=_encoding("prompt_embeds", "", "prompt_attention_mask", **_ALONE),
+        length=_up_to(512),
+    ),
+    "lumina2": Reader(
+        # diffusers' default, which it writes before prompts, but not before negative ones.
+        preamble=(
+            "You are an assistant designed to generate superior images with the superior degree of "
+            "image-text alignment based on textual prompts or user prompts. <Prompt Start> "
+        ),
+        encode=_lumina2_encode,
+        length=_up_to(256),
+    ),
+}
+
+
+def built(row: Family, variant: Variant, kind: str, parts: Parts) -> Any:
+    """A pipeline of diffusers over these parts, which costs next to nothing."""
+    given = {**dict.fromkeys((*row.optional, *row.unused)), **parts}
+    if row.key == "chroma" and kind == "mask":
+        # diffusers 0.42 asks for a setting of FLUX.1 that Chroma's configs do not have.
+        given["transformer"].register_to_config(guidance_embeds=False)
+    pipeline = pipeline_class(row, variant, kind)(**given, **variant.options)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+

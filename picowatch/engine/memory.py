@@ -1,0 +1,217 @@
+"""The memory ladder: each rung renders a batch in less memory than the last. Imports no torch.
+
+A rung is chosen as a whole before a batch and never changed within it: when memory runs out, the
+batch is rendered again, from its first step, on the next rung. So a picture says exactly how it was
+rendered, and the noise of its seed is the same on every rung.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Literal
+
+from picowatch.engine.options import Memory
+from picowatch.recipe.request import ImageRequest
+
+SMALLEST_SIDE = 384
+FEWEST_STEPS = 25
+_SHRINK = 0.75
+# Sides of smaller pictures are multiples of this, which every family of models takes.
+_SIDE_MULTIPLE = 32
+_SMALL_GPU_BYTES = 6 * 2**30
+
+# Where weights are: all on the device; there one model after the other, or one layer after the
+# other (diffusers' enable_model_cpu_offload and enable_group_offload); or, where the device
+# computes in main memory, text encoders and denoiser in turn, read from their files.
+Place = Literal["device", "models", "layers", "turns"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How a batch is rendered.
+
+    `tiled`: the VAE works in tiles, and images are rendered one by one. `shrunk` counts reductions
+    of the size.
+    """
+
+    name: str = "full"
+    tiled: bool = False
+    place: Place = "device"
+    shrunk: int = 0
+
+
+FULL = Rung()
+TILED = Rung("VAE tiling", tiled=True)
+MODELS = replace(TILED, name="model offload", place="models")
+LAYERS = replace(TILED, name="group offload", place="layers")
+TURNS = replace(TILED, name="text encoders in turn", place="turns")
+CUDA_LADDER = (FULL, TILED, MODELS, LAYERS)
+# What computes in main memory cannot offload weights to it. A UNet's text encoders are small.
+SHARED_LADDER = (FULL, TILED, TURNS)
+SHARED_UNET_LADDER = (FULL, TILED)
+
+# What a batch takes on a card besides weights, at the very least: less is not worth a try.
+_LEAST_WORKING_BYTES = 2**30
+# What it takes of main memory. Nobody says there that it ran out: the kernel ends the process.
+WORKING_BYTES = 3 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The bytes of a checkpoint's parts in memory, and whether its denoiser is a UNet."""
+
+    encoders: int = 0
+    denoiser: int = 0
+    vae: int = 0
+    is_unet: bool = True
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.encoders + self.denoiser + self.vae
+
+    def at_once(self, rung: Rung) -> int:
+        """The most of them that is on the device at once."""
+        match rung.place:
+            case "device":
+                return self.total
+            case "models":
+                return max(self.encoders, self.denoiser, self.vae)
+            case "turns":
+                return self.vae + max(self.encoders, self.denoiser)
+            case "layers":
+                return 0
+
+
+# After so many batches on a rung the one above it is tried again; after twice as many, and twice
+# that, if it is still too much: another program's memory may come back, a card does not grow.
+_FIRST_CLIMB = 8
+_LAST_CLIMB = 1024
+_MOST_KNOWN = 256  # checkpoints and sizes
+
+
+@dataclass(slots=True)
+class _Known:
+    """The rung that worked last, and for how many batches; at `climb_after` the next is tried."""
+
+    rung: Rung
+    batches: int = 0
+    climb_after: int = _FIRST_CLIMB
+    climbing: bool = False
+
+
+class MemoryLadder:
+    """Which rungs a batch may try, and which one worked for others like it.
+
+    It begins with the rung that worked last for the checkpoint and size, and on a GPU now and then
+    with the one above it. Otherwise the setting decides: "full" begins at the top, "low" with the
+    third rung, "auto" with the first whose weights the card or main memory has room for, and with
+    the VAE's tiling on GPUs of less than 6 GB.
+    """
+
+    def __init__(self, setting: Memory, gpu_bytes: int | None, *, is_cuda: bool) -> None:
+        self._setting = setting
+        self._gpu_bytes = gpu_bytes
+        self._is_cuda = is_cuda
+        self._worked: dict[tuple[object, ...], _Known] = {}
+
+    def rungs(self, request: ImageRequest, weights: Weights, main_bytes: int) -> Iterator[Rung]:
+        """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`.
+
+        `main_bytes` is the main memory that this process can have.
+        """
+        ladder = self._ladder(weights)
+        rungs = [*ladder, *_shrinking(request, ladder[-1])]
+        first = rungs.index(self._first(ladder, weights, main_bytes))
+        begin, known = first, self._worked.get(_key(request))
+        if known:
+            # With fewer steps a picture may have fewer sizes than the one that was remembered.
+            begin = rungs.index(known.rung) if known.rung in rungs else len(rungs) - 1
+            known.climbing = known.batches >= known.climb_after and begin > first
+            begin -= known.climbing
+        yield from rungs[begin:]
+
+    def worked(self, request: ImageRequest, rung: Rung) -> None:
+        """Remember this rung for images of this checkpoint and size."""
+        known = self._worked.pop(_key(request), None)
+        if known is None or known.rung != rung:
+            known = _Known(rung)
+        # A processor's memory is not tried out: the kernel ends the process that takes too much.
+        elif self._gpu_bytes is not None:
+            known.batches += 1
+        if known.climbing:
+            known.batches, known.climb_after = 0, min(2 * known.climb_after, _LAST_CLIMB)
+        self._worked[_key(request)] = known
+        if len(self._worked) > _MOST_KNOWN:
+            del self._worked[next(iter(self._worked))]
+
+    def _ladder(self, weights: Weights) -> Sequence[Rung]:
+        if self._is_cuda:
+            return CUDA_LADDER
+        return SHARED_UNET_LADDER if weights.is_unet else SHARED_LADDER
+
+    def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
+        """Where it begins with a checkpoint and size of which it knows nothing."""
+        if self._setting == "full":
+            return ladder[0]
+        if self._setting == "low":
+            return ladder[min(2, len(ladder) - 1)]
+        if self._gpu_bytes is None:
+            # Of a checkpoint that takes less than a batch, there is nothing to save.
+            if weights.total <= WORKING_BYTES or ladder[-1].place == "device":
+                return ladder[0]
+            room = main_bytes - WORKING_BYTES
+        else:
+            room = self._gpu_bytes - _LEAST_WORKING_BYTES
+        first = next((rung for rung in ladder if weights.at_once(rung) <= room), ladder[-1])
+        small = self._gpu_bytes is not None and self._gpu_bytes < _SMALL_GPU_BYTES
+        return TILED if small and first == FULL else first
+
+
+def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
+    """The rungs of smaller pictures, as long as each makes it smaller, if the image allows any."""
+    for times in count(1):
+        smaller = shrunken(request, times) != shrunken(request, times - 1)
+        if not request.shrink_to_fit or not smaller:
+            return
+        yield replace(last, name="smaller picture", shrunk=times)
+
+
+def _key(request: ImageRequest) -> tuple[object, ...]:
+    hires = request.hires.scale if request.hires else 1
+    size = (request.width, request.height, hires)
+    controls = tuple(use.model_hash for use in request.control)
+    return (request.checkpoint_hash, *size, request.shrink_to_fit, *controls)
+
+
+def shrunken(request: ImageRequest, times: int) -> ImageRequest:
+    """The request with smaller sides and fewer steps: a quarter less each time.
+
+    No side becomes less than 384, and the steps not less than 25; what is less already stays.
+    """
+    if not times:
+        return request
+    shorter = min(request.width, request.height)
+    scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / shorter))
+    steps = max(min(request.steps, FEWEST_STEPS), int(request.steps * _SHRINK**times))
+    return replace(
+        request,
+        width=_scaled(request.width, scale),
+        height=_scaled(request.height, scale),
+        steps=steps,
+    )
+
+
+def _scaled(side: int, scale: float) -> int:
+    return side if scale == 1 else int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+
+
+def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
+    """What is smaller than requested, in a sentence; () if nothing is."""
+    if rendered == requested:
+        return ()
+    return (
+        f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} with "
+        f"{rendered.steps} steps instead of {requested.width}x{requested.height} with "
+        f"{requested.steps}.",
+    )

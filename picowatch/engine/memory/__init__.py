@@ -1,1 +1,0 @@
-"""Rendering a batch in less and less memory."""

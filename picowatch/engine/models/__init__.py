@@ -1,1 +1,0 @@
-"""Checkpoints, from files to memory."""

@@ -1,1 +1,0 @@
-"""Families that step along a flow, through diffusers' pipelines: one adapter, a row each."""

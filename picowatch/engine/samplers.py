@@ -1,0 +1,294 @@
+"""From a request's sampler and schedule type to a diffusers scheduler: the one place for both.
+
+Options: docs/moving.md. Karras, exponential and beta spread the sigmas over the model's
+whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic"
+does for the samplers it has from k-diffusion, and as DDIM and PNDM were published ("leading").
+"leading" is that spacing for every sampler: what diffusers uses for any scheduler that is created
+from the configuration in a folder of Stable Diffusion 1.x.
+"""
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    SASolverScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
+)
+
+# diffusers hides this name where scipy is not installed.
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+
+from picowatch.engine.noise_levels import NOISE_LEVELS, use_noise_levels
+from picowatch.errors import RenderFailed
+from picowatch.recipe.passes import steps_taken
+from picowatch.recipe.samplers import sampler_named
+
+_SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
+# What a recipe's `prediction` replaces in the checkpoint's own schedule.
+_PREDICTIONS: dict[str, dict[str, Any]] = {
+    "": {},
+    "epsilon": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False},
+    "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
+    "v_zero_snr": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+}
+# Few-step models are distilled on a schedule of 50 steps; more need a finer one.
+_DISTILLED = (LCMScheduler, TCDScheduler)
+_DISTILLED_STEPS = 50
+_TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A scheduler class, its fixed options, and how "uniform" spaces steps.
+
+    A class without a choice of spacings has "". What else a sampler can do is in its row in
+    recipe/samplers.py.
+    """
+
+    scheduler: Any
+    options: dict[str, Any]
+    uniform_spacing: str = "linspace"
+
+
+_TO_ZERO = {"final_sigmas_type": "zero"}
+_SECOND_ORDER = {"solver_order": 2, **_TO_ZERO}
+_SDE = {"algorithm_type": "sde-dpmsolver++", **_SECOND_ORDER}
+# Otherwise latents are cut to -1..1, which is DDIM's default.
+_UNCUT = {"clip_sample": False}
+
+_KINDS = {
+    "DPM++ 2M": _Kind(
+        DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", **_SECOND_ORDER}
+    ),
+    "DPM++ 2M SDE": _Kind(DPMSolverMultistepScheduler, _SDE),
+    "DPM++ 2M SDE Heun": _Kind(DPMSolverMultistepScheduler, {"solver_type": "heun", **_SDE}),
+    "DPM++ 3M SDE": _Kind(DPMSolverMultistepScheduler, {**_SDE, "solver_order": 3}),
+    "SA-Solver": _Kind(SASolverScheduler, {}),
+    "Euler": _Kind(EulerDiscreteScheduler, _TO_ZERO),
+    "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}),
+    "DDIM": _Kind(DDIMScheduler, _UNCUT, "leading"),
+    "UniPC": _Kind(UniPCMultistepScheduler, _SECOND_ORDER),
+    "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading"),
+    "Heun": _Kind(HeunDiscreteScheduler, _UNCUT),
+    "LMS": _Kind(LMSDiscreteScheduler, {}),
+    "DPM2": _Kind(KDPM2DiscreteScheduler, {}),
+    "DPM2 a": _Kind(KDPM2AncestralDiscreteScheduler, {}),
+    # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's, but needs torchsde and draws
+    # its noise from trees of its own, which no per-image generator can serve. This one evaluates
+    # the UNet once a step, A1111's twice: 40 steps here are about 20 there.
+    "DPM++ SDE": _Kind(DPMSolverSinglestepScheduler, {"lower_order_final": True, **_SDE}, ""),
+    "DEIS": _Kind(
+        DEISMultistepScheduler,
+        {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
+    ),
+    "DDPM": _Kind(
+        DDPMScheduler,
+        {"variance_type": "fixed_small", **_UNCUT},
+        "leading",
+    ),
+    # Steps are spread over the distillation's 50, whatever the spacing.
+    "LCM": _Kind(LCMScheduler, _UNCUT, "leading"),
+    "TCD": _Kind(TCDScheduler, _UNCUT, "leading"),
+}
+
+
+class PreparedSampler:
+    """A scheduler with its timesteps set; stands in for it in a pipeline's call.
+
+    Pipelines set the timesteps of their scheduler and scale the noise that they begin with. Here
+    both are done already: a pass may begin in the middle, and its latents have their noise.
+    Timesteps and noise levels are in the computer's memory: what a step looks up there, and the
+    numbers that it multiplies latents by, do not wait for a GPU.
+    """
+
+    init_noise_sigma = 1.0
+    config = SimpleNamespace()  # pipelines warn of configurations of 2022 that they meet here
+
+    def __init__(self, scheduler: Any, timesteps: torch.Tensor) -> None:
+        self.scheduler = scheduler
+        self.timesteps = timesteps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.scheduler, name)
+
+    def set_timesteps(self, *_: Any, **__: Any) -> None:
+        """Do nothing: they are set."""
+
+    @property
+    def eta(self) -> float:
+        """How much noise a step of TCD adds, as its authors have it; 0 for all others."""
+        return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
+
+    def noised(
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        """Latents with the noise that the step at `timestep` begins with."""
+        one, none = torch.ones(1), torch.zeros(1)
+        kept = self.scheduler.add_noise(one, none, timestep)[0]
+        added = self.scheduler.add_noise(none, one, timestep)[0]
+        result: torch.Tensor = kept * latents + added * noise
+        return result
+
+    def at_full_step(self) -> bool:
+        """False between the two evaluations that samplers of second order make in one step."""
+        return bool(getattr(self.scheduler, "state_in_first_order", True))
+
+
+def build_sampler(
+    name: str,
+    schedule_type: str,
+    steps: int,
+    config: dict[str, Any],
+    strength: float = 1.0,
+    prediction: str = "",
+    family: str = "",
+) -> PreparedSampler:
+    """A new scheduler, ready for its first step; schedulers keep state between steps.
+
+    `config` is the checkpoint's own: betas, prediction type, steps offset; a recipe's `prediction`
+    overrides it. `family` is the checkpoint's. With a `strength` below 1 only that share of the
+    steps is taken, the last ones; at least one, none for 0.
+    """
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise RenderFailed(f"The engine has no sampler {name!r}.")
+    known = sampler_named(name)
+    spreads = schedule_type in _SIGMA_OPTIONS or schedule_type in NOISE_LEVELS
+    if spreads and schedule_type not in known.schedule_types:
+        raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
+    config = config | _PREDICTIONS[prediction]
+    zero_snr = bool(config.get("rescale_betas_zero_snr"))
+    if zero_snr and not known.reaches_zero_snr:
+        names = ", ".join(one for one in _KINDS if sampler_named(one).reaches_zero_snr)
+        raise RenderFailed(
+            f"The sampler {name} cannot begin with pure noise, which this checkpoint is trained "
+            "on (zero terminal SNR).",
+            f"Use one of {names}.",
+        )
+    options = kind.options | _spacing(kind, schedule_type, steps, zero_snr=zero_snr)
+    if kind.scheduler in _DISTILLED:
+        options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
+    if schedule_type in _SIGMA_OPTIONS:
+        options[_SIGMA_OPTIONS[schedule_type]] = True
+    scheduler = deepcopy(_made(kind.scheduler, json.dumps(config), json.dumps(options)))
+    if schedule_type in NOISE_LEVELS:
+        use_noise_levels(scheduler, schedule_type, family)
+    if kind.scheduler is LMSDiscreteScheduler:
+        integrate_lms_without_scipy(scheduler)
+    if options.get("timestep_spacing") == "trailing":
+        steps = _counted_back(steps, scheduler.config.num_train_timesteps)
+    scheduler.set_timesteps(steps, device="cpu")
+    return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength))
+
+
+@lru_cache(maxsize=32)
+def _made(kind: Any, config: str, options: str) -> Any:
+    """A scheduler as diffusers makes it, to be copied.
+
+    DPM2's spread their thousand training steps first, which takes a quarter of a second.
+    """
+    return kind.from_config(json.loads(config), **json.loads(options))
+
+
+def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
+    """The timesteps of the last `strength` of the steps; the scheduler begins with the first."""
+    skipped = steps - steps_taken(steps, strength)
+    timesteps: torch.Tensor = scheduler.timesteps
+    if isinstance(scheduler, PNDMScheduler):
+        return _pndm_timesteps(timesteps, skipped)
+    if hasattr(scheduler, "set_begin_index"):
+        # Otherwise the first step is looked up by its timestep, which rounding can make ambiguous.
+        scheduler.set_begin_index(skipped * scheduler.order)
+    return timesteps[skipped * scheduler.order :]
+
+
+def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
+    """PNDM takes the second timestep it is given twice; the list has that once, at the start.
+
+    diffusers' img2img pipeline cuts the list instead, and is one step off from there on.
+    """
+    if skipped == 0:
+        return timesteps
+    rest = torch.cat([timesteps[:1], timesteps[2:]])[skipped:]
+    return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
+
+
+def _spacing(kind: _Kind, schedule_type: str, steps: int, *, zero_snr: bool) -> dict[str, str]:
+    """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise.
+
+    With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
+    "trailing": its first step is the one of pure noise.
+    """
+    if not kind.uniform_spacing:
+        return {}
+    if schedule_type == "leading":
+        return {"timestep_spacing": "leading"}
+    if zero_snr and schedule_type == "uniform":
+        return {"timestep_spacing": "trailing"}
+    if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
+        return {"timestep_spacing": "trailing"}
+    return {"timestep_spacing": kind.uniform_spacing}
+
+
+class _Steps(int):
+    """A number of steps by which diffusers divides; the quotient is rounded up."""
+
+    def __rtruediv__(self, training_steps: int) -> float:
+        return float(np.nextafter(training_steps / int(self), np.inf))
+
+
+def _counted_back(steps: int, training_steps: int) -> int:
+    """The same number, such that "trailing" spacing has no step too many.
+
+    diffusers' np.arange(1000, 0, -1000 / 61) has 62 entries: rounding leaves the last one above 0.
+    It would be the timestep -1, whose noise some schedulers look up as that of the last one.
+    """
+    found = len(np.arange(training_steps, 0, -training_steps / steps))
+    return steps if found == steps else _Steps(steps)
+
+
+# Two points integrate polynomials up to the third degree exactly, and LMS has order 4.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2)
+
+
+def integrate_lms_without_scipy(scheduler: Any) -> None:
+    """LMSDiscreteScheduler's coefficients by Gauss-Legendre quadrature, exact here."""
+    scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
+
+
+def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> float:
+    """The integral of a Lagrange polynomial through the last sigmas over this step.
+
+    The order is at most the number of derivatives there are: diffusers goes by the step's index,
+    which is wrong where img2img begins in the middle.
+    """
+    order = min(order, len(scheduler.derivatives) or order)
+    if current_order >= order:
+        return 0.0
+    sigmas = [float(sigma) for sigma in scheduler.sigmas[t - order + 1 : t + 2]]
+    past, here, there = sigmas[-2::-1], sigmas[-2], sigmas[-1]
+    points = (there - here) / 2 * _NODES + (there + here) / 2
+    values = np.ones_like(points)
+    for k in range(order):
+        if k != current_order:
+            values *= (points - past[k]) / (past[current_order] - past[k])
+    return float((there - here) / 2 * (_WEIGHTS @ values))

@@ -1,1 +1,0 @@
-"""Stable Diffusion with a UNet: encode, denoise, decode."""

@@ -1,1 +1,0 @@
-"""Upscalers: networks that enlarge pixels."""
