@@ -32,7 +32,7 @@ from benchmarks.jobs import DEMO, Job, pictures
 from benchmarks.measuring import RESULTS, Figure, Goal, Section, compared, measured, percentile
 from benchmarks.ours import Daemon, Folders, running
 from benchmarks.plan import in_turns, own_command
-from picowatch.engine.executor import LocalEngines
+from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     OnPreview,

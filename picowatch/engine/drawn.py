@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from picowatch.engine.protocol import ControlMap, OnStep
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -51,8 +51,7 @@ class Job:
     `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
     `before_tile` is called before each of their tiles, and may raise. `guess_depth` gives the depth
     of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `eager`:
-    nothing compiled. `waiting` as in `Engine.render`. `beside` is a GPU's stream to decode in,
-    while another batch begins; None: there and then.
+    nothing compiled.
     """
 
     device: "torch.device"
@@ -66,8 +65,6 @@ class Job:
     upscalers: "Upscalers"
     alone: bool
     eager: bool
-    waiting: int
-    beside: Any = None
 
     def enlarge_for_hires(self, request: ImageRequest) -> Enlarge | None:
         """What makes the second pass' picture of the first one's, if a model does that."""

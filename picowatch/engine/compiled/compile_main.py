@@ -13,7 +13,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picowatch.engine.process.failures import out_of_memory
+from picowatch.engine.failures import out_of_memory
 
 if TYPE_CHECKING:
     from picowatch.engine.compiled.compile_job import CompileJob

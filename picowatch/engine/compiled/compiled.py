@@ -27,10 +27,10 @@ from picowatch.engine.compiled.compile_job import (
 from picowatch.engine.compiled.compile_main import failure_of
 from picowatch.engine.compiled.measuring import agree, example_of
 from picowatch.engine.compiled.trials import begin_trial
+from picowatch.engine.failures import out_of_memory
 from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.process.command import python_command
-from picowatch.engine.process.failures import out_of_memory
+from picowatch.engine.torch_check import python_command
 from picowatch.engine.unet.denoise import EagerUnet, Inputs, Shape
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a

@@ -16,10 +16,10 @@ import torch
 
 from picowatch.engine.compiled.measuring import agree, example_of, seconds_of
 from picowatch.engine.control.residuals import Residuals
+from picowatch.engine.failures import out_of_memory
 from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import GRAPHS_FAILURE
-from picowatch.engine.process.failures import out_of_memory
 from picowatch.engine.unet.conditions import Encoded
 from picowatch.engine.unet.denoise import EagerUnet, Inputs, Shape
 from picowatch.engine.unet.kept import embedded, keep_outputs_of

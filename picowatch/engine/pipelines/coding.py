@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from picowatch.engine.arriving import Arriving
 from picowatch.engine.unet.latents import Decoded, is_flat
 from picowatch.errors import ControlFlow, RenderFailed
 
@@ -81,11 +80,11 @@ def undecoded(
 
 def decoded(vae: Any, groups: Sequence[torch.Tensor], size: tuple[int, int]) -> list[list[Decoded]]:
     """The pictures of each group's latents."""
-    arriving = [Arriving(_packed(vae.decode(one, return_dict=False)[0])) for one in groups]
+    packed = [_packed(vae.decode(one, return_dict=False)[0]) for one in groups]
     width, height = size
     found = []
-    for one in arriving:
-        pixels, flags = np.split(one.tensor().numpy(), [-2], axis=1)
+    for one in packed:
+        pixels, flags = np.split(one.cpu().numpy(), [-2], axis=1)
         if not flags[:, 0].all():
             raise RenderFailed(
                 "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",

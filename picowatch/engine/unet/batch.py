@@ -15,7 +15,7 @@ from picowatch.engine.previewer import Previewer
 from picowatch.engine.protocol import OnStep, unseen
 from picowatch.engine.unet.conditions import ConditionSchedule
 from picowatch.engine.unet.denoise import EagerUnet
-from picowatch.engine.unet.draw import Decoding, Drawing, Group
+from picowatch.engine.unet.draw import Drawing, Group
 from picowatch.engine.unet.tiling import seamless
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.request import ImageRequest
@@ -23,12 +23,12 @@ from picowatch.recipe.request import ImageRequest
 # The number of chunks, and a number that is an image's own where each is drawn by itself.
 _Group = tuple[int, int]
 # A group, its images' indexes, and their pictures.
-_Part = tuple[_Group, list[int], list[Picture] | Decoding]
+_Part = tuple[_Group, list[int], list[Picture]]
 
 
 def draw_batch(
     loaded: Loaded, batch: Sequence[ImageRequest], job: Job, others: OtherUnets
-) -> "BatchDecoding":
+) -> list[Drawn]:
     """The pictures of a batch, in its order.
 
     Images whose prompts differ in their number of chunks are drawn group after group: to pad a
@@ -39,41 +39,21 @@ def draw_batch(
     groups = _groups(batch, loaded, alone=job.alone)
     repeats = batch[0].tiling
     # Compiled UNets and graphs have the edges that they were made with.
-    queued = job.waiting / len(batch)
-    unets = BatchUnets(others, loaded, queued, eager=job.eager or repeats)
+    unets = BatchUnets(others, loaded, 0, eager=job.eager or repeats)
     on_step = _counted(job.on_step, len(groups) * evaluations(batch[0]))
     drawing = Drawing(loaded, job, unets, on_step, job.enlarge_for_hires(batch[0]))
     with seamless(_repeating(loaded) if repeats else ()):
         parts = list(_drawn(drawing, batch, groups))
-        decoding = BatchDecoding(parts, compiled=unets.all_compiled)
-        if job.beside is None:
-            decoding.pictures()
     unets.consider(job.timings["denoise"])
-    return decoding
+    return _in_order(parts, compiled=unets.all_compiled)
 
 
-class BatchDecoding:
-    """The pictures of a batch, which a GPU may still be decoding."""
-
-    def __init__(self, parts: Sequence["_Part"], *, compiled: bool) -> None:
-        self._parts = parts
-        self._compiled = compiled
-        self._pictures: list[Drawn] = []
-
-    def has_come(self) -> bool:
-        """Whether `pictures` would not wait for the GPU."""
-        return all(isinstance(part, list) or part.has_come() for *_, part in self._parts)
-
-    def pictures(self) -> list[Drawn]:
-        """They, as soon as they have come."""
-        if not self._pictures:
-            found: dict[int, Drawn] = {}
-            for (chunks, _), indexes, part in self._parts:
-                pictures = part if isinstance(part, list) else part.pictures()
-                for index, picture in zip(indexes, pictures, strict=True):
-                    found[index] = Drawn(picture, chunks, len(indexes), self._compiled)
-            self._pictures = [drawn for _, drawn in sorted(found.items())]
-        return self._pictures
+def _in_order(parts: Sequence["_Part"], *, compiled: bool) -> list[Drawn]:
+    found: dict[int, Drawn] = {}
+    for (chunks, _), indexes, pictures in parts:
+        for index, picture in zip(indexes, pictures, strict=True):
+            found[index] = Drawn(picture, chunks, len(indexes), compiled)
+    return [drawn for _, drawn in sorted(found.items())]
 
 
 def _repeating(loaded: Loaded) -> list[Any]:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from picowatch.engine.arriving import beside
 from picowatch.engine.control.hints import hints_of
 from picowatch.engine.control.residuals import Hint
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
@@ -108,14 +107,15 @@ class Drawing:
                 ]
             return [denoised for denoised in found if denoised]
 
-    def decode(self, denoised: Denoised) -> "Decoding":
+    def decode(self, denoised: Denoised) -> list[Picture]:
         """From latents to pictures."""
-        stream = self.job.beside
-        timings = {} if stream else self.job.timings  # a GPU's clock tells then
-        with timed(timings, "decode"), beside(stream):
+        with timed(self.job.timings, "decode"):
             latents, canvases, control_maps, repeats = denoised
-            decoding = vaes.Decoding(self.loaded.vae, latents, repeats=repeats)
-        return Decoding(decoding, canvases, control_maps, self.job.timings, apart=bool(stream))
+            decoded = vaes.decoded(self.loaded.vae, latents, repeats=repeats)
+            return [
+                _picture(one, canvas)._replace(control_maps=shown)
+                for one, canvas, shown in zip(decoded, canvases, control_maps, strict=True)
+            ]
 
     def _passes(self, group: Group) -> list[_Pass]:
         """The first pass and, with hires, the second: img2img at the larger size."""
@@ -277,36 +277,6 @@ class Drawing:
     def _repeats(self, request: ImageRequest) -> bool:
         """Whether opposite edges have to be made to meet, since the VAE decodes in tiles."""
         return request.tiling and bool(self.loaded.vae.use_tiling)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """Pictures that a GPU may still be decoding, `apart` from what was queued after them."""
-
-    decoding: vaes.Decoding
-    canvases: Sequence[Canvas | None]
-    control_maps: Sequence[Any]
-    timings: dict[str, float]
-    apart: bool
-
-    def has_come(self) -> bool:
-        """Whether `pictures` would not wait for the GPU."""
-        return self.decoding.arriving.has_come()
-
-    def pictures(self) -> list[Picture]:
-        """They, as soon as they have come."""
-        timings: dict[str, float] = {}
-        with timed(timings, "decode"):
-            decoded = self.decoding.images()
-            pictures = [
-                _picture(one, canvas)._replace(control_maps=shown)
-                for one, canvas, shown in zip(
-                    decoded, self.canvases, self.control_maps, strict=True
-                )
-            ]
-        seconds = self.decoding.arriving.seconds() if self.apart else timings["decode"]
-        self.timings["decode"] = self.timings.get("decode", 0.0) + seconds
-        return pictures
 
 
 def _picture(decoded: vaes.Decoded, canvas: Canvas | None) -> Picture:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.engine.arriving import Arriving, mark
 from picowatch.engine.drawn import Enlarge
-from picowatch.engine.process.failures import out_of_memory
+from picowatch.engine.failures import out_of_memory
 from picowatch.engine.unet.canvas import RESAMPLING, Bytes
 from picowatch.engine.unet.tiling import wrapped
 from picowatch.errors import RenderFailed
@@ -32,43 +31,31 @@ class Decoded(NamedTuple):
 
 
 def decode(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> Bytes:
-    """One image's RGB pixels; see `Decoding`."""
-    return Decoding(vae, latents, repeats=repeats).images()[0].pixels
+    """One image's RGB pixels; see `decoded`."""
+    return decoded(vae, latents, repeats=repeats)[0].pixels
 
 
-class Decoding:
-    """Images of latents, which a GPU may still be computing.
+def decoded(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> list[Decoded]:
+    """Images of latents; RenderFailed rather than a black picture.
 
-    All go to the computer's memory in one copy, with what is to be known of them: `arriving`.
+    `repeats`: opposite edges meet, although the VAE decodes in tiles.
     """
-
-    def __init__(self, vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> None:
-        """`repeats`: opposite edges meet, although the VAE decodes in tiles."""
-        self._vae = vae
-        self._latents = latents
-        self._repeats = repeats
-        began = mark(latents.device)
-        images = _in_slices(partial(_decoded, vae, repeats=repeats), latents)
-        self._size = images.shape[2:]
-        self.arriving = Arriving(_packed(images, latents), began)
-
-    def images(self) -> list[Decoded]:
-        """They; RenderFailed rather than a black picture."""
-        found: list[Decoded] = []
-        for row, latent in zip(self.arriving.tensor().numpy(), self._latents, strict=True):
-            pixels, (latents_finite, image_finite, flat) = np.split(row, [-_FLAGS])
-            if not latents_finite:
-                raise RenderFailed(
-                    "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",
-                    _REMEDY,
-                )
-            if not image_finite:
-                again = partial(_decoded, self._vae, latent[None], self._repeats)
-                image = _again(self._vae, again)
-                levels = _levels(image)
-                pixels, flat = _pixels(levels).cpu().numpy(), flat or bool(is_flat(image))
-            found.append(Decoded(pixels.reshape(*self._size, 3), bool(flat)))
-        return found
+    images = _in_slices(partial(_decoded, vae, repeats=repeats), latents)
+    size = images.shape[2:]
+    found: list[Decoded] = []
+    for row, latent in zip(_packed(images, latents).cpu().numpy(), latents, strict=True):
+        pixels, (latents_finite, image_finite, flat) = np.split(row, [-_FLAGS])
+        if not latents_finite:
+            raise RenderFailed(
+                "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",
+                _REMEDY,
+            )
+        if not image_finite:
+            image = _again(vae, partial(_decoded, vae, latent[None], repeats))
+            levels = _levels(image)
+            pixels, flat = _pixels(levels).cpu().numpy(), flat or bool(is_flat(image))
+        found.append(Decoded(pixels.reshape(*size, 3), bool(flat)))
+    return found
 
 
 _FLAGS = 3

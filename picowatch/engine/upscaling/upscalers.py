@@ -14,9 +14,9 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.upscalers import layout_of
 from picowatch.engine.devices import Target
+from picowatch.engine.failures import out_of_memory
 from picowatch.engine.models.model_files import find_model, unchanged
 from picowatch.engine.models.weights import fill, read_tensors
-from picowatch.engine.process.failures import out_of_memory
 from picowatch.engine.upscaling.networks import Network, network_of, weights_of
 from picowatch.engine.upscaling.tiles import SMALLEST_TILE, Pixels, enlarged, tile_count
 from picowatch.errors import RenderFailed

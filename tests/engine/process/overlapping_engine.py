@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.process import child_main
-from picowatch.engine.process.child_main import Unfinished
 from picowatch.engine.process.wire import Render
+
+from picowatch.engine import child_main
+from picowatch.engine.child_main import Unfinished
+from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
 from tests.digest_engine import digest_picture

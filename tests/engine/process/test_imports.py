@@ -9,7 +9,7 @@ from tests.commands.picowatch import clean_environment
 
 _START = """
 import sys
-from picowatch.engine.process.child_main import import_renderer
+from picowatch.engine.child_main import import_renderer
 from picowatch.engine.options import EngineOptions
 from pathlib import Path
 from tests.engine.requests import request

@@ -8,12 +8,12 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from picowatch.engine.process.wire import Ended, FromEngine, Ready, Render, Step, StepsDone
 from PIL import Image
 
-from picowatch.engine.process import child_main
-from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.process.child_main import _Server
-from picowatch.engine.process.wire import Ended, FromEngine, Ready, Render, Step, StepsDone
+from picowatch.engine import child_main
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.child_main import _Server
 from picowatch.engine.protocol import OnStep, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from tests.digest_engine import digest_picture, digest_pixels
