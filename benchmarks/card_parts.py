@@ -86,7 +86,7 @@ def failures(found: Findings, device: str) -> None:
 _TELL = """
 import sys, torch
 from picowatch.engine.memory.usage import broken_gpu
-from picowatch.engine.process.failures import explain_error, out_of_memory
+from picowatch.engine.failures import explain_error, out_of_memory
 def tell(error):
     print("type:", type(error).__name__)
     print("text:", str(error).splitlines()[0])
@@ -431,6 +431,7 @@ def overlap(found: Findings, device: str) -> None:
 def _images_a_second(engine: Any, batch: Any, batches: int, waiting: int) -> tuple[float, int]:
     """Of so many batches in a row, and how many were decoded beside the next one's steps."""
     from picowatch.engine.process.wire import Render
+
     from picowatch.engine.renderer import OnTheirWay
     from tests.engine.requests import ignore_steps
 

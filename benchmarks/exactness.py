@@ -100,11 +100,11 @@ def _engine(
 
 
 def _make(
-    engine: Renderer, requests: Sequence[ImageRequest], batch: int, waiting: int = 0
+    engine: Renderer, requests: Sequence[ImageRequest], batch: int
 ) -> list[RenderedImage]:
     images: list[RenderedImage] = []
     for begin in range(0, len(requests), batch):
-        images += engine.render(requests[begin : begin + batch], lambda *_: None, waiting=waiting)
+        images += engine.render(requests[begin : begin + batch], lambda *_: None)
     return images
 
 
@@ -127,7 +127,7 @@ def _compiled(
 ) -> list[RenderedImage]:
     """Made with a UNet that is compiled here and now."""
     engine = _engine(models, device, compiled=folder)
-    engine.render(requests[:1], lambda *_: None, waiting=10**6)
+    engine.render(requests[:1], lambda *_: None)
     compiling = engine._compiled._process
     assert compiling is not None
     compiling.wait(COMPILE_SECONDS)

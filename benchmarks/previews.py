@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 
 from picowatch.catalog import Catalog
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview
 from picowatch.recipe import ImageRequest, read_recipes
 

@@ -32,12 +32,11 @@ from benchmarks.jobs import DEMO, Job, pictures
 from benchmarks.measuring import RESULTS, Figure, Goal, Section, compared, measured, percentile
 from benchmarks.ours import Daemon, Folders, running
 from benchmarks.plan import in_turns, own_command
-from picowatch.engine.executor import LocalEngines
+from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     OnPreview,
     OnStep,
-    PicturesToCome,
     RenderedImage,
     resolve,
     unseen,
@@ -260,12 +259,11 @@ class InstantEngine(DigestEngine):
         self,
         batch: Batch,
         on_step: OnStep,
-        waiting: int = 0,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
         """See `Engine.render`."""
-        future = PicturesToCome()
+        future: Future[list[RenderedImage]] = Future()
         made = [replace(digest_picture(one, len(batch)), pixels=self._pixels) for one in batch[:1]]
         resolve(future, made * len(batch))
         return future

@@ -10,7 +10,6 @@ from picowatch.engine.protocol import (
     ControlMap,
     OnPreview,
     OnStep,
-    PicturesToCome,
     RenderedImage,
     resolve,
     unseen,
@@ -48,7 +47,6 @@ class DigestEngine:
         self,
         batch: Batch,
         on_step: OnStep,
-        waiting: int = 0,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
@@ -60,7 +58,8 @@ class DigestEngine:
         self.batches.append(tuple(batch))
         self.on_preview, self.preview_seconds = on_preview, preview_seconds
         self._stop = threading.Event()
-        self._in_progress = PicturesToCome()
+        self._in_progress = Future()
+        self._in_progress.set_running_or_notify_cancel()
         threading.Thread(
             target=self._draw,
             args=(tuple(batch), on_step, self._in_progress, self._stop),

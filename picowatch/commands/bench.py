@@ -13,8 +13,8 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.daemon.build import engine_options
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
 from picowatch.engine.versions import versions
 from picowatch.errors import CommandFailed, EngineDied, RenderFailed, SettingsInvalid

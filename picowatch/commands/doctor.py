@@ -23,8 +23,8 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import GRAPHS_FAILURE, cache_folder
-from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import NVIDIA, Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
 from picowatch.inbox.folder import InboxFolder

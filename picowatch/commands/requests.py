@@ -18,7 +18,7 @@ from PIL import Image
 from picowatch.commands.run import run_daemon
 from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from picowatch.errors import (
     FAILED,
     INTERRUPTED,

@@ -11,7 +11,7 @@ from pathlib import Path
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervisor import supervise
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
 from picowatch.observers.console import Console, Verbosity, open_console

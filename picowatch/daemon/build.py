@@ -20,9 +20,9 @@ from picowatch.daemon.recovery import Recovery, open_ledger, set_aside
 from picowatch.daemon.reporting import RecentErrors, Reporting
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.daemon.watches import ClockWatch, OutboxWatch
-from picowatch.engine.executor import Executor, LocalEngines
+from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
-from picowatch.engine.protocol import Engine
+from picowatch.engine.protocol import Engine, Executor
 from picowatch.errors import OutboxInUseByMake, SettingsInvalid
 from picowatch.extras import install_command
 from picowatch.files.atomic import held
@@ -245,7 +245,8 @@ def engine_options(settings: Settings) -> EngineOptions:
         memory=settings.memory,
         hash_cache=settings.hash_cache,
         start_images=settings.start_images,
-        compiled=cache_folder() if settings.compile == "auto" else None,
+        compile=settings.compile == "auto",
+        cache=cache_folder(),
     )
 
 

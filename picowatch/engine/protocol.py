@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Event
 from typing import Protocol
 
 from picowatch.errors import EngineDied
@@ -103,32 +102,28 @@ class Engine(Protocol):
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
-        waiting: int = 0,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
-        Pictures have the requested size, or less with `shrink_to_fit`. One batch at a
-        time: a second call before the first future is done, or `drawn`, is a programming error,
-        and so is a third before the first one is done. `on_step` is
-        called from a thread of the engine's own and must return quickly. So is
-        `on_preview`, with how the batch looks so far, at least `preview_seconds` after the last
-        time; 0 means never. `waiting` images are queued after this batch, which decides whether
-        compiling for them is worth it.
+        Pictures have the requested size, or less with `shrink_to_fit`. One batch at a time: a
+        second call before the future is done is a programming error (RuntimeError). `on_step` is
+        called from a thread of the engine and must return quickly. So is `on_preview`, with how
+        the batch looks so far, at least `preview_seconds` after the last time; 0 means never.
         """
         ...
 
     def describe(self) -> dict[str, str]:
-        """Device, precision and versions, as far as known without starting anything.
+        """Return device, precision and versions, as far as known without starting anything.
 
         "node" names the machine, if it is not the daemon's.
         """
         ...
 
     def memory(self) -> MemoryUse | None:
-        """What it holds, as far as known without communicating with it; None if unknown."""
+        """Return the memory held, as far as known without asking the engine; None if unknown."""
         ...
 
     def prepare(self) -> None:
@@ -139,32 +134,46 @@ class Engine(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """End the batch in progress, if there is one, at its next step with EngineStopped.
-
-        One that is `drawn` has no more steps, and is finished.
-        """
+        """End the batch in progress, if there is one, at its next step with EngineStopped."""
         ...
 
     def close(self) -> None:
-        """End it within 2 s and free all memory; a running batch raises EngineStopped.
+        """End the engine within 2 s and free all memory; a running batch raises EngineStopped.
 
         A later `render` starts it again.
         """
         ...
 
 
-class PicturesToCome(Future[list[RenderedImage]]):
-    """The future of a batch, which runs already: `cancel` does nothing, `Engine.interrupt` does.
+class Executor(Protocol):
+    """Gives the worker pool its engines. Every call returns at once."""
 
-    `drawn` is set once it is done, or its steps are and its pictures are on their way from a GPU:
-    the engine takes another batch then.
-    """
+    def engines(self) -> Sequence[Engine]:
+        """Return the engines that take batches now; the same objects for as long as they exist.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.set_running_or_notify_cancel()
-        self.drawn = Event()
-        self.add_done_callback(lambda _: self.drawn.set())
+        New ones may join and lost ones leave. One that leaves with a batch in progress ends it
+        with EngineLost.
+        """
+        ...
+
+    def want(self, engines: int) -> None:
+        """Take the number of engines that would have work now, those that are working included.
+
+        A hint: a cluster may grow for it, and release idle engines.
+        """
+        ...
+
+    def trouble(self) -> str:
+        """Say why there are no engines, or too few; "" if there are enough."""
+        ...
+
+    def is_final(self) -> bool:
+        """Whether no engine will join until somebody fixes `trouble`."""
+        ...
+
+    def close(self) -> None:
+        """End all engines and free what they hold, within 2 seconds."""
+        ...
 
 
 def resolve(

@@ -18,8 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from picowatch.engine.process.command import python_command
-from picowatch.engine.process.failures import explain_exit
+from picowatch.engine.failures import explain_exit
 
 TOO_LONG_SECONDS = 300.0  # to import everything from a slow disk
 
@@ -66,6 +65,17 @@ def check_torch(
         stderr = result.stderr.decode(errors="replace").splitlines()
         checks.append(Check("engine", *explain_exit(result.returncode, stderr)))
     return checks
+
+
+def python_command(program: str, *arguments: str | int) -> list[str]:
+    """Return a command that calls `main` of a module with these arguments.
+
+    -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
+    The package's own parent comes last, because an installed package is found without it.
+    """
+    root = str(Path(__file__).absolute().parents[2])
+    code = f"import sys; sys.path.append({root!r}); from {program} import main; main(*{arguments})"
+    return [sys.executable, "-P", "-c", code]
 
 
 def _found(lines: bytes) -> list[Check]:

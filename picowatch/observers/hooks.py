@@ -103,6 +103,7 @@ class Hooks:
         self._inbox = settings.inbox.resolve()
         self._outbox = settings.outbox.resolve()
         self._killer = _GroupKiller()
+        self._environment = dict(os.environ)
         self._hooks: dict[str, _Hook] = {}  # that were called
         self._lock = threading.Lock()  # publishers and the daemon's thread count
         self._has_worked = False
@@ -155,7 +156,7 @@ class Hooks:
         with self._lock:
             if name not in self._hooks:
                 try:
-                    self._hooks[name] = _Hook(name, self._settings, self._killer)
+                    self._hooks[name] = _Hook(name, self._settings, self._killer, self._environment)
                 except RuntimeError as error:  # the system allows no more threads
                     log.warning("hook %s could not be run: %s", name, error)
                     return
@@ -165,9 +166,13 @@ class Hooks:
 class _Hook:
     """One event's program, and its queued calls."""
 
-    def __init__(self, name: str, settings: Settings, killer: _GroupKiller) -> None:
+    def __init__(
+        self, name: str, settings: Settings, killer: _GroupKiller, environment: dict[str, str]
+    ) -> None:
         self._killer = killer
         self._name = name
+        # As it is when no engine starts: for a moment it is the engine's then.
+        self._environment = environment
         self._settings = settings
         self._calls: Queue[_Call | None] = Queue()
         self._closed = threading.Event()
@@ -243,6 +248,7 @@ class _Hook:
                 stdin=stdin,
                 stdout=noted,
                 stderr=stderr,
+                env=self._environment,
                 start_new_session=True,
             )
             self._killer.note(process.pid)

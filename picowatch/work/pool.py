@@ -11,8 +11,7 @@ from itertools import count
 from math import ceil
 from typing import Any
 
-from picowatch.engine.executor import Executor
-from picowatch.engine.protocol import Engine, OnPreview
+from picowatch.engine.protocol import Engine, Executor, OnPreview
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
@@ -252,7 +251,6 @@ class WorkerPool:
         `queued` are the images that follow, so many like each. None before the first picture.
         """
         renderings = self._renderings()
-        working = sum(bool(worker.renderings) for worker in self.workers)
         now = time.monotonic()
         left = [
             self._durations.left(one.timeline, now)
@@ -261,7 +259,7 @@ class WorkerPool:
         ]
         following = self._durations.of(queued)
         known = [seconds for seconds in (*left, following) if seconds is not None]
-        return sum(known) / max(1, working) if len(known) > len(left) else None
+        return sum(known) / max(1, len(renderings)) if len(known) > len(left) else None
 
     def in_progress(self, recipe: str) -> int:
         """How many images of a recipe engines are rendering."""
@@ -281,7 +279,7 @@ class WorkerPool:
     # -- batches in progress
 
     def _renderings(self) -> list[Rendering]:
-        return [one for worker in self.workers for one in worker.renderings]
+        return [one for worker in self.workers if (one := worker.rendering)]
 
     def look_ahead(self, settles_in: float | None) -> None:
         """Let idle engines wait for a save that settles in so few seconds; see `Gathering`."""

@@ -5,7 +5,7 @@ import time
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
-from picowatch.engine.protocol import Engine, OnPreview, PicturesToCome, RenderedImage
+from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
 from picowatch.work.durations import Timeline
@@ -58,45 +58,35 @@ class Rendering:
         self._looked_at = 0.0
         self._future: Future[list[RenderedImage]] | None = None
 
-    def begin(self, waiting: int) -> None:
-        """Let the engine begin; `waiting` images are queued after it."""
+    def begin(self) -> None:
+        """Let the engine begin."""
         self._last_sign = self._looked_at = time.monotonic()
         requests = [image.request for image in self.batch]
         self._future = self.engine.render(
-            requests, self._on_step, waiting, self.on_preview, self.preview_seconds
+            requests, self._on_step, self.on_preview, self.preview_seconds
         )
 
-    def wait_until_drawn(self, seconds: float = CHECK_SECONDS) -> bool:
-        """Whether its steps are done, so that the engine takes another batch; or all of it is."""
+    def is_done(self, seconds: float = CHECK_SECONDS) -> bool:
+        """Wait so long at most; whether `pictures` has an answer."""
         assert self._future is not None
-        if isinstance(self._future, PicturesToCome):
-            return self._future.drawn.wait(seconds)
         wait([self._future], seconds)
         return self._future.done()
 
-    def has_ended(self) -> bool:
-        """Whether `pictures` would not wait."""
-        return self._future is None or self._future.done()
-
     def check(self) -> None:
-        """From time to time while its steps are made; raises EngineDied if the engine hangs."""
+        """Look after the engine from time to time; raises EngineDied if it hangs."""
         if self._is_interrupted:  # an engine that just starts may have missed it
             self.engine.interrupt()
         self._end_if_hung()
 
     def pictures(self) -> list[RenderedImage]:
-        """They; raises what the engine's future raises, and EngineDied if it hangs."""
+        """Return the pictures of a batch that is done; raises what the engine's future raises."""
         assert self._future is not None
-        while True:
-            try:
-                return self._future.result(timeout=CHECK_SECONDS)
-            except TimeoutError:
-                self._end_if_hung()
+        return self._future.result()
 
     def interrupt(self, why: str, *, cancelled: bool = False) -> None:
         """Stop it; `cancelled`: for good."""
         self.is_cancelled |= cancelled
-        if not self._is_interrupted and not (self._future and self.wait_until_drawn(0)):
+        if not self._is_interrupted and not (self._future and self._future.done()):
             log.info("%s: stopped while rendering, %s", self.batch[0].recipe, why)
             self._is_interrupted = True
             self.engine.interrupt()

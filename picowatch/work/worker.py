@@ -1,7 +1,7 @@
 """One engine: claim → render → publish, one batch after the other, in its own thread.
 
-While a batch is compressed and written, the next one is denoised already. The pool decides which
-worker gets which batch.
+While a batch is compressed and written, the next one is denoised. The pool decides which worker
+gets which batch.
 """
 
 import logging
@@ -69,9 +69,6 @@ class Worker:
     def __post_init__(self) -> None:
         self.state = EngineState(self.number)
         self.rendering: Rendering | None = None
-        self._drawn: Rendering | None = None  # the batch before, on its way from a GPU
-        self._drawn_at = 0.0
-        self._death: EngineDied | None = None  # the last one
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"worker-{self.number}", daemon=True)
         self._publishing: Future[None] | None = None
@@ -127,11 +124,6 @@ class Worker:
             self._wake.set()
 
     @property
-    def renderings(self) -> list[Rendering]:
-        """The batch in progress, and the one that is drawn."""
-        return [one for one in (self.rendering, self._drawn) if one]
-
-    @property
     def progress(self) -> Progress | None:
         """How far the batch in progress is."""
         rendering = self.rendering  # other threads read it while this one goes on
@@ -142,7 +134,6 @@ class Worker:
     def _run(self) -> None:
         try:
             self._work()
-            self._finish_drawn()
             self._wait_for_publisher()
         except Ended:
             pass  # what is in progress continues at the next start
@@ -161,8 +152,6 @@ class Worker:
                 if batch := self._with_pictures(batch):
                     self._render_and_publish(batch)
                 self._idle_since = time.monotonic()
-            elif self._drawn:
-                self._finish_drawn()
             else:
                 self._rendered_at = None
                 self._wake.wait(self._rest())
@@ -203,12 +192,7 @@ class Worker:
         return None
 
     def _render_and_publish(self, batch: list[QueuedImage]) -> None:
-        """Render a batch, and finish it, unless its pictures are still on their way from a GPU.
-
-        They come while the next batch makes its steps. The batch before this one is finished first.
-        """
-        if self._drawn and any(image.attempts for image in (*batch, *self._drawn.batch)):
-            self._finish_drawn()  # an engine that dies must not count for both
+        """Render a batch and hand its pictures to the publisher, or record why there are none."""
         began, self._rendered_at = self._rendered_at or time.monotonic(), None
         loads = self.state.begins(batch[0].request)
         if loads and not self.state.trouble:  # while that lasts, it is tried every minute
@@ -224,55 +208,31 @@ class Worker:
         )
         try:
             with self._outcome(rendering):
-                try:
-                    self._make_steps(rendering)
-                finally:
-                    self._finish_drawn()
-                on_its_way = not rendering.has_ended() and not any(one.attempts for one in batch)
-                if on_its_way:
-                    self._drawn, self._drawn_at = rendering, time.monotonic()
-                    self._rendered_at = self._drawn_at
-                    return
-                self._take_pictures(rendering)
+                pictures = self._render(rendering)
+                self._learn(rendering, pictures)
+                self._publish(batch, pictures)
         finally:
             self.rendering = None
         self._clear_pictures(batch)
 
-    def _make_steps(self, rendering: Rendering) -> None:
-        """Until it is drawn; what was drawn before is finished meanwhile."""
+    def _render(self, rendering: Rendering) -> list[RenderedImage]:
+        """Return the batch's pictures; raises why there are none."""
         if self.stopping.is_set():
             raise EngineStopped("picowatch ends")
-        waiting = self.retry.until_done("worker", self.ledger.counts).queued
-        rendering.begin(waiting)
-        while not rendering.wait_until_drawn():
+        rendering.begin()
+        while not rendering.is_done():
             if self.stopping.is_set():  # all engines were closed, perhaps just before it began
                 self.engine.close()
             rendering.check()
-            if self._drawn and self._drawn.has_ended():
-                self._finish_drawn()
+        return rendering.pictures()
 
-    def _finish_drawn(self) -> None:
-        """Wait for the pictures of the batch that is drawn, if there is one, and publish them."""
-        rendering = self._drawn
-        if rendering is None:
-            return
-        try:
-            with self._outcome(rendering):
-                self._take_pictures(rendering, self._drawn_at)
-        finally:
-            self._drawn = None
-        self._clear_pictures(rendering.batch)
-
-    def _take_pictures(self, rendering: Rendering, drawn_at: float | None = None) -> None:
-        """Publish them once they are there; `drawn_at` is when the next batch could begin."""
-        pictures = rendering.pictures()
+    def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
+        """Keep what the batch tells of the engine; the next one begins here."""
+        self._rendered_at = time.monotonic()
         load = sum(picture.timings.get("load", 0.0) for picture in pictures)
-        if drawn_at is None:  # the next one begins here, and waits for the publisher
-            drawn_at = self._rendered_at = time.monotonic()
-        self.durations.learn(rendering.timeline, drawn_at, load)
+        self.durations.learn(rendering.timeline, self._rendered_at, load)
         self.state.has_rendered(pictures)
         self.batch_sizes.learn([image.request for image in rendering.batch], pictures)
-        self._publish(rendering.batch, pictures)
 
     @contextmanager
     def _outcome(self, rendering: Rendering) -> Iterator[None]:
@@ -293,9 +253,7 @@ class Worker:
             self._note_engine_death()
             self._wait_to_leave()
         except EngineDied as error:
-            if error is not self._death:  # one may end two batches
-                self._note_engine_death()
-            self._death = error
+            self._note_engine_death()
             self.failures.engine_died(rendering, error)
         except RenderFailed as error:
             if self._are_models_away(batch):

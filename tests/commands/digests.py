@@ -6,14 +6,18 @@ Everything else is the real command. To import torch would take longer than such
 """
 
 import sys
+from functools import partial
+from typing import Any
 
-from picowatch.engine.process import command
+from picowatch.engine import child
 from picowatch.signals import heed_early_signals
+from tests.storm.engine import DigestRenderer
 
 
 def main() -> int:
     heed_early_signals(sys.argv[1:])
-    command.ENGINE_PROGRAM = "tests.storm.engine"
+    engine: Any = partial(child.ChildEngine, make_renderer=DigestRenderer)
+    child.ChildEngine = engine  # type: ignore[misc]
     from picowatch.cli import main as run_command
 
     return run_command()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from picowatch.commands.control import control
-from picowatch.engine.executor import LocalEngines
+from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineCannotStart, EngineLost
 from picowatch.errors import EngineDied, RenderFailed

@@ -21,7 +21,7 @@ from PIL import Image
 
 from picowatch.daemon.build import build_daemon, check_folders
 from picowatch.daemon.settings_file import SettingsFile
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
@@ -31,6 +31,7 @@ from picowatch.settings import load_settings
 from tests.commands.picowatch import DIGESTS
 from tests.commands.picowatch import picowatch as run_picowatch
 from tests.house import PATIENCE, House, wait_for, within
+from tests.storm.engine import DigestRenderer
 
 ROOM = 8 * 1024 * 1024
 
@@ -298,7 +299,7 @@ def test_a_thread_that_the_system_refuses_is_waited_for(
     monkeypatch.setattr("picowatch.work.worker.RESTART_SECONDS", 0.05)
     monkeypatch.setattr("picowatch.work.worker.START_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
-    house.make_engine = lambda options: ChildEngine(options, program="tests.storm.engine")
+    house.make_engine = lambda options: ChildEngine(options, DigestRenderer)
     with house.running():
         house.save("a.yaml", SMALL)
         wait_for(lambda: words in house.log(), words)
@@ -345,7 +346,7 @@ def test_threads_that_the_system_refuses_to_what_follows_leave_the_pictures(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
-    house.make_engine = lambda options: ChildEngine(options, program="tests.storm.engine")
+    house.make_engine = lambda options: ChildEngine(options, DigestRenderer)
     house.save("a.yaml", SMALL)
     assert house.once(batch_size=5, executor="local:2", hooks={"picture": ["/bin/true"]})
     assert len(house.listed()) == 5

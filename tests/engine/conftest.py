@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import ChildEngine
 
 # Before torch is imported here: threads that spin only for a moment, as in the engine process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -50,7 +50,7 @@ def make(
     preview_seconds: float = 0,
 ) -> list[RenderedImage]:
     """The pictures of one batch."""
-    return engine.render(requests, ignore_steps, 0, on_preview, preview_seconds).result(PATIENCE)
+    return engine.render(requests, ignore_steps, on_preview, preview_seconds).result(PATIENCE)
 
 
 def pixels(image: RenderedImage) -> Pixels:

@@ -9,10 +9,8 @@ import torch
 
 from picowatch.engine.memory.ladder import FULL, LADDER, Ladders, MemoryLadder
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import RenderedImage
-from picowatch.engine.renderer import OnTheirWay, Renderer
-from picowatch.engine.unet.denoise import denoise
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.latents import Decoding, _again
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
@@ -184,68 +182,6 @@ def test_weights_that_move_meet_what_they_compute_with(
             parts = engine._checkpoints.held(batch[0]).models
             loads = [gpu.loads[next(part.parameters()).data_ptr()] for part in parts]
             assert loads == [1, 1, 1, 2]  # text encoder, ControlNet, UNet, VAE
-
-
-def test_pictures_come_while_the_next_batch_makes_its_steps(
-    gpu: PretendedGpu,
-    engine: Renderer,
-    plain: Renderer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Nothing waits for them, each batch gets its own, and lack of memory is its own, too."""
-    batches = [[request(seed=seed, **SMALL)] for seed in (1, 2, 3)]
-    engine.render(batches[0], ignore_steps)  # tells what such a batch takes
-    monkeypatch.setattr(gpu, "happens_after", 2)
-    asked: list[bool] = []
-    for found in (gpu.mixed, gpu.waits):
-        found.clear()
-
-    def begun(batch: list[ImageRequest], waiting: int, before: Any = None) -> Any:
-        def on_step(done: int, total: int) -> None:
-            if before:
-                asked.append(before.has_come())
-
-        return engine.begin(Render(0, tuple(batch), waiting), on_step, lambda: False)
-
-    first = begun(batches[0], 2)
-    second = begun(batches[1], 1, before=first)
-    assert asked == [False, False, True]
-    assert isinstance(first, OnTheirWay) and isinstance(second, OnTheirWay)
-    real, failures = denoise, [torch.OutOfMemoryError("CUDA out of memory.")]
-
-    def failing(*rest: Any) -> torch.Tensor:
-        if failures:
-            raise failures.pop()
-        return real(*rest)
-
-    monkeypatch.setattr("picowatch.engine.unet.draw.denoise", failing)
-    (third,) = begun(batches[2], 0)
-    assert second.has_come(), "its memory was given back"
-    assert third.memory_rung == "full"
-    assert gpu.mixed == gpu.waits == []
-    images = [first.images()[0], second.images()[0], third]
-    for image, batch in zip(images, batches, strict=True):
-        assert difference(image, plain.render(batch, ignore_steps)[0]) <= 2
-    assert images[0].timings["decode"] == pytest.approx(0.001)
-
-
-@pytest.mark.parametrize("case", ["start image", "hires", "exact", "tiling", "other VAE"])
-def test_what_needs_the_vae_waits_for_it(
-    gpu: PretendedGpu, engine: Renderer, models: Path, case: str
-) -> None:
-    """It may change its type, or make room for another one."""
-    changes: dict[str, dict[str, Any]] = {
-        "start image": start(models, 0.6),
-        "hires": {"hires": Hires(scale=1.5, steps=1)},
-        "exact": {"exact": True},
-        "tiling": {"tiling": True},
-        "other VAE": {"vae": "other", "vae_hash": "1"},
-    }
-    usual = request(seed=1, **SMALL)
-    engine._on_their_way = OnTheirWay(engine._checkpoints.held(usual), lambda: False, list)
-    assert engine._goes_beside(usual)
-    assert not engine._goes_beside(request(**(SMALL | changes[case])))
-    assert engine._settle() and not engine._settle()
 
 
 def test_a_vae_changes_its_type_when_nothing_else_computes_with_it(

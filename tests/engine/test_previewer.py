@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from picowatch.catalog import read_config
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.colours import DEMO, SD1, SDXL
 from picowatch.engine.models.parts import SD15
 from picowatch.engine.previewer import Previewer
-from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview, RenderedImage
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler

@@ -5,21 +5,15 @@ folder: its checkpoint is loaded then, and stays.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process import child_main
-from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.recipe.request import ImageRequest
 
 HOLD = "hold on"
 GO_FILE = "go"
-
-
-def main(handle: int) -> None:
-    """Serve the daemon."""
-    child_main.main(handle, HoldingEngine)
 
 
 class HoldingEngine:
@@ -37,11 +31,15 @@ class HoldingEngine:
             catalog, place, {"sd1": catalog.demo.path, "demo": catalog.demo.path}
         )
 
-    def begin(
-        self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
     ) -> list[RenderedImage]:
         """The pictures, as soon as they may be given."""
-        pictures = self._engine.render(work.batch, on_step, interrupted, work.waiting)
-        while work.batch[0].prompt.startswith(HOLD) and not self._go.exists():
+        pictures = self._engine.render(batch, on_step, interrupted)
+        while batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)
         return pictures

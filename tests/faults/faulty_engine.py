@@ -14,15 +14,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process import child_main
-from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 
 Pictures = list[RenderedImage]
@@ -43,16 +43,6 @@ class AcceleratorError(RuntimeError):
     """Named as torch's."""
 
 
-def main(handle: int) -> None:
-    """Serve the daemon."""
-    global _socket
-    _socket = handle
-    child_main.main(handle, FaultyRenderer)
-
-
-_socket = -1
-
-
 class FaultyRenderer:
     """Goes wrong as it starts, in the middle of a picture or with what it gives back."""
 
@@ -64,16 +54,22 @@ class FaultyRenderer:
         if at_start.exists():
             AT_START[at_start.read_text()]()
 
-    def begin(self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]) -> Pictures:
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
+    ) -> Pictures:
         """The pictures, or what the prompts ask for."""
-        faults = [fault for request in work.batch if (fault := self._due(request.prompt))]
-        steps = work.batch[0].steps
+        faults = [fault for request in batch if (fault := self._due(request.prompt))]
+        steps = batch[0].steps
         for done in range(1, steps + 1):
             on_step(done, steps)
             if done == (steps + 1) // 2:
                 for fault in IN_THE_MIDDLE.keys() & faults:
                     IN_THE_MIDDLE[fault](self, on_step)
-        pictures: Any = [digest_picture(request, len(work.batch)) for request in work.batch]
+        pictures: Any = [digest_picture(request, len(batch)) for request in batch]
         for fault in faults:
             pictures = PICTURES.get(fault, list)(pictures)
         given: Pictures = pictures
@@ -82,7 +78,7 @@ class FaultyRenderer:
     def start_process(self, *, new_session: bool) -> None:
         """A process that outlives this one, and holds its socket and its standard error."""
         command = [sys.executable, "-c", f"import time; time.sleep({HANG_SECONDS})"]
-        child = subprocess.Popen(command, pass_fds=(_socket,), start_new_session=new_session)
+        child = subprocess.Popen(command, pass_fds=(_socket(),), start_new_session=new_session)
         self._note(STRAYS_FILE if new_session else PROCESSES_FILE, child.pid)
 
     def read_what_is_cut_off(self) -> None:
@@ -158,8 +154,14 @@ def _libgomp_exits() -> None:
     os._exit(1)
 
 
+def _socket() -> int:
+    """The end of the pipe to the daemon in this process."""
+    links = Path("/proc/self/fd").iterdir()
+    return next(int(link.name) for link in links if str(link.readlink()).startswith("socket:"))
+
+
 def _send_garbage() -> None:
-    connection = Connection(_socket)
+    connection = Connection(_socket())
     connection.send_bytes(b"no message")
     _hang()
 
@@ -209,7 +211,7 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer, OnStep], None]] = {
     "no thread for OpenMP": lambda *_: _libgomp_exits(),
     "sends garbage": lambda *_: _send_garbage(),
     "speaks twice": lambda *_: _speak_twice(),
-    "closes its socket": lambda *_: os.close(_socket),
+    "closes its socket": lambda *_: os.close(_socket()),
     "miscounts": lambda _, on_step: _miscount(on_step),
     "leaves a process": lambda renderer, _: _leave_a_process(renderer, new_session=False),
     "leaves a stray": lambda renderer, _: _leave_a_process(renderer, new_session=True),

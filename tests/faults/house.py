@@ -7,12 +7,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from tests.digest_engine import digest_pixels
-from tests.faults.faulty_engine import GO_FILE, PROCESSES_FILE, START_FILE, STRAYS_FILE
+from tests.faults.faulty_engine import (
+    GO_FILE,
+    PROCESSES_FILE,
+    START_FILE,
+    STRAYS_FILE,
+    FaultyRenderer,
+)
 from tests.house import House, wait_for
-
-PROGRAM = "tests.faults.faulty_engine"
 
 
 class FaultyHouse(House):
@@ -22,7 +26,7 @@ class FaultyHouse(House):
         folder.mkdir(exist_ok=True)
         super().__init__(folder)
         self.models.mkdir(exist_ok=True)
-        self.make_engine = lambda options: ChildEngine(options, program=PROGRAM)
+        self.make_engine = lambda options: ChildEngine(options, FaultyRenderer)
 
     def fail_at_start(self, fault: str) -> None:
         """Let the engine go wrong as it starts, before it sees an image; "" fixes it."""

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import EngineStopped
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
-from tests.faults.faulty_engine import IN_THE_MIDDLE, PICTURES
-from tests.faults.house import PROGRAM, FaultyHouse
+from tests.faults.faulty_engine import IN_THE_MIDDLE, PICTURES, FaultyRenderer
+from tests.faults.house import FaultyHouse
 from tests.house import wait_for, within
 
 MEMORY = "Try a smaller size or batch_size: 1"
@@ -257,7 +257,7 @@ def test_an_engine_that_does_not_heed_the_interrupt_is_waited_for(faulty: Faulty
 
 def test_closing_a_hung_engine_takes_less_than_2_seconds(faulty: FaultyHouse) -> None:
     """picowatch ends within two seconds in every phase."""
-    engine = ChildEngine(EngineOptions(models=faulty.models), program=PROGRAM)
+    engine = ChildEngine(EngineOptions(models=faulty.models), make_renderer=FaultyRenderer)
     stepped = threading.Event()
     future = engine.render(
         [request("hangs with the lock", steps=2)], lambda done, total: stepped.set()
@@ -286,7 +286,7 @@ def test_an_engine_that_cannot_start_says_that_no_image_is_at_fault(
     faulty: FaultyHouse, fault: str
 ) -> None:
     """Once fixed, the next batch starts it again: what failed to import is imported again."""
-    engine = ChildEngine(EngineOptions(models=faulty.models), program=PROGRAM)
+    engine = ChildEngine(EngineOptions(models=faulty.models), make_renderer=FaultyRenderer)
     faulty.fail_at_start(fault)
     try:
         error = engine.render([request()], ignore_steps).exception(PATIENCE)

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.hashes import OnBlock, ignore_block
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_target
 from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.model_files import unchanged
-from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import RenderFailed
 from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from picowatch.commands.run import run
 from picowatch.daemon import recovery
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from picowatch.settings import Settings, load_settings
+from tests.storm.engine import DigestRenderer
 
 
 def main(folder: Path, *values: str) -> int:
@@ -18,7 +19,7 @@ def main(folder: Path, *values: str) -> int:
     return run(
         settings_of(folder, *values),
         once=False,
-        make_engine=lambda options: ChildEngine(options, program="tests.storm.engine"),
+        make_engine=lambda options: ChildEngine(options, DigestRenderer),
     )
 
 

@@ -1,13 +1,12 @@
 """The engine process of the storm and the soak: draws digests, a little slower than it could."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process import child_main
-from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 
 STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
@@ -19,18 +18,17 @@ class DigestRenderer:
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._pause = threading.Event()
 
-    def begin(
-        self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
-        for done in range(1, work.batch[0].steps + 1):
+        for done in range(1, batch[0].steps + 1):
             self._pause.wait(STEP_SECONDS)
             if interrupted():
                 raise EngineStopped("interrupted")
-            on_step(done, work.batch[0].steps)
-        return [digest_picture(request, len(work.batch)) for request in work.batch]
-
-
-def main(handle: int) -> None:
-    """Serve the daemon at the other end of the socket."""
-    child_main.main(handle, DigestRenderer)
+            on_step(done, batch[0].steps)
+        return [digest_picture(request, len(batch)) for request in batch]

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from picowatch.commands.requests import make
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from picowatch.errors import PicowatchError
 from tests.storm.daemon import settings_of
+from tests.storm.engine import DigestRenderer
 
 
 def main(folder: Path, recipe: Path) -> int:
@@ -17,7 +18,7 @@ def main(folder: Path, recipe: Path) -> int:
         return make(
             settings_of(folder, "max_attempts=1000"),
             [recipe],
-            make_engine=lambda options: ChildEngine(options, program="tests.storm.engine"),
+            make_engine=lambda options: ChildEngine(options, DigestRenderer),
         )
     except PicowatchError as error:
         print(error.message, file=sys.stderr)

@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from picowatch.engine.executor import LocalEngines
+from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnStep, PicturesToCome
+from picowatch.engine.protocol import OnStep, RenderedImage
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import RequestedEntry
@@ -134,28 +135,12 @@ def test_a_higher_priority_comes_before_the_checkpoint_that_is_held(shared: Shar
     assert shared.claim(1) == [A]
 
 
-def test_a_batch_whose_pictures_are_on_their_way_takes_no_engine(shared: Shared) -> None:
-    """Its steps are done: beside it, the next batch takes as long as alone."""
-    shared.hold(A, "", B)
-    shared.save("a.yaml", A, 3 * BATCH)
-    worker, now = shared.pool.workers[0], time.monotonic()
-    first, second = (_rendering(worker, began) for began in (now - 60, now))
-    steps = first.timeline.steps = first.batch[0].request.steps
-    first.timeline.times = [now - 60 + 60 * (step + 1) / steps for step in range(steps)]
-    shared.pool._durations.learn(first.timeline, now, 0.0)
-    queued = [(second.batch[0].request, BATCH)]
-    worker.rendering = second
-    assert shared.pool.seconds_left(queued) == pytest.approx(120, rel=0.05)
-    worker._drawn = first
-    assert shared.pool.seconds_left(queued) == pytest.approx(120, rel=0.05)
-
-
 def test_what_takes_long_before_the_first_step_is_still_loading(shared: Shared) -> None:
     """A model is on its way to a node: no step is done."""
     shared.save("a.yaml", A, 1)
     rendering = _rendering(shared.pool.workers[0], time.monotonic(), "mine")
     rendering.engine = engine = HeldEngine()
-    rendering.begin(0)
+    rendering.begin()
     engine.on_step(0, 24)
     assert (rendering.progress.step, rendering.progress.loading) == (0, "mine")
     assert not rendering.timeline.times
@@ -166,9 +151,9 @@ def test_what_takes_long_before_the_first_step_is_still_loading(shared: Shared) 
 class HeldEngine(DigestEngine):
     """Makes the steps that the test makes."""
 
-    def render(self, batch: Batch, on_step: OnStep, *_: object) -> PicturesToCome:
+    def render(self, batch: Batch, on_step: OnStep, *_: object) -> Future[list[RenderedImage]]:
         self.on_step = on_step
-        return PicturesToCome()
+        return Future()
 
 
 def _rendering(worker: Worker, began: float, loads: str = "") -> Rendering:

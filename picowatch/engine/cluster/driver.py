@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from picowatch.engine.process.command import ChildProcess
+from picowatch.engine.cluster.driver_process import ChildProcess
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import PicowatchError
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
+from picowatch.engine.child_main import MakeRenderer, new_renderer
 from picowatch.engine.cluster.driver import ClusterAway, Driver, start_driver
 from picowatch.engine.cluster.model_transfer import ModelTransfer
 from picowatch.engine.cluster.placement import Placement
@@ -34,13 +35,13 @@ class RayEngines:
         self,
         options: EngineOptions,
         settings: RaySettings,
-        program: str = "picowatch.engine.process.child_main",
+        make_renderer: MakeRenderer = new_renderer,
     ) -> None:
-        """`program` serves in the engines' processes, as of a ChildEngine."""
+        """`make_renderer` is called in the engines' processes, as of a ChildEngine."""
         # Nodes look for the same folder, and have other working folders.
         self._options = replace(options, models=options.models.absolute())
         self._settings = settings
-        self._program = program
+        self._make_renderer = make_renderer
         self._placement = Placement(ModelTransfer(options))
         self._wanted = 0
         self._trouble = ""
@@ -122,7 +123,7 @@ class RayEngines:
         else:
             device = "mps" if options.device == "mps" else "cpu"
             options = replace(options, device=device, threads=cores)
-        return Start(options, self._program, gpus, settings.cpus_per_engine)
+        return Start(options, self._make_renderer, gpus, settings.cpus_per_engine)
 
     def _end_driver(self) -> None:
         """End the driver, if there is one. Its engines end as their calls fail."""

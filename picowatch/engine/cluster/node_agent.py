@@ -17,10 +17,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from picowatch.catalog.models import FOLDERS
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.child_main import Ended, FromEngine, MakeRenderer, Render, Step
 from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions, cache_folder
-from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.process.wire import Ended, FromEngine, Render, Step
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, PicowatchError
 
@@ -34,7 +34,7 @@ _LOCK = "lock"
 class NodeAgent:
     """Runs an engine on a node, as the daemon requests."""
 
-    def __init__(self, options: EngineOptions, program: str, cpus: float) -> None:
+    def __init__(self, options: EngineOptions, make_renderer: MakeRenderer, cpus: float) -> None:
         """The options are the daemon's, whose folders are elsewhere here."""
         compiled = cache_folder()
         if compiled is None:
@@ -50,9 +50,9 @@ class NodeAgent:
             models=self._view,
             hash_cache=self.models.hash_file,
             start_images=self._view / _START_IMAGES,
-            compiled=compiled if options.compiled else None,
+            cache=compiled,
         )
-        self.engine = ChildEngine(there, program)
+        self.engine = ChildEngine(there, make_renderer)
         self._reports: SimpleQueue[FromEngine] = SimpleQueue()
 
     def listen(self) -> list[FromEngine]:
@@ -80,7 +80,6 @@ class NodeAgent:
             future = self.engine.render(
                 work.batch,
                 lambda done, total: report(Step(done, total)),
-                work.waiting,
                 report,
                 work.preview_seconds,
             )

@@ -7,19 +7,18 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from picowatch.engine.child_main import Ended, FromEngine, MakeRenderer, Render, Step
 from picowatch.engine.cluster.check import differences
 from picowatch.engine.cluster.driver import Driver, NodeUnfit
 from picowatch.engine.cluster.model_transfer import ModelTransfer, needs_of
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import Batch
-from picowatch.engine.process.wire import Ended, FromEngine, Render, Step
 from picowatch.engine.protocol import (
     EngineLost,
     MemoryUse,
     OnPreview,
     OnStep,
-    PicturesToCome,
     Preview,
+    RenderedImage,
     resolve,
     unseen,
 )
@@ -33,13 +32,23 @@ log = logging.getLogger("picowatch")
 class Start(NamedTuple):
     """What an engine is started with on a node, and what it takes from the cluster.
 
-    `program` serves in its process, as of a ChildEngine.
+    `make_renderer` is called in its process, as of a ChildEngine.
     """
 
     options: EngineOptions
-    program: str
+    make_renderer: MakeRenderer
     gpus: float
     cpus: float
+
+
+class Batch(NamedTuple):
+    """One batch, and where its results go."""
+
+    images: tuple[ImageRequest, ...]
+    on_step: OnStep
+    on_preview: OnPreview
+    preview_seconds: float
+    future: Future[list[RenderedImage]]
 
 
 class RemoteEngine:
@@ -68,19 +77,19 @@ class RemoteEngine:
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
-        waiting: int = 0,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
-    ) -> PicturesToCome:
+    ) -> Future[list[RenderedImage]]:
         """See `Engine.render`; raises EngineLost besides."""
-        future = PicturesToCome()
+        future: Future[list[RenderedImage]] = Future()
+        future.set_running_or_notify_cancel()
         with self._lock:
             if self.gone is not None:
                 resolve(future, EngineLost("The engine is gone."))
                 return future
             if self._batch is not None:
                 raise RuntimeError("one batch at a time")
-            given = Batch(tuple(batch), on_step, on_preview, preview_seconds, waiting, future)
+            given = Batch(tuple(batch), on_step, on_preview, preview_seconds, future)
             self._batch = given
         threading.Thread(target=self._send, args=(given,), name="batch", daemon=True).start()
         return future
@@ -134,8 +143,8 @@ class RemoteEngine:
         self.node_id, self._node = there.pop("id"), there["node"]
         if unfit := differences(there):
             raise NodeUnfit(f"{self._node} is not used: {unfit}.")
-        options, program, _, cpus = self._start
-        self._ask("start", options, program, cpus).result()
+        options, make_renderer, _, cpus = self._start
+        self._ask("start", options, make_renderer, cpus).result()
         self._known |= {name: there[name] for name in ("node", *versions())}
         self.is_placed = True
         log.info("an engine joined on %s", self._node)
@@ -165,7 +174,7 @@ class RemoteEngine:
         """Start a batch on the node, with what it needs."""
         needs, steps = needs_of(batch.images), batch.images[0].steps
         start_images = self._transfer.start_images(batch.images)
-        work = Render(self._number, batch.images, batch.waiting, batch.preview_seconds)
+        work = Render(self._number, batch.images, batch.preview_seconds)
         try:
             # Again and again, for files that were sent may be deleted before they are used.
             while lacking := self._ask("render", work, needs, start_images).result():

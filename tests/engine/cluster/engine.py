@@ -8,16 +8,15 @@ counted in: what was seen of them changes the picture.
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process import child_main
-from picowatch.engine.process.wire import Render
 from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
 from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 
 WAIT_FOR = "wait for "
@@ -30,22 +29,24 @@ class Maker:
         self._options = options
         self._on_preview = on_preview
 
-    def begin(
-        self, work: Render, on_step: OnStep, interrupted: Callable[[], bool]
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
-        for done in range(1, work.batch[0].steps + 1):
-            on_step(done, work.batch[0].steps)
+        for done in range(1, batch[0].steps + 1):
+            on_step(done, batch[0].steps)
         self._on_preview(Preview(8, 8, bytes(192)))
-        for request in work.batch:
+        for request in batch:
             if request.prompt == "crash":
                 ctypes.string_at(0)
             if request.prompt.startswith(WAIT_FOR):
                 _wait(Path(request.prompt.removeprefix(WAIT_FOR)), interrupted)
         warnings = tuple(self._seen())
-        return [
-            replace(digest_picture(one, len(work.batch)), warnings=warnings) for one in work.batch
-        ]
+        return [replace(digest_picture(one, len(batch)), warnings=warnings) for one in batch]
 
     def _seen(self) -> list[str]:
         """The model files and start images that there are, with their hashes."""
@@ -64,8 +65,3 @@ def _wait(path: Path, interrupted: Callable[[], bool]) -> None:
         if interrupted():
             raise EngineStopped("interrupted")
         threading.Event().wait(0.01)
-
-
-def main(handle: int) -> None:
-    """Serve the host at the other end of the socket."""
-    child_main.main(handle, Maker)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import ChildEngine
 from picowatch.files.pictures import decode_picture
 from tests.engine.cluster.conftest import HEAD, SECOND
 from tests.engine.cluster.nodes import ROOT, Nodes

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests

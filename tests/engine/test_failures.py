@@ -6,10 +6,10 @@ from queue import SimpleQueue
 from unittest.mock import Mock
 
 import pytest
-
-from picowatch.engine.process import child_main
-from picowatch.engine.process.failures import StderrTail, explain_error
 from picowatch.engine.process.wire import Render
+
+from picowatch.engine import child_main
+from picowatch.engine.failures import StderrTail, explain_error
 from picowatch.errors import EngineDied, RenderFailed
 from tests.engine.requests import PATIENCE
 

@@ -1,14 +1,10 @@
 """Messages for how an engine failed. Imports no torch: names and texts suffice."""
 
-import os
 import signal
-import threading
 from collections.abc import Sequence
-from typing import IO
 
 from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import EngineDied, RenderFailed
-from picowatch.threads import start_thread
 
 SMALLER = "Try a smaller size or batch_size: 1."
 _KILLED = (
@@ -25,36 +21,6 @@ _NO_THREADS = (
     "Raise the limit of processes of its user, service or container, or end other programs.",
 )
 _LONGEST = 300
-_KEPT_BYTES = 16_384
-_CHUNK_BYTES = 65_536
-
-
-class StderrTail:
-    """The end of what a process writes to its standard error.
-
-    All of it is read, so that the process never blocks on a full pipe. Reading ends when everyone
-    who holds the pipe is gone. A process that the engine started may outlive it, so each wait here
-    has a time limit.
-    """
-
-    def __init__(self, stderr: IO[bytes]) -> None:
-        self._stderr = stderr
-        self._tail = b""
-        self._thread = threading.Thread(target=self._read, name="engine-stderr", daemon=True)
-        start_thread(self._thread)
-
-    def wait(self, seconds: float) -> None:
-        """Until all is read, or the time is over."""
-        self._thread.join(seconds)
-
-    def lines(self) -> list[str]:
-        """The last lines so far."""
-        return self._tail.decode(errors="replace").splitlines()
-
-    def _read(self) -> None:
-        with self._stderr:
-            while chunk := os.read(self._stderr.fileno(), _CHUNK_BYTES):
-                self._tail = (self._tail + chunk)[-_KEPT_BYTES:]
 
 
 def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:

@@ -13,9 +13,9 @@ from queue import SimpleQueue
 
 import pytest
 
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.failures import explain_exit
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.process.failures import explain_exit
 from picowatch.errors import EngineDied, EngineStopped
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import within
@@ -194,7 +194,7 @@ def test_a_second_batch_at_once_is_a_programming_error(digests: ChildEngine) -> 
 
 DAEMON = """
 import sys, time
-from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
 from tests.engine.requests import request
 from pathlib import Path

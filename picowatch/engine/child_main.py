@@ -1,0 +1,234 @@
+"""The engine process: takes batches from the daemon, replies with pictures. Imports no torch.
+
+It ends when the daemon does, however that ends: the pipe reports its end, and on Linux the kernel
+kills it as well, which works even while native code holds Python's lock.
+"""
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol
+
+from picowatch.engine.failures import explain_error
+from picowatch.engine.memory.usage import broken_gpu, gpu_memory
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import (
+    EngineCannotStart,
+    MemoryUse,
+    OnPreview,
+    OnStep,
+    Preview,
+    RenderedImage,
+)
+from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
+from picowatch.recipe.request import ImageRequest
+from picowatch.signals import ignore_signals
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True)
+class Render:
+    """To the engine: render these, with a Preview each so many seconds.
+
+    It replies with Steps and Previews, then Ended.
+    """
+
+    number: int
+    batch: tuple[ImageRequest, ...]
+    preview_seconds: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """To the engine: end the batch of that number at its next step, if it has not ended."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From the engine, before anything else: it has started. It has not looked at an image yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From the engine: another denoising step is done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """From the engine, the last of a batch: its pictures, or why there are none.
+
+    After EngineDied the process ends. `memory` comes with pictures: what it holds on a GPU, if any.
+    """
+
+    outcome: list[RenderedImage] | PicowatchError
+    memory: MemoryUse | None = None
+
+
+ToEngine = Render | Interrupt
+FromEngine = Ready | Step | Preview | Ended
+
+
+class BatchRenderer(Protocol):
+    """What renders the batches in this process; see `picowatch.engine.renderer.Renderer`."""
+
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
+    ) -> list[RenderedImage]:
+        """Return the pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
+        ...
+
+
+# Pickled for the engine process by its name, so a function or class of a module.
+MakeRenderer = Callable[[EngineOptions, OnPreview], BatchRenderer]
+
+
+def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
+    """Import torch and all that belongs to it, and make the renderer."""
+    # Nearly all that an import creates stays: to search it for garbage again and again takes a
+    # quarter of the import, and a quarter of a second each time later on.
+    gc.disable()
+    try:
+        from picowatch.engine.renderer import Renderer
+    finally:
+        gc.freeze()
+        gc.enable()
+    return Renderer(options, on_preview)
+
+
+def main(
+    connection: Connection, stderr: str, options: EngineOptions, make_renderer: MakeRenderer
+) -> None:
+    """Serve the daemon at the other end of the pipe; `stderr` is the file for last words."""
+    _stand_alone(stderr)
+    batches: SimpleQueue[Render] = SimpleQueue()
+    interrupted: set[int] = set()
+    threading.Thread(target=_receive, args=(connection, batches, interrupted), daemon=True).start()
+    sending = threading.Lock()
+
+    def send(message: FromEngine) -> None:
+        with sending:  # a part of a batch may be rendered in a thread of its own
+            connection.send(message)
+
+    _serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
+
+
+def _stand_alone(stderr: str) -> None:
+    """Leave the daemon's terminal, signals and standard streams, but end with the daemon.
+
+    In a session of its own: Ctrl-C is for the daemon alone, and what this process starts can be
+    ended with it.
+    """
+    ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    words = os.open(stderr, os.O_WRONLY | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for source, target in ((nothing, 0), (nothing, 1), (words, 2)):
+        os.dup2(source, target)
+    os.close(words)
+    os.close(nothing)
+    Path(stderr).unlink()  # the daemon holds it open
+    _forget_users_folder()
+
+
+def _forget_users_folder() -> None:
+    """Import nothing from the working folder: a torch.py beside the recipes is not torch.
+
+    `python -m picowatch` has that folder on its path, and multiprocessing hands the path on.
+    picowatch itself may stand there, so its parent comes last.
+    """
+    here = os.path.realpath(os.curdir)
+    kept = [entry for entry in sys.path if os.path.realpath(entry) != here]
+    sys.path[:] = [*kept, str(Path(__file__).parents[2])]
+
+
+def _receive(connection: Connection, batches: SimpleQueue[Render], interrupted: set[int]) -> None:
+    """Pass on the daemon's messages; end the process when the daemon is gone."""
+    try:
+        while True:
+            message = connection.recv()
+            if isinstance(message, Render):
+                batches.put(message)
+            elif isinstance(message, Interrupt):
+                interrupted.add(message.number)
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _serve(
+    send: Callable[[FromEngine], None],
+    make_renderer: Callable[[], BatchRenderer],
+    next_batch: Callable[[], Render],
+    interrupted: Callable[[int], bool],
+) -> None:
+    """Render one batch after the other; an exception is an answer, and ends no process.
+
+    Returns after EngineDied. The renderer is made before the first batch comes. What prevents that
+    is said as the answer to the first batch, after another try.
+    """
+    renderer = None
+    with suppress(Exception):
+        renderer = make_renderer()
+        send(Ready())
+    while True:
+        work = next_batch()
+        memory = None
+        outcome: list[RenderedImage] | PicowatchError
+        try:
+            if renderer is None:
+                renderer = make_renderer()
+                send(Ready())
+            outcome = _pictures(renderer, work, send, interrupted)
+            memory = gpu_memory()  # not after a failure: a GPU that gave up raises here
+        except Exception as error:
+            outcome = _explained(error)
+        if renderer is None and isinstance(outcome, RenderFailed | EngineDied):
+            trace = getattr(outcome, "trace", "")
+            outcome = EngineCannotStart(outcome.message, outcome.remedy, trace)
+        send(Ended(outcome, memory))
+        if isinstance(outcome, EngineDied):
+            return
+
+
+def _pictures(
+    renderer: BatchRenderer,
+    work: Render,
+    send: Callable[[FromEngine], None],
+    interrupted: Callable[[int], bool],
+) -> list[RenderedImage]:
+    return renderer.render(
+        work.batch,
+        lambda done, total: send(Step(done, total)),
+        lambda: interrupted(work.number),
+        work.preview_seconds,
+    )
+
+
+def _explained(error: Exception) -> PicowatchError:
+    """Return what a batch ends with: no single one may take the engine down."""
+    if isinstance(error, EngineStopped):
+        return error
+    if isinstance(error, RenderFailed):
+        return RenderFailed(error.message, error.remedy, traceback.format_exc())
+    return explain_error(error, traceback.format_exc(), broken_gpu())

@@ -1,1 +1,0 @@
-"""The engine's process: starting it, talking to it, its end."""
