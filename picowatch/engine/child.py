@@ -33,7 +33,7 @@ from picowatch.engine.child_main import (
     new_renderer,
 )
 from picowatch.engine.failures import explain_exit, last_words, no_threads
-from picowatch.engine.memory.usage import process_memory
+from picowatch.engine.memory_usage import process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,

@@ -87,18 +87,12 @@ DEMO = (
     (0.2458, -0.0410, -0.0489),
 )
 
-# By family; others have no preview.
+# By the names that the rows of `picowatch.families` have; other families have no preview.
 COLOURS: dict[str, Colours] = {
     "sd1": SD1,
-    "sd2": SD1,
     "sdxl": SDXL,
     "demo": DEMO,
     "sd3": SD3,
     "flux": FLUX,
-    "z_image": FLUX,
-    "chroma": FLUX,
-    "lumina2": FLUX,
-    "aura_flow": SDXL,
-    "hidream": FLUX,
-    "qwen_image": WAN,
+    "wan": WAN,
 }

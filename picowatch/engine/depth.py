@@ -16,7 +16,7 @@ from picowatch.catalog import weight_files
 from picowatch.catalog.depth import depth_config
 from picowatch.engine.devices import Target
 from picowatch.engine.verify import FindFile, unchanged
-from picowatch.engine.weights import Tensors, read_tensors
+from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.canvas import Bytes
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse

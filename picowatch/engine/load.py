@@ -5,7 +5,7 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from picowatch.engine.part_files import (
     text_encoder,
     type_of,
 )
-from picowatch.engine.pipelines.samplers import scheduler_of
+from picowatch.engine.flow_samplers import scheduler_of
 
 # Reads a part of a checkpoint by its name.
 ReadPart = Callable[[str], Any]
@@ -55,7 +55,7 @@ class Components:
     @property
     def denoiser(self) -> Any:
         """The UNet or transformer."""
-        return self.parts.get("unet") or self.parts["transformer"]
+        return self.parts[self.denoiser_name]
 
     @property
     def vae(self) -> Any:
@@ -91,11 +91,13 @@ class Components:
         return bool(dropped)
 
 
-def load(model: Model, target: Target, device: torch.device, *, vae: bool = True) -> Components:
-    """A checkpoint, its weights on `device` in the types of `target`; without its VAE on demand."""
+def load(
+    model: Model, target: Target, device: torch.device, *, later: Container[str] = ()
+) -> Components:
+    """A checkpoint, its weights on `device` in the types of `target`, without parts for `later`."""
     read = partial(load_part, model, target, device)
-    names = [part.name for part in parts_of(model) if vae or part.name != "vae"]
-    parts = {name: read(name) for name in names}
+    names = [part.name for part in parts_of(model)]
+    parts = {name: None if name in later else read(name) for name in names}
     if (model.family, model.layout, model.prediction) == ("sd2", "file", ""):
         kind, config = type(parts["scheduler"]), parts["scheduler"].config
         predicts = _prediction(model, parts["unet"])

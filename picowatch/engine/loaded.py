@@ -9,6 +9,7 @@ import torch
 from picowatch.engine.families import Encoded, built, pipeline_class, prompt_encoder
 from picowatch.engine.load import Components
 from picowatch.engine.loras import Loras
+from picowatch.engine.memory import Place
 from picowatch.engine.verify import FindFile
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
@@ -37,20 +38,19 @@ class Prompts:
 
 
 class Loaded:
-    """A checkpoint's components, and what was made of them.
-
-    With `in_turn`, text encoders and denoiser are in memory one after the other.
-    """
+    """A checkpoint's components, and what was made of them; `place` says where its weights are."""
 
     def __init__(
-        self, components: Components, find: FindFile, device: torch.device, *, in_turn: bool = False
+        self, components: Components, find: FindFile, device: torch.device, place: Place
     ) -> None:
         self.components = components
         self.row = FAMILIES[components.family]
         self.variant = self.row.variant(components.variant)
-        self.in_turn = in_turn
+        self._place = place
         self._find = find
-        self._loras = Loras(components.family, self.pipeline(), find)
+        self._device = device
+        self._base: Any = None  # the pipeline that moves weights
+        self._loras: Loras | None = None
         self.prompts: Any = Prompts()
         if self.row.kind == "unet":
             self.prompts = prompt_encoder(components.family, components.parts, find, device)
@@ -71,37 +71,68 @@ class Loaded:
         parts = [*self.components.parts.values(), *self.components.controlnets.values()]
         return [part for part in parts if isinstance(part, torch.nn.Module)]
 
+    @property
+    def weights_device(self) -> torch.device:
+        """Where weights are read to."""
+        return torch.device("cpu") if self._place in ("models", "layers") else self._device
+
+    @property
+    def lora_warnings(self) -> tuple[str, ...]:
+        """What of its LoRAs' files does nothing."""
+        return self._loras.warnings if self._loras else ()
+
     def pipeline(self, kind: str = "text", **parts: Any) -> Any:
-        """A pipeline of the family over these parts in place of its own."""
+        """A pipeline of the family over its parts, or these in place of its own."""
         return built(self.row, self.variant, kind, self.components.parts | parts)
 
     def has_pipeline(self, kind: str) -> bool:
         """Whether diffusers has one for "image" or "mask"."""
         return pipeline_class(self.row, self.variant, kind) is not None
 
+    def place_weights(self) -> None:
+        """Let diffusers bring weights to the device, where they are not all there."""
+        if self._place not in ("models", "layers"):
+            return
+        if self._base is not None:
+            self._base.remove_all_hooks()
+        self._base = self.pipeline()
+        if self._place == "models":
+            self._base.enable_model_cpu_offload(device=self._device)
+        else:
+            self._base.enable_group_offload(
+                onload_device=self._device,
+                offload_type="leaf_level",
+                use_stream=self._device.type == "cuda",
+                low_cpu_mem_usage=True,
+            )
+        for controlnet in self.components.controlnets.values():
+            controlnet.to(self._device)
+
+    def send_back(self) -> None:
+        """After a batch, take the weights off the device, where models come one after the other."""
+        if self._place == "models":
+            self._base.maybe_free_model_hooks()
+
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
         """Let exactly these LoRAs act."""
-        if self._loras.apply(uses):
+        if self._loras is None and uses:
+            self.bring_denoiser()
+            self._loras = Loras(self.pipeline(), self._find)
+        if self._loras is not None and self._loras.apply(uses):
             self.prompts.forget()
-
-    @property
-    def loras(self) -> Loras:
-        """Its LoRAs."""
-        return self._loras
 
     def bring_encoders(self) -> None:
         """Before prompts are encoded, where parts take turns."""
-        if self.in_turn and self.components.encoders_are_away:
+        names = self.components.encoder_names
+        if self._place == "turns" and any(self.components.parts[name] is None for name in names):
             self.components.drop([self.components.denoiser_name])
-            self.components.restore(self.components.encoder_names)
+            self.components.restore(names)
 
     def bring_denoiser(self) -> None:
         """Before the first step, where parts take turns; its LoRAs act again."""
-        if self.in_turn and self.components.denoiser is None:
+        if self._place == "turns" and self.components.denoiser is None:
             self.components.drop(self.components.encoder_names)
             self.components.restore([self.components.denoiser_name])
-            uses, self._loras = self._loras.applied, self._new_loras()
-            self._loras.apply(uses)
-
-    def _new_loras(self) -> Loras:
-        return Loras(self.components.family, self.pipeline(), self._find)
+            if self._loras and self._loras.applied:
+                uses, self._loras = self._loras.applied, Loras(self.pipeline(), self._find)
+                self._loras.apply(uses)

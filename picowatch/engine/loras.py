@@ -16,7 +16,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from picowatch.engine.lora_files import Halves, LayerId, LoraFile, LoraReader, Modules, Tensors
-from picowatch.engine.models.model_files import FindFile, unchanged
+from picowatch.engine.verify import FindFile, unchanged
 from picowatch.recipe.request import LoraUse
 
 # Kept beside those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.

@@ -46,9 +46,9 @@ MODELS = replace(TILED, name="model offload", place="models")
 LAYERS = replace(TILED, name="group offload", place="layers")
 TURNS = replace(TILED, name="text encoders in turn", place="turns")
 CUDA_LADDER = (FULL, TILED, MODELS, LAYERS)
-# What computes in main memory cannot offload weights to it. A UNet's text encoders are small.
+# What computes in main memory cannot offload weights to it. A UNet's text encoders are small, and a
+# short family's pipeline reads prompts while it holds everything: neither takes turns.
 SHARED_LADDER = (FULL, TILED, TURNS)
-SHARED_UNET_LADDER = (FULL, TILED)
 
 # What a batch takes on a card besides weights, at the very least: less is not worth a try.
 _LEAST_WORKING_BYTES = 2**30
@@ -58,12 +58,15 @@ WORKING_BYTES = 3 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The bytes of a checkpoint's parts in memory, and whether its denoiser is a UNet."""
+    """The bytes of a checkpoint's parts in memory.
+
+    `takes_turns`: its text encoders may make room for its denoiser.
+    """
 
     encoders: int = 0
     denoiser: int = 0
     vae: int = 0
-    is_unet: bool = True
+    takes_turns: bool = False
 
     @property
     def total(self) -> int:
@@ -148,7 +151,7 @@ class MemoryLadder:
     def _ladder(self, weights: Weights) -> Sequence[Rung]:
         if self._is_cuda:
             return CUDA_LADDER
-        return SHARED_UNET_LADDER if weights.is_unet else SHARED_LADDER
+        return SHARED_LADDER if weights.takes_turns else SHARED_LADDER[:2]
 
     def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
         """Where it begins with a checkpoint and size of which it knows nothing."""

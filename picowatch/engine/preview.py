@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from picowatch.catalog.families import UNETS
 from picowatch.engine.colours import COLOURS, SD1
 from picowatch.engine.protocol import OnPreview, Preview
+from picowatch.families import DEMO, Family
 
 _FULL_VAE_CHANNELS = 128  # in its first block; the demo's has fewer
 _FACTOR = 8  # pixels of a side for one of the latents'
@@ -36,12 +36,12 @@ class Previewer:
         self._shown_at = clock()
         self._colours: torch.Tensor | None = torch.tensor(SD1)
 
-    def follow(self, vae: Any, family: str) -> None:
+    def follow(self, vae: Any, row: Family) -> None:
         """The next pictures are decoded by this VAE, from latents of this family."""
-        if family in UNETS and vae.config.block_out_channels[0] != _FULL_VAE_CHANNELS:
-            family = "demo"
-        colours = COLOURS.get(family)
-        self._colours = None if colours is None else torch.tensor(colours)
+        colours = row.preview
+        if row.kind == "unet" and vae.config.block_out_channels[0] != _FULL_VAE_CHANNELS:
+            colours = DEMO
+        self._colours = torch.tensor(COLOURS[colours]) if colours in COLOURS else None
 
     @property
     def is_on(self) -> bool:

@@ -9,7 +9,6 @@ import torch
 from picowatch.catalog import Catalog
 from picowatch.engine.callbacks import interruptible
 from picowatch.engine.checkpoints import Checkpoints
-from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
 from picowatch.engine.devices import (
     choose_target,
@@ -59,7 +58,10 @@ class Renderer:
         self._upscalers = Upscalers(catalog, self._target)
         self._previewer = Previewer(on_preview)
         device = self._target.device
-        self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
+        self._compiled: Any = None
+        if getattr(options, "compile", False):
+            from picowatch.engine.compile import CompiledDenoisers
+            self._compiled = CompiledDenoisers(device, options.cache)
         is_cuda = device.type == "cuda"
         gpu_bytes = total_bytes(device) if is_cuda else None
         self._ladder = MemoryLadder(options.memory, gpu_bytes, is_cuda=is_cuda)
@@ -127,7 +129,7 @@ class Renderer:
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             drawn = enlarged_pictures(self._upscalers, batch, drawn, steps)
         compiled = self._compiled if job.compiled else None
-        warnings = (*loaded.loras.warnings, *(compiled.warnings if compiled else ()))
+        warnings = (*loaded.lora_warnings, *(compiled.warnings if compiled else ()))
         return self._rendered(attempt, drawn, loaded.denoiser.dtype, warnings, bool(compiled))
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:

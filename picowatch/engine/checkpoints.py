@@ -1,0 +1,169 @@
+"""Keeps checkpoints in memory, and loads others when they are requested."""
+
+import gc
+from collections import OrderedDict
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from picowatch.catalog import Catalog, Kind, Model
+from picowatch.catalog.families import FLOWS
+from picowatch.engine.devices import Target
+from picowatch.engine.load import load, load_part, load_vae
+from picowatch.engine.loaded import Loaded
+from picowatch.engine.memory import WORKING_BYTES, Place, Weights
+from picowatch.engine.memory_usage import free_bytes
+from picowatch.engine.sizes import numbers_in, weights_of
+from picowatch.engine.verify import find_model, unchanged
+from picowatch.recipe.fields import BAKED
+from picowatch.recipe.request import ControlUse, ImageRequest
+
+_CPU = torch.device("cpu")
+
+
+class _Kept(NamedTuple):
+    """A checkpoint in memory, where its weights are, and the name and hash of its VAE."""
+
+    loaded: Loaded
+    place: Place
+    vae: tuple[str, str]
+
+
+class Checkpoints:
+    """The checkpoints in memory by their hashes: the last one, more while they fit."""
+
+    def __init__(self, catalog: Catalog, target: Target) -> None:
+        self._find = partial(find_model, catalog)
+        self._verified = partial(unchanged, self._find)
+        self._target = target
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
+        self._weights: dict[str, Weights] = {}
+        self._controlnet_bytes: dict[str, int] = {}
+
+    def weights(self, request: ImageRequest) -> Weights:
+        """How large this image's checkpoint is in memory, its ControlNets included."""
+        wanted = request.checkpoint_hash
+        if wanted not in self._weights:
+            with self._verified("checkpoint", request.checkpoint, wanted) as model:
+                dtype = self._target.flow_dtype if model.family in FLOWS else self._target.dtype
+                self._weights[wanted] = weights_of(model, dtype.itemsize)
+        for use in request.control:
+            if use.model_hash not in self._controlnet_bytes:
+                with self._verified("controlnet", use.model, use.model_hash) as model:
+                    size = numbers_in(model) * self._target.dtype.itemsize
+                    self._controlnet_bytes[use.model_hash] = size
+        size = sum(self._controlnet_bytes[hash_] for hash_ in _controlnets(request))
+        weights = self._weights[wanted]
+        return replace(weights, denoiser=weights.denoiser + size)
+
+    def held(self, request: ImageRequest, place: Place) -> Loaded | None:
+        """What this image needs, if all of it is in memory, and where the place says."""
+        kept = self._kept.get(request.checkpoint_hash)
+        if kept is None or (kept.place, kept.vae) != (place, (request.vae, request.vae_hash)):
+            return None
+        if _controlnets(request).keys() - kept.loaded.components.controlnets.keys():
+            return None
+        self._kept.move_to_end(request.checkpoint_hash)
+        return kept.loaded
+
+    def load(self, request: ImageRequest, place: Place) -> Loaded:
+        """What this image needs; what does not fit beside it is released first.
+
+        If weights are not all on the device, memory is short, and nothing else is kept.
+        """
+        kept = self._kept.pop(request.checkpoint_hash, None)
+        if place != "device":
+            self._kept.clear()
+        if kept and kept.place == place:
+            loaded = kept.loaded
+        else:
+            kept = None
+            self.give_memory_back()
+            loaded = self._read(request, place)
+        vae = request.vae, request.vae_hash
+        if kept is None or kept.vae != vae:
+            loaded.components.parts["vae"] = None
+            loaded.components.parts["vae"] = self._read_vae(request, loaded.weights_device)
+        self._read_controlnets(request, loaded)
+        loaded.place_weights()
+        self._kept[request.checkpoint_hash] = _Kept(loaded, place, vae)
+        return loaded
+
+    def file(self, kind: Kind, name: str, expected_hash: str) -> Path:
+        """The file or folder of a model that an image requests."""
+        return self._find(kind, name, expected_hash).path
+
+    def forget_others(self, request: ImageRequest) -> bool:
+        """Hold this image's checkpoint and ControlNets alone; False if nothing else was there."""
+        others = [name for name in self._kept if name != request.checkpoint_hash]
+        for name in others:
+            del self._kept[name]
+        kept = self._kept.get(request.checkpoint_hash)
+        held = kept.loaded.components.controlnets if kept else {}
+        unused = held.keys() - _controlnets(request).keys()
+        for name in unused:
+            del held[name]
+        return bool(others or unused)
+
+    def give_memory_back(self) -> None:
+        """Before more is taken."""
+        gc.collect()
+        if self._target.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self._target.device.type == "mps":
+            torch.mps.empty_cache()
+
+    def _read(self, request: ImageRequest, place: Place) -> Loaded:
+        """All of a checkpoint but its VAE; those that were used longest ago make room for it."""
+        needed = self.weights(request).total + WORKING_BYTES
+        while self._kept and free_bytes(self._target.device) < needed:
+            self._kept.popitem(last=False)
+            self.give_memory_back()
+        device = _CPU if place in ("models", "layers") else self._target.device
+        with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
+            components = load(model, self._target, device, later=_LATER.get(place, ("vae",)))
+        read = components.read
+
+        def read_verified(name: str) -> Any:
+            with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash):
+                return read(name)
+
+        components.read = read_verified
+        return Loaded(components, self.file, self._target.device, place)
+
+    def _read_vae(self, request: ImageRequest, device: torch.device) -> Any:
+        with ExitStack() as verified:
+            checkpoint = verified.enter_context(
+                self._verified("checkpoint", request.checkpoint, request.checkpoint_hash)
+            )
+            if request.vae == BAKED:
+                return load_part(checkpoint, self._target, device, "vae")
+            vae = verified.enter_context(self._verified("vae", request.vae, request.vae_hash))
+            return load_vae(checkpoint, vae, self._target, device)
+
+    def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
+        """This image's ControlNets; those of others make room for them."""
+        wanted, held = _controlnets(request), loaded.components.controlnets
+        if missing := wanted.keys() - held.keys():
+            for name in held.keys() - wanted.keys():
+                del held[name]
+            target = self._target.for_unet(loaded.components.native_size)
+            from picowatch.engine.control_nets import load_controlnet
+            for name in missing:
+                with self._verified("controlnet", wanted[name].model, name) as model:
+                    held[name] = load_controlnet(
+                        model, loaded.denoiser, target, loaded.weights_device
+                    )
+
+
+# What is read after the rest: a VAE may be another one, and a denoiser may wait for its turn.
+_LATER = {"turns": ("vae", "unet", "transformer")}
+
+
+def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:
+    """By their hashes: several entries may use one."""
+    return {use.model_hash: use for use in request.control}
