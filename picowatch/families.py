@@ -239,6 +239,7 @@ def _unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
     return _parts(unet, _KL, *texts, scheduler=_NOISE_SCHEDULERS, denoiser="unet")
 
 
+_NO_CHECKER = {"requires_safety_checker": False}
 _SD_PIPELINES = Pipelines(
     text="StableDiffusionPipeline",
     image="StableDiffusionImg2ImgPipeline",
@@ -282,7 +283,7 @@ _ROWS = (
         lacks=_NO_GUIDANCE,
         # With a higher one, samplers that look back at earlier steps or add noise overshoot
         # (assets/demo/README.md).
-        variants={"": Variant(defaults={"cfg_scale": 4.0})},
+        variants={"": Variant(defaults={"cfg_scale": 4.0}, options=_NO_CHECKER)},
         preview=DEMO,
         parts=_unet_parts(_CLIP),
         unused=_SD_UNUSED,
@@ -307,7 +308,7 @@ _ROWS = (
         ),
         native_size=1024,
         lacks=_NO_GUIDANCE,
-        variants={"": Variant()},
+        variants={"": Variant(options={"add_watermarker": False})},
         preview="sdxl",
         folders={"StableDiffusionXLPipeline": ""},
         parts=_unet_parts(_CLIP, _PROJECTED),
@@ -324,7 +325,7 @@ _ROWS = (
         pipelines=_SD_PIPELINES,
         native_size=512,
         lacks=_NO_GUIDANCE,
-        variants={"": Variant()},
+        variants={"": Variant(options=_NO_CHECKER)},
         preview="sd1",
         folders=_SD_FOLDERS,
         parts=_unet_parts(_CLIP),
@@ -341,7 +342,7 @@ _ROWS = (
         pipelines=_SD_PIPELINES,
         native_size=768,
         lacks=_NO_GUIDANCE,
-        variants={"": Variant()},
+        variants={"": Variant(options=_NO_CHECKER)},
         preview="sd1",
         folders=_SD_FOLDERS,
         parts=_unet_parts(_CLIP),
