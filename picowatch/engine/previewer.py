@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from picowatch.catalog.families import UNETS
 from picowatch.engine.colours import COLOURS, SD1
 from picowatch.engine.protocol import OnPreview, Preview
+from picowatch.families import UNETS
 
 _FULL_VAE_CHANNELS = 128  # in its first block; the demo's has fewer
 _FACTOR = 8  # pixels of a side for one of the latents'

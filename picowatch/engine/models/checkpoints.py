@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.catalog import Catalog, Kind, Model
-from picowatch.catalog.families import FLOWS
 from picowatch.engine.control.loading import read_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.memory.ladder import FULL, WORKING_BYTES, Rung, Weights
@@ -23,6 +22,7 @@ from picowatch.engine.models.model_files import find_model, unchanged
 from picowatch.engine.models.parts import load_vae
 from picowatch.engine.models.sizes import numbers_in, weights_of
 from picowatch.engine.models.unets import CONFIGS, load
+from picowatch.families import FLOWS
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
 

@@ -26,7 +26,7 @@ from picowatch.engine.unet.latents import Decoded
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.noise import generators_for, numbers_of
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.recipe.families import EULER
+from picowatch.families import EULER
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
 
