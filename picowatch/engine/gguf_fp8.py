@@ -1,0 +1,92 @@
+"""Tensors of weight files: safetensors, fp8 with scales, and GGUF."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from diffusers.quantizers.gguf.utils import GGUFParameter
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from safetensors import safe_open
+
+from picowatch.catalog.gguf import GGUF, read_any_header, stays_quantised
+from picowatch.catalog.headers import Header
+from picowatch.catalog.storage import FP8, SCALES
+
+Tensors = dict[str, torch.Tensor]
+# Gives the type for a tensor of this name.
+TypeOf = Callable[[str], torch.dtype]
+
+# What stands beside quantised layers: scales of weights and of inputs, and descriptions.
+_NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
+
+
+def is_gguf(file: Path) -> bool:
+    """Whether a file's name says that it is a GGUF file."""
+    return file.suffix.lower() == GGUF
+
+
+def read_tensors(file: Path, type_of: TypeOf, device: torch.device, prefix: str = "") -> Tensors:
+    """The tensors whose names begin with `prefix`, without it: copies on the device.
+
+    Copies, because files are mapped into memory: one that is overwritten in place would change the
+    model, and one that is cut short would end the process (SIGBUS). GGUF's matrices stay quantised.
+    """
+    header = read_any_header(file)
+    if is_gguf(file):
+        return dict(_read_gguf(file, header, prefix, type_of, device))
+    names = [
+        name
+        for name in header.shapes
+        if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS)
+    ]
+    with safe_open(file, framework="pt") as opened, ThreadPoolExecutor() as pool:
+
+        def read(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            dtype = type_of(name.removeprefix(prefix))
+            return _copied(tensor, _scale(header, name, opened), dtype, device)
+
+        # Copying and converting takes longer than reading from the disk's cache: use all cores.
+        found = [opened.get_tensor(name) for name in names]
+        bare = [name.removeprefix(prefix) for name in names]
+        return dict(zip(bare, pool.map(read, names, found), strict=True))
+
+
+def _copied(
+    tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor.to(device, copy=True)
+    if scale is None:
+        return tensor.to(device, dtype, copy=True)
+    if scale.numel() > 1:  # one for each row
+        scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
+    return (tensor.float() * scale).to(device, dtype)
+
+
+def _scale(header: Header, name: str, opened: safe_open) -> torch.Tensor | None:
+    """What the fp8 weights of a layer are multiplied by."""
+    if header.types[name] not in FP8:
+        return None
+    layer = name.removesuffix(".weight")
+    found = [layer + ending for ending in SCALES if layer + ending in header.shapes]
+    return opened.get_tensor(found[0]).float() if found else None
+
+
+def _read_gguf(
+    file: Path, header: Header, prefix: str, type_of: TypeOf, device: torch.device
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Matrices as they are, to be widened layer by layer while they compute; the rest in full."""
+    for one in GGUFReader(file).tensors:
+        name = one.name.removeprefix(prefix)
+        if not one.name.startswith(prefix):
+            continue
+        if stays_quantised(name, header.types[one.name], header.shapes[one.name]):
+            data = torch.from_numpy(one.data.copy()).to(device)
+            yield name, GGUFParameter(data, quant_type=one.tensor_type)
+        else:
+            yield (
+                name,
+                torch.tensor(dequantize(one.data, one.tensor_type)).to(device, type_of(name)),
+            )

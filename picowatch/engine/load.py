@@ -1,0 +1,278 @@
+"""Reads checkpoints from files and folders: the parts of a pipeline, ready to compute.
+
+What a file or folder is, the catalog has said from its headers and configs. Of that and of its
+allowlist are the classes here: what else a folder names is never imported.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from picowatch.catalog import Model, weight_files
+from picowatch.catalog.configs import KNOWN, known_values, read_json
+from picowatch.catalog.families import UNETS
+from picowatch.catalog.gguf import read_any_header
+from picowatch.catalog.models import Part
+from picowatch.catalog.transformer_files import ASSETS
+from picowatch.catalog.transformer_files import parts_of as parts_of_flow
+from picowatch.engine.devices import Target
+from picowatch.engine.gguf_fp8 import Tensors, read_tensors
+from picowatch.engine.part_files import (
+    UNET,
+    Config,
+    diffusers_model,
+    fitting_config,
+    text_encoder,
+    type_of,
+)
+from picowatch.engine.pipelines.samplers import scheduler_of
+
+# Reads a part of a checkpoint by its name.
+ReadPart = Callable[[str], Any]
+
+
+@dataclass
+class Components:
+    """A checkpoint in memory: its parts by diffusers' names, and ControlNets by their hashes.
+
+    A part may be dropped to make room for another: then it is None until it is restored by `read`.
+    """
+
+    family: str
+    variant: str
+    native_size: int
+    parts: dict[str, Any]
+    controlnets: dict[str, Any] = field(default_factory=dict)
+    read: ReadPart | None = None
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet or transformer."""
+        return self.parts.get("unet") or self.parts["transformer"]
+
+    @property
+    def vae(self) -> Any:
+        """The VAE."""
+        return self.parts["vae"]
+
+    @property
+    def encoders(self) -> list[Any]:
+        """The text encoders, in the pipeline's order; those that were dropped are left out."""
+        return [self.parts[name] for name in self.encoder_names if self.parts[name] is not None]
+
+    @property
+    def encoder_names(self) -> list[str]:
+        """The names of the text encoders."""
+        return sorted(name for name in self.parts if name.startswith("text_encoder"))
+
+    @property
+    def denoiser_name(self) -> str:
+        """The name of the UNet or transformer."""
+        return "unet" if "unet" in self.parts else "transformer"
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Give the memory of these parts back."""
+        for name in names:
+            self.parts[name] = None
+
+    def restore(self, names: Iterable[str]) -> bool:
+        """Read those of these parts that were dropped; False if none was."""
+        dropped = [name for name in names if self.parts[name] is None]
+        for name in dropped:
+            assert self.read
+            self.parts[name] = self.read(name)
+        return bool(dropped)
+
+
+def load(model: Model, target: Target, device: torch.device, *, vae: bool = True) -> Components:
+    """A checkpoint, its weights on `device` in the types of `target`; without its VAE on demand."""
+    read = partial(load_part, model, target, device)
+    names = [part.name for part in parts_of(model) if vae or part.name != "vae"]
+    parts = {name: read(name) for name in names}
+    if (model.family, model.layout, model.prediction) == ("sd2", "file", ""):
+        kind, config = type(parts["scheduler"]), parts["scheduler"].config
+        predicts = _prediction(model, parts["unet"])
+        parts["scheduler"] = kind.from_config(config, prediction_type=predicts)
+    return Components(model.family, model.variant, model.native_size, parts, read=read)
+
+
+def load_part(model: Model, target: Target, device: torch.device, name: str) -> Any:
+    """One part of a checkpoint, by its name."""
+    part = next(part for part in parts_of(model) if part.name == name)
+    if name.startswith("tokenizer"):
+        kind = getattr(transformers, part.class_name)
+        return kind.from_pretrained(part.folder, local_files_only=True, **_padding(model, part))
+    if name == "scheduler":
+        return _scheduler(model, part)
+    what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
+    return _read(part, _config(model, part), what, _dtype(model, name, target), device)
+
+
+def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
+    """Another VAE for a checkpoint: a file or a folder of its own.
+
+    A file does not say what its latents are scaled by: the config of the checkpoint's own VAE does.
+    Nor does it say whether it overflows in float16, as that of Stable Diffusion XL: a name with
+    "fp16" and "fix" in it says that it does not.
+    """
+    part = next(part for part in parts_of(checkpoint) if part.name == "vae")
+    if vae.layout == "folder":
+        part = replace(part, folder=vae.path, weights=None, prefix="")
+        config = _config(checkpoint, part)
+    else:
+        prefix = _prefix(vae.path, "vae")
+        config = _config(checkpoint, part)
+        part = replace(part, weights=vae.path, prefix=prefix)
+        if _FIXED.search(vae.name):
+            config["force_upcast"] = False
+    dtype = _dtype(checkpoint, "vae", target)
+    return _read(part, config, f"VAE {vae.name!r}", dtype, device)
+
+
+_FIXED = re.compile("fp16.?fix", re.IGNORECASE)
+TINY_VAE = "AutoencoderTiny"
+_NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
+
+
+def parts_of(model: Model) -> tuple[Part, ...]:
+    """Where each part of a checkpoint's pipeline is."""
+    if model.family not in UNETS:
+        return parts_of_flow(model)
+    classes = _SDXL if model.family == "sdxl" else _SD
+    if model.layout == "folder":
+        return tuple(Part(name, kind, model.path / name) for name, kind in classes.items())
+    return tuple(_part_of_file(model, name, kind) for name, kind in classes.items())
+
+
+_SD = {
+    "scheduler": "EulerDiscreteScheduler",
+    "tokenizer": "CLIPTokenizer",
+    "text_encoder": "CLIPTextModel",
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+}
+_SDXL = _SD | {
+    "tokenizer_2": "CLIPTokenizer",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+}
+# The folder that describes single files, for each family.
+CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl"}
+# The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
+_VOCABULARY = ASSETS / "sd15" / "tokenizer"
+# What stands before the names of a part's tensors in single files.
+_PREFIXES = {
+    "unet": (UNET,),
+    "vae": ("first_stage_model.",),
+    "text_encoder": (
+        "cond_stage_model.transformer.",
+        "cond_stage_model.model.",
+        "conditioner.embedders.0.transformer.",
+        "conditioner.embedders.0.model.",
+    ),
+    "text_encoder_2": ("conditioner.embedders.1.model.",),
+}
+
+
+def _part_of_file(model: Model, name: str, class_name: str) -> Part:
+    folder = CONFIGS[model.family] / name
+    if name.startswith("tokenizer"):
+        return Part(name, class_name, folder if folder.is_dir() else _VOCABULARY)
+    if name == "scheduler":
+        return Part(name, class_name, folder)
+    return Part(name, class_name, folder, model.path, _prefix(model.path, name))
+
+
+def _prefix(file: Path, name: str) -> str:
+    """What stands before the names of a part's tensors in a file; nothing in a file of its own."""
+    header = read_any_header(file)
+    return next((prefix for prefix in _PREFIXES[name] if header.has(prefix)), "")
+
+
+def _dtype(model: Model, name: str, target: Target) -> torch.dtype:
+    """The type for the weights of a part."""
+    if model.family not in UNETS:
+        return target.flow_dtype
+    return target.for_unet(model.native_size).dtype if name == "unet" else target.dtype
+
+
+def _padding(model: Model, part: Part) -> dict[str, str]:
+    """OpenCLIP's H and G pad with "!", unlike CLIP's L; the package has one vocabulary for all."""
+    second = part.name == "tokenizer_2" and part.class_name.startswith("CLIP")
+    alone = model.family == "sd2" and model.layout == "file"
+    return {"pad_token": "!"} if second or alone else {}
+
+
+def _scheduler(model: Model, part: Part) -> Any:
+    """The scheduler of a folder's config: for UNets what its class is does not matter.
+
+    The samplers of recipes take their numbers from its config.
+    """
+    config = read_json(part.folder / "scheduler_config.json")
+    kind = getattr(diffusers, part.class_name)
+    if model.family not in UNETS:
+        return scheduler_of(kind, config)
+    config = known_values("scheduler/scheduler_config.json", config, KNOWN - {"_class_name"})
+    if model.prediction:  # what the checkpoint's own header says of its training
+        config["prediction_type"] = model.prediction
+    if model.zero_snr:
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return kind.from_config(config)
+
+
+# In the original's names: output_blocks.11.1.transformer_blocks.0.norm1.bias.
+_TELLING = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+_SPREAD_OF_V = 0.09
+_LATENTS = 4
+
+
+def _prediction(model: Model, unet: Any) -> str:
+    """What a single file of 2.x predicts; no header says it, and the wrong one gives noise.
+
+    By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
+    checkpoints predict noise.
+    """
+    if model.in_channels != _LATENTS:
+        return "epsilon"
+    spread = unet.state_dict()[_TELLING].float().std(correction=0)
+    return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
+
+
+def _config(model: Model, part: Part) -> dict[str, Any]:
+    """The config of a part, with what the checkpoint's own tensors say otherwise."""
+    config = read_json(part.folder / "config.json")
+    if model.family in UNETS and part.class_name != TINY_VAE:
+        config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
+    if part.name == "unet":
+        config["in_channels"] = model.in_channels
+    if part.weights and part.name in ("unet", "transformer"):
+        shapes = {
+            name.removeprefix(part.prefix): shape
+            for name, shape in read_any_header(part.weights).shapes.items()
+            if name.startswith(part.prefix)
+        }
+        config = fitting_config(model.family, model.variant, config, shapes)
+    return config
+
+
+def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """A part with weights, from its file or folder."""
+    if part.name == "vae" and config.get("force_upcast") and dtype == torch.float16:
+        dtype = torch.float32  # it overflows
+    tensors: Tensors = {}
+    for file in [part.weights] if part.weights else weight_files(part.folder):
+        tensors |= read_tensors(file, type_of(part.class_name, dtype), device, part.prefix)
+    if part.name.startswith("text_encoder"):
+        return text_encoder(part, config, tensors, what, dtype, device)
+    model = diffusers_model(part.class_name, config, tensors, what, dtype)
+    narrow = dtype != torch.float32 and device.type in ("cpu", "cuda")
+    # Convolutions over frames, which have five sides, know no other layout.
+    if narrow and not any(weight.ndim == 5 for weight in model.parameters()):
+        model.to(memory_format=torch.channels_last)
+    return model.to(device)

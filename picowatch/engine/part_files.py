@@ -1,0 +1,329 @@
+"""Models of diffusers and transformers from tensors, which may have their authors' names.
+
+diffusers has the converters of names. Here is what they leave open: which config fits a file, and
+whether each weight is there, in its shape.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+    convert_wan_vae_to_diffusers,
+)
+from diffusers.quantizers.gguf.utils import GGUFParameter
+
+from picowatch.catalog.families import UNETS
+from picowatch.catalog.models import Part
+from picowatch.engine.gguf_fp8 import Tensors, TypeOf
+from picowatch.errors import RenderFailed
+
+Config = Mapping[str, Any]
+# A file with so many of diffusers' names has none of its authors': those share about half.
+_NEARLY_ALL = 0.9
+_GET_ANOTHER = "Get the file again, or another one."
+
+
+def type_of(class_name: str, dtype: torch.dtype) -> TypeOf:
+    """The type for each tensor of a class: some layers of some classes overflow in float16."""
+    # diffusers' own list, which its from_pretrained and from_single_file follow.
+    kind: Any = getattr(diffusers, class_name, None)
+    kept = getattr(kind, "_keep_in_fp32_modules", None) or ()
+    if dtype != torch.float16 or not kept:
+        return lambda name: dtype
+    return lambda name: torch.float32 if set(name.split(".")) & set(kept) else dtype
+
+
+def diffusers_model(
+    class_name: str, config: Config, tensors: Tensors, what: str, dtype: torch.dtype
+) -> Any:
+    """A model of diffusers with these weights; RenderFailed names the first that does not fit."""
+    kind = getattr(diffusers, class_name)
+    config = {key: value for key, value in config.items() if key != "quantization_config"}
+    with init_empty_weights(include_buffers=False):
+        model = kind.from_config(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    tensors = _in_diffusers_names(class_name, tensors, shapes, config, what)
+    _refuse_missing(what, shapes.keys() - tensors.keys())
+    tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
+    if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
+        return _quantised(kind, config, tensors, dtype)
+    _refuse_other_shapes(
+        what,
+        (
+            (name, tensors[name].shape, shape)
+            for name, shape in shapes.items()
+            if tensors[name].shape != shape
+        ),
+    )
+    model.load_state_dict(tensors, assign=True)
+    if not (dtype == torch.float16 and kind._keep_in_fp32_modules):
+        torch.nn.Module.to(model, dtype)  # buffers that no file holds; diffusers' own warns
+    return model.eval().requires_grad_(False)
+
+
+def text_encoder(
+    part: Part,
+    config: Config,
+    tensors: Tensors,
+    what: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Any:
+    """A model of transformers with these weights; see `diffusers_model`.
+
+    transformers knows the names that its models have had.
+    """
+    kind = getattr(transformers, part.class_name)
+    made = _transformers_config(kind, config)
+    if part.weights:
+        tensors = _text_encoder_names(part, made, tensors)
+    model, info = kind.from_pretrained(
+        None,
+        config=made,
+        state_dict=tensors,
+        dtype=dtype,
+        device_map=None if device.type == "cpu" else {"": device},
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        local_files_only=True,
+    )
+    _refuse_missing(what, info["missing_keys"])
+    _refuse_other_shapes(what, info["mismatched_keys"])
+    return model.eval().requires_grad_(False)
+
+
+# What would choose other code, or install it, instead of saying what the weights are.
+_NOT_ABOUT_WEIGHTS = ("attn_implementation", "quantization_config", "auto_map", "kernel_config")
+
+
+def _transformers_config(kind: Any, config: Config) -> Any:
+    """The config that a model of this class takes."""
+    if kind is transformers.Qwen2_5_VLTextModel:  # of a folder that sees pictures, too
+        whole: Any = transformers.Qwen2_5_VLConfig
+        return whole.from_dict(_about_weights(config)).text_config
+    return kind.config_class.from_dict(_about_weights(config))
+
+
+def _about_weights(config: Config) -> dict[str, Any]:
+    """Without keys that are not, at any depth."""
+    return {
+        key: _about_weights(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if not key.startswith("_") and key not in _NOT_ABOUT_WEIGHTS
+    }
+
+
+def _refuse_missing(what: str, names: Iterable[str]) -> None:
+    if missing := sorted(names):
+        raise RenderFailed(
+            f"The {what} is incomplete: {len(missing)} weights are missing, starting with "
+            f"{missing[0]}.",
+            _GET_ANOTHER,
+        )
+
+
+def _refuse_other_shapes(what: str, found: Iterable[tuple[str, Any, Any]]) -> None:
+    for name, shape, expected in sorted(found):
+        raise RenderFailed(
+            f"The {what} does not fit its kind of model: {name} is {list(shape)}, not "
+            f"{list(expected)}.",
+            _GET_ANOTHER,
+        )
+
+
+def _quantised(kind: Any, config: Config, tensors: Tensors, dtype: torch.dtype) -> Any:
+    """A transformer whose matrices are widened layer by layer while they compute."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        model = kind.from_single_file(
+            tensors,
+            config=folder,
+            local_files_only=True,
+            dtype=dtype,
+            device=next(iter(tensors.values())).device,
+            quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
+        )
+    return model.requires_grad_(False)
+
+
+def _as_long(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A tensor with the sides of length 1 that it should have, of which formats add and omit some.
+
+    llama.cpp omits the first ones; 1x1 convolutions are matrices.
+    """
+    differ = tensor.shape != shape and not isinstance(tensor, GGUFParameter)
+    same = [side for side in tensor.shape if side > 1] == [side for side in shape if side > 1]
+    return tensor.reshape(shape) if differ and same else tensor
+
+
+def _in_diffusers_names(
+    class_name: str,
+    tensors: Tensors,
+    shapes: Mapping[str, torch.Size],
+    config: Config,
+    what: str,
+) -> Tensors:
+    tensors = {_modern(name): tensor for name, tensor in tensors.items()}
+    if len(shapes.keys() & tensors.keys()) >= _NEARLY_ALL * len(shapes):
+        return tensors
+    loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
+    convert = _CONVERTERS.get(class_name) or loadable[class_name]["checkpoint_mapping_fn"]
+    try:
+        found = convert(checkpoint=tensors, config=config)
+    except (LookupError, AttributeError) as error:  # it looks for weights by their names
+        raise RenderFailed(
+            f"The {what} is incomplete: some of its weights are missing.", _GET_ANOTHER
+        ) from error
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+# diffusers renamed the VAE's attention in 0.15; files from before have the old names.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_NAME = re.compile(rf"(attentions\.\d+)\.({'|'.join(_OLD_ATTENTION)})\.")
+
+
+def _modern(name: str) -> str:
+    return _OLD_NAME.sub(lambda found: f"{found[1]}.{_OLD_ATTENTION[found[2]]}.", name)
+
+
+UNET = "model.diffusion_model."
+_GUIDANCE = "time_embed.cond_proj.weight"  # of distilled checkpoints (LCM)
+
+
+def _unet(checkpoint: Tensors, config: Config) -> Tensors:
+    named = {f"{UNET}{name}": tensor for name, tensor in checkpoint.items()}
+    converted: Tensors = convert_ldm_unet_checkpoint(named, config)
+    if _GUIDANCE in checkpoint:  # diffusers leaves it out
+        converted["time_embedding.cond_proj.weight"] = checkpoint[_GUIDANCE]
+    return converted
+
+
+# FLUX.2's authors count these layers among its encoder's and decoder's.
+_INNER = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
+
+
+def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
+    """What its latents are normalised with is among the weights."""
+    for inner, outer in _INNER.items():
+        checkpoint = {name.replace(inner, outer): one for name, one in checkpoint.items()}
+    normalising = {name: one for name, one in checkpoint.items() if name.startswith("bn.")}
+    # How often it was counted is not in all files, and changes nothing.
+    counted = {"bn.num_batches_tracked": torch.zeros((), dtype=torch.long)}
+    converted: Tensors = convert_ldm_vae_checkpoint(checkpoint, config)
+    return counted | normalising | converted
+
+
+# Classes that diffusers reads no single files of, or not whole.
+_CONVERTERS: dict[str, Callable[..., Tensors]] = {
+    "UNet2DConditionModel": _unet,
+    "AutoencoderKLFlux2": _flux2_vae,
+    "AutoencoderKLQwenImage": lambda checkpoint, config: convert_wan_vae_to_diffusers(checkpoint),
+    "AutoencoderTiny": lambda checkpoint, config: checkpoint,
+}
+
+
+_PROJECTION = "text_projection.weight"
+_TOKENS = "text_model.embeddings.token_embedding.weight"
+
+
+def _text_encoder_names(part: Part, config: Any, tensors: Tensors) -> Tensors:
+    """The weights of a text encoder's file in names that transformers knows."""
+    own = tensors.get(_PROJECTION)
+    if "positional_embedding" in tensors:
+        # It looks at nothing but the model's config.
+        model = SimpleNamespace(config=config)
+        tensors = convert_open_clip_checkpoint(model, tensors, "")
+    if not part.class_name.endswith("WithProjection"):
+        return tensors
+    if _TOKENS in tensors and part.name == "text_encoder":
+        # Stable Diffusion 3 reads the pooled output of CLIP L as it is, and that of G projected.
+        # So its folders have a unit matrix for L, whatever a file says (sd3_infer.py of
+        # https://github.com/Stability-AI/sd3-ref: return_projected_pooled=False).
+        width = tensors[_TOKENS].shape[1]
+        return tensors | {_PROJECTION: torch.eye(width, dtype=tensors[_TOKENS].dtype)}
+    if own is not None:  # as transformers has it: diffusers' script for single files left it so
+        return tensors | {_PROJECTION: own}
+    if "text_projection" in tensors:  # OpenCLIP's is transposed
+        return tensors | {_PROJECTION: tensors["text_projection"].T.contiguous()}
+    return tensors
+
+
+_DEV: dict[str, object] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
+_NUMBERS: Mapping[tuple[str, str], Mapping[str, object]] = {
+    ("flux", "dev"): _DEV,
+    ("flux", "Krea"): _DEV,
+    ("flux", "schnell"): _DEV | {"guidance_embeds": False},
+    ("flux", "Fill"): {"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
+}
+_QUERY_NORM = re.compile(r"\.(ln_q|norm_q)\.")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def fitting_config(family: str, variant: str, config: Config, shapes: Shapes) -> dict[str, Any]:
+    """The config with the numbers of this variant, or those that the tensors themselves tell."""
+    known = _NUMBERS.get((family, variant), {})
+    if family in UNETS:
+        known = _guided(shapes)
+    elif family == "sd3":
+        known = _sd3(config, shapes)
+    elif family == "flux2":
+        known = _flux2(config, shapes)
+    return {**config, **known}
+
+
+def _guided(shapes: Shapes) -> dict[str, object]:
+    """A distilled UNet (LCM) is told the guidance."""
+    widths = [shape[1] for name, shape in shapes.items() if name.endswith(".cond_proj.weight")]
+    return {"time_cond_proj_dim": widths[0]} if widths else {}
+
+
+def _sd3(config: Config, shapes: Shapes) -> dict[str, object]:
+    """MMDiT of 3 and MMDiT-X of 3.5, as ComfyUI tells them apart (model_detection.py).
+
+    3.5 normalises queries and keys, and 3.5 Medium has a second attention in its first layers.
+    """
+    positions, width = _shape(shapes, "pos_embed", "pos_embed.pos_embed")[-2:]
+    return {
+        "num_layers": _layers(shapes, "joint_blocks.", "transformer_blocks."),
+        "num_attention_heads": width // config["attention_head_dim"],
+        "caption_projection_dim": width,
+        "pos_embed_max_size": math.isqrt(positions),
+        "qk_norm": "rms_norm" if any(_QUERY_NORM.search(name) for name in shapes) else None,
+        "dual_attention_layers": sorted(
+            {int(name.split(".")[1]) for name in shapes if ".attn2." in name}
+        ),
+    }
+
+
+def _flux2(config: Config, shapes: Shapes) -> dict[str, object]:
+    """klein has two sizes."""
+    width = _shape(shapes, "img_in.weight", "x_embedder.weight")[0]
+    return {
+        "num_layers": _layers(shapes, "double_blocks.", "transformer_blocks."),
+        "num_single_layers": _layers(shapes, "single_blocks.", "single_transformer_blocks."),
+        "num_attention_heads": width // config["attention_head_dim"],
+        "joint_attention_dim": _shape(shapes, "txt_in.weight", "context_embedder.weight")[1],
+    }
+
+
+def _shape(shapes: Shapes, *names: str) -> tuple[int, ...]:
+    return next(shapes[name] for name in names if name in shapes)
+
+
+def _layers(shapes: Shapes, *beginnings: str) -> int:
+    """How many blocks there are, in the authors' names or in diffusers'."""
+    return len({name.split(".")[1] for name in shapes if name.startswith(beginnings)})

@@ -1,0 +1,86 @@
+"""Model files that change, vanish or are damaged while they are read: refused with the reason.
+
+A file is verified by its hash before it is read. Since that or the reading takes a moment, it is
+verified again afterwards: weights of another file must not render the picture.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+
+from picowatch.catalog import Catalog, Kind, Model
+from picowatch.errors import ModelRefused, RenderFailed
+
+Found = TypeVar("Found")
+# Gives the file or folder of a model by kind, name and hash.
+FindFile = Callable[[Kind, str, str], Path]
+
+_KIND_NAMES: dict[Kind, str] = {
+    "lora": "LoRA",
+    "vae": "VAE",
+    "controlnet": "ControlNet",
+    "depth": "depth model",
+}
+_WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
+
+# What readers raise for files whose headers were valid: wrong offsets, weights with other names
+# than their kind has, configs that are not JSON. What torch raises is not among them: memory or
+# the GPU may be at fault.
+_READ_ERRORS = (
+    OSError,
+    SafetensorError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)
+
+
+def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
+    """The model file that an image requests: found by name, verified by hash."""
+    try:
+        model = catalog.find(kind, name)
+        found_hash = catalog.sha256(model)
+    except ModelRefused as refused:
+        raise RenderFailed(refused.message, refused.remedy or _WHEN_COMPLETE) from refused
+    if found_hash != expected_hash:
+        raise RenderFailed(
+            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is a different file now than when this "
+            "image was requested.",
+            "Save the recipe again to use it as it is now.",
+        )
+    return model
+
+
+@contextmanager
+def unchanged(
+    find: Callable[[Kind, str, str], Found], kind: Kind, name: str, expected_hash: str
+) -> Iterator[Found]:
+    """Gives what `find` finds and verifies; after the reading inside, `find` verifies it again.
+
+    `find` raises RenderFailed for a file that is missing, incomplete or another one.
+    """
+    found = find(kind, name, expected_hash)
+    try:
+        yield found
+    except (*_READ_ERRORS, ModelRefused, RenderFailed) as error:
+        find(kind, name, expected_hash)
+        if isinstance(error, RenderFailed):
+            raise
+        raise RenderFailed(
+            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is damaged: {_reason(error)}.",
+            "Get the file again, or another one.",
+            traceback.format_exc(),
+        ) from error
+    find(kind, name, expected_hash)
+
+
+def _reason(error: Exception) -> str:
+    """The reader's message, in one short line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text[:200].rstrip(".")
