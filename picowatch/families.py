@@ -113,12 +113,17 @@ class Family:
     (variant before, word, variant after). The first that fits counts, in both. With
     `transformer_files`, the transformer may be a file of its own, which is completed by `encoders`
     (by part), and a VAE of one of the variants in `vaes`; with `files_alone` no folder is needed,
-    because the package has the other configs (`assets`, the folder of the VAE's where it is another
-    family's). With `schedules`, it has one noise schedule for each variant. Variants that are
-    `alike` may lend one another their parts.
+    because the package has the other configs (`vae_assets` names the family whose VAE's it has);
+    `vae_file` says which VAE to get. With `schedules`, it has one noise schedule for each variant.
+    Variants that are `alike` may lend one another their parts.
 
-    LoRAs: `lora_layers` are regular expressions for names of layers, `lora_widths` the widths of a
-    transformer block's inputs, `lora_marks` what trainers write into metadata.
+    UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
+    encoder that clip_skip chooses from, and one of `text_prefixes` stands before the names of a
+    text encoder's tensors in single files.
+
+    LoRAs: with `loras`, its pipelines load them. `lora_layers` are regular expressions for names of
+    layers, `lora_widths` the widths of a transformer block's inputs, `lora_marks` what trainers
+    write into metadata.
     """
 
     key: str
@@ -150,9 +155,12 @@ class Family:
     encoders: Mapping[str, str] = field(default_factory=dict)
     vaes: tuple[str, ...] = ()
     vae_assets: str = ""
+    vae_file: str = ""
     schedules: bool = False
     alike: bool = False
     text_width: int = 0
+    text_layers: int = 0
+    text_prefixes: tuple[str, ...] = ()
     loras: bool = False
     lora_layers: tuple[str, ...] = ()
     lora_widths: tuple[int, ...] = ()
@@ -183,8 +191,8 @@ _FROM_TEXT = _LACKS | _NO_PICTURES
 def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -> Variant:
     """A variant of a flow family, with its steps and guidance; 0 where it has none."""
     start: Mapping[str, Any] = more.pop("starts", {})
-    defaults = {"steps": steps, "cfg_scale": float(cfg_scale), "guidance": float(guidance)}
-    return Variant(defaults=defaults | start, **more)
+    guided = {"cfg_scale": float(cfg_scale), "guidance": float(guidance)}
+    return Variant(defaults={"steps": steps, **guided, **start}, **more)
 
 
 # Start images of FLUX.2 are looked at, not drawn over: noise is where it begins.
@@ -257,10 +265,12 @@ SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
 QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
 
+_FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
+
 # Numbers of positions, which are those of a square: of patches of the picture's latents.
 _96_ROWS, _192_ROWS, _384_ROWS = 9216, 36864, 147456
 _KREA2_LAYERS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
-_KLEIN_CONFIGS = (
+_KLEIN_CONFIGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("klein 4B", {"is_distilled": True, "transformer/joint_attention_dim": 7680}),
     ("klein 9B", {"is_distilled": True, "transformer/joint_attention_dim": 12288}),
     ("klein", {"is_distilled": True}),
@@ -271,8 +281,8 @@ _KLEIN_CONFIGS = (
 
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image, FLUX.2 and
-# HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3,
-# Sana before PixArt, Anima before Wan.
+# HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion
+# 3, Sana before PixArt, Anima before Wan.
 _ROWS = (
     Family(
         key=DEMO,
@@ -315,6 +325,8 @@ _ROWS = (
         unused=_UNUSED,
         vaes=(SD_VAE,),
         text_width=2048,
+        text_layers=12,
+        text_prefixes=("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
         loras=True,
         lora_marks=("sdxl", "stable-diffusion-xl"),
     ),
@@ -332,6 +344,8 @@ _ROWS = (
         unused=_SD_UNUSED,
         vaes=(SD_VAE,),
         text_width=768,
+        text_layers=12,
+        text_prefixes=("cond_stage_model.transformer.",),
         loras=True,
         lora_marks=("sd_v1", "stable-diffusion-v1", "sd-v1"),
     ),
@@ -349,6 +363,9 @@ _ROWS = (
         unused=_SD_UNUSED,
         vaes=(SD_VAE,),
         text_width=1024,
+        # Of OpenCLIP H's but the last, which it was trained without.
+        text_layers=23,
+        text_prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
         loras=True,
         lora_marks=("sd_v2", "stable-diffusion-v2"),
     ),
@@ -425,6 +442,8 @@ _ROWS = (
         files_alone=True,
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
         vaes=(SIXTEEN, SD3_VAE),
+        vae_assets="sd3",
+        vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
         alike=True,
         loras=True,
         lora_layers=(r"joint_blocks_",),
@@ -521,6 +540,8 @@ _ROWS = (
         transformer_files=True,
         files_alone=True,
         vaes=(FLUX2_VAE,),
+        vae_assets="flux2",
+        vae_file="a VAE with 32 latent channels (such as flux2-vae.safetensors)",
         loras=True,
         lora_layers=(
             r"(double|single)_stream_modulation_",
@@ -597,6 +618,8 @@ _ROWS = (
         files_alone=True,
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
+        vae_assets="flux",
+        vae_file=_FLUX_VAE_FILE,
         schedules=True,
         alike=True,
         loras=True,
@@ -634,6 +657,7 @@ _ROWS = (
         encoders={"text_encoder": "Qwen3 4B"},
         vaes=(SIXTEEN, FLUX_VAE),
         vae_assets="flux",
+        vae_file=_FLUX_VAE_FILE,
         schedules=True,
         alike=True,
         loras=True,
@@ -827,6 +851,7 @@ _ROWS = (
         parts=_parts("CogView4Transformer2DModel", _KL, ("GlmModel", _ANY_WORDS)),
         vaes=(COGVIEW4_VAE,),
         loras=True,
+        lora_widths=(4096,),
         lora_marks=("cogview4",),
     ),
     Family(key="hunyuan_dit", name="HunyuanDiT", signs=("mlp_t5.",)),
@@ -854,3 +879,16 @@ FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}
 UNETS = tuple(row.key for row in _ROWS if row.kind == "unet")
 FLOWS = tuple(row.key for row in _ROWS if row.kind == "flow")
 RENDERED = (*UNETS, *FLOWS)
+FAMILY_OF_WIDTH = {row.text_width: row.key for row in _ROWS if row.text_width}
+DEMO_WIDTH = FAMILIES[DEMO].text_width
+
+
+def hub_folder(family: str, variant: str) -> str:
+    """Return the name of a folder to download."""
+    row = FAMILIES[family]
+    return row.variant(variant).hub or row.hub
+
+
+def row_of_pipeline(class_name: str) -> Family | None:
+    """Return the family whose folders say this class; the UNets' share theirs."""
+    return next((row for row in _ROWS if class_name in row.folders), None)

@@ -4,7 +4,7 @@ from picowatch.catalog.catalog import DEMO_CONTROLNET, DEMO_UPSCALER, Catalog, e
 from picowatch.catalog.configs import read_config
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
-from picowatch.recipe.families import DEMO
+from picowatch.families import DEMO
 
 __all__ = [
     "DEMO",

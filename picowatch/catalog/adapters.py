@@ -8,10 +8,10 @@ diffusers'.
 import re
 from collections import Counter
 
-from picowatch.catalog.families import DEMO_WIDTH, FAMILY_OF_WIDTH
 from picowatch.catalog.headers import Header, small_json
 from picowatch.catalog.lora_families import family_of_lora
 from picowatch.errors import ModelRefused
+from picowatch.families import DEMO_WIDTH, FAMILY_OF_WIDTH
 
 LORA_MARKS = (
     *(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up."),

@@ -25,7 +25,7 @@ from picowatch.catalog.candidates import (
 )
 from picowatch.catalog.configs import says_velocity
 from picowatch.catalog.controlnets import UNIONS
-from picowatch.catalog.families import FLOWS, NAMES, UNETS, variant_by_name
+from picowatch.catalog.families import variant_by_name
 from picowatch.catalog.folder_files import (
     INDEX,
     folder_files,
@@ -51,7 +51,8 @@ from picowatch.catalog.transformer_files import ASSETS, completed, files_below, 
 from picowatch.catalog.vaes import families_of, vae_by_name
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.recipe.families import DEMO, DEMO_RULES, rules_of
+from picowatch.families import DEMO, FAMILIES, FLOWS, UNETS
+from picowatch.recipe.families import DEMO_RULES, rules_of
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.known_words import KnownWords
@@ -418,7 +419,7 @@ def _checkpoint(model: Model) -> Checkpoint:
         model.native_size,
         model.text_layers,
         model.zero_snr,
-        NAMES.get(model.family, ""),
+        FAMILIES[model.family].name,
         rules_of(model.family, model.variant),
         "v" if model.velocity_beside else "",
         bool(model.prediction) or model.family not in _SILENT,
@@ -445,13 +446,13 @@ def _known_words() -> KnownWords:
 
 
 def _controlnet(model: Model) -> ControlNet:
-    family = NAMES.get(model.family, "")
+    family = FAMILIES[model.family].name
     return ControlNet(model.name, family, model.text_width, UNIONS.get(model.variant, 0))
 
 
 def _families(adapters: tuple[Model, ...]) -> dict[str, str]:
     """The names of their families; the demo model's are Stable Diffusion 1.x of other widths."""
-    return {one.name: NAMES[one.family] for one in adapters if one.family not in ("", DEMO)}
+    return {one.name: FAMILIES[one.family].name for one in adapters if one.family not in ("", DEMO)}
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:

@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 
 from picowatch.catalog.configs import read_json
-from picowatch.catalog.families import DEMO_WIDTH, FAMILY_OF_WIDTH
 from picowatch.catalog.folder_files import check_files, check_weights, weight_files
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Recognised
 from picowatch.errors import ModelRefused
+from picowatch.families import DEMO_WIDTH, FAMILY_OF_WIDTH
 
 ORIGINAL = "control_model."
 _ORIGINAL_HINT, _HINT = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"

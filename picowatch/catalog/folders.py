@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from picowatch.catalog.configs import read_config, read_json
-from picowatch.catalog.families import NAMES, ONLY
+from picowatch.catalog.families import ONLY
 from picowatch.catalog.folder_files import INDEX, check_files, check_weights, is_file, is_folder
 from picowatch.catalog.models import Recognised
-from picowatch.catalog.pipelines import PIPELINES, from_text, recognise_pipeline
+from picowatch.catalog.pipelines import from_text, recognise_pipeline
 from picowatch.catalog.recognise import (
     OTHER_INPUTS,
     REFINER,
-    TEXT_LAYERS,
     USABLE_INPUTS,
     distilled,
 )
 from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES, row_of_pipeline
 from picowatch.recipe.messages.problems import shown
 
 # The parts of a checkpoint; the second ones are Stable Diffusion XL's.
@@ -24,8 +24,6 @@ _SDXL_PARTS = (*_PARTS, "text_encoder_2", "tokenizer_2")
 _WEIGHED_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
-_SD_PIPELINES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
-_SDXL_PIPELINE = "StableDiffusionXLPipeline"
 # How many inputs the UNets of other pipelines have.
 _PIPELINE_INPUTS = {
     "StableDiffusionDepth2ImgPipeline": 5,
@@ -46,11 +44,6 @@ _RELATIVES = {
     "QwenImageLayered": "Qwen-Image-Layered, which takes pictures apart",
     "Flux2Pipeline": "FLUX.2 dev (FLUX.2 klein is supported)",
 }
-# Families whose pipelines are called like them, FLUX.2's before FLUX.1's: QwenImageEditPipeline.
-_FAMILIES = (
-    *("sd3", "flux2", "flux3", "flux", "chroma", "z_image", "lumina2", "qwen_image", "krea2"),
-    *("aura_flow", "sana", "pixart", "hunyuan_dit", "hunyuan_video", "hidream", "ovis", "wan"),
-)
 _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
 
 
@@ -58,11 +51,11 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """A whole diffusers folder; ModelRefused says what is missing or not supported."""
     named = str(read_json(folder / INDEX).get("_class_name"))
     pipeline = from_text(named)
-    flow = PIPELINES.get(pipeline)
-    if flow:
-        return recognise_pipeline(folder, flow)
-    if pipeline not in (*_SD_PIPELINES, _SDXL_PIPELINE):
+    row = row_of_pipeline(pipeline)
+    if row is None:
         raise ModelRefused(_other_pipeline(named))
+    if row.kind == "flow":
+        return recognise_pipeline(folder, row)
     check_files(folder)
     unet = read_config(folder / "unet" / "config.json")
     family = _unet_family(pipeline, unet)
@@ -105,15 +98,21 @@ def _other_pipeline(name: str) -> str:
     relative = next((_RELATIVES[start] for start in _RELATIVES if name.startswith(start)), "")
     if relative:
         return f"is {relative}: not supported."
-    called = name.replace("StableDiffusion", "sd").casefold()
-    family = next((one for one in _FAMILIES if called.startswith(one.replace("_", ""))), "")
-    return f"is a diffusers folder of {NAMES.get(family) or f'a {shown(name)}'}: {ONLY}"
+    named = [row for row in FAMILIES.values() if _is_called(name, row.key)]
+    family = max(named, key=lambda row: len(row.key)).name if named else f"a {shown(name)}"
+    return f"is a diffusers folder of {family}: {ONLY}"
+
+
+def _is_called(pipeline: str, family: str) -> bool:
+    """Whether a pipeline's name begins with a family's: QwenImageEditPipeline, not AnimateDiff."""
+    word, called = family.replace("_", ""), pipeline.replace("StableDiffusion", "SD")
+    return called.casefold().startswith(word) and not called[len(word) :][:1].islower()
 
 
 def _unet_family(pipeline: str, unet: dict[str, Any]) -> str:
     """By the pipeline, and the UNet's config; ModelRefused for SDXL's refiner and small kin."""
     width = unet.get("cross_attention_dim")
-    if pipeline in _SD_PIPELINES:
+    if pipeline not in FAMILIES["sdxl"].folders:
         # Stable Diffusion 1.x projects by convolutions.
         return "sd2" if width == 1024 or unet.get("use_linear_projection") else "sd1"
     if width == 1280 or unet.get("projection_class_embeddings_input_dim") == 2560:
@@ -127,7 +126,8 @@ def _unet_family(pipeline: str, unet: dict[str, Any]) -> str:
 
 def _text_layers(config: dict[str, Any]) -> int:
     layers = config.get("num_hidden_layers")
-    return layers if isinstance(layers, int) else TEXT_LAYERS["sd1"]  # as transformers has it then
+    usual = FAMILIES["sd1"].text_layers  # as transformers has it then
+    return layers if isinstance(layers, int) else usual
 
 
 def _text_width(unet: dict[str, Any]) -> int:

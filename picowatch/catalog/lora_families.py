@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from math import prod
 
-from picowatch.catalog.families import FAMILY_OF_WIDTH, ONLY, UNETS
+from picowatch.catalog.families import ONLY
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, UNETS
 
 Shapes = Mapping[str, tuple[int, ...]]
 _INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
@@ -30,40 +31,14 @@ _UNET_BLOCKS = (
 _ONLY_SDXL = re.compile(
     r"(?:down|mid|up)_blocks?_\d?.*_transformer_blocks_[1-9]|(?:in|out)put_blocks_|middle_block_"
 )
-_TRANSFORMER_LAYERS = tuple(
-    (re.compile(pattern), family)
-    for pattern, family in (
-        (r"joint_blocks_", "sd3"),
-        (r"distilled_guidance_layer_", "chroma"),
-        (r"early_stream_modulations_", "flux3"),
-        (r"(double|single)_stream_modulation_", "flux2"),
-        (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", "flux2"),
-        (r"txt_in_individual_token_refiner_", "hunyuan_video"),
-        (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", "krea2"),
-        (r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_", "krea2"),
-        (
-            r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))",
-            "ernie_image",
-        ),
-        (r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_", "anima"),
-        (r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_", "wan"),
-        (r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", "qwen_image"),
-        (r"double_layers_|single_layers_|joint_transformer_blocks_", "aura_flow"),
-        (r"double_stream_blocks_|single_stream_blocks_", "hidream"),
-    )
-)
-_TRANSFORMER_INPUT = re.compile(
-    r"layers_\d+_(attention_(to_q|qkv)|feed_forward_w1)_|transformer_blocks_\d+_attn1?_to_q_"
-)
-_FAMILY_OF_INPUTS = {
-    1536: "sd3",
-    2432: "sd3",
-    3072: "qwen_image",
-    2304: "lumina2",
-    2240: "sana",
-    6144: "krea2",
-    3840: "z_image",
+_LAYERS = {
+    row.key: re.compile("|".join(row.lora_layers)) for row in FAMILIES.values() if row.lora_layers
 }
+_FAMILY_OF_INPUTS = {width: row.key for row in FAMILIES.values() for width in row.lora_widths}
+_TRANSFORMER_INPUT = re.compile(
+    r"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_1))_"
+    r"|transformer_blocks_\d+_attn1?_to_q_"
+)
 # FLUX.1 and those whose layers have the same names: widths tell FLUX.2 (klein 9B's and dev's), the
 # trainer's word others.
 _FLUX_BLOCK = re.compile(r"(double|single)_blocks_|single_transformer_blocks_")
@@ -77,24 +52,6 @@ _FLUX2_WIDTHS = (4096, 6144)
 _FLUX_GATED = re.compile(r"single_blocks_\d+_linear1_lora_(up|B)_")
 _FLUX2_GATED_WIDTH = 27648  # klein 4B's, as wide as FLUX.1 otherwise
 _LIKE_FLUX = ("flux2", "chroma", "hunyuan_video", "ovis")
-# Parts of what trainers write: kohya's, ModelSpec's, ai-toolkit's.
-_BASES = (
-    *(("sdxl", "sdxl"), ("stable-diffusion-xl", "sdxl")),
-    *(("sd_v1", "sd1"), ("stable-diffusion-v1", "sd1"), ("sd-v1", "sd1")),
-    *(("sd_v2", "sd2"), ("stable-diffusion-v2", "sd2")),
-    *(("sd3", "sd3"), ("stable-diffusion-3", "sd3"), ("chroma", "chroma")),
-    *(("ovis", "ovis"), ("ernie", "ernie_image"), ("auraflow", "aura_flow")),
-    *(
-        ("krea2", "krea2"),
-        ("krea-2", "krea2"),
-        ("sana", "sana"),
-        ("pixart", "pixart"),
-        ("cogview4", "cogview4"),
-    ),
-    *(("flux2", "flux2"), ("flux.2", "flux2"), ("flux-2", "flux2"), ("flux", "flux")),
-    *(("zimage", "z_image"), ("z-image", "z_image"), ("qwen", "qwen_image")),
-    *(("lumina", "lumina2"), ("hunyuan-video", "hunyuan_video"), ("anima", "anima")),
-)
 
 
 def family_of_lora(header: Header) -> str:
@@ -153,7 +110,7 @@ def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
 
 def _transformer_family(names: dict[str, tuple[int, ...]]) -> str:
     """The family of a LoRA for a transformer, by its layers' flat names; "" for anything else."""
-    for pattern, family in _TRANSFORMER_LAYERS:
+    for family, pattern in _LAYERS.items():
         if any(map(pattern.match, names)):
             return family
     flux = any(
@@ -164,7 +121,9 @@ def _transformer_family(names: dict[str, tuple[int, ...]]) -> str:
     for name, shape in names.items():
         inputs = (*shape, 0, 0)[1] if _DOWN.search(name) else 0
         if not flux and inputs in _FAMILY_OF_INPUTS and _TRANSFORMER_INPUT.match(name):
-            return _FAMILY_OF_INPUTS[inputs]
+            family = _FAMILY_OF_INPUTS[inputs]
+            # FLUX.2 klein 9B's blocks are as wide as CogView4's.
+            return "flux2" if family == "cogview4" and "_attn1_" not in name else family
         if flux and inputs in _FLUX2_WIDTHS and _FLUX_INPUT.match(name):
             return "flux2"
         if flux and shape[:1] == (_FLUX2_GATED_WIDTH,) and _FLUX_GATED.match(name):
@@ -173,10 +132,13 @@ def _transformer_family(names: dict[str, tuple[int, ...]]) -> str:
 
 
 def _said(header: Header) -> str:
-    """The family that the trainer wrote: kohya's base version, or Stability's architecture."""
-    for key in ("ss_base_model_version", "modelspec.architecture"):
+    """The family that the trainer wrote: Stability's architecture, or kohya's base version.
+
+    Trainers of Chroma say "flux1" as the latter, and "chroma/lora" as the former.
+    """
+    for key in ("modelspec.architecture", "ss_base_model_version"):
         base = header.metadata.get(key, "").lower()
-        for mark, family in _BASES:
-            if mark in base:
-                return family
+        for row in FAMILIES.values():
+            if any(mark in base for mark in row.lora_marks):
+                return row.key
     return ""

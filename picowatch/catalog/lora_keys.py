@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from picowatch.catalog.families import NAMES
 from picowatch.catalog.headers import MAX_TENSORS
 from picowatch.catalog.lora_families import DENOISER
 from picowatch.catalog.lora_layers import LayerId, Part, adapted, has_layer
+from picowatch.families import FAMILIES
 
 # "down", "up", "mid", "alpha", "bias", or what LyCORIS or peft call a factor or a DoRA's lengths.
 Role = str
@@ -137,7 +137,7 @@ def misfits(keys: Iterable[str], family: str) -> str:
     if not fitting and not family:
         return f"does nothing: no model that picowatch supports has any of its layers, {example}"
     if not fitting:
-        return f"does nothing: {NAMES[family]} has none of its layers, {example}"
+        return f"does nothing: {FAMILIES[family].name} has none of its layers, {example}"
     every = len(fitting) + len(strange)
     return f"{len(strange)} of its {every} layers do nothing: the model has none {example}"
 

@@ -15,33 +15,18 @@ from picowatch.catalog.controlnets import (
     is_first_controlnet,
     recognise_controlnet,
 )
-from picowatch.catalog.families import (
-    FAMILY_OF_WIDTH,
-    FLOWS,
-    NAMES,
-    ONLY,
-    RENDERED,
-    TRANSFORMER_FILES,
-    UNET,
-    UNETS,
-    hub_folder,
-    transformer,
-)
+from picowatch.catalog.families import ONLY, UNET, transformer
 from picowatch.catalog.headers import Header
 from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
-from picowatch.catalog.pipelines import native_size
 from picowatch.catalog.storage import stored
 from picowatch.catalog.text_encoders import ENCODERS, contents, text_encoder
 from picowatch.catalog.upscalers import layout_of
 from picowatch.catalog.vaes import is_vae, recognise_vae
 from picowatch.errors import ModelRefused
-from picowatch.recipe.families import has_rules
+from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, RENDERED, UNETS, Family, hub_folder
 from picowatch.recipe.messages.problems import shown
 
-# Layers of the text encoder that clip_skip chooses from: of CLIP L, SDXL's smaller one too; of
-# OpenCLIP H but the last, which Stable Diffusion 2.x was trained without.
-TEXT_LAYERS = {"sd1": 12, "sd2": 23, "sdxl": 12}
 # diffusers' AutoencoderTiny, and its author's own names.
 _TAESD = {"decoder.layers.0.weight", "1.conv.0.weight", "3.conv.0.weight"}
 _TAESD |= {f"taesd_{part}.{name}" for part in ("encoder", "decoder") for name in _TAESD}
@@ -67,9 +52,6 @@ _TRANSFORMER_BLOCK = re.compile(
 _SCALED = re.compile(
     r"(?:^|\.)scaled_fp8$|\.(?:scale_weight|weight_scale|comfy_quant)$|\.quant_state\."
 )
-_SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
-_SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
-_TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
 
 _OF_A_FOLDER = (
     "of a diffusers folder: copy the whole folder with its model_index.json, or get a complete "
@@ -102,7 +84,7 @@ def recognise(header: Header) -> Recognised:
         return Recognised(
             "checkpoint",
             found.family,
-            native_size(found.family),
+            FAMILIES[found.family].native_size,
             variant=found.variant,
             stored=stored(header),
             contents=contents(header, found.prefix),
@@ -144,12 +126,7 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
 
     `right` is what that folder is called here, if not as usual.
     """
-    usable: tuple[str, ...] = UNETS
-    if found.kind == "lora":
-        usable = RENDERED
-    elif kind == "checkpoint":
-        usable = RENDERED if layout == "folder" else (*UNETS, *TRANSFORMER_FILES)
-    if found.family and found.family not in usable:
+    if found.family and not _is_usable(FAMILIES[found.family], found.kind, kind, layout):
         raise ModelRefused(f"{_with_family(found)}: {_why_not(found)}")
     if found.kind != kind:
         folder = right or FOLDERS[found.kind]
@@ -158,17 +135,29 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
         )
 
 
+def _is_usable(row: Family, found: Kind, kind: Kind, layout: Layout) -> bool:
+    if found == "lora":
+        return row.loras
+    if kind == "checkpoint" and row.kind == "flow":
+        return layout == "folder" or row.transformer_files
+    return row.kind == "unet"
+
+
 def expect_rendered(found: Recognised, layout: Layout) -> None:
     """A checkpoint's variant is one that can be rendered; a file's is exactly that."""
-    flow = found.kind == "checkpoint" and found.family in FLOWS
-    if flow and not has_rules(found.family, found.variant, exactly=layout == "file"):
+    if found.kind != "checkpoint" or FAMILIES[found.family].kind != "flow":
+        return
+    variants = FAMILIES[found.family].variants
+    if found.variant not in variants and (layout == "file" or "" not in variants):
         raise ModelRefused(f"{_with_family(found)}: {ONLY}")
 
 
 def _why_not(found: Recognised) -> str:
     """Its family is not rendered, or only from folders: with one to get instead."""
-    if found.kind != "checkpoint" or found.family not in FLOWS:
+    if FAMILIES[found.family].kind != "flow":
         return ONLY
+    if found.kind == "lora":
+        return "diffusers loads none for this family."
     return (
         "picowatch renders it from diffusers folders only. Get the folder "
         f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
@@ -176,7 +165,7 @@ def _why_not(found: Recognised) -> str:
 
 
 def _with_family(found: Recognised) -> str:
-    name = NAMES[found.family] + (f" ({found.variant})" if found.variant else "")
+    name = FAMILIES[found.family].name + (f" ({found.variant})" if found.variant else "")
     if found.kind == "lora":
         return f"is a LoRA for {name}"
     if found.kind in ("embedding", "controlnet"):
@@ -197,7 +186,7 @@ def _unet(header: Header, prefix: str) -> Recognised:
         family,
         _native_size(family, prediction, in_channels),
         in_channels,
-        TEXT_LAYERS[family],
+        FAMILIES[family].text_layers,
         prediction,
         "ztsnr" in header.shapes,
         text_width=cross_width(header, prefix),
@@ -269,9 +258,9 @@ def _depths(header: Header) -> list[int]:
 
 def _unet_family(header: Header, prefix: str) -> str:
     """By its text encoders; a UNet alone by the width of the text it looks at."""
-    if any(map(header.has, _SDXL_TEXT)):
+    if any(map(header.has, FAMILIES["sdxl"].text_prefixes)):
         return "sdxl"
-    if any(map(header.has, _SD2_TEXT)):
+    if any(map(header.has, FAMILIES["sd2"].text_prefixes)):
         return "sd2"
     family = FAMILY_OF_WIDTH.get(cross_width(header, prefix), "")
     if family == "sdxl" or header.has(f"{prefix}label_emb."):
@@ -280,15 +269,15 @@ def _unet_family(header: Header, prefix: str) -> str:
 
 
 def _check_complete(header: Header, family: str) -> None:
-    found = [prefix for prefix in _TEXT[family] if header.has(prefix)]
+    found = [prefix for prefix in FAMILIES[family].text_prefixes if header.has(prefix)]
     if not found:
         raise ModelRefused(
             "is only the UNet of a checkpoint, without text encoder: a complete checkpoint is "
             "needed."
         )
-    if family == "sdxl" and len(found) < len(_SDXL_TEXT):
+    if family == "sdxl" and len(found) < len(FAMILIES[family].text_prefixes):
         raise ModelRefused(
-            f"is a checkpoint of {NAMES[family]} with only one of its two text encoders: "
+            f"is a checkpoint of {FAMILIES[family].name} with only one of its two text encoders: "
             "a complete checkpoint is needed."
         )
     if not header.has("first_stage_model.decoder."):

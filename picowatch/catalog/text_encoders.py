@@ -11,23 +11,40 @@ from picowatch.catalog.headers import Header
 class Encoder(NamedTuple):
     """A text encoder: a tensor that it has, that tensor's shape, and a file as it is shared.
 
-    Without a file it is read from whole checkpoints and diffusers folders only.
+    Without a file it is read from whole checkpoints and diffusers folders only. `config` and
+    `words` are the package's folders of its config and vocabulary, "" where it has none.
     """
 
     tensor: str
     shape: tuple[int, ...]
     file: str
+    config: str = ""
+    words: str = ""
 
 
 _CLIP = "text_model.embeddings.token_embedding.weight"
 _DECODER = "model.embed_tokens.weight"
+_CLIP_WORDS, _QWEN_WORDS = "sd15/tokenizer", "qwen3/tokenizer"
 ENCODERS = {
-    "CLIP L": Encoder(_CLIP, (49408, 768), "clip_l.safetensors"),
-    "CLIP G": Encoder(_CLIP, (49408, 1280), "clip_g.safetensors"),
-    "T5 XXL": Encoder("shared.weight", (32128, 4096), "t5xxl_fp16.safetensors"),
-    "Pile T5 XL": Encoder("shared.weight", (32128, 2048), ""),
-    "Qwen3 4B": Encoder(_DECODER, (151936, 2560), "qwen_3_4b.safetensors"),
-    "Qwen3 8B": Encoder(_DECODER, (151936, 4096), "qwen_3_8b.safetensors"),
+    "CLIP L": Encoder(
+        *(_CLIP, (49408, 768)), "clip_l.safetensors", "sd15/text_encoder", _CLIP_WORDS
+    ),
+    "CLIP G": Encoder(
+        *(_CLIP, (49408, 1280)), "clip_g.safetensors", "sdxl/text_encoder_2", _CLIP_WORDS
+    ),
+    "T5 XXL": Encoder(
+        "shared.weight",
+        (32128, 4096),
+        "t5xxl_fp16.safetensors",
+        config="t5/text_encoder",
+        words="t5/tokenizer",
+    ),
+    "Qwen3 4B": Encoder(
+        *(_DECODER, (151936, 2560)), "qwen_3_4b.safetensors", "qwen3/text_encoder", _QWEN_WORDS
+    ),
+    "Qwen3 8B": Encoder(
+        *(_DECODER, (151936, 4096)), "qwen_3_8b.safetensors", "qwen3/text_encoder_8b", _QWEN_WORDS
+    ),
     "Gemma 2 2B": Encoder(_DECODER, (256000, 2304), ""),
     "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584), ""),
 }

@@ -10,49 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from picowatch.catalog.families import NAMES, hub_folder
 from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.models import FOLDERS, FoundModels, Model, Part
-from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of, encoder_of
+from picowatch.catalog.pipelines import classes_of, encoder_of
 from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
-from picowatch.catalog.vaes import SIXTEEN, serves
+from picowatch.catalog.vaes import serves
+from picowatch.families import FAMILIES, SD3_VAE, SIXTEEN, hub_folder
 from picowatch.recipe.messages.suggestions import listed
 
 ASSETS = Path(__file__).parent.parent / "assets"
-# Variants of FLUX.1 that step as another one does.
-_SCHEDULED_AS = {"Krea": "dev", "Fill": "dev"}
-# The text encoder for each part.
-_ENCODERS: dict[str, dict[str, str]] = {
-    "flux": {"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
-    "z_image": {"text_encoder": "Qwen3 4B"},
-    "flux2 4B": {"text_encoder": "Qwen3 4B"},
-    "flux2 9B": {"text_encoder": "Qwen3 8B"},
-    "sd3": {"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
-    "qwen_image": {"text_encoder": "Qwen2.5-VL 7B"},
-    "chroma": {"text_encoder": "T5 XXL"},
-    "lumina2": {"text_encoder": "Gemma 2 2B"},
-    "aura_flow": {"text_encoder": "Pile T5 XL"},
-}
-# Families that files alone can complete, and where the package has the configs and vocabularies
-# of their text encoders.
-_FILES_ALONE = ("flux", "z_image", "flux2", "sd3")
-_CONFIGS = {
-    "CLIP L": ("sd15/text_encoder", "sd15/tokenizer"),
-    "CLIP G": ("sdxl/text_encoder_2", "sd15/tokenizer"),
-    "T5 XXL": ("t5/text_encoder", "t5/tokenizer"),
-    "Qwen3 4B": ("qwen3/text_encoder", "qwen3/tokenizer"),
-    "Qwen3 8B": ("qwen3/text_encoder_8b", "qwen3/tokenizer"),
-}
-# Families whose variants have noise schedules of their own, of which the package has all.
-_SCHEDULES = ("flux", "z_image")
-# Families whose variants have the same text encoders, VAE and, but for numbers that the variant
-# or the tensors tell, transformer.
-_ALIKE = (*_SCHEDULES, "sd3")
-_VAE_FILES = {
-    "sd3": "a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
-    "flux2": "a VAE with 32 latent channels (such as flux2-vae.safetensors)",
-}
-_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 # Only the language model is read of these, and files may leave the rest out.
 _HEADLESS = {
     "Qwen3ForCausalLM": "Qwen3Model",
@@ -108,21 +74,22 @@ def _largest(models: Sequence[Model]) -> _Source | None:
     return _Source(found.path, is_folder=found.layout == "folder") if found else None
 
 
-def _encoders_of(model: Model) -> dict[str, str]:
-    return _ENCODERS.get(model.family) or _ENCODERS.get(f"{model.family} {model.variant[-2:]}", {})
+def _encoders_of(model: Model) -> Mapping[str, str]:
+    row = FAMILIES[model.family]
+    return row.variant(model.variant).encoders or row.encoders
 
 
 def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
     """Those for its family. What may be FLUX.1's or Stable Diffusion 3's is taken for FLUX.1's."""
-    unsaid = SIXTEEN if model.family == "sd3" else None
+    unsaid = SIXTEEN if SD3_VAE in FAMILIES[model.family].vaes else None
     vaes = installed.of_kind("vae")
     return [one for one in vaes if serves(one.variant, model.family) and one.variant != unsaid]
 
 
 def _suffice(model: Model, sources: _Sources) -> bool:
     """Whether the package has all but these."""
-    optional = _pipeline_of(model).optional
-    alone = model.family in _FILES_ALONE and bool(_encoders_of(model))
+    optional = FAMILIES[model.family].optional
+    alone = FAMILIES[model.family].files_alone and bool(_encoders_of(model))
     return alone and all(source or part in optional for part, source in sources.items())
 
 
@@ -131,7 +98,7 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
     parts = []
     for name, class_name in classes_of(lender.path).items():
         folder = lender.path / name
-        own_schedule = model.family in _SCHEDULES and lender.variant != model.variant
+        own_schedule = FAMILIES[model.family].schedules and lender.variant != model.variant
         if name == "scheduler" and own_schedule:
             folder = _package_folder(model, name)
         parts.append(_part(model, name, class_name, folder, inside))
@@ -140,11 +107,11 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
 
 def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
     """All parts, with configs, vocabularies and noise schedule of the package."""
-    pipeline = _pipeline_of(model)
+    row = FAMILIES[model.family]
     return tuple(
         _part(model, name, classes[0], _package_folder(model, name), sources)
-        for name, classes in pipeline.parts.items()
-        if (encoder := encoder_of(name)) not in pipeline.optional or sources[encoder]
+        for name, classes in row.parts.items()
+        if (encoder := encoder_of(name)) not in row.optional or sources[encoder]
     )
 
 
@@ -155,21 +122,17 @@ def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sour
     return Part(name, _HEADLESS.get(class_name, class_name), folder, source.path, source.prefix)
 
 
-def _pipeline_of(model: Model) -> Pipeline:
-    ours = [one for one in PIPELINES.values() if one.family == model.family]
-    return next((one for one in ours if one.variant == model.variant), ours[0])
-
-
 def _package_folder(model: Model, part: str) -> Path:
     """The package's config, vocabulary or noise schedule of a part."""
-    if part == "scheduler" and model.family in _SCHEDULES:
-        variant = _SCHEDULED_AS.get(model.variant, model.variant)
+    row = FAMILIES[model.family]
+    if part == "scheduler" and row.schedules:
+        variant = row.variant(model.variant).schedule or model.variant
         return ASSETS / model.family / variant.casefold() / part
     encoder = _encoders_of(model).get(encoder_of(part))
     if encoder:
-        return ASSETS / _CONFIGS[encoder][part.startswith("tokenizer")]
-    shared = part == "vae" and model.family == "z_image"
-    return ASSETS / ("flux" if shared else model.family) / part
+        known = ENCODERS[encoder]
+        return ASSETS / (known.words if part.startswith("tokenizer") else known.config)
+    return ASSETS / (row.vae_assets if part == "vae" else model.family) / part
 
 
 def parts_of(model: Model) -> tuple[Part, ...]:
@@ -252,38 +215,38 @@ def _alike(one: Model, other: Model) -> bool:
     """Whether two variants of a family differ by little; FLUX.2 klein and its base of a size do."""
     if one.family == "flux2":
         return one.variant.replace(" base", "") == other.variant.replace(" base", "")
-    return one.family in _ALIKE
+    return FAMILIES[one.family].alike
 
 
 def _missing(model: Model, sources: _Sources) -> str:
     """What to install, and where; either way will do."""
     variant = f" ({model.variant})" if model.variant else ""
     ways = [listed(needed)] if (needed := _needed(model, sources)) else []
-    folder = NAMES[model.family] + ("" if model.family in _ALIKE else variant)
+    name = FAMILIES[model.family].name
+    folder = name + ("" if FAMILIES[model.family].alike else variant)
     ways.append(
         f"a diffusers folder of {folder} (such as {hub_folder(model.family, model.variant)}) in "
         "models/checkpoints/, which lends its own"
     )
-    has = [f"the {name}" if name in (TRANSFORMER, VAE) else name for name, _ in model.contents]
-    what = f"has only {listed(has)} of {NAMES[model.family]}{variant}"
+    has = [f"the {one}" if one in (TRANSFORMER, VAE) else one for one, _ in model.contents]
+    what = f"has only {listed(has)} of {name}{variant}"
     if has == [f"the {TRANSFORMER}"]:
         what = (
-            f"is only the transformer of {NAMES[model.family]}{variant}, without text encoders, "
-            "tokenizers and VAE"
+            f"is only the transformer of {name}{variant}, without text encoders, tokenizers and VAE"
         )
     return f"{model.path.name} {what}. It also needs {'; or '.join(ways)}."
 
 
 def _needed(model: Model, sources: _Sources) -> list[str]:
     """The files that would complete it, if files alone can."""
-    if model.family not in _FILES_ALONE or not _encoders_of(model):
+    row = FAMILIES[model.family]
+    if not row.files_alone or not _encoders_of(model):
         return []
-    optional = _pipeline_of(model).optional
     needed = [
         f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"
         for part, encoder in _encoders_of(model).items()
-        if not sources[part] and part not in optional
+        if not sources[part] and part not in row.optional
     ]
     if not sources["vae"]:
-        needed.append(f"{_VAE_FILES.get(model.family, _VAE_FILE)} in models/vae/")
+        needed.append(f"{row.vae_file} in models/vae/")
     return needed

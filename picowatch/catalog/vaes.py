@@ -8,34 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.configs import read_config, read_json
-from picowatch.catalog.families import NAMES, ONLY
+from picowatch.catalog.families import ONLY
 from picowatch.catalog.folder_files import check_files, check_weights
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.pipelines import check_numbers
 from picowatch.errors import ModelRefused
+from picowatch.families import (
+    COGVIEW4_VAE,
+    FAMILIES,
+    FLUX2_VAE,
+    FLUX_VAE,
+    QWEN_VAE,
+    SANA_VAE,
+    SD3_VAE,
+    SIXTEEN,
+)
 from picowatch.recipe.messages.problems import shown
 
-SIXTEEN = "16 latent channels"
-_FLUX = ("flux", "z_image", "chroma", "lumina2", "ovis")
-# The families that each variant of VAE is for. Files of Stable Diffusion 1.x, 2.x and XL look
-# alike, and so do those of FLUX.1 and of Stable Diffusion 3.x; folders say what latents are
-# scaled by.
-_FAMILIES: dict[str, tuple[str, ...]] = {
-    "": ("sd1", "sd2", "sdxl", "aura_flow", "pixart", "demo"),
-    SIXTEEN: (*_FLUX, "sd3"),
-    "FLUX.1": _FLUX,
-    "Stable Diffusion 3.x": ("sd3",),
-    "CogView4": ("cogview4",),
-    "Qwen-Image": ("qwen_image", "krea2"),
-    "FLUX.2": ("flux2", "ernie_image"),
-    "Sana": ("sana",),
-}
-_SCALED_BY = {0.3611: "FLUX.1", 1.5305: "Stable Diffusion 3.x", 1.0: "CogView4"}
+# Files of Stable Diffusion 1.x, 2.x and XL look alike, and so do those of FLUX.1 and of Stable
+# Diffusion 3.x; folders say what latents are scaled by.
+_SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE, 1.0: COGVIEW4_VAE}
 _CLASSES = {
-    "AutoencoderKLQwenImage": "Qwen-Image",
-    "AutoencoderKLFlux2": "FLUX.2",
-    "AutoencoderDC": "Sana",
+    "AutoencoderKLQwenImage": QWEN_VAE,
+    "AutoencoderKLFlux2": FLUX2_VAE,
+    "AutoencoderDC": SANA_VAE,
 }
 # What a file may have before the names of its tensors.
 _PREFIXES = ("", "first_stage_model.", "vae.")
@@ -49,17 +46,17 @@ _SD3 = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
 
 def vae_by_name(variant: str, name: str) -> str:
     """The variant of a VAE, where its file's name alone tells it from another; else `variant`."""
-    return "Stable Diffusion 3.x" if variant == SIXTEEN and _SD3.search(name) else variant
+    return SD3_VAE if variant == SIXTEEN and _SD3.search(name) else variant
 
 
 def families_of(variant: str) -> tuple[str, ...]:
     """The names of the families that a VAE of this variant is for."""
-    return tuple(NAMES[family] for family in _FAMILIES[variant])
+    return tuple(row.name for row in FAMILIES.values() if variant in row.vaes)
 
 
 def serves(variant: str, family: str) -> bool:
     """Whether a VAE of this variant is for that family."""
-    return family in _FAMILIES[variant]
+    return variant in FAMILIES[family].vaes
 
 
 def is_vae(header: Header) -> bool:
@@ -79,21 +76,21 @@ def recognise_vae(header: Header) -> Recognised:
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
         if max(map(header.inputs, _FRAMES)) != _COLOURS:
             raise unknown
-        return Recognised("vae", "", variant="Qwen-Image")
+        return Recognised("vae", "", variant=QWEN_VAE)
     if header.has("encoder.stages."):
         raise ModelRefused(
             "is a VAE of Sana in the names of its authors: not supported. Get it in diffusers' "
             "names."
         )
     if header.has("encoder.down_blocks.0.0."):
-        return Recognised("vae", "", variant="Sana")
+        return Recognised("vae", "", variant=SANA_VAE)
     if header.has("bn.running_mean"):
-        return Recognised("vae", "", variant="FLUX.2")
+        return Recognised("vae", "", variant=FLUX2_VAE)
     first = f"{prefix}decoder.conv_in.weight"
     channels = header.inputs(first)
     if channels == 16:
         wide = header.shapes[first][0] == _COGVIEW4_WIDTH
-        return Recognised("vae", "", variant="CogView4" if wide else SIXTEEN)
+        return Recognised("vae", "", variant=COGVIEW4_VAE if wide else SIXTEEN)
     if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
         raise unknown
     return Recognised("vae", "")

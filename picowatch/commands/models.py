@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused, embedded
-from picowatch.catalog.families import NAMES
 from picowatch.catalog.folder_files import is_file, is_folder
 from picowatch.catalog.text_encoders import TRANSFORMER
 from picowatch.catalog.transformer_files import completed_by
 from picowatch.catalog.vaes import families_of
 from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.settings import Settings
@@ -79,7 +79,7 @@ def _family(row: dict[str, Any]) -> str:
         return f"{row['variant']}, {row['scale']}x"
     if not row["family"]:
         return ", ".join(filter(None, (row["variant"], row["stored"])))
-    name = NAMES[row["family"]]
+    name = FAMILIES[row["family"]].name
     if row["kind"] in ADAPTERS:
         return ", ".join(filter(None, (f"for {name}", row["variant"])))
     if row["variant"]:

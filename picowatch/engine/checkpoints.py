@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.catalog import Catalog, Kind, Model
-from picowatch.catalog.families import FLOWS
+from picowatch.engine.control_nets import read_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.load import load, load_part, load_vae
 from picowatch.engine.loaded import Loaded
@@ -19,6 +19,7 @@ from picowatch.engine.memory import WORKING_BYTES, Place, Weights
 from picowatch.engine.memory_usage import free_bytes
 from picowatch.engine.sizes import numbers_in, weights_of
 from picowatch.engine.verify import find_model, unchanged
+from picowatch.families import FLOWS
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -151,12 +152,11 @@ class Checkpoints:
         if missing := wanted.keys() - held.keys():
             for name in held.keys() - wanted.keys():
                 del held[name]
-            target = self._target.for_unet(loaded.components.native_size)
-            from picowatch.engine.control_nets import load_controlnet
             for name in missing:
-                with self._verified("controlnet", wanted[name].model, name) as model:
-                    held[name] = load_controlnet(
-                        model, loaded.denoiser, target, loaded.weights_device
+                use = wanted[name]
+                with self._verified("controlnet", use.model, name) as model:
+                    held[name] = read_controlnet(
+                        model.path, use.model, loaded.denoiser, loaded.weights_device
                     )
 
 

@@ -29,6 +29,7 @@ from picowatch.engine.part_files import (
     Config,
     diffusers_model,
     fitting_config,
+    laid_out,
     text_encoder,
     type_of,
 )
@@ -114,7 +115,8 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
     if name == "scheduler":
         return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
-    return _read(part, _config(model, part), what, _dtype(model, name, target), device)
+    config = _config(model, part)
+    return _read(part, config, what, _dtype(model, part, config, target), device)
 
 
 def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
@@ -134,7 +136,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         part = replace(part, weights=vae.path, prefix=prefix)
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
-    dtype = _dtype(checkpoint, "vae", target)
+    dtype = _dtype(checkpoint, part, config, target)
     return _read(part, config, f"VAE {vae.name!r}", dtype, device)
 
 
@@ -197,11 +199,14 @@ def _prefix(file: Path, name: str) -> str:
     return next((prefix for prefix in _PREFIXES[name] if header.has(prefix)), "")
 
 
-def _dtype(model: Model, name: str, target: Target) -> torch.dtype:
+def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
     """The type for the weights of a part."""
     if model.family not in UNETS:
         return target.flow_dtype
-    return target.for_unet(model.native_size).dtype if name == "unet" else target.dtype
+    if part.name == "unet":
+        return target.for_unet(model.native_size).dtype
+    overflows = part.name == "vae" and config.get("force_upcast")
+    return torch.float32 if overflows and target.dtype == torch.float16 else target.dtype
 
 
 def _padding(model: Model, part: Part) -> dict[str, str]:
@@ -265,16 +270,9 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
 
 def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: torch.device) -> Any:
     """A part with weights, from its file or folder."""
-    if part.name == "vae" and config.get("force_upcast") and dtype == torch.float16:
-        dtype = torch.float32  # it overflows
     tensors: Tensors = {}
     for file in [part.weights] if part.weights else weight_files(part.folder):
         tensors |= read_tensors(file, type_of(part.class_name, dtype), device, part.prefix)
     if part.name.startswith("text_encoder"):
         return text_encoder(part, config, tensors, what, dtype, device)
-    model = diffusers_model(part.class_name, config, tensors, what, dtype)
-    narrow = dtype != torch.float32 and device.type in ("cpu", "cuda")
-    # Convolutions over frames, which have five sides, know no other layout.
-    if narrow and not any(weight.ndim == 5 for weight in model.parameters()):
-        model.to(memory_format=torch.channels_last)
-    return model.to(device)
+    return laid_out(diffusers_model(part.class_name, config, tensors, what, dtype))

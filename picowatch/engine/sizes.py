@@ -5,11 +5,10 @@ from math import prod
 from pathlib import Path
 
 from picowatch.catalog import Model, weight_files
-from picowatch.catalog.families import FLOWS
 from picowatch.catalog.gguf import BLOCKS, GGUF, read_any_header, stays_quantised
 from picowatch.catalog.transformer_files import parts_of
 from picowatch.engine.memory import Weights
-from picowatch.families import FAMILIES
+from picowatch.families import FAMILIES, FLOWS
 
 _UNET_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 _VAE = ("vae", "first_stage_model.")

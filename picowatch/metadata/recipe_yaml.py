@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from picowatch.recipe.families import DEMO, DEMO_RULES
+from picowatch.families import DEMO
+from picowatch.recipe.families import DEMO_RULES
 from picowatch.recipe.fields import MAPPINGS, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number, plain_number

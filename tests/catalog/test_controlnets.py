@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.families import DEMO_WIDTH
+from picowatch.families import DEMO_WIDTH
 from tests.catalog.files import Shapes, sd15_shapes, write_model
 
 _CROSS = "input_blocks.{}.1.transformer_blocks.{}.attn2.to_k.weight"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.families import NAMES, ONLY, RENDERED
+from picowatch.catalog.families import ONLY
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import recognise
@@ -206,6 +206,7 @@ PIXART: Shapes = {
     "y_embedder.y_embedding": (300, 4096),
     "blocks.0.cross_attn.q_linear.weight": (1152, 1152),
 }
+AURA_FLOW: Shapes = {"double_layers.0.attn.w1q.weight": (3072, 3072)}
 ANIMA: Shapes = {
     "x_embedder.proj.1.weight": (2048, 68),
     "blocks.0.mlp.layer1.weight": (8192, 2048),
@@ -267,6 +268,26 @@ FOLDERS_ONLY: dict[str, tuple[Shapes, str]] = {
         "AIDC-AI/Ovis-Image-7B",
     ),
     "PixArt": (PIXART, "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
+    "Sana": (
+        PIXART | {"attention_y_norm.weight": (2240,)},
+        "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+    ),
+    "Sana in diffusers' names": (
+        {"caption_norm.weight": (2240,)},
+        "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+    ),
+    "AuraFlow": (below("model.", AURA_FLOW), "fal/AuraFlow"),
+    "AuraFlow (0.3)": (
+        AURA_FLOW | {"positional_encoding": (1, 9216, 3072)},
+        "fal/AuraFlow-v0.3",
+    ),
+    "AuraFlow (0.3) in diffusers' names": (
+        {
+            "joint_transformer_blocks.0.attn.to_q.weight": (3072, 3072),
+            "pos_embed.pos_embed": (1, 9216, 3072),
+        },
+        "fal/AuraFlow-v0.3",
+    ),
 }
 
 
@@ -276,10 +297,11 @@ def test_a_file_whose_names_nothing_converts_is_told_which_folder_to_get(
 ) -> None:
     """Its family is rendered from folders."""
     shapes, folder = FOLDERS_ONLY[family]
+    name = family.removesuffix(" in diffusers' names")
     found = look_at(tmp_path, shapes)
     assert isinstance(found, Refused)
     assert found.reason == (
-        f"it.safetensors is a checkpoint of {family}: picowatch renders it from diffusers folders "
+        f"it.safetensors is a checkpoint of {name}: picowatch renders it from diffusers folders "
         f"only. Get the folder {folder} instead (docs/models.md)."
     )
 
@@ -426,8 +448,3 @@ def test_a_small_random_sdxl_is_one_whatever_its_widths(tmp_path: Path) -> None:
     found = look_at(tmp_path, shapes)
     assert isinstance(found, Model)
     assert (found.family, found.native_size) == ("sdxl", 1024)
-
-
-def test_every_rendered_family_has_a_name() -> None:
-    """Refusals are made of the names."""
-    assert set(RENDERED) <= set(NAMES)

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from picowatch.catalog import Catalog, Kind, Model, Refused
-from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.catalog.models import FOLDERS
+from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.resolve.installed import find_lora
 from tests.catalog.files import (
     TEXT,

@@ -18,7 +18,6 @@ from tests.catalog.files import UNET, Shapes, write_model
 from tests.catalog.test_families import (
     CHROMA,
     LUMINA,
-    PIXART,
     QWEN_IMAGE,
     VAE_AND_TEXT,
     Z_IMAGE,
@@ -36,7 +35,6 @@ DIFFUSERS_FLUX: Shapes = {
     "transformer_blocks.0.attn.add_q_proj.weight": (3072, 3072),
     "single_transformer_blocks.0.proj_mlp.weight": (12288, 3072),
 }
-AURA_FLOW: Shapes = {"double_layers.0.attn.w1q.weight": (3072, 3072)}
 RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
     "flux1-dev": (flux(), "flux", "dev", False),
     "flux1-dev-with-encoders": (below(UNET, flux()) | VAE_AND_TEXT, "flux", "dev", False),
@@ -67,24 +65,6 @@ RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
     "krea2_raw": ({"txtfusion.projector.weight": (1, 12)}, "krea2", "Raw", True),
     "krea2_turbo": ({"text_fusion.projector.weight": (1, 12)}, "krea2", "Turbo", True),
     "ernie-image-turbo": ({"layers.0.adaLN_sa_ln.weight": (4096,)}, "ernie_image", "Turbo", True),
-    "aura_flow_0.2": (below("model.", AURA_FLOW), "aura_flow", "", False),
-    "aura_flow_0.3": (
-        AURA_FLOW | {"positional_encoding": (1, 9216, 3072)},
-        "aura_flow",
-        "0.3",
-        False,
-    ),
-    "aura_flow_diffusers": (
-        {
-            "joint_transformer_blocks.0.attn.to_q.weight": (3072, 3072),
-            "pos_embed.pos_embed": (1, 9216, 3072),
-        },
-        "aura_flow",
-        "0.3",
-        False,
-    ),
-    "sana_diffusers": ({"caption_norm.weight": (2240,)}, "sana", "", False),
-    "sana": (PIXART | {"attention_y_norm.weight": (2240,)}, "sana", "", False),
 }
 FLUX_LACKS = (
     "without text encoders, tokenizers and VAE. It also needs CLIP L (such as clip_l.safetensors) "

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.families import ONLY, RENDERED
+from picowatch.catalog.families import ONLY
 from picowatch.catalog.vaes import families_of, serves
+from picowatch.families import RENDERED
 from tests.catalog.files import Shapes, vae_file_shapes, write_model
 from tests.catalog.test_pipelines import WEIGHTS
 from tests.catalog.test_recognition import look_at

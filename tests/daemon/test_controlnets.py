@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.catalog.hashes import old_hash
+from picowatch.families import DEMO_WIDTH
 from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from tests.catalog.files import write_model

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.commands.check import check
+from picowatch.families import DEMO_WIDTH
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original
 from tests.house import House, wait_for

@@ -12,10 +12,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from picowatch.catalog import Catalog
-from picowatch.engine.devices import choose_target
-from picowatch.engine.models.checkpoints import Checkpoints
-from picowatch.engine.models.unets import CONFIGS
+from picowatch.engine.load import CONFIGS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 
@@ -26,12 +23,11 @@ LATENTS, INPAINTING = 4, 9  # inputs of a UNet
 
 def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
     """In this process, on one thread; `configs` describes the family's single files."""
-    options = EngineOptions(models=models, device="cpu", threads=1, start_images=models)
-    renderer = Renderer(options)
-    catalog = Catalog(models, None, keep_hashes=False)
-    target = choose_target("cpu", "float32")
-    renderer._checkpoints = Checkpoints(catalog, target, {**CONFIGS, family: configs})
-    return renderer
+    CONFIGS[family] = configs
+    options = EngineOptions(
+        models=models, device="cpu", precision="float32", threads=1, start_images=models
+    )
+    return Renderer(options)
 
 
 def folder_until_exit(prefix: str) -> Path:

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.lora_keys import layer_of
 from picowatch.catalog.recognise import recognise
 from picowatch.engine.unet.loras import modules_by_layer
+from picowatch.families import DEMO_WIDTH
 from training.drawing import draw
 from training.pictures import as_batch
 from training.scenes import AnimalScene, ShapeScene

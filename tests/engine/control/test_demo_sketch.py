@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import DEMO_CONTROLNET, Catalog, embedded
-from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
+from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.request import ControlUse
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original

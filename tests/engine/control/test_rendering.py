@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.control.loading import read_controlnet
 from picowatch.engine.control.residuals import Hint, residuals_of
 from picowatch.engine.memory.ladder import LADDER, Ladders, MemoryLadder
@@ -17,6 +16,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.conditions import Conditions, Encoded
 from picowatch.errors import RenderFailed
+from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse
 from tests.engine.control.controlnets import (

@@ -182,68 +182,6 @@ def krea2_names(state: Tensors) -> Tensors:
     return renamed(flat, _KREA2)
 
 
-_AURA_FLOW = (
-    (r"^time_step_proj\.linear_1", "t_embedder.mlp.0"),
-    (r"^time_step_proj\.linear_2", "t_embedder.mlp.2"),
-    (r"^context_embedder", "cond_seq_linear"),
-    (r"^proj_out", "final_linear"),
-    (r"^norm_out\.linear", "modF.1"),
-    (r"^pos_embed\.pos_embed", "positional_encoding"),
-    (r"^pos_embed\.proj", "init_x_linear"),
-    (r"^joint_transformer_blocks", "double_layers"),
-    (r"^single_transformer_blocks", "single_layers"),
-    (r"\.ff_context\.", ".mlpC."),
-    (r"^(single_layers\.\d+)\.ff\.", r"\1.mlp."),
-    (r"\.ff\.", ".mlpX."),
-    (r"\.linear_([12])\.", r".c_fc\1."),
-    (r"\.out_projection\.", ".c_proj."),
-    (r"\.norm1_context\.linear", ".modC.1"),
-    (r"^(single_layers\.\d+)\.norm1\.linear", r"\1.modCX.1"),
-    (r"\.norm1\.linear", ".modX.1"),
-    (r"^(single_layers\.\d+\.attn)\.to_([qkv])\.", r"\1.w1\2."),
-    (r"^(single_layers\.\d+\.attn)\.to_out\.0", r"\1.w1o"),
-    (r"\.attn\.to_([qkv])\.", r".attn.w2\1."),
-    (r"\.attn\.to_out\.0", ".attn.w2o"),
-    (r"\.attn\.add_([qkv])_proj", r".attn.w1\1"),
-    (r"\.attn\.to_add_out", ".attn.w1o"),
-)
-
-
-def aura_flow_names(state: Tensors) -> Tensors:
-    """fal's."""
-    return renamed(_swapped(state, "norm_out.linear"), _AURA_FLOW)
-
-
-_SANA = (
-    (r"^patch_embed\.", "x_embedder."),
-    (r"^time_embed\.emb\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),
-    (r"^time_embed\.emb\.timestep_embedder\.linear_2", "t_embedder.mlp.2"),
-    (r"^time_embed\.linear", "t_block.1"),
-    (r"^caption_projection\.linear_([12])", r"y_embedder.y_proj.fc\1"),
-    (r"^caption_norm", "attention_y_norm"),
-    (r"^proj_out", "final_layer.linear"),
-    (r"^scale_shift_table", "final_layer.scale_shift_table"),
-    (r"^transformer_blocks", "blocks"),
-    (r"\.attn1\.to_q", ".attn.qkv#0"),
-    (r"\.attn1\.to_k", ".attn.qkv#1"),
-    (r"\.attn1\.to_v", ".attn.qkv#2"),
-    (r"\.attn1\.to_out\.0", ".attn.proj"),
-    (r"\.attn2\.to_q", ".cross_attn.q_linear"),
-    (r"\.attn2\.to_k", ".cross_attn.kv_linear#0"),
-    (r"\.attn2\.to_v", ".cross_attn.kv_linear#1"),
-    (r"\.attn2\.to_out\.0", ".cross_attn.proj"),
-    (r"\.ff\.conv_inverted", ".mlp.inverted_conv.conv"),
-    (r"\.ff\.conv_depth", ".mlp.depth_conv.conv"),
-    (r"\.ff\.conv_point", ".mlp.point_conv.conv"),
-)
-
-
-def sana_names(state: Tensors) -> Tensors:
-    """NVIDIA's, with what diffusers does not use."""
-    unused = {"pos_embed": torch.zeros(1, 4, 8), "y_embedder.y_embedding": torch.zeros(4, 16)}
-    return renamed(state, _SANA) | unused
-
-
 _LUMINA2 = (
     (r"^time_caption_embed\.caption_embedder", "cap_embedder"),
     (r"^time_caption_embed\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),

@@ -19,14 +19,12 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.memory.test_flow_rungs import EXACT_RUNGS, RUNGS, on_rung
 from tests.engine.pipelines.original_names import (
-    aura_flow_names,
     chroma_names,
     flux2_names,
     flux_names,
     krea2_names,
     lumina2_names,
     narrowed,
-    sana_names,
     sd3_names,
 )
 from tests.engine.pipelines.test_flows import hash_of
@@ -119,8 +117,6 @@ LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
     "FLUX.2 in diffusers' names": (KLEIN, dict, ""),
     "Krea 2's names": ("Krea-2-Turbo", krea2_names, PREFIX),
     "ERNIE-Image with prefix": ("ERNIE-Image-Turbo", dict, PREFIX),
-    "AuraFlow's names": ("AuraFlow", aura_flow_names, "model."),
-    "Sana's names": ("Sana", sana_names, ""),
 }
 # In diffusers' names, in the authors' names, and in those below a prefix.
 LAYOUTS_IN_EACH_RUN = (
@@ -333,12 +329,6 @@ INCOMPLETE: dict[str, tuple[str, Callable[[Tensors], Tensors], str, str]] = {
         sd3_names,
         "joint_blocks.0.x_block.attn.proj.bias",
         "is incomplete: some of its weights are missing",
-    ),
-    "AuraFlow's names": (
-        "AuraFlow",
-        aura_flow_names,
-        "final_linear.weight",
-        r"1 weights are missing, starting with proj_out\.weight\.",
     ),
 }
 

@@ -18,7 +18,7 @@ from picowatch.engine.models.sizes import weights_of as sizes_of
 from picowatch.errors import ModelRefused
 from tests.engine.ldm import ldm_vae
 from tests.engine.memory.test_flow_rungs import UNLOADED, on_rung
-from tests.engine.pipelines.original_names import aura_flow_names, flux2_names, sd3_names
+from tests.engine.pipelines.original_names import flux2_names, sd3_names
 from tests.engine.pipelines.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.test_transformer_files import (
     FLUX,
@@ -36,7 +36,7 @@ from tests.engine.pipelines.test_vaes import wan
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.pipelines.transformer_files import PREFIX, Tensors, weights_of, write
 
-SD3_MEDIUM, CHROMA, LUMINA, AURA = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "AuraFlow"
+SD3_MEDIUM, CHROMA, LUMINA = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0"
 QWEN = "Qwen-Image"
 
 
@@ -88,10 +88,6 @@ PARTS: dict[str, dict[str, Part]] = {
         ),
         "vae": Part("vae.", "AutoencoderKLQwenImage", ""),
     },
-    AURA: {
-        "text_encoder": Part("pile_t5xl", "UMT5EncoderModel", "", "Pile T5 XL"),
-        "vae": Part("vae.", "AutoencoderKL", ""),
-    },
 }
 PARTS[SD3_MEDIUM] = {name: one for name, one in PARTS[SD35].items() if name != "text_encoder_3"}
 # Where the package has what else a tiny folder has.
@@ -107,7 +103,6 @@ NAMES: dict[str, Callable[[Tensors], Tensors]] = {
     SD35: sd3_names,
     SD3_MEDIUM: sd3_names,
     KLEIN: flux2_names,
-    AURA: aura_flow_names,
 }
 
 
@@ -162,7 +157,7 @@ def transformer_of(folder: str, prefix: str) -> Tensors:
 
 def whole_file(folder: str, *parts: str) -> Tensors:
     """A checkpoint with these parts of the folder, or with all of them."""
-    made = transformer_of(folder, "model." if folder == AURA else PREFIX)
+    made = transformer_of(folder, PREFIX)
     for part, one in PARTS[folder].items():
         if part not in (parts or PARTS[folder]):
             continue
@@ -203,7 +198,7 @@ def test_text_encoders_inside_are_read_again_where_memory_is_short(
         assert same(image, of_the_folder(Z_IMAGE))
 
 
-@pytest.mark.parametrize("folder", [CHROMA, LUMINA, AURA, QWEN])
+@pytest.mark.parametrize("folder", [CHROMA, LUMINA, QWEN])
 def test_what_is_inside_is_read_instead_of_what_a_folder_lends(
     models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.embeddings import Embeddings, read_vectors
 from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower
 from picowatch.errors import RenderFailed
+from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.request import EmbeddingUse
 from tests.engine.adapters import write
 from tests.engine.models.test_checkpoints import CPU, demo

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog.families import NAMES
+from picowatch.families import FAMILIES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
-from picowatch.recipe.families import FLOW_RULES
 from picowatch.recipe.fields import MAPPINGS, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet
+from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import DEMO, read_one
 
 PARTS = {name: row for name, row in PART_FIELDS.items() if name.partition(".")[0] in MAPPINGS}
@@ -73,7 +73,7 @@ HONOURED = {
     "renderer.py": "loras exact",
     "memory/ladder.py": "shrink_to_fit",
 }
-CANNY = ControlNet("canny", NAMES["sd1"], 768)
+CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
 ENGINE = Path(__file__).parents[3] / "picowatch/engine"
 
@@ -83,7 +83,7 @@ def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
     """By every variant of every flow family."""
     honoured = {name for names in HONOURED.values() for name in names.split()}
     for (family, variant), rules in FLOW_RULES.items():
-        name = NAMES[family]
+        name = FAMILIES[family].name
         inventory = replace(
             INSTALLED, checkpoints=(Checkpoint("it", 1024, family=name, rules=rules),)
         )

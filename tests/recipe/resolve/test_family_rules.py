@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog.families import NAMES
+from picowatch.families import FAMILIES
 from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.families import DEMO_RULES, FLOW_RULES, rules_of
+from picowatch.recipe.families import DEMO_RULES, rules_of
+from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import DEMO, hash_of, read_one, refused
 
 INVENTORY = Inventory(
@@ -90,7 +91,7 @@ def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
     rows = [line.split("|")[1:5] for line in table.splitlines() if line.startswith("| ")]
     listed = {name.strip(): tuple(map(_number, values)) for name, *values in rows[1:]}
     rules = {
-        f"{NAMES[family]} {variant}".strip(): (
+        f"{FAMILIES[family].name} {variant}".strip(): (
             known.defaults["steps"],
             known.defaults["cfg_scale"],
             known.defaults["guidance"],
