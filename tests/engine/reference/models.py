@@ -1,0 +1,214 @@
+"""What the reference's cases need on the disk: small models and pictures, made anew each time.
+
+Random weights come from fixed seeds, so that they are the same ones each time.
+"""
+
+import hashlib
+import json
+import shutil
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from picowatch.catalog import Catalog
+from picowatch.engine.options import EngineOptions
+from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
+from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
+from tests.engine.control.controlnets import controlnet_of, save_folder, save_single, union_of
+from tests.engine.requests import request
+from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+BLUE, RED = (44, 100, 226), (222, 44, 44)
+Values = dict[str, Any]
+
+
+class Models:
+    """A folder with all models and pictures of the cases, and requests for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._start_images = folder / "start-images"
+        self._start_images.mkdir(parents=True)
+        _write_checkpoints(folder / "checkpoints")
+        _write_demos_parts(folder)
+        _write_sdxls_parts(folder)
+        self._catalog = Catalog(folder)
+
+    @property
+    def options(self) -> EngineOptions:
+        """An engine on one thread of the CPU, in float32."""
+        return EngineOptions(
+            models=self._folder,
+            device="cpu",
+            precision="float32",
+            threads=1,
+            start_images=self._start_images,
+        )
+
+    def request(self, values: Values) -> ImageRequest:
+        """An image request: of models and pictures, the values have the names alone."""
+        given: Values = {"checkpoint": "demo", **values}
+        given |= self._hashes(given)
+        given["loras"] = tuple(
+            LoraUse(name, self._hash("lora", name), weight)
+            for name, weight in values.get("loras", {}).items()
+        )
+        given["embeddings"] = tuple(
+            EmbeddingUse(name, self._hash("embedding", name))
+            for name in values.get("embeddings", ())
+        )
+        given["control"] = tuple(map(self._control, values.get("control", ())))
+        return request(**given)
+
+    def _hashes(self, values: Values) -> Values:
+        hashes = {"checkpoint_hash": self._hash("checkpoint", values["checkpoint"])}
+        if "vae" in values:
+            hashes["vae_hash"] = self._hash("vae", values["vae"])
+        for field in ("image", "mask"):
+            if field in values:
+                hashes[f"{field}_hash"] = self._pictures[values[field]]
+        if "upscale" in values:
+            hashes["upscaler_hash"] = self._hash("upscaler", values["upscale"].model)
+        if "hires" in values and "demo" in values["hires"].upscaler:
+            hashes["hires_upscaler_hash"] = self._hash("upscaler", values["hires"].upscaler)
+        return hashes
+
+    def _control(self, values: Values) -> ControlUse:
+        return ControlUse(
+            **values,
+            image_hash=self._pictures[values["image"]],
+            model_hash=self._hash("controlnet", values["model"]),
+        )
+
+    def _hash(self, kind: Any, name: str) -> str:
+        return self._catalog.sha256(self._catalog.find(kind, name))
+
+    @cached_property
+    def _pictures(self) -> dict[str, str]:
+        """Hashes of start images, masks and control images, which are written now, by name."""
+        return {name: self._keep(picture) for name, picture in _pictures().items()}
+
+    def _keep(self, picture: Image.Image) -> str:
+        """As the daemon keeps them."""
+        written = BytesIO()
+        picture.save(written, "PNG")
+        digest = hashlib.sha256(written.getvalue()).hexdigest()
+        (self._start_images / digest).write_bytes(written.getvalue())
+        return digest
+
+
+def _pictures() -> dict[str, Image.Image]:
+    half = Image.new("L", (128, 128))
+    half.paste(255, (64, 0, 128, 128))
+    ring = Image.new("L", (96, 64))
+    ImageDraw.Draw(ring).ellipse((24, 8, 72, 56), fill=160, outline=255, width=8)
+    return {
+        "circle": _circle((128, 128)),
+        "wide": _circle((96, 64)),
+        "corgi": Image.open(EXAMPLES / "corgi.png").convert("RGB"),
+        "hat": Image.open(EXAMPLES / "corgi-mask.png").convert("L"),
+        "half": half,
+        "grey ring": ring,
+        "sketch": _sketch(44, 48),
+        "lower sketch": _sketch(84, 80),
+    }
+
+
+def _circle(size: tuple[int, int]) -> Image.Image:
+    """A red circle in the upper left of a blue picture."""
+    picture = Image.new("RGB", size, BLUE)
+    side = min(size)
+    ImageDraw.Draw(picture).ellipse((side // 8, side // 8, side // 2, side // 2), fill=RED)
+    return picture
+
+
+def _sketch(x: int, y: int) -> Image.Image:
+    """The outline of a circle, black on white."""
+    picture = Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(picture).ellipse((x - 24, y - 24, x + 24, y + 24), outline="black", width=2)
+    return picture
+
+
+def _write_checkpoints(folder: Path) -> None:
+    folder.mkdir()
+    for name, made in {
+        "tiny-sdxl": tiny_sdxl(),
+        "tiny-sdxl-inpaint": tiny_sdxl(inpaints=True),
+        "tiny-sdxl-lcm": tiny_sdxl(embeds_guidance=True),
+        "tiny-sd2": tiny_sd2(),
+        "tiny-sd2-inpaint": tiny_sd2(inpaints=True),
+        "tiny-sd2-lcm": tiny_sd2(embeds_guidance=True),
+    }.items():
+        (folder / name).symlink_to(made)
+    _write_inpainting_demo(folder / "demo-inpaint")
+
+
+def _write_inpainting_demo(folder: Path) -> None:
+    """The demo with five more inputs, which it sees a little of."""
+    shutil.copytree(_demo(), folder)
+    config = folder / "unet/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 9}))
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    tensors = load_file(weights)
+    first = tensors["conv_in.weight"]
+    more = torch.randn(len(first), 5, 3, 3, generator=torch.Generator().manual_seed(7)) * 0.02
+    tensors["conv_in.weight"] = torch.cat([first, more.to(first.dtype)], dim=1)
+    save_file(tensors, weights)
+
+
+def _write_demos_parts(folder: Path) -> None:
+    pipeline = _loaded(_demo())
+    unet, encoder = pipeline.unet, pipeline.text_encoder
+    loras = folder / "loras"
+    write(loras / "both.safetensors", kohya_lora(unet, encoder, seed=1))
+    for name, prefix in (("unet-only", "lora_unet_"), ("text-only", "lora_te_")):
+        tensors = kohya_lora(unet, encoder, seed=len(prefix))
+        part = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        write(loras / f"{name}.safetensors", part)
+    write(loras / "with-kernels.safetensors", _lora_of_kernels(unet))
+    words = pipeline.tokenizer("a red hat", add_special_tokens=False)["input_ids"]
+    vectors = encoder.get_input_embeddings().weight[words].detach().clone()
+    write(folder / "embeddings/redhat.safetensors", {"emb_params": vectors})
+    save_single(controlnet_of(unet, 1), folder / "controlnet/random.safetensors")
+    save_folder(controlnet_of(unet, 2), folder / "controlnet/random-folder")
+    pipeline.vae.decoder.conv_out.bias.data += torch.tensor([0.3, 0.0, -0.3])
+    pipeline.vae.save_pretrained(folder / "vae/warm")
+
+
+def _write_sdxls_parts(folder: Path) -> None:
+    pipeline = _loaded(tiny_sdxl())
+    encoders = pipeline.text_encoder, pipeline.text_encoder_2
+    write(folder / "loras/xl.safetensors", kohya_lora(pipeline.unet, *encoders, seed=4))
+    save_single(controlnet_of(pipeline.unet, 3), folder / "controlnet/xl.safetensors")
+    save_single(union_of(pipeline.unet), folder / "controlnet/xl-union.safetensors")
+
+
+def _demo() -> Path:
+    return Catalog(Path("nowhere")).demo.path
+
+
+def _loaded(folder: Path) -> Any:
+    return diffusers.DiffusionPipeline.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
+
+
+def _lora_of_kernels(unet: Any) -> Tensors:
+    """What LyCORIS calls LoCon and LCM's LoRA is: the residual blocks' convolutions."""
+    tensors: Tensors = {}
+    for number, (name, module) in enumerate(unet.named_modules()):
+        if isinstance(module, nn.Conv2d) and name.endswith(("conv1", "conv2")):
+            flat = f"lora_unet_{name.replace('.', '_')}"
+            down, up = random_layer(module, 6000 + number, size=0.2)
+            tensors[f"{flat}.lora_down.weight"] = down
+            tensors[f"{flat}.lora_up.weight"] = up
+            tensors[f"{flat}.alpha"] = torch.tensor(2.0)
+    return tensors
