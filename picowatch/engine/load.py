@@ -17,7 +17,7 @@ import transformers
 
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.configs import KNOWN, known_values, read_json
-from picowatch.catalog.families import UNETS
+from picowatch.families import UNETS
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import ASSETS

@@ -150,7 +150,6 @@ CHANGED = {
     "start-image-noisy": [changed(0.6, sampler=NOISY, schedule_type="uniform")],
     "start-image-pndm": [changed(0.6, sampler="PNDM", schedule_type="uniform")],
     "start-image-unipc": [changed(0.6, sampler="UniPC", schedule_type="uniform")],
-    "start-image-lcm": [changed(0.6, **LCM, cfg_scale=1.5)],
     "start-images-resized": [
         changed(0.5, image="wide", resize=resize, width=96) for resize in ("crop", "fit", "stretch")
     ],
@@ -177,10 +176,7 @@ LARGER = {
     "hires-nearest": [larger("Nearest", 0.4)],
     "hires-model": [larger(DEMO_UPSCALER, 0.4)],
     "hires-steps": [{**larger("Latent"), "hires": Hires(1.1, 4, 0.5, "Lanczos")}],
-    "hires-noisy": [
-        larger("Latent", sampler=NOISY, schedule_type="uniform", seed=seed, ensd=3)
-        for seed in (1, 2)
-    ],
+    "hires-noisy": [larger("Latent", sampler=NOISY, schedule_type="uniform", ensd=3)],
     "hires-start-image": [{**changed(0.6), **larger("Latent")}],
     "hires-mask": [{**redrawn(0.8, mask_blur=2), **larger("Lanczos", 0.5)}],
     "upscale": [values(upscale=Upscale(DEMO_UPSCALER, 1.25))],
@@ -211,7 +207,6 @@ CONTROLLED = {
     "control-hires-canny": [
         {**larger("Lanczos", 0.5), **sketched(image="corgi", prompt=CORGI, preprocess="canny")}
     ],
-    "control-tiling": [{**sketched(), "tiling": True}],
     "control-inpainting": [
         {**redrawn(0.9), "checkpoint": "demo-inpaint", "control": [random_control()]}
     ],
@@ -219,7 +214,6 @@ CONTROLLED = {
 
 ADAPTED = {
     "lora": [values(loras={"both": 1.0})],
-    "lora-negative-weight": [values(loras={"both": -1.0})],
     "lora-unet": [values(loras={"unet-only": 1.0})],
     "lora-text": [values(loras={"text-only": 1.0})],
     "lora-kernels": [values(loras={"with-kernels": 1.0})],
