@@ -26,10 +26,11 @@ from diffusers.loaders.single_file_utils import (
 )
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
-from picowatch.catalog.families import UNETS
+from picowatch.catalog.families import UNET
 from picowatch.catalog.models import Part
 from picowatch.engine.gguf_fp8 import Tensors, TypeOf
 from picowatch.errors import RenderFailed
+from picowatch.families import FAMILIES
 
 Config = Mapping[str, Any]
 # A file with so many of diffusers' names has none of its authors': those share about half.
@@ -209,7 +210,6 @@ def _modern(name: str) -> str:
     return _OLD_NAME.sub(lambda found: f"{found[1]}.{_OLD_ATTENTION[found[2]]}.", name)
 
 
-UNET = "model.diffusion_model."
 _GUIDANCE = "time_embed.cond_proj.weight"  # of distilled checkpoints (LCM)
 
 
@@ -285,7 +285,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def fitting_config(family: str, variant: str, config: Config, shapes: Shapes) -> dict[str, Any]:
     """The config with the numbers of this variant, or those that the tensors themselves tell."""
     known = _NUMBERS.get((family, variant), {})
-    if family in UNETS:
+    if FAMILIES[family].kind == "unet":
         known = _guided(shapes)
     elif family == "sd3":
         known = _sd3(config, shapes)
