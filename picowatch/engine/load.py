@@ -5,7 +5,7 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ class Components:
 
 
 def load(
-    model: Model, target: Target, device: torch.device, *, later: Container[str] = ()
+    model: Model, target: Target, device: torch.device, *, later: Collection[str] = ()
 ) -> Components:
     """A checkpoint, its weights on `device` in the types of `target`, without parts for `later`."""
     read = partial(load_part, model, target, device)
@@ -181,6 +181,11 @@ def _prefix(file: Path, starts: Sequence[str]) -> str:
     """What stands before the names of a part's tensors in a file; nothing in a file of its own."""
     header = read_any_header(file)
     return next((start for start in starts if header.has(start)), "")
+
+
+def dtype_of(model: Model, part: Part, target: Target) -> torch.dtype:
+    """The type for the weights of a checkpoint's own part."""
+    return _dtype(model, part, read_json(part.folder / "config.json"), target)
 
 
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
