@@ -23,6 +23,7 @@ from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import ASSETS
 from picowatch.catalog.transformer_files import parts_of as parts_of_flow
+from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.part_files import (
@@ -124,21 +125,23 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
     "fp16" and "fix" in it says that it does not.
     """
     part = next(part for part in parts_of(checkpoint) if part.name == "vae")
+    if is_tiny(vae.variant):
+        part = replace(part, class_name=TINY_CLASS)
     if vae.layout == "folder":
         part = replace(part, folder=vae.path, weights=None, prefix="")
         config = _config(checkpoint, part)
     else:
-        prefix = _prefix(vae.path, [_VAE])
         config = _config(checkpoint, part)
-        part = replace(part, weights=vae.path, prefix=prefix)
+        part = replace(part, weights=vae.path, prefix=_prefix(vae.path, [_VAE]))
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
+        if is_tiny(vae.variant):
+            config = {"latent_channels": tiny_channels(vae.variant)}
     dtype = _dtype(checkpoint, part, config, target)
     return _read(part, config, f"VAE {vae.name!r}", dtype, device)
 
 
 _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
-TINY_VAE = "AutoencoderTiny"
 _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
 
 
@@ -246,7 +249,7 @@ def _prediction(model: Model) -> str:
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """The config of a part, with what the checkpoint's own tensors say otherwise."""
     config = read_json(part.folder / "config.json")
-    if _is_unet(model) and part.class_name != TINY_VAE:
+    if _is_unet(model) and part.class_name != TINY_CLASS:
         config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
     if part.name == "unet":
         config["in_channels"] = model.in_channels
