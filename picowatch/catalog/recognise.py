@@ -27,7 +27,7 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, RENDERED, UNETS, Family, hub_folder
 from picowatch.recipe.messages.problems import shown
 
-# diffusers' AutoencoderTiny, and its author's own names.
+# Halves of a TAESD, in its author's names or diffusers'.
 _TAESD = {"decoder.layers.0.weight", "1.conv.0.weight", "3.conv.0.weight"}
 _TAESD |= {f"taesd_{part}.{name}" for part in ("encoder", "decoder") for name in _TAESD}
 USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
@@ -313,7 +313,10 @@ def _something_else(header: Header) -> str:
     if header.has("transformer_blocks.0."):
         return f"only the transformer {_OF_A_FOLDER}"
     if _TAESD & set(header.shapes):
-        return "a TAESD, a tiny VAE for previews: a complete VAE is needed"
+        return (
+            "only a half of a TAESD: get it whole, in diffusers' names (such as "
+            "diffusion_pytorch_model.safetensors of madebyollin/taesd)"
+        )
     if header.has("token_embd."):
         architecture = shown(header.metadata.get("general.architecture", ""))
         return f"a language model as GGUF ({architecture}): not supported"

@@ -14,7 +14,7 @@ from picowatch.catalog.folder_files import folder_files
 from picowatch.catalog.models import FOLDERS, FoundModels, Model, Part
 from picowatch.catalog.pipelines import classes_of, encoder_of
 from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
-from picowatch.catalog.vaes import serves
+from picowatch.catalog.vaes import is_tiny, serves
 from picowatch.families import FAMILIES, SD3_VAE, SIXTEEN, hub_folder
 from picowatch.recipe.messages.suggestions import listed
 
@@ -82,7 +82,7 @@ def _encoders_of(model: Model) -> Mapping[str, str]:
 def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
     """Those for its family. What may be FLUX.1's or Stable Diffusion 3's is taken for FLUX.1's."""
     unsaid = SIXTEEN if SD3_VAE in FAMILIES[model.family].vaes else None
-    vaes = installed.of_kind("vae")
+    vaes = [one for one in installed.of_kind("vae") if not is_tiny(one.variant)]
     return [one for one in vaes if serves(one.variant, model.family) and one.variant != unsaid]
 
 

@@ -22,6 +22,7 @@ from picowatch.families import (
     QWEN_VAE,
     SANA_VAE,
     SD3_VAE,
+    SD_VAE,
     SIXTEEN,
 )
 from picowatch.recipe.messages.problems import shown
@@ -34,6 +35,12 @@ _CLASSES = {
     "AutoencoderKLFlux2": FLUX2_VAE,
     "AutoencoderDC": SANA_VAE,
 }
+# diffusers' AutoencoderTiny (TAESD and its relatives) decodes latents as they are scaled. It is for
+# the families of the VAE that it stands for: headers tell only the number of channels.
+TINY_CLASS = "AutoencoderTiny"
+_TINY = {"tiny": SD_VAE, "tiny, 16 latent channels": SIXTEEN}
+_TINY_CHANNELS = dict(zip((4, 16), _TINY, strict=True))
+_TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
 # What a file may have before the names of its tensors.
 _PREFIXES = ("", "first_stage_model.", "vae.")
 # The first layers of Wan's and Qwen-Image's encoders, in their authors' names and diffusers'.
@@ -51,16 +58,28 @@ def vae_by_name(variant: str, name: str) -> str:
 
 def families_of(variant: str) -> tuple[str, ...]:
     """The names of the families that a VAE of this variant is for."""
-    return tuple(row.name for row in FAMILIES.values() if variant in row.vaes)
+    return tuple(row.name for key, row in FAMILIES.items() if serves(variant, key))
 
 
 def serves(variant: str, family: str) -> bool:
     """Whether a VAE of this variant is for that family."""
-    return variant in FAMILIES[family].vaes
+    return _TINY.get(variant, variant) in FAMILIES[family].vaes
+
+
+def is_tiny(variant: str) -> bool:
+    """Whether a VAE of this variant only approximates pictures: it completes no checkpoint."""
+    return variant in _TINY
+
+
+def tiny_channels(variant: str) -> int:
+    """The number of latent channels of a tiny VAE."""
+    return next(channels for channels, name in _TINY_CHANNELS.items() if name == variant)
 
 
 def is_vae(header: Header) -> bool:
     """Whether a file has the first layer of a VAE's encoder or decoder."""
+    if _is_tiny(header):
+        return True
     return any(
         header.has(f"{prefix}{part}.{layer}.")
         for prefix in _PREFIXES
@@ -69,10 +88,16 @@ def is_vae(header: Header) -> bool:
     )
 
 
+def _is_tiny(header: Header) -> bool:
+    return header.inputs(_TINY_FIRST) == _COLOURS and _TINY_LAST in header.shapes
+
+
 def recognise_vae(header: Header) -> Recognised:
     """A VAE in a file; ModelRefused for those of no family that is rendered."""
     prefix = "first_stage_model." if header.has("first_stage_model.") else ""
     unknown = ModelRefused(f"is a VAE of an unknown kind: {ONLY}")
+    if _is_tiny(header):
+        return _tiny(header.inputs(_TINY_LAST))
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
         if max(map(header.inputs, _FRAMES)) != _COLOURS:
             raise unknown
@@ -96,11 +121,21 @@ def recognise_vae(header: Header) -> Recognised:
     return Recognised("vae", "")
 
 
+def _tiny(channels: int) -> Recognised:
+    if channels not in _TINY_CHANNELS:
+        raise ModelRefused(f"is a tiny VAE with {shown(str(channels))} latent channels: {ONLY}")
+    return Recognised("vae", "", variant=_TINY_CHANNELS[channels])
+
+
 def recognise_vae_folder(folder: Path) -> Recognised:
     """A VAE in diffusers' layout."""
     check_files(folder)
     config = read_json(folder / "config.json")
     class_name = str(config.get("_class_name"))
+    if class_name == TINY_CLASS:
+        check_numbers("config.json", config)
+        check_weights(folder)
+        return _tiny(config.get("latent_channels", 4))
     if class_name not in ("AutoencoderKL", *_CLASSES):
         raise ModelRefused(
             f"is a diffusers folder, but not of a supported VAE: its class is {shown(class_name)}."

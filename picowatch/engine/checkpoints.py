@@ -10,20 +10,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.catalog import Catalog, Kind, Model
-from picowatch.engine.control_nets import read_controlnet
+from picowatch.catalog import Catalog, Kind
+from picowatch.engine.control_nets import load_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.load import load, load_part, load_vae
-from picowatch.engine.loaded import Loaded
+from picowatch.engine.loaded import Loaded, weights_device
 from picowatch.engine.memory import WORKING_BYTES, Place, Weights
 from picowatch.engine.memory_usage import free_bytes
-from picowatch.engine.sizes import numbers_in, weights_of
+from picowatch.engine.sizes import bytes_of_parts, controlnet_bytes
 from picowatch.engine.verify import find_model, unchanged
-from picowatch.families import FLOWS
+from picowatch.families import FAMILIES
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
-
-_CPU = torch.device("cpu")
 
 
 class _Kept(NamedTuple):
@@ -46,16 +44,18 @@ class Checkpoints:
         self._controlnet_bytes: dict[str, int] = {}
 
     def weights(self, request: ImageRequest) -> Weights:
-        """How large this image's checkpoint is in memory, its ControlNets included."""
+        """How large this image's checkpoint is in memory; its ControlNets count as denoiser."""
         wanted = request.checkpoint_hash
         if wanted not in self._weights:
             with self._verified("checkpoint", request.checkpoint, wanted) as model:
-                dtype = self._target.flow_dtype if model.family in FLOWS else self._target.dtype
-                self._weights[wanted] = weights_of(model, dtype.itemsize)
+                row = FAMILIES[model.family]
+                takes_turns = row.kind == "flow" and not row.short
+                sizes = bytes_of_parts(model, self._target)
+                self._weights[wanted] = Weights(**sizes, takes_turns=takes_turns)
         for use in request.control:
             if use.model_hash not in self._controlnet_bytes:
                 with self._verified("controlnet", use.model, use.model_hash) as model:
-                    size = numbers_in(model) * self._target.dtype.itemsize
+                    size = controlnet_bytes(model, self._target.dtype)
                     self._controlnet_bytes[use.model_hash] = size
         size = sum(self._controlnet_bytes[hash_] for hash_ in _controlnets(request))
         weights = self._weights[wanted]
@@ -79,16 +79,14 @@ class Checkpoints:
         kept = self._kept.pop(request.checkpoint_hash, None)
         if place != "device":
             self._kept.clear()
-        if kept and kept.place == place:
-            loaded = kept.loaded
-        else:
+        if kept and kept.place != place:
             kept = None
-            self.give_memory_back()
-            loaded = self._read(request, place)
-        vae = request.vae, request.vae_hash
+        loaded = kept.loaded if kept else self._read(request, place)
+        components, vae = loaded.components, (request.vae, request.vae_hash)
+        components.read = partial(self._read_part, request, loaded.weights_device)
         if kept is None or kept.vae != vae:
-            loaded.components.parts["vae"] = None
-            loaded.components.parts["vae"] = self._read_vae(request, loaded.weights_device)
+            components.drop(["vae"])
+            components.restore(["vae"])
         self._read_controlnets(request, loaded)
         loaded.place_weights()
         self._kept[request.checkpoint_hash] = _Kept(loaded, place, vae)
@@ -111,7 +109,7 @@ class Checkpoints:
         return bool(others or unused)
 
     def give_memory_back(self) -> None:
-        """Before more is taken."""
+        """Return the memory of what was released to the device."""
         gc.collect()
         if self._target.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -119,49 +117,47 @@ class Checkpoints:
             torch.mps.empty_cache()
 
     def _read(self, request: ImageRequest, place: Place) -> Loaded:
-        """All of a checkpoint but its VAE; those that were used longest ago make room for it."""
+        """All of a checkpoint but its VAE; those that were used longest ago make room for it.
+
+        Where parts take turns, the denoiser comes when it is needed.
+        """
         needed = self.weights(request).total + WORKING_BYTES
+        self.give_memory_back()
         while self._kept and free_bytes(self._target.device) < needed:
             self._kept.popitem(last=False)
             self.give_memory_back()
-        device = _CPU if place in ("models", "layers") else self._target.device
+        device = weights_device(place, self._target.device)
+        later = {"vae", "transformer"} if place == "turns" else {"vae"}
         with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
-            components = load(model, self._target, device, later=_LATER.get(place, ("vae",)))
-        read = components.read
-
-        def read_verified(name: str) -> Any:
-            with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash):
-                return read(name)
-
-        components.read = read_verified
+            components = load(model, self._target, device, later=later)
         return Loaded(components, self.file, self._target.device, place)
 
-    def _read_vae(self, request: ImageRequest, device: torch.device) -> Any:
+    def _read_part(self, request: ImageRequest, device: torch.device, name: str) -> Any:
+        """A part of an image's checkpoint, from verified files."""
         with ExitStack() as verified:
             checkpoint = verified.enter_context(
                 self._verified("checkpoint", request.checkpoint, request.checkpoint_hash)
             )
-            if request.vae == BAKED:
-                return load_part(checkpoint, self._target, device, "vae")
+            if name != "vae" or request.vae == BAKED:
+                return load_part(checkpoint, self._target, device, name)
             vae = verified.enter_context(self._verified("vae", request.vae, request.vae_hash))
             return load_vae(checkpoint, vae, self._target, device)
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
         """This image's ControlNets; those of others make room for them."""
         wanted, held = _controlnets(request), loaded.components.controlnets
-        if missing := wanted.keys() - held.keys():
-            for name in held.keys() - wanted.keys():
-                del held[name]
-            for name in missing:
-                use = wanted[name]
-                with self._verified("controlnet", use.model, name) as model:
-                    held[name] = read_controlnet(
-                        model.path, use.model, loaded.denoiser, loaded.weights_device
-                    )
-
-
-# What is read after the rest: a VAE may be another one, and a denoiser may wait for its turn.
-_LATER = {"turns": ("vae", "unet", "transformer")}
+        missing = wanted.keys() - held.keys()
+        if not missing:
+            return
+        for name in held.keys() - wanted.keys():
+            del held[name]
+        self.give_memory_back()
+        target = self._target.for_unet(loaded.components.native_size)
+        for name in missing:
+            with self._verified("controlnet", wanted[name].model, name) as model:
+                held[name] = load_controlnet(
+                    model, loaded.denoiser, target, self._target.device
+                )
 
 
 def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:

@@ -5,15 +5,15 @@ A ControlNet copies one half of a UNet, so what it consists of is in the UNet's 
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 
-from picowatch.catalog import read_config, weight_files
+from picowatch.catalog import Model, read_config, weight_files
 from picowatch.catalog.controlnets import ORIGINAL
 from picowatch.catalog.headers import read_header
+from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.part_files import diffusers_model, laid_out
 
@@ -35,28 +35,29 @@ _HINT = "controlnet_cond_embedding."
 _TASKS = "task_embedding"
 
 
-def read_controlnet(path: Path, name: str, unet: Any, device: torch.device) -> Any:
-    """The ControlNet, on `device`, to compute beside this UNet in its type."""
+def load_controlnet(model: Model, unet: Any, target: Target, device: torch.device) -> Any:
+    """The ControlNet, on `device`, to compute beside this UNet in the type of `target`."""
     own: dict[str, Any] = {}
-    if path.is_dir():
-        config = read_config(path / "config.json")
+    if model.layout == "folder":
+        config = read_config(model.path / "config.json")
         own = {key: config[key] for key in _OWN if key in config}
-        files = weight_files(path)
+        files = weight_files(model.path)
     else:
-        own["global_pool_conditions"] = _POOLED in path.stem.casefold()
-        files = [path]
+        own["global_pool_conditions"] = _POOLED in model.path.stem.casefold()
+        files = [model.path]
     tensors: Tensors = {}
     for file in files:
         # The first files also have the checkpoint that they were trained for.
         prefix = ORIGINAL if read_header(file).has(ORIGINAL) else ""
-        tensors |= read_tensors(file, lambda _: unet.dtype, device, prefix)
+        tensors |= read_tensors(file, lambda _: target.dtype, device, prefix)
     tensors = _modern_names(tensors, unet.config)
     config = {key: unet.config[key] for key in _COMMON} | _layers(tensors, unet.config) | own
     kind = "ControlNetModel"
     if _TASKS in tensors:
         kind = "ControlNetUnionModel"
         config |= _union(tensors)
-    return laid_out(diffusers_model(kind, config, tensors, f"ControlNet {name!r}", unet.dtype))
+    what = f"ControlNet {model.name!r}"
+    return laid_out(diffusers_model(kind, config, tensors, what, target.dtype))
 
 
 def _modern_names(tensors: Tensors, unet: Any) -> Tensors:

@@ -55,7 +55,9 @@ class DepthModels:
         with unchanged(self._find, "depth", use.depth, use.depth_hash) as at:
             values, backbone = depth_config(at)
             config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
-            tensors = read_tensors(weight_files(at), self._target)
+            tensors: Tensors = {}
+            for file in weight_files(at):
+                tensors |= read_tensors(file, lambda _: self._target.dtype, self._target.device)
             return _filled(config, tensors, use.depth).to(self._target.device)
 
 

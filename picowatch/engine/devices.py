@@ -14,6 +14,7 @@ LARGE_NATIVE_SIZE = 512
 # Of a card. A build of torch names those that it was compiled for (`torch.cuda.get_arch_list`):
 # https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/compute-capabilities.html
 Capability = tuple[int, int]
+_AMPERE = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     the UNet of a full-size checkpoint on a CPU that computes bfloat16: a step of Stable Diffusion
     1.5 at 256x256 took 3 seconds instead of 7 on two such cores, and the UNet took half the memory.
     The demo model gains nothing from it. Flow families are trained in bfloat16, and many overflow
-    in float16: they compute in it wherever it is there.
+    in float16: they compute in it where the device does not merely emulate it, else in float32.
     """
     chosen = torch.device(_best() if device == "auto" else device)
     if chosen.type == "cuda" and chosen.index is None:
@@ -63,7 +64,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         dtype = large = flow = _DTYPES[precision]
     elif chosen.type == "cuda" and not _overflows_in_float16(chosen):
         dtype = large = torch.float16
-        flow = torch.bfloat16
+        flow = torch.bfloat16 if _has_bfloat16(chosen) else torch.float32
     else:
         dtype = torch.float32
         narrow = chosen.type == "cpu" and _computes_bfloat16()
@@ -100,6 +101,14 @@ def _computes_bfloat16() -> bool:
     """True if the CPU has instructions for it; otherwise it is slower than float32."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return probe is not None and bool(probe())
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """True for a CUDA device that computes it: torch emulates it on cards before Ampere.
+
+    As torch.cuda.is_bf16_supported(including_emulation=False), which asks the current device.
+    """
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= _AMPERE
 
 
 def _overflows_in_float16(device: torch.device) -> bool:

@@ -5,7 +5,7 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,19 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors import safe_open
 
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.configs import KNOWN, known_values, read_json
-from picowatch.families import UNETS
+from picowatch.catalog.families import UNET
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import ASSETS
 from picowatch.catalog.transformer_files import parts_of as parts_of_flow
+from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.part_files import (
-    UNET,
     Config,
     diffusers_model,
     fitting_config,
@@ -34,6 +35,7 @@ from picowatch.engine.part_files import (
     type_of,
 )
 from picowatch.engine.flow_samplers import scheduler_of
+from picowatch.families import FAMILIES
 
 # Reads a part of a checkpoint by its name.
 ReadPart = Callable[[str], Any]
@@ -93,16 +95,12 @@ class Components:
 
 
 def load(
-    model: Model, target: Target, device: torch.device, *, later: Container[str] = ()
+    model: Model, target: Target, device: torch.device, *, later: Collection[str] = ()
 ) -> Components:
     """A checkpoint, its weights on `device` in the types of `target`, without parts for `later`."""
     read = partial(load_part, model, target, device)
     names = [part.name for part in parts_of(model)]
     parts = {name: None if name in later else read(name) for name in names}
-    if (model.family, model.layout, model.prediction) == ("sd2", "file", ""):
-        kind, config = type(parts["scheduler"]), parts["scheduler"].config
-        predicts = _prediction(model, parts["unet"])
-        parts["scheduler"] = kind.from_config(config, prediction_type=predicts)
     return Components(model.family, model.variant, model.native_size, parts, read=read)
 
 
@@ -127,61 +125,46 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
     "fp16" and "fix" in it says that it does not.
     """
     part = next(part for part in parts_of(checkpoint) if part.name == "vae")
+    if is_tiny(vae.variant):
+        part = replace(part, class_name=TINY_CLASS)
     if vae.layout == "folder":
         part = replace(part, folder=vae.path, weights=None, prefix="")
         config = _config(checkpoint, part)
     else:
-        prefix = _prefix(vae.path, "vae")
         config = _config(checkpoint, part)
-        part = replace(part, weights=vae.path, prefix=prefix)
+        part = replace(part, weights=vae.path, prefix=_prefix(vae.path, [_VAE]))
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
+        if is_tiny(vae.variant):
+            config = {"latent_channels": tiny_channels(vae.variant)}
     dtype = _dtype(checkpoint, part, config, target)
     return _read(part, config, f"VAE {vae.name!r}", dtype, device)
 
 
 _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
-TINY_VAE = "AutoencoderTiny"
 _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
+
+
+# The folder that describes single files, for each family.
+CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl"}
+# The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
+_VOCABULARY = ASSETS / "sd15" / "tokenizer"
+_VAE = "first_stage_model."
 
 
 def parts_of(model: Model) -> tuple[Part, ...]:
     """Where each part of a checkpoint's pipeline is."""
-    if model.family not in UNETS:
+    if not _is_unet(model):
         return parts_of_flow(model)
-    classes = _SDXL if model.family == "sdxl" else _SD
+    classes = {name: kinds[0] for name, kinds in FAMILIES[model.family].parts.items()}
     if model.layout == "folder":
         return tuple(Part(name, kind, model.path / name) for name, kind in classes.items())
     return tuple(_part_of_file(model, name, kind) for name, kind in classes.items())
 
 
-_SD = {
-    "scheduler": "EulerDiscreteScheduler",
-    "tokenizer": "CLIPTokenizer",
-    "text_encoder": "CLIPTextModel",
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-}
-_SDXL = _SD | {
-    "tokenizer_2": "CLIPTokenizer",
-    "text_encoder_2": "CLIPTextModelWithProjection",
-}
-# The folder that describes single files, for each family.
-CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl"}
-# The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
-_VOCABULARY = ASSETS / "sd15" / "tokenizer"
-# What stands before the names of a part's tensors in single files.
-_PREFIXES = {
-    "unet": (UNET,),
-    "vae": ("first_stage_model.",),
-    "text_encoder": (
-        "cond_stage_model.transformer.",
-        "cond_stage_model.model.",
-        "conditioner.embedders.0.transformer.",
-        "conditioner.embedders.0.model.",
-    ),
-    "text_encoder_2": ("conditioner.embedders.1.model.",),
-}
+def _is_unet(model: Model) -> bool:
+    """Whether it is a Stable Diffusion with a UNet, whose single files are whole checkpoints."""
+    return FAMILIES[model.family].kind == "unet"
 
 
 def _part_of_file(model: Model, name: str, class_name: str) -> Part:
@@ -190,18 +173,27 @@ def _part_of_file(model: Model, name: str, class_name: str) -> Part:
         return Part(name, class_name, folder if folder.is_dir() else _VOCABULARY)
     if name == "scheduler":
         return Part(name, class_name, folder)
-    return Part(name, class_name, folder, model.path, _prefix(model.path, name))
+    starts: Sequence[str] = {"unet": [UNET], "vae": [_VAE]}.get(name, ())
+    if not starts:  # a text encoder: the second one of a family is the last that it lists
+        prefixes = FAMILIES[model.family].text_prefixes
+        starts = prefixes[-1:] if name == "text_encoder_2" else prefixes
+    return Part(name, class_name, folder, model.path, _prefix(model.path, starts))
 
 
-def _prefix(file: Path, name: str) -> str:
+def _prefix(file: Path, starts: Sequence[str]) -> str:
     """What stands before the names of a part's tensors in a file; nothing in a file of its own."""
     header = read_any_header(file)
-    return next((prefix for prefix in _PREFIXES[name] if header.has(prefix)), "")
+    return next((start for start in starts if header.has(start)), "")
+
+
+def dtype_of(model: Model, part: Part, target: Target) -> torch.dtype:
+    """The type for the weights of a checkpoint's own part."""
+    return _dtype(model, part, read_json(part.folder / "config.json"), target)
 
 
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
     """The type for the weights of a part."""
-    if model.family not in UNETS:
+    if not _is_unet(model):
         return target.flow_dtype
     if part.name == "unet":
         return target.for_unet(model.native_size).dtype
@@ -223,23 +215,25 @@ def _scheduler(model: Model, part: Part) -> Any:
     """
     config = read_json(part.folder / "scheduler_config.json")
     kind = getattr(diffusers, part.class_name)
-    if model.family not in UNETS:
+    if not _is_unet(model):
         return scheduler_of(kind, config)
     config = known_values("scheduler/scheduler_config.json", config, KNOWN - {"_class_name"})
     if model.prediction:  # what the checkpoint's own header says of its training
         config["prediction_type"] = model.prediction
+    elif (model.family, model.layout) == ("sd2", "file"):
+        config["prediction_type"] = _prediction(model)
     if model.zero_snr:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return kind.from_config(config)
 
 
-# In the original's names: output_blocks.11.1.transformer_blocks.0.norm1.bias.
-_TELLING = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+# diffusers calls it up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias.
+_TELLING = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _SPREAD_OF_V = 0.09
 _LATENTS = 4
 
 
-def _prediction(model: Model, unet: Any) -> str:
+def _prediction(model: Model) -> str:
     """What a single file of 2.x predicts; no header says it, and the wrong one gives noise.
 
     By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
@@ -247,14 +241,15 @@ def _prediction(model: Model, unet: Any) -> str:
     """
     if model.in_channels != _LATENTS:
         return "epsilon"
-    spread = unet.state_dict()[_TELLING].float().std(correction=0)
+    with safe_open(model.path, framework="pt") as file:
+        spread = file.get_tensor(_TELLING).float().std(correction=0)
     return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
 
 
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """The config of a part, with what the checkpoint's own tensors say otherwise."""
     config = read_json(part.folder / "config.json")
-    if model.family in UNETS and part.class_name != TINY_VAE:
+    if _is_unet(model) and part.class_name != TINY_CLASS:
         config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
     if part.name == "unet":
         config["in_channels"] = model.in_channels

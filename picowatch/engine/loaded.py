@@ -37,6 +37,11 @@ class Prompts:
         self._kept.clear()
 
 
+def weights_device(place: Place, device: torch.device) -> torch.device:
+    """Where weights are read to: main memory, if they come to the device when they compute."""
+    return torch.device("cpu") if place in ("models", "layers") else device
+
+
 class Loaded:
     """A checkpoint's components, and what was made of them; `place` says where its weights are."""
 
@@ -66,6 +71,13 @@ class Loaded:
         return self.components.vae
 
     @property
+    def schedule(self) -> dict[str, Any]:
+        """What the checkpoint's own config says of its noise schedule, without defaults."""
+        config = dict(self.components.parts["scheduler"].config)
+        defaults = config.pop("_use_default_values", ())
+        return {key: value for key, value in config.items() if key not in defaults}
+
+    @property
     def modules(self) -> list[Any]:
         """All that computes and is in memory."""
         parts = [*self.components.parts.values(), *self.components.controlnets.values()]
@@ -74,7 +86,7 @@ class Loaded:
     @property
     def weights_device(self) -> torch.device:
         """Where weights are read to."""
-        return torch.device("cpu") if self._place in ("models", "layers") else self._device
+        return weights_device(self._place, self._device)
 
     @property
     def lora_warnings(self) -> tuple[str, ...]:
@@ -105,8 +117,6 @@ class Loaded:
                 use_stream=self._device.type == "cuda",
                 low_cpu_mem_usage=True,
             )
-        for controlnet in self.components.controlnets.values():
-            controlnet.to(self._device)
 
     def send_back(self) -> None:
         """After a batch, take the weights off the device, where models come one after the other."""

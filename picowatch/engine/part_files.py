@@ -26,10 +26,11 @@ from diffusers.loaders.single_file_utils import (
 )
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
-from picowatch.families import UNETS
+from picowatch.catalog.families import UNET
 from picowatch.catalog.models import Part
 from picowatch.engine.gguf_fp8 import Tensors, TypeOf
 from picowatch.errors import RenderFailed
+from picowatch.families import FAMILIES
 
 Config = Mapping[str, Any]
 # A file with so many of diffusers' names has none of its authors': those share about half.
@@ -61,6 +62,13 @@ def diffusers_model(
     tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
         return _quantised(kind, config, tensors, dtype)
+    return filled(model, tensors, what)
+
+
+def filled(model: Any, tensors: Tensors, what: str) -> Any:
+    """A model with these weights; RenderFailed names the first that is missing or does not fit."""
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    _refuse_missing(what, shapes.keys() - tensors.keys())
     _refuse_other_shapes(
         what,
         (
@@ -69,7 +77,7 @@ def diffusers_model(
             if tensors[name].shape != shape
         ),
     )
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict({name: tensors[name] for name in shapes}, assign=True)
     model.to(next(iter(tensors.values())).device)  # buffers that no file holds
     return model.eval().requires_grad_(False)
 
@@ -77,7 +85,7 @@ def diffusers_model(
 def laid_out(model: Any) -> Any:
     """A model of diffusers with the memory layout in which narrow types compute the fastest."""
     weights = [*model.parameters()]
-    narrow = model.dtype != torch.float32 and weights[0].device.type in ("cpu", "cuda")
+    narrow = weights[0].dtype != torch.float32 and weights[0].device.type in ("cpu", "cuda")
     # Convolutions over frames, which have five sides, know no other layout.
     if narrow and not any(weight.ndim == 5 for weight in weights):
         model.to(memory_format=torch.channels_last)
@@ -209,7 +217,6 @@ def _modern(name: str) -> str:
     return _OLD_NAME.sub(lambda found: f"{found[1]}.{_OLD_ATTENTION[found[2]]}.", name)
 
 
-UNET = "model.diffusion_model."
 _GUIDANCE = "time_embed.cond_proj.weight"  # of distilled checkpoints (LCM)
 
 
@@ -285,7 +292,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def fitting_config(family: str, variant: str, config: Config, shapes: Shapes) -> dict[str, Any]:
     """The config with the numbers of this variant, or those that the tensors themselves tell."""
     known = _NUMBERS.get((family, variant), {})
-    if family in UNETS:
+    if FAMILIES[family].kind == "unet":
         known = _guided(shapes)
     elif family == "sd3":
         known = _sd3(config, shapes)

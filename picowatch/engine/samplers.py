@@ -133,6 +133,9 @@ class PreparedSampler:
     def set_timesteps(self, *_: Any, **__: Any) -> None:
         """Do nothing: they are set."""
 
+    def set_begin_index(self, _: int) -> None:
+        """Do nothing: it is set."""
+
     @property
     def eta(self) -> float:
         """How much noise a step of TCD adds, as its authors have it; 0 for all others."""

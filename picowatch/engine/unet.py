@@ -91,7 +91,7 @@ class UnetPasses(Passes):
             first.sampler,
             first.schedule_type,
             one.steps,
-            self.loaded.components.parts["scheduler"].config,
+            self.loaded.schedule,
             one.strength,
             first.prediction,
             self.loaded.row.key,

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -17,8 +16,10 @@ from picowatch.catalog.upscalers import layout_of
 from picowatch.engine.canvas import decoded
 from picowatch.engine.devices import Target
 from picowatch.engine.failures import out_of_memory
+from picowatch.engine.gguf_fp8 import read_tensors
 from picowatch.engine.job import Drawn, Enlarge, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
+from picowatch.engine.part_files import filled, laid_out
 from picowatch.engine.upscale_networks import Network, network_of, weights_of
 from picowatch.engine.upscale_tiles import (
     MOST_OVERLAP,
@@ -135,13 +136,11 @@ class Upscalers:
             layout = layout_of(read_header(model.path).shapes)
             assert layout  # the catalog has seen to it
             # In float32 first: SPAN's convolutions are merged.
-            exact = replace(self._target, dtype=torch.float32, device=torch.device("cpu"))
-            tensors = weights_of(layout, read_tensors([model.path], exact))
+            tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
             with torch.device("meta"):
                 network = network_of(layout)
-            tensors = {part: one.to(self._target.dtype) for part, one in tensors.items()}
-            loaded: Network = fill(network, tensors, f"upscaler {name!r}", self._target)
-            return loaded
+            loaded: Network = filled(network, weights_of(layout, tensors), f"upscaler {name!r}")
+            return laid_out(loaded.to(self._target.device, self._target.dtype))
 
 
 class TileSteps:

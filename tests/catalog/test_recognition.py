@@ -116,7 +116,7 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
         "is a text encoder of an unknown kind",
     ),
     "nothing": ({}, "is an empty safetensors file"),
-    "TAESD": ({"decoder.layers.0.weight": (64, 4, 3, 3)}, "is a TAESD, a tiny VAE for previews"),
+    "TAESD": ({"decoder.layers.0.weight": (64, 4, 3, 3)}, "is only a half of a TAESD"),
     "something else": (
         {"model.layers.0.mlp.weight": (8, 8)},
         "is not a model that picowatch knows",

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.families import ONLY
 from picowatch.catalog.vaes import families_of, serves
+from picowatch.errors import ModelRefused
 from picowatch.families import RENDERED
 from tests.catalog.files import Shapes, vae_file_shapes, write_model
+from tests.catalog.test_families import flux
 from tests.catalog.test_pipelines import WEIGHTS
 from tests.catalog.test_recognition import look_at
 
@@ -34,6 +37,16 @@ SANA: Shapes = {
     "encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3),
     "decoder.conv_in.weight": (1024, 32, 3, 3),
 }
+
+
+def tiny(channels: int) -> Shapes:
+    """diffusers' AutoencoderTiny."""
+    return {
+        "encoder.layers.0.weight": (64, 3, 3, 3),
+        "decoder.layers.0.weight": (64, channels, 3, 3),
+    }
+
+
 FILES: dict[str, tuple[Shapes, str]] = {
     "Stable Diffusion": (vae_file_shapes(), ""),
     "FLUX.1": (FLUX1, "16 latent channels"),
@@ -42,6 +55,8 @@ FILES: dict[str, tuple[Shapes, str]] = {
     "Wan's names": (WAN, "Qwen-Image"),
     "Qwen-Image": (QWEN, "Qwen-Image"),
     "Sana": (SANA, "Sana"),
+    "TAESD": (tiny(4), "tiny"),
+    "TAEF1": (tiny(16), "tiny, 16 latent channels"),
 }
 
 
@@ -68,6 +83,37 @@ def test_only_its_name_tells_the_vae_of_stable_diffusion_3(
     """From FLUX.1's, with which its pictures have wrong colours."""
     write_model(tmp_path / f"vae/{name}.safetensors", FLUX1)
     assert Catalog(tmp_path).inventory().vae_families == {name: families}
+
+
+def test_a_tiny_vae_is_for_the_families_of_the_vae_that_it_stands_for() -> None:
+    """By the number of latent channels, which is all that a header tells."""
+    assert families_of("tiny") == families_of("")
+    assert families_of("tiny, 16 latent channels") == families_of("16 latent channels")
+
+
+def test_a_tiny_vae_completes_no_transformer(tmp_path: Path) -> None:
+    """Its pictures are approximate: only a recipe that names it gets it."""
+    write_model(tmp_path / "checkpoints/flux1-dev.safetensors", flux())
+    write_model(tmp_path / "vae/taef1.safetensors", tiny(16))
+    with pytest.raises(ModelRefused, match=r"a VAE with 16 latent channels .* in models/vae/"):
+        Catalog(tmp_path).find("checkpoint", "flux1-dev")
+
+
+def test_a_tiny_vae_may_be_a_folder(tmp_path: Path) -> None:
+    """In diffusers' layout; those with other channels are refused."""
+    kind: Any = diffusers.AutoencoderTiny
+    for name, channels in (("taesd", 4), ("taef2", 32)):
+        kind(latent_channels=channels).save_pretrained(tmp_path / "vae" / name)
+    taef2, taesd = look_at_all(tmp_path)
+    assert isinstance(taesd, Model)
+    assert taesd.variant == "tiny"
+    assert isinstance(taef2, Refused)
+    assert taef2.reason == f"taef2 is a tiny VAE with 32 latent channels: {ONLY}"
+
+
+def look_at_all(models: Path) -> list[Model | Refused]:
+    found = Catalog(models).scan()
+    return sorted((*found.models, *found.refused), key=lambda one: one.name)
 
 
 UNUSABLE: dict[str, tuple[Shapes, str]] = {
