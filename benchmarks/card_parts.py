@@ -85,7 +85,7 @@ def failures(found: Findings, device: str) -> None:
 
 _TELL = """
 import sys, torch
-from picowatch.engine.memory.usage import broken_gpu
+from picowatch.engine.memory_usage import broken_gpu
 from picowatch.engine.failures import explain_error, out_of_memory
 def tell(error):
     print("type:", type(error).__name__)
@@ -113,7 +113,7 @@ except Exception as error:
 
 def demo(found: Findings, device: str) -> None:
     """The demo model with all that recipes can say, beside the CPU's pictures."""
-    from picowatch.engine.memory.ladder import LADDERS, Ladders, MemoryLadder
+    from picowatch.engine.memory import LADDERS, Ladders, MemoryLadder
     from picowatch.engine.renderer import Renderer
     from picowatch.engine.unet.loras import Loras
     from picowatch.recipe.parts import Hires
@@ -385,7 +385,7 @@ def trace(found: Findings, device: str) -> None:
 def vae(found: Findings, device: str) -> None:
     """Decoding pictures of 512x512: one, four, one in tiles of 256, and a batch to its pixels."""
     from picowatch.engine.models.loaded import _tile
-    from picowatch.engine.unet.latents import Decoding
+    from picowatch.engine.latents import Decoding
 
     family, side = ("sd15", 64) if device != "cpu" else ("demo", 8)
     config = _Vae.load_config(str(ASSETS / family / "vae"))

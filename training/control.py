@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from picowatch.engine.control.preprocess import canny
+from picowatch.engine.preprocess import canny
 from training.captions import caption
 from training.drawing import draw
 from training.noise import (

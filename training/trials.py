@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from picowatch.engine.unet.samplers import build_sampler
+from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.families import DEMO_RULES
 from picowatch.recipe.samplers import SAMPLERS
 from training.captions import caption

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from picowatch.catalog.upscalers import COMPACT, Layout
-from picowatch.engine.upscaling.networks import Network, network_of
+from picowatch.engine.upscale_networks import Network, network_of
 from training.canvas import NATIVE_SIZE
 from training.drawing import draw
 from training.pictures import as_batch

@@ -8,7 +8,7 @@ import pytest
 from picowatch.catalog import read_config
 from picowatch.engine.models.parts import SD15
 from picowatch.engine.unet.batch import equal_parts
-from picowatch.engine.unet.samplers import build_sampler
+from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.passes import evaluations

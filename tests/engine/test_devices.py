@@ -10,8 +10,8 @@ import torch
 from torch.utils import deterministic
 
 from picowatch.engine.devices import choose_target
-from picowatch.engine.memory.usage import broken_gpu, free_bytes
-from picowatch.engine.models.checkpoints import Checkpoints
+from picowatch.engine.memory_usage import broken_gpu, free_bytes
+from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.denoise import _StepQueue

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.engine.memory.ladder import FLOW_LADDER, Ladders, MemoryLadder
+from picowatch.engine.memory import FLOW_LADDER, Ladders, MemoryLadder
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest

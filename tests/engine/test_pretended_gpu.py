@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.memory.ladder import FULL, LADDER, Ladders, MemoryLadder
+from picowatch.engine.memory import FULL, LADDER, Ladders, MemoryLadder
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.latents import Decoding, _again
+from picowatch.engine.latents import Decoding, _again
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler

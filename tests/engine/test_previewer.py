@@ -12,9 +12,9 @@ from picowatch.catalog import read_config
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.colours import DEMO, SD1, SDXL
 from picowatch.engine.models.parts import SD15
-from picowatch.engine.previewer import Previewer
+from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import Preview, RenderedImage
-from picowatch.engine.unet.samplers import build_sampler
+from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import make, request
 

@@ -20,7 +20,7 @@ class HoldingEngine:
     """Renderer with the demo model's configs for single files."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
-        from picowatch.engine.models.checkpoints import Checkpoints
+        from picowatch.engine.checkpoints import Checkpoints
         from picowatch.engine.renderer import Renderer
 
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)

@@ -21,8 +21,8 @@ from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.hashes import OnBlock, ignore_block
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_target
-from picowatch.engine.models.checkpoints import Checkpoints
-from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.checkpoints import Checkpoints
+from picowatch.engine.verify import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from picowatch.catalog import Catalog, embedded
-from picowatch.engine.upscaling.networks import network_of
+from picowatch.engine.upscale_networks import network_of
 from training import upscaler
 from training.untyped import AutoencoderKL
 

@@ -7,7 +7,7 @@ is set. The pictures are made of integers only, so that every machine draws the 
 
 import numpy as np
 
-from picowatch.engine.control.preprocess import Pixels
+from picowatch.engine.preprocess import Pixels
 
 
 def waves() -> Pixels:

@@ -12,7 +12,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.tiling import seamless
+from picowatch.engine.tiling import seamless
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import write
 from tests.engine.control.controlnets import controlnet_of, save_single

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.engine.control.depth import DepthModels
+from picowatch.engine.depth import DepthModels
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed

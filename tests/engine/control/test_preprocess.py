@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from picowatch.engine.control.preprocess import canny, preprocess
+from picowatch.engine.preprocess import canny, preprocess
 from picowatch.recipe.request import ControlUse
 from tests.engine.control.opencv_canny import GRAIN, SHAPES, WAVES, grain, shapes, unpacked, waves
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from picowatch.engine.control.loading import read_controlnet
-from picowatch.engine.control.residuals import Hint, residuals_of
-from picowatch.engine.memory.ladder import LADDER, Ladders, MemoryLadder
+from picowatch.engine.control import Hint, residuals_of
+from picowatch.engine.memory import LADDER, Ladders, MemoryLadder
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.conditions import Conditions, Encoded
+from picowatch.engine.conditions import Conditions, Encoded
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.memory.ladder import (
+from picowatch.engine.memory import (
     FLOW_LADDER,
     LADDERS,
     SHARED_FLOW_LADDER,

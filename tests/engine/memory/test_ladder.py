@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from picowatch.engine.memory.ladder import (
+from picowatch.engine.memory import (
     FLOW_LADDER,
     LADDER,
     LADDERS,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.memory.ladder import LADDER, LADDERS, MemoryLadder, Rung
+from picowatch.engine.memory import LADDER, LADDERS, MemoryLadder, Rung
 from picowatch.engine.models import offload
 from picowatch.engine.models.loaded import Loaded, apply_rung
 from picowatch.engine.options import EngineOptions

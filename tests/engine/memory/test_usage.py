@@ -13,7 +13,7 @@ import torch
 
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.memory import usage
-from picowatch.engine.memory.usage import gpu_memory, main_memory, process_memory
+from picowatch.engine.memory_usage import gpu_memory, main_memory, process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import MemoryUse
 from tests.engine.requests import make, request

@@ -19,7 +19,7 @@ from benchmarks.make_sd15 import checkpoint_shapes
 from picowatch.catalog import Catalog, read_config
 from picowatch.engine.devices import Target, choose_target, precision_name
 from picowatch.engine.models import parts, unets
-from picowatch.engine.models.checkpoints import Checkpoints
+from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.models.parts import SD15
 from picowatch.engine.models.weights import empty
@@ -193,7 +193,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its memory is free before the next one is read."""
-    monkeypatch.setattr("picowatch.engine.models.checkpoints.free_bytes", lambda device: 0)
+    monkeypatch.setattr("picowatch.engine.checkpoints.free_bytes", lambda device: 0)
     shutil.copytree(DEMO, models / "checkpoints/mine")
     (models / "checkpoints/mine/scheduler/note.json").write_text("{}")  # another hash
     loading = checkpoints(models)
@@ -208,7 +208,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
         seen.append(unet() is None)
         return real(*given)
 
-    monkeypatch.setattr("picowatch.engine.models.checkpoints.load", load)
+    monkeypatch.setattr("picowatch.engine.checkpoints.load", load)
     other = named(models, checkpoint="mine")
     loading.load(other)
     gc.collect()

@@ -17,7 +17,6 @@ from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.philox import Philox
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.pipelines.tiny_flows import tiny_flow
@@ -328,23 +327,6 @@ def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, name: str)
     (image,) = rendered(ours, *requests_of(models, name, "prompt: a red cube"))
     case = CASES[name]
     assert apart(image, expected(case.from_text, name, case, **case.plain)) <= 1
-
-
-@pytest.mark.parametrize(("name", "channels"), [("Z-Image-Turbo", 16), ("PixArt-Sigma", 4)])
-def test_nvidias_noise_is_what_a_pipeline_begins_with(
-    models: Path, ours: Renderer, name: str, channels: int
-) -> None:
-    """A script with these latents makes the same picture; a batch may have both kinds."""
-    nvidia, cpu = (
-        requests_of(models, name, f"noise: {noise}\nprompt: a red cube")
-        for noise in ("nvidia", "cpu")
-    )
-    (image,) = rendered(ours, *nvidia)
-    latents = torch.from_numpy(Philox(7).randn((1, channels, SIDE // 8, SIDE // 8)))
-    case = CASES[name]
-    theirs = expected(case.from_text, name, case, latents=latents, **case.plain)
-    assert apart(image, theirs) <= 1
-    assert (pixels(image) != pixels(rendered(ours, *cpu)[0])).any()
 
 
 @pytest.mark.parametrize("name", those(any_case))

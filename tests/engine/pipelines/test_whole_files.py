@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from picowatch.catalog import Catalog
 from picowatch.catalog import families as catalog_families
 from picowatch.catalog.text_encoders import ENCODERS
-from picowatch.engine.models.sizes import weights_of as sizes_of
+from picowatch.engine.sizes import weights_of as sizes_of
 from picowatch.errors import ModelRefused
 from tests.engine.ldm import ldm_vae
 from tests.engine.memory.test_flow_rungs import UNLOADED, on_rung

@@ -18,8 +18,8 @@ from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.denoise import rescaled
-from picowatch.engine.unet.noise_levels import NOISE_LEVELS
-from picowatch.engine.unet.samplers import build_sampler
+from picowatch.engine.noise_levels import NOISE_LEVELS
+from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picowatch.engine.unet.canvas import Canvas, fit, read_canvas
+from picowatch.engine.canvas import Canvas, fit, read_canvas
 from picowatch.errors import RenderFailed
 from tests.engine.requests import request
 

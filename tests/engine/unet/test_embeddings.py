@@ -10,8 +10,8 @@ from picowatch.catalog import Catalog
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.embeddings import Embeddings, read_vectors
-from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower
+from picowatch.engine.embeddings import Embeddings, read_vectors
+from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.request import EmbeddingUse

@@ -12,7 +12,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
-from picowatch.engine.unet.latents import upscale
+from picowatch.engine.latents import upscale
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.resolve.hires import UPSCALERS

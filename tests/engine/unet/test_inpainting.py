@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.latents import LATENT_FACTOR
+from picowatch.engine.latents import LATENT_FACTOR
 from picowatch.recipe.request import ImageRequest
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.models.test_checkpoints import DEMO, checkpoints, named

@@ -11,9 +11,9 @@ from PIL import Image
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.noise import NvidiaGenerator, noise_of, numbers_of, slerp
+from picowatch.engine.noise import NvidiaGenerator, noise_of, numbers_of, slerp
 from picowatch.engine.unet.philox import Philox
-from picowatch.engine.unet.samplers import build_sampler
+from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS

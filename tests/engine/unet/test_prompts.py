@@ -9,8 +9,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from picowatch.catalog import Kind
 from picowatch.engine.models.parts import SD15
-from picowatch.engine.unet.embeddings import Embeddings
-from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower, weighted
+from picowatch.engine.embeddings import Embeddings
+from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower, weighted
 
 BEGIN, END, COMMA, CAT = 49406, 49407, 267, 2368
 

@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from picowatch.catalog import read_config
 from picowatch.engine.models.parts import SD15
 from picowatch.engine.unet import solvers
-from picowatch.engine.unet.samplers import _KINDS, build_sampler
+from picowatch.engine.samplers import _KINDS, build_sampler
 from picowatch.engine.unet.solvers import Dpm2sAncestral, Dpm3mSde, UniPc
 from picowatch.errors import RenderFailed
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
-from picowatch.engine.memory.ladder import LADDER, Ladders, MemoryLadder, Rung
-from picowatch.engine.models.checkpoints import Checkpoints
+from picowatch.engine.memory import LADDER, Ladders, MemoryLadder, Rung
+from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
-from picowatch.engine.unet.conditions import Conditions
-from picowatch.engine.unet.prompts import PromptEncoder
+from picowatch.engine.conditions import Conditions
+from picowatch.engine.prompts import PromptEncoder
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse

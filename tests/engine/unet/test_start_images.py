@@ -17,7 +17,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
-from picowatch.engine.unet.samplers import build_sampler
+from picowatch.engine.samplers import build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.samplers import SAMPLERS

@@ -13,7 +13,7 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.changes import LowRank
-from picowatch.engine.unet.tiling import seamless, wrapped
+from picowatch.engine.tiling import seamless, wrapped
 from picowatch.recipe.parts import Hires
 from tests.engine.models.test_checkpoints import demo
 from tests.engine.requests import ignore_steps, pixels, request

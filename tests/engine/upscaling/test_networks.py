@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from picowatch.catalog.upscalers import layout_of
-from picowatch.engine.upscaling.networks import Network, network_of, weights_of
+from picowatch.engine.upscale_networks import Network, network_of, weights_of
 from tests.catalog.files import Shapes
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
 
