@@ -15,7 +15,8 @@ from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from picowatch.engine.lora_files import Halves, LayerId, LoraFile, LoraReader, Modules, Tensors
+from picowatch.engine.lora_files import Layers, LoraFile, LoraReader, Tensors
+from picowatch.engine.lora_names import Modules
 from picowatch.engine.verify import FindFile, unchanged
 from picowatch.recipe.request import LoraUse
 
@@ -118,7 +119,7 @@ class Loras:
         halves. They compute in the model's type, since weights may be stored in one that nothing
         computes in, as fp8.
         """
-        by_part: dict[str, dict[LayerId, Halves]] = {}
+        by_part: dict[str, Layers] = {}
         for layer, halves in file.layers.items():
             by_part.setdefault(layer.part, {})[layer] = halves
         size = 0
