@@ -55,9 +55,9 @@ def pipeline_class(row: Family, variant: Variant, kind: str) -> Any:
 
 
 @cache
-def takes(pipeline: Any, argument: str) -> bool:
-    """Whether a class of pipelines can be called with an argument of this name."""
-    return argument in signature(pipeline.__call__).parameters
+def takes(function: Callable[..., Any], argument: str) -> bool:
+    """Whether a function can be called with an argument of this name."""
+    return argument in signature(function).parameters
 
 
 def guidance_inputs(row: Family, variant: Variant, request: ImageRequest) -> dict[str, Any]:
@@ -230,11 +230,13 @@ READERS = {
 
 def built(row: Family, variant: Variant, kind: str, parts: Parts) -> Any:
     """A pipeline of diffusers over these parts, which costs next to nothing."""
-    given = {**dict.fromkeys((*row.optional, *row.unused)), **parts}
+    cls = pipeline_class(row, variant, kind)
+    missing = [part for part in (*row.optional, *row.unused) if takes(cls.__init__, part)]
+    given = {**dict.fromkeys(missing), **parts}
     if row.key == "chroma" and kind == "mask":
         # diffusers 0.42 asks for a setting of FLUX.1 that Chroma's configs do not have.
         given["transformer"].register_to_config(guidance_embeds=False)
-    pipeline = pipeline_class(row, variant, kind)(**given, **variant.options)
+    pipeline = cls(**given, **variant.options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

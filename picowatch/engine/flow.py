@@ -114,7 +114,7 @@ class FlowPasses(Passes):
         self.loaded.bring_denoiser()
         row, variant = self.loaded.row, self.loaded.variant
         kind, inputs = self._inputs(start, one)
-        has_callback = takes(pipeline_class(row, variant, kind), "callback_on_step_end")
+        has_callback = takes(pipeline_class(row, variant, kind).__call__, "callback_on_step_end")
         steps = FlowSteps(
             self.loaded.denoiser,
             self.job.compiled,
@@ -212,7 +212,10 @@ def _decoded(images: torch.Tensor) -> list[Decoded]:
             )
         levels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
         pixels: Bytes = levels.cpu().numpy()
-        found.append(Decoded(pixels, bool((image == image[:, :1, :1]).all())))
+        # Plain black or white is cut off there, and may be what was asked for.
+        colour = image[:, :1, :1]
+        plain = bool(((colour == 0) | (colour == 1)).all())
+        found.append(Decoded(pixels, not plain and bool((image == colour).all())))
     return found
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from picowatch.catalog import read_config
 from picowatch.engine.models.parts import SD15
 from picowatch.engine.unet.batch import equal_parts
+
+from picowatch.catalog import read_config
 from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale

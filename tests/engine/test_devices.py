@@ -7,14 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from picowatch.engine.unet.denoise import _StepQueue
 from torch.utils import deterministic
 
+from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.devices import choose_target
 from picowatch.engine.memory_usage import broken_gpu, free_bytes
-from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.denoise import _StepQueue
 from picowatch.errors import RenderFailed
 
 CARDS = {

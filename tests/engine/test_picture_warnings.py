@@ -10,8 +10,8 @@ from picowatch.catalog import DEMO_CONTROLNET, Catalog, embedded
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ControlUse, ImageRequest
+from tests.engine.pictures import keep
 from tests.engine.requests import ignore_steps, request
-from tests.engine.unet.test_start_images import keep
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

@@ -8,12 +8,12 @@ from picowatch.engine.memory import FLOW_LADDER, Ladders, MemoryLadder
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
+from tests.engine.pictures import circle
 from tests.engine.pipelines.test_flows import SIDE, requests_of
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.pretended_gpu import pretended_gpu
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.test_pretended_gpu import options
-from tests.engine.unet.test_start_images import circle
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from picowatch.engine.latents import Decoding, _again
 from picowatch.engine.memory import FULL, LADDER, Ladders, MemoryLadder
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.latents import Decoding, _again
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
@@ -19,11 +19,11 @@ from tests.engine.adapters import kohya_lora, write
 from tests.engine.control.controlnets import controlnet_of, save_single
 from tests.engine.control.test_against_diffusers import DEMO, unet_of
 from tests.engine.control.test_against_diffusers import use as control
-from tests.engine.models.test_checkpoints import demo
+from tests.engine.demo import demo
+from tests.engine.pictures import right_half, start
 from tests.engine.pretended_gpu import PretendedGpu, pretended_gpu
 from tests.engine.requests import difference, ignore_steps, request
 from tests.engine.unet.test_loras import use
-from tests.engine.unet.test_start_images import right_half, start
 from tests.kinds import SAMPLERS_IN_EACH_RUN, one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from picowatch.engine.models.parts import SD15
 from PIL import Image
 
 from picowatch.catalog import read_config
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.colours import DEMO, SD1, SDXL
-from picowatch.engine.models.parts import SD15
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import Preview, RenderedImage
 from picowatch.engine.samplers import build_sampler

@@ -16,9 +16,9 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ControlUse, ImageRequest
 from tests.engine.control.controlnets import controlnet_of, save_folder, save_single, union_of
+from tests.engine.pictures import circle, keep, right_half, start
 from tests.engine.requests import Pixels, ignore_steps, pixels, request
 from tests.engine.tiny_models import tiny_sdxl
-from tests.engine.unet.test_start_images import circle, keep, right_half, start
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

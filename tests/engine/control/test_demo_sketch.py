@@ -15,8 +15,8 @@ from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.request import ControlUse
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original
+from tests.engine.pictures import keep
 from tests.engine.requests import ignore_steps, pixels, request
-from tests.engine.unet.test_start_images import keep
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

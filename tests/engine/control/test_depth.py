@@ -19,9 +19,9 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse
 from tests.engine.control.controlnets import controlnet_of, save_single
 from tests.engine.control.test_against_diffusers import DEMO, requested, unet_of, use
-from tests.engine.models.test_checkpoints import CPU
+from tests.engine.demo import CPU
+from tests.engine.pictures import circle
 from tests.engine.requests import ignore_steps
-from tests.engine.unet.test_start_images import circle
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

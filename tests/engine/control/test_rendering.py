@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from picowatch.engine.control.loading import read_controlnet
 from safetensors.torch import load_file, save_file
 
-from picowatch.engine.control.loading import read_controlnet
+from picowatch.engine.conditions import Conditions, Encoded
 from picowatch.engine.control import Hint, residuals_of
 from picowatch.engine.memory import LADDER, Ladders, MemoryLadder
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.conditions import Conditions, Encoded
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
@@ -28,12 +28,12 @@ from tests.engine.control.controlnets import (
     save_single,
 )
 from tests.engine.control.test_against_diffusers import DEMO, SIDE, lines, requested, unet_of, use
+from tests.engine.demo import CPU, assert_equal
 from tests.engine.ldm import write_single_file
-from tests.engine.models.test_checkpoints import CPU, assert_equal
+from tests.engine.pictures import circle, right_half, start
 from tests.engine.requests import difference, ignore_steps, pixels
 from tests.engine.tiny_models import tiny_sdxl
 from tests.engine.unet.test_inpainting import inpainting_demo
-from tests.engine.unet.test_start_images import circle, right_half, start
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from picowatch.engine.models.loaded import apply_rung
+from picowatch.engine.models.weights import has_weights
+from picowatch.engine.pipelines.loaded import LoadedPipeline
 
 from picowatch.catalog import Catalog
 from picowatch.engine.memory import (
@@ -20,21 +23,18 @@ from picowatch.engine.memory import (
     MemoryLadder,
     Rung,
 )
-from picowatch.engine.models.loaded import apply_rung
-from picowatch.engine.models.weights import has_weights
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.pipelines.loaded import LoadedPipeline
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import random_layer, write
+from tests.engine.pictures import circle
 from tests.engine.pipelines.test_flows import NAMES, SIDE, requests_of, square
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.pipelines.transformer_files import weights_of, write_gguf
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.unet.test_loras import use
-from tests.engine.unet.test_start_images import circle
 from tests.kinds import one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-
-from picowatch.engine.memory import LADDER, LADDERS, MemoryLadder, Rung
 from picowatch.engine.models import offload
 from picowatch.engine.models.loaded import Loaded, apply_rung
+from picowatch.engine.unet.denoise import denoise as real_denoise
+
+from picowatch.engine.memory import LADDER, LADDERS, MemoryLadder, Rung
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.denoise import denoise as real_denoise
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import kohya_lora, write
-from tests.engine.models.test_checkpoints import CPU, demo
+from tests.engine.demo import CPU, demo
 from tests.engine.requests import difference, ignore_steps, request
 from tests.engine.unet.test_loras import use
 

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from picowatch.engine.models import parts, unets
+from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.models.parts import SD15
+from picowatch.engine.models.weights import empty
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.make_sd15 import checkpoint_shapes
 from picowatch.catalog import Catalog, read_config
-from picowatch.engine.devices import Target, choose_target, precision_name
-from picowatch.engine.models import parts, unets
 from picowatch.engine.checkpoints import Checkpoints
-from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.models.parts import SD15
-from picowatch.engine.models.weights import empty
+from picowatch.engine.devices import Target, choose_target, precision_name
 from picowatch.errors import RenderFailed
 from tests.engine.ldm import ldm_vae, weights, write_single_file
 from tests.engine.requests import request

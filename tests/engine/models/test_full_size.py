@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from picowatch.engine.models import parts, unets
+from picowatch.engine.models.weights import empty
 from transformers import CLIPTextConfig
 
 from picowatch.catalog import read_config
 from picowatch.engine.devices import choose_target
-from picowatch.engine.models import parts, unets
-from picowatch.engine.models.weights import empty
 from tests.catalog.unets import sd2_shapes, sdxl_shapes
 
 CPU = choose_target("cpu", "float32")

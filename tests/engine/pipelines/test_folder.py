@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from picowatch.engine.pipelines.loading import read_part
 
 from picowatch.catalog.models import Part
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.pipelines.loading import read_part
 from picowatch.engine.flow_samplers import scheduler_for
+from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.pipelines.test_flows import requests_of
 from tests.engine.pipelines.tiny_flows import tiny_flow

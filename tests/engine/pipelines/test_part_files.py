@@ -11,12 +11,12 @@ import diffusers
 import pytest
 import torch
 import transformers
+from picowatch.engine.pipelines.transformer import fitting_config
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import Header
 from picowatch.catalog.text_encoders import ENCODERS, Encoder
 from picowatch.catalog.transformer_files import ASSETS
-from picowatch.engine.pipelines.transformer import fitting_config
 from picowatch.errors import ModelRefused
 from tests.catalog.files import Shapes
 from tests.catalog.test_families import Z_IMAGE as Z_IMAGE_SHAPES

@@ -14,6 +14,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.metadata import parameters_text
 from tests.engine.ldm import ldm_vae, weights
+from tests.engine.pictures import circle
 from tests.engine.pipelines.test_flows import (
     CASES,
     apart,
@@ -24,7 +25,6 @@ from tests.engine.pipelines.test_flows import (
 from tests.engine.pipelines.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.pipelines.transformer_files import Tensors, write
-from tests.engine.unet.test_start_images import circle
 
 _WAN = (
     (r"mid_block\.resnets\.0\.", "middle.0."),

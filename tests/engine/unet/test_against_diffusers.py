@@ -12,19 +12,19 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+from picowatch.engine.unet.denoise import rescaled
 from PIL import Image
 
 from picowatch.catalog import Catalog
+from picowatch.engine.noise_levels import NOISE_LEVELS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.denoise import rescaled
-from picowatch.engine.noise_levels import NOISE_LEVELS
 from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
+from tests.engine.pictures import start
 from tests.engine.requests import ignore_steps, pixels, request
-from tests.engine.unet.test_start_images import start
 from tests.kinds import one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.

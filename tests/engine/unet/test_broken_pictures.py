@@ -10,8 +10,8 @@ from PIL import Image
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
+from tests.engine.pictures import start
 from tests.engine.requests import ignore_steps, pixels, request
-from tests.engine.unet.test_start_images import start
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from picowatch.engine.models.loaded import Loaded
 
 from picowatch.catalog import Catalog
-from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.renderer import Renderer
 from picowatch.engine.embeddings import Embeddings, read_vectors
+from picowatch.engine.options import EngineOptions
 from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower
+from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.request import EmbeddingUse
 from tests.engine.adapters import write
-from tests.engine.models.test_checkpoints import CPU, demo
+from tests.engine.demo import CPU, demo
 from tests.engine.requests import difference, ignore_steps, request
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.

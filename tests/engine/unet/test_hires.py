@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+from picowatch.engine import latents as vaes
+from picowatch.engine.latents import upscale
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet import latents as vaes
-from picowatch.engine.latents import upscale
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.resolve.hires import UPSCALERS
-from tests.engine.models.test_checkpoints import CPU, demo
+from tests.engine.demo import CPU, demo
+from tests.engine.pictures import circle
 from tests.engine.requests import difference, ignore_steps, pixels, request
-from tests.engine.unet.test_start_images import circle
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

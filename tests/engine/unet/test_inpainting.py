@@ -14,15 +14,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
+from picowatch.engine.latents import LATENT_FACTOR
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.latents import LATENT_FACTOR
 from picowatch.recipe.request import ImageRequest
+from tests.engine.demo import DEMO, checkpoints, named
 from tests.engine.ldm import weights, write_single_file
-from tests.engine.models.test_checkpoints import DEMO, checkpoints, named
+from tests.engine.pictures import as_pixels, circle, right_half, start
 from tests.engine.requests import difference, ignore_steps, pixels, request
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
-from tests.engine.unet.test_start_images import as_pixels, circle, right_half, start
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

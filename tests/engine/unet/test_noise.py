@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from picowatch.engine.unet.philox import Philox
 from PIL import Image
 
+from picowatch.engine.noise import NvidiaGenerator, noise_of, numbers_of, slerp
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.noise import NvidiaGenerator, noise_of, numbers_of, slerp
-from picowatch.engine.unet.philox import Philox
 from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
-from tests.engine.models.test_checkpoints import demo
+from tests.engine.demo import demo
+from tests.engine.pictures import keep
 from tests.engine.requests import difference, ignore_steps, pixels, request
-from tests.engine.unet.test_start_images import keep
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

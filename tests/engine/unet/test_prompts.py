@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from picowatch.engine.models.parts import SD15
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from picowatch.catalog import Kind
-from picowatch.engine.models.parts import SD15
 from picowatch.engine.embeddings import Embeddings
 from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower, weighted
 

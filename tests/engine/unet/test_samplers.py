@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+from picowatch.engine.models.parts import SD15
+from picowatch.engine.unet.solvers import Dpm2sAncestral, Dpm3mSde, UniPc
 
 from picowatch.catalog import read_config
-from picowatch.engine.models.parts import SD15
-from picowatch.engine.unet import solvers
 from picowatch.engine.samplers import _KINDS, build_sampler
-from picowatch.engine.unet.solvers import Dpm2sAncestral, Dpm3mSde, UniPc
+from picowatch.engine.unet import solvers
 from picowatch.errors import RenderFailed
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+from picowatch.engine.models.unets import _TELLING, _prediction
 
 from picowatch.catalog import Catalog
-from picowatch.engine.models.unets import _TELLING, _prediction
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.engine.adapters import adapted_layers, kohya_lora, write

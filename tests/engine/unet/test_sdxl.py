@@ -16,21 +16,21 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from picowatch.catalog import Catalog
+from picowatch.engine import latents as vaes
+from picowatch.engine.checkpoints import Checkpoints
+from picowatch.engine.conditions import Conditions
 from picowatch.engine.devices import choose_target
 from picowatch.engine.memory import LADDER, Ladders, MemoryLadder, Rung
-from picowatch.engine.checkpoints import Checkpoints
-from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet import latents as vaes
-from picowatch.engine.conditions import Conditions
 from picowatch.engine.prompts import PromptEncoder
+from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, write
 from tests.engine.ldm import ldm_vae, write_single_file
+from tests.engine.pictures import circle, keep
 from tests.engine.requests import ignore_steps, pixels, request
 from tests.engine.tiny_models import FIRST, SECOND, tiny_renderer, tiny_sdxl
-from tests.engine.unet.test_start_images import circle, keep
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

@@ -3,12 +3,12 @@
 from typing import Any
 
 from diffusers import UNet2DConditionModel
+from picowatch.engine.models.weights import empty
+from picowatch.engine.unet.loras import modules_by_layer
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from picowatch.catalog.lora_keys import layer_of, misfits
 from picowatch.catalog.lora_layers import LayerId, has_layer
-from picowatch.engine.models.weights import empty
-from picowatch.engine.unet.loras import modules_by_layer
 from tests.catalog.unets import SDXL, unet_shapes
 
 UNET: dict[str, Any] = {

@@ -1,8 +1,6 @@
 """img2img and inpainting with the demo model."""
 
-import hashlib
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,27 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
+from picowatch.engine import latents as vaes
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet import latents as vaes
 from picowatch.engine.samplers import build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.samplers import SAMPLERS
-from tests.engine.models.test_checkpoints import CPU, demo
-from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
+from tests.engine.demo import CPU, demo
+from tests.engine.pictures import (
+    BLUE,
+    GREEN,
+    RED,
+    as_mask,
+    as_pixels,
+    away_from,
+    background,
+    circle,
+    right_half,
+    start,
+)
+from tests.engine.requests import difference, ignore_steps, pixels, request
 from tests.kinds import SAMPLERS_IN_EACH_RUN, one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
@@ -34,7 +43,6 @@ pytestmark = [
 EVERY_SAMPLER = one_of_each_kind(
     [sampler.name for sampler in SAMPLERS if sampler.name != "LCM"], SAMPLERS_IN_EACH_RUN
 )
-BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
 
 
 @pytest.fixture(scope="module")
@@ -50,60 +58,9 @@ def engine(kept: Path) -> Renderer:
     return Renderer(options)
 
 
-def keep(folder: Path, picture: Image.Image) -> str:
-    """Keep a picture as the daemon does; gives its hash."""
-    written = BytesIO()
-    picture.save(written, "PNG")
-    digest = hashlib.sha256(written.getvalue()).hexdigest()
-    (folder / digest).write_bytes(written.getvalue())
-    return digest
-
-
-def circle(side: int = 128) -> Image.Image:
-    """A red circle in the upper left of a blue square."""
-    picture = Image.new("RGB", (side, side), BLUE)
-    ImageDraw.Draw(picture).ellipse((side // 8, side // 8, side // 2, side // 2), fill=RED)
-    return picture
-
-
-def start(kept: Path, strength: float, picture: Image.Image | None = None) -> dict[str, Any]:
-    digest = keep(kept, picture or circle())
-    return {"image": "it.png", "image_hash": digest, "denoising_strength": strength}
-
-
-def right_half(kept: Path, blur: int = 0, invert: bool = False) -> dict[str, Any]:
-    """A mask whose right half is white."""
-    mask = Image.new("L", (128, 128))
-    mask.paste(255, (64, 0, 128, 128))
-    return as_mask(kept, mask, blur, invert)
-
-
-def as_mask(kept: Path, mask: Image.Image, blur: int, invert: bool) -> dict[str, Any]:
-    return {
-        "mask": "mask.png",
-        "mask_hash": keep(kept, mask),
-        "mask_blur": blur,
-        "mask_invert": invert,
-    }
-
-
 def draw(engine: Renderer, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
     (image,) = engine.render([request(prompt, **v)], ignore_steps)
     return image
-
-
-def away_from(image: RenderedImage, picture: Image.Image) -> float:
-    """The mean difference of a channel from a picture."""
-    return float(np.abs(pixels(image) - as_pixels(picture)).mean())
-
-
-def background(image: RenderedImage) -> Any:
-    """The colour of the lower right corner, where nothing stands."""
-    return pixels(image)[108:, 108:].mean((0, 1))
-
-
-def as_pixels(picture: Image.Image) -> Pixels:
-    return np.asarray(picture).astype(np.int16)
 
 
 def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from picowatch.engine.unet.changes import LowRank
 from torch import nn
 
+from picowatch.engine import latents as vaes
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet import latents as vaes
-from picowatch.engine.unet.changes import LowRank
 from picowatch.engine.tiling import seamless, wrapped
 from picowatch.recipe.parts import Hires
-from tests.engine.models.test_checkpoints import demo
+from tests.engine.demo import demo
 from tests.engine.requests import ignore_steps, pixels, request
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
 from picowatch.engine.upscaling import tiles
-from picowatch.engine.upscale_tiles import Pixels, enlarged, spans
+
 from picowatch.engine.upscale import passes_of
+from picowatch.engine.upscale_tiles import Pixels, enlarged, spans
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes
 from tests.engine.upscaling.test_networks import network

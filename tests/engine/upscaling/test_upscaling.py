@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from picowatch.engine.upscaling import tiles, upscalers
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -15,7 +16,6 @@ from picowatch.catalog import DEMO_UPSCALER, Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.upscaling import tiles, upscalers
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ImageRequest

@@ -1,0 +1,65 @@
+"""Start images and masks for tests of the engine, and how pictures differ from them."""
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from picowatch.engine.protocol import RenderedImage
+from tests.engine.requests import Pixels, pixels
+
+BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
+
+
+def keep(folder: Path, picture: Image.Image) -> str:
+    """Keep a picture as the daemon does; gives its hash."""
+    written = BytesIO()
+    picture.save(written, "PNG")
+    digest = hashlib.sha256(written.getvalue()).hexdigest()
+    (folder / digest).write_bytes(written.getvalue())
+    return digest
+
+
+def circle(side: int = 128) -> Image.Image:
+    """A red circle in the upper left of a blue square."""
+    picture = Image.new("RGB", (side, side), BLUE)
+    ImageDraw.Draw(picture).ellipse((side // 8, side // 8, side // 2, side // 2), fill=RED)
+    return picture
+
+
+def start(kept: Path, strength: float, picture: Image.Image | None = None) -> dict[str, Any]:
+    digest = keep(kept, picture or circle())
+    return {"image": "it.png", "image_hash": digest, "denoising_strength": strength}
+
+
+def right_half(kept: Path, blur: int = 0, invert: bool = False) -> dict[str, Any]:
+    """A mask whose right half is white."""
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (64, 0, 128, 128))
+    return as_mask(kept, mask, blur, invert)
+
+
+def as_mask(kept: Path, mask: Image.Image, blur: int, invert: bool) -> dict[str, Any]:
+    return {
+        "mask": "mask.png",
+        "mask_hash": keep(kept, mask),
+        "mask_blur": blur,
+        "mask_invert": invert,
+    }
+
+
+def away_from(image: RenderedImage, picture: Image.Image) -> float:
+    """The mean difference of a channel from a picture."""
+    return float(np.abs(pixels(image) - as_pixels(picture)).mean())
+
+
+def background(image: RenderedImage) -> Any:
+    """The colour of the lower right corner, where nothing stands."""
+    return pixels(image)[108:, 108:].mean((0, 1))
+
+
+def as_pixels(picture: Image.Image) -> Pixels:
+    return np.asarray(picture).astype(np.int16)
