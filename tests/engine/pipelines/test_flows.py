@@ -110,7 +110,7 @@ CASES = {
         _D.OvisImagePipeline,
         plain={"guidance_scale": 5.0},
         guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=256,
+        reads=0,
     ),
     "Krea-2-Raw": Case(
         _D.Krea2Pipeline,
@@ -144,14 +144,14 @@ CASES = {
         _D.AuraFlowPipeline,
         plain={"guidance_scale": 3.5},
         guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=256,
+        reads=0,
     ),
     "Sana": Case(
         _D.SanaPipeline,
         both={"use_resolution_binning": False},
         plain={"guidance_scale": 4.5},
         guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=300,
+        reads=0,
         solved=False,
     ),
     "PixArt-Sigma": Case(
@@ -159,14 +159,14 @@ CASES = {
         both={"use_resolution_binning": False, "clean_caption": False},
         plain={"guidance_scale": 4.5},
         guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=300,
+        reads=0,
         solved=False,
     ),
     "CogView4": Case(
         _D.CogView4Pipeline,
         plain={"guidance_scale": 3.5},
         guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=1024,
+        reads=0,
     ),
     "Lumina-Image-2.0": Case(
         _D.Lumina2Pipeline,
@@ -541,12 +541,13 @@ def test_a_picture_that_is_white_all_over_is_no_failure(
     out = ours._checkpoints.held(wanted).vae.decoder.conv_out._parameters
     monkeypatch.setitem(out, "bias", out["bias"] + 9)
     assert (pixels(rendered(ours, wanted)[0]) == 255).all()
-    monkeypatch.setitem(out, "weight", torch.zeros_like(out["weight"]))
+    for part in ("weight", "bias"):
+        monkeypatch.setitem(out, part, torch.zeros_like(out[part]))
     with pytest.raises(RenderFailed, match="one single colour"):
         rendered(ours, wanted)
 
 
-@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
+@pytest.mark.parametrize("name", those(lambda case: case.reads, ONE_EACH))
 def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(
     models: Path, ours: Renderer, name: str
 ) -> None:
