@@ -305,7 +305,9 @@ class _Child:
                     batch.on_step(done, total)
                 case Preview() as preview:
                     batch.on_preview(preview)
-                case Ended(outcome, memory):
+                case Ended(number, outcome, memory):
+                    if number != batch.work.number:  # no picture goes to another batch
+                        raise EngineDied("The engine answered another request.", _REPORT_IT)
                     self.gpu_memory = memory or self.gpu_memory
                     if isinstance(outcome, EngineDied):
                         raise outcome

@@ -76,6 +76,7 @@ class Ended:
     After EngineDied the process ends. `memory` comes with pictures: what it holds on a GPU, if any.
     """
 
+    number: int
     outcome: list[RenderedImage] | PicowatchError
     memory: MemoryUse | None = None
 
@@ -206,7 +207,7 @@ def _serve(
         if renderer is None and isinstance(outcome, RenderFailed | EngineDied):
             trace = getattr(outcome, "trace", "")
             outcome = EngineCannotStart(outcome.message, outcome.remedy, trace)
-        send(Ended(outcome, memory))
+        send(Ended(work.number, outcome, memory))
         if isinstance(outcome, EngineDied):
             return
 

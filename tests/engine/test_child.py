@@ -1,26 +1,56 @@
-"""The life and death of the engine's process."""
+"""The life and death of the engine's process; tests/faults has what goes wrong within it."""
 
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.failures import explain_exit
 from picowatch.engine.options import EngineOptions
-from picowatch.errors import EngineDied, EngineStopped
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import within
+from tests.storm.engine import DigestRenderer
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="read in /proc")
+needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits by pidfd")
+
+
+class ChattyRenderer:
+    """Ends the process after many words, or after few, as the prompt says."""
+
+    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
+        """See `BatchRenderer`."""
+
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
+    ) -> list[RenderedImage]:
+        """Speak, and end or fail."""
+        if batch[0].prompt == "find":
+            import_module("users_torch")
+        sys.stderr.write("first words " + "no line ends " * 100_000)
+        if batch[0].prompt == "go on":
+            raise RenderFailed("no picture")
+        sys.stderr.write(f"\n{batch[0].prompt}\n")
+        sys.stderr.flush()
+        os._exit(3)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -34,9 +64,24 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def digests(options: EngineOptions) -> Iterator[ChildEngine]:
     """An engine process without torch, for what does not depend on what the process does."""
-    engine = ChildEngine(options, program="tests.storm.engine")
+    engine = ChildEngine(options, DigestRenderer)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def chatty(options: EngineOptions) -> Iterator[ChildEngine]:
+    engine = ChildEngine(options, ChattyRenderer)
+    yield engine
+    engine.close()
+
+
+def started(engine: ChildEngine) -> int:
+    """Its process, which has begun."""
+    engine.prepare()
+    wait_until(lambda: engine.process_id is not None)
+    assert engine.process_id is not None
+    return engine.process_id
 
 
 def seconds_to_close(engine: ChildEngine) -> float:
@@ -45,11 +90,14 @@ def seconds_to_close(engine: ChildEngine) -> float:
     return time.monotonic() - start
 
 
-def maps_torch(process_id: int | None) -> bool:
-    """True once the process has begun to load torch's libraries."""
-    if process_id is None:
-        return False
-    return "libtorch" in Path(f"/proc/{process_id}/maps").read_text()
+def wait_for_end(descriptor: int) -> None:
+    """Of the process of a pidfd."""
+    ended, _, _ = select.select([descriptor], [], [], PATIENCE)
+    os.close(descriptor)
+    assert ended
+
+
+# -- its life
 
 
 def test_nothing_is_started_before_the_first_picture(options: EngineOptions) -> None:
@@ -58,6 +106,129 @@ def test_nothing_is_started_before_the_first_picture(options: EngineOptions) -> 
     assert engine.process_id is None
     assert set(engine.describe()) >= {"device", "precision", "torch"}
     engine.close()
+
+
+def test_importing_the_daemons_side_imports_no_torch() -> None:
+    """Nor any of its companions."""
+    code = (
+        "import sys, picowatch.engine.child, picowatch.engine.local, picowatch.work.batch_sizes;"
+        "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_prepared_engine_starts_before_its_first_batch(digests: ChildEngine) -> None:
+    """And the batch goes to that very process."""
+    process = started(digests)
+    digests.prepare()
+    make(digests, request(steps=1))
+    assert digests.process_id == process
+
+
+def test_a_second_batch_at_once_is_a_programming_error(digests: ChildEngine) -> None:
+    """One batch at a time."""
+    digests.render([request()], ignore_steps)
+    with pytest.raises(RuntimeError, match="one batch at a time"):
+        digests.render([request()], ignore_steps)
+
+
+def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> None:
+    """The process stays, and an interruption that comes too late ends no other batch."""
+    make(digests, request(steps=1))
+    process, steps = digests.process_id, []
+
+    def interrupt_at_the_second(done: int, total: int) -> None:
+        steps.append(done)
+        if done == 2:
+            digests.interrupt()
+
+    future = digests.render([request(steps=150)], interrupt_at_the_second)
+    assert isinstance(future.exception(PATIENCE), EngineStopped)
+    assert len(steps) < 100
+    digests.interrupt()
+    assert make(digests, request(steps=1))
+    assert digests.process_id == process
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("setting", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
+)
+def test_the_process_begins_with_its_own_environment(
+    setting: dict[str, str],
+    spins: str | None,
+    digests: ChildEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Malloc reads its own before any code of ours; the daemon's environment stays as it was."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4096")
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    make(digests, request(steps=1))
+    assert dict(os.environ) == before
+    lines = Path(f"/proc/{digests.process_id}/environ").read_text("utf-8").split("\0")
+    found = dict(line.split("=", 1) for line in lines if line)
+    assert found.get("GOMP_SPINCOUNT") == spins
+    assert found["MALLOC_MMAP_THRESHOLD_"] == "4096"
+    assert found["MALLOC_TRIM_THRESHOLD_"] == str(256 * 2**20)
+    assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
+
+
+def test_the_process_starts_though_the_users_folder_has_modules_of_those_names(
+    digests: ChildEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -c`, which multiprocessing calls, would import from there."""
+    for name in ("multiprocessing", "random", "socket", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    assert make(digests, request(steps=1))
+
+
+AS_MODULE = """
+from pathlib import Path
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.options import EngineOptions
+from tests.engine.requests import ignore_steps, request
+from tests.engine.test_child import ChattyRenderer
+if __name__ == "__main__":
+    import users_torch
+    engine = ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), ChattyRenderer)
+    print(engine.render([request("find")], ignore_steps).exception(60))
+    engine.close()
+"""
+
+
+def test_libraries_in_the_users_folder_are_not_imported(tmp_path: Path) -> None:
+    """A torch.py beside the recipes must not run instead of torch, also with `python -m`."""
+    (tmp_path / "users_torch.py").touch()
+    (tmp_path / "started.py").write_text(AS_MODULE)
+    run = subprocess.run(
+        [sys.executable, "-m", "started"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert "No module named 'users_torch'" in run.stdout, run.stderr
+
+
+# -- its end by others
+
+
+def test_ctrl_c_and_sigterm_do_not_end_the_engine(digests: ChildEngine) -> None:
+    """They reach every process of a terminal or service; the daemon decides."""
+    make(digests, request(steps=1))
+    process = digests.process_id
+    assert process is not None
+    assert os.getsid(process) == os.getpgid(process) == process
+    os.kill(process, signal.SIGINT)
+    os.kill(process, signal.SIGTERM)
+    assert make(digests, request(steps=1))
+    assert digests.process_id == process
 
 
 def test_a_killed_engine_is_explained_and_started_again(engine: ChildEngine) -> None:
@@ -72,6 +243,20 @@ def test_a_killed_engine_is_explained_and_started_again(engine: ChildEngine) -> 
     assert "killed (SIGKILL); most often the system ran out of memory" in died.message
     assert "batch_size: 1" in died.remedy
     assert make(engine, request(steps=1))
+
+
+@needs_pidfd
+def test_an_engine_that_died_idle_or_prepared_is_started_again(digests: ChildEngine) -> None:
+    """No image pays for it."""
+    process = started(digests)
+    for _ in range(2):
+        descriptor = os.pidfd_open(process)
+        os.kill(process, signal.SIGKILL)
+        wait_for_end(descriptor)
+        assert make(digests, request(steps=1))
+        assert digests.process_id not in (None, process)
+        assert digests.process_id is not None
+        process = digests.process_id
 
 
 def test_closing_an_engine_that_died_long_ago_kills_nobody(
@@ -92,121 +277,36 @@ def test_closing_an_engine_that_died_long_ago_kills_nobody(
     assert not killed
 
 
-def test_an_engine_that_died_idle_is_started_again(digests: ChildEngine) -> None:
-    """No image pays for it."""
-    make(digests, request(steps=1))
-    process_id = digests.process_id
-    assert process_id is not None
-    descriptor = os.pidfd_open(process_id)
-    os.kill(process_id, signal.SIGKILL)
-    assert select.select([descriptor], [], [], PATIENCE)[0]
-    os.close(descriptor)
-    assert make(digests, request(steps=1))
-    assert digests.process_id not in (None, process_id)
-
-
-def test_an_interrupted_batch_ends_at_its_next_step(engine: ChildEngine) -> None:
-    """The engine and its model stay."""
-    make(engine, request(steps=1))
-    process_id, steps = engine.process_id, []
-
-    def interrupt_at_the_second(done: int, total: int) -> None:
-        steps.append(done)
-        if done == 2:
-            engine.interrupt()
-
-    future = engine.render([request(steps=150)], interrupt_at_the_second)
-    assert isinstance(future.exception(PATIENCE), EngineStopped)
-    assert len(steps) < 100
-    engine.interrupt()
-    assert make(engine, request(steps=1))
-    assert engine.process_id == process_id
-
-
-def test_ctrl_c_and_sigterm_do_not_end_the_engine(engine: ChildEngine) -> None:
-    """They reach every process of a terminal or service; the daemon decides."""
-    make(engine, request(steps=1))
-    process_id = engine.process_id
-    assert process_id is not None
-    os.kill(process_id, signal.SIGINT)
-    os.kill(process_id, signal.SIGTERM)
-    assert make(engine, request(steps=1))
-    assert engine.process_id == process_id
-
-
-def test_closing_in_the_steps_takes_less_than_2_seconds(engine: ChildEngine) -> None:
-    """The batch goes back to the queue; the next test's batch starts the engine again."""
-    stepped = threading.Event()
-    future = engine.render([request(steps=150)], lambda done, total: stepped.set())
-    assert stepped.wait(PATIENCE)
-    assert seconds_to_close(engine) < within(2)
-    assert isinstance(future.exception(0), EngineStopped)
-    assert engine.process_id is None
-
-
-def test_closing_from_a_step_is_allowed(digests: ChildEngine) -> None:
-    """`on_step` runs in the thread that `close` would wait for."""
-    future = digests.render([request(steps=150)], lambda done, total: digests.close())
-    assert isinstance(future.exception(PATIENCE), EngineStopped)
-
-
-def test_closing_at_once_takes_less_than_2_seconds(own_engine: ChildEngine) -> None:
-    """Before the process has begun."""
-    future = own_engine.render([request()], ignore_steps)
-    assert seconds_to_close(own_engine) < within(2)
-    assert isinstance(future.exception(0), EngineStopped)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc says which libraries are loaded")
-def test_closing_while_torch_is_imported_takes_less_than_2_seconds(
-    own_engine: ChildEngine,
-) -> None:
-    """Native code holds Python's lock then; SIGKILL does not need it."""
-    future = own_engine.render([request()], ignore_steps)
-    wait_until(lambda: maps_torch(own_engine.process_id))
-    assert not future.done()
-    assert seconds_to_close(own_engine) < within(2)
-    assert isinstance(future.exception(0), EngineStopped)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc counts open files")
-def test_a_closed_engine_leaves_no_file_thread_or_process(digests: ChildEngine) -> None:
-    """A daemon that unloads it every night stays small."""
-
-    def held() -> tuple[int, int]:
-        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
-
-    before = held()
-    digests.render([request()], ignore_steps)
-    wait_until(lambda: digests.process_id is not None)
-    process_id = digests.process_id
-    digests.close()
-    assert held() == before
-    assert not Path(f"/proc/{process_id}").exists()
-
-
-def test_a_second_batch_at_once_is_a_programming_error(digests: ChildEngine) -> None:
-    """One batch at a time."""
-    digests.render([request()], ignore_steps)
-    with pytest.raises(RuntimeError, match="one batch at a time"):
-        digests.render([request()], ignore_steps)
+def test_its_last_words_are_kept_and_no_megabytes(chatty: ChildEngine) -> None:
+    """Progress bars write without a line's end for months."""
+    for _ in range(2):
+        failed = chatty.render([request("go on")], ignore_steps).exception(PATIENCE)
+        assert isinstance(failed, RenderFailed)
+    words = Path(f"/proc/{chatty.process_id}/fd/2")
+    if words.exists():
+        assert words.stat().st_size == 0
+    died = chatty.render([request("the last words")], ignore_steps).exception(PATIENCE)
+    assert isinstance(died, EngineDied)
+    assert died.message == ("The engine ended by itself (exit status 3). It said: the last words.")
 
 
 DAEMON = """
-import sys, time
+import sys
+from pathlib import Path
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
 from tests.engine.requests import request
-from pathlib import Path
-engine = ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"))
-engine.render([request(steps=150)], lambda done, total: print(engine.process_id, flush=True))
-sys.stdin.read()
+from tests.storm.engine import DigestRenderer
+engine = ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), DigestRenderer)
+engine.render([request(steps=9000)], lambda done, total: print(engine.process_id, flush=True))
+sys.stdin.readline()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a process by pidfd")
-def test_the_engine_ends_with_a_killed_daemon() -> None:
-    """`kill -9` of the daemon leaves no process with gigabytes of memory."""
+@needs_pidfd
+@pytest.mark.parametrize("killed", [True, False])
+def test_the_engine_ends_with_the_daemon(killed: bool) -> None:
+    """By `kill -9`, or where nobody closed it: neither waits for the other."""
     daemon = subprocess.Popen(
         [sys.executable, "-c", DAEMON],
         cwd=ROOT,
@@ -217,111 +317,75 @@ def test_the_engine_ends_with_a_killed_daemon() -> None:
     with daemon:
         assert daemon.stdout is not None
         descriptor = os.pidfd_open(int(daemon.stdout.readline()))
-        daemon.kill()
-        daemon.communicate()
-    ended, _, _ = select.select([descriptor], [], [], PATIENCE)
-    os.close(descriptor)
-    assert ended
+        if killed:
+            daemon.kill()
+        daemon.communicate("end\n", PATIENCE)
+    wait_for_end(descriptor)
 
 
-def test_importing_the_daemons_side_imports_no_torch() -> None:
-    """Nor any of its companions."""
-    code = (
-        "import sys, picowatch.engine.process.child, picowatch.work.batch_sizes;"
-        "import tests.digest_engine;"
-        "import picowatch.catalog;"
-        "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+# -- closing it takes less than two seconds in every phase
 
 
-def test_libraries_in_the_users_folder_are_not_imported(
-    options: EngineOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_closing_at_once(own_engine: ChildEngine) -> None:
+    """Before the process has begun."""
+    future = own_engine.render([request()], ignore_steps)
+    assert seconds_to_close(own_engine) < within(2)
+    assert isinstance(future.exception(0), EngineStopped)
+
+
+@needs_proc
+def test_closing_while_torch_is_imported(own_engine: ChildEngine) -> None:
+    """Native code holds Python's lock then; SIGKILL does not need it."""
+    future = own_engine.render([request()], ignore_steps)
+    wait_until(lambda: maps_torch(own_engine.process_id))
+    assert not future.done()
+    assert seconds_to_close(own_engine) < within(2)
+    assert isinstance(future.exception(0), EngineStopped)
+
+
+def maps_torch(process_id: int | None) -> bool:
+    """True once the process has begun to load torch's libraries."""
+    if process_id is None:
+        return False
+    return "libtorch" in Path(f"/proc/{process_id}/maps").read_text()
+
+
+def test_closing_in_the_steps(engine: ChildEngine) -> None:
+    """The batch goes back to the queue; the next test's batch starts the engine again."""
+    stepped = threading.Event()
+    future = engine.render([request(steps=150)], lambda done, total: stepped.set())
+    assert stepped.wait(PATIENCE)
+    assert seconds_to_close(engine) < within(2)
+    assert isinstance(future.exception(0), EngineStopped)
+    assert engine.process_id is None
+
+
+def test_closing_from_a_step(digests: ChildEngine) -> None:
+    """`on_step` runs in the thread that `close` would wait for."""
+    future = digests.render([request(steps=150)], lambda done, total: digests.close())
+    assert isinstance(future.exception(PATIENCE), EngineStopped)
+
+
+@needs_proc
+def test_a_closed_engine_leaves_no_file_thread_or_process(
+    digests: ChildEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A torch.py beside the recipes must not run instead of torch."""
-    (tmp_path / "multiprocessing.py").write_text("raise SystemExit(7)")
-    monkeypatch.chdir(tmp_path)
-    engine = ChildEngine(options)
-    try:
-        failed = engine.render([request(sampler="none such", steps=1)], ignore_steps)
-        assert "no sampler 'none such'" in str(failed.exception(PATIENCE))
-    finally:
-        engine.close()
+    """A daemon that unloads it every night stays small."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
+    def held() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
-TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "    a()"]
-
-
-@pytest.mark.parametrize(
-    ("status", "stderr", "said"),
-    [
-        (-9, [], "The engine was killed (SIGKILL); most often the system ran out of memory."),
-        (-11, ["noise"], "The engine crashed (SIGSEGV)."),
-        (-200, [], "The engine crashed (signal 200)."),
-        (1, ["noise", "the end", ""], "(exit status 1). It said: the end"),
-        (1, [*TRACE, "KeyError: 'x'", ""], "(exit status 1). It said: KeyError: 'x'"),
-        (
-            1,
-            [*TRACE, "KeyError: 'x'", "while it was sent"],
-            "(exit status 1). It said: KeyError: 'x'",
-        ),
-        (1, [*TRACE, "ValueError: 1", "", *TRACE, "KeyError: 'x'"], "It said: KeyError: 'x'"),
-        (1, ["a note", TRACE[0]], "(exit status 1). It said: Traceback"),
-        (0, [], "The engine ended by itself (exit status 0)."),
-    ],
-)
-def test_the_end_of_a_process_is_explained(status: int, stderr: list[str], said: str) -> None:
-    """Signals by their names, errors by their own line: Python 3.14 adds notes to some."""
-    assert said in explain_exit(status, stderr)[0]
-
-
-def test_a_prepared_engine_starts_before_its_first_batch(digests: ChildEngine) -> None:
-    """And the batch goes to that very process."""
-    digests.prepare()
-    wait_until(lambda: digests.process_id is not None)
-    process = digests.process_id
-    digests.prepare()
-    make(digests, request(steps=1))
-    assert digests.process_id == process
-
-
-def test_what_an_apple_gpu_cannot_compute_is_computed_by_the_cpu(digests: ChildEngine) -> None:
-    """torch reads the environment when it is imported."""
-    digests.prepare()
-    wait_until(lambda: digests.process_id is not None)
-    environment = Path(f"/proc/{digests.process_id}/environ").read_text().split("\0")
-    assert "PYTORCH_ENABLE_MPS_FALLBACK=1" in environment
-
-
-def test_a_prepared_engine_that_died_is_started_again(digests: ChildEngine) -> None:
-    """No image is at fault."""
-    digests.prepare()
-    wait_until(lambda: digests.process_id is not None)
-    process = digests.process_id
-    assert process is not None
-    os.kill(process, signal.SIGKILL)
-    wait_until(lambda: digests._child is None or not digests._child.alive())
-    make(digests, request(steps=1))
-    assert digests.process_id != process
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="read in /proc")
-@pytest.mark.parametrize(
-    ("setting", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
-)
-def test_users_say_how_long_threads_spin(
-    setting: dict[str, str],
-    spins: str | None,
-    digests: ChildEngine,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """libgomp does not read OMP_WAIT_POLICY where it finds a number of rounds."""
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in setting.items():
-        monkeypatch.setenv(name, value)
-    make(digests, request())
-    environment = Path(f"/proc/{digests.process_id}/environ").read_text("utf-8").split("\0")
-    found = dict(line.split("=", 1) for line in environment if line)
-    assert found.get("GOMP_SPINCOUNT") == spins
+    started(digests)  # multiprocessing's own process comes with the first, and stays
+    digests.close()
+    before = held()
+    for begins in (True, False):
+        future = digests.render([request()], ignore_steps)
+        wait_until(lambda: digests.process_id is not None)
+        process = digests.process_id
+        if begins:
+            future.result(PATIENCE)
+        digests.close()
+        assert held() == before
+        assert not Path(f"/proc/{process}").exists()
+        assert not list(tmp_path.iterdir())

@@ -1,17 +1,14 @@
-"""What torch raises, as messages."""
+"""What torch raises and how processes end, as messages."""
 
-import subprocess
-import sys
-from queue import SimpleQueue
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from picowatch.engine.process.wire import Render
 
 from picowatch.engine import child_main
-from picowatch.engine.failures import StderrTail, explain_error
+from picowatch.engine.child_main import Render
+from picowatch.engine.failures import explain_error, explain_exit
 from picowatch.errors import EngineDied, RenderFailed
-from tests.engine.requests import PATIENCE
 
 
 class OutOfMemoryError(RuntimeError):
@@ -94,57 +91,52 @@ def test_whatever_failed_a_gpu_that_is_broken_afterwards_ends_the_engine(error: 
     assert "unspecified launch failure" in failure.message
 
 
+def outcome_of(error: Exception) -> object:
+    """What a batch ends with if its renderer raises this, and the engine with it."""
+    sent: list[Any] = []
+    failing = Mock(render=Mock(side_effect=error))
+    child_main._serve(sent.append, lambda: failing, lambda: Render(0, ()), lambda _: False)
+    return sent[-1].outcome
+
+
 def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel that failed may have been queued long before."""
     monkeypatch.setattr(child_main, "broken_gpu", lambda: "CUDA error: unknown error")
-    batches: SimpleQueue[Render] = SimpleQueue()
-    batches.put(Render(0, (), 0))
-    replies = Mock()
-    failing = Mock(side_effect=RuntimeError("expected scalar type Half"))
-    with pytest.raises(SystemExit):
-        child_main._Server(replies, lambda: Mock(begin=failing), batches, lambda _: False).serve()
-    ended, _ = replies.send.call_args.args
-    assert isinstance(ended.outcome, EngineDied)
-    assert "unknown error" in ended.outcome.message
+    died = outcome_of(RuntimeError("expected scalar type Half"))
+    assert isinstance(died, EngineDied)
+    assert "unknown error" in died.message
 
 
 def test_after_an_error_of_the_gpu_its_memory_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """That raises, too, and the reason would be lost."""
     error = RuntimeError("CUDA error: an illegal memory access was encountered")
-    failing = Mock(side_effect=error)
-    monkeypatch.setattr(child_main, "gpu_memory", failing)
-    batches: SimpleQueue[Render] = SimpleQueue()
-    batches.put(Render(0, (), 0))
-    replies = Mock()
-    with pytest.raises(SystemExit):
-        child_main._Server(replies, lambda: Mock(begin=failing), batches, lambda _: False).serve()
-    ended, _ = replies.send.call_args.args
-    assert isinstance(ended.outcome, EngineDied)
-    assert "illegal memory access" in ended.outcome.message
+    monkeypatch.setattr(child_main, "gpu_memory", Mock(side_effect=error))
+    died = outcome_of(error)
+    assert isinstance(died, EngineDied)
+    assert "illegal memory access" in died.message
 
 
-SPEECH = "import sys; sys.stderr.write('first words ' + 'no line ends ' * 500_000 + 'last words')"
+TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "    a()"]
 
 
-def test_the_end_is_kept_of_megabytes_without_a_line_end() -> None:
-    """Progress bars write like this for months; the daemon's memory stays small."""
-    with subprocess.Popen([sys.executable, "-c", SPEECH], stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None
-        tail = StderrTail(process.stderr)
-        tail.wait(PATIENCE)
-    (line,) = tail.lines()
-    assert line.endswith("last words")
-    assert len(line) < 20_000
-
-
-def test_waiting_ends_though_somebody_holds_the_pipe() -> None:
-    """As a process does that the engine started and that outlives it."""
-    command = [sys.executable, "-c", "import sys; print('here', file=sys.stderr); sys.stdin.read()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None and process.stdin is not None
-        tail = StderrTail(process.stderr)
-        tail.wait(0.01)
-        assert process.poll() is None
-        process.stdin.close()
-        tail.wait(PATIENCE)
-    assert tail.lines() == ["here"]
+@pytest.mark.parametrize(
+    ("status", "stderr", "said"),
+    [
+        (-9, [], "The engine was killed (SIGKILL); most often the system ran out of memory."),
+        (-11, ["noise"], "The engine crashed (SIGSEGV)."),
+        (-200, [], "The engine crashed (signal 200)."),
+        (1, ["noise", "the end", ""], "(exit status 1). It said: the end"),
+        (1, [*TRACE, "KeyError: 'x'", ""], "(exit status 1). It said: KeyError: 'x'"),
+        (
+            1,
+            [*TRACE, "KeyError: 'x'", "while it was sent"],
+            "(exit status 1). It said: KeyError: 'x'",
+        ),
+        (1, [*TRACE, "ValueError: 1", "", *TRACE, "KeyError: 'x'"], "It said: KeyError: 'x'"),
+        (1, ["a note", TRACE[0]], "(exit status 1). It said: Traceback"),
+        (0, [], "The engine ended by itself (exit status 0)."),
+    ],
+)
+def test_the_end_of_a_process_is_explained(status: int, stderr: list[str], said: str) -> None:
+    """Signals by their names, errors by their own line: Python 3.14 adds notes to some."""
+    assert said in explain_exit(status, stderr)[0]

@@ -298,17 +298,6 @@ def test_an_engine_that_cannot_start_says_that_no_image_is_at_fault(
         engine.close()
 
 
-def test_an_engine_whose_program_is_missing_cannot_start(faulty: FaultyHouse) -> None:
-    """A half-deleted installation."""
-    engine = ChildEngine(EngineOptions(models=faulty.models), program="tests.faults.nowhere")
-    try:
-        error = engine.render([request()], ignore_steps).exception(PATIENCE)
-        assert isinstance(error, EngineCannotStart)
-        assert "No module named 'tests.faults.nowhere'" in error.message
-    finally:
-        engine.close()
-
-
 @pytest.mark.parametrize("fault", ["import error", "exits"])
 def test_a_broken_installation_fails_no_image(faulty: FaultyHouse, fault: str) -> None:
     """It is said once; what waits goes on waiting and is made when the engine starts again."""

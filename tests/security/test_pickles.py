@@ -216,10 +216,9 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
     ).stdout.splitlines()
     users = {Path(path).relative_to(package).as_posix() for path in found}
     assert users <= {
-        "engine/process/child.py",
-        "engine/process/child_main.py",
-        "engine/process/command.py",
-        "engine/process/wire.py",
+        "engine/child.py",
+        "engine/child_main.py",
+        "engine/cluster/driver_process.py",
         "engine/cluster/driver.py",
         "engine/cluster/driver_main.py",
         "engine/cluster/bootstrap.py",

@@ -103,10 +103,10 @@ class NodeAgent:
     def _ended(self, future: Future[list[RenderedImage]]) -> Ended:
         error = future.exception()
         if error is None:
-            return Ended(future.result(), self.engine.memory())
+            return Ended(0, future.result(), self.engine.memory())
         if isinstance(error, PicowatchError):
-            return Ended(error)
-        return Ended(EngineDied(f"Unexpected error: {type(error).__name__}: {error}."))
+            return Ended(0, error)
+        return Ended(0, EngineDied(f"Unexpected error: {type(error).__name__}: {error}."))
 
 
 def _new_view(folder: Path) -> Path:

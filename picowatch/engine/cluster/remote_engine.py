@@ -159,7 +159,7 @@ class RemoteEngine:
                 batch.on_step(done, total)
             case Preview() as preview:
                 batch.on_preview(preview)
-            case Ended(outcome, memory):
+            case Ended(_, outcome, memory):
                 self._memory = memory
                 if isinstance(outcome, list):
                     outcome = [replace(image, node=self._node) for image in outcome]
