@@ -79,7 +79,7 @@ def modules_of(components: Components) -> dict[str, Any]:
 IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3.5-medium")
 
 
-# transformers says so of a class that these tiny folders use.
+# diffusers says so of a class that its own Chroma uses.
 @pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", one_of_each_kind(MAKERS, IN_EACH_RUN))
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
