@@ -1,0 +1,608 @@
+"""Transformers, text encoders and VAEs in files of their own, in full, as fp8 and as GGUF.
+
+What is read holds the weights of the folder that the files were made from.
+"""
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+import transformers
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
+from safetensors.torch import load_file, save_file
+
+from picowatch.catalog import Catalog, Model
+from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.catalog.transformer_files import ASSETS
+from picowatch.engine.devices import choose_target
+from picowatch.engine.load import load, load_part, load_vae
+from picowatch.engine.part_files import fitting_config
+from picowatch.engine.sizes import bytes_of_parts
+from picowatch.errors import RenderFailed
+from picowatch.families import FAMILIES, Sign
+from tests.catalog.files import Shapes
+from tests.catalog.test_families import Z_IMAGE as Z_IMAGE_SHAPES
+from tests.catalog.test_families import flux, flux2, sd3
+from tests.engine.ldm import ldm_vae, weights
+from tests.engine.pipelines.original_names import (
+    chroma_names,
+    flux2_names,
+    flux_names,
+    krea2_names,
+    lumina2_names,
+    narrowed,
+    sd3_names,
+)
+from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.pipelines.transformer_files import (
+    PREFIX,
+    Tensors,
+    rounded,
+    weights_of,
+    write,
+    write_gguf,
+    z_image_names,
+)
+
+# diffusers says so of a class that its own Chroma uses.
+pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+CPU = torch.device("cpu")
+FULL = choose_target("cpu", "float32")
+_D: Any = diffusers
+_T: Any = transformers
+Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLUX.2-klein"
+SD3, CHROMA, LUMINA, QWEN = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "Qwen-Image"
+
+# Widths that diffusers' converters know of real models, and those of tiny ones.
+WIDTHS = {
+    "FluxTransformer2DModel": {3072: 32},
+    "ChromaTransformer2DModel": {3072: 32},
+    "Lumina2Transformer2DModel": {2304: 32, 768: 16},
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
+    for name, widths in WIDTHS.items():
+        converter = loadable[name]["checkpoint_mapping_fn"]
+        tiny = {"checkpoint_mapping_fn": narrowed(converter, widths)}
+        monkeypatch.setitem(loadable, name, tiny)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder without a model."""
+    (tmp_path / "models/checkpoints").mkdir(parents=True)
+    return tmp_path / "models"
+
+
+def found(models: Path, name: str = "mine-turbo") -> Model:
+    return Catalog(models).find("checkpoint", name)
+
+
+def lend(models: Path, folder: str) -> Model:
+    """A folder that lends its parts to a transformer."""
+    (models / "checkpoints" / folder).symlink_to(tiny_flow(folder))
+    return found(models, folder)
+
+
+def state(model: Any) -> Tensors:
+    """The weights, of a text encoder those of its language model alone."""
+    if isinstance(model, _T.Qwen2_5_VLForConditionalGeneration):
+        model = model.model.language_model
+    elif isinstance(model, _T.Qwen3ForCausalLM):
+        model = model.model
+    return dict(model.state_dict())
+
+
+def same(ours: Any, theirs: Tensors) -> bool:
+    held = state(ours)
+    assert held.keys() == theirs.keys()
+    return all(torch.equal(held[name], tensor) for name, tensor in theirs.items())
+
+
+def read(model: Model, part: str = "transformer") -> Any:
+    return load_part(model, FULL, CPU, part)
+
+
+LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
+    "Z-Image's names": (Z_IMAGE, z_image_names, ""),
+    "Z-Image's names with prefix": (Z_IMAGE, z_image_names, PREFIX),
+    "Z-Image in diffusers' names": (Z_IMAGE, dict, ""),
+    "FLUX.1 in diffusers' names": (FLUX, dict, ""),
+    "FLUX.1's names": (FLUX, flux_names, ""),
+    "Qwen-Image with prefix": (QWEN, dict, PREFIX),
+    "Chroma with prefix": (CHROMA, dict, PREFIX),
+    "Chroma's names": (CHROMA, chroma_names, ""),
+    "Lumina 2 with prefix": (LUMINA, dict, PREFIX),
+    "Lumina 2's names": (LUMINA, lumina2_names, PREFIX),
+    "SD 3.5 Medium's names": (SD35, sd3_names, PREFIX),
+    "SD 3.5 Medium in diffusers' names": (SD35, dict, ""),
+    "SD 3 Medium's names": (SD3, sd3_names, ""),
+    "FLUX.2's names": (KLEIN, flux2_names, ""),
+    "FLUX.2 in diffusers' names": (KLEIN, dict, ""),
+    "Krea 2's names": ("Krea-2-Turbo", krea2_names, PREFIX),
+    "ERNIE-Image with prefix": ("ERNIE-Image-Turbo", dict, PREFIX),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_transformers_file_holds_what_its_folder_holds(models: Path, layout: str) -> None:
+    """Whatever its tensors are called."""
+    folder, names, prefix = LAYOUTS[layout]
+    lend(models, folder)
+    write(models / "checkpoints/mine-turbo.safetensors", names(weights_of(folder)), prefix)
+    assert same(read(found(models)), weights_of(folder))
+
+
+def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
+    """Matrices as fp8; `scaled` is the ending of the names of their scales."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(".weight") or tensor.ndim != 2:
+            made[name] = tensor
+            continue
+        scale = torch.ones(())
+        if scaled:
+            greatest = tensor.abs().amax(1, keepdim=True) if rows else tensor.abs().max()
+            scale = greatest / 448
+            made[name.removesuffix(".weight") + scaled] = scale.contiguous()
+        made[name] = (tensor / scale).to(torch.float8_e4m3fn)
+    return made
+
+
+def comfy(tensors: Tensors) -> Tensors:
+    """As ComfyUI writes it since the end of 2025: a description beside each layer."""
+    made = fp8(tensors, ".weight_scale")
+    told = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    layers = [name for name in made if name.endswith(".weight_scale")]
+    return made | {name.replace("weight_scale", "comfy_quant"): told.clone() for name in layers}
+
+
+SCALED_FP8 = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+FP8: dict[str, Callable[[Tensors], Tensors]] = {
+    "plain": fp8,
+    "scaled_fp8": lambda tensors: fp8(tensors, ".scale_weight") | SCALED_FP8,
+    "a scale for each row": lambda tensors: fp8(tensors, ".weight_scale", rows=True),
+    "comfy_quant": comfy,
+}
+
+
+def widened(tensors: Tensors) -> Tensors:
+    """The numbers that fp8 weights and their scales mean."""
+    scales = {name.rpartition(".")[0]: one for name, one in tensors.items() if "scale" in name}
+    return {
+        name: tensor.float() * scales.get(name.removesuffix(".weight"), torch.ones(()))
+        for name, tensor in tensors.items()
+        if not name.endswith(("scale", "scale_weight", "comfy_quant", "scaled_fp8"))
+    }
+
+
+@pytest.mark.parametrize("names", [z_image_names, dict])
+@pytest.mark.parametrize("kind", FP8)
+def test_fp8_weights_are_multiplied_out(
+    models: Path, kind: str, names: Callable[[Tensors], Tensors]
+) -> None:
+    """With their scales, if they have some: what is read holds the same numbers."""
+    lend(models, Z_IMAGE)
+    narrow = FP8[kind](names(weights_of(Z_IMAGE)))
+    write(models / "checkpoints/mine-turbo.safetensors", narrow, PREFIX)
+    write(models / "checkpoints/wide-turbo.safetensors", widened(narrow))
+    ours = read(found(models))
+    assert same(ours, state(read(found(models, "wide-turbo"))))
+    assert not same(ours, weights_of(Z_IMAGE))
+
+
+GGUF = [
+    *(("Z-Image's names", kind) for kind in ("Q8_0", "Q4_0", "BF16", "F16")),
+    *(("FLUX.1 in diffusers' names", kind) for kind in ("Q8_0", "BF16")),
+    *((f"{name} names", "Q8_0") for name in ("Lumina 2's", "SD 3 Medium's", "FLUX.2's")),
+]
+
+
+@pytest.mark.parametrize(("layout", "kind"), GGUF)
+def test_a_gguf_file_holds_the_same_numbers(models: Path, layout: str, kind: str) -> None:
+    """Matrices stay quantised and take no more memory; each layer is widened when it computes."""
+    folder, names, _ = LAYOUTS[layout]
+    lend(models, folder)
+    tensors = names(weights_of(folder))
+    write_gguf(models / "checkpoints/mine-turbo.gguf", tensors, kind)
+    write(models / "checkpoints/wide-turbo.safetensors", rounded(tensors, kind))
+    ours, theirs = read(found(models)), state(read(found(models, "wide-turbo")))
+    held = {
+        name: dequantize_gguf_tensor(one) if isinstance(one, GGUFParameter) else one
+        for name, one in ours.state_dict(keep_vars=True).items()
+    }
+    assert held.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(held[name].float(), tensor), name
+    nbytes = sum(tensor.nbytes for tensor in ours.parameters())
+    assert bytes_of_parts(found(models), FULL)["denoiser"] == nbytes
+    quantised = any(isinstance(one, GGUFParameter) for one in ours.parameters())
+    assert quantised == kind.startswith("Q")
+
+
+INCOMPLETE: dict[str, tuple[str, Callable[[Tensors], Tensors], str, str]] = {
+    "diffusers' names": (Z_IMAGE, dict, "layers.1.feed_forward.w1.weight", "1 weights are missing"),
+    "Z-Image's names": (Z_IMAGE, z_image_names, "layers.1.feed_forward.w1.weight", "1 weights are"),
+    "SD 3's names": (SD3, sd3_names, "joint_blocks.0.x_block.attn.proj.bias", "some of its weig"),
+}
+
+
+@pytest.mark.parametrize("names", INCOMPLETE)
+def test_a_file_that_lacks_weights_or_has_others_is_refused(models: Path, names: str) -> None:
+    """Instead of an error of torch about tensors without data, or of diffusers about a name."""
+    folder, rename, weight, message = INCOMPLETE[names]
+    lend(models, folder)
+    tensors = rename(weights_of(folder))
+    path = write(models / "checkpoints/mine-turbo.safetensors", tensors)
+    del tensors[weight]
+    write(path, tensors)
+    with pytest.raises(RenderFailed, match=f"The transformer of 'mine-turbo' is incom.*{message}"):
+        read(found(models))
+    write(path, tensors | {weight: torch.zeros(8, 9)})
+    if folder == Z_IMAGE:
+        expected = rf"{re.escape(weight)} is \[8, 9\], not \[\d+, \d+\]"
+        with pytest.raises(RenderFailed, match=expected):
+            read(found(models))
+
+
+# The text encoders of tiny folders, and how files of them are called.
+ENCODERS_OF = {
+    FLUX: {"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
+    Z_IMAGE: {"text_encoder": "Qwen3 4B"},
+    SD35: {"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
+    SD3: {"text_encoder": "CLIP L", "text_encoder_2": "CLIP G"},
+    KLEIN: {"text_encoder": "Qwen3 4B"},
+    CHROMA: {"text_encoder": "T5 XXL"},
+    LUMINA: {"text_encoder": "Gemma 2 2B"},
+    QWEN: {"text_encoder": "Qwen2.5-VL 7B"},
+}
+SCHEDULES = {FLUX: "flux/dev", Z_IMAGE: "z_image/turbo"}
+ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
+NAMES: dict[str, Callable[[Tensors], Tensors]] = {
+    SD35: sd3_names,
+    SD3: sd3_names,
+    KLEIN: flux2_names,
+}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
+    """That the package's configs and the known encoders are those of a tiny folder."""
+    family = "sd3" if folder in (SD3, SD35) else _family(folder)
+    places = {"transformer": f"{family}/transformer", "scheduler": f"{family}/scheduler"}
+    places["vae"] = f"{FAMILIES[family].vae_assets or family}/vae"
+    if folder in SCHEDULES:
+        places["scheduler"] = f"{SCHEDULES[folder]}/scheduler"
+    for part, encoder in ENCODERS_OF[folder].items():
+        known = ENCODERS[encoder]
+        shape = tuple(tensors_of(folder, part)[known.tensor].shape)
+        monkeypatch.setitem(ENCODERS, encoder, known._replace(shape=shape))
+        places |= {part: known.config, part.replace("text_encoder", "tokenizer"): known.words}
+    if folder in ALONE:
+        for part, place in places.items():
+            without_weights = shutil.ignore_patterns("*.safetensors")
+            source = tiny_flow(folder) / part
+            shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
+        monkeypatch.setattr("picowatch.catalog.transformer_files.ASSETS", assets)
+    tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
+    row = replace(FAMILIES["flux2"], by_header=(("4B", tiny),))
+    monkeypatch.setitem(FAMILIES, "flux2", row)  # type: ignore[arg-type]
+
+
+def _family(folder: str) -> str:
+    index = json.loads((tiny_flow(folder) / "model_index.json").read_text())
+    return next(row.key for row in FAMILIES.values() if index["_class_name"] in row.folders)
+
+
+def tensors_of(folder: str, part: str) -> Tensors:
+    """A text encoder or VAE, in the names that files of it have."""
+    if part == "vae":
+        return (wan if folder == QWEN else ldm_vae)(tiny_flow(folder) / part)
+    index = json.loads((tiny_flow(folder) / "model_index.json").read_text())
+    kind: Any = getattr(transformers, index[part][1])
+    held: Tensors = dict(kind.from_pretrained(tiny_flow(folder), subfolder=part).state_dict())
+    if "T5" in kind.__name__:
+        return {name: tensor for name, tensor in held.items() if "embed_tokens" not in name}
+    if folder == QWEN:
+        return {name.replace("model.language_model.", "model."): one for name, one in held.items()}
+    if "CLIP" not in kind.__name__:
+        return {f"model.{name.removeprefix('model.')}": tensor for name, tensor in held.items()}
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in held.items()}
+    return {name if "projection" in name else f"text_model.{name}": t for name, t in bare.items()}
+
+
+_WAN = (
+    (r"mid_block\.resnets\.0\.", "middle.0."),
+    (r"mid_block\.attentions\.0\.", "middle.1."),
+    (r"mid_block\.resnets\.1\.", "middle.2."),
+    (r"down_blocks\.(\d+)\.", r"downsamples.\1."),
+    (r"up_blocks\.(\d)\.resnets\.(\d)\.", lambda m: f"upsamples.{4 * int(m[1]) + int(m[2])}."),
+    (r"up_blocks\.(\d)\.upsamplers\.0\.", lambda m: f"upsamples.{4 * int(m[1]) + 3}."),
+    (r"norm1\.", "residual.0."),
+    (r"conv1\.", "residual.2."),
+    (r"conv_shortcut\.", "shortcut."),
+    (r"norm2\.", "residual.3."),
+    (r"conv2\.", "residual.6."),
+    (r"norm_out\.", "head.0."),
+    (r"conv_out\.", "head.2."),
+    (r"^post_quant_conv\.", "conv2."),
+    (r"^quant_conv\.", "conv1."),
+    (r"\.conv_in\.", ".conv1."),
+)
+
+
+def wan(folder: Path) -> Tensors:
+    """The names of Wan's authors, in which Qwen-Image's VAE is shared."""
+    renamed = {}
+    for name, tensor in weights(folder).items():
+        for theirs, original in _WAN:
+            name = re.sub(theirs, original, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def whole_file(folder: str) -> Tensors:
+    """A checkpoint with all parts of the folder."""
+    made = {
+        f"{PREFIX}{name}": one for name, one in NAMES.get(folder, dict)(weights_of(folder)).items()
+    }
+    vae = "first_stage_model." if folder in (SD3, SD35) else "vae."
+    prefixes = {"vae": vae} | {
+        part: f"text_encoders.{encoder.replace(' ', '_')}.transformer."
+        for part, encoder in ENCODERS_OF[folder].items()
+    }
+    for part, prefix in prefixes.items():
+        made |= {f"{prefix}{name}": tensor for name, tensor in tensors_of(folder, part).items()}
+    return made
+
+
+@pytest.mark.parametrize("folder", ALONE)
+def test_a_whole_checkpoint_needs_nothing_else(
+    models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """It holds what the folder holds, its hash is that of the file, and each part counts once."""
+    pretend(monkeypatch, models.parent / "assets", folder)
+    path = write(models / "checkpoints/mine-turbo.safetensors", whole_file(folder))
+    model = found(models)
+    whole = load(lend(models, folder), FULL, CPU)
+    ours = load(model, FULL, CPU)
+    assert ours.parts.keys() == whole.parts.keys()
+    for name in ("transformer", "vae", *whole.encoder_names):
+        assert same(ours.parts[name], state(whole.parts[name])), name
+    assert Catalog(models).sha256(model) == hashlib.sha256(path.read_bytes()).hexdigest()
+    one, other = (bytes_of_parts(each, FULL) for each in (model, found(models, folder)))
+    assert one["denoiser"] == other["denoiser"]
+    assert one["vae"] == pytest.approx(other["vae"], rel=0.01)
+
+
+@pytest.mark.parametrize("folder", [CHROMA, LUMINA, QWEN])
+def test_what_is_inside_is_read_instead_of_what_a_folder_lends(
+    models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """The folder only adds what the file has not: here its text encoders and VAE are others."""
+    pretend(monkeypatch, models.parent / "assets", folder)
+    lender = shutil.copytree(tiny_flow(folder), models / "checkpoints/lender")
+    for part in ("vae", *ENCODERS_OF[folder]):
+        (path,) = (lender / part).glob("*.safetensors")
+        changed = {name: tensor * 1.3 for name, tensor in load_file(path).items()}
+        save_file(changed, path, metadata={"format": "pt"})
+    write(models / "checkpoints/mine.safetensors", whole_file(folder))
+    mine, theirs, whole = found(models, "mine"), found(models, "lender"), lend(models, folder)
+    for part in ("vae", *ENCODERS_OF[folder]):
+        assert same(read(mine, part), state(read(whole, part)))
+        assert not same(read(mine, part), state(read(theirs, part)))
+
+
+FILES = {"CLIP L": "clip_l", "CLIP G": "clip_g", "T5 XXL": "t5xxl_fp16", "Qwen3 4B": "qwen_3_4b"}
+VAE_FILES = {SD35: "sd3_vae", SD3: "sd3_vae", KLEIN: "flux2-vae"}
+
+
+@pytest.mark.parametrize("folder", ALONE)
+def test_files_complete_a_transformer(
+    models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Text encoders as fp8 are widened. A VAE of FLUX.1's looks like that of SD 3."""
+    pretend(monkeypatch, models.parent / "assets", folder)
+    transformer = NAMES.get(folder, dict)(weights_of(folder))
+    write(models / "checkpoints/mine-turbo.safetensors", transformer)
+    narrow = {}
+    for part, encoder in ENCODERS_OF[folder].items():
+        narrow[part] = fp8(tensors_of(folder, part), ".scale_weight") | SCALED_FP8
+        write(models / f"text_encoders/{FILES[encoder]}.safetensors", narrow[part])
+    write(models / "vae/ae.safetensors", tensors_of(FLUX, "vae"))
+    if folder in VAE_FILES:
+        write(models / f"vae/{VAE_FILES[folder]}.safetensors", tensors_of(folder, "vae"))
+    ours, whole = load(found(models), FULL, CPU), load(lend(models, folder), FULL, CPU)
+    expected = tensors_of(folder if folder in VAE_FILES else FLUX, "vae")
+    if folder in VAE_FILES:
+        assert same(ours.vae, state(whole.vae))
+    assert sum(one.numel() for one in state(ours.vae).values()) == _count(expected, ours.vae)
+    for part, tensors in narrow.items():
+        wide = widened(tensors)
+        held = state(ours.parts[part])
+        for name, tensor in held.items():
+            spelled = [one for one in (name, f"model.{name}", f"text_model.{name}") if one in wide]
+            if spelled and "projection" not in name:
+                assert torch.equal(tensor, wide[spelled[0]]), name
+        assert held.keys() == state(whole.parts[part]).keys()
+
+
+def _count(tensors: Tensors, vae: Any) -> int:
+    counted = sum(one.numel() for one in tensors.values())
+    return counted + ("bn.num_batches_tracked" in state(vae)) * (
+        "bn.num_batches_tracked" not in tensors
+    )
+
+
+def test_clip_l_is_read_without_a_projection(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files made for other models have one; OpenCLIP's own name of G's is transposed."""
+    pretend(monkeypatch, models.parent / "assets", SD3)
+    write(models / "checkpoints/mine-turbo.safetensors", sd3_names(weights_of(SD3)))
+    write(models / "vae/sd3_vae.safetensors", tensors_of(SD3, "vae"))
+    clip_l = tensors_of(SD3, "text_encoder") | {"text_projection.weight": torch.ones(32, 32)}
+    write(models / "text_encoders/clip_l.safetensors", clip_l)
+    clip_g = tensors_of(SD3, "text_encoder_2")
+    clip_g["text_projection"] = clip_g.pop("text_projection.weight").T
+    write(models / "text_encoders/clip_g.safetensors", clip_g)
+    ours, whole = found(models), lend(models, SD3)
+    for part in ENCODERS_OF[SD3]:
+        assert same(read(ours, part), state(read(whole, part)))
+
+
+def flux2_vae(folder: Path) -> Tensors:
+    """As its authors name it, without what diffusers counts."""
+    inner = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}
+    renamed = {}
+    for name, tensor in ldm_vae(folder).items():
+        first = f"{name.partition('.')[0]}."
+        renamed[name.replace(first, inner.get(first, first), 1)] = tensor
+    del renamed["bn.num_batches_tracked"]
+    return renamed
+
+
+VAES: dict[str, tuple[Callable[[Path], Tensors], ...]] = {
+    FLUX: (weights, ldm_vae),
+    SD3: (ldm_vae,),
+    KLEIN: (weights, flux2_vae),
+    QWEN: (weights, wan),
+    "AuraFlow": (ldm_vae,),
+    "Sana": (weights,),
+}
+
+
+@pytest.mark.parametrize("checkpoint", VAES)
+def test_a_recipes_vae_is_read_for_each_family(models: Path, checkpoint: str) -> None:
+    """As a folder, and as a file in its authors' names or diffusers'."""
+    own = tiny_flow(checkpoint) / "vae"
+    config = json.loads((own / "config.json").read_text())
+    torch.manual_seed(1)
+    theirs = getattr(diffusers, config["_class_name"]).from_config(config)
+    theirs.save_pretrained(models / "vae/folder")
+    for number, names in enumerate(VAES[checkpoint]):
+        write(models / f"vae/file-{number}.safetensors", names(models / "vae/folder"))
+    checkpoint_model, catalog = lend(models, checkpoint), Catalog(models)
+    for path in (models / "vae").iterdir():
+        vae = catalog.find("vae", path.stem)
+        ours = load_vae(checkpoint_model, vae, FULL, CPU)
+        assert same(ours, state(theirs)), path.name
+        for key in ("scaling_factor", "shift_factor", "latents_mean"):
+            assert ours.config.get(key) == theirs.config.get(key)
+
+
+def numbers(kind: Any, config: Any) -> tuple[dict[str, tuple[int, ...]], float]:
+    """Shapes of a full-size model's tensors, and how many billions of numbers it has."""
+    with torch.device("meta"):
+        model = kind.from_config(config) if isinstance(config, dict) else kind(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return shapes, sum(parameter.numel() for parameter in model.parameters()) / 1e9
+
+
+def fitting(family: str, variant: str, header: Shapes) -> dict[str, Any]:
+    config = json.loads((ASSETS / family / "transformer/config.json").read_text())
+    return fitting_config(family, variant, config, header)
+
+
+@pytest.mark.parametrize("variant", ["dev", "schnell", "Fill"])
+def test_a_full_size_flux_has_the_shapes_of_its_files(variant: str) -> None:
+    """12 billion parameters, as its card says."""
+    header = flux(384 if variant == "Fill" else 64, guided=variant != "schnell")
+    shapes, billions = numbers(_D.FluxTransformer2DModel, fitting("flux", variant, header))
+    assert shapes["x_embedder.weight"] == header["img_in.weight"]
+    guided = "time_text_embed.guidance_embedder.linear_1.weight" in shapes
+    assert guided == ("guidance_in.in_layer.weight" in header)
+    assert round(billions, 1) == 11.9
+
+
+def mmdit(positions: int, width: int, depth: int, *, normed: bool, dual: int = 0) -> Shapes:
+    """With what SD 3.5 has and 3 has not."""
+    block = "joint_blocks.0.x_block.attn.ln_q.weight"
+    second = {f"joint_blocks.{index}.x_block.attn2.qkv.bias": (1,) for index in range(dual)}
+    return sd3(positions, width, depth) | ({block: (64,)} if normed else {}) | second
+
+
+SD3_SIZES: dict[str, tuple[Shapes, float]] = {
+    "3 Medium": (mmdit(36864, 1536, 24, normed=False), 2.1),
+    "3.5 Medium": (mmdit(147456, 1536, 24, normed=True, dual=13), 2.5),
+    "3.5 Large": (mmdit(36864, 2432, 38, normed=True), 8.1),
+}
+
+
+@pytest.mark.parametrize("variant", SD3_SIZES)
+def test_a_full_size_sd3_is_made_as_its_file_says(variant: str) -> None:
+    """With as many billions of numbers as its card says, the table of positions included."""
+    header, expected = SD3_SIZES[variant]
+    shapes, billions = numbers(_D.SD3Transformer2DModel, fitting("sd3", variant, header))
+    positions = shapes["pos_embed.pos_embed"]
+    assert positions == header["pos_embed"]
+    assert round(billions + math.prod(positions) / 1e9, 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "double", "single", "expected"),
+    [(7680, 3072, 5, 20, 3.9), (12288, 4096, 8, 24, 9.1)],
+)
+def test_a_full_size_klein_is_made_as_its_file_says(
+    text: int, width: int, double: int, single: int, expected: float
+) -> None:
+    """4 and 9 billion parameters."""
+    header = flux2(text) | {
+        "img_in.weight": (width, 128),
+        **{f"double_blocks.{index}.img_mlp.0.weight": (1,) for index in range(double)},
+        **{f"single_blocks.{index}.linear1.weight": (1,) for index in range(single)},
+    }
+    shapes, billions = numbers(_D.Flux2Transformer2DModel, fitting("flux2", "", header))
+    assert shapes["context_embedder.weight"] == (width, text)
+    assert round(billions, 1) == expected
+
+
+def test_the_packages_z_image_has_the_shapes_of_its_files() -> None:
+    """6 billion parameters, as its card says."""
+    shapes, billions = numbers(_D.ZImageTransformer2DModel, fitting("z_image", "", {}))
+    for name in Z_IMAGE_SHAPES.keys() & shapes.keys():
+        assert shapes[name] == Z_IMAGE_SHAPES[name]
+    assert round(billions, 1) == 6.2
+
+
+ENCODER_SIZES = {
+    "CLIP L": (_T.CLIPTextModel, 0.1),
+    "CLIP G": (_T.CLIPTextModelWithProjection, 0.7),
+    "T5 XXL": (_T.T5EncoderModel, 4.8),
+    "Qwen3 4B": (_T.Qwen3Model, 4.0),
+    "Qwen3 8B": (_T.Qwen3Model, 7.6),
+}
+
+
+@pytest.mark.parametrize("name", ENCODER_SIZES)
+def test_the_packages_text_encoders_have_the_shapes_of_their_files(name: str) -> None:
+    """Those by which the files are recognised."""
+    (kind, expected), known = ENCODER_SIZES[name], ENCODERS[name]
+    shapes, billions = numbers(kind, kind.config_class.from_pretrained(ASSETS / known.config))
+    tensor = known.tensor.removeprefix("model.")
+    if tensor not in shapes:
+        tensor = tensor.removeprefix("text_model.")
+    assert shapes[tensor] == known.shape
+    assert round(billions, 1) == expected
+
+
+def test_the_packages_vocabularies_are_those_of_the_models() -> None:
+    """Numbers of words as their authors' tokenizers give them."""
+    t5_words = _T.T5Tokenizer.from_pretrained(ASSETS / "t5/tokenizer")
+    assert t5_words("The house is wonderful.").input_ids == [37, 629, 19, 1627, 5, 1]
+    qwen_words = _T.Qwen2Tokenizer.from_pretrained(ASSETS / "qwen3/tokenizer")
+    assert qwen_words("a red cube").input_ids == [64, 2518, 23739]
+    asked = [{"role": "user", "content": "a red cube"}]
+    assert qwen_words.apply_chat_template(
+        asked, tokenize=False, add_generation_prompt=True, enable_thinking=True
+    ) == ("<|im_start|>user\na red cube<|im_end|>\n<|im_start|>assistant\n")

@@ -1,0 +1,505 @@
+"""Parts of checkpoints as they are read from files and folders."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from picowatch.catalog import Catalog, Model
+from picowatch.engine import load as loading
+from picowatch.engine.control_nets import load_controlnet
+from picowatch.engine.devices import Target, choose_target
+from picowatch.engine.load import Components, load, load_part, load_vae, parts_of
+from picowatch.errors import RenderFailed
+from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.unets import sd2_shapes, sdxl_shapes
+from tests.engine.control.controlnets import (
+    controlnet_of,
+    save_folder,
+    save_original,
+    save_single,
+    union_of,
+)
+from tests.engine.ldm import ldm_vae, weights, write_single_file
+from tests.engine.pipelines.tiny_flows import MAKERS, tiny_flow
+from tests.engine.tiny_models import tiny_sd2, tiny_sdxl, tiny_unet
+from tests.kinds import one_of_each_kind
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+DEMO = Catalog(Path("nowhere")).demo
+CPU = torch.device("cpu")
+FULL = choose_target("cpu", "float32")
+_D: Any = diffusers
+_T: Any = transformers
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder without a model."""
+    for name in ("checkpoints", "vae", "controlnet"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def found(models: Path, name: str, kind: Any = "checkpoint") -> Model:
+    return Catalog(models).find(kind, name)
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    """Two models hold the same weights in the same types."""
+    expected = theirs.state_dict()
+    assert ours.state_dict().keys() == expected.keys()
+    for name, tensor in ours.state_dict().items():
+        assert tensor.dtype == expected[name].dtype, name
+        assert torch.equal(tensor, expected[name]), name
+    buffers = {name: one.dtype for name, one in theirs.named_buffers()}
+    assert {name: one.dtype for name, one in ours.named_buffers()} == buffers
+    assert not any(weight.requires_grad for weight in ours.parameters())
+    assert not ours.training
+
+
+def modules_of(components: Components) -> dict[str, Any]:
+    return {
+        name: part for name, part in components.parts.items() if isinstance(part, torch.nn.Module)
+    }
+
+
+IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3.5-medium")
+
+
+# diffusers says so of a class that its own Chroma uses.
+@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", one_of_each_kind(MAKERS, IN_EACH_RUN))
+def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
+    """In float16, in which some of them keep layers in float32."""
+    (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+    components = load(found(models, name), choose_target("cpu", "float16"), CPU)
+    index = json.loads((tiny_flow(name) / "model_index.json").read_text())
+    for part, ours in modules_of(components).items():
+        library, class_name = index[part]
+        kind = getattr(_T if library == "transformers" else _D, class_name)
+        theirs = kind.from_pretrained(
+            tiny_flow(name) / part, dtype=torch.float16, local_files_only=True
+        )
+        assert type(ours) is kind
+        assert_equal(ours, theirs.requires_grad_(False))
+    assert components.denoiser is components.parts["transformer"]
+    assert len(components.encoders) == sum(one.startswith("text_enc") for one in components.parts)
+
+
+UNETS: dict[str, Callable[[], Path]] = {
+    "demo": lambda: DEMO.path,
+    "sdxl": tiny_sdxl,
+    "sdxl LCM": lambda: tiny_sdxl(embeds_guidance=True),
+    "sdxl inpainting": lambda: tiny_sdxl(inpaints=True),
+    "sd2": tiny_sd2,
+}
+
+
+@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_single_file_holds_the_model_its_folder_holds(
+    models: Path, monkeypatch: pytest.MonkeyPatch, name: str, dtype: torch.dtype
+) -> None:
+    """In the original's layout, with EMA weights, position_ids and buffers besides."""
+    folder = UNETS[name]()
+    of_its_own(monkeypatch, folder)
+    (models / "checkpoints/folder").symlink_to(folder)
+    write_single_file(folder, models / "checkpoints/file.safetensors", dtype)
+    one, other = (load(found(models, each), FULL, CPU) for each in ("folder", "file"))
+    assert one.parts.keys() == other.parts.keys()
+    for part, module in modules_of(one).items():
+        # The demo's weights are stored in float16.
+        module.to(torch.float32 if name == "demo" else dtype).to(torch.float32)
+        assert_equal(other.parts[part], module)
+    for part, tokenizer in one.parts.items():
+        if part.startswith("tokenizer"):
+            assert other.parts[part].pad_token == tokenizer.pad_token
+
+
+def of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Single files are described by this folder, not by the package's of full-size models."""
+    for family in loading.CONFIGS:
+        monkeypatch.setitem(loading.CONFIGS, family, folder)
+    telling = "model.diffusion_model.output_blocks.0.1.transformer_blocks.0.norm1.bias"
+    monkeypatch.setattr(loading, "_TELLING", telling)
+
+
+SHAPES: dict[str, Any] = {"sd1": sd15_shapes, "sd2": sd2_shapes, "sdxl": sdxl_shapes}
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_the_packages_configs_describe_full_size_files(models: Path, family: str) -> None:
+    """Every weight of the models is in the file, by name and shape, under the original's names."""
+    write_model(models / "checkpoints/it.safetensors", SHAPES[family]())
+    model = found(models, "it")
+    assert model.family == family
+
+    for part in parts_of(model):
+        if part.name in ("unet", "vae") or part.name.startswith("text_encoder"):
+            made = load_part(model, FULL, torch.device("meta"), part.name)
+            assert sum(weight.numel() for weight in made.parameters()) > 1e7
+
+
+def test_the_scheduler_says_what_the_header_says_of_the_training(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prediction and noise of a v-prediction checkpoint such as NoobAI's; the rest is the config's.
+
+    What a config leaves out stays open for the samplers that are made from it.
+    """
+    of_its_own(monkeypatch, tiny_sdxl())
+    marks = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
+    write_single_file(tiny_sdxl(), models / "checkpoints/noob.safetensors", marks=marks)
+    scheduler = load_part(found(models, "noob"), FULL, CPU, "scheduler")
+    assert scheduler.config.prediction_type == "v_prediction"
+    assert scheduler.config.rescale_betas_zero_snr
+    assert scheduler.config.timestep_spacing == "trailing"
+    assert "final_sigmas_type" in scheduler.config["_use_default_values"]
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.01, "epsilon"), (0.2, "v_prediction")])
+def test_one_weight_tells_what_a_file_of_sd2_predicts(
+    models: Path, monkeypatch: pytest.MonkeyPatch, spread: float, expected: str
+) -> None:
+    """As in ComfyUI; no header says it."""
+    folder, path = tiny_sd2(), models / "checkpoints/it.safetensors"
+    of_its_own(monkeypatch, folder)
+    write_single_file(folder, path, torch.float32)
+    tensors = load_file(path)
+    telling = tensors[loading._TELLING]
+    tensors[loading._TELLING] = torch.linspace(-1, 1, len(telling)) * spread * 3**0.5
+    save_file(tensors, path)
+    config = load_part(found(models, "it"), FULL, CPU, "scheduler").config
+    assert config.prediction_type == expected
+
+
+def changed(models: Path, config: str, **values: object) -> Model:
+    """The demo model as a stranger might pass it on."""
+    folder = shutil.copytree(DEMO.path, models / "checkpoints/mine")
+    path = folder / config
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return found(models, "mine")
+
+
+STRANGE = {
+    "_attn_implementation": "flash_attention_2",
+    "attn_implementation": "kernels/evil",
+    "quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"},
+    "auto_map": {"AutoModel": "evil.Model"},
+}
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_what_a_stranger_adds_to_a_config_is_not_read(models: Path, part: str) -> None:
+    """Such a key once caused the advice to install a package, or changed how the libraries work."""
+    model = changed(models, f"{part}/config.json", **STRANGE)
+    assert_equal(load_part(model, FULL, CPU, part), load_part(DEMO, FULL, CPU, part))
+
+
+def test_nor_is_it_where_all_keys_of_a_config_are_known_to_the_libraries_alone(
+    models: Path,
+) -> None:
+    """Flow families have text encoders of many kinds, with configs inside configs."""
+    folder = shutil.copytree(tiny_flow("Qwen-Image"), models / "checkpoints/mine")
+    path = folder / "text_encoder/config.json"
+    config = json.loads(path.read_text())
+    strange = {key: value for key, value in STRANGE.items() if key != "quantization_config"}
+    config["text_config"] |= strange
+    path.write_text(json.dumps(config | strange))
+    encoder = load_part(found(models, "mine"), FULL, CPU, "text_encoder")
+    assert encoder.config.text_config._attn_implementation in ("sdpa", "eager")
+
+
+def test_weights_in_several_files_are_found_under_all_their_names(models: Path) -> None:
+    """Shards with an index or none, in fp16 and bf16, with fp16 where diffusers once wrote it."""
+    name = "FLUX.1-schnell"
+    kinds = {"transformer": _D.FluxTransformer2DModel, "text_encoder_2": _T.T5EncoderModel}
+    expected = load_part_of(models, tiny_flow(name), "whole")
+    for copy, variant in (("shards", None), ("unlisted", None), ("v0.3", "fp16"), ("b", "bf16")):
+        folder = shutil.copytree(tiny_flow(name), models / copy)
+        for part, kind in kinds.items():
+            model = kind.from_pretrained(tiny_flow(name) / part)
+            for file in (folder / part).glob("*.safetensors"):
+                file.unlink()
+            model.save_pretrained(folder / part, variant=variant, max_shard_size="20KB")
+            for file in (folder / part).iterdir():
+                if copy == "unlisted" and file.name.endswith(".index.json"):
+                    file.unlink()
+                elif copy == "v0.3":
+                    old = re.sub(r"\.fp16(-\d+-of-\d+)", r"\1.fp16", file.name)
+                    file.rename(file.with_name(old))
+            assert len([*(folder / part).glob("*-of-*.safetensors")]) > 1
+        for part, model in load_part_of(models, folder, copy).items():
+            assert_equal(model, expected[part])
+
+
+def load_part_of(models: Path, folder: Path, name: str) -> dict[str, Any]:
+    link = models / "checkpoints" / f"FLUX.1-schnell-{name}"
+    link.symlink_to(folder)
+    model = found(models, link.name)
+    return {part: load_part(model, FULL, CPU, part) for part in ("transformer", "text_encoder_2")}
+
+
+def without(file: Path, name: str) -> None:
+    tensors = load_file(file)
+    del tensors[name]
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def reshaped(file: Path, name: str) -> None:
+    tensors = load_file(file)
+    tensors[name] = torch.zeros(3, 5)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+BROKEN: dict[str, tuple[str, str, str]] = {
+    "UNet": ("unet", "diffusion_pytorch_model", "conv_in.weight"),
+    "VAE": ("vae", "diffusion_pytorch_model", "decoder.conv_in.weight"),
+    "text encoder": ("text_encoder", "model", "encoder.layers.0.mlp.fc1.weight"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_first_weight_that_is_missing_or_of_another_shape_is_named(
+    models: Path, what: str
+) -> None:
+    """Rather than rendered with what memory happened to hold."""
+    part, file, name = BROKEN[what]
+    path = shutil.copytree(DEMO.path, models / "checkpoints/mine") / part / f"{file}.safetensors"
+    reshaped(path, name)
+    with pytest.raises(RenderFailed, match=rf"{what} of 'mine' does not fit .* {name} is \[3, 5\]"):
+        load_part(found(models, "mine"), FULL, CPU, part)
+    without(path, name)
+    with pytest.raises(RenderFailed, match=rf"The {what} of 'mine' is incomplete: 1 .* {name}\."):
+        load_part(found(models, "mine"), FULL, CPU, part)
+
+
+def test_the_same_of_a_single_file(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's small weights are not Stable Diffusion 1.5."""
+    path = models / "checkpoints/one.safetensors"
+    write_single_file(DEMO.path, path)
+    with pytest.raises(RenderFailed, match=r"UNet of 'one' is incomplete: \d+ weights are"):
+        load_part(found(models, "one"), FULL, CPU, "unet")
+    of_its_own(monkeypatch, DEMO.path)
+    without(path, "model.diffusion_model.input_blocks.1.0.in_layers.2.weight")
+    with pytest.raises(RenderFailed, match=r"down_blocks\.0\.resnets\.0\.conv1\.weight"):
+        load_part(found(models, "one"), FULL, CPU, "unet")
+
+
+def test_a_file_that_is_overwritten_in_place_does_not_change_what_was_read(models: Path) -> None:
+    """safetensors maps files into memory; weights are copies, of text encoders, too."""
+    folder = shutil.copytree(DEMO.path, models / "checkpoints/mine")
+    components = load(found(models, "mine"), FULL, CPU)
+    for file in folder.rglob("*.safetensors"):
+        with file.open("r+b") as opened:
+            opened.write(bytes(file.stat().st_size))
+    expected = load(DEMO, FULL, CPU)
+    for part, module in modules_of(components).items():
+        assert_equal(module, expected.parts[part])
+
+
+def another_vae() -> dict[str, torch.Tensor]:
+    """The demo's VAE, a little brighter."""
+    tensors = weights(DEMO.path / "vae")
+    tensors["decoder.conv_out.bias"] = tensors["decoder.conv_out.bias"] + 0.25
+    return tensors
+
+
+def in_old_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Before diffusers 0.15 the attention's parts were called query, key, value, proj_attn."""
+    new = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for modern, old in new.items():
+        tensors = {name.replace(f".{modern}.", f".{old}."): t for name, t in tensors.items()}
+    return tensors
+
+
+VAES: dict[str, Callable[[Path], Any]] = {
+    "folder": lambda folder: folder.rename(folder.with_name("bright")),
+    "diffusers": lambda folder: save(folder, another_vae()),
+    "old diffusers": lambda folder: save(folder, in_old_names(another_vae())),
+    "kohya": lambda folder: save(folder, ldm_vae(folder)),
+    "cut out": lambda folder: save(
+        folder, {f"first_stage_model.{name}": one for name, one in ldm_vae(folder).items()}
+    ),
+}
+
+
+def save(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, folder.with_name("bright.safetensors"))
+
+
+@pytest.mark.parametrize("form", VAES)
+def test_a_vae_may_have_any_form(models: Path, form: str) -> None:
+    """Read with the numbers of the checkpoint's own, where it is a file."""
+    folder = shutil.copytree(DEMO.path / "vae", models / "vae/.parts")
+    save_file(another_vae(), folder / "diffusion_pytorch_model.safetensors")
+    VAES[form](folder)
+    vae = load_vae(DEMO, found(models, "bright", "vae"), FULL, CPU)
+    own = load_part(DEMO, FULL, CPU, "vae")
+    bias = own.decoder.conv_out.bias
+    assert torch.allclose(vae.decoder.conv_out.bias, bias + 0.25, atol=1e-3)
+    assert vae.config.scaling_factor == own.config.scaling_factor
+
+
+HALF = choose_target("cpu", "float16")
+
+
+def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:
+    """A folder's config says that it is, and of a file its name: no header does."""
+    (models / "checkpoints/xl").symlink_to(tiny_sdxl())
+    checkpoint = found(models, "xl")
+    assert load_part(checkpoint, HALF, CPU, "vae").dtype == torch.float32
+    assert load_part(checkpoint, HALF, CPU, "unet").dtype == torch.float16
+    tensors = weights(tiny_sdxl() / "vae")
+    for name in ("sdxl_vae", "sdxl-vae-fp16-fix", "sdxl_vae_fp16", "sdxl.vae.FP16Fix"):
+        save_file(tensors, models / f"vae/{name}.safetensors")
+        vae = load_vae(checkpoint, found(models, name, "vae"), HALF, CPU)
+        fixed = "fix" in name.casefold()
+        assert vae.dtype == (torch.float16 if fixed else torch.float32), name
+        assert vae.config.force_upcast != fixed
+    folder = shutil.copytree(tiny_sdxl() / "vae", models / "vae/folder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"force_upcast": False}))
+    vae = load_vae(checkpoint, found(models, "folder", "vae"), HALF, CPU)
+    assert vae.dtype == torch.float16
+
+
+@pytest.mark.parametrize("layout", ["file", "folder"])
+def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str) -> None:
+    """It decodes latents as they are scaled: from and to the same size."""
+    torch.manual_seed(3)
+    theirs = _D.AutoencoderTiny().eval()
+    if layout == "folder":
+        theirs.save_pretrained(models / "vae/taesd")
+    else:
+        save_single(theirs, models / "vae/taesd.safetensors")
+    vae = load_vae(DEMO, found(models, "taesd", "vae"), FULL, CPU)
+    assert_equal(vae, theirs.requires_grad_(False))
+    assert (vae.config.scaling_factor, vae.config.shift_factor) == (1.0, 0.0)
+    parts = load(DEMO, FULL, CPU).parts | {"vae": vae}
+    pipeline = _D.StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None)
+    pipeline.set_progress_bar_config(disable=True)
+    (image,) = pipeline("a corgi", num_inference_steps=1, width=64, height=64).images
+    assert image.size == (64, 64)
+    with torch.inference_mode():
+        assert vae.encode(torch.zeros(1, 3, 64, 64)).latents.shape == (1, 4, 8, 8)
+
+
+def test_flux_takes_one_with_sixteen_channels(models: Path) -> None:
+    """Between transformer and picture there is nothing to shift, either."""
+    (models / "checkpoints/flux-dev").symlink_to(tiny_flow("FLUX.1-dev"))
+    save_single(_D.AutoencoderTiny(latent_channels=16), models / "vae/taef1.safetensors")
+    vae = load_vae(found(models, "flux-dev"), found(models, "taef1", "vae"), FULL, CPU)
+    with torch.inference_mode():
+        assert vae.decode(torch.zeros(1, 16, 4, 4)).sample.shape == (1, 3, 32, 32)
+
+
+def test_narrow_types_are_laid_out_with_channels_last(models: Path) -> None:
+    """But not convolutions over frames, which have five sides and know no other layout."""
+    target = choose_target("cpu", "bfloat16")
+    unet = load_part(DEMO, target, CPU, "unet")
+    assert unet.dtype == torch.bfloat16
+    assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert load_part(DEMO, FULL, CPU, "unet").conv_in.weight.is_contiguous()
+    (models / "checkpoints/Qwen-Image").symlink_to(tiny_flow("Qwen-Image"))
+    vae = load_part(found(models, "Qwen-Image"), target, CPU, "vae")
+    assert all(weight.is_contiguous() for weight in vae.parameters())
+
+
+def test_the_unet_of_a_full_size_checkpoint_has_a_type_of_its_own(models: Path) -> None:
+    """On processors that compute bfloat16: the rest is too small to gain from it."""
+    target = Target(CPU, torch.float32, torch.bfloat16, torch.bfloat16, "cpu")
+    folder = shutil.copytree(DEMO.path, models / "checkpoints/large")
+    config = json.loads((folder / "unet/config.json").read_text())
+    (folder / "unet/config.json").write_text(json.dumps(config | {"sample_size": 64}))
+    components = load(found(models, "large"), target, CPU)
+    assert components.denoiser.dtype == torch.bfloat16
+    assert components.vae.dtype == components.encoders[0].dtype == torch.float32
+    assert load_part(DEMO, target, CPU, "unet").dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["ERNIE-Image", "FLUX.1-dev"])
+def test_parts_that_were_dropped_are_absent_until_they_are_restored(
+    models: Path, name: str
+) -> None:
+    """Of every family, also one whose pipeline asks a text encoder where it is."""
+    (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+    components = load(found(models, name), FULL, CPU, later={"transformer"})
+    assert components.denoiser is None
+    for _ in range(2):
+        before = components.encoders
+        components.drop(components.encoder_names)
+        assert components.restore([components.denoiser_name])
+        assert not components.encoders
+        assert components.denoiser.device == CPU
+        components.drop([components.denoiser_name])
+        assert components.restore(components.encoder_names)
+        for one, other in zip(components.encoders, before, strict=True):
+            assert one is not other
+            assert_equal(one, other)
+    assert not components.restore(components.encoder_names)
+
+
+def small(unet: Any) -> Any:
+    """A ControlNet of SDXL with less attention."""
+    config = {**unet.config, "transformer_layers_per_block": [1, 1, 1]}
+    slim = tiny_unet(**{key: value for key, value in config.items() if not key.startswith("_")})
+    return controlnet_of(slim)
+
+
+def original(model: Any, path: Path) -> None:
+    save_original(model, path.with_suffix(".safetensors"))
+
+
+def single(model: Any, path: Path) -> None:
+    save_single(model, path.with_suffix(".safetensors"))
+
+
+CONTROLNETS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Path], None]]] = {
+    "diffusers' names": (controlnet_of, single),
+    "the author's names": (controlnet_of, original),
+    "a folder": (controlnet_of, save_folder),
+    "small": (small, single),
+    "union": (union_of, single),
+}
+
+
+@pytest.mark.parametrize("layout", CONTROLNETS)
+def test_a_controlnet_is_read_from_any_layout(models: Path, layout: str) -> None:
+    """What it consists of is in the UNet's config and in its own tensors."""
+    (models / "checkpoints/xl").symlink_to(tiny_sdxl())
+    unet = load_part(found(models, "xl"), FULL, CPU, "unet")
+    make, save_as = CONTROLNETS[layout]
+    theirs = make(unet)
+    save_as(theirs, models / "controlnet/it")
+    (path,) = (models / "controlnet").iterdir()
+    model = Model("controlnet", "sdxl", name="it", layout=_layout(path), path=path, bytes=0)
+    assert_equal(load_controlnet(model, unet, FULL, CPU), theirs.requires_grad_(False))
+
+
+def _layout(path: Path) -> Any:
+    return "folder" if path.is_dir() else "file"
+
+
+def test_a_controlnet_of_another_size_is_refused_with_the_reason(models: Path) -> None:
+    """By the first weight that does not fit."""
+    path = models / "controlnet/it.safetensors"
+    save_single(controlnet_of(_D.UNet2DConditionModel.from_pretrained(tiny_sdxl() / "unet")), path)
+    model = Model("controlnet", "sdxl", name="it", layout="file", path=path, bytes=0)
+    unet = load_part(DEMO, FULL, CPU, "unet")
+    with pytest.raises(RenderFailed, match=r"ControlNet 'it' (does not fit|is incomplete)"):
+        load_controlnet(model, unet, FULL, CPU)
