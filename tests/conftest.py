@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -20,6 +21,10 @@ settings.load_profile("picowatch")
 # Without cached bytecode, each process that a test starts would compile picowatch again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell has what it starts in the background ignore Ctrl-C, and programs inherit that: those that
+# tests send SIGINT would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Several tests run at once: an engine with a thread for each core would wait for cores that others
 # have, and spin meanwhile. Tests of the threads themselves set `threads`.

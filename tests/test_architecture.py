@@ -1,7 +1,12 @@
 """The import rules of docs/design.md, held by reading the sources."""
 
 import ast
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "picowatch"
@@ -70,3 +75,42 @@ def test_sql_stands_in_the_ledger_alone() -> None:
     """Tables have one owner."""
     users = {part_of(path) for path in MODULES if "execute(" in path.read_text()}
     assert users == {"ledger"}
+
+
+def texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every text that a file writes, with its line; what is put into an f-string is one letter."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            pieces = [part.value if isinstance(part, ast.Constant) else "x" for part in node.values]
+            yield node.lineno, "".join(map(str, pieces))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def is_possessive(text: str) -> bool:
+    """If a text, read as a regular expression, has possessive quantifiers or atomic groups."""
+    if not any(sign in text for sign in ("*+", "++", "?+", "}+", "(?>")):
+        return False
+    try:
+        with redirect_stdout(StringIO()) as structure, warnings.catch_warnings(action="ignore"):
+            re.compile(text, re.DEBUG)
+    except (re.error, OverflowError):
+        return False
+    return "POSSESSIVE_REPEAT" in structure.getvalue() or "ATOMIC_GROUP" in structure.getvalue()
+
+
+def test_regular_expressions_match_the_same_on_every_python() -> None:
+    """Python 3.11.2, which Debian 12 has, matches possessive quantifiers wrongly.
+
+    https://github.com/python/cpython/issues/106052. Two plus signs after a word, as in a sampler's
+    name, are no pattern.
+    """
+    assert is_possessive("(?:ab)*+") and is_possessive("(?>a)") and not is_possessive(r"\++")
+    found = [
+        f"{path.relative_to(PACKAGE)}, line {line}: {text}"
+        for path in MODULES
+        if "re" in imports_of(path)
+        for line, text in texts_of(ast.parse(path.read_text()))
+        if is_possessive(re.sub(r"(?<=\w)\+\+(?=[\s`]|$)", "", text))
+    ]
+    assert not found

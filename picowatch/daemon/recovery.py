@@ -70,9 +70,8 @@ def _opened(path: Path, failed: ExitStack, *, check: bool = False) -> Ledger:
 
 
 def _sound(path: Path, outbox: Outbox, failed: ExitStack, *, check: bool) -> Ledger:
-    """The ledger as it is; raises LedgerCorrupt, also for what a start reads, and an older one."""
+    """The ledger as it is; raises LedgerCorrupt, also for one that is older than the pictures."""
     ledger = _opened(path, failed, check=check)
-    ledger.read_first_tables()
     if file := _unknown_picture(ledger, outbox):
         raise LedgerCorrupt(
             f"The ledger {path} is older than the pictures, as from a backup: {file} was "

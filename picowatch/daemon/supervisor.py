@@ -10,6 +10,7 @@ from pathlib import Path
 from picowatch import __version__
 from picowatch.daemon.build import MakeEngine, build_daemon
 from picowatch.daemon.settings_file import SettingsFile
+from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Ended
 from picowatch.observers.console import Console
 from picowatch.settings import Settings
@@ -48,19 +49,25 @@ def supervise(
     while True:
         started = time.monotonic()
         with ExitStack() as stack:
-            daemon = build_daemon(
-                settings,
-                make_engine,
-                console,
-                stack,
-                stop=stop,
-                wake=wake,
-                keeps_trying=not once,
-                damaged=damaged,
-                hurry=lambda: not once or bool(signals),
-                only=only,
-                settings_file=settings_file,
-            )
+            try:
+                daemon = build_daemon(
+                    settings,
+                    make_engine,
+                    console,
+                    stack,
+                    stop=stop,
+                    wake=wake,
+                    keeps_trying=not once,
+                    damaged=damaged,
+                    hurry=lambda: not once or bool(signals),
+                    only=only,
+                    settings_file=settings_file,
+                )
+            except LedgerCorrupt as error:  # what its parts read first is damaged
+                if damaged:
+                    raise
+                damaged = str(error)
+                continue
             log.info("picowatch %s is watching %s", __version__, settings.inbox)
             if settings.when_done != "keep" and not once:
                 log.warning(TAKES_AWAY, settings.when_done)

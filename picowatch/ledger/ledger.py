@@ -16,8 +16,3 @@ PAUSED = "paused"  # the fact that nothing is rendered until `picowatch resume`;
 
 class Ledger(Accepting, Renaming, Queue, Recipes, ContactSheets, Restoring):
     """All SQL that the daemon runs, on one file. Safe to use from several threads."""
-
-    def read_first_tables(self) -> None:
-        """Read all that a start needs; raises LedgerCorrupt."""
-        self.known_recipes()
-        self.select("SELECT * FROM facts")

@@ -72,10 +72,24 @@ def replace_by_anothers(path: Path, version: int) -> None:
         sql.commit()
 
 
+# Tables, and indexes that a start or a save reads.
+PAGES = (
+    "recipes",
+    "saves",
+    "facts",
+    "images",
+    "entries",
+    "entry_images",
+    "numbers",
+    "tallies",
+    "images_queue",
+    "images_running",
+    "images_failed",
+    "images_unlisted",
+    "sheets_due",
+)
 AT_REST: dict[str, Callable[[Path], object]] = {
-    "the page of recipes": lambda path: overwrite(path, "recipes"),
-    "the page of facts": lambda path: overwrite(path, "facts"),
-    "the page of images": lambda path: overwrite(path, "images"),
+    **{f"the page of {name}": partial(overwrite, table=name) for name in PAGES},
     "another program's": lambda path: replace_by_anothers(path, 0),
     "another program's, of a version": lambda path: replace_by_anothers(path, 2),
     "another program's, of a high version": lambda path: replace_by_anothers(path, 4000),

@@ -60,6 +60,8 @@ TEXTS = {
     "bars": "prompt: '{" + "|" * MEGABYTE + "'",
     "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
     "underscores": "prompt: '" + "/__" * 300_000 + "'",
+    "wildcards without end": "prompt: '" + "__a b " * 160_000,
+    "a wildcard without end": "prompt: '__" + "a b " * 240_000,
     "open braces": "prompt: '" + "{" * MEGABYTE + "'",
     "wildcards within braces": "prompt: '" + "{" * 99 + "{a|b}" * 200_000 + "}" * 99 + "'",
     "lora tags": "prompt: '" + "<lora:y:1>" * 100_000 + "'",

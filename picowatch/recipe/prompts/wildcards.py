@@ -37,8 +37,9 @@ PACK_ENDINGS = (".yaml", ".yml")
 Wildcards = Mapping[str, tuple[str, ...]]
 
 _VARIABLE = r"\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)"
-# Spaces stand within a name only.
-_NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))++"
+# Spaces stand within a name only. No letter of it begins a `__`: so none but the longest name is
+# ever the right one, and a name without end is read once.
+_NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))+"
 _FROM_FILE = rf"__[~@]?(?! ){_NAME}(?:\([^()\n]{{0,200}}\))?__"
 _TOKEN = re.compile(rf"\\.|{_VARIABLE}|[{{}}|]|{_FROM_FILE}|[^\\{{}}|_$]+|.", re.DOTALL)
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")

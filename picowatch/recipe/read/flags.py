@@ -17,8 +17,8 @@ _FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
 # What word processors and phones make of two hyphens.
 _LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z][\w-]*)")
 # Only with a number behind it: search engines have taught people to write -blurry.
-_NO_SPACE = re.compile(r"(?<=[^\s-])--(?P<name>[A-Za-z][\w-]{0,40}+)(?=[ =]{1,9}\d)")
-_ONE_HYPHEN = re.compile(r"(?:(?<=\s)|^)-(?P<name>[A-Za-z][\w-]{0,40}+)(?=[ =]{1,9}\d)")
+_NO_SPACE = re.compile(r"(?<=[^\s-])--(?P<name>[A-Za-z][\w-]{0,40})(?=[ =]{1,9}\d)")
+_ONE_HYPHEN = re.compile(r"(?:(?<=\s)|^)-(?P<name>[A-Za-z][\w-]{0,40})(?=[ =]{1,9}\d)")
 
 # A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
 _SINGLE_QUOTED = re.compile(r"'(?P<text>[^']*)'(?=\s+--[A-Za-z]|\s*$)")

@@ -23,7 +23,7 @@ MAX_NODES = 50_000
 
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
 _SPACE = "[ \u00a0\u202f\u3000]"
-_BEFORE_VALUE = re.compile(f"^{_SPACE}*+(?:-{_SPACE}++)*+(?:[a-z_]+:{_SPACE}++)?")
+_BEFORE_VALUE = re.compile(f"^{_SPACE}*(?:-{_SPACE}+)*(?:[a-z_]+:{_SPACE}+)?")
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

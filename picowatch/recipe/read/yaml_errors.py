@@ -20,10 +20,12 @@ _COMMA_AFTER = re.compile(
 )
 # Before the place where YAML finds a digit missing, or the number wrong.
 _HALF_ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]?|u[0-9A-Fa-f]{0,3}|U[0-9A-Fa-f]{0,7})$")
-# A sweep over a piece of something without the quotes around its name: `prompt: red: [a, b]`.
-_PIECE = re.compile(r"(?P<piece>.+?):(?:[ \t]++(?P<values>\[.*|[^:\[]*))?")
+# A sweep over a piece of something without the quotes around its name: `prompt: red: [a, b]`. What
+# follows spaces never begins with one, or a line of spaces would be tried at each of them.
+_PIECE = re.compile(r"(?P<piece>.+?):(?:[ \t]+(?P<values>\[.*|[^:\[ \t][^:\[]*|))?")
 _PIECE_IN_BRACES = re.compile(
-    r"[{,]\s*(?P<name>[a-z_]+:[ \t]++[^:,\[\]{}]{1,200}):[ \t]++(?P<values>\[[^\]]{0,500}\])"
+    r"[{,]\s*(?P<name>[a-z_]+:[ \t]+[^:,\[\]{} \t][^:,\[\]{}]{0,199}):"
+    r"[ \t]+(?P<values>\[[^\]]{0,500}\])"
 )
 FENCE = "```"
 ABOUT_FENCE = f"{FENCE} is how chats and web pages mark a text. Delete the lines that have it."
