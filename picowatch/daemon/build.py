@@ -245,7 +245,8 @@ def engine_options(settings: Settings) -> EngineOptions:
         memory=settings.memory,
         hash_cache=settings.hash_cache,
         start_images=settings.start_images,
-        compiled=cache_folder() if settings.compile == "auto" else None,
+        compile=settings.compile,
+        cache=cache_folder(),
     )
 
 

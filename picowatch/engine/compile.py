@@ -16,7 +16,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,7 +72,11 @@ class CompiledDenoisers:
         if find_spec("openvino") is None:
             self._warn(f"needs OpenVINO, which is not installed: {install_command('openvino')}")
             return None
-        return _Converted(denoiser, key, self._cache, self._warn)
+        try:
+            return _Converted(denoiser, key, self._cache, self._warn)
+        except Exception as error:  # whatever a broken installation raises
+            self._warn(f"needs OpenVINO, which cannot be used here: {_said(error)}")
+            return None
 
     def eager(self) -> Any:
         """Return a context in which modules compute with their own layers, whatever is compiled.
@@ -135,7 +139,7 @@ class _Input(NamedTuple):
 
 
 class _Converted:
-    """A denoiser that OpenVINO computes: one model for each shape; None where it cannot."""
+    """A denoiser that OpenVINO computes, with a model for each shape that it is called with."""
 
     def __init__(
         self, denoiser: Any, key: str, cache: Path | None, warn: Callable[[str], None]
@@ -145,32 +149,33 @@ class _Converted:
         self._cache = cache
         self._warn = warn
         self._lock = threading.Lock()
-        self._models: dict[str, Any] = {}
+        self._models: dict[str, _Model] = {}
+        self._failed: set[str] = set()
         self._openvino = _import_openvino()
         self._core = self._openvino.Core()
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """Return what the module does, in tensors of its type."""
         tensors: list[torch.Tensor] = []
-        call = _without_tensors((given, named), tensors)
         denoiser: Any = self._denoiser()
-        shape = repr(call)
+        shape = ""
         with self._lock:
             try:
-                if shape not in self._models:
-                    self._models[shape] = self._model(denoiser, call, tensors)
-                model = self._models.pop(shape)
-                self._models[shape] = model  # the last used last
-                if model is not None:
+                call = _without_tensors((given, named), tensors)
+                shape = repr(call)
+                if shape not in self._failed:
+                    model = self._models.pop(shape, None) or self._model(denoiser, call, tensors)
+                    self._models[shape] = model  # the last used last
                     return model.compute(tensors, denoiser.dtype)
             # Whatever OpenVINO or the tracing of the module raise, the module computes.
             except Exception as error:
-                self._models[shape] = None
+                self._failed.add(shape)
+                self._models.pop(shape, None)
                 name = type(denoiser).__name__
                 self._warn(f"failed for {name}, which computes without OpenVINO: {_said(error)}")
         return denoiser(*given, **named)
 
-    def _model(self, denoiser: Any, call: Any, tensors: Sequence[torch.Tensor]) -> Any:
+    def _model(self, denoiser: Any, call: Any, tensors: Sequence[torch.Tensor]) -> "_Model":
         """Return the model for a shape, compiled: from the cache, or converted now."""
         self._make_room(denoiser)
         versions = self._openvino.__version__, torch.__version__, diffusers.__version__
@@ -183,16 +188,16 @@ class _Converted:
                 return model
             except Exception:  # whatever OpenVINO raises of a file that it cannot read
                 shutil.rmtree(folder, ignore_errors=True)
-        converted = self._convert(denoiser, call, tensors)
+        model = self._convert(denoiser, call, tensors)
         if folder:
             try:
-                self._keep(converted, folder, halves=denoiser.dtype != torch.float32)
-                del converted  # the file is mapped, so its weights take no memory of their own
-                return self._compiled(folder / "model.xml", denoiser.dtype)
+                self._keep(model, folder, halves=denoiser.dtype != torch.float32)
+                model = (
+                    folder / "model.xml"
+                )  # it is mapped: its weights take no memory of their own
             except (OSError, RuntimeError) as error:
                 self._warn(f"cannot keep converted models in {self._cache}: {_said(error)}")
-                converted = self._convert(denoiser, call, tensors)
-        return self._compiled(converted, denoiser.dtype)
+        return self._compiled(model, denoiser.dtype)
 
     def _make_room(self, denoiser: Any) -> None:
         """Forget models until there is room for one more, the one not used for longest first."""
@@ -223,9 +228,7 @@ class _Converted:
     def _keep(self, model: Any, folder: Path, *, halves: bool) -> None:
         """Write it to the cache, whole or not at all; with `halves` its weights in float16."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.with_name(
-            f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
-        )
+        temporary = folder.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         temporary.mkdir()
         try:
             self._openvino.save_model(model, temporary / "model.xml", compress_to_fp16=halves)

@@ -50,8 +50,8 @@ class Job:
 
     `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
     `before_tile` is called before each of their tiles, and may raise. `guess_depth` gives the depth
-    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `eager`:
-    nothing compiled. `waiting` as in `Engine.render`. `beside` is a GPU's stream to decode in,
+    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself.
+    `waiting` as in `Engine.render`. `beside` is a GPU's stream to decode in,
     while another batch begins; None: there and then.
     """
 
@@ -65,7 +65,6 @@ class Job:
     guess_depth: "Callable[[Bytes, ControlUse], Bytes]"
     upscalers: "Upscalers"
     alone: bool
-    eager: bool
     waiting: int
     beside: Any = None
 

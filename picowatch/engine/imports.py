@@ -6,7 +6,7 @@ is not in a module's own name; its modules can be imported without. Nothing is l
 needs more, as the flow families do, has it imported then.
 
 torch's compiler is not imported for the sake of decorators that only it reads: the engine's process
-compiles nothing (engine/compiled has a process for that). It belongs to no group of processes, so
+compiles nothing. It belongs to no group of processes, so
 torch.distributed is called unavailable, whose tensors alone take half a second.
 """
 

@@ -9,9 +9,6 @@ import torch
 from torch.utils import deterministic
 
 from picowatch.catalog import Catalog
-from picowatch.engine.compiled.choice import OtherUnets
-from picowatch.engine.compiled.compiled import CompiledUnets
-from picowatch.engine.compiled.graphs import CapturedUnets
 from picowatch.engine.control.depth import DepthModels
 from picowatch.engine.devices import (
     choose_target,
@@ -116,9 +113,6 @@ class Renderer:
         self._depth_models = DepthModels(self._checkpoints.file, self._target)
         self._upscalers = Upscalers(catalog, self._target)
         self._previewer = Previewer(on_preview)
-        self._compiled = CompiledUnets(options.compiled)
-        self._graphs = CapturedUnets(options.compiled)
-        self._other_unets = OtherUnets(self._compiled, self._graphs)
         device = self._target.device
         gpu_bytes = total_bytes(device) if device.type == "cuda" else None
         self._ladder = MemoryLadder(options.memory, LADDERS[device.type], gpu_bytes)
@@ -195,7 +189,7 @@ class Renderer:
     def _rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
         """The ladder's rungs, each once more where there is room now that other work is done.
 
-        That is pictures of the batch before, which were on their way, graphs and other checkpoints.
+        That is pictures of the batch before, which were on their way, and other checkpoints.
 
         Memory is given back here, not where it ran out: the traceback holds what filled it.
         """
@@ -206,8 +200,7 @@ class Renderer:
                 self._checkpoints.give_memory_back()
                 yield rung
             self._depth_models.forget()
-            graphs_gone = self._graphs.give_up()
-            if self._checkpoints.forget_others(batch[0]) or graphs_gone:
+            if self._checkpoints.forget_others(batch[0]):
                 self._checkpoints.give_memory_back()
                 yield rung
             self._checkpoints.give_memory_back()
@@ -229,7 +222,6 @@ class Renderer:
         loaded = self._loaded(batch[0], rung, attempt.timings)
         if isinstance(loaded, Loaded):
             self._merge_loras(loaded, batch[0], rung)
-            self._graphs.drop_stale(loaded)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         job = self._job(attempt, loaded, steps, interrupted, waiting)
         drawn = self._drawn(loaded, batch, job, rung)
@@ -269,7 +261,6 @@ class Renderer:
             self._depth_models.guess,
             self._upscalers,
             alone=rung.alone or first.exact,
-            eager=rung != FULL or first.exact,
             waiting=waiting,
             beside=self._stream_beside(first, len(attempt.batch), loaded, rung, waiting),
         )
@@ -325,7 +316,7 @@ class Renderer:
         if isinstance(loaded, LoadedPipeline) or request.exact or request.tiling or request.upscale:
             return None
         working = self._working.get(_kind(request, images))
-        if working is None or free_bytes(device) - self._graphs.held_bytes < working:
+        if working is None or free_bytes(device) < working:
             return None
         if self._stream is None:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -353,7 +344,7 @@ class Renderer:
             with self._algorithms(exact=batch[0].exact):
                 if isinstance(loaded, LoadedPipeline):
                     return loaded.draw_batch(batch, job)
-                return draw_batch(loaded, batch, job, self._other_unets)
+                return draw_batch(loaded, batch, job)
         except BaseException:
             if rung.offload:
                 undo_rung(loaded)  # weights may be half moved, in the middle of a step
@@ -371,8 +362,6 @@ class Renderer:
         if rung != FULL:
             loaded.loras.unmerge()  # copies take what pictures need
         apply_rung(loaded, rung, self._target.device)
-        if rung != FULL:
-            loaded.forget_compiled()  # its copies of the weights take what pictures need
         if loaded.loras.apply(request.loras):
             loaded.encode_anew()
         return loaded

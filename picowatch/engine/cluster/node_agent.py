@@ -50,7 +50,7 @@ class NodeAgent:
             models=self._view,
             hash_cache=self.models.hash_file,
             start_images=self._view / _START_IMAGES,
-            compiled=compiled if options.compiled else None,
+            cache=compiled,
         )
         self.engine = ChildEngine(there, program)
         self._reports: SimpleQueue[FromEngine] = SimpleQueue()

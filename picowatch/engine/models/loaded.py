@@ -21,7 +21,6 @@ from torch.nn import functional
 from picowatch.engine.memory.ladder import Offload, Rung
 from picowatch.engine.models.offload import bring_in_turn
 from picowatch.engine.models.weights import drop_weights, has_weights
-from picowatch.engine.unet.denoise import Shape
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.prompts import PromptEncoder
 
@@ -58,9 +57,6 @@ class Placed:
     def slice_attention(self, *, on: bool) -> None:
         """Let attention work on a part of the picture at a time, if that saves memory."""
 
-    def forget_compiled(self) -> None:
-        """Drop what refers to its weights where they are now."""
-
     def cast_weights(self) -> None:
         """Keep the denoiser's weights in 8 bits."""
         raise NotImplementedError
@@ -75,8 +71,7 @@ class Loaded(Placed):
     """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
 
     LoRAs, embeddings and ControlNets (by their hashes) belong to the checkpoint that they act on.
-    `rung` is the one of the memory ladder that it computes on, None before the first. `compiled`
-    are the compiled UNets that compute with its weights, `graphs` the CUDA graphs.
+    `rung` is the one of the memory ladder that it computes on, None before the first.
     """
 
     family: str
@@ -88,17 +83,7 @@ class Loaded(Placed):
     loras: Loras
     native_size: int
     rung: Rung | None = None
-    compiled: dict[Shape, Any] = field(default_factory=dict)
-    graphs: dict[Shape, Any] = field(default_factory=dict)
     controlnets: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def can_be_compiled(self) -> bool:
-        """Whether its UNet may be compiled: not SDXL's, whose copies would fill the memory.
-
-        It is known by the summary that it is shown. Nor one told the guidance: it takes few steps.
-        """
-        return self.unet.config.addition_embed_type is None and not self.embeds_guidance
 
     @property
     def embeds_guidance(self) -> bool:
@@ -115,11 +100,6 @@ class Loaded(Placed):
         processor = SlicedAttention() if on else AttnProcessor2_0()
         for model in (self.unet, *self.controlnets.values()):
             model.set_attn_processor(processor)
-
-    def forget_compiled(self) -> None:
-        """See `Placed.forget_compiled`."""
-        self.compiled.clear()
-        self.graphs.clear()
 
     def suits(self, rung: Rung) -> bool:
         """Every rung of its ladder can be undone: none casts, and none reads from disk."""
@@ -219,7 +199,6 @@ def undo_rung(loaded: Placed) -> None:
     if loaded.vae is not None:
         loaded.vae.disable_tiling()
     loaded.slice_attention(on=False)
-    loaded.forget_compiled()
     loaded.rung = None
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.compiled.choice import BatchUnets, OtherUnets
 from picowatch.engine.drawn import Drawn, Job, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.previewer import Previewer
@@ -26,9 +25,7 @@ _Group = tuple[int, int]
 _Part = tuple[_Group, list[int], list[Picture] | Decoding]
 
 
-def draw_batch(
-    loaded: Loaded, batch: Sequence[ImageRequest], job: Job, others: OtherUnets
-) -> "BatchDecoding":
+def draw_batch(loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> "BatchDecoding":
     """The pictures of a batch, in its order.
 
     Images whose prompts differ in their number of chunks are drawn group after group: to pad a
@@ -38,26 +35,24 @@ def draw_batch(
     job.previewer.follow(loaded.vae, loaded.family)
     groups = _groups(batch, loaded, alone=job.alone)
     repeats = batch[0].tiling
-    # Compiled UNets and graphs have the edges that they were made with.
-    queued = job.waiting / len(batch)
-    unets = BatchUnets(others, loaded, queued, eager=job.eager or repeats)
+    eager = EagerUnet(loaded.unet)
     on_step = _counted(job.on_step, len(groups) * evaluations(batch[0]))
-    drawing = Drawing(loaded, job, unets, on_step, job.enlarge_for_hires(batch[0]))
+    drawing = Drawing(
+        loaded, job, lambda shape, steps: eager, on_step, job.enlarge_for_hires(batch[0])
+    )
     with seamless(_repeating(loaded) if repeats else ()):
         parts = list(_drawn(drawing, batch, groups))
-        decoding = BatchDecoding(parts, compiled=unets.all_compiled)
+        decoding = BatchDecoding(parts)
         if job.beside is None:
             decoding.pictures()
-    unets.consider(job.timings["denoise"])
     return decoding
 
 
 class BatchDecoding:
     """The pictures of a batch, which a GPU may still be decoding."""
 
-    def __init__(self, parts: Sequence["_Part"], *, compiled: bool) -> None:
+    def __init__(self, parts: Sequence["_Part"]) -> None:
         self._parts = parts
-        self._compiled = compiled
         self._pictures: list[Drawn] = []
 
     def has_come(self) -> bool:
@@ -71,7 +66,7 @@ class BatchDecoding:
             for (chunks, _), indexes, part in self._parts:
                 pictures = part if isinstance(part, list) else part.pictures()
                 for index, picture in zip(indexes, pictures, strict=True):
-                    found[index] = Drawn(picture, chunks, len(indexes), self._compiled)
+                    found[index] = Drawn(picture, chunks, len(indexes))
             self._pictures = [drawn for _, drawn in sorted(found.items())]
         return self._pictures
 
@@ -153,11 +148,8 @@ def draw_parts(
 ) -> list[Picture]:
     """The requests' pictures: all parts at once, each in one thread.
 
-    Steps and previews are those of the first part alone; times are the longest of all. Compiled
-    code is not used: torch runs it with Python's lock held, so that parts would take turns.
+    Steps and previews are those of the first part alone; times are the longest of all.
     """
-    eager = EagerUnet(drawing.loaded.unet)
-    drawing = replace(drawing, unet=lambda shape, steps: eager)
     unseeing = replace(drawing.job, previewer=Previewer(unseen))
     silent = replace(drawing, job=unseeing, on_step=lambda: None)
     drawings = [drawing, *[silent] * (len(parts) - 1)]
