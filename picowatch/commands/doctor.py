@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.options import GRAPHS_FAILURE, cache_folder
 from picowatch.engine.torch_check import NVIDIA, Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
+from picowatch.extras import install_command
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_searched
 from picowatch.inbox.watching import events_are_reliable, file_system_type
@@ -44,7 +45,7 @@ REPORT_IT = (
 LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 LITTLE_SPACE = 1e9
-_LONGEST_WORDS = 400
+_FASTER = "the steps of many pictures of one size are faster (docs/speed.md)"
 INOTIFY = Path("/proc/sys/fs/inotify")
 
 
@@ -100,28 +101,21 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
     engine_checks = check_torch(settings.device, settings.precision, engines)
     engine_checks += _cluster_checks(settings)
     yield from engine_checks
-    if settings.compile == "auto" and (folder := cache_folder()):
-        yield from _compiling(folder)
+    if any(check.name == "device" and check.text.startswith("cpu") for check in engine_checks):
+        yield _compiling(settings)
     if all(check.ok for check in engine_checks):
         yield _picture(settings, make_engine)
 
 
-def _compiling(folder: Path) -> Iterator[Check]:
-    """Why a model could not be compiled last, and captured as graphs: both are tried again."""
-    failures = sorted(folder.glob("*.failure"), key=lambda path: path.stat().st_mtime)
-    compiler = [path for path in failures if path.name != GRAPHS_FAILURE][-1:]
-    graphs = [path for path in failures if path.name == GRAPHS_FAILURE]
-    for name, found, remedy in (
-        ("compiling", compiler, "Install what it misses (g++; for a card CUDA's toolkit, nvcc)"),
-        ("CUDA graphs", graphs, "Update torch and the driver"),
-    ):
-        for failure in found:
-            words = " ".join(failure.read_text(errors="replace").split())
-            yield Check(
-                name,
-                f"failed, so pictures are rendered by plain torch: {words[:_LONGEST_WORDS]}",
-                f"{remedy}, then delete {failure}; or set compile: never.",
-            )
+def _compiling(settings: Settings) -> Check:
+    """Whether OpenVINO computes the steps on this CPU, and what that would take."""
+    install = install_command("openvino")
+    if find_spec("openvino"):
+        return Check("compile", "by OpenVINO" if settings.compile else f"off. On, {_FASTER}")
+    if settings.compile:
+        remedy = f"Install it: {install}; or set compile: false."
+        return Check("compile", "OpenVINO is not installed, so nothing is compiled", remedy)
+    return Check("compile", f"off. On, {_FASTER}. It needs OpenVINO: {install}")
 
 
 def _cluster_checks(settings: Settings) -> list[Check]:
@@ -146,7 +140,7 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
             "when_done": "keep",
             "file_name": "{number}",
         }
-        changes |= {"compile": "never", "format": "png", "quality": "auto", "sidecar": "none"}
+        changes |= {"compile": False, "format": "png", "quality": "auto", "sidecar": "none"}
         changes |= {"hooks": {}, "metrics_address": None}
         began = time.monotonic()
         try:

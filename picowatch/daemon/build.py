@@ -245,7 +245,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         memory=settings.memory,
         hash_cache=settings.hash_cache,
         start_images=settings.start_images,
-        compile=settings.compile == "auto",
+        compile=settings.compile,
         cache=cache_folder(),
     )
 

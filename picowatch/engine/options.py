@@ -17,10 +17,9 @@ class EngineOptions:
     "cuda", "cuda:N", "mps" or "cpu". `hash_cache` is the daemon's file of model hashes; the
     engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
     means this engine's share of the cores. `start_images` is the folder of start images and
-    masks, each named by its sha256. `memory` says where the memory ladder begins. `compile` lets
-    the denoiser be compiled; `cache` is the folder for models that were converted for that, None
-    where there is no home. This is number `ordinal` of the machine's `engines`, which share its
-    GPUs or its cores.
+    masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
+    denoisers are compiled (compile.py), and on a CPU kept in the folder `cache`, if there is one.
+    It is the engine number `ordinal` of the machine's `engines`, which share its GPUs or its cores.
     """
 
     models: Path
@@ -36,12 +35,8 @@ class EngineOptions:
     engines: int = 1
 
 
-# In that folder: why the last CUDA graph could not be captured.
-GRAPHS_FAILURE = "cuda-graphs.failure"
-
-
 def cache_folder() -> Path | None:
-    """Return the folder for converted models; None for a user without a home."""
+    """Return the folder of compiled models in XDG_CACHE_HOME or ~/.cache, None without a home."""
     try:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:  # a user id without a user, as in containers

@@ -1,7 +1,7 @@
 """Renders pictures in this process: the story of a batch, from requests to pixels."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from picowatch.catalog import Catalog
 from picowatch.engine.callbacks import interruptible
 from picowatch.engine.checkpoints import Checkpoints
+from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
 from picowatch.engine.devices import (
     choose_target,
@@ -58,10 +59,7 @@ class Renderer:
         self._upscalers = Upscalers(catalog, self._target)
         self._previewer = Previewer(on_preview)
         device = self._target.device
-        self._compiled: Any = None
-        if getattr(options, "compile", False):
-            from picowatch.engine.compile import CompiledDenoisers
-            self._compiled = CompiledDenoisers(device, options.cache)
+        self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
         is_cuda = device.type == "cuda"
         gpu_bytes = total_bytes(device) if is_cuda else None
         self._ladder = MemoryLadder(options.memory, gpu_bytes, is_cuda=is_cuda)
@@ -176,10 +174,12 @@ class Renderer:
     def _drawn(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
+        eager = self._compiled.eager() if self._compiled and not job.compiled else nullcontext()
         # What is compiled has no places to look from.
         watched = [] if job.compiled else loaded.modules
         try:
             with (
+                eager,
                 self._algorithms(exact=batch[0].exact),
                 interruptible(watched, job.interrupted),
             ):

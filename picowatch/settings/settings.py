@@ -107,11 +107,11 @@ class Settings(BaseModel):
             description="Images rendered together. auto: measured for each checkpoint and size.",
         )
     )
-    compile: Literal["auto", "never"] = Field(
-        "auto",
-        description="auto: if a C++ compiler is installed, the model is compiled in the "
-        "background for sizes that take long, and is faster afterwards; on CUDA its kernels are "
-        "captured as graphs. never: neither.",
+    compile: bool = Field(
+        False,
+        description="true: models are compiled for each size and batch, which takes a while once; "
+        "pictures are faster afterwards. Needs OpenVINO on a CPU, a C++ compiler on a card. See "
+        "docs/speed.md.",
     )
     executor: Annotated[
         Executor, BeforeValidator(executor_value), WithJsonSchema(EXECUTOR_SCHEMA)

@@ -13,7 +13,6 @@ import pytest
 
 from picowatch.commands.doctor import doctor
 from picowatch.engine import torch_check
-from picowatch.engine.options import GRAPHS_FAILURE
 from picowatch.engine.torch_check import Check
 from picowatch.errors import EngineDied, SettingsInvalid
 from picowatch.outbox.lock import OutboxLock
@@ -213,30 +212,27 @@ def test_a_check_calls_no_hook_and_says_no_secret(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_compiler_that_failed_is_a_line_with_its_words(
-    house: House,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+def test_a_cpu_that_could_compile_is_told_how(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures are rendered without, so nobody would find out."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert "compiling" not in checks(house, capsys)
-    folder = tmp_path / "picowatch/compiled"
-    folder.mkdir(parents=True)
-    failure = folder / "a.failure"
-    failure.write_text("InductorError: RuntimeError: nvcc\nwas not found")
-    found = checks(house, capsys)["compiling"]
-    assert found["text"].endswith("plain torch: InductorError: RuntimeError: nvcc was not found")
-    assert "nvcc" in found["remedy"] and str(failure) in found["remedy"]
-    assert "CUDA graphs" not in checks(house, capsys)
-    failure = failure.rename(folder / GRAPHS_FAILURE)
-    failure.write_text("torch 2.13.0: RuntimeError: not permitted\n")
-    both = checks(house, capsys)
-    assert "compiling" not in both
-    assert both["CUDA graphs"]["text"].endswith("2.13.0: RuntimeError: not permitted")
-    assert str(failure) in both["CUDA graphs"]["remedy"]
-    assert "compiling" not in checks(house, capsys, compile="never")
+    """Only who has asked for it and does not get it has to do something."""
+    monkeypatch.setattr("picowatch.commands.doctor.find_spec", lambda name: None)
+    off = checks(house, capsys)["compile"]
+    assert off["ok"] and off["text"].endswith("[openvino]'")
+    on = checks(house, capsys, compile=True)["compile"]
+    assert "not installed" in on["text"] and "[openvino]'" in on["remedy"]
+    monkeypatch.setattr("picowatch.commands.doctor.find_spec", lambda name: name)
+    assert checks(house, capsys)["compile"]["text"].startswith("off")
+    assert checks(house, capsys, compile=True)["compile"]["text"] == "by OpenVINO"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_card_needs_no_openvino(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = [Check("device", "cuda:0 (NVIDIA L4)")]
+    monkeypatch.setattr("picowatch.commands.doctor.check_torch", lambda *_: card)
+    assert "compile" not in checks(house, capsys)
 
 
 @pytest.mark.usefixtures("quick")

@@ -20,7 +20,7 @@ OTHERS: dict[str, Any] = {
     "inbox": "elsewhere", "outbox": "elsewhere", "models": "elsewhere", "checkpoint": "demo",
     "settle_seconds": 0.06, "rescan_seconds": 50, "watch": "polling", "when_done": "archive",
     "interrupt": True, "device": "cpu", "precision": "float32", "memory": "low", "batch_size": 2,
-    "compile": "never", "executor": "local:2", "unload_after_minutes": 3, "stall_seconds": 500,
+    "compile": True, "executor": "local:2", "unload_after_minutes": 3, "stall_seconds": 500,
     "max_attempts": 3, "max_images_per_save": 2, "max_picture_megapixels": 1,
     "file_name": "{number}", "format": "webp", "quality": 50, "sidecar": "txt",
     "log_format": "json", "preview_seconds": 2, "hooks": {"idle": "true"}, "hook_seconds": 9,

@@ -44,7 +44,6 @@ def daemon(house: House, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
         "MODELS": house.models,
         "SETTLE_SECONDS": "0.05",
         "BATCH_SIZE": "1",
-        "COMPILE": "never",
         "PREVIEW_SECONDS": "0",
         "EXECUTOR": json.dumps(executor),
     }

@@ -33,7 +33,7 @@ from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, right_half, start
 from tests.engine.requests import difference, ignore_steps, pixels
 from tests.engine.tiny_models import tiny_sdxl
-from tests.engine.unet.test_inpainting import inpainting_demo
+from tests.engine.inpainting import inpainting_demo
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

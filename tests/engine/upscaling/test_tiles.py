@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from picowatch.engine.upscaling import tiles
+from picowatch.engine import upscale_tiles as tiles
 
 from picowatch.engine.upscale import passes_of
 from picowatch.engine.upscale_tiles import Pixels, enlarged, spans

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from picowatch.engine.upscaling import tiles, upscalers
+from picowatch.engine import upscale as upscalers
+from picowatch.engine import upscale_tiles as tiles
 from PIL import Image
 from safetensors.torch import save_file
 

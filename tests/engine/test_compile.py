@@ -1,0 +1,312 @@
+"""Compiled denoisers compute as the modules do; whatever fails, the modules compute."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from picowatch.engine import compile as compiling
+from picowatch.engine.compile import CompiledDenoisers
+
+DEMO = Path(compiling.__file__).parents[1] / "assets/demo/unet"
+CPU = torch.device("cpu")
+CARD = torch.device("cuda")  # only its name is looked at: the module computes where it is
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models that this module's tests convert, each once."""
+    return tmp_path_factory.mktemp("cache") / "converted"
+
+
+@pytest.fixture
+def unet() -> Any:
+    """A tiny one with the demo model's inputs."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        cross_attention_dim=96,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    return unet.eval().to(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def compiled(cache: Path) -> CompiledDenoisers:
+    return CompiledDenoisers(CPU, cache)
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each conversion from now on."""
+    rows: list[int] = []
+    convert = compiling._Converted._convert
+
+    def counted(self: Any, denoiser: Any, call: Any, tensors: Any) -> Any:
+        rows.append(len(tensors[0]))
+        return convert(self, denoiser, call, tensors)
+
+    monkeypatch.setattr(compiling._Converted, "_convert", counted)
+    return rows
+
+
+@torch.inference_mode()
+def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8, **given: Any) -> torch.Tensor:
+    """The first output, called as diffusers' pipelines do."""
+    noise = torch.Generator().manual_seed(rows)
+    dtype = given.pop("dtype", torch.float32)
+    (sample,) = unet(
+        torch.randn(rows, 4, size, size, generator=noise).to(dtype),
+        torch.tensor(500),
+        encoder_hidden_states=torch.randn(rows, 77, 96, generator=noise).to(dtype),
+        timestep_cond=None,
+        cross_attention_kwargs=None,
+        added_cond_kwargs={},
+        return_dict=False,
+        **given,
+    )
+    assert isinstance(sample, torch.Tensor)
+    return sample
+
+
+def test_the_demo_models_unet_is_the_same(compiled: CompiledDenoisers) -> None:
+    """To the sixth digit."""
+    from diffusers import UNet2DConditionModel
+
+    demo = UNet2DConditionModel.from_pretrained(DEMO).eval()
+    fast = compiled.of(demo, "demo")
+    assert fast is not None
+    torch.testing.assert_close(predicted(fast), predicted(demo), atol=1e-4, rtol=0)
+
+
+def test_it_computes_what_the_module_does(unet: Any, compiled: CompiledDenoisers) -> None:
+    """Shape for shape, and the module stays as it was."""
+    weights = {name: weight.clone() for name, weight in unet.state_dict().items()}
+    fast = compiled.of(unet, "tiny")
+    assert fast is not None and compiled.of(unet, "tiny") is fast
+    for rows, size in ((2, 8), (1, 8), (2, 8)):
+        plain = predicted(unet, rows, size)
+        torch.testing.assert_close(predicted(fast, rows, size), plain, atol=1e-4, rtol=0)
+        assert torch.equal(predicted(unet, rows, size), plain)
+    assert compiled.warnings == ()
+    assert all(torch.equal(weights[name], one) for name, one in unet.state_dict().items())
+
+
+def test_bfloat16_stays_within_its_rounding(unet: Any, compiled: CompiledDenoisers) -> None:
+    """Converted as it is, OpenVINO would compute NaN."""
+    whole = predicted(unet)
+    fast = compiled.of(unet.to(torch.bfloat16), "tiny")
+    assert fast is not None
+    found = predicted(fast, dtype=torch.bfloat16)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - whole).abs().max() < 0.1
+    assert compiled.warnings == ()
+
+
+def test_a_second_engine_converts_nothing(unet: Any, cache: Path, conversions: list[int]) -> None:
+    """To the bit, it computes what the first one did."""
+    pictures = []
+    for _ in range(2):
+        fast = CompiledDenoisers(CPU, cache).of(unet, "another")
+        assert fast is not None
+        pictures.append(predicted(fast))
+    assert conversions == [2]
+    assert torch.equal(*pictures)
+
+
+@pytest.mark.parametrize("file", ["model.xml", "model.bin"])
+def test_a_damaged_file_is_converted_anew(
+    unet: Any, cache: Path, tmp_path: Path, conversions: list[int], file: str
+) -> None:
+    """Cut short, as by a full disk or a copy that was broken off."""
+    fast = CompiledDenoisers(CPU, cache).of(unet, "tiny")
+    assert fast is not None
+    predicted(fast)
+    for folder in shutil.copytree(cache, tmp_path / "cache").iterdir():
+        with (folder / file).open("r+b") as damaged:
+            damaged.truncate(1000)
+    conversions.clear()
+    for _ in range(2):
+        compiled = CompiledDenoisers(CPU, tmp_path / "cache")
+        fast = compiled.of(unet, "tiny")
+        assert fast is not None
+        torch.testing.assert_close(predicted(fast), predicted(unet), atol=1e-4, rtol=0)
+        assert compiled.warnings == ()
+    assert conversions == [2]
+
+
+def test_without_a_folder_it_is_converted_each_time(
+    unet: Any, tmp_path: Path, conversions: list[int]
+) -> None:
+    """With one that cannot be written, too, which is said."""
+    (tmp_path / "file").touch()
+    for folder, said in ((None, 0), (tmp_path / "file", 1)):
+        compiled = CompiledDenoisers(CPU, folder)
+        fast = compiled.of(unet, "tiny")
+        assert fast is not None
+        torch.testing.assert_close(predicted(fast), predicted(unet), atol=1e-4, rtol=0)
+        assert len(compiled.warnings) == said
+    assert len(conversions) == 2
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Conversions fail; the rows of each."""
+    rows: list[int] = []
+
+    def fail(self: Any, denoiser: Any, call: Any, tensors: Any) -> Any:
+        rows.append(len(tensors[0]))
+        raise RuntimeError("No conversion rule for aten::new\nDetails: many")
+
+    monkeypatch.setattr(compiling._Converted, "_convert", fail)
+    return rows
+
+
+def test_what_cannot_be_converted_the_module_computes(unet: Any, failing: list[int]) -> None:
+    """With one warning, and not tried again for that shape."""
+    compiled = CompiledDenoisers(CPU, None)
+    fast = compiled.of(unet, "tiny")
+    assert fast is not None
+    for rows in (2, 1, 2):
+        assert torch.equal(predicted(fast, rows), predicted(unet, rows))
+    assert failing == [2, 1]
+    [warning] = compiled.warnings
+    assert warning.startswith("compile: true failed for UNet2DConditionModel")
+    assert warning.endswith("RuntimeError: No conversion rule for aten::new")
+
+
+def test_too_little_memory_is_said(unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it runs out."""
+    monkeypatch.setattr(compiling, "_MODEL_MEMORY", 10**9)
+    compiled = CompiledDenoisers(CPU, None)
+    fast = compiled.of(unet, "tiny")
+    assert fast is not None
+    assert torch.equal(predicted(fast), predicted(unet))
+    assert "GB of memory have to be free" in compiled.warnings[0]
+
+
+def test_an_argument_that_is_no_tensor_is_left_to_the_module() -> None:
+    """It might act otherwise in each step."""
+    compiled = CompiledDenoisers(CPU, None)
+
+    def module(*given: Any, **named: Any) -> tuple[Any]:
+        return (given[0],)
+
+    fast = compiled.of(module, "tiny")
+    assert fast is not None
+    predicted(fast, callback=object())
+    assert compiled.warnings[0].endswith("TypeError: an argument is object")
+
+
+def test_a_machine_without_openvino_is_told_how_to_install_it(
+    unet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "find_spec", lambda name: None)
+    compiled = CompiledDenoisers(CPU, None)
+    assert compiled.of(unet, "tiny") is None
+    assert "[openvino]" in compiled.warnings[0]
+
+
+def test_nothing_is_told_to_anybody(unet: Any, compiled: CompiledDenoisers) -> None:
+    """OpenVINO's telemetry would send an event as soon as OpenVINO is imported."""
+    assert compiled.of(unet, "tiny") is not None
+    assert sys.modules["openvino"].get_version()
+    assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+
+
+def test_the_cache_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not used for longest goes; what is no model stays."""
+    for number in range(4):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "model.xml").touch()
+        (folder / "model.bin").write_bytes(bytes(100))
+        os.utime(folder / "model.xml", (number, number))
+    (tmp_path / "other").touch()
+    monkeypatch.setattr(compiling, "_CACHE_BYTES", 200)
+    compiling._delete_oldest(tmp_path, keep=tmp_path / "0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "3", "other"]
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Torch's compiler, with a stand-in for what would take minutes; the graphs it was given."""
+    graphs: list[int] = []
+    compile_module = torch.nn.Module.compile
+
+    def count(graph: Any, inputs: Any) -> Any:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    def compile_so(self: Any, *given: Any, **named: Any) -> None:
+        compile_module(self, *given, **named, backend=count)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_so)
+    yield graphs
+    torch.compiler.reset()
+
+
+def test_a_cards_blocks_are_compiled_and_can_be_left(unet: Any, backend: list[int]) -> None:
+    """At more sizes than torch's own limit allows."""
+    compiled = CompiledDenoisers(CARD, None)
+    assert type(compiled.eager()).__name__ == "nullcontext"
+    plain = predicted(unet)
+    fast = compiled.of(unet, "tiny")
+    assert fast is not None
+    torch.testing.assert_close(predicted(fast), plain, atol=1e-4, rtol=0)
+    assert (graphs := len(backend))
+    with compiled.eager():
+        predicted(unet, 3, 16)
+    assert len(backend) == graphs
+    for rows, size in ((4, 8), (2, 16), (1, 8), (1, 16)):
+        predicted(fast, rows, size)
+    assert len(backend) > 4
+    assert compiled.warnings == ()
+
+
+def test_a_compiler_that_fails_is_left(unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one warning; what the module itself raises is raised."""
+    plain = predicted(unet)
+    compiled = CompiledDenoisers(CARD, None)
+    compile_module = torch.nn.Module.compile
+
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise FileNotFoundError("nvcc")
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **named: compile_module(self, backend=fail)
+    )
+    fast = compiled.of(unet, "tiny")
+    assert fast is not None
+    with pytest.raises(RuntimeError):
+        fast(torch.zeros(1, 3, 8, 8), 500, torch.zeros(1, 77, 96), return_dict=False)
+    assert compiled.warnings == ()
+    for _ in range(2):
+        assert torch.equal(predicted(fast), plain)
+    [warning] = compiled.warnings
+    assert warning.startswith("compile: true failed for UNet2DConditionModel") and "nvcc" in warning
+    torch.compiler.reset()
+
+
+def test_a_module_without_blocks_is_left() -> None:
+    compiled = CompiledDenoisers(CARD, None)
+    assert compiled.of(torch.nn.Linear(1, 1), "tiny") is None
+    assert "Linear" in compiled.warnings[0]
+
+
+def test_what_is_forgotten_is_compiled_anew(unet: Any, compiled: CompiledDenoisers) -> None:
+    fast = compiled.of(unet, "tiny")
+    compiled.forget(unet)
+    assert compiled.of(unet, "tiny") is not fast
+    compiled.close()
+    assert not compiled._compiled
