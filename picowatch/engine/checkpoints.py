@@ -155,9 +155,7 @@ class Checkpoints:
         target = self._target.for_unet(loaded.components.native_size)
         for name in missing:
             with self._verified("controlnet", wanted[name].model, name) as model:
-                held[name] = load_controlnet(
-                    model, loaded.denoiser, target, self._target.device
-                )
+                held[name] = load_controlnet(model, loaded.denoiser, target, self._target.device)
 
 
 def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:

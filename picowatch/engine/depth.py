@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from picowatch.catalog import weight_files
 from picowatch.catalog.depth import depth_config
-from picowatch.engine.devices import Target
-from picowatch.engine.verify import FindFile, unchanged
-from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.canvas import Bytes
+from picowatch.engine.devices import Target
+from picowatch.engine.gguf_fp8 import Tensors, read_tensors
+from picowatch.engine.verify import FindFile, unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse
 

@@ -239,4 +239,3 @@ def built(row: Family, variant: Variant, kind: str, parts: Parts) -> Any:
     pipeline = cls(**given, **variant.options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-

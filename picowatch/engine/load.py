@@ -25,6 +25,7 @@ from picowatch.catalog.transformer_files import ASSETS
 from picowatch.catalog.transformer_files import parts_of as parts_of_flow
 from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
+from picowatch.engine.flow_samplers import scheduler_of
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.part_files import (
     Config,
@@ -34,7 +35,6 @@ from picowatch.engine.part_files import (
     text_encoder,
     type_of,
 )
-from picowatch.engine.flow_samplers import scheduler_of
 from picowatch.families import FAMILIES
 
 # Reads a part of a checkpoint by its name.

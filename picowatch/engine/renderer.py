@@ -164,9 +164,7 @@ class Renderer:
         self, loaded: Loaded, request: ImageRequest, rung: Rung
     ) -> Callable[..., Any] | None:
         """What computes in place of the denoiser; None where something changes its graph."""
-        eager = (
-            rung != FULL or request.exact or request.tiling or request.loras or request.control
-        )
+        eager = rung != FULL or request.exact or request.tiling or request.loras or request.control
         if self._compiled is None or eager:
             return None
         return self._compiled.of(loaded.denoiser, request.checkpoint_hash)

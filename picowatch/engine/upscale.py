@@ -18,8 +18,8 @@ from picowatch.engine.devices import Target
 from picowatch.engine.failures import out_of_memory
 from picowatch.engine.gguf_fp8 import read_tensors
 from picowatch.engine.job import Drawn, Enlarge, Interrupted, Picture
-from picowatch.engine.protocol import OnStep
 from picowatch.engine.part_files import filled, laid_out
+from picowatch.engine.protocol import OnStep
 from picowatch.engine.upscale_networks import Network, network_of, weights_of
 from picowatch.engine.upscale_tiles import (
     MOST_OVERLAP,
@@ -140,7 +140,8 @@ class Upscalers:
             with torch.device("meta"):
                 network = network_of(layout)
             loaded: Network = filled(network, weights_of(layout, tensors), f"upscaler {name!r}")
-            return laid_out(loaded.to(self._target.device, self._target.dtype))
+            found: Network = laid_out(loaded.to(self._target.device, self._target.dtype))
+            return found
 
 
 class TileSteps:
