@@ -16,9 +16,9 @@ from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.adapters import kohya_lora, write
-from tests.engine.control.controlnets import controlnet_of, save_single
-from tests.engine.control.test_against_diffusers import DEMO, unet_of
-from tests.engine.control.test_against_diffusers import use as control
+from tests.engine.control_requests import DEMO, unet_of
+from tests.engine.control_requests import use as control
+from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.demo import demo
 from tests.engine.pictures import right_half, start
 from tests.engine.pretended_gpu import PretendedGpu, pretended_gpu

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from picowatch.engine import upscale_tiles as tiles
 
+from picowatch.engine import upscale_tiles as tiles
 from picowatch.engine.upscale import passes_of
 from picowatch.engine.upscale_tiles import Pixels, enlarged, spans
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes
-from tests.engine.upscaling.test_networks import network
+from tests.engine.upscale_networks import network
 
 COMPACT = compact_shapes(2, channels=8, blocks=3)
 FOLDED = esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12)

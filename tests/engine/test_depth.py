@@ -17,8 +17,8 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse
-from tests.engine.control.controlnets import controlnet_of, save_single
-from tests.engine.control.test_against_diffusers import DEMO, requested, unet_of, use
+from tests.engine.control_requests import DEMO, requested, unet_of, use
+from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.demo import CPU
 from tests.engine.pictures import circle
 from tests.engine.requests import ignore_steps

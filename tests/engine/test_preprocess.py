@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from picowatch.engine.preprocess import canny, preprocess
 from picowatch.recipe.request import ControlUse
-from tests.engine.control.opencv_canny import GRAIN, SHAPES, WAVES, grain, shapes, unpacked, waves
+from tests.engine.opencv_canny import GRAIN, SHAPES, WAVES, grain, shapes, unpacked, waves
 
 
 def use(name: Any, **values: Any) -> ControlUse:

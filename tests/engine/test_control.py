@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from picowatch.engine.control.loading import read_controlnet
 from safetensors.torch import load_file, save_file
 
-from picowatch.engine.conditions import Conditions, Encoded
+from picowatch.catalog.models import Model
 from picowatch.engine.control import Hint, residuals_of
-from picowatch.engine.memory import LADDER, Ladders, MemoryLadder
+from picowatch.engine.control_nets import load_controlnet
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse
-from tests.engine.control.controlnets import (
+from tests.engine.control_requests import DEMO, SIDE, lines, requested, unet_of, use
+from tests.engine.controlnets import (
     ControlNet,
     acting,
     controlnet_of,
@@ -27,13 +27,12 @@ from tests.engine.control.controlnets import (
     save_original,
     save_single,
 )
-from tests.engine.control.test_against_diffusers import DEMO, SIDE, lines, requested, unet_of, use
 from tests.engine.demo import CPU, assert_equal
+from tests.engine.inpainting import inpainting_demo
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, right_half, start
 from tests.engine.requests import difference, ignore_steps, pixels
 from tests.engine.tiny_models import tiny_sdxl
-from tests.engine.inpainting import inpainting_demo
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -94,7 +93,7 @@ def test_every_layout_holds_the_same_weights(tmp_path: Path, family: str, layout
             save_folder(model, path)
         case _:
             save_single(model, path)
-    found = read_controlnet(path, "it", unet, CPU, CPU)
+    found = read(path, unet)
     assert_equal(model, found)
     assert not found.config.global_pool_conditions
 
@@ -103,8 +102,8 @@ def test_a_shuffle_file_is_known_by_its_name(tmp_path: Path) -> None:
     """What it adds is the mean of the whole picture."""
     path = tmp_path / "control_v11e_sd15_shuffle.safetensors"
     save_single(controlnet_of(unet_of(DEMO)), path)
-    model = read_controlnet(path, "shuffle", unet_of(DEMO), CPU, CPU)
-    found = hint(model).residuals(*inputs(), guided=True)
+    model = read(path, unet_of(DEMO))
+    found = hint(model).residuals(*inputs())
     assert {one.shape[2:] for one in found} == {(1, 1)}
     assert all(float(one[0].abs().max()) == 0 < float(one[1].abs().max()) for one in found)
 
@@ -114,7 +113,15 @@ def test_a_controlnet_of_another_size_is_refused_with_the_reason(tmp_path: Path)
     path = tmp_path / "it.safetensors"
     save_single(controlnet_of(unet_of(tiny_sdxl())), path)
     with pytest.raises(RenderFailed, match="does not fit its kind of model"):
-        read_controlnet(path, "it", unet_of(DEMO), CPU, CPU)
+        read(path, unet_of(DEMO))
+
+
+def read(path: Path, unet: Any) -> Any:
+    layout: Any = "folder" if path.is_dir() else "file"
+    model = Model(
+        name=path.stem, kind="controlnet", family="sd1", layout=layout, path=path, bytes=0
+    )
+    return load_controlnet(model, unet, CPU, CPU.device)
 
 
 def hint(model: Any, *, soft: bool = False, **values: Any) -> Hint:
@@ -126,16 +133,16 @@ def hint(model: Any, *, soft: bool = False, **values: Any) -> Hint:
 def inputs() -> Any:
     source = torch.Generator().manual_seed(2)
     latents = torch.randn(1, 4, SIDE // 8, SIDE // 8, generator=source)
-    texts = (Encoded(torch.randn(1, 77, DEMO_WIDTH, generator=source)) for _ in range(2))
-    return latents, torch.tensor(500), Conditions(*texts)
+    states = torch.randn(2, 77, DEMO_WIDTH, generator=source)
+    return torch.cat([latents] * 2), torch.tensor(500), states, None
 
 
 @pytest.mark.parametrize("mode", ["prompt", "control"])
 def test_modes_weigh_the_layers_as_a1111_does(mode: str) -> None:
     """0.825 to the power of 12 - i; "control" acts only where the prompt is, too."""
     model = controlnet_of(unet_of(DEMO))
-    plain = hint(model).residuals(*inputs(), guided=True)
-    found = hint(model, mode=mode).residuals(*inputs(), guided=True)
+    plain = hint(model).residuals(*inputs())
+    found = hint(model, mode=mode).residuals(*inputs())
     for index, (one, other) in enumerate(zip(found, plain, strict=True)):
         expected = other * 0.825 ** (12 - index)
         if mode == "control":
@@ -147,8 +154,7 @@ def test_modes_weigh_the_layers_as_a1111_does(mode: str) -> None:
 def test_a_controlnet_acts_from_start_to_end_both_included(share: float, acts: bool) -> None:
     """A1111's rule; without any that acts there is nothing to add."""
     one = hint(controlnet_of(unet_of(DEMO)), start=0.2, end=0.6)
-    latents, timestep, conditions = inputs()
-    found = residuals_of([one], latents, timestep, conditions, share, guided=True)
+    found = residuals_of([one], share, *inputs())
     assert (found is not None) == acts
 
 
@@ -179,9 +185,8 @@ def test_hires_makes_the_map_anew_at_its_size(models: Path, ours: Renderer) -> N
     canny = use(models, "first", preprocess="canny", preview=True)
     hires = Hires(2.0, 2, 0.6, "Latent")
     seen: list[tuple[int, ...]] = []
-    loaded = ours._checkpoints.load(requested(models))
-    ours._checkpoints.load_controlnets(loaded, requested(models, canny), LADDER[0])
-    (model,) = loaded.controlnets.values()
+    loaded = ours._checkpoints.load(requested(models, canny), "device")
+    model = loaded.components.controlnets[canny.model_hash]
     handle = model.controlnet_cond_embedding.register_forward_pre_hook(
         lambda _, given: seen.append(given[0].shape[2:])
     )
@@ -226,20 +231,6 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: R
     assert (shown[:, SIDE // 2 :] == 0).all() and (shown[:, : SIDE // 2] > 0).any()
 
 
-@pytest.mark.parametrize("rung", LADDER[1:], ids=lambda rung: rung.name)
-def test_every_rung_of_the_memory_ladder_renders_the_same(
-    models: Path, ours: Renderer, rung: Any
-) -> None:
-    """The VAE's tiles aside, which these pictures are too small for."""
-    one = requested(models, use(models, "first"), steps=2)
-    (expected,) = ours.render([one], ignore_steps)
-    short = Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
-    short._ladder = MemoryLadder("full", Ladders([rung], [rung]), None)
-    (found,) = short.render([one], ignore_steps)
-    assert found.memory_rung == rung.name
-    assert difference(expected, found) <= 1
-
-
 def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> None:
     """A batch without any needs no loading, and where memory runs out they are dropped."""
     save_single(controlnet_of(unet_of(DEMO), 2), models / "controlnet/second.safetensors")
@@ -248,8 +239,8 @@ def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> N
     plain = replace(first, control=())
     for one, kept in ((first, first), (plain, first), (second, second)):
         renderer.render([one], ignore_steps)
-        loaded = renderer._checkpoints.held(one)
-        assert [*loaded.controlnets] == [kept.control[0].model_hash]
+        loaded = renderer._checkpoints.held(one, "device")
+        assert [*loaded.components.controlnets] == [kept.control[0].model_hash]
     assert renderer._checkpoints.forget_others(plain)
     assert not renderer._checkpoints.held(plain).controlnets
     (found,) = renderer.render([second], ignore_steps)

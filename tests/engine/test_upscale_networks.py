@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from picowatch.catalog.upscalers import layout_of
-from picowatch.engine.upscale_networks import Network, network_of, weights_of
+from picowatch.engine.upscale_networks import weights_of
 from tests.catalog.files import Shapes
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
+from tests.engine.upscale_networks import filled, network
 
 OLD = esrgan_shapes("old", blocks=2, channels=8)
 # Sum and sum of squares of what spandrel 0.4 (at 2026-10) makes of the same weights and picture.
@@ -19,24 +20,6 @@ RECORDED: dict[str, tuple[Shapes, float, float]] = {
     "SPAN, plain": (
         span_shapes(2, channels=8, normalised=False), -0.05025276413653046, 2.9593862909829096),
 }  # fmt: skip
-
-
-def filled(shapes: Shapes) -> dict[str, torch.Tensor]:
-    """Random weights that neither grow nor vanish from layer to layer."""
-    numbers = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randn(shape, generator=numbers)
-        * (0.5 / max(1, (shape[1] * shape[2] * shape[3]) ** 0.5) if len(shape) == 4 else 0.05)
-        for name, shape in sorted(shapes.items())
-    }
-
-
-def network(shapes: Shapes) -> Network:
-    layout = layout_of(shapes)
-    assert layout
-    made = network_of(layout).eval()
-    made.load_state_dict(weights_of(layout, filled(shapes)))
-    return made
 
 
 @pytest.mark.parametrize("name", RECORDED)

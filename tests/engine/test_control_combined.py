@@ -14,9 +14,8 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.tiling import seamless
 from picowatch.recipe.request import LoraUse
-from tests.engine.adapters import write
-from tests.engine.control.controlnets import controlnet_of, save_single
-from tests.engine.control.test_against_diffusers import (
+from tests.engine.adapters import lora_use, write
+from tests.engine.control_requests import (
     DEMO,
     assert_equal,
     drawn,
@@ -27,8 +26,8 @@ from tests.engine.control.test_against_diffusers import (
     unet_of,
     use,
 )
+from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.requests import ignore_steps
-from tests.engine.unet.test_loras import use as use_lora
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -72,7 +71,7 @@ def lora(models: Path, unet: Any) -> tuple[LoraUse, Any]:
     write(models / "loras/one.safetensors", {f"{name}.{k}": v for k, v in tensors.items()})
     with torch.no_grad():
         weight += 0.7 * (up @ down)
-    return use_lora(models, "one", 0.7), merged
+    return lora_use(models, "one", 0.7), merged
 
 
 def test_a_lora_changes_the_unet_and_not_the_controlnet(models: Path, ours: Renderer) -> None:
@@ -127,9 +126,9 @@ def test_a_controlnet_of_a_picture_that_repeats_knows_no_edge(models: Path, ours
     """What goes over an edge of its picture comes in at the other; afterwards it is as before."""
     one = requested(models, use(models, "first"), tiling=True, steps=1)
     plain = drawn(ours, replace(one, tiling=False))
-    loaded = ours._checkpoints.held(one)
+    loaded = ours._checkpoints.held(one, "device")
     assert loaded is not None
-    (model,) = loaded.controlnets.values()
+    (model,) = loaded.components.controlnets.values()
     seen: list[str] = []
     handle = model.conv_in.register_forward_pre_hook(
         lambda layer, _: seen.append(layer.padding_mode)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from picowatch.engine import upscale as upscalers
-from picowatch.engine import upscale_tiles as tiles
 from PIL import Image
 from safetensors.torch import save_file
 
 from picowatch.catalog import DEMO_UPSCALER, Catalog
+from picowatch.engine import upscale as upscalers
+from picowatch.engine import upscale_tiles as tiles
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -22,7 +22,7 @@ from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.catalog.upscalers import compact_shapes
 from tests.engine.requests import difference, ignore_steps, pixels, request
-from tests.engine.upscaling.test_networks import filled
+from tests.engine.upscale_networks import filled
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
