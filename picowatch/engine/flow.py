@@ -132,6 +132,7 @@ class FlowPasses(Passes):
             **_joined(group.conditions),
             **inputs,
             **row.inputs,
+            **({} if one.steps == variant.defaults["steps"] else row.inputs_at_other_steps),
             **guidance_inputs(row, variant, first),
             width=one.width,
             height=one.height,

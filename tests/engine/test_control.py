@@ -112,7 +112,7 @@ def test_a_controlnet_of_another_size_is_refused_with_the_reason(tmp_path: Path)
     """As far as headers did not tell."""
     path = tmp_path / "it.safetensors"
     save_single(controlnet_of(unet_of(tiny_sdxl())), path)
-    with pytest.raises(RenderFailed, match="does not fit its kind of model"):
+    with pytest.raises(RenderFailed, match="is incomplete"):
         read(path, unet_of(DEMO))
 
 
@@ -242,7 +242,7 @@ def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> N
         loaded = renderer._checkpoints.held(one, "device")
         assert [*loaded.components.controlnets] == [kept.control[0].model_hash]
     assert renderer._checkpoints.forget_others(plain)
-    assert not renderer._checkpoints.held(plain).controlnets
+    assert not renderer._checkpoints.held(plain, "device").controlnets
     (found,) = renderer.render([second], ignore_steps)
     assert pixels(found).std() > 5
 
