@@ -83,7 +83,7 @@ class Drawing:
     ) -> list[Picture]:
         """The pictures of images that go through the UNet together."""
         [denoised] = self.denoise([Group(requests, schedules)])
-        return self.decode(denoised).pictures()
+        return self.decode(denoised)
 
     def denoise(self, groups: Sequence[Group]) -> list[Denoised]:
         """From noise to latents, in one or two passes.
