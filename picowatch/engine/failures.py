@@ -24,9 +24,9 @@ _LONGEST = 300
 
 
 def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
-    """Message and remedy for a process' exit status, as subprocess gives it (negative: signal).
+    """Return message and remedy for a process' exit code (negative: a signal).
 
-    `stderr` are the last lines the process wrote.
+    `stderr` are the last lines that it wrote.
     """
     if status == -signal.SIGKILL:
         return _KILLED
@@ -41,14 +41,14 @@ def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
 
 
 def no_threads(words: str, trace: str = "") -> EngineCannotStart | None:
-    """What an error's text or a process' last words mean, if Python or libgomp got no thread."""
+    """Explain an error's text or a process' last words, if Python or libgomp got no thread."""
     if "can't start new thread" in words or "libgomp: Thread creation failed" in words:
         return EngineCannotStart(*_NO_THREADS, trace)
     return None
 
 
 def last_words(stderr: Sequence[str]) -> str:
-    """What the last Python error was, after which notes may stand; without one the last line."""
+    """Return the last Python error, after which notes may stand; without one the last line."""
     traces = [number for number, line in enumerate(stderr) if line.startswith("Traceback (most")]
     after = stderr[traces[-1] + 1 :] if traces else ()
     error = next((line for line in after if line.strip() and not line.startswith(" ")), "")
@@ -56,12 +56,12 @@ def last_words(stderr: Sequence[str]) -> str:
 
 
 def _printable(line: str) -> str:
-    """The line without control characters, and not longer than a sentence may be."""
+    """Return the line without control characters, no longer than a sentence may be."""
     return "".join(filter(str.isprintable, line)).strip()[:_LONGEST].rstrip(".")
 
 
 def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFailed | EngineDied:
-    """What happened and what to do; EngineDied if this process can no longer use the GPU.
+    """Say what happened and what to do; EngineDied if this process can no longer use the GPU.
 
     `broken` is what the GPU said when it was asked afterwards, "" if it still works: an error of
     another library may be all that a kernel's failure leaves.
@@ -115,7 +115,7 @@ _MEMORY_TEXTS = ("not enough memory", "can't allocate memory")
 
 
 def out_of_memory(error: Exception) -> str:
-    """Whose memory ran out, in a sentence; "" for every other error."""
+    """Say in a sentence whose memory ran out; "" for every other error."""
     text = str(error)
     if isinstance(error, MemoryError) or any(each in text for each in _MEMORY_TEXTS):
         return "The computer does not have enough memory for this image."

@@ -204,7 +204,7 @@ def test_no_tag_of_yaml_makes_an_object(tmp_path: Path, file: str, tag: str) -> 
 
 
 def test_nothing_of_ours_unpickles_but_the_wire() -> None:
-    """By reading the sources: the daemon and its engine speak over a private socket pair.
+    """By reading the sources: the daemon and its engine speak over a private pipe.
 
     So do the daemon and Ray's driver; Ray itself pickles what goes to and from the nodes.
     """

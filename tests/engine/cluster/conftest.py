@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
+from picowatch.engine.child_main import MakeRenderer
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine
 from picowatch.settings import RaySettings
+from tests.engine.cluster.engine import Maker
 from tests.engine.cluster.nodes import Nodes
 from tests.house import wait_for
 
 HEAD, SECOND = "head", "second"
-DIGESTS = "tests.engine.cluster.engine"
 
 MakeExecutor = Callable[..., RayEngines]
 
@@ -51,11 +52,11 @@ def make_executor(
         monkeypatch.setenv(name, nodes.environment[name])
     with ExitStack() as stack:
 
-        def make(program: str = DIGESTS, **values: Any) -> RayEngines:
+        def make(make_renderer: MakeRenderer = Maker, **values: Any) -> RayEngines:
             models = values.pop("models", tmp_path / "models")
             options = EngineOptions(models=models, start_images=tmp_path / "start-images")
             settings = {"address": nodes.address, "gpus_per_engine": 0} | values
-            executor = RayEngines(options, RaySettings(**settings), program)
+            executor = RayEngines(options, RaySettings(**settings), make_renderer)
             stack.callback(executor.close)
             return executor
 

@@ -8,6 +8,7 @@ import pytest
 
 from picowatch.catalog import Catalog
 from picowatch.engine.child import ChildEngine
+from picowatch.engine.child_main import new_renderer
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine
 from picowatch.errors import RenderFailed
@@ -172,7 +173,7 @@ def test_a_model_renders_the_same_picture_on_every_node(
     catalog = Catalog(tmp_path / "models")
     digest = catalog.sha256(catalog.find("checkpoint", "copy"))
     requested = request(checkpoint="copy", checkpoint_hash=digest)
-    executor = make_executor("picowatch.engine.child_main", models=far(tmp_path / "models"))
+    executor = make_executor(new_renderer, models=far(tmp_path / "models"))
     joined(executor, 2, {HEAD, SECOND})
     here = ChildEngine(EngineOptions(models=tmp_path / "models", threads=1))
     try:
