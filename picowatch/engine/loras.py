@@ -4,6 +4,7 @@ No weight of the checkpoint changes: peft wraps a layer in one that adds the LoR
 output. With no LoRA in use every layer is unwrapped, so that the checkpoint computes as it did.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from picowatch.engine.models.model_files import FindFile, unchanged
 from picowatch.recipe.request import LoraUse
 
 # Kept beside those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.
-_KEPT_FILES = 8
-_KEPT_BYTES = 2 * 2**30
+_KEPT_FILES = 4
+_KEPT_BYTES = 2**30
 _NAMED_KEYS = 3
 
 
@@ -102,6 +103,7 @@ class Loras:
             try:
                 self._loaded[use.hash] = self._inject(use.hash, file)
             except BaseException:
+                self._use(self._weights)
                 self._take_out(use.hash)
                 raise
         self._loaded.move_to_end(use.hash)
@@ -128,7 +130,12 @@ class Loras:
             names = [layer.module for layer in layers]
             config = LoraConfig(r=1, lora_alpha=1, target_modules=names)
             keys: Any = {f"{name}.lora_A.weight": None for name in names}
-            inject_adapter_in_model(config, model, sha256, low_cpu_mem_usage=True, state_dict=keys)
+            with warnings.catch_warnings():
+                # A second LoRA in the same model is meant.
+                warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+                inject_adapter_in_model(
+                    config, model, sha256, low_cpu_mem_usage=True, state_dict=keys
+                )
             for layer, halves in layers.items():
                 wrapped: Any = model.get_submodule(layer.module)
                 device = wrapped.base_layer.weight.device
