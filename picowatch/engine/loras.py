@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-from diffusers.utils import delete_adapter_layers, set_weights_and_activate_adapters
+from diffusers.utils import delete_adapter_layers
 from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from picowatch.engine.lora_files import Layers, LoraFile, LoraReader, Tensors
@@ -128,7 +129,7 @@ class Loras:
         for part, layers in by_part.items():
             model, dtype = self._models[part], self._models[part].dtype
             names = [layer.module for layer in layers]
-            config = LoraConfig(r=1, lora_alpha=1, target_modules=names)
+            config = LoraConfig(r=1, lora_alpha=1, target_modules=names, inference_mode=True)
             keys: Any = {f"{name}.lora_A.weight": None for name in names}
             with warnings.catch_warnings():
                 # A second LoRA in the same model is meant.
@@ -153,7 +154,10 @@ class Loras:
             if not hasattr(model, "peft_config"):
                 continue
             if weights:
-                set_weights_and_activate_adapters(model, list(weights), list(weights.values()))
+                for layer in filter(_is_wrapped, model.modules()):
+                    layer.set_adapter(list(weights), inference_mode=True)  # without gradients
+                    for sha256, weight in weights.items():
+                        layer.set_scale(sha256, weight)
             else:
                 recurse_remove_peft_layers(model)
                 del model.peft_config
@@ -176,6 +180,10 @@ class Loras:
                 delete_adapter_layers(model, sha256)
                 del model.peft_config[sha256]
                 _maybe_remove_and_reapply_group_offloading(model)
+
+
+def _is_wrapped(module: nn.Module) -> bool:
+    return isinstance(module, BaseTunerLayer)
 
 
 def _does_nothing(name: str, keys: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import peft
 import pytest
 import torch
 from accelerate import cpu_offload_with_hook  # type: ignore[import-untyped]
@@ -114,9 +115,10 @@ def one_layer(module: Any, seed: int = 1) -> tuple[Tensors, torch.Tensor]:
 def test_loras_change_the_picture_each_its_own_way(
     pipeline: Any, folder: Folder, loras: Loras
 ) -> None:
-    """Several, by their weights; negative ones, too."""
+    """Several, by their weights; negative ones, too. The same one twice has the sum of both."""
     style(folder, pipeline, "a", 1)
     style(folder, pipeline, "b", 2)
+    sets: list[tuple[LoraUse, ...]]
     sets = [(), (use("a", 0.6),), (use("b", 0.6),), (use("a", 0.6), use("b", 0.6))]
     sets += [(use("a", -0.6),), (use("a", 0.3),)]
     drawn = []
@@ -126,27 +128,17 @@ def test_loras_change_the_picture_each_its_own_way(
         drawn.append(draw(pipeline))
     for index, one in enumerate(drawn):
         assert all(apart(one, other) > 3 for other in drawn[:index])
-    loras.apply([use("b", 0.6), use("a", 0.6)])
-    assert apart(draw(pipeline), drawn[3]) <= 2
+    for again, one in (
+        ([use("b", 0.6), use("a", 0.6)], drawn[3]),
+        ([use("a", 0.5), use("a", 0.1)], drawn[1]),
+        ([use("a", 0.0)], drawn[0]),
+        ([use("a", 0.5), use("a", -0.5)], drawn[0]),
+    ):
+        loras.apply(again)
+        assert apart(draw(pipeline), one) <= (2 if one is drawn[3] else 0)
 
 
-def test_the_same_lora_twice_has_the_sum_of_its_weights(
-    pipeline: Any, folder: Folder, loras: Loras
-) -> None:
-    """And with a weight of 0 it is not there."""
-    style(folder, pipeline, "a", 1)
-    plain = draw(pipeline)
-    loras.apply([use("a", 0.8)])
-    styled = draw(pipeline)
-    loras.apply([use("a", 0.5), use("a", 0.3)])
-    assert np.array_equal(draw(pipeline), styled)
-    loras.apply([use("a", 0.0)])
-    assert np.array_equal(draw(pipeline), plain)
-    loras.apply([use("a", 0.5), use("a", -0.5)])
-    assert np.array_equal(draw(pipeline), plain)
-
-
-@pytest.mark.parametrize("switches", [10, pytest.param(200, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("switches", [10, pytest.param(100, marks=pytest.mark.heavy)])
 def test_switches_leave_the_plain_checkpoint_as_it_was(
     pipeline: Any, folder: Folder, loras: Loras, switches: int
 ) -> None:
@@ -172,10 +164,12 @@ def test_one_that_acts_does_not_hear_those_that_are_kept(
     """Layers that only another LoRA has compute as if it had never been there."""
     style(folder, pipeline, "all", 1)
     folder.add("one", one_layer(pipeline.unet.get_submodule(TO_K))[0])
-    loras.apply([use("one")])
+    with torch.inference_mode():
+        loras.apply([use("one")])
     alone = draw(pipeline)
     loras.apply([use("all"), use("one")])
     loras.apply([use("one")])
+    assert not any(one.requires_grad for one in pipeline.unet.parameters())
     assert set(loras._loaded) == {"all", "one"}
     assert np.array_equal(draw(pipeline), alone)
 
@@ -250,7 +244,7 @@ def test_a_lora_that_finds_no_memory_leaves_nothing(
 
 def _without_memory(calls: int) -> Any:
     """peft's function, until the last of so many calls has done its work."""
-    whole, counted = loras_module.inject_adapter_in_model, iter(range(1, calls + 1))
+    whole, counted = peft.inject_adapter_in_model, iter(range(1, calls + 1))
 
     def inject(*values: Any, **more: Any) -> None:
         whole(*values, **more)
@@ -313,7 +307,7 @@ def test_the_tests_own_lora_draws_as_merged_weights_do(
 
 
 # Pictures of tiny folders: the pipelines and the layers that are adapted in each.
-FLOWS = {
+FLOWS: dict[str, tuple[Any, dict[str, Any]]] = {
     "Z-Image-Turbo": (_D.ZImagePipeline, {"guidance_scale": 0.0}),
     "FLUX.1-dev": (_D.FluxPipeline, {"max_sequence_length": 64}),
     "FLUX.2-klein": (_D.Flux2KleinPipeline, {}),
@@ -457,7 +451,7 @@ def added(folder: Folder, model: Half, x: torch.Tensor) -> torch.Tensor:
     loras = Loras(Pipeline(model), folder.find)
     before = model(x)
     loras.apply([use("it")])
-    after = model(x)
+    after: torch.Tensor = model(x)
     assert after.dtype == before.dtype == x.dtype
     loras.apply([])
     assert torch.equal(model(x), before)
