@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
 ]
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors"}
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"}
 
 
 def part_of(path: Path) -> str:
