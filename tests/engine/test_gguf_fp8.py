@@ -213,22 +213,24 @@ GGUF = [
 
 @pytest.mark.parametrize(("layout", "kind"), GGUF)
 def test_a_gguf_file_holds_the_same_numbers(models: Path, layout: str, kind: str) -> None:
-    """Matrices stay quantised and take no more memory; each layer is widened when it computes."""
+    """Matrices stay quantised in memory, and each layer is widened when it computes."""
     folder, names, _ = LAYOUTS[layout]
     lend(models, folder)
     tensors = names(weights_of(folder))
     write_gguf(models / "checkpoints/mine-turbo.gguf", tensors, kind)
     write(models / "checkpoints/wide-turbo.safetensors", rounded(tensors, kind))
-    ours, theirs = read(found(models)), state(read(found(models, "wide-turbo")))
+    model = found(models, "mine-turbo.gguf")
+    ours, theirs = read(model), state(read(found(models, "wide-turbo")))
     held = {
         name: dequantize_gguf_tensor(one) if isinstance(one, GGUFParameter) else one
         for name, one in ours.state_dict(keep_vars=True).items()
     }
     assert held.keys() == theirs.keys()
     for name, tensor in theirs.items():
-        assert torch.equal(held[name].float(), tensor), name
+        # diffusers widens in float16.
+        assert torch.allclose(held[name].float(), tensor, rtol=1e-3, atol=1e-4), name
     nbytes = sum(tensor.nbytes for tensor in ours.parameters())
-    assert bytes_of_parts(found(models), FULL)["denoiser"] == nbytes
+    assert bytes_of_parts(model, FULL)["denoiser"] == nbytes
     quantised = any(isinstance(one, GGUFParameter) for one in ours.parameters())
     assert quantised == kind.startswith("Q")
 
