@@ -50,7 +50,8 @@ class Checkpoints:
         wanted = request.checkpoint_hash
         if wanted not in self._weights:
             with self._verified("checkpoint", request.checkpoint, wanted) as model:
-                self._weights[wanted] = Weights(**bytes_of_parts(model, self._target))
+                encoders, denoiser, vae = bytes_of_parts(model, self._target).values()
+                self._weights[wanted] = Weights(encoders, denoiser, vae)
         for use in request.control:
             if use.model_hash not in self._controlnet_bytes:
                 with self._verified("controlnet", use.model, use.model_hash) as model:
