@@ -64,14 +64,19 @@ def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
     return Checkpoints(Catalog(models), target)
 
 
-def held(components: Components, *names: str) -> int:
+def loaded(loads: Checkpoints, wanted: ImageRequest) -> Components:
+    """On the device that it computes on."""
+    return loads.components(wanted)
+
+
+def nbytes(components: Components, *names: str) -> int:
     return sum(tensor.nbytes for name in names for tensor in components.parts[name].parameters())
 
 
 def test_checkpoints_that_fit_are_all_kept(models: Path) -> None:
     """Going back to one reads nothing."""
     loads, other = checkpoints(models), named(models)
-    first, second = loads.components(request()), loads.components(other)
+    first, second = loaded(loads, request()), loaded(loads, other)
     assert loads.held(request(prompt="another", seed=9)) is first
     assert loads.held(other) is second
     assert loads.forget_others(other)
@@ -86,7 +91,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     """Its memory is free before the next one is read."""
     monkeypatch.setattr(module, "free_bytes", lambda device: 0)
     loads = checkpoints(models)
-    first = loads.components(request())
+    first = loaded(loads, request())
     unet = weakref.ref(first.denoiser)
     del first
     seen: list[bool] = []
@@ -96,7 +101,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
         return loading.load(*given, **named)
 
     monkeypatch.setattr(module, "load", load)
-    loads.components(named(models))
+    loaded(loads, named(models))
     gc.collect()
     assert seen == [True]
     assert loads.held(named(models)) is not None
@@ -111,9 +116,9 @@ def test_what_fits_is_counted_in_the_types_that_weights_are_loaded_in(
     loads = checkpoints(models, half)
     weights = loads.weights(named(models))
     size = weights.encoders + weights.denoiser + weights.vae
-    loads.components(request())
+    loaded(loads, request())
     monkeypatch.setattr(module, "free_bytes", lambda device: module.WORKING_BYTES + size)
-    loads.components(named(models))
+    loaded(loads, named(models))
     assert loads.held(request()) is not None
     wide = checkpoints(models).weights(named(models))
     assert (wide.encoders, wide.denoiser) == (2 * weights.encoders, 2 * weights.denoiser)
@@ -127,10 +132,12 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
     (models / "checkpoints/FLUX.1-dev").symlink_to(tiny_flow("FLUX.1-dev"))
     loads = checkpoints(models, choose_target("cpu", precision))
     wanted = named(models, name)
-    weights, components = loads.weights(wanted), loads.components(wanted)
-    assert weights.encoders == pytest.approx(held(components, *components.encoder_names), rel=0.01)
-    assert weights.denoiser == pytest.approx(held(components, components.denoiser_name), rel=0.01)
-    assert weights.vae == pytest.approx(held(components, "vae"), rel=0.01)
+    weights, components = loads.weights(wanted), loaded(loads, wanted)
+    assert weights.encoders == pytest.approx(
+        nbytes(components, *components.encoder_names), rel=0.01
+    )
+    assert weights.denoiser == pytest.approx(nbytes(components, components.denoiser_name), rel=0.01)
+    assert weights.vae == pytest.approx(nbytes(components, "vae"), rel=0.01)
     plus = loads.weights(named(models, name, control=["1"]))
     assert plus.denoiser > weights.denoiser
 
@@ -138,15 +145,15 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
 def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> None:
     """And its own comes back when it is requested; the rest stays."""
     loads, other = checkpoints(models), request(**_vae(models))
-    components = loads.components(request())
+    components = loaded(loads, request())
     own, unet = components.vae, components.denoiser
-    assert loads.components(other) is components
+    assert loaded(loads, other) is components
     assert components.vae is not own
     assert components.denoiser is unet
     assert loads.held(request()) is None
     components.drop(["vae"])
     components.restore(["vae"])
-    loads.components(request())
+    loaded(loads, request())
     assert loads.held(other) is None
     assert loads.held(request()) is components
 
@@ -159,22 +166,22 @@ def _vae(models: Path) -> dict[str, str]:
 def test_after_a_failed_load_nothing_is_held(models: Path) -> None:
     """And the next load is a whole one."""
     loads = checkpoints(models)
-    loads.components(request())
+    loaded(loads, request())
     with pytest.raises(RenderFailed):
-        loads.components(request(vae="gone", vae_hash="0"))
+        loaded(loads, request(vae="gone", vae_hash="0"))
     assert loads.held(request()) is None
-    assert loads.components(request()).vae is not None
+    assert loaded(loads, request()).vae is not None
 
 
 def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> None:
     """Those of others make room for them."""
     loads = checkpoints(models)
-    plain = loads.components(named(models))
+    plain = loaded(loads, named(models))
     first, second = (named(models, control=[name]) for name in ("1", "2"))
     assert loads.held(first) is None
-    assert loads.components(first) is plain
+    assert loaded(loads, first) is plain
     assert loads.held(first) is plain
-    loads.components(second)
+    loaded(loads, second)
     assert loads.held(first) is None
     assert [*plain.controlnets] == [second.control[0].model_hash]
     assert loads.forget_others(named(models))
@@ -207,7 +214,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
     monkeypatch.setattr(module, "load", load)
     with pytest.raises(RenderFailed, match="is a different file now than when this image was"):
-        checkpoints(models).components(wanted)
+        loaded(checkpoints(models), wanted)
 
 
 def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
@@ -215,7 +222,7 @@ def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
     path = models / "checkpoints/mine/vae/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0}))
     with pytest.raises(RenderFailed, match="'mine' is damaged: ZeroDivisionError"):
-        checkpoints(models).components(named(models))
+        loaded(checkpoints(models), named(models))
 
 
 def test_weights_may_be_read_to_another_place_than_they_compute_in(models: Path) -> None:
@@ -226,4 +233,4 @@ def test_weights_may_be_read_to_another_place_than_they_compute_in(models: Path)
     assert {part.device for part in (there.denoiser, there.vae)} == {meta}
     assert loads.held(named(models)) is None
     assert loads.held(named(models), meta) is there
-    assert loads.components(named(models)).denoiser.device == FULL.device
+    assert loaded(loads, named(models)).denoiser.device == FULL.device
