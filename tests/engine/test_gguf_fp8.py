@@ -28,6 +28,7 @@ from picowatch.engine.load import load, load_part, load_vae
 from picowatch.engine.part_files import fitting_config
 from picowatch.engine.sizes import bytes_of_parts
 from picowatch.errors import RenderFailed
+from picowatch.families import FAMILIES
 from tests.catalog.files import Shapes
 from tests.catalog.test_families import Z_IMAGE as Z_IMAGE_SHAPES
 from tests.catalog.test_families import flux, flux2, sd3
@@ -365,27 +366,11 @@ def test_a_recipes_vae_is_read_for_each_family(models: Path, checkpoint: str) ->
 
 
 def numbers(kind: Any, config: Any) -> tuple[dict[str, tuple[int, ...]], float]:
-    """Shapes of a full-size model's tensors, and how many billions of numbers it has."""
+    """Shapes of a full-size model's tensors, and how many billions of numbers they are."""
     with torch.device("meta"):
         model = kind.from_config(config) if isinstance(config, dict) else kind(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    return shapes, sum(parameter.numel() for parameter in model.parameters()) / 1e9
-
-
-def fitting(family: str, variant: str, header: Shapes) -> dict[str, Any]:
-    config = json.loads((ASSETS / family / "transformer/config.json").read_text())
-    return fitting_config(family, variant, config, header)
-
-
-@pytest.mark.parametrize("variant", ["dev", "schnell", "Fill"])
-def test_a_full_size_flux_has_the_shapes_of_its_files(variant: str) -> None:
-    """12 billion parameters, as its card says."""
-    header = flux(384 if variant == "Fill" else 64, guided=variant != "schnell")
-    shapes, billions = numbers(_D.FluxTransformer2DModel, fitting("flux", variant, header))
-    assert shapes["x_embedder.weight"] == header["img_in.weight"]
-    guided = "time_text_embed.guidance_embedder.linear_1.weight" in shapes
-    assert guided == ("guidance_in.in_layer.weight" in header)
-    assert round(billions, 1) == 11.9
+    return shapes, sum(map(math.prod, shapes.values())) / 1e9
 
 
 def mmdit(positions: int, width: int, depth: int, *, normed: bool, dual: int = 0) -> Shapes:
@@ -395,53 +380,63 @@ def mmdit(positions: int, width: int, depth: int, *, normed: bool, dual: int = 0
     return sd3(positions, width, depth) | ({block: (64,)} if normed else {}) | second
 
 
-SD3_SIZES: dict[str, tuple[Shapes, float]] = {
-    "3 Medium": (mmdit(36864, 1536, 24, normed=False), 2.1),
-    "3.5 Medium": (mmdit(147456, 1536, 24, normed=True, dual=13), 2.5),
-    "3.5 Large": (mmdit(36864, 2432, 38, normed=True), 8.1),
+def klein(text: int, width: int, double: int, single: int) -> Shapes:
+    blocks = {f"double_blocks.{index}.img_mlp.0.weight": (1,) for index in range(double)}
+    blocks |= {f"single_blocks.{index}.linear1.weight": (1,) for index in range(single)}
+    return flux2(text) | {"img_in.weight": (width, 128), **blocks}
+
+
+# A header, a name that a tensor has there and in diffusers, and the billions that the card says.
+FULL_SIZE: dict[tuple[str, str], tuple[Shapes, str, str, float]] = {
+    ("flux", "dev"): (flux(), "img_in.weight", "x_embedder.weight", 11.9),
+    ("flux", "schnell"): (flux(guided=False), "img_in.weight", "x_embedder.weight", 11.9),
+    ("flux", "Fill"): (flux(384), "img_in.weight", "x_embedder.weight", 11.9),
+    ("sd3", "3 Medium"): (
+        *(mmdit(36864, 1536, 24, normed=False), "pos_embed", "pos_embed.pos_embed"),
+        2.1,
+    ),
+    ("sd3", "3.5 Medium"): (
+        *(mmdit(147456, 1536, 24, normed=True, dual=13), "pos_embed", "pos_embed.pos_embed"),
+        2.5,
+    ),
+    ("sd3", "3.5 Large"): (
+        *(mmdit(36864, 2432, 38, normed=True), "pos_embed", "pos_embed.pos_embed"),
+        8.1,
+    ),
+    ("flux2", "klein 4B"): (
+        *(klein(7680, 3072, 5, 20), "img_in.weight", "x_embedder.weight"),
+        3.9,
+    ),
+    ("flux2", "klein 9B"): (
+        *(klein(12288, 4096, 8, 24), "img_in.weight", "x_embedder.weight"),
+        9.1,
+    ),
+    ("z_image", ""): (
+        *(Z_IMAGE_SHAPES, "cap_embedder.1.weight", "cap_embedder.1.weight"),
+        6.2,
+    ),
 }
 
 
-@pytest.mark.parametrize("variant", SD3_SIZES)
-def test_a_full_size_sd3_is_made_as_its_file_says(variant: str) -> None:
-    """With as many billions of numbers as its card says, the table of positions included."""
-    header, expected = SD3_SIZES[variant]
-    shapes, billions = numbers(_D.SD3Transformer2DModel, fitting("sd3", variant, header))
-    positions = shapes["pos_embed.pos_embed"]
-    assert positions == header["pos_embed"]
-    assert round(billions + math.prod(positions) / 1e9, 1) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "width", "double", "single", "expected"),
-    [(7680, 3072, 5, 20, 3.9), (12288, 4096, 8, 24, 9.1)],
-)
-def test_a_full_size_klein_is_made_as_its_file_says(
-    text: int, width: int, double: int, single: int, expected: float
-) -> None:
-    """4 and 9 billion parameters."""
-    header = flux2(text) | {
-        "img_in.weight": (width, 128),
-        **{f"double_blocks.{index}.img_mlp.0.weight": (1,) for index in range(double)},
-        **{f"single_blocks.{index}.linear1.weight": (1,) for index in range(single)},
-    }
-    shapes, billions = numbers(_D.Flux2Transformer2DModel, fitting("flux2", "", header))
-    assert shapes["context_embedder.weight"] == (width, text)
+@pytest.mark.parametrize(("family", "variant"), FULL_SIZE)
+def test_a_full_size_transformer_is_made_as_its_file_says(family: str, variant: str) -> None:
+    """From the package's config."""
+    header, original, modern, expected = FULL_SIZE[family, variant]
+    config = json.loads((ASSETS / family / "transformer/config.json").read_text())
+    (kind,) = FAMILIES[family].parts["transformer"]
+    shapes, billions = numbers(
+        getattr(diffusers, kind), fitting_config(family, variant, config, header)
+    )
+    assert shapes[modern] == header[original]
+    if family == "flux":
+        assert any("guidance" in name for name in shapes) == (variant != "schnell")
     assert round(billions, 1) == expected
-
-
-def test_the_packages_z_image_has_the_shapes_of_its_files() -> None:
-    """6 billion parameters, as its card says."""
-    shapes, billions = numbers(_D.ZImageTransformer2DModel, fitting("z_image", "", {}))
-    for name in Z_IMAGE_SHAPES.keys() & shapes.keys():
-        assert shapes[name] == Z_IMAGE_SHAPES[name]
-    assert round(billions, 1) == 6.2
 
 
 ENCODER_SIZES = {
     "CLIP L": (_T.CLIPTextModel, 0.1),
     "CLIP G": (_T.CLIPTextModelWithProjection, 0.7),
-    "T5 XXL": (_T.T5EncoderModel, 4.8),
+    "T5 XXL": (_T.T5EncoderModel, 4.9),  # its embeddings count twice
     "Qwen3 4B": (_T.Qwen3Model, 4.0),
     "Qwen3 8B": (_T.Qwen3Model, 7.6),
 }
