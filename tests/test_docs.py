@@ -43,11 +43,8 @@ FLOWS = {
     "Z-Image-Turbo": ("z_image", "Turbo"),
     "Krea-2-Turbo": ("krea2", "Turbo"),
     "ERNIE-Image-Turbo": ("ernie_image", "Turbo"),
-    "Ovis-Image-7B": ("ovis",),
     "AuraFlow-v0.3": ("aura_flow", "0.3"),
-    "Sana_1600M_1024px_diffusers": ("sana", ""),
-    "PixArt-Sigma-XL-2-1024-MS": ("pixart", "Sigma"),
-    "CogView4-6B": ("cogview4", ""),
+    "Sana_Sprint_1.6B_1024px_diffusers": ("sana_sprint", ""),
 }
 INVENTORY = Inventory(
     demo=Checkpoint("demo", 128),
@@ -61,7 +58,7 @@ INVENTORY = Inventory(
         *(Checkpoint(name, 1024, rules=rules_of(*family)) for name, family in FLOWS.items()),
     ),
     upscalers=(Upscaler("4x-UltraSharp", 4),),
-    loras=("pixel-art", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
+    loras=("pixel-art", "watercolour", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
     controlnets=tuple(
         map(
             ControlNet,

@@ -40,8 +40,9 @@ _OTHERS = {
     "control_layers.": "a ControlNet for a transformer (Z-Image)",
     "control_blocks.": "a ControlNet for a transformer (Qwen-Image)",
     "controlnet_x_embedder.": "a ControlNet for FLUX.1",
-    "down_blocks.0.motion_modules.": "a part of AnimateDiff, for videos",
 }
+# Motion modules and the LoRAs for them: AnimateDiff's names and diffusers'.
+_MOTION = ("motion_modules.",)
 # Parts of names in networks that make maps of pictures.
 _DETECTORS = {
     "Mconv": "a detector of poses (OpenPose)",
@@ -70,6 +71,8 @@ def other_guide(header: Header) -> str:
     for start, what in _OTHERS.items():
         if names.startswith(start) or f"\n{start}" in names:
             return f"is {what}: {_USE_INSTEAD}"
+    if any(mark in names for mark in _MOTION):
+        return "is a motion module or motion LoRA (AnimateDiff), for videos: not supported."
     for part, what in _DETECTORS.items():
         if part in names:
             return f"is {what}: {_USE_MAPS}"

@@ -56,5 +56,18 @@ def rules_of(family: str, variant: str = "") -> Rules:
     )
 
 
+def family_called(text: str) -> str:
+    """Return the family that takes LoRAs and has this key or name; "" if none has.
+
+    Case, spaces and marks make no difference.
+    """
+    takers = [row for row in FAMILIES.values() if row.loras]
+    return next((row.key for row in takers if _bare(text) in map(_bare, (row.key, row.name))), "")
+
+
+def _bare(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
+
+
 UNET = rules_of("sd1")
 DEMO_RULES = rules_of(DEMO)

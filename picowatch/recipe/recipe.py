@@ -47,7 +47,8 @@ HashOf = Callable[[str, str], str]
 class Context:
     """Where an entry was read: what was installed, and its fields as written, with positions.
 
-    `checkpoint` is the one that the entry names.
+    `checkpoint` is the one that the entry names, `lora_families` has those that it says LoRAs are
+    for, whatever their files say.
     """
 
     inventory: Inventory
@@ -55,6 +56,7 @@ class Context:
     layer: Layer
     position: Position
     entry_index: int = 0
+    lora_families: tuple[tuple[str, str], ...] = ()
 
 
 class Recipe(RecipeFields):
@@ -110,6 +112,11 @@ class Recipe(RecipeFields):
     def installed_checkpoint(self) -> Checkpoint:
         """The checkpoint that it names, as it was installed when the recipe was read."""
         return self._context.checkpoint
+
+    @property
+    def lora_families(self) -> dict[str, str]:
+        """The families that it says LoRAs are for, by the LoRAs' names."""
+        return dict(self._context.lora_families)
 
     def says(self, field: str) -> bool:
         """Whether its file, or what it starts from, says a field."""
@@ -345,7 +352,10 @@ class Recipe(RecipeFields):
             "negative_prompt": drawn.negative_prompt,
             "seed": seed,
             "variation_seed": variation_seed,
-            "loras": tuple(LoraUse(n, hash_of("lora", n), weight) for n, weight in drawn.loras),
+            "loras": tuple(
+                LoraUse(name, hash_of("lora", name), weight, self.lora_families.get(name, ""))
+                for name, weight in drawn.loras
+            ),
         }
         return ImageRequest(
             **values,

@@ -20,11 +20,15 @@ _TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")
 
 @dataclass(frozen=True, slots=True)
 class LoraUse:
-    """A LoRA and how strongly it acts; `hash` is the whole sha256 of its file."""
+    """A LoRA and how strongly it acts; `hash` is the whole sha256 of its file.
+
+    `family` is what the recipe says that it is for, "" where the file says it.
+    """
 
     name: str
     hash: str
     weight: float
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +215,13 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         values[name] = asdict(values[name]) if values[name] else False
     if request.draws:
         values["prediction"] = request.prediction or AUTOMATIC
-        values["loras"] = {use.name: use.weight for use in loras_beside_prompt(request)}
+        values["loras"] = {use.name: _use_written(use) for use in loras_beside_prompt(request)}
         values["control"] = [_as_written(use) for use in request.control] or "none"
     return values
+
+
+def _use_written(use: LoraUse) -> float | dict[str, Any]:
+    return {"weight": use.weight, "family": use.family} if use.family else use.weight
 
 
 def _as_written(use: ControlUse) -> dict[str, Any]:
@@ -225,7 +233,7 @@ def _as_written(use: ControlUse) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [
-            _without_defaults(part) if isinstance(part, ControlUse) else asdict(part)
+            _without_defaults(part) if isinstance(part, ControlUse | LoraUse) else asdict(part)
             for part in value
         ]
     return asdict(value) if isinstance(value, Hires | Upscale) else value
@@ -237,7 +245,7 @@ def _off(name: str, default: Any) -> Any:
     return _NOT_OFF if default is MISSING or (default and not left_out) else default
 
 
-def _without_defaults(use: ControlUse) -> dict[str, Any]:
+def _without_defaults(use: ControlUse | LoraUse) -> dict[str, Any]:
     """So that options that are added later change no digest."""
     return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, get_args
 
+from picowatch.families import FAMILIES
 from picowatch.recipe.fields import (
     BAKED,
     FIRST_NAME_OF,
@@ -247,18 +248,26 @@ def _lora_forms(inventory: Inventory | None) -> dict[str, Schema]:
     """What `loras` and its list consist of."""
     limits = {"minimum": -MAX_LORA_WEIGHT, "maximum": MAX_LORA_WEIGHT}
     name: Schema = {"type": "string"}
-    weights: Schema = {"type": "object", "additionalProperties": _ref("weight")}
+    weights: Schema = {"type": "object", "additionalProperties": _ref("lora_weight")}
+    family = {"enum": [row.key for row in FAMILIES.values() if row.loras]}
+    parts = {"weight": _ref("weight"), "family": family}
     if inventory is not None:
         name["pattern"] = _meant([*inventory.loras, *inventory.lora_names.values()])
-        weights["properties"] = dict.fromkeys(inventory.loras, _ref("weight"))
+        weights["properties"] = dict.fromkeys(inventory.loras, _ref("lora_weight"))
         weights["propertyNames"] = _ref("lora_name")
     return {
         "weight": _plain({"type": "number", **limits}),
+        "lora_weight": {
+            "anyOf": [
+                _ref("weight"),
+                {"type": "object", "properties": parts, "additionalProperties": False},
+            ]
+        },
         "lora_name": name,
         "lora_weights": weights | {"maxProperties": MAX_LORAS},
         "lora_use": {
             "type": "object",
-            "properties": {"name": _ref("lora_name"), "weight": _ref("weight")},
+            "properties": {"name": _ref("lora_name"), **parts},
             "required": ["name"],
             "additionalProperties": False,
         },

@@ -286,6 +286,25 @@ def test_the_trainers_word_tells_a_transformer_of_unknown_widths() -> None:
     assert recognise(Header(shapes, said)).family == "z_image"
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        peft("unet.down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q", 320, 320),
+        {
+            "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0."
+            "attention_blocks.0.processor.to_q_lora.down.weight": (128, 320)
+        },
+    ],
+)
+def test_a_motion_lora_is_refused(shapes: Shapes) -> None:
+    """In a sentence of its own: a ControlNet would not do instead."""
+    with pytest.raises(ModelRefused) as refused:
+        recognise(Header(shapes, {}))
+    assert refused.value.message == (
+        "is a motion module or motion LoRA (AnimateDiff), for videos: not supported."
+    )
+
+
 def test_a_lora_that_guides_by_depth_is_refused() -> None:
     """Black Forest Labs' FLUX.1-Depth-dev-lora."""
     shapes = peft("double_blocks.0.img_attn.qkv", 3072, 9216)

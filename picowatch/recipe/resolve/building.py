@@ -79,7 +79,7 @@ class RecipeBuilder:
         self._read_seed(layer)
         checkpoint = self._checkpoint(layer, position)
         warnings = list(Borrowed(borrowed, layer, checkpoint, self._inventory).set_aside())
-        loras = read_loras(layer, self._inventory, self._problems)
+        loras, families = read_loras(layer, self._inventory, self._problems)
         self._checks.check_prompts(layer, position, loras)
         native = checkpoint.native_size
         values: dict[str, object] = {"prompt": "", "width": native, "height": native}
@@ -92,7 +92,7 @@ class RecipeBuilder:
         values |= self._picture_size(layer, values, checkpoint)
         values |= _idle(values)
         values |= {"checkpoint": checkpoint.name, "vae": self._vae(layer)}
-        context = Context(self._inventory, checkpoint, layer, position, entry_index)
+        context = Context(self._inventory, checkpoint, layer, position, entry_index, families)
         recipe = self._validated(values, context)
         if recipe:
             self._checks.check(recipe.warned(warnings))

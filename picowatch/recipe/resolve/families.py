@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
+from picowatch.families import FAMILIES
+from picowatch.recipe.families import family_called
 from picowatch.recipe.fields import BAKED, PROMPTS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
@@ -29,6 +31,7 @@ from picowatch.recipe.resolve.installed import (
     find_vae,
 )
 from picowatch.recipe.resolve.layers import names_none
+from picowatch.recipe.resolve.loras import said_family
 from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
 from picowatch.recipe.written import Layer, Written
 
@@ -54,7 +57,9 @@ def misfits(recipe: Recipe, inventory: Inventory) -> Iterator[Misfit]:
     if others:
         message = _vae_message(recipe.vae, others, checkpoint, inventory)
         yield Misfit("vae", recipe.vae, message)
-    loras = {name: other for name, other in inventory.lora_families.items() if other != family}
+    said = {name: FAMILIES[key].name for name, key in recipe.lora_families.items()}
+    known = {**inventory.lora_families, **said}
+    loras = {name: other for name, other in known.items() if other != family}
     embeddings = _other_embeddings(checkpoint, inventory)
     if loras:
         for name, _ in recipe.loras:
@@ -230,7 +235,7 @@ class Borrowed:
                     self._layer["prompt"] = replace(self._layer["prompt"], value=text)
                     yield _left_out("LoRA", tag.name, family)
         if loras and loras.pairs:
-            others = {n: family for n, _ in loras.pairs if (family := self._other_family(n))}
+            others = {n: family for n, use in loras.pairs if (family := self._other_family(n, use))}
             kept = tuple(pair for pair in loras.pairs if pair[0] not in others)
             self._layer["loras"] = loras.with_pairs(kept)
             yield from (_left_out("LoRA", name, family) for name, family in others.items())
@@ -253,11 +258,13 @@ class Borrowed:
             for name in dict.fromkeys(name for *_, name in named):
                 yield _left_out("embedding", name, others[name])
 
-    def _other_family(self, lora: str) -> str:
+    def _other_family(self, lora: str, use: Written | None = None) -> str:
         try:
-            family = self._inventory.lora_families.get(find_lora(lora, self._inventory), "")
+            name = find_lora(lora, self._inventory)
         except NotInstalled:  # reported where LoRAs are looked up
             return ""
+        said = said_family(use) if use else ""
+        family = FAMILIES[said].name if said else self._inventory.lora_families.get(name, "")
         return "" if self._checkpoint.family in ("", family) else family
 
     def _upscalers(self) -> Iterator[str]:
@@ -317,5 +324,13 @@ def _message(kind: str, name: str, family: str, checkpoint: Checkpoint) -> str:
     return (
         f"the {kind} '{shown(name)}' is for {family}, but the checkpoint "
         f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}. Remove the {kind}, or use a "
-        "checkpoint of its family."
+        f"checkpoint of its family.{_overruling(kind, name, checkpoint)}"
     )
+
+
+def _overruling(kind: str, name: str, checkpoint: Checkpoint) -> str:
+    """How to say that a LoRA is for the checkpoint's family, whatever its file says."""
+    key = family_called(checkpoint.family) if kind == "LoRA" else ""
+    if not key:
+        return ""
+    return f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."

@@ -404,13 +404,11 @@ PICTURES = {
     "Qwen-Image": "qwen-image",
     "Krea-2-Turbo": "krea-2",
     "ERNIE-Image-Turbo": "ernie-image",
-    "Ovis-Image-7B": "ovis-image",
     "sd3.5-medium": "sd3",
     "Chroma1-HD": "chroma",
     "Lumina-Image-2.0": "lumina2",
     "AuraFlow": "auraflow",
     "Sana": "sana",
-    "PixArt-Sigma": "pixart",
     "CogView4": "cogview4",
 }
 # Layers that the authors' names split, join, and leave as they are.

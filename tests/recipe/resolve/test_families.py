@@ -2,6 +2,7 @@
 
 import pytest
 
+from picowatch.metadata import PICOWATCH, picowatch_json
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read, read_one, refused
@@ -23,6 +24,9 @@ INVENTORY = Inventory(
     embedding_families={"bad hands": SD1, "glow": XL},
 )
 ENDING = "Remove the {0}, or use a checkpoint of its family."
+OVERRULING = (
+    ENDING.format("LoRA") + " If its file is wrong, write 'loras: {{{0}: {{family: {1}}}}}'."
+)
 
 
 def test_what_fits_or_does_not_say_is_used() -> None:
@@ -44,12 +48,12 @@ def test_what_fits_or_does_not_say_is_used() -> None:
         (
             "prompt: a\nloras: pixel\ncheckpoint: pony",
             f"the LoRA 'pixel' is for {SD1}, but the checkpoint 'pony' belongs to {XL}. "
-            + ENDING.format("LoRA"),
+            + OVERRULING.format("pixel", "sdxl"),
         ),
         (
             "prompt: a <lora:line:0.5>\ncheckpoint: dream",
             f"the LoRA 'styles/line' is for {XL}, but the checkpoint 'dream' belongs to {SD1}. "
-            + ENDING.format("LoRA"),
+            + OVERRULING.format("styles/line", "sd1"),
         ),
         (
             "prompt: a (Glow:1.2)\ncheckpoint: dream",
@@ -118,6 +122,21 @@ def test_the_caret_is_below_the_words_that_name_it() -> None:
     recipe = "prompt: a <lora:line> b\ncheckpoint: dream"
     (problem,) = refused(recipe, inventory=INVENTORY).problems
     assert (problem.line, problem.column, problem.width) == (1, 11, len("<lora:line>"))
+
+
+def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
+    """Chroma's LoRAs look like FLUX.1's; what a picture names is used again as well."""
+    text = "prompt: a\nseed: 1\nloras: {pixel: {family: sdxl}}\ncheckpoint: pony"
+    (request,) = read_one(text, inventory=INVENTORY).image_requests(hash_of)
+    assert request.loras[0].family == "sdxl"
+    whole = picowatch_json(
+        request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0, rendered={}
+    )
+    pictures = PicturesWith(lambda _: {PICOWATCH: whole})
+    (again,) = read("from: a.png", inventory=INVENTORY, pictures=pictures)
+    assert (again.image_requests(hash_of), again.warnings) == ([request], ())
+    (message,) = messages(text.replace("pony", "dream"), inventory=INVENTORY)
+    assert message.startswith(f"the LoRA 'pixel' is for {XL}, but")
 
 
 def test_a_sweep_over_checkpoints_says_which_do_not_fit() -> None:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Inventory, RecipeInvalid, read_recipes
-from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.recipe.reading import DEMO, hash_of, messages, read_one, refused
 
@@ -39,6 +40,33 @@ def test_loras_are_a_mapping_a_list_or_text(
 ) -> None:
     """Names are as forgiving as those of checkpoints; without a weight it is 1."""
     assert read_one(f"prompt: a\n{written}", inventory=INVENTORY).loras == loras
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "loras: {add: {weight: 0.8, family: chroma}, pixel: 2}",
+        "loras: {add: {weight: 0.8, family: Chroma}, pixel: {weight: 2}}",
+        "loras: [{name: add, weight: 0.8, family: chroma}, {pixel: 2}]",
+    ],
+)
+def test_a_recipe_may_say_which_family_a_lora_is_for(written: str) -> None:
+    """A request keeps it, so that its picture can be made again from what the PNG says."""
+    recipe = read_one(f"prompt: a\nseed: 1\n{written}", inventory=INVENTORY)
+    assert recipe.loras == (("add_detail", 0.8), ("style/pixel art", 2.0))
+    assert recipe.lora_families == {"add_detail": "chroma"}
+    (request,) = recipe.image_requests(hash_of)
+    assert [use.family for use in request.loras] == ["chroma", ""]
+    again = read_one(recipe_yaml(request), inventory=INVENTORY)
+    assert again.image_requests(hash_of) == [request]
+    assert ImageRequest.from_dict(request.as_dict()) == request
+
+
+def test_a_family_that_is_not_said_changes_no_digest() -> None:
+    """Those of pictures that are made already."""
+    recipe = read_one("prompt: a\nseed: 1\nloras: {add: 1}", inventory=INVENTORY)
+    (request,) = recipe.image_requests(hash_of)
+    assert request.as_dict()["loras"] == [{"name": "add_detail", "hash": "a" * 64, "weight": 1.0}]
 
 
 TRAINED = Inventory(
@@ -129,6 +157,16 @@ WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
         (
             "loras: [add, add_detail]",
             "the LoRA 'add_detail' is listed twice. Keep one, with its weight.",
+        ),
+        (
+            "loras: {add: {family: chrome}}",
+            "the family of 'add' must be one of demo, sdxl, sd1, sd2, aura_flow, sd3, chroma, "
+            "flux2, flux, z_image, lumina2, qwen_image, krea2, sana, sana_sprint, ernie_image, "
+            "cogview4, not 'chrome'.",
+        ),
+        (
+            "loras: {add: {strength: 1}}",
+            "a LoRA has no 'strength'. Write {name: add, weight: 0.8}.",
         ),
         ("loras: 3", f"{WANTED}, not 3."),
         (
