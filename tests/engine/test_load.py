@@ -425,7 +425,7 @@ def test_parts_that_were_dropped_are_absent_until_they_are_restored(
     """Of every family, also one whose pipeline asks a text encoder where it is."""
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
     components = load(found(models, name), FULL, CPU, later={"transformer"})
-    assert components.denoiser is None
+    assert components.parts["transformer"] is None
     for _ in range(2):
         before = components.encoders
         components.drop(components.encoder_names)

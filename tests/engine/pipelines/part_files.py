@@ -100,7 +100,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
         monkeypatch.setattr("picowatch.catalog.transformer_files.ASSETS", assets)
     tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
     row = replace(FAMILIES["flux2"], by_header=(("4B", tiny),))
-    monkeypatch.setitem(FAMILIES, "flux2", row)  # type: ignore[arg-type]
+    monkeypatch.setitem(FAMILIES, "flux2", row)
 
 
 def _family(folder: str) -> str:
