@@ -29,11 +29,14 @@ def is_gguf(file: Path) -> bool:
     return file.suffix.lower() == GGUF
 
 
-def read_tensors(file: Path, type_of: TypeOf, device: torch.device, prefix: str = "") -> Tensors:
-    """The tensors whose names begin with `prefix`, without it: copies on the device.
+def read_tensors(
+    file: Path, type_of: TypeOf, device: torch.device, prefix: str = "", *, copy: bool = True
+) -> Tensors:
+    """The tensors whose names begin with `prefix`, without it, on the device.
 
-    Copies, because files are mapped into memory: one that is overwritten in place would change the
-    model, and one that is cut short would end the process (SIGBUS). GGUF's matrices stay quantised.
+    They are copies, because files are mapped into memory: one that is overwritten in place would
+    change the model, and one that is cut short would end the process (SIGBUS). Without `copy` some
+    are not: they must soon go elsewhere. GGUF's matrices stay quantised.
     """
     header = read_any_header(file)
     if is_gguf(file):
@@ -48,18 +51,21 @@ def read_tensors(file: Path, type_of: TypeOf, device: torch.device, prefix: str 
         bare = [name.removeprefix(prefix) for name in names]
         types = [type_of(name) for name in bare]
         # Copying and converting takes longer than reading from the disk's cache: use all cores.
-        return dict(zip(bare, pool.map(partial(_copied, device), found, types), strict=True))
+        return dict(zip(bare, pool.map(partial(_copied, device, copy), found, types), strict=True))
 
 
 def _copied(
-    device: torch.device, found: tuple[torch.Tensor, torch.Tensor | None], dtype: torch.dtype
+    device: torch.device,
+    copy: bool,
+    found: tuple[torch.Tensor, torch.Tensor | None],
+    dtype: torch.dtype,
 ) -> torch.Tensor:
     """A tensor in this type, multiplied by its scale if it has one."""
     tensor, scale = found
     if not tensor.is_floating_point():
-        return tensor.to(device, copy=True)
+        return tensor.to(device, copy=copy)
     if tensor.dtype.itemsize > 1:
-        return tensor.to(device, dtype, copy=True)
+        return tensor.to(device, dtype, copy=copy)
     # fp8, which not every device knows.
     if scale is None:
         return tensor.to(dtype).to(device)

@@ -40,7 +40,7 @@ pytestmark = [
 ]
 DEMO = Catalog(Path("nowhere")).demo
 CPU = torch.device("cpu")
-FULL = choose_target("cpu", "float32")
+FULL, HALF = choose_target("cpu", "float32"), choose_target("cpu", "float16")
 _D: Any = diffusers
 _T: Any = transformers
 
@@ -85,7 +85,7 @@ IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
     """In float16, in which some of them keep layers in float32."""
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
-    components = load(found(models, name), choose_target("cpu", "float16"), CPU)
+    components = load(found(models, name), HALF, CPU)
     index = json.loads((tiny_flow(name) / "model_index.json").read_text())
     for part, ours in modules_of(components).items():
         library, class_name = index[part]
@@ -149,7 +149,7 @@ def test_the_packages_configs_describe_full_size_files(models: Path, family: str
 
     for part in parts_of(model):
         if part.name in ("unet", "vae") or part.name.startswith("text_encoder"):
-            made = load_part(model, FULL, torch.device("meta"), part.name)
+            made = load_part(model, HALF, torch.device("meta"), part.name)
             assert sum(weight.numel() for weight in made.parameters()) > 1e7
 
 
@@ -339,9 +339,6 @@ def test_a_vae_may_have_any_form(models: Path, form: str) -> None:
     bias = own.decoder.conv_out.bias
     assert torch.allclose(vae.decoder.conv_out.bias, bias + 0.25, atol=1e-3)
     assert vae.config.scaling_factor == own.config.scaling_factor
-
-
-HALF = choose_target("cpu", "float16")
 
 
 def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:
