@@ -449,7 +449,7 @@ def halves(folder: Folder) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 def added(folder: Folder, model: Half, x: torch.Tensor) -> torch.Tensor:
     """What the LoRA adds to the layer's output."""
     loras = Loras(Pipeline(model), folder.find)
-    before = model(x)
+    before: torch.Tensor = model(x)
     loras.apply([use("it")])
     after: torch.Tensor = model(x)
     assert after.dtype == before.dtype == x.dtype
