@@ -26,7 +26,13 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from picowatch.extras import install_command
-from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
+from picowatch.files.atomic import (
+    TEMPORARY_PREFIX,
+    TEMPORARY_SUFFIX,
+    sync_file,
+    sync_folder,
+    write_atomically,
+)
 
 # Each width of a denoiser's blocks and each kind of shape is one: torch's 8 are too few for
 # Stable Diffusion at three sizes.
@@ -188,7 +194,17 @@ class _Converted:
                 return model
             except Exception:  # whatever OpenVINO raises of a file that it cannot read
                 shutil.rmtree(folder, ignore_errors=True)
-        model = self._convert(denoiser, call, tensors)
+        failed = folder and folder.with_suffix(".failed")
+        if failed and failed.exists():
+            raise ValueError(failed.read_text())
+        try:
+            model = self._convert(denoiser, call, tensors)
+        # It lacks an operation, and will until there is another version.
+        except self._openvino.frontend.OpConversionFailure as error:
+            if failed:
+                with suppress(OSError):
+                    write_atomically(failed, _said(error).encode())
+            raise
         if folder:
             try:
                 self._keep(model, folder, halves=denoiser.dtype != torch.float32)
@@ -220,7 +236,9 @@ class _Converted:
         # What torch says while it traces: that shapes become constants, as they should.
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
-            model = self._openvino.convert_model(module, example_input=example)
+            # OpenVINO itself would have the trace checked, which takes as long again, twice.
+            graph = torch.jit.trace(module, example, strict=False, check_trace=False)
+            model = self._openvino.convert_model(graph, example_input=example)
         model.reshape({at: list(t.shape) for at, t in zip(model.inputs, example, strict=True)})
         model.set_rt_info(json.dumps(module.output), ["picowatch"])
         return model
@@ -361,6 +379,5 @@ def _import_openvino() -> Any:
 
 
 def _said(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    words = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {words[0] if words else ''}"[:300]
+    """Return what an error says, without an end if it is long."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
