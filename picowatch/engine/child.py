@@ -6,9 +6,11 @@ ended by SIGKILL: at once, and in every phase, even during an import or a load.
 """
 
 import atexit
+import fcntl
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from itertools import count
-from pathlib import Path
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -32,7 +34,7 @@ from picowatch.engine.child_main import (
     ToEngine,
     new_renderer,
 )
-from picowatch.engine.failures import explain_exit, last_words, no_threads
+from picowatch.engine.failures import explain_exit, flaw, last_words, no_threads
 from picowatch.engine.memory_usage import process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
@@ -353,16 +355,17 @@ class _Process:
     def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
         """Start it; raises OSError."""
         context = multiprocessing.get_context("spawn")
-        self._words, self._words_file = tempfile.mkstemp(prefix="picowatch-engine-")
+        self._words = _file_for_last_words()
+        words = Connection(os.dup(self._words))  # which multiprocessing hands on
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
             target=child_main.main,
-            args=(theirs, self._words_file, options, make_renderer),
+            args=(theirs, words, options, make_renderer),
             name="picowatch-engine",
             daemon=True,
         )
         try:
-            with theirs, self._one_at_a_time, _environment():
+            with theirs, words, self._one_at_a_time, _environment():
                 self._process.start()
         except OSError:
             self._close_files()
@@ -437,12 +440,22 @@ class _Process:
         atexit.unregister(self.kill)
         if self.wait(_END_SECONDS) is not None:
             self._process.close()
-        self.connection.close()
         self._close_files()
 
     def _close_files(self) -> None:
+        self.connection.close()
         os.close(self._words)
-        Path(self._words_file).unlink(missing_ok=True)  # if the process did not get that far
+
+
+def _file_for_last_words() -> int:
+    """Return a file without a name; in memory, where the system has that: /tmp may be full."""
+    if sys.platform == "linux":
+        file = os.memfd_create("last words")
+    else:
+        with tempfile.TemporaryFile() as named:
+            file = os.dup(named.fileno())
+    fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)  # also once it was cut off
+    return file
 
 
 @contextmanager
@@ -467,35 +480,3 @@ def _environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-_NO_PICTURES = "The engine returned something other than pictures."
-
-
-def flaw(images: object, batch: Sequence[ImageRequest]) -> str:
-    """Say what is wrong with the batch's pictures, in a sentence; "" if nothing is."""
-    if not isinstance(images, list):
-        return _NO_PICTURES
-    if len(images) != len(batch):
-        return f"The engine returned {len(images)} pictures, but {len(batch)} were requested."
-    flaws = (_flaw_of(image, request) for image, request in zip(images, batch, strict=True))
-    return next(filter(None, flaws), "")
-
-
-def _flaw_of(image: object, request: ImageRequest) -> str:
-    if not isinstance(image, RenderedImage):
-        return _NO_PICTURES
-    width, height = request.published_size
-    smaller = request.shrink_to_fit and 0 < image.width <= width and 0 < image.height <= height
-    if (image.width, image.height) != (width, height) and not smaller:
-        return (
-            f"The engine returned a picture of {image.width}x{image.height} pixels, but "
-            f"{width}x{height} were requested."
-        )
-    if not isinstance(image.pixels, bytes):
-        return "The engine returned a picture without pixels."
-    count = image.width * image.height
-    for found, expected in ((image.pixels, 3 * count), (image.alpha or bytes(count), count)):
-        if len(found) != expected:
-            return f"The engine returned a picture of {len(found):,} bytes instead of {expected:,}."
-    return ""

@@ -117,9 +117,9 @@ def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer
 
 
 def main(
-    connection: Connection, stderr: str, options: EngineOptions, make_renderer: MakeRenderer
+    connection: Connection, stderr: Connection, options: EngineOptions, make_renderer: MakeRenderer
 ) -> None:
-    """Serve the daemon at the other end of the pipe; `stderr` is the file for last words."""
+    """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words."""
     _stand_alone(stderr)
     batches: SimpleQueue[Render] = SimpleQueue()
     interrupted: set[int] = set()
@@ -133,7 +133,7 @@ def main(
     _serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
 
 
-def _stand_alone(stderr: str) -> None:
+def _stand_alone(stderr: Connection) -> None:
     """Leave the daemon's terminal, signals and standard streams, but end with the daemon.
 
     In a session of its own: Ctrl-C is for the daemon alone, and what this process starts can be
@@ -143,13 +143,11 @@ def _stand_alone(stderr: str) -> None:
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    words = os.open(stderr, os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for source, target in ((nothing, 0), (nothing, 1), (words, 2)):
+    for source, target in ((nothing, 0), (nothing, 1), (stderr.fileno(), 2)):
         os.dup2(source, target)
-    os.close(words)
     os.close(nothing)
-    Path(stderr).unlink()  # the daemon holds it open
+    stderr.close()
     _forget_users_folder()
 
 

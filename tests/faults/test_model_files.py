@@ -28,7 +28,7 @@ from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.ldm import write_single_file
 from tests.engine.requests import request
-from tests.faults.demo_engine import GO_FILE, HOLD
+from tests.faults.demo_engine import GO_FILE, HOLD, HoldingEngine
 from tests.house import House, wait_for
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -130,7 +130,7 @@ class ModelHouse(House):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.make_engine = lambda options: ChildEngine(options, "tests.faults.demo_engine")
+        self.make_engine = lambda options: ChildEngine(options, HoldingEngine)
 
     def file(self, kind: Kind, name: str) -> Path:
         return self.models / FOLDERS[kind] / f"{name}.safetensors"
