@@ -51,8 +51,11 @@ run: $(INSTALLED)  ## Start the daemon: save recipes in inbox/, find pictures in
 test: lint  ## Lint, format check, types and all tests but the heavy ones.
 	@$(MAKE) --no-print-directory -j 2 tests types  # mypy needs one core, and a minute of it
 
+# Tests call make, too. ORDER=random runs them in a random order and prints its seed, ORDER=SEED runs
+# them in that one again.
 tests: $(READY)
-	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 6 --dist loadfile --no-loadscope-reorder  # tests call make, too
+	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 6 --dist loadfile --no-loadscope-reorder \
+		$(if $(ORDER),-p randomly --randomly-seed=$(ORDER:random=default))
 
 test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler, the wheel, 10,000 recipes and others.
 	MAKEFLAGS= $(BIN)/pytest -m heavy
