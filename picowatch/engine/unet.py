@@ -108,8 +108,7 @@ class UnetPasses(Passes):
         begin = self._enlarged(before, first) if before else _visible(start, first)
         if begin is not None and not len(sampler.timesteps):
             return Denoised(begin, maps)
-        drawn = noise_of(group.requests, *one.size)
-        noise = drawn.start.to(device)
+        noise, generators = noise_of(group.requests, *one.size, device)
         if begin is None:
             latents = noise * sampler.scheduler.init_noise_sigma
         else:
@@ -127,7 +126,7 @@ class UnetPasses(Passes):
             self.job.previewer,
             device,
         )
-        result = self._call(steps, sampler, latents, drawn.generators, one)
+        result = self._call(steps, sampler, latents, generators, one)
         return Denoised(result, maps)
 
     def decode(self, result: Denoised) -> list[Decoded]:
