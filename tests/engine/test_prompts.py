@@ -176,7 +176,7 @@ def test_clip_skip_takes_an_earlier_layer_through_the_last_norm() -> None:
         for skip in (1, 2, 3):
             expected = normed(output.hidden_states[-skip])
             assert torch.equal(plain().states("a cat", skip=skip), expected)
-    with pytest.raises(RenderFailed, match="clip_skip 4 .* its text encoder has 3 layers") as why:
+    with pytest.raises(RenderFailed, match=r"clip_skip 4 .* its text encoder has 3 layers") as why:
         plain().states("a cat", skip=4)
     assert why.value.remedy == "Set clip_skip to 3 or less."
 
