@@ -1,6 +1,6 @@
 """What guides a UNet besides latents and timestep: encoded prompts, and when each does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -74,26 +74,16 @@ class Conditions:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ConditionSchedule:
-    """What guides the images of a batch in one pass: each, at each evaluation of the UNet.
+def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Conditions]:
+    """What guides a batch at each evaluation of a pass, from what guides each of its images.
 
-    Prompt editing changes it between the steps. All are encoded at one length, so that shapes stay.
+    Prompt editing changes it between the steps. It is the same object where nothing changed.
     """
-
-    images: tuple[tuple[Conditions, ...], ...]
-
-    def of_images(self, indexes: Sequence[int]) -> "ConditionSchedule":
-        """What guides some of the images."""
-        return ConditionSchedule(tuple(self.images[index] for index in indexes))
-
-    def evaluations(self) -> list[Conditions]:
-        """The batch's conditions at each evaluation; the same object where nothing changed."""
-        known: dict[tuple[int, ...], Conditions] = {}
-        found = []
-        for rows in zip(*self.images, strict=True):
-            key = tuple(map(id, rows))
-            if key not in known:
-                known[key] = Conditions.joined(rows)
-            found.append(known[key])
-        return found
+    known: dict[tuple[int, ...], Conditions] = {}
+    found = []
+    for rows in zip(*images, strict=True):
+        key = tuple(map(id, rows))
+        if key not in known:
+            known[key] = Conditions.joined(rows)
+        found.append(known[key])
+    return found

@@ -137,7 +137,9 @@ class FlowPasses(Passes):
             width=one.width,
             height=one.height,
             num_inference_steps=one.steps,
-            generator=generators_for(group.requests),  # anew in each pass, as in A1111
+            generator=generators_for(
+                group.requests, self.job.device
+            ),  # anew in each pass, as in A1111
             output_type="pt",
             return_dict=False,
         )[0]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from picowatch.engine.callbacks import Guide, UnetSteps
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.conditions import ConditionSchedule
+from picowatch.engine.conditions import Conditions, at_each_evaluation
 from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.draw import Group, OnEvaluation, Pass, Passes
@@ -31,11 +31,11 @@ from picowatch.recipe.request import ImageRequest
 INPAINTING_CHANNELS = 9
 
 
-class Conditions(NamedTuple):
-    """What guides one image: its chunks of 75 tokens, and its prompts in each pass."""
+class Prompted(NamedTuple):
+    """What guides one image: its chunks of 75 tokens, and its prompts at each pass' evaluations."""
 
     chunks: int
-    schedules: Sequence[ConditionSchedule]
+    passes: Sequence[Sequence[Conditions]]
 
 
 class Denoised(NamedTuple):
@@ -48,20 +48,20 @@ class Denoised(NamedTuple):
 class UnetPasses(Passes):
     """Draws with a UNet; see `Passes`."""
 
-    def encode(self, batch: Sequence[ImageRequest]) -> list[Conditions]:
+    def encode(self, batch: Sequence[ImageRequest]) -> list[Prompted]:
         """See `Passes.encode`."""
         prompts = self.loaded.prompts
         found = []
         for request in batch:
             chunks = prompts.chunk_count(request)
-            found.append(Conditions(chunks, prompts.schedules([request], chunks)))
+            found.append(Prompted(chunks, prompts.guiding(request, chunks)))
         return found
 
-    def key(self, conditions: Conditions) -> object:
+    def key(self, conditions: Prompted) -> object:
         """See `Passes.key`."""
         return conditions.chunks
 
-    def chunks(self, conditions: Conditions) -> int:
+    def chunks(self, conditions: Prompted) -> int:
         """See `Passes.chunks`."""
         return conditions.chunks
 
@@ -108,28 +108,25 @@ class UnetPasses(Passes):
         begin = self._enlarged(before, first) if before else _visible(start, first)
         if begin is not None and not len(sampler.timesteps):
             return Denoised(begin, maps)
-        drawn = noise_of(group.requests, *one.size)
-        noise = drawn.start.to(device)
+        noise, generators = noise_of(group.requests, *one.size, device)
         if begin is None:
             latents = noise * sampler.scheduler.init_noise_sigma
         else:
             latents = sampler.noised(begin, noise, sampler.timesteps[:1])
-        conditions = ConditionSchedule(
-            tuple(each.schedules[one.number].images[0] for each in group.conditions)
-        )
+        conditions = at_each_evaluation(each.passes[one.number] for each in group.conditions)
         steps = UnetSteps(
             self.loaded.denoiser,
             self.job.compiled,
             first,
             sampler,
-            conditions.evaluations(),
+            conditions,
             self._guide(canvases, start, noise, one),
             hints,
             on_step,
             self.job.previewer,
             device,
         )
-        result = self._call(steps, sampler, latents, drawn.generators, one)
+        result = self._call(steps, sampler, latents, generators, one)
         return Denoised(result, maps)
 
     def decode(self, result: Denoised) -> list[Decoded]:
