@@ -210,7 +210,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 def test_too_little_memory_is_said(unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it runs out."""
-    monkeypatch.setattr(compiling, "_MODEL_MEMORY", 10**9)
+    monkeypatch.setattr(compiling, "_BYTES_TO_CONVERT", 10**9)
     compiled = CompiledDenoisers(CPU, None)
     fast = compiled.of(unet, "tiny")
     assert fast is not None
