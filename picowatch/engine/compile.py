@@ -7,6 +7,7 @@ time: on a CPU by calling it, on a card inside `CompiledDenoisers.eager`.
 """
 
 import copy
+import gc
 import hashlib
 import json
 import secrets
@@ -213,6 +214,7 @@ class _Converted:
             try:
                 self._keep(graph, folder, halves=denoiser.dtype != torch.float32)
                 graph = folder / "model.xml"  # mapped, so the graph takes no memory of its own
+                gc.collect()  # the traced copy is in cycles
             except (OSError, RuntimeError) as error:
                 self._warn(f"cannot keep converted models in {self._cache}: {_said(error)}")
         return self._compiled(graph, denoiser.dtype)
