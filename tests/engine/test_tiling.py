@@ -10,7 +10,6 @@ from picowatch.engine import latents as vaes
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.tiling import seamless, wrapped
-from picowatch.recipe.parts import Hires
 from tests.engine.demo import demo
 from tests.engine.requests import NUMPY_WARNINGS, draw, pixels, request
 
@@ -75,16 +74,6 @@ def test_it_repeats_and_leaves_no_trace(renderer: Renderer) -> None:
     with pytest.raises(KeyboardInterrupt):
         renderer.render([request(PROMPT, tiling=True, **SMALL)], broken)
     assert drawn(renderer).pixels == before.pixels
-
-
-@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
-def test_the_second_pass_repeats_too(renderer: Renderer, upscaler: str) -> None:
-    """Whichever way the first one is enlarged."""
-    hires = Hires(1.5, 4, 0.7, upscaler)
-    with_edges, without = (
-        seam(pixels(drawn(renderer, tiling=tiling, hires=hires))) for tiling in (False, True)
-    )
-    assert without < 4 < 6 < with_edges
 
 
 @torch.inference_mode()
