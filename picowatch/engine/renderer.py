@@ -18,6 +18,7 @@ from picowatch.engine.devices import (
     precision_name,
 )
 from picowatch.engine.draw import Passes, draw
+from picowatch.engine.enlarge import TileSteps, enlarged_given, enlarged_pictures
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.job import Drawn, Interrupted, Job, timed
@@ -29,7 +30,7 @@ from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet import UnetPasses
-from picowatch.engine.upscale import TileSteps, Upscalers, enlarged_given, enlarged_pictures
+from picowatch.engine.upscale import Upscalers
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest

@@ -217,6 +217,7 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
     users = {Path(path).relative_to(package).as_posix() for path in found}
     assert users <= {
         "engine/child.py",
+        "engine/child_process.py",
         "engine/child_main.py",
         "engine/cluster/driver_process.py",
         "engine/cluster/driver.py",
