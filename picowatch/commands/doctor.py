@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import GRAPHS_FAILURE, cache_folder
 from picowatch.engine.torch_check import NVIDIA, Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
+from picowatch.extras import install_command
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_searched
 from picowatch.inbox.watching import events_are_reliable, file_system_type
@@ -128,7 +130,10 @@ def _cluster_checks(settings: Settings) -> list[Check]:
     """The nodes of the cluster that the settings name."""
     if not isinstance(settings.executor, RaySettings) or settings.executor.address is None:
         return []
-    from picowatch.engine.cluster.check import check_cluster
+    if find_spec("ray") is None:
+        remedy = f"Install it: {install_command('ray')}"
+        return [Check("cluster", "executor: ray needs Ray, which is not installed", remedy)]
+    from picowatch.engine.ray_cluster import check_cluster
 
     return check_cluster(settings.executor)
 
