@@ -19,9 +19,9 @@ PicowatchError
 ├── EngineDied               the engine's process ended in the middle of a batch
 │   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
 │   └── EngineLost           … because its machine is gone (engine/protocol.py)
-│       └── NodeUnfit        … or cannot be used as it is (engine/cluster/driver.py)
+│       └── NodeUnfit        … or cannot be used as it is (engine/ray_nodes.py)
 ├── EngineStopped            the engine was closed on purpose; the images are queued again
-└── ClusterAway              the Ray cluster cannot be reached (engine/cluster/driver.py)
+└── ClusterAway              the Ray cluster cannot be reached (engine/ray_nodes.py)
 
 What no person sees, because one part of picowatch raises it for another one to catch:
 

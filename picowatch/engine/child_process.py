@@ -180,6 +180,14 @@ def _file_for_last_words() -> int:
     return file
 
 
+def engine_environment() -> dict[str, str]:
+    """Return the variables that an engine's process has besides those of os.environ."""
+    wanted = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
+    if "OMP_WAIT_POLICY" in os.environ:
+        wanted.pop("GOMP_SPINCOUNT", None)  # libgomp would not read the other
+    return wanted | _ENVIRONMENT
+
+
 @contextmanager
 def _environment() -> Iterator[None]:
     """Have a process that starts now begin with the engine's environment.
@@ -188,10 +196,7 @@ def _environment() -> Iterator[None]:
     malloc's thresholds, and where Python imports from. Nothing else may start processes meanwhile
     with os.environ as it is: see `Hooks`.
     """
-    wanted = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
-    if "OMP_WAIT_POLICY" in os.environ:
-        wanted.pop("GOMP_SPINCOUNT", None)  # libgomp would not read the other
-    wanted |= _ENVIRONMENT
+    wanted = engine_environment()
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
