@@ -38,8 +38,11 @@ class Group(NamedTuple):
 
     def part(self, places: Sequence[int]) -> "Group":
         """Some of its images, by their places in the group."""
-        fields = ([each[place] for place in places] for each in self)
-        return Group(*fields)
+        return Group(
+            [self.indexes[place] for place in places],
+            [self.requests[place] for place in places],
+            [self.conditions[place] for place in places],
+        )
 
 
 class Pass(NamedTuple):
