@@ -24,7 +24,7 @@ from picowatch.recipe.request import ImageRequest
 
 @contextmanager
 def interruptible(models: Iterable[torch.nn.Module], interrupted: Interrupted) -> Iterator[None]:
-    """Raise EngineStopped within a step: each block of layers asks first."""
+    """Raise EngineStopped within a step: blocks of layers look first whether a batch is to end."""
 
     def look(*_: Any) -> None:
         raise_if(interrupted)
@@ -229,7 +229,9 @@ class UnetSteps(StandIn):
     def _guidance_scale(self) -> float:
         return self._request.cfg_scale if self._is_guided() or self._embeds_guidance else 1.0
 
-    def _show(self, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor) -> None:
+    def _show(
+        self, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
+    ) -> None:
         """Preview what the prediction means for the first image, guided as the pipeline does."""
         first = predicted[0]
         if self._is_guided() and not self._embeds_guidance:
