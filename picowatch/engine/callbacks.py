@@ -229,9 +229,7 @@ class UnetSteps(StandIn):
     def _guidance_scale(self) -> float:
         return self._request.cfg_scale if self._is_guided() or self._embeds_guidance else 1.0
 
-    def _show(
-        self, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
-    ) -> None:
+    def _show(self, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor) -> None:
         """Preview what the prediction means for the first image, guided as the pipeline does."""
         first = predicted[0]
         if self._is_guided() and not self._embeds_guidance:

@@ -14,8 +14,8 @@ from ray import exceptions
 
 from picowatch.catalog import Catalog
 from picowatch.engine import ray_actor
-from picowatch.engine.child_process import engine_environment
 from picowatch.engine.child_main import Ended, MakeRenderer, Render, Step
+from picowatch.engine.child_process import engine_environment
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,
