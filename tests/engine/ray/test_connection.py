@@ -141,7 +141,10 @@ def test_a_cluster_of_this_machine_ends_with_a_daemon_that_is_killed(
         daemon.kill()
         daemon.wait()
     wait_for(lambda: all(map(has_ended, parts)), "all of it ends")
-    left = lambda: [*Path("/tmp").glob(f"picowatch-ray-{daemon.pid}-*")]  # noqa: E731
+
+    def left() -> list[Path]:
+        return [*Path("/tmp").glob(f"picowatch-ray-{daemon.pid}-*")]
+
     assert left()
     make_executor()
     wait_for(lambda: not left(), "it is deleted")
