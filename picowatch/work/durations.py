@@ -61,7 +61,7 @@ class Durations:
 
     def __init__(self, size_of: Callable[[ImageRequest], int]) -> None:
         self._size_of = size_of
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: dict[tuple[bool, str], _Kind] = {}
         self._rate: float | None = None  # seconds of a unit of work, in the newest batch
         self._loads: dict[str, float] = {}
         self._last_load: float | None = None
