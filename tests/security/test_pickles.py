@@ -216,7 +216,6 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
     ).stdout.splitlines()
     users = {Path(path).relative_to(package).as_posix() for path in found}
     assert users <= {
-        "engine/child.py",
         "engine/child_process.py",
         "engine/child_main.py",
         "engine/ray_actor.py",  # these say how Ray is to pickle
