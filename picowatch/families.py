@@ -6,7 +6,7 @@ models' authors and of diffusers (loaders/single_file_utils.py), after ComfyUI
 of the models' own cards and programs; docs/models.md names them.
 
 To add a family that diffusers draws: a row here, a row in engine/families.py unless it is `short`,
-a tiny folder in the tests, and a paragraph in docs/models.md.
+a tiny folder for tests/engine/test_family_rows.py, and a paragraph in docs/models.md.
 """
 
 from collections.abc import Mapping
@@ -97,10 +97,12 @@ class Family:
     "flow" is drawn by a pipeline of diffusers with a transformer; "" is recognised, and refused.
     `short` families have no code of their own: the pipeline reads the prompt itself.
 
-    Drawing: `inputs` are what each call of a pipeline gets beside the request. `size_multiple`
-    divides both sides, `native_size` is the side of the square that it was trained for; with
-    `latent_pixels` that of the transformer's config, which counts latents of so many pixels.
-    `lacks` maps the fields that must stay off to the reason. `preview` names the latents' colours.
+    Drawing: `inputs` are what each call of a pipeline gets beside the request, and
+    `inputs_at_other_steps` those of calls with other steps than the variant's default. Recipes may
+    name the `samplers`: the first is the folder's own scheduler. `size_multiple` divides both
+    sides. `native_size` is the side of the square that it was trained for; with `latent_pixels`
+    that of the transformer's config, which counts latents of so many pixels. `lacks` maps the
+    fields that must stay off to the reason. `preview` names the latents' colours.
 
     Folders: `folders` maps the class in model_index.json to the variant that it tells, "" where the
     configs do (`by_config`: a setting of the index, or "transformer/" and one of its config).
@@ -133,6 +135,7 @@ class Family:
     pipelines: Pipelines = Pipelines()
     guidance: Guidance = "cfg_scale"
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs_at_other_steps: Mapping[str, Any] = field(default_factory=dict)
     size_multiple: int = 8
     native_size: int = 0
     latent_pixels: int = 0
@@ -186,6 +189,7 @@ _FLOW_LACKS = {
 _LACKS = _NO_GUIDANCE | _FLOW_LACKS
 _NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), "it cannot start from a picture")
 _FROM_TEXT = _LACKS | _NO_PICTURES
+_PREDICTS = {"prediction": "its folder says what it predicts"}
 
 
 def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -> Variant:
@@ -260,6 +264,9 @@ _SD_FOLDERS = {"StableDiffusionPipeline": "", "LatentConsistencyModelPipeline": 
 _UNUSED = ("image_encoder", "feature_extractor")
 _SD_UNUSED = ("safety_checker", *_UNUSED)
 
+# Without it, diffusers would log at each start that there is no safety checker.
+_NO_CHECKER = {"requires_safety_checker": False}
+
 # The VAEs of each kind: how catalog/vaes.py calls them.
 SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
@@ -318,6 +325,7 @@ _ROWS = (
         ),
         native_size=1024,
         lacks=_NO_GUIDANCE,
+        # Where a library for it is installed, diffusers would draw a watermark into pictures.
         variants={"": Variant(options={"add_watermarker": False})},
         preview="sdxl",
         folders={"StableDiffusionXLPipeline": ""},
@@ -782,6 +790,32 @@ _ROWS = (
         lora_widths=(2240,),
         lora_marks=("sana",),
     ),
+    # https://arxiv.org/abs/2503.09641: Sana in few steps, with guidance as an input.
+    Family(
+        key="sana_sprint",
+        name="Sana-Sprint",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="SanaSprintPipeline"),
+        guidance="guidance",
+        inputs={"use_resolution_binning": False},
+        # The noise level between two steps; the pipeline refuses it with more or fewer.
+        inputs_at_other_steps={"intermediate_timesteps": None},
+        size_multiple=32,
+        native_size=1024,
+        latent_pixels=32,
+        samplers=("LCM",),
+        lacks=_FLOW_LACKS
+        | _NO_PICTURES
+        | _PREDICTS
+        | {"cfg_scale": "it follows the prompt by guidance alone"},
+        variants={"": _steps(2, guidance=4.5)},
+        hub="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+        folders={"SanaSprintPipeline": ""},
+        parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler="SCMScheduler"),
+        vaes=(SANA_VAE,),
+        loras=True,
+    ),
     # Mistral 3 reads the prompt, as it is written: nothing rewrites it before.
     Family(
         key="ernie_image",
@@ -815,12 +849,13 @@ _ROWS = (
         kind="flow",
         short=True,
         pipelines=Pipelines(text="PixArtSigmaPipeline"),
-        inputs={"use_resolution_binning": False},
+        # The second would make small letters of the prompt, where a library for it is installed.
+        inputs={"use_resolution_binning": False, "clean_caption": False},
         size_multiple=16,
         native_size=1024,
         latent_pixels=8,
         samplers=(DPM,),
-        lacks=_FROM_TEXT | {"prediction": "its folder says what it predicts"},
+        lacks=_FROM_TEXT | _PREDICTS,
         variants={"Sigma": _steps(20, 4.5)},
         hub="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         folders={"PixArtSigmaPipeline": "Sigma"},
@@ -854,7 +889,51 @@ _ROWS = (
         lora_widths=(4096,),
         lora_marks=("cogview4",),
     ),
-    Family(key="hunyuan_dit", name="HunyuanDiT", signs=("mlp_t5.",)),
+    # https://arxiv.org/abs/2403.05121: T5 reads the prompt, and it removes noise.
+    Family(
+        key="cogview3",
+        name="CogView3-Plus",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="CogView3PlusPipeline"),
+        size_multiple=32,
+        native_size=1024,
+        samplers=("DDIM",),
+        lacks=_FROM_TEXT | _PREDICTS,
+        variants={"": _steps(50, 5)},
+        hub="zai-org/CogView3-Plus-3B",
+        folders={"CogView3PlusPipeline": ""},
+        parts=_parts(
+            "CogView3PlusTransformer2DModel", _KL, _T5, scheduler="CogVideoXDDIMScheduler"
+        ),
+    ),
+    # https://arxiv.org/abs/2405.08748: a Chinese BERT and T5 read the prompt, and it removes noise.
+    Family(
+        key="hunyuan_dit",
+        name="HunyuanDiT",
+        kind="flow",
+        short=True,
+        pipelines=Pipelines(text="HunyuanDiTPipeline"),
+        inputs={"use_resolution_binning": False},
+        size_multiple=16,
+        native_size=1024,
+        samplers=("DDPM",),
+        lacks=_FROM_TEXT | _PREDICTS,
+        variants={"": _steps(50, 5, options=_NO_CHECKER)},
+        hub="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+        preview="sdxl",
+        folders={"HunyuanDiTPipeline": ""},
+        parts=_parts(
+            "HunyuanDiT2DModel",
+            _KL,
+            ("BertModel", ("BertTokenizer", "BertTokenizerFast")),
+            _T5,
+            scheduler="DDPMScheduler",
+        ),
+        unused=("safety_checker", "feature_extractor"),
+        signs=("mlp_t5.",),
+        vaes=(SD_VAE,),
+    ),
     Family(
         key="hidream",
         name="HiDream",

@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
-    {"errors", "extras", "save", "streams", "systemd", "threads"},
+    {"errors", "extras", "families", "save", "streams", "systemd", "threads"},
     {"files", "settings", "signals", "recipe"},
     {"inbox", "ledger", "metadata", "catalog"},
     {"engine", "outbox"},

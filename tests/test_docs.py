@@ -43,11 +43,8 @@ FLOWS = {
     "Z-Image-Turbo": ("z_image", "Turbo"),
     "Krea-2-Turbo": ("krea2", "Turbo"),
     "ERNIE-Image-Turbo": ("ernie_image", "Turbo"),
-    "Ovis-Image-7B": ("ovis",),
     "AuraFlow-v0.3": ("aura_flow", "0.3"),
-    "Sana_1600M_1024px_diffusers": ("sana", ""),
-    "PixArt-Sigma-XL-2-1024-MS": ("pixart", "Sigma"),
-    "CogView4-6B": ("cogview4", ""),
+    "Sana_Sprint_1.6B_1024px_diffusers": ("sana_sprint", ""),
 }
 INVENTORY = Inventory(
     demo=Checkpoint("demo", 128),

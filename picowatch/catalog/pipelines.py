@@ -24,7 +24,7 @@ from picowatch.recipe.messages.problems import shown
 
 NATIVE_SIZE = 1024
 _MOST_PIXELS = 2048  # of a side in a recipe
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 # Of numbers in configs: more would take gigabytes or minutes before the first weight is read.
 _MOST_LAYERS = 200
 _MOST_ENTRIES = 1_000

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.quantizers.gguf.utils import GGUFParameter
@@ -27,11 +29,14 @@ def is_gguf(file: Path) -> bool:
     return file.suffix.lower() == GGUF
 
 
-def read_tensors(file: Path, type_of: TypeOf, device: torch.device, prefix: str = "") -> Tensors:
-    """The tensors whose names begin with `prefix`, without it: copies on the device.
+def read_tensors(
+    file: Path, type_of: TypeOf, device: torch.device, prefix: str = "", *, copy: bool = True
+) -> Tensors:
+    """The tensors whose names begin with `prefix`, without it, on the device.
 
-    Copies, because files are mapped into memory: one that is overwritten in place would change the
-    model, and one that is cut short would end the process (SIGBUS). GGUF's matrices stay quantised.
+    They are copies, because files are mapped into memory: one that is overwritten in place would
+    change the model, and one that is cut short would end the process (SIGBUS). Without `copy` some
+    are not: they must soon go elsewhere. GGUF's matrices stay quantised.
     """
     header = read_any_header(file)
     if is_gguf(file):
@@ -42,36 +47,41 @@ def read_tensors(file: Path, type_of: TypeOf, device: torch.device, prefix: str 
         if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS)
     ]
     with safe_open(file, framework="pt") as opened, ThreadPoolExecutor() as pool:
-
-        def read(name: str, tensor: torch.Tensor) -> torch.Tensor:
-            dtype = type_of(name.removeprefix(prefix))
-            return _copied(tensor, _scale(header, name, opened), dtype, device)
-
-        # Copying and converting takes longer than reading from the disk's cache: use all cores.
-        found = [opened.get_tensor(name) for name in names]
+        found = [(opened.get_tensor(name), _scale(header, name, opened)) for name in names]
         bare = [name.removeprefix(prefix) for name in names]
-        return dict(zip(bare, pool.map(read, names, found), strict=True))
+        types = [type_of(name) for name in bare]
+        # Copying and converting takes longer than reading from the disk's cache: use all cores.
+        return dict(zip(bare, pool.map(partial(_copied, device, copy), found, types), strict=True))
 
 
 def _copied(
-    tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype, device: torch.device
+    device: torch.device,
+    copy: bool,
+    found: tuple[torch.Tensor, torch.Tensor | None],
+    dtype: torch.dtype,
 ) -> torch.Tensor:
+    """A tensor in this type, multiplied by its scale if it has one."""
+    tensor, scale = found
     if not tensor.is_floating_point():
-        return tensor.to(device, copy=True)
+        return tensor.to(device, copy=copy)
+    if tensor.dtype.itemsize > 1:
+        return tensor.to(device, dtype, copy=copy)
+    # fp8, which not every device knows.
     if scale is None:
-        return tensor.to(device, dtype, copy=True)
+        return tensor.to(dtype).to(device)
     if scale.numel() > 1:  # one for each row
         scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
     return (tensor.float() * scale).to(device, dtype)
 
 
-def _scale(header: Header, name: str, opened: safe_open) -> torch.Tensor | None:
+def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
     """What the fp8 weights of a layer are multiplied by."""
     if header.types[name] not in FP8:
         return None
     layer = name.removesuffix(".weight")
-    found = [layer + ending for ending in SCALES if layer + ending in header.shapes]
-    return opened.get_tensor(found[0]).float() if found else None
+    ending = next((one for one in SCALES if layer + one in header.shapes), "")
+    scale: torch.Tensor | None = opened.get_tensor(layer + ending).float() if ending else None
+    return scale
 
 
 def _read_gguf(

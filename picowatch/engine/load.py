@@ -37,6 +37,7 @@ from picowatch.engine.part_files import (
 )
 from picowatch.families import FAMILIES
 
+_CPU = torch.device("cpu")
 # Reads a part of a checkpoint by its name.
 ReadPart = Callable[[str], Any]
 
@@ -265,9 +266,13 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
 
 def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: torch.device) -> Any:
     """A part with weights, from its file or folder."""
+    encoder = part.name.startswith("text_encoder")
+    # transformers makes its models in main memory: on the way to a card maps of files will do.
+    place, copy = (_CPU, device.type == "cpu") if encoder else (device, True)
     tensors: Tensors = {}
     for file in [part.weights] if part.weights else weight_files(part.folder):
-        tensors |= read_tensors(file, type_of(part.class_name, dtype), device, part.prefix)
-    if part.name.startswith("text_encoder"):
-        return text_encoder(part, config, tensors, what, dtype, device)
+        types = type_of(part.class_name, dtype)
+        tensors |= read_tensors(file, types, place, part.prefix, copy=copy)
+    if encoder:
+        return text_encoder(part, config, tensors, what, dtype).to(device)
     return laid_out(diffusers_model(part.class_name, config, tensors, what, dtype))

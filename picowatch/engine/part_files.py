@@ -93,12 +93,7 @@ def laid_out(model: Any) -> Any:
 
 
 def text_encoder(
-    part: Part,
-    config: Config,
-    tensors: Tensors,
-    what: str,
-    dtype: torch.dtype,
-    device: torch.device,
+    part: Part, config: Config, tensors: Tensors, what: str, dtype: torch.dtype
 ) -> Any:
     """A model of transformers with these weights; see `diffusers_model`.
 
@@ -113,7 +108,6 @@ def text_encoder(
         config=made,
         state_dict=tensors,
         dtype=dtype,
-        device_map=None if device.type == "cpu" else {"": device},
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         local_files_only=True,

@@ -237,7 +237,6 @@ OTHER_FAMILIES: dict[str, tuple[Shapes, str]] = {
         {"txt_in.text_norm.weight": (4096,), "img_in.weight": (3072, 128)},
         "Qwen-Image (2.1)",
     ),
-    "HunyuanDiT": ({"mlp_t5.0.weight": (8192, 2048)}, "HunyuanDiT"),
     "HiDream": ({"caption_projection.0.linear.weight": (2560, 4096)}, "HiDream"),
     "Wan": ({"head.modulation": (1, 2, 1536), "head.head.weight": (64, 1536)}, "Wan"),
     "Anima": (ANIMA, "Anima"),
@@ -263,6 +262,10 @@ def test_a_checkpoint_of_another_family_is_refused_by_name(tmp_path: Path, name:
 
 
 FOLDERS_ONLY: dict[str, tuple[Shapes, str]] = {
+    "HunyuanDiT": (
+        {"mlp_t5.0.weight": (8192, 2048)},
+        "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+    ),
     "Ovis-Image": (
         flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8), "txt_norm.weight": (8,)},
         "AIDC-AI/Ovis-Image-7B",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.text_encoders import ENCODERS, Encoder
+from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.engine.cluster.model_transfer import Ask, ModelTransfer, needs_of
 from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions
@@ -29,7 +29,7 @@ QWEN: Shapes = {"model.embed_tokens.weight": (16, 8)}
 def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less to send."""
     full = ENCODERS["Qwen3 4B"]
-    small = Encoder(full.tensor, QWEN[full.tensor], full.file)
+    small = full._replace(shape=QWEN[full.tensor])
     monkeypatch.setitem(ENCODERS, "Qwen3 4B", small)
 
 

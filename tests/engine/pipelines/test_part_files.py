@@ -15,7 +15,7 @@ from picowatch.engine.pipelines.transformer import fitting_config
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import Header
-from picowatch.catalog.text_encoders import ENCODERS, Encoder
+from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.catalog.transformer_files import ASSETS
 from picowatch.errors import ModelRefused
 from tests.catalog.files import Shapes
@@ -89,7 +89,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, tensors in {"CLIP L": clip(), "T5 XXL": t5(), "Qwen3 4B": qwen()}.items():
         full = ENCODERS[name]
         shape = tuple(tensors[full.tensor].shape)
-        monkeypatch.setitem(ENCODERS, name, Encoder(full.tensor, shape, full.file))
+        monkeypatch.setitem(ENCODERS, name, full._replace(shape=shape))
     return tmp_path / "models"
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
-from picowatch.catalog import families as catalog_families
 from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.engine.sizes import weights_of as sizes_of
 from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES, Family, Sign
 from tests.engine.ldm import ldm_vae
 from tests.engine.memory.test_flow_rungs import UNLOADED, on_rung
 from tests.engine.pipelines.original_names import flux2_names, sd3_names
@@ -127,7 +128,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
             without_weights = shutil.ignore_patterns("*.safetensors")
             shutil.copytree(tiny_flow(folder) / part, assets / place, ignore=without_weights)
         monkeypatch.setattr("picowatch.catalog.transformer_files.ASSETS", assets)
-    monkeypatch.setitem(catalog_families._FLUX2_TEXT, 48, "4B")
+    tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
+    row = replace(FAMILIES["flux2"], by_header=(("4B", tiny),))
+    monkeypatch.setitem(cast("dict[str, Family]", FAMILIES), "flux2", row)
 
 
 def tensors_of(folder: str, part: str) -> Tensors:

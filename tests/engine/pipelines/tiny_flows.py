@@ -354,7 +354,8 @@ def _aura_flow() -> Any:
     )
 
 
-def _sana() -> Any:
+def _sana(*, sprint: bool = False) -> Any:
+    few_steps = {"guidance_embeds": True, "qk_norm": "rms_norm_across_heads"} if sprint else {}
     transformer = _D.SanaTransformer2DModel(
         in_channels=4,
         out_channels=4,
@@ -366,6 +367,7 @@ def _sana() -> Any:
         cross_attention_dim=16,
         caption_channels=16,
         sample_size=32,
+        **few_steps,
     )
     vae = _D.AutoencoderDC(
         latent_channels=4,
@@ -382,16 +384,18 @@ def _sana() -> Any:
         upsample_block_type="interpolate",
         scaling_factor=0.41407,
     )
+    parts = {
+        "vae": vae,
+        "text_encoder": _T.Gemma2Model(gemma2_config()),
+        "tokenizer": gemma_tokenizer(),
+        "transformer": transformer,
+    }
+    if sprint:
+        return _D.SanaSprintPipeline(scheduler=_D.SCMScheduler(), **parts)
     scheduler = dpm_scheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
-    return _D.SanaPipeline(
-        scheduler=scheduler,
-        vae=vae,
-        text_encoder=_T.Gemma2Model(gemma2_config()),
-        tokenizer=gemma_tokenizer(),
-        transformer=transformer,
-    )
+    return _D.SanaPipeline(scheduler=scheduler, **parts)
 
 
 def _pixart() -> Any:
@@ -406,6 +410,80 @@ def _pixart() -> Any:
     )
     return _D.PixArtSigmaPipeline(
         scheduler=dpm_scheduler(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),
+        vae=kl_vae(4, scaling_factor=0.13025),
+        text_encoder=t5_encoder(),
+        tokenizer=t5_tokenizer(),
+        transformer=transformer,
+    )
+
+
+def _hunyuan_dit() -> Any:
+    letters = [chr(code) for code in range(33, 127)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    words += [f"##{letter}" for letter in letters]
+    encoder = _T.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    transformer = _D.HunyuanDiT2DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        patch_size=2,
+        sample_size=16,
+        hidden_size=32,
+        num_layers=2,
+        cross_attention_dim=16,
+        cross_attention_dim_t5=32,
+        pooled_projection_dim=16,
+        use_style_cond_and_image_meta_size=False,
+    )
+    return _D.HunyuanDiTPipeline(
+        scheduler=_D.DDPMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.018,
+            prediction_type="v_prediction",
+        ),
+        vae=kl_vae(4, scaling_factor=0.13025),
+        text_encoder=_T.BertModel(encoder),
+        tokenizer=_T.BertTokenizer(
+            vocab={word: number for number, word in enumerate(words)}, model_max_length=77
+        ),
+        text_encoder_2=t5_encoder(),
+        tokenizer_2=t5_tokenizer(),
+        transformer=transformer,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _cogview3() -> Any:
+    transformer = _D.CogView3PlusTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        text_embed_dim=32,
+        time_embed_dim=16,
+        condition_dim=4,
+        sample_size=16,
+    )
+    return _D.CogView3PlusPipeline(
+        scheduler=_D.CogVideoXDDIMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            snr_shift_scale=4.0,
+        ),
         vae=kl_vae(4, scaling_factor=0.13025),
         text_encoder=t5_encoder(),
         tokenizer=t5_tokenizer(),
@@ -623,6 +701,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Qwen-Image": _qwen_image,
     "AuraFlow": _aura_flow,
     "Sana": _sana,
+    "Sana-Sprint": lambda: _sana(sprint=True),
+    "HunyuanDiT": _hunyuan_dit,
+    "CogView3-Plus": _cogview3,
     "PixArt-Sigma": _pixart,
     "CogView4": _cogview4,
     "Chroma1-HD": _chroma,

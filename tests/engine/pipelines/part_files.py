@@ -1,0 +1,181 @@
+"""Text encoders, VAEs and whole checkpoints of tiny flow families, as files of them are shared."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.families import FAMILIES, Sign
+from tests.engine.ldm import ldm_vae, weights
+from tests.engine.pipelines.original_names import flux2_names, sd3_names
+from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.pipelines.transformer_files import PREFIX, Tensors, weights_of
+
+Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLUX.2-klein"
+SD3, CHROMA, LUMINA, QWEN = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "Qwen-Image"
+
+
+def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
+    """Matrices as fp8; `scaled` is the ending of the names of their scales."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(".weight") or tensor.ndim != 2:
+            made[name] = tensor
+            continue
+        scale = torch.ones(())
+        if scaled:
+            greatest = tensor.abs().amax(1, keepdim=True) if rows else tensor.abs().max()
+            scale = greatest / 448
+            made[name.removesuffix(".weight") + scaled] = scale.contiguous()
+        made[name] = (tensor / scale).to(torch.float8_e4m3fn)
+    return made
+
+
+def comfy(tensors: Tensors) -> Tensors:
+    """As ComfyUI writes it since the end of 2025: a description beside each layer."""
+    made = fp8(tensors, ".weight_scale")
+    told = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    layers = [name for name in made if name.endswith(".weight_scale")]
+    return made | {name.replace("weight_scale", "comfy_quant"): told.clone() for name in layers}
+
+
+SCALED_FP8 = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+
+
+def widened(tensors: Tensors) -> Tensors:
+    """The numbers that fp8 weights and their scales mean."""
+    scales = {name.rpartition(".")[0]: one for name, one in tensors.items() if "scale" in name}
+    return {
+        name: tensor.float() * scales.get(name.removesuffix(".weight"), torch.ones(()))
+        for name, tensor in tensors.items()
+        if not name.endswith(("scale", "scale_weight", "comfy_quant", "scaled_fp8"))
+    }
+
+
+# The text encoders of tiny folders, and how files of them are called.
+ENCODERS_OF = {
+    FLUX: {"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
+    Z_IMAGE: {"text_encoder": "Qwen3 4B"},
+    SD35: {"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
+    SD3: {"text_encoder": "CLIP L", "text_encoder_2": "CLIP G"},
+    KLEIN: {"text_encoder": "Qwen3 4B"},
+    CHROMA: {"text_encoder": "T5 XXL"},
+    LUMINA: {"text_encoder": "Gemma 2 2B"},
+    QWEN: {"text_encoder": "Qwen2.5-VL 7B"},
+}
+SCHEDULES = {FLUX: "flux/dev", Z_IMAGE: "z_image/turbo"}
+ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
+NAMES: dict[str, Callable[[Tensors], Tensors]] = {
+    SD35: sd3_names,
+    SD3: sd3_names,
+    KLEIN: flux2_names,
+}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
+    """That the package's configs and the known encoders are those of a tiny folder."""
+    family = "sd3" if folder in (SD3, SD35) else _family(folder)
+    places = {"transformer": f"{family}/transformer", "scheduler": f"{family}/scheduler"}
+    places["vae"] = f"{FAMILIES[family].vae_assets or family}/vae"
+    if folder in SCHEDULES:
+        places["scheduler"] = f"{SCHEDULES[folder]}/scheduler"
+    for part, encoder in ENCODERS_OF[folder].items():
+        known = ENCODERS[encoder]
+        shape = tuple(tensors_of(folder, part)[known.tensor].shape)
+        monkeypatch.setitem(ENCODERS, encoder, known._replace(shape=shape))
+        places |= {part: known.config, part.replace("text_encoder", "tokenizer"): known.words}
+    if folder in ALONE:
+        for part, place in places.items():
+            without_weights = shutil.ignore_patterns("*.safetensors")
+            source = tiny_flow(folder) / part
+            shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
+        monkeypatch.setattr("picowatch.catalog.transformer_files.ASSETS", assets)
+    tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
+    row = replace(FAMILIES["flux2"], by_header=(("4B", tiny),))
+    monkeypatch.setitem(FAMILIES, "flux2", row)
+
+
+def _family(folder: str) -> str:
+    index = json.loads((tiny_flow(folder) / "model_index.json").read_text())
+    return next(row.key for row in FAMILIES.values() if index["_class_name"] in row.folders)
+
+
+def tensors_of(folder: str, part: str) -> Tensors:
+    """A text encoder or VAE, in the names that files of it have."""
+    if part == "vae":
+        return (wan if folder == QWEN else ldm_vae)(tiny_flow(folder) / part)
+    index = json.loads((tiny_flow(folder) / "model_index.json").read_text())
+    kind: Any = getattr(transformers, index[part][1])
+    held: Tensors = dict(kind.from_pretrained(tiny_flow(folder), subfolder=part).state_dict())
+    if "T5" in kind.__name__:
+        return {name: tensor for name, tensor in held.items() if "embed_tokens" not in name}
+    if folder == QWEN:
+        return {name.replace("model.language_model.", "model."): one for name, one in held.items()}
+    if "CLIP" not in kind.__name__:
+        return {f"model.{name.removeprefix('model.')}": tensor for name, tensor in held.items()}
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in held.items()}
+    return {name if "projection" in name else f"text_model.{name}": t for name, t in bare.items()}
+
+
+_WAN = (
+    (r"mid_block\.resnets\.0\.", "middle.0."),
+    (r"mid_block\.attentions\.0\.", "middle.1."),
+    (r"mid_block\.resnets\.1\.", "middle.2."),
+    (r"down_blocks\.(\d+)\.", r"downsamples.\1."),
+    (r"up_blocks\.(\d)\.resnets\.(\d)\.", lambda m: f"upsamples.{4 * int(m[1]) + int(m[2])}."),
+    (r"up_blocks\.(\d)\.upsamplers\.0\.", lambda m: f"upsamples.{4 * int(m[1]) + 3}."),
+    (r"norm1\.", "residual.0."),
+    (r"conv1\.", "residual.2."),
+    (r"conv_shortcut\.", "shortcut."),
+    (r"norm2\.", "residual.3."),
+    (r"conv2\.", "residual.6."),
+    (r"norm_out\.", "head.0."),
+    (r"conv_out\.", "head.2."),
+    (r"^post_quant_conv\.", "conv2."),
+    (r"^quant_conv\.", "conv1."),
+    (r"\.conv_in\.", ".conv1."),
+)
+
+
+def wan(folder: Path) -> Tensors:
+    """The names of Wan's authors, in which Qwen-Image's VAE is shared."""
+    renamed = {}
+    for name, tensor in weights(folder).items():
+        for theirs, original in _WAN:
+            name = re.sub(theirs, original, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def whole_file(folder: str) -> Tensors:
+    """A checkpoint with all parts of the folder."""
+    made = {
+        f"{PREFIX}{name}": one for name, one in NAMES.get(folder, dict)(weights_of(folder)).items()
+    }
+    vae = "first_stage_model." if folder in (SD3, SD35) else "vae."
+    prefixes = {"vae": vae} | {
+        part: f"text_encoders.{encoder.replace(' ', '_')}.transformer."
+        for part, encoder in ENCODERS_OF[folder].items()
+    }
+    for part, prefix in prefixes.items():
+        made |= {f"{prefix}{name}": tensor for name, tensor in tensors_of(folder, part).items()}
+    return made
+
+
+def flux2_vae(folder: Path) -> Tensors:
+    """As its authors name it, without what diffusers counts."""
+    inner = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}
+    renamed = {}
+    for name, tensor in ldm_vae(folder).items():
+        first = f"{name.partition('.')[0]}."
+        renamed[name.replace(first, inner.get(first, first), 1)] = tensor
+    del renamed["bn.num_batches_tracked"]
+    return renamed

@@ -1,0 +1,237 @@
+"""Which checkpoints are in memory, and that their files are the ones that were meant."""
+
+import gc
+import json
+import shutil
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from picowatch.catalog import Catalog
+from picowatch.engine import checkpoints as module
+from picowatch.engine import load as loading
+from picowatch.engine.checkpoints import Checkpoints
+from picowatch.engine.devices import Target, choose_target
+from picowatch.engine.load import Components
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import ControlUse, ImageRequest
+from tests.engine.control.controlnets import controlnet_of, save_single
+from tests.engine.ldm import write_single_file
+from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.requests import request
+
+DEMO = Catalog(Path("nowhere")).demo.path
+FULL = choose_target("cpu", "float32")
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The demo model twice, once as a single file; a VAE, and a ControlNet."""
+    mine = shutil.copytree(DEMO, tmp_path / "checkpoints/mine")
+    (mine / "scheduler/note.json").write_text("{}")  # another hash
+    monkeypatch.setitem(loading.CONFIGS, "sd1", DEMO)
+    write_single_file(DEMO, tmp_path / "checkpoints/file.safetensors")
+    shutil.copytree(DEMO / "vae", tmp_path / "vae/other")
+    unet = loading.load_part(Catalog(tmp_path).demo, FULL, FULL.device, "unet")
+    for number in (1, 2):
+        save_single(controlnet_of(unet, number), tmp_path / f"controlnet/{number}.safetensors")
+    return tmp_path
+
+
+def named(models: Path, checkpoint: str = "mine", **values: Any) -> ImageRequest:
+    """A request with the hashes of the files it names."""
+    catalog = Catalog(models)
+
+    def hash_of(kind: Any, name: str) -> str:
+        return catalog.sha256(catalog.find(kind, name))
+
+    if "vae" in values:
+        values["vae_hash"] = hash_of("vae", values["vae"])
+    if "control" in values:
+        uses = [
+            ControlUse(model=name, image="", model_hash=hash_of("controlnet", name))
+            for name in values["control"]
+        ]
+        values["control"] = tuple(uses)
+    found = hash_of("checkpoint", checkpoint)
+    return request(checkpoint=checkpoint, checkpoint_hash=found, **values)
+
+
+def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
+    return Checkpoints(Catalog(models), target)
+
+
+def loaded(loads: Checkpoints, wanted: ImageRequest) -> Components:
+    """On the device that it computes on."""
+    return loads.components(wanted)
+
+
+def nbytes(components: Components, *names: str) -> int:
+    return sum(tensor.nbytes for name in names for tensor in components.parts[name].parameters())
+
+
+def test_checkpoints_that_fit_are_all_kept(models: Path) -> None:
+    """Going back to one reads nothing."""
+    loads, other = checkpoints(models), named(models)
+    first, second = loaded(loads, request()), loaded(loads, other)
+    assert loads.held(request(prompt="another", seed=9)) is first
+    assert loads.held(other) is second
+    assert loads.forget_others(other)
+    assert loads.held(request()) is None
+    assert loads.held(other) is second
+    assert not loads.forget_others(other)
+
+
+def test_a_checkpoint_goes_where_another_would_not_fit(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory is free before the next one is read."""
+    monkeypatch.setattr(module, "free_bytes", lambda device: 0)
+    loads = checkpoints(models)
+    first = loaded(loads, request())
+    unet = weakref.ref(first.denoiser)
+    del first
+    seen: list[bool] = []
+
+    def load(*given: Any, **named: Any) -> Components:
+        seen.append(unet() is None)
+        return loading.load(*given, **named)
+
+    monkeypatch.setattr(module, "load", load)
+    loaded(loads, named(models))
+    gc.collect()
+    assert seen == [True]
+    assert loads.held(named(models)) is not None
+    assert loads.held(request()) is None
+
+
+def test_what_fits_is_counted_in_the_types_that_weights_are_loaded_in(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card's float16 does not grow: nothing is released for twice its size."""
+    half = choose_target("cpu", "float16")
+    loads = checkpoints(models, half)
+    weights = loads.weights(named(models))
+    size = weights.encoders + weights.denoiser + weights.vae
+    loaded(loads, request())
+    monkeypatch.setattr(module, "WORKING_BYTES", 0)
+    monkeypatch.setattr(module, "free_bytes", lambda device: size)
+    loaded(loads, named(models))
+    assert loads.held(request()) is not None
+    wide = checkpoints(models).weights(named(models))
+    assert (wide.encoders, wide.denoiser) == (2 * weights.encoders, 2 * weights.denoiser)
+    assert wide.vae == weights.vae  # it overflows in float16
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["mine", "file", "FLUX.1-dev"])
+def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) -> None:
+    """In the type that they compute in, whatever files have; copies of weights are not counted."""
+    (models / "checkpoints/FLUX.1-dev").symlink_to(tiny_flow("FLUX.1-dev"))
+    loads = checkpoints(models, choose_target("cpu", precision))
+    wanted = named(models, name)
+    weights, components = loads.weights(wanted), loaded(loads, wanted)
+    assert weights.encoders == pytest.approx(
+        nbytes(components, *components.encoder_names), rel=0.01
+    )
+    assert weights.denoiser == pytest.approx(nbytes(components, components.denoiser_name), rel=0.01)
+    assert weights.vae == pytest.approx(nbytes(components, "vae"), rel=0.01)
+    plus = loads.weights(named(models, name, control=["1"]))
+    assert plus.denoiser > weights.denoiser
+
+
+def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> None:
+    """And its own comes back when it is requested; the rest stays."""
+    loads, other = checkpoints(models), request(**_vae(models))
+    components = loaded(loads, request())
+    own, unet = components.vae, components.denoiser
+    assert loaded(loads, other) is components
+    assert components.vae is not own
+    assert components.denoiser is unet
+    assert loads.held(request()) is None
+    components.drop(["vae"])
+    components.restore(["vae"])
+    loaded(loads, request())
+    assert loads.held(other) is None
+    assert loads.held(request()) is components
+
+
+def _vae(models: Path) -> dict[str, str]:
+    catalog = Catalog(models)
+    return {"vae": "other", "vae_hash": catalog.sha256(catalog.find("vae", "other"))}
+
+
+def test_after_a_failed_load_nothing_is_held(models: Path) -> None:
+    """And the next load is a whole one."""
+    loads = checkpoints(models)
+    loaded(loads, request())
+    with pytest.raises(RenderFailed):
+        loaded(loads, request(vae="gone", vae_hash="0"))
+    assert loads.held(request()) is None
+    assert loaded(loads, request()).vae is not None
+
+
+def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> None:
+    """Those of others make room for them."""
+    loads = checkpoints(models)
+    plain = loaded(loads, named(models))
+    first, second = (named(models, control=[name]) for name in ("1", "2"))
+    assert loads.held(first) is None
+    assert loaded(loads, first) is plain
+    assert loads.held(first) is plain
+    loaded(loads, second)
+    assert loads.held(first) is None
+    assert [*plain.controlnets] == [second.control[0].model_hash]
+    assert loads.forget_others(named(models))
+    assert not plain.controlnets
+
+
+def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> None:
+    """Where text encoders make room for the denoiser: a file that has changed is refused."""
+    loads, wanted = checkpoints(models), named(models)
+    components = loads.components(wanted, later={"unet"})
+    assert components.denoiser is None
+    components.drop(["text_encoder"])
+    assert components.restore(["unet"])
+    assert not components.encoders
+    note = models / "checkpoints/mine/scheduler/note.json"
+    note.write_text('{"changed": 1}')
+    with pytest.raises(RenderFailed, match="'mine' is a different file now"):
+        components.restore(["text_encoder"])
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of another file must not render the picture."""
+    wanted, note = named(models), models / "checkpoints/mine/scheduler/note.json"
+
+    def load(*given: Any, **named: Any) -> Components:
+        note.write_text('{"changed": 1}')
+        return loading.load(*given, **named)
+
+    monkeypatch.setattr(module, "load", load)
+    with pytest.raises(RenderFailed, match="is a different file now than when this image was"):
+        loaded(checkpoints(models), wanted)
+
+
+def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
+    """Whatever its keys make the libraries compute."""
+    path = models / "checkpoints/mine/vae/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0}))
+    with pytest.raises(RenderFailed, match="'mine' is damaged: ZeroDivisionError"):
+        loaded(checkpoints(models), named(models))
+
+
+def test_weights_may_be_read_to_another_place_than_they_compute_in(models: Path) -> None:
+    """Where they are brought to the device in turn; what is elsewhere is read again."""
+    loads = checkpoints(models)
+    meta = torch.device("meta")
+    there = loads.components(named(models), meta)
+    assert {part.device for part in (there.denoiser, there.vae)} == {meta}
+    assert loads.held(named(models)) is None
+    assert loads.held(named(models), meta) is there
+    assert loaded(loads, named(models)).denoiser.device == FULL.device
