@@ -17,7 +17,7 @@ from tests.engine.memory.test_flow_rungs import (
     wanted_of,
 )
 from tests.engine.memory.test_flow_rungs import models as models
-from tests.engine.pipelines.test_flows import NAMES
+from tests.engine.test_flows import NAMES
 from tests.engine.requests import difference, ignore_steps, request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

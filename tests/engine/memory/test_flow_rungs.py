@@ -30,9 +30,9 @@ from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import random_layer, write
 from tests.engine.pictures import circle
-from tests.engine.pipelines.test_flows import NAMES, SIDE, requests_of, square
-from tests.engine.pipelines.tiny_flows import tiny_flow
-from tests.engine.pipelines.transformer_files import weights_of, write_gguf
+from tests.engine.test_flows import NAMES, SIDE, requests_of, square
+from tests.engine.tiny_flows import tiny_flow
+from tests.engine.transformer_files import weights_of, write_gguf
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.unet.test_loras import use
 from tests.kinds import one_of_each_kind

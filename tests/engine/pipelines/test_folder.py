@@ -17,8 +17,8 @@ from picowatch.catalog.models import Part
 from picowatch.engine.flow_samplers import scheduler_for
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from tests.engine.pipelines.test_flows import requests_of
-from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.test_flows import requests_of
+from tests.engine.tiny_flows import tiny_flow
 from tests.engine.requests import ignore_steps
 
 _D: Any = diffusers

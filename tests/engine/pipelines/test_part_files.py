@@ -21,10 +21,10 @@ from picowatch.errors import ModelRefused
 from tests.catalog.files import Shapes
 from tests.catalog.test_families import Z_IMAGE as Z_IMAGE_SHAPES
 from tests.catalog.test_families import flux, flux2, sd3
-from tests.engine.pipelines.test_flows import pytestmark as pytestmark
+from tests.engine.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.test_transformer_files import FLUX, Z_IMAGE, fp8, rendered, same
-from tests.engine.pipelines.tiny_flows import tiny_flow
-from tests.engine.pipelines.transformer_files import Tensors, weights_of, write
+from tests.engine.tiny_flows import tiny_flow
+from tests.engine.transformer_files import Tensors, weights_of, write
 
 _D: Any = diffusers
 _T: Any = transformers

@@ -18,7 +18,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.memory.test_flow_rungs import EXACT_RUNGS, RUNGS, on_rung
-from tests.engine.pipelines.original_names import (
+from tests.engine.original_names import (
     chroma_names,
     flux2_names,
     flux_names,
@@ -27,10 +27,10 @@ from tests.engine.pipelines.original_names import (
     narrowed,
     sd3_names,
 )
-from tests.engine.pipelines.test_flows import hash_of
-from tests.engine.pipelines.test_flows import pytestmark as pytestmark
-from tests.engine.pipelines.tiny_flows import tiny_flow
-from tests.engine.pipelines.transformer_files import (
+from tests.engine.test_flows import hash_of
+from tests.engine.test_flows import pytestmark as pytestmark
+from tests.engine.tiny_flows import tiny_flow
+from tests.engine.transformer_files import (
     PREFIX,
     Tensors,
     rounded,

@@ -15,16 +15,16 @@ from picowatch.engine.renderer import Renderer
 from picowatch.metadata import parameters_text
 from tests.engine.ldm import ldm_vae, weights
 from tests.engine.pictures import circle
-from tests.engine.pipelines.test_flows import (
+from tests.engine.test_flows import (
     CASES,
     apart,
     expected,
     rendered,
     requests_of,
 )
-from tests.engine.pipelines.test_flows import pytestmark as pytestmark
-from tests.engine.pipelines.tiny_flows import tiny_flow
-from tests.engine.pipelines.transformer_files import Tensors, write
+from tests.engine.test_flows import pytestmark as pytestmark
+from tests.engine.tiny_flows import tiny_flow
+from tests.engine.transformer_files import Tensors, write
 
 _WAN = (
     (r"mid_block\.resnets\.0\.", "middle.0."),

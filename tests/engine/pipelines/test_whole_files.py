@@ -19,8 +19,8 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, Family, Sign
 from tests.engine.ldm import ldm_vae
 from tests.engine.memory.test_flow_rungs import UNLOADED, on_rung
-from tests.engine.pipelines.original_names import flux2_names, sd3_names
-from tests.engine.pipelines.test_flows import pytestmark as pytestmark
+from tests.engine.original_names import flux2_names, sd3_names
+from tests.engine.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.test_transformer_files import (
     FLUX,
     KLEIN,
@@ -34,8 +34,8 @@ from tests.engine.pipelines.test_transformer_files import (
     same,
 )
 from tests.engine.pipelines.test_vaes import wan
-from tests.engine.pipelines.tiny_flows import tiny_flow
-from tests.engine.pipelines.transformer_files import PREFIX, Tensors, weights_of, write
+from tests.engine.tiny_flows import tiny_flow
+from tests.engine.transformer_files import PREFIX, Tensors, weights_of, write
 
 SD3_MEDIUM, CHROMA, LUMINA = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0"
 QWEN = "Qwen-Image"
