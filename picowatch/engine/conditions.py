@@ -1,6 +1,6 @@
 """What guides a UNet besides latents and timestep: encoded prompts, and when each does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
 
     @staticmethod
     def joined(parts: Sequence["Encoded"]) -> "Encoded":
-        """The rows of all, in their order."""
+        """Join the rows of all, in their order."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return Encoded(
             torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
@@ -67,33 +67,23 @@ class Conditions:
 
     @staticmethod
     def joined(rows: Sequence["Conditions"]) -> "Conditions":
-        """Those of all images, in their order."""
+        """Join the conditions of all images, in their order."""
         return Conditions(
             Encoded.joined([row.negative for row in rows]),
             Encoded.joined([row.positive for row in rows]),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ConditionSchedule:
-    """What guides the images of a batch in one pass: each, at each evaluation of the UNet.
+def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Conditions]:
+    """What guides a batch at each evaluation of a pass, from what guides each of its images.
 
-    Prompt editing changes it between the steps. All are encoded at one length, so that shapes stay.
+    Prompt editing changes it between the steps. It is the same object where nothing changed.
     """
-
-    images: tuple[tuple[Conditions, ...], ...]
-
-    def of_images(self, indexes: Sequence[int]) -> "ConditionSchedule":
-        """What guides some of the images."""
-        return ConditionSchedule(tuple(self.images[index] for index in indexes))
-
-    def evaluations(self) -> list[Conditions]:
-        """The batch's conditions at each evaluation; the same object where nothing changed."""
-        known: dict[tuple[int, ...], Conditions] = {}
-        found = []
-        for rows in zip(*self.images, strict=True):
-            key = tuple(map(id, rows))
-            if key not in known:
-                known[key] = Conditions.joined(rows)
-            found.append(known[key])
-        return found
+    known: dict[tuple[int, ...], Conditions] = {}
+    found = []
+    for rows in zip(*images, strict=True):
+        key = tuple(map(id, rows))
+        if key not in known:
+            known[key] = Conditions.joined(rows)
+        found.append(known[key])
+    return found

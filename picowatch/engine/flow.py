@@ -140,7 +140,8 @@ class FlowPasses(Passes):
                 width=one.width,
                 height=one.height,
                 num_inference_steps=one.steps,
-                generator=generators_for(group.requests),  # anew in each pass, as in A1111
+                # Anew in each pass, as in A1111.
+                generator=generators_for(group.requests, self.job.device),
                 output_type="pt",
                 return_dict=False,
             )[0]

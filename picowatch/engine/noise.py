@@ -28,48 +28,50 @@ class Noise(NamedTuple):
     generators: list[torch.Generator]
 
 
-def noise_of(requests: Sequence[ImageRequest], width: int, height: int) -> Noise:
+def noise_of(
+    requests: Sequence[ImageRequest], width: int, height: int, device: torch.device
+) -> Noise:
     """Draw the noise of a pass at this size; each pass begins anew, as in A1111."""
     shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
-    generators = generators_for(requests)
+    generators = generators_for(requests, device)
     start = [
-        _varied(_drawn(generator, shape), request)
+        _varied(_drawn(generator, shape), request, device)
         for generator, request in zip(generators, requests, strict=True)
     ]
     generators = [
-        _generator(request, request.seed + request.ensd) if request.ensd else generator
+        _generator(request, request.seed + request.ensd, device) if request.ensd else generator
         for request, generator in zip(requests, generators, strict=True)
     ]
-    return Noise(torch.cat(start), generators)
+    return Noise(torch.cat(start).to(device), generators)
 
 
-def generators_for(requests: Iterable[ImageRequest]) -> list[torch.Generator]:
-    """Return a generator for each image, from its seed."""
-    return [_generator(request, request.seed) for request in requests]
+def generators_for(requests: Iterable[ImageRequest], device: torch.device) -> list[torch.Generator]:
+    """Return a generator for each image, from its seed; `device` is what renders them."""
+    return [_generator(request, request.seed, device) for request in requests]
 
 
-def _generator(request: ImageRequest, seed: int) -> torch.Generator:
-    """A CPU's or, with `noise: nvidia`, an NVIDIA card's, which draws other numbers."""
+def _generator(request: ImageRequest, seed: int, device: torch.device) -> torch.Generator:
+    """A CPU's or, with `noise: nvidia`, that of the card, which draws other numbers."""
     if request.noise != NVIDIA:
         return torch.Generator("cpu").manual_seed(seed)
-    if not torch.cuda.is_available() or torch.version.hip:
+    if device.type != "cuda" or torch.version.hip:
         raise RenderFailed(
-            "noise: nvidia takes the random numbers of an NVIDIA card, and there is none here.",
-            "Set noise: cpu, or render on a machine with such a card.",
+            "noise: nvidia takes the random numbers of an NVIDIA card, and none renders here.",
+            "Set noise: cpu, or render on such a card.",
         )
-    return torch.Generator("cuda").manual_seed(seed)
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _drawn(generator: torch.Generator, shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(shape, generator=generator, device=generator.device)
 
 
-def _varied(noise: torch.Tensor, request: ImageRequest) -> torch.Tensor:
+def _varied(noise: torch.Tensor, request: ImageRequest, device: torch.device) -> torch.Tensor:
     """The noise on its way to that of the variation seed."""
     if not request.variation_strength:
         return noise
     assert request.variation_seed is not None
-    goal = _drawn(_generator(request, request.variation_seed), noise.shape)
+    goal = _drawn(_generator(request, request.variation_seed, device), noise.shape)
     return slerp(noise[0], goal[0], request.variation_strength)[None]
 
 

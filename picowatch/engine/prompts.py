@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.conditions import Conditions, ConditionSchedule, Encoded
+from picowatch.engine.conditions import Conditions, Encoded
 from picowatch.engine.embeddings import Embeddings
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import Pass, passes_of
@@ -74,7 +74,7 @@ class TextTower:
         return Encoded(states, getattr(output, "text_embeds", None))
 
     def _padded(self, tokens: tuple[int, ...], end: int) -> tuple[int, ...]:
-        """As A1111's modules/sd_hijack_clip.py: what follows the first end token is padding."""
+        """Pad what follows the first end token, as A1111's modules/sd_hijack_clip.py."""
         if self.padding is None:
             return tokens
         length = tokens.index(end) + 1
@@ -117,23 +117,22 @@ class PromptEncoder:
         }
         return max(len(self._chunks_of(request, text)) for text in texts)
 
-    def schedules(self, requests: Sequence[ImageRequest], length: int) -> list[ConditionSchedule]:
-        """What guides the images in each of their passes, encoded at a length of so many chunks."""
-        encoded: dict[tuple[Chunk, ...], Encoded] = {}
-        images = [
-            [self._guiding(request, one, length, encoded) for one in passes_of(request)]
-            for request in requests
-        ]
-        return [ConditionSchedule(of_pass) for of_pass in zip(*images, strict=True)]
+    def guiding(self, request: ImageRequest, length: int) -> list[tuple[Conditions, ...]]:
+        """What guides an image at each evaluation of each pass, in a length of so many chunks.
 
-    def _guiding(
+        All are of one length, so that shapes stay.
+        """
+        encoded: dict[tuple[Chunk, ...], Encoded] = {}
+        return [self._of_pass(request, one, length, encoded) for one in passes_of(request)]
+
+    def _of_pass(
         self,
         request: ImageRequest,
         one: Pass,
         length: int,
         encoded: dict[tuple[Chunk, ...], Encoded],
     ) -> tuple[Conditions, ...]:
-        """What guides an image at each evaluation of a pass; `encoded` has what others need, too.
+        """What guides an image at each evaluation of a pass; `encoded` are known texts.
 
         As A1111's "zeros for an empty negative prompt", that holds if no step has another one.
         """

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from picowatch.engine.callbacks import Guide, UnetSteps
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.conditions import ConditionSchedule
+from picowatch.engine.conditions import Conditions, at_each_evaluation
 from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.draw import Group, OnEvaluation, Pass, Passes
@@ -31,11 +31,11 @@ from picowatch.recipe.request import ImageRequest
 INPAINTING_CHANNELS = 9
 
 
-class Conditions(NamedTuple):
-    """What guides one image: its chunks of 75 tokens, and its prompts in each pass."""
+class Prompted(NamedTuple):
+    """What guides one image: its chunks of 75 tokens, and its prompts at each pass' evaluations."""
 
     chunks: int
-    schedules: Sequence[ConditionSchedule]
+    passes: Sequence[Sequence[Conditions]]
 
 
 class Denoised(NamedTuple):
@@ -46,28 +46,28 @@ class Denoised(NamedTuple):
 
 
 class UnetPasses(Passes):
-    """Draws with a UNet; see `Passes`."""
+    """A UNet's way to encode, denoise and decode a batch."""
 
-    def encode(self, batch: Sequence[ImageRequest]) -> list[Conditions]:
-        """See `Passes.encode`."""
+    def encode(self, batch: Sequence[ImageRequest]) -> list[Prompted]:
+        """Encode the prompts of each image, at a length of its own."""
         prompts = self.loaded.prompts
         found = []
         with self.watched():
             for request in batch:
                 chunks = prompts.chunk_count(request)
-                found.append(Conditions(chunks, prompts.schedules([request], chunks)))
+                found.append(Prompted(chunks, prompts.guiding(request, chunks)))
         return found
 
-    def key(self, conditions: Conditions) -> object:
-        """See `Passes.key`."""
+    def key(self, conditions: Prompted) -> object:
+        """Return the number of chunks: rows of other lengths cannot be joined."""
         return conditions.chunks
 
-    def chunks(self, conditions: Conditions) -> int:
-        """See `Passes.chunks`."""
+    def chunks(self, conditions: Prompted) -> int:
+        """Return how many chunks the prompts have."""
         return conditions.chunks
 
     def evaluations(self, request: ImageRequest) -> int:
-        """See `Passes.evaluations`."""
+        """Count the evaluations of the UNet in both passes."""
         return evaluations(request)
 
     @property
@@ -86,7 +86,7 @@ class UnetPasses(Passes):
         canvases: Sequence[Canvas | None],
         on_step: OnEvaluation,
     ) -> Denoised:
-        """See `Passes.run`."""
+        """Denoise the group, from noise, start images or the enlarged result of the first pass."""
         first, device = group.requests[0], self.job.device
         sampler = build_sampler(
             first.sampler,
@@ -109,32 +109,29 @@ class UnetPasses(Passes):
         begin = self._enlarged(before, first) if before else _visible(start, first)
         if begin is not None and not len(sampler.timesteps):
             return Denoised(begin, maps)
-        drawn = noise_of(group.requests, *one.size)
-        noise = drawn.start.to(device)
+        noise, generators = noise_of(group.requests, *one.size, device)
         if begin is None:
             latents = noise * sampler.scheduler.init_noise_sigma
         else:
             latents = sampler.noised(begin, noise, sampler.timesteps[:1])
-        conditions = ConditionSchedule(
-            tuple(each.schedules[one.number].images[0] for each in group.conditions)
-        )
+        conditions = at_each_evaluation(each.passes[one.number] for each in group.conditions)
         steps = UnetSteps(
             self.loaded.denoiser,
             self.job.compiled,
             first,
             sampler,
-            conditions.evaluations(),
+            conditions,
             self._guide(canvases, start, noise, one),
             hints,
             on_step,
             self.job.previewer,
             device,
         )
-        result = self._call(steps, sampler, latents, drawn.generators, one)
+        result = self._call(steps, sampler, latents, generators, one)
         return Denoised(result, maps)
 
     def decode(self, result: Denoised) -> list[Decoded]:
-        """See `Passes.decode`."""
+        """Decode the latents, image by image."""
         decoded = decode(self.loaded.vae, result.latents, repeats=self._repeats)
         return [
             each._replace(control_maps=shown)
@@ -215,9 +212,9 @@ class UnetPasses(Passes):
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """See `Passes.prepared`: convolutions continue at the opposite edge, if pictures repeat.
+        """Let convolutions continue at the opposite edge, if pictures repeat.
 
-        Not those of a VAE with tiles of its own: see `tiling.wrapped`.
+        Not those of a VAE with tiles of its own, whose edges `tiling.wrapped` joins.
         """
         models: list[Any] = []
         if self.job.repeats:

@@ -224,9 +224,8 @@ class ImageFields:
         NoiseSource,
         Row(
             "Whose random numbers a seed stands for: torch's on a CPU, or its on an NVIDIA GPU, "
-            "which A1111 uses there by default. Neither needs a GPU.",
+            "which A1111 uses there by default and which needs one.",
             aliases=("rng",),
-            batch="may differ",
             left_out=True,
             a1111=A1111("RNG", lambda noise: "NV" if noise == NVIDIA else ""),
         ),

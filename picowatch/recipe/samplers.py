@@ -1,6 +1,6 @@
 """Samplers, schedule types and predictions: A1111's names, forgiving look-up.
 
-To add a sampler, add its row to `SAMPLERS`, and its class to `_KINDS` in engine/unet/samplers.py.
+To add a sampler, add its row to `SAMPLERS`, and its class to `_KINDS` in engine/samplers.py.
 """
 
 import re
@@ -76,7 +76,7 @@ class KnownSampler:
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """The name and its aliases; ComfyUI's `dpmpp_2s_ancestral`, k-diffusion's with `k_`."""
+        """The name and its aliases; ComfyUI's `euler_ancestral`, k-diffusion's with `k_`."""
         plain = self.name.lower().replace("++", "pp").replace("dpm2", "dpm_2").replace(" ", "_")
         short = dict.fromkeys((plain, re.sub("_a$", "_ancestral", plain)))
         theirs = (f"{before}{name}" for name in short for before in ("", "k_"))
@@ -89,7 +89,6 @@ SAMPLERS = (
     KnownSampler("DPM++ 2M SDE", _SIGMAS, "exponential", ("dpm2msde",)),
     KnownSampler("DPM++ 2M SDE Heun", _SIGMAS, "exponential"),
     KnownSampler("DPM++ 3M SDE", _SIGMAS, "exponential"),
-    KnownSampler("DPM++ 2S a", _SIGMAS, "karras", evaluations=2, reaches_zero_snr=False),
     KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete",)),
     KnownSampler("Euler a", _STEPS_ONLY, "uniform", ("EulerAncestralDiscrete",)),
     KnownSampler(
@@ -128,6 +127,7 @@ DEFAULT_SAMPLER = "DPM++ 2M Karras"
 # A1111's samplers that picowatch does not have, and what comes closest.
 _MISSING = {
     "DPM fast": ("DPM++ 2M", ("dpm_fast", "k_dpm_fast")),
+    "DPM++ 2S a": ("Euler a", ("dpmpp_2s_ancestral", "k_dpmpp_2s_ancestral", "k_dpmpp_2s_a")),
     "DPM adaptive": ("DPM++ 2M", ("dpm_adaptive", "k_dpm_ad", "dpm_ad")),
     "Restart": ("Heun", ()),
 }

@@ -3,12 +3,15 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
+
+if TYPE_CHECKING:
+    from picowatch.engine.renderer import Renderer
 
 # Before torch is imported here: threads that spin only for a moment, as in the engine process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -65,3 +68,25 @@ def own_engine(options: EngineOptions) -> Iterator[ChildEngine]:
 def models(tmp_path: Path) -> Path:
     """A models folder of this test's own."""
     return tmp_path / "models"
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where start images and masks are kept."""
+    return tmp_path_factory.mktemp("start-images")
+
+
+@pytest.fixture(scope="session")
+def renderer(kept: Path) -> "Renderer":
+    """The demo model in this process, on one thread: several spin on a busy machine."""
+    from picowatch.engine.renderer import Renderer
+
+    return Renderer(
+        EngineOptions(
+            models=Path("nowhere"),
+            device="cpu",
+            precision="float32",
+            threads=1,
+            start_images=kept,
+        )
+    )

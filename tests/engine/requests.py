@@ -1,9 +1,10 @@
 """Image requests for the demo model, and how to compare pictures."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from picowatch.catalog import Catalog
@@ -14,7 +15,16 @@ PATIENCE = 120.0  # seconds a batch may take on a busy machine
 _CATALOG = Catalog(Path("nowhere"))
 _DEMO_HASH = _CATALOG.sha256(_CATALOG.demo)
 
+if TYPE_CHECKING:
+    from picowatch.engine.renderer import Renderer
+
 Pixels = NDArray[np.int16]
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+NUMPY_WARNINGS = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 
 
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:
@@ -51,6 +61,11 @@ def make(
 ) -> list[RenderedImage]:
     """The pictures of one batch."""
     return engine.render(requests, ignore_steps, on_preview, preview_seconds).result(PATIENCE)
+
+
+def draw(renderer: "Renderer", *requests: ImageRequest) -> list[RenderedImage]:
+    """The pictures of one batch, in this process."""
+    return renderer.render(requests, ignore_steps)
 
 
 def pixels(image: RenderedImage) -> Pixels:

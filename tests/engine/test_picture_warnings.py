@@ -11,13 +11,9 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ControlUse, ImageRequest
 from tests.engine.pictures import keep
-from tests.engine.requests import ignore_steps, request
+from tests.engine.requests import NUMPY_WARNINGS, draw, request
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
+pytestmark = NUMPY_WARNINGS
 
 
 def drawing(ground: str, line: str, size: tuple[int, int] = (128, 128)) -> Image.Image:
@@ -28,8 +24,7 @@ def drawing(ground: str, line: str, size: tuple[int, int] = (128, 128)) -> Image
 
 def warnings_of(folder: Path, requested: ImageRequest) -> list[str]:
     options = EngineOptions(models=folder, device="cpu", threads=1, start_images=folder)
-    (image,) = Renderer(options).render([requested], ignore_steps)
-    return list(image.warnings)
+    return list(draw(Renderer(options), requested)[0].warnings)
 
 
 @pytest.mark.parametrize(

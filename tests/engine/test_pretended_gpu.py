@@ -136,7 +136,7 @@ CASES: dict[str, Changes] = {
     "LoRA": lambda models: {"loras": (use(models, "a", 0.5),)},
     "start image": lambda models: start(models, 0.6),
     "mask": lambda models: start(models, 0.6) | right_half(models),
-    "noise": lambda models: {"noise": "nvidia", "ensd": 5, "tiling": True},
+    "noise": lambda models: {"ensd": 5, "tiling": True},
 }
 
 

@@ -1,39 +1,42 @@
-"""Previews show the picture early and do not change it."""
+"""Previews show the picture early, not more often than asked, and do not change it."""
 
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from picowatch.engine.models.parts import SD15
 from PIL import Image
 
 from picowatch.catalog import read_config
-from picowatch.engine.child import ChildEngine
-from picowatch.engine.colours import DEMO, SD1, SDXL
+from picowatch.engine.colours import COLOURS
+from picowatch.engine.load import CONFIGS
+from picowatch.engine.options import EngineOptions
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import Preview, RenderedImage
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
-from tests.engine.requests import make, request
+from tests.engine.requests import NUMPY_WARNINGS, ignore_steps, request
 
-CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = pytest.mark.filterwarnings("ignore:__array")
+pytestmark = NUMPY_WARNINGS
 
-
+CONFIG = read_config(CONFIGS["sd1"] / "scheduler" / "scheduler_config.json")
 AFTER_EACH_STEP = 1e-6
+SD1 = torch.tensor(COLOURS["sd1"])
 
 
-class Album:
-    """Keeps every preview."""
+@pytest.fixture(scope="module")
+def album() -> list[Preview]:
+    """Every preview of the engine."""
+    return []
 
-    def __init__(self) -> None:
-        self.previews: list[Preview] = []
 
-    def keep(self, preview: Preview) -> None:
-        self.previews.append(preview)
+@pytest.fixture(scope="module")
+def engine(album: list[Preview]) -> Renderer:
+    options = EngineOptions(models=Path("nowhere"), device="cpu", threads=2)
+    return Renderer(options, album.append)
 
 
 def colours(preview: Preview | RenderedImage) -> NDArray[np.float64]:
@@ -42,39 +45,42 @@ def colours(preview: Preview | RenderedImage) -> NDArray[np.float64]:
     return np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float64)
 
 
-def test_previews_change_no_pixel(engine: ChildEngine) -> None:
-    """With one after each step, and with none: alone, in a batch, and where noise is drawn."""
-    album = Album()
-    batches = [
-        [request()],
-        [request(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)],
-        [request(sampler="DPM2", steps=3, width=64, height=192)],
-    ]
-    for batch in batches:
-        album.previews.clear()
-        with_looks = make(engine, *batch, on_preview=album.keep, preview_seconds=AFTER_EACH_STEP)
-        assert len(album.previews) >= batch[0].steps
-        assert {(p.width, p.height) for p in album.previews} == {
-            (batch[0].width // 8, batch[0].height // 8)
-        }
-        album.previews.clear()
-        without = make(engine, *batch, on_preview=album.keep)
-        assert album.previews == []
-        assert [one.pixels for one in with_looks] == [one.pixels for one in without]
+NOISY: dict[str, Any] = {"sampler": "Euler a", "schedule_type": "uniform"}
+BATCHES = {
+    "alone": [request()],
+    "in parts": [request(seed=seed, **NOISY) for seed in (1, 2)],
+    "high": [request(sampler="DPM2", steps=3, width=64, height=192)],
+    "unguided": [request(cfg_scale=1.0)],
+}
 
 
-def test_previews_show_the_picture_early(engine: ChildEngine) -> None:
+@pytest.mark.parametrize("name", BATCHES)
+def test_previews_change_no_pixel(engine: Renderer, album: list[Preview], name: str) -> None:
+    """With one for each evaluation, of the first picture alone, and with none."""
+    batch = BATCHES[name]
+    album.clear()
+    with_looks = engine.render(batch, ignore_steps, preview_seconds=AFTER_EACH_STEP)
+    each = 2 * batch[0].steps - 1 if batch[0].sampler == "DPM2" else batch[0].steps
+    assert len(album) == each
+    assert {(one.width, one.height) for one in album} == {
+        (batch[0].width // 8, batch[0].height // 8)
+    }
+    album.clear()
+    without = engine.render(batch, ignore_steps)
+    assert album == []
+    assert [one.pixels for one in with_looks] == [one.pixels for one in without]
+
+
+def test_previews_show_the_picture_early(engine: Renderer, album: list[Preview]) -> None:
     """Half the way, it is nearer to its own picture than to others, by far."""
-    album = Album()
-    pictures, halfway, ends = [], [], []
+    pictures, looks = [], []
     for prompt in ("a large red circle on a white background", "a star on a blue background"):
-        album.previews.clear()
+        album.clear()
         wanted = request(prompt, steps=12, cfg_scale=7.5)
-        pictures += make(engine, wanted, on_preview=album.keep, preview_seconds=AFTER_EACH_STEP)
-        halfway.append(album.previews[len(album.previews) // 2])
-        ends.append(album.previews[-1])
+        pictures += engine.render([wanted], ignore_steps, preview_seconds=AFTER_EACH_STEP)
+        looks.append((album[len(album) // 2], album[-1]))
     for own in (0, 1):
-        for seen, most in ((halfway[own], 70), (ends[own], 50)):
+        for seen, most in zip(looks[own], (70, 50), strict=True):
             far = [np.abs(colours(seen) - colours(picture)).mean() for picture in pictures]
             assert far[own] < most, far
             assert far[own] < far[1 - own] * 0.75, far
@@ -85,17 +91,23 @@ def test_previews_have_a_least_time_between_them() -> None:
     now = [100.0]
     previewer = Previewer(lambda preview: None, lambda: now[0])
     previewer.seconds = 2
-    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
-    latents = torch.zeros(1, 4, 2, 2)
     shown_at = []
     for _ in range(10):
         now[0] += 0.5
         if previewer.is_due():
-            previewer.show(scheduler, latents, latents, torch.tensor(500))
+            previewer.show_latents(torch.zeros(4, 2, 2))
             shown_at.append(now[0])
     assert shown_at == [102.0, 104.0]
     previewer.seconds = 0
     assert not previewer.is_due()
+
+
+def assert_shows(preview: Preview, latents: torch.Tensor, matrix: torch.Tensor) -> None:
+    """The latents in these colours."""
+    expected = torch.einsum("chw,cr->hwr", latents, matrix[:4]) + matrix[4]
+    bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
+    shown = np.frombuffer(preview.pixels, np.uint8).reshape(bytes_.shape).astype(np.int16)
+    assert np.abs(shown - bytes_).max() <= 1
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -105,54 +117,18 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
     config = {**CONFIG, "prediction_type": prediction}
     scheduler = build_sampler(sampler.name, sampler.automatic, 10, config).scheduler
     generator = torch.Generator().manual_seed(1)
-    clean, noise = (torch.randn(1, 4, 3, 5, generator=generator) for _ in range(2))
-    timestep = torch.tensor(400)
+    clean, noise = (torch.randn(4, 3, 5, generator=generator) for _ in range(2))
     kept = scheduler.alphas_cumprod[400]
     seen = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
-    album = Album()
-    Previewer(album.keep).show(
-        scheduler, seen, noise if prediction == "epsilon" else velocity, timestep
-    )
-    (preview,) = album.previews
-    expected = torch.einsum("chw,cr->hwr", clean[0], torch.tensor(SD1[:4]))
-    bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
-    shown = np.frombuffer(preview.pixels, np.uint8).reshape(3, 5, 3).astype(np.int16)
-    assert np.abs(shown - bytes_).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("family", "channels", "matrix"),
-    [
-        ("sd1", 128, SD1),
-        ("sd2", 128, SD1),
-        ("sdxl", 128, SDXL),
-        ("demo", 32, DEMO),
-    ],
-)
-def test_each_family_has_the_colours_of_its_latents(
-    family: str, channels: int, matrix: tuple[tuple[float, ...], ...]
-) -> None:
-    """2.x has the VAE of 1.x, trained further."""
-    album = Album()
-    previewer = Previewer(album.keep)
-    previewer.follow(SimpleNamespace(config=SimpleNamespace(block_out_channels=[channels])), family)
-    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
-    latents = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(1))
-    previewer.show(scheduler, latents, torch.zeros_like(latents), torch.tensor(0))
-    clean = latents[0] / scheduler.alphas_cumprod[0].sqrt()
-    expected = torch.einsum("chw,cr->hwr", clean, torch.tensor(matrix[:4])) + torch.tensor(
-        matrix[4]
-    )
-    bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
-    shown = np.frombuffer(album.previews[0].pixels, np.uint8).reshape(3, 5, 3).astype(np.int16)
-    assert np.abs(shown - bytes_).max() <= 1
+    album: list[Preview] = []
+    predicted = noise if prediction == "epsilon" else velocity
+    Previewer(album.append).show(scheduler, seen, predicted, torch.tensor(400))
+    assert_shows(album[0], clean, SD1)
 
 
 def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
     """The picture's own error explains it better."""
-    album = Album()
-    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
-    latents = torch.full((1, 4, 2, 2), float("nan"))
-    Previewer(album.keep).show(scheduler, latents, latents, torch.tensor(500))
-    assert len(album.previews[0].pixels) == 12
+    album: list[Preview] = []
+    Previewer(album.append).show_latents(torch.full((4, 2, 2), float("nan")))
+    assert len(album[0].pixels) == 12

@@ -30,6 +30,14 @@ def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
     return Renderer(options)
 
 
+def checkpoints_of(models: Path, **folders: Path) -> Path:
+    """A models folder with these checkpoints, by their names."""
+    (models / "checkpoints").mkdir(parents=True)
+    for name, folder in folders.items():
+        (models / "checkpoints" / name).symlink_to(folder)
+    return models
+
+
 def folder_until_exit(prefix: str) -> Path:
     """A new folder for models that many tests share; it is gone when this process ends."""
     folder = Path(mkdtemp(prefix=prefix))

@@ -1,22 +1,29 @@
-"""NVIDIA's numbers against an NVIDIA GPU's; runs where there is a CUDA device."""
+"""`noise: nvidia` on an NVIDIA card; runs where there is one."""
 
 import pytest
 import torch
 
-from picowatch.engine.unet.philox import Philox
+from picowatch.engine.noise import noise_of
+from tests.engine.requests import request
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available() or bool(torch.version.hip), reason="needs an NVIDIA card"
+)
 
-# The GPU's logarithm and sine are not numpy's.
-TOLERANCE = 1e-4
 
-
-@pytest.mark.parametrize("seed", [0, 1, 31337, 2**32 - 1, 2**32 + 31336])
-def test_the_numbers_of_a_gpu_are_numpys(seed: int) -> None:
-    """Call after call; from one number to as many as the card runs threads."""
-    card = torch.cuda.get_device_properties(0)
-    most = card.multi_processor_count * card.max_threads_per_multi_processor
-    theirs, ours = torch.Generator("cuda").manual_seed(seed), Philox(seed)
-    for count in (1, 4 * 8 * 8, 4 * 64 * 64, 4 * 96 * 96, min(most, 4 * 128 * 128)):
-        there = torch.randn(count, generator=theirs, device="cuda").cpu()
-        assert torch.allclose(there, torch.from_numpy(ours.randn((count,))), atol=TOLERANCE)
+def test_the_noise_is_the_cards() -> None:
+    """A1111's, which draws on the card; each image's own, and of the steps, too."""
+    requests = [
+        request(seed=seed, noise="nvidia", ensd=ensd) for seed, ensd in ((5, 0), (6, 31337))
+    ]
+    noise, generators = noise_of(requests, 64, 64, torch.device("cuda"))
+    for row, one in enumerate(requests):
+        theirs = torch.Generator("cuda").manual_seed(one.seed)
+        drawn = torch.randn((4, 8, 8), generator=theirs, device="cuda")
+        assert torch.equal(noise[row], drawn)
+        if one.ensd:
+            theirs = torch.Generator("cuda").manual_seed(one.seed + one.ensd)
+        found, expected = (
+            torch.randn(9, generator=each, device="cuda") for each in (generators[row], theirs)
+        )
+        assert torch.equal(found, expected)

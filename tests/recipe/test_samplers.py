@@ -67,7 +67,7 @@ def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
 
 
 ALL = (
-    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 3M SDE, DPM++ 2S a, Euler, Euler a, Heun, "
+    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 3M SDE, Euler, Euler a, Heun, "
     "LMS, DPM2, DPM2 a, DPM++ SDE, DDIM, DDPM, SA-Solver, DEIS, UniPC, PNDM, LCM and TCD"
 )
 
@@ -82,6 +82,11 @@ ALL = (
         (
             "sampler: DPM fast",
             "the sampler DPM fast is not supported; DPM++ 2M comes closest. "
+            f"The samplers are {ALL}.",
+        ),
+        (
+            "sampler: dpmpp_2s_ancestral_karras",
+            "the sampler DPM++ 2S a is not supported; Euler a comes closest. "
             f"The samplers are {ALL}.",
         ),
         (
@@ -120,8 +125,7 @@ FILES = {
     "DPM++ SDE": "dpmsolver_singlestep",
     "DDIM": "ddim",
     "DDPM": "ddpm",
-    "DPM++ 3M SDE": "euler_discrete",
-    "DPM++ 2S a": "k_dpm_2_ancestral_discrete",
+    "DPM++ 3M SDE": "dpmsolver_multistep",
     "SA-Solver": "sasolver",
     "DEIS": "deis_multistep",
     "UniPC": "unipc_multistep",

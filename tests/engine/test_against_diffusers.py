@@ -1,0 +1,328 @@
+"""Stable Diffusion's pictures are those of a plain script with diffusers, but for rounding.
+
+`exact: true` with `precision: float32`, by the schedulers as docs/moving.md calls them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+from PIL import Image
+
+from picowatch.catalog import Catalog
+from picowatch.engine.noise_levels import NOISE_LEVELS
+from picowatch.engine.renderer import Renderer
+from picowatch.engine.samplers import build_sampler
+from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.samplers import SAMPLERS
+from tests.engine.demo import named
+from tests.engine.pictures import as_pixels, circle, right_half, start
+from tests.engine.requests import NUMPY_WARNINGS, Pixels, draw, pixels
+from tests.engine.tiny_models import checkpoints_of, tiny_renderer, tiny_sd2, tiny_sdxl
+from tests.kinds import one_of_each_kind
+
+pytestmark = NUMPY_WARNINGS
+_D: Any = diffusers
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family's pipelines, and a folder of it."""
+
+    folder: Callable[[], Path]
+    text: Any = _D.StableDiffusionPipeline
+    image: Any = _D.StableDiffusionImg2ImgPipeline
+    mask: Any = _D.StableDiffusionInpaintPipeline
+
+
+def _xl(**kind: bool) -> Row:
+    return Row(
+        lambda: tiny_sdxl(**kind),
+        _D.StableDiffusionXLPipeline,
+        _D.StableDiffusionXLImg2ImgPipeline,
+        _D.StableDiffusionXLInpaintPipeline,
+    )
+
+
+ROWS = {
+    "demo": Row(lambda: Catalog(Path("nowhere")).demo.path),  # Stable Diffusion 1.x, but smaller
+    "sd2": Row(tiny_sd2),
+    "sdxl": _xl(),
+    "sd2-inpainting": Row(lambda: tiny_sd2(inpaints=True)),
+    "sdxl-inpainting": _xl(inpaints=True),
+    "sd2-lcm": Row(lambda: tiny_sd2(embeds_guidance=True)),
+    "sdxl-lcm": _xl(embeds_guidance=True),
+}
+FAMILIES = ("demo", "sd2", "sdxl")
+EULER: dict[str, Any] = {"sampler": "Euler", "schedule_type": "leading", "steps": 4}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All folders but the demo, which is always there; start images, too."""
+    folders = {name: row.folder() for name, row in ROWS.items() if name != "demo"}
+    return checkpoints_of(tmp_path_factory.mktemp("against") / "models", **folders)
+
+
+@pytest.fixture(scope="module")
+def ours(models: Path) -> Renderer:
+    return tiny_renderer(models, "sdxl", tiny_sdxl())
+
+
+@cache
+def parts_of(name: str) -> dict[str, Any]:
+    """What diffusers loads from a folder."""
+    row = ROWS[name]
+    kind = row.mask if "inpainting" in name else row.text
+    found: dict[str, Any] = kind.from_pretrained(
+        row.folder(), dtype=torch.float32, local_files_only=True
+    ).components
+    return found
+
+
+def pipeline(name: str, kind: str = "text", scheduler: Any = None, **options: Any) -> Any:
+    """One of a row's pipelines; a scheduler is made from that of the folder, as everybody does."""
+    parts = dict(parts_of(name))
+    made = scheduler or (_D.EulerDiscreteScheduler if name == "demo" else type(parts["scheduler"]))
+    parts["scheduler"] = made.from_config(parts["scheduler"].config, **options)
+    found = getattr(ROWS[name], kind)(**parts)
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def asked(models: Path, name: str, prompt: str = "a corgi", **values: Any) -> ImageRequest:
+    """A small picture; wider than high, if it is not made from another."""
+    given = {"prompt": prompt, "checkpoint": name, "exact": True, "seed": 4, **EULER}
+    size = {} if "image" in values else {"width": 96, "height": 64}
+    wanted: ImageRequest = named(models, **given | size | values)
+    return wanted
+
+
+def theirs(of: Any, wanted: ImageRequest, **more: Any) -> Pixels:
+    """The picture that a pipeline makes of it; without a negative prompt, it gets none."""
+    given = {
+        "prompt": wanted.prompt,
+        "negative_prompt": wanted.negative_prompt or None,
+        "num_inference_steps": wanted.steps,
+        "guidance_scale": wanted.cfg_scale,
+        "generator": torch.Generator("cpu").manual_seed(wanted.seed),
+        "output_type": "np",
+    }
+    if not wanted.image:
+        given |= {"width": wanted.width, "height": wanted.height}
+    found: Pixels = (of(**given | more).images[0] * 255).round().astype(np.int16)
+    return found
+
+
+def assert_equal(ours: Renderer, wanted: ImageRequest, expected: Pixels) -> None:
+    """But for rounding; and there is something to see."""
+    (image,) = draw(ours, wanted)
+    picture = pixels(image)
+    assert np.abs(picture - expected).max() <= 1
+    assert picture.std() > 5
+
+
+@pytest.fixture
+def modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers encodes pictures to the mode, too: its samples take numbers that noise needs."""
+    monkeypatch.setattr(
+        DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"negative_prompt": "a cat"},
+        {"cfg_scale": 1.0, "negative_prompt": "a cat"},
+        {"negative_prompt": "a cat", "cfg_scale": 9.0, "cfg_rescale": 0.7},
+    ],
+    ids=["plain", "negative", "unguided", "rescaled"],
+)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_picture_from_text(
+    name: str, values: dict[str, Any], models: Path, ours: Renderer
+) -> None:
+    """XL's empty negative prompt is zeros, that of the others is encoded, as in their pipelines."""
+    wanted = asked(models, name, **values)
+    expected = theirs(pipeline(name), wanted, guidance_rescale=wanted.cfg_rescale)
+    assert_equal(ours, wanted, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        *((name, "Euler") for name in FAMILIES),
+        *(("demo", sampler) for sampler in ("Euler a", "DDIM", "DPM++ 2M")),
+    ],
+)
+@pytest.mark.usefixtures("modes")
+def test_a_picture_from_a_start_image(
+    name: str, sampler: str, models: Path, ours: Renderer
+) -> None:
+    """It begins in the middle of the steps, with the noise of the seed."""
+    wanted = asked(models, name, sampler=sampler, **start(models, 0.6))
+    of = pipeline(name, "image", CLASSES[sampler][0])
+    assert_equal(ours, wanted, theirs(of, wanted, image=circle(), strength=0.6))
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("name", [*FAMILIES, "sd2-inpainting", "sdxl-inpainting"])
+@pytest.mark.usefixtures("modes")
+def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Renderer) -> None:
+    """Inside the mask; outside it is the start image, which diffusers decodes from latents."""
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (64, 0, 128, 128))
+    wanted = asked(models, name, **start(models, strength), **right_half(models))
+    expected = theirs(
+        pipeline(name, "mask"), wanted, image=circle(), mask_image=mask, strength=strength
+    )
+    picture = pixels(draw(ours, wanted)[0])
+    assert np.abs(picture - expected)[:, 64:].max() <= 1
+    assert np.abs(picture - as_pixels(circle()))[:, 64:].max() > 5
+    assert np.array_equal(picture[:, :64], as_pixels(circle())[:, :64])
+
+
+# A sampler's class as docs/moving.md names it, and what a user adds for it.
+_MULTISTEP = _D.DPMSolverMultistepScheduler
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
+CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "DPM++ 2M": (_MULTISTEP, {}),
+    "DPM++ 2M SDE": (_MULTISTEP, _SDE),
+    "DPM++ 2M SDE Heun": (_MULTISTEP, _SDE | {"solver_type": "heun"}),
+    "DPM++ 3M SDE": (_MULTISTEP, _SDE | {"solver_order": 3}),
+    "DPM++ SDE": (_D.DPMSolverSinglestepScheduler, _SDE),
+    "Euler": (_D.EulerDiscreteScheduler, {}),
+    "Euler a": (_D.EulerAncestralDiscreteScheduler, {}),
+    "Heun": (_D.HeunDiscreteScheduler, {}),
+    "LMS": (LMSDiscreteScheduler, {}),
+    "DPM2": (_D.KDPM2DiscreteScheduler, {}),
+    "DPM2 a": (_D.KDPM2AncestralDiscreteScheduler, {}),
+    "DDIM": (_D.DDIMScheduler, {}),
+    "DDPM": (_D.DDPMScheduler, {}),
+    "SA-Solver": (_D.SASolverScheduler, {}),
+    "DEIS": (_D.DEISMultistepScheduler, {}),
+    "UniPC": (_D.UniPCMultistepScheduler, {}),
+    "PNDM": (_D.PNDMScheduler, {}),
+    "LCM": (_D.LCMScheduler, {}),
+    "TCD": (_D.TCDScheduler, {}),
+}
+# The samplers that were published with "leading": it is their "uniform".
+LEADING = ("DDIM", "DDPM", "PNDM", "LCM", "TCD")
+# diffusers has no option for `NOISE_LEVELS`, or one that needs scipy: see test_samplers.py.
+COMBINATIONS = [
+    (sampler.name, schedule_type)
+    for sampler in SAMPLERS
+    for schedule_type in sampler.schedule_types
+    if schedule_type not in NOISE_LEVELS
+]
+DRAWN_IN_EACH_RUN = (
+    *((sampler, "leading") for sampler in ("Euler a", "DPM2", "UniPC", "PNDM", "DDIM")),
+    *(("Euler", "karras"), ("DPM++ 2M SDE Heun", "exponential"), ("DPM++ 3M SDE", "exponential")),
+)
+
+
+def options(sampler: str, schedule_type: str) -> dict[str, Any]:
+    """What docs/moving.md adds to `from_config` for a sampler and schedule type."""
+    added = CLASSES[sampler][1]
+    match schedule_type:
+        case "sgm_uniform":
+            return added | {"timestep_spacing": "trailing"}
+        case "uniform" if sampler not in LEADING:
+            return added | {"timestep_spacing": "linspace"}
+        case "karras" | "exponential":
+            return added | {f"use_{schedule_type}_sigmas": True, "timestep_spacing": "linspace"}
+    return added
+
+
+@pytest.mark.parametrize(("sampler", "schedule_type"), COMBINATIONS)
+def test_each_schedule_is_that_of_diffusers_class(sampler: str, schedule_type: str) -> None:
+    """Options, timesteps, noise levels and the noise to begin with, for the demo's folder."""
+    config = parts_of("demo")["scheduler"].config
+    kind, own = CLASSES[sampler]
+    expected = kind.from_config(config, **options(sampler, schedule_type))
+    expected.set_timesteps(20)
+    scheduler = build_sampler(sampler, schedule_type, 20, config).scheduler
+    assert type(scheduler) is kind
+    assert {name: scheduler.config[name] for name in own} == own
+    assert torch.equal(scheduler.timesteps, expected.timesteps)
+    assert float(scheduler.init_noise_sigma) == float(expected.init_noise_sigma)
+    none = torch.zeros(0)
+    assert torch.equal(getattr(scheduler, "sigmas", none), getattr(expected, "sigmas", none))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule_type"),
+    one_of_each_kind(
+        [
+            *DRAWN_IN_EACH_RUN,
+            *((sampler, "leading") for sampler in ("Heun", "DEIS", "DPM++ 2M", "SA-Solver")),
+            *(("Euler", "uniform"), ("DPM++ 2M", "karras"), ("DPM++ SDE", "karras")),
+        ],
+        DRAWN_IN_EACH_RUN,
+    ),
+)
+def test_each_samplers_picture(
+    sampler: str, schedule_type: str, models: Path, ours: Renderer
+) -> None:
+    """Enough steps for multistep samplers to reach their order."""
+    given: dict[str, Any] = {"sampler": sampler, "schedule_type": schedule_type, "steps": 6}
+    wanted = asked(models, "demo", **given, negative_prompt="blurry", width=64)
+    of = pipeline("demo", "text", CLASSES[sampler][0], **options(sampler, schedule_type))
+    assert_equal(ours, wanted, theirs(of, wanted))
+
+
+_TRAILING = {"timestep_spacing": "trailing"}
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize(
+    ("sampler", "schedule_type", "options", "called"),
+    [
+        ("Euler", "sgm_uniform", _TRAILING, {}),
+        ("Euler a", "sgm_uniform", _TRAILING, {}),
+        ("LCM", "uniform", {}, {}),
+        ("DDIM", "sgm_uniform", _TRAILING | {"clip_sample": False}, {}),
+        ("TCD", "uniform", {}, {"eta": 0.3}),
+    ],
+    ids=["Lightning", "Turbo", "LCM", "Hyper", "unified Hyper"],
+)
+def test_few_steps_are_those_of_their_authors(
+    sampler: str,
+    schedule_type: str,
+    options: dict[str, Any],
+    called: dict[str, Any],
+    steps: int,
+    models: Path,
+    ours: Renderer,
+) -> None:
+    """Made as their model cards make it. TCD's eta is the scheduler's own default."""
+    given: dict[str, Any] = {
+        "sampler": sampler,
+        "schedule_type": schedule_type,
+        "steps": steps,
+        "cfg_scale": 1.0,
+    }
+    wanted = asked(models, "sdxl", **given)
+    of = pipeline("sdxl", "text", CLASSES[sampler][0], **options)
+    assert_equal(ours, wanted, theirs(of, wanted, **called))
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 8.0])
+@pytest.mark.parametrize("name", ["sd2-lcm", "sdxl-lcm"])
+def test_a_distilled_checkpoint_is_told_the_guidance(
+    name: str, cfg_scale: float, models: Path, ours: Renderer
+) -> None:
+    """LCM's own checkpoints follow it without a negative half."""
+    given: dict[str, Any] = {"sampler": "LCM", "schedule_type": "uniform", "cfg_scale": cfg_scale}
+    wanted = asked(models, name, **given)
+    assert_equal(ours, wanted, theirs(pipeline(name, "text", _D.LCMScheduler), wanted))

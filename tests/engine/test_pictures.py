@@ -1,0 +1,292 @@
+"""What the engine draws with the demo model: seeds, batches, settings, interruption, failures."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from picowatch.catalog import Catalog
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.recipe.parts import Hires
+from picowatch.recipe.request import ImageRequest
+from tests.engine import requests
+from tests.engine.demo import named
+from tests.engine.pictures import start
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps, pixels
+
+pytestmark = NUMPY_WARNINGS
+
+DEMO = Catalog(Path("nowhere")).demo.path
+ROUNDING = 2  # of 255: what float32 sums in another order may change
+
+
+def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:
+    """As small as what is compared allows."""
+    return requests.request(prompt, **({"steps": 4, "width": 64, "height": 64} | values))
+
+
+@pytest.fixture
+def two_cores(renderer: Renderer) -> Iterator[Renderer]:
+    """Small pictures of a batch are drawn in parts then, each by a core of its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield renderer
+    torch.set_num_threads(before)
+
+
+def test_a_red_circle_on_blue_is_red_in_the_middle_and_blue_around(renderer: Renderer) -> None:
+    """The whole way from prompt to pixels."""
+    wanted = requests.request("a large red circle on a blue background", steps=16, seed=3)
+    picture = pixels(draw(renderer, wanted)[0])
+    red, blue = picture[56:72, 56:72].mean((0, 1)), picture[:8, :8].mean((0, 1))
+    assert red[0] > 150 > max(red[1:])
+    assert blue[2] > 150 > max(blue[:2])
+
+
+def test_a_new_engine_draws_the_same_pixels(renderer: Renderer) -> None:
+    """Today, tomorrow and after a restart; also for a sampler that draws noise."""
+    options = EngineOptions(models=Path("nowhere"), device="cpu", precision="float32", threads=1)
+    other = Renderer(options)
+    for one in (request(seed=5, sampler="Euler a", schedule_type="uniform"), request(seed=6)):
+        assert draw(renderer, one)[0].pixels == draw(other, one)[0].pixels
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule_type"),
+    [("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("DPM++ 3M SDE", "exponential")],
+)
+def test_a_picture_does_not_depend_on_its_neighbours(
+    two_cores: Renderer, sampler: str, schedule_type: str
+) -> None:
+    """Each image has its own noise, at the start and at the steps of samplers that draw some."""
+    wanted = [
+        request(prompt, seed=seed, sampler=sampler, schedule_type=schedule_type)
+        for seed, prompt in enumerate(("a red circle", "a green star", "a corgi"))
+    ]
+    together = draw(two_cores, *wanted)
+    assert difference(together[2], draw(two_cores, wanted[2])[0]) <= ROUNDING
+    assert difference(together[0], together[1]) > 10
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: int) -> None:
+    """Same batch size, same pixels, whoever the neighbours are: parts are filled up to be equal."""
+    prompts = ("a red circle", "a green star", "a corgi", "a heart", "a cat")[:count]
+    wanted = [request(prompt, seed=7) for prompt in prompts]
+    forward, backward = draw(two_cores, *wanted), draw(two_cores, *reversed(wanted))
+    assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
+    assert {image.batch_size for image in forward} == {count}
+    assert torch.get_num_threads() == 2
+
+
+def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
+    """A prompt is not padded to the length of another image's prompt."""
+    short, long = request("a red circle"), request("a green star, " * 30)
+    together = draw(renderer, short, long, request("a corgi"))
+    assert [image.chunks for image in together] == [1, 2, 1]
+    assert [image.batch_size for image in together] == [2, 1, 2]
+    assert difference(together[0], draw(renderer, short)[0]) <= ROUNDING
+    assert together[1].pixels == draw(renderer, long)[0].pixels
+
+
+def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
+    """Even if somebody puts two into one batch; by deterministic algorithms, and they alone."""
+    enabled: list[bool] = []
+    first, second = request(seed=1, exact=True), request(seed=2, exact=True)
+    together = two_cores.render(
+        [first, second],
+        lambda *_: enabled.append(torch.are_deterministic_algorithms_enabled()),
+    )
+    assert [image.batch_size for image in together] == [1, 1]
+    assert together[1].pixels == draw(two_cores, second)[0].pixels
+    assert all(enabled) and not torch.are_deterministic_algorithms_enabled()
+
+
+def test_without_guidance_the_negative_prompt_is_not_computed(renderer: Renderer) -> None:
+    """It cancels out. As A1111's "Skip Early CFG" counts; each pass of hires by its own steps."""
+    rows: list[int] = []
+    unet = renderer._checkpoints.load(request(), "device").denoiser
+    hook = unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    euler: dict[str, Any] = {"sampler": "Euler", "schedule_type": "uniform"}
+    hires = Hires(scale=1.5, steps=5, denoising_strength=0.8)
+    part = request(cfg_start=0.3, cfg_end=0.7, steps=10, hires=hires, **euler)
+    never = (
+        {"cfg_start": 1.0},
+        {"cfg_scale": 1.0},
+        {"cfg_scale": 1.0, "negative_prompt": "blurry"},
+    )
+    try:
+        draw(renderer, part, replace(part, seed=2))
+        found = {draw(renderer, request(**one, **euler, steps=2))[0].pixels for one in never}
+    finally:
+        hook.remove()
+    # Of ten steps those after 0.4 to 0.7 of them, and of four the one after 0.5.
+    assert rows == [2] * 4 + [4] * 4 + [2] * 2 + [2, 2, 4, 2] + [1] * 6
+    assert len(found) == 1
+
+
+def test_a_picture_says_how_it_was_rendered(two_cores: Renderer) -> None:
+    """Everything that the metadata records; sizes are width before height."""
+    for image in draw(two_cores, *(request(steps=2, width=128, seed=seed) for seed in (1, 2))):
+        assert (image.width, image.height, len(image.pixels)) == (128, 64, 128 * 64 * 3)
+        assert (image.device, image.precision, image.batch_size) == ("cpu", "float32", 2)
+        assert (image.compiled, image.memory_rung, image.chunks) == (False, "full", 1)
+        assert {"encode", "denoise", "decode"} <= set(image.timings)
+        assert "load" not in image.timings
+        assert {"picowatch", "torch", "diffusers", "transformers"} == set(image.versions)
+
+
+@pytest.mark.parametrize(
+    ("batch", "total"),
+    [
+        ([request(steps=3), request("a star, " * 60, steps=3)], 6),
+        ([request(steps=3, seed=seed) for seed in range(4)], 3),
+        ([request(steps=3, exact=True, seed=seed) for seed in range(2)], 6),
+    ],
+    ids=["groups", "parts", "exact"],
+)
+def test_progress_counts_every_step_once(
+    two_cores: Renderer, batch: list[ImageRequest], total: int
+) -> None:
+    """Up to the total, also when a batch falls into groups or parts."""
+    steps: list[tuple[int, int]] = []
+    two_cores.render(batch, lambda done, total: steps.append((done, total)))
+    assert steps == [(done, total) for done in range(1, total + 1)]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer, batch: int) -> None:
+    """A large model's takes half a minute on a CPU. The next batch is as if it never was."""
+    wanted = [request(seed=seed) for seed in range(batch)]
+    before = draw(two_cores, *wanted)
+    steps: list[int] = []
+    asked: list[int] = []
+
+    def interrupted() -> bool:
+        asked.append(len(steps))
+        return len(steps) >= 2 and asked.count(2) > 3
+
+    with pytest.raises(EngineStopped):
+        two_cores.render(wanted, lambda done, total: steps.append(done), interrupted)
+    assert steps == [1, 2]
+    assert draw(two_cores, *wanted)[0].pixels == before[0].pixels
+
+
+def test_a_failure_in_one_part_fails_the_batch(two_cores: Renderer) -> None:
+    """With its own words; the number of threads stays."""
+    wanted = [request(seed=1), request(seed=2, noise="nvidia")]
+    with pytest.raises(RenderFailed, match="of an NVIDIA card"):
+        draw(two_cores, *wanted)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"checkpoint_hash": "0" * 64}, "is a different file now than when this image was"),
+        ({"checkpoint": "gone", "checkpoint_hash": "0" * 64}, "no 'gone' in models/checkpoints"),
+        ({"clip_skip": 4}, "its text encoder has 2 layers"),
+    ],
+)
+def test_what_cannot_be_rendered_is_explained(
+    renderer: Renderer, values: dict[str, Any], said: str
+) -> None:
+    """Another file under the same name would be another picture."""
+    with pytest.raises(RenderFailed, match=said):
+        draw(renderer, request(**values))
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder for VAEs and checkpoints that are broken; start images, too."""
+    return tmp_path_factory.mktemp("broken") / "models"
+
+
+@pytest.fixture(scope="module")
+def careful(broken: Path) -> Renderer:
+    return Renderer(
+        EngineOptions(models=broken, device="cpu", threads=1, start_images=broken / "kept")
+    )
+
+
+def with_vae(broken: Path, name: str, change: Callable[[Any], None], **values: Any) -> Any:
+    """A request whose VAE is the demo's with another last layer."""
+    vae: Any = AutoencoderKL.from_pretrained(DEMO / "vae", dtype=torch.float32)
+    with torch.no_grad():
+        change(vae.decoder.conv_out)
+    vae.save_pretrained(broken / "vae" / name)
+    return named(broken, vae=name, **{"steps": 1, **values})
+
+
+def _one_value(value: float) -> Callable[[Any], None]:
+    """A decoder that gives one value for everything."""
+
+    def change(layer: Any) -> None:
+        layer.weight.zero_()
+        layer.bias.fill_(value)
+
+    return change
+
+
+@pytest.mark.parametrize(("value", "colour"), [(-1.0, "0, 0, 0"), (0.0, "128, 128, 128")])
+def test_a_picture_of_one_colour_fails_with_the_reason(
+    careful: Renderer, broken: Path, value: float, colour: str
+) -> None:
+    """Black or grey: the decoder has lost the picture."""
+    wanted = with_vae(broken, f"lost {value}", _one_value(value))
+    with pytest.raises(RenderFailed, match=rf"one single colour \({colour}\)") as failed:
+        draw(careful, wanted)
+    assert failed.value.remedy.startswith("Set precision: float32")
+
+
+def test_a_start_image_of_one_colour_may_stay_so(careful: Renderer, broken: Path) -> None:
+    """That is what was requested, not a failure."""
+    (broken / "kept").mkdir(parents=True)
+    white = start(broken / "kept", 0.0, Image.new("RGB", (128, 128), "white"))
+    (image,) = draw(careful, with_vae(broken, "white", _one_value(1.0), **white))
+    assert (pixels(image) == 255).all()
+
+
+def _brighter(layer: Any) -> None:
+    layer.bias += 9
+
+
+def _even(layer: Any) -> None:
+    layer.weight *= 1e-4
+    layer.bias.fill_(0.5)
+
+
+@pytest.mark.parametrize(("change", "value"), [(_brighter, 255), (_even, 191)])
+def test_one_colour_once_it_is_rounded_is_no_failure(
+    careful: Renderer, broken: Path, change: Callable[[Any], None], value: int
+) -> None:
+    """The decoder lost nothing: what it gives differs. Plain backgrounds with `tiling` are so."""
+    (image,) = draw(careful, with_vae(broken, change.__name__, change))
+    assert (pixels(image) == value).all()
+
+
+def test_invalid_numbers_of_the_unet_fail_with_the_reason(careful: Renderer, broken: Path) -> None:
+    """NaN is not a picture, nor a reason to render it again."""
+    folder = broken / "checkpoints/overflows"
+    shutil.copytree(DEMO, folder)
+    (file,) = (folder / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    tensors["conv_out.bias"][:] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(RenderFailed, match="the checkpoint overflowed"):
+        careful.render([named(broken, checkpoint="overflows", steps=1)], ignore_steps)
+
+
+def test_invalid_numbers_of_the_vae_fail_with_the_reason(careful: Renderer, broken: Path) -> None:
+    """After a second try in float32, where it was computed in less."""
+    with pytest.raises(RenderFailed, match="the VAE overflowed"):
+        draw(careful, with_vae(broken, "nan", _one_value(float("nan"))))

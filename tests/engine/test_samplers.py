@@ -1,0 +1,209 @@
+"""Each sampler is the right class of diffusers, at every number of steps, and for each image."""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from picowatch.catalog import read_config
+from picowatch.engine.load import CONFIGS
+from picowatch.engine.samplers import _KINDS, build_sampler
+from picowatch.errors import RenderFailed
+from picowatch.recipe.parts import Hires
+from picowatch.recipe.passes import evaluations
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler
+from tests.engine.requests import NUMPY_WARNINGS, request
+
+pytestmark = NUMPY_WARNINGS
+_D: Any = diffusers
+
+CONFIG = read_config(CONFIGS["sd1"] / "scheduler" / "scheduler_config.json")
+ZERO_SNR = {**CONFIG, "rescale_betas_zero_snr": True}
+# Those whose steps draw noise: a table of its own, so that a sampler that forgets to is noticed.
+NOISY = {
+    *("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE", "DPM++ SDE"),
+    *("SA-Solver", "DDPM", "LCM", "TCD"),
+}
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
+
+
+def build(name: str, schedule_type: str, steps: int = 24, **more: Any) -> Any:
+    return build_sampler(name, schedule_type, steps, CONFIG, **more).scheduler
+
+
+def _beta(sigmas: Any) -> Any:
+    """scipy.stats.beta.ppf at 1, 3/4, 1/2, 1/4 and 0, which diffusers would use."""
+    return (sigmas - sigmas[-1]) / (sigmas[0] - sigmas[-1]), [1, 0.82431962, 0.5, 0.17568038, 0]
+
+
+def _kl_optimal(sigmas: Any) -> Any:
+    """A1111's angles between SD 1.5's least and most noise, but for its last."""
+    low, high = np.arctan(0.029167), np.arctan(14.614647)
+    return np.arctan(sigmas), [high + share * (low - high) for share in np.arange(5) / 5]
+
+
+@pytest.mark.parametrize(
+    ("schedule_type", "compared"), [("beta", _beta), ("kl_optimal", _kl_optimal)]
+)
+def test_noise_levels_of_our_own_are_as_published(
+    schedule_type: str, compared: Callable[[Any], Any]
+) -> None:
+    """They reach diffusers through a private method of its schedulers."""
+    sigmas = build("Euler", schedule_type, steps=5).sigmas.double().numpy()
+    found, expected = compared(sigmas[:-1])
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert sigmas[-1] == 0
+
+
+@pytest.mark.parametrize(("family", "second"), [("sd1", 6.475), ("sdxl", 6.315)])
+def test_align_your_steps_has_its_tables(family: str, second: float) -> None:
+    """Eleven steps are the table; another number lies between, evenly in logarithms."""
+    table, finer = (
+        build("Euler", "align_your_steps", steps, family=family).sigmas.double().numpy()
+        for steps in (11, 21)
+    )
+    assert [*table[:2], *table[-2:]] == pytest.approx([14.615, second, 0.029, 0], abs=1e-5)
+    assert finer[1:3] == pytest.approx([np.sqrt(14.615 * second), second], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule_type"),
+    [(one.name, schedule_type) for one in SAMPLERS for schedule_type in one.schedule_types],
+)
+def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:
+    """With everything recipes accept: as many evaluations as recipes count, and no NaN."""
+    # Spaced backwards from the last training step, 61 come out as 62 if rounding is not watched.
+    most = {"karras": 150, "uniform": 150, "sgm_uniform": 61}.get(schedule_type, 37)
+    for steps in (1, 2, 3, 6, most):
+        scheduler = build(name, schedule_type, steps)
+        wanted = request(sampler=name, schedule_type=schedule_type, steps=steps)
+        assert len(scheduler.timesteps) == evaluations(wanted)
+        assert min(scheduler.timesteps) >= 0
+        latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2))
+        latents = latents * scheduler.init_noise_sigma
+        assert np.isfinite(denoised(scheduler, latents, [1]).numpy()).all(), steps
+
+
+def denoised(scheduler: Any, latents: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    """All steps, as a pipeline makes them, of a UNet that finds most of everything to be noise."""
+    drawn = {}
+    if "generator" in signature(scheduler.step).parameters:
+        drawn["generator"] = [torch.Generator().manual_seed(seed) for seed in seeds]
+    for timestep in scheduler.timesteps:
+        predicted = scheduler.scale_model_input(latents, timestep) * 0.9
+        latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
+    return latents
+
+
+@every_sampler
+def test_steps_draw_from_the_generators_of_their_images_alone(
+    sampler: KnownSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a picture does not depend on its neighbours, nor on what was drawn before."""
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("drawn without the images' generators")
+
+    for name in ("randn_like", "normal", "rand"):
+        monkeypatch.setattr(torch, name, forbidden)
+    before = torch.get_rng_state()
+
+    def made(seeds: list[int]) -> torch.Tensor:
+        return denoised(
+            build(sampler.name, sampler.automatic, 6), torch.ones(len(seeds), 4, 8, 8), seeds
+        )
+
+    together = made([1, 2])
+    for row, seed in enumerate((1, 2)):
+        assert torch.allclose(together[row], made([seed])[0], atol=1e-5)
+    assert torch.equal(*together) == (sampler.name not in NOISY)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.05])
+@every_sampler
+def test_a_start_image_takes_as_many_evaluations_as_recipes_count(
+    sampler: KnownSampler, strength: float
+) -> None:
+    """Measurements of the one sampler are compared with those of the other."""
+    for steps in (1, 2, 9):
+        wanted = request(sampler=sampler.name, steps=steps, image="a", denoising_strength=strength)
+        built = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, strength)
+        assert evaluations(wanted) == len(built.timesteps)
+
+
+@pytest.mark.parametrize(("steps", "total"), [(10, 25), (0, 30)])
+def test_the_second_pass_of_hires_counts(steps: int, total: int) -> None:
+    """With steps of its own, or with those of the first."""
+    assert evaluations(request(steps=20, hires=Hires(2.0, steps, 0.5, "Latent"))) == total
+
+
+def test_what_recipes_refuse_the_engine_refuses_too() -> None:
+    """It never quietly takes another schedule."""
+    with pytest.raises(RenderFailed, match="DDIM does not take the schedule type 'karras'"):
+        build("DDIM", "karras")
+    with pytest.raises(RenderFailed, match="no sampler 'Restart'"):
+        build("Restart", "uniform")
+
+
+def test_lms_integrates_as_scipy_would() -> None:
+    """Lagrange polynomials through the last sigmas, against a fine midpoint sum."""
+    scheduler = build("LMS", "karras", 10)
+    scheduler.derivatives = [None] * 4
+    sigmas = scheduler.sigmas.double().numpy()
+    points = np.linspace(sigmas[5], sigmas[6], 20001)
+    middles = (points[1:] + points[:-1]) / 2
+    for j in range(4):
+        others = [k for k in range(4) if k != j]
+        values = np.prod(
+            [(middles - sigmas[5 - k]) / (sigmas[5 - j] - sigmas[5 - k]) for k in others], axis=0
+        )
+        expected = float(values.mean() * (sigmas[6] - sigmas[5]))
+        assert scheduler.get_lms_coefficient(4, 5, j) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["LCM", "TCD"])
+def test_more_steps_than_it_was_distilled_for(name: str) -> None:
+    """Recipes may have 150; diffusers would refuse more than 50."""
+    assert build(name, "uniform", 150).config.original_inference_steps == 150
+
+
+@every_sampler
+def test_zero_terminal_snr_begins_with_pure_noise_or_is_refused(sampler: KnownSampler) -> None:
+    """Section 3.3 of https://arxiv.org/abs/2305.08891; grey or noisy pictures otherwise.
+
+    Recipes know which samplers can without importing diffusers, so they refuse the others earlier.
+    """
+    parameters = signature(_KINDS[sampler.name].scheduler.__init__).parameters
+    assert sampler.reaches_zero_snr == ("rescale_betas_zero_snr" in parameters)
+    if sampler.reaches_zero_snr:
+        assert int(build_sampler(sampler.name, "uniform", 8, ZERO_SNR).timesteps[0]) == 999
+        return
+    with pytest.raises(RenderFailed, match="zero terminal SNR") as refused:
+        build_sampler(sampler.name, "uniform", 8, ZERO_SNR)
+    assert "Euler" in refused.value.remedy
+    assert sampler.name not in refused.value.remedy.split(", ")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "kind", "zero_snr"),
+    [
+        ("epsilon", "epsilon", False),
+        ("v", "v_prediction", False),
+        ("v_zero_snr", "v_prediction", True),
+    ],
+)
+def test_a_recipe_decides_what_the_checkpoint_predicts(
+    prediction: str, kind: str, zero_snr: bool
+) -> None:
+    """Whatever its file says: the other prediction, or zero terminal SNR."""
+    for said in ({}, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}):
+        built = build_sampler("Euler", "uniform", 8, CONFIG | said, prediction=prediction)
+        config = built.scheduler.config
+        assert (config.prediction_type, config.rescale_betas_zero_snr) == (kind, zero_snr)
+    with pytest.raises(RenderFailed, match="zero terminal SNR"):
+        build_sampler("Heun", "uniform", 8, CONFIG, prediction="v_zero_snr")

@@ -1,0 +1,111 @@
+"""Pictures that repeat without seams."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from picowatch.engine import latents as vaes
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
+from picowatch.engine.tiling import seamless, wrapped
+from tests.engine.demo import demo
+from tests.engine.requests import NUMPY_WARNINGS, draw, pixels, request
+
+pytestmark = NUMPY_WARNINGS
+
+PROMPT = "a corgi on a pink background"
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
+
+
+def drawn(renderer: Renderer, **values: Any) -> RenderedImage:
+    return draw(renderer, request(PROMPT, **{**SMALL, **values}))[0]
+
+
+def seam(picture: Any) -> float:
+    """How much steeper the step over both edges is than the steps within; about 1 for none."""
+    array = np.asarray(picture).astype(float)
+    ratios = []
+    for axis in (0, 1):
+        within = np.abs(np.diff(array, axis=axis)).mean()
+        first, last = array.take(0, axis), array.take(-1, axis)
+        ratios.append(np.abs(first - last).mean() / within)
+    return float(max(ratios))
+
+
+@torch.inference_mode()
+def test_a_shift_around_the_edges_shifts_the_prediction_and_the_picture() -> None:
+    """So no edge is where it was: UNet and VAE know none."""
+    unet, vae = demo().denoiser, demo().vae
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    states = torch.randn(1, 77, unet.config.cross_attention_dim)
+    shifted = latents.roll((8, 8), dims=(2, 3))
+
+    def predicted(noisy: torch.Tensor) -> torch.Tensor:
+        return unet(noisy, 500, states).sample  # type: ignore[no-any-return]
+
+    def decoded(latents: torch.Tensor) -> torch.Tensor:
+        return vae.decode(latents).sample  # type: ignore[no-any-return]
+
+    with seamless([unet, vae]):
+        moved, expected = predicted(shifted), predicted(latents).roll((8, 8), dims=(2, 3))
+        assert float((moved - expected).abs().max()) < 1e-4
+        moved, expected = decoded(shifted), decoded(latents).roll((64, 64), dims=(2, 3))
+        assert float((moved - expected).abs().max()) < 1e-4
+    with_edges = decoded(latents).roll((64, 64), dims=(2, 3))
+    assert float((decoded(shifted) - with_edges).abs().max()) > 0.1
+
+
+def test_it_repeats_and_leaves_no_trace(renderer: Renderer) -> None:
+    """The next picture without it is what it was before, in bytes, also after a failure."""
+    before = drawn(renderer)
+    seams = [
+        [seam(pixels(drawn(renderer, seed=seed, tiling=tiling))) for tiling in (True, False)]
+        for seed in range(1, 6)
+    ]
+    repeating, others = np.median(seams, axis=0)
+    assert repeating < 2 < 5 < others
+    assert drawn(renderer).pixels == before.pixels
+
+    def broken(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        renderer.render([request(PROMPT, tiling=True, **SMALL)], broken)
+    assert drawn(renderer).pixels == before.pixels
+
+
+@torch.inference_mode()
+def test_a_vae_that_decodes_in_tiles_repeats_too() -> None:
+    """A rung of the memory ladder; without tiles the picture is nearly the same."""
+    latents = torch.randn(1, 4, 24, 32, generator=torch.Generator().manual_seed(2))
+    vae = demo().vae
+
+    def shown(**options: Any) -> Any:
+        return vaes.decode(vae, latents, **options)[0].pixels.astype(int)
+
+    with seamless([vae]):
+        expected = shown()
+    tile = vae.tile_latent_min_size, vae.tile_sample_min_size
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 16, 128
+    vae.enable_tiling()
+    try:
+        cut, found = shown(), shown(repeats=True)
+    finally:
+        vae.disable_tiling()
+        vae.tile_latent_min_size, vae.tile_sample_min_size = tile
+    assert found.shape == expected.shape
+    assert seam(found) < 2 < 4 < seam(cut)
+    assert np.abs(found - expected).mean() < np.abs(cut - expected).mean()
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 24), (2, 3)])
+def test_margins_of_a_picture_that_repeats_change_nothing(height: int, width: int) -> None:
+    """Both copies of an edge are equal, so their mixture is, too; also where there is little."""
+
+    def enlarged(latents: torch.Tensor) -> torch.Tensor:
+        return latents.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+    latents = torch.randn(1, 3, height, width)
+    assert torch.allclose(wrapped(latents, enlarged), enlarged(latents), atol=1e-6)
