@@ -14,6 +14,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine.pictures import circle, keep
 from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import tiny_flow
+from tests.engine.tiny_models import folder_until_exit
 from tests.recipe.reading import read
 
 FLOW_WARNINGS = [
@@ -25,11 +26,12 @@ SIDE = 64
 _OWN = {"FLUX.1-Fill-dev": "image: start.png\nmask: mask.png"}
 
 
-def flow_models(models: Path, *names: str) -> Path:
-    """A models folder with these checkpoints, and a start image with a mask."""
-    (models / "checkpoints").mkdir(parents=True)
-    for name in names:
-        (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+@cache
+def flow_models(name: str) -> Path:
+    """A models folder with this checkpoint, and a start image with a mask."""
+    models = folder_until_exit("flow-")
+    (models / "checkpoints").mkdir()
+    (models / "checkpoints" / name).symlink_to(tiny_flow(name))
     circle(SIDE).save(models / "start.png")
     square().save(models / "mask.png")
     return models

@@ -20,8 +20,8 @@ from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.pictures import circle, keep
-from tests.engine.tiny_flows import tiny_flow
 from tests.engine.requests import ignore_steps, pixels
+from tests.engine.tiny_flows import tiny_flow
 from tests.engine.tiny_models import folder_until_exit
 from tests.kinds import one_of_each_kind
 from tests.recipe.reading import read

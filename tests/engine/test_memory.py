@@ -1,11 +1,12 @@
 """The memory ladder: which rungs a batch tries, and that each of them draws the same pictures."""
 
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from picowatch.catalog import Catalog
 from picowatch.engine import checkpoints, load
 from picowatch.engine.memory import (
     CUDA_LADDER,
@@ -29,9 +31,16 @@ from picowatch.engine.memory import (
 )
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import random_layer, write
-from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
+from tests.engine.flow_requests import (
+    FLOW_WARNINGS,
+    flow_models,
+    flow_renderer,
+    hash_of,
+    requests_of,
+)
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import drawn, stored
 from tests.engine.requests import difference, draw, ignore_steps, pixels, request
@@ -255,21 +264,6 @@ FLOWS = (
 SHORT = ("Sana", "HunyuanDiT", "PixArt-Sigma", "AuraFlow", "CogView4", "CogView3-Plus")
 
 
-@cache
-def _flow_models(folder: Path) -> Path:
-    return flow_models(folder / "flows", *FLOWS, *SHORT)
-
-
-@pytest.fixture(scope="module")
-def flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _flow_models(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def ours(flows: Path) -> Renderer:
-    return flow_renderer(flows)
-
-
 def wanted_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
     """Images of different prompts."""
     texts = ("a red cube", "two blue balls on grass", "a boat")
@@ -278,12 +272,14 @@ def wanted_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
 
 
 @pytest.mark.parametrize("name", one_of_each_kind((*FLOWS, *SHORT), ("FLUX.1-dev", "HunyuanDiT")))
-def test_flow_families_draw_the_same_on_every_rung(flows: Path, ours: Renderer, name: str) -> None:
+def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
     """A batch, and a start image with hires where the family takes one."""
-    more = "\nimage: start.png\nhires: {scale: 1.5, steps: 2}"
-    takes_pictures = name not in (*SHORT, "ERNIE-Image", "Lumina-Image-2.0", "Krea-2-Raw")
-    batches = [wanted_of(flows, name)[:2]]
-    batches += [wanted_of(flows, name, more)[:1]] if takes_pictures else []
+    models = flow_models(name)
+    ours, row = flow_renderer(models), FAMILIES[Catalog(models).scan().models[0].family]
+    batches = [wanted_of(models, name)[:2]]
+    if "hires" not in row.lacks:
+        more = "\nimage: start.png\nhires: {scale: 1.5, steps: 2}"
+        batches.append(wanted_of(models, name, more)[:1])
     plain = [draw(on_rung(ours, FULL), *batch) for batch in batches]
     for rung in (*RUNGS.values(), *([] if name in SHORT else [replace(TURNS, tiled=False)])):
         on_rung(ours, rung)
@@ -293,21 +289,16 @@ def test_flow_families_draw_the_same_on_every_rung(flows: Path, ours: Renderer, 
                 assert difference(image, expected) <= 1, rung
 
 
-def lora_of(models: Path, name: str) -> LoraUse:
-    """One for all attention of a transformer, in diffusers' names."""
+def lora_of(models: Path, name: str, mark: str) -> LoraUse:
+    """One for all attention of a transformer, in diffusers' names; `mark` tells its family."""
     tensors: dict[str, torch.Tensor] = {}
-    for layer, weight in weights_of(name).items():
-        if ".attn.to_" in layer or ".attention.to_" in layer or ".self_attention.to_" in layer:
-            linear = torch.nn.Linear(weight.shape[-1], len(weight))
-            if weight.ndim == 2:
-                down, up = random_layer(linear, seed=len(tensors), size=2)
-                layer = f"transformer.{layer.removesuffix('.weight')}"
-                tensors |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
-    write(models / f"loras/{name}.safetensors", tensors)
-    from picowatch.catalog import Catalog
-
-    catalog = Catalog(models)
-    return LoraUse(name, catalog.sha256(catalog.find("lora", name)), 0.7)
+    for key, weight in weights_of(name).items():
+        if re.search(r"attn\.to_.*weight|attention\.to_.*weight", key) and weight.ndim > 1:
+            down, up = random_layer(SimpleNamespace(weight=weight), seed=len(tensors), size=2)
+            layer = f"transformer.{key.removesuffix('.weight')}"
+            tensors |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    write(models / "loras/a.safetensors", tensors, {"ss_base_model_version": mark})
+    return LoraUse("a", hash_of(models, "lora", "a"), 0.7)
 
 
 @contextmanager
@@ -328,68 +319,75 @@ def reads() -> Iterator[list[tuple[str, Any]]]:
         yield found
 
 
-@pytest.mark.parametrize("name", ["FLUX.1-dev", "Qwen-Image", "ERNIE-Image"])
-def test_text_encoders_and_denoiser_take_turns(flows: Path, name: str) -> None:
+TURNING = {
+    "FLUX.1-dev": ["text_encoder", "text_encoder_2"],
+    "Qwen-Image": ["text_encoder"],
+    "ERNIE-Image": ["text_encoder"],
+}
+MARKS = {"FLUX.1-dev": "flux1", "Qwen-Image": "qwen_image", "ERNIE-Image": "ernie_image"}
+
+
+@pytest.mark.parametrize("name", TURNING)
+def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
     """Only one of them is in memory; prompts that are known need no text encoder."""
-    renderer, plain = on_rung(flow_renderer(flows), TURNS), flow_renderer(flows)
-    encoders = ["text_encoder", *(["text_encoder_2"] if name == "FLUX.1-dev" else [])]
-    (lora,) = {lora_of(flows, name)}
-    one, two, three = wanted_of(flows, name)
-    alive: list[set[str]] = []
-    with reads() as found:
+    models, encoders = flow_models(name), TURNING[name]
+    lora = lora_of(models, name, MARKS[name])
+    one, two, three = wanted_of(models, name)
+    expected = {
+        one: [*encoders, "vae", "transformer"],
+        two: [*encoders, "transformer"],
+        three: [*encoders, "transformer"],
+        replace(one, seed=8): [],
+        replace(one, loras=(lora,)): [],
+        replace(one, prompt="a star", loras=(lora,)): [*encoders, "transformer"],
+        replace(two, seed=9): [],
+    }
+    plain = [draw(flow_renderer(models), wanted)[0] for wanted in expected]
+    assert difference(plain[0], plain[4]) > 1  # by the LoRA
+    renderer, alive = on_rung(flow_renderer(models), TURNS), set[str]()
+    for (wanted, read), picture in zip(expected.items(), plain, strict=True):
+        with reads() as found:
 
-        def look(*_: int) -> None:
-            alive.append({part for part, reference in found if reference() is not None})
+            def look(*_: int) -> None:
+                alive.update(part for part, reference in found if reference() is not None)
 
-        def drawn(wanted: ImageRequest) -> list[str]:
-            """What was read for a picture, which is the plain one."""
-            found[:] = [each for each in found if each[1]() is not None]
-            before = len(found)
             (image,) = renderer.render([wanted], look)
-            later = [part for part, _ in found[before:]]
-            assert difference(image, draw(plain, wanted)[0]) <= 1
-            return later
-
-        assert drawn(one) == [*encoders, "vae", "transformer"]
-        for new in (two, three):
-            assert drawn(new) == [*encoders, "transformer"]
-        assert drawn(replace(one, seed=8)) == []
-        assert drawn(replace(one, loras=(lora,))) == []
-        (with_lora,) = draw(renderer, replace(one, loras=(lora,)))
-        assert difference(with_lora, draw(plain, one)[0]) > 1
-        assert drawn(replace(two, prompt="a star", loras=(lora,))) == [*encoders, "transformer"]
-        assert drawn(one) == []
-    assert set(map(frozenset, alive)) == {frozenset({"vae", "transformer"})}
+        assert [part for part, _ in found] == read
+        assert difference(image, picture) <= 1
+    assert alive == {"vae", "transformer"}
 
 
-def test_a_first_batch_with_a_lora_reads_each_part_once(flows: Path) -> None:
-    """It acts when the denoiser comes. A start image that is kept as it is needs no denoiser."""
-    renderer, lora = on_rung(flow_renderer(flows), TURNS), lora_of(flows, "FLUX.1-dev")
-    one, *_ = wanted_of(flows, "FLUX.1-dev")
+def test_a_first_batch_with_a_lora_reads_each_part_once() -> None:
+    """It acts when the denoiser comes."""
+    models = flow_models("FLUX.1-dev")
+    lora = lora_of(models, "FLUX.1-dev", "flux1")
+    one = replace(wanted_of(models, "FLUX.1-dev")[0], loras=(lora,))
+    (plain,) = draw(flow_renderer(models), one)
     with reads() as found:
-        (image,) = draw(renderer, replace(one, loras=(lora,)))
-    assert [part for part, _ in found] == ["text_encoder", "text_encoder_2", "vae", "transformer"]
-    assert difference(image, draw(flow_renderer(flows), replace(one, loras=(lora,)))[0]) <= 1
-    kept, *_ = wanted_of(flows, "FLUX.1-dev", "\nimage: start.png\ndenoising_strength: 0")
-    assert draw(on_rung(flow_renderer(flows), TURNS), kept)
+        (image,) = draw(on_rung(flow_renderer(models), TURNS), one)
+    assert [part for part, _ in found] == [*TURNING["FLUX.1-dev"], "vae", "transformer"]
+    assert difference(image, plain) <= 1
 
 
-def test_a_batch_ends_while_parts_take_turns(flows: Path) -> None:
+def test_a_batch_ends_while_parts_take_turns() -> None:
     """In a text encoder or in a step; the next batch draws what it would have."""
-    renderer = on_rung(flow_renderer(flows), TURNS)
-    one, two, _ = wanted_of(flows, "FLUX.1-dev")
+    models = flow_models("FLUX.1-dev")
+    renderer = on_rung(flow_renderer(models), TURNS)
+    one, two, _ = wanted_of(models, "FLUX.1-dev")
     (before,) = draw(renderer, one)
     for looks in (0, 3, 8):
         answers = iter([False] * looks + [True] * 1000)
         with pytest.raises(EngineStopped):
             renderer.render([two], ignore_steps, answers.__next__)
     assert draw(renderer, one)[0].pixels == before.pixels
+    kept = wanted_of(models, "FLUX.1-dev", "\nimage: start.png\ndenoising_strength: 0")[0]
+    assert draw(on_rung(flow_renderer(models), TURNS), kept)
 
 
 @pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
-def test_a_gguf_transformer_works_on_every_rung(tmp_path: Path, rung: Rung) -> None:
+def test_a_gguf_transformer_works_on_every_rung(rung: Rung) -> None:
     """Its weights move as they are."""
-    models = flow_models(tmp_path / "models", "Z-Image-Turbo")
+    models = flow_models("Z-Image-Turbo")
     write_gguf(models / "checkpoints/mine-turbo.gguf", weights_of("Z-Image-Turbo"), "Q8_0")
     (wanted,) = requests_of(models, "mine-turbo.gguf", "prompt: a red cube")
     renderer = flow_renderer(models)
@@ -447,7 +445,10 @@ def test_the_next_rungs_are_tried_when_memory_runs_out(
         assert image.memory_rung == again.memory_rung == rung.name
         assert difference(image, plain) <= 1
     renderer = card(Renderer(models.options))
-    with failing(where, 99, error), pytest.raises(RenderFailed, match="not have enough memory") as at:
+    with (
+        failing(where, 99, error),
+        pytest.raises(RenderFailed, match="not have enough memory") as at,
+    ):
         draw(renderer, wanted)
     assert at.value.remedy.endswith("or shrink_to_fit: true.")
     (after,) = draw(renderer, wanted)

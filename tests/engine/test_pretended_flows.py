@@ -9,11 +9,11 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 from tests.engine.pictures import circle
-from tests.engine.test_flows import SIDE, requests_of
-from tests.engine.tiny_flows import tiny_flow
 from tests.engine.pretended_gpu import pretended_gpu
 from tests.engine.requests import ignore_steps, pixels
+from tests.engine.test_flows import SIDE, requests_of
 from tests.engine.test_pretended_gpu import options
+from tests.engine.tiny_flows import tiny_flow
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [

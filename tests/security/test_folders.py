@@ -9,9 +9,9 @@ import pytest
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
+from tests.engine.requests import ignore_steps
 from tests.engine.test_flows import requests_of
 from tests.engine.tiny_flows import tiny_flow
-from tests.engine.requests import ignore_steps
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
