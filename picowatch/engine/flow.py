@@ -48,8 +48,9 @@ class FlowPasses(Passes):
 
     def _encoded(self, request: ImageRequest) -> Encoded:
         texts, reader = self._texts(request), self._reader
-        if reader is None:  # the pipeline reads prompts itself
-            return {name: [text] for name, text in texts.items()}
+        if reader is None:
+            # The pipeline reads prompts itself, and knows what stands for no negative one.
+            return {name: [text] for name, text in texts.items() if text or name == "prompt"}
         found: dict[str, Any] = {}
         for name, text in texts.items():
             one = self.loaded.prompts.encoded(text, partial(self._read, reader, text))
