@@ -1,12 +1,8 @@
 """The memory ladder: which rungs a batch tries, and that each of them draws the same pictures."""
 
-import re
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -15,7 +11,7 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine import checkpoints, load
+from picowatch.engine import checkpoints
 from picowatch.engine.memory import (
     CUDA_LADDER,
     FULL,
@@ -32,18 +28,12 @@ from picowatch.engine.memory import (
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.families import FAMILIES
-from picowatch.recipe.request import ImageRequest, LoraUse
-from tests.engine.adapters import random_layer, write
-from tests.engine.flow_requests import (
-    FLOW_WARNINGS,
-    flow_models,
-    flow_renderer,
-    hash_of,
-    requests_of,
-)
+from picowatch.recipe.request import ImageRequest
+from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import drawn, stored
 from tests.engine.requests import difference, draw, ignore_steps, pixels, request
+from tests.engine.rungs import lora_of, on_rung, reads, three_of
 from tests.engine.transformer_files import weights_of, write_gguf
 from tests.kinds import one_of_each_kind
 
@@ -186,17 +176,6 @@ def test_smaller_sides_suit_every_family() -> None:
     assert "at 328x408 with 27 steps instead of 328x408 with 37" in warning
 
 
-def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
-    """The renderer, with a ladder of this rung alone."""
-
-    class Only(MemoryLadder):
-        def rungs(self, *_: Any) -> Iterator[Rung]:
-            yield rung
-
-    renderer._ladder = Only("auto", None, is_cuda=False)
-    return renderer
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(tmp_path_factory.mktemp("memory") / "models")
@@ -264,22 +243,15 @@ FLOWS = (
 SHORT = ("Sana", "HunyuanDiT", "PixArt-Sigma", "AuraFlow", "CogView4", "CogView3-Plus")
 
 
-def wanted_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
-    """Images of different prompts."""
-    texts = ("a red cube", "two blue balls on grass", "a boat")
-    recipes = (f"prompt: {text}\nexact: false{more}" for text in texts)
-    return [one for recipe in recipes for one in requests_of(models, name, recipe)]
-
-
 @pytest.mark.parametrize("name", one_of_each_kind((*FLOWS, *SHORT), ("FLUX.1-dev", "HunyuanDiT")))
 def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
     """A batch, and a start image with hires where the family takes one."""
     models = flow_models(name)
-    ours, row = flow_renderer(models), FAMILIES[Catalog(models).scan().models[0].family]
-    batches = [wanted_of(models, name)[:2]]
+    (model,) = Catalog(models).scan().models
+    ours, row, batches = flow_renderer(models), FAMILIES[model.family], [three_of(models, name)[:2]]
     if "hires" not in row.lacks:
         more = "\nimage: start.png\nhires: {scale: 1.5, steps: 2}"
-        batches.append(wanted_of(models, name, more)[:1])
+        batches.append(three_of(models, name, more)[:1])
     plain = [draw(on_rung(ours, FULL), *batch) for batch in batches]
     for rung in (*RUNGS.values(), *([] if name in SHORT else [replace(TURNS, tiled=False)])):
         on_rung(ours, rung)
@@ -287,36 +259,6 @@ def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
             for image, expected in zip(draw(ours, *batch), images, strict=True):
                 assert pixels(expected).std() > 1
                 assert difference(image, expected) <= 1, rung
-
-
-def lora_of(models: Path, name: str, mark: str) -> LoraUse:
-    """One for all attention of a transformer, in diffusers' names; `mark` tells its family."""
-    tensors: dict[str, torch.Tensor] = {}
-    for key, weight in weights_of(name).items():
-        if re.search(r"attn\.to_.*weight|attention\.to_.*weight", key) and weight.ndim > 1:
-            down, up = random_layer(SimpleNamespace(weight=weight), seed=len(tensors), size=2)
-            layer = f"transformer.{key.removesuffix('.weight')}"
-            tensors |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
-    write(models / "loras/a.safetensors", tensors, {"ss_base_model_version": mark})
-    return LoraUse("a", hash_of(models, "lora", "a"), 0.7)
-
-
-@contextmanager
-def reads() -> Iterator[list[tuple[str, Any]]]:
-    """The parts with weights that are read, each with a weak reference."""
-    found: list[tuple[str, Any]] = []
-    real = load.load_part
-
-    def load_part(model: Any, target: Any, device: Any, name: str) -> Any:
-        part = real(model, target, device, name)
-        if isinstance(part, torch.nn.Module):
-            found.append((name, weakref.ref(part)))
-        return part
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "load_part", load_part)
-        patch.setattr(checkpoints, "load_part", load_part)
-        yield found
 
 
 TURNING = {
@@ -332,7 +274,7 @@ def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
     """Only one of them is in memory; prompts that are known need no text encoder."""
     models, encoders = flow_models(name), TURNING[name]
     lora = lora_of(models, name, MARKS[name])
-    one, two, three = wanted_of(models, name)
+    one, two, three = three_of(models, name)
     expected = {
         one: [*encoders, "vae", "transformer"],
         two: [*encoders, "transformer"],
@@ -361,7 +303,7 @@ def test_a_first_batch_with_a_lora_reads_each_part_once() -> None:
     """It acts when the denoiser comes."""
     models = flow_models("FLUX.1-dev")
     lora = lora_of(models, "FLUX.1-dev", "flux1")
-    one = replace(wanted_of(models, "FLUX.1-dev")[0], loras=(lora,))
+    one = replace(three_of(models, "FLUX.1-dev")[0], loras=(lora,))
     (plain,) = draw(flow_renderer(models), one)
     with reads() as found:
         (image,) = draw(on_rung(flow_renderer(models), TURNS), one)
@@ -373,14 +315,14 @@ def test_a_batch_ends_while_parts_take_turns() -> None:
     """In a text encoder or in a step; the next batch draws what it would have."""
     models = flow_models("FLUX.1-dev")
     renderer = on_rung(flow_renderer(models), TURNS)
-    one, two, _ = wanted_of(models, "FLUX.1-dev")
+    one, two, _ = three_of(models, "FLUX.1-dev")
     (before,) = draw(renderer, one)
     for looks in (0, 3, 8):
         answers = iter([False] * looks + [True] * 1000)
         with pytest.raises(EngineStopped):
             renderer.render([two], ignore_steps, answers.__next__)
     assert draw(renderer, one)[0].pixels == before.pixels
-    kept = wanted_of(models, "FLUX.1-dev", "\nimage: start.png\ndenoising_strength: 0")[0]
+    kept = three_of(models, "FLUX.1-dev", "\nimage: start.png\ndenoising_strength: 0")[0]
     assert draw(on_rung(flow_renderer(models), TURNS), kept)
 
 
