@@ -371,8 +371,10 @@ FULL_CARD = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.
 OTHER_WORDS = RuntimeError("CUDA error: out of memory")
 
 
-@pytest.mark.parametrize("where", ["denoiser", "VAE", "loader"])
-@pytest.mark.parametrize("error", [FULL_CARD, OTHER_WORDS], ids=["class", "words"])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [("denoiser", FULL_CARD), ("denoiser", OTHER_WORDS), ("VAE", FULL_CARD), ("loader", FULL_CARD)],
+)
 def test_the_next_rungs_are_tried_when_memory_runs_out(
     models: Models, where: str, error: Exception
 ) -> None:

@@ -16,8 +16,8 @@ from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.catalog.test_families import Z_IMAGE
 from tests.engine.cluster.conftest import HEAD, SECOND, MakeExecutor, joined, on
 from tests.engine.cluster.nodes import Nodes
-from tests.engine.tiny_flows import tiny_flow
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
+from tests.engine.tiny_flows import tiny_flow
 
 pytestmark = pytest.mark.heavy
 

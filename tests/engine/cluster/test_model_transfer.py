@@ -19,8 +19,8 @@ from tests.catalog.files import Shapes, write_model
 from tests.catalog.test_families import Z_IMAGE, below
 from tests.catalog.test_vaes import FLUX1
 from tests.catalog.upscalers import compact_shapes
-from tests.engine.tiny_flows import tiny_flow
 from tests.engine.requests import PATIENCE, request
+from tests.engine.tiny_flows import tiny_flow
 
 QWEN: Shapes = {"model.embed_tokens.weight": (16, 8)}
 
