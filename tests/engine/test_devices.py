@@ -194,8 +194,8 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_gpu_has_one_step_queued_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is true then."""
-    events: list[Mock] = []
-    monkeypatch.setattr(torch.cuda, "Event", lambda: events.append(Mock()) or events[-1])
+    events = [Mock(), Mock(), Mock()]
+    monkeypatch.setattr(torch.cuda, "Event", Mock(side_effect=events))
     pace = StepPace(torch.device("cuda"))
     for _ in range(3):
         pace.step()
