@@ -6,7 +6,7 @@ FROM ${BASE}
 # A virtual environment of root's: picowatch cannot change its own program.
 ENV PATH=/opt/picowatch/bin:$PATH
 
-# g++ compiles models for this machine (the setting `compile`). Empty: none, and a smaller image.
+# g++ is what compile: true needs on a card. Empty: none, and a smaller image.
 ARG COMPILER=
 # Its version is that of the base's Debian release.
 # hadolint ignore=DL3008

@@ -6,11 +6,11 @@ INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test tests test-heavy lint format types docs strips storm meetings fuzz soak bench bench-gpu \
-	train release up down image-check clean
+.PHONY: help demo run test tests test-heavy test-pythons lint format types docs strips storm meetings \
+	fuzz soak bench bench-gpu train release up down image-check clean
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What running needs. torch first and by itself: anything else would pull a build of gigabytes.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -51,11 +51,17 @@ run: $(INSTALLED)  ## Start the daemon: save recipes in inbox/, find pictures in
 test: lint  ## Lint, format check, types and all tests but the heavy ones.
 	@$(MAKE) --no-print-directory -j 2 tests types  # mypy needs one core, and a minute of it
 
+# Tests call make, too. ORDER=random runs them in a random order and prints its seed, ORDER=SEED runs
+# them in that one again.
 tests: $(READY)
-	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 6 --dist loadfile --no-loadscope-reorder  # tests call make, too
+	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 6 --dist loadfile --no-loadscope-reorder \
+		$(if $(ORDER),-p randomly --randomly-seed=$(ORDER:random=default))
 
 test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler, the wheel, 10,000 recipes and others.
 	MAKEFLAGS= $(BIN)/pytest -m heavy
+
+test-pythons: $(READY)  ## The tests that need no torch, on every Python of this machine.
+	$(BIN)/python -m tests.pythons
 
 lint: $(READY)  ## Lint and check the format.
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ run it (24 steps, 128x128).
 """
 
 import argparse
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +32,6 @@ PROMPTS = (
     "a corgi with a hat in the city",
     "a purple square on a green background",
 )
-COMPILE_SECONDS = 900.0
 
 
 def main() -> None:
@@ -92,16 +90,17 @@ def _requests(models: Path, arguments: argparse.Namespace) -> list[ImageRequest]
 
 
 def _engine(
-    models: Path, device: str, precision: Precision = "auto", compiled: Path | None = None
+    models: Path, device: str, precision: Precision = "auto", cache: Path | None = None
 ) -> Renderer:
+    compiles = cache is not None
     return Renderer(
-        EngineOptions(models=models, device=device, precision=precision, compiled=compiled)
+        EngineOptions(
+            models=models, device=device, precision=precision, compile=compiles, cache=cache
+        )
     )
 
 
-def _make(
-    engine: Renderer, requests: Sequence[ImageRequest], batch: int
-) -> list[RenderedImage]:
+def _make(engine: Renderer, requests: Sequence[ImageRequest], batch: int) -> list[RenderedImage]:
     images: list[RenderedImage] = []
     for begin in range(0, len(requests), batch):
         images += engine.render(requests[begin : begin + batch], lambda *_: None)
@@ -115,25 +114,10 @@ def _ways(
     for batch in (2, 4, 8):
         if batch <= len(requests):
             yield f"batch of {batch}", _make(_engine(models, device), requests, batch)
-    if any(map(shutil.which, ("g++", "clang++"))):
-        yield "compiled", _compiled(folder / "compiled", models, requests, device)
+    yield "compiled", _make(_engine(models, device, cache=folder / "compiled"), requests, 1)
     precisions: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
     for precision in precisions if device != "cpu" else precisions[:2]:
         yield precision, _make(_engine(models, device, precision), requests, 1)
-
-
-def _compiled(
-    folder: Path, models: Path, requests: Sequence[ImageRequest], device: str
-) -> list[RenderedImage]:
-    """Made with a UNet that is compiled here and now."""
-    engine = _engine(models, device, compiled=folder)
-    engine.render(requests[:1], lambda *_: None)
-    compiling = engine._compiled._process
-    assert compiling is not None
-    compiling.wait(COMPILE_SECONDS)
-    images = _make(engine, requests, 1)
-    assert all(image.compiled for image in images)
-    return images
 
 
 def _moved(plain: Sequence[RenderedImage], others: Sequence[RenderedImage]) -> tuple[str, ...]:

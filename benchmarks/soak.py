@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.house import House, wait_for
-from tests.storm.driver import Picowatch, children
+from tests.storm.driver import Picowatch, engines_of
 
 KEPT = 200
 WARM_UP = 0.15  # of the time: caches fill
@@ -87,7 +87,7 @@ def soak(folder: Path, minutes: float) -> int:
     wait_for(lambda: house.status()["images"] is not None, "the first status")
     samples = save_each_second(user, picowatch, minutes)
     wait_for(lambda: len(house.listed()) == user.pictures, "the last picture")
-    engines = len(children(picowatch.process.pid))
+    engines = len(engines_of(picowatch.process.pid))
     code = picowatch.end()
     made = house.pictures()
     print(f"{user.saves} saves, {user.pictures} pictures asked for, {len(made)} there")

@@ -50,8 +50,8 @@ class Checkpoints:
             with self._verified("checkpoint", request.checkpoint, wanted) as model:
                 row = FAMILIES[model.family]
                 takes_turns = row.kind == "flow" and not row.short
-                sizes = bytes_of_parts(model, self._target)
-                self._weights[wanted] = Weights(**sizes, takes_turns=takes_turns)
+                encoders, denoiser, vae = bytes_of_parts(model, self._target).values()
+                self._weights[wanted] = Weights(encoders, denoiser, vae, takes_turns)
         for use in request.control:
             if use.model_hash not in self._controlnet_bytes:
                 with self._verified("controlnet", use.model, use.model_hash) as model:

@@ -24,6 +24,7 @@ from picowatch.engine.memory_usage import broken_gpu, gpu_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,
+    EngineLost,
     MemoryUse,
     OnPreview,
     OnStep,
@@ -117,9 +118,9 @@ def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer
 
 
 def main(
-    connection: Connection, stderr: str, options: EngineOptions, make_renderer: MakeRenderer
+    connection: Connection, stderr: Connection, options: EngineOptions, make_renderer: MakeRenderer
 ) -> None:
-    """Serve the daemon at the other end of the pipe; `stderr` is the file for last words."""
+    """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words."""
     _stand_alone(stderr)
     batches: SimpleQueue[Render] = SimpleQueue()
     interrupted: set[int] = set()
@@ -130,10 +131,10 @@ def main(
         with sending:  # a part of a batch may be rendered in a thread of its own
             connection.send(message)
 
-    _serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
+    serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
 
 
-def _stand_alone(stderr: str) -> None:
+def _stand_alone(stderr: Connection) -> None:
     """Leave the daemon's terminal, signals and standard streams, but end with the daemon.
 
     In a session of its own: Ctrl-C is for the daemon alone, and what this process starts can be
@@ -143,13 +144,11 @@ def _stand_alone(stderr: str) -> None:
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    words = os.open(stderr, os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for source, target in ((nothing, 0), (nothing, 1), (words, 2)):
+    for source, target in ((nothing, 0), (nothing, 1), (stderr.fileno(), 2)):
         os.dup2(source, target)
-    os.close(words)
     os.close(nothing)
-    Path(stderr).unlink()  # the daemon holds it open
+    stderr.close()
     _forget_users_folder()
 
 
@@ -177,7 +176,7 @@ def _receive(connection: Connection, batches: SimpleQueue[Render], interrupted: 
         os._exit(0)
 
 
-def _serve(
+def serve(
     send: Callable[[FromEngine], None],
     make_renderer: Callable[[], BatchRenderer],
     next_batch: Callable[[], Render],
@@ -228,7 +227,7 @@ def _pictures(
 
 def _explained(error: Exception) -> PicowatchError:
     """Return what a batch ends with: no single one may take the engine down."""
-    if isinstance(error, EngineStopped):
+    if isinstance(error, EngineStopped | EngineLost):
         return error
     if isinstance(error, RenderFailed):
         return RenderFailed(error.message, error.remedy, traceback.format_exc())

@@ -3,8 +3,9 @@
 import signal
 from collections.abc import Sequence
 
-from picowatch.engine.protocol import EngineCannotStart
+from picowatch.engine.protocol import EngineCannotStart, RenderedImage
 from picowatch.errors import EngineDied, RenderFailed
+from picowatch.recipe.request import ImageRequest
 
 SMALLER = "Try a smaller size or batch_size: 1."
 _KILLED = (
@@ -24,9 +25,9 @@ _LONGEST = 300
 
 
 def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
-    """Message and remedy for a process' exit status, as subprocess gives it (negative: signal).
+    """Return message and remedy for a process' exit code (negative: a signal).
 
-    `stderr` are the last lines the process wrote.
+    `stderr` are the last lines that it wrote.
     """
     if status == -signal.SIGKILL:
         return _KILLED
@@ -41,14 +42,14 @@ def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
 
 
 def no_threads(words: str, trace: str = "") -> EngineCannotStart | None:
-    """What an error's text or a process' last words mean, if Python or libgomp got no thread."""
+    """Explain an error's text or a process' last words, if Python or libgomp got no thread."""
     if "can't start new thread" in words or "libgomp: Thread creation failed" in words:
         return EngineCannotStart(*_NO_THREADS, trace)
     return None
 
 
 def last_words(stderr: Sequence[str]) -> str:
-    """What the last Python error was, after which notes may stand; without one the last line."""
+    """Return the last Python error, after which notes may stand; without one the last line."""
     traces = [number for number, line in enumerate(stderr) if line.startswith("Traceback (most")]
     after = stderr[traces[-1] + 1 :] if traces else ()
     error = next((line for line in after if line.strip() and not line.startswith(" ")), "")
@@ -56,12 +57,12 @@ def last_words(stderr: Sequence[str]) -> str:
 
 
 def _printable(line: str) -> str:
-    """The line without control characters, and not longer than a sentence may be."""
+    """Return the line without control characters, no longer than a sentence may be."""
     return "".join(filter(str.isprintable, line)).strip()[:_LONGEST].rstrip(".")
 
 
 def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFailed | EngineDied:
-    """What happened and what to do; EngineDied if this process can no longer use the GPU.
+    """Say what happened and what to do; EngineDied if this process can no longer use the GPU.
 
     `broken` is what the GPU said when it was asked afterwards, "" if it still works: an error of
     another library may be all that a kernel's failure leaves.
@@ -115,7 +116,7 @@ _MEMORY_TEXTS = ("not enough memory", "can't allocate memory")
 
 
 def out_of_memory(error: Exception) -> str:
-    """Whose memory ran out, in a sentence; "" for every other error."""
+    """Say in a sentence whose memory ran out; "" for every other error."""
     text = str(error)
     if isinstance(error, MemoryError) or any(each in text for each in _MEMORY_TEXTS):
         return "The computer does not have enough memory for this image."
@@ -127,3 +128,35 @@ def out_of_memory(error: Exception) -> str:
 
 def _first_line(text: str) -> str:
     return next(iter(text.strip().splitlines()), "no reason given")[:300].rstrip(".")
+
+
+_NO_PICTURES = "The engine returned something other than pictures."
+
+
+def flaw(images: object, batch: Sequence[ImageRequest]) -> str:
+    """Say what is wrong with the batch's pictures, in a sentence; "" if nothing is."""
+    if not isinstance(images, list):
+        return _NO_PICTURES
+    if len(images) != len(batch):
+        return f"The engine returned {len(images)} pictures, but {len(batch)} were requested."
+    flaws = (_flaw_of(image, request) for image, request in zip(images, batch, strict=True))
+    return next(filter(None, flaws), "")
+
+
+def _flaw_of(image: object, request: ImageRequest) -> str:
+    if not isinstance(image, RenderedImage):
+        return _NO_PICTURES
+    width, height = request.published_size
+    smaller = request.shrink_to_fit and 0 < image.width <= width and 0 < image.height <= height
+    if (image.width, image.height) != (width, height) and not smaller:
+        return (
+            f"The engine returned a picture of {image.width}x{image.height} pixels, but "
+            f"{width}x{height} were requested."
+        )
+    if not isinstance(image.pixels, bytes):
+        return "The engine returned a picture without pixels."
+    count = image.width * image.height
+    for found, expected in ((image.pixels, 3 * count), (image.alpha or bytes(count), count)):
+        if len(found) != expected:
+            return f"The engine returned a picture of {len(found):,} bytes instead of {expected:,}."
+    return ""

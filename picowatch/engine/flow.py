@@ -130,7 +130,7 @@ class FlowPasses(Passes):
         pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)
         if steps.after_step:
             inputs["callback_on_step_end"] = steps.after_step
-        if one.steps != variant.defaults.get("steps"):
+        if one.steps != variant.defaults["steps"]:
             inputs |= row.inputs_at_other_steps
         with self.watched():
             found: torch.Tensor = pipeline(

@@ -3,7 +3,7 @@
 import gc
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import torch
@@ -11,11 +11,13 @@ from diffusers.hooks import apply_group_offloading
 
 from picowatch.engine.families import Encoded, built, pipeline_class, prompt_encoder
 from picowatch.engine.load import Components
-from picowatch.engine.loras import Loras
 from picowatch.engine.memory import Place
 from picowatch.engine.verify import FindFile
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
+
+if TYPE_CHECKING:
+    from picowatch.engine.loras import Loras
 
 _KEPT_PROMPTS = 64
 
@@ -149,6 +151,9 @@ class Loaded:
 
     def _apply_loras(self) -> None:
         if self._loras is None and self._uses:
+            # Here, for every engine's start would wait for peft.
+            from picowatch.engine.loras import Loras
+
             self._loras = Loras(self.pipeline(), self._find)
         if self._loras is not None and self._loras.apply(self._uses):
             self.prompts.forget()

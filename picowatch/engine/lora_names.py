@@ -38,6 +38,7 @@ OTHER_KINDS = {
     "a DoRA": re.compile(r"\.dora_scale$|\.lora_magnitude_vector\b"),
     "a file of whole differences": DIFFERENCE,
     "an OFT": re.compile(r"\.b?oft_"),
+    "an (IA)³": re.compile(r"\.on_input$"),
     "a LoRA with biases": re.compile(r"\.lora_B(\.\w+)?\.bias$"),
 }
 DENOISER = re.compile(

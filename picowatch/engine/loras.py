@@ -4,15 +4,17 @@ No weight of the checkpoint changes: peft wraps a layer in one that adds the LoR
 output. With no LoRA in use every layer is unwrapped, so that the checkpoint computes as it did.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-from diffusers.utils import delete_adapter_layers, set_weights_and_activate_adapters
+from diffusers.utils import delete_adapter_layers
 from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from picowatch.engine.lora_files import Layers, LoraFile, LoraReader, Tensors
@@ -21,8 +23,8 @@ from picowatch.engine.verify import FindFile, unchanged
 from picowatch.recipe.request import LoraUse
 
 # Kept beside those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.
-_KEPT_FILES = 8
-_KEPT_BYTES = 2 * 2**30
+_KEPT_FILES = 4
+_KEPT_BYTES = 2**30
 _NAMED_KEYS = 3
 
 
@@ -102,6 +104,7 @@ class Loras:
             try:
                 self._loaded[use.hash] = self._inject(use.hash, file)
             except BaseException:
+                self._use(self._weights)
                 self._take_out(use.hash)
                 raise
         self._loaded.move_to_end(use.hash)
@@ -126,9 +129,14 @@ class Loras:
         for part, layers in by_part.items():
             model, dtype = self._models[part], self._models[part].dtype
             names = [layer.module for layer in layers]
-            config = LoraConfig(r=1, lora_alpha=1, target_modules=names)
+            config = LoraConfig(r=1, lora_alpha=1, target_modules=names, inference_mode=True)
             keys: Any = {f"{name}.lora_A.weight": None for name in names}
-            inject_adapter_in_model(config, model, sha256, low_cpu_mem_usage=True, state_dict=keys)
+            with warnings.catch_warnings():
+                # A second LoRA in the same model is meant.
+                warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+                inject_adapter_in_model(
+                    config, model, sha256, low_cpu_mem_usage=True, state_dict=keys
+                )
             for layer, halves in layers.items():
                 wrapped: Any = model.get_submodule(layer.module)
                 device = wrapped.base_layer.weight.device
@@ -146,7 +154,10 @@ class Loras:
             if not hasattr(model, "peft_config"):
                 continue
             if weights:
-                set_weights_and_activate_adapters(model, list(weights), list(weights.values()))
+                for layer in filter(_is_wrapped, model.modules()):
+                    layer.set_adapter(list(weights), inference_mode=True)  # without gradients
+                    for sha256, weight in weights.items():
+                        layer.set_scale(sha256, weight)
             else:
                 recurse_remove_peft_layers(model)
                 del model.peft_config
@@ -169,6 +180,10 @@ class Loras:
                 delete_adapter_layers(model, sha256)
                 del model.peft_config[sha256]
                 _maybe_remove_and_reapply_group_offloading(model)
+
+
+def _is_wrapped(module: nn.Module) -> bool:
+    return isinstance(module, BaseTunerLayer)
 
 
 def _does_nothing(name: str, keys: Sequence[str]) -> str:

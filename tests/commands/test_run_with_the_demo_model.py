@@ -234,7 +234,7 @@ def engines_in(folder: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_text()
-            if "child_main" in words and (process / "cwd").resolve() == folder:
+            if "--multiprocessing-fork" in words and (process / "cwd").resolve() == folder:
                 found.append(process.name)
         except OSError:
             continue

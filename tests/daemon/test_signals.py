@@ -16,7 +16,7 @@ from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch, start
 from tests.digest_engine import DigestEngine
 from tests.house import House, wait_for, within
-from tests.storm.driver import children
+from tests.storm.driver import engines_of
 
 
 def holds_open(process: int, file: Path) -> bool:
@@ -91,8 +91,8 @@ def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path, checkpoint: Path)
     """The image goes back into the queue, and its engine is gone."""
     process = start(tmp_path, "run")
     (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\nsteps: 1\nsize: 64x64\n")
-    wait_for(lambda: children(process.pid), "the engine")
-    engine = children(process.pid)[0]
+    wait_for(lambda: engines_of(process.pid), "the engine")
+    engine = engines_of(process.pid)[0]
     wait_for(lambda: holds_open(engine, checkpoint), "the loading")
     ends_well(process)
     assert images(tmp_path) == {"queued": 1}

@@ -24,7 +24,6 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.log import LOG_BYTES, close_log, open_log
 from picowatch.settings import load_settings
@@ -281,7 +280,6 @@ def test_invalid_settings_on_a_full_disk_are_answered_when_there_is_room(
     [
         ("hash", "cannot write: [Errno 11] can't start new thread; waiting"),
         ("engine", "could not be started: [Errno 11] can't start new thread. Trying again"),
-        ("engine-stderr", "could not be started: [Errno 11] can't start new thread. Trying again"),
     ],
 )
 def test_a_thread_that_the_system_refuses_is_waited_for(
@@ -639,27 +637,6 @@ def test_a_deleted_inbox_may_be_created_again(house: House) -> None:
 
 def assert_set(event: threading.Event) -> None:
     assert event.wait(PATIENCE)
-
-
-def test_a_ledger_that_is_locked_once_a_batch_is_claimed_is_waited_for(
-    house: House, console: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No image fails for another program that reads the ledger."""
-    counts, locked = Ledger.counts, threading.Event()
-
-    def counts_once_unlocked(ledger: Ledger) -> Counts:
-        in_worker = threading.current_thread().name.startswith("worker")
-        if in_worker and not locked.is_set():
-            locked.set()
-            raise sqlite3.OperationalError("database is locked")
-        return counts(ledger)
-
-    monkeypatch.setattr(Ledger, "counts", counts_once_unlocked)
-    with house.running():
-        house.save("a.yaml", "prompt: one\n")
-        wait_for(lambda: len(house.pictures()) == 1, "the picture")
-    assert locked.is_set() and console.says("cannot write: database is locked")
-    assert house.error("a.yaml") is None
 
 
 @pytest.mark.parametrize(("jump", "words"), [(86_400.0, "ahead"), (-86_400.0, "back")])

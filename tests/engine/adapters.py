@@ -7,6 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from picowatch.catalog import Catalog
+from picowatch.recipe.request import LoraUse
+
 Tensors = dict[str, torch.Tensor]
 RANK = 4
 
@@ -59,3 +62,9 @@ def write(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
     return path
+
+
+def lora_use(models: Path, name: str, weight: float = 1.0) -> LoraUse:
+    """A LoRA by name, with its file's hash."""
+    catalog = Catalog(models)
+    return LoraUse(name, catalog.sha256(catalog.find("lora", name)), weight)

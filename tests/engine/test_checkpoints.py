@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine import checkpoints as module
@@ -16,9 +15,10 @@ from picowatch.engine import load as loading
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.devices import Target, choose_target
 from picowatch.engine.load import Components
+from picowatch.engine.loaded import Loaded
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse, ImageRequest
-from tests.engine.control.controlnets import controlnet_of, save_single
+from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.ldm import write_single_file
 from tests.engine.requests import request
 from tests.engine.tiny_flows import tiny_flow
@@ -64,9 +64,9 @@ def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
     return Checkpoints(Catalog(models), target)
 
 
-def loaded(loads: Checkpoints, wanted: ImageRequest) -> Components:
+def loaded(loads: Checkpoints, wanted: ImageRequest) -> Loaded:
     """On the device that it computes on."""
-    return loads.components(wanted)
+    return loads.load(wanted, "device")
 
 
 def nbytes(components: Components, *names: str) -> int:
@@ -77,11 +77,11 @@ def test_checkpoints_that_fit_are_all_kept(models: Path) -> None:
     """Going back to one reads nothing."""
     loads, other = checkpoints(models), named(models)
     first, second = loaded(loads, request()), loaded(loads, other)
-    assert loads.held(request(prompt="another", seed=9)) is first
-    assert loads.held(other) is second
+    assert loads.held(request(prompt="another", seed=9), "device") is first
+    assert loads.held(other, "device") is second
     assert loads.forget_others(other)
-    assert loads.held(request()) is None
-    assert loads.held(other) is second
+    assert loads.held(request(), "device") is None
+    assert loads.held(other, "device") is second
     assert not loads.forget_others(other)
 
 
@@ -104,8 +104,8 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     loaded(loads, named(models))
     gc.collect()
     assert seen == [True]
-    assert loads.held(named(models)) is not None
-    assert loads.held(request()) is None
+    assert loads.held(named(models), "device") is not None
+    assert loads.held(request(), "device") is None
 
 
 def test_what_fits_is_counted_in_the_types_that_weights_are_loaded_in(
@@ -120,7 +120,7 @@ def test_what_fits_is_counted_in_the_types_that_weights_are_loaded_in(
     monkeypatch.setattr(module, "WORKING_BYTES", 0)
     monkeypatch.setattr(module, "free_bytes", lambda device: size)
     loaded(loads, named(models))
-    assert loads.held(request()) is not None
+    assert loads.held(request(), "device") is not None
     wide = checkpoints(models).weights(named(models))
     assert (wide.encoders, wide.denoiser) == (2 * weights.encoders, 2 * weights.denoiser)
     assert wide.vae == weights.vae  # it overflows in float16
@@ -133,7 +133,7 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
     (models / "checkpoints/FLUX.1-dev").symlink_to(tiny_flow("FLUX.1-dev"))
     loads = checkpoints(models, choose_target("cpu", precision))
     wanted = named(models, name)
-    weights, components = loads.weights(wanted), loaded(loads, wanted)
+    weights, components = loads.weights(wanted), loaded(loads, wanted).components
     assert weights.encoders == pytest.approx(
         nbytes(components, *components.encoder_names), rel=0.01
     )
@@ -146,17 +146,17 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
 def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> None:
     """And its own comes back when it is requested; the rest stays."""
     loads, other = checkpoints(models), request(**_vae(models))
-    components = loaded(loads, request())
-    own, unet = components.vae, components.denoiser
-    assert loaded(loads, other) is components
-    assert components.vae is not own
-    assert components.denoiser is unet
-    assert loads.held(request()) is None
-    components.drop(["vae"])
-    components.restore(["vae"])
+    kept = loaded(loads, request())
+    own, unet = kept.vae, kept.denoiser
+    assert loaded(loads, other) is kept
+    assert kept.vae is not own
+    assert kept.denoiser is unet
+    assert loads.held(request(), "device") is None
+    kept.components.drop(["vae"])
+    kept.components.restore(["vae"])
     loaded(loads, request())
-    assert loads.held(other) is None
-    assert loads.held(request()) is components
+    assert loads.held(other, "device") is None
+    assert loads.held(request(), "device") is kept
 
 
 def _vae(models: Path) -> dict[str, str]:
@@ -170,7 +170,7 @@ def test_after_a_failed_load_nothing_is_held(models: Path) -> None:
     loaded(loads, request())
     with pytest.raises(RenderFailed):
         loaded(loads, request(vae="gone", vae_hash="0"))
-    assert loads.held(request()) is None
+    assert loads.held(request(), "device") is None
     assert loaded(loads, request()).vae is not None
 
 
@@ -179,22 +179,22 @@ def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> N
     loads = checkpoints(models)
     plain = loaded(loads, named(models))
     first, second = (named(models, control=[name]) for name in ("1", "2"))
-    assert loads.held(first) is None
+    assert loads.held(first, "device") is None
     assert loaded(loads, first) is plain
-    assert loads.held(first) is plain
+    assert loads.held(first, "device") is plain
     loaded(loads, second)
-    assert loads.held(first) is None
-    assert [*plain.controlnets] == [second.control[0].model_hash]
+    assert loads.held(first, "device") is None
+    assert [*plain.components.controlnets] == [second.control[0].model_hash]
     assert loads.forget_others(named(models))
-    assert not plain.controlnets
+    assert not plain.components.controlnets
 
 
 def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> None:
     """Where text encoders make room for the denoiser: a file that has changed is refused."""
     loads, wanted = checkpoints(models), named(models)
-    components = loads.components(wanted, later={"unet"})
+    components = loads.load(wanted, "device").components
+    components.drop(["text_encoder", "unet"])
     assert components.denoiser is None
-    components.drop(["text_encoder"])
     assert components.restore(["unet"])
     assert not components.encoders
     note = models / "checkpoints/mine/scheduler/note.json"
@@ -224,14 +224,3 @@ def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0}))
     with pytest.raises(RenderFailed, match="'mine' is damaged: ZeroDivisionError"):
         loaded(checkpoints(models), named(models))
-
-
-def test_weights_may_be_read_to_another_place_than_they_compute_in(models: Path) -> None:
-    """Where they are brought to the device in turn; what is elsewhere is read again."""
-    loads = checkpoints(models)
-    meta = torch.device("meta")
-    there = loads.components(named(models), meta)
-    assert {part.device for part in (there.denoiser, there.vae)} == {meta}
-    assert loads.held(named(models)) is None
-    assert loads.held(named(models), meta) is there
-    assert loaded(loads, named(models)).denoiser.device == FULL.device

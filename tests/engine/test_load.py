@@ -21,7 +21,7 @@ from picowatch.engine.load import Components, load, load_part, load_vae, parts_o
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd15_shapes, write_model
 from tests.catalog.unets import sd2_shapes, sdxl_shapes
-from tests.engine.control.controlnets import (
+from tests.engine.controlnets import (
     controlnet_of,
     save_folder,
     save_original,

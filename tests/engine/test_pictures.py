@@ -43,15 +43,6 @@ def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     torch.set_num_threads(before)
 
 
-def test_a_red_circle_on_blue_is_red_in_the_middle_and_blue_around(renderer: Renderer) -> None:
-    """The whole way from prompt to pixels."""
-    wanted = requests.request("a large red circle on a blue background", steps=16, seed=3)
-    picture = pixels(draw(renderer, wanted)[0])
-    red, blue = picture[56:72, 56:72].mean((0, 1)), picture[:8, :8].mean((0, 1))
-    assert red[0] > 150 > max(red[1:])
-    assert blue[2] > 150 > max(blue[:2])
-
-
 def test_a_new_engine_draws_the_same_pixels(renderer: Renderer) -> None:
     """Today, tomorrow and after a restart; also for a sampler that draws noise."""
     options = EngineOptions(models=Path("nowhere"), device="cpu", precision="float32", threads=1)

@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.engine.conditions import Conditions, at_each_evaluation
+from picowatch.engine.conditions import Conditions
 from picowatch.engine.embeddings import Embeddings, read_vectors
 from picowatch.engine.load import CONFIGS
 from picowatch.engine.options import EngineOptions
@@ -217,16 +217,6 @@ def test_each_evaluation_is_guided_by_the_words_of_its_step(
             expected = [plain().states(f"a{one}" if one == "|" else one) for one in letters]
             sides = [each.positive if field == "prompt" else each.negative for each in evaluations]
             assert [one.states.tolist() for one in sides] == [one.tolist() for one in expected]
-
-
-def test_a_batch_is_joined_anew_only_where_words_change() -> None:
-    """A step without a change costs nothing."""
-    images = [guiding(request(text, steps=6))[0] for text in ("[a:b:2]", "c")]
-    evaluations = at_each_evaluation(images)
-    assert len({id(one) for one in evaluations}) == 2
-    for both, first in ((evaluations[0], "a"), (evaluations[-1], "b")):
-        expected = torch.cat([plain().states(first), plain().states("c")])
-        assert torch.equal(both.positive.states, expected)
 
 
 def test_all_words_are_encoded_at_the_length_of_the_longest() -> None:

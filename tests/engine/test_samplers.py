@@ -13,7 +13,6 @@ from picowatch.catalog import read_config
 from picowatch.engine.load import CONFIGS
 from picowatch.engine.samplers import _KINDS, build_sampler
 from picowatch.errors import RenderFailed
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import NUMPY_WARNINGS, request
@@ -136,12 +135,6 @@ def test_a_start_image_takes_as_many_evaluations_as_recipes_count(
         assert evaluations(wanted) == len(built.timesteps)
 
 
-@pytest.mark.parametrize(("steps", "total"), [(10, 25), (0, 30)])
-def test_the_second_pass_of_hires_counts(steps: int, total: int) -> None:
-    """With steps of its own, or with those of the first."""
-    assert evaluations(request(steps=20, hires=Hires(2.0, steps, 0.5, "Latent"))) == total
-
-
 def test_what_recipes_refuse_the_engine_refuses_too() -> None:
     """It never quietly takes another schedule."""
     with pytest.raises(RenderFailed, match="DDIM does not take the schedule type 'karras'"):
@@ -164,12 +157,6 @@ def test_lms_integrates_as_scipy_would() -> None:
         )
         expected = float(values.mean() * (sigmas[6] - sigmas[5]))
         assert scheduler.get_lms_coefficient(4, 5, j) == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", ["LCM", "TCD"])
-def test_more_steps_than_it_was_distilled_for(name: str) -> None:
-    """Recipes may have 150; diffusers would refuse more than 50."""
-    assert build(name, "uniform", 150).config.original_inference_steps == 150
 
 
 @every_sampler

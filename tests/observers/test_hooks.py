@@ -277,6 +277,21 @@ def test_a_picture_that_comes_while_the_status_is_looked_at_is_counted(
     hooks.close(now)
 
 
+def test_a_program_gets_the_environment_of_the_daemon_and_not_of_an_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os.environ is the engine's for the moment in which an engine's process starts."""
+    seen = tmp_path / "seen"
+    script = f'echo "${{HF_HUB_OFFLINE-none}}" > {seen}.new; mv {seen}.new {seen}'
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    hooks = hooks_of(["sh", "-c", script], tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hooks.picture({"file": "a.png"})
+    wait_for(seen.exists, "the program")
+    assert seen.read_text() == "none\n"
+    hooks.close(now)
+
+
 def test_names_reach_the_program_as_they_are(tmp_path: Path, notes: Notes) -> None:
     """No shell looks at them."""
     hooks = hooks_of(notes.program, tmp_path)

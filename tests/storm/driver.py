@@ -93,7 +93,7 @@ class Picowatch:
 
     def kill_engine(self) -> bool:
         """All of them; false if there is none right now."""
-        engines = children(self.process.pid)
+        engines = engines_of(self.process.pid)
         for engine in engines:
             with suppress(ProcessLookupError):
                 os.kill(engine, signal.SIGKILL)
@@ -122,6 +122,16 @@ def children(process: int) -> list[int]:
     for task in Path(f"/proc/{process}/task").glob("*/children"):
         with suppress(OSError):
             found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def engines_of(daemon: int) -> list[int]:
+    """The engines' processes of a daemon, without multiprocessing's own."""
+    found = []
+    for child in children(daemon):
+        with suppress(OSError):
+            if b"--multiprocessing-fork" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
     return found
 
 
@@ -164,7 +174,7 @@ def storm(folder: Path, kills: int, dice: random.Random, engines: int = 1) -> li
     print(f"{done['daemon']} daemons and {done['engine']} engines killed, {user.saves} saves")
     print(", ".join(f"{name} {times}" for name, times in sorted(world.happened.items())))
     finished = wait_until(lambda: all_is_made(house, user), PATIENCE)
-    processes = children(picowatch.process.pid)
+    processes = engines_of(picowatch.process.pid)
     code = picowatch.end()
     problems = [*findings(house, user), *picowatch.problems, *world.problems]
     if not finished:

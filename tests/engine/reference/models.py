@@ -21,7 +21,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
-from tests.engine.control.controlnets import controlnet_of, save_folder, save_single, union_of
+from tests.engine.controlnets import controlnet_of, save_folder, save_single, union_of
 from tests.engine.requests import request
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 

@@ -1,0 +1,60 @@
+"""The renderer of these tests: draws digests, and does what the prompt says meanwhile.
+
+"wait for PATH" notes its process in PATH.pid, and goes on once PATH is there; "crash" ends the
+process as native code does. The start images that it finds are the pictures' warnings.
+"""
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
+from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.recipe.request import ImageRequest
+from tests.digest_engine import digest_picture
+
+WAIT_FOR = "wait for "
+
+
+class DigestRenderer:
+    """A BatchRenderer without torch."""
+
+    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
+        if (options.models / "broken").exists():
+            raise RenderFailed("There is no such device.")
+        self._options = options
+        self._on_preview = on_preview
+
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
+    ) -> list[RenderedImage]:
+        """Each request's digest as a picture, after its steps."""
+        for done in range(1, batch[0].steps + 1):
+            on_step(done, batch[0].steps)
+        self._on_preview(Preview(8, 8, bytes(192)))
+        for request in batch:
+            if request.prompt == "crash":
+                ctypes.string_at(0)
+            if request.prompt.startswith(WAIT_FOR):
+                _wait(Path(request.prompt.removeprefix(WAIT_FOR)), interrupted)
+        folder = self._options.start_images
+        assert folder is not None
+        seen = sorted(sha256(path.read_bytes()).hexdigest() for path in folder.iterdir())
+        return [replace(digest_picture(one, len(batch)), warnings=tuple(seen)) for one in batch]
+
+
+def _wait(path: Path, interrupted: Callable[[], bool]) -> None:
+    path.with_suffix(".pid").write_text(str(os.getpid()))
+    while not path.exists():
+        if interrupted():
+            raise EngineStopped("interrupted")
+        threading.Event().wait(0.01)

@@ -1,0 +1,247 @@
+"""Pictures enlarged by models: drawn ones, given ones, and between the passes of hires."""
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from picowatch.catalog import DEMO_UPSCALER, Catalog
+from picowatch.engine import upscale as upscalers
+from picowatch.engine import upscale_tiles as tiles
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.request import ImageRequest
+from tests.catalog.upscalers import compact_shapes
+from tests.engine.requests import difference, ignore_steps, pixels, request
+from tests.engine.upscale_networks import filled
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/ with an upscaler of twice the size, and the start images beside it."""
+    root = tmp_path_factory.mktemp("upscaling")
+    (root / "upscalers").mkdir()
+    (root / "pictures").mkdir()
+    save_file(filled(compact_shapes(2, channels=8, blocks=1)), root / "upscalers/2x.safetensors")
+    return root
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Renderer:
+    return Renderer(
+        EngineOptions(models=folder, device="cpu", threads=1, start_images=folder / "pictures")
+    )
+
+
+def hash_of(folder: Path, name: str) -> str:
+    catalog = Catalog(folder)
+    return catalog.sha256(catalog.find("upscaler", name))
+
+
+def given(
+    folder: Path, picture: Image.Image, scale: float, name: str = DEMO_UPSCALER, **values: Any
+) -> ImageRequest:
+    """A picture that is enlarged and not drawn."""
+    content = BytesIO()
+    picture.save(content, "PNG")
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    (folder / "pictures" / digest).write_bytes(content.getvalue())
+    return ImageRequest(
+        prompt="",
+        width=picture.width,
+        height=picture.height,
+        seed=0,
+        checkpoint_hash="",
+        image="a.png",
+        image_hash=digest,
+        upscale=Upscale(name, scale),
+        upscaler_hash=hash_of(folder, name),
+        **values,
+    )
+
+
+def rendered(engine: Renderer, requested: ImageRequest) -> RenderedImage:
+    (image,) = engine.render([requested], ignore_steps)
+    return image
+
+
+def gradient(mode: str = "RGB", size: tuple[int, int] = (37, 22)) -> Image.Image:
+    wide = np.linspace(0, 255, size[0], dtype=np.uint8)[None].repeat(size[1], 0)
+    return Image.fromarray(np.stack([wide, wide[:, ::-1], wide // 2], 2)).convert(mode)
+
+
+@pytest.mark.parametrize("scale", [4, 2.5, 1, 8])
+def test_a_given_picture_is_enlarged_without_a_checkpoint(
+    engine: Renderer, folder: Path, scale: float
+) -> None:
+    """To any scale, and it shows the same: here a gradient, whose colours stay."""
+    image = rendered(engine, given(folder, gradient(), scale))
+    assert (image.width, image.height) == (round(37 * scale), round(22 * scale))
+    expected = gradient().resize((image.width, image.height), Image.Resampling.LANCZOS)
+    assert np.abs(pixels(image) - np.asarray(expected).astype(int)).mean() < 6
+    assert not engine._checkpoints._kept  # nothing was loaded to draw with
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK"])
+def test_pictures_of_any_mode_become_rgb(engine: Renderer, folder: Path, mode: str) -> None:
+    """Without transparency where they have none."""
+    picture = gradient(mode)
+    requested = given(folder, picture.convert("RGB") if mode == "CMYK" else picture, 4)
+    image = rendered(engine, requested)
+    assert len(image.pixels) == 3 * 148 * 88
+    assert image.alpha == b""
+
+
+def test_transparency_is_kept(engine: Renderer, folder: Path) -> None:
+    """Opaque where it was, transparent where it was; in the new size."""
+    picture = gradient("RGBA", (40, 20))
+    picture.putalpha(Image.fromarray(np.repeat([[0] * 20 + [255] * 20], 20, 0).astype(np.uint8)))
+    image = rendered(engine, given(folder, picture, 4))
+    alpha = np.frombuffer(image.alpha, np.uint8).reshape(80, 160)
+    assert (alpha[:, :70] == 0).all() and (alpha[:, 90:] == 255).all()
+
+
+def test_a_drawn_picture_is_enlarged_as_the_same_one_given(engine: Renderer, folder: Path) -> None:
+    """After hires, too; steps and tiles are counted together."""
+    plain = rendered(engine, request(steps=2, width=64, height=64))
+    seen: list[tuple[int, int]] = []
+    upscale = Upscale(DEMO_UPSCALER, 2.0)
+    requested = request(
+        steps=2, width=64, height=64, upscale=upscale, upscaler_hash=hash_of(folder, DEMO_UPSCALER)
+    )
+    (image,) = engine.render([requested], lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (2, 3)]
+    alone = Image.frombytes("RGB", (64, 64), plain.pixels)
+    assert difference(image, rendered(engine, given(folder, alone, 2.0))) == 0
+    assert image.timings["upscale"] > 0
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["usual", "exact"])
+@pytest.mark.parametrize("drawn", [False, True], ids=["given", "drawn"])
+def test_exact_is_exact_to_the_last_pixel(
+    engine: Renderer, folder: Path, monkeypatch: pytest.MonkeyPatch, drawn: bool, exact: bool
+) -> None:
+    """Whoever enlarges it, only with deterministic algorithms."""
+    found: list[bool] = []
+
+    def through(network: Any, seen: Any) -> Any:
+        found.append(torch.are_deterministic_algorithms_enabled())
+        return np.repeat(np.repeat(seen, network.scale, 0), network.scale, 1)
+
+    monkeypatch.setattr(tiles, "_through", through)
+    wanted = given(folder, gradient(), 4.0, exact=exact)
+    if drawn:
+        wanted = request(
+            width=64,
+            height=64,
+            steps=1,
+            exact=exact,
+            upscale=Upscale(DEMO_UPSCALER, 4.0),
+            upscaler_hash=hash_of(folder, DEMO_UPSCALER),
+        )
+    rendered(engine, wanted)
+    assert found == [exact]
+
+
+@pytest.mark.parametrize("scale", [4, 1.5])
+def test_a_picture_that_repeats_is_enlarged_without_seams(
+    engine: Renderer, folder: Path, scale: float
+) -> None:
+    """Its edges look as they do where the same picture is moved, so that they are in its middle."""
+    small: dict[str, Any] = {"steps": 2, "width": 64, "height": 128, "tiling": True}
+    plain = pixels(rendered(engine, request(**small))).astype(np.uint8)
+    half = (64, 32)
+    moved = Image.fromarray(np.roll(plain, half, (0, 1)))
+    expected = pixels(rendered(engine, given(folder, moved, scale)))
+    upscale = Upscale(DEMO_UPSCALER, scale)
+    large = request(**small, upscale=upscale, upscaler_hash=hash_of(folder, DEMO_UPSCALER))
+    found = pixels(rendered(engine, large))
+    assert found.shape == expected.shape
+    at_edges = [int(side * scale) for side in half]
+    found = np.roll(found, at_edges, (0, 1))
+    rows, columns = (slice(side - 8, side + 8) for side in at_edges)
+    assert np.abs(found - expected)[rows, columns].max() <= 1
+
+
+def test_hires_can_be_enlarged_by_a_model(engine: Renderer, folder: Path) -> None:
+    """It decodes, enlarges, reduces by Lanczos to the size of hires, and draws on from there."""
+
+    def large(upscaler: str, strength: float, hash_: str = "") -> RenderedImage:
+        hires = Hires(1.5, 2, strength, upscaler)
+        requested = request(steps=2, width=64, height=64, hires=hires, hires_upscaler_hash=hash_)
+        return rendered(engine, requested)
+
+    by_model = large("2x", 0.5, hash_of(folder, "2x"))
+    assert (by_model.width, by_model.height) == (96, 96)
+    assert difference(by_model, large("Lanczos", 0.5)) > 3
+    assert difference(by_model, large("2x", 0, hash_of(folder, "2x"))) > 3
+
+
+def test_it_ends_between_two_tiles(
+    engine: Renderer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled recipe, or a newer save, need not wait for a large picture."""
+    monkeypatch.setattr(engine._upscalers, "_tile", 32)
+    tiles = 0
+
+    def interrupted() -> bool:
+        nonlocal tiles
+        tiles += 1
+        return tiles == 3
+
+    with pytest.raises(EngineStopped):
+        engine.render([given(folder, gradient(size=(128, 64)), 4)], ignore_steps, interrupted)
+    assert tiles == 3
+
+
+def test_where_memory_runs_out_tiles_become_smaller(
+    engine: Renderer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture is the same; with no tile small enough it fails in words."""
+    requested = given(folder, gradient(size=(100, 100)), 4)
+    expected = rendered(engine, requested)
+    real, tried = tiles.enlarged, []
+
+    def enlarged(network: Any, picture: Any, tile: int, before_tile: Any) -> Any:
+        tried.append(tile)
+        if tile > least:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(network, picture, tile, before_tile)
+
+    monkeypatch.setattr(upscalers, "enlarged", enlarged)
+    monkeypatch.setattr(engine._upscalers, "_tile", 192)
+    least = 50
+    assert difference(rendered(engine, requested), expected) <= 1
+    assert tried == [192, 96, 48]
+    least = 0
+    with pytest.raises(RenderFailed, match="Even tiles of 32 pixels were too large"):
+        rendered(engine, requested)
+
+
+def test_another_file_under_the_name_is_not_used(engine: Renderer, folder: Path) -> None:
+    """As with every model: the recipe meant the one that was there when it was saved."""
+    requested = given(folder, gradient(), 2, "2x")
+    (folder / "upscalers/2x.safetensors").rename(folder / "upscalers/kept.safetensors")
+    try:
+        save_file(
+            filled(compact_shapes(2, channels=4, blocks=1)), folder / "upscalers/2x.safetensors"
+        )
+        fresh = Renderer(
+            EngineOptions(models=folder, device="cpu", threads=1, start_images=folder / "pictures")
+        )
+        with pytest.raises(RenderFailed, match="is a different file now"):
+            rendered(fresh, requested)
+    finally:
+        (folder / "upscalers/kept.safetensors").replace(folder / "upscalers/2x.safetensors")

@@ -1,0 +1,85 @@
+"""A picture in tiles is the picture at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from picowatch.engine import upscale_tiles as tiles
+from picowatch.engine.upscale import passes_of
+from picowatch.engine.upscale_tiles import Pixels, enlarged, spans
+from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
+from tests.catalog.upscalers import compact_shapes, esrgan_shapes
+from tests.engine.upscale_networks import network
+
+COMPACT = compact_shapes(2, channels=8, blocks=3)
+FOLDED = esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12)
+
+
+def noise(width: int, height: int) -> Pixels:
+    numbers = np.random.default_rng(0)
+    return numbers.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def nothing() -> None:
+    """Nobody waits for it."""
+
+
+def difference(one: Pixels, other: Pixels) -> int:
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+@pytest.mark.parametrize("shapes", [COMPACT, FOLDED])
+@pytest.mark.parametrize("size", [(70, 53), (64, 32), (33, 91)])
+def test_no_seam_is_visible(
+    shapes: dict[str, tuple[int, ...]], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is any other difference; without an overlap there is one."""
+    made, picture = network(shapes), noise(*size)
+    whole = enlarged(made, picture, 256, nothing)
+    assert whole.shape == (size[1] * 2, size[0] * 2, 3)
+    assert difference(enlarged(made, picture, 32, nothing), whole) <= 1  # the last bit's rounding
+    monkeypatch.setattr(tiles, "MOST_OVERLAP", 0)
+    assert difference(enlarged(made, picture, 32, nothing), whole) > 1
+
+
+def test_the_sides_of_tiles_cover_a_picture_once() -> None:
+    """Each begins at a multiple of four, for networks that fold pixels."""
+    for side in range(1, 300, 7):
+        found = spans(side, 64, 8)
+        assert [span.begin for span in found[1:]] == [span.end for span in found[:-1]]
+        assert (found[0].begin, found[-1].end) == (0, side)
+        assert all(span.begin % 4 == span.seen_from % 4 == 0 for span in found)
+        assert all(span.end - span.begin <= 64 for span in found)
+
+
+def test_float16_that_overflows_is_computed_again() -> None:
+    """In float32, for that tile alone."""
+    made = network(COMPACT)
+    with torch.no_grad():
+        made.body[0].weight.mul_(1e4)  # type: ignore[union-attr, index]
+        made.body[-1].weight.mul_(1e-6)  # type: ignore[union-attr, index]
+    picture = noise(16, 16)
+    exact = enlarged(made, picture, 64, nothing)
+    assert difference(enlarged(made.half(), picture, 64, nothing), exact) <= 1
+    assert next(made.parameters()).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("scale", "before", "size", "passes"),
+    [
+        (4, (100, 50), (400, 200), [(100, 50)]),
+        (4, (100, 50), (150, 75), [(100, 50)]),
+        (2, (100, 50), (300, 150), [(100, 50), (200, 100)]),
+        (2, (100, 50), (800, 400), [(100, 50), (200, 100), (400, 200)]),
+        (1, (100, 50), (200, 100), [(100, 50)]),
+        (4, (2000, 1000), (16000, 8000), [(2000, 1000), (4000, 2000)]),
+    ],
+)
+def test_an_upscaler_is_used_as_often_as_the_size_needs(
+    scale: int, before: tuple[int, int], size: tuple[int, int], passes: list[tuple[int, int]]
+) -> None:
+    """As A1111 does, three times at most; never into more pixels than memory should hold."""
+    found = passes_of(scale, before, size)
+    assert found == passes
+    for width, height in found[:-1] if scale == 4 and len(found) > 1 else []:
+        assert width * height * scale**2 <= 2 * MAX_UPSCALED_PIXELS

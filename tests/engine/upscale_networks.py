@@ -1,0 +1,25 @@
+"""Networks of upscalers with random weights."""
+
+import torch
+
+from picowatch.catalog.upscalers import layout_of
+from picowatch.engine.upscale_networks import Network, network_of, weights_of
+from tests.catalog.files import Shapes
+
+
+def filled(shapes: Shapes) -> dict[str, torch.Tensor]:
+    """Random weights that neither grow nor vanish from layer to layer."""
+    numbers = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(shape, generator=numbers)
+        * (0.5 / max(1, (shape[1] * shape[2] * shape[3]) ** 0.5) if len(shape) == 4 else 0.05)
+        for name, shape in sorted(shapes.items())
+    }
+
+
+def network(shapes: Shapes) -> Network:
+    layout = layout_of(shapes)
+    assert layout
+    made = network_of(layout).eval()
+    made.load_state_dict(weights_of(layout, filled(shapes)))
+    return made

@@ -1,0 +1,119 @@
+"""The tests that need no torch, on every Python of this machine that picowatch supports.
+
+`make test-pythons`: each Python gets an environment of its own, without torch, diffusers and
+transformers. PYTHONS="3.11.2 3.13.0" takes only these.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+ENVIRONMENTS = PROJECT / ".venv/pythons"
+CONSTRAINTS = PROJECT / "constraints.txt"
+# What is below the engine, and the daemon with the engine of the tests.
+TESTS = (
+    *("catalog", "files", "inbox", "ledger", "metadata", "outbox", "recipe", "work"),
+    *("daemon/test_what_a_save_means.py", "commands/test_light_commands.py"),
+    *("test_architecture.py", "test_errors.py", "test_settings.py", "test_signals.py"),
+)
+NEED_TORCH = ("catalog/test_transformer_files.py",)
+NEED_DIFFUSERS = ("recipe/test_samplers.py::test_the_table_agrees_with_diffusers",)
+PACKAGES = (
+    *("argcomplete", "numpy", "pillow", "psutil", "pydantic", "pyyaml", "rich", "safetensors"),
+    *("watchdog", "gguf", "hypothesis", "jsonschema", "prometheus-client", "sd-parsers"),
+    *("pytest", "pytest-timeout", "pytest-xdist"),
+)
+ABOUT = """
+import os, platform, sys
+final = sys.version_info >= (3, 11) and sys.version_info.releaselevel == "final"
+if final and platform.python_implementation() == "CPython":
+    print(platform.python_version(), os.path.realpath(sys.executable), sep="\\t")
+"""
+
+
+def candidates() -> Iterator[Path]:
+    """Whatever is called like a Python 3: pyenv's, those on the path and the system's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    path = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    for folder in (*pyenv.glob("versions/*/bin"), *path, Path("/usr/local/bin"), Path("/usr/bin")):
+        if folder.name != "shims":  # pyenv's, each of which starts a shell first
+            programs = sorted(folder.glob("python3*"))
+            yield from (one for one in programs if re.fullmatch(r"python3(\.\d+)?", one.name))
+
+
+def pythons() -> dict[str, Path]:
+    """Each supported version that is installed, with its interpreter."""
+    found: dict[str, Path] = {}
+    for program in dict.fromkeys(candidates()):
+        try:
+            told = subprocess.run([program, "-c", ABOUT], capture_output=True, text=True)
+        except OSError:
+            continue
+        if told.returncode == 0 and told.stdout:
+            version, executable = told.stdout.rstrip("\n").split("\t")
+            found.setdefault(version, Path(executable))
+    return dict(sorted(found.items(), key=lambda one: [int(part) for part in one[0].split(".")]))
+
+
+def environment(version: str, python: Path) -> Path:
+    """The Python of its environment, which is made anew when the packages change."""
+    folder = ENVIRONMENTS / version
+    ready, wanted = folder / ".ready", hashlib.sha256(CONSTRAINTS.read_bytes())
+    wanted.update(" ".join(PACKAGES).encode())
+    own = folder / "bin/python"
+    if not ready.is_file() or ready.read_text() != wanted.hexdigest():
+        # Debian's Python has no pip of its own: this one's pip installs into it.
+        call(python, "-m", "venv", "--clear", "--without-pip", folder)
+        pip = (sys.executable, "-m", "pip", "--python", own, "install", "--quiet")
+        call(*pip, "--only-binary", ":all:", "--constraint", CONSTRAINTS, *PACKAGES)
+        ready.write_text(wanted.hexdigest())
+    return own
+
+
+def chosen() -> Iterator[str]:
+    """The tests, as arguments of pytest."""
+    yield from (f"tests/{test}" for test in TESTS)
+    yield from (f"--ignore=tests/{file}" for file in NEED_TORCH)
+    yield from (f"--deselect=tests/{test}" for test in NEED_DIFFUSERS)
+
+
+def call(*command: str | Path) -> None:
+    """Run a program that must not fail."""
+    subprocess.run(command, cwd=PROJECT, check=True)
+
+
+def passes(version: str, python: Path) -> bool:
+    """If all tests pass with it; says so."""
+    started = time.monotonic()
+    print(f"Python {version} ({python})", flush=True)
+    try:
+        pytest = (environment(version, python), "-m", "pytest", "-q", "-m", "not heavy", "-n", "2")
+        call(*pytest, "-p", "no:cacheprovider", *chosen())
+        passed = True
+    except subprocess.CalledProcessError:  # it has said why
+        passed = False
+    took = f"{time.monotonic() - started:.0f} s"
+    print(f"Python {version} {'passed' if passed else 'FAILED'} in {took}", flush=True)
+    return passed
+
+
+def main() -> int:
+    """The exit code: 0 if the tests pass on all of them."""
+    found, named = pythons(), os.environ.get("PYTHONS", "").split()
+    if missing := set(named) - found.keys():
+        print(f"not installed: {', '.join(sorted(missing))}; there are {', '.join(found)}")
+        return 1
+    results = {version: passes(version, found[version]) for version in named or found}
+    for version, passed in results.items():
+        print(f"{version} {'passed' if passed else 'FAILED'}  ({found[version]})")
+    return 0 if results and all(results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

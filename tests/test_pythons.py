@@ -1,0 +1,41 @@
+"""`make test-pythons` takes every Python of the machine, and one that fails fails it."""
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from tests import pythons
+
+TWO = {"3.11.2": Path("/usr/bin/python3"), "3.13.0": Path("/opt/python3.13")}
+
+
+def test_the_python_that_runs_this_is_found() -> None:
+    """By its real path, once a version."""
+    found = pythons.pythons()
+    assert found[platform.python_version()].is_file()
+
+
+@pytest.mark.parametrize(
+    ("named", "failing", "code", "words"),
+    [
+        ("", "", 0, ["3.11.2 passed", "3.13.0 passed"]),
+        ("", "3.11.2", 1, ["3.11.2 FAILED", "3.13.0 passed"]),
+        ("3.13.0", "3.11.2", 0, ["3.13.0 passed"]),
+        ("3.14.1", "", 1, ["not installed: 3.14.1; there are 3.11.2, 3.13.0"]),
+    ],
+)
+def test_the_exit_code_is_that_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    named: str,
+    failing: str,
+    code: int,
+    words: list[str],
+) -> None:
+    """Each is tried, and the last lines say which ran."""
+    monkeypatch.setattr(pythons, "pythons", lambda: TWO)
+    monkeypatch.setattr(pythons, "passes", lambda version, python: version != failing)
+    monkeypatch.setenv("PYTHONS", named)
+    assert pythons.main() == code
+    assert [line.partition("  (")[0] for line in capsys.readouterr().out.splitlines()] == words
