@@ -95,8 +95,8 @@ soak: $(READY)  ## Save a recipe every second for an hour, and report what grows
 bench: $(READY)  ## Compare picowatch with its peers on the CPU (20 minutes), into benchmarks/RESULTS.md.
 	$(BIN)/python -m benchmarks.cpu
 
-bench-gpu: $(READY)  ## Compare picowatch with its peers on a GPU, into benchmarks/RESULTS.md.
-	$(BIN)/python -m benchmarks.gpu
+bench-gpu: $(READY)  ## Find out in ten minutes what works on a GPU and how fast, into gpu-results/.
+	$(BIN)/python -m benchmarks.gpu --minutes 10 --out gpu-results
 
 train: $(READY)  ## Train the demo model from scratch (hours on a CPU, minutes on a GPU).
 	$(BIN)/python -m training.train

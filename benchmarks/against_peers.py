@@ -16,7 +16,7 @@ from benchmarks.ours import Folders, run_once, running
 from benchmarks.peer_runs import PeerRun, build_sd_cpp, run_peer
 from benchmarks.plan import Plan
 
-PEER_1, PEER_2, PEER_3 = "tutorial", "diffusers_loop", "stable_diffusion_cpp"
+PEER_2, PEER_3 = "diffusers_loop", "stable_diffusion_cpp"
 SD_CPP_TYPES = ("f32", "f16", "q8_0")
 WARM_UP_SEED = 90_000
 

@@ -11,9 +11,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from benchmarks import against_peers, alone
-from benchmarks.jobs import DEMO, Checkpoint, full_size, tiny_xl
+from benchmarks.jobs import DEMO, full_size, tiny_xl
 from benchmarks.measuring import RESULTS, Section
 from benchmarks.plan import Plan, Row, add_shared_flags, choose, measure_all, own_command, temporary
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     section = Section("The CPU table", own_command("benchmarks.cpu"))
     with temporary(options.folder, options.cache) as folder:
         make = partial(Plan, folder=folder, rounds=options.rounds, device="cpu", section=section)
-        plan = small(make) if options.small else usual(make, options.xl_size)
+        plan = small(make, folder) if options.small else usual(make, options.xl_size)
         well = measure_all(rows, plan)
     section.write(options.results or RESULTS)
     return 0 if well else 1
@@ -69,7 +70,7 @@ def usual(make: "partial[Plan]", xl_size: int) -> Plan:
     )
 
 
-def small(make: "partial[Plan]") -> Plan:
+def small(make: "partial[Plan]", folder: Path) -> Plan:
     """As little of everything as shows that the script works."""
     return make(
         steps=2,
@@ -82,15 +83,9 @@ def small(make: "partial[Plan]") -> Plan:
         saves=2,
         idle_seconds=0.5,
         published=1500,
-        xl=_tiny_xl,
+        xl=lambda: tiny_xl(folder / "toy"),
         xl_size=64,
     )
-
-
-def _tiny_xl() -> Checkpoint:
-    from tests.engine.tiny_models import tiny_sdxl  # imports torch and diffusers
-
-    return tiny_xl(tiny_sdxl())
 
 
 if __name__ == "__main__":

@@ -1,85 +1,349 @@
-"""The whole GPU table with its peers in one run, into RESULTS.md: `make bench-gpu`.
+"""What works on a card and how fast, in some minutes: a JSON file for each part.
 
-    python -m benchmarks.gpu [--rows step,queue] [--rounds 3]
-    python -m benchmarks.gpu --minutes 10 --out DIR
+    python -m benchmarks.gpu --minutes 10 --out DIR [--parts demo rungs] [--device cpu]
 
-The second form is for a card that is there for a short while: see benchmarks/card.py.
+Each part runs in a process of its own, has a share of the minutes, stops itself when they are over,
+and writes DIR/PART.json as it goes: a run that is cut off tells what was found before. A part that
+fails says why in its file, and the others go on. The exit status is 0 if all parts ran, else 1.
 
-With `--device cpu --size 64 --steps 2 --pictures 3 --checkpoint demo --results FILE` it only
-proves that it works; figures of a CPU never go into RESULTS.md. There are no goals then.
+On a CPU everything is tiny and only shows that the parts work; "skipped" names what it cannot do.
+Full-size checkpoints have random weights; benchmarks/jobs.py keeps them between runs. Times are in
+seconds, "median (least to most)" if they were taken several times.
 """
 
 import argparse
+import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from benchmarks import against_peers, alone, gpu_rows
-from benchmarks.card import run_parts
-from benchmarks.jobs import DEMO, full_size
-from benchmarks.measuring import RESULTS, Section
-from benchmarks.plan import Plan, Row, add_shared_flags, choose, measure_all, own_command, temporary
+import numpy as np
 
-DEMO_SIDE = 128
-ROWS = (
-    Row("step", 12, gpu_rows.step_row),
-    Row("queue", 10, gpu_rows.queue_row),
-    Row("memory", 3, gpu_rows.memory_row),
-    Row("first", 2, against_peers.first_row),
-    Row("switching", 2, alone.switching_row),
-)
+from benchmarks import jobs
+from benchmarks.measuring import Findings, Found, spread
+from benchmarks.ours import PROJECT, Folders, run_once
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.memory import CUDA_LADDER, Rung
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.versions import versions as libraries
+from picowatch.errors import EngineDied, RenderFailed
+from picowatch.recipe.parts import Hires
+from picowatch.recipe.samplers import SAMPLERS
+from tests.engine.requests import difference, ignore_steps
+
+REPETITIONS, GIB, ON_CUDA = 5, 2**30, "only on CUDA"
+Way = Callable[[int], Any]  # renders a batch in so many steps
+
+
+class Part(Findings):
+    """A part at work; `work` is a folder for all parts of a run."""
+
+    def __init__(self, name: str, device: str, seconds: str, path: str, work: str) -> None:
+        super().__init__(Path(path), float(seconds))
+        self.device, self.on_cuda, self.work = device, device.startswith("cuda"), Path(work)
+        self.add("part", f"{name} on {device}")
+
+    def job(self, family: str, images: int, steps: int) -> jobs.Job:
+        """Pictures of "demo", "sd15" or "sdxl"; on a CPU the last two are as small as the first."""
+        checkpoint, side = jobs.DEMO, 128 if self.on_cuda else 64
+        if self.on_cuda and family != "demo":
+            checkpoint = jobs.full_size() if family == "sd15" else jobs.full_size_xl()
+            side = 512 if family == "sd15" else 1024
+        elif family == "sdxl":
+            checkpoint = jobs.tiny_xl(self.work / "toy")
+        return jobs.Job(checkpoint, side, jobs.pictures(images, steps), self.device)
+
+    def batch(self, family: str, images: int, steps: int, **values: Any) -> list[Any]:
+        """The same as requests to an engine."""
+        return self.job(family, images, steps).requests(self.work / "models", **values)
+
+    def engine(self, kind: Callable[[EngineOptions], Any] | None = None, **options: Any) -> Any:
+        """An engine on the part's device, in this process unless its kind is another."""
+        from picowatch.engine.renderer import Renderer
+
+        models = self.work / "models"
+        named = {"hash_cache": models / jobs.HASHES, "device": self.device} | options
+        return (kind or Renderer)(EngineOptions(models=models, **named))
+
+
+def versions(part: Part) -> None:
+    """What is there, and what `picowatch doctor` says of it."""
+    import torch
+
+    part.add("libraries", libraries() | {"python": sys.version, "cuda": torch.version.cuda})
+    how: Any = {"cwd": part.work, "capture_output": True, "text": True}
+    how["env"] = os.environ | {"PYTHONPATH": str(PROJECT), "PICOWATCH_DEVICE": part.device}
+
+    def said(*command: str) -> Found:
+        told = subprocess.run(command, **how)
+        return {"exit status": told.returncode, "said": told.stdout.splitlines()}
+
+    (part.work / "inbox").mkdir()  # else `doctor` says that there is none
+    doctor = partial(said, sys.executable, "-m", "picowatch", "doctor")
+    part.measure({"nvidia-smi": partial(said, "sh", "-c", "nvidia-smi"), "doctor": doctor})
+
+
+def demo(part: Part) -> None:
+    """The demo model by every sampler beside the CPU's pictures, and where the CPU waits."""
+    import torch
+
+    wait_mode: Callable[[str], object] = torch.cuda.set_sync_debug_mode if part.on_cuda else str
+    if not part.on_cuda:
+        part.skip("waits", ON_CUDA)
+    cpu, device = (part.engine(device=one, precision="float32") for one in ("cpu", part.device))
+
+    def beside(**values: Any) -> Found:
+        images, steps = 1 if "exact" in values else 2, 8 if part.on_cuda else 2
+        batch = part.batch("demo", images, steps, **values)
+        expected, _ = cpu.render(batch, ignore_steps), device.render(batch, ignore_steps)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            wait_mode("warn")
+            try:
+                seconds, found = _timed(device.render, batch, ignore_steps)
+            finally:
+                wait_mode("default")
+        waits = [one for one in caught if "synchroniz" in str(one.message)]
+        lines = Counter(f"{one.filename.split('packages/')[-1]}:{one.lineno}" for one in waits)
+        off = max(map(difference, found, expected))
+        return {"of 255 from the CPU": off, "seconds": seconds, "waits": lines}
+
+    ways = {"exact": partial(beside, exact=True)}
+    ways["hires"] = partial(beside, hires=Hires(scale=2.0, steps=2))
+    for one in SAMPLERS:
+        ways[one.name] = partial(beside, sampler=one.name, schedule_type=one.automatic)
+    part.measure(ways)
+
+
+def against_diffusers(family: str, part: Part) -> None:
+    """Steps a second, times of whole batches and peak memory beside plain diffusers."""
+    import torch
+
+    from benchmarks.peers.diffusers_loop import draw, pipeline
+
+    steps = {"sd15": (4, 24), "sdxl": (2, 8)}[family] if part.on_cuda else (1, 3)
+    engine, job, held = part.engine(), part.job(family, 1, steps[0]), [0, 0]
+    engine.render(part.batch(family, 1, steps[0]), ignore_steps)
+    held[1] = torch.cuda.memory_allocated() if part.on_cuda else 0
+    pipe = pipeline(job.asked())
+    pipe.vae.enable_slicing()  # sixteen large pictures at once fit no card
+    held[0] = torch.cuda.memory_allocated() - held[1] if part.on_cuda else 0
+
+    def theirs(images: int, number: int) -> Any:
+        asked = part.job(family, images, number).asked()
+        return draw(pipe, asked, asked["pictures"])
+
+    def batch(images: int) -> Found:
+        ours = _ours(part, engine, family, images, steps)
+        ways: dict[str, Way] = {"picowatch": ours, "diffusers": partial(theirs, images)}
+        one, other = (way(steps[0])[0] for way in ways.values())
+        off = np.frombuffer(one.pixels, np.uint8).astype(int) - np.asarray(other).reshape(-1)
+        found: Found = {"model": f"{job.checkpoint.words}, {job.size}x{job.size}"}
+        found["of 255 apart, in the mean"] = float(np.abs(off).mean())
+        for name, others in zip(ways, held, strict=True) if part.on_cuda else ():
+            torch.cuda.reset_peak_memory_stats()
+            ways[name](steps[0])
+            peak = torch.cuda.max_memory_allocated() - others
+            found[f"{name}: peak GiB"] = round(peak / GIB, 2)
+        return found | _compared(part, ways, steps)
+
+    if not part.on_cuda:
+        part.skip("peak memory", ON_CUDA)
+    sizes = (1, 4, 16) if part.on_cuda else (1, 2)
+    part.measure({f"batch {size}": partial(batch, size) for size in sizes}, growth=4)
+
+
+def _ours(part: Part, engine: Any, family: str, images: int, steps: Sequence[int]) -> Way:
+    batches = {number: part.batch(family, images, number) for number in steps}
+    return lambda number: engine.render(batches[number], ignore_steps)
+
+
+def _compared(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Found:
+    """Two ways by turns: a step, which is what more steps take more, and the more steps."""
+    (one, other), (few, many) = ways, steps
+    found, began = defaultdict[str, list[float]](list), time.monotonic()
+    for turn in range(1, REPETITIONS + 1):
+        for name in (one, other) if turn % 2 else (other, one):
+            short, long = (_timed(ways[name], number)[0] for number in steps)
+            step = max(1e-6, (long - short) / (many - few))
+            for what, value in (("step", step), ("steps a second", 1 / step), ("batch", long)):
+                found[f"{name}: {what}"].append(value)
+        for what in ("step", "batch"):
+            ratio = found[f"{other}: {what}"][-1] / found[f"{one}: {what}"][-1]
+            found[f"times as fast: {what}"].append(ratio)
+        if time.monotonic() - began > part.left() / 8:  # larger batches need more
+            break
+    return {"repetitions": turn} | {what: spread(values) for what, values in found.items()}
+
+
+def rungs(part: Part) -> None:
+    """A picture by each memory-saving level: its time, its memory, and how far it is off."""
+    first: dict[str, Any] = {}
+
+    def on(family: str, rung: Rung) -> Found:
+        engine, batch = part.engine(), part.batch(family, 1, 20 if part.on_cuda else 2)
+        engine._ladder = SimpleNamespace(rungs=lambda *_: [rung], worked=lambda *_: None)
+        loading, _ = _timed(engine.render, batch, ignore_steps)
+        seconds, (image,) = _timed(engine.render, batch, ignore_steps)
+        off = difference(image, first.setdefault(family, image))
+        found = {"seconds": seconds, "seconds with loading": loading, "of 255 from full": off}
+        return found | {"level": image.memory_rung, "peak GiB": round(image.peak_bytes / GIB, 2)}
+
+    ladder = CUDA_LADDER if part.on_cuda else CUDA_LADDER[:2]
+    for rung in CUDA_LADDER[len(ladder) :]:
+        part.skip(rung.name, ON_CUDA)
+    both = [(family, rung) for family in ("sd15", "sdxl") for rung in ladder]
+    part.measure({f"{family}, {rung.name}": partial(on, family, rung) for family, rung in both})
+
+
+def memory(part: Part) -> None:
+    """A batch where others hold most of the card: the level it comes to, or what is said."""
+    import torch
+
+    def came(engine: Any, images: int, size: int) -> str:
+        batch = part.batch("sd15", images, 4, width=size, height=size)
+        try:
+            image = engine.render(batch, ignore_steps)[0]
+        except RenderFailed as error:
+            return f"{error.message} {error.remedy}"
+        return f"{image.memory_rung}, {image.peak_bytes / GIB:.2f} GiB"
+
+    def within(gib: float) -> Found:
+        engine, size = part.engine(), 768 if part.on_cuda else 64
+        more = torch.cuda.mem_get_info()[0] - int(gib * GIB) if part.on_cuda else 0
+        held = torch.empty(max(0, more), dtype=torch.uint8, device=part.device)
+        seconds, how = _timed(came, engine, 8, size)
+        del held
+        return {"batch": how, "seconds": seconds, "afterwards": came(engine, 1, size)}
+
+    sizes = (8, 4, 2.5, 1.5, 0.5, 0.1) if part.on_cuda else (8.0,)
+    if not part.on_cuda:  # there the system ends the process
+        part.skip("memory that runs out", ON_CUDA)
+    part.measure({f"{gib} GiB free": partial(within, gib) for gib in sizes})
+
+
+def killed(part: Part) -> None:
+    """An engine's process that is killed in the middle of a batch, and the next batch."""
+    engine, short, long = part.engine(ChildEngine), *(part.batch("sd15", 1, n) for n in (2, 100))
+
+    def picture() -> Found:
+        seconds, images = _timed(engine.render(short, ignore_steps).result)
+        return {"seconds": seconds, "device": images[0].device}
+
+    def kill(done: int, total: int) -> None:
+        if done == 3 and engine.process_id:
+            os.kill(engine.process_id, signal.SIGKILL)
+
+    def die() -> Found:
+        error = engine.render(long, kill).exception()
+        if not isinstance(error, EngineDied):
+            raise TypeError(f"its batch ended with {error!r}")
+        return {"said": f"{error.message} {error.remedy}"}
+
+    part.measure({"first": picture, "next": picture, "killed": die, "again": picture}, growth=0)
+    engine.close()
+
+
+def folder(part: Part) -> None:
+    """Recipes of the demo model that wait, `picowatch run --once`, and their pictures."""
+    job = part.job("demo", *((64, 24) if part.on_cuda else (4, 4)))
+    folders = Folders(part.work / "folder", device=part.device)
+    folders.drop(job, *job.pictures)
+    seconds, at = run_once(folders), folders.published_at()
+    part.add("pictures", folders.how_made(job.pictures))
+    part.add("images a second", round(len(at) / seconds, 2))  # the start included
+    part.add("seconds from the first to the last", round(at[-1] - at[0], 2))
+
+
+def compiled(part: Part) -> None:
+    """`compile: true` beside `compile: false`."""
+    if not part.on_cuda and find_spec("openvino") is None:
+        part.skip("compile: true", "OpenVINO is not installed")
+        return
+    steps, sizes = ((4, 24), (1, 4)) if part.on_cuda else ((1, 3), (1,))
+    quick, eager = part.engine(compile=True, cache=part.work / "cache"), part.engine()
+
+    def batch(images: int) -> Found:
+        ours = partial(_ours, part, family="sd15", images=images, steps=steps)
+        ways = {"compiled": ours(quick), "eager": ours(eager)}
+        (first, made), _ = [_timed(way, steps[0]) for way in ways.values()]
+        told = {"first": first, "compiled": made[0].compiled, "warnings": made[0].warnings}
+        return told | _compared(part, ways, steps)
+
+    part.measure({f"batch {size}": partial(batch, size) for size in sizes})
+
+
+def _timed(call: Callable[..., Any], *given: Any) -> tuple[float, Any]:
+    """The seconds of a call that gives pictures, and so waits for the card."""
+    began, result = time.perf_counter(), call(*given)
+    return round(time.perf_counter() - began, 4), result
+
+
+# Their order, and their shares of the time; what one leaves is divided among those after it.
+PARTS: dict[str, tuple[int, Callable[[Part], None]]] = {
+    "versions": (10, versions),
+    "demo": (10, demo),
+    "sd15": (15, partial(against_diffusers, "sd15")),
+    "sdxl": (20, partial(against_diffusers, "sdxl")),
+    "rungs": (12, rungs),
+    "memory": (8, memory),
+    "killed": (10, killed),
+    "folder": (7, folder),
+    "compile": (13, compiled),
+}
+
+
+def run_parts(names: Sequence[str], minutes: float, device: str, out: Path) -> int:
+    """Run the parts in turn; 1 if one of them failed, or there was no time for it."""
+    out.mkdir(parents=True, exist_ok=True)
+    end, failed = time.monotonic() + minutes * 60, False
+    with tempfile.TemporaryDirectory(prefix="picowatch-gpu-") as work:
+        for place, name in enumerate(names):
+            path, left = out / f"{name}.json", end - time.monotonic()
+            path.unlink(missing_ok=True)
+            share = left * PARTS[name][0] / sum(PARTS[one][0] for one in names[place:])
+            command = [sys.executable, "-m", "benchmarks.gpu", "--here", name, device]
+            command += [f"{0.9 * share:.0f}", str(path), work]
+            how: Any = {"stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+            try:
+                limit = max(0.0, min(left, 2 * share))
+                status = subprocess.run(command, cwd=PROJECT, timeout=limit, **how)
+                words = f"failed: {status.stderr[-500:]}" if status.returncode else ""
+            except subprocess.TimeoutExpired:
+                words = f"killed after {limit:.0f} s"
+            failed |= bool(words)
+            found = json.loads(path.read_text()) if path.exists() else {}
+            path.write_text(json.dumps(found | {"ended": words or "well"}, indent=1) + "\n")
+            print(f"{name:9} {words or 'finished'}", flush=True)
+    return 1 if failed else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The whole GPU table, into RESULTS.md.")
-    add_shared_flags(parser, ROWS)
+    """Run the parts, or one of them in this process."""
+    parser = argparse.ArgumentParser(description="What works on a card and how fast, as JSON.")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--pictures", type=int, default=128, help="in the full queue")
-    parser.add_argument("--checkpoint", choices=["full", "demo"], default="full")
-    parser.add_argument("--minutes", type=float, help="run the parts of benchmarks/card.py instead")
-    parser.add_argument("--out", type=Path, default=Path("card"), help="where the parts write")
-    options = parser.parse_args(arguments)
-    if options.minutes:
-        parts = options.rows.split(",") if options.rows else []
-        return run_parts(parts, options.minutes, options.device, options.out)
-    try:
-        rows = choose(ROWS, options.rows)
-    except argparse.ArgumentTypeError as error:
-        parser.error(str(error))
-    on_gpu = options.device.startswith("cuda")
-    if not on_gpu and options.results is None:
-        parser.error("without a GPU --results has to name a file of its own")
-    section = Section("The GPU table", own_command("benchmarks.gpu"), card() if on_gpu else "")
-    with temporary(options.folder, options.cache) as folder:
-        plan = Plan(
-            folder=folder,
-            rounds=options.rounds,
-            steps=options.steps,
-            pictures=options.pictures,
-            device=options.device,
-            size=min(DEMO_SIDE, options.size),
-            large=full_size if options.checkpoint == "full" else lambda number: DEMO,
-            large_size=options.size,
-            large_steps=(options.steps, 3 * options.steps),
-            recipes=0,
-            saves=0,
-            idle_seconds=0.0,
-            published=0,
-            section=section,
-        )
-        well = measure_all(rows, plan)
-    section.write(options.results or RESULTS)
-    return 0 if well else 1
-
-
-def card() -> str:
-    """The GPU and its driver, as a sentence."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    cards = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
-    return f"GPU and driver: {'; '.join(cards)}."
+    parser.add_argument("--here", nargs=5, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if not given.here:
+        return run_parts(given.parts, given.minutes, given.device, given.out.resolve())
+    part = Part(*given.here)
+    PARTS[given.here[0]][1](part)
+    part.add("finished", True)
+    return 1 if part.failed else 0
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 """The pictures that picowatch and its peers both make, and the checkpoints they come from."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice, product
 from pathlib import Path
+from typing import Any
 
 from benchmarks.make_sd15 import write_checkpoint
+from picowatch.catalog import Catalog
+from picowatch.recipe.request import ImageRequest
 from tests.catalog.unets import sdxl_shapes
 
 ASSETS = Path(__file__).parents[1] / "picowatch" / "assets"
 NEGATIVE_PROMPT = "blurry"
 CFG_SCALE = 7.5
+HASHES = "hashes.json"  # in a models folder: hashes that are known already
 # Where the full-size checkpoints are kept between runs: 2.1 GB each, that of SDXL 6.9 GB.
 KEPT = Path(tempfile.gettempdir()) / "sd15"
 SD15_WORDS, XL_WORDS = "full-size Stable Diffusion 1.5", "full-size Stable Diffusion XL"
@@ -57,8 +62,8 @@ class Checkpoint:
 
     def install(self, models: Path) -> None:
         """Make it known to a picowatch with this models folder; the demo model always is."""
-        if self != DEMO:
-            place = models / "checkpoints" / f"{self.name}{self.path.suffix}"
+        place = models / "checkpoints" / f"{self.name}{self.path.suffix}"
+        if self != DEMO and not place.is_symlink():
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(self.path)
 
@@ -78,7 +83,11 @@ class Job:
     def write(self, file: Path, pictures: Path) -> None:
         """The job as peers read it; they put their pictures into the folder `pictures`."""
         pictures.mkdir(parents=True, exist_ok=True)
-        asked = {
+        file.write_text(json.dumps(self.asked() | {"out": str(pictures)}))
+
+    def asked(self) -> dict[str, Any]:
+        """What peers are told."""
+        return {
             "checkpoint": str(self.checkpoint.path),
             "configs": str(self.checkpoint.configs),
             "pipeline": self.checkpoint.pipeline,
@@ -86,13 +95,31 @@ class Job:
             "size": self.size,
             "cfg_scale": CFG_SCALE,
             "negative_prompt": NEGATIVE_PROMPT,
-            "out": str(pictures),
             "pictures": [
                 {"prompt": one.prompt, "seed": one.seed, "steps": one.steps}
                 for one in self.pictures
             ],
         }
-        file.write_text(json.dumps(asked))
+
+    def requests(self, models: Path, **values: Any) -> list[ImageRequest]:
+        """What an engine with this models folder is asked for; the values say what differs."""
+        self.checkpoint.install(models)
+        catalog = Catalog(models, models / HASHES)
+        model = catalog.find("checkpoint", self.checkpoint.name)
+        given: dict[str, Any] = {
+            "negative_prompt": NEGATIVE_PROMPT,
+            "checkpoint": model.name,
+            "checkpoint_hash": catalog.sha256(model),
+            "sampler": "DPM++ 2M",
+            "schedule_type": "karras",
+            "cfg_scale": CFG_SCALE,
+            "width": self.size,
+            "height": self.size,
+        } | values
+        return [
+            ImageRequest(prompt=one.prompt, seed=one.seed, steps=one.steps, **given)
+            for one in self.pictures
+        ]
 
     def recipe(self, picture: Picture) -> str:
         """One picture as a recipe."""
@@ -138,7 +165,11 @@ def full_size_xl() -> Checkpoint:
 
 
 def tiny_xl(folder: Path) -> Checkpoint:
-    """A toy with the same parts, to show that a script works."""
+    """A toy with the same parts, to show that a script works; written to the folder, once."""
+    if not folder.exists():
+        from tests.engine.tiny_models import tiny_sdxl  # imports torch and diffusers
+
+        shutil.copytree(tiny_sdxl(), folder)
     return Checkpoint("tinyxl", folder, folder, "a tiny Stable Diffusion XL", XL_PIPELINE)
 
 

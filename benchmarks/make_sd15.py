@@ -23,6 +23,7 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 _TYPES = {"fp16": ("F16", np.float16), "fp32": ("F32", np.float32)}
 # Below 1 / sqrt(inputs) each layer shrinks what it gets, so that float16 cannot overflow.
 _GAIN = 0.5
+_DIFFERENT = 100_003  # numbers of a tensor, a prime
 _TEXT_WIDTH, _TIME_WIDTH = 768, 1280
 UNET = "model.diffusion_model."
 
@@ -183,14 +184,20 @@ def header(shapes: Mapping[str, tuple[int, ...]], dtype: Dtype = "fp16") -> byte
     return struct.pack("<Q", len(text)) + text
 
 
-def _weights(name: str, shape: tuple[int, ...], random: np.random.Generator) -> "np.ndarray":
-    """Norms pass on what they get, biases are nothing, the rest is random and small."""
+def _weights(
+    name: str, shape: tuple[int, ...], random: np.random.Generator, kind: type
+) -> "np.ndarray":
+    """Norms pass on what they get, biases are nothing, the rest is random and small.
+
+    Large tensors repeat their numbers, in no row at the same place: that takes a tenth of the time.
+    """
     if name.endswith("bias"):
-        return np.zeros(shape)
+        return np.zeros(shape, kind)
     if len(shape) == 1:
-        return np.ones(shape)
+        return np.ones(shape, kind)
     spread = 0.02 if "embedding" in name else _GAIN / math.sqrt(math.prod(shape[1:]))
-    return random.standard_normal(shape, dtype=np.float32) * spread
+    numbers = random.standard_normal(min(math.prod(shape), _DIFFERENT), dtype=np.float32)
+    return np.resize((numbers * spread).astype(kind), shape)
 
 
 def write_checkpoint(
@@ -206,7 +213,7 @@ def write_checkpoint(
     with path.open("wb") as file:
         file.write(header(shapes, dtype))
         for name, shape in shapes.items():
-            file.write(_weights(name, shape, random).astype(_TYPES[dtype][1]).tobytes())
+            file.write(_weights(name, shape, random, _TYPES[dtype][1]).tobytes())
 
 
 def main() -> None:

@@ -1,15 +1,20 @@
 """What all benchmarks share: figures with their spread, the machine in words, dated sections."""
 
+import gc
+import json
 import os
 import platform
 import statistics
+import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 LIBRARIES = ("torch", "diffusers", "transformers")
@@ -19,6 +24,7 @@ HEADER = (
 )
 
 Bound = Literal["at least", "at most"]
+Found = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +151,8 @@ def load() -> str:
 class Section:
     """A dated section of a results file, below its subject: written once, when all was measured."""
 
-    def __init__(self, subject: str, command: str, about: str = "") -> None:
-        """`about` says more of the machine, as a sentence."""
-        self._subject, self._command, self._about = subject, command, about
+    def __init__(self, subject: str, command: str) -> None:
+        self._subject, self._command = subject, command
         self._load_before = load()
         self._figures: list[Figure] = []
         self._notes: list[str] = []
@@ -163,10 +168,9 @@ class Section:
         print(text, flush=True)
 
     def text(self) -> str:
-        about = f" {self._about}" if self._about else ""
         parts = [
             f"### {date.today()}",
-            f"{machine()}.{about} Load {self._load_before} at the start, {load()} at the end.",
+            f"{machine()}. Load {self._load_before} at the start, {load()} at the end.",
             f"```sh\n{self._command}\n```",
             "\n".join([HEADER, *(figure.line() for figure in self._figures)]),
             *self._notes,
@@ -191,6 +195,50 @@ def with_section(results: str, subject: str, section: str) -> str:
     )
     parts = ["\n".join(lines[:at]), "" if known else heading, section, "\n".join(lines[at:])]
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+class Findings:
+    """What was found so far, in a JSON file that is complete at any moment."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        """`seconds` are those that finding may take."""
+        self.failed = False
+        self._path, self._allowed, self._began = path, seconds, time.monotonic()
+        self._found: dict[str, Any] = {"finished": False, "seconds allowed": seconds, "skipped": {}}
+
+    def add(self, name: str, value: object) -> None:
+        """Write one more."""
+        self._found |= {name: value, "seconds": round(time.monotonic() - self._began, 1)}
+        temporary = self._path.with_suffix(".part")
+        temporary.write_text(json.dumps(self._found, indent=1, default=str) + "\n")
+        temporary.replace(self._path)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Say what is left out."""
+        self.add("skipped", self._found["skipped"] | {name: reason})
+
+    def left(self) -> float:
+        """How many seconds there are left."""
+        return self._began + self._allowed - time.monotonic()
+
+    def measure(self, ways: Mapping[str, Callable[[], Found]], growth: float = 1) -> None:
+        """Note what each finds, or its error, if there is time for `growth` times the last one."""
+        took = 0.0
+        for name, way in ways.items():
+            if self.left() < took * growth:
+                self.skip(name, "no time left")
+                continue
+            began = time.monotonic()
+            try:
+                self.add(name, way())
+            # The others are worth knowing, too.
+            except Exception as error:
+                self.failed = True
+                self.add(name, {"error": repr(error), "from": traceback.format_exc(limit=-3)})
+            took = time.monotonic() - began
+            gc.collect()
+            if torch := sys.modules.get("torch"):
+                torch.cuda.empty_cache()  # does nothing where there is no card
 
 
 # -- waiting

@@ -19,10 +19,10 @@ from benchmarks.ours import CACHE
 class Plan:
     """What all rows are told. Everything lies below `folder`, which goes in the end.
 
-    `steps`, `pictures` and `size` are of the demo model's pictures and of the full queue.
+    `steps`, `pictures` and `size` are of the demo model's pictures.
     `large` gives the checkpoint with a number for the full-size rows, `xl` the one of the rows for
-    Stable Diffusion XL, which the GPU's table has not; `large_steps` and `xl_steps` are two numbers
-    of steps whose difference tells what a step takes.
+    Stable Diffusion XL; `large_steps` and `xl_steps` are two numbers of steps whose difference
+    tells what a step takes.
     """
 
     folder: Path
@@ -49,10 +49,6 @@ class Plan:
         path = self.folder / f"{next(self._numbers):03}"
         path.mkdir()
         return path
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.startswith("cuda")
 
     def in_turns(self, **measures: Callable[[], float]) -> dict[str, list[float]]:
         """See `in_turns`."""
@@ -113,7 +109,7 @@ def measure_all(rows: Sequence[Row], plan: Plan) -> bool:
 def temporary(folder: Path | None, cache: Path | None) -> Iterator[Path]:
     """A folder for all that is made, on the disk of `folder`.
 
-    `cache` is where compiled UNets are kept; without one there are none at first.
+    `cache` is where converted models are kept; without one there are none at first.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix="picowatch-bench-") as made:
         if cache:
@@ -123,11 +119,11 @@ def temporary(folder: Path | None, cache: Path | None) -> Iterator[Path]:
 
 
 def add_shared_flags(parser: argparse.ArgumentParser, rows: Sequence[Row]) -> None:
-    """What both tables can be told."""
+    """What the table can be told."""
     parser.add_argument("--rows", default="", help=", ".join(row.name for row in rows))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where everything is made")
-    parser.add_argument("--cache", type=Path, help="where compiled UNets are kept (nowhere)")
+    parser.add_argument("--cache", type=Path, help="where converted models are kept (nowhere)")
     parser.add_argument("--results", type=Path, help="where the section goes (RESULTS.md)")
 
 

@@ -1,7 +1,6 @@
 """What the tables of benchmarks/ are made of."""
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from PIL import Image
 
 from benchmarks.against_peers import mean_difference
-from benchmarks.gpu_watch import watching
 from benchmarks.measuring import (
     Figure,
     Goal,
@@ -62,13 +60,13 @@ def test_a_section_goes_first_below_its_subject(tmp_path: Path) -> None:
     """With date, machine, load, command, table and notes."""
     results = tmp_path / "RESULTS.md"
     results.write_text("# Results\n\nAll.\n\n## A table\n\nOf a.\n\n### before\n\n## Another\n")
-    section = Section("A table", "python -m benchmarks.x --rows a", "With a card.")
+    section = Section("A table", "python -m benchmarks.x --rows a")
     section.add([measured("a", [1], "s")])
     section.note("A note.")
     section.write(results)
     text = results.read_text()
     assert text.startswith("# Results\n\nAll.\n\n## A table\n\nOf a.\n\n### 20")
-    for part in (" cores, ", "With a card. Load ", "--rows a\n```", "| a | 1 s |"):
+    for part in (" cores, ", ". Load ", "--rows a\n```", "| a | 1 s |"):
         assert part in text
     assert text.endswith("\nA note.\n\n### before\n\n## Another\n")
 
@@ -98,33 +96,6 @@ def test_other_pictures_are_told_apart(tmp_path: Path) -> None:
     one = tmp_path / "one.png"
     assert mean_difference(one, tmp_path / "same.png") == 0
     assert mean_difference(one, tmp_path / "other.png") == 4
-
-
-FAKE_NVIDIA_SMI = """#!/bin/sh
-case "$*" in
-    *-lms*) printf '90, 1500\\n70, 1800\\n[N/A], 5\\n12'; touch "$0.told"; exec tail -f /dev/null ;;
-    *) echo '0, 300' ;;
-esac
-"""
-
-
-def test_a_card_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it held before counts as nothing; lines that are cut or say nothing are left out."""
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text(FAKE_NVIDIA_SMI)
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with watching("cuda:0") as watched:
-        wait_until((tmp_path / "nvidia-smi.told").exists, "the samples", patience=60)
-    assert watched.used_mebibytes == [1200, 1500]
-    assert (watched.idle_percent, watched.peak_mebibytes) == (20, 1500)
-
-
-def test_without_a_card_nothing_is_watched() -> None:
-    """And nothing is said of it."""
-    with watching("cpu") as watched:
-        pass
-    assert (watched.idle_percent, watched.peak_mebibytes) == (None, None)
 
 
 def test_waiting_ends() -> None:
