@@ -21,6 +21,7 @@ from tests.engine.flow_requests import (
     SIDE,
     flow_models,
     flow_renderer,
+    hash_of,
     requests_of,
     square,
 )
@@ -31,6 +32,9 @@ from tests.kinds import one_of_each_kind
 
 pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
+
+
+GUIDED = {"guidance_scale": 4.0, "negative_prompt": "blur"}
 
 
 @dataclass(frozen=True)
@@ -54,149 +58,62 @@ class Case:
     solved: bool = True
 
 
-def sd3(cfg_scale: float, **more: Any) -> Case:
-    """A variant of Stable Diffusion 3.x."""
-    return Case(
-        _D.StableDiffusion3Pipeline,
-        _D.StableDiffusion3Img2ImgPipeline,
-        _D.StableDiffusion3InpaintPipeline,
-        plain={"guidance_scale": cfg_scale},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        **{"reads": 256, **more},
-    )
+def case(name: str, scale: float | None = None, *, kinds: str = "text", **more: Any) -> Case:
+    """A family's, whose `guidance_scale` is this by default."""
+    endings = {"text": "", "image": "Img2Img", "mask": "Inpaint"}
+    found = {f"from_{one}": getattr(_D, f"{name}{endings[one]}Pipeline") for one in kinds.split()}
+    plain = {} if scale is None else {"guidance_scale": scale}
+    return Case(**{**found, "plain": plain, **more})
 
 
+ALL = "text image mask"
+WHOLE = {"use_resolution_binning": False}  # sizes as requested
+SD3 = "StableDiffusion3"
 CASES = {
-    "Z-Image-Turbo": Case(
-        _D.ZImagePipeline,
-        _D.ZImageImg2ImgPipeline,
-        _D.ZImageInpaintPipeline,
-        plain={"guidance_scale": 0.0},
-        guided={"guidance_scale": 3.0, "negative_prompt": "blur"},
-    ),
-    "FLUX.1-dev": Case(
-        _D.FluxPipeline,
-        _D.FluxImg2ImgPipeline,
-        _D.FluxInpaintPipeline,
-        plain={"guidance_scale": 3.5},
+    "Z-Image-Turbo": case("ZImage", 0.0, kinds=ALL, guided=GUIDED | {"guidance_scale": 3.0}),
+    "FLUX.1-dev": case(
+        *("Flux", 3.5),
+        kinds=ALL,
         guided={"guidance_scale": 3.5, "true_cfg_scale": 4.0, "negative_prompt": "blur"},
     ),
-    "FLUX.1-Krea-dev": Case(_D.FluxPipeline, plain={"guidance_scale": 4.5}),
-    "FLUX.1-schnell": Case(_D.FluxPipeline, both={"max_sequence_length": 256}, reads=256),
-    "FLUX.1-Fill-dev": Case(
-        from_mask=_D.FluxFillPipeline,
-        plain={"guidance_scale": 30.0},
-    ),
-    "Qwen-Image": Case(
-        _D.QwenImagePipeline,
-        _D.QwenImageImg2ImgPipeline,
-        _D.QwenImageInpaintPipeline,
+    "FLUX.1-Krea-dev": case("Flux", 4.5),
+    "FLUX.1-schnell": case("Flux", both={"max_sequence_length": 256}, reads=256),
+    "FLUX.1-Fill-dev": Case(from_mask=_D.FluxFillPipeline, plain={"guidance_scale": 30.0}),
+    "Qwen-Image": case(
+        "QwenImage",
+        kinds=ALL,
         plain={"true_cfg_scale": 4.0, "negative_prompt": " "},
         guided={"true_cfg_scale": 4.0, "negative_prompt": "blur"},
     ),
-    "ERNIE-Image": Case(
-        _D.ErnieImagePipeline,
-        plain={"guidance_scale": 4.0},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=100,
+    "ERNIE-Image": case("ErnieImage", 4.0, guided=GUIDED, reads=100),
+    "ERNIE-Image-Turbo": case("ErnieImage", 1.0, reads=100),
+    "Krea-2-Raw": case("Krea2", 3.5, guided=GUIDED | {"guidance_scale": 3.0}, reads=507),
+    "Krea-2-Turbo": case("Krea2", 0.0, reads=507),
+    "FLUX.2-klein": case("Flux2Klein", 1.0, kinds="text mask", reads=509),
+    "FLUX.2-klein-base": case("Flux2Klein", 4.0, kinds="text mask", guided=GUIDED, reads=509),
+    # The length for inpainting is less by default.
+    "Chroma1-HD": case("Chroma", 3.0, kinds=ALL, both={"max_sequence_length": 512}, guided=GUIDED),
+    "Lumina-Image-2.0": case("Lumina2", 4.0, guided=GUIDED, reads=256),
+    "sd3-medium": case(
+        *(SD3, 7.0), kinds=ALL, guided=GUIDED, without=("text_encoder_3", "tokenizer_3"), reads=77
     ),
-    "ERNIE-Image-Turbo": Case(_D.ErnieImagePipeline, plain={"guidance_scale": 1.0}, reads=100),
-    "Ovis-Image-7B": Case(
-        _D.OvisImagePipeline,
-        plain={"guidance_scale": 5.0},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=0,
-    ),
-    "Krea-2-Raw": Case(
-        _D.Krea2Pipeline,
-        plain={"guidance_scale": 3.5},
-        guided={"guidance_scale": 3.0, "negative_prompt": "blur"},
-        reads=507,
-    ),
-    "Krea-2-Turbo": Case(_D.Krea2Pipeline, plain={"guidance_scale": 0.0}, reads=507),
-    "FLUX.2-klein": Case(
-        _D.Flux2KleinPipeline,
-        from_mask=_D.Flux2KleinInpaintPipeline,
-        plain={"guidance_scale": 1.0},
-        reads=509,
-    ),
-    "FLUX.2-klein-base": Case(
-        _D.Flux2KleinPipeline,
-        from_mask=_D.Flux2KleinInpaintPipeline,
-        plain={"guidance_scale": 4.0},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=509,
-    ),
-    "Chroma1-HD": Case(
-        _D.ChromaPipeline,
-        _D.ChromaImg2ImgPipeline,
-        _D.ChromaInpaintPipeline,
-        both={"max_sequence_length": 512},  # that of inpainting is less by default
-        plain={"guidance_scale": 3.0},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-    ),
-    "AuraFlow": Case(
-        _D.AuraFlowPipeline,
-        plain={"guidance_scale": 3.5},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=0,
-    ),
-    "Sana": Case(
-        _D.SanaPipeline,
-        both={"use_resolution_binning": False},
-        plain={"guidance_scale": 4.5},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=0,
-        solved=False,
-    ),
-    "PixArt-Sigma": Case(
-        _D.PixArtSigmaPipeline,
-        both={"use_resolution_binning": False, "clean_caption": False},
-        plain={"guidance_scale": 4.5},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=0,
-        solved=False,
-    ),
-    "CogView4": Case(
-        _D.CogView4Pipeline,
-        plain={"guidance_scale": 3.5},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=0,
-    ),
-    "Sana-Sprint": Case(
-        _D.SanaSprintPipeline,
-        both={"use_resolution_binning": False},
-        plain={"guidance_scale": 4.5},
-        reads=0,
-        solved=False,
-    ),
-    "CogView3-Plus": Case(
-        _D.CogView3PlusPipeline,
-        plain={"guidance_scale": 5.0},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=0,
-        solved=False,
-    ),
-    "HunyuanDiT": Case(
-        _D.HunyuanDiTPipeline,
-        both={"use_resolution_binning": False},
-        plain={"guidance_scale": 5.0},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=0,
-        solved=False,
-    ),
-    "Lumina-Image-2.0": Case(
-        _D.Lumina2Pipeline,
-        plain={"guidance_scale": 4.0},
-        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
-        reads=256,
-    ),
-    "sd3-medium": sd3(7.0, without=("text_encoder_3", "tokenizer_3"), reads=77),
-    "sd3.5-medium": sd3(4.5),
+    "sd3.5-medium": case(SD3, 4.5, kinds=ALL, guided=GUIDED, reads=256),
     # Recognised by its 38 layers, which take their time.
-    "sd3.5-large-turbo": Case(
-        _D.StableDiffusion3Pipeline, plain={"guidance_scale": 0.0}, reads=256
+    "sd3.5-large-turbo": case(SD3, 0.0, reads=256),
+    "AuraFlow": case("AuraFlow", 3.5, guided=GUIDED, reads=0),
+    "CogView4": case("CogView4", 3.5, guided=GUIDED, reads=0),
+    "Ovis-Image-7B": case("OvisImage", 5.0, guided=GUIDED, reads=0),
+    "Sana": case("Sana", 4.5, guided=GUIDED, both=WHOLE, reads=0, solved=False),
+    "Sana-Sprint": case("SanaSprint", 4.5, both=WHOLE, reads=0, solved=False),
+    "PixArt-Sigma": case(
+        *("PixArtSigma", 4.5),
+        guided=GUIDED,
+        both=WHOLE | {"clean_caption": False},
+        reads=0,
+        solved=False,
     ),
+    "CogView3-Plus": case("CogView3Plus", 5.0, guided=GUIDED, reads=0, solved=False),
+    "HunyuanDiT": case("HunyuanDiT", 5.0, guided=GUIDED, both=WHOLE, reads=0, solved=False),
 }
 NAMES = list(CASES)
 # The first of those with the same pipelines and encoders.
@@ -363,40 +280,36 @@ def test_a_mask(ours: Ours, name: str) -> None:
 @pytest.mark.parametrize("name", those(any_case, ONE_EACH))
 def test_pictures_of_a_batch_are_those_made_alone(ours: Ours, name: str) -> None:
     """Prompts of different lengths, and start images of different pictures, too."""
-    case, batches = CASES[name], [("a red cube", "two blue balls on grass", "a red cube")]
-    texts = [[f"prompt: {text}\nexact: false\nseed: {seed}" for seed, text in enumerate(batch)]
-             for batch in batches]  # fmt: skip
-    if case.from_image or case.from_mask:
+    prompts = ("a red cube", "two blue balls on grass", "a red cube")
+    batch = [f"prompt: {text}\nexact: false\nseed: {seed}" for seed, text in enumerate(prompts)]
+    batches = [batch]
+    if CASES[name].from_image or CASES[name].from_mask:
         other = circle(SIDE).transpose(Image.Transpose.TRANSPOSE).resize((80, 48))
         other.save(flow_models(name) / "other.png")
-        texts.append([f"{text}\nimage: {image}.png" for text, image in
-                      zip(texts[0], ("start", "other"), strict=False)])  # fmt: skip
-    for batch in texts:
-        alone = [drawn(ours, name, text)[0] for text in batch]
-        assert all(map(same, drawn(ours, name, *batch), alone))
-        assert (drawn(ours, name, batch[0])[0] == alone[0]).all()
+        batches.append([f"{batch[0]}\nimage: start.png", f"{batch[1]}\nimage: other.png"])
+    for texts in batches:
+        alone = [drawn(ours, name, text)[0] for text in texts]
+        assert all(map(same, drawn(ours, name, *texts), alone))
+        assert (drawn(ours, name, texts[0])[0] == alone[0]).all()
 
 
 @pytest.mark.parametrize("name", those(lambda case: case.from_image))
 def test_hires_draws_again_from_the_enlarged_picture(ours: Ours, name: str) -> None:
     """The second pass is diffusers' img2img, with the same seed as the first."""
-    case = CASES[name]
+    case, size = CASES[name], (128, 128)
     first = expected(case.from_text, name, case, **case.plain)
-    size = (128, 128)
-    larger = Image.fromarray(first.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
-    upscalers = {"": larger}
+    small = Image.fromarray(first.astype(np.uint8))
+    upscalers = {"Lanczos": small.resize(size, Image.Resampling.LANCZOS)}
     if name == "FLUX.1-dev":  # a model may enlarge, as for Stable Diffusion
-        text = f"{CUBE}\nhires: {{scale: 2, upscaler: demo-compact}}"
-        (wanted,) = requests_of(flow_models(name), name, text)
-        small, model = Image.fromarray(first.astype(np.uint8)), "demo-compact"
-        digest = wanted.hires_upscaler_hash
-        enlarged = ours(name)._upscalers.enlarged(small, model, digest, size, lambda: None)
-        upscalers[f", upscaler: {model}"] = enlarged
+        model = "demo-compact"
+        digest = hash_of(flow_models(name), "upscaler", model)
+        larger = ours(name)._upscalers.enlarged(small, model, digest, size, lambda: None)
+        upscalers[model] = larger
     for upscaler, picture in upscalers.items():
-        text = f"{CUBE}\nhires: {{scale: 2, denoising_strength: 0.5{upscaler}}}"
+        hires = f"{{scale: 2, denoising_strength: 0.5, upscaler: {upscaler}}}"
         values = {"image": picture, "strength": 0.5, "width": 128, "height": 128}
         theirs = expected(case.from_image, name, case, **case.plain, **values)
-        assert same(drawn(ours, name, text)[0], theirs)
+        assert same(drawn(ours, name, f"{CUBE}\nhires: {hires}")[0], theirs)
 
 
 SOLVERS = {

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
+from diffusers.hooks.group_offloading import ModuleGroup
 
 from picowatch.catalog import Catalog
 from picowatch.engine import checkpoints
@@ -208,6 +211,36 @@ def test_every_rung_draws_the_stored_picture(
     assert np.abs(found - stored(name)).max() <= 2
 
 
+def test_weights_come_when_they_compute(
+    models: Models, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models as the batch needs them, and layers all the time; nothing where all is there."""
+    came: list[str] = []
+
+    def record(kind: Any, method: str, name_of: Callable[..., Any]) -> None:
+        real = getattr(kind, method)
+
+        def recorded(*given: Any, **named: Any) -> Any:
+            came.append(type(name_of(*given)).__name__)
+            return real(*given, **named)
+
+        monkeypatch.setattr(kind, method, recorded)
+
+    record(CpuOffload, "pre_forward", lambda hook, module, *_: module)
+    record(ModuleGroup, "onload_", lambda group: group.onload_leader)
+    found = {}
+    for rung in (FULL, *RUNGS.values()):
+        came.clear()
+        wanted = models.request({"image": "circle", "denoising_strength": 0.6, **SMALL})
+        draw(on_rung(renderer, rung), replace(wanted, prompt=f"a {rung.place}"))
+        found[rung.place] = [name for name, _ in groupby(came)]
+    assert found["device"] == []
+    assert found["models"] == [
+        *("CLIPTextModel", "AutoencoderKL", "UNet2DConditionModel", "AutoencoderKL")
+    ]
+    assert {"Embedding", "Linear", "Conv2d", "GroupNorm"} <= set(found["layers"])
+
+
 def test_leaving_a_rung_leaves_nothing_behind(models: Models, renderer: Renderer) -> None:
     """The checkpoint is read again; the picture is the first one's to the bit."""
     wanted = request("a corgi", **SMALL)
@@ -239,13 +272,18 @@ FLOWS = (
     *("Z-Image-Turbo", "FLUX.1-dev", "Qwen-Image", "ERNIE-Image", "FLUX.2-klein", "Chroma1-HD"),
     *("sd3.5-medium", "Lumina-Image-2.0", "Krea-2-Raw"),
 )
-# Their pipelines read prompts themselves. HunyuanDiT's layers cannot come one by one.
+# Their pipelines read prompts themselves.
 SHORT = ("Sana", "HunyuanDiT", "PixArt-Sigma", "AuraFlow", "CogView4", "CogView3-Plus")
 
 
 @pytest.mark.parametrize("name", one_of_each_kind((*FLOWS, *SHORT), ("FLUX.1-dev", "HunyuanDiT")))
 def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
-    """A batch, and a start image with hires where the family takes one."""
+    """A batch, and a start image with hires where the family takes one.
+
+    HunyuanDiT's layers cannot come one by one: there its models do.
+    """
+    by_layers: bool = diffusers.HunyuanDiT2DModel._supports_group_offloading
+    assert not by_layers
     models = flow_models(name)
     (model,) = Catalog(models).scan().models
     ours, row, batches = flow_renderer(models), FAMILIES[model.family], [three_of(models, name)[:2]]
