@@ -1,31 +1,32 @@
-"""LoRAs: peft adds them to the layers of the denoiser and the text encoders.
+"""LoRAs by diffusers' loaders of a pipeline and peft, which add them to its layers.
 
 No weight of the checkpoint changes: peft wraps a layer in one that adds the LoRA's share to its
 output. With no LoRA in use every layer is unwrapped, so that the checkpoint computes as it did.
 """
 
+import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-from diffusers.utils import delete_adapter_layers
-from diffusers.utils.peft_utils import recurse_remove_peft_layers
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from picowatch.engine.lora_files import Layers, LoraFile, LoraReader, Tensors
-from picowatch.engine.lora_names import Modules
+from picowatch.engine.failures import out_of_memory
+from picowatch.engine.lora_files import Layer, Target, found_modules, read_layers
 from picowatch.engine.verify import FindFile, unchanged
+from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
 # Kept beside those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.
 _KEPT_FILES = 4
 _KEPT_BYTES = 2**30
 _NAMED_KEYS = 3
+# What diffusers and peft raise for a file that they cannot load.
+_REFUSALS = (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,6 @@ class Loras:
     def __init__(self, pipeline: Any, find: FindFile) -> None:
         self._pipeline = pipeline
         self._find = find
-        parts = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-        self._models: dict[str, Any] = {
-            part: model
-            for part in parts
-            if isinstance(model := getattr(pipeline, part, None), nn.Module)
-        }
-        self._denoiser = next(iter(self._models))
-        self._modules: Modules | None = None
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._weights: dict[str, float] = {}  # of those in use, by hash
         self.applied: tuple[LoraUse, ...] = ()
@@ -67,6 +60,11 @@ class Loras:
         wanted = tuple(uses)
         if wanted == self.applied:
             return False
+        if not hasattr(self._pipeline, "load_lora_weights"):
+            raise RenderFailed(
+                f"The LoRA {wanted[0].name!r} cannot be used: diffusers loads none for this kind.",
+                "Remove it from the recipe, or use a checkpoint of another kind.",
+            )
         weights: dict[str, float] = {}
         for use in wanted:
             weights[use.hash] = weights.get(use.hash, 0) + use.weight
@@ -97,72 +95,57 @@ class Loras:
     def _load(self, use: LoraUse, keep: Collection[str]) -> None:
         if use.hash not in self._loaded:
             self._forget(keep)
-            if self._modules is None:
-                self._modules = Modules(self._denoiser, self._models)
             with unchanged(self._find, "lora", use.name, use.hash) as path:
-                file = LoraReader(use.name, self._modules, self._convert).read(path)
-            try:
-                self._loaded[use.hash] = self._inject(use.hash, file)
-            except BaseException:
-                self._use(self._weights)
-                self._take_out(use.hash)
-                raise
+                layers, unused = read_layers(use.name, path)
+            modules = found_modules(use.name, layers, self._pipeline)
+            self._add(use, modules)
+            acting = {
+                id(layer.keys)
+                for one, layer in modules.items()
+                if _adapter(use.hash) in getattr(self._module(one), "lora_A", ())
+            }
+            for layer in layers.values():
+                unused += () if id(layer.keys) in acting else layer.keys.values()
+            size = sum(half.nbytes for layer in modules.values() for half in layer[:2])
+            encoders = any(one.part.startswith("text_encoder") for one in modules)
+            self._loaded[use.hash] = _Loaded(size, encoders, tuple(sorted(unused)))
         self._loaded.move_to_end(use.hash)
 
-    def _convert(self, tensors: Tensors) -> Tensors:
-        """What diffusers makes of a file's names for this family."""
-        unet = {"unet_config": self._pipeline.unet.config} if self._denoiser == "unet" else {}
-        found = self._pipeline.lora_state_dict(tensors, **unet)
-        return found if isinstance(found, dict) else found[0]
+    def _module(self, target: Target) -> nn.Module:
+        found: nn.Module = getattr(self._pipeline, target.part).get_submodule(target.module)
+        return found
 
-    def _inject(self, sha256: str, file: LoraFile) -> _Loaded:
-        """Wrap the file's layers and give them its halves.
-
-        peft is told a rank and an alpha of 1: ranks by pattern take it seconds, and alpha is in the
-        halves. They compute in the model's type, since weights may be stored in one that nothing
-        computes in, as fp8.
-        """
-        by_part: dict[str, Layers] = {}
-        for layer, halves in file.layers.items():
-            by_part.setdefault(layer.part, {})[layer] = halves
-        size = 0
-        for part, layers in by_part.items():
-            model, dtype = self._models[part], self._models[part].dtype
-            names = [layer.module for layer in layers]
-            config = LoraConfig(r=1, lora_alpha=1, target_modules=names, inference_mode=True)
-            keys: Any = {f"{name}.lora_A.weight": None for name in names}
+    def _add(self, use: LoraUse, modules: Mapping[Target, Layer]) -> None:
+        """Let diffusers wrap the modules; if it fails, the models are as before."""
+        tensors: dict[str, torch.Tensor] = {}
+        for (part, module), layer in modules.items():
+            tensors[f"{part}.{module}.lora_A.weight"] = layer.down
+            tensors[f"{part}.{module}.lora_B.weight"] = layer.up
+        try:
             with warnings.catch_warnings():
                 # A second LoRA in the same model is meant.
                 warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-                inject_adapter_in_model(
-                    config, model, sha256, low_cpu_mem_usage=True, state_dict=keys
-                )
-            for layer, halves in layers.items():
-                wrapped: Any = model.get_submodule(layer.module)
-                device = wrapped.base_layer.weight.device
-                for adapter, half in zip((wrapped.lora_A, wrapped.lora_B), halves, strict=True):
-                    weight = half.to(device, dtype).contiguous()
-                    adapter[sha256].weight = nn.Parameter(weight, requires_grad=False)
-                    size += weight.nbytes
-            _maybe_remove_and_reapply_group_offloading(model)
-        return _Loaded(size, any(part != self._denoiser for part in by_part), file.unused)
+                self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(use.hash))
+        except BaseException as error:
+            self._use(self._weights)
+            self._take_out(use.hash)
+            if not isinstance(error, _REFUSALS) or out_of_memory(error):
+                raise
+            raise RenderFailed(
+                f"The LoRA {use.name!r} cannot be used: diffusers refuses it ({error!s:.200}).",
+                "Get the file again, or another one.",
+                traceback.format_exc(),
+            ) from error
 
     def _use(self, weights: Mapping[str, float]) -> None:
         """Let these LoRAs act, and no other; without any, every layer is as it was loaded."""
         self._weights = dict(weights)
-        for model in self._models.values():
-            if not hasattr(model, "peft_config"):
-                continue
-            if weights:
-                for layer in filter(_is_wrapped, model.modules()):
-                    layer.set_adapter(list(weights), inference_mode=True)  # without gradients
-                    for sha256, weight in weights.items():
-                        layer.set_scale(sha256, weight)
-            else:
-                recurse_remove_peft_layers(model)
-                del model.peft_config
-                _maybe_remove_and_reapply_group_offloading(model)
-        if not weights:
+        if weights:
+            names = [_adapter(sha256) for sha256 in weights]
+            self._pipeline.set_adapters(names, list(weights.values()))
+        else:
+            self._pipeline.unload_lora_weights()
+            self._group_encoders_again()
             self._loaded.clear()
 
     def _forget(self, keep: Collection[str]) -> None:
@@ -175,15 +158,22 @@ class Loras:
             self._take_out(sha256)
 
     def _take_out(self, sha256: str) -> None:
-        for model in self._models.values():
-            if sha256 in getattr(model, "peft_config", {}):
-                delete_adapter_layers(model, sha256)
-                del model.peft_config[sha256]
-                _maybe_remove_and_reapply_group_offloading(model)
+        self._pipeline.delete_adapters(_adapter(sha256))
+        self._group_encoders_again()
+
+    def _group_encoders_again(self) -> None:
+        """Let groups of layers that come to the device have no layers of a LoRA that is gone.
+
+        diffusers does it for its own models, but for text encoders only when a LoRA comes.
+        """
+        for name, part in self._pipeline.components.items():
+            if name.startswith("text_encoder") and isinstance(part, nn.Module):
+                _maybe_remove_and_reapply_group_offloading(part)
 
 
-def _is_wrapped(module: nn.Module) -> bool:
-    return isinstance(module, BaseTunerLayer)
+def _adapter(sha256: str) -> str:
+    """What diffusers calls a LoRA."""
+    return f"lora_{sha256[:16]}"
 
 
 def _does_nothing(name: str, keys: Sequence[str]) -> str:
