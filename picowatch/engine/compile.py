@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 
-from picowatch.engine.memory.usage import free_bytes
+from picowatch.engine.memory_usage import free_bytes
 from picowatch.extras import install_command
 from picowatch.files.atomic import (
     TEMPORARY_PREFIX,

@@ -126,9 +126,14 @@ class Renderer:
         drawn = self._drawn(loaded, batch, job)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             drawn = enlarged_pictures(self._upscalers, batch, drawn, steps)
-        compiled = self._compiled if job.compiled else None
-        warnings = (*loaded.lora_warnings, *(compiled.warnings if compiled else ()))
-        return self._rendered(attempt, drawn, loaded.denoiser.dtype, warnings, bool(compiled))
+        unable = self._compiled.warnings if self._compiled else ()
+        return self._rendered(
+            attempt,
+            drawn,
+            loaded.denoiser.dtype,
+            (*loaded.lora_warnings, *unable),
+            compiled=job.compiled is not None and not unable,
+        )
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
         """The checkpoint, VAE and ControlNets of this image, with its LoRAs and no others."""
@@ -205,6 +210,7 @@ class Renderer:
         pictures: Sequence[Drawn],
         dtype: torch.dtype,
         warnings: Sequence[str],
+        *,
         compiled: bool,
     ) -> list[RenderedImage]:
         """Its pictures, with how they were rendered; `warnings` are those of all of them."""
