@@ -127,11 +127,22 @@ class Loaded:
 
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
         """Let exactly these LoRAs act."""
-        if self._loras is None and uses:
+        if self._loras is None:
+            if not uses:
+                return
             self.bring_denoiser()
             self._loras = self._new_loras()
-        if self._loras is not None and self._loras.apply(uses):
-            self.prompts.forget()
+        if tuple(uses) == self._loras.applied:
+            return
+        if self._place == "models":
+            # diffusers would put them back for another device, which this pipeline does not know.
+            self._base.remove_all_hooks()
+        try:
+            if self._loras.apply(uses):
+                self.prompts.forget()
+        finally:
+            if self._place == "models":
+                self.place_weights()
 
     def bring_encoders(self) -> None:
         """Before prompts are encoded, where parts take turns."""
