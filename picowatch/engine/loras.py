@@ -21,19 +21,15 @@ from picowatch.engine.verify import FindFile, unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
-# Kept beside those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.
-_KEPT_FILES = 4
-_KEPT_BYTES = 2**30
+# With those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.
+_KEPT = 3
 _NAMED_KEYS = 3
-# What diffusers and peft raise for a file that they cannot load.
-_REFUSALS = (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     """A LoRA whose layers are in the models, in use or not."""
 
-    bytes: int
     changes_encoders: bool
     unused: tuple[str, ...]
 
@@ -76,6 +72,7 @@ class Loras:
                     self._load(use, keep={*weights, *self._weights})
         except BaseException:
             self._use(self._weights)
+            self._take_out({use.hash for use in wanted} - self._loaded.keys())
             raise
         self._use(weights)
         self._forget(weights)
@@ -94,26 +91,23 @@ class Loras:
 
     def _load(self, use: LoraUse, keep: Collection[str]) -> None:
         if use.hash not in self._loaded:
+            adapter = _adapter(use.hash)
             self._forget(keep)
             with unchanged(self._find, "lora", use.name, use.hash) as path:
-                layers, unused = read_layers(use.name, path)
+                layers, others = read_layers(use.name, path)
             modules = found_modules(use.name, layers, self._pipeline)
             self._add(use, modules)
-            acting = {
-                id(layer.keys)
-                for one, layer in modules.items()
-                if _adapter(use.hash) in getattr(self._module(one), "lora_A", ())
+            used = {
+                key
+                for (part, name), layer in modules.items()
+                if adapter
+                in getattr(getattr(self._pipeline, part).get_submodule(name), "lora_A", ())
+                for key in layer.keys.values()
             }
-            for layer in layers.values():
-                unused += () if id(layer.keys) in acting else layer.keys.values()
-            size = sum(half.nbytes for layer in modules.values() for half in layer[:2])
+            keys = {key for layer in layers.values() for key in layer.keys.values()}
             encoders = any(one.part.startswith("text_encoder") for one in modules)
-            self._loaded[use.hash] = _Loaded(size, encoders, tuple(sorted(unused)))
+            self._loaded[use.hash] = _Loaded(encoders, (*sorted([*others, *(keys - used)]),))
         self._loaded.move_to_end(use.hash)
-
-    def _module(self, target: Target) -> nn.Module:
-        found: nn.Module = getattr(self._pipeline, target.part).get_submodule(target.module)
-        return found
 
     def _add(self, use: LoraUse, modules: Mapping[Target, Layer]) -> None:
         """Let diffusers wrap the modules; if it fails, the models are as before."""
@@ -126,10 +120,8 @@ class Loras:
                 # A second LoRA in the same model is meant.
                 warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
                 self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(use.hash))
-        except BaseException as error:
-            self._use(self._weights)
-            self._take_out(use.hash)
-            if not isinstance(error, _REFUSALS) or out_of_memory(error):
+        except (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            if out_of_memory(error):
                 raise
             raise RenderFailed(
                 f"The LoRA {use.name!r} cannot be used: diffusers refuses it ({error!s:.200}).",
@@ -149,17 +141,15 @@ class Loras:
             self._loaded.clear()
 
     def _forget(self, keep: Collection[str]) -> None:
-        """Take the LoRAs out that were not used for longest, if there are too many."""
-        for sha256 in [one for one in self._loaded if one not in keep]:
-            size = sum(one.bytes for one in self._loaded.values())
-            if len(self._loaded) <= _KEPT_FILES and size <= _KEPT_BYTES:
-                return
-            del self._loaded[sha256]
-            self._take_out(sha256)
+        """Take out those that were not used for longest, if there are too many."""
+        unused = [one for one in self._loaded if one not in keep]
+        self._take_out(unused[: max(0, len(self._loaded) - _KEPT)])
 
-    def _take_out(self, sha256: str) -> None:
-        self._pipeline.delete_adapters(_adapter(sha256))
-        self._group_encoders_again()
+    def _take_out(self, hashes: Collection[str]) -> None:
+        for sha256 in hashes:
+            self._loaded.pop(sha256, None)
+            self._pipeline.delete_adapters(_adapter(sha256))
+            self._group_encoders_again()
 
     def _group_encoders_again(self) -> None:
         """Let groups of layers that come to the device have no layers of a LoRA that is gone.

@@ -236,11 +236,11 @@ def lyco(layer: Any, kind: str) -> tuple[Tensors, torch.Tensor]:
 def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, kind: str) -> None:
     """Its halves make the same change."""
     factors, expected = lyco(layer, kind)
-    tensors = {f"unet.block.to_q.{role}": factor for role, factor in factors.items()}
-    tensors |= {"unet.block.to_q.alpha": torch.tensor(2.0)}
-    found = change(tensors, tmp_path, layer)
+    stem = "unet.block.to_q" if layer is LINEAR else "lora_unet_block_to_q"
+    tensors = {f"{stem}.{role}": factor for role, factor in factors.items()}
+    found = change(tensors | {f"{stem}.alpha": torch.tensor(2.0)}, tmp_path, layer)
     torch.testing.assert_close(found, expected.reshape(layer.weight.shape), rtol=1e-4, atol=1e-4)
-    broken = {key: one for key, one in tensors.items() if "w2" not in key}
     if kind == "LoHa":
-        with pytest.raises(RenderFailed, match="is damaged: unet.block.to_q lacks a part"):
-            change(broken, tmp_path, layer)
+        del tensors[f"{stem}.hada_w2_a"]
+        with pytest.raises(RenderFailed, match=f"is damaged: {stem} lacks a part"):
+            change(tensors, tmp_path, layer)
