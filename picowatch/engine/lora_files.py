@@ -223,7 +223,8 @@ def _fitting(
     name: str, target: Target, pipeline: Any, halves: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The halves in the module's shape, after a check: diffusers may enlarge FLUX.1's modules."""
-    module: Any = getattr(pipeline, target.part).get_submodule(target.module)
+    model = getattr(pipeline, target.part)
+    module: Any = model.get_submodule(target.module)
     module = getattr(module, "base_layer", module)
     if isinstance(module, nn.Linear):  # quantised weights have another shape than their layer
         inputs, outputs, kernel = module.in_features, module.out_features, ()
@@ -240,7 +241,8 @@ def _fitting(
             f"{down.shape[1]} to {len(up)} values, this checkpoint's from {inputs} to {outputs}.",
             "Use it with a checkpoint of the kind it was trained for, or remove it.",
         )
-    return down, up
+    # peft does it, too, but not over quantised weights.
+    return down.to(model.dtype), up.to(model.dtype)
 
 
 def _damaged(name: str, reason: str) -> RenderFailed:

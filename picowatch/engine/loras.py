@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
+from diffusers.utils import logging
 from torch import nn
 
 from picowatch.engine.failures import out_of_memory
@@ -24,6 +25,8 @@ from picowatch.recipe.request import LoraUse
 # With those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.
 _KEPT = 3
 _NAMED_KEYS = 3
+# It logs a line for each part that a LoRA does not change, and the names that it does not know.
+logging.set_verbosity_error()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,85 +39,78 @@ KOHYA = ("lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight")
 COMFYUI = ("diffusion_model.{name}.lora_A.weight", "diffusion_model.{name}.lora_B.weight")
 PEFT = ("base_model.model.{name}.lora_A.weight", "base_model.model.{name}.lora_B.weight")
 ONE_TRAINER = ("lora_transformer_{flat}.lora_down.weight", "lora_transformer_{flat}.lora_up.weight")
-_FLUX = (_D.FluxPipeline, _D.FluxTransformer2DModel)
-_FLUX2 = (_D.Flux2KleinPipeline, _D.Flux2Transformer2DModel)
-_QKV = {"double_blocks.0.img_attn.qkv": [f"{ATTN}.to_{one}" for one in "qkv"]}
+TO_Q = f"{ATTN}.to_q"
+QKV = ("double_blocks.0.img_attn.qkv", [f"{ATTN}.to_{one}" for one in "qkv"])
 
 
-@pytest.mark.parametrize(
-    ("classes", "layers", "names"),
-    [
-        (_FLUX, _QKV, KOHYA),
-        (_FLUX, _QKV, COMFYUI),
-        (_FLUX, {f"{ATTN}.to_q": [f"{ATTN}.to_q"]}, ONE_TRAINER),
-        (_FLUX2, _QKV, KOHYA),
-        (_FLUX2, _QKV, PEFT),
-        (
-            (_D.QwenImagePipeline, _D.QwenImageTransformer2DModel),
-            {f"{ATTN}.to_q": [f"{ATTN}.to_q"]},
-            KOHYA,
-        ),
-        (
-            (_D.Krea2Pipeline, _D.Krea2Transformer2DModel),
-            {"blocks.0.attn.wq": [f"{ATTN}.to_q"]},
-            COMFYUI,
-        ),
-    ],
-)
-def test_names_that_diffusers_converts_stand_for_its_layers(
-    tmp_path: Path, classes: Any, layers: dict[str, list[str]], names: tuple[str, str]
-) -> None:
-    """Whose rows follow each other in a layer that is one for the authors; alpha counts once."""
-    kind, transformer = classes
-    single = {"num_single_layers": 1} if kind in (_FLUX[0], _FLUX2[0]) else {}
+def block(kind: Any, pipeline_kind: Any, **values: Any) -> Any:
+    """A transformer with one block in full width, without weights."""
     with init_empty_weights():
-        model = transformer(num_layers=1, **single)
-    ((theirs, ours),) = layers.items()
-    found = [model.get_submodule(one) for one in ours]
-    flat = theirs.replace(".", "_")
-    generator = torch.Generator().manual_seed(0)
-    down = torch.randn(RANK, found[0].in_features, generator=generator)
-    up = torch.randn(sum(one.out_features for one in found), RANK, generator=generator)
-    keys = [name.format(name=theirs, flat=flat) for name in names]
-    alpha = f"{keys[0].partition('.lora_')[0]}.alpha"
-    tensors = {**dict(zip(keys, (down, up), strict=True)), alpha: torch.tensor(1.0)}
-    changes = modules(tensors, tmp_path, pipeline(kind, transformer=model))
-    together = torch.cat([changes.pop(Target("transformer", one)) for one in ours])
-    torch.testing.assert_close(together, up @ down / RANK)
-    assert not changes
+        return pipeline(pipeline_kind, transformer=kind(num_layers=1, **values))
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("input_blocks_4_1_proj_in", "down_blocks.1.attentions.0.proj_in"),
-        ("input_blocks_3_0_op", "down_blocks.0.downsamplers.0.conv"),
-        (
-            "middle_block_1_transformer_blocks_9_attn2_to_out_0",
-            "mid_block.attentions.0.transformer_blocks.9.attn2.to_out.0",
-        ),
-        ("output_blocks_8_0_skip_connection", "up_blocks.2.resnets.2.conv_shortcut"),
-    ],
-)
-def test_stability_ais_names_of_xls_layers_are_understood(
-    tmp_path: Path, theirs: str, ours: str
-) -> None:
-    """kohya's for Stable Diffusion XL."""
+def flux() -> Any:
+    return block(_D.FluxTransformer2DModel, _D.FluxPipeline, num_single_layers=1)
+
+
+def flux2() -> Any:
+    return block(_D.Flux2Transformer2DModel, _D.Flux2KleinPipeline, num_single_layers=1)
+
+
+def qwen() -> Any:
+    return block(_D.QwenImageTransformer2DModel, _D.QwenImagePipeline)
+
+
+def krea2() -> Any:
+    return block(_D.Krea2Transformer2DModel, _D.Krea2Pipeline)
+
+
+def sdxl() -> Any:
     kind = _D.UNet2DConditionModel
     with init_empty_weights():
         unet = kind.from_config(kind.load_config(ASSETS / "sdxl/unet"))
-    down, up = random_layer(unet.get_submodule(ours), 1)
-    stem = f"lora_unet_{theirs}"
-    tensors = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
-    found = modules(tensors, tmp_path, pipeline(_D.StableDiffusionXLPipeline, unet=unet))
-    assert list(found) == [Target("unet", ours)]
+    return pipeline(_D.StableDiffusionXLPipeline, unet=unet)
+
+
+@pytest.mark.parametrize(
+    ("family", "theirs", "ours", "names"),
+    [
+        (flux, *QKV, KOHYA),
+        (flux, *QKV, COMFYUI),
+        (flux, TO_Q, [TO_Q], ONE_TRAINER),
+        (flux2, *QKV, KOHYA),
+        (flux2, *QKV, PEFT),
+        (qwen, TO_Q, [TO_Q], KOHYA),
+        (krea2, "blocks.0.attn.wq", [TO_Q], COMFYUI),
+        (sdxl, "input_blocks.4.1.proj_in", ["down_blocks.1.attentions.0.proj_in"], KOHYA),
+        (sdxl, "input_blocks.3.0.op", ["down_blocks.0.downsamplers.0.conv"], KOHYA),
+    ],
+)
+def test_names_that_diffusers_converts_stand_for_its_layers(
+    tmp_path: Path, family: Any, theirs: str, ours: list[str], names: tuple[str, str]
+) -> None:
+    """Whose rows follow each other in a layer that is one for the authors; alpha counts once."""
+    found = family()
+    part = "unet" if family is sdxl else "transformer"
+    weights = [getattr(found, part).get_submodule(one).weight for one in ours]
+    generator = torch.Generator().manual_seed(0)
+    down = torch.randn(RANK, *weights[0].shape[1:], generator=generator)
+    ones = [1] * (down.ndim - 2)
+    up = torch.randn(sum(len(one) for one in weights), RANK, *ones, generator=generator)
+    keys = [name.format(name=theirs, flat=theirs.replace(".", "_")) for name in names]
+    alpha = {f"{keys[0].partition('.lora_')[0]}.alpha": torch.tensor(1.0)}
+    changes = modules(dict(zip(keys, (down, up), strict=True)) | alpha, tmp_path, found)
+    assert changes.keys() == {Target(part, one) for one in ours}
+    together = torch.cat([changes[Target(part, one)] for one in ours])
+    expected = torch.einsum("or,r...->o...", up.flatten(1), down) / RANK
+    torch.testing.assert_close(together, expected)
 
 
 # From here on, single layers: what their weights would get.
 def change(tensors: Tensors, tmp_path: Path, layer: nn.Module, **metadata: str) -> torch.Tensor:
     """What a file adds to the weight of a UNet's `to_q`."""
-    unet = nn.Module()
-    unet.block, unet.config = nn.Module(), {}  # type: ignore[assignment]
+    unet: Any = nn.Module()
+    unet.block, unet.config, unet.dtype = nn.Module(), {}, torch.float32
     unet.block.to_q = layer
     found = pipeline(_D.StableDiffusionPipeline, unet=unet)
     (only,) = modules(tensors, tmp_path, found, **metadata).values()
@@ -134,16 +127,20 @@ PATTERNS = (
 )
 
 
+def plain(down: str = "lora_A", up: str = "lora_B") -> Tensors:
+    """Both halves of a layer by these names."""
+    halves = zip((down, up), random_layer(LINEAR, 3), strict=True)
+    return {f"unet.block.to_q.{name}.weight": half for name, half in halves}
+
+
 @pytest.mark.parametrize("settings", [ALPHA, RSLORA, PATTERNS], ids=["alpha", "rsLoRA", "pattern"])
 @pytest.mark.parametrize("names", [("lora_A", "lora_B"), ("lora.down", "lora.up")])
 def test_what_pefts_settings_say_of_the_scale_counts(
     tmp_path: Path, settings: tuple[str, float], names: tuple[str, str]
 ) -> None:
     """Whatever the halves are called."""
-    down, up = random_layer(LINEAR, 3)
-    tensors = {f"unet.block.to_q.{names[0]}.weight": down, f"unet.block.to_q.{names[1]}.weight": up}
-    found = change(tensors, tmp_path, LINEAR, lora_adapter_metadata=settings[0])
-    torch.testing.assert_close(found, settings[1] * up @ down)
+    found = change(plain(*names), tmp_path, LINEAR, lora_adapter_metadata=settings[0])
+    torch.testing.assert_close(found, settings[1] * change(plain(), tmp_path, LINEAR))
 
 
 @pytest.mark.parametrize(
@@ -159,10 +156,8 @@ def test_settings_of_peft_that_cannot_be_honoured_are_refused(
     tmp_path: Path, settings: str, message: str
 ) -> None:
     """Ignored, they would give another picture."""
-    down, up = random_layer(LINEAR, 3)
-    tensors = {"unet.block.to_q.lora_A.weight": down, "unet.block.to_q.lora_B.weight": up}
     with pytest.raises(RenderFailed, match=message):
-        change(tensors, tmp_path, LINEAR, lora_adapter_metadata=settings)
+        change(plain(), tmp_path, LINEAR, lora_adapter_metadata=settings)
 
 
 @pytest.mark.parametrize(
@@ -179,13 +174,12 @@ def test_settings_of_peft_that_cannot_be_honoured_are_refused(
 )
 def test_other_kinds_are_refused_by_name(tmp_path: Path, key: str, message: str) -> None:
     """Differences that are zero change nothing."""
-    down, up = random_layer(LINEAR, 3)
-    tensors = {"unet.block.to_q.lora_A.weight": down, "unet.block.to_q.lora_B.weight": up}
+    tensors = plain()
     with pytest.raises(RenderFailed, match=f"'it' {message}, which picowatch does not render"):
         change(tensors | {key: torch.ones(24)}, tmp_path, LINEAR)
     if "diff" in key:
         found = change(tensors | {key: torch.zeros(24)}, tmp_path, LINEAR)
-        torch.testing.assert_close(found, up @ down)
+        torch.testing.assert_close(found, change(tensors, tmp_path, LINEAR))
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -319,12 +319,9 @@ def test_the_parts_for_t5_are_said_to_do_nothing(folder: Folder) -> None:
         "te1_text_model_encoder_layers_0_self_attn_out_proj": clip,
         "te3_encoder_block_0_layer_0_SelfAttention_q": t5,
     }
-    tensors: Tensors = {}
-    for name, module in names.items():
-        halves = random_layer(module, 1)
-        for half, tensor in zip(("down", "up"), halves, strict=True):
-            tensors[f"lora_{name}.lora_{half}.weight"] = tensor
-    folder.add("words", tensors)
+    halves = {f"lora_{name}.lora_": random_layer(module, 1) for name, module in names.items()}
+    tensors = {f"{key}down.weight": down for key, (down, _) in halves.items()}
+    folder.add("words", tensors | {f"{key}up.weight": up for key, (_, up) in halves.items()})
     loras = Loras(pipeline, folder.find)
     assert loras.apply([use("words")])
     (warning,) = loras.warnings
@@ -377,13 +374,14 @@ def test_a_lora_acts_on_quantised_weights(folder: Folder) -> None:
     assert layer.weight.shape != plain.weight.shape
     pipeline.transformer.set_submodule(name, layer)
     down, up = random_layer(plain, 1)
-    keys = (f"transformer.{name}.lora_A.weight", f"transformer.{name}.lora_B.weight")
-    folder.add("it", dict(zip(keys, (down, up), strict=True)))
+    stem = f"transformer.{name}"
+    halves = {f"{stem}.lora_A.weight": down.half(), f"{stem}.lora_B.weight": up.half()}
+    folder.add("it", halves | {f"{stem}.alpha": torch.tensor(2.0 * len(down))})
     loras = Loras(pipeline, folder.find)
     x = torch.randn(3, plain.in_features, generator=torch.Generator().manual_seed(2))
     before = layer(x)
     loras.apply([use("it")])
     after = pipeline.transformer.get_submodule(name)(x)
-    torch.testing.assert_close(after - before, x @ down.T @ up.T, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(after - before, 2 * x @ down.T @ up.T, rtol=1e-2, atol=1e-2)
     loras.apply([])
     assert pipeline.transformer.get_submodule(name) is layer
