@@ -127,13 +127,11 @@ class Loaded:
 
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
         """Let exactly these LoRAs act."""
-        if self._loras is None:
-            if not uses:
-                return
-            self.bring_denoiser()
-            self._loras = self._new_loras()
-        if tuple(uses) == self._loras.applied:
+        if tuple(uses) == (self._loras.applied if self._loras else ()):
             return
+        self.bring_denoiser()
+        if self._loras is None:
+            self._loras = self._new_loras()
         if self._place == "models":
             # diffusers would put them back for another device, which this pipeline does not know.
             self._base.remove_all_hooks()
@@ -148,6 +146,8 @@ class Loaded:
         """Before prompts are encoded, where parts take turns."""
         names = self.components.encoder_names
         if self._place == "turns" and any(self.components.parts[name] is None for name in names):
+            if self._loras:
+                self._loras.release()
             self.components.drop([self.components.denoiser_name])
             self.components.restore(names)
 
@@ -156,7 +156,7 @@ class Loaded:
         if self._place == "turns" and self.components.denoiser is None:
             self.components.drop(self.components.encoder_names)
             self.components.restore([self.components.denoiser_name])
-            if self._loras and self._loras.applied:
+            if self._loras:
                 uses, self._loras = self._loras.applied, self._new_loras()
                 self._loras.apply(uses)
 

@@ -43,55 +43,45 @@ TO_Q = f"{ATTN}.to_q"
 QKV = ("double_blocks.0.img_attn.qkv", [f"{ATTN}.to_{one}" for one in "qkv"])
 
 
-def block(kind: Any, pipeline_kind: Any, **values: Any) -> Any:
-    """A transformer with one block in full width, without weights."""
+# Pipelines, and transformers with a block in full width; Stable Diffusion XL has its whole UNet.
+FAMILIES: dict[str, tuple[Any, Any, dict[str, int]]] = {
+    "flux": (_D.FluxPipeline, _D.FluxTransformer2DModel, {"num_single_layers": 1}),
+    "flux2": (_D.Flux2KleinPipeline, _D.Flux2Transformer2DModel, {"num_single_layers": 1}),
+    "qwen": (_D.QwenImagePipeline, _D.QwenImageTransformer2DModel, {}),
+    "krea2": (_D.Krea2Pipeline, _D.Krea2Transformer2DModel, {}),
+    "sdxl": (_D.StableDiffusionXLPipeline, _D.UNet2DConditionModel, {}),
+}
+
+
+def made(family: str) -> Any:
+    """Without weights."""
+    kind, model, values = FAMILIES[family]
     with init_empty_weights():
-        return pipeline(pipeline_kind, transformer=kind(num_layers=1, **values))
-
-
-def flux() -> Any:
-    return block(_D.FluxTransformer2DModel, _D.FluxPipeline, num_single_layers=1)
-
-
-def flux2() -> Any:
-    return block(_D.Flux2Transformer2DModel, _D.Flux2KleinPipeline, num_single_layers=1)
-
-
-def qwen() -> Any:
-    return block(_D.QwenImageTransformer2DModel, _D.QwenImagePipeline)
-
-
-def krea2() -> Any:
-    return block(_D.Krea2Transformer2DModel, _D.Krea2Pipeline)
-
-
-def sdxl() -> Any:
-    kind = _D.UNet2DConditionModel
-    with init_empty_weights():
-        unet = kind.from_config(kind.load_config(ASSETS / "sdxl/unet"))
-    return pipeline(_D.StableDiffusionXLPipeline, unet=unet)
+        if family == "sdxl":
+            return pipeline(kind, unet=model.from_config(model.load_config(ASSETS / "sdxl/unet")))
+        return pipeline(kind, transformer=model(num_layers=1, **values))
 
 
 @pytest.mark.parametrize(
     ("family", "theirs", "ours", "names"),
     [
-        (flux, *QKV, KOHYA),
-        (flux, *QKV, COMFYUI),
-        (flux, TO_Q, [TO_Q], ONE_TRAINER),
-        (flux2, *QKV, KOHYA),
-        (flux2, *QKV, PEFT),
-        (qwen, TO_Q, [TO_Q], KOHYA),
-        (krea2, "blocks.0.attn.wq", [TO_Q], COMFYUI),
-        (sdxl, "input_blocks.4.1.proj_in", ["down_blocks.1.attentions.0.proj_in"], KOHYA),
-        (sdxl, "input_blocks.3.0.op", ["down_blocks.0.downsamplers.0.conv"], KOHYA),
+        ("flux", *QKV, KOHYA),
+        ("flux", *QKV, COMFYUI),
+        ("flux", TO_Q, [TO_Q], ONE_TRAINER),
+        ("flux2", *QKV, KOHYA),
+        ("flux2", *QKV, PEFT),
+        ("qwen", TO_Q, [TO_Q], KOHYA),
+        ("krea2", "blocks.0.attn.wq", [TO_Q], COMFYUI),
+        ("sdxl", "input_blocks.4.1.proj_in", ["down_blocks.1.attentions.0.proj_in"], KOHYA),
+        ("sdxl", "input_blocks.3.0.op", ["down_blocks.0.downsamplers.0.conv"], KOHYA),
     ],
 )
 def test_names_that_diffusers_converts_stand_for_its_layers(
-    tmp_path: Path, family: Any, theirs: str, ours: list[str], names: tuple[str, str]
+    tmp_path: Path, family: str, theirs: str, ours: list[str], names: tuple[str, str]
 ) -> None:
     """Whose rows follow each other in a layer that is one for the authors; alpha counts once."""
-    found = family()
-    part = "unet" if family is sdxl else "transformer"
+    found = made(family)
+    part = "unet" if family == "sdxl" else "transformer"
     weights = [getattr(found, part).get_submodule(one).weight for one in ours]
     generator = torch.Generator().manual_seed(0)
     down = torch.randn(RANK, *weights[0].shape[1:], generator=generator)

@@ -1,5 +1,7 @@
 """LoRAs in use by diffusers and peft: what they add, and that nothing of them stays behind."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +357,24 @@ def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place:
 def _is_in_a_group(module: Any) -> bool:
     """Else it would not move with its layer; diffusers has no public name for this."""
     return "group_offloading" in getattr(module, "_diffusers_hook").hooks  # noqa: B009
+
+
+@torch.inference_mode()
+def test_a_denoiser_that_takes_turns_is_read_with_its_loras(folder: Folder) -> None:
+    """Nothing holds it while the text encoders are in memory."""
+    components = load(Catalog(Path("nowhere")).demo, CPU, CPU.device)
+    loaded = Loaded(components, folder.find, CPU.device, "turns")
+    folder.add("a", one_layer(loaded.denoiser.get_submodule(TO_K)))
+    loaded.use_loras([use("a")])
+    unet = weakref.ref(loaded.denoiser)
+    components.drop(components.encoder_names)
+    loaded.bring_encoders()
+    gc.collect()
+    assert unet() is None
+    loaded.bring_denoiser()
+    assert list(loaded.denoiser.peft_config) == ["lora_a"]
+    loaded.use_loras([])
+    assert not hasattr(loaded.denoiser, "peft_config")
 
 
 def test_a_lora_acts_on_quantised_weights(folder: Folder) -> None:
