@@ -150,13 +150,22 @@ class Loaded:
             self._apply_loras()
 
     def _apply_loras(self) -> None:
-        if self._loras is None and self._uses:
+        if self._uses == (self._loras.applied if self._loras else ()):
+            return
+        if self._loras is None:
             # Here, for every engine's start would wait for peft.
             from picowatch.engine.loras import Loras
 
             self._loras = Loras(self.pipeline(), self._find)
-        if self._loras is not None and self._loras.apply(self._uses):
-            self.prompts.forget()
+        if self._place == "models":
+            # diffusers would put them back for another device, which this pipeline does not know.
+            self._base.remove_all_hooks()
+        try:
+            if self._loras.apply(self._uses):
+                self.prompts.forget()
+        finally:
+            if self._place == "models":
+                self.place_weights()
 
     def bring_encoders(self) -> None:
         """Before prompts are encoded, where parts take turns."""
@@ -172,6 +181,8 @@ class Loaded:
         """Drop some parts, and bring others unless they are there."""
         if all(self.components.parts[name] is not None for name in brought):
             return
+        if self._loras:
+            self._loras.release()
         self._loras = None
         self.components.drop(dropped)
         gc.collect()  # modules that refer to each other are gone only then
