@@ -19,9 +19,9 @@ PicowatchError
 ├── EngineDied               the engine's process ended in the middle of a batch
 │   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
 │   └── EngineLost           … because its machine is gone (engine/protocol.py)
-│       └── NodeUnfit        … or cannot be used as it is (engine/cluster/driver.py)
+│       └── NodeUnfit        … or cannot be used as it is (engine/ray_nodes.py)
 ├── EngineStopped            the engine was closed on purpose; the images are queued again
-└── ClusterAway              the Ray cluster cannot be reached (engine/cluster/driver.py)
+└── ClusterAway              the Ray cluster cannot be reached (engine/ray_nodes.py)
 
 What no person sees, because one part of picowatch raises it for another one to catch:
 
@@ -31,7 +31,6 @@ ControlFlow
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
 ├── OtherBytes               a file holds other bytes than those expected (files/blocks.py)
-├── _Reached                 a pipeline has come to a part that waits (engine/pipelines/coding.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
 ├── NotHashed                an answer needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid

@@ -30,21 +30,15 @@ DEMO = "demo"  # the name of the embedded model, and its family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipelines:
-    """The classes of diffusers' pipelines; "" where there is none.
+    """The classes of diffusers' pipelines that draw from text, a start image, or with a mask.
 
-    Those of `control` draw with a ControlNet from text, a start image, or with a mask; those of
-    `union` with a ControlNet for several kinds of maps.
+    "" where there is none. A UNet's pipeline from text draws everything, from latents that the
+    engine makes.
     """
 
     text: str = ""
     image: str = ""
     mask: str = ""
-    control: str = ""
-    control_image: str = ""
-    control_mask: str = ""
-    union: str = ""
-    union_image: str = ""
-    union_mask: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,15 +245,7 @@ def _unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
     return _parts(unet, _KL, *texts, scheduler=_NOISE_SCHEDULERS, denoiser="unet")
 
 
-_NO_CHECKER = {"requires_safety_checker": False}
-_SD_PIPELINES = Pipelines(
-    text="StableDiffusionPipeline",
-    image="StableDiffusionImg2ImgPipeline",
-    mask="StableDiffusionInpaintPipeline",
-    control="StableDiffusionControlNetPipeline",
-    control_image="StableDiffusionControlNetImg2ImgPipeline",
-    control_mask="StableDiffusionControlNetInpaintPipeline",
-)
+_SD_PIPELINES = Pipelines(text="StableDiffusionPipeline")
 _SD_FOLDERS = {"StableDiffusionPipeline": "", "LatentConsistencyModelPipeline": ""}
 _UNUSED = ("image_encoder", "feature_extractor")
 _SD_UNUSED = ("safety_checker", *_UNUSED)
@@ -312,17 +298,7 @@ _ROWS = (
         key="sdxl",
         name="Stable Diffusion XL",
         kind="unet",
-        pipelines=Pipelines(
-            text="StableDiffusionXLPipeline",
-            image="StableDiffusionXLImg2ImgPipeline",
-            mask="StableDiffusionXLInpaintPipeline",
-            control="StableDiffusionXLControlNetPipeline",
-            control_image="StableDiffusionXLControlNetImg2ImgPipeline",
-            control_mask="StableDiffusionXLControlNetInpaintPipeline",
-            union="StableDiffusionXLControlNetUnionPipeline",
-            union_image="StableDiffusionXLControlNetUnionImg2ImgPipeline",
-            union_mask="StableDiffusionXLControlNetUnionInpaintPipeline",
-        ),
+        pipelines=Pipelines(text="StableDiffusionXLPipeline"),
         native_size=1024,
         lacks=_NO_GUIDANCE,
         # Where a library for it is installed, diffusers would draw a watermark into pictures.
@@ -957,7 +933,6 @@ _ROWS = (
 FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}
 UNETS = tuple(row.key for row in _ROWS if row.kind == "unet")
 FLOWS = tuple(row.key for row in _ROWS if row.kind == "flow")
-RENDERED = (*UNETS, *FLOWS)
 FAMILY_OF_WIDTH = {row.text_width: row.key for row in _ROWS if row.text_width}
 DEMO_WIDTH = FAMILIES[DEMO].text_width
 

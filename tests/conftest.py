@@ -40,7 +40,7 @@ if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
 
 # Workers take whole files: one that takes long and begins last would keep the others waiting.
 LONG = (
-    "tests/engine/cluster/",
+    "tests/engine/ray/",
     "tests/fuzz/",
     "tests/load/",
     "tests/meetings/",

@@ -95,11 +95,12 @@ def passes(version: str, python: Path) -> bool:
     try:
         pytest = (environment(version, python), "-m", "pytest", "-q", "-m", "not heavy", "-n", "2")
         call(*pytest, "-p", "no:cacheprovider", *chosen())
-    except subprocess.CalledProcessError as error:
-        print(f"Python {version} failed: {error}", flush=True)
-        return False
-    print(f"Python {version} passed in {time.monotonic() - started:.0f} s", flush=True)
-    return True
+        passed = True
+    except subprocess.CalledProcessError:  # it has said why
+        passed = False
+    took = f"{time.monotonic() - started:.0f} s"
+    print(f"Python {version} {'passed' if passed else 'FAILED'} in {took}", flush=True)
+    return passed
 
 
 def main() -> int:

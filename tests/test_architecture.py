@@ -3,9 +3,10 @@
 import ast
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from functools import cache
+from graphlib import TopologicalSorter
 from io import StringIO
 from pathlib import Path
 
@@ -57,6 +58,28 @@ def test_imports_point_down() -> None:
         if (other := name.split(".")[1]) != own and LEVELS[other] >= LEVELS[own]
     ]
     assert not upward
+
+
+def modules_imported_by(path: Path, modules: Mapping[str, Path]) -> set[str]:
+    """The modules of the package that a file imports, those for types alone, too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= whole & modules.keys() or {node.module or ""}
+    return names & modules.keys()
+
+
+def test_no_modules_import_each_other() -> None:
+    """Neither directly nor by others between them."""
+    modules = {
+        ".".join(("picowatch", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+        for path in MODULES
+    }
+    graph = {name: modules_imported_by(path, modules) for name, path in modules.items()}
+    TopologicalSorter(graph).prepare()  # CycleError names them
 
 
 def test_only_the_engine_imports_torch() -> None:

@@ -23,10 +23,10 @@ def test_executors_by_name() -> None:
 def test_a_cluster_in_the_settings_file(tmp_path: Path) -> None:
     """As a mapping; the environment takes the same in YAML's short form."""
     file = tmp_path / "picowatch.yaml"
-    file.write_text("executor:\n  ray:\n    address: ray://head:10001\n    engines: 6\n")
-    expected = RaySettings(address="ray://head:10001", engines=6)
+    file.write_text("executor:\n  ray:\n    address: head:6379\n    engines: 6\n")
+    expected = RaySettings(address="head:6379", engines=6)
     assert load_settings({}, {}, file).executor == expected
-    assert executor("{ray: {address: 'ray://head:10001', engines: 6}}") == expected
+    assert executor("{ray: {address: 'head:6379', engines: 6}}") == expected
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,7 @@ def test_a_cluster_in_the_settings_file(tmp_path: Path) -> None:
         ("{ray: {engines: all}}", "engines: it must be a whole number from 1 to 1,024, or auto."),
         ("{ray: {engines: true}}", "engines: it must be a whole number from 1 to 1,024, or auto."),
         ("{ray: {address: 7}}", "address: it must be text."),
+        ("{ray: {address: 'ray://head:10001'}}", "Run `ray start --num-cpus=0 --address=HOST"),
         ("{ray: ", "it is not valid YAML"),
     ],
 )

@@ -1,8 +1,8 @@
 """Recognises LoRAs and embeddings: which can be used, and what the others are.
 
-Formats: kohya's sd-scripts, diffusers and peft for LoRAs and DoRAs, LyCORIS' LoHa, LoKr and whole
-differences; others, as OFT and cloneofsimo's, are named and refused. Embeddings: A1111's and
-diffusers'.
+Formats: LoRAs of kohya's sd-scripts, diffusers and peft, LyCORIS' LoHa and LoKr; others, as DoRA
+and cloneofsimo's, are named and refused, as engine/lora_files.py refuses them. Embeddings: A1111's
+and diffusers'.
 """
 
 import re
@@ -20,6 +20,8 @@ LORA_MARKS = (
 )
 # Parts of tensor names in formats that are not supported.
 _OTHER_FORMATS = {
+    ".dora_scale": "a DoRA",
+    ".lora_magnitude_vector": "a DoRA",
     ".lora_B.bias": "a LoRA with biases (lora_bias)",
     ".oft_": "an OFT adapter",
     ".boft_": "a BOFT adapter",
@@ -28,6 +30,8 @@ _OTHER_FORMATS = {
 }
 # Black Forest Labs' LoRAs for depth and edges also hold new weights of norms.
 _CONTROL = ".query_norm.scale"
+# LoRAs that ComfyUI extracts have such tensors, too, many of them zero: the engine looks.
+_DIFFERENCES = (".diff", ".diff_b")
 _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
@@ -35,12 +39,14 @@ _MOST_COUNTED = 1_000_000
 
 
 def is_lora(header: Header) -> bool:
-    """LoRAs and their kin, usable or not, by their key names."""
+    """Whether it is a LoRA or its kin, usable or not, by its key names."""
     if header.has("lora_unet_") or header.has("lora_te"):
         return True
     marks = (*LORA_MARKS, *_OTHER_FORMATS)
     return any(
-        _CLONEOFSIMO.match(name) or name.endswith(".diff") or any(mark in name for mark in marks)
+        _CLONEOFSIMO.match(name)
+        or name.endswith(_DIFFERENCES)
+        or any(mark in name for mark in marks)
         for name in header.shapes
     )
 
@@ -56,10 +62,14 @@ def lora_family(header: Header) -> str:
             )
         for mark, what in _OTHER_FORMATS.items():
             if mark in name:
-                raise ModelRefused(
-                    f"is {what}: picowatch supports LoRA, DoRA, LoHa, LoKr and whole differences."
-                )
+                raise _of_another_format(what)
+    if all(name.endswith(_DIFFERENCES) for name in header.shapes):
+        raise _of_another_format("a file of whole differences")
     return family_of_lora(header)
+
+
+def _of_another_format(what: str) -> ModelRefused:
+    return ModelRefused(f"is {what}: picowatch supports LoRA, LoHa and LoKr.")
 
 
 def base_model(header: Header) -> str:

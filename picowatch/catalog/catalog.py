@@ -409,7 +409,7 @@ def _may_pass(error: BaseException | None) -> bool:
 
 
 # Families whose files need not say what they predict. Of 2.x the weights do
-# (engine/models/unets.py).
+# (engine/load.py).
 _SILENT = ("sd1", "sdxl")
 
 

@@ -25,7 +25,6 @@ _WEIGHT_NAMES = tuple(
     for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
 _OF_THE_FOLDER = re.compile(r"(diffusion_pytorch_)?model[.-]")
-_VARIANT = re.compile(r"\.(fp16|bf16)(?=[.-])")
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
@@ -72,11 +71,6 @@ def _safetensors(part: Path) -> list[Path]:
         for name, path in sorted(paths.items())
         if path.suffix == ".safetensors" and name + ARIA2 not in paths
     ]
-
-
-def without_variant(name: str) -> str:
-    """The name of a file of weights as it is without "fp16" or "bf16"."""
-    return _VARIANT.sub("", name)
 
 
 def folder_files(folder: Path) -> dict[str, Path]:

@@ -88,7 +88,7 @@ def family_of_lora(header: Header) -> str:
 
 
 def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """The sides of layers that are changed otherwise, as a LoRA's halves would show them."""
+    """The sides of the layers of a LoHa or LoKr, as a LoRA's halves would show them."""
     found: dict[str, tuple[int, ...]] = {}
     for layer, kind in {name.rpartition(".")[::2] for name in shapes}:
         if kind.startswith(("hada_w1", "lokr_w1")):
@@ -96,9 +96,6 @@ def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
             sides = [_sides(shapes, f"{layer}.{factor}") for factor in factors]
             found[f"{layer}.lora_down.weight"] = (1, prod(columns for _, columns in sides))
             found[f"{layer}.lora_up.weight"] = (prod(rows for rows, _ in sides), 1)
-        elif kind == "diff":
-            found[f"{layer}.lora_down.weight"] = (1, *shapes[f"{layer}.diff"][1:])
-            found[f"{layer}.lora_up.weight"] = (*shapes[f"{layer}.diff"][:1], 1)
     return found
 
 

@@ -65,11 +65,10 @@ class Recognised:
     with fewer layers ("small") from those like half of a UNet. `text_width` is that of the texts
     that a UNet or a ControlNet looks at, 0 where it looks at none or is not known. `base_model`,
     `trained_as` (its name) and `trigger_words` are what a LoRA's trainer wrote into it, if
-    anything; `note` says what of a LoRA does nothing, and why. `scale` is how much larger an
-    upscaler makes a side, 0 for other kinds; its `variant` is its architecture. `stored` is how a
-    transformer's weights are stored ("fp8", "Q4_K_S"). `contents` is what a transformer's file
-    holds, and what stands before the names of its tensors: ("transformer",
-    "model.diffusion_model."), ("T5 XXL", "text_encoders…").
+    anything. `scale` is how much larger an upscaler makes a side, 0 for other kinds; its `variant`
+    is its architecture. `stored` is how a transformer's weights are stored ("fp8", "Q4_K_S").
+    `contents` is what a transformer's file holds, and what stands before the names of its tensors:
+    ("transformer", "model.diffusion_model."), ("T5 XXL", "text_encoders…").
     """
 
     kind: Kind
@@ -83,7 +82,6 @@ class Recognised:
     base_model: str = ""
     trained_as: str = ""
     trigger_words: tuple[str, ...] = ()
-    note: str = ""
     scale: int = 0
     stored: str = ""
     contents: tuple[tuple[str, str], ...] = ()

@@ -17,14 +17,13 @@ from picowatch.catalog.controlnets import (
 )
 from picowatch.catalog.families import ONLY, UNET, transformer
 from picowatch.catalog.headers import Header
-from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.storage import stored
 from picowatch.catalog.text_encoders import ENCODERS, contents, text_encoder
 from picowatch.catalog.upscalers import layout_of
 from picowatch.catalog.vaes import is_vae, recognise_vae
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, RENDERED, UNETS, Family, hub_folder
+from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, UNETS, Family, hub_folder
 from picowatch.recipe.messages.problems import shown
 
 # Halves of a TAESD, in its author's names or diffusers'.
@@ -110,14 +109,12 @@ def recognise(header: Header) -> Recognised:
 
 
 def _lora(header: Header) -> Recognised:
-    family = adapters.lora_family(header)
     return Recognised(
         "lora",
-        family,
+        adapters.lora_family(header),
         base_model=adapters.base_model(header),
         trained_as=adapters.trained_as(header),
         trigger_words=adapters.trigger_words(header),
-        note=misfits(header.shapes, family) if family in ("", *RENDERED) else "",
     )
 
 

@@ -145,11 +145,6 @@ def parts_of(model: Model) -> tuple[Part, ...]:
     )
 
 
-def part_of(model: Model, name: str) -> Part:
-    """One of its parts."""
-    return next(part for part in parts_of(model) if part.name == name)
-
-
 def files_of(parts: Sequence[Part]) -> dict[str, Path]:
     """The files that these parts are read from by name, but the package's own, sorted.
 

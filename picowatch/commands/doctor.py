@@ -122,7 +122,10 @@ def _cluster_checks(settings: Settings) -> list[Check]:
     """The nodes of the cluster that the settings name."""
     if not isinstance(settings.executor, RaySettings) or settings.executor.address is None:
         return []
-    from picowatch.engine.cluster.check import check_cluster
+    if find_spec("ray") is None:
+        remedy = f"Install it: {install_command('ray')}"
+        return [Check("cluster", "executor: ray needs Ray, which is not installed", remedy)]
+    from picowatch.engine.ray_cluster import check_cluster
 
     return check_cluster(settings.executor)
 

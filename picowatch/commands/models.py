@@ -62,7 +62,6 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
     for label, text in (
         ("trained on", row["base_model"]),
         ("trigger words", ", ".join(row["trigger_words"])),
-        ("note", row["note"]),
         ("inside", ", ".join(row["inside"])),
         ("completed by", ", ".join(row["completed_by"])),
         ("missing", row["missing"]),
@@ -112,7 +111,6 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "zero_snr": False,
         "scale": None,
         "inpainting": False,
-        "note": "",
         "inside": [],
         "completed_by": [],
         "missing": None,

@@ -231,7 +231,7 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
                     "executor: ray needs Ray, which is not installed.",
                     f"Install it: {install_command('ray')}",
                 )
-            from picowatch.engine.cluster.executor import RayEngines
+            from picowatch.engine.ray import RayEngines
 
             return RayEngines(options, settings.executor)
 

@@ -24,7 +24,7 @@ from picowatch.recipe.request import ImageRequest
 
 @contextmanager
 def interruptible(models: Iterable[torch.nn.Module], interrupted: Interrupted) -> Iterator[None]:
-    """Raise EngineStopped within a step: each block of layers asks first."""
+    """Raise EngineStopped within a step: blocks of layers look first whether a batch is to end."""
 
     def look(*_: Any) -> None:
         raise_if(interrupted)

@@ -58,7 +58,7 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
 
 
 def _blurred(mask: Image.Image, blur: int, *, repeats: bool) -> Bytes:
-    """With soft edges; those of a picture that repeats go on at the opposite edge."""
+    """Soften a mask's edges; those of a picture that repeats go on at the opposite edge."""
     margin = 3 * blur if repeats else 0  # further than the blur goes
     blurred = Image.fromarray(np.pad(np.asarray(mask), margin, "wrap")).filter(
         ImageFilter.GaussianBlur(blur)
@@ -69,7 +69,7 @@ def _blurred(mask: Image.Image, blur: int, *, repeats: bool) -> Bytes:
 def read_canvases(
     folder: Path | None, requests: Sequence[ImageRequest], width: int, height: int
 ) -> list[Canvas | None]:
-    """Those of several requests; None for each without a start image."""
+    """Read the canvas of each request; None for one without a start image."""
     return [
         read_canvas(folder, request, width, height) if request.image else None
         for request in requests

@@ -24,6 +24,7 @@ from picowatch.engine.memory_usage import broken_gpu, gpu_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,
+    EngineLost,
     MemoryUse,
     OnPreview,
     OnStep,
@@ -130,7 +131,7 @@ def main(
         with sending:  # a part of a batch may be rendered in a thread of its own
             connection.send(message)
 
-    _serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
+    serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
 
 
 def _stand_alone(stderr: Connection) -> None:
@@ -175,7 +176,7 @@ def _receive(connection: Connection, batches: SimpleQueue[Render], interrupted: 
         os._exit(0)
 
 
-def _serve(
+def serve(
     send: Callable[[FromEngine], None],
     make_renderer: Callable[[], BatchRenderer],
     next_batch: Callable[[], Render],
@@ -226,7 +227,7 @@ def _pictures(
 
 def _explained(error: Exception) -> PicowatchError:
     """Return what a batch ends with: no single one may take the engine down."""
-    if isinstance(error, EngineStopped):
+    if isinstance(error, EngineStopped | EngineLost):
         return error
     if isinstance(error, RenderFailed):
         return RenderFailed(error.message, error.remedy, traceback.format_exc())

@@ -7,6 +7,7 @@ time: on a CPU by calling it, on a card inside `CompiledDenoisers.eager`.
 """
 
 import copy
+import gc
 import hashlib
 import json
 import secrets
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
-import psutil  # type: ignore[import-untyped]
 import torch
 
+from picowatch.engine.memory_usage import free_bytes
 from picowatch.extras import install_command
 from picowatch.files.atomic import (
     TEMPORARY_PREFIX,
@@ -37,10 +38,12 @@ from picowatch.files.atomic import (
 # Each width of a denoiser's blocks and each kind of shape is one: torch's 8 are too few for
 # Stable Diffusion at three sizes.
 _RECOMPILE_LIMIT = 64
-# Times the weights: what one more compiled model takes at its peak.
-_MODEL_MEMORY = 3
+# Bytes for each weight at the peak, beside the module: to convert it, and to open what was.
+_BYTES_TO_CONVERT = 10
+_BYTES_TO_OPEN = 6
 _MODELS_IN_MEMORY = 8
 _CACHE_BYTES = 30 * 10**9
+_CPU = torch.device("cpu")
 
 
 class CompiledDenoisers:
@@ -113,14 +116,15 @@ def _blocks(denoiser: Any, warn: Callable[[str], None]) -> Callable[..., Any] | 
     except (ValueError, AttributeError):  # a class that names no blocks; no model of diffusers'
         warn(f"does nothing for {type(denoiser).__name__}: it has no repeated blocks.")
         return None
-    module = weakref.ref(denoiser)
+    reference = weakref.ref(denoiser)
     failed = False
 
     def compute(*given: Any, **named: Any) -> Any:
         nonlocal failed
+        module: Any = reference()
         if not failed:
             try:
-                return module()(*given, **named)
+                return module(*given, **named)
             except torch.OutOfMemoryError:
                 raise
             # What torch's compiler raises is of no common class. What is not the compiler's is
@@ -128,10 +132,10 @@ def _blocks(denoiser: Any, warn: Callable[[str], None]) -> Callable[..., Any] | 
             except Exception as error:
                 reason = error
         with torch.compiler.set_stance("force_eager"):
-            output = module()(*given, **named)
+            output = module(*given, **named)
         if not failed:
             failed = True
-            warn(f"failed for {type(module()).__name__}, which computes without: {_said(reason)}")
+            warn(f"failed for {type(module).__name__}, which computes without: {_said(reason)}")
         return output
 
     return compute
@@ -183,22 +187,23 @@ class _Converted:
 
     def _model(self, denoiser: Any, call: Any, tensors: Sequence[torch.Tensor]) -> "_Model":
         """Return the model for a shape, compiled: from the cache, or converted now."""
-        self._make_room(denoiser)
         versions = self._openvino.__version__, torch.__version__, diffusers.__version__
         described = repr((versions, type(denoiser).__name__, denoiser.dtype, self._key, call))
-        folder = self._cache and self._cache / hashlib.sha256(described.encode()).hexdigest()[:32]
+        name = hashlib.sha256(described.encode()).hexdigest()[:32]
+        folder = self._cache / name if self._cache else None
         if folder and folder.is_dir():
+            self._make_room(denoiser, _BYTES_TO_OPEN)
             try:
-                model = self._compiled(folder / "model.xml", denoiser.dtype)
                 (folder / "model.xml").touch()  # the last used is deleted last
-                return model
+                return self._compiled(folder / "model.xml", denoiser.dtype)
             except Exception:  # whatever OpenVINO raises of a file that it cannot read
                 shutil.rmtree(folder, ignore_errors=True)
-        failed = folder and folder.with_suffix(".failed")
+        failed = folder.with_suffix(".failed") if folder else None
         if failed and failed.exists():
             raise ValueError(failed.read_text())
+        self._make_room(denoiser, _BYTES_TO_CONVERT)
         try:
-            model = self._convert(denoiser, call, tensors)
+            graph = self._convert(denoiser, call, tensors)
         # It lacks an operation, and will until there is another version.
         except self._openvino.frontend.OpConversionFailure as error:
             if failed:
@@ -207,25 +212,20 @@ class _Converted:
             raise
         if folder:
             try:
-                self._keep(model, folder, halves=denoiser.dtype != torch.float32)
-                model = (
-                    folder / "model.xml"
-                )  # it is mapped: its weights take no memory of their own
+                self._keep(graph, folder, halves=denoiser.dtype != torch.float32)
+                graph = folder / "model.xml"  # mapped, so the graph takes no memory of its own
+                gc.collect()  # the traced copy is in cycles
             except (OSError, RuntimeError) as error:
                 self._warn(f"cannot keep converted models in {self._cache}: {_said(error)}")
-        return self._compiled(model, denoiser.dtype)
+        return self._compiled(graph, denoiser.dtype)
 
-    def _make_room(self, denoiser: Any) -> None:
+    def _make_room(self, denoiser: Any, bytes_each: int) -> None:
         """Forget models until there is room for one more, the one not used for longest first."""
-        weights = sum(weight.nbytes for weight in denoiser.parameters())
-        needed = weights * _MODEL_MEMORY
-        while self._models:
-            enough = psutil.virtual_memory().available >= needed
-            if enough and len(self._models) < _MODELS_IN_MEMORY:
-                return
+        needed = bytes_each * sum(weight.numel() for weight in denoiser.parameters())
+        while free_bytes(_CPU) < needed or len(self._models) >= _MODELS_IN_MEMORY:
+            if not self._models:
+                raise MemoryError(f"{needed / 1e9:.1f} GB of memory have to be free")
             del self._models[next(iter(self._models))]
-        if psutil.virtual_memory().available < needed:
-            raise MemoryError(f"{needed / 1e9:.1f} GB of memory have to be free")
 
     def _convert(self, denoiser: Any, call: Any, tensors: Sequence[torch.Tensor]) -> Any:
         """Return the module as OpenVINO's graph for this call's shapes."""
@@ -233,11 +233,12 @@ class _Converted:
         whole = denoiser.dtype == torch.float32
         module = _Flat(denoiser if whole else copy.deepcopy(denoiser).float(), call)
         example = tuple(_boundary(tensor).clone() for tensor in tensors)
+        trace: Any = torch.jit.trace
         # What torch says while it traces: that shapes become constants, as they should.
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
             # OpenVINO itself would have the trace checked, which takes as long again, twice.
-            graph = torch.jit.trace(module, example, strict=False, check_trace=False)
+            graph = trace(module, example, strict=False, check_trace=False)
             model = self._openvino.convert_model(graph, example_input=example)
         model.reshape({at: list(t.shape) for at, t in zip(model.inputs, example, strict=True)})
         model.set_rt_info(json.dumps(module.output), ["picowatch"])
@@ -373,7 +374,7 @@ def _import_openvino() -> Any:
     Where its package is missing, OpenVINO takes a stub instead.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+    import openvino  # type: ignore[import-untyped]
 
     return openvino
 

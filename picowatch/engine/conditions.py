@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
 
     @staticmethod
     def joined(parts: Sequence["Encoded"]) -> "Encoded":
-        """The rows of all, in their order."""
+        """Join the rows of all, in their order."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
         return Encoded(
             torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
@@ -67,7 +67,7 @@ class Conditions:
 
     @staticmethod
     def joined(rows: Sequence["Conditions"]) -> "Conditions":
-        """Those of all images, in their order."""
+        """Join the conditions of all images, in their order."""
         return Conditions(
             Encoded.joined([row.negative for row in rows]),
             Encoded.joined([row.positive for row in rows]),

@@ -235,5 +235,5 @@ def _drawn_in_parts(passes: Passes, group: Group, on_step: OnEvaluation) -> list
 
 @torch.inference_mode()
 def _drawn_part(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
-    """In a thread of its own, which the caller's inference mode does not reach."""
+    """Draw a part in a thread of its own, which the caller's inference mode does not reach."""
     return _drawn_group(passes, group, on_step)

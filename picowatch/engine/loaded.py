@@ -2,17 +2,19 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from picowatch.engine.families import Encoded, built, pipeline_class, prompt_encoder
 from picowatch.engine.load import Components
-from picowatch.engine.loras import Loras
 from picowatch.engine.memory import Place
 from picowatch.engine.verify import FindFile
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
+
+if TYPE_CHECKING:
+    from picowatch.engine.loras import Loras
 
 _KEPT_PROMPTS = 64
 
@@ -127,7 +129,7 @@ class Loaded:
         """Let exactly these LoRAs act."""
         if self._loras is None and uses:
             self.bring_denoiser()
-            self._loras = Loras(self.pipeline(), self._find)
+            self._loras = self._new_loras()
         if self._loras is not None and self._loras.apply(uses):
             self.prompts.forget()
 
@@ -144,5 +146,11 @@ class Loaded:
             self.components.drop(self.components.encoder_names)
             self.components.restore([self.components.denoiser_name])
             if self._loras and self._loras.applied:
-                uses, self._loras = self._loras.applied, Loras(self.pipeline(), self._find)
+                uses, self._loras = self._loras.applied, self._new_loras()
                 self._loras.apply(uses)
+
+    def _new_loras(self) -> "Loras":
+        # Here, for every engine's start would wait for peft.
+        from picowatch.engine.loras import Loras
+
+        return Loras(self.pipeline(), self._find)

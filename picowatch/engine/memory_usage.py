@@ -137,14 +137,3 @@ def peak_bytes(device: "torch.device") -> int:
         return held.peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def working_bytes(device: "torch.device") -> int:
-    """What a batch took of the GPU besides what is held now; 0 on other devices."""
-    import torch
-
-    if device.type != "cuda":
-        return 0
-    return max(
-        0, int(torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device))
-    )

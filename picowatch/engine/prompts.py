@@ -74,7 +74,7 @@ class TextTower:
         return Encoded(states, getattr(output, "text_embeds", None))
 
     def _padded(self, tokens: tuple[int, ...], end: int) -> tuple[int, ...]:
-        """As A1111's modules/sd_hijack_clip.py: what follows the first end token is padding."""
+        """Pad what follows the first end token, as A1111's modules/sd_hijack_clip.py."""
         if self.padding is None:
             return tokens
         length = tokens.index(end) + 1

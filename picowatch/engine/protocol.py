@@ -10,7 +10,7 @@ from picowatch.errors import EngineDied
 from picowatch.recipe.request import ImageRequest
 
 # Called after each denoising step with (steps done, steps in all) of the batch in progress; with 0
-# steps done as a sign of life, while models that the batch needs are sent to its node.
+# steps done as a sign of life, while the models that the batch needs are verified on its node.
 OnStep = Callable[[int, int], None]
 
 

@@ -18,6 +18,7 @@ from picowatch.engine.devices import (
     precision_name,
 )
 from picowatch.engine.draw import Passes, draw
+from picowatch.engine.enlarge import TileSteps, enlarged_given, enlarged_pictures
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.job import Drawn, Interrupted, Job, timed
@@ -29,7 +30,7 @@ from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet import UnetPasses
-from picowatch.engine.upscale import TileSteps, Upscalers, enlarged_given, enlarged_pictures
+from picowatch.engine.upscale import Upscalers
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
@@ -126,9 +127,14 @@ class Renderer:
         drawn = self._drawn(loaded, batch, job)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             drawn = enlarged_pictures(self._upscalers, batch, drawn, steps)
-        compiled = self._compiled if job.compiled else None
-        warnings = (*loaded.lora_warnings, *(compiled.warnings if compiled else ()))
-        return self._rendered(attempt, drawn, loaded.denoiser.dtype, warnings, bool(compiled))
+        unable = self._compiled.warnings if self._compiled else ()
+        return self._rendered(
+            attempt,
+            drawn,
+            loaded.denoiser.dtype,
+            (*loaded.lora_warnings, *unable),
+            compiled=job.compiled is not None and not unable,
+        )
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
         """The checkpoint, VAE and ControlNets of this image, with its LoRAs and no others."""
@@ -205,6 +211,7 @@ class Renderer:
         pictures: Sequence[Drawn],
         dtype: torch.dtype,
         warnings: Sequence[str],
+        *,
         compiled: bool,
     ) -> list[RenderedImage]:
         """Its pictures, with how they were rendered; `warnings` are those of all of them."""

@@ -46,10 +46,10 @@ class Denoised(NamedTuple):
 
 
 class UnetPasses(Passes):
-    """Draws with a UNet; see `Passes`."""
+    """A UNet's way to encode, denoise and decode a batch."""
 
     def encode(self, batch: Sequence[ImageRequest]) -> list[Prompted]:
-        """See `Passes.encode`."""
+        """Encode the prompts of each image, at a length of its own."""
         prompts = self.loaded.prompts
         found = []
         for request in batch:
@@ -58,15 +58,15 @@ class UnetPasses(Passes):
         return found
 
     def key(self, conditions: Prompted) -> object:
-        """See `Passes.key`."""
+        """Return the number of chunks: rows of other lengths cannot be joined."""
         return conditions.chunks
 
     def chunks(self, conditions: Prompted) -> int:
-        """See `Passes.chunks`."""
+        """Return how many chunks the prompts have."""
         return conditions.chunks
 
     def evaluations(self, request: ImageRequest) -> int:
-        """See `Passes.evaluations`."""
+        """Count the evaluations of the UNet in both passes."""
         return evaluations(request)
 
     @property
@@ -85,7 +85,7 @@ class UnetPasses(Passes):
         canvases: Sequence[Canvas | None],
         on_step: OnEvaluation,
     ) -> Denoised:
-        """See `Passes.run`."""
+        """Denoise the group, from noise, start images or the enlarged result of the first pass."""
         first, device = group.requests[0], self.job.device
         sampler = build_sampler(
             first.sampler,
@@ -130,7 +130,7 @@ class UnetPasses(Passes):
         return Denoised(result, maps)
 
     def decode(self, result: Denoised) -> list[Decoded]:
-        """See `Passes.decode`."""
+        """Decode the latents, image by image."""
         decoded = decode(self.loaded.vae, result.latents, repeats=self._repeats)
         return [
             each._replace(control_maps=shown)
@@ -210,9 +210,9 @@ class UnetPasses(Passes):
         return self.job.repeats and bool(self.loaded.vae.use_tiling)
 
     def prepared(self) -> AbstractContextManager[None]:
-        """See `Passes.prepared`: convolutions continue at the opposite edge, if pictures repeat.
+        """Let convolutions continue at the opposite edge, if pictures repeat.
 
-        Not those of a VAE with tiles of its own: see `tiling.wrapped`.
+        Not those of a VAE with tiles of its own, whose edges `tiling.wrapped` joins.
         """
         models: list[Any] = []
         if self.job.repeats:

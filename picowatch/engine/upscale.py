@@ -1,9 +1,8 @@
-"""Upscalers: kept in memory; pictures, drawn or given, enlarged as the field `upscale` says."""
+"""Upscalers, kept in memory."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -13,26 +12,20 @@ from PIL import Image
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.upscalers import layout_of
-from picowatch.engine.canvas import decoded
 from picowatch.engine.devices import Target
 from picowatch.engine.failures import out_of_memory
 from picowatch.engine.gguf_fp8 import read_tensors
-from picowatch.engine.job import Drawn, Enlarge, Interrupted, Picture
 from picowatch.engine.part_files import filled, laid_out
-from picowatch.engine.protocol import OnStep
 from picowatch.engine.upscale_networks import Network, network_of, weights_of
 from picowatch.engine.upscale_tiles import (
-    MOST_OVERLAP,
     SMALLEST_TILE,
     Pixels,
     enlarged,
     tile_count,
 )
 from picowatch.engine.verify import find_model, unchanged
-from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.files.pictures import decode_with_alpha
+from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
-from picowatch.recipe.request import ImageRequest
 
 _KEPT = 2
 # Sides of a tile: A1111's on a CPU; a GPU is not filled by it.
@@ -142,106 +135,3 @@ class Upscalers:
             loaded: Network = filled(network, weights_of(layout, tensors), f"upscaler {name!r}")
             found: Network = laid_out(loaded.to(self._target.device, self._target.dtype))
             return found
-
-
-class TileSteps:
-    """Counts the steps of a batch together with the tiles that its pictures are enlarged in.
-
-    Between two tiles it looks whether the batch is to end.
-    """
-
-    def __init__(
-        self,
-        upscalers: Upscalers,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Interrupted,
-    ) -> None:
-        self._tiles = sum(_tiles(upscalers, request) for request in batch)
-        self._on_step = on_step
-        self._interrupted = interrupted
-        self._done, self._total = 0, self._tiles
-
-    def drawn(self, done: int, total: int) -> None:
-        """After a step of drawing."""
-        self._done, self._total = done, total + self._tiles
-        self._on_step(self._done, self._total)
-
-    def before_tile(self) -> None:
-        """Before a tile for the second pass of hires: a sign of life."""
-        self._on_step(self._done, self._total)
-        if self._interrupted():
-            raise EngineStopped("The batch was interrupted.")
-
-    def before_last_tile(self) -> None:
-        """Before a tile of a finished picture."""
-        self.before_tile()
-        self._done = min(self._done + 1, self._total)
-
-
-def _tiles(upscalers: Upscalers, request: ImageRequest) -> int:
-    if request.upscale is None:
-        return 0
-    before = request.size_before_upscale
-    model, hash_ = request.upscale.model, request.upscaler_hash
-    return upscalers.tiles(model, hash_, before, request.published_size)
-
-
-def enlarged_pictures(
-    upscalers: Upscalers,
-    batch: Sequence[ImageRequest],
-    pictures: Sequence[Drawn],
-    steps: TileSteps,
-) -> list[Drawn]:
-    """What was drawn, enlarged if the batch says so: its images agree in that.
-
-    A picture that repeats is enlarged with a margin that continues at the opposite edge.
-    """
-    upscale = batch[0].upscale
-    if upscale is None:
-        return list(pictures)
-    margin = MOST_OVERLAP if batch[0].tiling else 0
-    edge = round(margin * (upscale.scale or 1))
-    found = []
-    for request, drawn in zip(batch, pictures, strict=True):
-        one = drawn.picture
-        array = np.frombuffer(one.pixels, np.uint8).reshape(one.height, one.width, 3)
-        image = Image.fromarray(np.pad(array, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
-        large = upscalers.enlarged(
-            image,
-            upscale.model,
-            request.upscaler_hash,
-            upscale.size_of(*image.size),
-            steps.before_last_tile,
-        )
-        size = upscale.size_of(one.width, one.height)
-        large = large.crop((edge, edge, edge + size[0], edge + size[1]))
-        found.append(drawn._replace(picture=Picture(*size, large.tobytes(), one.control_maps)))
-    return found
-
-
-def enlarged_given(
-    upscalers: Upscalers, request: ImageRequest, start_images: Path | None, steps: TileSteps
-) -> Drawn:
-    """A start image, enlarged and not drawn."""
-    assert request.upscale
-    image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
-    size: Size = request.upscale.size_of(*image.size)
-    model, hash_ = request.upscale.model, request.upscaler_hash
-
-    def enlarged(picture: Image.Image) -> Image.Image:
-        return upscalers.enlarged(picture, model, hash_, size, steps.before_last_tile)
-
-    transparency = _edges(alpha, enlarged, size) if alpha else b""
-    picture = Picture(*size, enlarged(image).tobytes(), alpha=transparency)
-    return Drawn(picture, chunks=0, batch_size=1)
-
-
-def _edges(alpha: Image.Image, enlarged: Enlarge, size: Size) -> bytes:
-    """Transparency, whose edges the network sharpens as those of a grey picture.
-
-    What is wholly opaque or transparent stays so: a network is a little off.
-    """
-    plain = np.asarray(alpha.resize(size, Image.Resampling.LANCZOS))
-    grey = np.asarray(enlarged(Image.merge("RGB", [alpha] * 3)).convert("L"))
-    return np.where((plain > 0) & (plain < 255), grey, plain).astype(np.uint8).tobytes()

@@ -4,6 +4,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from picowatch.settings.values import not_boolean, unknown_setting, wanted_value, yaml_value
 
@@ -26,7 +27,7 @@ class RaySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    address: str | None = Field(None, description="ray://HOST:10001, HOST:6379 or auto.")
+    address: str | None = Field(None, description="auto, or the head's HOST:6379.")
     gpus_per_engine: float = Field(1, ge=0, le=64, description="0: engines that use the CPU.")
     cpus_per_engine: float = Field(1, gt=0, le=1024)
     engines: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ENGINES)] = "auto"
@@ -34,6 +35,17 @@ class RaySettings(BaseModel):
     _numbers_are_not_booleans = field_validator(
         "gpus_per_engine", "cpus_per_engine", "engines", mode="before"
     )(not_boolean)
+
+    @field_validator("address")
+    @classmethod
+    def _is_no_ray_client(cls, address: str | None) -> str | None:
+        if address and address.startswith("ray://"):
+            raise PydanticCustomError(
+                "ray_client",
+                "Ray Client (ray://) is not used. Run `ray start --num-cpus=0 --address=HOST:6379` "
+                "on this machine, and set address: auto",
+            )
+        return address
 
     def __str__(self) -> str:
         return "ray"
@@ -83,6 +95,8 @@ def _checked(kind: type[BaseModel], values: dict[str, Any], **shown: str) -> Bas
         name = str(problem["loc"][0])
         if problem["type"] == "extra_forbidden":
             raise ValueError(unknown_setting(name, kind.model_fields).rstrip(".")) from error
+        if problem["type"] == "ray_client":
+            raise ValueError(f"{name}: {problem['msg']}") from error
         schema = kind.model_json_schema()["properties"][name]
         number = next((one for one in schema.get("anyOf", ()) if one["type"] == "integer"), None)
         wanted = wanted_value(number or schema, values[name])

@@ -9,7 +9,7 @@ counted apart.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from picowatch.recipe.passes import is_guided, passes_of
 from picowatch.recipe.request import ImageRequest
@@ -21,6 +21,12 @@ STEPS_TO_MEASURE = 3  # the first one is often slower
 # What a batch costs beside its images, in pixels. Measured with the demo model on one core: 0.78,
 # 1.15, 1.72 and 2.82 s for 1, 2, 4 and 8 images of 128x128 and 12 steps.
 BATCH_PIXELS = 2 * 128 * 128
+_MOST_KINDS = 500  # the last ones: a daemon runs for weeks
+
+
+def _kind_of(request: ImageRequest) -> tuple[bool, str]:
+    """Equal for images that take equally long; the key of an `exact` one is its own."""
+    return request.exact, replace(request, exact=False).batch_key
 
 
 @dataclass(slots=True)
@@ -55,7 +61,7 @@ class Durations:
 
     def __init__(self, size_of: Callable[[ImageRequest], int]) -> None:
         self._size_of = size_of
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: dict[tuple[bool, str], _Kind] = {}
         self._rate: float | None = None  # seconds of a unit of work, in the newest batch
         self._loads: dict[str, float] = {}
         self._last_load: float | None = None
@@ -74,11 +80,14 @@ class Durations:
             self._loads[batch.request.checkpoint_hash] = self._last_load = load
         passed = (time - batch.began - load for time in batch.times)
         shares = tuple(min(1.0, max(0.0, each / seconds)) for each in passed)
-        key, size = batch.request.batch_key, batch.images
-        known = self._kinds[key].seconds if key in self._kinds else {}
+        key, size = _kind_of(batch.request), batch.images
+        kind = self._kinds.pop(key, None)
+        known = kind.seconds if kind else {}
         if size in known:
             seconds = NEWEST_WEIGHT * seconds + (1 - NEWEST_WEIGHT) * known[size]
         self._kinds[key] = _Kind(known | {size: seconds}, shares)
+        if len(self._kinds) > _MOST_KINDS:
+            del self._kinds[next(iter(self._kinds))]
         # What a batch of few steps takes is mostly what it does beside them.
         if self._rate is None or len(batch.times) > STEPS_TO_MEASURE:
             self._rate = seconds / _work_of_batch(batch.request, size)
@@ -134,7 +143,7 @@ class Durations:
 
         `rate` is for kinds that were not seen yet.
         """
-        kind = self._kinds.get(request.batch_key)
+        kind = self._kinds.get(_kind_of(request))
         if kind is None:
             return rate * _work_of_batch(request, size)
         if size in kind.seconds:
@@ -148,7 +157,7 @@ class Durations:
 
     def _shares(self, batch: Timeline) -> Sequence[float]:
         """After each step: as in the last batch of this kind, else by the pixels of its passes."""
-        kind = self._kinds.get(batch.request.batch_key)
+        kind = self._kinds.get(_kind_of(batch.request))
         if kind and kind.shares and len(kind.shares) == (batch.steps or len(kind.shares)):
             return kind.shares
         weights = _weights(batch.request)

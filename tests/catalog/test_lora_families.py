@@ -4,7 +4,6 @@ import pytest
 
 from picowatch.catalog.families import ONLY
 from picowatch.catalog.headers import Header
-from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import expect_usable, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
@@ -84,10 +83,10 @@ USABLE: dict[str, tuple[Shapes, dict[str, str], str]] = {
 
 @pytest.mark.parametrize("name", USABLE)
 def test_a_lora_that_can_be_used_says_its_family(name: str) -> None:
-    """And all of its layers are found in it."""
+    """By names and widths first."""
     shapes, metadata, family = USABLE[name]
     found = recognise(Header(shapes, metadata))
-    assert (found.kind, found.family, found.note) == ("lora", family, "")
+    assert (found.kind, found.family) == ("lora", family)
     expect_usable(found, "lora")
 
 
@@ -255,11 +254,10 @@ REFUSED = [name for name, (_, _, family) in FLOWS.items() if not ROWS[family].lo
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_lora_for_a_flow_family_says_which(name: str) -> None:
-    """In kohya's, diffusers' and the authors' names. Every layer fits."""
+    """In kohya's, diffusers' and the authors' names."""
     shapes, metadata, family = FLOWS[name]
     found = recognise(Header(shapes, metadata))
     assert (found.kind, FAMILIES[found.family].name) == ("lora", family)
-    assert found.note == ""
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -322,32 +320,27 @@ def test_a_lora_for_an_unknown_transformer_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family_layer", "other_layer", "note"),
+    ("name", "what"),
     [
-        (
-            kohya("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", 2048, 640),
-            kohya("lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k", 2048, 320),
-            "1 of its 2 layers do nothing: the model has none such as "
-            "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.lora_down.weight",
-        ),
-        (
-            {},
-            kohya("lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k", 2048, 320),
-            "does nothing: Stable Diffusion XL has none of its layers, such as "
-            "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.lora_down.weight",
-        ),
-        (
-            {},
-            kohya("lora_unet_nothing", 8, 8),
-            "does nothing: no model that picowatch supports has any of its layers, such as "
-            "lora_unet_nothing.lora_down.weight",
-        ),
+        ("to_q.dora_scale", "a DoRA"),
+        ("to_q.lora_magnitude_vector", "a DoRA"),
+        ("to_q.lora_B.bias", "a LoRA with biases (lora_bias)"),
+        ("to_q.oft_blocks", "an OFT adapter"),
+        ("to_q.on_input", "an (IA)^3 adapter"),
     ],
 )
-def test_layers_that_do_nothing_are_named(
-    family_layer: Shapes, other_layer: Shapes, note: str
-) -> None:
-    """By the layers of the family that the LoRA is for."""
-    found = recognise(Header(family_layer | other_layer, {}))
-    assert isinstance(found, Recognised)
-    assert found.note == note
+def test_formats_that_the_engine_does_not_render_are_refused_by_name(name: str, what: str) -> None:
+    """When they are found, not when they are rendered."""
+    shapes = kohya("lora_unet_to_q", 320, 320) | {name: (8,)}
+    with pytest.raises(ModelRefused) as refused:
+        recognise(Header(shapes, {}))
+    assert refused.value.message == f"is {what}: picowatch supports LoRA, LoHa and LoKr."
+
+
+def test_whole_differences_are_refused_but_not_beside_a_loras_layers() -> None:
+    """There they may be zero, which the engine sees."""
+    differences = {"diffusion_model.to_q.diff": (8, 8), "diffusion_model.norm.diff_b": (8,)}
+    with pytest.raises(ModelRefused, match="a file of whole differences: picowatch supports"):
+        recognise(Header(differences, {}))
+    layer = peft("diffusion_model.layers.0.attention.qkv", 3840, 11520)
+    assert recognise(Header(layer | differences, {})).family == "z_image"

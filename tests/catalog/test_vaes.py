@@ -11,7 +11,7 @@ from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.families import ONLY
 from picowatch.catalog.vaes import families_of, serves
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, RENDERED
+from picowatch.families import FAMILIES, FLOWS, UNETS
 from tests.catalog.files import Shapes, vae_file_shapes, write_model
 from tests.catalog.test_families import flux
 from tests.catalog.test_pipelines import WEIGHTS
@@ -216,7 +216,7 @@ def test_a_folder_of_another_kind_is_refused(
     assert refused.reason == f"it {words}"
 
 
-@pytest.mark.parametrize("family", RENDERED)
+@pytest.mark.parametrize("family", (*UNETS, *FLOWS))
 def test_the_vaes_of_a_family_are_recognised(family: str) -> None:
     """Each variant in a file or a folder. Nothing tells which files would suit CogView3-Plus."""
     variants = {variant for _, variant in FILES.values()} | set(CONFIGS)

@@ -302,7 +302,7 @@ def test_a_single_run_ends_at_once_where_no_engine_can_come(
         raise PermissionError(13, "Permission denied", "/tmp")
 
     monkeypatch.setattr("picowatch.daemon.build.find_spec", lambda _: True)
-    monkeypatch.setattr("picowatch.engine.cluster.driver.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("picowatch.engine.ray_nodes.tempfile.mkdtemp", refuse)
     house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
     assert not house.once(executor="ray", stall_seconds=3600)
     assert "picowatch exits: Ray cannot be started on this machine" in house.log()

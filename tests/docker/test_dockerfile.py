@@ -79,11 +79,6 @@ def test_the_commands_exist() -> None:
     assert the("ENTRYPOINT").command == ["picowatch"]
 
 
-def test_ray_starts_its_own_programs_in_its_image() -> None:
-    """KubeRay's commands are none of picowatch's."""
-    assert "\nENTRYPOINT []\n" in (PROJECT / "contrib/ray.Dockerfile").read_text()
-
-
 def test_no_compiler_is_installed_unless_wanted() -> None:
     """It would be the larger part of the image without torch."""
     assert pairs("ARG")["COMPILER"] == ""

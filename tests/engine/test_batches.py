@@ -8,7 +8,7 @@ import pytest
 from picowatch.engine.draw import equal_parts
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
-from picowatch.recipe.request import ControlUse, EmbeddingUse, LoraUse
+from picowatch.recipe.request import ControlUse, LoraUse
 from picowatch.work.batch_sizes import batch_size_for
 from tests.engine.requests import request
 
@@ -71,27 +71,6 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
 def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
     """Hashes, whether there is a start image, and how it is rendered."""
     assert request().batch_key != request(**other).batch_key
-
-
-def test_embeddings_start_images_and_masks_may_differ() -> None:
-    """They are each image's own; only whether there is one, and how strong, must agree."""
-    first, second = (
-        request(
-            image=path,
-            image_hash=path,
-            denoising_strength=0.5,
-            resize=resize,
-            mask=path,
-            mask_hash=path,
-            mask_blur=blur,
-            mask_invert=False,
-            embeddings=(EmbeddingUse(path, path),),
-        )
-        for path, resize, blur in (("a", "crop", 0), ("b", "fit", 4))
-    )
-    assert first.batch_key == second.batch_key
-    for changed in (replace(second, denoising_strength=0.6), replace(second, mask="")):
-        assert first.batch_key != changed.batch_key
 
 
 def test_exact_images_share_with_none() -> None:

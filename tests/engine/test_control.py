@@ -231,6 +231,12 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: R
     assert (shown[:, SIDE // 2 :] == 0).all() and (shown[:, : SIDE // 2] > 0).any()
 
 
+def controlnets_of(renderer: Renderer, one: Any) -> dict[str, Any]:
+    held = renderer._checkpoints.held(one, "device")
+    assert held
+    return held.components.controlnets
+
+
 def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> None:
     """A batch without any needs no loading, and where memory runs out they are dropped."""
     save_single(controlnet_of(unet_of(DEMO), 2), models / "controlnet/second.safetensors")
@@ -239,10 +245,9 @@ def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> N
     plain = replace(first, control=())
     for one, kept in ((first, first), (plain, first), (second, second)):
         renderer.render([one], ignore_steps)
-        loaded = renderer._checkpoints.held(one, "device")
-        assert [*loaded.components.controlnets] == [kept.control[0].model_hash]
+        assert [*controlnets_of(renderer, one)] == [kept.control[0].model_hash]
     assert renderer._checkpoints.forget_others(plain)
-    assert not renderer._checkpoints.held(plain, "device").controlnets
+    assert not controlnets_of(renderer, plain)
     (found,) = renderer.render([second], ignore_steps)
     assert pixels(found).std() > 5
 

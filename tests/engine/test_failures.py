@@ -95,7 +95,7 @@ def outcome_of(error: Exception) -> object:
     """What a batch ends with if its renderer raises this, and the engine with it."""
     sent: list[Any] = []
     failing = Mock(render=Mock(side_effect=error))
-    child_main._serve(sent.append, lambda: failing, lambda: Render(0, ()), lambda _: False)
+    child_main.serve(sent.append, lambda: failing, lambda: Render(0, ()), lambda _: False)
     return sent[-1].outcome
 
 

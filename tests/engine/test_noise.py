@@ -1,20 +1,16 @@
 """What a seed stands for: numbers of each image's own, variations, and the noise of the steps."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from picowatch.engine.noise import noise_of, slerp
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
-from picowatch.recipe.parts import Hires
-from tests.engine.pictures import start
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels, request
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, request
 
 pytestmark = NUMPY_WARNINGS
 CPU = torch.device("cpu")
@@ -105,20 +101,3 @@ def test_a_variation_is_a1111s() -> None:
     found = slerp(low, high, 0.3)
     expected = [0.478546, 0.677608, 0.384256, 0.345687, -0.28025, -1.100472, -0.731658, 1.080631]
     assert np.allclose(found.flatten()[:8], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [{"ensd": 31337, **NOISY}, {"variation_seed": 4, "variation_strength": 0.3}],
-    ids=["ensd", "variation"],
-)
-def test_the_second_pass_begins_anew_as_in_a1111(
-    renderer: Renderer, kept: Path, values: dict[str, Any]
-) -> None:
-    """So it is img2img of the enlarged picture, with the same seed."""
-    first = alone(renderer, **values)
-    second = alone(renderer, hires=Hires(1.5, 4, 0.5, "Lanczos"), **values)
-    picture = Image.fromarray(pixels(first).astype(np.uint8))
-    enlarged = picture.resize((96, 96), Image.Resampling.LANCZOS)
-    started = {**start(kept, 0.5, enlarged), "width": 96, "height": 96, "steps": 4}
-    assert alone(renderer, **{**values, **started}).pixels == second.pixels

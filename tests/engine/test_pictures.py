@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -23,7 +22,6 @@ from tests.engine import requests
 from tests.engine.demo import named
 from tests.engine.pictures import start
 from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps, pixels
-from tests.kinds import one_of_each_kind
 
 pytestmark = NUMPY_WARNINGS
 
@@ -45,15 +43,6 @@ def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     torch.set_num_threads(before)
 
 
-def test_a_red_circle_on_blue_is_red_in_the_middle_and_blue_around(renderer: Renderer) -> None:
-    """The whole way from prompt to pixels."""
-    wanted = requests.request("a large red circle on a blue background", steps=16, seed=3)
-    picture = pixels(draw(renderer, wanted)[0])
-    red, blue = picture[56:72, 56:72].mean((0, 1)), picture[:8, :8].mean((0, 1))
-    assert red[0] > 150 > max(red[1:])
-    assert blue[2] > 150 > max(blue[:2])
-
-
 def test_a_new_engine_draws_the_same_pixels(renderer: Renderer) -> None:
     """Today, tomorrow and after a restart; also for a sampler that draws noise."""
     options = EngineOptions(models=Path("nowhere"), device="cpu", precision="float32", threads=1)
@@ -62,17 +51,9 @@ def test_a_new_engine_draws_the_same_pixels(renderer: Renderer) -> None:
         assert draw(renderer, one)[0].pixels == draw(other, one)[0].pixels
 
 
-NOISY = [
-    *(("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("DPM++ SDE", "karras")),
-    *(("DPM++ 3M SDE", "exponential"), ("Heun", "uniform")),
-]
-
-
 @pytest.mark.parametrize(
     ("sampler", "schedule_type"),
-    one_of_each_kind(
-        [*NOISY, ("DPM2 a", "karras"), ("DDPM", "uniform"), ("LCM", "uniform")], NOISY
-    ),
+    [("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("DPM++ 3M SDE", "exponential")],
 )
 def test_a_picture_does_not_depend_on_its_neighbours(
     two_cores: Renderer, sampler: str, schedule_type: str
@@ -119,26 +100,6 @@ def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
     assert [image.batch_size for image in together] == [1, 1]
     assert together[1].pixels == draw(two_cores, second)[0].pixels
     assert all(enabled) and not torch.are_deterministic_algorithms_enabled()
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"seed": 2},
-        {"clip_skip": 2},
-        {"cfg_scale": 9.0},
-        {"negative_prompt": "blue"},
-        {"steps": 9},
-        {"sampler": "Euler", "schedule_type": "uniform"},
-        {"schedule_type": "exponential"},
-        {"prompt": "a (red:1.4) circle on a blue background"},
-        {"prompt": "a red circle BREAK on a blue background"},
-    ],
-    ids=lambda other: next(iter(other)),
-)
-def test_each_setting_changes_the_picture(renderer: Renderer, other: dict[str, Any]) -> None:
-    """None is dropped on the way."""
-    assert difference(draw(renderer, request())[0], draw(renderer, request(**other))[0]) > 3
 
 
 def test_without_guidance_the_negative_prompt_is_not_computed(renderer: Renderer) -> None:
@@ -302,13 +263,6 @@ def test_one_colour_once_it_is_rounded_is_no_failure(
     """The decoder lost nothing: what it gives differs. Plain backgrounds with `tiling` are so."""
     (image,) = draw(careful, with_vae(broken, change.__name__, change))
     assert (pixels(image) == value).all()
-
-
-def test_plain_prompts_are_no_failures(renderer: Renderer) -> None:
-    """Even the plainest picture has more than one value."""
-    for prompt in ("a black background", "a white background"):
-        (image,) = draw(renderer, request(prompt, steps=8))
-        assert np.ptp(pixels(image)) > 0
 
 
 def test_invalid_numbers_of_the_unet_fail_with_the_reason(careful: Renderer, broken: Path) -> None:

@@ -1,7 +1,6 @@
 """Previews show the picture early, not more often than asked, and do not change it."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import Preview, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
-from picowatch.families import FAMILIES
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import NUMPY_WARNINGS, ignore_steps, request
 
@@ -127,21 +125,6 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
     predicted = noise if prediction == "epsilon" else velocity
     Previewer(album.append).show(scheduler, seen, predicted, torch.tensor(400))
     assert_shows(album[0], clean, SD1)
-
-
-@pytest.mark.parametrize(
-    ("family", "channels", "key"),
-    [("sd1", 128, "sd1"), ("sd2", 128, "sd1"), ("sdxl", 128, "sdxl"), ("demo", 32, "demo")],
-)
-def test_each_family_has_the_colours_of_its_latents(family: str, channels: int, key: str) -> None:
-    """2.x has the VAE of 1.x, trained further."""
-    album: list[Preview] = []
-    previewer = Previewer(album.append)
-    vae = SimpleNamespace(config=SimpleNamespace(block_out_channels=[channels]))
-    previewer.follow(vae, FAMILIES[family])
-    latents = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
-    previewer.show_latents(latents)
-    assert_shows(album[0], latents, torch.tensor(COLOURS[key]))
 
 
 def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:

@@ -1,18 +1,16 @@
 """Prompts in chunks, weights, clip skip, editing, embeddings: A1111's arithmetic."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.engine.conditions import Conditions, at_each_evaluation
+from picowatch.engine.conditions import Conditions
 from picowatch.engine.embeddings import Embeddings, read_vectors
 from picowatch.engine.load import CONFIGS
 from picowatch.engine.options import EngineOptions
@@ -24,7 +22,7 @@ from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import write
 from tests.engine.demo import demo
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels, request
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, request
 
 pytestmark = NUMPY_WARNINGS
 
@@ -181,7 +179,6 @@ def test_clip_skip_takes_an_earlier_layer_through_the_last_norm() -> None:
     assert why.value.remedy == "Set clip_skip to 3 or less."
 
 
-STAR, HEART = "a yellow star on a blue background", "a red heart on a blue background"
 HALF = Hires(scale=2.0, denoising_strength=0.5)
 
 
@@ -222,16 +219,6 @@ def test_each_evaluation_is_guided_by_the_words_of_its_step(
             assert [one.states.tolist() for one in sides] == [one.tolist() for one in expected]
 
 
-def test_a_batch_is_joined_anew_only_where_words_change() -> None:
-    """A step without a change costs nothing."""
-    images = [guiding(request(text, steps=6))[0] for text in ("[a:b:2]", "c")]
-    evaluations = at_each_evaluation(images)
-    assert len({id(one) for one in evaluations}) == 2
-    for both, first in ((evaluations[0], "a"), (evaluations[-1], "b")):
-        expected = torch.cat([plain().states(first), plain().states("c")])
-        assert torch.equal(both.positive.states, expected)
-
-
 def test_all_words_are_encoded_at_the_length_of_the_longest() -> None:
     """So that shapes, and a compiled UNet, stay; words that no step has do not count."""
     wanted = request("[a:b BREAK c:1]", steps=3)
@@ -255,46 +242,6 @@ def test_a_chunk_is_encoded_once_until_the_text_encoder_changes() -> None:
     assert len(encoded) == 6
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"cfg_scale": 1.0},
-        {"cfg_rescale": 0.7, "exact": True},
-        {"sampler": "Heun", "hires": Hires(scale=1.5, denoising_strength=0.5)},
-    ],
-)
-def test_an_edit_without_a_change_is_the_plain_picture(
-    renderer: Renderer, values: dict[str, Any]
-) -> None:
-    """To the last bit, of a batch whose other image does change; a change changes pixels."""
-    small = {"width": 64, "height": 64, "seed": 3, "steps": 4, "sampler": "Euler a"}
-    given = {**small, "schedule_type": "uniform", **values}
-
-    def drawn(*prompts: str) -> Sequence[Any]:
-        return draw(renderer, *(request(prompt, **given) for prompt in prompts))
-
-    usual = drawn(STAR, HEART)
-    edited = drawn(f"[{HEART}:{STAR}:0]", f"[{STAR}:{HEART}:1]")
-    assert difference(usual[0], edited[0]) == 0
-    assert difference(usual[1], edited[1]) > 0
-    assert difference(usual[0], edited[1]) > 0
-
-
-def test_the_negative_prompt_red_removes_red(renderer: Renderer) -> None:
-    """From pictures whose colour the prompt leaves open."""
-
-    def red_share(prompt: str, negative: str = "") -> float:
-        batch = [request(prompt, negative_prompt=negative, seed=seed, steps=12) for seed in (1, 2)]
-        pictures = np.stack([pixels(image) for image in draw(renderer, *batch)])
-        red, others = pictures[..., 0], pictures[..., 1:].max(-1)
-        return float(((red > 150) & (red > others + 60)).mean())
-
-    with_red = red_share("a red circle on a white background")
-    assert with_red > 0.05
-    assert red_share("a circle on a white background", "red") < 0.3 * with_red
-
-
 @pytest.fixture
 def own(tmp_path: Path) -> Reading:
     """One whose embeddings are in the test's folder."""
@@ -315,13 +262,6 @@ def test_an_embeddings_vectors_stand_where_its_word_stands(
     assert torch.equal(own.states(text, "myword"), own.states("a red circle"))
     own.encoder.forget()
     assert torch.equal(own.states("a myword circle"), before)
-
-
-def test_several_vectors_are_several_tokens(own: Reading, tmp_path: Path) -> None:
-    """A whole phrase under one word, weighed as one."""
-    embed(tmp_path, "phrase", own.vectors("a red circle on blue"))
-    found = own.states("(phrase:1.3) background", "phrase")
-    assert torch.equal(found, own.states("(a red circle on blue:1.3) background"))
 
 
 def test_only_whole_words_count_and_the_longest_wins(own: Reading, tmp_path: Path) -> None:

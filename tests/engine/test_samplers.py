@@ -8,13 +8,11 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.catalog import read_config
 from picowatch.engine.load import CONFIGS
 from picowatch.engine.samplers import _KINDS, build_sampler
 from picowatch.errors import RenderFailed
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import NUMPY_WARNINGS, request
@@ -29,62 +27,11 @@ NOISY = {
     *("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE", "DPM++ SDE"),
     *("SA-Solver", "DDPM", "LCM", "TCD"),
 }
-SPREAD = [sampler.name for sampler in SAMPLERS if "karras" in sampler.schedule_types]
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 
 
 def build(name: str, schedule_type: str, steps: int = 24, **more: Any) -> Any:
     return build_sampler(name, schedule_type, steps, CONFIG, **more).scheduler
-
-
-_SECOND = {"solver_order": 2, "final_sigmas_type": "zero"}
-_SDE = _SECOND | {"algorithm_type": "sde-dpmsolver++"}
-_MULTISTEP = _D.DPMSolverMultistepScheduler
-CLASSES: dict[str, tuple[Any, dict[str, object]]] = {
-    "DPM++ 2M": (_MULTISTEP, _SECOND | {"algorithm_type": "dpmsolver++"}),
-    "DPM++ 2M SDE": (_MULTISTEP, _SDE),
-    "DPM++ 2M SDE Heun": (_MULTISTEP, _SDE | {"solver_type": "heun"}),
-    "DPM++ 3M SDE": (_MULTISTEP, _SDE | {"solver_order": 3}),
-    "Euler": (_D.EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
-    "Euler a": (_D.EulerAncestralDiscreteScheduler, {}),
-    "DDIM": (_D.DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
-    "UniPC": (_D.UniPCMultistepScheduler, _SECOND | {"solver_type": "bh2"}),
-    "PNDM": (_D.PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
-    "Heun": (_D.HeunDiscreteScheduler, {"timestep_spacing": "linspace"}),
-    "LMS": (LMSDiscreteScheduler, {"timestep_spacing": "linspace"}),
-    "DPM2": (_D.KDPM2DiscreteScheduler, {"timestep_spacing": "linspace"}),
-    "DPM2 a": (_D.KDPM2AncestralDiscreteScheduler, {"timestep_spacing": "linspace"}),
-    "DPM++ SDE": (_D.DPMSolverSinglestepScheduler, _SDE),
-    "SA-Solver": (_D.SASolverScheduler, {"algorithm_type": "data_prediction"}),
-    "DEIS": (_D.DEISMultistepScheduler, {"algorithm_type": "deis", "solver_order": 2}),
-    "DDPM": (_D.DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_small"}),
-    "LCM": (_D.LCMScheduler, {"original_inference_steps": 50, "clip_sample": False}),
-    "TCD": (_D.TCDScheduler, {"original_inference_steps": 50, "clip_sample": False}),
-}
-
-
-@every_sampler
-def test_each_sampler_is_its_class_of_diffusers(sampler: KnownSampler) -> None:
-    """With docs/moving.md's options, and Stable Diffusion's betas from the checkpoint's config."""
-    kind, options = CLASSES[sampler.name]
-    scheduler = build(sampler.name, "uniform")
-    assert type(scheduler) is kind
-    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    expected = options | betas | {"prediction_type": "epsilon"}
-    assert {key: scheduler.config[key] for key in expected} == expected
-    assert _KINDS.keys() == {one.name for one in SAMPLERS}
-
-
-@pytest.mark.parametrize("schedule_type", ["karras", "exponential", "beta"])
-@pytest.mark.parametrize("name", SPREAD)
-def test_sigma_schedules_span_the_models_whole_range(name: str, schedule_type: str) -> None:
-    """From 14.6 down to 0.03, by one option alone."""
-    scheduler = build(name, schedule_type)
-    options = [f"use_{one}_sigmas" for one in ("karras", "exponential", "beta")]
-    assert [one for one in options if scheduler.config[one]] == [f"use_{schedule_type}_sigmas"]
-    sigmas = [float(sigma) for sigma in scheduler.sigmas if sigma]
-    assert sigmas[0] == pytest.approx(14.61, abs=0.01)
-    assert min(sigmas) == pytest.approx(0.029, abs=0.001)
 
 
 def _beta(sigmas: Any) -> Any:
@@ -188,21 +135,6 @@ def test_a_start_image_takes_as_many_evaluations_as_recipes_count(
         assert evaluations(wanted) == len(built.timesteps)
 
 
-@pytest.mark.parametrize(("steps", "total"), [(10, 25), (0, 30)])
-def test_the_second_pass_of_hires_counts(steps: int, total: int) -> None:
-    """With steps of its own, or with those of the first."""
-    assert evaluations(request(steps=20, hires=Hires(2.0, steps, 0.5, "Latent"))) == total
-
-
-@pytest.mark.parametrize("skipped", [1, 3, 5])
-def test_pndm_begins_in_the_middle_with_a_repeated_step(skipped: int) -> None:
-    """As at the start; diffusers' img2img is one step off from there on."""
-    whole = build_sampler("PNDM", "uniform", 6, CONFIG).timesteps.tolist()
-    plain = [whole[0], *whole[2:]][skipped:]
-    rest = build_sampler("PNDM", "uniform", 6, CONFIG, 1 - skipped / 6).timesteps.tolist()
-    assert rest == ([*plain[:2], *plain[1:]] if len(plain) > 1 else plain)
-
-
 def test_what_recipes_refuse_the_engine_refuses_too() -> None:
     """It never quietly takes another schedule."""
     with pytest.raises(RenderFailed, match="DDIM does not take the schedule type 'karras'"):
@@ -225,12 +157,6 @@ def test_lms_integrates_as_scipy_would() -> None:
         )
         expected = float(values.mean() * (sigmas[6] - sigmas[5]))
         assert scheduler.get_lms_coefficient(4, 5, j) == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", ["LCM", "TCD"])
-def test_more_steps_than_it_was_distilled_for(name: str) -> None:
-    """Recipes may have 150; diffusers would refuse more than 50."""
-    assert build(name, "uniform", 150).config.original_inference_steps == 150
 
 
 @every_sampler

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from picowatch.engine import latents as vaes
 from picowatch.engine.canvas import Canvas, fit, read_canvas
-from picowatch.engine.latents import LATENT_FACTOR, upscale
+from picowatch.engine.latents import upscale
+from picowatch.engine.noise import LATENT_FACTOR
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
@@ -18,13 +19,10 @@ from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.samplers import SAMPLERS, sampler_named
 from tests.engine.demo import CPU, demo, named
 from tests.engine.pictures import (
-    BLUE,
     GREEN,
-    RED,
     as_mask,
     as_pixels,
     away_from,
-    background,
     circle,
     right_half,
     start,
@@ -126,21 +124,6 @@ def test_a_kept_copy_that_is_lost_or_damaged_is_explained(renderer: Renderer, ke
             drawn(renderer, **given)
 
 
-def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
-    renderer: Renderer, kept: Path
-) -> None:
-    """0.3 against 0.9, for a picture that the prompt does not describe."""
-    wanted = "a green star on a white background"
-    weak, strong = (
-        drawn(renderer, wanted, **start(kept, strength), steps=14) for strength in (0.3, 0.9)
-    )
-    assert away_from(weak, circle()) < away_from(strong, circle())
-    assert np.abs(background(weak) - BLUE).max() < 60
-    assert background(strong).min() > 200
-    middle = pixels(strong)[52:76, 52:76].mean((0, 1))
-    assert middle[1] == max(middle)
-
-
 @pytest.mark.parametrize(
     ("strength", "taken"), [(0.0, 0), (0.01, 1), (0.29, 2), (0.3, 3), (1.0, 10)]
 )
@@ -160,7 +143,8 @@ def test_every_sampler_starts_in_the_middle_and_keeps_what_is_masked(
     renderer: Renderer, kept: Path, sampler: str
 ) -> None:
     """With the noise its own schedule has there: a wrong amount would show as grain or grey."""
-    given = {"steps": 8, "sampler": sampler, "schedule_type": sampler_named(sampler).automatic}
+    schedule_type = sampler_named(sampler).automatic
+    given: dict[str, Any] = {"steps": 8, "sampler": sampler, "schedule_type": schedule_type}
     whole = drawn(renderer, **start(kept, 0.4), **given)
     assert away_from(whole, circle()) < 16
     half = drawn(renderer, **start(kept, 0.7), **right_half(kept), **given)
@@ -183,19 +167,6 @@ def test_a_mask_changes_only_its_inside(renderer: Renderer, kept: Path, invert: 
     assert outside.max() == 0 and inside.max() > 20
 
 
-def test_mask_blur_blends_around_the_edge(renderer: Renderer, kept: Path) -> None:
-    """Far from it the start image comes back unchanged all the same."""
-    values = {**start(kept, 0.9), "steps": 6}
-    hard, soft = (
-        pixels(drawn(renderer, "a green background", **right_half(kept, blur=blur), **values))
-        for blur in (0, 4)
-    )
-    before = as_pixels(circle())
-    assert np.array_equal(soft[:, :40], before[:, :40])
-    assert not np.array_equal(soft[:, 56:64], before[:, 56:64])
-    assert np.array_equal(soft[:, 88:], hard[:, 88:])
-
-
 def test_a_thin_white_line_is_redrawn(renderer: Renderer, kept: Path) -> None:
     """Although it is thinner than a latent."""
     mask = Image.new("L", (128, 128))
@@ -204,20 +175,6 @@ def test_a_thin_white_line_is_redrawn(renderer: Renderer, kept: Path) -> None:
     image = drawn(renderer, "a white background", **start(kept, 1.0), **line)
     changed = np.abs(pixels(image) - as_pixels(circle())).max((0, 2)) > 0
     assert list(np.flatnonzero(changed)) == [100, 101]
-
-
-def test_start_images_of_other_sizes_are_fitted(renderer: Renderer, kept: Path) -> None:
-    """crop, fit and stretch differ, and each gives the requested size."""
-    wide = Image.new("RGB", (400, 100), BLUE)
-    ImageDraw.Draw(wide).rectangle((0, 0, 60, 100), fill=RED)
-    crop, whole, stretched = (
-        pixels(drawn(renderer, **start(kept, 0.0, wide), resize=resize))
-        for resize in ("crop", "fit", "stretch")
-    )
-    assert crop[64, 4, 2] > 150 > crop[64, 4, 0]
-    assert whole[64, 4, 0] > 150 > whole[64, 4, 2]
-    assert stretched[64, 4, 0] > 150 > stretched[64, 4, 2]
-    assert whole[4, 8, 0] > 150 and stretched[4, 17, 0] > 150
 
 
 @pytest.mark.parametrize("hires", [None, Hires(1.5, 3, 0.6, "Latent"), Hires(1.5, 3, 0.6)])
@@ -235,25 +192,6 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
     together = draw(renderer, *wanted)
     for image, one in zip(together, wanted, strict=True):
         assert difference(image, draw(renderer, one)[0]) <= 2
-
-
-def sharpness(picture: Any) -> float:
-    """The mean step from a pixel to its right neighbour, of the steepest hundredth."""
-    steps = np.abs(np.diff(np.asarray(picture).astype(float).mean(2), axis=1))
-    return float(np.sort(steps.ravel())[-steps.size // 100 :].mean())
-
-
-def test_hires_shows_more_than_the_stretched_small_picture(renderer: Renderer) -> None:
-    """Its edges are as sharp as the small picture's own, not twice as soft."""
-    given: dict[str, Any] = {"seed": 4, "steps": 12}
-    small, large = (
-        drawn(renderer, "a corgi with a red hat", hires=hires, **given)
-        for hires in (None, Hires(2.0, 0, 0.7, "Latent"))
-    )
-    assert (large.width, large.height) == (256, 256)
-    picture = Image.frombytes("RGB", (128, 128), small.pixels)
-    stretched = picture.resize((256, 256), Image.Resampling.LANCZOS)
-    assert sharpness(pixels(large)) > 1.2 * sharpness(stretched)
 
 
 @pytest.mark.parametrize(
@@ -274,22 +212,6 @@ def test_progress_counts_both_passes(renderer: Renderer, hires: Hires, total: in
     assert (image.width, image.height) == ((160, 80) if hires.scale == 1.3 else (192, 96))
 
 
-def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(
-    renderer: Renderer, kept: Path
-) -> None:
-    """Both passes start from the start image, fitted to their own size."""
-    sharp = circle(256)
-    image = drawn(
-        renderer,
-        **start(kept, 0.8, sharp),
-        **right_half(kept),
-        hires=Hires(2.0, 2, 0.5, "Latent"),
-        steps=4,
-    )
-    changed = np.abs(pixels(image) - as_pixels(sharp)).max((0, 2))
-    assert changed[:120].max() == 0 < changed[136:].max()
-
-
 @torch.inference_mode()
 def test_each_upscaler_keeps_the_picture_in_its_own_way() -> None:
     """Decoded, the larger latents show what the small ones do; an unknown one fails."""
@@ -308,7 +230,7 @@ def test_each_upscaler_keeps_the_picture_in_its_own_way() -> None:
 
 
 def test_an_inpainting_unet_sees_the_mask_and_what_it_leaves(tmp_path: Path) -> None:
-    """Mid-grey where it is to redraw: the right half, or from text alone all of it."""
+    """Mid-grey where it is to redraw: the right half, or without a mask all of it."""
     models = checkpoints_of(tmp_path / "models", tiny=tiny_sd2(inpaints=True))
     renderer = tiny_renderer(models, "sd2", tiny_sd2())
     seen: list[torch.Tensor] = []
@@ -326,7 +248,7 @@ def test_an_inpainting_unet_sees_the_mask_and_what_it_leaves(tmp_path: Path) -> 
     left[:, 64:] = 127.5
     for values, redrawn, expected in (
         (start(models, 1.0) | right_half(models), [0, 1], left),
-        (start(models, 1.0), [1, 1], np.asarray(circle())),
+        (start(models, 1.0), [1, 1], grey),
         ({}, [1, 1], grey),
     ):
         mask, latents = shown(**values)

@@ -9,8 +9,7 @@ import torch
 from picowatch.engine import latents as vaes
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.tiling import seamless, wrapped
-from picowatch.recipe.parts import Hires
+from picowatch.engine.tiling import seamless
 from tests.engine.demo import demo
 from tests.engine.requests import NUMPY_WARNINGS, draw, pixels, request
 
@@ -77,16 +76,6 @@ def test_it_repeats_and_leaves_no_trace(renderer: Renderer) -> None:
     assert drawn(renderer).pixels == before.pixels
 
 
-@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
-def test_the_second_pass_repeats_too(renderer: Renderer, upscaler: str) -> None:
-    """Whichever way the first one is enlarged."""
-    hires = Hires(1.5, 4, 0.7, upscaler)
-    with_edges, without = (
-        seam(pixels(drawn(renderer, tiling=tiling, hires=hires))) for tiling in (False, True)
-    )
-    assert without < 4 < 6 < with_edges
-
-
 @torch.inference_mode()
 def test_a_vae_that_decodes_in_tiles_repeats_too() -> None:
     """A rung of the memory ladder; without tiles the picture is nearly the same."""
@@ -109,14 +98,3 @@ def test_a_vae_that_decodes_in_tiles_repeats_too() -> None:
     assert found.shape == expected.shape
     assert seam(found) < 2 < 4 < seam(cut)
     assert np.abs(found - expected).mean() < np.abs(cut - expected).mean()
-
-
-@pytest.mark.parametrize(("height", "width"), [(40, 24), (2, 3)])
-def test_margins_of_a_picture_that_repeats_change_nothing(height: int, width: int) -> None:
-    """Both copies of an edge are equal, so their mixture is, too; also where there is little."""
-
-    def enlarged(latents: torch.Tensor) -> torch.Tensor:
-        return latents.repeat_interleave(8, 2).repeat_interleave(8, 3)
-
-    latents = torch.randn(1, 3, height, width)
-    assert torch.allclose(wrapped(latents, enlarged), enlarged(latents), atol=1e-6)

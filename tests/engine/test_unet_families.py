@@ -23,7 +23,6 @@ from tests.engine.ldm import write_single_file
 from tests.engine.requests import NUMPY_WARNINGS, Pixels, difference, draw, pixels
 from tests.engine.tiny_models import (
     FIRST,
-    SECOND,
     checkpoints_of,
     tiny_renderer,
     tiny_sd2,
@@ -110,21 +109,6 @@ def encoder(sdxl: Components, files: dict[str, Path]) -> PromptEncoder:
     return prompt_encoder("sdxl", sdxl.parts, lambda _, name, __: files[name], CPU.device)
 
 
-def test_weights_act_in_both_text_encoders(models: Path, sdxl: Components) -> None:
-    """Each one's chunk keeps its own mean, as in A1111; the summary is without weights."""
-    prompts = encoder(sdxl, {})
-    plain, weighed = (
-        guiding(prompts, asked(models, prompt=text)).positive for text in ("b", "(b:1.5)")
-    )
-    assert plain.pooled is not None and weighed.pooled is not None
-    assert torch.equal(plain.pooled, weighed.pooled)
-    for tower in (slice(0, FIRST), slice(FIRST, FIRST + SECOND)):
-        before, after = plain.states[..., tower], weighed.states[..., tower]
-        assert float(after.mean()) == pytest.approx(float(before.mean()), abs=1e-6)
-        ratio = (after / before)[0].mean(dim=1)
-        assert float(ratio[1] / ratio[0]) == pytest.approx(1.5, abs=1e-4)
-
-
 def test_an_embedding_has_vectors_for_both_text_encoders(
     models: Path, sdxl: Components, tmp_path: Path
 ) -> None:
@@ -162,31 +146,6 @@ def test_an_empty_negative_prompt_is_zeros_if_it_is_empty_at_each_step(
     assert bool(edited.states.any())
 
 
-@pytest.mark.parametrize("prediction", ["v", "v_zero_snr"])
-def test_a_file_without_marks_predicts_what_the_recipe_says(
-    models: Path, ours: Renderer, prediction: str
-) -> None:
-    """The picture of the same file with the marks of NoobAI and others; in both passes of hires."""
-    marks = {"v": ["v_pred"], "v_zero_snr": ["v_pred", "ztsnr"]}[prediction]
-    for name, tensors in (("marked", marks), ("unmarked", [])):
-        path = models / f"checkpoints/{name}-{prediction}.safetensors"
-        write_single_file(
-            tiny_sdxl(), path, torch.float32, {one: torch.zeros(1) for one in tensors}
-        )
-    given: dict[str, Any] = {"schedule_type": "uniform", "hires": Hires(1.5, 0, 0.5)}
-    marked, said, unmarked, unsaid = (
-        drawn(ours, models, f"{name}-{prediction}", **given, prediction=more)
-        for name, more in (
-            ("marked", ""),
-            ("unmarked", prediction),
-            ("unmarked", ""),
-            ("marked", "epsilon"),
-        )
-    )
-    assert np.array_equal(marked, said) and np.array_equal(unmarked, unsaid)
-    assert np.abs(said - unsaid).max() > 5
-
-
 def test_a_file_of_diffusers_script_gives_the_pictures_of_its_folder(
     models: Path, ours: Renderer
 ) -> None:
@@ -198,27 +157,3 @@ def test_a_file_of_diffusers_script_gives_the_pictures_of_its_folder(
     tensors["conditioner.embedders.1.model.text_projection.weight"] = projection.T
     write(path, tensors)
     assert np.array_equal(drawn(ours, models), drawn(ours, models, "scripted"))
-
-
-def test_weights_in_plain_fp8_are_used_as_they_are(models: Path, ours: Renderer) -> None:
-    """Without scales they are numbers like others, only coarser."""
-    write_single_file(tiny_sdxl(), models / "checkpoints/eight.safetensors", torch.float8_e4m3fn)
-    assert 0 < np.abs(drawn(ours, models) - drawn(ours, models, "eight")).mean() < 30
-
-
-@pytest.mark.parametrize(("cfg_scale", "rows"), [(1.0, 2), (1.5, 4)])
-@pytest.mark.parametrize("name", ["sd2", "sdxl"])
-def test_without_guidance_half_as_much_goes_through_the_unet(
-    name: str, cfg_scale: float, rows: int, models: Path, ours: Renderer
-) -> None:
-    """As few-step checkpoints need it; with a negative prompt or not."""
-    batch = [
-        asked(models, name, cfg_scale=cfg_scale, exact=False, seed=seed, negative_prompt="a cat")
-        for seed in (1, 2)
-    ]
-    seen: list[int] = []
-    unet = ours._checkpoints.load(batch[0], "device").denoiser
-    hook = unet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    draw(ours, *batch)
-    hook.remove()
-    assert seen == [rows] * 3

@@ -20,16 +20,13 @@ class HoldingEngine:
     """Renderer with the demo model's configs for single files."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
-        from picowatch.engine.checkpoints import Checkpoints
+        from picowatch.engine.load import CONFIGS
         from picowatch.engine.renderer import Renderer
 
-        catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
+        demo = Catalog(options.models).demo.path
+        CONFIGS.update(sd1=demo, demo=demo)
         self._go = options.models / GO_FILE
         self._engine = Renderer(options, on_preview)
-        place = self._engine._target
-        self._engine._checkpoints = Checkpoints(
-            catalog, place, {"sd1": catalog.demo.path, "demo": catalog.demo.path}
-        )
 
     def render(
         self,

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.hashes import OnBlock, ignore_block
+from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_target
-from picowatch.engine.checkpoints import Checkpoints
+from picowatch.engine.load import CONFIGS
 from picowatch.engine.verify import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.metadata import PARAMETERS, read_texts
@@ -349,20 +350,20 @@ def asked(models: Path) -> ImageRequest:
 
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
-    tmp_path: Path, kind: Kind
+    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is proved once more after the reading."""
     for each in FOLDERS:
         write_model(each, tmp_path / FOLDERS[each] / "it.safetensors")
     wanted = asked(tmp_path)
     catalog = ChangingCatalog(tmp_path, kind, another)
-    checkpoints = Checkpoints(
-        catalog, choose_target("cpu", "float32"), configs={"sd1": DEMO, "demo": DEMO}
-    )
+    for family in ("sd1", "demo"):
+        monkeypatch.setitem(CONFIGS, family, DEMO)
+    checkpoints = Checkpoints(catalog, choose_target("cpu", "float32"))
     for _ in range(2):
         with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is a different file now"):
-            loaded = checkpoints.held(wanted) or checkpoints.load(wanted)
-            loaded.loras.apply(wanted.loras)
+            loaded = checkpoints.held(wanted, "device") or checkpoints.load(wanted, "device")
+            loaded.use_loras(wanted.loras)
             loaded.prompts.chunk_count(wanted)
 
 

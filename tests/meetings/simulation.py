@@ -467,7 +467,7 @@ def simulated(simulation: Simulation) -> Iterator[Simulation]:
     Simulation.current = simulation
     undo: list[Callable[[], None]] = []
     for name, module in list(sys.modules.items()):
-        is_ours = name.partition(".")[0] == "picowatch" and "cluster" not in name
+        is_ours = name.partition(".")[0] == "picowatch" and "engine.ray" not in name
         if is_ours or name == DigestEngine.__module__:
             _replace_names(module, undo)
     try:

@@ -83,12 +83,13 @@ def test_what_is_off_changes_no_digest() -> None:
     ],
 )
 def test_each_is_another_entry_and_another_image(changed: str) -> None:
-    """Only pictures that repeat may not share a batch with others."""
+    """Pictures that repeat, or have a card's numbers, do not share a batch with others."""
     plain, other = read_one("prompt: a\nseed: 7"), read_one(f"prompt: a\nseed: 7\n{changed}")
     assert other.digest(hash_of) != plain.digest(hash_of)
     (one,), (two,) = (recipe.image_requests(hash_of) for recipe in (plain, other))
     assert one.digest != two.digest
-    assert (one.batch_key == two.batch_key) == (changed != "tiling: true")
+    shares = changed not in ("tiling: true", "noise: nvidia")
+    assert (one.batch_key == two.batch_key) == shares
 
 
 @pytest.mark.parametrize(

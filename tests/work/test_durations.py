@@ -126,3 +126,16 @@ def test_a_batch_of_one_step_says_little_of_others() -> None:
         durations.learn(line, batch.seconds, 0.0)
     assert durations.of([(short.request, 1)]) == pytest.approx(short.seconds)
     assert durations.of([(LARGE, 1)]) == pytest.approx(ONE_LARGE.seconds, rel=0.2)
+
+
+def test_what_is_remembered_does_not_grow_for_weeks() -> None:
+    """Exact images are of one kind whatever their seeds are, and old kinds are forgotten."""
+    durations = Durations(lambda request: 1)
+    for seed in range(3):
+        exact = replace(PLAIN, exact=True, seed=seed)
+        durations.learn(Timeline(exact, 1, 0.0, steps=1, times=[1.0]), 2.0, 0.0)
+    assert durations.of([(replace(PLAIN, exact=True, seed=9), 1)]) == pytest.approx(2.0)
+    for width in range(8, 8 * 1000, 8):
+        other = replace(PLAIN, width=width)
+        durations.learn(Timeline(other, 1, 0.0, steps=1, times=[1.0]), 2.0, 0.0)
+    assert len(durations._kinds) <= 500

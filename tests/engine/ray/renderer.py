@@ -1,8 +1,7 @@
-"""The engine process of these tests: draws digests, and does what the prompt says meanwhile.
+"""The renderer of these tests: draws digests, and does what the prompt says meanwhile.
 
-"wait for PATH" notes its process and its host's in PATH.pids, and goes on once PATH is there;
-"crash" ends the process as native code does. Digests of models that are in the models folder are
-counted in: what was seen of them changes the picture.
+"wait for PATH" notes its process in PATH.pid, and goes on once PATH is there; "crash" ends the
+process as native code does. The start images that it finds are the pictures' warnings.
 """
 
 import ctypes
@@ -15,17 +14,19 @@ from pathlib import Path
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
-from picowatch.errors import EngineStopped
+from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 
 WAIT_FOR = "wait for "
 
 
-class Maker:
-    """What renders the pictures in the engine process."""
+class DigestRenderer:
+    """A BatchRenderer without torch."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
+        if (options.models / "broken").exists():
+            raise RenderFailed("There is no such device.")
         self._options = options
         self._on_preview = on_preview
 
@@ -45,22 +46,14 @@ class Maker:
                 ctypes.string_at(0)
             if request.prompt.startswith(WAIT_FOR):
                 _wait(Path(request.prompt.removeprefix(WAIT_FOR)), interrupted)
-        warnings = tuple(self._seen())
-        return [replace(digest_picture(one, len(batch)), warnings=warnings) for one in batch]
-
-    def _seen(self) -> list[str]:
-        """The model files and start images that there are, with their hashes."""
-        roots = [self._options.models, self._options.start_images]
-        files = {path for root in roots if root for path in root.rglob("*") if path.is_file()}
-        return sorted(
-            f"{path.relative_to(self._options.models)} {sha256(path.read_bytes()).hexdigest()}"
-            for path in files
-            if path.name != "lock"
-        )
+        folder = self._options.start_images
+        assert folder is not None
+        seen = sorted(sha256(path.read_bytes()).hexdigest() for path in folder.iterdir())
+        return [replace(digest_picture(one, len(batch)), warnings=tuple(seen)) for one in batch]
 
 
 def _wait(path: Path, interrupted: Callable[[], bool]) -> None:
-    path.with_suffix(".pids").write_text(f"{os.getpid()} {os.getppid()}")
+    path.with_suffix(".pid").write_text(str(os.getpid()))
     while not path.exists():
         if interrupted():
             raise EngineStopped("interrupted")

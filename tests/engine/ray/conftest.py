@@ -1,0 +1,151 @@
+"""A cluster of two nodes that all tests of a module share, and executors on it."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import Engine
+from picowatch.engine.ray import RayEngines
+from picowatch.settings import RaySettings
+from tests.engine.ray.renderer import WAIT_FOR, DigestRenderer
+from tests.engine.requests import ignore_steps, request
+from tests.house import wait_for
+
+ROOT = Path(__file__).parents[3]
+HEAD, SECOND = "head", "second"
+# One token for the whole test process, because Ray reads it once.
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "picowatch".ljust(64, "t"),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONPATH": str(ROOT),
+}
+
+MakeExecutor = Callable[..., RayEngines]
+
+
+def environment() -> dict[str, str]:
+    """That of nodes and daemons, without what picowatch sets in this process for Ray."""
+    return {name: os.environ[name] for name in os.environ if "RAY" not in name} | ENVIRONMENT
+
+
+class Nodes:
+    """Nodes on this machine by name, each with one core and a process for each of its parts."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster: Any = Cluster()
+        self._nodes: dict[str, Any] = {}
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self, name: str, **environment: str) -> None:
+        """Start a node; the first one is the head."""
+        self._nodes[name] = self._cluster.add_node(
+            node_name=name,
+            num_cpus=1,
+            num_gpus=0,
+            object_store_memory=80 * 2**20,
+            env_vars=environment,
+            **({} if self._nodes else {"include_dashboard": False}),
+        )
+
+    def kill(self, name: str) -> None:
+        """End all of a node's processes at once, as a power cut does."""
+        self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def part(self, name: str, part: str) -> Any:
+        """The process of a node's raylet, or of the head's gcs_server."""
+        return psutil.Process(self._nodes[name].all_processes[part][0].process.pid)
+
+    def engines(self, name: str) -> list[Any]:
+        """The processes of the engines on a node."""
+        workers = self.part(name, "raylet").children()
+        return [one for one in workers if "".join(one.cmdline()).startswith("ray::EngineActor")]
+
+    def close(self) -> None:
+        """End all nodes."""
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Two nodes."""
+    os.environ.update(ENVIRONMENT)  # before Ray is imported
+    pytest.importorskip("ray", reason="Ray is not installed (make test installs it)")
+    nodes = Nodes()
+    try:
+        nodes.add(HEAD)
+        nodes.add(SECOND)
+        yield nodes
+    finally:
+        nodes.close()
+
+
+@pytest.fixture(autouse=True)
+def places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster's token; the daemon's working folder is the root, that of the nodes is not."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir("/")
+
+
+@pytest.fixture
+def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
+    """Executors, closed at the end."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> RayEngines:
+            models, start_images = tmp_path / "models", tmp_path / "start-images"
+            options = EngineOptions(models=models, start_images=start_images)
+            given = RaySettings(**{"gpus_per_engine": 0} | settings)
+            executor = RayEngines(options, given, DigestRenderer)
+            stack.callback(executor.close)
+            return executor
+
+        yield make
+
+
+def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) -> list[Engine]:
+    """So many engines, once they are there, on just these nodes."""
+
+    def there() -> bool:
+        found = [engine.describe()["node"] for engine in executor.engines()]
+        return len(found) == engines and (nodes is None or set(found) == nodes)
+
+    executor.want(engines)
+    wait_for(there, f"{engines} engines")
+    return list(executor.engines())
+
+
+def has_ended(process: Any) -> bool:
+    """Whether a process is gone; a container's process 1 may not care for the dead."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def on(executor: RayEngines, node: str) -> Engine:
+    """The engine on that node."""
+    return next(one for one in executor.engines() if one.describe()["node"] == node)
+
+
+class Held:
+    """A batch that is in the middle of its work until it is let go."""
+
+    def __init__(self, engine: Engine, folder: Path, name: str = "go") -> None:
+        self._path = folder / name
+        pid = self._path.with_suffix(".pid")
+        self.future = engine.render([request(f"{WAIT_FOR}{self._path}")], ignore_steps)
+        wait_for(lambda: pid.exists() and pid.read_text(), "the batch begins")
+        self.process = psutil.Process(int(pid.read_text()))
+
+    def let_go(self) -> None:
+        self._path.touch()

@@ -1,0 +1,206 @@
+"""Engines on a cluster of two nodes: they make pictures, are lost, and others join."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from picowatch import __version__
+from picowatch.engine.protocol import EngineLost, Preview
+from picowatch.engine.ray_cluster import check_cluster
+from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.recipe.request import LoraUse
+from picowatch.settings import RaySettings
+from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.digest_engine import digest_pixels
+from tests.engine.ray.conftest import HEAD, SECOND, Held, MakeExecutor, Nodes, joined, on
+from tests.engine.requests import PATIENCE, make, request
+from tests.house import wait_for
+
+pytestmark = pytest.mark.heavy
+
+THIRD = "third"
+
+
+@pytest.fixture
+def executor(make_executor: MakeExecutor, nodes: Nodes) -> MakeExecutor:
+    """Makes executors on the cluster."""
+    return lambda **settings: make_executor(address=nodes.address, **settings)
+
+
+@contextmanager
+def third(nodes: Nodes, **environment: str) -> Iterator[None]:
+    """Another node."""
+    nodes.add(THIRD, **environment)
+    try:
+        yield
+    finally:
+        nodes.kill(THIRD)
+
+
+def test_every_node_renders_pictures(executor: MakeExecutor) -> None:
+    """Each says where; steps and previews come in their order, before the pictures."""
+    engines = executor()
+    assert not engines.engines()
+    joined(engines, 2, {HEAD, SECOND})
+    for node in (HEAD, SECOND):
+        steps: list[tuple[int, int]] = []
+        previews: list[Preview] = []
+        requested = request(node, steps=4)
+        noted = lambda *step, steps=steps: steps.append(step)  # noqa: E731
+        future = on(engines, node).render([requested], noted, previews.append)
+        [picture] = future.result(PATIENCE)
+        assert (picture.node, picture.pixels) == (node, digest_pixels(requested))
+        assert [step for step in steps if step[0]] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+        assert previews == [Preview(8, 8, bytes(192))]
+    assert not engines.trouble()
+
+
+def test_a_batch_is_interrupted_and_the_engine_goes_on(
+    executor: MakeExecutor, tmp_path: Path
+) -> None:
+    """As on one machine."""
+    engines = executor()
+    [engine] = joined(engines, 1)
+    held = Held(engine, tmp_path)
+    engine.interrupt()
+    assert isinstance(held.future.exception(PATIENCE), EngineStopped)
+    make(engine, request())
+    assert engines.engines() == (engine,)
+
+
+def test_an_engine_that_crashes_is_replaced(executor: MakeExecutor, tmp_path: Path) -> None:
+    """Its batch counts as an attempt, as on one machine; that of the other node is not lost."""
+    engines = executor()
+    joined(engines, 2, {HEAD, SECOND})
+    kept = Held(on(engines, HEAD), tmp_path)
+    with pytest.raises(EngineDied, match=f"The engine on {SECOND} crashed") as caught:
+        make(on(engines, SECOND), request("crash"))
+    assert not isinstance(caught.value, EngineLost)
+    kept.let_go()
+    assert kept.future.result(PATIENCE)
+    joined(engines, 2, {HEAD, SECOND})
+    make(on(engines, SECOND), request())
+
+
+def test_a_node_that_dies_is_left_and_one_that_comes_is_used(
+    executor: MakeExecutor, nodes: Nodes, tmp_path: Path
+) -> None:
+    """In the middle of a batch, which no image is at fault for."""
+    engines = executor()
+    with third(nodes):
+        joined(engines, 3, {HEAD, SECOND, THIRD})
+        lost = Held(on(engines, THIRD), tmp_path)
+    error = lost.future.exception(PATIENCE)
+    assert isinstance(error, EngineLost), error
+    wait_for(lambda: len(engines.engines()) == 2, "it left")
+    with third(nodes):
+        joined(engines, 3, {HEAD, SECOND, THIRD})
+        make(on(engines, THIRD), request())
+
+
+def test_a_closed_engine_gives_its_place_back(executor: MakeExecutor) -> None:
+    """And there is a new one when one is wanted; a fixed number is all there at once."""
+    engines = executor(engines=2)
+    engines.want(1)
+    wait_for(lambda: len(engines.engines()) == 2, "both")
+    first, _ = engines.engines()
+    engines.want(0)
+    first.close()
+    assert first not in engines.engines()
+    assert isinstance(first.render([request()], print).exception(PATIENCE), EngineLost)
+    joined(engines, 2)
+
+
+def test_a_head_that_does_not_answer_is_waited_for(
+    executor: MakeExecutor, nodes: Nodes, tmp_path: Path
+) -> None:
+    """What is in progress goes on; whatever is lost meanwhile is replaced afterwards."""
+    engines = executor()
+    joined(engines, 2, {HEAD, SECOND})
+    held = Held(on(engines, SECOND), tmp_path)
+    nodes.part(HEAD, "gcs_server").suspend()
+    try:
+        held.let_go()
+        assert held.future.result(PATIENCE)
+        lost = Held(on(engines, SECOND), tmp_path, "lost")
+        lost.process.kill()
+        assert isinstance(lost.future.exception(PATIENCE), EngineDied)
+    finally:
+        nodes.part(HEAD, "gcs_server").resume()
+    joined(engines, 2, {HEAD, SECOND})
+
+
+def test_a_node_with_other_versions_is_named_and_not_used(
+    executor: MakeExecutor, nodes: Nodes, tmp_path: Path
+) -> None:
+    """Its pictures would differ."""
+    stub = tmp_path / "picowatch/engine/versions.py"
+    stub.parent.mkdir(parents=True)
+    for package in stub.parents[:2]:
+        (package / "__init__.py").touch()
+    stub.write_text("def versions(): return {'picowatch': '9.9'}")
+    with third(nodes, PYTHONPATH=str(tmp_path)):
+        engines = executor()
+        joined(engines, 2, {HEAD, SECOND})
+        engines.want(3)
+        said = f"{THIRD} is not used: picowatch is 9.9 there and {__version__} here"
+        wait_for(lambda: said in engines.trouble(), "the node is named")
+        assert len(engines.engines()) == 2
+        engines.close()
+        lines = {one.text: one.ok for one in check_cluster(RaySettings(address=nodes.address))}
+        assert lines[f"{HEAD}: 0 GPU, 1 CPU; same versions as here"]
+        assert not next(ok for text, ok in lines.items() if text.startswith(f"{THIRD}: "))
+
+
+def test_a_node_that_lacks_a_model_is_named_and_not_used(
+    executor: MakeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the daemon itself lacks fails its image, as on one machine."""
+    path = write_model(tmp_path / "models/loras/style.safetensors", kohya_lora_shapes())
+    style = LoraUse("style", sha256(path.read_bytes()).hexdigest(), 1.0)
+    engines = executor(engines=1)
+    [engine] = joined(engines, 1)
+    make(engine, request(loras=(style,)))
+    with pytest.raises(RenderFailed, match="There is no 'never' in models/loras/"):
+        make(engine, request(loras=(LoraUse("never", style.hash, 1.0),)))
+    monkeypatch.setattr("picowatch.engine.ray_engine.lacking", lambda *_: "")
+    node = engine.describe()["node"]
+    path.unlink()
+    with pytest.raises(EngineLost, match=f"{node} is not used: There is no 'style'") as caught:
+        make(engine, request(loras=(style,)))
+    assert str(tmp_path / "models") in str(caught.value)
+    wait_for(lambda: "There is no 'style'" in engines.trouble(), "it is reported")
+    [other] = joined(engines, 1)
+    assert other.describe()["node"] != node
+
+
+def test_a_node_where_no_engine_can_start_is_not_used(
+    executor: MakeExecutor, tmp_path: Path
+) -> None:
+    """No image is at fault."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/broken").touch()
+    [engine] = joined(executor(engines=1), 1)
+    with pytest.raises(EngineLost, match="is not used: There is no such device"):
+        make(engine, request())
+
+
+def test_start_images_travel_with_their_batch(executor: MakeExecutor, tmp_path: Path) -> None:
+    """And are gone with the next one."""
+    digest = sha256(b"a picture").hexdigest()
+    (tmp_path / "start-images").mkdir()
+    (tmp_path / "start-images" / digest).write_bytes(b"a picture")
+    [engine] = joined(executor(), 1)
+    given = request(image="a.png", image_hash=digest, denoising_strength=0.5, resize="crop")
+    assert make(engine, given)[0].warnings == (digest,)
+    assert make(engine, request())[0].warnings == ()
+
+
+def test_a_cluster_without_room_says_so(executor: MakeExecutor) -> None:
+    """Nothing is refused: others may end, or nodes come."""
+    engines = executor(gpus_per_engine=1)
+    engines.want(1)
+    wait_for(lambda: "set gpus_per_engine: 0" in engines.trouble(), "it is reported")
