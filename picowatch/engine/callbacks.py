@@ -24,7 +24,10 @@ from picowatch.recipe.request import ImageRequest
 
 @contextmanager
 def interruptible(models: Iterable[torch.nn.Module], interrupted: Interrupted) -> Iterator[None]:
-    """Raise EngineStopped within a step: blocks of layers look first whether a batch is to end."""
+    """Raise EngineStopped within a step: blocks of layers look first whether a batch is to end.
+
+    Keeps no model in memory that its owner drops meanwhile.
+    """
 
     def look(*_: Any) -> None:
         raise_if(interrupted)
@@ -36,6 +39,7 @@ def interruptible(models: Iterable[torch.nn.Module], interrupted: Interrupted) -
         if isinstance(module, torch.nn.ModuleList)
         for block in module
     ]
+    del models
     try:
         yield
     finally:

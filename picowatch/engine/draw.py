@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from picowatch.engine.callbacks import interruptible
 from picowatch.engine.canvas import Canvas, read_canvases
 from picowatch.engine.job import Drawn, Job, Picture, timed
 from picowatch.engine.latents import Decoded
@@ -104,6 +105,12 @@ class Passes(ABC):
     def prepared(self) -> AbstractContextManager[None]:
         """What holds while the batch is drawn."""
         return nullcontext()
+
+    def watched(self) -> AbstractContextManager[None]:
+        """What holds while the models in memory compute: the batch may be interrupted."""
+        # What is compiled has no places to look from.
+        models = [] if self.job.compiled else self.loaded.modules
+        return interruptible(models, self.job.interrupted)
 
     @property
     def parts(self) -> int:

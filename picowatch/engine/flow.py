@@ -48,8 +48,9 @@ class FlowPasses(Passes):
 
     def _encoded(self, request: ImageRequest) -> Encoded:
         texts, reader = self._texts(request), self._reader
-        if reader is None:  # the pipeline reads prompts itself
-            return {name: [text] for name, text in texts.items()}
+        if reader is None:
+            # The pipeline reads prompts itself, and knows what stands for no negative one.
+            return {name: [text] for name, text in texts.items() if text or name == "prompt"}
         found: dict[str, Any] = {}
         for name, text in texts.items():
             one = self.loaded.prompts.encoded(text, partial(self._read, reader, text))
@@ -59,7 +60,8 @@ class FlowPasses(Passes):
 
     def _read(self, reader: Reader, text: str) -> Encoded:
         self.loaded.bring_encoders()
-        return reader.encode(self.loaded.pipeline(), text, self.loaded.components.variant)
+        with self.watched():
+            return reader.encode(self.loaded.pipeline(), text, self.loaded.components.variant)
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
@@ -108,10 +110,10 @@ class FlowPasses(Passes):
     ) -> list[Decoded]:
         """See `Passes.run`."""
         first = group.requests[0]
+        self.loaded.bring_denoiser()
         start = self._start(first, before, canvases)
         if start and not one.strength:
             return [_as_decoded(picture) for picture in start.pictures]
-        self.loaded.bring_denoiser()
         row, variant = self.loaded.row, self.loaded.variant
         kind, inputs = self._inputs(start, one)
         has_callback = takes(pipeline_class(row, variant, kind).__call__, "callback_on_step_end")
@@ -128,21 +130,22 @@ class FlowPasses(Passes):
         pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)
         if steps.after_step:
             inputs["callback_on_step_end"] = steps.after_step
-        found: torch.Tensor = pipeline(
-            **_joined(group.conditions),
-            **inputs,
-            **row.inputs,
-            **({} if one.steps == variant.defaults["steps"] else row.inputs_at_other_steps),
-            **guidance_inputs(row, variant, first),
-            width=one.width,
-            height=one.height,
-            num_inference_steps=one.steps,
-            generator=generators_for(
-                group.requests, self.job.device
-            ),  # anew in each pass, as in A1111
-            output_type="pt",
-            return_dict=False,
-        )[0]
+        if one.steps != variant.defaults["steps"]:
+            inputs |= row.inputs_at_other_steps
+        with self.watched():
+            found: torch.Tensor = pipeline(
+                **_joined(group.conditions),
+                **inputs,
+                **row.inputs,
+                **guidance_inputs(row, variant, first),
+                width=one.width,
+                height=one.height,
+                num_inference_steps=one.steps,
+                # Anew in each pass, as in A1111.
+                generator=generators_for(group.requests, self.job.device),
+                output_type="pt",
+                return_dict=False,
+            )[0]
         return _decoded(found)
 
     def decode(self, result: list[Decoded]) -> list[Decoded]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
@@ -98,15 +99,22 @@ def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
     narrow = vae.dtype
     if not bool(torch.isfinite(result).all()) and narrow != torch.float32:
         try:
-            vae.to(torch.float32)
+            _change_type(vae, torch.float32)
             result = compute().float()
         finally:
-            vae.to(narrow)
+            _change_type(vae, narrow)
     if not bool(torch.isfinite(result).all()):
         raise RenderFailed(
             "The picture came out as invalid numbers (NaN): the VAE overflowed.", _REMEDY
         )
     return result
+
+
+def _change_type(vae: Any, dtype: torch.dtype) -> None:
+    vae.to(dtype)
+    # Where layers come to the device one after the other, diffusers has copies of their weights: it
+    # makes them anew after a change of its own by this, which is all that there is for it.
+    _maybe_remove_and_reapply_group_offloading(vae)
 
 
 # A1111's names (modules/shared_items.py, latent_upscale_modes).

@@ -1,10 +1,13 @@
 """A checkpoint ready to draw: its parts, encoded prompts and LoRAs."""
 
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
+from diffusers.hooks import apply_group_offloading
 
 from picowatch.engine.families import Encoded, built, pipeline_class, prompt_encoder
 from picowatch.engine.load import Components
@@ -57,7 +60,9 @@ class Loaded:
         self._find = find
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
+        self._moved: WeakSet[torch.nn.Module] = WeakSet()  # whose layers come one after the other
         self._loras: Loras | None = None
+        self._uses: tuple[LoraUse, ...] = ()
         self.prompts: Any = Prompts()
         if self.row.kind == "unet":
             self.prompts = prompt_encoder(components.family, components.parts, find, device)
@@ -82,8 +87,7 @@ class Loaded:
     @property
     def modules(self) -> list[Any]:
         """All that computes and is in memory."""
-        parts = [*self.components.parts.values(), *self.components.controlnets.values()]
-        return [part for part in parts if isinstance(part, torch.nn.Module)]
+        return [*self._computing_parts(), *self.components.controlnets.values()]
 
     @property
     def weights_device(self) -> torch.device:
@@ -105,52 +109,72 @@ class Loaded:
 
     def place_weights(self) -> None:
         """Let diffusers bring weights to the device, where they are not all there."""
-        if self._place not in ("models", "layers"):
-            return
-        if self._base is not None:
-            self._base.remove_all_hooks()
-        self._base = self.pipeline()
-        if self._place == "models":
+        if self._place == "models" or (self._place == "layers" and not self._comes_by_layers()):
+            if self._base is not None:
+                self._base.remove_all_hooks()
+            self._base = self.pipeline()
             self._base.enable_model_cpu_offload(device=self._device)
-        else:
-            self._base.enable_group_offload(
-                onload_device=self._device,
-                offload_type="leaf_level",
-                use_stream=self._device.type == "cuda",
-                low_cpu_mem_usage=True,
-            )
+        elif self._place == "layers":
+            for part in self._computing_parts():
+                if part not in self._moved:
+                    apply_group_offloading(
+                        part,
+                        self._device,
+                        offload_type="leaf_level",
+                        use_stream=self._device.type == "cuda",
+                        low_cpu_mem_usage=True,
+                    )
+                    self._moved.add(part)
+
+    def _computing_parts(self) -> list[torch.nn.Module]:
+        parts = self.components.parts.values()
+        return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+    def _comes_by_layers(self) -> bool:
+        """Whether all of its layers are called as modules, which diffusers says of each class.
+
+        It says so nowhere else, and of HunyuanDiT that it is not so.
+        """
+        parts = self._computing_parts()
+        return all(getattr(part, "_supports_group_offloading", True) for part in parts)
 
     def send_back(self) -> None:
         """After a batch, take the weights off the device, where models come one after the other."""
-        if self._place == "models":
+        if self._base is not None:
             self._base.maybe_free_model_hooks()
 
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
-        """Let exactly these LoRAs act."""
-        if self._loras is None and uses:
-            self.bring_denoiser()
-            self._loras = self._new_loras()
-        if self._loras is not None and self._loras.apply(uses):
+        """Let exactly these LoRAs act; where parts take turns, on the denoiser alone."""
+        self._uses = tuple(uses)
+        if self.components.denoiser is not None:
+            self._apply_loras()
+
+    def _apply_loras(self) -> None:
+        if self._loras is None and self._uses:
+            # Here, for every engine's start would wait for peft.
+            from picowatch.engine.loras import Loras
+
+            self._loras = Loras(self.pipeline(), self._find)
+        if self._loras is not None and self._loras.apply(self._uses):
             self.prompts.forget()
 
     def bring_encoders(self) -> None:
         """Before prompts are encoded, where parts take turns."""
-        names = self.components.encoder_names
-        if self._place == "turns" and any(self.components.parts[name] is None for name in names):
-            self.components.drop([self.components.denoiser_name])
-            self.components.restore(names)
+        if self._place == "turns":
+            self._exchange([self.components.denoiser_name], self.components.encoder_names)
 
     def bring_denoiser(self) -> None:
         """Before the first step, where parts take turns; its LoRAs act again."""
-        if self._place == "turns" and self.components.denoiser is None:
-            self.components.drop(self.components.encoder_names)
-            self.components.restore([self.components.denoiser_name])
-            if self._loras and self._loras.applied:
-                uses, self._loras = self._loras.applied, self._new_loras()
-                self._loras.apply(uses)
+        if self._place == "turns":
+            self._exchange(self.components.encoder_names, [self.components.denoiser_name])
 
-    def _new_loras(self) -> "Loras":
-        # Here, for every engine's start would wait for peft.
-        from picowatch.engine.loras import Loras
-
-        return Loras(self.pipeline(), self._find)
+    def _exchange(self, dropped: Sequence[str], brought: Sequence[str]) -> None:
+        """Drop some parts, and bring others unless they are there."""
+        if all(self.components.parts[name] is not None for name in brought):
+            return
+        self._loras = None
+        self.components.drop(dropped)
+        gc.collect()  # modules that refer to each other are gone only then
+        self.components.restore(brought)
+        if self.components.denoiser is not None:
+            self._apply_loras()

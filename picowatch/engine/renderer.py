@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.callbacks import interruptible
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
@@ -179,14 +178,8 @@ class Renderer:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         eager = self._compiled.eager() if self._compiled and not job.compiled else nullcontext()
-        # What is compiled has no places to look from.
-        watched = [] if job.compiled else loaded.modules
         try:
-            with (
-                eager,
-                self._algorithms(exact=batch[0].exact),
-                interruptible(watched, job.interrupted),
-            ):
+            with eager, self._algorithms(exact=batch[0].exact):
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.send_back()

@@ -5,8 +5,8 @@ images, masks and the second pass of hires all begin as latents in the middle of
 pipeline call serves all. ControlNets and inpainting UNets get theirs by `UnetSteps`.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,9 +52,10 @@ class UnetPasses(Passes):
         """Encode the prompts of each image, at a length of its own."""
         prompts = self.loaded.prompts
         found = []
-        for request in batch:
-            chunks = prompts.chunk_count(request)
-            found.append(Prompted(chunks, prompts.guiding(request, chunks)))
+        with self.watched():
+            for request in batch:
+                chunks = prompts.chunk_count(request)
+                found.append(Prompted(chunks, prompts.guiding(request, chunks)))
         return found
 
     def key(self, conditions: Prompted) -> object:
@@ -209,7 +210,8 @@ class UnetPasses(Passes):
         """Whether opposite edges have to be made to meet, since the VAE decodes in tiles."""
         return self.job.repeats and bool(self.loaded.vae.use_tiling)
 
-    def prepared(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
         """Let convolutions continue at the opposite edge, if pictures repeat.
 
         Not those of a VAE with tiles of its own, whose edges `tiling.wrapped` joins.
@@ -218,7 +220,8 @@ class UnetPasses(Passes):
         if self.job.repeats:
             models = [self.loaded.denoiser, *self.loaded.components.controlnets.values()]
             models += [] if self.loaded.vae.use_tiling else [self.loaded.vae]
-        return seamless(models)
+        with seamless(models), self.watched():
+            yield
 
 
 def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor | None:

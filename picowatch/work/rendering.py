@@ -2,7 +2,8 @@
 
 import logging
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
@@ -69,7 +70,8 @@ class Rendering:
     def is_done(self, seconds: float = CHECK_SECONDS) -> bool:
         """Wait so long at most; whether `pictures` has an answer."""
         assert self._future is not None
-        wait([self._future], seconds)
+        with suppress(TimeoutError):
+            self._future.exception(seconds)
         return self._future.done()
 
     def check(self) -> None:

@@ -26,7 +26,7 @@ from tests.catalog.test_families import (
     flux2,
     sd3,
 )
-from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.tiny_flows import tiny_flow
 
 DIFFUSERS_FLUX: Shapes = {
     "x_embedder.weight": (3072, 64),

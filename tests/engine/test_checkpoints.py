@@ -20,8 +20,8 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse, ImageRequest
 from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.ldm import write_single_file
-from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.requests import request
+from tests.engine.tiny_flows import tiny_flow
 
 DEMO = Catalog(Path("nowhere")).demo.path
 FULL = choose_target("cpu", "float32")

@@ -1,64 +1,120 @@
-"""Which device and which number formats, on machines with cards that stand-ins simulate."""
+"""Which device, which number formats and how much memory, on machines that stand-ins simulate."""
 
+import platform
+import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
-from picowatch.engine.unet.denoise import _StepQueue
-from torch.utils import deterministic
 
+from picowatch.engine import memory_usage
+from picowatch.engine.callbacks import StepPace
 from picowatch.engine.checkpoints import Checkpoints
-from picowatch.engine.devices import choose_target
-from picowatch.engine.memory_usage import broken_gpu, free_bytes
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.devices import choose_target, range_of, remedy_for, runs_on
+from picowatch.engine.memory_usage import (
+    broken_gpu,
+    free_bytes,
+    gpu_memory,
+    main_memory,
+    process_memory,
+    total_bytes,
+)
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import MemoryUse
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
+from tests.engine.requests import make, request
 
+F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
 CARDS = {
     "NVIDIA GeForce RTX 4090": (8, 9),
     "NVIDIA GeForce GTX 1660 SUPER": (7, 5),
     "NVIDIA GeForce RTX 2060": (7, 5),
     "NVIDIA GeForce GTX 1080": (6, 1),
 }
+RTX, GTX_16, RTX_20, GTX_10 = CARDS
 BUILD = ["sm_75", "sm_80", "sm_86", "sm_90"]
 
 
 @pytest.fixture
 def cards(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes torch see the named cards."""
+    """Makes torch see the named cards, by a build of torch for these architectures."""
 
-    def see(*names: str) -> None:
+    def see(*names: str, build: list[str] = BUILD) -> None:
         def name_of(device: torch.device) -> str:
             return names[device.index or 0]
 
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
-        monkeypatch.setattr(torch.cuda, "get_device_name", name_of)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda one: CARDS[name_of(one)])
-        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: BUILD)
-        monkeypatch.setattr(
-            torch.cuda, "get_device_properties", lambda _: Mock(total_memory=24 * 2**30)
-        )
+        values = {
+            "is_available": lambda: True,
+            "device_count": lambda: len(names),
+            "get_device_name": name_of,
+            "get_device_capability": lambda one: CARDS[name_of(one)],
+            "get_arch_list": lambda: build,
+            "get_device_properties": lambda _: Mock(total_memory=24 * 2**30),
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(torch.cuda, name, value)
 
     return see
 
 
-RTX, GTX_16, RTX_20, GTX_10 = CARDS
-
-
-def test_a_card_takes_float16_but_not_the_ones_it_overflows_on(cards: Any) -> None:
+@pytest.mark.parametrize(
+    ("card", "dtype", "flow"),
+    [(RTX, F16, BF16), (GTX_16, F32, F32), (RTX_20, F16, F32), (GTX_10, F16, F32)],
+)
+def test_a_card_takes_the_types_that_it_computes(
+    cards: Any, card: str, dtype: torch.dtype, flow: torch.dtype
+) -> None:
     """GTX 16 has no tensor cores, and its float16 gives black pictures.
 
-    Flow families take bfloat16 where the card computes it: torch would emulate it on RTX 20.
+    Flow families take bfloat16 where the card computes it: torch would emulate it on older ones.
     """
-    cards(RTX, GTX_16, RTX_20)
-    found = [choose_target("cuda", "auto", ordinal) for ordinal in range(3)]
-    assert [one.dtype for one in found] == [torch.float16, torch.float32, torch.float16]
-    assert [one.flow_dtype for one in found] == [torch.bfloat16, torch.float32, torch.float32]
-    assert choose_target("cuda:1", "float16").dtype == torch.float16, "the setting's word counts"
+    cards(card, build=[*BUILD, "sm_61"])
+    target = choose_target("cuda", "auto")
+    assert (target.dtype, target.large_unet_dtype, target.flow_dtype) == (dtype, dtype, flow)
+    assert choose_target("cuda:0", "float16").flow_dtype == F16, "the setting's word counts"
+
+
+def test_bfloat16_is_where_torch_says_that_it_is_not_emulated(
+    cards: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own answer is for the current device alone."""
+    for card, capability in CARDS.items():
+        cards(card, build=[*BUILD, "sm_61"])
+        monkeypatch.setattr(torch.version, "cuda", "12.6")
+        properties = Mock(return_value=Mock(major=capability[0], total_memory=2**30))
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+        theirs = torch.cuda.is_bf16_supported(including_emulation=False)
+        if card != GTX_16:  # which computes all in float32
+            assert (choose_target("cuda", "auto").flow_dtype == BF16) == theirs
+
+
+def test_a_processor_takes_bfloat16_for_what_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has instructions for it."""
+    for able, large in ((True, BF16), (False, F32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
+        target = choose_target("cpu", "auto")
+        assert (target.dtype, target.large_unet_dtype, target.flow_dtype) == (F32, large, large)
+        assert [target.for_unet(size).dtype for size in (128, 512)] == [F32, large]
+
+
+def test_devices_that_are_not_there_are_refused(cards: Any) -> None:
+    """With what to do."""
+    with pytest.raises(RenderFailed, match=r"no CUDA device here.*Set device: auto"):
+        choose_target("cuda", "auto")
+    with pytest.raises(RenderFailed, match="no MPS device here"):
+        choose_target("mps", "auto")
+    cards(RTX)
+    with pytest.raises(RenderFailed, match="There is no cuda:1: the last CUDA device is cuda:0"):
+        choose_target("cuda:1", "auto")
 
 
 def test_a_card_that_torch_has_no_code_for_is_refused_before_the_first_picture(
@@ -72,6 +128,26 @@ def test_a_card_that_torch_has_no_code_for_is_refused_before_the_first_picture(
         choose_target("auto", "auto")
 
 
+@pytest.mark.parametrize(
+    ("capability", "build", "runs", "range_"),
+    [
+        ((8, 6), ["sm_80"], True, "8.0"),  # later cards of a generation
+        ((9, 0), ["sm_80"], False, "8.0"),
+        ((12, 0), ["sm_80", "compute_90"], True, "8.0 to 9.0"),  # PTX: all later ones
+        ((7, 0), ["sm_75", "compute_75"], False, "7.5"),
+        ((12, 0), ["sm_75", "sm_120a"], True, "7.5 to 12.0"),
+        ((9, 0), ["gfx90a"], False, "no card"),
+    ],
+)
+def test_a_build_runs_on_some_cards(
+    capability: tuple[int, int], build: list[str], runs: bool, range_: str
+) -> None:
+    """As NVIDIA documents it."""
+    assert runs_on(capability, build) == runs
+    assert range_of(build) == range_
+    assert ("cu126" in remedy_for(capability)) == (capability < (7, 0))
+
+
 def test_each_engine_addresses_its_own_card_everywhere(
     cards: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -79,29 +155,27 @@ def test_each_engine_addresses_its_own_card_everywhere(
     cards(RTX, RTX)
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    Renderer(EngineOptions(models=tmp_path, device="cuda", ordinal=1))
-    Renderer(EngineOptions(models=tmp_path, device="cuda:0", ordinal=1))
-    Renderer(EngineOptions(models=tmp_path, device="cpu", ordinal=1))
-    assert chosen == [torch.device("cuda:1"), torch.device("cuda:0")]
+    for device, ordinal in (("cuda", 1), ("cuda:0", 1), ("cuda", 2), ("cpu", 1)):
+        Renderer(EngineOptions(models=tmp_path, device=device, ordinal=ordinal))
+    assert chosen == [torch.device("cuda", index) for index in (1, 0, 0)]
 
 
 def test_what_torch_calls_exact_is_exact(tmp_path: Path) -> None:
-    """Not TF32's ten bits in convolutions; and nothing is filled that is written anyway."""
+    """Not TF32's ten bits in convolutions."""
 
-    def states(engine: Renderer, *, exact: bool) -> tuple[bool, bool, bool, bool]:
+    def states(engine: Renderer, *, exact: bool) -> tuple[bool, bool, bool]:
         with engine._algorithms(exact=exact):
             return (
                 torch.are_deterministic_algorithms_enabled(),
                 torch.backends.cudnn.allow_tf32,
                 torch.backends.cuda.matmul.allow_tf32,
-                deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
             )
 
     auto = Renderer(EngineOptions(models=tmp_path, device="cpu"))
     full = Renderer(EngineOptions(models=tmp_path, device="cpu", precision="float32"))
-    assert states(auto, exact=False) == (False, True, False, False)
-    assert states(auto, exact=True) == (True, False, False, False)
-    assert states(full, exact=False) == (False, False, False, False)
+    assert states(auto, exact=False) == (False, True, False)
+    assert states(auto, exact=True) == (True, False, False)
+    assert states(full, exact=False) == (False, False, False)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -118,19 +192,13 @@ def test_a_gpu_that_no_longer_works_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert broken_gpu() == ""
 
 
-@pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_a_gpu_has_one_step_queued_and_no_more(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress is true then, on Apple's GPUs, too."""
-    events: list[Mock] = []
-
-    def event() -> Mock:
-        events.append(Mock())
-        return events[-1]
-
-    monkeypatch.setitem(sys.modules["picowatch.engine.unet.denoise"]._EVENTS, kind, event)
-    queue = _StepQueue(torch.device(kind))
+def test_a_gpu_has_one_step_queued_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is true then."""
+    events = [Mock(), Mock(), Mock()]
+    monkeypatch.setattr(torch.cuda, "Event", Mock(side_effect=events))
+    pace = StepPace(torch.device("cuda"))
     for _ in range(3):
-        queue.add()
+        pace.step()
     assert [one.record.call_count for one in events] == [1, 1, 1]
     assert [one.synchronize.call_count for one in events] == [1, 1, 0]
 
@@ -143,7 +211,110 @@ def test_an_apple_gpu_gets_memory_back_and_says_what_it_may_take(
     apple.recommended_max_memory.return_value = 3 * 2**20
     apple.current_allocated_memory.return_value = 2**20
     monkeypatch.setattr(torch, "mps", apple)
-    assert free_bytes(torch.device("mps")) == 2 * 2**20
-    target = Mock(device=torch.device("mps"))
-    Checkpoints(Mock(), target).give_memory_back()
+    mps = torch.device("mps")
+    assert (free_bytes(mps), total_bytes(mps)) == (2 * 2**20, 3 * 2**20)
+    Checkpoints(Mock(), Mock(device=mps)).give_memory_back()
     apple.empty_cache.assert_called_once()
+
+
+# Does its next step for each line it reads. A process of its own: in this one other threads and
+# allocators take and give back memory at any time.
+HOLDER = """
+import mmap, sys
+for step in "before", "during", "after":
+    if step == "during":
+        ballast = mmap.mmap(-1, 60_000_000)
+        for page in range(0, len(ballast), 4096):
+            ballast[page] = 1
+    if step == "after":
+        ballast.close()
+    print(step, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reports it in /proc")
+def test_the_system_reports_a_process_on_the_cpu() -> None:
+    """What it holds, and the most it held; nothing for one that has ended."""
+    found = {}
+    command = [sys.executable, "-c", HOLDER]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as holder:
+        assert holder.stdin and holder.stdout
+        for step in holder.stdout:
+            held = process_memory(holder.pid)
+            assert held
+            found[step.strip()] = held
+            holder.stdin.write("go on\n")
+            holder.stdin.flush()
+    before, during, after = (found[step] for step in ("before", "during", "after"))
+    assert during.now - before.now > 50_000_000
+    assert after.now < during.now - 50_000_000
+    assert during.peak >= during.now
+    assert after.peak > after.now + 50_000_000
+    assert process_memory(holder.pid) is None
+
+
+def test_torchs_counters_report_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where torch computes on one; an engine that was never started holds nothing."""
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True, memory_reserved=lambda: 3, max_memory_reserved=lambda: 5
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert gpu_memory() == MemoryUse(now=3, peak=5)
+    cuda.is_initialized = lambda: False
+    assert gpu_memory() is None
+    monkeypatch.delitem(sys.modules, "torch")
+    assert gpu_memory() is None
+    engine = ChildEngine(EngineOptions(models=Path("nowhere")))
+    assert (engine.memory(), engine.process_id) == (None, None)
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other libraries manage memory")
+def test_steps_take_no_memory_from_the_system(engine: ChildEngine) -> None:
+    """The next step reuses what one step freed: new pages are zeroed, a fifth of a step."""
+
+    def page_faults() -> int:
+        """Of the engine's process: the tenth field, counted after the name in brackets."""
+        stat = Path(f"/proc/{engine.process_id}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[7])
+
+    faults = []
+    for steps in (2, 2, 12):
+        make(engine, *(request(seed=seed, steps=steps) for seed in range(8)))
+        faults.append(page_faults())
+    _, few, many = (after - before for before, after in zip([0, *faults], faults, strict=False))
+    assert (many - few) / 10 < 1000
+
+
+def test_a_larger_batch_takes_more_memory(engine: ChildEngine) -> None:
+    """It is measured for each batch, and its pictures say it."""
+    small = make(engine, request(width=64, height=64, steps=1))
+    four = (request(width=256, height=256, steps=1, seed=seed) for seed in range(1, 5))
+    large = make(engine, *four)
+    peaks = [image.peak_bytes or 0 for image in (*small, *large)]
+    assert 50 << 20 < peaks[0] < peaks[1] < 64 << 30
+    assert len(set(peaks[1:])) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [(str(3 * 2**30), 2 * 2**30 + 2**28), ("max", 2**63), ("junk", 2**63), (None, 2**63)],
+)
+def test_a_containers_limit_counts(tmp_path: Path, limit: str | None, left: int) -> None:
+    """What is used is taken off it, pages of files are not: 1 GiB with a quarter of those."""
+    if limit:
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        (tmp_path / "memory.current").write_text(f"{2**30}\n")
+        (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\nactive_file 7\n")
+    assert memory_usage._left_to_container(tmp_path) == left
+
+
+def test_what_a_process_can_have_counts_what_it_holds() -> None:
+    """More than is free, and no more than the computer has."""
+    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
+    own = psutil.Process().memory_info().rss
+    assert 0 < free_bytes(torch.device("cpu")) <= total
+    assert own < main_memory() <= total
+    left = memory_usage._left_to_container()
+    assert main_memory() == pytest.approx(min(free, left) + own, rel=0.2)

@@ -13,7 +13,7 @@ import transformers
 from picowatch.catalog import Catalog
 from picowatch.catalog.transformer_files import parts_of
 from picowatch.families import FAMILIES, FLOWS, UNETS, Family, Pipelines
-from tests.engine.pipelines.tiny_flows import MAKERS, tiny_flow
+from tests.engine.tiny_flows import MAKERS, tiny_flow
 
 ROWS = [FAMILIES[key] for key in (*UNETS, *FLOWS)]
 SHORT = {

@@ -33,7 +33,7 @@ from tests.catalog.files import Shapes
 from tests.catalog.test_families import Z_IMAGE as Z_IMAGE_SHAPES
 from tests.catalog.test_families import flux, flux2, sd3
 from tests.engine.ldm import ldm_vae, weights
-from tests.engine.pipelines.original_names import (
+from tests.engine.original_names import (
     chroma_names,
     flux2_names,
     flux_names,
@@ -42,7 +42,7 @@ from tests.engine.pipelines.original_names import (
     narrowed,
     sd3_names,
 )
-from tests.engine.pipelines.part_files import (
+from tests.engine.part_files import (
     ALONE,
     CHROMA,
     ENCODERS_OF,
@@ -64,8 +64,8 @@ from tests.engine.pipelines.part_files import (
     whole_file,
     widened,
 )
-from tests.engine.pipelines.tiny_flows import tiny_flow
-from tests.engine.pipelines.transformer_files import (
+from tests.engine.tiny_flows import tiny_flow
+from tests.engine.transformer_files import (
     PREFIX,
     Tensors,
     rounded,

@@ -29,7 +29,7 @@ from tests.engine.controlnets import (
     union_of,
 )
 from tests.engine.ldm import ldm_vae, weights, write_single_file
-from tests.engine.pipelines.tiny_flows import MAKERS, tiny_flow
+from tests.engine.tiny_flows import MAKERS, tiny_flow
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl, tiny_unet
 from tests.kinds import one_of_each_kind
 

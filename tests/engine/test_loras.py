@@ -21,7 +21,7 @@ from picowatch.engine.loras import Loras
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, Tensors, kohya_lora, random_layer, write
-from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.tiny_flows import tiny_flow
 from tests.kinds import one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.

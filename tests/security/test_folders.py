@@ -5,18 +5,13 @@ import pickle
 import shutil
 from pathlib import Path
 
-import pytest
-
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from tests.engine.pipelines.test_flows import requests_of
-from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.flow_requests import FLOW_WARNINGS, requests_of
 from tests.engine.requests import ignore_steps
+from tests.engine.tiny_flows import tiny_flow
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
+pytestmark = FLOW_WARNINGS
 NAME = "FLUX.1-schnell"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.picowatch import clean_environment, command
-from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.tiny_flows import tiny_flow
 from tests.security.attacks import plain_picture
 
 RECIPES = {

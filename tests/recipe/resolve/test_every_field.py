@@ -58,20 +58,20 @@ SAMPLES = {
     "shrink_to_fit": "shrink_to_fit: true",
     "exact": "exact: true",
 }
-# What the pipelines' adapter reads of a request, and what reads it with it; the pictures that
-# come of it are compared with diffusers' in tests/engine/pipelines.
+# What the engine reads of a request for a flow family, and what reads it with it; the pictures that
+# come of it are compared with diffusers' in tests/engine/test_flows.py.
 HONOURED = {
-    "pipelines/loaded.py": "prompt negative_prompt width height image denoising_strength "
-    "sampler steps cfg_scale hires hires.steps hires.denoising_strength hires.upscaler",
-    "pipelines/families.py": "guidance",
-    "unet/noise.py": "noise seed",
-    "upscaling/finished.py": "upscale upscale.model",
+    "flow.py": "prompt negative_prompt image sampler cfg_scale hires hires.upscaler",
+    "draw.py": "width height steps denoising_strength hires.steps hires.denoising_strength",
+    "families.py": "guidance",
+    "noise.py": "noise seed",
+    "enlarge.py": "upscale upscale.model",
     "../recipe/parts.py": "upscale.scale",
     "../recipe/fields.py": "hires.scale",
-    "unet/canvas.py": "resize mask mask_blur mask_invert",
-    "models/checkpoints.py": "checkpoint vae",
+    "canvas.py": "resize mask mask_blur mask_invert",
+    "checkpoints.py": "checkpoint vae",
     "renderer.py": "loras exact",
-    "memory/ladder.py": "shrink_to_fit",
+    "memory.py": "shrink_to_fit",
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))

@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
 from safetensors.torch import save_file
 
-from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.tiny_flows import tiny_flow
 
 PREFIX = "model.diffusion_model."
 Tensors = dict[str, torch.Tensor]

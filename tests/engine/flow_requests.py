@@ -1,0 +1,77 @@
+"""Models folders with tiny flow families, and what recipes for them request."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from picowatch.catalog import Catalog
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
+from picowatch.recipe.request import ImageRequest
+from tests.engine.pictures import circle, keep
+from tests.engine.requests import NUMPY_WARNINGS
+from tests.engine.tiny_flows import tiny_flow
+from tests.engine.tiny_models import folder_until_exit
+from tests.recipe.reading import read
+
+FLOW_WARNINGS = [
+    *NUMPY_WARNINGS,
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),  # Chroma's
+]
+SIDE = 64
+# What each recipe for a checkpoint has to say.
+_OWN = {"FLUX.1-Fill-dev": "image: start.png\nmask: mask.png"}
+
+
+@cache
+def flow_models(name: str) -> Path:
+    """A models folder with this checkpoint, and a start image with a mask."""
+    models = folder_until_exit("flow-")
+    (models / "checkpoints").mkdir()
+    (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+    circle(SIDE).save(models / "start.png")
+    square().save(models / "mask.png")
+    return models
+
+
+def square() -> Image.Image:
+    """A mask with a white square in the middle."""
+    mask = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
+    return mask
+
+
+def flow_renderer(models: Path, **more: Any) -> Renderer:
+    """In this process, on one thread."""
+    options = EngineOptions(
+        models=models, device="cpu", precision="float32", threads=1, start_images=models
+    )
+    return Renderer(options, **more)
+
+
+def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
+    """What a recipe for this checkpoint requests, small, exact and in two steps."""
+    usual = {"steps": "2", "seed": "7", "exact": "true", "size": f"{SIDE}x{SIDE}"}
+    lines = [f"{name}: {value}" for name, value in usual.items()]
+    lines += _OWN.get(checkpoint, "").splitlines()
+    lines = [line for line in lines if f"\n{line.partition(':')[0]}:" not in f"\n{text}"]
+    recipe = "\n".join([f"checkpoint: {checkpoint}", *lines, text])
+    (found,) = read(recipe, inventory=_catalog_of(models).inventory())
+    return found.image_requests(lambda kind, name: hash_of(models, kind, name))
+
+
+def hash_of(models: Path, kind: Any, name: str) -> str:
+    """The hash of a model, or of a picture in the models folder."""
+    if kind in ("image", "mask"):
+        return keep(models, Image.open(models / Path(name).name))
+    catalog = _catalog_of(models)
+    return catalog.sha256(catalog.find(kind, name))
+
+
+@cache
+def _catalog_of(models: Path) -> Catalog:
+    """One for each folder: it reads again what has changed, which is hardly ever anything."""
+    return Catalog(models)

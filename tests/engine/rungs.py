@@ -1,0 +1,68 @@
+"""One rung of the memory ladder at a time, and which parts of checkpoints are read for it."""
+
+import re
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from picowatch.engine import checkpoints, load
+from picowatch.engine.memory import MemoryLadder, Rung
+from picowatch.engine.renderer import Renderer
+from picowatch.recipe.request import ImageRequest, LoraUse
+from tests.engine.adapters import random_layer, write
+from tests.engine.flow_requests import hash_of, requests_of
+from tests.engine.transformer_files import weights_of
+
+
+def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
+    """The renderer, with a ladder of this rung alone."""
+
+    class Only(MemoryLadder):
+        def rungs(self, *_: Any) -> Iterator[Rung]:
+            yield rung
+
+    renderer._ladder = Only("auto", None, is_cuda=False)
+    return renderer
+
+
+def three_of(models: Path, name: str, more: str = "") -> list[ImageRequest]:
+    """Images of different prompts."""
+    texts = ("a red cube", "two blue balls on grass", "a boat")
+    recipes = (f"prompt: {text}\nexact: false{more}" for text in texts)
+    return [one for recipe in recipes for one in requests_of(models, name, recipe)]
+
+
+def lora_of(models: Path, name: str, mark: str) -> LoraUse:
+    """One for all attention of a transformer, in diffusers' names; `mark` tells its family."""
+    tensors: dict[str, torch.Tensor] = {}
+    for key, weight in weights_of(name).items():
+        if re.search(r"(attn|attention)\.to_.*weight", key) and weight.ndim > 1:
+            down, up = random_layer(SimpleNamespace(weight=weight), seed=len(tensors), size=2)
+            layer = f"transformer.{key.removesuffix('.weight')}"
+            tensors |= {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    write(models / "loras/a.safetensors", tensors, {"ss_base_model_version": mark})
+    return LoraUse("a", hash_of(models, "lora", "a"), 0.7)
+
+
+@contextmanager
+def reads() -> Iterator[list[tuple[str, Any]]]:
+    """The parts with weights that are read, each with a weak reference."""
+    found: list[tuple[str, Any]] = []
+    real = load.load_part
+
+    def load_part(model: Any, target: Any, device: Any, name: str) -> Any:
+        part = real(model, target, device, name)
+        if isinstance(part, torch.nn.Module):
+            found.append((name, weakref.ref(part)))
+        return part
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "load_part", load_part)
+        patch.setattr(checkpoints, "load_part", load_part)
+        yield found

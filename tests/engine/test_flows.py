@@ -1,0 +1,525 @@
+"""Flow families: a recipe's picture is the one that a plain script with diffusers makes."""
+
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from picowatch.engine.colours import FLUX
+from picowatch.engine.protocol import Preview
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped, RenderFailed
+from tests.engine.flow_requests import (
+    FLOW_WARNINGS,
+    SIDE,
+    flow_models,
+    flow_renderer,
+    requests_of,
+    square,
+)
+from tests.engine.pictures import circle
+from tests.engine.requests import Pixels, draw, ignore_steps, pixels
+from tests.engine.tiny_flows import tiny_flow
+from tests.kinds import one_of_each_kind
+
+pytestmark = FLOW_WARNINGS
+_D: Any = diffusers
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family: its pipelines in diffusers, and what a script calls them with.
+
+    `guided` is what `cfg_scale: 4` and a negative prompt mean there, `plain` what the family's
+    defaults mean, `both` what belongs to each call. `without` are the parts that the folder lacks,
+    `reads` is how many tokens of a prompt count; 0 where the pipeline reads prompts itself.
+    `solved`: other samplers can make its steps.
+    """
+
+    from_text: Any = None
+    from_image: Any = None
+    from_mask: Any = None
+    plain: dict[str, Any] = field(default_factory=dict)
+    guided: dict[str, Any] | None = None
+    both: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    reads: int = 512
+    solved: bool = True
+
+
+def sd3(cfg_scale: float, **more: Any) -> Case:
+    """A variant of Stable Diffusion 3.x."""
+    return Case(
+        _D.StableDiffusion3Pipeline,
+        _D.StableDiffusion3Img2ImgPipeline,
+        _D.StableDiffusion3InpaintPipeline,
+        plain={"guidance_scale": cfg_scale},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        **{"reads": 256, **more},
+    )
+
+
+CASES = {
+    "Z-Image-Turbo": Case(
+        _D.ZImagePipeline,
+        _D.ZImageImg2ImgPipeline,
+        _D.ZImageInpaintPipeline,
+        plain={"guidance_scale": 0.0},
+        guided={"guidance_scale": 3.0, "negative_prompt": "blur"},
+    ),
+    "FLUX.1-dev": Case(
+        _D.FluxPipeline,
+        _D.FluxImg2ImgPipeline,
+        _D.FluxInpaintPipeline,
+        plain={"guidance_scale": 3.5},
+        guided={"guidance_scale": 3.5, "true_cfg_scale": 4.0, "negative_prompt": "blur"},
+    ),
+    "FLUX.1-Krea-dev": Case(_D.FluxPipeline, plain={"guidance_scale": 4.5}),
+    "FLUX.1-schnell": Case(_D.FluxPipeline, both={"max_sequence_length": 256}, reads=256),
+    "FLUX.1-Fill-dev": Case(
+        from_mask=_D.FluxFillPipeline,
+        plain={"guidance_scale": 30.0},
+    ),
+    "Qwen-Image": Case(
+        _D.QwenImagePipeline,
+        _D.QwenImageImg2ImgPipeline,
+        _D.QwenImageInpaintPipeline,
+        plain={"true_cfg_scale": 4.0, "negative_prompt": " "},
+        guided={"true_cfg_scale": 4.0, "negative_prompt": "blur"},
+    ),
+    "ERNIE-Image": Case(
+        _D.ErnieImagePipeline,
+        plain={"guidance_scale": 4.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=100,
+    ),
+    "ERNIE-Image-Turbo": Case(_D.ErnieImagePipeline, plain={"guidance_scale": 1.0}, reads=100),
+    "Ovis-Image-7B": Case(
+        _D.OvisImagePipeline,
+        plain={"guidance_scale": 5.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=0,
+    ),
+    "Krea-2-Raw": Case(
+        _D.Krea2Pipeline,
+        plain={"guidance_scale": 3.5},
+        guided={"guidance_scale": 3.0, "negative_prompt": "blur"},
+        reads=507,
+    ),
+    "Krea-2-Turbo": Case(_D.Krea2Pipeline, plain={"guidance_scale": 0.0}, reads=507),
+    "FLUX.2-klein": Case(
+        _D.Flux2KleinPipeline,
+        from_mask=_D.Flux2KleinInpaintPipeline,
+        plain={"guidance_scale": 1.0},
+        reads=509,
+    ),
+    "FLUX.2-klein-base": Case(
+        _D.Flux2KleinPipeline,
+        from_mask=_D.Flux2KleinInpaintPipeline,
+        plain={"guidance_scale": 4.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=509,
+    ),
+    "Chroma1-HD": Case(
+        _D.ChromaPipeline,
+        _D.ChromaImg2ImgPipeline,
+        _D.ChromaInpaintPipeline,
+        both={"max_sequence_length": 512},  # that of inpainting is less by default
+        plain={"guidance_scale": 3.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+    ),
+    "AuraFlow": Case(
+        _D.AuraFlowPipeline,
+        plain={"guidance_scale": 3.5},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=0,
+    ),
+    "Sana": Case(
+        _D.SanaPipeline,
+        both={"use_resolution_binning": False},
+        plain={"guidance_scale": 4.5},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=0,
+        solved=False,
+    ),
+    "PixArt-Sigma": Case(
+        _D.PixArtSigmaPipeline,
+        both={"use_resolution_binning": False, "clean_caption": False},
+        plain={"guidance_scale": 4.5},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=0,
+        solved=False,
+    ),
+    "CogView4": Case(
+        _D.CogView4Pipeline,
+        plain={"guidance_scale": 3.5},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=0,
+    ),
+    "Sana-Sprint": Case(
+        _D.SanaSprintPipeline,
+        both={"use_resolution_binning": False},
+        plain={"guidance_scale": 4.5},
+        reads=0,
+        solved=False,
+    ),
+    "CogView3-Plus": Case(
+        _D.CogView3PlusPipeline,
+        plain={"guidance_scale": 5.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=0,
+        solved=False,
+    ),
+    "HunyuanDiT": Case(
+        _D.HunyuanDiTPipeline,
+        both={"use_resolution_binning": False},
+        plain={"guidance_scale": 5.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=0,
+        solved=False,
+    ),
+    "Lumina-Image-2.0": Case(
+        _D.Lumina2Pipeline,
+        plain={"guidance_scale": 4.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=256,
+    ),
+    "sd3-medium": sd3(7.0, without=("text_encoder_3", "tokenizer_3"), reads=77),
+    "sd3.5-medium": sd3(4.5),
+    # Recognised by its 38 layers, which take their time.
+    "sd3.5-large-turbo": Case(
+        _D.StableDiffusion3Pipeline, plain={"guidance_scale": 0.0}, reads=256
+    ),
+}
+NAMES = list(CASES)
+# The first of those with the same pipelines and encoders.
+ONE_EACH = {
+    (case.from_text or case.from_mask, case.without, case.reads): name
+    for name, case in reversed(CASES.items())
+}.values()
+# Text encoders that give lists, pooled text, instructions and several; a transformer that reads
+# the start image.
+FAMILIES_IN_EACH_RUN = (
+    *("Z-Image-Turbo", "FLUX.1-dev", "FLUX.1-Fill-dev", "FLUX.2-klein", "Sana", "sd3.5-medium"),
+)
+
+
+def those(able: Callable[[Case], Any], names: Collection[str] = NAMES) -> list[Any]:
+    """The families that can do something, for `parametrize`."""
+    able_ones = [name for name in names if able(CASES[name])]
+    return one_of_each_kind(able_ones, [one for one in able_ones if one in FAMILIES_IN_EACH_RUN])
+
+
+def any_case(_: Case) -> bool:
+    """For what all can do."""
+    return True
+
+
+@pytest.fixture(scope="module")
+def ours() -> Callable[[str], Renderer]:
+    """A renderer for each family, which has loaded its checkpoint once for all tests."""
+    return cache(lambda name: flow_renderer(flow_models(name)))
+
+
+Ours = Callable[[str], Renderer]
+CUBE = "prompt: a red cube"
+
+
+def drawn(ours: Ours, name: str, *texts: str) -> list[Pixels]:
+    """The pictures of a batch of recipes."""
+    wanted = [one for text in texts for one in requests_of(flow_models(name), name, text)]
+    return [pixels(image) for image in draw(ours(name), *wanted)]
+
+
+def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
+    """A plain script's picture with seed 7; `scheduler` makes one of the folder's own."""
+    pipeline = loaded(kind, checkpoint, case.without)
+    own = pipeline.scheduler
+    pipeline.scheduler = values.pop("scheduler", lambda own: own)(deepcopy(own))
+    try:
+        return called(pipeline, case.both | values)
+    finally:
+        pipeline.scheduler = own
+
+
+@cache
+def loaded(kind: Any, checkpoint: str, without: tuple[str, ...]) -> Any:
+    """diffusers' pipeline for the same folder."""
+    pipeline = kind.from_pretrained(
+        tiny_flow(checkpoint), dtype=torch.float32, local_files_only=True, **dict.fromkeys(without)
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    if kind is _D.ChromaInpaintPipeline:  # looks for a setting of FLUX.1
+        pipeline.transformer.register_to_config(guidance_embeds=False)
+    return pipeline
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def called(pipeline: Any, values: dict[str, Any]) -> Any:
+    """The picture, as numbers up to 255."""
+    given = {
+        "prompt": "a red cube",
+        "num_inference_steps": 2,
+        "width": SIDE,
+        "height": SIDE,
+        "generator": seeded(7),
+        "output_type": "np",
+    }
+    given |= values
+    if "negative_prompt" in given and "Klein" in type(pipeline).__name__:  # takes embeddings alone
+        given["negative_prompt_embeds"], _ = pipeline.encode_prompt(given.pop("negative_prompt"))
+    return (pipeline(**given).images[0] * 255).round()
+
+
+def same(picture: Any, theirs: Any) -> bool:
+    """Whether they are equal but for rounding; and that there is a picture at all."""
+    assert theirs.std() > 1
+    return float(np.abs(picture - theirs).max()) <= 1
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.from_text))
+def test_a_picture_is_diffusers_picture(ours: Ours, name: str) -> None:
+    """With the family's own guidance; and of the prompt."""
+    case = CASES[name]
+    (picture,) = drawn(ours, name, CUBE)
+    assert same(picture, expected(case.from_text, name, case, **case.plain))
+    (other,) = drawn(ours, name, "prompt: two blue balls on grass")
+    assert (picture != other).any()
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.guided))
+def test_cfg_scale_is_true_guidance(ours: Ours, name: str) -> None:
+    """Whatever a pipeline calls it, and with a negative prompt."""
+    case = CASES[name]
+    (picture,) = drawn(ours, name, f"{CUBE}\nnegative_prompt: blur\ncfg_scale: 4")
+    assert same(picture, expected(case.from_text, name, case, **(case.guided or {})))
+
+
+@pytest.mark.parametrize("name", those(lambda case: not case.reads))
+def test_a_short_family_draws_as_recipes_say(ours: Ours, name: str) -> None:
+    """Steps, seed and a size that is no square."""
+    case = CASES[name]
+    values = {"num_inference_steps": 3, "width": 2 * SIDE, "generator": seeded(8)}
+    (picture,) = drawn(ours, name, f"{CUBE}\nsteps: 3\nseed: 8\nsize: {2 * SIDE}x{SIDE}")
+    assert picture.shape == (SIDE, 2 * SIDE, 3)
+    more = case.plain | {"intermediate_timesteps": None} if name == "Sana-Sprint" else case.plain
+    assert same(picture, expected(case.from_text, name, case, **more, **values))
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.from_image))
+def test_a_start_image(ours: Ours, name: str) -> None:
+    """Half of the steps are left."""
+    case = CASES[name]
+    text = f"{CUBE}\nimage: start.png\ndenoising_strength: 0.6\nsteps: 4"
+    values = {"image": circle(SIDE), "strength": 0.6, "num_inference_steps": 4}
+    theirs = expected(case.from_image, name, case, **case.plain, **values)
+    assert same(drawn(ours, name, text)[0], theirs)
+
+
+LOOKS = those(lambda case: case.from_text and case.from_mask and not case.from_image)
+
+
+@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_a_start_image_that_is_looked_at(ours: Ours, name: str, strength: float) -> None:
+    """As under a white mask; begun with pure noise it is the picture's plain editing."""
+    case, kind = CASES[name], CASES[name].from_text
+    values: dict[str, Any] = {"image": [circle(SIDE)], "num_inference_steps": 4}
+    if strength < 1:
+        kind = case.from_mask
+        values |= {"strength": strength, "mask_image": [Image.new("L", (SIDE, SIDE), 255)]}
+    text = f"{CUBE}\nimage: start.png\ndenoising_strength: {strength}\nsteps: 4"
+    assert same(drawn(ours, name, text)[0], expected(kind, name, case, **case.plain, **values))
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.from_mask))
+def test_a_mask(ours: Ours, name: str) -> None:
+    """Inside the mask diffusers' picture; outside, the start image's own bytes."""
+    case, mask = CASES[name], square()
+    (picture,) = drawn(
+        ours,
+        name,
+        f"{CUBE}\nimage: start.png\nmask: mask.png\nmask_blur: 0\n"
+        "denoising_strength: 0.6\nsteps: 4",
+    )
+    values = {"image": circle(SIDE), "mask_image": mask, "strength": 0.6, "num_inference_steps": 4}
+    theirs = expected(case.from_mask, name, case, **case.plain, **values)
+    outside = np.asarray(mask) == 0
+    theirs[outside] = np.asarray(circle(SIDE))[outside]
+    assert same(picture, theirs)
+    assert (picture[outside] == theirs[outside]).all()
+
+
+@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
+def test_pictures_of_a_batch_are_those_made_alone(ours: Ours, name: str) -> None:
+    """Prompts of different lengths, and start images of different pictures, too."""
+    case, batches = CASES[name], [("a red cube", "two blue balls on grass", "a red cube")]
+    texts = [[f"prompt: {text}\nexact: false\nseed: {seed}" for seed, text in enumerate(batch)]
+             for batch in batches]  # fmt: skip
+    if case.from_image or case.from_mask:
+        other = circle(SIDE).transpose(Image.Transpose.TRANSPOSE).resize((80, 48))
+        other.save(flow_models(name) / "other.png")
+        texts.append([f"{text}\nimage: {image}.png" for text, image in
+                      zip(texts[0], ("start", "other"), strict=False)])  # fmt: skip
+    for batch in texts:
+        alone = [drawn(ours, name, text)[0] for text in batch]
+        assert all(map(same, drawn(ours, name, *batch), alone))
+        assert (drawn(ours, name, batch[0])[0] == alone[0]).all()
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.from_image))
+def test_hires_draws_again_from_the_enlarged_picture(ours: Ours, name: str) -> None:
+    """The second pass is diffusers' img2img, with the same seed as the first."""
+    case = CASES[name]
+    first = expected(case.from_text, name, case, **case.plain)
+    size = (128, 128)
+    larger = Image.fromarray(first.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
+    upscalers = {"": larger}
+    if name == "FLUX.1-dev":  # a model may enlarge, as for Stable Diffusion
+        text = f"{CUBE}\nhires: {{scale: 2, upscaler: demo-compact}}"
+        (wanted,) = requests_of(flow_models(name), name, text)
+        small, model = Image.fromarray(first.astype(np.uint8)), "demo-compact"
+        digest = wanted.hires_upscaler_hash
+        enlarged = ours(name)._upscalers.enlarged(small, model, digest, size, lambda: None)
+        upscalers[f", upscaler: {model}"] = enlarged
+    for upscaler, picture in upscalers.items():
+        text = f"{CUBE}\nhires: {{scale: 2, denoising_strength: 0.5{upscaler}}}"
+        values = {"image": picture, "strength": 0.5, "width": 128, "height": 128}
+        theirs = expected(case.from_image, name, case, **case.plain, **values)
+        assert same(drawn(ours, name, text)[0], theirs)
+
+
+SOLVERS = {
+    "DPM++ 2M": _D.DPMSolverMultistepScheduler,
+    "UniPC": _D.UniPCMultistepScheduler,
+}
+
+
+@pytest.mark.parametrize("sampler", SOLVERS)
+def test_another_sampler_is_diffusers_own(ours: Ours, sampler: str) -> None:
+    """Of FLUX.1, where diffusers lets a script exchange it: the noise levels are the same."""
+    name, case = "FLUX.1-dev", CASES["FLUX.1-dev"]
+    theirs = expected(
+        case.from_text,
+        name,
+        case,
+        **case.plain,
+        num_inference_steps=8,
+        scheduler=lambda own: SOLVERS[sampler].from_config(
+            own.config, use_flow_sigmas=True, prediction_type="flow_prediction"
+        ),
+    )
+    assert same(drawn(ours, name, f"{CUBE}\nsampler: {sampler}\nsteps: 8")[0], theirs)
+
+
+@pytest.mark.parametrize("name", ["FLUX.1-dev", "Qwen-Image"])
+def test_other_samplers_come_closer_to_the_flow(ours: Ours, name: str) -> None:
+    """With as many steps as Euler."""
+
+    def steps_of(sampler: str, steps: int) -> Any:
+        return drawn(ours, name, f"{CUBE}\nsampler: {sampler}\nsteps: {steps}")[0].astype(float)
+
+    flow = steps_of("Euler", 50)
+    euler = np.abs(steps_of("Euler", 8) - flow).mean()
+    for sampler in SOLVERS:
+        assert np.abs(steps_of(sampler, 8) - flow).mean() < euler / 1.5
+
+
+@pytest.mark.parametrize("sampler", SOLVERS)
+@pytest.mark.parametrize("name", those(lambda case: case.solved, ONE_EACH))
+def test_another_sampler_goes_the_same_way(ours: Ours, name: str, sampler: str) -> None:
+    """From a start image and under a mask, too, where diffusers' own would not."""
+    case = CASES[name]
+    texts = [CUBE] if case.from_text else []
+    texts += [f"{CUBE}\nimage: start.png"] if case.from_image else []
+    texts += [f"{CUBE}\nimage: start.png\nmask: mask.png"] if case.from_mask else []
+    for text in texts:
+        euler, other = (
+            drawn(ours, name, f"{text}\nsteps: 4\nsampler: {one}")[0].astype(float)
+            for one in ("Euler", sampler)
+        )
+        assert 0 < np.abs(euler - other).mean() < euler.std() / 2
+
+
+@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
+def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -> None:
+    """Before the first step is done, too; the next batch draws what it would have."""
+    (before,) = drawn(ours, name, f"{CUBE}\nsteps: 3")
+    wanted = requests_of(flow_models(name), name, f"{CUBE}\nsteps: 3")
+    steps: list[tuple[int, int]] = []
+    ours(name).render(wanted, lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    looks = iter([False] * 3 + [True] * 1000)
+    steps.clear()
+    with pytest.raises(EngineStopped):
+        ours(name).render(wanted, lambda done, total: steps.append((done, total)), looks.__next__)
+    assert not steps
+    assert (drawn(ours, name, f"{CUBE}\nsteps: 3")[0] == before).all()
+
+
+def test_a_picture_that_is_white_all_over_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the decoder goes beyond white; where it loses the picture, that is the reason."""
+    models = flow_models("Z-Image-Turbo")
+    ours = flow_renderer(models)
+    (wanted,) = requests_of(models, "Z-Image-Turbo", CUBE)
+    draw(ours, wanted)
+    loaded = ours._checkpoints.held(wanted, "device")
+    assert loaded
+    out = loaded.vae.decoder.conv_out._parameters
+    monkeypatch.setitem(out, "bias", out["bias"] + 9)
+    assert (pixels(draw(ours, wanted)[0]) == 255).all()
+    for part in ("weight", "bias"):
+        monkeypatch.setitem(out, part, torch.zeros_like(out[part]))
+    with pytest.raises(RenderFailed, match="one single colour"):
+        draw(ours, wanted)
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.reads, ONE_EACH))
+def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(ours: Ours, name: str) -> None:
+    """Of the negative prompt, too, when it is computed."""
+    case = CASES[name]
+    long = "x" * (case.reads + 1)
+    text, prompts = f"prompt: {long}\nsteps: 1\n", ["prompt"]
+    if case.guided:
+        text += f"cfg_scale: 2\nnegative_prompt: {long}"
+        prompts.append("negative prompt")
+    (image,) = draw(ours(name), *requests_of(flow_models(name), name, text))
+    assert len(image.warnings) == len(prompts)
+    for prompt, warning in zip(prompts, image.warnings, strict=True):
+        assert warning.startswith(f"The {prompt} has ")
+        assert warning.endswith(f"because this checkpoint reads {case.reads}.")
+    (image,) = draw(ours(name), *requests_of(flow_models(name), name, CUBE))
+    assert not image.warnings
+
+
+@pytest.mark.parametrize("name", ["Z-Image-Turbo", "FLUX.1-dev"])
+def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> None:
+    """A pixel for each of the latents'; and looking changes no pixel."""
+    case, models, height = CASES[name], flow_models(name), 2 * SIDE
+    wanted = requests_of(models, name, f"{CUBE}\nsteps: 3\nsize: {SIDE}x{height}")
+    previews: list[Preview] = []
+    watched = flow_renderer(models, on_preview=previews.append)
+    (looked_at,) = watched.render(wanted, ignore_steps, preview_seconds=1e-9)
+    (unseen,) = draw(flow_renderer(models), *wanted)
+    assert looked_at.pixels == unseen.pixels
+    assert [(one.width, one.height) for one in previews] == [(8, 16)] * 2  # not the first step
+    pipeline = loaded(case.from_text, name, case.without)
+    sizes = {"num_inference_steps": 3, "width": SIDE, "height": height}
+    given = {"prompt": "a red cube", "generator": seeded(7), "output_type": "latent"}
+    latents = pipeline(**given, **sizes, **case.plain).images
+    if latents.ndim == 3:
+        latents = pipeline._unpack_latents(latents, height, SIDE, 8)
+    colours = torch.tensor(FLUX)
+    picture = torch.einsum("chw,cr->hwr", latents[0].float(), colours[:-1]) + colours[-1]
+    theirs = ((picture + 1) * 127.5).clamp(0, 255).detach().numpy()
+    assert same(np.frombuffer(previews[-1].pixels, np.uint8).reshape(16, 8, 3), theirs)

@@ -1,0 +1,438 @@
+"""The memory ladder: which rungs a batch tries, and that each of them draws the same pictures."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from picowatch.catalog import Catalog
+from picowatch.engine import checkpoints
+from picowatch.engine.memory import (
+    CUDA_LADDER,
+    FULL,
+    LAYERS,
+    MODELS,
+    TILED,
+    TURNS,
+    MemoryLadder,
+    Rung,
+    Weights,
+    shrink_warning,
+    shrunken,
+)
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.families import FAMILIES
+from picowatch.recipe.request import ImageRequest
+from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
+from tests.engine.reference.models import Models
+from tests.engine.reference.requests import drawn, stored
+from tests.engine.requests import difference, draw, ignore_steps, pixels, request
+from tests.engine.rungs import lora_of, on_rung, reads, three_of
+from tests.engine.transformer_files import weights_of, write_gguf
+from tests.kinds import one_of_each_kind
+
+pytestmark = FLOW_WARNINGS
+
+GIGABYTE = 2**30
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2}
+# Of Z-Image in bfloat16 and of SDXL in float16.
+Z_IMAGE = Weights(8 * GIGABYTE, 12 * GIGABYTE, GIGABYTE // 6, takes_turns=True)
+SDXL = Weights(int(1.5 * GIGABYTE), 5 * GIGABYTE, GIGABYTE // 6)
+SMALL_ONE = Weights(GIGABYTE // 4, GIGABYTE, GIGABYTE // 6)
+
+
+def names(ladder: MemoryLadder, one: ImageRequest, weights: Weights = SMALL_ONE) -> list[str]:
+    """The rungs that an image may try, with 64 GB of main memory."""
+    return [rung.name for rung in ladder.rungs(one, weights, 64 * GIGABYTE)]
+
+
+def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
+    """A card's."""
+    return MemoryLadder(setting, int(gigabytes * GIGABYTE), is_cuda=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "weights", "gigabytes", "first"),
+    [
+        ("auto", Z_IMAGE, 24, "full"),
+        ("auto", Z_IMAGE, 16, "model offload"),
+        ("auto", Z_IMAGE, 12, "group offload"),
+        ("auto", Z_IMAGE, 4, "group offload"),
+        ("auto", SDXL, 8, "full"),
+        ("auto", SDXL, 6.5, "model offload"),
+        ("auto", SDXL, 4, "group offload"),
+        ("auto", SMALL_ONE, 6, "full"),
+        ("auto", SMALL_ONE, 4, "VAE tiling"),  # a small card
+        ("full", Z_IMAGE, 4, "full"),
+        ("low", SMALL_ONE, 24, "model offload"),
+    ],
+)
+def test_a_card_begins_where_the_weights_fit(
+    setting: str, weights: Weights, gigabytes: float, first: str
+) -> None:
+    """All rungs below follow; other settings are taken at their word."""
+    order = ["full", "VAE tiling", "model offload", "group offload"]
+    found = names(cuda(gigabytes, setting), request(), weights)
+    assert found == order[order.index(first) :]
+
+
+@pytest.mark.parametrize(
+    ("setting", "weights", "gigabytes", "found"),
+    [
+        ("auto", Z_IMAGE, 32, ["full", "VAE tiling", "text encoders in turn"]),
+        ("auto", Z_IMAGE, 20, ["text encoders in turn"]),
+        ("auto", Z_IMAGE, 8, ["text encoders in turn"]),
+        ("auto", SDXL, 4, ["full", "VAE tiling"]),
+        ("auto", replace(SMALL_ONE, takes_turns=True), 2, None),
+        ("full", Z_IMAGE, 8, None),
+        ("low", Z_IMAGE, 64, ["text encoders in turn"]),
+        ("low", SDXL, 64, ["VAE tiling"]),
+    ],
+)
+def test_main_memory_is_never_tried_out(
+    setting: Any, weights: Weights, gigabytes: int, found: list[str] | None
+) -> None:
+    """Nobody says that it ran out: the kernel ends the process. There is none to offload to."""
+    ladder = MemoryLadder(setting, None, is_cuda=False)
+    rungs = [rung.name for rung in ladder.rungs(request(), weights, gigabytes * GIGABYTE)]
+    assert rungs == (found or ["full", "VAE tiling", "text encoders in turn"])
+
+
+def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
+    """Of the same checkpoint and size; others begin at the top."""
+    ladder = cuda()
+    ladder.worked(request(), MODELS)
+    assert names(ladder, request(seed=9)) == ["model offload", "group offload"]
+    assert names(ladder, request(width=64))[0] == "full"
+    assert names(ladder, request(checkpoint_hash="1"))[0] == "full"
+    ladder.worked(request(), TILED)
+    assert names(ladder, request())[0] == "VAE tiling"
+
+
+def test_after_some_batches_the_rung_above_is_tried_again() -> None:
+    """Another program may have given memory back; each vain try doubles the wait."""
+    ladder, one = cuda(), request()
+
+    def batches_until_it_climbs() -> int:
+        done = 0
+        while names(ladder, one)[0] == MODELS.name:
+            ladder.worked(one, MODELS)
+            done += 1
+        assert names(ladder, one)[:2] == [TILED.name, MODELS.name]
+        return done
+
+    ladder.worked(one, MODELS)
+    first = batches_until_it_climbs()
+    ladder.worked(one, MODELS)  # it was still too much
+    assert batches_until_it_climbs() == 2 * first
+    ladder.worked(one, TILED)
+    assert names(ladder, one)[0] == TILED.name
+
+
+def test_nobody_climbs_above_the_setting_or_tries_a_computers_memory() -> None:
+    """`memory: low` stays low."""
+    for ladder, rung in (
+        (cuda(setting="low"), MODELS),
+        (MemoryLadder("auto", None, is_cuda=False), TILED),
+    ):
+        for _ in range(100):
+            ladder.worked(request(), rung)
+            assert names(ladder, request())[0] == rung.name
+
+
+def test_smaller_pictures_come_last_and_only_on_request() -> None:
+    """Down to 384 pixels and 25 steps, and no further; what worked is remembered."""
+    ladder = cuda()
+    large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
+    rungs = list(ladder.rungs(large, SMALL_ONE, GIGABYTE))
+    made = [shrunken(large, rung.shrunk) for rung in rungs if rung.shrunk]
+    sizes = [(one.width, one.height, one.steps) for one in made]
+    assert sizes == [(768, 576, 37), (576, 416, 28), (512, 384, 25)]
+    assert [(rung.name, rung.place) for rung in rungs[-3:]] == [("smaller picture", "layers")] * 3
+    ladder.worked(large, rungs[-2])
+    assert list(ladder.rungs(large, SMALL_ONE, GIGABYTE)) == rungs[-2:]
+    for side, steps in ((384, 25), (128, 6)):
+        small = request(width=side, height=side, steps=steps, shrink_to_fit=True)
+        assert "smaller picture" not in names(cuda(), small)
+
+
+def test_smaller_sides_suit_every_family() -> None:
+    """Some take multiples of 32 only; a side that is not reduced stays as it is."""
+    odd = request(width=1000, height=1336, steps=50)
+    for times in range(1, 6):
+        smaller = shrunken(odd, times)
+        assert not smaller.width % 32 and not smaller.height % 32
+        assert min(smaller.width, smaller.height) >= 384
+    few = shrunken(request(width=328, height=408, steps=50), 1)
+    assert (few.width, few.height, few.steps) == (328, 408, 37)
+    assert shrink_warning(odd, odd) == ()
+    (warning,) = shrink_warning(few, shrunken(few, 1))
+    assert "at 328x408 with 27 steps instead of 328x408 with 37" in warning
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("memory") / "models")
+
+
+@pytest.fixture(scope="module")
+def renderer(models: Models) -> Renderer:
+    """It goes from case to case, and from rung to rung, with what the ones before have left."""
+    return Renderer(models.options)
+
+
+# Without the VAE's tiles, which overlap and so change larger pictures.
+RUNGS = {rung.name: replace(rung, tiled=False) for rung in (MODELS, LAYERS)}
+# In this order: LoRAs come and go, another VAE comes to weights that were placed before.
+CASES = (
+    *("lora", "after-loras", "lora-control", "vae", "embedding", "mixed-lengths"),
+    *("start-image-strong", "mask", "hires-latent", "hires-model", "control-two", "inpainting"),
+    *("sdxl", "sdxl-lora", "sdxl-control", "sdxl-hires", "sdxl-clip-skip", "sd2-mask"),
+)
+IN_EACH_RUN = ("lora-control", "vae", "hires-latent", "sdxl-lora")
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("name", one_of_each_kind(CASES, IN_EACH_RUN))
+def test_every_rung_draws_the_stored_picture(
+    models: Models, renderer: Renderer, rung: str, name: str
+) -> None:
+    """Weights come to the device, here the CPU, by model and by layer."""
+    found = drawn(on_rung(renderer, RUNGS[rung]), models, name)
+    assert np.abs(found - stored(name)).max() <= 2
+
+
+def test_leaving_a_rung_leaves_nothing_behind(models: Models, renderer: Renderer) -> None:
+    """The checkpoint is read again; the picture is the first one's to the bit."""
+    wanted = request("a corgi", **SMALL)
+    (before,) = draw(on_rung(renderer, FULL), wanted)
+    for rung in (MODELS, LAYERS, TILED):
+        (image,) = draw(on_rung(renderer, rung), wanted, wanted)[:1]
+        assert image.memory_rung == rung.name
+        assert difference(image, before) <= 1
+    (after,) = draw(on_rung(renderer, FULL), wanted)
+    assert after.pixels == before.pixels
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_an_interrupted_batch_leaves_nothing_behind(
+    models: Models, renderer: Renderer, rung: str
+) -> None:
+    """In the text encoder or in the middle of a step."""
+    on_rung(renderer, RUNGS[rung])
+    wanted = request("a house with a red roof", **SMALL)
+    (before,) = draw(renderer, wanted)
+    for prompt, looks in (("a boat", 0), ("a moon", 30)):
+        answers = iter([False] * looks + [True] * 1000)
+        with pytest.raises(EngineStopped):
+            renderer.render([replace(wanted, prompt=prompt)], ignore_steps, answers.__next__)
+    assert draw(renderer, wanted)[0].pixels == before.pixels
+
+
+FLOWS = (
+    *("Z-Image-Turbo", "FLUX.1-dev", "Qwen-Image", "ERNIE-Image", "FLUX.2-klein", "Chroma1-HD"),
+    *("sd3.5-medium", "Lumina-Image-2.0", "Krea-2-Raw"),
+)
+# Their pipelines read prompts themselves. HunyuanDiT's layers cannot come one by one.
+SHORT = ("Sana", "HunyuanDiT", "PixArt-Sigma", "AuraFlow", "CogView4", "CogView3-Plus")
+
+
+@pytest.mark.parametrize("name", one_of_each_kind((*FLOWS, *SHORT), ("FLUX.1-dev", "HunyuanDiT")))
+def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
+    """A batch, and a start image with hires where the family takes one."""
+    models = flow_models(name)
+    (model,) = Catalog(models).scan().models
+    ours, row, batches = flow_renderer(models), FAMILIES[model.family], [three_of(models, name)[:2]]
+    if "hires" not in row.lacks:
+        more = "\nimage: start.png\nhires: {scale: 1.5, steps: 2}"
+        batches.append(three_of(models, name, more)[:1])
+    plain = [draw(on_rung(ours, FULL), *batch) for batch in batches]
+    for rung in (*RUNGS.values(), *([] if name in SHORT else [replace(TURNS, tiled=False)])):
+        on_rung(ours, rung)
+        for batch, images in zip(batches, plain, strict=True):
+            for image, expected in zip(draw(ours, *batch), images, strict=True):
+                assert pixels(expected).std() > 1
+                assert difference(image, expected) <= 1, rung
+
+
+TURNING = {
+    "FLUX.1-dev": ["text_encoder", "text_encoder_2"],
+    "Qwen-Image": ["text_encoder"],
+    "ERNIE-Image": ["text_encoder"],
+}
+MARKS = {"FLUX.1-dev": "flux1", "Qwen-Image": "qwen_image", "ERNIE-Image": "ernie_image"}
+
+
+@pytest.mark.parametrize("name", TURNING)
+def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
+    """Only one of them is in memory; prompts that are known need no text encoder."""
+    models, encoders = flow_models(name), TURNING[name]
+    lora = lora_of(models, name, MARKS[name])
+    one, two, three = three_of(models, name)
+    expected = {
+        one: [*encoders, "vae", "transformer"],
+        two: [*encoders, "transformer"],
+        three: [*encoders, "transformer"],
+        replace(one, seed=8): [],
+        replace(one, loras=(lora,)): [],
+        replace(one, prompt="a star", loras=(lora,)): [*encoders, "transformer"],
+        replace(two, seed=9): [],
+    }
+    plain = [draw(flow_renderer(models), wanted)[0] for wanted in expected]
+    assert difference(plain[0], plain[4]) > 1  # by the LoRA
+    renderer, alive = on_rung(flow_renderer(models), TURNS), set[str]()
+    for (wanted, read), picture in zip(expected.items(), plain, strict=True):
+        with reads() as found:
+
+            def look(*_: int) -> None:
+                alive.update(part for part, reference in found if reference() is not None)
+
+            (image,) = renderer.render([wanted], look)
+        assert [part for part, _ in found] == read
+        assert difference(image, picture) <= 1
+    assert alive == {"vae", "transformer"}
+
+
+def test_a_first_batch_with_a_lora_reads_each_part_once() -> None:
+    """It acts when the denoiser comes."""
+    models = flow_models("FLUX.1-dev")
+    lora = lora_of(models, "FLUX.1-dev", "flux1")
+    one = replace(three_of(models, "FLUX.1-dev")[0], loras=(lora,))
+    (plain,) = draw(flow_renderer(models), one)
+    with reads() as found:
+        (image,) = draw(on_rung(flow_renderer(models), TURNS), one)
+    assert [part for part, _ in found] == [*TURNING["FLUX.1-dev"], "vae", "transformer"]
+    assert difference(image, plain) <= 1
+
+
+def test_a_batch_ends_while_parts_take_turns() -> None:
+    """In a text encoder or in a step; the next batch draws what it would have."""
+    models = flow_models("FLUX.1-dev")
+    renderer = on_rung(flow_renderer(models), TURNS)
+    one, two, _ = three_of(models, "FLUX.1-dev")
+    (before,) = draw(renderer, one)
+    for looks in (0, 3, 8):
+        answers = iter([False] * looks + [True] * 1000)
+        with pytest.raises(EngineStopped):
+            renderer.render([two], ignore_steps, answers.__next__)
+    assert draw(renderer, one)[0].pixels == before.pixels
+    kept = three_of(models, "FLUX.1-dev", "\nimage: start.png\ndenoising_strength: 0")[0]
+    assert draw(on_rung(flow_renderer(models), TURNS), kept)
+
+
+@pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
+def test_a_gguf_transformer_works_on_every_rung(rung: Rung) -> None:
+    """Its weights move as they are."""
+    models = flow_models("Z-Image-Turbo")
+    write_gguf(models / "checkpoints/mine-turbo.gguf", weights_of("Z-Image-Turbo"), "Q8_0")
+    (wanted,) = requests_of(models, "mine-turbo.gguf", "prompt: a red cube")
+    renderer = flow_renderer(models)
+    (plain,) = draw(on_rung(renderer, FULL), wanted)
+    for _ in range(2):
+        assert difference(draw(on_rung(renderer, rung), wanted)[0], plain) <= 1
+
+
+def card(renderer: Renderer) -> Renderer:
+    """The renderer, with a card's ladder on the CPU, where all of its rungs work, too."""
+    renderer._ladder = MemoryLadder("auto", None, is_cuda=True)
+    return renderer
+
+
+@contextmanager
+def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
+    """What fails so many times; counts its calls."""
+    calls: list[int] = []
+    owner: Any
+    owner, name = {
+        "denoiser": (diffusers.UNet2DConditionModel, "forward"),
+        "VAE": (diffusers.AutoencoderKL, "decode"),
+        "loader": (checkpoints, "load"),
+    }[where]
+    real: Callable[..., Any] = getattr(owner, name)
+
+    def fails(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return real(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        yield calls
+
+
+FULL_CARD = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+OTHER_WORDS = RuntimeError("CUDA error: out of memory")
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [("denoiser", FULL_CARD), ("denoiser", OTHER_WORDS), ("VAE", FULL_CARD), ("loader", FULL_CARD)],
+)
+def test_the_next_rungs_are_tried_when_memory_runs_out(
+    models: Models, where: str, error: Exception
+) -> None:
+    """The one that was enough is remembered; when none is, it says so, and the next batch works."""
+    wanted = request(**SMALL)
+    (plain,) = draw(Renderer(models.options), wanted)
+    for times, rung in enumerate(CUDA_LADDER):
+        renderer = card(Renderer(models.options))
+        with failing(where, times, error):
+            (image,) = draw(renderer, wanted)
+            (again,) = draw(renderer, replace(wanted, seed=9))
+        assert image.memory_rung == again.memory_rung == rung.name
+        assert difference(image, plain) <= 1
+    renderer = card(Renderer(models.options))
+    with (
+        failing(where, 99, error),
+        pytest.raises(RenderFailed, match="not have enough memory") as at,
+    ):
+        draw(renderer, wanted)
+    assert at.value.remedy.endswith("or shrink_to_fit: true.")
+    (after,) = draw(renderer, wanted)
+    assert (after.memory_rung, after.pixels) == ("full", plain.pixels)
+
+
+def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:
+    """The same rung is tried again without them."""
+    renderer = card(Renderer(models.options))
+    other, wanted = models.request({"checkpoint": "tiny-sdxl", **SMALL}), request(**SMALL)
+    draw(renderer, other)
+    with failing("denoiser", 1, FULL_CARD):
+        (image,) = draw(renderer, wanted)
+    assert image.memory_rung == "full"
+    assert renderer._checkpoints.held(other, "device") is None
+    assert renderer._checkpoints.held(wanted, "device") is not None
+
+
+@pytest.mark.parametrize("error", [ValueError("shapes do not fit"), RuntimeError("a fault")])
+def test_what_is_no_lack_of_memory_is_not_tried_again(models: Models, error: Exception) -> None:
+    """It fails at once, on the first rung."""
+    renderer = card(Renderer(models.options))
+    with failing("denoiser", 99, error) as calls, pytest.raises(type(error)):
+        draw(renderer, request(**SMALL))
+    assert len(calls) == 1
+
+
+def test_shrink_to_fit_renders_it_smaller_and_says_so(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real size and steps are the picture's."""
+
+    def forward(self: Any, latents: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor]:
+        if latents[0].numel() > 4 * 60 * 48:
+            raise FULL_CARD
+        return (torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)),)
+
+    monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
+    wanted = request(width=640, height=512, steps=26, shrink_to_fit=True)
+    (image,) = draw(card(Renderer(models.options)), wanted)
+    assert (image.width, image.height, image.steps) == (480, 384, 25)
+    assert image.memory_rung == "smaller picture"
+    assert "at 480x384 with 25 steps instead of 640x512 with 26" in image.warnings[0]
