@@ -73,7 +73,7 @@ class Part(Findings):
         from picowatch.engine.renderer import Renderer
 
         models = self.work / "models"
-        named = {"hash_cache": models / jobs.HASHES, "device": self.device} | options
+        named: Any = {"hash_cache": models / jobs.HASHES, "device": self.device} | options
         return (kind or Renderer)(EngineOptions(models=models, **named))
 
 
