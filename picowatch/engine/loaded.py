@@ -150,21 +150,21 @@ class Loaded:
             self._apply_loras()
 
     def _apply_loras(self) -> None:
-        if self._uses == (self._loras.applied if self._loras else ()):
-            return
-        if self._loras is None:
+        if self._loras is None and self._uses:
             # Here, for every engine's start would wait for peft.
             from picowatch.engine.loras import Loras
 
             self._loras = Loras(self.pipeline(), self._find)
-        if self._place == "models":
-            # diffusers would put them back for another device, which this pipeline does not know.
+        if self._loras is None or self._loras.applied == self._uses:
+            return
+        if self._base is not None:
+            # diffusers would put them back for another device, which their pipeline does not know.
             self._base.remove_all_hooks()
         try:
             if self._loras.apply(self._uses):
                 self.prompts.forget()
         finally:
-            if self._place == "models":
+            if self._base is not None:
                 self.place_weights()
 
     def bring_encoders(self) -> None:
@@ -181,8 +181,6 @@ class Loaded:
         """Drop some parts, and bring others unless they are there."""
         if all(self.components.parts[name] is not None for name in brought):
             return
-        if self._loras:
-            self._loras.release()
         self._loras = None
         self.components.drop(dropped)
         gc.collect()  # modules that refer to each other are gone only then

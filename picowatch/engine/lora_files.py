@@ -210,7 +210,7 @@ def _converted(tensors: Tensors, pipeline: Any) -> dict[Target, tuple[torch.Tens
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear | nn.Conv2d)
         }
-        for stem in {key.removesuffix(".lora_A.weight") for key in named}:
+        for stem in [key.removesuffix(".lora_A.weight") for key in named]:
             down, up = map(named.get, _as_peft(stem))
             # transformers 5 has CLIP without this level.
             module = stem if stem in modules else stem.removeprefix("text_model.")

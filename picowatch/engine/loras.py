@@ -84,10 +84,6 @@ class Loras:
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused.items() if keys)
         return before != self._encoders_weights()
 
-    def release(self) -> None:
-        """Hold no models any more: another `Loras` goes on with what is read again."""
-        self._pipeline = None
-
     def _encoders_weights(self) -> dict[str, float]:
         """The LoRAs in use that change text encoders."""
         return {
