@@ -155,8 +155,17 @@ class Loaded:
             from picowatch.engine.loras import Loras
 
             self._loras = Loras(self.pipeline(), self._find)
-        if self._loras is not None and self._loras.apply(self._uses):
-            self.prompts.forget()
+        if self._loras is None or self._loras.applied == self._uses:
+            return
+        if self._base is not None:
+            # diffusers would put them back for another device, which their pipeline does not know.
+            self._base.remove_all_hooks()
+        try:
+            if self._loras.apply(self._uses):
+                self.prompts.forget()
+        finally:
+            if self._base is not None:
+                self.place_weights()
 
     def bring_encoders(self) -> None:
         """Before prompts are encoded, where parts take turns."""

@@ -1,295 +1,260 @@
-"""Reads LoRA files: the two halves of each layer, whatever names and scales they have.
-
-The authors of models name layers otherwise than diffusers, and compute several of its layers in
-one; such names diffusers converts. It is asked layer by layer, because it refuses a whole file for
-one name that it does not know.
-"""
+"""LoRA files: the two halves of each layer, and the modules of a pipeline that they are for."""
 
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
-from torch.nn import functional
 
-from picowatch.engine.lora_names import (
-    DENOISER,
-    DIFFERENCE,
-    OTHER_KINDS,
-    PEFT_ROLES,
-    ROLE,
-    Layer,
-    LayerId,
-    Modules,
-)
-from picowatch.engine.lycoris import halves_of, has_factors
+from picowatch.engine.lycoris import FACTOR, halves_of, has_factors
 from picowatch.errors import RenderFailed
 
 Tensors = dict[str, torch.Tensor]
-# diffusers' `lora_state_dict` of a pipeline: a file's tensors, with its own names.
-Convert = Callable[[Tensors], Tensors]
-
+# The end of a key, which says what the tensor is of its layer: of kohya or peft, of diffusers
+# before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), and of XLabs (`qkv_lora1.down`).
+_ROLE = re.compile(
+    r"\.lora_(down|up|mid|A|B)(?:\.\w+)?\.weight$"
+    r"|(?:_lora|\.lora|\.lora_linear_layer|(?<=_lora[12]))\.(down|up)\.weight$"
+    r"|(?:_lora|\.lora|\.lora_linear_layer)?\.(alpha)$"
+    rf"|\.({FACTOR})(?:\.weight)?$"
+)
+_DIFFERENCE = re.compile(r"\.diff(_b)?$")
+# What is no product of matrices alone, by its tensors' names or peft's settings.
+_OTHER_KINDS = {
+    "a DoRA": re.compile(r"\.dora_scale$|\.lora_magnitude_vector\b|\.use_dora$"),
+    "a file of whole differences": _DIFFERENCE,
+    "an OFT": re.compile(r"\.b?oft_"),
+    "an (IA)³": re.compile(r"\.on_input$"),
+    "a LoRA with biases": re.compile(r"\.lora_B(\.\w+)?\.bias$|\.lora_bias$"),
+}
 # What a LoHa or LoKr may have as a LoRA: 2 GiB in 16 bits.
 _MOST_NUMBERS = 2**30
-# The UNet's first layer, and its inputs where it sees nothing but latents.
-_FIRST, _LATENTS = "conv_in", 4
 
 
-class Halves(NamedTuple):
-    """What a LoRA adds to a layer is up(down(x)); alpha is in `up`."""
+class Target(NamedTuple):
+    """A part of a pipeline by diffusers' name, and a module in it."""
+
+    part: str
+    module: str
+
+
+class Layer(NamedTuple):
+    """What a LoRA adds to a layer is up(down(x)); `keys` are those in its file, by role."""
 
     down: torch.Tensor
     up: torch.Tensor
+    keys: Mapping[str, str]
 
 
-Layers = dict[LayerId, Halves]
+def read_layers(name: str, path: Path) -> tuple[dict[str, Layer], list[str]]:
+    """The halves by the layers' names with their scales in `up`, and the keys of nothing else.
 
-
-@dataclass(frozen=True, slots=True)
-class LoraFile:
-    """The halves of each layer, and the keys that do nothing with this checkpoint."""
-
-    layers: Layers
-    unused: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Named:
-    """A layer as the file has it: its tensors by role, and their keys."""
-
-    tensors: Tensors = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def is_complete(self) -> bool:
-        return has_factors(self.tensors) or self.tensors.keys() >= {"down", "up"}
-
-
-@dataclass(frozen=True, slots=True)
-class LoraReader:
-    """Reads a file for one pipeline; RenderFailed says why it cannot be used."""
-
-    name: str
-    modules: Modules
-    convert: Convert
-
-    def read(self, path: Path) -> LoraFile:
-        """The layers, in the file's type or in float32."""
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            settings = self._peft_settings(file.metadata() or {})
-        for key in list(filter(DIFFERENCE.search, tensors)):
-            if not tensors[key].any():  # ComfyUI extracts many that are zero
-                del tensors[key]
-        self._refuse_other_kinds(tensors, settings)
-        named, unused = _by_layer(tensors)
-        layers, known = self._layers(named, settings)
-        unused += [
-            key for layer, one in named.items() if layer not in known for key in one.keys.values()
-        ]
-        if not layers:
-            raise RenderFailed(
-                f"The LoRA {self.name!r} is for another kind of model: no layer of this checkpoint "
-                f"has a name like {next(iter(tensors), '')[:80]!r}.",
-                "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names "
-                "to those of diffusers.",
-            )
-        return LoraFile(layers, tuple(sorted(unused)))
-
-    def _refuse_other_kinds(self, tensors: Tensors, settings: Mapping[str, Any]) -> None:
-        found = {kind for kind, its in OTHER_KINDS.items() if any(map(its.search, tensors))}
-        found |= {
-            kind
-            for setting, kind in (("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases"))
-            if any(value for key, value in settings.items() if key.endswith(f".{setting}"))
-        }
-        if found:
-            raise self._of_another_kind(min(found))
-
-    def _of_another_kind(self, kind: str) -> RenderFailed:
-        return RenderFailed(
-            f"The LoRA {self.name!r} is {kind}, which picowatch does not render.",
-            "Use a plain LoRA, or a LoHa or LoKr of low rank. ComfyUI can extract a LoRA from a "
-            "model that this file was merged into.",
-        )
-
-    def _layers(
-        self, named: Mapping[str, _Named], settings: Mapping[str, Any]
-    ) -> tuple[Layers, set[str]]:
-        """The halves of each module, and which of the file's layers they are from.
-
-        Some files have a fused layer and its parts, which say the same: the parts win.
-        """
-        whole: Layers = {}
-        parts: Layers = {}
-        known, numbers = set(), 0
-        for layer, one in named.items():
-            targets = self.modules.find(layer)
-            if not (one.is_complete or targets) or one.tensors.keys() == {"alpha"}:
-                continue
-            halves = self._halves(layer, one.tensors, settings)
-            numbers += sum(half.numel() for half in halves) * has_factors(one.tensors)
-            if numbers > _MOST_NUMBERS:
-                raise self._of_another_kind("a LoKr with large whole matrices")
-            if targets and self.modules.shift_is_first(layer, targets[0]):
-                halves = Halves(halves.down, torch.cat(halves.up.chunk(2)[::-1]))
-            found = (
-                self._fitting(targets, halves) if targets else self._converted(layer, one, halves)
-            )
-            if found:
-                known.add(layer)
-                (parts if len(found) == 1 else whole).update(found)
-        return whole | parts, known
-
-    def _halves(self, layer: str, tensors: Tensors, settings: Mapping[str, Any]) -> Halves:
-        """Both halves, with alpha in `up` and a kernel of its own (LoCon's `mid`) in `down`."""
-        try:
-            if has_factors(tensors):
-                down, up, rank = halves_of(tensors)
-            else:
-                down, up, rank = tensors["down"], tensors["up"], len(tensors["down"])
-        except KeyError as error:
-            raise RenderFailed(
-                f"The LoRA {self.name!r} is incomplete: {layer} lacks its {error.args[0]!r}.",
-                "Get the file again, or another one.",
-            ) from error
-        scale = self._scale(layer, rank, tensors.get("alpha"), settings) if rank else 1
-        if scale != 1:
-            up = up.float() * scale
-        if "mid" in tensors:
-            mid = tensors["mid"].float()
-            down = torch.einsum("rskl,si->rikl", mid, down.float().flatten(1))
-        return Halves(down, up)
-
-    def _scale(
-        self, layer: str, rank: int, alpha: torch.Tensor | None, settings: Mapping[str, Any]
-    ) -> float:
-        """alpha / rank, or alpha / sqrt(rank) for rsLoRA, https://arxiv.org/abs/2312.03732."""
-        if alpha is not None:
-            return float(alpha) / rank
-        part, module = self.modules.split(layer)
-        own = {
-            key.removeprefix(f"{part}."): value
-            for key, value in settings.items()
-            if key.startswith(f"{part}.")
-        }
-        patterns = own.get("alpha_pattern") or {}
-        try:
-            pattern = get_pattern_key([*patterns], module)
-        except re.error as error:
-            raise self._damaged() from error
-        alpha_of = patterns.get(pattern, own.get("lora_alpha") or rank)
-        return float(alpha_of) / (math.sqrt(rank) if own.get("use_rslora") else rank)
-
-    def _converted(self, layer: str, one: _Named, halves: Halves) -> Layers:
-        """What diffusers makes of a layer with another name; {} if it or the checkpoint has none.
-
-        diffusers converts kohya's names for some families, ComfyUI's for others, and of XLabs' only
-        the file's own.
-        """
-        own = (one.keys.get("down", ""), one.keys.get("up", ""))
-        for keys in (_kohya(layer), _comfyui(layer), own):
-            try:
-                converted = self.convert(dict(zip(keys, halves, strict=True)))
-            # Its converters raise whatever comes of names and shapes that they do not expect.
-            except Exception:
-                continue
-            found, _ = _by_layer(converted)
-            targets = [self.modules.find(each) for each in found]
-            if targets and all(targets):
-                layers: Layers = {}
-                for target, each in zip(targets, found.values(), strict=True):
-                    layers |= self._fitting(
-                        target, Halves(each.tensors["down"], each.tensors["up"])
-                    )
-                return layers
-        return {}
-
-    def _fitting(self, targets: tuple[LayerId, ...], halves: Halves) -> Layers:
-        """The halves in the modules' shapes, after a check of their sides; each has its rows."""
-        modules = [self.modules.by_id[target] for target in targets]
-        inputs, kernel = _inputs(modules[0])
-        outputs = [_outputs(module) for module in modules]
-        # Stable Diffusion 1.x's `proj_in` is a convolution; some files have it as a matrix.
-        down = _with_sides(halves.down, kernel)
-        up = _with_sides(halves.up, tuple(1 for _ in kernel))
-        if targets[0].module == _FIRST and down.shape[1] == _LATENTS < inputs:
-            # An inpainting checkpoint also looks at a mask and what that leaves, as A1111 has it.
-            down = functional.pad(down, (0, 0, 0, 0, 0, inputs - _LATENTS))
-        sides = (down.shape[1], up.shape[0], *down.shape[2:])
-        if sides != (inputs, sum(outputs), *kernel) or len(down) != up.shape[1]:
-            raise RenderFailed(
-                f"The LoRA {self.name!r} is for a model of another size: its {targets[0].module} "
-                f"leads from {down.shape[1]} to {up.shape[0]} values, this checkpoint's from "
-                f"{inputs} to {sum(outputs)}.",
-                "Use it with a checkpoint of the kind it was trained for, or remove it.",
-            )
-        shares = torch.split(up, outputs)
-        return {one: Halves(down, share) for one, share in zip(targets, shares, strict=True)}
-
-    def _peft_settings(self, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """peft's LoraConfig, which diffusers writes beside peft's names, by part and setting.
-
-        https://github.com/huggingface/diffusers/pull/11324
-        """
-        try:
-            return dict(json.loads(metadata.get("lora_adapter_metadata", "{}")))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self._damaged() from error
-
-    def _damaged(self) -> RenderFailed:
-        return RenderFailed(
-            f"The LoRA {self.name!r} is damaged: its lora_adapter_metadata cannot be read.",
-            "Save it again with the program that trained it.",
-        )
-
-
-def _by_layer(tensors: Tensors) -> tuple[dict[str, _Named], list[str]]:
-    """The tensors of each layer, and the keys that are no LoRA's."""
-    named: dict[str, _Named] = {}
+    RenderFailed says why the LoRA of this name cannot be used.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
+    try:
+        # peft's LoraConfig, by part: https://github.com/huggingface/diffusers/pull/11324
+        settings = {key: value for key, value in json.loads(metadata).items() if value}
+    except (AttributeError, ValueError, RecursionError) as error:
+        raise _damaged(name, "its lora_adapter_metadata cannot be read") from error
+    # ComfyUI extracts many differences that are zero.
+    keys = [key for key, one in tensors.items() if not _DIFFERENCE.search(key) or one.any()]
+    for kind, its in _OTHER_KINDS.items():
+        if any(map(its.search, (*keys, *settings))):
+            raise _of_another_kind(name, kind)
+    roles: dict[str, dict[str, str]] = {}
     others = []
-    for key, tensor in tensors.items():
-        match = ROLE.search(key)
-        if match is None:
+    for key in keys:
+        if match := _ROLE.search(key):
+            role = next(filter(None, match.groups()))
+            own = roles.setdefault(key[: match.start()], {})
+            own[{"A": "down", "B": "up"}.get(role, role)] = key
+        else:
             others.append(key)
+    layers: dict[str, Layer] = {}
+    numbers = 0
+    for stem, own in roles.items():
+        try:
+            halves = _halves(stem, {role: tensors[key] for role, key in own.items()}, settings)
+        except (KeyError, TypeError, ValueError, re.error) as error:
+            raise _damaged(name, f"{stem} lacks a part or has a strange scale ({error})") from error
+        if halves is None:
+            others += own.values()
             continue
-        written = next(filter(None, match.groups()))
-        role = PEFT_ROLES.get(written, written)
-        layer = named.setdefault(key[: match.start()], _Named())
-        layer.tensors[role], layer.keys[role] = tensor, key
-    return named, others
+        layers[stem] = Layer(*halves, own)
+        numbers += sum(half.numel() for half in halves) * has_factors(own)
+        if numbers > _MOST_NUMBERS:
+            raise _of_another_kind(name, "a LoKr with large whole matrices")
+    return layers, others
 
 
-def _kohya(layer: str) -> tuple[str, str]:
-    flat = f"lora_unet_{DENOISER.sub('', layer).replace('.', '_')}"
-    return f"{flat}.lora_down.weight", f"{flat}.lora_up.weight"
+def _halves(
+    stem: str, own: Tensors, settings: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Both halves of a layer with its scale in `up`; None if there are not both."""
+    if has_factors(own):
+        down, up, rank = halves_of(own)
+    elif own.keys() >= {"down", "up"}:
+        down, up, rank = own["down"], own["up"], len(own["down"])
+    else:
+        return None
+    if "mid" in own:  # a kernel of its own, as LyCORIS' LoCon has it
+        down = torch.einsum("rskl,si->rikl", own["mid"].float(), down.float().flatten(1))
+    scale = _scale(stem, rank, own.get("alpha"), settings) if rank else 1
+    return down, up.float() * scale if scale != 1 else up
 
 
-def _comfyui(layer: str) -> tuple[str, str]:
-    name = f"diffusion_model.{DENOISER.sub('', layer)}"
-    return f"{name}.lora_A.weight", f"{name}.lora_B.weight"
+def _scale(stem: str, rank: int, alpha: torch.Tensor | None, settings: Mapping[str, Any]) -> float:
+    """alpha / rank, or alpha / sqrt(rank) for rsLoRA, https://arxiv.org/abs/2312.03732."""
+    if alpha is not None:
+        return float(alpha) / rank
+    part, _, module = stem.partition(".")
+    patterns = settings.get(f"{part}.alpha_pattern", {})
+    usual = settings.get(f"{part}.lora_alpha", rank)
+    alpha_of = float(patterns.get(get_pattern_key([*patterns], module), usual))
+    return alpha_of / (math.sqrt(rank) if f"{part}.use_rslora" in settings else rank)
 
 
-def _inputs(module: Layer) -> tuple[int, tuple[int, ...]]:
-    """A layer's inputs and its kernel. Quantised weights have another shape than their layer."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, ()
-    return module.in_channels, module.kernel_size
+def found_modules(name: str, layers: Mapping[str, Layer], pipeline: Any) -> dict[Target, Layer]:
+    """The modules of a pipeline that a file's layers are for, in their shapes.
+
+    RenderFailed says why there are none. diffusers knows the names of FLUX.1's authors with kohya's
+    for halves alone, so that these are tried, too. It drops layers that it does not know without a
+    word: to tell them, it first converts halves of rank 1 that are full of their layer's number.
+    """
+    best: tuple[dict[Target, str], Tensors] = {}, {}
+    failure = ""
+    for spell in (_as_written, _as_kohya):
+        numbers: Tensors = {}
+        tensors: Tensors = {}
+        for number, (stem, layer) in enumerate(layers.items()):
+            keys, down, up = spell(stem, layer), layer.down, layer.up
+            height = torch.full((len(up), 1, *up.shape[2:]), float(number))
+            numbers |= zip(
+                keys, (torch.ones(1, *down.shape[1:]), height, torch.ones(())), strict=False
+            )
+            tensors |= zip(keys, (down, up, torch.tensor(float(len(down)))), strict=False)
+        try:
+            found = _converted(numbers, pipeline)
+        # Its converters raise whatever comes of names that they do not expect.
+        except Exception:
+            failure = traceback.format_exc()
+            continue
+        stems = {one: [*layers][int(up.flatten()[0])] for one, (_, up) in found.items()}
+        if len({*stems.values()}) > len({*best[0].values()}):
+            best = stems, tensors
+        if len({*stems.values()}) == len(layers):
+            break
+    if not best[0]:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for another kind of model: diffusers finds no layer of this "
+            f"checkpoint for names like {next(iter(layers), '')[:80]!r}.",
+            "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
+            "those of diffusers.",
+            failure,
+        )
+    return {
+        one: Layer(*_fitting(name, one, pipeline, halves), layers[best[0][one]].keys)
+        for one, halves in _converted(best[1], pipeline).items()
+    }
 
 
-def _outputs(module: Layer) -> int:
-    return module.out_features if isinstance(module, nn.Linear) else module.out_channels
+def _as_written(stem: str, layer: Layer) -> tuple[str, ...]:
+    if "down" in layer.keys:
+        return layer.keys["down"], layer.keys["up"]
+    return _as_peft(stem) if "." in stem else _as_kohya(stem, layer)
 
 
-def _with_sides(half: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
-    """A matrix with its kernel apart, or without one of a single position."""
-    if half.ndim == 2 and kernel and half.shape[1] % math.prod(kernel) == 0:
-        return half.reshape(len(half), -1, *kernel)
-    return half.flatten(1) if not kernel and half.shape[2:].numel() == 1 else half
+def _as_peft(stem: str) -> tuple[str, str]:
+    return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
+
+
+def _as_kohya(stem: str, _: Layer) -> tuple[str, ...]:
+    return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
+
+
+def _converted(tensors: Tensors, pipeline: Any) -> dict[Target, tuple[torch.Tensor, torch.Tensor]]:
+    """What diffusers makes of a file's names for this family, for modules that there are."""
+    # Without it, names of SDXL's authors stay as they are.
+    unet = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
+    given: Any = pipeline.lora_state_dict(dict(tensors), **unet)
+    by_part: dict[str, Tensors] = {}
+    for key, tensor in (given if isinstance(given, dict) else given[0]).items():
+        part, _, rest = key.partition(".")
+        by_part.setdefault(part, {})[rest] = tensor
+    found = {}
+    for part, named in by_part.items():
+        model = getattr(pipeline, part, None)
+        if not isinstance(model, nn.Module):
+            continue
+        if not part.startswith("text_encoder"):
+            named = convert_unet_state_dict_to_peft(named)
+        elif not all(".lora_A." in key or ".lora_B." in key for key in named):
+            named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(named))
+        modules = {
+            name.removesuffix(".base_layer")  # as peft calls it, if another LoRA wraps it
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d)
+        }
+        for stem in [key.removesuffix(".lora_A.weight") for key in named]:
+            down, up = map(named.get, _as_peft(stem))
+            # transformers 5 has CLIP without this level.
+            module = stem if stem in modules else stem.removeprefix("text_model.")
+            if down is not None and up is not None and module in modules:
+                found[Target(part, module)] = down, up
+    return found
+
+
+def _fitting(
+    name: str, target: Target, pipeline: Any, halves: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The halves in the module's shape, after a check: diffusers may enlarge FLUX.1's modules."""
+    model = getattr(pipeline, target.part)
+    module: Any = model.get_submodule(target.module)
+    module = getattr(module, "base_layer", module)
+    if isinstance(module, nn.Linear):  # quantised weights have another shape than their layer
+        inputs, outputs, kernel = module.in_features, module.out_features, ()
+    else:
+        inputs, outputs, kernel = module.in_channels, module.out_channels, module.kernel_size
+    # Stable Diffusion 1.x's `proj_in` is a convolution, for some files a matrix.
+    down, up = (
+        half.reshape(len(half), -1, *size) if half[0].numel() % math.prod(size) == 0 else half
+        for half, size in zip(halves, (kernel, [1] * len(kernel)), strict=True)
+    )
+    if (down.shape[1], len(up), len(down)) != (inputs, outputs, up.shape[1]):
+        raise RenderFailed(
+            f"The LoRA {name!r} is for a model of another size: its {target.module} leads from "
+            f"{down.shape[1]} to {len(up)} values, this checkpoint's from {inputs} to {outputs}.",
+            "Use it with a checkpoint of the kind it was trained for, or remove it.",
+        )
+    # peft does it, too, but not over quantised weights.
+    return down.to(model.dtype), up.to(model.dtype)
+
+
+def _damaged(name: str, reason: str) -> RenderFailed:
+    return RenderFailed(
+        f"The LoRA {name!r} is damaged: {reason}.",
+        "Get the file again, or save it again with the program that trained it.",
+    )
+
+
+def _of_another_kind(name: str, kind: str) -> RenderFailed:
+    return RenderFailed(
+        f"The LoRA {name!r} is {kind}, which picowatch does not render.",
+        "Use a plain LoRA, or a LoHa or LoKr of low rank. ComfyUI can extract a LoRA from a "
+        "model that this file was merged into.",
+    )
