@@ -1,44 +1,30 @@
-"""The memory ladder: which rungs a batch tries, and that each of them draws the same pictures."""
+"""The memory ladder: which rungs a batch tries, and what happens when memory runs out."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 import diffusers
-import numpy as np
 import pytest
 import torch
-from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
-from diffusers.hooks.group_offloading import ModuleGroup
 
-from picowatch.catalog import Catalog
 from picowatch.engine import checkpoints
 from picowatch.engine.memory import (
     CUDA_LADDER,
-    FULL,
-    LAYERS,
     MODELS,
     TILED,
-    TURNS,
     MemoryLadder,
-    Rung,
     Weights,
     shrink_warning,
     shrunken,
 )
 from picowatch.engine.renderer import Renderer
-from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.families import FAMILIES
+from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
-from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
+from tests.engine.flow_requests import FLOW_WARNINGS
 from tests.engine.reference.models import Models
-from tests.engine.reference.requests import drawn, stored
-from tests.engine.requests import difference, draw, ignore_steps, pixels, request
-from tests.engine.rungs import lora_of, on_rung, reads, three_of
-from tests.engine.transformer_files import weights_of, write_gguf
-from tests.kinds import one_of_each_kind
+from tests.engine.requests import difference, draw, request
 
 pytestmark = FLOW_WARNINGS
 
@@ -182,198 +168,6 @@ def test_smaller_sides_suit_every_family() -> None:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(tmp_path_factory.mktemp("memory") / "models")
-
-
-@pytest.fixture(scope="module")
-def renderer(models: Models) -> Renderer:
-    """It goes from case to case, and from rung to rung, with what the ones before have left."""
-    return Renderer(models.options)
-
-
-# Without the VAE's tiles, which overlap and so change larger pictures.
-RUNGS = {rung.name: replace(rung, tiled=False) for rung in (MODELS, LAYERS)}
-# In this order: LoRAs come and go, another VAE comes to weights that were placed before.
-CASES = (
-    *("lora", "after-loras", "lora-control", "vae", "embedding", "mixed-lengths"),
-    *("start-image-strong", "mask", "hires-latent", "hires-model", "control-two", "inpainting"),
-    *("sdxl", "sdxl-lora", "sdxl-control", "sdxl-hires", "sdxl-clip-skip", "sd2-mask"),
-)
-IN_EACH_RUN = ("lora-control", "vae", "hires-latent", "sdxl-lora")
-
-
-@pytest.mark.parametrize("rung", RUNGS)
-@pytest.mark.parametrize("name", one_of_each_kind(CASES, IN_EACH_RUN))
-def test_every_rung_draws_the_stored_picture(
-    models: Models, renderer: Renderer, rung: str, name: str
-) -> None:
-    """Weights come to the device, here the CPU, by model and by layer."""
-    found = drawn(on_rung(renderer, RUNGS[rung]), models, name)
-    assert np.abs(found - stored(name)).max() <= 2
-
-
-def test_weights_come_when_they_compute(
-    models: Models, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Models as the batch needs them, and layers all the time; nothing where all is there."""
-    came: list[str] = []
-
-    def record(kind: Any, method: str, name_of: Callable[..., Any]) -> None:
-        real = getattr(kind, method)
-
-        def recorded(*given: Any, **named: Any) -> Any:
-            came.append(type(name_of(*given)).__name__)
-            return real(*given, **named)
-
-        monkeypatch.setattr(kind, method, recorded)
-
-    record(CpuOffload, "pre_forward", lambda hook, module, *_: module)
-    record(ModuleGroup, "onload_", lambda group: group.onload_leader)
-    found = {}
-    for rung in (FULL, *RUNGS.values()):
-        came.clear()
-        wanted = models.request({"image": "circle", "denoising_strength": 0.6, **SMALL})
-        draw(on_rung(renderer, rung), replace(wanted, prompt=f"a {rung.place}"))
-        found[rung.place] = [name for name, _ in groupby(came)]
-    assert found["device"] == []
-    assert found["models"] == [
-        *("CLIPTextModel", "AutoencoderKL", "UNet2DConditionModel", "AutoencoderKL")
-    ]
-    assert {"Embedding", "Linear", "Conv2d", "GroupNorm"} <= set(found["layers"])
-
-
-def test_leaving_a_rung_leaves_nothing_behind(models: Models, renderer: Renderer) -> None:
-    """The checkpoint is read again; the picture is the first one's to the bit."""
-    wanted = request("a corgi", **SMALL)
-    (before,) = draw(on_rung(renderer, FULL), wanted)
-    for rung in (MODELS, LAYERS, TILED):
-        (image,) = draw(on_rung(renderer, rung), wanted, wanted)[:1]
-        assert image.memory_rung == rung.name
-        assert difference(image, before) <= 1
-    (after,) = draw(on_rung(renderer, FULL), wanted)
-    assert after.pixels == before.pixels
-
-
-@pytest.mark.parametrize("rung", RUNGS)
-def test_an_interrupted_batch_leaves_nothing_behind(
-    models: Models, renderer: Renderer, rung: str
-) -> None:
-    """In the text encoder or in the middle of a step."""
-    on_rung(renderer, RUNGS[rung])
-    wanted = request("a house with a red roof", **SMALL)
-    (before,) = draw(renderer, wanted)
-    for prompt, looks in (("a boat", 0), ("a moon", 30)):
-        answers = iter([False] * looks + [True] * 1000)
-        with pytest.raises(EngineStopped):
-            renderer.render([replace(wanted, prompt=prompt)], ignore_steps, answers.__next__)
-    assert draw(renderer, wanted)[0].pixels == before.pixels
-
-
-FLOWS = (
-    *("Z-Image-Turbo", "FLUX.1-dev", "Qwen-Image", "ERNIE-Image", "FLUX.2-klein", "Chroma1-HD"),
-    *("sd3.5-medium", "Lumina-Image-2.0", "Krea-2-Raw"),
-)
-# Their pipelines read prompts themselves.
-SHORT = ("Sana", "HunyuanDiT", "PixArt-Sigma", "AuraFlow", "CogView4", "CogView3-Plus")
-
-
-@pytest.mark.parametrize("name", one_of_each_kind((*FLOWS, *SHORT), ("FLUX.1-dev", "HunyuanDiT")))
-def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
-    """A batch, and a start image with hires where the family takes one.
-
-    HunyuanDiT's layers cannot come one by one: there its models do.
-    """
-    by_layers: bool = diffusers.HunyuanDiT2DModel._supports_group_offloading
-    assert not by_layers
-    models = flow_models(name)
-    (model,) = Catalog(models).scan().models
-    ours, row, batches = flow_renderer(models), FAMILIES[model.family], [three_of(models, name)[:2]]
-    if "hires" not in row.lacks:
-        more = "\nimage: start.png\nhires: {scale: 1.5, steps: 2}"
-        batches.append(three_of(models, name, more)[:1])
-    plain = [draw(on_rung(ours, FULL), *batch) for batch in batches]
-    for rung in (*RUNGS.values(), *([] if name in SHORT else [replace(TURNS, tiled=False)])):
-        on_rung(ours, rung)
-        for batch, images in zip(batches, plain, strict=True):
-            for image, expected in zip(draw(ours, *batch), images, strict=True):
-                assert pixels(expected).std() > 1
-                assert difference(image, expected) <= 1, rung
-
-
-TURNING = {
-    "FLUX.1-dev": ["text_encoder", "text_encoder_2"],
-    "Qwen-Image": ["text_encoder"],
-    "ERNIE-Image": ["text_encoder"],
-}
-MARKS = {"FLUX.1-dev": "flux1", "Qwen-Image": "qwen_image", "ERNIE-Image": "ernie_image"}
-
-
-@pytest.mark.parametrize("name", TURNING)
-def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
-    """Only one of them is in memory; prompts that are known need no text encoder."""
-    models, encoders = flow_models(name), TURNING[name]
-    lora = lora_of(models, name, MARKS[name])
-    one, two, three = three_of(models, name)
-    expected = {
-        one: [*encoders, "vae", "transformer"],
-        two: [*encoders, "transformer"],
-        three: [*encoders, "transformer"],
-        replace(one, seed=8): [],
-        replace(one, loras=(lora,)): [],
-        replace(one, prompt="a star", loras=(lora,)): [*encoders, "transformer"],
-        replace(two, seed=9): [],
-    }
-    plain = [draw(flow_renderer(models), wanted)[0] for wanted in expected]
-    assert difference(plain[0], plain[4]) > 1  # by the LoRA
-    renderer, alive = on_rung(flow_renderer(models), TURNS), set[str]()
-    for (wanted, read), picture in zip(expected.items(), plain, strict=True):
-        with reads() as found:
-
-            def look(*_: int) -> None:
-                alive.update(part for part, reference in found if reference() is not None)
-
-            (image,) = renderer.render([wanted], look)
-        assert [part for part, _ in found] == read
-        assert difference(image, picture) <= 1
-    assert alive == {"vae", "transformer"}
-
-
-def test_a_first_batch_with_a_lora_reads_each_part_once() -> None:
-    """It acts when the denoiser comes."""
-    models = flow_models("FLUX.1-dev")
-    lora = lora_of(models, "FLUX.1-dev", "flux1")
-    one = replace(three_of(models, "FLUX.1-dev")[0], loras=(lora,))
-    (plain,) = draw(flow_renderer(models), one)
-    with reads() as found:
-        (image,) = draw(on_rung(flow_renderer(models), TURNS), one)
-    assert [part for part, _ in found] == [*TURNING["FLUX.1-dev"], "vae", "transformer"]
-    assert difference(image, plain) <= 1
-
-
-def test_a_batch_ends_while_parts_take_turns() -> None:
-    """In a text encoder or in a step; the next batch draws what it would have."""
-    models = flow_models("FLUX.1-dev")
-    renderer = on_rung(flow_renderer(models), TURNS)
-    one, two, _ = three_of(models, "FLUX.1-dev")
-    (before,) = draw(renderer, one)
-    for looks in (0, 3, 8):
-        answers = iter([False] * looks + [True] * 1000)
-        with pytest.raises(EngineStopped):
-            renderer.render([two], ignore_steps, answers.__next__)
-    assert draw(renderer, one)[0].pixels == before.pixels
-    kept = three_of(models, "FLUX.1-dev", "\nimage: start.png\ndenoising_strength: 0")[0]
-    assert draw(on_rung(flow_renderer(models), TURNS), kept)
-
-
-@pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
-def test_a_gguf_transformer_works_on_every_rung(rung: Rung) -> None:
-    """Its weights move as they are."""
-    models = flow_models("Z-Image-Turbo")
-    write_gguf(models / "checkpoints/mine-turbo.gguf", weights_of("Z-Image-Turbo"), "Q8_0")
-    (wanted,) = requests_of(models, "mine-turbo.gguf", "prompt: a red cube")
-    renderer = flow_renderer(models)
-    (plain,) = draw(on_rung(renderer, FULL), wanted)
-    for _ in range(2):
-        assert difference(draw(on_rung(renderer, rung), wanted)[0], plain) <= 1
 
 
 def card(renderer: Renderer) -> Renderer:
