@@ -205,4 +205,4 @@ def test_a_cluster_without_room_says_so(executor: MakeExecutor) -> None:
     """Nothing is refused: others may end, or nodes come."""
     engines = executor(gpus_per_engine=1)
     engines.want(1)
-    wait_for(lambda: "set gpus_per_engine: 0" in engines.trouble(), "it is reported")
+    wait_for(lambda: "gpus_per_engine: 0" in engines.trouble(), "it is reported")
