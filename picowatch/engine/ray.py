@@ -52,6 +52,7 @@ _START = (
     "`ray start --head` starts a cluster here, `ray start --address=HOST:6379` joins another "
     "machine's. For engines on this machine alone, set executor: local:N."
 )
+Place = tuple[str, int]  # a host and its port
 _in_use = threading.Lock()  # Ray's state is the process'
 
 
@@ -107,33 +108,31 @@ class RayEngines:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                with connected(self._settings.address) as is_connected:
-                    self._keep_engines(is_connected)
+                with connected(self._settings.address) as node:
+                    self._keep_engines(node)
             except EngineLost as away:
                 self._report(str(away), final=True)
-            except Exception:  # Ray has many classes; it is another cluster by now
+            except Exception:  # the node is gone, or Ray says that it is another cluster by now
                 log.debug("Ray failed", exc_info=True)
                 self._report(_LOST)
             self._closing.wait(_PAUSE_SECONDS)
 
-    def _keep_engines(self, is_connected: Callable[[], bool]) -> None:
-        """Keep as many engines as are wanted until the connection is lost."""
+    def _keep_engines(self, node: Place) -> None:
+        """Keep as many engines as are wanted until the connection is lost, which raises."""
         from picowatch.engine.ray_engine import RayEngine
 
-        gpus, cpus = self._settings.gpus_per_engine, self._settings.cpus_per_engine
-        device = self._options.device
-        if device in ("cpu", "mps"):
-            gpus = 0.0
-        else:  # the cluster shows an engine only the GPUs that it gave
-            device = "cuda" if gpus else "cpu"
+        cpus, own = self._settings.cpus_per_engine, self._options.device
+        gpus = 0.0 if own in ("cpu", "mps") else self._settings.gpus_per_engine
+        # The cluster shows an engine only the GPUs that it gave.
+        device = "cuda" if gpus else "mps" if own == "mps" else "cpu"
         options = replace(self._options, device=device, threads=max(1, int(cpus)))
         new_engine = partial(RayEngine, options, self._make_renderer, gpus, cpus)
         try:
-            while not self._closing.wait(_TICK_SECONDS) and is_connected():
+            while not self._closing.wait(_TICK_SECONDS):
+                _reach(node)
                 self._forget_gone()
                 self._request(new_engine)
                 self._report(self._too_few(f"{gpus:g} GPU, {cpus:g} CPU"))
-            self._report(_LOST)
         finally:
             self._end_engines(EngineLost(_LOST))
 
@@ -189,8 +188,8 @@ class RayEngines:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Callable[[], bool]]:
-    """Ray in this process. Gives what says whether it is still connected; raises EngineLost."""
+def connected(address: str) -> Iterator[Place]:
+    """Ray in this process. Gives where this machine's node is reached; raises EngineLost."""
     with _in_use:
         os.environ.update(_ENVIRONMENT)
         import ray
@@ -206,10 +205,10 @@ def connected(address: str) -> Iterator[Callable[[], bool]]:
                 reason = " ".join(str(error).partition("Traceback")[0].split())[:300].rstrip(".: ")
                 words = f"Cannot connect to the Ray cluster ({address}): {reason}."
                 raise EngineLost(words, _START) from error
-            # This machine's node, which ends when its head does. It is not asked by Ray: its calls
-            # wait for a head that is gone, and abort this process if another one comes in its place
-            # (`ray.nodes()`: GlobalStateAccessor, "WrongClusterID").
-            yield lambda: _reaches(node["NodeManagerAddress"], node["NodeManagerPort"])
+            # The node ends when its head does. It is not asked by Ray, whose calls wait for a head
+            # that is gone, and abort this process if another one comes in its place (`ray.nodes()`:
+            # GlobalStateAccessor, "WrongClusterID").
+            yield node["NodeManagerAddress"], node["NodeManagerPort"]
         finally:
             with suppress(Exception):
                 ray.shutdown()
@@ -222,17 +221,13 @@ def _reachable(address: str) -> str:
 
     found = canonicalize_bootstrap_address(address) or address
     host, _, port = found.rpartition(":")
-    if port.isdecimal() and not _reaches(host.strip("[]"), int(port)):
-        raise OSError("nobody answers there")
+    if port.isdecimal():
+        _reach((host.strip("[]"), int(port)))
     return found
 
 
-def _reaches(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), _REACH_SECONDS).close()
-    except OSError:
-        return False
-    return True
+def _reach(place: Place) -> None:
+    socket.create_connection(place, _REACH_SECONDS).close()
 
 
 def check_cluster(settings: RaySettings) -> Check:
