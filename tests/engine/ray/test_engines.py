@@ -1,7 +1,5 @@
 """Engines on a cluster of two nodes: they make pictures, are lost, and others join."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,23 +19,11 @@ from tests.house import wait_for
 
 pytestmark = pytest.mark.heavy
 
-THIRD = "third"
-
 
 @pytest.fixture
 def executor(make_executor: MakeExecutor, nodes: Nodes) -> MakeExecutor:
     """Makes executors on the cluster."""
     return lambda **settings: make_executor(address=nodes.address, **settings)
-
-
-@contextmanager
-def third(nodes: Nodes, **environment: str) -> Iterator[None]:
-    """Another node."""
-    nodes.add(THIRD, **environment)
-    try:
-        yield
-    finally:
-        nodes.kill(THIRD)
 
 
 def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes) -> None:
@@ -93,15 +79,14 @@ def test_a_node_that_dies_is_left_and_one_that_comes_is_used(
 ) -> None:
     """In the middle of a batch, which no image is at fault for."""
     engines = executor()
-    with third(nodes):
-        joined(engines, 3, {HEAD, SECOND, THIRD})
-        lost = Held(on(engines, THIRD), tmp_path)
+    joined(engines, 2, {HEAD, SECOND})
+    lost = Held(on(engines, SECOND), tmp_path)
+    nodes.kill(SECOND)
     error = lost.future.exception(PATIENCE)
     assert isinstance(error, EngineLost), error
-    wait_for(lambda: len(engines.engines()) == 2, "it left")
-    with third(nodes):
-        joined(engines, 3, {HEAD, SECOND, THIRD})
-        make(on(engines, THIRD), request())
+    wait_for(lambda: len(engines.engines()) == 1, "it left")
+    nodes.add(SECOND)
+    joined(engines, 2, {HEAD, SECOND})
 
 
 def test_a_closed_engine_gives_its_place_back(executor: MakeExecutor) -> None:
@@ -147,13 +132,14 @@ def test_a_node_with_other_versions_is_named_and_not_used(
     for package in stub.parents[:2]:
         (package / "__init__.py").touch()
     stub.write_text("def versions(): return {'picowatch': '9.9'}")
-    with third(nodes, PYTHONPATH=str(tmp_path)):
-        engines = executor()
-        joined(engines, 2, {HEAD, SECOND})
-        engines.want(3)
-        said = f"{THIRD} is not used: picowatch is 9.9 there and {__version__} here"
-        wait_for(lambda: said in engines.trouble(), "the node is named")
-        assert len(engines.engines()) == 2
+    nodes.add("third", PYTHONPATH=str(tmp_path))
+    engines = executor()
+    joined(engines, 2, {HEAD, SECOND})
+    engines.want(3)
+    said = f"third is not used: picowatch is 9.9 there and {__version__} here"
+    wait_for(lambda: said in engines.trouble(), "the node is named")
+    assert len(engines.engines()) == 2
+    nodes.kill("third")
 
 
 def test_a_node_that_lacks_a_model_is_named_and_not_used(
