@@ -16,12 +16,11 @@ PicowatchError
 ├── PictureUnreadable        a picture without metadata that we can read
 │   └── NothingSaid          … and nothing beside it says what to do with it (recipe/dropped.py)
 ├── RenderFailed             the engine could not render these images; it lives on
+│   └── ModelNotThere        … because a file is not there any more (engine/verify.py)
 ├── EngineDied               the engine's process ended in the middle of a batch
 │   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
 │   └── EngineLost           … because its machine is gone (engine/protocol.py)
-│       └── NodeUnfit        … or cannot be used as it is (engine/ray_nodes.py)
-├── EngineStopped            the engine was closed on purpose; the images are queued again
-└── ClusterAway              the Ray cluster cannot be reached (engine/ray_nodes.py)
+└── EngineStopped            the engine was closed on purpose; the images are queued again
 
 What no person sees, because one part of picowatch raises it for another one to catch:
 

@@ -17,7 +17,7 @@ def test_executors_by_name() -> None:
     """One engine, several, a cluster."""
     assert executor("local") == executor("local:1") == LocalSettings() == Settings().executor
     assert executor("local:4") == LocalSettings(engines=4)
-    assert executor("ray") == RaySettings(address=None, gpus_per_engine=1, engines="auto")
+    assert executor("ray") == RaySettings(address="auto", gpus_per_engine=1, engines="auto")
 
 
 def test_a_cluster_in_the_settings_file(tmp_path: Path) -> None:

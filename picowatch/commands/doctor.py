@@ -119,15 +119,15 @@ def _compiling(settings: Settings) -> Check:
 
 
 def _cluster_checks(settings: Settings) -> list[Check]:
-    """The nodes of the cluster that the settings name."""
-    if not isinstance(settings.executor, RaySettings) or settings.executor.address is None:
+    """The cluster that the settings name."""
+    if not isinstance(settings.executor, RaySettings):
         return []
     if find_spec("ray") is None:
         remedy = f"Install it: {install_command('ray')}"
         return [Check("cluster", "executor: ray needs Ray, which is not installed", remedy)]
-    from picowatch.engine.ray_cluster import check_cluster
+    from picowatch.engine.ray import check_cluster
 
-    return check_cluster(settings.executor)
+    return [check_cluster(settings.executor)]
 
 
 def _picture(settings: Settings, make_engine: MakeEngine) -> Check:

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -230,5 +231,7 @@ def _explained(error: Exception) -> PicowatchError:
     if isinstance(error, EngineStopped | EngineLost):
         return error
     if isinstance(error, RenderFailed):
-        return RenderFailed(error.message, error.remedy, traceback.format_exc())
+        failed = copy(error)  # without its frames, and what those hold
+        failed.trace = traceback.format_exc()
+        return failed
     return explain_error(error, traceback.format_exc(), broken_gpu())

@@ -9,8 +9,7 @@ from typing import Protocol
 from picowatch.errors import EngineDied
 from picowatch.recipe.request import ImageRequest
 
-# Called after each denoising step with (steps done, steps in all) of the batch in progress; with 0
-# steps done as a sign of life, while the models that the batch needs are verified on its node.
+# Called after each denoising step with (steps done, steps in all) of the batch in progress.
 OnStep = Callable[[int, int], None]
 
 

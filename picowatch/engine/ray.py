@@ -1,41 +1,59 @@
 """The Executor of a Ray cluster: as many engines there as are wanted. See docs/design.md.
 
-ray.py          RayEngines, the Executor
-ray_cluster.py  the connection of this process; the nodes, for `picowatch doctor`
+ray.py          RayEngines, the Executor, and the connection of this process
 ray_engine.py   RayEngine, an Engine: an actor on a node, as the daemon sees it
 ray_actor.py    that actor, in a process on the node
-ray_nodes.py    what a node needs: versions and models
 """
 
+import atexit
 import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from picowatch.engine.child_main import MakeRenderer, new_renderer
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine, EngineLost
-from picowatch.engine.ray_cluster import LOST, RayConnection
-from picowatch.engine.ray_nodes import ClusterAway, NodeUnfit
+from picowatch.engine.torch_check import Check
 from picowatch.errors import EngineStopped, PicowatchError
 from picowatch.settings import RaySettings
 
-if TYPE_CHECKING:  # these import Ray, which only the thread does
-    from picowatch.engine.ray_engine import RayEngine, Start
+if TYPE_CHECKING:  # it imports Ray, which only the thread does
+    from picowatch.engine.ray_engine import RayEngine
 
 log = logging.getLogger("picowatch")
 
+_ENVIRONMENT = {
+    # Ray would end this process when the head has been away for a minute, …
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
+    # … and when its node's raylet has ended and the parent of this process is process 1, as in a
+    # service: without this variable it takes the parent for the raylet (IsRayletFailed in Ray's
+    # src/ray/raylet_ipc_client/raylet_ipc_client.cc). This process runs as long as it runs.
+    "RAY_RAYLET_PID": str(os.getpid()),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it prints what it says of actors that died
+}
 _TICK_SECONDS = 0.5
-_SILENT_SECONDS = 30.0  # without an answer: to connect is reported, a connection is given up
 _PAUSE_SECONDS = 3.0  # before it is connected to again, after an engine that was never placed
-_UNFIT_SECONDS = 60.0  # until a node that was not fit is tried again
-_ROOM_SECONDS = 5.0  # that the first engine is pending before it is reported
+_UNFIT_SECONDS = 30.0  # before an engine is requested again, after one on an unfit node
+_ROOM_SECONDS = 10.0  # that the first engine is pending before it is reported
+_MOST_PENDING = 8  # engines for which there is no room: Ray's autoscaler sees them
+_REACH_SECONDS = 5.0
 _JOIN_SECONDS = 0.3  # of the engines' threads, before Ray is shut down
 _CLOSE_SECONDS = 1.6
-_SILENT = "The Ray cluster does not answer. picowatch is waiting for it."
+_LOST = "The connection to the Ray cluster was lost."
+_START = (
+    "`ray start --head` starts a cluster here, `ray start --address=HOST:6379` joins another "
+    "machine's. For engines on this machine alone, set executor: local:N."
+)
+Place = tuple[str, int]  # a host and its port
+_in_use = threading.Lock()  # Ray's state is the process'
 
 
 class RayEngines:
@@ -53,11 +71,10 @@ class RayEngines:
         self._settings = settings
         self._make_renderer = make_renderer
         self._engines: tuple[RayEngine, ...] = ()
-        self._unfit: dict[str, tuple[float, str]] = {}  # nodes: since when, and why
-        self._pending_since: float | None = None  # the first engine
-        self._not_before = 0.0  # the next one is requested
+        self._unfit: dict[str, str] = {}  # nodes, and why
+        self._not_before = 0.0  # the next engine is requested
         self._wanted = 0
-        self._trouble = self._logged = ""
+        self._trouble = "picowatch is connecting to the Ray cluster."
         self._final = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
@@ -69,8 +86,8 @@ class RayEngines:
 
     def want(self, engines: int) -> None:
         """See `Executor.want`."""
-        fixed = self._settings.engines
-        self._wanted = engines if fixed == "auto" or not engines else fixed
+        most = self._settings.engines
+        self._wanted = engines if most == "auto" else min(engines, most)
 
     def trouble(self) -> str:
         """See `Executor.trouble`."""
@@ -90,106 +107,69 @@ class RayEngines:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            connection = RayConnection(self._settings.address)
             try:
-                self._wait_for(connection.made)
-                self._report(self._keep_engines(connection))
-            except ClusterAway as away:
+                with connected(self._settings.address) as node:
+                    self._keep_engines(node)
+            except EngineLost as away:
                 self._report(str(away), final=True)
-            self._end_engines(EngineLost(LOST))
-            connection.end()
-            self._wait_for(connection.ended)
+            except Exception:  # the node is gone, or Ray says that it is another cluster by now
+                log.debug("Ray failed", exc_info=True)
+                self._report(_LOST)
             self._closing.wait(_PAUSE_SECONDS)
 
-    def _wait_for(self, done: "Future[None]") -> None:
-        """Wait for what Ray does, which may take for ever; a silence is reported."""
+    def _keep_engines(self, node: Place) -> None:
+        """Keep as many engines as are wanted until the connection is lost, which raises."""
+        from picowatch.engine.ray_engine import RayEngine
+
+        cpus, own = self._settings.cpus_per_engine, self._options.device
+        gpus = 0.0 if own in ("cpu", "mps") else self._settings.gpus_per_engine
+        # The cluster shows an engine only the GPUs that it gave.
+        device = "cuda" if gpus else "mps" if own == "mps" else "cpu"
+        options = replace(self._options, device=device, threads=max(1, int(cpus)))
+        new_engine = partial(RayEngine, options, self._make_renderer, gpus, cpus)
         try:
-            done.result(_SILENT_SECONDS)
-        except TimeoutError:
-            self._report(_SILENT)
-            done.result()
+            while not self._closing.wait(_TICK_SECONDS):
+                _reach(node)
+                self._forget_gone()
+                self._request(new_engine)
+                self._report(self._too_few(f"{gpus:g} GPU, {cpus:g} CPU"))
+        finally:
+            self._end_engines(EngineLost(_LOST))
 
-    def _keep_engines(self, connection: RayConnection) -> str:
-        """Keep as many engines as are wanted until the connection is lost; say how it was."""
-        start = self._start(connection)
-        answered = time.monotonic()
-        while not self._closing.wait(_TICK_SECONDS):
-            now = time.monotonic()
-            if connection.answers():
-                answered = now
-            elif now - answered > _SILENT_SECONDS:
-                return "The Ray cluster no longer answers."
-            if lost := self._forget_gone(now):
-                return str(lost)
-            self._adjust(now, start)
-            self._report(_SILENT if now > answered else self._too_few(now, start))
-        return ""
-
-    def _start(self, connection: RayConnection) -> "Start":
-        """An engine on a GPU; on the CPU where that was set, or where there is nothing else."""
-        from picowatch.engine.ray_engine import Start
-
-        settings, options = self._settings, self._options
-        gpus = 0.0 if options.device in ("cpu", "mps") else settings.gpus_per_engine
-        if gpus and settings.address is None and not connection.has_gpu:
-            log.info("Ray sees no GPU on this machine: engines use the CPU")
-            gpus = 0.0
-        cores = max(1, int(settings.cpus_per_engine))
-        if gpus:  # the cluster shows an engine only the GPUs that it gave
-            options = replace(options, device="cuda", threads=None)
-        else:
-            device = "mps" if options.device == "mps" else "cpu"
-            options = replace(options, device=device, threads=cores)
-        return Start(options, self._make_renderer, gpus, settings.cpus_per_engine)
-
-    def _forget_gone(self, now: float) -> PicowatchError | None:
-        """Forget engines that ended; return why the connection is lost, if one found that out."""
+    def _forget_gone(self) -> None:
         gone = [engine for engine in self._engines if engine.gone is not None]
         self._engines = tuple(engine for engine in self._engines if engine not in gone)
         for engine in gone:
-            if isinstance(engine.gone, ClusterAway):
-                return engine.gone
-            if isinstance(engine.gone, NodeUnfit) and engine.node_id:
-                self._unfit[engine.node_id] = now, str(engine.gone)
-            elif not isinstance(engine.gone, EngineStopped):
+            pause = 0.0 if engine.is_placed else _PAUSE_SECONDS
+            if engine.is_unfit:
+                self._unfit[engine.node] = str(engine.gone)
+                pause = _UNFIT_SECONDS
+            if not isinstance(engine.gone, EngineStopped):
                 log.info("%s", engine.gone)
-                self._not_before = now if engine.is_placed else now + _PAUSE_SECONDS
-        return None
+                self._not_before = time.monotonic() + pause
 
-    def _adjust(self, now: float, start: "Start") -> None:
-        """Request engines that are lacking, and no more of those that are not wanted.
-
-        A pending actor is what Ray's autoscaler sees. At most one more is pending than are placed:
-        the cluster grows by doubling, and no thousand actors are pending where there is no room.
-        """
-        from picowatch.engine.ray_engine import RayEngine
-
-        placed = [engine for engine in self._engines if engine.is_placed]
+    def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
+        """Request engines that are lacking, and no more of those that are not wanted."""
         pending = [engine for engine in self._engines if not engine.is_placed]
-        room = min(max(0, self._wanted - len(placed)), len(placed) + 1)
-        unfit = {one: why for one, why in self._unfit.items() if now - why[0] < _UNFIT_SECONDS}
-        if unfit.keys() != self._unfit.keys():  # what is pending would not go to those
-            self._unfit, room = unfit, 0
-        for engine in pending[room:]:
+        placed = len(self._engines) - len(pending)
+        lacking = min(max(0, self._wanted - placed), _MOST_PENDING)
+        for engine in pending[lacking:]:
             engine.close()
-        if now >= self._not_before and not self._closing.is_set():
-            new = range(room - len(pending))
-            self._engines += tuple(RayEngine(start, list(self._unfit)) for _ in new)
-        if placed or not self._wanted:
-            self._pending_since = None
-        else:
-            self._pending_since = self._pending_since or now
+        if time.monotonic() >= self._not_before and not self._closing.is_set():
+            self._engines += tuple(new_engine() for _ in range(lacking - len(pending)))
 
-    def _too_few(self, now: float, start: "Start") -> str:
+    def _too_few(self, size: str) -> str:
         """Say why there are fewer engines than there should be; "" if all is well."""
-        troubles = sorted({why for _, why in self._unfit.values()})
-        if self._pending_since and now - self._pending_since > _ROOM_SECONDS:
+        placed, now = self.engines(), time.monotonic()
+        if len(placed) >= self._wanted:
+            self._unfit.clear()
+        troubles = sorted(self._unfit.values())
+        first = min((engine.requested_at for engine in self._engines), default=now)
+        if not placed and now - first > _ROOM_SECONDS:
             troubles.append(
-                f"The Ray cluster has no room for an engine now ({start.gpus:g} GPU, "
-                f"{start.cpus:g} CPU). picowatch has requested it and is waiting."
+                f"The Ray cluster has no room for an engine ({size}). picowatch has requested it "
+                "and is waiting. With gpus_per_engine: 0 engines use CPUs."
             )
-            if start.gpus:
-                troubles.append("If no GPU will come, set gpus_per_engine: 0 to use CPUs.")
         return " ".join(troubles)
 
     def _end_engines(self, why: PicowatchError) -> None:
@@ -202,10 +182,62 @@ class RayEngines:
             engine.join(max(0.0, deadline - time.monotonic()))
 
     def _report(self, text: str, *, final: bool = False) -> None:
-        """Say why there are too few engines; the log has it once until there are enough."""
-        if text and text != self._logged and not self._closing.is_set():
+        if text and text != self._trouble and not self._closing.is_set():
             log.warning("%s", text)
-            self._logged = text
-        if len(self.engines()) >= self._wanted:
-            self._logged = text
         self._trouble, self._final = text, final
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Place]:
+    """Ray in this process. Gives where this machine's node is reached; raises EngineLost."""
+    with _in_use:
+        os.environ.update(_ENVIRONMENT)
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # it writes to our terminal
+        atexit.unregister(ray.shutdown)  # it would wait for a head that is gone
+        try:
+            try:
+                ray.init(_reachable(address), log_to_driver=False, configure_logging=False)
+                here = ray.get_runtime_context().get_node_id()
+                [node] = [node for node in ray.nodes() if node["NodeID"] == here]
+            except Exception as error:  # nearly anything, gRPC's errors, too
+                reason = " ".join(str(error).partition("Traceback")[0].split())[:300].rstrip(".: ")
+                words = f"Cannot connect to the Ray cluster ({address}): {reason}."
+                raise EngineLost(words, _START) from error
+            # The node ends when its head does. It is not asked by Ray, whose calls wait for a head
+            # that is gone, and abort this process if another one comes in its place (`ray.nodes()`:
+            # GlobalStateAccessor, "WrongClusterID").
+            yield node["NodeManagerAddress"], node["NodeManagerPort"]
+        finally:
+            with suppress(Exception):
+                ray.shutdown()
+
+
+def _reachable(address: str) -> str:
+    """The head's address; raises OSError if nobody listens there: Ray would wait for ever."""
+    # Private. In its place `ray.init("auto")` would wait for a head that is gone.
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address) or address
+    host, _, port = found.rpartition(":")
+    if port.isdecimal():
+        _reach((host.strip("[]"), int(port)))
+    return found
+
+
+def _reach(place: Place) -> None:
+    socket.create_connection(place, _REACH_SECONDS).close()
+
+
+def check_cluster(settings: RaySettings) -> Check:
+    """Whether this machine is a node of the cluster, and what the cluster has."""
+    try:
+        with connected(settings.address):
+            import ray
+
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            gpus, cpus = (ray.cluster_resources().get(name, 0) for name in ("GPU", "CPU"))
+            return Check("cluster", f"nodes: {nodes}, with {gpus:g} GPU and {cpus:g} CPU")
+    except EngineLost as away:
+        return Check("cluster", away.message, away.remedy)

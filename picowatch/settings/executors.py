@@ -23,11 +23,11 @@ class LocalSettings(BaseModel):
 
 
 class RaySettings(BaseModel):
-    """Engines on a Ray cluster; without an address one is started on this machine."""
+    """Engines on the Ray cluster of which this machine is a node."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    address: str | None = Field(None, description="auto, or the head's HOST:6379.")
+    address: str = Field("auto", description="auto, or the head's HOST:6379.")
     gpus_per_engine: float = Field(1, ge=0, le=64, description="0: engines that use the CPU.")
     cpus_per_engine: float = Field(1, gt=0, le=1024)
     engines: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ENGINES)] = "auto"
@@ -38,8 +38,8 @@ class RaySettings(BaseModel):
 
     @field_validator("address")
     @classmethod
-    def _is_no_ray_client(cls, address: str | None) -> str | None:
-        if address and address.startswith("ray://"):
+    def _is_no_ray_client(cls, address: str) -> str:
+        if address.startswith("ray://"):
             raise PydanticCustomError(
                 "ray_client",
                 "Ray Client (ray://) is not used. Run `ray start --num-cpus=0 --address=HOST:6379` "

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -298,12 +299,12 @@ def test_a_single_run_ends_at_once_where_no_engine_can_come(
 ) -> None:
     """The reason is in the log; what is queued is left for the next run."""
 
-    def refuse(**_: object) -> str:
-        raise PermissionError(13, "Permission denied", "/tmp")
+    def refuse(_: str) -> Any:
+        raise EngineLost("Cannot connect to the Ray cluster (auto): no.")
 
     monkeypatch.setattr("picowatch.daemon.build.find_spec", lambda _: True)
-    monkeypatch.setattr("picowatch.engine.ray_nodes.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("picowatch.engine.ray.connected", refuse)
     house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
     assert not house.once(executor="ray", stall_seconds=3600)
-    assert "picowatch exits: Ray cannot be started on this machine" in house.log()
+    assert "picowatch exits: Cannot connect to the Ray cluster" in house.log()
     assert house.status()["images"]["queued"] == 1

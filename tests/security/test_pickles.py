@@ -219,7 +219,6 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
         "engine/child_process.py",
         "engine/child_main.py",
         "engine/ray_actor.py",  # these say how Ray is to pickle
-        "engine/ray_cluster.py",
         "engine/ray_engine.py",
         "catalog/headers.py",
         "catalog/folder_files.py",

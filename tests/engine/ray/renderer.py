@@ -1,7 +1,8 @@
 """The renderer of these tests: draws digests, and does what the prompt says meanwhile.
 
 "wait for PATH" notes its process in PATH.pid, and goes on once PATH is there; "crash" ends the
-process as native code does. The start images that it finds are the pictures' warnings.
+process as native code does. The start images that it finds are the pictures' warnings. Where the
+models folder has a folder "of-nodes", that is the one of the nodes.
 """
 
 import ctypes
@@ -12,8 +13,10 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
+from picowatch.engine.verify import find_model
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
@@ -38,6 +41,11 @@ class DigestRenderer:
         preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
+        own = self._options.models / "of-nodes"
+        for lora in batch[0].loras:
+            find_model(
+                Catalog(own if own.exists() else self._options.models), "lora", lora.name, lora.hash
+            )
         for done in range(1, batch[0].steps + 1):
             on_step(done, batch[0].steps)
         self._on_preview(Preview(8, 8, bytes(192)))
