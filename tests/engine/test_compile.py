@@ -13,7 +13,6 @@ import torch
 from picowatch.engine import compile as compiling
 from picowatch.engine.compile import CompiledDenoisers
 
-DEMO = Path(compiling.__file__).parents[1] / "assets/demo/unet"
 CPU = torch.device("cpu")
 CARD = torch.device("cuda")  # only its name is looked at: the module computes where it is
 
@@ -77,16 +76,6 @@ def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8, **given: A
     )
     assert isinstance(sample, torch.Tensor)
     return sample
-
-
-def test_the_demo_models_unet_is_the_same(compiled: CompiledDenoisers) -> None:
-    """To the sixth digit."""
-    from diffusers import UNet2DConditionModel
-
-    demo = UNet2DConditionModel.from_pretrained(DEMO).eval()
-    fast = compiled.of(demo, "demo")
-    assert fast is not None
-    torch.testing.assert_close(predicted(fast), predicted(demo), atol=1e-4, rtol=0)
 
 
 def test_it_computes_what_the_module_does(unet: Any, compiled: CompiledDenoisers) -> None:
@@ -218,19 +207,6 @@ def test_too_little_memory_is_said(unet: Any, monkeypatch: pytest.MonkeyPatch) -
     assert "GB of memory have to be free" in compiled.warnings[0]
 
 
-def test_an_argument_that_is_no_tensor_is_left_to_the_module() -> None:
-    """It might act otherwise in each step."""
-    compiled = CompiledDenoisers(CPU, None)
-
-    def module(*given: Any, **named: Any) -> tuple[Any]:
-        return (given[0],)
-
-    fast = compiled.of(module, "tiny")
-    assert fast is not None
-    predicted(fast, callback=object())
-    assert compiled.warnings[0].endswith("TypeError: an argument is object")
-
-
 def test_a_machine_without_openvino_is_told_how_to_install_it(
     unet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,11 +301,3 @@ def test_a_module_without_blocks_is_left() -> None:
     compiled = CompiledDenoisers(CARD, None)
     assert compiled.of(torch.nn.Linear(1, 1), "tiny") is None
     assert "Linear" in compiled.warnings[0]
-
-
-def test_what_is_forgotten_is_compiled_anew(unet: Any, compiled: CompiledDenoisers) -> None:
-    fast = compiled.of(unet, "tiny")
-    compiled.forget(unet)
-    assert compiled.of(unet, "tiny") is not fast
-    compiled.close()
-    assert not compiled._compiled

@@ -1,8 +1,6 @@
 """Depth by a tiny, random Depth Anything, read from a folder as the real one is."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from picowatch.catalog import Catalog, Kind
+from picowatch.catalog import Catalog
 from picowatch.engine.depth import DepthModels
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
@@ -84,23 +82,6 @@ def test_depth_is_what_transformers_gives(models: Path, model: Any) -> None:
     depth = torch.nn.functional.interpolate(depth[:, None], (64, 96), mode="bilinear")[0, 0]
     expected = (depth - depth.min()) / (depth.max() - depth.min()) * 255
     assert np.abs(found[:, :, 0] - expected.numpy()).max() <= 1
-
-
-def test_parts_of_a_batch_load_the_model_once(models: Path) -> None:
-    """On a CPU they ask at the same time."""
-    loading = []
-
-    def find(kind: Kind, name: str, digest: str) -> Path:
-        loading.append(get_ident())
-        return models / "depth" / name
-
-    depths = DepthModels(find, CPU)
-    picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    control = ControlUse("a.png", "first", preprocess="depth", depth=NAME)
-    with ThreadPoolExecutor(2) as threads:
-        one, other = threads.map(lambda _: depths.guess(picture, control), range(2))
-    assert len(set(loading)) == 1
-    assert (one == other).all()
 
 
 def test_a_picture_follows_its_depth(models: Path) -> None:

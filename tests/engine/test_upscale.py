@@ -18,7 +18,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.catalog.upscalers import compact_shapes
 from tests.engine.requests import difference, ignore_steps, pixels, request
@@ -175,20 +175,6 @@ def test_a_picture_that_repeats_is_enlarged_without_seams(
     assert np.abs(found - expected)[rows, columns].max() <= 1
 
 
-def test_hires_can_be_enlarged_by_a_model(engine: Renderer, folder: Path) -> None:
-    """It decodes, enlarges, reduces by Lanczos to the size of hires, and draws on from there."""
-
-    def large(upscaler: str, strength: float, hash_: str = "") -> RenderedImage:
-        hires = Hires(1.5, 2, strength, upscaler)
-        requested = request(steps=2, width=64, height=64, hires=hires, hires_upscaler_hash=hash_)
-        return rendered(engine, requested)
-
-    by_model = large("2x", 0.5, hash_of(folder, "2x"))
-    assert (by_model.width, by_model.height) == (96, 96)
-    assert difference(by_model, large("Lanczos", 0.5)) > 3
-    assert difference(by_model, large("2x", 0, hash_of(folder, "2x"))) > 3
-
-
 def test_it_ends_between_two_tiles(
     engine: Renderer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,20 +214,3 @@ def test_where_memory_runs_out_tiles_become_smaller(
     least = 0
     with pytest.raises(RenderFailed, match="Even tiles of 32 pixels were too large"):
         rendered(engine, requested)
-
-
-def test_another_file_under_the_name_is_not_used(engine: Renderer, folder: Path) -> None:
-    """As with every model: the recipe meant the one that was there when it was saved."""
-    requested = given(folder, gradient(), 2, "2x")
-    (folder / "upscalers/2x.safetensors").rename(folder / "upscalers/kept.safetensors")
-    try:
-        save_file(
-            filled(compact_shapes(2, channels=4, blocks=1)), folder / "upscalers/2x.safetensors"
-        )
-        fresh = Renderer(
-            EngineOptions(models=folder, device="cpu", threads=1, start_images=folder / "pictures")
-        )
-        with pytest.raises(RenderFailed, match="is a different file now"):
-            rendered(fresh, requested)
-    finally:
-        (folder / "upscalers/kept.safetensors").replace(folder / "upscalers/2x.safetensors")

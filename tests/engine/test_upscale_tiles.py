@@ -6,13 +6,14 @@ import torch
 
 from picowatch.engine import upscale_tiles as tiles
 from picowatch.engine.upscale import passes_of
-from picowatch.engine.upscale_tiles import Pixels, enlarged, spans
+from picowatch.engine.upscale_tiles import Pixels, enlarged
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
-from tests.catalog.upscalers import compact_shapes, esrgan_shapes
+from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
 from tests.engine.upscale_networks import network
 
 COMPACT = compact_shapes(2, channels=8, blocks=3)
 FOLDED = esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12)
+NETWORKS = [COMPACT, FOLDED, span_shapes(2, channels=8)]
 
 
 def noise(width: int, height: int) -> Pixels:
@@ -28,8 +29,8 @@ def difference(one: Pixels, other: Pixels) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-@pytest.mark.parametrize("shapes", [COMPACT, FOLDED])
-@pytest.mark.parametrize("size", [(70, 53), (64, 32), (33, 91)])
+@pytest.mark.parametrize("size", [(70, 53), (33, 91)])
+@pytest.mark.parametrize("shapes", NETWORKS)
 def test_no_seam_is_visible(
     shapes: dict[str, tuple[int, ...]], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,16 +41,6 @@ def test_no_seam_is_visible(
     assert difference(enlarged(made, picture, 32, nothing), whole) <= 1  # the last bit's rounding
     monkeypatch.setattr(tiles, "MOST_OVERLAP", 0)
     assert difference(enlarged(made, picture, 32, nothing), whole) > 1
-
-
-def test_the_sides_of_tiles_cover_a_picture_once() -> None:
-    """Each begins at a multiple of four, for networks that fold pixels."""
-    for side in range(1, 300, 7):
-        found = spans(side, 64, 8)
-        assert [span.begin for span in found[1:]] == [span.end for span in found[:-1]]
-        assert (found[0].begin, found[-1].end) == (0, side)
-        assert all(span.begin % 4 == span.seen_from % 4 == 0 for span in found)
-        assert all(span.end - span.begin <= 64 for span in found)
 
 
 def test_float16_that_overflows_is_computed_again() -> None:
@@ -68,8 +59,6 @@ def test_float16_that_overflows_is_computed_again() -> None:
     ("scale", "before", "size", "passes"),
     [
         (4, (100, 50), (400, 200), [(100, 50)]),
-        (4, (100, 50), (150, 75), [(100, 50)]),
-        (2, (100, 50), (300, 150), [(100, 50), (200, 100)]),
         (2, (100, 50), (800, 400), [(100, 50), (200, 100), (400, 200)]),
         (1, (100, 50), (200, 100), [(100, 50)]),
         (4, (2000, 1000), (16000, 8000), [(2000, 1000), (4000, 2000)]),
