@@ -1,6 +1,6 @@
-"""What OpenCV's Canny finds in three small pictures, recorded.
+"""What OpenCV's Canny finds in two small pictures, recorded, with thresholds of 100 and 200.
 
-`cv2.Canny(picture, low, high)` of opencv-python-headless 5.0.0.93 and of 4.14.0.94 (both gave the
+`cv2.Canny(picture, 100, 200)` of opencv-python-headless 5.0.0.93 and of 4.14.0.94 (both gave the
 same), with numpy 2.4.6 on x86-64. A row of pixels is 16 hexadecimal digits, an edge is a bit that
 is set. The pictures are made of integers only, so that every machine draws the same ones.
 """
@@ -35,7 +35,6 @@ def unpacked(rows: str) -> Pixels:
     return bits.reshape(-1, 64) * np.uint8(255)
 
 
-# The thresholds are 100 and 200.
 SHAPES = """
 22000000000000003100000000000000088000000000000004600000000000000310000000000000
 0088000000000000004600000000000000311f8000000000000c8060ffffff800006601900000040
@@ -49,7 +48,6 @@ SHAPES = """
 000000000000000600000000000000030000000000000000
 """
 
-# The thresholds are 100 and 200.
 GRAIN = """
 a400100008004001980070000803be01000018000800020280fff000080003020100007ff8000201
 81800080001ffe00c10000c00020000f5f00008000300010c007ff800020001b40040001ffe00012

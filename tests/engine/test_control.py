@@ -1,8 +1,10 @@
-"""How ControlNets act in our own loop: layouts, modes, sizes, batches and memory."""
+"""ControlNets: their layouts, and what they do to pictures, by diffusers' pipelines."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,18 @@ from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.request import ControlUse
-from tests.engine.control_requests import DEMO, SIDE, requested, unet_of, use
+from tests.engine.control_requests import (
+    DEMO,
+    SIDE,
+    assert_equal,
+    drawn,
+    expected,
+    lines,
+    requested,
+    theirs,
+    unet_of,
+    use,
+)
 from tests.engine.controlnets import (
     ControlNet,
     acting,
@@ -24,32 +37,104 @@ from tests.engine.controlnets import (
     save_folder,
     save_original,
     save_single,
+    union_of,
 )
-from tests.engine.demo import CPU, assert_equal
+from tests.engine.demo import CPU
+from tests.engine.demo import assert_equal as assert_equal_weights
 from tests.engine.inpainting import inpainting_demo
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, right_half, start
-from tests.engine.requests import difference, ignore_steps
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw
 from tests.engine.tiny_models import tiny_sdxl
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
+pytestmark = NUMPY_WARNINGS
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints and ControlNets; start images and control images are kept there, too."""
     models = tmp_path_factory.mktemp("models")
-    save_single(controlnet_of(unet_of(DEMO), 1), models / "controlnet/first.safetensors")
     inpainting_demo(models)
+    (models / "checkpoints/xl").symlink_to(tiny_sdxl())
+    small, large = unet_of(DEMO), unet_of(tiny_sdxl())
+    save_single(controlnet_of(small, 1), models / "controlnet/first.safetensors")
+    save_folder(controlnet_of(small, 2), models / "controlnet/second")
+    save_single(controlnet_of(large, 3), models / "controlnet/xl.safetensors")
+    save_single(union_of(large), models / "controlnet/union.safetensors")
     return models
 
 
 @pytest.fixture(scope="module")
 def ours(models: Path) -> Renderer:
     return Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
+
+
+@pytest.mark.parametrize(
+    ("ours_say", "they_say"),
+    [
+        ({"weight": 0.8}, {"controlnet_conditioning_scale": 0.8}),
+        # diffusers ends a step earlier than A1111.
+        ({"start": 0.3, "end": 0.6}, {"control_guidance_start": 0.3, "control_guidance_end": 0.8}),
+    ],
+    ids=["weight", "start and end"],
+)
+@pytest.mark.parametrize("cfg_scale", [5.0, 1.0])
+def test_a_picture_follows_one_controlnet(
+    models: Path, ours: Renderer, ours_say: Any, they_say: Any, cfg_scale: float
+) -> None:
+    """With guidance and without."""
+    one = requested(models, use(models, "first", **ours_say), cfg_scale=cfg_scale)
+    kind = diffusers.StableDiffusionControlNetPipeline
+    pipeline = theirs(kind, DEMO, controlnet_of(unet_of(DEMO), 1))
+    wanted = expected(pipeline, one, image=lines(), **they_say)
+    plain = drawn(ours, requested(models, cfg_scale=cfg_scale))
+    assert_equal(drawn(ours, one), wanted, plain)
+
+
+def test_a_picture_follows_two_controlnets(models: Path, ours: Renderer) -> None:
+    """Each with its own picture and weight; one is a file, one a folder."""
+    second = use(models, "second", lines(20), weight=0.5)
+    one = requested(models, use(models, "first"), second)
+    unet = unet_of(DEMO)
+    pipeline = theirs(
+        diffusers.StableDiffusionControlNetPipeline,
+        DEMO,
+        [controlnet_of(unet, 1), controlnet_of(unet, 2)],
+    )
+    wanted = expected(
+        pipeline, one, image=[lines(), lines(20)], controlnet_conditioning_scale=[1.0, 0.5]
+    )
+    assert_equal(drawn(ours, one), wanted, drawn(ours, requested(models, use(models, "first"))))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind", "make", "they_say"),
+    [
+        (
+            "xl",
+            {"weight": 0.7},
+            diffusers.StableDiffusionXLControlNetPipeline,
+            lambda unet: controlnet_of(unet, 3),
+            {"image": lines()},
+        ),
+        (
+            "union",
+            {"weight": 0.7, "kind": "normals"},
+            diffusers.StableDiffusionXLControlNetUnionPipeline,
+            union_of,
+            {"control_image": [lines()], "control_mode": [4]},
+        ),
+    ],
+    ids=["plain", "union"],
+)
+def test_sdxl_follows_controlnets(
+    models: Path, ours: Renderer, name: str, values: Any, kind: Any, make: Any, they_say: Any
+) -> None:
+    """They are told the picture's size and the prompt's summary; a union the kind of its map."""
+    one = requested(models, use(models, name, **values), checkpoint="xl")
+    pipeline = theirs(kind, tiny_sdxl(), make(unet_of(tiny_sdxl())))
+    wanted = expected(pipeline, one, controlnet_conditioning_scale=0.7, **they_say)
+    assert_equal(drawn(ours, one), wanted, drawn(ours, requested(models, checkpoint="xl")))
 
 
 def small(unet: Any) -> Any:
@@ -69,30 +154,23 @@ def small(unet: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
-@pytest.mark.parametrize("layout", ["original", "whole", "bare", "single", "folder", "small"])
-def test_every_layout_holds_the_same_weights(tmp_path: Path, family: str, layout: str) -> None:
+@pytest.mark.parametrize("layout", ["original", "whole", "bare", "small"])
+def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
-    unet = unet_of(DEMO if family == "sd1" else tiny_sdxl())
+    folder = DEMO if layout in ("whole", "bare") else tiny_sdxl()
+    unet = unet_of(folder)
     model = small(unet) if layout == "small" else controlnet_of(unet)
     path = tmp_path / "it.safetensors"
-    match layout:
-        case "original":
-            save_original(model, path)
-        case "whole":
-            save_original(model, path)
-            checkpoint = tmp_path / "checkpoint.safetensors"
-            write_single_file(DEMO if family == "sd1" else tiny_sdxl(), checkpoint)
-            save_file(load_file(path) | load_file(checkpoint), path)
-        case "bare":
-            save_original(model, path, prefix="")
-        case "folder":
-            path = tmp_path / "it"
-            save_folder(model, path)
-        case _:
-            save_single(model, path)
+    if layout == "small":
+        save_single(model, path)
+    else:
+        save_original(model, path, prefix="" if layout == "bare" else "control_model.")
+    if layout == "whole":
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        write_single_file(folder, checkpoint)
+        save_file(load_file(path) | load_file(checkpoint), path)
     found = read(path, unet)
-    assert_equal(model, found)
+    assert_equal_weights(model, found)
     assert not found.config.global_pool_conditions
 
 
@@ -115,17 +193,14 @@ def test_a_controlnet_of_another_size_is_refused_with_the_reason(tmp_path: Path)
 
 
 def read(path: Path, unet: Any) -> Any:
-    layout: Any = "folder" if path.is_dir() else "file"
-    model = Model(
-        name=path.stem, kind="controlnet", family="sd1", layout=layout, path=path, bytes=0
-    )
+    model = Model("controlnet", "sd1", name=path.stem, layout="file", path=path, bytes=0)
     return load_controlnet(model, unet, CPU, CPU.device)
 
 
-def hint(model: Any, *, soft: bool = False, **values: Any) -> Hint:
+def hint(model: Any, **values: Any) -> Hint:
     values = {"image": "a.png", "model": "it", **values}
     maps = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    return Hint(model, ControlUse(**values), maps, soft)
+    return Hint(model, ControlUse(**values), maps, soft=False)
 
 
 def inputs() -> Any:
@@ -157,8 +232,25 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: R
         "checkpoint": "inpaint",
         "steps": 2,
     }
-    (found,) = ours.render([requested(models, follows, **values)], ignore_steps)
-    (plain,) = ours.render([requested(models, **values)], ignore_steps)
+    (found,) = draw(ours, requested(models, follows, **values))
+    (plain,) = draw(ours, requested(models, **values))
     assert difference(found, plain) > 5
     shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(SIDE, SIDE, 3)
     assert (shown[:, SIDE // 2 :] == 0).all() and (shown[:, : SIDE // 2] > 0).any()
+
+
+def test_a_controlnet_of_a_picture_that_repeats_knows_no_edge(models: Path, ours: Renderer) -> None:
+    """Its layers repeat, too, and afterwards they are as before."""
+    one = requested(models, use(models, "first"), tiling=True, steps=1)
+    plain = drawn(ours, replace(one, tiling=False))
+    loaded = ours._checkpoints.held(one, "device")
+    assert loaded is not None
+    model = loaded.components.controlnets[one.control[0].model_hash]
+    seen: list[str] = []
+    handle = model.conv_in.register_forward_pre_hook(
+        lambda layer, _: seen.append(layer.padding_mode)
+    )
+    drawn(ours, one)
+    assert (drawn(ours, replace(one, tiling=False)) == plain).all()
+    handle.remove()
+    assert seen == ["circular", "zeros"]

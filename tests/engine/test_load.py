@@ -24,15 +24,12 @@ from tests.engine.controlnets import (
     save_single,
 )
 from tests.engine.ldm import ldm_vae, weights, write_single_file
+from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import MAKERS, tiny_flow
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 from tests.kinds import one_of_each_kind
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
+pytestmark = NUMPY_WARNINGS
 DEMO = Catalog(Path("nowhere")).demo
 CPU = torch.device("cpu")
 FULL, HALF = choose_target("cpu", "float32"), choose_target("cpu", "float16")

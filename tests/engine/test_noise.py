@@ -14,7 +14,6 @@ from tests.engine.requests import NUMPY_WARNINGS, draw, request
 pytestmark = NUMPY_WARNINGS
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "cfg_scale": 1.0}
-NOISY: dict[str, Any] = SMALL | {"sampler": "Euler a", "schedule_type": "uniform"}
 
 
 def alone(renderer: Renderer, **values: Any) -> RenderedImage:

@@ -16,7 +16,6 @@ from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
@@ -103,13 +102,12 @@ def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
 
 
 def test_without_guidance_the_negative_prompt_is_not_computed(renderer: Renderer) -> None:
-    """It cancels out. As A1111's "Skip Early CFG" counts; each pass of hires by its own steps."""
+    """It cancels out. As A1111's "Skip Early CFG" counts."""
     rows: list[int] = []
     unet = renderer._checkpoints.load(request(), "device").denoiser
     hook = unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     euler: dict[str, Any] = {"sampler": "Euler", "schedule_type": "uniform"}
-    hires = Hires(scale=1.5, steps=5, denoising_strength=0.8)
-    part = request(cfg_start=0.3, cfg_end=0.7, steps=10, hires=hires, **euler)
+    part = request(cfg_start=0.3, cfg_end=0.7, steps=10, **euler)
     never = (
         {"cfg_start": 1.0},
         {"cfg_scale": 1.0},
@@ -120,8 +118,8 @@ def test_without_guidance_the_negative_prompt_is_not_computed(renderer: Renderer
         found = {draw(renderer, request(**one, **euler, steps=2))[0].pixels for one in never}
     finally:
         hook.remove()
-    # Of ten steps those after 0.4 to 0.7 of them, and of four the one after 0.5.
-    assert rows == [2] * 4 + [4] * 4 + [2] * 2 + [2, 2, 4, 2] + [1] * 6
+    # Of ten steps those after 0.4 to 0.7 of them.
+    assert rows == [2] * 4 + [4] * 4 + [2] * 2 + [1] * 6
     assert len(found) == 1
 
 

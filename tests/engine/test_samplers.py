@@ -3,7 +3,6 @@
 from inspect import signature
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -17,7 +16,6 @@ from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import NUMPY_WARNINGS, request
 
 pytestmark = NUMPY_WARNINGS
-_D: Any = diffusers
 
 CONFIG = read_config(CONFIGS["sd1"] / "scheduler" / "scheduler_config.json")
 ZERO_SNR = {**CONFIG, "rescale_betas_zero_snr": True}
