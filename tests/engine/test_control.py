@@ -41,9 +41,9 @@ from tests.engine.controlnets import (
 )
 from tests.engine.demo import CPU
 from tests.engine.demo import assert_equal as assert_equal_weights
-from tests.engine.inpainting import inpainting_demo
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, right_half, start
+from tests.engine.reference.models import write_inpainting_demo
 from tests.engine.requests import NUMPY_WARNINGS, difference, draw
 from tests.engine.tiny_models import tiny_sdxl
 
@@ -54,7 +54,7 @@ pytestmark = NUMPY_WARNINGS
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints and ControlNets; start images and control images are kept there, too."""
     models = tmp_path_factory.mktemp("models")
-    inpainting_demo(models)
+    write_inpainting_demo(models / "checkpoints/inpaint")
     (models / "checkpoints/xl").symlink_to(tiny_sdxl())
     small, large = unet_of(DEMO), unet_of(tiny_sdxl())
     save_single(controlnet_of(small, 1), models / "controlnet/first.safetensors")

@@ -13,6 +13,7 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.transformer_files import parts_of
 from picowatch.families import FAMILIES, FLOWS, UNETS, Family, Pipelines
 from tests.engine.tiny_flows import MAKERS, tiny_flow
+from tests.engine.tiny_models import checkpoints_of
 
 ROWS = [FAMILIES[key] for key in (*UNETS, *FLOWS)]
 LIBRARIES: tuple[Any, ...] = (diffusers, transformers)
@@ -46,8 +47,8 @@ def test_a_row_names_classes_that_exist(row: Family) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
-def test_a_pipeline_takes_the_parts_of_its_row(row: Family) -> None:
-    """And what it is made with, and nothing else."""
+def test_a_pipeline_takes_the_parts_and_the_inputs_of_its_row(row: Family) -> None:
+    """What it is made with and nothing else; guidance by its own name, and the row's inputs."""
     for kind, variant in pipelines_of(row):
         taken = inspect.signature(kind.__init__).parameters.keys() - {"self"}
         assert row.parts.keys() <= taken, kind
@@ -59,16 +60,10 @@ def test_a_pipeline_takes_the_parts_of_its_row(row: Family) -> None:
         assert needed <= row.parts.keys() | {*row.unused}, kind
         assert {*row.unused} <= taken or kind.__name__ == "FluxFillPipeline", kind
         assert row.variant(variant).options.keys() <= taken, kind
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
-def test_a_pipeline_takes_what_a_request_means_for_it(row: Family) -> None:
-    """Guidance by its own name, and the row's inputs."""
-    for kind, variant in pipelines_of(row):
-        taken = inspect.signature(kind.__call__).parameters.keys()
+        called = inspect.signature(kind.__call__).parameters.keys()
         guidance = row.variant(variant).guidance_as or row.guidance
-        assert CALLED[guidance] <= taken, kind
-        assert row.inputs.keys() | row.inputs_at_other_steps.keys() <= taken, kind
+        assert CALLED[guidance] <= called, kind
+        assert row.inputs.keys() | row.inputs_at_other_steps.keys() <= called, kind
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
@@ -77,18 +72,11 @@ def test_a_row_says_whether_diffusers_loads_loras(row: Family) -> None:
     assert row.loras == hasattr(getattr(diffusers, row.pipelines.text), "load_lora_weights")
 
 
-def installed(models: Path, *names: str) -> Catalog:
-    """Tiny folders in models/checkpoints/."""
-    (models / "checkpoints").mkdir()
-    for name in names:
-        (models / "checkpoints" / name).symlink_to(tiny_flow(name))
-    return Catalog(models)
-
-
 @pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # diffusers' own
 def test_each_flow_family_has_a_tiny_folder(tmp_path: Path) -> None:
     """It is recognised, with all of its parts; the tests of the engine draw with it."""
-    found = installed(tmp_path, *MAKERS).scan()
+    folders = {name: tiny_flow(name) for name in MAKERS}
+    found = Catalog(checkpoints_of(tmp_path / "models", **folders)).scan()
     assert not found.refused
     assert {model.family for model in found.models} == {*FLOWS}
     for model in found.models:

@@ -295,18 +295,6 @@ def test_the_same_of_a_single_file(models: Path, monkeypatch: pytest.MonkeyPatch
         load_part(found(models, "one"), FULL, CPU, "unet")
 
 
-def test_a_file_that_is_overwritten_in_place_does_not_change_what_was_read(models: Path) -> None:
-    """safetensors maps files into memory; weights are copies, of text encoders, too."""
-    folder = shutil.copytree(DEMO.path, models / "checkpoints/mine")
-    components = load(found(models, "mine"), FULL, CPU)
-    for file in folder.rglob("*.safetensors"):
-        with file.open("r+b") as opened:
-            opened.write(bytes(file.stat().st_size))
-    expected = load(DEMO, FULL, CPU)
-    for part, module in modules_of(components).items():
-        assert_equal(module, expected.parts[part])
-
-
 def another_vae() -> dict[str, torch.Tensor]:
     """The demo's VAE, a little brighter."""
     tensors = weights(DEMO.path / "vae")

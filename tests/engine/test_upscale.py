@@ -21,11 +21,10 @@ from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.catalog.upscalers import compact_shapes
-from tests.engine.requests import difference, ignore_steps, pixels, request
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps, pixels, request
 from tests.engine.upscale_networks import filled
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = NUMPY_WARNINGS
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +72,7 @@ def given(
 
 
 def rendered(engine: Renderer, requested: ImageRequest) -> RenderedImage:
-    (image,) = engine.render([requested], ignore_steps)
-    return image
+    return draw(engine, requested)[0]
 
 
 def gradient(mode: str = "RGB", size: tuple[int, int] = (37, 22)) -> Image.Image:
