@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
+from picowatch.engine.draw import equal_parts
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
@@ -76,6 +77,21 @@ def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: in
     assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
     assert {image.batch_size for image in forward} == {count}
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("images", "cores", "parts"),
+    [
+        (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (1, 2, [[0]]),
+        (3, 2, [[0, 1, 2]]),
+        (5, 4, [[0, 1], [2, 3], [4, 4]]),
+        (3, 1, [[0, 1, 2]]),
+    ],
+)
+def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
+    """So that a picture does not depend on its position; the last one fills up the last part."""
+    assert equal_parts(images, cores) == parts
 
 
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:

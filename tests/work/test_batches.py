@@ -1,11 +1,10 @@
-"""Which images share a batch, how many, and in which parts."""
+"""Which images share a batch, and how many."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from picowatch.engine.draw import equal_parts
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ControlUse, LoraUse
@@ -94,18 +93,3 @@ def test_the_size_of_a_batch_goes_by_pixels(
 ) -> None:
     """Sixteen small ones, one large one, or what is set."""
     assert batch_size_for(request(**values), setting) == expected
-
-
-@pytest.mark.parametrize(
-    ("images", "cores", "parts"),
-    [
-        (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        (1, 2, [[0]]),
-        (3, 2, [[0, 1, 2]]),
-        (5, 4, [[0, 1], [2, 3], [4, 4]]),
-        (3, 1, [[0, 1, 2]]),
-    ],
-)
-def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
-    """So that a picture does not depend on its position; the last one fills up the last part."""
-    assert equal_parts(images, cores) == parts
