@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 
 from picowatch.engine import compile as compiling
 from picowatch.engine.compile import CompiledDenoisers
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
+from tests.engine.requests import difference, draw, request
 
 CPU = torch.device("cpu")
 CARD = torch.device("cuda")  # only its name is looked at: the module computes where it is
@@ -59,6 +63,12 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
+def fast_of(compiled: CompiledDenoisers, unet: Any, name: str = "tiny") -> Callable[..., Any]:
+    found = compiled.of(unet, name)
+    assert found is not None
+    return found
+
+
 @torch.inference_mode()
 def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8, **given: Any) -> torch.Tensor:
     """The first output, called as diffusers' pipelines do."""
@@ -78,11 +88,24 @@ def predicted(unet: Callable[..., Any], rows: int = 2, size: int = 8, **given: A
     return sample
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
+def test_a_picture_is_drawn_compiled_unless_its_recipe_forbids_it(cache: Path) -> None:
+    """Exact ones, and those whose layers are others, are drawn by the module itself."""
+    options = EngineOptions(models=Path("nowhere"), device="cpu", threads=1)
+    plain, fast = (Renderer(replace(options, compile=on, cache=cache)) for on in (False, True))
+    for values, compiled in (({}, True), ({"tiling": True}, False), ({"exact": True}, False)):
+        wanted = request("a corgi", steps=2, width=64, height=64, **values)
+        (image,), (expected,) = draw(fast, wanted), draw(plain, wanted)
+        assert image.compiled == compiled
+        assert difference(image, expected) <= (4 if compiled else 0)
+
+
 def test_it_computes_what_the_module_does(unet: Any, compiled: CompiledDenoisers) -> None:
     """Shape for shape, and the module stays as it was."""
     weights = {name: weight.clone() for name, weight in unet.state_dict().items()}
-    fast = compiled.of(unet, "tiny")
-    assert fast is not None and compiled.of(unet, "tiny") is fast
+    fast = fast_of(compiled, unet)
+    assert fast_of(compiled, unet) is fast
     for rows, size in ((2, 8), (1, 8), (2, 8)):
         plain = predicted(unet, rows, size)
         torch.testing.assert_close(predicted(fast, rows, size), plain, atol=1e-4, rtol=0)
@@ -94,8 +117,7 @@ def test_it_computes_what_the_module_does(unet: Any, compiled: CompiledDenoisers
 def test_bfloat16_stays_within_its_rounding(unet: Any, compiled: CompiledDenoisers) -> None:
     """Converted as it is, OpenVINO would compute NaN."""
     whole = predicted(unet)
-    fast = compiled.of(unet.to(torch.bfloat16), "tiny")
-    assert fast is not None
+    fast = fast_of(compiled, unet.to(torch.bfloat16))
     found = predicted(fast, dtype=torch.bfloat16)
     assert found.dtype == torch.bfloat16
     assert (found.float() - whole).abs().max() < 0.1
@@ -106,8 +128,7 @@ def test_a_second_engine_converts_nothing(unet: Any, cache: Path, conversions: l
     """To the bit, it computes what the first one did."""
     pictures = []
     for _ in range(2):
-        fast = CompiledDenoisers(CPU, cache).of(unet, "another")
-        assert fast is not None
+        fast = fast_of(CompiledDenoisers(CPU, cache), unet, "another")
         pictures.append(predicted(fast))
     assert conversions == [2]
     assert torch.equal(*pictures)
@@ -118,8 +139,7 @@ def test_a_damaged_file_is_converted_anew(
     unet: Any, cache: Path, tmp_path: Path, conversions: list[int], file: str
 ) -> None:
     """Cut short, as by a full disk or a copy that was broken off."""
-    fast = CompiledDenoisers(CPU, cache).of(unet, "tiny")
-    assert fast is not None
+    fast = fast_of(CompiledDenoisers(CPU, cache), unet)
     predicted(fast)
     for folder in shutil.copytree(cache, tmp_path / "cache").iterdir():
         with (folder / file).open("r+b") as damaged:
@@ -127,8 +147,7 @@ def test_a_damaged_file_is_converted_anew(
     conversions.clear()
     for _ in range(2):
         compiled = CompiledDenoisers(CPU, tmp_path / "cache")
-        fast = compiled.of(unet, "tiny")
-        assert fast is not None
+        fast = fast_of(compiled, unet)
         torch.testing.assert_close(predicted(fast), predicted(unet), atol=1e-4, rtol=0)
         assert compiled.warnings == ()
     assert conversions == [2]
@@ -141,8 +160,7 @@ def test_without_a_folder_it_is_converted_each_time(
     (tmp_path / "file").touch()
     for folder, said in ((None, 0), (tmp_path / "file", 1)):
         compiled = CompiledDenoisers(CPU, folder)
-        fast = compiled.of(unet, "tiny")
-        assert fast is not None
+        fast = fast_of(compiled, unet)
         torch.testing.assert_close(predicted(fast), predicted(unet), atol=1e-4, rtol=0)
         assert len(compiled.warnings) == said
     assert len(conversions) == 2
@@ -159,8 +177,7 @@ def test_what_cannot_be_converted_the_module_computes(
     monkeypatch.setattr(compiling._Converted, "_convert", raising(error))
     for _ in range(2):
         compiled = CompiledDenoisers(CPU, tmp_path)
-        fast = compiled.of(unet, "tiny")
-        assert fast is not None
+        fast = fast_of(compiled, unet)
         for _ in range(2):
             assert torch.equal(predicted(fast), predicted(unet))
         [warning] = compiled.warnings
@@ -181,8 +198,7 @@ def test_too_little_memory_is_said(unet: Any, monkeypatch: pytest.MonkeyPatch) -
     """Before it runs out."""
     monkeypatch.setattr(compiling, "_BYTES_TO_CONVERT", 10**9)
     compiled = CompiledDenoisers(CPU, None)
-    fast = compiled.of(unet, "tiny")
-    assert fast is not None
+    fast = fast_of(compiled, unet)
     assert torch.equal(predicted(fast), predicted(unet))
     assert "GB of memory have to be free" in compiled.warnings[0]
 
@@ -240,8 +256,7 @@ def test_a_cards_blocks_are_compiled_and_can_be_left(unet: Any, backend: list[in
     compiled = CompiledDenoisers(CARD, None)
     assert type(compiled.eager()).__name__ == "nullcontext"
     plain = predicted(unet)
-    fast = compiled.of(unet, "tiny")
-    assert fast is not None
+    fast = fast_of(compiled, unet)
     torch.testing.assert_close(predicted(fast), plain, atol=1e-4, rtol=0)
     assert (graphs := len(backend))
     with compiled.eager():
@@ -265,8 +280,7 @@ def test_a_compiler_that_fails_is_left(unet: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **named: compile_module(self, backend=fail)
     )
-    fast = compiled.of(unet, "tiny")
-    assert fast is not None
+    fast = fast_of(compiled, unet)
     with pytest.raises(RuntimeError):
         fast(torch.zeros(1, 3, 8, 8), 500, torch.zeros(1, 77, 96), return_dict=False)
     assert not compiled.warnings
