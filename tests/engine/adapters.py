@@ -7,9 +7,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from picowatch.catalog import Catalog
-from picowatch.recipe.request import LoraUse
-
 Tensors = dict[str, torch.Tensor]
 RANK = 4
 
@@ -33,13 +30,8 @@ def random_layer(module: Any, seed: int, size: float = 0.3) -> tuple[torch.Tenso
     return down, up
 
 
-def kohya_lora(
-    unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0, dora: bool = False
-) -> Tensors:
-    """Every attention and feed-forward layer, as sd-scripts names them.
-
-    `dora`: with lengths, which are the checkpoint's own.
-    """
+def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0) -> Tensors:
+    """Every attention and feed-forward layer, as sd-scripts names them."""
     tensors: Tensors = {}
     one = len(text_encoders) == 1
     texts = ("lora_te_text_model_",) if one else ("lora_te1_text_model_", "lora_te2_text_model_")
@@ -50,10 +42,6 @@ def kohya_lora(
             tensors[f"{flat}.lora_down.weight"] = down
             tensors[f"{flat}.lora_up.weight"] = up
             tensors[f"{flat}.alpha"] = torch.tensor(alpha)
-            if dora:
-                weight: Any = module.weight
-                lengths: torch.Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-                tensors[f"{flat}.dora_scale"] = lengths[:, None]
     return tensors
 
 
@@ -62,9 +50,3 @@ def write(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
     return path
-
-
-def lora_use(models: Path, name: str, weight: float = 1.0) -> LoraUse:
-    """A LoRA by name, with its file's hash."""
-    catalog = Catalog(models)
-    return LoraUse(name, catalog.sha256(catalog.find("lora", name)), weight)

@@ -1,9 +1,9 @@
 """One engine process with the demo model for all tests, and requests for it."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,31 +15,6 @@ if TYPE_CHECKING:
 
 # Before torch is imported here: threads that spin only for a moment, as in the engine process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _spread_once() -> Iterator[None]:
-    """DPM2's classes spread a thousand training steps when they are made, for a quarter of a
-    second, and then the steps that are asked for. Here they do the latter alone.
-    """
-    from diffusers import KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler
-
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in (KDPM2AncestralDiscreteScheduler, KDPM2DiscreteScheduler):
-            patch.setattr(kind, "set_timesteps", _unless_in_making(kind.set_timesteps))
-        yield
-
-
-def _unless_in_making(set_timesteps: Callable[..., None]) -> Callable[..., None]:
-    import torch
-
-    def changed(self: Any, steps: Any, device: Any = None, training_steps: Any = None) -> None:
-        if training_steps is None:
-            set_timesteps(self, steps, device)
-        else:
-            self.sigmas = torch.zeros(1)
-
-    return changed
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,9 @@ def write_single_file(
     marks: Tensors | None = None,
 ) -> None:
     """All parts, with what real checkpoints hold besides, and `marks`."""
-    tensors = {f"model.diffusion_model.{name}": t for name, t in _unet(folder / "unet").items()}
+    config = json.loads((folder / "unet/config.json").read_text())
+    unet = unet_names(weights(folder / "unet"), config, {})
+    tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
     tensors |= {f"first_stage_model.{name}": t for name, t in ldm_vae(folder / "vae").items()}
     is_sdxl = (folder / "text_encoder_2").is_dir()
     is_sd2 = not is_sdxl and '"gelu"' in (folder / "text_encoder/config.json").read_text()
@@ -138,10 +140,11 @@ def open_clip(tensors: Tensors) -> Tensors:
     return renamed
 
 
-def _unet(part: Path) -> Tensors:
-    locations = _UNET_ENDS | _unet_blocks(json.loads((part / "config.json").read_text()))
+def unet_names(tensors: Tensors, config: dict[str, Any], more: dict[str, str]) -> Tensors:
+    """The tensors of a UNet, or of a ControlNet with `more` parts, under their original names."""
+    locations = more | _UNET_ENDS | _unet_blocks(config)
     renamed = {}
-    for name, tensor in weights(part).items():
+    for name, tensor in tensors.items():
         modern = next(location for location in locations if name.startswith(f"{location}."))
         rest = name.removeprefix(modern)
         for old, new in _UNET_RESIDUAL.items():

@@ -6,8 +6,6 @@ a new name say that these tensors are one there, in this order.
 
 import re
 from collections.abc import Iterable
-from types import CodeType, FunctionType
-from typing import Any
 
 import torch
 
@@ -114,112 +112,14 @@ _FLUX_BLOCKS = (
     (r"^proj_out", "final_layer.linear"),
     (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
 )
-_FLUX = (
-    *_FLUX_BLOCKS,
-    (r"^time_text_embed\.timestep_embedder\.", "time_in."),
-    (r"^time_text_embed\.text_embedder\.", "vector_in."),
-    (r"^time_text_embed\.guidance_embedder\.", "guidance_in."),
-    (r"\.linear_1\.", ".in_layer."),
-    (r"\.linear_2\.", ".out_layer."),
-)
 _FLUX2 = (
     *_FLUX_BLOCKS,
     (r"^time_guidance_embed\.timestep_embedder\.linear_1", "time_in.in_layer"),
     (r"^time_guidance_embed\.timestep_embedder\.linear_2", "time_in.out_layer"),
     (r"_stream_modulation(_img|_txt|)\.linear", r"_stream_modulation\1.lin"),
 )
-_CHROMA = (
-    *_FLUX_BLOCKS,
-    (r"^(distilled_guidance_layer\..*)\.linear_1\.", r"\1.in_layer."),
-    (r"^(distilled_guidance_layer\..*)\.linear_2\.", r"\1.out_layer."),
-    (r"^(distilled_guidance_layer\.norms\.\d+)\.weight", r"\1.scale"),
-)
-
-
-def flux_names(state: Tensors) -> Tensors:
-    """Black Forest Labs' of FLUX.1."""
-    return renamed(_swapped(state, "norm_out.linear"), _FLUX)
 
 
 def flux2_names(state: Tensors) -> Tensors:
     """Black Forest Labs' of FLUX.2."""
     return renamed(_swapped(state, "norm_out.linear"), _FLUX2)
-
-
-def chroma_names(state: Tensors) -> Tensors:
-    """lodestones'."""
-    return renamed(state, _CHROMA)
-
-
-_KREA2 = (
-    (r"^img_in\.", "first."),
-    (r"^time_embed\.linear_1\.", "tmlp.0."),
-    (r"^time_embed\.linear_2\.", "tmlp.2."),
-    (r"^time_mod_proj\.", "tproj.1."),
-    (r"^txt_in\.norm\.weight", "txtmlp.0.scale"),
-    (r"^txt_in\.linear_1\.", "txtmlp.1."),
-    (r"^txt_in\.linear_2\.", "txtmlp.3."),
-    (r"^text_fusion\.", "txtfusion."),
-    (r"^transformer_blocks\.(\d+)\.scale_shift_table", r"blocks.\1.mod.lin"),
-    (r"^transformer_blocks\.", "blocks."),
-    (r"^final_layer\.linear\.", "last.linear."),
-    (r"^final_layer\.norm\.weight", "last.norm.scale"),
-    (r"^final_layer\.scale_shift_table", "last.modulation.lin"),
-    (r"\.attn\.to_([qkv])\.", r".attn.w\1."),
-    (r"\.attn\.to_out\.0\.", ".attn.wo."),
-    (r"\.attn\.to_gate\.", ".attn.gate."),
-    (r"\.attn\.norm_([qk])\.weight", r".attn.qknorm.\1norm.scale"),
-    (r"\.ff\.", ".mlp."),
-    (r"\.norm1\.weight", ".prenorm.scale"),
-    (r"\.norm2\.weight", ".postnorm.scale"),
-)
-
-
-def krea2_names(state: Tensors) -> Tensors:
-    """Krea's; a block's six modulations are one vector."""
-    tables = re.compile(r"transformer_blocks\.\d+\.scale_shift_table")
-    flat = {name: one.flatten() if tables.match(name) else one for name, one in state.items()}
-    return renamed(flat, _KREA2)
-
-
-_LUMINA2 = (
-    (r"^time_caption_embed\.caption_embedder", "cap_embedder"),
-    (r"^time_caption_embed\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),
-    (r"^time_caption_embed\.timestep_embedder\.linear_2", "t_embedder.mlp.2"),
-    (r"^norm_out\.linear_1", "final_layer.adaLN_modulation.1"),
-    (r"^norm_out\.linear_2", "final_layer.linear"),
-    (r"^(context_refiner\.\d+)\.norm([12])\.", r"\1.attention_norm\2."),
-    (r"\.norm1\.linear", ".adaLN_modulation.1"),
-    (r"\.norm1\.norm", ".attention_norm1"),
-    (r"^((?:layers|noise_refiner)\.\d+)\.norm2\.", r"\1.attention_norm2."),
-    (r"\.attn\.to_q", ".attention.qkv#0"),
-    (r"\.attn\.to_k", ".attention.qkv#1"),
-    (r"\.attn\.to_v", ".attention.qkv#2"),
-    (r"\.attn\.to_out\.0", ".attention.out"),
-    (r"\.attn\.norm_([qk])", r".attention.\1_norm"),
-    (r"\.feed_forward\.linear_([123])", r".feed_forward.w\1"),
-)
-
-
-def lumina2_names(state: Tensors) -> Tensors:
-    """Alpha-VLLM's, with a norm that nothing uses."""
-    return renamed(state, _LUMINA2) | {"norm_final.weight": torch.ones(8)}
-
-
-def narrowed(converter: Any, widths: dict[int, int]) -> Any:
-    """A converter of diffusers that splits at other widths: some are written for one model."""
-    return FunctionType(
-        _with_constants(converter.__code__, widths),
-        converter.__globals__,
-        converter.__name__,
-        converter.__defaults__,
-    )
-
-
-def _with_constants(code: CodeType, widths: dict[int, int]) -> CodeType:
-    def changed(constant: Any) -> Any:
-        if isinstance(constant, CodeType):
-            return _with_constants(constant, widths)
-        return widths.get(constant, constant) if type(constant) is int else constant
-
-    return code.replace(co_consts=tuple(changed(one) for one in code.co_consts))

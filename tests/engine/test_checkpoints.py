@@ -203,21 +203,6 @@ def test_parts_wait_in_verified_files_until_they_are_restored(models: Path) -> N
         components.restore(["text_encoder"])
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Weights of another file must not render the picture."""
-    wanted, note = named(models), models / "checkpoints/mine/scheduler/note.json"
-
-    def load(*given: Any, **named: Any) -> Components:
-        note.write_text('{"changed": 1}')
-        return loading.load(*given, **named)
-
-    monkeypatch.setattr(module, "load", load)
-    with pytest.raises(RenderFailed, match="is a different file now than when this image was"):
-        loaded(checkpoints(models), wanted)
-
-
 def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
     """Whatever its keys make the libraries compute."""
     path = models / "checkpoints/mine/vae/config.json"

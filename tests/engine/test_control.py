@@ -1,24 +1,35 @@
-"""How ControlNets act in our own loop: layouts, modes, sizes, batches and memory."""
+"""ControlNets: their layouts, and what they do to pictures, by diffusers' pipelines."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog.models import Model
-from picowatch.engine.control import Hint, residuals_of
+from picowatch.engine.control import Hint
 from picowatch.engine.control_nets import load_controlnet
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse
-from tests.engine.control_requests import DEMO, SIDE, lines, requested, unet_of, use
+from tests.engine.control_requests import (
+    DEMO,
+    SIDE,
+    assert_equal,
+    drawn,
+    expected,
+    lines,
+    requested,
+    theirs,
+    unet_of,
+    use,
+)
 from tests.engine.controlnets import (
     ControlNet,
     acting,
@@ -26,32 +37,104 @@ from tests.engine.controlnets import (
     save_folder,
     save_original,
     save_single,
+    union_of,
 )
-from tests.engine.demo import CPU, assert_equal
-from tests.engine.inpainting import inpainting_demo
+from tests.engine.demo import CPU
+from tests.engine.demo import assert_equal as assert_equal_weights
 from tests.engine.ldm import write_single_file
 from tests.engine.pictures import circle, right_half, start
-from tests.engine.requests import difference, ignore_steps, pixels
+from tests.engine.reference.models import write_inpainting_demo
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw
 from tests.engine.tiny_models import tiny_sdxl
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
+pytestmark = NUMPY_WARNINGS
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints and ControlNets; start images and control images are kept there, too."""
     models = tmp_path_factory.mktemp("models")
-    save_single(controlnet_of(unet_of(DEMO), 1), models / "controlnet/first.safetensors")
-    inpainting_demo(models)
+    write_inpainting_demo(models / "checkpoints/inpaint")
+    (models / "checkpoints/xl").symlink_to(tiny_sdxl())
+    small, large = unet_of(DEMO), unet_of(tiny_sdxl())
+    save_single(controlnet_of(small, 1), models / "controlnet/first.safetensors")
+    save_folder(controlnet_of(small, 2), models / "controlnet/second")
+    save_single(controlnet_of(large, 3), models / "controlnet/xl.safetensors")
+    save_single(union_of(large), models / "controlnet/union.safetensors")
     return models
 
 
 @pytest.fixture(scope="module")
 def ours(models: Path) -> Renderer:
     return Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
+
+
+@pytest.mark.parametrize(
+    ("ours_say", "they_say"),
+    [
+        ({"weight": 0.8}, {"controlnet_conditioning_scale": 0.8}),
+        # diffusers ends a step earlier than A1111.
+        ({"start": 0.3, "end": 0.6}, {"control_guidance_start": 0.3, "control_guidance_end": 0.8}),
+    ],
+    ids=["weight", "start and end"],
+)
+@pytest.mark.parametrize("cfg_scale", [5.0, 1.0])
+def test_a_picture_follows_one_controlnet(
+    models: Path, ours: Renderer, ours_say: Any, they_say: Any, cfg_scale: float
+) -> None:
+    """With guidance and without."""
+    one = requested(models, use(models, "first", **ours_say), cfg_scale=cfg_scale)
+    kind = diffusers.StableDiffusionControlNetPipeline
+    pipeline = theirs(kind, DEMO, controlnet_of(unet_of(DEMO), 1))
+    wanted = expected(pipeline, one, image=lines(), **they_say)
+    plain = drawn(ours, requested(models, cfg_scale=cfg_scale))
+    assert_equal(drawn(ours, one), wanted, plain)
+
+
+def test_a_picture_follows_two_controlnets(models: Path, ours: Renderer) -> None:
+    """Each with its own picture and weight; one is a file, one a folder."""
+    second = use(models, "second", lines(20), weight=0.5)
+    one = requested(models, use(models, "first"), second)
+    unet = unet_of(DEMO)
+    pipeline = theirs(
+        diffusers.StableDiffusionControlNetPipeline,
+        DEMO,
+        [controlnet_of(unet, 1), controlnet_of(unet, 2)],
+    )
+    wanted = expected(
+        pipeline, one, image=[lines(), lines(20)], controlnet_conditioning_scale=[1.0, 0.5]
+    )
+    assert_equal(drawn(ours, one), wanted, drawn(ours, requested(models, use(models, "first"))))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind", "make", "they_say"),
+    [
+        (
+            "xl",
+            {"weight": 0.7},
+            diffusers.StableDiffusionXLControlNetPipeline,
+            lambda unet: controlnet_of(unet, 3),
+            {"image": lines()},
+        ),
+        (
+            "union",
+            {"weight": 0.7, "kind": "normals"},
+            diffusers.StableDiffusionXLControlNetUnionPipeline,
+            union_of,
+            {"control_image": [lines()], "control_mode": [4]},
+        ),
+    ],
+    ids=["plain", "union"],
+)
+def test_sdxl_follows_controlnets(
+    models: Path, ours: Renderer, name: str, values: Any, kind: Any, make: Any, they_say: Any
+) -> None:
+    """They are told the picture's size and the prompt's summary; a union the kind of its map."""
+    one = requested(models, use(models, name, **values), checkpoint="xl")
+    pipeline = theirs(kind, tiny_sdxl(), make(unet_of(tiny_sdxl())))
+    wanted = expected(pipeline, one, controlnet_conditioning_scale=0.7, **they_say)
+    assert_equal(drawn(ours, one), wanted, drawn(ours, requested(models, checkpoint="xl")))
 
 
 def small(unet: Any) -> Any:
@@ -71,30 +154,23 @@ def small(unet: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
-@pytest.mark.parametrize("layout", ["original", "whole", "bare", "single", "folder", "small"])
-def test_every_layout_holds_the_same_weights(tmp_path: Path, family: str, layout: str) -> None:
+@pytest.mark.parametrize("layout", ["original", "whole", "bare", "small"])
+def test_every_layout_holds_the_same_weights(tmp_path: Path, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
-    unet = unet_of(DEMO if family == "sd1" else tiny_sdxl())
+    folder = DEMO if layout in ("whole", "bare") else tiny_sdxl()
+    unet = unet_of(folder)
     model = small(unet) if layout == "small" else controlnet_of(unet)
     path = tmp_path / "it.safetensors"
-    match layout:
-        case "original":
-            save_original(model, path)
-        case "whole":
-            save_original(model, path)
-            checkpoint = tmp_path / "checkpoint.safetensors"
-            write_single_file(DEMO if family == "sd1" else tiny_sdxl(), checkpoint)
-            save_file(load_file(path) | load_file(checkpoint), path)
-        case "bare":
-            save_original(model, path, prefix="")
-        case "folder":
-            path = tmp_path / "it"
-            save_folder(model, path)
-        case _:
-            save_single(model, path)
+    if layout == "small":
+        save_single(model, path)
+    else:
+        save_original(model, path, prefix="" if layout == "bare" else "control_model.")
+    if layout == "whole":
+        checkpoint = tmp_path / "checkpoint.safetensors"
+        write_single_file(folder, checkpoint)
+        save_file(load_file(path) | load_file(checkpoint), path)
     found = read(path, unet)
-    assert_equal(model, found)
+    assert_equal_weights(model, found)
     assert not found.config.global_pool_conditions
 
 
@@ -117,17 +193,14 @@ def test_a_controlnet_of_another_size_is_refused_with_the_reason(tmp_path: Path)
 
 
 def read(path: Path, unet: Any) -> Any:
-    layout: Any = "folder" if path.is_dir() else "file"
-    model = Model(
-        name=path.stem, kind="controlnet", family="sd1", layout=layout, path=path, bytes=0
-    )
+    model = Model("controlnet", "sd1", name=path.stem, layout="file", path=path, bytes=0)
     return load_controlnet(model, unet, CPU, CPU.device)
 
 
-def hint(model: Any, *, soft: bool = False, **values: Any) -> Hint:
+def hint(model: Any, **values: Any) -> Hint:
     values = {"image": "a.png", "model": "it", **values}
     maps = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-    return Hint(model, ControlUse(**values), maps, soft)
+    return Hint(model, ControlUse(**values), maps, soft=False)
 
 
 def inputs() -> Any:
@@ -150,71 +223,6 @@ def test_modes_weigh_the_layers_as_a1111_does(mode: str) -> None:
         torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("share", "acts"), [(0.0, False), (0.2, True), (0.6, True), (0.61, False)])
-def test_a_controlnet_acts_from_start_to_end_both_included(share: float, acts: bool) -> None:
-    """A1111's rule; without any that acts there is nothing to add."""
-    one = hint(controlnet_of(unet_of(DEMO)), start=0.2, end=0.6)
-    found = residuals_of([one], share, *inputs())
-    assert (found is not None) == acts
-
-
-def test_a_weight_of_zero_changes_nothing(models: Path, ours: Renderer) -> None:
-    """Bit for bit."""
-    nothing = use(models, "first", weight=0.0)
-    (plain,) = ours.render([requested(models, steps=2)], ignore_steps)
-    (found,) = ours.render([requested(models, nothing, steps=2)], ignore_steps)
-    assert found.pixels == plain.pixels
-
-
-def test_each_image_of_a_batch_follows_its_own_picture(models: Path, ours: Renderer) -> None:
-    """Its picture is the one that it is alone."""
-    batch = [
-        requested(models, use(models, "first", lines(shift)), seed=seed, steps=2)
-        for seed, shift in ((1, 0), (2, 20), (3, 10))
-    ]
-    assert len({one.batch_key for one in batch}) == 1
-    together = ours.render(batch, ignore_steps)
-    for one, found in zip(batch, together, strict=True):
-        (alone,) = ours.render([one], ignore_steps)
-        assert difference(alone, found) <= 1
-    assert difference(together[0], together[1]) > 5
-
-
-def test_hires_makes_the_map_anew_at_its_size(models: Path, ours: Renderer) -> None:
-    """Its maps are those that are shown; canny is softened there, as in A1111."""
-    canny = use(models, "first", preprocess="canny", preview=True)
-    hires = Hires(2.0, 2, 0.6, "Latent")
-    seen: list[tuple[int, ...]] = []
-    loaded = ours._checkpoints.load(requested(models, canny), "device")
-    model = loaded.components.controlnets[canny.model_hash]
-    handle = model.controlnet_cond_embedding.register_forward_pre_hook(
-        lambda _, given: seen.append(given[0].shape[2:])
-    )
-    (found,) = ours.render([requested(models, canny, steps=2, hires=hires)], ignore_steps)
-    handle.remove()
-    assert [*dict.fromkeys(seen)] == [(64, 64), (128, 128)]
-    (shown,) = found.control_maps
-    assert (shown.width, shown.height) == (128, 128)
-    assert set(shown.pixels) == {0, 255}
-
-
-def test_only_canny_is_softened_whatever_else_is_in_the_batch(models: Path, ours: Renderer) -> None:
-    """In the second pass of hires; those whose maps are made otherwise are rendered as alone."""
-    hires = Hires(2.0, 2, 0.6, "Latent")
-    ways = ("none", "invert", "canny")
-    requests = [
-        requested(models, use(models, "first", preprocess=way, weight=1.5), steps=2, hires=hires)
-        for way in ways
-    ]
-    keys = [one.batch_key for one in requests]
-    batches = [[r for r in requests if r.batch_key == key] for key in dict.fromkeys(keys)]
-    found = [picture for batch in batches for picture in ours.render(batch, ignore_steps)]
-    for one, picture in zip([r for batch in batches for r in batch], found, strict=True):
-        (alone,) = ours.render([one], ignore_steps)
-        assert difference(alone, picture) <= 1
-    assert keys[0] == keys[1] != keys[2]
-
-
 def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: Renderer) -> None:
     """And the mask's part of the start image may be what is followed."""
     follows = use(models, "first", circle(SIDE), preprocess="inpaint", preview=True)
@@ -224,39 +232,25 @@ def test_an_inpainting_unet_is_controlled_by_four_channels(models: Path, ours: R
         "checkpoint": "inpaint",
         "steps": 2,
     }
-    (found,) = ours.render([requested(models, follows, **values)], ignore_steps)
-    (plain,) = ours.render([requested(models, **values)], ignore_steps)
+    (found,) = draw(ours, requested(models, follows, **values))
+    (plain,) = draw(ours, requested(models, **values))
     assert difference(found, plain) > 5
     shown = np.frombuffer(found.control_maps[0].pixels, np.uint8).reshape(SIDE, SIDE, 3)
     assert (shown[:, SIDE // 2 :] == 0).all() and (shown[:, : SIDE // 2] > 0).any()
 
 
-def controlnets_of(renderer: Renderer, one: Any) -> dict[str, Any]:
-    held = renderer._checkpoints.held(one, "device")
-    assert held
-    return held.components.controlnets
-
-
-def test_a_checkpoint_keeps_the_controlnets_of_its_last_batch(models: Path) -> None:
-    """A batch without any needs no loading, and where memory runs out they are dropped."""
-    save_single(controlnet_of(unet_of(DEMO), 2), models / "controlnet/second.safetensors")
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
-    first, second = (requested(models, use(models, n), steps=1) for n in ("first", "second"))
-    plain = replace(first, control=())
-    for one, kept in ((first, first), (plain, first), (second, second)):
-        renderer.render([one], ignore_steps)
-        assert [*controlnets_of(renderer, one)] == [kept.control[0].model_hash]
-    assert renderer._checkpoints.forget_others(plain)
-    assert not controlnets_of(renderer, plain)
-    (found,) = renderer.render([second], ignore_steps)
-    assert pixels(found).std() > 5
-
-
-def test_a_controlnet_that_changed_since_the_save_is_refused(models: Path) -> None:
-    """Another file must not guide the picture."""
-    one = requested(models, use(models, "first"))
-    (control,) = one.control
-    other = replace(one, control=(replace(control, model_hash="0" * 64),))
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
-    with pytest.raises(RenderFailed, match="The ControlNet 'first' is a different file now"):
-        renderer.render([other], ignore_steps)
+def test_a_controlnet_of_a_picture_that_repeats_knows_no_edge(models: Path, ours: Renderer) -> None:
+    """Its layers repeat, too, and afterwards they are as before."""
+    one = requested(models, use(models, "first"), tiling=True, steps=1)
+    plain = drawn(ours, replace(one, tiling=False))
+    loaded = ours._checkpoints.held(one, "device")
+    assert loaded is not None
+    model = loaded.components.controlnets[one.control[0].model_hash]
+    seen: list[str] = []
+    handle = model.conv_in.register_forward_pre_hook(
+        lambda layer, _: seen.append(layer.padding_mode)
+    )
+    drawn(ours, one)
+    assert (drawn(ours, replace(one, tiling=False)) == plain).all()
+    handle.remove()
+    assert seen == ["circular", "zeros"]

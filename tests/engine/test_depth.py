@@ -1,8 +1,7 @@
 """Depth by a tiny, random Depth Anything, read from a folder as the real one is."""
 
-from concurrent.futures import ThreadPoolExecutor
+import shutil
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -11,24 +10,18 @@ import torch
 from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from picowatch.catalog import Catalog, Kind
+from picowatch.catalog import Catalog
 from picowatch.engine.depth import DepthModels
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse
-from tests.engine.control_requests import DEMO, requested, unet_of, use
+from tests.engine.control_requests import DEMO, SIDE, requested, unet_of, use
 from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.demo import CPU
-from tests.engine.pictures import circle
-from tests.engine.requests import ignore_steps
+from tests.engine.requests import NUMPY_WARNINGS, draw
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
-
+pytestmark = NUMPY_WARNINGS
 NAME = "Depth-Anything-Tiny"
 
 
@@ -69,58 +62,35 @@ def models(tmp_path_factory: pytest.TempPathFactory, model: Any) -> Path:
     return models
 
 
-def test_depth_is_what_transformers_gives(models: Path, model: Any) -> None:
-    """Nearest white, farthest black, at the picture's size."""
-    picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    found = DepthModels(lambda _, name, __: models / "depth" / name, CPU).guess(
-        picture, ControlUse("a.png", "first", preprocess="depth", depth=NAME)
+def test_a_picture_follows_its_depth(models: Path, model: Any) -> None:
+    """As transformers gives it, nearest white, farthest black; it is shown."""
+    picture = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    catalog = Catalog(models)
+    follows = use(
+        models,
+        "first",
+        Image.fromarray(picture),
+        preprocess="depth",
+        preview=True,
+        depth=NAME,
+        depth_hash=catalog.sha256(catalog.find("depth", NAME)),
     )
-    assert found.shape == picture.shape
+    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
+    (image,) = draw(renderer, requested(models, follows, steps=1))
+    found = np.frombuffer(image.control_maps[0].pixels, np.uint8).reshape(SIDE, SIDE, 3)
     assert (found.min(), found.max()) == (0, 255)
-    small = np.asarray(Image.fromarray(picture).resize((784, 518), Image.Resampling.BICUBIC))
+    small = np.asarray(Image.fromarray(picture).resize((518, 518), Image.Resampling.BICUBIC))
     values = (small / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     with torch.no_grad():
         depth = model(torch.from_numpy(values).permute(2, 0, 1)[None].float()).predicted_depth
-    depth = torch.nn.functional.interpolate(depth[:, None], (64, 96), mode="bilinear")[0, 0]
+    depth = torch.nn.functional.interpolate(depth[:, None], (SIDE, SIDE), mode="bilinear")[0, 0]
     expected = (depth - depth.min()) / (depth.max() - depth.min()) * 255
     assert np.abs(found[:, :, 0] - expected.numpy()).max() <= 1
 
 
-def test_parts_of_a_batch_load_the_model_once(models: Path) -> None:
-    """On a CPU they ask at the same time."""
-    loading = []
-
-    def find(kind: Kind, name: str, digest: str) -> Path:
-        loading.append(get_ident())
-        return models / "depth" / name
-
-    depths = DepthModels(find, CPU)
-    picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    control = ControlUse("a.png", "first", preprocess="depth", depth=NAME)
-    with ThreadPoolExecutor(2) as threads:
-        one, other = threads.map(lambda _: depths.guess(picture, control), range(2))
-    assert len(set(loading)) == 1
-    assert (one == other).all()
-
-
-def test_a_picture_follows_its_depth(models: Path) -> None:
-    """The whole way from the installed folder; its map is shown."""
-    catalog = Catalog(models)
-    depth = {"depth": NAME, "depth_hash": catalog.sha256(catalog.find("depth", NAME))}
-    one = requested(
-        models, use(models, "first", circle(64), preprocess="depth", preview=True, **depth), steps=1
-    )
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1, start_images=models))
-    (found,) = renderer.render([one], ignore_steps)
-    assert len(set(found.control_maps[0].pixels)) > 2
-
-
 def test_a_damaged_model_is_told_by_name(models: Path, tmp_path: Path) -> None:
     """Not as the engine's fault."""
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in (models / "depth" / NAME).iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
+    broken = shutil.copytree(models / "depth" / NAME, tmp_path / "broken")
     config = (broken / "config.json").read_text()
     (broken / "config.json").write_text(config.replace('"hidden_size": 16', '"hidden_size": 32'))
     depths = DepthModels(lambda *_: broken, CPU)

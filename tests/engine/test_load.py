@@ -15,29 +15,21 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
 from picowatch.engine import load as loading
-from picowatch.engine.control_nets import load_controlnet
 from picowatch.engine.devices import Target, choose_target
 from picowatch.engine.load import Components, load, load_part, load_vae, parts_of
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd15_shapes, write_model
 from tests.catalog.unets import sd2_shapes, sdxl_shapes
 from tests.engine.controlnets import (
-    controlnet_of,
-    save_folder,
-    save_original,
     save_single,
-    union_of,
 )
 from tests.engine.ldm import ldm_vae, weights, write_single_file
+from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import MAKERS, tiny_flow
-from tests.engine.tiny_models import tiny_sd2, tiny_sdxl, tiny_unet
+from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 from tests.kinds import one_of_each_kind
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
+pytestmark = NUMPY_WARNINGS
 DEMO = Catalog(Path("nowhere")).demo
 CPU = torch.device("cpu")
 FULL, HALF = choose_target("cpu", "float32"), choose_target("cpu", "float16")
@@ -170,6 +162,24 @@ def test_the_scheduler_says_what_the_header_says_of_the_training(
     assert "final_sigmas_type" in scheduler.config["_use_default_values"]
 
 
+def test_a_file_of_diffusers_script_has_its_summary_as_transformers_has_it(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script left the projection in the name and order of transformers."""
+    of_its_own(monkeypatch, tiny_sdxl())
+    for name in ("usual", "scripted"):
+        write_single_file(tiny_sdxl(), models / f"checkpoints/{name}.safetensors", torch.float32)
+    path, place = models / "checkpoints/scripted.safetensors", "conditioner.embedders.1.model."
+    tensors = load_file(path)
+    projection = tensors.pop(f"{place}text_projection").T.contiguous()
+    save_file(tensors | {f"{place}text_projection.weight": projection}, path)
+    one, other = (
+        load_part(found(models, name), FULL, CPU, "text_encoder_2")
+        for name in ("usual", "scripted")
+    )
+    assert_equal(other, one)
+
+
 @pytest.mark.parametrize(("spread", "expected"), [(0.01, "epsilon"), (0.2, "v_prediction")])
 def test_one_weight_tells_what_a_file_of_sd2_predicts(
     models: Path, monkeypatch: pytest.MonkeyPatch, spread: float, expected: str
@@ -283,18 +293,6 @@ def test_the_same_of_a_single_file(models: Path, monkeypatch: pytest.MonkeyPatch
     without(path, "model.diffusion_model.input_blocks.1.0.in_layers.2.weight")
     with pytest.raises(RenderFailed, match=r"down_blocks\.0\.resnets\.0\.conv1\.weight"):
         load_part(found(models, "one"), FULL, CPU, "unet")
-
-
-def test_a_file_that_is_overwritten_in_place_does_not_change_what_was_read(models: Path) -> None:
-    """safetensors maps files into memory; weights are copies, of text encoders, too."""
-    folder = shutil.copytree(DEMO.path, models / "checkpoints/mine")
-    components = load(found(models, "mine"), FULL, CPU)
-    for file in folder.rglob("*.safetensors"):
-        with file.open("r+b") as opened:
-            opened.write(bytes(file.stat().st_size))
-    expected = load(DEMO, FULL, CPU)
-    for part, module in modules_of(components).items():
-        assert_equal(module, expected.parts[part])
 
 
 def another_vae() -> dict[str, torch.Tensor]:
@@ -413,76 +411,3 @@ def test_the_unet_of_a_full_size_checkpoint_has_a_type_of_its_own(models: Path) 
     assert components.denoiser.dtype == torch.bfloat16
     assert components.vae.dtype == components.encoders[0].dtype == torch.float32
     assert load_part(DEMO, target, CPU, "unet").dtype == torch.float32
-
-
-@pytest.mark.parametrize("name", ["ERNIE-Image", "FLUX.1-dev"])
-def test_parts_that_were_dropped_are_absent_until_they_are_restored(
-    models: Path, name: str
-) -> None:
-    """Of every family, also one whose pipeline asks a text encoder where it is."""
-    (models / "checkpoints" / name).symlink_to(tiny_flow(name))
-    components = load(found(models, name), FULL, CPU, later={"transformer"})
-    assert components.parts["transformer"] is None
-    for _ in range(2):
-        before = components.encoders
-        components.drop(components.encoder_names)
-        assert components.restore([components.denoiser_name])
-        assert not components.encoders
-        assert components.denoiser.device == CPU
-        components.drop([components.denoiser_name])
-        assert components.restore(components.encoder_names)
-        for one, other in zip(components.encoders, before, strict=True):
-            assert one is not other
-            assert_equal(one, other)
-    assert not components.restore(components.encoder_names)
-
-
-def small(unet: Any) -> Any:
-    """A ControlNet of SDXL with less attention."""
-    config = {**unet.config, "transformer_layers_per_block": [1, 1, 1]}
-    slim = tiny_unet(**{key: value for key, value in config.items() if not key.startswith("_")})
-    return controlnet_of(slim)
-
-
-def original(model: Any, path: Path) -> None:
-    save_original(model, path.with_suffix(".safetensors"))
-
-
-def single(model: Any, path: Path) -> None:
-    save_single(model, path.with_suffix(".safetensors"))
-
-
-CONTROLNETS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Path], None]]] = {
-    "diffusers' names": (controlnet_of, single),
-    "the author's names": (controlnet_of, original),
-    "a folder": (controlnet_of, save_folder),
-    "small": (small, single),
-    "union": (union_of, single),
-}
-
-
-@pytest.mark.parametrize("layout", CONTROLNETS)
-def test_a_controlnet_is_read_from_any_layout(models: Path, layout: str) -> None:
-    """What it consists of is in the UNet's config and in its own tensors."""
-    (models / "checkpoints/xl").symlink_to(tiny_sdxl())
-    unet = load_part(found(models, "xl"), FULL, CPU, "unet")
-    make, save_as = CONTROLNETS[layout]
-    theirs = make(unet)
-    save_as(theirs, models / "controlnet/it")
-    (path,) = (models / "controlnet").iterdir()
-    model = Model("controlnet", "sdxl", name="it", layout=_layout(path), path=path, bytes=0)
-    assert_equal(load_controlnet(model, unet, FULL, CPU), theirs.requires_grad_(False))
-
-
-def _layout(path: Path) -> Any:
-    return "folder" if path.is_dir() else "file"
-
-
-def test_a_controlnet_of_another_size_is_refused_with_the_reason(models: Path) -> None:
-    """By the first weight that does not fit."""
-    path = models / "controlnet/it.safetensors"
-    save_single(controlnet_of(_D.UNet2DConditionModel.from_pretrained(tiny_sdxl() / "unet")), path)
-    model = Model("controlnet", "sdxl", name="it", layout="file", path=path, bytes=0)
-    unet = load_part(DEMO, FULL, CPU, "unet")
-    with pytest.raises(RenderFailed, match=r"ControlNet 'it' (does not fit|is incomplete)"):
-        load_controlnet(model, unet, FULL, CPU)

@@ -13,10 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
+from picowatch.engine.draw import equal_parts
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
@@ -79,6 +79,21 @@ def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: in
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize(
+    ("images", "cores", "parts"),
+    [
+        (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (1, 2, [[0]]),
+        (3, 2, [[0, 1, 2]]),
+        (5, 4, [[0, 1], [2, 3], [4, 4]]),
+        (3, 1, [[0, 1, 2]]),
+    ],
+)
+def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
+    """So that a picture does not depend on its position; the last one fills up the last part."""
+    assert equal_parts(images, cores) == parts
+
+
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
     """A prompt is not padded to the length of another image's prompt."""
     short, long = request("a red circle"), request("a green star, " * 30)
@@ -103,13 +118,12 @@ def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
 
 
 def test_without_guidance_the_negative_prompt_is_not_computed(renderer: Renderer) -> None:
-    """It cancels out. As A1111's "Skip Early CFG" counts; each pass of hires by its own steps."""
+    """It cancels out. As A1111's "Skip Early CFG" counts."""
     rows: list[int] = []
     unet = renderer._checkpoints.load(request(), "device").denoiser
     hook = unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     euler: dict[str, Any] = {"sampler": "Euler", "schedule_type": "uniform"}
-    hires = Hires(scale=1.5, steps=5, denoising_strength=0.8)
-    part = request(cfg_start=0.3, cfg_end=0.7, steps=10, hires=hires, **euler)
+    part = request(cfg_start=0.3, cfg_end=0.7, steps=10, **euler)
     never = (
         {"cfg_start": 1.0},
         {"cfg_scale": 1.0},
@@ -120,8 +134,8 @@ def test_without_guidance_the_negative_prompt_is_not_computed(renderer: Renderer
         found = {draw(renderer, request(**one, **euler, steps=2))[0].pixels for one in never}
     finally:
         hook.remove()
-    # Of ten steps those after 0.4 to 0.7 of them, and of four the one after 0.5.
-    assert rows == [2] * 4 + [4] * 4 + [2] * 2 + [2, 2, 4, 2] + [1] * 6
+    # Of ten steps those after 0.4 to 0.7 of them.
+    assert rows == [2] * 4 + [4] * 4 + [2] * 2 + [1] * 6
     assert len(found) == 1
 
 

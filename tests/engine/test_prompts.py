@@ -1,95 +1,47 @@
-"""Prompts in chunks, weights, clip skip, editing, embeddings: A1111's arithmetic."""
+"""Prompts in chunks, weights, editing, embeddings: A1111's arithmetic."""
 
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from picowatch.catalog import Catalog, Kind
+from picowatch.catalog import Catalog
 from picowatch.engine.conditions import Conditions
-from picowatch.engine.embeddings import Embeddings, read_vectors
-from picowatch.engine.load import CONFIGS
+from picowatch.engine.embeddings import read_vectors
+from picowatch.engine.families import prompt_encoder
+from picowatch.engine.load import Components, load
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower, weighted
+from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, weighted
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import write
-from tests.engine.demo import demo
+from tests.engine.demo import CPU, demo
 from tests.engine.requests import NUMPY_WARNINGS, difference, draw, request
+from tests.engine.tiny_models import FIRST, checkpoints_of, tiny_sdxl
 
 pytestmark = NUMPY_WARNINGS
 
-BEGIN, END, COMMA, CAT, RED = 49406, 49407, 267, 2368, 736
-WIDTH = 8
+BEGIN, END, COMMA, CAT, RED = 784, 785, 267, 564, 558  # in the demo model's vocabulary
 
 
-@dataclass(frozen=True)
-class Reading:
-    """An encoder with the real tokenizer and a tiny text encoder of random weights.
-
-    Embeddings are the files of `folder`.
-    """
-
-    model: Any
-    embeddings: Embeddings
-    encoder: PromptEncoder
-
-    def chunks(self, text: str, *names: str) -> list[Chunk]:
-        """The text's chunks, where these embeddings are known."""
-        return self.encoder.chunks(text, self.tokens(*names))
-
-    def tokens(self, *names: str) -> dict[str, tuple[int, ...]]:
-        return self.embeddings.tokens([EmbeddingUse(name, name) for name in names])
-
-    def states(self, text: str, *names: str, skip: int = 1, length: int = 0) -> torch.Tensor:
-        """What guides the UNet."""
-        chunks = self.chunks(text, *names)
-        with torch.inference_mode():
-            return self.encoder.encode(chunks, length or len(chunks), skip).states
-
-    def vectors(self, words: str) -> torch.Tensor:
-        """Those that the text encoder itself has for these words."""
-        tokens = [token for chunk in self.chunks(words) for token in words_of(chunk)]
-        found: torch.Tensor = self.model.get_input_embeddings().weight[tokens]
-        return found.detach().clone()
-
-
-def reading(folder: Path = Path("nowhere")) -> Reading:
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=WIDTH,
-        intermediate_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        bos_token_id=BEGIN,
-        eos_token_id=END,
+def encoder(
+    folder: Path = Path("nowhere"), parts: Components | None = None, family: str = "sd1"
+) -> PromptEncoder:
+    """A checkpoint's, by default the demo model's; embeddings are the files of the folder."""
+    return prompt_encoder(
+        family,
+        (parts or demo()).parts,
+        lambda _, name, __: folder / f"{name}.safetensors",
+        CPU.device,
     )
-    model = CLIPTextModel(config).requires_grad_(False)
-    model.train(False)
-    # A trained norm's biases give the states a mean; new ones do not.
-    torch.nn.init.uniform_(getattr(model, "text_model", model).final_layer_norm.bias)
-
-    def find(kind: Kind, name: str, digest: str) -> Path:
-        return folder / f"{name}.safetensors"
-
-    embeddings = Embeddings(model, find)
-    tokenizer = CLIPTokenizer.from_pretrained(CONFIGS["sd1"] / "tokenizer", local_files_only=True)
-    tower = TextTower(model, embeddings)
-    return Reading(model, embeddings, PromptEncoder(tokenizer, [tower], torch.device("cpu")))
 
 
-@cache
-def plain() -> Reading:
-    """One for prompts without embeddings."""
-    return reading()
+def uses(*names: str) -> tuple[EmbeddingUse, ...]:
+    return tuple(EmbeddingUse(name, name) for name in names)
 
 
 def words_of(chunk: Chunk) -> list[int]:
@@ -97,13 +49,6 @@ def words_of(chunk: Chunk) -> list[int]:
     tokens = list(chunk.tokens)
     assert (tokens[0], len(tokens)) == (BEGIN, CHUNK_TOKENS + 2)
     return tokens[1 : tokens.index(END)]
-
-
-def test_the_shipped_tokenizer_is_clips() -> None:
-    """In lower case, without more spaces than one."""
-    for text in ("a photo of a cat", "A  PHOTO\nof a Cat"):
-        (chunk,) = plain().chunks(text)
-        assert chunk.tokens == (BEGIN, 320, 1125, 539, 320, CAT, *[END] * 71)
 
 
 @pytest.mark.parametrize(
@@ -132,23 +77,7 @@ def test_the_shipped_tokenizer_is_clips() -> None:
 )
 def test_a_prompt_is_cut_into_chunks_of_75_tokens(text: str, expected: list[list[int]]) -> None:
     """All tokens arrive."""
-    assert [words_of(chunk) for chunk in plain().chunks(text)] == expected
-
-
-def test_weights_belong_to_their_tokens() -> None:
-    """Begin, end and padding weigh 1."""
-    (chunk,) = plain().chunks("a (cat:1.5) [photo]")
-    assert chunk.weights[:5] == pytest.approx((1, 1, 1.5, 1 / 1.1, 1))
-    assert set(chunk.weights[4:]) == {1.0}
-
-
-def test_weights_multiply_and_keep_the_chunks_mean() -> None:
-    """A1111's "Original" emphasis."""
-    usual, heavier = plain().states("a cat"), plain().states("a (cat:1.5)")
-    assert float(heavier.mean()) == pytest.approx(float(usual.mean()), abs=1e-6)
-    ratio = (heavier / usual)[0].mean(dim=1)
-    assert float(ratio[2] / ratio[1]) == pytest.approx(1.5, abs=1e-4)
-    assert torch.equal(plain().states("a (cat:1.0)"), usual)
+    assert [words_of(chunk) for chunk in encoder().chunks(text)] == expected
 
 
 def test_a_weight_that_leaves_no_mean_makes_no_nan() -> None:
@@ -157,35 +86,13 @@ def test_a_weight_that_leaves_no_mean_makes_no_nan() -> None:
     assert torch.equal(weighted(hidden, (1.0, 2.0)), torch.tensor([[[1.0, -1.0], [4.0, -4.0]]]))
 
 
-def test_chunks_are_encoded_each_by_itself_and_filled_up_with_empty_ones() -> None:
-    """So that negative and positive prompt are of one length."""
-    both = plain().states("a cat BREAK a photo", length=3)
-    parts = [plain().states(text) for text in ("a cat", "a photo", "")]
-    assert both.shape == (1, 231, WIDTH)
-    assert torch.equal(both, torch.cat(parts, dim=1))
-
-
-def test_clip_skip_takes_an_earlier_layer_through_the_last_norm() -> None:
-    """A1111's numbers: 2 skips one layer, and there must be one left."""
-    model, (chunk,) = plain().model, plain().chunks("a cat")
-    with torch.inference_mode():
-        output = model(torch.tensor([chunk.tokens]), output_hidden_states=True)
-        normed = getattr(model, "text_model", model).final_layer_norm
-        for skip in (1, 2, 3):
-            expected = normed(output.hidden_states[-skip])
-            assert torch.equal(plain().states("a cat", skip=skip), expected)
-    with pytest.raises(RenderFailed, match=r"clip_skip 4 .* its text encoder has 3 layers") as why:
-        plain().states("a cat", skip=4)
-    assert why.value.remedy == "Set clip_skip to 3 or less."
-
-
 HALF = Hires(scale=2.0, denoising_strength=0.5)
 
 
-def guiding(wanted: ImageRequest, chunks: int = 1) -> list[tuple[Conditions, ...]]:
+@torch.inference_mode()
+def guiding(prompts: PromptEncoder, wanted: ImageRequest) -> list[tuple[Conditions, ...]]:
     """What guides an image at each evaluation of each pass."""
-    with torch.inference_mode():
-        return plain().encoder.guiding(wanted, chunks)
+    return prompts.guiding(wanted, 1)
 
 
 @pytest.mark.parametrize(
@@ -211,93 +118,50 @@ def test_each_evaluation_is_guided_by_the_words_of_its_step(
     prompt: str, values: dict[str, Any], words: list[str]
 ) -> None:
     """A1111's counting, in both prompts and both passes."""
+    prompts = encoder()
     for field in ("prompt", "negative_prompt"):
         wanted = request(**{"steps": 6, "prompt": "c", **values, field: prompt})
-        for evaluations, letters in zip(guiding(wanted), words, strict=True):
-            expected = [plain().states(f"a{one}" if one == "|" else one) for one in letters]
-            sides = [each.positive if field == "prompt" else each.negative for each in evaluations]
-            assert [one.states.tolist() for one in sides] == [one.tolist() for one in expected]
+        side = "positive" if field == "prompt" else "negative"
+        for evaluations, letters in zip(guiding(prompts, wanted), words, strict=True):
+            assert len(evaluations) == len(letters)
+            for each, letter in zip(evaluations, letters, strict=True):
+                text = "a|" if letter == "|" else letter
+                expected = prompts.encode(prompts.chunks(text), 1, 1).states
+                assert torch.equal(getattr(each, side).states, expected)
 
 
-def test_all_words_are_encoded_at_the_length_of_the_longest() -> None:
-    """So that shapes, and a compiled UNet, stay; words that no step has do not count."""
-    wanted = request("[a:b BREAK c:1]", steps=3)
-    assert plain().encoder.chunk_count(wanted) == 2
-    assert plain().encoder.chunk_count(request("[a BREAK b:c:-1]", steps=3)) == 1
-    ((first, _, last),) = guiding(wanted, chunks=2)
-    assert torch.equal(first.positive.states, plain().states("a", length=2))
-    assert torch.equal(last.positive.states, plain().states("b BREAK c"))
-
-
-def test_a_chunk_is_encoded_once_until_the_text_encoder_changes() -> None:
-    """Those that do not change are those of the step before, and of the last batch."""
-    own, encoded = reading(), []
-    own.model.register_forward_hook(lambda *_: encoded.append(1))
-    shared = ", ".join(["cat"] * 30)
-    for _ in range(2):
-        own.encoder.guiding(request(f"{shared} BREAK [a|b]", steps=20), 2)
-        assert len(encoded) == 4  # with an empty chunk
-    own.encoder.forget()
-    own.encoder.guiding(request("a"), 1)
-    assert len(encoded) == 6
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Reading:
-    """One whose embeddings are in the test's folder."""
-    return reading(tmp_path)
-
-
-def embed(folder: Path, name: str, vectors: torch.Tensor) -> None:
-    write(folder / f"{name}.safetensors", {"emb_params": vectors})
-
-
-@pytest.mark.parametrize("text", ["a MyWord circle", "a embedding:myword circle"])
-def test_an_embeddings_vectors_stand_where_its_word_stands(
-    own: Reading, tmp_path: Path, text: str
-) -> None:
-    """Vectors copied from "red" mean red, in any case of letters; the next prompt has none."""
-    embed(tmp_path, "myword", own.vectors("red"))
-    before = own.states("a myword circle")
-    assert torch.equal(own.states(text, "myword"), own.states("a red circle"))
-    own.encoder.forget()
-    assert torch.equal(own.states("a myword circle"), before)
-
-
-def test_only_whole_words_count_and_the_longest_wins(own: Reading, tmp_path: Path) -> None:
+def test_only_whole_words_count_and_the_longest_wins() -> None:
     """ "stars" is no "star", "star-two" is not "star" and a rest."""
-    embed(tmp_path, "star", own.vectors("red"))
-    embed(tmp_path, "star-two", own.vectors("a blue star"))
-    names = ("star", "star-two")
-    assert own.chunks("stars, superstar", *names) == own.chunks("stars, superstar")
-    tokens, (chunk,) = own.tokens(*names), own.chunks("star-two star", *names)
-    assert words_of(chunk) == [*tokens["star-two"], *tokens["star"]]
+    tokens, prompts = {"star": (1, 2), "star-two": (3,)}, encoder()
+    assert prompts.chunks("stars, superstar", tokens) == prompts.chunks("stars, superstar")
+    (chunk,) = prompts.chunks("star-two star", tokens)
+    assert words_of(chunk) == [3, 1, 2]
 
 
-def test_an_embedding_stays_in_one_chunk(own: Reading, tmp_path: Path) -> None:
+def test_an_embedding_stays_in_one_chunk() -> None:
     """It moves to the next one as a whole."""
-    embed(tmp_path, "phrase", own.vectors("red").repeat(10, 1))
-    ten = list(own.tokens("phrase")["phrase"])
-    first, second = own.chunks("red " * 70 + "phrase", "phrase")
+    tokens = {"phrase": tuple(range(10))}
+    ten = [*range(10)]
+    first, second = encoder().chunks("red " * 70 + "phrase", tokens)
     assert (words_of(first), words_of(second)) == ([RED] * 70, ten)
-    (only,) = own.chunks("red " * 65 + "phrase", "phrase")
+    (only,) = encoder().chunks("red " * 65 + "phrase", tokens)
     assert words_of(only) == [RED] * 65 + ten
 
 
 @pytest.mark.parametrize(
-    ("name", "vectors", "said"),
+    ("vectors", "said"),
     [
-        ("wide", torch.ones(2, 768), r"'wide' is for another kind .* 768 numbers, .* 8\."),
-        ("long", torch.ones(76, WIDTH), "'long' has 76 vectors; it must have 1 to 75"),
+        (torch.ones(2, 768), rf"'it' is for another kind .* 768 numbers, .* {DEMO_WIDTH}\."),
+        (torch.ones(76, DEMO_WIDTH), "'it' has 76 vectors; it must have 1 to 75"),
     ],
 )
 def test_an_embedding_that_does_not_fit_is_refused_with_the_reason(
-    own: Reading, tmp_path: Path, name: str, vectors: torch.Tensor, said: str
+    tmp_path: Path, vectors: torch.Tensor, said: str
 ) -> None:
     """Rather than cut, or left out."""
-    embed(tmp_path, name, vectors)
+    write(tmp_path / "it.safetensors", {"emb_params": vectors})
     with pytest.raises(RenderFailed, match=said):
-        own.states(f"a {name}", name)
+        guiding(encoder(tmp_path), request("an it", embeddings=uses("it")))
 
 
 @pytest.mark.parametrize(
@@ -317,27 +181,51 @@ def test_all_forms_of_embedding_files_are_read(
     assert read_vectors(write(tmp_path / "it.safetensors", tensors)).shape[1] == 8
 
 
+def vectors_of(tokenizer: Any, model: Any, words: str) -> torch.Tensor:
+    """Those that a text encoder itself has for these words."""
+    tokens = tokenizer(words, add_special_tokens=False)["input_ids"]
+    found: torch.Tensor = model.get_input_embeddings().weight[tokens]
+    return found.detach().clone()
+
+
 def test_an_embedding_in_models_is_used(models: Path) -> None:
-    """Found by name, verified by hash, counted in the chunks; also in negative prompts."""
-    tokenizer, encoder = demo().parts["tokenizer"], demo().encoders[0]
-    tokens = tokenizer("a red circle", add_special_tokens=False)["input_ids"]
-    vectors = encoder.get_input_embeddings().weight[tokens].detach().clone()
-    assert vectors.shape[1] == DEMO_WIDTH
+    """In any case of letters, and as ComfyUI calls it; also in negative prompts."""
+    vectors = vectors_of(demo().parts["tokenizer"], demo().encoders[0], "a red circle")
     write(models / "embeddings/my/thing.safetensors", {"emb_params": vectors})
     catalog = Catalog(models)
     use = EmbeddingUse("my/thing", catalog.sha256(catalog.find("embedding", "my/thing")))
     renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
     given: dict[str, Any] = {"steps": 2, "width": 64, "height": 64}
     wanted = [
-        request("thing on blue", embeddings=(use,), **given),
+        request("Thing on blue", embeddings=(use,), **given),
         request("a red circle on blue", **given),
-        request("a star", negative_prompt="thing", embeddings=(use,), **given),
+        request("a star", negative_prompt="embedding:my/thing", embeddings=(use,), **given),
         request("a star", negative_prompt="a red circle", **given),
+        request("thing on blue", **given),
     ]
     images = [draw(renderer, one)[0] for one in wanted]
     assert difference(images[0], images[1]) == difference(images[2], images[3]) == 0
+    assert difference(images[0], images[4]) > 5
     together = draw(renderer, *wanted)
     assert all(difference(*pair) <= 2 for pair in zip(images, together, strict=True))
-    lost = request("thing", embeddings=(EmbeddingUse("my/thing", "0" * 64),))
-    with pytest.raises(RenderFailed, match="embedding 'my/thing' is a different file now"):
-        draw(Renderer(EngineOptions(models=models, device="cpu", threads=1)), lost)
+
+
+def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None:
+    """With those of "corgi" it means a corgi, also after one that fits the first encoder alone.
+
+    A wildcard may name one of another family: it is refused, and shifts no other.
+    """
+    catalog = Catalog(checkpoints_of(tmp_path / "models", sdxl=tiny_sdxl()))
+    sdxl = load(catalog.find("checkpoint", "sdxl"), CPU, CPU.device)
+    vectors = {
+        key: vectors_of(sdxl.parts["tokenizer"], model, "corgi")
+        for key, model in zip(("clip_l", "clip_g"), sdxl.encoders, strict=True)
+    }
+    write(tmp_path / "dog.safetensors", vectors)
+    write(tmp_path / "narrow.safetensors", {"emb_params": torch.ones(2, FIRST)})
+    prompts = encoder(tmp_path, sdxl, "sdxl")
+    with pytest.raises(RenderFailed, match="its vectors have 32 numbers"):
+        guiding(prompts, request("a narrow", embeddings=uses("narrow")))
+    ((found, *_),) = guiding(prompts, request("a dog", embeddings=uses("dog")))
+    ((meant, *_),) = guiding(prompts, request("a corgi"))
+    assert torch.equal(found.positive.states, meant.positive.states)

@@ -5,19 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from picowatch.engine import latents as vaes
-from picowatch.engine.canvas import Canvas, fit, read_canvas
-from picowatch.engine.latents import upscale
-from picowatch.engine.noise import LATENT_FACTOR
+from picowatch.engine.canvas import fit, read_canvas
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
-from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.samplers import SAMPLERS, sampler_named
-from tests.engine.demo import CPU, demo, named
 from tests.engine.pictures import (
     GREEN,
     as_mask,
@@ -28,7 +22,6 @@ from tests.engine.pictures import (
     start,
 )
 from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels, request
-from tests.engine.tiny_models import checkpoints_of, tiny_renderer, tiny_sd2
 from tests.kinds import SAMPLERS_IN_EACH_RUN, one_of_each_kind
 
 pytestmark = NUMPY_WARNINGS
@@ -44,44 +37,15 @@ def drawn(renderer: Renderer, prompt: str = "a red circle on a blue background",
     return draw(renderer, request(prompt, **v))[0]
 
 
-def gradient(width: int, height: int) -> Image.Image:
-    """Red grows to the right, green to the bottom."""
-    columns, rows = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([columns, rows, columns * 0], 2).astype(np.uint8))
-
-
 @pytest.mark.parametrize("resize", ["crop", "fit", "stretch"])
 @pytest.mark.parametrize("size", [(64, 64), (200, 40), (1, 300), (96, 64)])
 def test_every_way_of_fitting_gives_the_size(resize: str, size: tuple[int, int]) -> None:
     """Colour and grey alike; no filter touches a picture that has it."""
-    for picture in (gradient(*size), gradient(*size).convert("L")):
+    colour = circle().resize(size)
+    for picture in (colour, colour.convert("L")):
         fitted = fit(picture, 96, 64, resize)
         assert (fitted.size, fitted.mode) == ((96, 64), picture.mode)
         assert size != fitted.size or fitted.tobytes() == picture.tobytes()
-
-
-def test_crop_cuts_the_sides_fit_keeps_them_stretch_squeezes_them() -> None:
-    """A wide picture in a square; "fit" fills the rest with the outermost pixels."""
-    crop, whole, squeezed = (
-        np.asarray(fit(gradient(400, 100), 64, 64, resize)) for resize in ("crop", "fit", "stretch")
-    )
-    assert crop[32, 0, 0] > 85 and crop[32, 63, 0] < 170
-    assert whole[32, 0, 0] < 10 and whole[32, 63, 0] > 245
-    assert squeezed[32, 0, 0] < 10 and squeezed[0, 32, 1] < 10
-    assert (whole[:24] == whole[24]).all() and (whole[40:] == whole[39]).all()
-
-
-@pytest.mark.parametrize(("invert", "expected"), [(False, [0, 0, 1, 1]), (True, [1, 1, 0, 0])])
-def test_a_mask_is_black_or_white_before_it_is_blurred(
-    kept: Path, invert: bool, expected: list[int]
-) -> None:
-    """Grey counts as white from the middle on; invert swaps them."""
-    steps = Image.fromarray(np.tile(np.array([0, 127, 128, 255], np.uint8), (64, 16)))
-    wanted = request(**start(kept, 0.5), **as_mask(kept, steps, 0, invert))
-    canvas = read_canvas(kept, wanted, 64, 64)
-    assert canvas.redrawn is not None and canvas.opacity is not None
-    assert canvas.redrawn[0, :4].tolist() == [255 * one for one in expected]
-    assert (canvas.opacity == canvas.redrawn).all()
 
 
 def test_the_soft_edge_of_a_mask_goes_on_at_the_opposite_edge_of_a_picture_that_repeats(
@@ -101,23 +65,9 @@ def test_the_soft_edge_of_a_mask_goes_on_at_the_opposite_edge_of_a_picture_that_
     assert (plain[:, 12:50] == repeating[:, 12:50]).all()
 
 
-def test_pasting_keeps_the_outside_byte_for_byte() -> None:
-    """And the rendered picture inside; between them both are mixed by opacity."""
-    rng = np.random.default_rng(1)
-    picture, new = (rng.integers(0, 256, (4, 3, 3), np.uint8) for _ in range(2))
-    opacity = np.array([[0, 255, 128]] * 4, np.uint8)
-    written = Canvas(picture, opacity, opacity).paste(new.tobytes())
-    pasted = np.frombuffer(written, np.uint8).reshape(4, 3, 3)
-    assert (pasted[:, 0] == picture[:, 0]).all()
-    assert (pasted[:, 1] == new[:, 1]).all()
-    mixed = (new[:, 2] * (128 / 255) + picture[:, 2] * (127 / 255)).round()
-    assert np.abs(pasted[:, 2] - mixed).max() <= 1
-    assert Canvas(picture, None, None).paste(new.tobytes()) == new.tobytes()
-
-
 def test_a_kept_copy_that_is_lost_or_damaged_is_explained(renderer: Renderer, kept: Path) -> None:
     """Its name is its hash; it was kept when the save was accepted."""
-    damaged = start(kept, 0.5, gradient(8, 8))
+    damaged = start(kept, 0.5, circle(8))
     (kept / damaged["image_hash"]).write_bytes(b"something else")
     for given in (damaged, damaged | {"image_hash": "0" * 64}):
         with pytest.raises(RenderFailed, match=r"copy of 'it\.png' is missing or damaged"):
@@ -177,13 +127,12 @@ def test_a_thin_white_line_is_redrawn(renderer: Renderer, kept: Path) -> None:
     assert list(np.flatnonzero(changed)) == [100, 101]
 
 
-@pytest.mark.parametrize("hires", [None, Hires(1.5, 3, 0.6, "Latent"), Hires(1.5, 3, 0.6)])
 def test_images_with_start_images_do_not_depend_on_their_neighbours(
-    renderer: Renderer, kept: Path, hires: Hires | None
+    renderer: Renderer, kept: Path
 ) -> None:
     """Other start images, masks and seeds in one batch; both passes draw from each one's seed."""
     noisy: dict[str, Any] = {"sampler": "DPM++ 2M SDE", "schedule_type": "karras", "steps": 4}
-    given = {**SMALL, **noisy, "hires": hires}
+    given = {**SMALL, **noisy, "hires": Hires(1.5, 3, 0.6)}
     other = Image.new("RGB", (300, 200), GREEN)
     wanted = [
         request(seed=1, **start(kept, 0.5), **right_half(kept), **given),
@@ -210,49 +159,3 @@ def test_progress_counts_both_passes(renderer: Renderer, hires: Hires, total: in
     (image,) = renderer.render([wanted], lambda done, total: steps.append((done, total)))
     assert steps == [(done, total) for done in range(1, total + 1)]
     assert (image.width, image.height) == ((160, 80) if hires.scale == 1.3 else (192, 96))
-
-
-@torch.inference_mode()
-def test_each_upscaler_keeps_the_picture_in_its_own_way() -> None:
-    """Decoded, the larger latents show what the small ones do; an unknown one fails."""
-    small = vaes.encode(demo().vae, np.asarray(circle()), CPU.device)
-    expected = np.asarray(circle().resize((192, 256))).astype(float)
-    found: list[torch.Tensor] = []
-    for upscaler in UPSCALERS:
-        large = upscale(demo().vae, small.repeat(2, 1, 1, 1), upscaler, (192, 256))
-        assert large.shape == (2, 4, 32, 24)
-        assert not any(torch.equal(large, other) for other in found)
-        found.append(large)
-        (shown,) = vaes.decode(demo().vae, large[1:])
-        assert np.abs(shown.pixels - expected).mean() < 20
-    with pytest.raises(RenderFailed, match="no upscaler 'ESRGAN'"):
-        upscale(demo().vae, small, "ESRGAN", (88, 88))
-
-
-def test_an_inpainting_unet_sees_the_mask_and_what_it_leaves(tmp_path: Path) -> None:
-    """Mid-grey where it is to redraw: the right half, or without a mask all of it."""
-    models = checkpoints_of(tmp_path / "models", tiny=tiny_sd2(inpaints=True))
-    renderer = tiny_renderer(models, "sd2", tiny_sd2())
-    seen: list[torch.Tensor] = []
-    loaded = renderer._checkpoints.load(named(models, checkpoint="tiny"), "device")
-    loaded.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, 4:]))
-
-    def shown(**values: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mask and the latents that it sees at the first step."""
-        seen.clear()
-        draw(renderer, named(models, checkpoint="tiny", steps=1, **values))
-        return seen[0][0], seen[0][1:]
-
-    half = 64 // LATENT_FACTOR
-    left, grey = np.asarray(circle()).astype(np.float32), np.full((128, 128, 3), 127.5, np.float32)
-    left[:, 64:] = 127.5
-    for values, redrawn, expected in (
-        (start(models, 1.0) | right_half(models), [0, 1], left),
-        (start(models, 1.0), [1, 1], grey),
-        ({}, [1, 1], grey),
-    ):
-        mask, latents = shown(**values)
-        assert [float(mask[:, part].mean()) for part in (slice(half), slice(half, None))] == redrawn
-        with torch.inference_mode():
-            (encoded,) = vaes.encode(loaded.vae, expected, CPU.device)
-        assert torch.allclose(latents, encoded, atol=1e-5)

@@ -34,29 +34,6 @@ def seam(picture: Any) -> float:
     return float(max(ratios))
 
 
-@torch.inference_mode()
-def test_a_shift_around_the_edges_shifts_the_prediction_and_the_picture() -> None:
-    """So no edge is where it was: UNet and VAE know none."""
-    unet, vae = demo().denoiser, demo().vae
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    states = torch.randn(1, 77, unet.config.cross_attention_dim)
-    shifted = latents.roll((8, 8), dims=(2, 3))
-
-    def predicted(noisy: torch.Tensor) -> torch.Tensor:
-        return unet(noisy, 500, states).sample  # type: ignore[no-any-return]
-
-    def decoded(latents: torch.Tensor) -> torch.Tensor:
-        return vae.decode(latents).sample  # type: ignore[no-any-return]
-
-    with seamless([unet, vae]):
-        moved, expected = predicted(shifted), predicted(latents).roll((8, 8), dims=(2, 3))
-        assert float((moved - expected).abs().max()) < 1e-4
-        moved, expected = decoded(shifted), decoded(latents).roll((64, 64), dims=(2, 3))
-        assert float((moved - expected).abs().max()) < 1e-4
-    with_edges = decoded(latents).roll((64, 64), dims=(2, 3))
-    assert float((decoded(shifted) - with_edges).abs().max()) > 0.1
-
-
 def test_it_repeats_and_leaves_no_trace(renderer: Renderer) -> None:
     """The next picture without it is what it was before, in bytes, also after a failure."""
     before = drawn(renderer)

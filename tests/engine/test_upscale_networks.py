@@ -1,10 +1,15 @@
-"""The networks of upscalers compute what their authors' do."""
+"""The networks of upscalers compute what their authors' do, in tiles as at once."""
 
+import numpy as np
 import pytest
 import torch
 
 from picowatch.catalog.upscalers import layout_of
+from picowatch.engine import upscale_tiles as tiles
+from picowatch.engine.upscale import passes_of
 from picowatch.engine.upscale_networks import weights_of
+from picowatch.engine.upscale_tiles import Pixels, enlarged
+from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 from tests.catalog.files import Shapes
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
 from tests.engine.upscale_networks import filled, network
@@ -46,16 +51,66 @@ def test_the_names_of_other_authors_mean_the_same(form: str) -> None:
     assert all(again[name].equal(weights[name]) for name in weights)
 
 
-@pytest.mark.parametrize("name", RECORDED)
-def test_no_pixel_sees_further_than_the_network_says(name: str) -> None:
-    """What tiles overlap by: a change beyond it changes nothing."""
-    made = network(RECORDED[name][0])
-    side = made.reach + 4 * made.multiple
-    side += -side % 4
-    picture = torch.rand(1, 3, 4, side, generator=torch.Generator().manual_seed(1))
-    changed = picture.clone()
-    changed[..., made.reach + made.multiple :] = 0
-    with torch.inference_mode():
-        difference = (made(picture) - made(changed)).abs().amax((0, 1, 2))
-    assert float(difference[: made.scale].max()) == 0
-    assert float(difference.max()) > 0
+def noise(width: int, height: int) -> Pixels:
+    numbers = np.random.default_rng(0)
+    return numbers.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def nothing() -> None:
+    """Nobody waits for it."""
+
+
+def difference(one: Pixels, other: Pixels) -> int:
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+@pytest.mark.parametrize("size", [(70, 53), (33, 91)])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        RECORDED["Compact"][0],
+        RECORDED["SPAN"][0],
+        esrgan_shapes("old", blocks=1, channels=4, growth=4, takes=12),
+    ],
+)
+def test_no_seam_is_visible(
+    shapes: dict[str, tuple[int, ...]], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is any other difference; without an overlap there is one."""
+    made, picture = network(shapes), noise(*size)
+    whole = enlarged(made, picture, 256, nothing)
+    assert whole.shape == (size[1] * 2, size[0] * 2, 3)
+    assert difference(enlarged(made, picture, 32, nothing), whole) <= 1  # the last bit's rounding
+    monkeypatch.setattr(tiles, "MOST_OVERLAP", 0)
+    assert difference(enlarged(made, picture, 32, nothing), whole) > 1
+
+
+def test_float16_that_overflows_is_computed_again() -> None:
+    """In float32, for that tile alone."""
+    made = network(RECORDED["Compact"][0])
+    with torch.no_grad():
+        made.body[0].weight.mul_(1e4)  # type: ignore[union-attr, index]
+        made.body[-1].weight.mul_(1e-6)  # type: ignore[union-attr, index]
+    picture = noise(16, 16)
+    exact = enlarged(made, picture, 64, nothing)
+    assert difference(enlarged(made.half(), picture, 64, nothing), exact) <= 1
+    assert next(made.parameters()).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("scale", "before", "size", "passes"),
+    [
+        (4, (100, 50), (400, 200), [(100, 50)]),
+        (2, (100, 50), (800, 400), [(100, 50), (200, 100), (400, 200)]),
+        (1, (100, 50), (200, 100), [(100, 50)]),
+        (4, (2000, 1000), (16000, 8000), [(2000, 1000), (4000, 2000)]),
+    ],
+)
+def test_an_upscaler_is_used_as_often_as_the_size_needs(
+    scale: int, before: tuple[int, int], size: tuple[int, int], passes: list[tuple[int, int]]
+) -> None:
+    """As A1111 does, three times at most; never into more pixels than memory should hold."""
+    found = passes_of(scale, before, size)
+    assert found == passes
+    for width, height in found[:-1] if scale == 4 and len(found) > 1 else []:
+        assert width * height * scale**2 <= 2 * MAX_UPSCALED_PIXELS

@@ -3,11 +3,9 @@
 Random weights come from fixed seeds, so that they are the same ones each time.
 """
 
-import hashlib
 import json
 import shutil
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,11 @@ from picowatch.engine.options import EngineOptions
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
 from tests.engine.controlnets import controlnet_of, save_folder, save_single, union_of
+from tests.engine.pictures import BLUE, RED, keep
 from tests.engine.requests import request
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-BLUE, RED = (44, 100, 226), (222, 44, 44)
 Values = dict[str, Any]
 
 
@@ -94,15 +92,7 @@ class Models:
     @cached_property
     def _pictures(self) -> dict[str, str]:
         """Hashes of start images, masks and control images, which are written now, by name."""
-        return {name: self._keep(picture) for name, picture in _pictures().items()}
-
-    def _keep(self, picture: Image.Image) -> str:
-        """As the daemon keeps them."""
-        written = BytesIO()
-        picture.save(written, "PNG")
-        digest = hashlib.sha256(written.getvalue()).hexdigest()
-        (self._start_images / digest).write_bytes(written.getvalue())
-        return digest
+        return {name: keep(self._start_images, one) for name, one in _pictures().items()}
 
 
 def _pictures() -> dict[str, Image.Image]:
@@ -148,10 +138,10 @@ def _write_checkpoints(folder: Path) -> None:
         "tiny-sd2-lcm": tiny_sd2(embeds_guidance=True),
     }.items():
         (folder / name).symlink_to(made)
-    _write_inpainting_demo(folder / "demo-inpaint")
+    write_inpainting_demo(folder / "demo-inpaint")
 
 
-def _write_inpainting_demo(folder: Path) -> None:
+def write_inpainting_demo(folder: Path) -> None:
     """The demo with five more inputs, which it sees a little of."""
     shutil.copytree(_demo(), folder)
     config = folder / "unet/config.json"

@@ -6,13 +6,9 @@ import pytest
 from picowatch.engine.renderer import Renderer
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import CASES, PICTURES, drawn, stored
+from tests.engine.requests import NUMPY_WARNINGS
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
-]
-
+pytestmark = NUMPY_WARNINGS
 MOST = 2  # of 255
 
 

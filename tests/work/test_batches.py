@@ -1,11 +1,10 @@
-"""Which images share a batch, how many, and in which parts."""
+"""Which images share a batch, and how many."""
 
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from picowatch.engine.draw import equal_parts
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ControlUse, LoraUse
@@ -82,10 +81,8 @@ def test_exact_images_share_with_none() -> None:
     ("values", "setting", "expected"),
     [
         ({"width": 64, "height": 64}, "auto", 16),
-        ({}, "auto", 16),
         ({"width": 256, "height": 256}, "auto", 4),
         ({"width": 512, "height": 512}, "auto", 1),
-        ({"width": 2048, "height": 2048}, "auto", 1),
         ({"hires": Hires(2.0, 0, 0.5, "Latent")}, "auto", 4),  # the larger size counts
         ({"width": 512, "height": 512}, 4, 4),
         ({"exact": True}, 4, 1),
@@ -96,21 +93,3 @@ def test_the_size_of_a_batch_goes_by_pixels(
 ) -> None:
     """Sixteen small ones, one large one, or what is set."""
     assert batch_size_for(request(**values), setting) == expected
-
-
-@pytest.mark.parametrize(
-    ("images", "cores", "parts"),
-    [
-        (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        (2, 2, [[0], [1]]),
-        (1, 2, [[0]]),
-        (3, 2, [[0, 1, 2]]),
-        (5, 2, [[0, 1, 2], [3, 4, 4]]),
-        (5, 4, [[0, 1], [2, 3], [4, 4]]),
-        (6, 4, [[0, 1], [2, 3], [4, 5]]),
-        (3, 1, [[0, 1, 2]]),
-    ],
-)
-def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
-    """So that a picture does not depend on its position; the last one fills up the last part."""
-    assert equal_parts(images, cores) == parts
