@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Any
 
 from picowatch.engine import child_main
 from picowatch.engine.child_main import FromEngine, MakeRenderer
@@ -87,7 +88,7 @@ class EngineProcess:
             daemon=True,
         )
         try:
-            with theirs, words, self._one_at_a_time, _environment():
+            with theirs, words, self._one_at_a_time, _environment(), _unflushed_streams():
                 self._process.start()
         except OSError:
             self._close_files()
@@ -207,3 +208,31 @@ def _environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class _Unflushed:
+    """A stream that is not flushed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def _unflushed_streams() -> Iterator[None]:
+    """Keep multiprocessing from flushing standard output and error before it starts a process.
+
+    A flush fails where the console is a file on a full disk, and waits where a terminal is stopped.
+    """
+    before = sys.stdout, sys.stderr
+    unflushed: Any = map(_Unflushed, before)
+    sys.stdout, sys.stderr = unflushed
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
