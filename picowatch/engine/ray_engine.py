@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import ray
 from ray import exceptions
@@ -74,7 +75,7 @@ class RayEngine:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": engine_environment()},
         )
-        self._actor = actor.remote()
+        self._actor: Any = actor.remote()
         self._thread = threading.Thread(target=self._stay, daemon=True)
         self._thread.start()
 
