@@ -218,6 +218,8 @@ class RayEngine:
 
     def _fail(self, error: Exception) -> None:
         """Say why the engine ended in a sentence for people, which Ray's texts are not."""
+        if self.gone is not None:  # Ray may be shut down any moment
+            return
         if isinstance(error, exceptions.ActorUnavailableError):  # why is known a moment later
             try:
                 ray.get(self._actor.introduce.remote(), timeout=_VERDICT_SECONDS)
