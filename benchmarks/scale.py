@@ -99,7 +99,7 @@ def cores_row(extent: Extent) -> list[Figure]:
 
 
 def ray_row(extent: Extent) -> list[Figure]:
-    """One engine on Ray, on this machine, against one without."""
+    """One engine on Ray against one without. This machine has to be a node: `ray start --head`."""
     job = Job(DEMO, 128, pictures(extent.pictures, extent.steps))
     ray = "{ray: {gpus_per_engine: 0, cpus_per_engine: 2, engines: 1}}"
     found = in_turns(

@@ -146,7 +146,7 @@ class RayEngines:
                 pause = _UNFIT_SECONDS
             if not isinstance(engine.gone, EngineStopped):
                 log.info("%s", engine.gone)
-                self._not_before = time.monotonic() + pause
+                self._not_before = max(self._not_before, time.monotonic() + pause)
 
     def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
         """Request engines that are lacking, and no more of those that are not wanted."""

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import ray
 from ray import exceptions
@@ -74,7 +75,7 @@ class RayEngine:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": engine_environment()},
         )
-        self._actor = actor.remote()
+        self._actor: Any = actor.remote()
         self._thread = threading.Thread(target=self._stay, daemon=True)
         self._thread.start()
 
@@ -217,6 +218,8 @@ class RayEngine:
 
     def _fail(self, error: Exception) -> None:
         """Say why the engine ended in a sentence for people, which Ray's texts are not."""
+        if self.gone is not None:  # Ray may be shut down any moment
+            return
         if isinstance(error, exceptions.ActorUnavailableError):  # why is known a moment later
             try:
                 ray.get(self._actor.introduce.remote(), timeout=_VERDICT_SECONDS)

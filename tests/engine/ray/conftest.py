@@ -1,6 +1,7 @@
 """A cluster of two nodes that all tests of a module share, and executors on it."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from picowatch.engine.protocol import Engine
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import WAIT_FOR, DigestRenderer
-from tests.engine.requests import ignore_steps, request
+from tests.engine.requests import PATIENCE, ignore_steps, request
 from tests.house import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -113,6 +114,9 @@ def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
             return executor
 
         yield make
+    for thread in threading.enumerate():  # without nodes, Ray could not be shut down
+        if thread.name == "ray":
+            thread.join(PATIENCE)
 
 
 def joined(executor: RayEngines, engines: int, nodes: set[str] | None = None) -> list[Engine]:
