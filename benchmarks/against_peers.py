@@ -52,7 +52,7 @@ def folder_row(plan: Plan) -> list[Figure]:
     plan.section.note(f"Those of picowatch: {folders[-1].how_made(job.pictures)}.")
     name = f"{made} demo pictures, {plan.steps} steps, through the folder, seconds each"
     return [
-        compared(f"{name}, warm", found["ours"], found["peer"], PEER_2, Goal("at least", 2.8)),
+        compared(f"{name}, warm", found["ours"], found["peer"], PEER_2, Goal("at least", 2.6)),
         compared(
             f"{name}, start-up included",
             found["ours_whole"],
