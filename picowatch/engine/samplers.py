@@ -81,7 +81,6 @@ _KINDS = {
     ),
     "DPM++ 2M SDE": _Kind(DPMSolverMultistepScheduler, _SDE),
     "DPM++ 2M SDE Heun": _Kind(DPMSolverMultistepScheduler, {"solver_type": "heun", **_SDE}),
-    "DPM++ 3M SDE": _Kind(DPMSolverMultistepScheduler, {**_SDE, "solver_order": 3}),
     "SA-Solver": _Kind(SASolverScheduler, {}),
     "Euler": _Kind(EulerDiscreteScheduler, _TO_ZERO),
     "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}),

@@ -88,7 +88,6 @@ SAMPLERS = (
     KnownSampler("DPM++ 2M", _SIGMAS, "karras", ("DPMSolverMultistep", "dpm2m")),
     KnownSampler("DPM++ 2M SDE", _SIGMAS, "exponential", ("dpm2msde",)),
     KnownSampler("DPM++ 2M SDE Heun", _SIGMAS, "exponential"),
-    KnownSampler("DPM++ 3M SDE", _SIGMAS, "exponential"),
     KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete",)),
     KnownSampler("Euler a", _STEPS_ONLY, "uniform", ("EulerAncestralDiscrete",)),
     KnownSampler(
@@ -128,6 +127,7 @@ DEFAULT_SAMPLER = "DPM++ 2M Karras"
 _MISSING = {
     "DPM fast": ("DPM++ 2M", ("dpm_fast", "k_dpm_fast")),
     "DPM++ 2S a": ("Euler a", ("dpmpp_2s_ancestral", "k_dpmpp_2s_ancestral", "k_dpmpp_2s_a")),
+    "DPM++ 3M SDE": ("DPM++ 2M SDE", ("dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "k_dpmpp_3m_sde")),
     "DPM adaptive": ("DPM++ 2M", ("dpm_adaptive", "k_dpm_ad", "dpm_ad")),
     "Restart": ("Heun", ()),
 }

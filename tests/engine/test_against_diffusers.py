@@ -196,7 +196,6 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "DPM++ 2M": (_MULTISTEP, {}),
     "DPM++ 2M SDE": (_MULTISTEP, _SDE),
     "DPM++ 2M SDE Heun": (_MULTISTEP, _SDE | {"solver_type": "heun"}),
-    "DPM++ 3M SDE": (_MULTISTEP, _SDE | {"solver_order": 3}),
     "DPM++ SDE": (_D.DPMSolverSinglestepScheduler, _SDE),
     "Euler": (_D.EulerDiscreteScheduler, {}),
     "Euler a": (_D.EulerAncestralDiscreteScheduler, {}),

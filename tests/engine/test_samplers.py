@@ -21,7 +21,7 @@ CONFIG = read_config(CONFIGS["sd1"] / "scheduler" / "scheduler_config.json")
 ZERO_SNR = {**CONFIG, "rescale_betas_zero_snr": True}
 # Those whose steps draw noise: a table of its own, so that a sampler that forgets to is noticed.
 NOISY = {
-    *("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE", "DPM++ SDE"),
+    *("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ SDE"),
     *("SA-Solver", "DDPM", "LCM", "TCD"),
 }
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)

@@ -22,7 +22,6 @@ from tests.recipe.reading import DEMO, messages, read_one
         ("DPM++ 2M SDE Karras", "DPM++ 2M SDE", "karras"),
         ("dpmpp_2m_sde_karras", "DPM++ 2M SDE", "karras"),
         ("dpmpp_2m_sde_gpu", "DPM++ 2M SDE", "exponential"),
-        ("dpmpp_3m_sde_gpu", "DPM++ 3M SDE", "exponential"),
         ("dpmpp_sde_gpu", "DPM++ SDE", "karras"),
         ("DPM++ 2M SDE Heun", "DPM++ 2M SDE Heun", "exponential"),
         ("dpmpp_2m_sde_heun_gpu", "DPM++ 2M SDE Heun", "exponential"),
@@ -67,7 +66,7 @@ def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
 
 
 ALL = (
-    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 3M SDE, Euler, Euler a, Heun, "
+    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, Heun, "
     "LMS, DPM2, DPM2 a, DPM++ SDE, DDIM, DDPM, SA-Solver, DEIS, UniPC, PNDM, LCM and TCD"
 )
 
@@ -87,6 +86,11 @@ ALL = (
         (
             "sampler: dpmpp_2s_ancestral_karras",
             "the sampler DPM++ 2S a is not supported; Euler a comes closest. "
+            f"The samplers are {ALL}.",
+        ),
+        (
+            "sampler: dpmpp_3m_sde_gpu",
+            "the sampler DPM++ 3M SDE is not supported; DPM++ 2M SDE comes closest. "
             f"The samplers are {ALL}.",
         ),
         (
@@ -125,7 +129,6 @@ FILES = {
     "DPM++ SDE": "dpmsolver_singlestep",
     "DDIM": "ddim",
     "DDPM": "ddpm",
-    "DPM++ 3M SDE": "dpmsolver_multistep",
     "SA-Solver": "sasolver",
     "DEIS": "deis_multistep",
     "UniPC": "unipc_multistep",
@@ -168,7 +171,7 @@ def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it()
     assert messages("prompt: a\nsampler: Heun", inventory=inventory) == [
         "the sampler Heun cannot begin with pure noise, which the checkpoint 'noob' is trained on "
         "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, "
-        "DPM++ 3M SDE, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
+        "Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
     ]
     assert read_one("prompt: a\nsampler: Euler", inventory=inventory).checkpoint == "noob"
 
@@ -234,7 +237,7 @@ def test_a_recipe_decides_which_samplers_must_begin_with_pure_noise() -> None:
     assert messages(text.format("Heun", "plain", "v_zero_snr"), inventory=inventory) == [
         "the sampler Heun cannot begin with pure noise, as 'prediction: v_zero_snr' demands "
         "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, "
-        "DPM++ 2M SDE Heun, DPM++ 3M SDE, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
+        "DPM++ 2M SDE Heun, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
     ]
     for sampler, checkpoint, prediction in (
         ("Euler", "plain", "v_zero_snr"),
