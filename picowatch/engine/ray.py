@@ -36,6 +36,9 @@ _ENVIRONMENT = {
     # service: without this variable it takes the parent for the raylet (IsRayletFailed in Ray's
     # src/ray/raylet_ipc_client/raylet_ipc_client.cc). This process runs as long as it runs.
     "RAY_RAYLET_PID": str(os.getpid()),
+    # A thread that still waits for an answer would else connect this process again, hold Ray's lock
+    # and wait for a head that is gone.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it prints what it says of actors that died
 }
