@@ -22,9 +22,11 @@ settings.load_profile("picowatch")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# A shell has what it starts in the background ignore Ctrl-C, and programs inherit that: those that
-# tests send SIGINT would wait for ever.
+# A shell has what it starts in the background ignore Ctrl-C, nohup has it ignore a closed terminal,
+# and programs inherit that: those that tests send these signals would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
 
 # Several tests run at once: an engine with a thread for each core would wait for cores that others
 # have, and spin meanwhile. Tests of the threads themselves set `threads`.
