@@ -159,5 +159,5 @@ class Checkpoints:
 
 
 def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:
-    """By their hashes: several entries may use one."""
+    """Return the ControlNets by their hashes: several entries may use one."""
     return {use.model_hash: use for use in request.control}

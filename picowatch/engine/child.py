@@ -72,7 +72,7 @@ class ChildEngine:
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
-        """See `Engine.render`."""
+        """Implement `Engine.render`."""
         future: Future[list[RenderedImage]] = Future()
         future.set_running_or_notify_cancel()  # only `interrupt` ends it
         future.add_done_callback(self._keep_description)
@@ -82,7 +82,7 @@ class ChildEngine:
         return future
 
     def prepare(self) -> None:
-        """See `Engine.prepare`."""
+        """Implement `Engine.prepare`."""
         with self._lock:
             self._living().start()
 
@@ -98,13 +98,13 @@ class ChildEngine:
         return child.gpu_memory or process_memory(process_id)
 
     def interrupt(self) -> None:
-        """See `Engine.interrupt`."""
+        """Implement `Engine.interrupt`."""
         child = self._child
         if child is not None:
             child.interrupt()
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """Implement `Engine.close`."""
         with self._lock:
             child, self._child = self._child, None
         if child is not None:
@@ -154,7 +154,7 @@ class _Child:
 
     @property
     def process_id(self) -> int | None:
-        """None until the process was started, and after its end."""
+        """The process id; None until the process was started, and after its end."""
         process = self._process
         return process.id if process is not None else None
 

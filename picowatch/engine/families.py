@@ -109,7 +109,7 @@ def prompt_encoder(
 
 
 def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]:
-    """By the pipeline's own `encode_prompt`; what it gives is called `names`, "" if not needed."""
+    """Encode by the pipeline's `encode_prompt`; `names` are its results', "" if not needed."""
 
     def encode(pipeline: Any, prompt: str, _: str) -> Encoded:
         found = pipeline.encode_prompt(prompt, **options)

@@ -43,7 +43,7 @@ class FlowPasses(Passes):
         self._reader = READERS.get(self.loaded.row.key)
 
     def encode(self, batch: Sequence[ImageRequest]) -> list[Encoded]:
-        """See `Passes.encode`: prompts, and with guidance the negative ones."""
+        """Implement `Passes.encode`: prompts, and with guidance the negative ones."""
         return [self._encoded(request) for request in batch]
 
     def _encoded(self, request: ImageRequest) -> Encoded:
@@ -72,14 +72,14 @@ class FlowPasses(Passes):
         return texts
 
     def key(self, conditions: Encoded) -> object:
-        """See `Passes.key`; texts that pipelines would pad to a common length must be equal."""
+        """Implement `Passes.key`; texts that would be padded to one length must be equal."""
         return tuple(
             tuple(value.shape) if isinstance(value, torch.Tensor) else _listed(value)
             for value in conditions.values()
         )
 
     def evaluations(self, request: ImageRequest) -> int:
-        """See `Passes.evaluations`: diffusers rounds the strength's share of the steps up."""
+        """Implement `Passes.evaluations`: diffusers rounds the strength's share of the steps up."""
         strength = request.denoising_strength if request.image else 1.0
         passes = [(request.steps, strength)]
         if hires := request.hires:
@@ -87,7 +87,7 @@ class FlowPasses(Passes):
         return sum(steps - int(steps - steps * strength) for steps, strength in passes)
 
     def warnings(self, request: ImageRequest) -> tuple[str, ...]:
-        """See `Passes.warnings`: prompts that the text encoder did not read to their end."""
+        """Implement `Passes.warnings`: prompts that the text encoder did not read to their end."""
         found = []
         for name, text in self._texts(request).items() if self._reader else ():
             assert self._reader
@@ -108,7 +108,7 @@ class FlowPasses(Passes):
         canvases: Sequence[Canvas | None],
         on_step: OnEvaluation,
     ) -> list[Decoded]:
-        """See `Passes.run`."""
+        """Implement `Passes.run`."""
         first = group.requests[0]
         self.loaded.bring_denoiser()
         start = self._start(first, before, canvases)
@@ -149,7 +149,7 @@ class FlowPasses(Passes):
         return _decoded(found)
 
     def decode(self, result: list[Decoded]) -> list[Decoded]:
-        """See `Passes.decode`: the pipelines have done so."""
+        """Implement `Passes.decode`: the pipelines have done so."""
         return result
 
     def _start(
@@ -191,7 +191,7 @@ class FlowPasses(Passes):
 
 
 def _listed(value: Sequence[Any]) -> object:
-    """Of texts they themselves, of tensors in a list their shapes."""
+    """Return texts as they are, and the shapes of tensors in a list."""
     return tuple(tuple(one.shape) if isinstance(one, torch.Tensor) else one for one in value)
 
 

@@ -24,7 +24,7 @@ class LocalEngines:
         )
 
     def engines(self) -> Sequence[Engine]:
-        """See `Executor.engines`."""
+        """Implement `Executor.engines`."""
         return self._engines
 
     def want(self, engines: int) -> None:

@@ -84,24 +84,24 @@ class RayEngines:
         self._thread.start()
 
     def engines(self) -> Sequence[Engine]:
-        """See `Executor.engines`."""
+        """Implement `Executor.engines`."""
         return tuple(one for one in self._engines if one.is_placed and one.gone is None)
 
     def want(self, engines: int) -> None:
-        """See `Executor.want`."""
+        """Implement `Executor.want`."""
         most = self._settings.engines
         self._wanted = engines if most == "auto" else min(engines, most)
 
     def trouble(self) -> str:
-        """See `Executor.trouble`."""
+        """Implement `Executor.trouble`."""
         return self._trouble
 
     def is_final(self) -> bool:
-        """See `Executor.is_final`."""
+        """Implement `Executor.is_final`."""
         return self._final
 
     def close(self) -> None:
-        """See `Executor.close`."""
+        """Implement `Executor.close`."""
         self._closing.set()
         self._end_engines(EngineStopped("The engine was closed."))
         self._thread.join(_CLOSE_SECONDS)

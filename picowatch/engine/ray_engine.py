@@ -86,7 +86,7 @@ class RayEngine:
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
-        """See `Engine.render`; raises EngineLost besides."""
+        """Implement `Engine.render`; raises EngineLost besides."""
         future: Future[list[RenderedImage]] = Future()
         future.set_running_or_notify_cancel()  # only `interrupt` ends it
         with self._lock:
@@ -110,10 +110,10 @@ class RayEngine:
         return self._memory
 
     def prepare(self) -> None:
-        """See `Engine.prepare`; an actor prepares itself as soon as it is placed."""
+        """Implement `Engine.prepare`; an actor prepares itself as soon as it is placed."""
 
     def interrupt(self) -> None:
-        """See `Engine.interrupt`."""
+        """Implement `Engine.interrupt`."""
         if (work := self._work) is not None:
             self._actor.interrupt.remote(work.number)
 

@@ -72,7 +72,7 @@ class UnetPasses(Passes):
 
     @property
     def parts(self) -> int:
-        """A core alone is no slower than several that share a small model's layers out."""
+        """Count the parts of a batch: a small model is as fast on one core as on several."""
         small = self.loaded.components.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32
         small = small and self.job.device.type == "cpu" and self.job.compiled is None
