@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
@@ -101,9 +100,11 @@ def test_a_tiny_vae_completes_no_transformer(tmp_path: Path) -> None:
 
 def test_a_tiny_vae_may_be_a_folder(tmp_path: Path) -> None:
     """In diffusers' layout; those with other channels are refused."""
-    kind: Any = diffusers.AutoencoderTiny
     for name, channels in (("taesd", 4), ("taef2", 32)):
-        kind(latent_channels=channels).save_pretrained(tmp_path / "vae" / name)
+        folder = tmp_path / "vae" / name
+        write_model(folder / "diffusion_pytorch_model.safetensors", tiny(channels))
+        config = {"_class_name": "AutoencoderTiny", "latent_channels": channels}
+        (folder / "config.json").write_text(json.dumps(config))
     taef2, taesd = look_at_all(tmp_path)
     assert isinstance(taesd, Model)
     assert taesd.variant == "tiny"
