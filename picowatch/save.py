@@ -36,19 +36,29 @@ class Stamp:
 class Save:
     """One saved version of a recipe.
 
-    `path` is below the inbox, with forward slashes; `digest` the sha256 of the bytes;
-    `saved_at` when it was noticed, in Unix seconds.
+    `path` is below the inbox, with forward slashes; `digest` the sha256 of the bytes, "" if they
+    cannot be read; `saved_at` when it was noticed, in Unix seconds; `folder` identifies the inbox
+    that it was seen in; `template` is the sha256 of a dropped picture's template.
     """
 
     path: str
     digest: str
     stamp: Stamp
     saved_at: float
+    folder: str = ""
+    template: str = ""
+
+
+NEVER_READ = Stamp(0, 0, 0)  # differs from all files: the recipe is to be read again
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRecipe:
-    """A recipe whose last save was answered; the digest is empty if it could not be read."""
+    """A recipe whose last save was handled, as the ledger has it."""
 
     stamp: Stamp
     digest: str
+    outcome: str = "accepted"
+    folder: str = ""
+    template: str = ""
+    waits_for: str | None = None

@@ -18,7 +18,7 @@ from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 from tests.digest_engine import DigestEngine
 
-PATIENCE = 120.0  # seconds that a condition may take on a busy machine
+PATIENCE = float(os.environ.get('PATIENCE', 120.0))  # seconds that a condition may take on a busy machine
 SETTLE_SECONDS = 0.05
 
 

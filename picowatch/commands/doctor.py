@@ -28,9 +28,7 @@ from picowatch.engine.child import ChildEngine
 from picowatch.engine.torch_check import NVIDIA, Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
 from picowatch.extras import install_command
-from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_searched
-from picowatch.inbox.watching import events_are_reliable, file_system_type
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
@@ -46,7 +44,6 @@ LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 LITTLE_SPACE = 1e9
 _FASTER = "the steps of many pictures of one size are faster (docs/speed.md)"
-INOTIFY = Path("/proc/sys/fs/inotify")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -238,27 +235,10 @@ def _inbox(settings: Settings) -> Check:
 
 
 def _watch(settings: Settings) -> Check:
-    """How the daemon watches the inbox."""
-    inbox = settings.inbox.resolve()
-    kind = file_system_type(inbox)
-    reliable = events_are_reliable(kind)
-    if settings.watch == "events" and not reliable:
-        return Check("watch", f"by events, which are unreliable on {kind}", "Set watch: auto.")
-    if settings.watch == "polling" or not reliable:
-        return Check("watch", "by polling: the inbox is scanned every second")
-    folder = InboxFolder(inbox, settings.watch, threading.Event())
-    folder.watch()
-    polling = folder.polling
-    folder.close()
-    count = _count_folders(inbox)
-    text = f"by events, {count} folder{'' if count == 1 else 's'}{_limits()}"
-    if polling:
-        return Check(
-            "watch",
-            f"{text}: the system's limit of watches is reached, so picowatch polls",
-            "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024",
-        )
-    return Check("watch", text)
+    """How the daemon notices saves."""
+    count = _count_folders(settings.inbox.resolve())
+    folders = f"{count} folder{'' if count == 1 else 's'}"
+    return Check("watch", f"{folders}, looked at every few seconds, and at once after file events")
 
 
 def _count_folders(inbox: Path) -> int:
@@ -267,19 +247,6 @@ def _count_folders(inbox: Path) -> int:
         folders[:] = filter(is_searched, folders)
         count += 1
     return count
-
-
-def _limits() -> str:
-    if not sys.platform.startswith("linux"):
-        return ""
-    try:
-        watches, instances = (
-            (INOTIFY / name).read_text().strip()
-            for name in ("max_user_watches", "max_user_instances")
-        )
-    except OSError:
-        return ""
-    return f" (inotify allows {watches} watches, {instances} instances)"
 
 
 def _outbox(settings: Settings) -> Check:
@@ -319,6 +286,24 @@ def _models(settings: Settings) -> Check:
             "Fix that, or write checkpoint: demo into picowatch.yaml or the recipes.",
         )
     return Check("models", text)
+
+
+def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The type of the file system that holds `folder`, or "" where the system does not say."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    best, kind = Path(), ""
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = Path(fields[1].replace("\\040", " ").replace("\\011", "\t"))
+        # Of several mounts on one point, the last one is visible.
+        if folder.is_relative_to(point) and len(point.parts) >= len(best.parts):
+            best, kind = point, fields[2]
+    return kind
 
 
 def _described(folder: Path) -> str:

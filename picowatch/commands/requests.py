@@ -7,9 +7,10 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -299,7 +300,13 @@ def _answers(settings: Settings, sent: Sequence[_Sent], make_engine: MakeEngine)
         if is_running(settings.outbox):
             _wait(settings, missing)
         else:
-            reason = _render_here(settings, {one.recipe for one in missing}, make_engine)
+            until = partial(_are_gone, [one.command for one in missing])
+            reason = _render_here(settings, until, make_engine)
+
+
+def _are_gone(commands: Sequence[Path]) -> bool:
+    """Whether all of them are answered."""
+    return not any(command.exists() for command in commands)
 
 
 def _wait(settings: Settings, missing: Sequence[_Sent]) -> None:
@@ -328,8 +335,10 @@ def _why_waiting(status: Status) -> str:
     return f"picowatch is waiting: {status.trouble}" if status.trouble else ""
 
 
-def _render_here(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str | None:
-    """Render these recipes in this process; returns why any of them has no answer then.
+def _render_here(
+    settings: Settings, until: Callable[[], bool], make_engine: MakeEngine
+) -> str | None:
+    """Run a daemon `until` the recipes are answered; returns why any of them has no answer then.
 
     None if another picowatch was quicker, and will answer.
     """
@@ -342,7 +351,7 @@ def _render_here(settings: Settings, recipes: set[str], make_engine: MakeEngine)
             stack.callback(signal.signal, number, signal.getsignal(number))
         try:
             result, interrupted = run_daemon(
-                settings, make_engine, console, once=True, only=recipes
+                settings, make_engine, console, once=True, by_make=True, until=until
             )
         except OutboxInUse:
             return None

@@ -1,10 +1,9 @@
 """`picowatch run`: start watching, end at a signal, and say with which exit code."""
 
 import logging
-import os
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -70,18 +69,15 @@ def run_daemon(
     console: Console,
     *,
     once: bool,
-    only: Collection[str] | None = None,
+    by_make: bool = False,
+    until: Callable[[], bool] = lambda: False,
     settings_file: SettingsFile | None = None,
 ) -> tuple[RunResult, bool]:
     """How it went, and whether a signal ended it.
 
-    `only` these recipes are its matter, if any are named. Raises Ended if a signal came while the
-    outbox could not be written yet.
+    `by_make`: a `picowatch make` runs it, `until` its recipes are done. Raises Ended if a
+    signal came while the outbox could not be written yet.
     """
-    if "PICOWATCH_FAULT" in os.environ:
-        from picowatch.testing.fault_points import arm
-
-        arm(os.environ["PICOWATCH_FAULT"])
     stop, wake = threading.Event(), threading.Event()
     try:
         with ended_by_signals(stop, wake) as signals:
@@ -90,7 +86,8 @@ def run_daemon(
                 make_engine,
                 console,
                 once,
-                only,
+                by_make,
+                until,
                 settings_file=settings_file,
                 stop=stop,
                 wake=wake,

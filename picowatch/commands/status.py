@@ -1,7 +1,6 @@
 """`picowatch status`: what is running and queued, from status.json alone; `--check`: its health."""
 
 import json
-import secrets
 import select
 import shutil
 import signal
@@ -15,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from picowatch.errors import FAILED
-from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.observers.view import LABEL, Row, bar, rows
 from picowatch.outbox.lock import holder, is_held
 from picowatch.outbox.status import (
@@ -30,10 +28,10 @@ from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 COUNTED = ("queued", "running", "done", "failed", "cancelled")
-# A daemon writes its status every five seconds; polling a slow share can take as long again.
+# A daemon writes its status every five seconds; it may just be starting.
 CHECK_SECONDS = 20.0
 POLL_SECONDS = 0.05
-OLD_PROBE_SECONDS = 120.0  # longer than a check takes, and than two clocks may differ
+UNSEEN_SECONDS = 150.0  # an inbox that takes long to read is looked at once a minute
 WATCH_SECONDS = 0.5  # between looks
 STARTING = "picowatch is starting or ending; if that takes long, picowatch.log says why"
 NO_STATUS = Status(updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), pid=0, host="")
@@ -130,52 +128,23 @@ def current_status(outbox: Path) -> tuple[bool, Status]:
 
 
 def check(settings: Settings) -> int:
-    """Whether a picowatch is running on this outbox and notices new files in this inbox.
+    """Whether a picowatch runs on this outbox, reports, and has looked at its inbox lately.
 
-    A probe file proves it: it is put into the inbox, and goes again. Where the inbox cannot be
-    written, a fresh status has to do. Exit code 1 if either fails.
+    Exit code 1 if not.
     """
     if not is_held(settings.outbox):
         return _unhealthy("picowatch is not running")
-    _remove_old_probes(settings.inbox)
-    probe = settings.inbox / f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     # Docker and systemd end a check that takes too long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))
-    try:
-        try:
-            probe.touch()
-        except FileNotFoundError:
-            return _check_status(settings, f"there is no inbox folder {settings.inbox}")
-        except OSError as error:
-            return _check_status(settings, f"{error.strerror} in the inbox")
-        if _within_time(lambda: probe.name in current_status(settings.outbox)[1].probes):
-            print("picowatch is running and notices new files")
-            return 0
-        status = current_status(settings.outbox)[1]
-        why = f"noticed no new file for {CHECK_SECONDS:.0f} s"
-        if status.updated and (since := _silent_since(status)):
-            why = f"has reported nothing since {since}: it hangs, or the outbox's disk is full"
+    if not _within_time(lambda: not _silent_since(current_status(settings.outbox)[1])):
+        since = _silent_since(current_status(settings.outbox)[1])
+        why = f"has reported nothing since {since}: it hangs, or the outbox's disk is full"
         return _unhealthy(f"picowatch is running, but {why}")
-    finally:  # the signal may come before `touch` has returned
-        with suppress(OSError):
-            probe.unlink()
-
-
-def _check_status(settings: Settings, why_not_probed: str) -> int:
-    """Whether a new status comes, where the inbox cannot be written."""
-    before = current_status(settings.outbox)[1].updated
-    if not _within_time(lambda: current_status(settings.outbox)[1].updated != before):
-        return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
-    print(f"picowatch is running; noticing new files was not tested: {why_not_probed}")
+    found = current_status(settings.outbox)[1]
+    if found.updated - found.scanned > UNSEEN_SECONDS:
+        return _unhealthy("picowatch is running, but its inbox is not there")
+    print("picowatch is running and looks at its inbox")
     return 0
-
-
-def _remove_old_probes(inbox: Path) -> None:
-    """A check that was killed could not take its own away."""
-    with suppress(OSError):
-        for probe in inbox.glob(f"{PROBE_PREFIX}*"):
-            if abs(time.time() - probe.stat().st_mtime) > OLD_PROBE_SECONDS:
-                probe.unlink(missing_ok=True)
 
 
 def _unhealthy(words: str) -> int:

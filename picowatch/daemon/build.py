@@ -4,22 +4,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from picowatch.daemon.attempts import Attempts, safely
-from picowatch.daemon.backlog import Backlog
-from picowatch.daemon.control import Control
-from picowatch.daemon.finishing import Finishing
-from picowatch.daemon.intake import INBOX_LAST_SEEN, Intake
-from picowatch.daemon.loop import Daemon
-from picowatch.daemon.recovery import Recovery, open_ledger, set_aside
-from picowatch.daemon.reporting import RecentErrors, Reporting
+from picowatch.daemon.accept import Accepting, pictures_of
+from picowatch.daemon.commands import Control
+from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.finish import Finishing
+from picowatch.daemon.ledger_file import open_ledger, set_aside
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
-from picowatch.daemon.watches import ClockWatch, OutboxWatch
+from picowatch.daemon.status import Reporting
 from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine, Executor
@@ -28,7 +24,6 @@ from picowatch.extras import install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Ended, Retry
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.ledger import Ledger
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.commands import Commands
@@ -38,7 +33,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import LocalSettings, RaySettings, Settings
-from picowatch.systemd import ALIVE, Beat, notify
+from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
 from picowatch.work.result import RunResult
 
@@ -61,142 +56,77 @@ def build_daemon(
     keeps_trying: bool,
     damaged: str = "",
     hurry: Callable[[], bool] = lambda: True,
-    only: Collection[str] | None = None,
+    by_make: bool = False,
+    until: Callable[[], bool] = lambda: False,
     settings_file: SettingsFile | None = None,
     now: Callable[[], float] = time.time,
 ) -> Daemon:
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
     `wake` is to be set after `stop`. `keeps_trying`: a full disk is waited for. `damaged` says what
-    is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `only`
-    these recipes are answered and rendered, if any are named. `settings_file` is read again when it
-    is saved. Raises OutboxInUse, LedgerUnusable, SettingsInvalid, Ended, or what prevents writing
-    to the outbox, if that is not waited for.
+    is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `by_make`:
+    a `picowatch make` runs it, `until` its recipes are done. `settings_file` is read again when it
+    is saved. Raises OutboxInUse, SettingsInvalid, Ended, or what prevents writing to the outbox, if
+    that is not waited for.
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
-    lock, result = _take_outbox(settings, retry, stop, console, stack, by_make=only is not None)
-    after_crash = lock.after_crash
-    outbox, ledger = _open_storage(settings, retry, damaged, stack, check=after_crash)
+    lock = _lock(settings, retry, stop, by_make=by_make)
+    stack.callback(lock.release)
+    stack.enter_context(held(settings.outbox, lock.is_in_place))
+    open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
+    stack.callback(close_log)
+    result = RunResult()
+    outbox = retry.until_done(lambda: Outbox(settings))
+    if damaged:
+        set_aside(settings.state_folder / LEDGER, damaged)
+    ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
+    stack.callback(ledger.close)
+    stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
     observers = Observers(settings, outbox, result, is_daemon=keeps_trying)
     stack.callback(observers.close, hurry)
-    inbox = retry.until_begun(lambda: _inbox(settings, ledger, wake, only))
-    backlog = Backlog()
+    inbox = Inbox(
+        settings.inbox,
+        ledger,
+        wake=wake,
+        settle_seconds=settings.settle_seconds,
+        look_at_pictures=lambda recipe, refused: pictures_of(settings, recipe).look_again(refused),
+    )
     pool = WorkerPool(
         settings=settings,
         ledger=ledger,
         outbox=outbox,
         executor=_executor(settings, make_engine),
         on_published=observers.published,
-        on_finished=partial(_note_finished, backlog, wake),
         on_preview=observers.preview,
         retry=retry,
         result=result,
-        only=only,
+        wake_daemon=wake,
     )
-    errors = RecentErrors(observers.failed)
-    reporting = Reporting(console, observers, inbox, ledger, outbox, pool, errors, retry, now)
-    go_on = _go_on(retry, partial(_show_life, inbox, reporting))
-    finishing = Finishing(settings, inbox, ledger, outbox, errors, go_on)
-    intake = retry.until_begun(
-        lambda: Intake(settings, inbox, ledger, outbox, finishing, errors, go_on, result, now)
-    )
-    commands = retry.until_begun(lambda: Commands(settings.outbox))
-    control = Control(
-        settings, inbox, ledger, outbox, backlog, pool, finishing, commands, errors, go_on
-    )
-    recovery = Recovery(
-        inbox, ledger, outbox, backlog, pool, intake, control, errors, retry, go_on, after_crash
-    )
+    finishing = Finishing(settings, inbox, ledger, outbox, observers.failed)
+    commands = retry.until_done(lambda: Commands(settings.outbox))
     settings_watch = None
     if settings_file:
-        problems = outbox.problems
-        settings_watch = SettingsWatch(
-            settings_file, settings, inbox, intake, pool, problems, errors
-        )
+        settings_watch = SettingsWatch(settings_file, settings, outbox.problems, pool)
+    reporting = Reporting(console, observers, inbox, ledger, outbox, pool, retry, now)
+    if settings_watch:
+        reporting.settings_problem = lambda: settings_watch.problem
     return Daemon(
-        recovery=recovery,
+        lock=lock,
         inbox=inbox,
-        backlog=backlog,
-        intake=intake,
+        ledger=ledger,
+        outbox=outbox,
+        accepting=Accepting(settings, inbox, ledger, outbox, result, now, observers.failed),
         finishing=finishing,
-        control=control,
+        control=Control(settings, inbox, ledger, outbox, pool, finishing, commands, now),
         pool=pool,
         reporting=reporting,
-        attempts=Attempts(retry, go_on=go_on),
-        outbox_watch=OutboxWatch(lock, outbox, ledger, retry, result),
-        clock_watch=ClockWatch(now),
         settings_watch=settings_watch,
+        retry=retry,
         result=result,
         stop=stop,
         wake=wake,
+        until=until,
     )
-
-
-def _take_outbox(
-    settings: Settings,
-    retry: Retry,
-    stop: threading.Event,
-    console: Console,
-    stack: ExitStack,
-    *,
-    by_make: bool,
-) -> tuple[OutboxLock, RunResult]:
-    """The outbox for this process alone, with its log, and how the run goes.
-
-    The lock says at the end whether something was left undone.
-    """
-    lock = _lock(settings, retry, stop, by_make=by_make)
-    result = RunResult(left_undone=lock.after_crash)
-    stack.callback(lambda: lock.release(left_undone=result.left_undone))
-    stack.enter_context(held(settings.outbox, lock.is_in_place))
-    open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
-    stack.callback(close_log)
-    return lock, result
-
-
-def _open_storage(
-    settings: Settings, retry: Retry, damaged: str, stack: ExitStack, *, check: bool
-) -> tuple[Outbox, Ledger]:
-    """The outbox and the ledger, which is rebuilt if it is lost or `damaged`."""
-    file = settings.state_folder / LEDGER
-    if damaged:
-        set_aside(file, damaged)
-    go_on = _go_on(retry, lambda: notify(*ALIVE))
-    outbox = retry.until_begun(lambda: Outbox(settings, go_on))
-    ledger = retry.until_begun(lambda: open_ledger(file, outbox, check=check, go_on=go_on))
-    stack.callback(ledger.close)
-    stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
-    return outbox, ledger
-
-
-def _note_finished(backlog: Backlog, wake: threading.Event, recipe: str) -> None:
-    """The last image of a recipe has ended."""
-    backlog.finished.append(recipe)
-    wake.set()
-
-
-def _show_life(inbox: Inbox, reporting: Reporting) -> None:
-    """In the middle of long work: events are noted and the status is shown, once that began."""
-    if inbox.is_watched:
-        inbox.listen(time.monotonic())
-        safely(reporting.report)
-    else:
-        notify(*ALIVE)
-
-
-def _go_on(retry: Retry, show_life: Callable[[], None]) -> Callable[[], None]:
-    """What is called in the middle of long work: it must not look like a hang.
-
-    It raises Ended once picowatch ends.
-    """
-    beat = Beat()
-
-    def go_on() -> None:
-        retry.go_on()
-        if beat.is_due():
-            show_life()
-
-    return go_on
 
 
 def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: bool) -> OutboxLock:
@@ -208,7 +138,7 @@ def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: b
     warned = False
     while True:
         try:
-            return retry.until_begun(lambda: OutboxLock(settings.outbox, by_make=by_make))
+            return retry.until_done(lambda: OutboxLock(settings.outbox, by_make=by_make))
         except OutboxInUseByMake as error:
             if not retry.keeps_trying:
                 raise
@@ -250,21 +180,6 @@ def engine_options(settings: Settings) -> EngineOptions:
     )
 
 
-def _inbox(
-    settings: Settings, ledger: Ledger, wake: threading.Event, only: Collection[str] | None
-) -> Inbox:
-    return Inbox(
-        settings.inbox,
-        ledger.known_recipes(),
-        wake=wake,
-        settle_seconds=settings.settle_seconds,
-        rescan_seconds=settings.rescan_seconds,
-        watch=settings.watch,
-        last_seen=ledger.fact(INBOX_LAST_SEEN),
-        only=only,
-    )
-
-
 def check_folders(settings: Settings, *, waits: bool = False) -> None:
     """Refuse what cannot work, in words, before anything is touched.
 
@@ -302,7 +217,7 @@ _CHMOD = "Give the user that runs picowatch the necessary permission."
 # What is in the outbox and written in place; a missing one is created.
 _OWN = (
     "picowatch.log", "images.jsonl", ".picowatch", ".picowatch/lock", f".picowatch/{LEDGER}",
-    ".picowatch/memos.jsonl", ".picowatch/stars.jsonl", ".picowatch/commands",
+    ".picowatch/stars.jsonl", ".picowatch/commands",
     ".picowatch/gallery", ".picowatch/gallery/thumbs", ".picowatch/start-images",
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -28,10 +28,8 @@ def sheet_of(recipe: Recipe) -> str | None:
     return json.dumps({"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count})
 
 
-def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
+def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
     """Draw the contact sheets of a recipe's entries whose images have all ended.
-
-    `go_on` is called between the pictures and the parts of a sheet; Ended leaves it undone.
 
     One that cannot be drawn is given up: the log and the recipe's warning file say why. None is
     drawn if users have deleted all of its pictures.
@@ -43,7 +41,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
             continue
         file = ledger.reserve_sheet(due, recipe, outbox.names)
         try:
-            _publish(recipe, due, file, outbox, go_on)
+            _publish(recipe, due, file, outbox)
         except SheetTooLarge as error:
             words = f"No contact sheet: {error} are too many for one page."
             log.warning("%s: %s", recipe, words)
@@ -57,9 +55,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
         ledger.mark_sheet_done(due)
 
 
-def _publish(
-    recipe: str, due: DueSheet, file: str, outbox: Outbox, go_on: Callable[[], None]
-) -> None:
+def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
     """If an entry's seeds were drawn again, images of earlier draws are not shown."""
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
@@ -78,7 +74,7 @@ def _publish(
     ]
     side = max(max(request.published_size) for request in requests)
     about = {"recipe": recipe, **shown, "files": files}
-    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about, go_on)
+    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about)
 
 
 def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:

@@ -1,29 +1,26 @@
-"""Hashes of the models that recipes name: gigabytes are read for each once."""
+"""Hashes of the models that recipes name: gigabytes are read for each once, in a thread."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
 from typing import cast
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
-from picowatch.files.retry import Ended, passes, unexpected
+from picowatch.files.retry import passes
 from picowatch.recipe import HashOf
 from picowatch.threads import start_thread
 
 log = logging.getLogger("picowatch")
 
-LOOK_SECONDS = 0.1
 PROGRESS_SECONDS = 5.0  # between two lines of the log
 PICTURES = ("image", "mask")  # kinds of what recipes name that are no models
 
 
 class NotHashed(ControlFlow):
-    """An answer needs the hash of a model, which takes long."""
+    """A save needs the hash of a model, which takes long."""
 
     def __init__(self, kind: Kind, name: str) -> None:
         super().__init__(kind, name)
@@ -32,11 +29,13 @@ class NotHashed(ControlFlow):
 
 
 class ModelHashes:
-    """Looks each up once, until `look_again`."""
+    """Looks each up once, until `look_again`. Saves wait while one is computed, one at a time."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._found: dict[tuple[Kind, str], str | ModelRefused] = {}
+        self._found: dict[tuple[Kind, str], str] = {}
+        self._refused: dict[tuple[Kind, str], ModelRefused] = {}
+        self._thread: threading.Thread | None = None
 
     def look_again(self) -> None:
         """Models may have come and gone."""
@@ -55,63 +54,52 @@ class ModelHashes:
 
         return hash_of
 
-    def compute(self, needed: NotHashed, go_on: Callable[[], None]) -> None:
-        """Read the model, or find out why it has no hash; `go_on` is called in between."""
-        found: str | ModelRefused
-        try:
-            model = self._catalog.find(needed.kind, needed.name)
-            found = _read_hash(self._catalog, model, go_on)
-        except ModelRefused as error:
-            found = error
-        self._found[needed.kind, needed.name] = found
+    def is_busy(self) -> bool:
+        """Whether a model is being read."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def begin(self, needed: NotHashed) -> None:
+        """Read the model in a thread, unless one is read already."""
+        if not self.is_busy():
+            self._thread = threading.Thread(
+                target=self._read, args=(needed.kind, needed.name), name="hash", daemon=True
+            )
+            start_thread(self._thread)
 
     def _of_model(self, kind: Kind, name: str) -> str:
-        found = self._found.get((kind, name))
-        if found is None:
+        if refused := self._refused.pop((kind, name), None):
+            raise refused
+        if (found := self._found.get((kind, name))) is None:
             model = self._catalog.find(kind, name)
             if not self._catalog.is_hashed(model):
                 raise NotHashed(kind, name)
             found = self._found[kind, name] = self._catalog.sha256(model)
-        if isinstance(found, ModelRefused):
-            raise found
         return found
 
-
-def _read_hash(catalog: Catalog, model: Model, go_on: Callable[[], None]) -> str:
-    """The model's hash, read in a thread of its own: a share that hangs must not hold up the end.
-
-    Raises ModelRefused. What `go_on` raises meanwhile ends the reading.
-    """
-    read, abandoned = 0, False
-    found: Future[str] = Future()
-
-    def on_block(size: int) -> None:
-        nonlocal read
-        read += size
-        if abandoned:
-            raise Ended
-
-    def run() -> None:
+    def _read(self, kind: Kind, name: str) -> None:
         try:
-            found.set_result(catalog.sha256(model, on_block))
-        except (ModelRefused, Ended) as error:
-            found.set_exception(error)
-        except Exception as error:
-            found.set_exception(error if passes(error) else ModelRefused(unexpected(error)))
+            model = self._catalog.find(kind, name)
+            self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
+        except ModelRefused as error:
+            self._refused[kind, name] = error
+        except Exception as error:  # a share that goes away is waited for: the save tries again
+            if not passes(error):
+                words = f"Unexpected error: {type(error).__name__}: {error}."
+                self._refused[kind, name] = ModelRefused(words)
 
-    start_thread(threading.Thread(target=run, name="hash", daemon=True))
-    logged = time.monotonic()
-    try:
-        while not found.done():
-            with suppress(TimeoutError):
-                found.exception(LOOK_SECONDS)
-            go_on()
-            if time.monotonic() - logged >= PROGRESS_SECONDS:
-                logged = time.monotonic()
-                done, size = read / 1e9, catalog.size(model) / 1e9
-                log.info(
-                    "%s: new, reading it for its hash: %.1f of %.1f GB", model.name, done, size
-                )
-    finally:
-        abandoned = True
-    return found.result()
+
+def _progress_of(model: Model, size: int) -> Callable[[int], None]:
+    """A function that gets the size of each block, and logs now and then how much was read."""
+    read, logged = 0, time.monotonic()
+
+    def on_block(block: int) -> None:
+        nonlocal read, logged
+        read += block
+        if time.monotonic() - logged >= PROGRESS_SECONDS:
+            logged = time.monotonic()
+            log.info(
+                "%s: new, reading it for its hash: %.1f of %.1f GB",
+                model.name, read / 1e9, size / 1e9,
+            )  # fmt: skip
+
+    return on_block

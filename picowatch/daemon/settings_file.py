@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.daemon.intake import Intake
-from picowatch.daemon.reporting import RecentErrors
 from picowatch.errors import SettingsInvalid
-from picowatch.inbox.inbox import Inbox
 from picowatch.outbox.encoding import check_format
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.recipe import RecipeInvalid, error_text, one_line
@@ -43,11 +40,9 @@ class SettingsWatch:
 
     file: SettingsFile
     settings: Settings  # in force
-    inbox: Inbox
-    intake: Intake
-    pool: WorkerPool
     problems: ProblemFiles
-    errors: RecentErrors
+    pool: WorkerPool
+    problem: str = ""  # what is wrong with the file, in a line
 
     def __post_init__(self) -> None:
         self._seen: _Stamp = None
@@ -85,15 +80,13 @@ class SettingsWatch:
         except SettingsInvalid as error:
             text, line = explained(error, self.file.path)
             self.problems.write_settings_error(text)
-            self.errors.note(name, line)
+            self.problem = line
             log.error("%s The settings stay as they were.", line)
             return
         self.problems.remove_settings_error()
-        self.errors.forget(name)
+        self.problem = ""
         changed, later = self.settings.take_over(new)
         if changed:
-            self.inbox.set_times(self.settings.settle_seconds, self.settings.rescan_seconds)
-            self.intake.look_again()  # it knows the setting `checkpoint`
             self.pool.settings_changed()
         for setting in changed:
             log.info("%s: saved, %s is %s now", name, setting, _shown(self.settings, setting))

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Ended
 from picowatch.observers.console import Console
 from picowatch.settings import Settings
-from picowatch.systemd import ALIVE, notify
+from picowatch.systemd import notify
 from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
@@ -34,7 +34,8 @@ def supervise(
     make_engine: MakeEngine,
     console: Console,
     once: bool,
-    only: Collection[str] | None,
+    by_make: bool = False,
+    until: Callable[[], bool] = lambda: False,
     *,
     settings_file: SettingsFile | None = None,
     stop: threading.Event,
@@ -60,7 +61,8 @@ def supervise(
                     keeps_trying=not once,
                     damaged=damaged,
                     hurry=lambda: not once or bool(signals),
-                    only=only,
+                    by_make=by_make,
+                    until=until,
                     settings_file=settings_file,
                 )
             except LedgerCorrupt as error:  # what its parts read first is damaged
@@ -102,6 +104,6 @@ def _wait_for_outbox(outbox: Path, before: tuple[int, int] | None, stop: threadi
     while (found := _folder_id(outbox)) is None or found != before:
         if _folder_id(outbox / ".picowatch"):
             return
-        notify(*ALIVE)
+        notify("WATCHDOG=1")
         if stop.wait(CHECK_SECONDS):
             raise Ended

@@ -6,18 +6,15 @@ import os
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from picowatch.errors import ControlFlow, LedgerCorrupt
-from picowatch.systemd import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries
-GRACE_SECONDS = 0.5  # in which what was begun may be finished when picowatch ends
 LITTLE = 100_000_000  # bytes of free space that are worth a message
 # Errors that may pass when there is room again or the ledger is unlocked: see `passes`.
 PASSING = (OSError, sqlite3.OperationalError)
@@ -63,7 +60,7 @@ def unexpected(error: Exception) -> str:
 
 
 class Retry:
-    """Shared by all threads of the daemon, so that a full disk and its end are reported once."""
+    """The one way to wait for a disk; all threads share it, so that trouble is reported once."""
 
     def __init__(self, stop: threading.Event, folder: Path, *, keeps_trying: bool) -> None:
         """`stop` ends all waiting. Not `keeps_trying`: nothing is waited for, as in `run --once`.
@@ -74,69 +71,45 @@ class Retry:
         self._folder = folder
         self.keeps_trying = keeps_trying
         self._lock = threading.Lock()
-        self._waiting: set[str] = set()
-        self._end_at: float | None = None
-        self.trouble = ""  # what it is waiting for, in words
+        self._waiting: set[str] = set()  # names of threads
+        self.trouble = ""  # what is waited for, in words
 
-    def until_begun(self, action: Callable[[], T]) -> T:
-        """As `until_done`, for what must succeed before anything else can begin.
+    def until_done(self, action: Callable[[], T]) -> T:
+        """Retry the action until it works.
 
-        A service manager is told that picowatch is alive: it would end a start that takes long,
-        and the start after that would wait for the same.
-        """
-        return self.until_done("start", action, lambda: notify(*ALIVE))
-
-    def until_done(
-        self, who: str, action: Callable[[], T], on_wait: Callable[[], None] = lambda: None
-    ) -> T:
-        """Retry the action until it works; `who` names the caller that is waiting.
-
-        `on_wait` is called before each wait. Raises Ended once `stop` is set, and the error itself
-        where nothing is waited for, or where waiting would change nothing.
+        Raises Ended once `stop` is set, and the error itself where nothing is waited for, or where
+        waiting would change nothing.
         """
         while True:
             try:
                 result = action()
             except PASSING as error:
-                if not passes(error):
-                    raise
-                self.wait_begins(who, error)
-                on_wait()
+                self.failed(error)
                 if self._stop.wait(RETRY_SECONDS):
                     raise Ended from error
             else:
-                self.wait_ends(who)
+                self.worked()
                 return result
 
-    def go_on(self) -> None:
-        """Long operations call this between two steps.
+    def has_ended(self) -> bool:
+        """Whether picowatch ends: nothing is waited for, and nothing long is begun."""
+        return self._stop.is_set()
 
-        Raises Ended once `stop` is set, after GRACE_SECONDS: short operations finish.
-        """
-        if not self._stop.is_set():
-            return
-        if self._end_at is None:
-            self._end_at = time.monotonic() + GRACE_SECONDS
-        if time.monotonic() >= self._end_at:
-            raise Ended
-
-    def wait_begins(self, who: str, error: Exception) -> None:
-        """Something could not be written; raises `error` where nothing is waited for."""
-        if not self.keeps_trying:
+    def failed(self, error: Exception) -> None:
+        """Something of this thread could not be written; raises `error` if it does not pass."""
+        if not (self.keeps_trying and passes(error)):
             raise error
         with self._lock:
             self.trouble = f"{error}{self._room(error)}"
             if not self._waiting:
                 log.error("cannot write: %s; waiting", self.trouble)
-            self._waiting.add(who)
+            self._waiting.add(threading.current_thread().name)
 
-    def wait_ends(self, who: str) -> None:
-        """It could be written."""
+    def worked(self) -> None:
+        """What this thread does could be written."""
         with self._lock:
-            if who not in self._waiting:
-                return
-            self._waiting.discard(who)
-            if not self._waiting:
+            self._waiting.discard(threading.current_thread().name)
+            if self.trouble and not self._waiting:
                 self.trouble = ""
                 log.info("it can be written again; continuing")
 

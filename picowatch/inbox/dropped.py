@@ -51,12 +51,6 @@ def why_no_recipe(root: Path, path: str) -> str | None:
     return f"Recipes in {where} are not read: {template} makes it a folder for dropped pictures."
 
 
-def companion_of(path: str) -> str | None:
-    """The path without its ending of the pictures that a prompt, fields or a mask belong to."""
-    ending = next((one for one in COMPANIONS if path.lower().endswith(one)), None)
-    return path[: -len(ending)] if ending else None
-
-
 def pictures_named(root: Path, stem: str) -> Iterator[str]:
     """The pictures with this path without ending: asked for one by one, as folders are large."""
     if not may_be_dropped(f"{stem.rpartition('/')[2]}{ENDINGS[0]}"):

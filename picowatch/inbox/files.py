@@ -1,4 +1,4 @@
-"""Recipe files on disk: finding them, distinguishing their versions, reading them once.
+"""Recipe files on disk: distinguishing their versions, reading them once.
 
 Only regular files are ever opened. A symlink is followed only if it ends inside the inbox.
 """
@@ -6,7 +6,7 @@ Only regular files are ever opened. A symlink is followed only if it ends inside
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -14,16 +14,7 @@ from typing import IO
 from picowatch.errors import ControlFlow, PicowatchError
 from picowatch.files.blocks import blocks_of
 from picowatch.files.inside import leads_out, open_below
-from picowatch.inbox.names import (
-    DEFAULTS_NAME,
-    MAX_DEPTH,
-    PICTURES_NAME,
-    is_recipe_name,
-    is_searched,
-    why_not_dropped,
-    why_not_searched,
-    why_skipped,
-)
+from picowatch.inbox.names import DEFAULTS_NAME
 from picowatch.recipe import DefaultsFile
 from picowatch.save import Stamp
 
@@ -62,19 +53,6 @@ def is_gone(root: Path, path: str) -> bool:
     return not (status and stat.S_ISREG(status.st_mode))
 
 
-def is_listed(root: Path, path: str) -> bool:
-    """Whether it is spelled like that: file systems that ignore case find it otherwise, too."""
-    folder = root
-    try:
-        for name in path.split("/"):
-            if name not in os.listdir(folder):  # noqa: PTH208
-                return False
-            folder /= name
-    except OSError:
-        pass  # as far as is known
-    return True
-
-
 def _stat(root: Path, path: str) -> os.stat_result | None:
     """What is at the path, a link followed; None for a link that leads out of the inbox."""
     target = f"{root}/{path}"
@@ -88,69 +66,6 @@ def _stat(root: Path, path: str) -> os.stat_result | None:
 
 def _stamp(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-# What a scan finds in a folder under a template instead of recipes: from the folder, and the names
-# and entries in it.
-InTemplate = Callable[[str, Mapping[str, os.DirEntry[str]]], Iterator[tuple[str, Stamp]]]
-
-
-def scan(
-    root: Path, below: str, skipped: dict[str, str], dropped: InTemplate, is_under_template: bool
-) -> Iterator[tuple[str, Stamp]]:
-    """Every recipe file below `root`/`below` with its stamp, in any order.
-
-    In a folder with a template for dropped pictures, and below, what `dropped` finds instead.
-    Folders that cannot be read, and files that look like recipes but are never run, go into
-    `skipped`, with the reason.
-    """
-    try:
-        with os.scandir(root / below) as found:
-            children = list(filter(_has_kind, found))
-    except OSError as error:
-        if below and error.errno not in MISSING:
-            skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
-        return
-    names = {child.name: child for child in children}
-    if PICTURES_NAME in names and (stamp := stamp_of(root, f"{below}/{PICTURES_NAME}".lstrip("/"))):
-        yield f"{below}/{PICTURES_NAME}".lstrip("/"), stamp
-        is_under_template = bool(below)
-    if is_under_template:
-        yield from dropped(below, names)
-    for child in children:
-        path = f"{below}/{child.name}" if below else child.name
-        if child.is_dir(follow_symlinks=False):
-            if reason := why_not_searched(child.name):
-                skipped[path] = reason
-            if not is_searched(child.name):
-                continue
-            if path.count("/") >= MAX_DEPTH:
-                skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
-                continue
-            yield from scan(root, path, skipped, dropped, is_under_template)
-        elif child.is_symlink() and os.path.isdir(f"{root}/{path}"):  # noqa: PTH112 (never raises)
-            skipped[path] = "it is a link to a folder; linked folders are not searched"
-        elif is_under_template:
-            if reason := why_not_dropped(child.name):
-                skipped[path] = reason
-        elif is_recipe_name(child.name):
-            stamp = stamp_of_child(child, root, path)
-            if stamp is not None:
-                yield path, stamp
-        elif reason := why_skipped(child.name):
-            skipped[path] = reason
-
-
-def _has_kind(child: os.DirEntry[str]) -> bool:
-    """Whether the system says what it is: a share that goes away may not.
-
-    Some file systems are asked for that only here; afterwards it is known.
-    """
-    try:
-        child.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
-    return True
 
 
 def stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | None:

@@ -1,213 +1,453 @@
-"""The inbox as the daemon sees it: saves, deletions and renames, each reported once.
+"""The inbox as the daemon sees it: saves, deletions and renames.
 
-Events are hints; the truth is scan, quiet time and content: docs/design.md. Only `remove` and
-`recover` change files.
+A scan is the truth: what differs from the ledger's rows, is quiet and not held open by a writer, is
+read and reported, until the ledger has it. Events only make the scan come at once. Nothing here
+has to be remembered: after a restart the same scan finds the same differences.
 """
 
+import hashlib
 import logging
+import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from itertools import groupby
 from pathlib import Path
+from typing import IO, Protocol
 
+from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
 from picowatch.files.blocks import checked_blocks, sha256_of
 from picowatch.files.inside import bring_back, unlink_below
 from picowatch.files.natural import natural_key
-from picowatch.inbox.answered import AnsweredRecipes
+from picowatch.inbox.changes import Change, Deleted, Renamed, Saved, Unreadable
 from picowatch.inbox.dropped import (
-    companion_of,
     companions_of,
-    dropped_in,
-    pictures_named,
+    is_gone_at,
+    read_dropped,
     stamp_at,
-    template_above,
-    unreadable_path,
+    why_unreadable,
+    with_companions,
 )
-from picowatch.inbox.evidence import Evidence, Saved
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
     complete_file,
     defaults_for,
-    scan,
+    read_file,
 )
-from picowatch.inbox.folder import Change, InboxFolder
-from picowatch.inbox.names import (
-    PROBE_PREFIX,
-    is_dropped,
-    is_reached,
-    is_recipe_path,
-    is_searched,
-    is_template,
-    may_be_dropped,
-    may_be_unreadable,
-    why_not_dropped,
-    why_path_skipped,
-)
-from picowatch.inbox.reader import Reader
-from picowatch.inbox.settling import Pending, Settling
-from picowatch.inbox.templates import Templates
-from picowatch.inbox.waiting import POLLING_REST, WaitingRecipes
-from picowatch.inbox.watching import OPENED, RESCAN
-from picowatch.recipe import priority_of
+from picowatch.inbox.names import is_dropped, is_template, stands_for_unreadable
+from picowatch.inbox.scan import scan
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
+from picowatch.inbox.watching import Watch
+from picowatch.recipe import DefaultsFile, Dropped, is_empty, priority_of
 from picowatch.save import KnownRecipe, Stamp
 
 log = logging.getLogger("picowatch")
 
-PROBES_KEPT = 8
-POLLING_SECONDS = 1.0
+# Without events the next scan comes after so many seconds, or so many times the last one's.
+SCAN_SECONDS = 2.0
+MOST_SCAN_SECONDS = 60.0
+SCAN_REST = 100
+EVENT_REST = 5  # the same, where events came
+READABLE = "readable "  # what a recipe waits for that cannot be read, and why
+TEMPLATE = "template "  # … and one without a prompt: another version of its template
+PICTURES = "pictures "  # … and one whose pictures cannot be used
+
+
+class Known(Protocol):
+    """What the ledger knows of the inbox."""
+
+    def known_recipes(self) -> dict[str, KnownRecipe]:
+        """Each recipe whose last save was handled."""
+        ...
+
+    def known_recipe(self, recipe: str) -> KnownRecipe | None:
+        """One of them."""
+        ...
+
+    def with_digest(self, digest: str) -> list[str]:
+        """Those that have these bytes."""
+        ...
+
+    def seen_in(self, folder: str, recipes: Collection[str]) -> None:
+        """Record that these are in the folder that is the inbox now."""
+        ...
+
+    def seen_unchanged(self, recipe: str, stamp: Stamp) -> None:
+        """Record that this version asks for nothing new."""
+        ...
 
 
 class Inbox:
-    """Watches the inbox; `poll` returns what has settled since the last call.
+    """Compares the inbox with the ledger.
 
-    `answered`, `templates` and `waiting` are what it remembers.
+    `look_at_pictures` tells the state of the pictures that a recipe could not use.
     """
 
     def __init__(
         self,
         root: Path,
-        known: dict[str, KnownRecipe],
+        known: Known,
         *,
         wake: threading.Event,
         settle_seconds: float,
-        rescan_seconds: float,
-        watch: str = "auto",
-        last_seen: str | None = None,
-        only: Collection[str] | None = None,
+        look_at_pictures: Callable[[str, str], str] = lambda recipe, refused: refused,
     ) -> None:
-        """`known` is what the ledger answered before, `last_seen` what `last_seen` was then.
-
-        `only` these recipes are checked, if any are named: by polling, without a watch.
-        """
-        self.path = root  # as the settings name it
-        self._only = only
-        self._unchecked: set[str] = set()  # known recipes that are not checked
-        if only is not None:
-            self._unchecked = known.keys() - {*only}
-            watch, known = "polling", {path: known[path] for path in only if path in known}
-        self.answered = AnsweredRecipes(known)
-        self.templates = Templates({p: one.digest for p, one in known.items() if is_template(p)})
-        self.waiting = WaitingRecipes()
+        """`root` is the inbox as the settings name it: it may be a link."""
+        self.path = root
+        self._known = known
+        self._look_at_pictures = look_at_pictures
+        self._root = root.resolve()
+        self._inode: int | None = None
+        self._device: int | None = None
         self._settling = Settling(settle_seconds)
-        self._rescan_seconds = rescan_seconds
-        self._folder = InboxFolder(root, watch, wake)
-        self._reader = Reader(
-            folder=self._folder,
-            settling=self._settling,
-            answered=self.answered,
-            templates=self.templates,
-            waiting=self.waiting,
-            only_some=only is not None,
-        )
-        self._next_scan = 0.0
-        self._compared_at = 0.0
+        self._watch = Watch(wake)
+        self._said_nothing: dict[str, Stamp] = {}  # files that are empty, or ask for nothing
+        self._warned: dict[str, str] = {}
+        self._wanted = True  # a scan
+        self.scanned_at = float("-inf")
         self._scan_took = 0.0
-        self._skipped: dict[str, str] = {}
-        self._last_seen = last_seen
-        self.is_watched = False  # between `start` and `close`
-        self.probes: deque[str] = deque(maxlen=PROBES_KEPT)  # names of those that were noticed
-
-    def set_times(self, settle_seconds: float, rescan_seconds: float) -> None:
-        """Use these from now on."""
-        self._settling.settle_seconds = settle_seconds
-        self._rescan_seconds = rescan_seconds
-        self._next_scan = min(self._next_scan, self._compared_at + self._scan_interval())
 
     @property
-    def _root(self) -> Path:
-        """Without links."""
-        return self._folder.root
-
-    @property
-    def last_seen(self) -> str | None:
-        """For the next start: JSON of the folder's inode and the known recipes not seen in it.
-
-        None while the folder is missing, or where only some of the recipes are checked and all of
-        them were before.
-        """
-        inode = self._folder.inode
-        if inode is None or (self._only is not None and self._last_seen is not None):
-            return None
-        return self.answered.last_seen(inode, self._unchecked)
-
-    @property
-    def polling(self) -> bool:
-        """Whether the inbox is compared every second, instead of by events."""
-        return self._folder.polling
-
-    def is_settled(self) -> bool:
-        """Whether no file is waiting for its quiet time."""
-        released = self.templates.released
-        return not (len(self._settling) or released or self.waiting.is_changing())
-
-    def expected_saves(self) -> Iterator[str]:
-        """The pending files that differ from their last answered versions.
-
-        One that could not be read is looked at with each scan, which is no save.
-        """
-        for one in self._settling:
-            if (
-                one.stamp
-                and self._differs(one.path, one.stamp)
-                and not self._reader.is_known_as_unreadable(one.path, one.stamp)
-            ):
-                yield one.path
-
-    def ready_in(self, now: float) -> float | None:
-        """Seconds until `poll` may find something settled; None if nothing is pending."""
-        return self._settling.ready_in(now)
+    def folder(self) -> str:
+        """Identifies the folder that is the inbox now; "" while there is none."""
+        return "" if self._inode is None else str(self._inode)
 
     def close(self) -> None:
-        self.is_watched = False
-        self._folder.close()
+        """End the watch."""
+        self._watch.stop()
 
-    def start(self, now: float) -> None:
-        """Begin: every existing recipe is checked, with its content."""
-        self._folder.watch()
-        if self._last_seen is not None:
-            self.answered.see_as_before(self._last_seen, self._folder.inode)
-        found = self._scan()
-        # To read ten thousand pictures takes minutes: of these, size and time say enough.
-        news = {p: s for p, s in found.items() if not is_dropped(p) or self._differs(p, s)}
-        self._note_found(news, now, by_event=False)
-        self._note_missing(found, now)
-        self._compared_at, self._next_scan = now, now + self._scan_interval()
-        self.is_watched = True
+    # -- the folder
 
-    def poll(self, now: float, above: int | None = None) -> list[Evidence]:
-        """What has settled: the highest priority first, else in the order of its first evidence.
+    def is_there(self) -> bool:
+        """Whether it is there: no event reports an unmount, or another folder in its place."""
+        before = self._device, self._inode
+        try:
+            root = Path(os.path.realpath(self.path, strict=True))
+            status = root.stat()
+            os.scandir(root).close()
+        except OSError:
+            if self._inode is not None or self._wanted:
+                log.warning(
+                    "the inbox %s is not there; nothing is cancelled; waiting for it", self.path
+                )
+            self._device = self._inode = None
+            self._wanted = False
+            self._watch.stop()
+            return False
+        self._device, self._inode = status.st_dev, status.st_ino
+        if (self._device, self._inode) != before or root != self._root:
+            if before[1] is not None:
+                log.warning("the inbox %s is another folder now", self.path)
+            self._root = root
+            self._watch.start(root)
+            self._wanted = True
+        return True
 
-        Priorities are those of the folders. `above`: only saves of a higher one than that.
+    # -- looking
+
+    def want_scan(self) -> None:
+        """Look at everything in the next round."""
+        self._wanted = True
+
+    def look(self, now: float) -> None:
+        """Scan if it is time to, and note what differs from what the ledger knows."""
+        if not self._is_due(now):
+            return
+        self._wanted = False
+        self._watch.has_news.clear()
+        began = time.perf_counter()
+        known = self._known.known_recipes()
+        skipped: dict[str, str] = {}
+        templates = {path for path in known if is_template(path)}
+        found = dict(scan(self._root, "", skipped, templates))
+        self._warn_of(skipped)
+        self._compare(found, known, now)
+        self.scanned_at = now
+        self._scan_took = time.perf_counter() - began
+
+    def _is_due(self, now: float) -> bool:
+        since = now - self.scanned_at
+        if self._watch.has_news.is_set() and since >= EVENT_REST * self._scan_took:
+            return True
+        rest = min(MOST_SCAN_SECONDS, max(SCAN_SECONDS, SCAN_REST * self._scan_took))
+        return self._wanted or since >= rest
+
+    def _warn_of(self, skipped: Mapping[str, str]) -> None:
+        """Say once, as long as picowatch runs, why a file is not rendered."""
+        for path in skipped.keys() - self._warned.keys():
+            log.warning("%s is not run: %s", path, skipped[path])
+        self._warned |= skipped
+
+    def _compare(
+        self, found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe], now: float
+    ) -> None:
+        templates = self._templates(found, known)
+        here = [path for path in found if path in known and known[path].folder != self.folder]
+        if here:
+            self._known.seen_in(self.folder, here)
+        new: list[tuple[str, Stamp, str | None]] = []
+        for path, stamp in found.items():
+            differs, waits_for = self._differs(path, stamp, known.get(path), templates)
+            if differs:
+                new.append((path, stamp, waits_for))
+            else:
+                self._settling.drop(path)
+        # In the order of their times: those that were there before the first scan, too.
+        for path, stamp, waits_for in sorted(
+            new, key=lambda one: (one[1].mtime_ns, natural_key(one[0]))
+        ):
+            self._settling.note(path, stamp, now, waits_for, is_new=path not in known)
+        for path, one in known.items():
+            if path not in found and one.folder == self.folder and self._stamp(path) is None:
+                self._settling.note(path, None, now)
+        for pending in self._settling.all():
+            if pending.path not in found and pending.path not in known:
+                self._settling.drop(pending.path)
+        self._said_nothing = {p: s for p, s in self._said_nothing.items() if found.get(p) == s}
+
+    def _templates(
+        self, found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe]
+    ) -> dict[str, str]:
+        """The digest of each template by its folder; "" of one that cannot be used now."""
+        there = {}
+        for path in (*filter(is_template, found), *filter(is_template, known)):
+            row, stamp = known.get(path), found.get(path)
+            usable = row and stamp and row.outcome == "accepted"
+            usable = usable and not stamp.written_since(row.stamp)
+            there[path.rpartition("/")[0]] = row.digest if row and usable else ""
+        return there
+
+    def _differs(
+        self, path: str, stamp: Stamp, known: KnownRecipe | None, templates: Mapping[str, str]
+    ) -> tuple[bool, str | None]:
+        """Whether a file is another version than the one that was handled, or can be used now."""
+        template = _nearest(templates, path) if is_dropped(path) or known else None
+        if is_dropped(path) and not template:
+            return False, None  # it is handled once its template is right
+        if self._said_nothing.get(path) == stamp:
+            return False, None
+        if known is None or stamp.written_since(known.stamp):
+            return True, None
+        if known.waits_for is None:
+            return False, None
+        state = self._state_of(path, known.waits_for, template or "")
+        return state != known.waits_for, state
+
+    def _state_of(self, path: str, waits_for: str, template: str) -> str:
+        """What a recipe waits for, as it is now."""
+        kind, _, detail = waits_for.partition(" ")
+        match f"{kind} ":
+            case x if x == TEMPLATE:
+                return f"{TEMPLATE}{template}"
+            case x if x == PICTURES:
+                return f"{PICTURES}{self._look_at_pictures(path, detail)}"
+        return f"{READABLE}{self._why_unreadable(path)}"
+
+    def _why_unreadable(self, path: str) -> str:
+        try:
+            with complete_file(self._root, path):
+                defaults_for(self._root, path)
+        except FileUnreadable as error:
+            return str(error)
+        except (FileChanged, FileNotFoundError):
+            pass
+        return ""
+
+    def _stamp(self, path: str) -> Stamp | None:
+        return stamp_at(self._root, path)
+
+    # -- reporting
+
+    def __len__(self) -> int:
+        """How many paths differ from what was handled."""
+        return len(self._settling)
+
+    def pending(self) -> list[str]:
+        """The files that differ from what was handled, in no order."""
+        return [one.path for one in self._settling.all() if one.stamp]
+
+    def ready_in(self, now: float) -> float | None:
+        """Seconds until something may be complete; None if nothing is pending."""
+        return self._settling.ready_in(now)
+
+    def changes(self, now: float) -> Iterator[Change]:
+        """What is complete: the highest priority of a folder first, deletions last.
+
+        Whoever takes one calls `handled` once the ledger has it; the others come again.
         """
-        self._check_folder(now)
-        self._take_hints(now)
-        if now >= self._next_scan:
-            self.rescan(now)
-        self._take_waiting(now)
-        self._take_released(now)
-        settled = self._settling.settled(now, self._stamp, self._priority_in, above)
-        if self.polling and any(file.stamp is None for file in settled):
-            self._rescan_for_moved(settled, now)
-        return self._reader.evidence(settled, now)
+        pending = self._settling.all()
+        ready = self._by_priority([one for one in pending if self._settling.is_quiet(one, now)])
+        moved_here = {one.stamp for one in pending if one.is_new}
+        held = self._held_open(ready[:MANY])
+        for one in ready:
+            if one.stamp is None:
+                continue
+            if one.path in held and now - one.first < HELD_OPEN_LIMIT:
+                self._settling.postpone(one, now)
+            elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
+                yield change
+        unsettled = {one.stamp.size for one in self._settling.all() if one.stamp}
+        for one in ready:
+            if one.stamp is None and (deleted := self._deletion(one, unsettled, now)):
+                yield deleted
 
-    def _rescan_for_moved(self, settled: Sequence[Pending], now: float) -> None:
-        """A missing file may have been moved twice since the last comparison.
+    def handled(self, path: str) -> None:
+        """The ledger has it."""
+        self._settling.drop(path)
 
-        So may one that was postponed, because a file was found that could be it.
+    def _was_moved_away(self, one: Pending, moved_here: Collection[Stamp]) -> bool:
+        """Whether the version that was handled lies under another name, which is to come first."""
+        known = self._known.known_recipe(one.path)
+        return known is not None and known.stamp in moved_here
+
+    def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
+        folders = {one.path.rpartition("/")[0] for one in ready}
+        priorities = {folder: self._priority_in(folder) for folder in folders}
+        if len(set(priorities.values())) <= 1:
+            return list(ready)
+        return sorted(ready, key=lambda one: -priorities[one.path.rpartition("/")[0]])
+
+    def _priority_in(self, folder: str) -> int:
+        """The priority of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
+        try:
+            return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
+        except (FileUnreadable, FileChanged, OSError):
+            return 0
+
+    def _held_open(self, ready: Sequence[Pending]) -> set[str]:
+        ids = {}
+        for one in ready:
+            with suppress(OSError):
+                status = os.stat(f"{self._root}/{one.path}")  # noqa: PTH116 (no Path for each)
+                ids[one.path] = status.st_dev, status.st_ino
+        held = held_open_for_writing(set(ids.values()))
+        return {path for path, id_ in ids.items() if id_ in held}
+
+    # -- reading
+
+    def _read(self, one: Pending, now: float) -> Change | None:
+        """What a complete file says; None if it asks for nothing new, or is not complete."""
+        try:
+            if stands_for_unreadable(one.path):
+                assert one.stamp is not None
+                return Unreadable(one.path, one.stamp, why_unreadable(self._root, one.path))
+            saved = self._picture(one, now) if is_dropped(one.path) else self._recipe(one)
+        except (FileChanged, FileNotFoundError):
+            self._settling.postpone(one, now)
+            return None
+        except FileUnreadable as error:
+            assert one.stamp is not None
+            what = "picture" if is_dropped(one.path) else "recipe"
+            return Unreadable(one.path, one.stamp, f"This {what} cannot be read: {error}.")
+        if saved is None:
+            return None
+        old = self._renamed_from(saved)
+        if saved.defaults_unreadable and old is None:
+            return Unreadable(one.path, saved.stamp, saved.defaults_unreadable)
+        return saved if old is None else Renamed(old, saved)
+
+    def _recipe(self, one: Pending) -> Saved | None:
+        content, stamp = read_file(self._root, one.path)
+        _check_quiet(one, stamp)
+        if is_empty(content):
+            self._says_nothing(one.path, stamp)
+            return None
+        digest = hashlib.sha256(content).hexdigest()
+        return Saved(one.path, content, digest, stamp, *self._defaults_for(one.path))
+
+    def _picture(self, one: Pending, now: float) -> Saved | None:
+        """The dropped picture as it is now.
+
+        One that is no picture may not be complete: that is believed once it was left alone for
+        HELD_OPEN_LIMIT.
         """
-        missed = [file.quiet_since for file in settled if file.stamp is None]
-        if max(missed) >= self._compared_at:
-            self.rescan(now)
+        dropped = read_dropped(self._root, one.path)
+        if dropped is None or not one.stamp or not one.stamp.size:
+            if one.stamp:
+                self._says_nothing(one.path, one.stamp)
+            return None
+        with complete_file(self._root, one.path) as (file, stamp):
+            return self._dropped(file, stamp, dropped, one, now)
 
-    def listen(self, now: float) -> None:
-        """Note events without acting on them, while something else takes long."""
-        self._take_hints(now)
+    def _dropped(
+        self, file: IO[bytes], stamp: Stamp, dropped: Dropped, one: Pending, now: float
+    ) -> Saved | None:
+        stamp = with_companions(stamp, self._root, one.path)
+        _check_quiet(one, stamp)
+        digest = sha256_of(file, pictures.MAX_BYTES)
+        known = self._known.known_recipe(one.path)
+        same = known if known and known.digest == digest else None
+        if same and same.stamp.companions and not stamp.companions:
+            # What lay beside it was tidied up.
+            self._known.seen_unchanged(one.path, stamp)
+            self._settling.drop(one.path)
+            return None
+        why = ""
+        try:
+            pictures.check_picture(file)
+        except PictureUnreadable as error:
+            if now - one.since < HELD_OPEN_LIMIT:
+                return None  # it stays pending
+            why = str(error)
+        return Saved(
+            one.path,
+            b"",
+            digest,
+            stamp,
+            *self._defaults_for(one.path),
+            dropped=dropped,
+            template=hashlib.sha256(dropped.template.content).hexdigest(),
+            unreadable=why,
+            is_again=same is not None and _companions_are(same.stamp, stamp),
+        )
+
+    def _says_nothing(self, path: str, stamp: Stamp) -> None:
+        self._said_nothing[path] = stamp
+        self._settling.drop(path)
+
+    def _defaults_for(self, path: str) -> tuple[Sequence[DefaultsFile], str]:
+        """The `_defaults.yaml` above it, or else why one of them cannot be read.
+
+        Raises FileChanged while one of them is being written.
+        """
+        try:
+            return defaults_for(self._root, path), ""
+        except FileUnreadable as error:
+            return (), str(error)
+
+    def _renamed_from(self, saved: Saved) -> str | None:
+        """The recipe that has these bytes in the ledger, and whose file is gone from its path.
+
+        One that was not seen in the folder that is the inbox now was renamed while the inbox was
+        away, if the file that came has its time, too: a rename keeps it.
+        """
+        if self._known.known_recipe(saved.path) is not None:
+            return None
+        for old in self._known.with_digest(saved.digest):
+            known = self._known.known_recipe(old)
+            if known is None or old == saved.path or not _asks_the_same(old, known, saved):
+                continue
+            if is_gone_at(self._root, old):
+                keeps_time = not saved.stamp.written_since(known.stamp)
+                if known.folder == self.folder or keeps_time or known.outcome == "restored":
+                    return old
+            elif saved.stamp == known.stamp and self._stamp(old) != known.stamp:
+                return old  # another file has its path by now
+        return None
+
+    def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
+        known = self._known.known_recipe(one.path)
+        if known is None or known.folder != self.folder or not is_gone_at(self._root, one.path):
+            self._settling.drop(one.path)
+            return None
+        if known.stamp.size in unsettled:  # it may have been renamed
+            self._settling.postpone(one, now)
+            return None
+        return Deleted(one.path)
+
+    # -- files of the inbox
 
     def blocks(self, path: str, digest: str) -> Iterator[bytes]:
         """The recipe's bytes; raises OtherBytes if they are not (any more) those of this sha256."""
@@ -216,12 +456,12 @@ class Inbox:
     def companions(self, path: str) -> dict[str, str] | None:
         """The files that belong to a dropped picture alone, with the sha256 of each.
 
-        None if one has come, changed or gone since the picture was answered.
+        None if one has come, changed or gone since the picture was accepted.
         """
         if not is_dropped(path):
             return {}
-        known, stamp = self.answered.get(path), self._stamp(path)
-        if known is None or stamp is None or stamp.companions != known.stamp.companions:
+        known, stamp = self._known.known_recipe(path), self._stamp(path)
+        if known is None or stamp is None or not _companions_are(known.stamp, stamp):
             return None
         try:
             return {file: self._digest(file) for file in companions_of(self._root, path)}
@@ -233,213 +473,44 @@ class Inbox:
             return sha256_of(file, pictures.MAX_BYTES)
 
     def remove(self, path: str, digest: str) -> bool:
-        """Delete a recipe if its bytes have this sha256; its absence is no evidence then.
+        """Delete a recipe if its bytes have this sha256.
 
         Returns whether they were. Raises OSError if it cannot be deleted, or is a link.
         """
-        removed = unlink_below(
+        return unlink_below(
             self._root, path, lambda file: sha256_of(file, pictures.MAX_BYTES) == digest
         )
-        if removed:
-            self._reader.forget(path)
-        return removed
 
     def recover(self) -> None:
         """Restore what a crash left in the middle of `remove`."""
         bring_back(self._root)
 
-    def release_template(self, template: str) -> None:
-        """It is right: look for pictures that are not answered yet."""
-        for picture in self.templates.release(template):
-            self.answered.hold(picture)
 
-    def is_as_seen(self, saved: Saved) -> bool:
-        """Whether the file, and what lies beside a dropped picture, is still what was read."""
-        return self._stamp(saved.path) == saved.stamp
-
-    def answer_when_back(self, path: str) -> None:
-        """Treat a dropped picture that was away as saved once it is there.
-
-        Nobody has to write to it for that: it may have been moved, or its folder unmounted.
-        """
-        self.answer_again_after(path, "away", lambda: "there" if self._stamp(path) else "away")
-
-    def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
-        """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
-
-        That ends with its next save. While the recipe is away, so may be what it is waiting for.
-        """
-        self.waiting.wait(path, before, lambda: look() if self._stamp(path) else before)
-
-    def _check_folder(self, now: float) -> None:
-        change = self._folder.check()
-        if change in (Change.MISSING, Change.REPLACED):
-            self.answered.seen_here.clear()
-        if change in (Change.REPLACED, Change.WATCH_LOST):
-            self.rescan(now)
-
-    # -- noticing
-
-    def _stamp(self, path: str) -> Stamp | None:
-        return stamp_at(self._root, path)
-
-    def _scan_interval(self) -> float:
-        if not self.polling:
-            return self._rescan_seconds
-        return max(POLLING_SECONDS, POLLING_REST * self._scan_took)
-
-    def _scan(self, below: str = "") -> dict[str, Stamp]:
-        """All existing recipes."""
-        started = time.perf_counter()
-        skipped: dict[str, str] = {}
-        if self._only is None:
-            under_template = bool(below) and template_above(self._root, f"{below}/.") is not None
-            in_template = partial(dropped_in, self._root)
-            found = dict(scan(self._root, below, skipped, in_template, under_template))
-        else:
-            found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
-        self._warn_of_skipped(skipped)
-        self.answered.see(found.keys())
-        self._scan_took = time.perf_counter() - started
-        return found
-
-    def _warn_of_skipped(self, skipped: Mapping[str, str]) -> None:
-        """Once, as long as picowatch runs."""
-        for path in skipped.keys() - self._skipped.keys():
-            log.warning("%s is not run: %s", path, skipped[path])
-        self._skipped |= skipped
-
-    def rescan(self, now: float) -> None:
-        """Compare all existing files with what is known."""
-        found = self._scan()
-        if self.polling:
-            self._look_for_probes()
-        self._note_found(self._different(found), now, by_event=False)
-        self._note_missing(found, now)
-        self._compared_at, self._next_scan = now, now + self._scan_interval()
-
-    def _note_found(self, found: Mapping[str, Stamp], now: float, *, by_event: bool) -> None:
-        """Files that existed before the first look are answered in the order of their times."""
-        paths = sorted(found, key=lambda path: found[path].mtime_ns)
-        # A natural key takes a kilobyte: most times are different.
-        for _, at_once in groupby(paths, key=lambda path: found[path].mtime_ns):
-            for path in sorted(at_once, key=natural_key):
-                self._settling.note(path, found[path], now, by_event=by_event)
-
-    def _different(self, found: Mapping[str, Stamp]) -> dict[str, Stamp]:
-        return {path: stamp for path, stamp in found.items() if self._differs(path, stamp)}
-
-    def _differs(self, path: str, stamp: Stamp) -> bool:
-        return self.answered.differs(path, stamp) and not self.templates.refuses(self._root, path)
-
-    def _take_released(self, now: float) -> None:
-        for folder in self.templates.released:
-            self._note_found(self._different(self._scan(folder)), now, by_event=False)
-        self.templates.released.clear()
-
-    def _note_missing(self, found: Mapping[str, Stamp], now: float) -> None:
-        for path in self.answered.seen_here - found.keys():
-            if self._stamp(path) is None:  # what is there is no request under today's templates
-                self._settling.note(path, None, now, by_event=False)
-
-    def _take_hints(self, now: float) -> None:
-        hints = self._folder.hints()
-        if RESCAN in hints:
-            log.warning("file events were lost; the whole inbox is compared")
-        if RESCAN in hints or OPENED in hints:
-            # Lost events may have been of new folders: compare after all are watched again.
-            self._folder.watch()
-            self.rescan(now)
-        root = f"{self._root}/"
-        paths = [hint.removeprefix(root) for hint in hints if hint.startswith(root)]
-        self._take_folder_hints({path[:-1] for path in paths if path.endswith("/")}, now)
-        for path in paths:
-            if path.startswith(PROBE_PREFIX):
-                self._note_probe(path)
-            elif path:
-                self._take_hint(path, now)
-
-    def _take_hint(self, path: str, now: float) -> None:
-        """Note the recipe or the dropped pictures that an event may tell of."""
-        if is_template(path) and is_reached(path):
-            self._note_event(path, now)
-            if self._stamp(path) is None:  # what lies there may be recipes now
-                self._take_folder_hints({path.rpartition("/")[0]} - {""}, now)
-        elif path in self.answered:
-            self._note_event(path, now)
-        elif not is_reached(path) or self._take_hint_of_dropped(path, now):
-            return
-        elif is_recipe_path(path):
-            self._note_event(path, now)
-        elif (reason := why_path_skipped(path)) and self._stamp(path):
-            self._warn_of_skipped({path: reason})
-
-    def _take_hint_of_dropped(self, path: str, now: float) -> bool:
-        """Whether the path lies under a template, where there are no recipes."""
-        name = path.rpartition("/")[2]
-        belongs_to = companion_of(path)
-        is_picture, is_unreadable = may_be_dropped(name), may_be_unreadable(name)
-        reason = why_not_dropped(name)
-        if not (is_picture or is_unreadable or belongs_to or reason):
-            return False
-        if template_above(self._root, path) is None:
-            return False
-        if reason and self._stamp(path):
-            self._warn_of_skipped({path: reason})
-        if is_picture:
-            self._note_event(path, now)
-        elif is_unreadable:
-            self._note_event(unreadable_path(path.rpartition("/")[0]), now)
-        elif belongs_to:
-            for picture in pictures_named(self._root, belongs_to):
-                self._note_event(picture, now)
-        return True
-
-    def _note_event(self, path: str, now: float) -> None:
-        self._settling.note(path, self._stamp(path), now, by_event=True)
-
-    def _take_waiting(self, now: float) -> None:
-        """What a recipe was waiting for has no event of its own."""
-        for path in self.waiting.take_ready(now, self._settling.settle_seconds):
-            self._settling.note(path, self._stamp(path), now, by_event=False)
-
-    def _look_for_probes(self) -> None:
-        """Polling notices a probe as it notices a recipe: by scanning."""
-        with suppress(OSError):
-            for child in self._root.iterdir():
-                if child.name.startswith(PROBE_PREFIX):
-                    self._note_probe(child.name)
-
-    def _note_probe(self, probe: str) -> None:
-        if probe not in self.probes:
-            self.probes.append(probe)
-
-    def _take_folder_hints(self, folders: Collection[str], now: float) -> None:
-        """A folder that appeared or vanished may hold recipes that had no event of their own."""
-        if not folders:
-            return
-        found: dict[str, Stamp] = {}
-        for folder in sorted(folders):
-            if all(map(is_searched, folder.split("/"))) and not _lies_below(folder, folders):
-                found |= self._scan(folder)
-        self._note_found(self._different(found), now, by_event=True)
-        for path in self.answered.paths() - found.keys():
-            if _lies_below(path, folders) and self._stamp(path) is None:
-                self._settling.note(path, None, now, by_event=True)
-
-    def _priority_in(self, folder: str) -> int:
-        """Of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
-        try:
-            return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
-        except (FileUnreadable, FileChanged, OSError):
-            return 0
+MANY = 200  # files that are looked at together: one read of /proc tells who has them open
 
 
-def _lies_below(path: str, folders: Collection[str]) -> bool:
-    """Whether one of the folders is a parent of the path."""
-    end = path.rfind("/")
-    while end > 0:
-        if path[:end] in folders:
-            return True
-        end = path.rfind("/", 0, end)
-    return False
+def _nearest(templates: Mapping[str, str], path: str) -> str | None:
+    """The digest of the template that holds for a path; None if there is none."""
+    folder = path.rpartition("/")[0]
+    while folder:
+        if folder in templates:
+            return templates[folder]
+        folder = folder.rpartition("/")[0]
+    return None
+
+
+def _asks_the_same(old: str, known: KnownRecipe, saved: Saved) -> bool:
+    """Whether a file that was moved is no new request: under another template it is one."""
+    if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
+        return False
+    return known.template == saved.template
+
+
+def _companions_are(one: Stamp, other: Stamp) -> bool:
+    return one.companions == other.companions
+
+
+def _check_quiet(one: Pending, stamp: Stamp) -> None:
+    """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
+    if one.stamp is None or stamp.written_since(one.stamp):
+        raise FileChanged

@@ -16,9 +16,10 @@ _MISSPELT = 0.88
 # Stands for all pictures of a folder in formats that cannot be read: it is no file.
 UNREADABLE_NAME = "_unreadable"
 # What people put beside recipes, or mistake for one.
-OTHER_ENDINGS = {".py": "recipes are .yaml, .yml, .json and .txt"}
-# Created and deleted by `status --check`, to see whether the daemon notices new files.
-PROBE_PREFIX = ".picowatch-probe-"
+_RECIPES_ARE = "recipes are .yaml, .yml, .json and .txt"
+OTHER_ENDINGS = dict.fromkeys(
+    ("", ".py", ".csv", ".md", ".toml", ".ini", ".rtf", ".doc", ".docx", ".odt"), _RECIPES_ARE
+)
 # Deeper folders are no user's intention; endless recursion would crash picowatch.
 MAX_DEPTH = 64
 # macOS's safe save on a share: "(A Document Being Saved By TextEdit)" holds the new text, under
@@ -98,7 +99,7 @@ def why_skipped(name: str) -> str | None:
         if ending in ENDINGS and name.startswith("_") and name not in TEMPLATE_NAMES:
             alike = get_close_matches(meant, TEMPLATE_NAMES, 1, _MISSPELT)
             return f"if it is meant to be {alike[0]}, rename it" if alike else None
-        return None if _is_private(name) else OTHER_ENDINGS.get(ending)
+        return None if _is_private(name) else OTHER_ENDINGS.get(ending if "." in name else "")
     return _why_unusual(name)
 
 

@@ -1,11 +1,8 @@
-"""When is a file complete? When it has been quiet, and nobody has it open for writing.
-
-`Settling` is pure bookkeeping: time is passed in, in seconds of any steady clock.
-"""
+"""When is a file complete? When it has been quiet, and nobody has it open for writing."""
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,120 +12,82 @@ from picowatch.save import Stamp
 HELD_OPEN_LIMIT = 30.0
 # Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.
 PICTURE_PATIENCE = 6
-# Limit of what one round of answers reads, so that other work is not delayed and memory is small.
-FILES_AT_ONCE = 200
-PICTURES_AT_ONCE = 20  # to decode one takes as long as to answer some recipes
-BYTES_AT_ONCE = 4 * 1024 * 1024
 
 FileId = tuple[int, int]  # device, inode
 
 
 @dataclass(slots=True)
 class Pending:
-    """A path with evidence of a write. `stamp` None: no such file. `by_event`: not only a scan.
+    """A path that differs from what the ledger knows. `stamp` None: no such file.
 
-    `same_since` is when it was written last, as far as is known.
+    `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
+    for, if that has changed. `first` is when it began to differ, `since` when it was changed last,
+    in seconds of a steady clock.
     """
 
     path: str
     stamp: Stamp | None
-    first_noted: float
-    quiet_since: float
-    by_event: bool
-    same_since: float
+    waits_for: str | None
+    is_new: bool
+    first: float
+    since: float
+
+    def quiet_at(self, settle_seconds: float) -> float:
+        """When it will be complete, if nothing comes between."""
+        return self.since + settle_seconds * (PICTURE_PATIENCE if is_dropped(self.path) else 1)
 
 
 class Settling:
-    """Paths with evidence of a write, until they are quiet.
-
-    A path is settled when, for `settle_seconds`, no evidence came and its stamp stayed the
-    same; a dropped picture's when that holds for PICTURE_PATIENCE times as long. The caller
-    decides whether it is complete, and may `postpone` it.
-    """
+    """Paths that differ, until they are quiet. Times are passed in."""
 
     def __init__(self, settle_seconds: float) -> None:
-        self.settle_seconds = settle_seconds
+        self._settle_seconds = settle_seconds
         self._pending: dict[str, Pending] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def __iter__(self) -> Iterator[Pending]:
-        return iter(self._pending.values())
+    def __contains__(self, path: str) -> bool:
+        return path in self._pending
+
+    def all(self) -> list[Pending]:
+        """What is pending, in the order in which it was noticed."""
+        return list(self._pending.values())
+
+    def note(
+        self,
+        path: str,
+        stamp: Stamp | None,
+        now: float,
+        waits_for: str | None = None,
+        *,
+        is_new: bool = False,
+    ) -> None:
+        """It differs; its quiet time starts again if it has changed since."""
+        before = self._pending.get(path)
+        if before is None:
+            self._pending[path] = Pending(path, stamp, waits_for, is_new, now, now)
+        elif (before.stamp, before.waits_for) != (stamp, waits_for):
+            before.stamp, before.waits_for, before.since = stamp, waits_for, now
+
+    def drop(self, path: str) -> None:
+        """It does not differ, or was handled."""
+        self._pending.pop(path, None)
+
+    def is_quiet(self, one: Pending, now: float) -> bool:
+        """Whether it was left alone for long enough."""
+        return now >= one.quiet_at(self._settle_seconds)
+
+    def postpone(self, one: Pending, now: float) -> None:
+        """Wait for another quiet time."""
+        one.since = now
 
     def ready_in(self, now: float) -> float | None:
-        """Seconds until something may be settled, 0 if it is due; None if nothing is pending."""
+        """Seconds until something may be complete, 0 if it is; None if nothing is pending."""
         if not self._pending:
             return None
-        return max(0.0, min(map(self._quiet_at, self._pending.values())) - now)
-
-    def _quiet_at(self, pending: Pending) -> float:
-        patience = PICTURE_PATIENCE if is_dropped(pending.path) else 1
-        return pending.quiet_since + self.settle_seconds * patience
-
-    def note(self, path: str, stamp: Stamp | None, now: float, *, by_event: bool) -> None:
-        """Evidence: the quiet time of the path starts (again)."""
-        pending = self._pending.get(path)
-        if pending is None:
-            self._pending[path] = Pending(path, stamp, now, now, by_event, now)
-            return
-        pending.by_event |= by_event
-        if by_event or pending.stamp != stamp:
-            pending.stamp, pending.quiet_since, pending.same_since = stamp, now, now
-
-    def settled(
-        self,
-        now: float,
-        stamp_of: Callable[[str], Stamp | None],
-        priority_in: Callable[[str], int] = lambda folder: 0,
-        above: int | None = None,
-    ) -> list[Pending]:
-        """Take out the paths that have been quiet, only a part if these are many.
-
-        The highest priority first, then the oldest evidence. `priority_in` returns the priority
-        of a folder; files of at most the priority `above` stay, and so do those that are missing.
-        """
-        ready: list[Pending] = []
-        size = pictures = 0
-        for pending in self._in_order(priority_in, above):
-            if len(ready) == FILES_AT_ONCE or size >= BYTES_AT_ONCE or pictures >= PICTURES_AT_ONCE:
-                break
-            if now < self._quiet_at(pending):
-                continue
-            stamp = stamp_of(pending.path)
-            if stamp != pending.stamp:
-                pending.stamp, pending.quiet_since, pending.same_since = stamp, now, now
-                continue
-            size += stamp.size if stamp else 0
-            pictures += is_dropped(pending.path)
-            ready.append(pending)
-        for file in ready:
-            del self._pending[file.path]
-        return ready
-
-    def _in_order(self, priority_in: Callable[[str], int], above: int | None) -> list[Pending]:
-        """The pending paths; they are not sorted where all folders have the same priority."""
-        folders = set(map(_folder_of, self._pending))
-        priorities = {folder: priority_in(folder) for folder in folders}
-        if above is not None and max(priorities.values(), default=above) <= above:
-            return []
-        pending = list(self)
-        if above is not None:
-            pending = [
-                one for one in pending if one.stamp and priorities[_folder_of(one.path)] > above
-            ]
-        if len(set(priorities.values())) > 1:
-            pending.sort(key=lambda one: -priorities[_folder_of(one.path)])
-        return pending
-
-    def postpone(self, settled: Pending, now: float) -> None:
-        """Not yet: wait for another quiet time."""
-        settled.quiet_since = now
-        self._pending[settled.path] = settled
-
-
-def _folder_of(path: str) -> str:
-    return path.rpartition("/")[0]
+        soonest = min(one.quiet_at(self._settle_seconds) for one in self._pending.values())
+        return max(0.0, soonest - now)
 
 
 def held_open_for_writing(files: Collection[FileId]) -> set[FileId]:

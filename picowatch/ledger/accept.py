@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from picowatch.ledger.database import Database
-from picowatch.ledger.restore import EarlierDraws, forget_restored, keep_sheets, restored_facts
+from picowatch.ledger.rebuild import EarlierDraws
 from picowatch.ledger.rows import Acceptance, RequestedEntry, request_text
 from picowatch.recipe.request import ImageRequest, digest_of
-from picowatch.save import Save
+from picowatch.save import Save, Stamp
 
-AWAITED = "awaited pictures: "  # facts, each with a recipe
+# An image that may still be cancelled: one whose picture is being written may not.
+UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
 # Requests, each after its digest, which is slow to compute.
@@ -40,15 +41,17 @@ class Accepting(Database):
         draw_seed: Callable[[], int],
         picture_exists: Callable[[str], bool],
         is_again: bool = False,
-        go_on: Callable[[], None] = lambda: None,
     ) -> Acceptance:
         """Accept a valid save with all its images, or not at all.
 
         `is_again`: if it requests what it did, that is no wish for more, but for what failed or
-        was cancelled. `go_on` is called between two images; what it raises undoes all of it.
+        was cancelled.
         """
         requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
         with self.transaction() as sql:
+            outcome = outcome_of(sql, save.path)
+            if outcome == "archived":  # another file has its name now
+                sql.execute("DELETE FROM entries WHERE recipe = ?", (save.path,))
             before = entries_before(sql, save.path)
             for key in before.keys() & requested.keys():
                 if _draws_otherwise(sql, before[key][0], requested[key]):
@@ -59,12 +62,10 @@ class Accepting(Database):
             for key in before.keys() - requested.keys():
                 sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
             save_id = record_save(sql, save, "accepted")
-            writer = _SaveWriter(sql, save, save_id, draw_seed, picture_exists, go_on)
+            writer = _SaveWriter(sql, save, save_id, draw_seed, picture_exists)
             if unchanged and is_again:
                 writer.picture_exists = lambda file: True
-            restored = restored_facts(sql, save.path)
-            if restored and restored.has_pictures:
-                # Not requested again: what the user deleted stays deleted.
+            if outcome == "restored":  # not requested again: what the user deleted stays deleted
                 writer.picture_exists = lambda file: True
                 writer.earlier = EarlierDraws(sql, save.path)
             for entry_index, (key, entry) in enumerate(requested.items()):
@@ -74,50 +75,90 @@ class Accepting(Database):
                 else:
                     writer.add(key, entry_index, entry)
             prioritise_images(sql, save.path)
-            if restored:
-                if restored.cancelled_all_of(save):
-                    cancel_queued(sql, [save.path])
-                    writer.result.queued = writer.result.redrawn = 0
-                keep_sheets(sql, save.path, restored.sheets)
-                forget_restored(sql, save.path)
             writer.result.cancelled = cancel_unrequested(sql, save.path)
             return writer.result
 
+    def refuse(
+        self, save: Save, problem: str | None, *, waits_for: str | None = None, waits: bool = False
+    ) -> None:
+        """Record a save from which nothing is rendered, so that it is read only once.
 
-def record_save(sql: sqlite3.Connection, save: Save, outcome: str) -> int:
-    """Record that this version of a recipe was answered; returns the save's id."""
+        `problem` says why in a line; what the recipe requested before goes on. It is read again
+        when `waits_for` changes. `waits`: nothing is wrong, but something is missing.
+        """
+        with self.transaction() as sql:
+            record_save(sql, save, "waiting" if waits else "refused", problem, waits_for)
+
+    def forget(self, recipe: str) -> int:
+        """Forget a recipe that is gone, and cancel its images; returns how many."""
+        with self.transaction() as sql:
+            return forget_recipe(sql, recipe)
+
+    def seen_unchanged(self, recipe: str, stamp: Stamp) -> None:
+        """Record that the bytes of this version are those that were handled."""
+        with self.transaction() as sql:
+            sql.execute(
+                "UPDATE recipes SET size_and_time = ? WHERE path = ?", (stamp.as_text(), recipe)
+            )
+
+
+def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:
+    """What became of the recipe's last save; None if it is not known."""
+    row = sql.execute("SELECT outcome FROM recipes WHERE path = ?", (recipe,)).fetchone()
+    return row["outcome"] if row else None
+
+
+def record_save(
+    sql: sqlite3.Connection,
+    save: Save,
+    outcome: str,
+    problem: str | None = None,
+    waits_for: str | None = None,
+) -> int:
+    """Record what became of this version of a recipe; returns the save's id."""
     save_id = sql.execute(
         "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, ?)",
         (save.path, save.digest, save.saved_at, outcome),
     ).lastrowid
     assert save_id is not None
-    forget_awaited(sql, save.path)
     sql.execute(
-        "INSERT OR REPLACE INTO recipes (path, stamp, digest, save) VALUES (?, ?, ?, ?)",
-        (save.path, save.stamp.as_text(), save.digest, save_id),
+        """INSERT INTO recipes (path, size_and_time, digest, outcome, save, folder, template,
+                                waits_for, problem, todo)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
+           ON CONFLICT (path) DO UPDATE SET size_and_time = excluded.size_and_time,
+               digest = excluded.digest, outcome = excluded.outcome, save = excluded.save,
+               folder = excluded.folder, template = excluded.template,
+               waits_for = excluded.waits_for, problem = excluded.problem, todo = todo + 1""",
+        (
+            save.path,
+            save.stamp.as_text(),
+            save.digest,
+            outcome,
+            save_id,
+            save.folder,
+            save.template,
+            waits_for,
+            problem,
+        ),
     )
     return save_id
 
 
-def forget_awaited(sql: sqlite3.Connection, recipe: str) -> None:
-    """The recipe was answered again, or is gone."""
-    sql.execute("DELETE FROM facts WHERE name = ?", (AWAITED + recipe,))
-
-
 def forget_recipe(sql: sqlite3.Connection, recipe: str) -> int:
-    """It is gone: forget its entries and cancel its queued images; returns how many."""
+    """Forget a recipe's entries and cancel its images that wait or run; returns how many."""
     sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
     sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
-    forget_restored(sql, recipe)
-    forget_awaited(sql, recipe)
     return cancel_unrequested(sql, recipe)
 
 
 def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
-    """Cancel the recipe's queued images that no entry requests; returns how many."""
+    """Cancel the recipe's images that no entry requests any more; returns how many.
+
+    Those that run stop at their next step, unless their pictures are being written.
+    """
     return sql.execute(
-        """UPDATE images SET state = 'cancelled' WHERE recipe = ? AND state = 'queued'
-           AND NOT EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)""",
+        f"""UPDATE images SET state = 'cancelled' WHERE recipe = ? AND {UNFINISHED}
+            AND NOT EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)""",
         (recipe,),
     ).rowcount
 
@@ -139,22 +180,9 @@ def prioritise_images(sql: sqlite3.Connection, recipe: str) -> None:
     )
 
 
-def cancel_queued(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
-    """Cancel the recipes' queued images; returns how many.
-
-    They are still requested: the recipe's next save queues them again (accept.py).
-    """
-    return sum(
-        sql.execute(
-            "UPDATE images SET state = 'cancelled' WHERE recipe = ? AND state = 'queued'", (recipe,)
-        ).rowcount
-        for recipe in recipes
-    )
-
-
-def drawn_sheet(recipe: str, sheet: str, files: Sequence[str | None]) -> str:
-    """The name of the fact that says where a contact sheet of these pictures is."""
-    return f"drawn sheet: {recipe}: {digest_of({'sheet': sheet, 'files': files})}"
+def drawn_sheet(sheet: str, files: Sequence[str | None]) -> str:
+    """The hash of what a contact sheet shows: the key of a row of `sheets`."""
+    return digest_of({"sheet": sheet, "files": files})
 
 
 def keys_of(digests: Iterable[str]) -> list[Key]:
@@ -196,7 +224,6 @@ class _SaveWriter:
     save_id: int
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
-    go_on: Callable[[], None]
     earlier: EarlierDraws | None = None
     result: Acceptance = field(default_factory=Acceptance)
 
@@ -216,7 +243,6 @@ class _SaveWriter:
         """An entry that is requested again; `redraw` draws its random seed again."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
-            self.go_on()
             if not (redraw and image["state"] == "cancelled"):  # the new draw replaces it
                 self._keep_image(entry_id, image, entry_index, entry)
         if redraw:
@@ -235,12 +261,13 @@ class _SaveWriter:
         """
         files = [image["file"] for image in self._images_of(entry_id)]
         row = self.sql.execute(
-            "SELECT value FROM facts WHERE name = ?", (drawn_sheet(self.save.path, sheet, files),)
+            "SELECT file FROM sheets WHERE recipe = ? AND shows = ?",
+            (self.save.path, drawn_sheet(sheet, files)),
         ).fetchone()
-        if row and self.picture_exists(row["value"]):
+        if row and self.picture_exists(row["file"]):
             self.sql.execute(
                 "UPDATE entries SET sheet_file = ?, sheet_done = 1 WHERE id = ?",
-                (row["value"], entry_id),
+                (row["file"], entry_id),
             )
 
     def _drawn_sheet(self, entry_id: int) -> str | None:
@@ -287,8 +314,8 @@ class _SaveWriter:
         first = self.sql.execute(
             "SELECT coalesce(max(position) + 1, 0) FROM entry_images WHERE entry = ?", (entry_id,)
         ).fetchone()[0]
+        self.sql.execute("UPDATE entries SET drawn_from = ? WHERE id = ?", (first, entry_id))
         for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
-            self.go_on()
             image_id = self._image_for(digest, request, entry_index, image_index, entry.priority)
             self.sql.execute(
                 "INSERT INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
@@ -313,11 +340,7 @@ class _SaveWriter:
             before = known
 
     def _with_digests(self, requests: Sequence[ImageRequest]) -> DigestedRequests:
-        drawn = []
-        for request in requests:
-            self.go_on()
-            drawn.append((request.digest, request))
-        return drawn
+        return [(request.digest, request) for request in requests]
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(
@@ -359,15 +382,18 @@ class _SaveWriter:
     ) -> int:
         image_id = self.sql.execute(
             """INSERT INTO images
-               (recipe, digest, request, batch_key, state, priority, save, entry_index, image_index)
-               VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?)""",
+               (recipe, digest, request, batch_key, checkpoint, state, priority, save, save_digest,
+                entry_index, image_index)
+               VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)""",
             (
                 self.save.path,
                 digest,
                 request_text(request),
                 request.batch_key,
+                request.checkpoint_hash,
                 priority,
                 self.save_id,
+                self.save.digest,
                 entry_index,
                 image_index,
             ),
@@ -380,11 +406,18 @@ class _SaveWriter:
         self, image: sqlite3.Row, entry_index: int, image_index: int, priority: int
     ) -> None:
         self.sql.execute(
-            """UPDATE images SET state = 'queued', priority = ?, save = ?, entry_index = ?,
-               image_index = ?, file = NULL, attempts = 0, deaths = 0, alone = 0, reason = NULL,
-               listed = 0
+            """UPDATE images SET state = 'queued', priority = ?, save = ?, save_digest = ?,
+               entry_index = ?, image_index = ?, file = NULL, drawn = 0, attempts = 0, deaths = 0,
+               alone = 0, reason = NULL, listed = 0
                WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
-            (priority, self.save_id, entry_index, image_index, image["id"]),
+            (
+                priority,
+                self.save_id,
+                self.save.digest,
+                entry_index,
+                image_index,
+                image["id"],
+            ),
         )
         self.result.queued += 1
         self.result.gone += image["state"] == "done"

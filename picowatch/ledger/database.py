@@ -7,25 +7,17 @@ from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
-from picowatch.errors import LedgerCorrupt, PicowatchError
+from picowatch.errors import LedgerCorrupt
 
-VERSION = 1
+VERSION = 2
 # SQLite itself waits this long for a lock; the caller keeps waiting (retry.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
-# Distinguishes a ledger, of any version, from the databases of other programs.
-OWN_TABLES = {"recipes", "saves", "images", "facts"}
 # https://www.sqlite.org/rescode.html
 CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # SQLite takes an empty file for a database without tables. It does not check the contents of
 # a page's cells.
 _DAMAGE = ("no such table", "Could not decode to UTF-8")
-
-
-class LedgerUnusable(PicowatchError):
-    """The ledger file is from a newer picowatch."""
-
-    usual_remedy = "Use the newer picowatch that wrote it."
 
 
 class Database:
@@ -35,11 +27,11 @@ class Database:
     systems without shared memory, where write-ahead logs do not.
     """
 
-    def __init__(self, path: Path, *, check: bool = False) -> None:
-        """Open or create the ledger; `check`: read it whole first, as after a crash.
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger; the whole file is checked first.
 
-        Raises LedgerUnusable, LedgerCorrupt, or sqlite3.OperationalError while it is locked or
-        the disk is full.
+        Raises LedgerCorrupt if it is damaged, of another version or another program's, or
+        sqlite3.OperationalError while it is locked or the disk is full.
         """
         self._lock = threading.RLock()
         self._depth = 0
@@ -54,39 +46,25 @@ class Database:
             with self._corruption_named():
                 self._prepare()
                 self._id = _id(path)
-                if check:
-                    self._check()
         except BaseException:
             self._connection.close()
             raise
 
     def _prepare(self) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        self._check_owner()
-        self._connection.execute("PRAGMA journal_mode = TRUNCATE")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        self._connection.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
-        if version > VERSION:
-            raise LedgerUnusable(
-                f"The ledger has version {version}, but this picowatch supports only {VERSION}.",
-                "Use the newer picowatch that wrote it.",
-            )
-        if version == 0:
+        sql = self._connection
+        version = sql.execute("PRAGMA user_version").fetchone()[0]
+        tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version != VERSION and (version or tables):
+            raise LedgerCorrupt(f"The ledger {self._path} is not of this version of picowatch.")
+        sql.execute("PRAGMA journal_mode = TRUNCATE")
+        sql.execute("PRAGMA synchronous = FULL")
+        sql.execute("PRAGMA foreign_keys = ON")
+        sql.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
+        self.is_new = not version
+        if self.is_new:
             schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;"
-            )
-
-    def _check_owner(self) -> None:
-        """Raises LedgerCorrupt for another program's database: nothing is written into that."""
-        rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        tables = {row["name"] for row in rows}
-        if tables and not tables >= OWN_TABLES:
-            raise LedgerCorrupt(f"The ledger {self._path} is another program's database.")
-
-    def _check(self) -> None:
-        found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            sql.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
+        found = sql.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
 
@@ -125,16 +103,6 @@ class Database:
         """All rows of a query."""
         with self.transaction() as sql:
             return sql.execute(query, values).fetchall()
-
-    def fact(self, name: str) -> str | None:
-        """A stored value."""
-        rows = self.select("SELECT value FROM facts WHERE name = ?", (name,))
-        return rows[0]["value"] if rows else None
-
-    def remember(self, name: str, value: str) -> None:
-        """Store a value under a name."""
-        with self.transaction() as sql:
-            sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def is_in_place(self) -> bool:
         """Whether its file is still the one that was opened: SQLite writes to no other.

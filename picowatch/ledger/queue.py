@@ -1,7 +1,8 @@
 """The queue: which images come next, and how those that were claimed end."""
 
+import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from pathlib import PurePosixPath
 
@@ -9,16 +10,9 @@ from picowatch.files.picture_names import is_picture_name, stem_of
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
+from picowatch.save import NEVER_READ
 
-IN_ORDER = "priority DESC, images.save, entry_index, image_index"
-SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
-                  FROM images JOIN saves ON saves.id = images.save"""
-# Exactly as in the index images_checkpoint: SQLite uses the index for this text only.
-CHECKPOINT = "json_extract(request, '$.checkpoint_hash')"
-# Why an image is cancelled that starts from a dropped picture which is not there any more.
-MISSING = "its picture was not there"
-_MISSED = """state = 'cancelled' AND reason = ?
-             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
+IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each by its index: of a hundred thousand images, almost all were done long ago.
 _TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE state = 'queued'
                  UNION ALL
@@ -30,102 +24,118 @@ _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
 class Queue(Database):
-    """Changes of an image's state, from 'queued' to 'done', 'failed' or 'cancelled'."""
+    """Changes of an image's state, from 'queued' to 'done', 'failed' or 'cancelled'.
+
+    Each is guarded by the state before, so that a step that runs twice does nothing the second
+    time: what an engine says of an image that was cancelled meanwhile changes nothing.
+    """
 
     def claim(
         self,
         names: FileNames,
         batch_size: Callable[[ImageRequest], int],
-        only: Collection[str] | None = None,
-        checkpoint: str | None = None,
+        held: str = "",
+        others: Collection[str] = (),
+        *,
+        oldest: bool = False,
     ) -> list[QueuedImage]:
         """The next batch, now 'running', each image with its file reserved; [] if none is queued.
 
-        It always holds the first queued image, or the first of the highest queued priority
-        that needs the checkpoint with that hash. Later ones join it if they can share its
-        batch. An image runs alone if a batch failed or the engine or the daemon died with it.
-        `only` claims images of these recipes alone.
+        Of the highest priority first comes what needs the checkpoint `held` (its hash), then what
+        no other engine holds, then the oldest; `oldest`: that in any case. Later images join it if
+        they can share its batch. An image runs alone if a batch failed or the engine or the
+        daemon died with it.
         """
         with self.transaction() as sql:
-            first = _first(sql, only, checkpoint)
+            first = _first(sql, held, others, oldest=oldest)
             if first is None:
                 return []
             batch = [QueuedImage.of(first)]
             room = batch_size(batch[0].request) - 1
             if room > 0 and not batch[0].alone:
-                batch += _companions(sql, batch[0].id, first["batch_key"], room, only)
+                batch += _companions(sql, batch[0].id, first["batch_key"], room)
             return [_start(sql, image, names) for image in batch]
 
-    def finish(self, image: int) -> bool:
-        """The picture is published. False if the image was not running."""
-        return self._move(image, "done", "deaths = 0, alone = 0, reason = NULL")
+    def hand_over(self, images: Sequence[QueuedImage]) -> set[int]:
+        """Mark rendered images as being written; returns those that are still requested.
 
-    def finish_all(
-        self, images: Sequence[QueuedImage], *, listed: Iterable[QueuedImage]
-    ) -> list[str]:
-        """These pictures are published; the `listed` ones are in images.jsonl and the gallery.
-
-        Returns their recipes, by their present names.
+        From now on they are not cancelled.
         """
-        with self.transaction():
-            for image in images:
-                self.finish(image.id)
-            for image in listed:
-                self.mark_listed(image.id)
-            return list(dict.fromkeys(map(self.recipe_of, images)))
+        with self.transaction() as sql:
+            return {image.id for image in images if _change(sql, image.id, "drawn = 1")}
 
-    def fail(self, image: int, reason: str) -> bool:
-        """The image failed for good. False if it was not running."""
-        return self._move(image, "failed", "reason = :reason", reason)
+    def finish(self, images: Sequence[QueuedImage], listed: Collection[int]) -> None:
+        """Record that pictures are published; those of `listed` are in images.jsonl, too."""
+        with self.transaction() as sql:
+            sql.executemany(
+                """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
+                   reason = NULL, listed = ? WHERE id = ? AND state = 'running'""",
+                [(int(image.id in listed), image.id) for image in images],
+            )
 
-    def put_back(self, image: int) -> bool:
-        """Back into the queue, at its old position; not counted as a failure."""
-        return self._move(image, "queued", "deaths = 0")
+    def fail(self, image: int, reason: str, *, drawn: bool = False) -> bool:
+        """Record that the image failed for good. False if it was not running."""
+        with self.transaction() as sql:
+            change = "state = 'failed', drawn = 0, reason = ?"
+            return _change(sql, image, change, reason, drawn=drawn)
+
+    def put_back(self, image: int, *, drawn: bool = False) -> bool:
+        """Put a running image back into the queue, at its old position, without a failure."""
+        with self.transaction() as sql:
+            return _change(sql, image, "state = 'queued', drawn = 0, deaths = 0", drawn=drawn)
 
     def retry_alone(self, image: int) -> bool:
-        """Back into the queue, to be rendered in a batch of its own: a batch with it failed."""
-        return self._move(image, "queued", "alone = 1")
+        """Put it back, to be rendered in a batch of its own: a batch with it failed."""
+        with self.transaction() as sql:
+            return _change(sql, image, "state = 'queued', alone = 1")
 
     def retry_after_engine_death(self, image: int) -> bool:
-        """Back into the queue; the death of the engine is counted."""
-        return self._move(image, "queued", "attempts = attempts + 1")
-
-    def retry_after_daemon_death(self, image: int) -> bool:
-        """Back into the queue; the death of the daemon is counted."""
-        return self._move(image, "queued", "deaths = deaths + 1")
-
-    def cancel_running(self, image: int) -> bool:
-        """The image was stopped while rendering, as requested. False if it was not running."""
-        return self._move(image, "cancelled", "file = NULL")
-
-    def _move(self, image: int, state: str, change: str, reason: str = "") -> bool:
-        """Change a running image's state, and what else the SQL in `change` says."""
+        """Put it back, and count the death of the engine."""
         with self.transaction() as sql:
-            changed = sql.execute(
-                f"UPDATE images SET state = :state, {change} WHERE id = :id AND state = 'running'",
-                {"state": state, "id": image, "reason": reason},
-            ).rowcount
-            if state == "queued" and not self.is_requested(image):
-                # It is not started a second time.
+            return _change(sql, image, "state = 'queued', attempts = attempts + 1")
+
+    def retry_after_daemon_death(self, image: int) -> None:
+        """Put it back, and count the death of the daemon."""
+        with self.transaction() as sql:
+            sql.execute(
+                """UPDATE images SET state = 'queued', drawn = 0, deaths = deaths + 1
+                   WHERE id = ? AND state = 'running'""",
+                (image,),
+            )
+
+    def nothing_is_written(self) -> None:
+        """The start: no picture is being written."""
+        with self.transaction() as sql:
+            sql.execute("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
+
+    def put_all_back(self) -> None:
+        """The end: put what runs back into the queue, but for pictures that are being written."""
+        with self.transaction() as sql:
+            sql.execute(
+                """UPDATE images SET state = 'queued', deaths = 0
+                   WHERE state = 'running' AND drawn = 0"""
+            )
+
+    def picture_missing(self, image: QueuedImage) -> None:
+        """The dropped picture that it starts from is not there as requested: read it again."""
+        with self.transaction() as sql:
+            if _change(sql, image.id, "state = 'cancelled', file = NULL"):
                 sql.execute(
-                    "UPDATE images SET state = 'cancelled' WHERE id = ? AND state = 'queued'",
-                    (image,),
+                    """UPDATE recipes SET size_and_time = ?
+                       WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
+                    (NEVER_READ.as_text(), image.id),
                 )
-            return bool(changed)
 
-    def miss(self, image: int) -> bool:
-        """The dropped picture it starts from is not there as requested: it waits for that."""
-        return self._move(image, "cancelled", "file = NULL, reason = :reason", MISSING)
-
-    def misses_picture(self, recipe: str) -> bool:
-        """Whether images of a dropped picture wait for it to be there as requested."""
-        query = f"SELECT 1 FROM images WHERE recipe = ? AND {_MISSED} LIMIT 1"
-        return bool(self.select(query, (recipe, MISSING)))
-
-    def recipes_missing_pictures(self) -> list[str]:
-        """The dropped pictures of which `misses_picture` holds."""
-        rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {_MISSED}", (MISSING,))
-        return [row["recipe"] for row in rows]
+    def are_running(self, images: Sequence[QueuedImage]) -> bool:
+        """Whether any of these images is still requested, and not being written."""
+        places = ", ".join("?" * len(images))
+        return bool(
+            self.select(
+                f"""SELECT 1 FROM images WHERE id IN ({places}) AND state = 'running'
+                    AND drawn = 0 LIMIT 1""",
+                [image.id for image in images],
+            )
+        )
 
     def is_start_image_needed(self, digest: str, besides: Sequence[int]) -> bool:
         """Whether images need this start image, `besides` these: see `start_images_needed`."""
@@ -140,7 +150,7 @@ class Queue(Database):
 
     def running(self) -> list[QueuedImage]:
         """The running images, or those that were running when the last daemon died."""
-        rows = self.select(f"{SELECT_IMAGE} WHERE state = 'running' ORDER BY {IN_ORDER}")
+        rows = self.select(f"SELECT * FROM images WHERE state = 'running' ORDER BY {IN_ORDER}")
         return [QueuedImage.of(row) for row in rows]
 
     def recipe_of(self, image: QueuedImage) -> str:
@@ -154,11 +164,11 @@ class Queue(Database):
 
     def unlisted(self) -> list[QueuedImage]:
         """Pictures that are published but not listed yet."""
-        rows = self.select(f"{SELECT_IMAGE} WHERE state = 'done' AND listed = 0 ORDER BY images.id")
+        rows = self.select("SELECT * FROM images WHERE state = 'done' AND listed = 0 ORDER BY id")
         return [QueuedImage.of(row) for row in rows]
 
     def mark_listed(self, image: int) -> None:
-        """The picture is in images.jsonl and the gallery."""
+        """Record that the picture is in images.jsonl and the gallery."""
         with self.transaction() as sql:
             sql.execute("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
@@ -176,62 +186,61 @@ class Queue(Database):
                 needed |= set(request_of(row).pictures.values())
         return needed
 
-    # -- several engines
-
-    def oldest_queued(self, only: Collection[str] | None = None) -> QueuedImage | None:
-        """The image that comes first."""
-        with self.transaction() as sql:
-            first = _first(sql, only, None)
-            return QueuedImage.of(first) if first else None
-
-    def count_queued(self, checkpoint: str, most: int, only: Collection[str] | None = None) -> int:
-        """How many images of the highest queued priority need this checkpoint, up to `most`."""
-        of_these, recipes = _of_these(only)
+    def count_alike(self, image: QueuedImage, most: int) -> int:
+        """How many queued images need the checkpoint of this one, up to `most`."""
         rows = self.select(
-            f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'{of_these}
-                AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
-            (*recipes, checkpoint, most),
+            f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'
+                AND checkpoint = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
+            (image.request.checkpoint_hash, most),
         )
         return int(rows[0][0])
 
 
-def forget_missing(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
-    """Images of these recipes do not wait for their pictures any more; returns how many did."""
-    return sum(
-        sql.execute(
-            f"UPDATE images SET reason = NULL WHERE recipe = ? AND {_MISSED}", (recipe, MISSING)
-        ).rowcount
-        for recipe in recipes
-    )
+def _change(
+    sql: sqlite3.Connection, image: int, change: str, *values: object, drawn: bool = False
+) -> bool:
+    """Change a running image; `drawn`: one whose picture is being written."""
+    query = f"UPDATE images SET {change} WHERE id = ? AND state = 'running' AND drawn = ?"
+    return bool(sql.execute(query, (*values, image, int(drawn))).rowcount)
 
 
 def _first(
-    sql: sqlite3.Connection, only: Collection[str] | None, checkpoint: str | None
+    sql: sqlite3.Connection, held: str, others: Collection[str], *, oldest: bool
 ) -> sqlite3.Row | None:
-    """The first queued image; of the highest queued priority, if a checkpoint is named."""
-    of_these, recipes = _of_these(only)
-    if checkpoint is not None:
-        of_these += f" AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY})"
-        recipes = (*recipes, checkpoint)
-    row: sqlite3.Row | None = sql.execute(
-        f"{SELECT_IMAGE} WHERE state = 'queued'{of_these} ORDER BY {IN_ORDER} LIMIT 1", recipes
+    """The image that the next batch holds in any case; see `Queue.claim`."""
+    if oldest or not (held or others):
+        row: sqlite3.Row | None = sql.execute(
+            f"SELECT * FROM images WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
+        ).fetchone()
+        return row
+    # The oldest image of each checkpoint, by the index: reading all that wait would take longer.
+    row = sql.execute(
+        f"""WITH RECURSIVE needed(checkpoint) AS (
+                SELECT min(checkpoint) FROM images
+                WHERE state = 'queued' AND priority = ({_TOP_PRIORITY})
+                UNION ALL
+                SELECT (SELECT min(checkpoint) FROM images WHERE state = 'queued'
+                        AND priority = ({_TOP_PRIORITY}) AND checkpoint > needed.checkpoint)
+                FROM needed WHERE needed.checkpoint IS NOT NULL)
+            SELECT images.* FROM needed JOIN images ON images.id = (
+                SELECT id FROM images AS one WHERE one.state = 'queued'
+                AND one.priority = ({_TOP_PRIORITY}) AND one.checkpoint = needed.checkpoint
+                ORDER BY save, entry_index, image_index LIMIT 1)
+            ORDER BY needed.checkpoint = :held DESC,
+                     needed.checkpoint IN (SELECT value FROM json_each(:others)),
+                     save, entry_index, image_index LIMIT 1""",
+        {"held": held, "others": json.dumps([*others])},
     ).fetchone()
-    return row
+    return row  # noqa: RET504 - sqlite3 does not say what it is
 
 
 def _companions(
-    sql: sqlite3.Connection,
-    first: int,
-    batch_key: str,
-    room: int,
-    only: Collection[str] | None,
+    sql: sqlite3.Connection, first: int, batch_key: str, room: int
 ) -> list[QueuedImage]:
-    of_these, recipes = _of_these(only)
     rows = sql.execute(
-        f"""{SELECT_IMAGE} WHERE state = 'queued'{of_these} AND batch_key = ?
-            AND images.id != ? AND attempts = 0 AND deaths = 0 AND alone = 0
-            ORDER BY {IN_ORDER} LIMIT ?""",
-        (*recipes, batch_key, first, room),
+        f"""SELECT * FROM images WHERE state = 'queued' AND batch_key = ? AND id != ?
+            AND attempts = 0 AND deaths = 0 AND alone = 0 ORDER BY {IN_ORDER} LIMIT ?""",
+        (batch_key, first, room),
     )
     return [QueuedImage.of(row) for row in rows]
 
@@ -245,8 +254,8 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> Que
         file_for = _file_with_number(sql, names, recipe, image.request)
     file = next_file(sql, names, recipe, file_for)
     row = sql.execute(
-        """UPDATE images SET state = 'running', file = ? WHERE id = ? AND state = 'queued'
-           RETURNING *, (SELECT digest FROM saves WHERE id = images.save) AS save_digest""",
+        """UPDATE images SET state = 'running', drawn = 0, file = ?
+           WHERE id = ? AND state = 'queued' RETURNING *""",
         (file, image.id),
     ).fetchone()
     return QueuedImage.of(row)
@@ -329,10 +338,3 @@ def _file_for_dropped(
         return None if used else file
 
     return file_for
-
-
-def _of_these(only: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
-    """A condition for images of some recipes, and its values."""
-    if only is None:
-        return "", ()
-    return f" AND images.recipe IN ({', '.join('?' * len(only))})", tuple(only)

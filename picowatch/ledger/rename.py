@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from picowatch.files.picture_names import is_picture_name, names_of_dropped
 from picowatch.ledger.accept import (
     entries_before,
-    forget_awaited,
     forget_recipe,
     keys_of,
     prioritise_images,
 )
 from picowatch.ledger.database import Database
-from picowatch.ledger.queue import MISSING
 from picowatch.ledger.rows import request_of, request_text
 from picowatch.save import Stamp
 
@@ -24,7 +22,13 @@ class Renaming(Database):
     """Recipes at another path."""
 
     def rename(
-        self, old: str, new: str, stamp: Stamp, *, picture_exists: Callable[[str], bool]
+        self,
+        old: str,
+        new: str,
+        stamp: Stamp,
+        folder: str = "",
+        *,
+        picture_exists: Callable[[str], bool],
     ) -> None:
         """Move the recipe.
 
@@ -32,26 +36,18 @@ class Renaming(Database):
         """
         with self.transaction() as sql:
             forget_recipe(sql, new)
-            forget_awaited(sql, old)
             sql.execute(
-                "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",
-                (new, stamp.as_text(), old),
+                """UPDATE recipes SET path = ?, size_and_time = ?, folder = ?, todo = todo + 1
+                   WHERE path = ?""",
+                (new, stamp.as_text(), folder, old),
             )
             sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
             sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
+            sql.execute("UPDATE OR REPLACE sheets SET recipe = ? WHERE recipe = ?", (new, old))
             if is_picture_name(old):
                 _rename_dropped(sql, old, new)
             _merge_images(sql, old, new, picture_exists)
             sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
-
-    def queue_missing_again(self, recipe: str) -> int:
-        """A dropped picture is found again under this name; returns how many images it has back."""
-        with self.transaction() as sql:
-            return sql.execute(
-                """UPDATE images SET state = 'queued', reason = NULL
-                   WHERE recipe = ? AND state = 'cancelled' AND reason = ?""",
-                (recipe, MISSING),
-            ).rowcount
 
     def prioritise(self, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
         """Give the recipe's images the priorities that its entries have in its new folder.

@@ -79,7 +79,7 @@ class QueuedImage:
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        """From a row of `images` joined with its save's digest."""
+        """From a row of `images`."""
         return cls(
             id=row["id"],
             recipe=row["recipe"],

@@ -1,19 +1,34 @@
--- The ledger, version 1. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 2. Times are Unix seconds; paths are relative, with forward slashes.
+-- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
-CREATE TABLE recipes (              -- each recipe file whose last save was answered
-    path      TEXT PRIMARY KEY,     -- below the inbox
-    stamp     TEXT NOT NULL,        -- size, time in ns and inode of the bytes that were answered
-    digest    TEXT NOT NULL,        -- sha256 of those bytes
-    save      INTEGER NOT NULL REFERENCES saves (id)
+CREATE TABLE recipes (              -- each file of the inbox whose last save was handled
+    path          TEXT PRIMARY KEY, -- below the inbox
+    size_and_time TEXT NOT NULL,    -- size, time in ns and inode of that version; '0 0 0': read it again
+    digest        TEXT NOT NULL,    -- sha256 of its bytes; '' if it could not be read
+    outcome       TEXT NOT NULL     -- archived: done, and taken out of the inbox
+                  CHECK (outcome IN ('accepted', 'refused', 'waiting', 'restored', 'archived')),
+    save          INTEGER NOT NULL, -- the id of that save
+    folder        TEXT NOT NULL,    -- the inbox it was seen in: only there its absence is a deletion
+    template      TEXT NOT NULL DEFAULT '',  -- of a dropped picture: sha256 of its template
+    waits_for     TEXT,             -- what it could not use: it is read again when that changes
+    problem       TEXT,             -- what is wrong with it, or failed, in a line
+    todo          INTEGER NOT NULL DEFAULT 0  -- counts changes whose consequences are to be drawn
 ) STRICT;
 
-CREATE TABLE saves (
+CREATE INDEX recipes_digest ON recipes (digest);
+CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
+CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
+
+CREATE TABLE saves (                -- what `make` asks for; a month old ones are deleted
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
     recipe    TEXT NOT NULL,
     digest    TEXT NOT NULL,
     saved_at  REAL NOT NULL,
-    outcome   TEXT NOT NULL CHECK (outcome IN ('accepted', 'invalid'))
+    outcome   TEXT NOT NULL CHECK (outcome IN ('accepted', 'refused', 'waiting'))
 ) STRICT;
+
+CREATE INDEX saves_of_recipe ON saves (recipe, digest);
+CREATE INDEX saves_by_time ON saves (saved_at);
 
 CREATE TABLE entries (              -- what the last valid save of a recipe requests
     id         INTEGER PRIMARY KEY,
@@ -24,8 +39,16 @@ CREATE TABLE entries (              -- what the last valid save of a recipe requ
     sheet      TEXT,                -- JSON of what its contact sheet shows, if it requests one
     sheet_file TEXT,                -- below the outbox; reserved before the sheet is written
     sheet_done INTEGER NOT NULL DEFAULT 0,  -- 1: written, or given up
+    drawn_from INTEGER NOT NULL DEFAULT 0,  -- position of the first image of its last draw
     UNIQUE (recipe, digest, occurrence)
 ) STRICT;
+
+CREATE TABLE sheets (               -- contact sheets that were drawn, by what they show
+    recipe   TEXT NOT NULL,
+    shows    TEXT NOT NULL,         -- sha256 of the sheet's JSON and the files on it
+    file     TEXT NOT NULL,         -- below the outbox
+    PRIMARY KEY (recipe, shows)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE images (
     id        INTEGER PRIMARY KEY,
@@ -33,9 +56,12 @@ CREATE TABLE images (
     digest    TEXT NOT NULL,        -- of the request
     request   TEXT NOT NULL,        -- JSON
     batch_key TEXT NOT NULL,        -- images with equal keys can be rendered together
+    checkpoint TEXT NOT NULL,       -- hash of the checkpoint it needs
     state     TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
+    drawn     INTEGER NOT NULL DEFAULT 0,  -- 1: running, and its picture is being written
     priority  INTEGER NOT NULL,
-    save      INTEGER NOT NULL REFERENCES saves (id),
+    save      INTEGER NOT NULL,     -- the id of the save that requested it
+    save_digest TEXT NOT NULL,      -- … and the sha256 of that save's bytes
     entry_index INTEGER NOT NULL,   -- of the entry in its file, from 0
     image_index INTEGER NOT NULL,   -- of the image in its entry, from 0
     file      TEXT,                 -- below the outbox; reserved when the image starts
@@ -52,8 +78,7 @@ CREATE INDEX images_queue ON images (priority DESC, save, entry_index, image_ind
 CREATE INDEX images_alike ON images (batch_key, priority DESC, save, entry_index, image_index)
     WHERE state = 'queued';
 -- Which checkpoints queued images need, for several engines.
-CREATE INDEX images_checkpoint ON images
-    (priority, json_extract(request, '$.checkpoint_hash'), save, entry_index, image_index)
+CREATE INDEX images_checkpoint ON images (priority, checkpoint, save, entry_index, image_index)
     WHERE state = 'queued';
 CREATE INDEX images_running ON images (id) WHERE state = 'running';
 CREATE INDEX images_failed ON images (recipe) WHERE state = 'failed';
@@ -67,7 +92,6 @@ CREATE TABLE entry_images (         -- which entry requests which image; two may
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX entries_of_image ON entry_images (image);
-CREATE INDEX sheets_due ON entries (recipe) WHERE sheet IS NOT NULL AND sheet_done = 0;
 
 CREATE TABLE numbers (              -- the last picture number used in each folder
     folder TEXT PRIMARY KEY,        -- case-folded and normalised, below the outbox
@@ -90,15 +114,14 @@ END;
 CREATE TRIGGER image_moved AFTER UPDATE OF state ON images BEGIN
     UPDATE tallies SET images = images - 1 WHERE state = OLD.state;
     UPDATE tallies SET images = images + 1 WHERE state = NEW.state;
+    UPDATE recipes SET todo = todo + 1
+        WHERE path = NEW.recipe AND NEW.state IN ('done', 'failed', 'cancelled');
 END;
 
 CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN
     UPDATE tallies SET images = images - 1 WHERE state = OLD.state;
 END;
 
-CREATE TABLE facts (                -- single values, such as the inbox's inode
-    name  TEXT PRIMARY KEY,
-    value TEXT NOT NULL
+CREATE TABLE paused (               -- one row while nothing is to be rendered
+    since REAL NOT NULL
 ) STRICT;
-
-INSERT INTO facts VALUES ('restore', '');  -- existing pictures are not restored yet

@@ -5,25 +5,15 @@ from collections.abc import Sequence
 
 from picowatch.ledger.accept import drawn_sheet
 from picowatch.ledger.database import Database
-from picowatch.ledger.queue import MISSING, is_reserved, next_file
+from picowatch.ledger.queue import is_reserved, next_file
 from picowatch.ledger.rows import DueSheet, FileNames, request_of
 
 
 class ContactSheets(Database):
     """The sheets that entries request, done or due."""
 
-    def recipes_with_sheets_due(self) -> list[str]:
-        """Recipes with a contact sheet that a crash may have prevented."""
-        rows = self.select(
-            "SELECT DISTINCT recipe FROM entries WHERE sheet IS NOT NULL AND sheet_done = 0"
-        )
-        return [row["recipe"] for row in rows]
-
     def sheets_due(self, recipe: str) -> list[DueSheet]:
-        """Entries that request a sheet and whose images have all ended, at least one done.
-
-        One that waits for its dropped picture has not ended.
-        """
+        """Entries that request a sheet and whose images have all ended, at least one done."""
         due = []
         with self.transaction():
             for entry in self.select(
@@ -32,14 +22,13 @@ class ContactSheets(Database):
                 (recipe,),
             ):
                 images = self.select(
-                    """SELECT request, state, file, reason FROM images
+                    """SELECT request, state, file FROM images
                        JOIN entry_images ON entry_images.image = images.id
                        WHERE entry_images.entry = ? ORDER BY entry_images.position""",
                     (entry["id"],),
                 )
                 states = {image["state"] for image in images}
-                waits = any(image["reason"] == MISSING for image in images)
-                if "done" in states and not (states & {"queued", "running"} or waits):
+                if "done" in states and not states & {"queued", "running"}:
                     due.append(_due_sheet(entry, images))
         return due
 
@@ -70,8 +59,11 @@ class ContactSheets(Database):
                 (sheet.entry,),
             ).fetchone()
             if row and row["sheet_file"]:
-                files = [file for _, file in sheet.images]
-                self.remember(drawn_sheet(row["recipe"], sheet.sheet, files), row["sheet_file"])
+                shows = drawn_sheet(sheet.sheet, [file for _, file in sheet.images])
+                sql.execute(
+                    "INSERT OR REPLACE INTO sheets (recipe, shows, file) VALUES (?, ?, ?)",
+                    (row["recipe"], shows, row["sheet_file"]),
+                )
 
 
 def _due_sheet(entry: sqlite3.Row, images: Sequence[sqlite3.Row]) -> DueSheet:

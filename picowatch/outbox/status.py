@@ -59,8 +59,9 @@ class Status:
     `seconds_left` is for the recipe, `all_seconds_left` for everything queued, too. `waiting` names
     the recipes that come next, each with its number of images, of `waiting_recipes` in all.
     `pictures` and `errors` are the last ones, the newest at the end; `error_count` says how many
-    errors there are in all. `device` to
-    `memory_peak_bytes` describe the first engine, `engines` all of them.
+    errors there are in all, `refused` how many recipes are refused. `device` to
+    `memory_peak_bytes` describe the first engine, `engines` all of them. `scanned` is when the
+    inbox was looked at last.
     """
 
     updated: float
@@ -82,15 +83,15 @@ class Status:
     pictures: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     error_count: int = 0
+    refused: int = 0
     device: str = ""
     precision: str = ""
     memory_bytes: int | None = None
     memory_peak_bytes: int | None = None
     engines: tuple[EngineStatus, ...] = ()
     inbox: str = ""
-    watch: str = ""
+    scanned: float = 0.0
     trouble: str = ""
-    probes: tuple[str, ...] = ()
     ended: bool = False
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)

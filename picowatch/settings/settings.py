@@ -68,24 +68,11 @@ class Settings(BaseModel):
     settle_seconds: Annotated[float, AT_ONCE] = Field(
         0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
     )
-    rescan_seconds: Annotated[float, AT_ONCE] = Field(
-        60, ge=1, le=86400, description="How often the whole inbox is compared with what is known."
-    )
-    watch: Literal["auto", "events", "polling"] = Field(
-        "auto",
-        description="How saves are noticed. auto: by file events, or by polling where events are "
-        "unreliable (network and shared folders).",
-    )
     when_done: Annotated[Literal["keep", "archive", "delete"], AT_ONCE] = Field(
         "keep",
         description="What happens to a recipe whose images all succeeded. archive: it is moved "
         "to its folder in the outbox. With archive and delete, no other picowatch may watch the "
         "same inbox: it would lose recipes that it has not rendered yet.",
-    )
-    interrupt: Annotated[bool, AT_ONCE] = Field(
-        False,
-        description="A newer save, a deleted recipe and `picowatch cancel` stop the image in "
-        "progress at its next step, unless it or another image of its batch is still requested.",
     )
     device: Annotated[str, AfterValidator(device_value)] = Field(
         "auto", description="auto, cuda, cuda:N, mps or cpu."

@@ -23,31 +23,25 @@ T = TypeVar("T")
 class Failures:
     """Records it in the ledger, and waits for that, so that no outcome of a batch gets lost.
 
-    An image on which the engine died `max_attempts` times fails. `on_finished` is called with the
-    recipe of an image that failed, was cancelled, or whose picture is missing.
+    An image on which the engine died `max_attempts` times fails. What was cancelled meanwhile is
+    not changed.
     """
 
     settings: Settings
     ledger: Ledger
-    on_finished: Callable[[str], None]
     retry: Retry
     result: RunResult
 
     def put_back(self, rendering: Rendering) -> None:
-        """Into the queue through no fault of its own, unless it was cancelled."""
+        """Into the queue through no fault of its own."""
         self._move(rendering, self.ledger.put_back)
 
     def engine_died(self, rendering: Rendering, error: EngineDied) -> None:
         """Each image is tried again alone, until the engine died on it `max_attempts` times.
 
-        Which one of a batch it was is not known, so that none of a batch fails. One that was
-        cancelled meanwhile is not tried again.
+        Which one of a batch it was is not known, so that none of a batch fails.
         """
         batch = rendering.batch
-        if rendering.is_cancelled:
-            log.warning("%s: %s", batch[0].recipe, error)
-            self.put_back(rendering)
-            return
         for image in batch:
             if len(batch) == 1 and image.attempts + 1 >= self.settings.max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
@@ -70,24 +64,17 @@ class Failures:
     def picture_missing(self, image: QueuedImage) -> None:
         """The dropped picture that it starts from is not there as requested."""
         log.info("%s: its picture changed or is gone; its queue waits for it", image.recipe)
-        self._patiently(partial(self.ledger.miss, image.id))
-        self.on_finished(self._patiently(partial(self.ledger.recipe_of, image)))
+        self._patiently(partial(self.ledger.picture_missing, image))
 
     def _move(self, rendering: Rendering, move: Callable[[int], bool]) -> None:
-        if rendering.is_cancelled:
-            move = self.ledger.cancel_running
         for image in rendering.batch:
             self._patiently(partial(move, image.id))
-        if rendering.is_cancelled:  # others of the recipe may wait for a contact sheet
-            for image in rendering.batch:
-                self.on_finished(self._patiently(partial(self.ledger.recipe_of, image)))
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
-        self._patiently(partial(self.ledger.fail, image.id, reason))
-        self.result.count_failure()
-        recipe = self._patiently(partial(self.ledger.recipe_of, image))
-        log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
-        self.on_finished(recipe)
+        if self._patiently(partial(self.ledger.fail, image.id, reason)):
+            self.result.count_failure()
+            recipe = self._patiently(partial(self.ledger.recipe_of, image))
+            log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        return self.retry.until_done("worker", action)
+        return self.retry.until_done(action)

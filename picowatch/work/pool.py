@@ -4,9 +4,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import ceil
 from typing import Any
@@ -15,15 +16,15 @@ from picowatch.engine.protocol import Engine, Executor, OnPreview
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Counts, QueuedImage
+from picowatch.ledger.rows import QueuedImage
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
-from picowatch.work.batch_sizes import LARGEST, BatchSizes
+from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures
 from picowatch.work.durations import Durations
 from picowatch.work.failures import Failures
-from picowatch.work.plan import Gathering, Passes, choose
+from picowatch.work.plan import PASSES
 from picowatch.work.publish import Publisher
 from picowatch.work.rendering import Progress, Rendering
 from picowatch.work.result import RunResult
@@ -39,10 +40,8 @@ EXPECTED_SECONDS = 10.0  # within which an expected save comes
 class WorkerPool:
     """Renders the ledger's queue until it is stopped.
 
-    `on_published` gets the line of images.jsonl of each published picture, `on_finished` the recipe
-    of each image, also if it failed, was cancelled, or its picture is missing.
-    `on_preview` is called now and then with what is in progress. `only` these recipes' images
-    are rendered, if any are named.
+    `on_published` gets the line of images.jsonl of each published picture. `on_preview` is called
+    now and then with what is in progress.
     """
 
     settings: Settings
@@ -50,11 +49,10 @@ class WorkerPool:
     outbox: Outbox
     executor: Executor
     on_published: Callable[[dict[str, Any]], None]
-    on_finished: Callable[[str], None]
     on_preview: OnPreview
     retry: Retry
     result: RunResult
-    only: Collection[str] | None = None
+    wake_daemon: threading.Event
 
     def __post_init__(self) -> None:
         self._dropped = DroppedPictures(
@@ -68,7 +66,6 @@ class WorkerPool:
             ledger=self.ledger,
             outbox=self.outbox,
             on_published=self.on_published,
-            on_finished=self.on_finished,
             retry=self.retry,
             result=self.result,
         )
@@ -76,16 +73,11 @@ class WorkerPool:
         self._failures = Failures(
             settings=self.settings,
             ledger=self.ledger,
-            on_finished=self.on_finished,
             retry=self.retry,
             result=self.result,
         )
-        self._paused = threading.Event()
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
-        self._passes = Passes()
-        self._gathering = Gathering()
-        self._batches = count(1)
         self._numbers = count(1)
         self._started = False
         self._start_at: float | None = None  # at the latest
@@ -108,15 +100,6 @@ class WorkerPool:
             self._started = True
             for worker in self.workers:
                 worker.start()
-
-    def unfinished(self) -> Counts:
-        """How many images are queued and running."""
-        if self.only is None:
-            return self.ledger.counts()
-        each = [self.ledger.recipe_counts(recipe) for recipe in self.only]
-        # Also one in progress that its recipe no longer requests: it is finished all the same.
-        running = self.ledger.counts().running
-        return Counts(queued=sum(counts.queued for counts in each), running=running)
 
     def update(self) -> None:
         """Let new engines join and lost ones leave, and request as many as have work."""
@@ -177,7 +160,6 @@ class WorkerPool:
             on_preview=self.on_preview,
             retry=self.retry,
             result=self.result,
-            paused=self._paused,
             stopping=self._stopping,
         )
         self.workers = (*self.workers, worker)
@@ -227,17 +209,9 @@ class WorkerPool:
     @property
     def paused(self) -> bool:
         """Whether no batch is claimed until `resume`."""
-        return self._paused.is_set()
-
-    def pause(self) -> None:
-        """The batches in progress are the last ones; idle engines end."""
-        self._paused.set()
-        self.wake()
-
-    def resume(self) -> None:
-        """Claim again."""
-        self._paused.clear()
-        self.wake()
+        with suppress(sqlite3.OperationalError):
+            return self.ledger.is_paused()
+        return False
 
     def progress(self) -> Progress | None:
         """The progress of the first engine that has a batch."""
@@ -281,92 +255,32 @@ class WorkerPool:
     def _renderings(self) -> list[Rendering]:
         return [one for worker in self.workers if (one := worker.rendering)]
 
-    def look_ahead(self, settles_in: float | None) -> None:
-        """Let idle engines wait for a save that settles in so few seconds; see `Gathering`."""
-        self._gathering.look(time.monotonic(), settles_in)
-
-    def saves_were_answered(self) -> None:
-        """Images may be queued; with the setting `interrupt`, stop those no longer requested."""
-        if self.settings.interrupt:
-            self._interrupt_unrequested()
-        self.wake()
-
-    def _interrupt_unrequested(self) -> None:
-        """Stop the batches in progress of which no recipe requests any image any more."""
-        for rendering in self._renderings():
-            if not any(self.ledger.is_requested(image.id) for image in rendering.batch):
-                rendering.interrupt("it is no longer requested")
-
-    def cancel(self, recipes: Collection[str]) -> int:
-        """Stop the batches in progress that are all of these recipes; returns their images."""
-        stopped = 0
-        for rendering in self._renderings():
-            if all(self.ledger.recipe_of(image) in recipes for image in rendering.batch):
-                rendering.interrupt("as requested", cancelled=True)
-                stopped += len(rendering.batch)
-        return stopped
-
     # -- claiming
 
     def claim(self, worker: Worker) -> list[QueuedImage]:
-        """The worker's next batch; another that should claim one, too, is woken."""
-        with self._claiming, self.ledger.transaction():
-            was_idle, worker.state.idle = worker.state.idle, True
-            if self.paused or (was_idle and self._gathering.goes_on(time.monotonic())):
+        """The worker's next batch; idle ones that hold the same checkpoint share a short queue."""
+        with self._claiming:
+            worker.state.idle = True
+            if self.paused:
                 return []
-            alone = len(self.workers) == 1
-            batch = self._take(worker) if alone else self._take_shared(worker)
+            state = worker.state
+            others = {one.state.checkpoint for one in self.workers if one is not worker} - {""}
+            batch = self.ledger.claim(
+                self.outbox.names,
+                partial(self._size, worker),
+                state.checkpoint,
+                others - {state.checkpoint},
+                oldest=state.passes >= PASSES,
+            )
             if batch:
-                worker.state.idle, worker.state.used = False, next(self._batches)
-                worker.state.checkpoint = batch[0].request.checkpoint_hash
+                needed = batch[0].request.checkpoint_hash
+                state.passes = state.passes + 1 if needed == state.checkpoint else 0
+                state.idle, state.checkpoint = False, needed
             return batch
 
-    def _take(
-        self, worker: Worker, most: int = LARGEST, needs: str | None = None
-    ) -> list[QueuedImage]:
-        def size(request: ImageRequest) -> int:
-            return min(most, self._batch_sizes.size(request, worker.state.device))
-
-        return self.ledger.claim(self.outbox.names, size, self.only, needs)
-
-    def _take_shared(self, worker: Worker) -> list[QueuedImage]:
-        """The worker's batch, or none if another idle one should take the oldest image."""
-        oldest = self.ledger.oldest_queued(self.only)
-        if oldest is None:
-            return []
-        idle = [one for one in self.workers if one is worker or (one.state.idle and one.can_work)]
-        chosen, checkpoint = self._choose(worker, idle, oldest)
-        if chosen is not worker:
-            chosen.wake()
-            return []
-        batch = self._take(worker, self._share(idle, checkpoint), checkpoint)
-        if all(image.id != oldest.id for image in batch):
-            self._passes.add()
-        self._wake_next([one for one in idle if one is not worker])
-        return batch
-
-    def _choose(
-        self, worker: Worker, idle: Sequence[Worker], oldest: QueuedImage
-    ) -> tuple[Worker, str]:
-        """See `plan.choose`."""
-        engine, checkpoint = choose(
-            worker.state,
-            [one.state for one in idle],
-            oldest.request.checkpoint_hash,
-            overdue=self._passes.are_over(oldest.id, len(self.workers)),
-            is_queued=lambda needed: self.ledger.count_queued(needed, 1, self.only) > 0,
-        )
-        return next(one for one in idle if one.state is engine), checkpoint
-
-    def _share(self, idle: Sequence[Worker], checkpoint: str) -> int:
-        """Idle engines that hold the same checkpoint share a short queue."""
-        holders = sum(one.state.checkpoint == checkpoint for one in idle)
-        if holders < 2:
-            return LARGEST
-        return ceil(self.ledger.count_queued(checkpoint, LARGEST * holders, self.only) / holders)
-
-    def _wake_next(self, idle: Sequence[Worker]) -> None:
-        """Wake the idle worker that should take the oldest image; it wakes the next one."""
-        oldest = self.ledger.oldest_queued(self.only) if idle else None
-        if oldest is not None:
-            self._choose(idle[0], idle, oldest)[0].wake()
+    def _size(self, worker: Worker, request: ImageRequest) -> int:
+        size = self._batch_sizes.size(request, worker.state.device)
+        idle = sum(one.state.idle and one.can_work for one in self.workers)
+        if idle < 2:
+            return size
+        return min(size, ceil(self.ledger.counts().queued / idle))

@@ -7,7 +7,6 @@ next start by looking at what is there.
 
 import logging
 import os
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -25,7 +24,8 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import LedgerCorrupt, ModelRefused
+from picowatch.errors import ModelRefused
+from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import Ended, Retry, is_of_one_folder, passes, unexpected
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
@@ -57,15 +57,13 @@ FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its fo
 class Publisher:
     """Publishes batches in threads of its own.
 
-    `on_published` gets the line of images.jsonl of each published picture, `on_finished` its recipe
-    thereafter.
+    `on_published` gets the line of images.jsonl of each published picture.
     """
 
     settings: Settings
     ledger: Ledger
     outbox: Outbox
     on_published: Callable[[dict[str, Any]], None]
-    on_finished: Callable[[str], None]
     retry: Retry
     result: RunResult
 
@@ -105,12 +103,21 @@ class Publisher:
         """Finish what was submitted, then end."""
         self._executor.shutdown(wait=True)
 
-    def add_to_lists(self, image: QueuedImage) -> None:
-        """Add a published picture to the lists, and remember that."""
-        line = listing_line(image, *self._as_published(image.file))
-        self.outbox.listing.append(line)
-        self.outbox.gallery.add(line)
-        self.ledger.mark_listed(image.id)
+    def list_published(self) -> None:
+        """Add pictures to the lists that are in none: a crash or a full disk came between."""
+        unlisted = self.ledger.unlisted()
+        listed = self.outbox.listing.recent_files() if unlisted else ()
+        for image in unlisted:
+            if image.file not in listed and self.outbox.exists(image.file):
+                rendered, written_at = self._as_published(image.file)
+                for warning in rendered.get("warnings", ()):
+                    self._warn(image, warning)
+                line = listing_line(image, rendered, written_at)
+                self.outbox.listing.append(line)
+                self.outbox.gallery.add(line)
+            else:
+                check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
+            self.ledger.mark_listed(image.id)
 
     def _as_published(self, file: str) -> tuple[Mapping[str, Any], float]:
         """How a published picture was rendered, by its own metadata, and when it was written."""
@@ -120,37 +127,36 @@ class Publisher:
     def _publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
     ) -> None:
-        """The pictures one by one; the ledger records all at once, a commit costs four syncs."""
+        """The pictures one by one; the ledger records all at once, a commit costs four syncs.
+
+        From the first transaction on none of them is cancelled; those that were before are dropped.
+        """
+        requested = self.retry.until_done(partial(self.ledger.hand_over, batch))
         written: list[QueuedImage] = []
-        listed: list[QueuedImage] = []
+        listed: set[int] = set()
         for image, picture, before in zip(batch, pictures, texts_before, strict=True):
+            if image.id not in requested:
+                continue
+            if self.retry.has_ended():
+                break
             try:
-                self.retry.go_on()
                 self._write(image, picture, before)
             except Ended:
-                self._put_back(image)
+                break
             except Exception as error:  # no single picture may take the publisher down
                 if passes(error):
                     self.result.cannot_go_on(f"cannot write {image.file}: {error}")
-                    self._put_back(image)
-                else:
-                    self._succeeds(partial(self._fail, image, error))
+                    break
+                requested.discard(image.id)
+                self._fail(image, error)
             else:
                 written.append(image)
-                if self._succeeds(partial(self._show, image, picture)):
-                    listed.append(image)
-        self._succeeds(partial(self._record, written, listed), vital=True)
-
-    def _put_back(self, image: QueuedImage) -> None:
-        """Into the queue, unless only what follows the picture could not be written.
-
-        If the ledger cannot be written either, the next start does it.
-        """
-        is_published = self.outbox.holds(image.file, image.digest)
-        with suppress(sqlite3.OperationalError, OSError):
-            if is_published:
-                self.outbox.complete(image.file)
-            (self.ledger.finish if is_published else self.ledger.put_back)(image.id)
+                if self._show(image, picture):
+                    listed.add(image.id)
+        self.retry.until_done(partial(self.ledger.finish, written, listed))
+        for image in batch:
+            if image.id in requested and image not in written:
+                self.ledger.put_back(image.id, drawn=True)
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -159,14 +165,12 @@ class Publisher:
             )
         else:
             reason = unexpected(error)
-        self.retry.until_done("publisher", partial(self.ledger.fail, image.id, reason))
+        self.retry.until_done(partial(self.ledger.fail, image.id, reason, drawn=True))
         self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
-        self.on_finished(self.ledger.recipe_of(image))
 
     def _write(self, image: QueuedImage, picture: RenderedImage, before: str) -> None:
         size, texts = (picture.width, picture.height), self._texts(image, picture, before)
-        go_on = self.retry.go_on
 
         def publish() -> None:
             try:
@@ -174,65 +178,43 @@ class Publisher:
                 if picture.alpha:
                     pixels.putalpha(Image.frombytes("L", size, picture.alpha))
                 self.outbox.publish_maps(image.file, _maps_of(picture))
-                self.outbox.publish(image.file, pixels, texts, go_on)
+                self.outbox.publish(image.file, pixels, texts)
             except PermissionError as error:
                 if is_of_one_folder(error, self.outbox.root):
                     raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
                 raise
 
-        self.retry.until_done("publisher", publish)
+        self.retry.until_done(publish)
 
-    def _succeeds(self, step: Callable[[], None], *, vital: bool = False) -> bool:
-        """Do what follows a written picture, which exists even if this fails.
+    def _show(self, image: QueuedImage, picture: RenderedImage) -> bool:
+        """Add a written picture to the lists; returns whether that worked, or is to be done later.
 
-        What is not done, the next start does. Without a `vital` step no work can continue.
+        The picture exists even if this fails: the daemon's next round does what is left.
         """
-        try:
-            step()
-        except Ended:
-            pass
-        except LedgerCorrupt as error:
-            self.result.cannot_go_on(str(error), ledger_corrupt=True)
-        except Exception as error:
-            if passes(error):
-                self.result.cannot_go_on(f"cannot record what was rendered: {error}")
-                return False
-            words = unexpected(error)
-            if vital:
-                self.result.cannot_go_on(words)
-            else:
-                log.error("%s", words)
-        else:
-            return True
-        return False
-
-    def _show(self, image: QueuedImage, picture: RenderedImage) -> None:
         line = listing_line(image, _rendered(picture), time.time())
-        for step in (
-            # Before the ledger says done: an empty queue means that every picture was shown.
-            partial(self.on_published, line),
-            partial(self.outbox.listing.append, line),
-            partial(self.outbox.gallery.add, line),
-        ):
-            self.retry.until_done("publisher", step)
-        chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         self.newest.append(image.file)
+        chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
-            self.retry.until_done("publisher", partial(self._warn, image, warning))
+        try:
+            # Before the ledger says done: an empty queue means that every picture was shown.
+            self.on_published(line)
+            for warning in picture.warnings:
+                self._warn(image, warning)
+            self.outbox.listing.append(line)
+            self.outbox.gallery.add(line)
+        except Exception as error:
+            if not passes(error):
+                log.error("%s", unexpected(error))
+            return False
+        return True
 
     def _warn(self, image: QueuedImage, warning: str) -> None:
         """Beside the recipe, unless that is gone, or its last save does not request the image."""
         with self.ledger.transaction():  # no save is answered meanwhile
             if self.ledger.is_requested(image.id):
                 self.outbox.problems.add_warning(self.ledger.recipe_of(image), warning)
-
-    def _record(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
-        """In the ledger; then their recipes may be finished."""
-        finish = partial(self.ledger.finish_all, written, listed=listed)
-        for recipe in self.retry.until_done("publisher", finish):
-            self.on_finished(recipe)
 
     def _text_before(self, request: ImageRequest) -> str:
         """What drew a picture that is only enlarged stays with it, as in A1111's tab "Extras"."""

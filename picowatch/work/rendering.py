@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,11 +35,11 @@ class Progress:
 
 @dataclass(kw_only=True, eq=False)
 class Rendering:
-    """A batch that an engine renders.
+    """A batch that an engine renders, until nobody requests any of its images any more.
 
-    An engine that finishes no step for `stall_seconds` has hung. `loads` is the name of the
-    checkpoint that the engine does not hold, "" if it does. `began` may be the end of the batch
-    before.
+    `is_requested` tells whether anybody does. An engine that finishes no step for `stall_seconds`
+    has hung. `loads` is the name of the checkpoint that the engine does not hold, "" if it does.
+    `began` may be the end of the batch before.
     """
 
     engine: Engine
@@ -48,10 +49,10 @@ class Rendering:
     stall_seconds: float
     on_preview: OnPreview
     preview_seconds: float
+    is_requested: Callable[[], bool]
 
     def __post_init__(self) -> None:
         first = self.batch[0]
-        self.is_cancelled = False  # for good: it is not queued again
         self.progress = Progress(first, len(self.batch), 0, first.request.steps, 0.0, self.loads)
         self.timeline = Timeline(first.request, len(self.batch), self.began, self.loads)
         self._is_interrupted = False
@@ -76,7 +77,10 @@ class Rendering:
 
     def check(self) -> None:
         """Look after the engine from time to time; raises EngineDied if it hangs."""
-        if self._is_interrupted:  # an engine that just starts may have missed it
+        if not self._is_interrupted and not self.is_requested():
+            log.info("%s: stopped, no image of its batch is requested", self.batch[0].recipe)
+            self._is_interrupted = True
+        if self._is_interrupted:  # an engine that just starts may miss the first
             self.engine.interrupt()
         self._end_if_hung()
 
@@ -84,14 +88,6 @@ class Rendering:
         """Return the pictures of a batch that is done; raises what the engine's future raises."""
         assert self._future is not None
         return self._future.result()
-
-    def interrupt(self, why: str, *, cancelled: bool = False) -> None:
-        """Stop it; `cancelled`: for good."""
-        self.is_cancelled |= cancelled
-        if not self._is_interrupted and not (self._future and self._future.done()):
-            log.info("%s: stopped while rendering, %s", self.batch[0].recipe, why)
-            self._is_interrupted = True
-            self.engine.interrupt()
 
     def _end_if_hung(self) -> None:
         """Raises EngineDied if the engine has made no step for too long.

@@ -46,8 +46,8 @@ START_AGAIN_SECONDS = 60.0  # … twice and more
 class Worker:
     """An engine and the thread that feeds it.
 
-    `number` identifies the engine. `claim` returns its next batch, now running, or nothing. While
-    `paused` is set nothing is claimed; once `stopping` is set it ends.
+    `number` identifies the engine. `claim` returns its next batch, now running, or nothing. Once
+    `stopping` is set it ends.
     """
 
     engine: Engine
@@ -63,7 +63,6 @@ class Worker:
     on_preview: OnPreview
     retry: Retry
     result: RunResult
-    paused: threading.Event
     stopping: threading.Event
 
     def __post_init__(self) -> None:
@@ -148,7 +147,7 @@ class Worker:
 
     def _work(self) -> None:
         while self._goes_on():
-            if batch := self.retry.until_done("worker", lambda: self.claim(self)):
+            if batch := self.retry.until_done(lambda: self.claim(self)):
                 if batch := self._with_pictures(batch):
                     self._render_and_publish(batch)
                 self._idle_since = time.monotonic()
@@ -164,10 +163,10 @@ class Worker:
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
         """The images of the batch whose dropped pictures are there; the others wait for them."""
         try:
-            missing = self.retry.until_done("worker", lambda: self.dropped.bring(batch))
+            missing = self.retry.until_done(lambda: self.dropped.bring(batch))
         except InboxAway:
             for image in batch:
-                self.retry.until_done("worker", partial(self.ledger.put_back, image.id))
+                self.retry.until_done(partial(self.ledger.put_back, image.id))
             self._wake.clear()
             self.stopping.wait(RESTART_SECONDS)
             return []
@@ -176,7 +175,7 @@ class Worker:
         return [image for image in batch if image not in missing]
 
     def _clear_pictures(self, batch: list[QueuedImage]) -> None:
-        self.retry.until_done("worker", lambda: self.dropped.clear(batch))
+        self.retry.until_done(lambda: self.dropped.clear(batch))
 
     def _rest(self) -> float | None:
         """How long to wait for images; closes an engine that was idle for long, or paused.
@@ -185,7 +184,7 @@ class Worker:
         """
         unload_at = self._idle_since + self.settings.unload_after_minutes * 60
         left = unload_at - time.monotonic()
-        if left > 0 and not self.paused.is_set():
+        if left > 0 and not self.retry.until_done(self.ledger.is_paused):
             return left
         self.engine.close()
         self.state.has_ended()
@@ -205,6 +204,7 @@ class Worker:
             stall_seconds=self.settings.stall_seconds,
             on_preview=self.on_preview,
             preview_seconds=self.settings.preview_seconds,
+            is_requested=lambda: self._is_requested(batch),
         )
         try:
             with self._outcome(rendering):
@@ -214,6 +214,13 @@ class Worker:
         finally:
             self.rendering = None
         self._clear_pictures(batch)
+
+    def _is_requested(self, batch: list[QueuedImage]) -> bool:
+        """Whether anybody still requests an image of the batch, as far as the ledger can tell."""
+        try:
+            return self.ledger.are_running(batch)
+        except sqlite3.OperationalError:
+            return True
 
     def _render(self, rendering: Rendering) -> list[RenderedImage]:
         """Return the batch's pictures; raises why there are none."""

@@ -6,15 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from picowatch.daemon.backlog import Backlog
-from picowatch.daemon.contact_sheets import make_due_sheets
-from picowatch.daemon.finishing import Finishing
-from picowatch.daemon.reporting import RecentErrors
+from picowatch.daemon.finish import Finishing
 from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.files import stamp_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
-from picowatch.ledger.ledger import PAUSED, Ledger
+from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Outcome
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.outbox import Outbox
@@ -34,37 +31,35 @@ MISSING_SECONDS = 30.0  # that a network share may take to show a file another m
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it.
 
-    `go_on` is called while a command takes long.
+    `now` is the wall clock, `steady` counts seconds since the start.
     """
 
     settings: Settings
     inbox: Inbox
     ledger: Ledger
     outbox: Outbox
-    backlog: Backlog
     pool: WorkerPool
     finishing: Finishing
     commands: Commands
-    errors: RecentErrors
-    go_on: Callable[[], None]
+    now: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._missing_since: dict[str, float] = {}  # recipes of `make`
-        # By `cancel` command: the unanswered saves that came before it, and after it.
-        self._around: dict[Command, tuple[set[str], set[str]]] = {}
+        self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
 
-    def restore_pause(self) -> None:
-        """A pause continues after a restart."""
-        if self.ledger.fact(PAUSED) == "yes":
-            self.pool.pause()
-            log.info("paused: nothing is rendered until `picowatch resume`")
-
-    def run_commands(self) -> None:
+    def run_all(self) -> None:
         """Do what was requested meanwhile."""
         self.commands.answer_all(self.do)
 
     def do(self, command: Command) -> Answer | None:
         """Run it and return the answer; None as long as there is no answer yet."""
+        noticed = self._noticed.setdefault(command, self.steady())
+        answer = self._do(command, noticed)
+        if answer is not None:
+            del self._noticed[command]
+        return answer
+
+    def _do(self, command: Command, noticed: float) -> Answer | None:
         match command:
             case Command("pause"):
                 return self._pause()
@@ -73,11 +68,11 @@ class Control:
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(command, recipe)
+                return self._cancel(recipe, noticed)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
-                return self._make(recipe, digest)
+                return self._make(recipe, digest, noticed)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
-                if answer := self._make(recipe, digest):
+                if answer := self._make(recipe, digest, noticed):
                     self.finishing.remove(recipe, digest)
                 return answer
             case Command("star" | "unstar", files=(_, *_)):
@@ -104,13 +99,12 @@ class Control:
         return Answer(True, f"Resumed; {self._queued()}.")
 
     def _set_paused(self, paused: bool) -> None:
-        self.outbox.memos.note_pause(paused)
-        self.ledger.remember(PAUSED, "yes" if paused else "")
-        log.info("%s, as requested", "paused" if paused else "resumed")
         if paused:
-            self.pool.pause()
+            self.ledger.pause(self.now())
         else:
-            self.pool.resume()
+            self.ledger.resume()
+        log.info("%s, as requested", "paused" if paused else "resumed")
+        self.pool.wake()
 
     def _queued(self) -> str:
         return images_wait(self.ledger.counts().queued)
@@ -121,9 +115,6 @@ class Control:
         failed = self.ledger.recipes_with_failures()
         retried = self.ledger.retry(failed if pattern is None else _matching(pattern, failed))
         for recipe in retried:
-            if self.ledger.is_valid(recipe):  # else it says what is wrong with the last save
-                self.outbox.problems.remove_error(recipe)
-                self.errors.forget(recipe)
             log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
         self.pool.wake()
         if retried:
@@ -135,63 +126,23 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, command: Command, pattern: str) -> Answer | None:
-        """What is in progress is finished, or stopped under the setting `interrupt`.
-
-        Saves that came before are answered first: what they request is cancelled, too. Those that
-        came later stay.
-        """
-        saved = self.backlog.unanswered().union(self.inbox.expected_saves())
-        unanswered = {*_matching(pattern, saved)}
-        if command not in self._around:
-            later = {path for path in unanswered if self._is_saved_since(path, command.sent_at_ns)}
-            self._around[command] = unanswered - later, later
-        earlier, later = self._around[command]
-        if earlier & unanswered:
+    def _cancel(self, pattern: str, noticed: float) -> Answer | None:
+        """Cancel what was saved before, also what is not accepted yet; what runs stops."""
+        if self.inbox.scanned_at <= noticed and self.inbox.folder:
+            self.inbox.want_scan()
             return None
-        del self._around[command]
-        queued = [recipe for recipe, _ in self.ledger.queued_recipes()]
-        running = set(_matching(pattern, self.ledger.recipes_in_progress()))
-        missing = set(_matching(pattern, self.ledger.recipes_missing_pictures()))
-        recipes = {*_matching(pattern, queued), *running, *missing} - later
+        if _matching(pattern, self.inbox.pending()):
+            return None
+        unfinished = self.ledger.unfinished_recipes()
+        recipes = _matching(pattern, unfinished)
         if not recipes:
-            return Answer(
-                False,
-                f"No image of {pattern} is queued.{_named('Recipes with queued images', queued)}",
-            )
-        known = {recipe: self.ledger.known_recipe(recipe) for recipe in sorted(recipes)}
-        self.outbox.memos.note_cancellation(
-            {recipe: one.stamp for recipe, one in known.items() if one}
-        )
-        cancelled = self.ledger.cancel(recipes)
-        for picture in missing:
-            self.inbox.waiting.forget(picture)  # only its next save counts
-        stopped = self.pool.cancel(recipes) if self.settings.interrupt else 0
-        for recipe in sorted(recipes):
-            log.info("%s: queued images cancelled, as requested", recipe)
-            make_due_sheets(recipe, self.ledger, self.outbox, self.go_on)
-        rest = ""
-        if running:
-            rest = (
-                " Images in progress are stopped."
-                if stopped
-                else " Images in progress are finished."
-            )
+            others = _named("Recipes with queued images", unfinished)
+            return Answer(False, f"No image of {pattern} is queued.{others}")
+        cancelled, running = self.ledger.cancel(recipes)
+        for recipe in recipes:
+            log.info("%s: images cancelled, as requested", recipe)
+        rest = " Images in progress are stopped." if running else ""
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
-
-    def _is_saved_since(self, path: str, time_ns: int) -> bool:
-        """Or moved in, by itself or with a folder: it keeps the time of its last write.
-
-        Moving a folder changes its ctime, and neither its mtime nor the times of what is in it.
-        """
-        file = self.settings.inbox / path
-        try:
-            status = file.stat()
-            folders = [folder.stat() for folder in file.parents[: path.count("/")]]
-        except OSError:
-            return False
-        moved = [one.st_ctime_ns for one in folders if one.st_ctime_ns > one.st_mtime_ns]
-        return max(status.st_mtime_ns, status.st_ctime_ns, *moved) > time_ns
 
     # -- pictures
 
@@ -226,7 +177,7 @@ class Control:
 
     # -- make
 
-    def _make(self, recipe: str, digest: str) -> Answer | None:
+    def _make(self, recipe: str, digest: str, noticed: float) -> Answer | None:
         """The pictures of a save, once it was answered and all of them have ended."""
         stamp, known = stamp_of(self.settings.inbox, recipe), self.ledger.known_recipe(recipe)
         if stamp is not None and (known is None or stamp.written_since(known.stamp)):
@@ -234,27 +185,18 @@ class Control:
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = self.ledger.outcome(recipe, digest)
         if outcome is None and stamp is None and known is None:
-            now = self.outbox.memos.recall().name_now(recipe, digest)
-            return self._missing(recipe) if now == recipe else self._make(now, digest)
-        self._missing_since.pop(recipe, None)
+            if self.steady() - noticed < MISSING_SECONDS:
+                return None
+            words = f"{recipe} was not found in {self.settings.inbox}, the inbox being watched."
+            return Answer(False, words)
         if outcome is None:
             if known is not None and not known.digest:  # its bytes could not be read
                 return self._refused(recipe)
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         if outcome.unfinished:
             return None
-        self.finishing.finished(recipe)  # the answer names its error file and contact sheets
+        self.finishing.finish(recipe)  # the answer names its error file and contact sheets
         return self._result(recipe, self.ledger.outcome(recipe, digest) or outcome)
-
-    def _missing(self, recipe: str) -> Answer | None:
-        since = self._missing_since.setdefault(recipe, time.monotonic())
-        if time.monotonic() - since < MISSING_SECONDS:
-            return None
-        del self._missing_since[recipe]
-        return Answer(
-            False,
-            f"{recipe} was not found in {self.settings.inbox}, the inbox that is being watched.",
-        )
 
     def _refused(self, recipe: str) -> Answer:
         problems = self.outbox.problems
@@ -279,11 +221,13 @@ class Control:
 
 
 def _matching(pattern: str, recipes: Iterable[str]) -> list[str]:
-    """The recipe of that name; else those in the folder of that name; else those a glob fits."""
+    """The recipe of that name; else those in its folder, without their endings, or of a glob."""
     every = list(recipes)
     folder = pattern.rstrip("/")
     if pattern in every:
         return [pattern]
+    if same := [one for one in every if one.rpartition(".")[0] == pattern]:
+        return same
     if inside := [one for one in every if folder == "." or one.startswith(f"{folder}/")]:
         return inside
     return [one for one in every if fnmatchcase(one, pattern)]

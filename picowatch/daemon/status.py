@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import PASSING, Retry
@@ -33,38 +32,6 @@ NAMED = 10  # queued recipes in the status
 COUNTING_REST = 20
 
 
-class RecentErrors:
-    """The last error of each recipe, until it is fixed."""
-
-    def __init__(self, on_failed: Callable[[str], None]) -> None:
-        """`on_failed` is called with the recipe when its error file says something new.
-
-        `fixed` counts those that were forgotten.
-        """
-        self.on_failed = on_failed
-        self._lines: dict[str, str] = {}
-        self.fixed = 0
-
-    def note(self, recipe: str, line: str) -> None:
-        """The newest error, in a line."""
-        self._lines.pop(recipe, None)  # so that it is the last one
-        self._lines[recipe] = line
-
-    def forget(self, recipe: str) -> None:
-        """It is fixed, or its recipe is gone."""
-        if self._lines.pop(recipe, None) is not None:
-            self.fixed += 1
-
-    @property
-    def count(self) -> int:
-        """How many recipes, or other files, have one."""
-        return len(self._lines)
-
-    def newest(self) -> tuple[str, ...]:
-        """The last ones."""
-        return tuple(islice(self._lines.values(), max(0, len(self._lines) - ERRORS_KEPT), None))
-
-
 @dataclass(eq=False)
 class Reporting:
     """Shows the state to people and programs; what cannot be read or written now comes later.
@@ -78,21 +45,21 @@ class Reporting:
     ledger: Ledger
     outbox: Outbox
     pool: WorkerPool
-    errors: RecentErrors
     retry: Retry
     now: Callable[[], float]
+    settings_problem: Callable[[], str] = lambda: ""
 
     def __post_init__(self) -> None:
         self._started = self.now()
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
-        self._written_at_once: tuple[object, ...] = ()
         self._counts = Counts()
         self._queued_recipes: QueuedRecipes = ()
         self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
         self._queued_at_counts = Counts()  # when they were looked up
         self._looked_at = float("-inf")
         self._rest_of_looking = 0.0
+        self._problems: tuple[tuple[str, ...], int, int] = (), 0, 0
 
     def report(self) -> None:
         """Show the state of things; files are written rarely, and not while nothing changes."""
@@ -102,12 +69,9 @@ class Reporting:
         since = time.monotonic() - self._written_at
         problems = self.outbox.problems.changes
         news = status.line(), status.step, status.pictures, status.errors, problems
-        changed = news != self._written
-        at_once = status.probes, self.errors.fixed
-        urgent = at_once != self._written_at_once
-        if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS) or urgent:
+        if since >= HEARTBEAT_SECONDS or (news != self._written and since >= STATUS_SECONDS):
             self._written_at = time.monotonic()
-            self._written, self._written_at_once = news, at_once
+            self._written = news
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
                 self.outbox.status.write(status)
@@ -120,7 +84,7 @@ class Reporting:
         with suppress(OSError):
             self.outbox.status.write(replace(status, ended=True))
         queued = status.images["queued"]
-        if queued and self.pool.only is None and not status.paused:
+        if queued and not status.paused:
             log.info("%s for the next start", images_wait(queued))
 
     def _status(self) -> Status:
@@ -129,6 +93,7 @@ class Reporting:
         first = engines[0] if engines else EngineStatus(number=0)
         waiting = self._known_queued_recipes(counts)
         newest = tuple(self.pool.publisher.newest)  # at once: pictures are added meanwhile
+        errors, error_count, refused = self._known_problems()
         common = Status(
             updated=self.now(),
             started=self._started,
@@ -143,17 +108,17 @@ class Reporting:
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
             pictures=tuple(filter(self._is_there, newest)),
-            errors=self.errors.newest(),
-            error_count=self.errors.count,
+            errors=errors,
+            error_count=error_count,
+            refused=refused,
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,
             memory_peak_bytes=first.memory_peak_bytes,
             engines=engines,
             inbox=str(self.inbox.path),
-            watch="polling" if self.inbox.polling else "events",
+            scanned=self.now() - (time.monotonic() - self.inbox.scanned_at),
             trouble=self.retry.trouble or self.pool.trouble,
-            probes=tuple(self.inbox.probes),
         )
         progress = self.pool.progress()
         return self._with_time_left(self._with_progress(common, progress))
@@ -170,6 +135,15 @@ class Reporting:
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
             self._counts = self.ledger.counts()
         return self._counts
+
+    def _known_problems(self) -> tuple[tuple[str, ...], int, int]:
+        """The newest problems, how many there are, and how many recipes are refused."""
+        with suppress(sqlite3.OperationalError, LedgerCorrupt):
+            lines, count = self.ledger.problems(ERRORS_KEPT)
+            if of_settings := self.settings_problem():
+                lines, count = [*lines, of_settings][-ERRORS_KEPT:], count + 1
+            self._problems = tuple(lines), count, self.ledger.refused()
+        return self._problems
 
     def _known_queued_recipes(self, counts: Counts) -> QueuedRecipes:
         """The queued recipes; looked up when something changed, but not too often.
@@ -202,6 +176,8 @@ class Reporting:
         except sqlite3.OperationalError:
             return status
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
+        if not total:  # nobody requests it any more: it is stopped
+            return status
         last = max(1, total - recipe.queued)
         first = max(1, last - max(1, self.pool.in_progress(progress.image.recipe)) + 1)
         return replace(

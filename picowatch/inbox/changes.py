@@ -13,8 +13,8 @@ class Saved:
 
     `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
     why one of them cannot be read, where a recipe was renamed. For a `dropped` picture `content` is
-    empty; `unreadable` says why it is no picture. `is_again`: picture and the files beside it are
-    as they were answered.
+    empty; `unreadable` says why it is no picture, and `template` is the sha256 of its template.
+    `is_again`: picture and the files beside it are those of the save before.
     """
 
     path: str
@@ -24,6 +24,7 @@ class Saved:
     defaults: Sequence[DefaultsFile] = ()
     defaults_unreadable: str = ""
     dropped: Dropped | None = None
+    template: str = ""
     unreadable: str = ""
     is_again: bool = False
 
@@ -46,10 +47,7 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A recipe's file is at another path now; `saved` is what it holds.
-
-    It has the same bytes, unless the paths differ in case alone.
-    """
+    """A recipe's file is at another path now; `saved` is what it holds: the same bytes."""
 
     old: str
     saved: Saved
@@ -61,8 +59,8 @@ class Renamed:
 
     @property
     def stamp(self) -> Stamp:
-        """Of the file where it is now."""
+        """Size and time of the file where it is now."""
         return self.saved.stamp
 
 
-Evidence = Saved | Unreadable | Deleted | Renamed
+Change = Saved | Unreadable | Deleted | Renamed

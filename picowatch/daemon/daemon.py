@@ -1,0 +1,211 @@
+"""The daemon's round, which is the whole story: a save becomes pictures.
+
+What is still to be done is a row of the ledger, and every step may be run again. So a start, a
+crash and an ordinary round are the same code. Meanwhile a worker's thread for each engine claims a
+batch, renders it and has it published (work/worker.py).
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from picowatch.daemon.accept import Accepting
+from picowatch.daemon.commands import Control
+from picowatch.daemon.finish import Finishing
+from picowatch.daemon.settings_file import SettingsWatch
+from picowatch.daemon.status import Reporting
+from picowatch.errors import LedgerCorrupt
+from picowatch.files.atomic import FolderAway
+from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, Retry, passes
+from picowatch.inbox.inbox import Inbox
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import QueuedImage
+from picowatch.outbox.lock import OutboxLock, Whereabouts
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.start_images import remove_copies_but
+from picowatch.outbox.status import images_wait
+from picowatch.systemd import notify
+from picowatch.work.pool import WorkerPool
+from picowatch.work.result import RunResult
+
+log = logging.getLogger("picowatch")
+
+IDLE_SECONDS = 1.0  # between rounds
+WORKING_SECONDS = 0.25  # … while something is rendered
+TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
+MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
+
+
+@dataclass(kw_only=True, eq=False)
+class Daemon:
+    """Takes saves from the inbox to the engines, until `stop`.
+
+    `wake` ends a rest early: set it after setting `stop`. A single run ends when it has nothing
+    left to do, or `until` says so.
+    """
+
+    lock: OutboxLock
+    inbox: Inbox
+    ledger: Ledger
+    outbox: Outbox
+    accepting: Accepting
+    finishing: Finishing
+    control: Control
+    pool: WorkerPool
+    reporting: Reporting
+    settings_watch: SettingsWatch | None
+    retry: Retry
+    result: RunResult
+    stop: threading.Event
+    wake: threading.Event
+    until: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self._tidy_at = 0.0
+        self._in_time = float("-inf")  # nothing is tried again before
+
+    def run(self, once: bool = False) -> RunResult:
+        """Run until `stop`, or `once`: until what is in the inbox now is done."""
+        try:
+            self.retry.until_done(self._recover)
+            notify("READY=1")
+            while not (self.stop.is_set() or self.result.reason):
+                more = self._try_round()
+                if once and (self.until() or (not more and self._has_nothing_left())):
+                    break
+                if not more:
+                    self.wake.wait(self._rest())
+                self.wake.clear()
+        except Ended:
+            pass
+        except LedgerCorrupt as error:
+            self.result.cannot_go_on(str(error), ledger_corrupt=True)
+        except PASSING as error:
+            self.result.cannot_go_on(f"cannot write: {error}")
+        finally:
+            self._shut_down()
+        return self.result
+
+    def _try_round(self) -> bool:
+        """A round; a disk that is full or away ends it, and the next one tries again."""
+        more = False
+        if time.monotonic() >= self._in_time:
+            try:
+                more = self._round(time.monotonic())
+                self.retry.worked()
+            except PASSING as error:
+                if not passes(error):
+                    raise
+                self.retry.failed(error)
+                self._in_time = time.monotonic() + RETRY_SECONDS
+        self.reporting.report()
+        return more
+
+    def _round(self, now: float) -> bool:
+        """All that is to be done now; returns whether there is more of it."""
+        self._check_outbox()
+        more = False
+        if self.inbox.is_there():
+            self.inbox.look(now)
+            more = self.accepting.take(now)
+        self.control.run_all()
+        self.finishing.finish_all()
+        self.pool.publisher.list_published()
+        if self.settings_watch:
+            self.settings_watch.look()
+        self._update_pool(more)
+        self._tidy_up(now)
+        return more
+
+    def _check_outbox(self) -> None:
+        """Raises FolderAway; another outbox or ledger at the path of the daemon's own ends it."""
+        match self.lock.whereabouts():
+            case Whereabouts.AWAY:
+                raise FolderAway(self.outbox.root)
+            case Whereabouts.REPLACED:
+                words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
+                self.result.cannot_go_on(words, outbox_replaced=True)
+                raise Ended
+        if not self.ledger.is_in_place():
+            self.result.cannot_go_on("the ledger was deleted or replaced", outbox_replaced=True)
+            raise Ended
+
+    def _update_pool(self, more: bool) -> None:
+        if more:
+            self.pool.wake()
+        self.pool.update()
+        if self.inbox.pending():
+            self.pool.expect_save()
+        self.pool.start_when(not (more or len(self.inbox) or self.accepting.is_busy()))
+
+    def _tidy_up(self, now: float) -> None:
+        """Delete what nobody needs any more: copies of start images, old saves."""
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
+            remove_copies_but(self.outbox.root, self.ledger.start_images_needed())
+            self.ledger.prune(self.reporting.now())
+
+    # -- start and end
+
+    def _recover(self) -> None:
+        """Put right what a crash left; after an ordinary end there is nothing."""
+        if self.lock.after_crash:
+            log.warning(
+                "picowatch was killed or stopped in the middle of something; what it left "
+                "unfinished is being repaired"
+            )
+            self.outbox.remove_leftovers()
+            self.outbox.repair_latest()
+            self.inbox.recover()
+            self.outbox.problems.remove_all_but(self.ledger.known_recipes())
+        self.ledger.nothing_is_written()
+        for image in self.ledger.running():
+            self._decide(image)
+        if self.ledger.is_paused():
+            log.info("paused: nothing is rendered until `picowatch resume`")
+
+    def _decide(self, image: QueuedImage) -> None:
+        """What becomes of an image that was in progress when the last daemon ended."""
+        if self.outbox.holds(image.file, image.digest):
+            self.outbox.complete(image.file)
+            self.ledger.finish([image], ())
+        elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
+            reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
+            self.ledger.fail(image.id, reason)
+            log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
+        else:
+            self.ledger.retry_after_daemon_death(image.id)
+            log.info("%s: seed %s queued again", image.recipe, image.request.seed)
+
+    def _has_nothing_left(self) -> bool:
+        """Whether nothing is left to do, or only what a pause keeps in the queue."""
+        if len(self.inbox) or self.accepting.is_busy() or self.ledger.todo():
+            return False
+        if time.monotonic() < self._in_time or self.ledger.unlisted():
+            return False
+        counts = self.ledger.counts()
+        self.result.kept_waiting = counts.queued if self.pool.paused else 0
+        return counts.queued == self.result.kept_waiting and not counts.running
+
+    def _rest(self) -> float:
+        """Seconds until there may be something to do."""
+        rest = WORKING_SECONDS if self.pool.progress() else IDLE_SECONDS
+        ready_in = self.inbox.ready_in(time.monotonic())
+        return rest if ready_in is None or not self.inbox.folder else min(rest, max(ready_in, 0.01))
+
+    def _shut_down(self) -> None:
+        if not self.result.can_restart:  # systemd kills what says so and is not gone soon
+            notify("STOPPING=1")
+        self.stop.set()  # ends all waiting for the disk
+        self.pool.stop()
+        self.inbox.close()
+        self.reporting.report_end()
+        if self.result.outbox_replaced:
+            log.warning("%s; picowatch starts over with what is there", self.result.reason)
+        elif self.result.reason:
+            log.error("picowatch exits: %s", self.result.reason)
+        if self.result.kept_waiting:
+            waiting = images_wait(self.result.kept_waiting)
+            log.warning("paused: %s until `picowatch resume`", waiting)

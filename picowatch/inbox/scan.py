@@ -1,0 +1,96 @@
+"""All recipes and dropped pictures of the inbox, with size and time of each."""
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from picowatch.files.picture_names import is_picture_name
+from picowatch.inbox.dropped import dropped_in
+from picowatch.inbox.files import MISSING, stamp_of, stamp_of_child
+from picowatch.inbox.names import (
+    MAX_DEPTH,
+    PICTURES_NAME,
+    is_recipe_name,
+    is_searched,
+    why_not_dropped,
+    why_not_searched,
+    why_skipped,
+)
+from picowatch.save import Stamp
+
+
+def scan(
+    root: Path,
+    below: str,
+    skipped: dict[str, str],
+    templates: Collection[str],
+    is_under_template: bool = False,
+) -> Iterator[tuple[str, Stamp]]:
+    """Every recipe file below `root`/`below` with its stamp, in any order.
+
+    In a folder with a template for dropped pictures, and below, the pictures instead. `templates`
+    are those that are known: a folder is theirs until it is known that they are gone, which editors
+    that move them away for a moment make no different. What cannot be read, and files that are
+    never rendered, go into `skipped`, with the reason.
+    """
+    try:
+        with os.scandir(root / below) as found:
+            children = list(filter(_has_kind, found))
+    except OSError as error:
+        if below and error.errno not in MISSING:
+            skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
+        return
+    names = {child.name: child for child in children}
+    template = f"{below}/{PICTURES_NAME}".lstrip("/")
+    if PICTURES_NAME in names and (stamp := stamp_of(root, template)):
+        yield template, stamp
+        is_under_template = bool(below)
+    is_under_template |= template in templates and bool(below)
+    if is_under_template:
+        yield from dropped_in(root, below, names)
+    elif below:
+        _warn_of_pictures(below, names, skipped)
+    for child in children:
+        path = f"{below}/{child.name}" if below else child.name
+        if child.is_dir(follow_symlinks=False):
+            if reason := why_not_searched(child.name):
+                skipped[path] = reason
+            if not is_searched(child.name):
+                continue
+            if path.count("/") >= MAX_DEPTH:
+                skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
+                continue
+            yield from scan(root, path, skipped, templates, is_under_template)
+        elif child.is_symlink() and os.path.isdir(f"{root}/{path}"):  # noqa: PTH112 (never raises)
+            skipped[path] = "it is a link to a folder; linked folders are not searched"
+        elif is_under_template:
+            if reason := why_not_dropped(child.name):
+                skipped[path] = reason
+        elif is_recipe_name(child.name):
+            stamp = stamp_of_child(child, root, path)
+            if stamp is not None:
+                yield path, stamp
+        elif reason := why_skipped(child.name):
+            skipped[path] = reason
+
+
+def _warn_of_pictures(
+    folder: str, names: Mapping[str, os.DirEntry[str]], skipped: dict[str, str]
+) -> None:
+    """Say once of a folder that has nothing but pictures what would make them requests."""
+    if any(map(is_picture_name, names)) and not any(map(is_recipe_name, names)):
+        skipped[folder] = (
+            f"it has pictures, but no {PICTURES_NAME} that says what to do with them, and no recipe"
+        )
+
+
+def _has_kind(child: os.DirEntry[str]) -> bool:
+    """Whether the system says what it is: a share that goes away may not.
+
+    Some file systems are asked for that only here; afterwards it is known.
+    """
+    try:
+        child.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,306 @@
+"""What others ask the ledger: recipes and their states, counts, outcomes; cancel, retry, pause."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from picowatch.errors import LedgerCorrupt
+from picowatch.ledger.accept import UNFINISHED
+from picowatch.ledger.database import Database
+from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, request_of
+from picowatch.recipe.request import ImageRequest
+from picowatch.save import KnownRecipe, Stamp
+
+FAILED = """state = 'failed'
+            AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
+KEPT_SECONDS = 31 * 24 * 3600.0  # saves, and recipes that were archived
+
+
+class Questions(Database):
+    """Reads what others decide by, and changes what commands ask for."""
+
+    def known_recipes(self) -> dict[str, KnownRecipe]:
+        """Each recipe of the inbox whose last save was handled."""
+        rows = self.select("SELECT * FROM recipes WHERE outcome != 'archived'")
+        return {row["path"]: _known(row) for row in rows}
+
+    def known_recipe(self, recipe: str) -> KnownRecipe | None:
+        """The recipe as its last save was handled, or None."""
+        rows = self.select(
+            "SELECT * FROM recipes WHERE path = ? AND outcome != 'archived'", (recipe,)
+        )
+        return _known(rows[0]) if rows else None
+
+    def with_digest(self, digest: str) -> list[str]:
+        """The recipes of the inbox that have these bytes."""
+        rows = self.select(
+            "SELECT path FROM recipes WHERE digest = ? AND outcome != 'archived' ORDER BY path",
+            (digest,),
+        )
+        return [row["path"] for row in rows]
+
+    def seen_in(self, folder: str, recipes: Iterable[str]) -> None:
+        """Record that these recipes are in the folder that is the inbox now."""
+        with self.transaction() as sql:
+            sql.executemany(
+                "UPDATE recipes SET folder = ? WHERE path = ?",
+                [(folder, recipe) for recipe in recipes],
+            )
+
+    # -- what is still to be done
+
+    def todo(self) -> list[tuple[str, int]]:
+        """Recipes with changes whose consequences are to be drawn, and the count of these."""
+        rows = self.select("SELECT path, todo FROM recipes WHERE todo > 0 ORDER BY save")
+        return [(row["path"], row["todo"]) for row in rows]
+
+    def done_with(self, recipe: str, todo: int) -> None:
+        """Record that they were drawn, unless more has changed since."""
+        with self.transaction() as sql:
+            sql.execute("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", (recipe, todo))
+
+    def note_problem(self, recipe: str, problem: str | None) -> None:
+        """What is wrong with the recipe, in a line; None if nothing is any more."""
+        with self.transaction() as sql:
+            sql.execute(
+                "UPDATE recipes SET problem = ? WHERE path = ? AND problem IS NOT ?",
+                (problem, recipe, problem),
+            )
+
+    def problems(self, most: int) -> tuple[list[str], int]:
+        """The newest problems, oldest first, and how many there are."""
+        rows = self.select(
+            """SELECT problem FROM recipes WHERE problem IS NOT NULL
+               ORDER BY save DESC LIMIT ?""",
+            (most,),
+        )
+        count = self.select("SELECT count(*) FROM recipes WHERE problem IS NOT NULL")
+        return [row["problem"] for row in reversed(rows)], count[0][0]
+
+    def refused(self) -> int:
+        """How many recipes are refused."""
+        return int(
+            self.select("SELECT count(*) FROM recipes WHERE problem IS NOT NULL AND outcome = ?",
+                        ("refused",))[0][0]
+        )  # fmt: skip
+
+    def archive(self, recipe: str) -> None:
+        """Record that the recipe is done and was taken out of the inbox."""
+        with self.transaction() as sql:
+            sql.execute(
+                """UPDATE recipes SET outcome = 'archived', problem = NULL, todo = 0
+                   WHERE path = ?""",
+                (recipe,),
+            )
+
+    def prune(self, now: float) -> None:
+        """Delete what nobody asks for any more: old saves, and recipes archived long ago."""
+        with self.transaction() as sql:
+            old = now - KEPT_SECONDS
+            archived = """SELECT recipes.path FROM recipes JOIN saves ON saves.id = recipes.save
+                          WHERE recipes.outcome = 'archived' AND saved_at < ?"""
+            sql.execute(f"DELETE FROM entries WHERE recipe IN ({archived})", (old,))
+            sql.execute(f"DELETE FROM recipes WHERE path IN ({archived})", (old,))
+            sql.execute(
+                "DELETE FROM saves WHERE saved_at < ? AND id NOT IN (SELECT save FROM recipes)",
+                (old,),
+            )
+            sql.execute("DELETE FROM sheets WHERE recipe NOT IN (SELECT path FROM recipes)")
+
+    # -- commands
+
+    def retry(self, recipes: Iterable[str]) -> dict[str, int]:
+        """Queue again the failed images that are still requested; returns counts by recipe."""
+        with self.transaction() as sql:
+            retried: Counter[str] = Counter()
+            for recipe in recipes:
+                rows = sql.execute(
+                    f"""UPDATE images SET state = 'queued', file = NULL, attempts = 0, deaths = 0,
+                        alone = 0, reason = NULL WHERE {FAILED} AND recipe = ? RETURNING id""",
+                    (recipe,),
+                ).fetchall()
+                sql.executemany(
+                    """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
+                       AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
+                    [(row["id"],) for row in rows],
+                )
+                sql.execute("UPDATE recipes SET todo = todo + 1 WHERE path = ?", (recipe,))
+                retried[recipe] += len(rows)
+            return dict(+retried)
+
+    def recipes_with_failures(self) -> list[str]:
+        """Recipes whose last valid save requests images that failed."""
+        rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
+        return [row["recipe"] for row in rows]
+
+    def cancel(self, recipes: Collection[str]) -> tuple[int, int]:
+        """Cancel images of the recipes; returns how many, and how many of these were running.
+
+        They are still requested: the recipe's next save queues them again (accept.py).
+        """
+        cancelled = running = 0
+        with self.transaction() as sql:
+            for recipe in recipes:
+                running += sql.execute(
+                    """SELECT count(*) FROM images WHERE recipe = ? AND state = 'running'
+                       AND drawn = 0""",
+                    (recipe,),
+                ).fetchone()[0]
+                cancelled += sql.execute(
+                    f"UPDATE images SET state = 'cancelled' WHERE recipe = ? AND {UNFINISHED}",
+                    (recipe,),
+                ).rowcount
+        return cancelled, running
+
+    def unfinished_recipes(self) -> list[str]:
+        """Recipes of images that can be cancelled."""
+        rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {UNFINISHED} ORDER BY recipe")
+        return [row["recipe"] for row in rows]
+
+    def pause(self, since: float) -> None:
+        """Let nothing be rendered until `resume`."""
+        with self.transaction() as sql:
+            sql.execute("INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)",
+                        (since,))  # fmt: skip
+
+    def resume(self) -> None:
+        """Let images be rendered again."""
+        with self.transaction() as sql:
+            sql.execute("DELETE FROM paused")
+
+    def is_paused(self) -> bool:
+        """Whether nothing is to be rendered."""
+        return bool(self.select("SELECT 1 FROM paused"))
+
+    # -- states
+
+    def queued_recipes(self) -> QueuedRecipes:
+        """The recipes with queued images in the order of their first ones, and how many.
+
+        Priorities and saves decide that order, not the order within a file. The index
+        of the queue holds all but the recipe, which is read from one image a save: images done
+        long ago are not read.
+        """
+        rows = self.select(
+            """WITH queued AS (
+                   SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
+                   FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
+               )
+               SELECT recipe, sum(queued.images) AS images
+               FROM queued JOIN images ON images.id = first
+               GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
+        )
+        return tuple((row["recipe"], row["images"]) for row in rows)
+
+    def outcome(self, recipe: str, digest: str) -> Outcome | None:
+        """The outcome of the newest save with these bytes; None if there was no such save."""
+        with self.transaction():
+            saves = self.select(
+                """SELECT id, outcome FROM saves WHERE recipe = ? AND digest = ?
+                   ORDER BY id DESC LIMIT 1""",
+                (recipe, digest),
+            )
+            if not saves:
+                return None
+            save, is_last = saves[0]["id"], self._is_last(recipe, saves[0]["id"])
+            images = self.select(
+                """SELECT DISTINCT images.id, state, file FROM images
+                   LEFT JOIN entry_images ON entry_images.image = images.id
+                   LEFT JOIN entries ON entries.id = entry_images.entry
+                   WHERE images.recipe = :recipe
+                   AND (images.save = :save OR (:is_last AND entries.recipe = :recipe
+                                                AND position >= drawn_from))
+                   ORDER BY entry_index, image_index""",
+                {"recipe": recipe, "save": save, "is_last": is_last},
+            )
+            sheets = self.select(
+                """SELECT sheet_file FROM entries
+                   WHERE recipe = ? AND sheet_done AND sheet_file IS NOT NULL ORDER BY id""",
+                (recipe,),
+            )
+        states = Counter(image["state"] for image in images)
+        return Outcome(
+            valid=saves[0]["outcome"] == "accepted",
+            pictures=tuple(image["file"] for image in images if image["state"] == "done"),
+            unfinished=states["queued"] + states["running"],
+            failed=states["failed"],
+            cancelled=states["cancelled"],
+            sheets=tuple(row["sheet_file"] for row in sheets),
+        )
+
+    def _is_last(self, recipe: str, save: int) -> bool:
+        return bool(
+            self.select("SELECT 1 FROM recipes WHERE path = ? AND save = ?", (recipe, save))
+        )
+
+    def counts(self) -> Counts:
+        """Counts of all images by state."""
+        rows = self.select("SELECT state, images FROM tallies")
+        return Counts(**{row["state"]: row["images"] for row in rows})
+
+    def queued_kinds(self, recipe: str | None = None) -> list[tuple[ImageRequest, int]]:
+        """How many images are queued that can be rendered together, with one request of each kind.
+
+        Of a recipe, or of the whole queue.
+        """
+        kinds = """SELECT batch_key, count(*) AS images, min(id) AS first
+                   FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key"""
+        if recipe is not None:
+            kinds = """SELECT batch_key, count(DISTINCT images.id) AS images,
+                              min(images.id) AS first
+                       FROM entries JOIN entry_images ON entry_images.entry = entries.id
+                       JOIN images ON images.id = entry_images.image
+                       WHERE entries.recipe = :recipe AND state = 'queued' GROUP BY batch_key"""
+        rows = self.select(
+            f"""SELECT images.request, kinds.images FROM ({kinds}) AS kinds
+                JOIN images ON images.id = kinds.first""",
+            {"recipe": recipe},
+        )
+        return [(request_of(row), row["images"]) for row in rows]
+
+    def recipe_counts(self, recipe: str) -> Counts:
+        """Counts by state of the images that the recipe's last valid save requests."""
+        rows = self.select(
+            """SELECT state, count(DISTINCT images.id) AS images FROM images
+               JOIN entry_images ON entry_images.image = images.id
+               JOIN entries ON entries.id = entry_images.entry
+               WHERE entries.recipe = ? GROUP BY state""",
+            (recipe,),
+        )
+        return Counts(**{row["state"]: row["images"] for row in rows})
+
+    def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
+        """The failed images that the recipe's last valid save requests, with their reasons."""
+        rows = self.select(
+            f"""SELECT * FROM images WHERE recipe = ? AND {FAILED}
+                ORDER BY entry_index, image_index""",
+            (recipe,),
+        )
+        return [(QueuedImage.of(row), row["reason"]) for row in rows]
+
+    def succeeded(self, recipe: str) -> str | None:
+        """The digest of the accepted bytes, if the recipe's images are all done; else None."""
+        counts = self.recipe_counts(recipe)
+        unfinished = counts.queued + counts.running + counts.failed + counts.cancelled
+        return self._accepted(recipe) if counts.done and not unfinished else None
+
+    def is_valid(self, recipe: str) -> bool:
+        """Whether the recipe's last save was valid."""
+        return self._accepted(recipe) is not None
+
+    def _accepted(self, recipe: str) -> str | None:
+        rows = self.select(
+            "SELECT digest FROM recipes WHERE path = ? AND outcome = 'accepted'", (recipe,)
+        )
+        return rows[0]["digest"] if rows else None
+
+
+def _known(row: sqlite3.Row) -> KnownRecipe:
+    try:
+        stamp = Stamp.from_text(row["size_and_time"])
+    except (TypeError, ValueError) as error:
+        words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
+        raise LedgerCorrupt(words) from error
+    return KnownRecipe(
+        stamp, row["digest"], row["outcome"], row["folder"], row["template"], row["waits_for"]
+    )
