@@ -31,7 +31,7 @@ MISSING_SECONDS = 30.0  # that a network share may take to show a file another m
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it.
 
-    `now` is the wall clock, `steady` counts seconds since the start.
+    `now` is the wall clock.
     """
 
     settings: Settings
@@ -42,7 +42,6 @@ class Control:
     finishing: Finishing
     commands: Commands
     now: Callable[[], float] = time.time
-    steady: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
@@ -53,7 +52,7 @@ class Control:
 
     def do(self, command: Command) -> Answer | None:
         """Run it and return the answer; None as long as there is no answer yet."""
-        noticed = self._noticed.setdefault(command, self.steady())
+        noticed = self._noticed.setdefault(command, time.monotonic())
         answer = self._do(command, noticed)
         if answer is not None:
             del self._noticed[command]
@@ -185,7 +184,7 @@ class Control:
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = self.ledger.outcome(recipe, digest)
         if outcome is None and stamp is None and known is None:
-            if self.steady() - noticed < MISSING_SECONDS:
+            if time.monotonic() - noticed < MISSING_SECONDS:
                 return None
             words = f"{recipe} was not found in {self.settings.inbox}, the inbox being watched."
             return Answer(False, words)

@@ -104,7 +104,7 @@ class Finishing:
             for file, its in files.items():
                 if kept[file] and file != path:
                     self._take_out(file, its)
-        return True
+        return self.inbox.is_there()  # else it may be there again, with the inbox
 
     def _is_saved_again(self, recipe: str) -> bool:
         """Whether a save is yet to be accepted: the same bytes request new seeds, too."""

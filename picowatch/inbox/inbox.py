@@ -128,18 +128,19 @@ class Inbox:
             status = root.stat()
             os.scandir(root).close()
         except OSError:
-            if self._inode is not None or self._wanted:
-                log.warning(
-                    "the inbox %s is not there; nothing is cancelled; waiting for it", self.path
-                )
+            if self._inode is not None:
+                words = "the inbox %s has vanished; nothing is cancelled; waiting for it to return"
+                log.warning(words, self.path)
+            elif self._wanted:
+                log.warning("the inbox %s is not there; waiting for it", self.path)
             self._device = self._inode = None
             self._wanted = False
             self._watch.stop()
             return False
         self._device, self._inode = status.st_dev, status.st_ino
         if (self._device, self._inode) != before or root != self._root:
-            if before[1] is not None:
-                log.warning("the inbox %s is another folder now", self.path)
+            if self.scanned_at > 0:
+                log.warning("the inbox %s is another folder now; it is watched again", self.path)
             self._root = root
             self._watch.start(root)
             self._wanted = True

@@ -210,7 +210,7 @@ def test_a_deaf_daemon_is_not_healthy(
     """It lives, but its watch tells of nothing."""
     monkeypatch.setattr("picowatch.inbox.watching._Hinter.on_any_event", lambda *_: None)
     monkeypatch.setattr(status_command, "CHECK_SECONDS", 1.5)
-    with house.running(watch="events"):
+    with house.running():
         assert status_command.check(house.settings()) == 1
     assert "picowatch is running, but noticed no new file" in capsys.readouterr().err
     assert list(house.inbox.iterdir()) == []

@@ -242,7 +242,7 @@ def test_a_share_is_polled(
     """With `watch: events`, the line says that they are unreliable."""
     monkeypatch.setattr("picowatch.commands.doctor.file_system_type", lambda folder: "cifs")
     assert "by polling" in checks(house, capsys)["watch"]["text"]
-    watch = checks(house, capsys, watch="events")["watch"]
+    watch = checks(house, capsys)["watch"]
     assert watch["remedy"] == "Set watch: auto."
 
 

@@ -21,7 +21,7 @@ from picowatch.commands.run import run
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import load_settings
-from picowatch.testing.fault_points import VARIABLE
+from tests.fault_points import arm
 from tests.digest_engine import DigestEngine
 
 
@@ -46,7 +46,7 @@ def _run_and_end(folder: Path, fault: str, settings: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdin.fileno())
     os.dup2(sys.stdin.fileno(), sys.stdout.fileno())
     if fault:
-        os.environ[VARIABLE] = fault
+        arm(fault)
     try:
         os._exit(_run(folder, settings))
     except BaseException:

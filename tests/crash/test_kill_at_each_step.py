@@ -15,7 +15,7 @@ from PIL import Image
 
 from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
-from picowatch.testing.fault_points import POINTS, VARIABLE
+from tests.fault_points import POINTS, VARIABLE
 from tests.crash.dying_daemon import fail_on_bad
 from tests.house import House
 

@@ -503,7 +503,7 @@ def test_a_picture_that_is_being_copied_slowly_is_no_error(house: House) -> None
     """However long it pauses, within half a minute: it waits without an error, also when empty."""
     template(house)
     whole = draw(house, "elsewhere.png").read_bytes()
-    with house.running(rescan_seconds=1):
+    with house.running():
         for part in (0, 60):
             house.save("frames/1.png", whole[:part])
             looks = len(house.console.shown) + 3
@@ -577,7 +577,7 @@ def test_pictures_wait_for_a_template_that_cannot_be_read(
     monkeypatch.setattr("picowatch.inbox.files.open_below", refuse)
     template(house)
     draw(house, "frames/a.png")
-    with house.running(rescan_seconds=1):
+    with house.running():
         wait_for(lambda: errors(house), "the error file")
         house.save("other.txt", "a star\n")
         wait_for(lambda: len(house.pictures()) == 1, "a recipe saved after it")
@@ -883,7 +883,7 @@ def test_files_of_systems_and_sync_tools_are_no_pictures_whatever_lies_beside_th
     """macOS writes ._x.png and ._x.mask.png on a share, Syncthing a copy of both as well."""
     monkeypatch.setattr(reader, "HELD_OPEN_LIMIT", 0.0)
     template(house)
-    with house.running(watch="events"):
+    with house.running():
         for name in ("x.png", "x.mask.png"):
             house.save(f"frames/._{name}", b"\0\5\x16\7" + bytes(4000))
             draw(house, f"frames/{name}")

@@ -320,7 +320,7 @@ def test_a_file_held_open_is_read_after_thirty_seconds(
     """Not before, and then all the same. The clock is ours."""
     monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", lambda files: set(files))
     house.save("a.txt", "one\n")
-    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
+    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5)
     try:
         inbox.start(0.0)
         for tenth in range(295):
@@ -344,7 +344,7 @@ def test_a_writer_who_begins_while_others_are_looked_for_is_waited_for(
         return set()
 
     monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", begins)
-    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
+    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5)
     try:
         inbox.start(0.0)
         assert [seen for tenth in range(8) for seen in inbox.poll(tenth / 10)] == []
@@ -372,7 +372,7 @@ def test_a_dropped_picture_whose_writer_begins_then_is_waited_for_too(
         return set()
 
     monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", begins)
-    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
+    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5)
     seen: list[Any] = []
     try:
         inbox.start(0.0)
@@ -492,7 +492,7 @@ def test_a_recipe_that_cannot_be_read_keeps_no_engine_running(
 
     monkeypatch.setattr("picowatch.inbox.files.open_below", refuse)
     house.save("a.yaml", "prompt: a star\n")
-    with house.running(rescan_seconds=1, settle_seconds=0.3):
+    with house.running(settle_seconds=0.3):
         wait_for(lambda: len(refused) > 1, "the second look")
         prepared = house.engine.prepared
         wait_for(lambda: len(refused) > 3, "more looks")
@@ -515,7 +515,7 @@ def test_a_recipe_is_answered_again_when_its_defaults_can_be_read(
     monkeypatch.setattr("picowatch.inbox.files.open_below", refuse)
     house.save("_defaults.yaml", "steps: 3\n")
     house.save("a.yaml", "prompt: a star\n")
-    with house.running(rescan_seconds=1):
+    with house.running():
         wait_for(lambda: house.error("a.yaml"), "the error file")
         why = "_defaults.yaml above it cannot be read: Stale file handle"
         wait_for(lambda: why in house.log(), "the line of the log")

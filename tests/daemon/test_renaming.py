@@ -122,7 +122,7 @@ def test_a_rename_in_case_alone_is_one(
     assert not is_listed(house.inbox, new)
     path = house.save(old, "prompt: a corgi\nseed: [1, 2]\n")
     assert is_listed(house.inbox, old)
-    with house.running(watch="events"):
+    with house.running():
         wait_for(lambda: len(house.pictures()) == 2, "the pictures")
         monkeypatch.setattr("picowatch.inbox.reader.is_listed", lambda root, one: one == new)
         (house.inbox / new).parent.mkdir(exist_ok=True)

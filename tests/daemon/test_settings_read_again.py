@@ -139,7 +139,7 @@ def test_a_shorter_rescan_does_not_wait_for_the_one_before(
     """A write through a hard link outside of the inbox has no event there."""
     path = house.save("a.yaml", "prompt: a\nseed: 1\n")
     (house.folder / "elsewhere").hardlink_to(path)
-    with house.running(settings_file=file, watch="events", rescan_seconds=86400):
+    with house.running(settings_file=file):
         wait_for(lambda: house.prompts("a") == ["a"], "the first picture")
         (house.folder / "elsewhere").write_text("prompt: b\nseed: 1\n")
         file.path.write_text(f"{OWN}rescan_seconds: 1\n")

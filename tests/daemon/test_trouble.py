@@ -521,7 +521,7 @@ def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
         (stick / "a.yaml").write_text(SMALL)
         bind(stick, house.inbox)
         mounts.callback(unbind, house.inbox)
-        with house.running(watch="events"):
+        with house.running():
             wait_for(lambda: len(house.pictures()) == 5)
             unbind(house.inbox)
             wait_for(lambda: "is another folder now" in house.log(), "the unmount")
@@ -603,7 +603,7 @@ def test_a_share_that_goes_away_while_it_is_compared_is_waited_for(
             yield map(Entry, found)
 
     house.save("a.yaml", SMALL)
-    with house.running(watch="polling"):
+    with house.running():
         wait_for(lambda: len(house.pictures("a")) == 5, "the first pictures")
         seen_os = SimpleNamespace(**{**vars(os), "scandir": scandir})
         monkeypatch.setattr("picowatch.inbox.files.os", seen_os)

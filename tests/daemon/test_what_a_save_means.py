@@ -16,9 +16,8 @@ from PIL import Image
 from picowatch.errors import EngineDied
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.outbox import Outbox
-from picowatch.work import plan
 from tests.digest_engine import Batch
-from tests.house import PATIENCE, House, wait_for
+from tests.house import House, wait_for
 
 
 def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
@@ -75,29 +74,18 @@ def test_a_queued_entry_keeps_its_seed_and_its_position(house: House) -> None:
 
 
 def test_a_newer_save_replaces_what_is_still_queued(house: House) -> None:
-    """Entries that are gone from the file are cancelled if they still wait."""
+    """Entries that are gone from the file are cancelled, and stopped if they are in progress."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "first\nsecond\nthird\n")
         hold.wait_until_held()
         house.save("a.txt", "other\n")
-        wait_for(lambda: "1 image queued, 2 cancelled" in house.log(), "the second save")
+        wait_for(lambda: "1 image queued, 3 cancelled" in house.log(), "the second save")
+        wait_for(lambda: "no image of its batch is requested" in house.log(), "its stop")
         hold.release()
-        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert house.started() == ["first", "other"], "the image in progress is finished"
-
-
-def test_the_image_in_progress_is_stopped_under_the_setting_interrupt(house: House) -> None:
-    """`interrupt: true` ends the image that the newer save no longer requests."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1, interrupt=True):
-        house.save("a.txt", "first\n")
-        hold.wait_until_held()
-        house.save("a.txt", "other\n")
-        wait_for(lambda: house.prompts() == ["other"], "the other picture alone")
-        hold.release()
-    assert house.prompts() == ["other"]
-    assert "stopped while rendering" in house.log()
+        wait_for(house.pictures, "the picture")
+    assert house.started() == ["first", "other"]
+    assert house.prompts() == ["other"], "what nobody requests any more is stopped"
 
 
 def test_cron_may_write_the_same_line_every_morning(house: House) -> None:
@@ -307,17 +295,17 @@ def test_an_empty_file_is_not_ready_yet(house: House) -> None:
 
 
 def test_deleting_a_recipe_cancels_what_is_queued(house: House) -> None:
-    """The image in progress is finished."""
+    """What is in progress stops, too."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path = house.save("a.txt", "first\nsecond\n")
         hold.wait_until_held()
         path.unlink()
-        wait_for(lambda: "a.txt: deleted, 1 image cancelled" in house.log(), "the deletion")
+        wait_for(lambda: "a.txt: deleted, 2 images cancelled" in house.log(), "the deletion")
+        wait_for(lambda: "no image of its batch is requested" in house.log(), "its stop")
         hold.release()
-        wait_for(lambda: len(house.pictures()) == 1, "the first picture")
     assert house.once()
-    assert house.prompts() == ["first"]
+    assert house.pictures() == []
 
 
 def test_a_deleted_recipe_takes_its_error_file_along(house: House) -> None:
@@ -519,20 +507,6 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
     assert sorted(batches) == [["b1", "b3", "c1"], ["b2"], ["b4"], ["in progress"]]
 
 
-def test_recipes_that_settle_one_after_another_are_one_batch(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a script writes within moments is not split up by its first recipe."""
-    for name in ("SOON_SECONDS", "LONGEST_SECONDS"):
-        monkeypatch.setattr(plan, name, PATIENCE)
-    with house.running(settle_seconds=1.0, batch_size=4):
-        house.save("a.yaml", "prompt: one\n")
-        wait_for(lambda: house.engine.prepared, "the first save to be noticed")
-        house.save("b.yaml", "prompt: two\n")
-        wait_for(lambda: len(house.pictures()) == 2, "the pictures")
-    assert [len(batch) for batch in house.engine.batches] == [2]
-
-
 def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:
     """A restart renders what was requested, with the seeds that were drawn."""
     hold = HeldEngine(house)
@@ -643,7 +617,7 @@ def test_a_save_in_the_moment_of_the_removal_is_not_deleted_unread(
         really_unlink(path, **options)
 
     monkeypatch.setattr(os, "unlink", unlink)
-    with house.running(when_done=when_done, rescan_seconds=1):
+    with house.running(when_done=when_done):
         wait_for(lambda: len(house.pictures()) == 2, "both pictures")
         wait_for(lambda: "a star" in house.prompts("replaced"), "the save in its place")
         with writer:
@@ -796,7 +770,7 @@ def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
     assert house.once()
     copy = Path(shutil.copy2(path, house.folder / "copy"))
     copy.replace(path)
-    with house.running(watch="events"):
+    with house.running():
         house.save("b.txt", "two\n")
         wait_for(lambda: house.pictures("b"), "the start")
         path.chmod(0o640)

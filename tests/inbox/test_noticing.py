@@ -238,7 +238,7 @@ def test_contents_are_compared_at_start(house: House) -> None:
 
 def test_polling_notices_what_events_would(house: House) -> None:
     """New, edited and deleted recipes, without a single event."""
-    with house.running(watch="polling"):
+    with house.running():
         path = house.save("a.txt", "a corgi\n")
         wait_for(lambda: house.prompts() == ["a corgi"], "the new one")
         house.save("a.txt", "a star!\n")
@@ -519,7 +519,7 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
     monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(os, "lstat", lstat)
     hold = HeldEngine(house)
-    with house.running(batch_size=1, watch="polling"):
+    with house.running(batch_size=1):
         path = house.save("pets/a.txt", "first\nsecond\n")
         gone = house.save("b.txt", "third\n")
         for name in ("pets/a.txt", "b.txt"):

@@ -145,7 +145,7 @@ def test_lost_events_lose_nothing(house: House) -> None:
     house.save("edited.yaml", text_of(1))
     house.save("deleted.yaml", text_of(2))
     noise = [house.save(f"{name}.noise", "") for name in "ab"]
-    with live_daemon(house, watch="events", rescan_seconds=QUIET_RESCAN) as daemon:
+    with live_daemon(house, rescan_seconds=QUIET_RESCAN) as daemon:
         daemon.wait_until_made(2)
         daemon.stop()
         for turn in range(most + 2):
@@ -191,7 +191,7 @@ def test_a_renamed_folder_of_recipes_keeps_its_queue(
     (house.inbox / "a").mkdir()
     for number in range(count):
         house.save(f"a/r{number:05}.yaml", f"prompt: corgi {number}\nsize: 64x64\nsteps: 1\n")
-    with live_daemon(house, held=True, watch="events") as daemon:
+    with live_daemon(house, held=True) as daemon:
         daemon.wait_until_asked(count)
         move(house)
         daemon.wait_for(lambda: log_words(house, ", its queue is kept") == count, "the new names")
@@ -227,7 +227,7 @@ def test_a_deleted_folder_of_recipes_is_cancelled_whole(
     for number in range(count):
         house.save(f"a/r{number:05}.yaml", text_of(number))
     with live_daemon(
-        house, held=True, watch="events", batch_size=1, rescan_seconds=QUIET_RESCAN
+        house, held=True, batch_size=1, rescan_seconds=QUIET_RESCAN
     ) as daemon:
         daemon.wait_until_asked(count)
         daemon.wait_for(lambda: daemon.images()["running"] == 1, "the one in progress")
@@ -259,7 +259,7 @@ def test_a_checkout_is_a_save_of_what_it_changed(house: House) -> None:
         house.save(name_of(number, count), text_of(number + EDITED))
     git("commit", "-q", "-a", "-m", "second")
     git("checkout", "-q", "main")
-    with live_daemon(house, watch="events") as daemon:
+    with live_daemon(house) as daemon:
         daemon.wait_until_made(count)
         git("checkout", "-q", "other")
         daemon.wait_until_made(count + changed)
@@ -284,7 +284,7 @@ def test_large_recipes_at_once_take_little_memory(house: House) -> None:
     source.mkdir()
     for number in range(count):
         (source / f"r{number:05}.txt").write_text(comment * 10_000 + f"recipe {number}\n")
-    with live_daemon(house, held=True, watch="events") as daemon:
+    with live_daemon(house, held=True) as daemon:
         copy_in(source, house.inbox)
         daemon.wait_until_asked(count)
         assert daemon.mebibytes() < MEBIBYTES

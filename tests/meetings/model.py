@@ -40,7 +40,7 @@ class Image:
     order: tuple[int, int, int] = (0, 0, 0)  # minus priority, save, place
     file: str = ""
     deaths: int = 0
-    is_missing: bool = False  # it was cancelled because its dropped picture was not there
+    is_drawn: bool = False  # its picture is being written: it is not cancelled any more
 
     @property
     def seed(self) -> int | None:
@@ -51,6 +51,10 @@ class Image:
         """What it is rendered from; random seeds that nobody saw yet differ from all others."""
         seed = self.draw if self.seed is None else 0
         return self.prompt, self.steps, self.start, self.seed, seed, self.seed is None and self.plus
+
+    @property
+    def may_be_cancelled(self) -> bool:
+        return self.state in WAITING or (self.state == "running" and not self.is_drawn)
 
     def __str__(self) -> str:
         return f"{self.recipe}: {self.prompt!r}, steps {self.steps}, seed {self.seed}, {self.state}"
@@ -204,7 +208,7 @@ class Model:
 
     def _queue(self, image: Image, order: tuple[int, int, int]) -> None:
         image.state, image.order, image.file, image.deaths = "queued", order, "", 0
-        image.is_missing = False
+        image.is_drawn = False
 
     def _find(self, path: str, like: Image) -> Image | None:
         if like.seed is None:
@@ -267,7 +271,7 @@ class Model:
     def _cancel_unrequested(self, path: str) -> None:
         wanted = self.wanted()
         for image in self.images:
-            if image.recipe == path and image.state in WAITING and image not in wanted:
+            if image.recipe == path and image.may_be_cancelled and image not in wanted:
                 image.state = "cancelled"
 
     def wanted(self) -> set[Image]:
@@ -284,7 +288,7 @@ class Model:
     def cancelled(self, recipes: Iterable[str]) -> None:
         names = set(recipes)
         for image in self.images:
-            if image.recipe in names and image.state in WAITING:
+            if image.recipe in names and image.may_be_cancelled:
                 image.state = "cancelled"
 
     def retried(self, recipes: Iterable[str]) -> None:
@@ -351,7 +355,7 @@ class Model:
         image = self.by_id.get(image_id)
         if image is None or image.state != "running":
             return  # steps that are done twice change nothing
-        image.state, image.deaths = state, image.deaths + death
+        image.state, image.deaths, image.is_drawn = state, image.deaths + death, False
         if state == "done" and self.rendered()[image.file] is not image:
             self.findings.append(f"{image.file} was overwritten")
         if state == "done" and image.file in self.deleted:
@@ -360,22 +364,18 @@ class Model:
         if state == "queued" and image not in self.wanted():
             image.state = "cancelled"
 
+    def drawn(self, image_ids: Iterable[int]) -> None:
+        """Their pictures are being written."""
+        for image_id in image_ids:
+            self.by_id[image_id].is_drawn = True
+
+    def nothing_is_drawn(self) -> None:
+        for image in self.images:
+            image.is_drawn = False
+
     def missed(self, image_id: int) -> None:
         """Its dropped picture is elsewhere, or gone: a move may be noticed later."""
         self.ended(image_id, "cancelled")
-        if image := self.by_id.get(image_id):
-            image.is_missing = image.state == "cancelled"
-
-    def misses(self, recipe: str) -> bool:
-        """Whether images that it requests were cancelled because their picture was not there."""
-        entries = self.recipes[recipe].entries if recipe in self.recipes else ()
-        return any(image.is_missing for entry in entries for image in entry.images)
-
-    def found_again(self, recipe: str) -> None:
-        """The dropped picture was moved, and this is its name now."""
-        for image in self.images:
-            if image.recipe == recipe and image.state == "cancelled" and image.is_missing:
-                self._queue(image, image.order)
 
     # -- questions
 

@@ -68,8 +68,7 @@ class Writer:
         dice = self.dice
         habits = Habits(
             batch_size=dice.choice((1, 2, 3)),
-            watch=dice.choice(("polling", "polling", "events")),
-            interrupt=dice.random() < 0.3,
+            events=dice.random() < 0.3,
             when_done=dice.choice(("keep",) * 5 + ("archive", "delete")),
             switching=dice.choice((0.0, 0.0, 0.05, 0.3)),
             engines=dice.choice((1, 1, 1, 1, 3)),

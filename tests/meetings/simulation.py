@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
-from picowatch.inbox.watching import RESCAN, Watch
+from picowatch.inbox.watching import Watch
 from tests.digest_engine import DigestEngine
 
 MOST_STEPS = 20_000  # in a while: more is a thread that never rests
@@ -364,40 +364,29 @@ class ThreadPoolExecutor:
 
 
 class EventWatch:
-    """Stands for inbox/watching.py's Watch: the simulated user tells what was touched."""
+    """Stands for inbox/watching.py's Watch: the simulated user tells that something happened."""
 
     armed: "EventWatch | None" = None
 
-    def __init__(self, root: object, wake: Event) -> None:
+    def __init__(self, wake: Event) -> None:
         self._wake = wake
-        self._hints: dict[str, None] = {}
         self._alive = False
+        self.has_news = Event()
 
-    def start(self) -> None:
+    def start(self, root: object) -> None:
         self._alive = True
         EventWatch.armed = self
 
     def stop(self) -> None:
         self._alive = False
 
-    def is_alive(self) -> bool:
-        return self._alive
-
-    def is_complete(self, folders: int) -> bool:
-        return True
-
-    def hints(self) -> list[str]:
-        found, self._hints = list(self._hints), {}
-        return found
-
     def lose(self) -> None:
         """Events were lost: the kernel's queue was full."""
-        self._hints.clear()
-        self.tell(RESCAN)
+        self.has_news.clear()
 
-    def tell(self, path: str) -> None:
+    def tell(self) -> None:
         if self._alive:
-            self._hints[path] = None
+            self.has_news.set()
             self._wake.set()
 
 

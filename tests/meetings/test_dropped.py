@@ -27,10 +27,10 @@ def frames(text: Text = ONE) -> list[Action]:
     return [("hold", True), template(text), *dropped, ("wait", 8.0)]
 
 
-@pytest.mark.parametrize("watch", ["polling", "events"])
+@pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("text", [ONE, RANDOM, SWEEP], ids=["seed", "random", "sweep"])
 def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
-    text: Text, watch: str
+    text: Text, events: bool
 ) -> None:
     """Touch x rename x copy x batch x sweep: while they wait, and after they were rendered."""
     meets: list[Action] = [
@@ -48,7 +48,7 @@ def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
         ("move_folder", "frames/a", "frames/c"),
         ("wait", 8.0),
     ]
-    assert not found(*frames(text), *meets, *again, watch=watch, batch_size=3)
+    assert not found(*frames(text), *meets, *again, events=events, batch_size=3)
 
 
 @pytest.mark.parametrize("engines", [1, 3])
@@ -83,7 +83,6 @@ def test_a_frame_that_is_away_when_its_turn_comes_is_rendered_when_it_is_back() 
         ("wait", 1.0),
         drop(FRAMES[0], 0),
         ("wait", 8.0),
-        watch="polling",
     )
 
 
@@ -101,7 +100,6 @@ def test_frames_that_are_elsewhere_at_their_turn_are_rendered_when_they_are_back
         ("move_folder", "elsewhere", "frames/a"),
         ("start",),
         ("wait", 8.0),
-        watch="events",
     )
 
 

@@ -123,7 +123,6 @@ def test_a_ledger_and_an_outbox_lost_at_once_leave_nothing_where_the_outbox_was(
         ("wait", 0.8),
         ("outbox", False, False),
         ("wait", 3.0),
-        watch="polling",
     )
 
 

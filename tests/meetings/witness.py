@@ -8,10 +8,10 @@ from picowatch.ledger.database import Database
 from picowatch.ledger.ledger import Ledger
 
 HEARD = (
-    "accept", "reject", "forget", "rename", "claim", "finish", "fail", "put_back",
-    "retry_alone", "retry_after_engine_death", "retry_after_daemon_death",
-    "cancel_running", "retry", "cancel", "restore", "prioritise", "remember", "miss",
-    "queue_missing_again",
+    "accept", "refuse", "forget", "archive", "rename", "claim", "hand_over", "finish", "fail",
+    "put_back", "retry_alone", "retry_after_engine_death", "retry_after_daemon_death",
+    "nothing_is_written", "picture_missing", "retry", "cancel", "rebuild", "prioritise",
+    "pause", "resume",
 )  # fmt: skip
 
 # Name, arguments after the ledger itself, and result of a call.

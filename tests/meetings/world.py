@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import picowatch.files.atomic
+import picowatch.daemon.accept
 import picowatch.inbox.inbox
-import picowatch.inbox.reader
 import picowatch.ledger.database
 from picowatch.daemon.supervisor import supervise
 from picowatch.errors import EngineDied, RenderFailed
@@ -30,7 +30,7 @@ from picowatch.outbox.formats import ENDINGS
 from picowatch.outbox.names import LATEST
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
-from picowatch.testing.fault_points import POINTS
+from tests.fault_points import POINTS
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.digest_engine import DigestEngine
 from tests.house import SilentConsole
@@ -67,7 +67,7 @@ OWN_FILES = {
     *LATEST, "now.txt", "index.html", "picowatch.log", "images.jsonl", "preview.png",
 }  # fmt: skip
 # Open while they change: what a dying process does to them on its way out is taken back.
-HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock", "memos.jsonl")
+HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock")
 
 IN_THE_OUTBOX = {"command", "lose_picture", "damage", "foreign", "ledger", "lock_ledger"}
 
@@ -90,8 +90,7 @@ class Habits:
     """Settings of a whole run; `formats` are those of its daemons, in turn."""
 
     batch_size: int = 2
-    watch: str = "polling"
-    interrupt: bool = False
+    events: bool = False
     when_done: str = "keep"
     switching: float = 0.0
     engines: int = 1
@@ -141,7 +140,7 @@ class World:
         self.locker: sqlite3.Connection | None = None
         self.answered_again: set[str] = set()  # by a new ledger
         self.began: dict[tuple[str, int], float] = {}  # batches that are held
-        self.unrequested_since: dict[int, float] = {}
+        self.missed: set[str] = set()  # dropped pictures that were not there at their turn
         # The computer's side.
         self.trouble: OSError | None = None
         self.trouble_ended_at = 0.0
@@ -203,10 +202,7 @@ class World:
             outbox=self.outbox,
             models=self.home / "models",
             settle_seconds=0.5,
-            rescan_seconds=60,
             batch_size=self.habits.batch_size,
-            watch=self.habits.watch,
-            interrupt=self.habits.interrupt,
             when_done=self.habits.when_done,
             format=self.habits.formats[self.counts["daemons"] % len(self.habits.formats)],
             sidecar=self.habits.sidecar,
@@ -220,7 +216,6 @@ class World:
                 lambda options: DigestEngine(before_batch=self._before_batch),
                 SilentConsole(),
                 False,
-                None,
                 stop=self.stop,  # type: ignore[arg-type]
                 wake=self.wake,  # type: ignore[arg-type]
                 signals=self.signals,
@@ -379,7 +374,9 @@ class World:
             is_again = same and isinstance(version.text, Picture)
             self.model.saved(save.path, save.digest, found, is_again=is_again)
 
-    def _heard_reject(self, save: Any, *, result: object) -> None:
+    def _heard_refuse(self, save: Any, problem: object, *, result: object) -> None:
+        if save.path.endswith(TEMPLATE) and not save.stamp.mtime_ns:
+            return  # of a picture under it
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
         if version is None:
             return
@@ -390,7 +387,7 @@ class World:
         self.lacks_lora.discard(save.path)
         right = self._meaning(save.path, version.text, version.mtime) is not None
         if right and not self.away and not self._pictures_just_changed():
-            self.findings.append(f"{save.path} was rejected although nothing is wrong with it")
+            self.findings.append(f"{save.path} was refused although nothing is wrong with it")
         self.model.rejected(save.path, save.digest)
 
     def _uses_lora(self, version: Version) -> bool:
@@ -415,7 +412,8 @@ class World:
             recipe = self.model.recipes.get(path)
             if last is not None and last.digest == digest and recipe and not recipe.valid:
                 return last  # it was renamed, or what it lacked has come
-            if last is not None and last.digest == digest and self.model.misses(path):
+            if last is not None and last.digest == digest and path in self.missed:
+                self.missed.discard(path)
                 return last  # a dropped picture is back where it was
             self.findings.append(f"{path} was answered although nobody saved it")
             return None
@@ -433,9 +431,7 @@ class World:
         known = self.answered.pop(path, None)
         there, was_away = self.files.get(path), path in self.left
         if known is not None and there is not None:
-            if there.digest == known.digest and self._may_retire(path):
-                del self.files[path]  # archived or deleted, as the setting says
-            elif there.serial == known.serial and not was_away:
+            if there.serial == known.serial and not was_away:
                 self.findings.append(f"{path} was forgotten although it is there")
         elif known is not None:
             for other, version in self.files.items():
@@ -448,11 +444,17 @@ class World:
                         self.findings.append(f"{path} was renamed to {other}, but is forgotten")
         self.model.deleted_recipe(path)
 
-    def _may_retire(self, path: str) -> bool:
-        gone = not (self.there / path).exists()
-        return gone and self.habits.when_done != "keep"
+    def _heard_archive(self, path: str, *, result: object) -> None:
+        known, there = self.answered.pop(path, None), self.files.get(path)
+        if self.habits.when_done == "keep" or (self.there / path).exists():
+            self.findings.append(f"{path} was archived although it is to stay")
+        if known is not None and there is not None and there.digest == known.digest:
+            del self.files[path]
+        self.model.deleted_recipe(path)
 
-    def _heard_rename(self, old: str, new: str, stamp: Any, *, result: bool) -> None:
+    def _heard_rename(
+        self, old: str, new: str, stamp: Any, folder: str, *, result: object
+    ) -> None:
         known = self.answered.pop(old, None)
         is_there = old in self.files and old not in self.left
         candidates = [
@@ -477,9 +479,16 @@ class World:
             self.findings.append(f"{result[0].recipe} was started in a pause")
         self.model.started([_started(image) for image in result])
 
-    def _heard_finish(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "done")
-        self.counts["pictures"] += 1
+    def _heard_hand_over(self, batch: Any, *, result: set[int]) -> None:
+        self.model.drawn(result)
+
+    def _heard_nothing_is_written(self, *, result: object) -> None:
+        self.model.nothing_is_drawn()
+
+    def _heard_finish(self, batch: Any, listed: object, *, result: object) -> None:
+        for image in batch:
+            self.model.ended(image.id, "done")
+            self.counts["pictures"] += 1
 
     def _heard_fail(self, image_id: int, reason: str, *, result: object) -> None:
         image = self.model.by_id.get(image_id)
@@ -502,14 +511,10 @@ class World:
     def _heard_retry_after_daemon_death(self, image_id: int, *, result: object) -> None:
         self.model.ended(image_id, "queued", death=True)
 
-    def _heard_cancel_running(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "cancelled")
-
-    def _heard_miss(self, image_id: int, *, result: object) -> None:
-        self.model.missed(image_id)
-
-    def _heard_queue_missing_again(self, recipe: str, *, result: object) -> None:
-        self.model.found_again(recipe)
+    def _heard_picture_missing(self, image: Any, *, result: object) -> None:
+        self.model.missed(image.id)
+        name = self.model.by_id[image.id].recipe if image.id in self.model.by_id else image.recipe
+        self.missed.add(name)
 
     def _heard_retry(self, *_: object, result: dict[str, int]) -> None:
         self.model.retried(result)
@@ -517,8 +522,8 @@ class World:
     def _heard_cancel(self, recipes: Sequence[str], *, result: object) -> None:
         self.model.cancelled(recipes)
 
-    def _heard_restore(self, *_: object, result: int) -> None:
-        """A new ledger: pictures alone tell what was."""
+    def _heard_rebuild(self, *_: object, result: int) -> None:
+        """A new ledger: the list of pictures alone tells what was."""
         if not self.model.images and not self.answered:
             return  # the first one
         for image in self.model.images:
@@ -529,10 +534,13 @@ class World:
         self.answered.clear()
         self.left.clear()
         self.ghosts.clear()
+        self.paused = False
 
-    def _heard_remember(self, name: str, value: str, *, result: object) -> None:
-        if name == "paused":
-            self.paused = value == "yes"
+    def _heard_pause(self, since: float, *, result: object) -> None:
+        self.paused = True
+
+    def _heard_resume(self, *, result: object) -> None:
+        self.paused = False
 
     def _meaning(self, path: str, text: Text, mtime: int) -> list[Requested] | None:
         """What this text requests now, None if something is wrong with it."""
@@ -591,7 +599,7 @@ class World:
         else:
             target.write_bytes(content)
             self._stamp(target)
-        self._tell(path)
+        self._tell()
 
     def _stamp(self, target: Path) -> None:
         """Its time is the simulated clock's; no two are the same."""
@@ -611,10 +619,9 @@ class World:
         if self.away or self.sim.now < seen_again or path in self.written_again:
             self.ghosts.add(path)  # a deletion that nobody saw is none
 
-    def _tell(self, *paths: str) -> None:
-        if EventWatch.armed is not None and not self.away:
-            for path in paths:
-                EventWatch.armed.tell(f"{self.inbox}/{path}")
+    def _tell(self) -> None:
+        if EventWatch.armed is not None and not self.away and self.habits.events:
+            EventWatch.armed.tell()
 
     def _version(self, path: str, text: Text, content: bytes, source: str = "") -> None:
         self.serial += 1
@@ -644,7 +651,7 @@ class World:
         content = text.content(path)
         if how == "touch":
             self._stamp(self.there / path)
-            self._tell(path)
+            self._tell()
         else:
             self._write(path, content, how)
         self._version(path, text, content)
@@ -659,7 +666,7 @@ class World:
             return
         (self.there / new).parent.mkdir(parents=True, exist_ok=True)
         (self.there / old).rename(self.there / new)
-        self._tell(old, new)
+        self._tell()
         version = self.files.pop(old)
         self._is_gone(old)
         content = (self.there / new).read_bytes()
@@ -675,7 +682,7 @@ class World:
         (self.there / path).unlink()
         del self.files[path]
         self._is_gone(path)
-        self._tell(path)
+        self._tell()
 
     def do_defaults(self, folder: str, defaults: Defaults | None) -> None:
         target = self.there / folder / "_defaults.yaml"
@@ -698,7 +705,7 @@ class World:
             content = png(colour)
             (self.there / name).write_bytes(content)
             self.pictures[name] = hashlib.sha256(content).hexdigest()
-        self._tell(name)
+        self._tell()
 
     def do_lora(self, there: bool) -> None:
         """A model that recipes name is installed, or removed."""
@@ -731,9 +738,7 @@ class World:
         if (self.there / new).exists() or not inside:
             return
         (self.there / old).rename(self.there / new)
-        if EventWatch.armed is not None and not self.away:
-            EventWatch.armed.tell(f"{self.inbox}/{old}/")
-            EventWatch.armed.tell(f"{self.inbox}/{new}/")
+        self._tell()
         if old in self.defaults:
             self.defaults[new] = self.defaults.pop(old)
         for path in inside:
@@ -835,9 +840,9 @@ class World:
             self._look_at_the_work()
 
     def _look_at_the_work(self) -> None:
-        """With `interrupt`, what nobody requests any more is not finished."""
+        """What nobody requests any more is not finished."""
         running = [image for image in self.model.images if image.state == "running"]
-        if running and self.habits.interrupt and not self.model.ledgers_lost:
+        if running and not self.model.ledgers_lost:
             wanted = self.model.wanted()
             if self.habits.engines == 1 and not any(image in wanted for image in running):
                 self.findings.append(f"{running[0]}: goes on although nothing asks for it")
@@ -939,12 +944,6 @@ class World:
             if self._meaning(path, version.text, version.mtime) is not None:
                 yield f"{path} is refused although what it lacked is there"
 
-    def _waiting_for_nothing(self) -> Iterator[str]:
-        """A dropped picture that was away at its turn may be back."""
-        for path, version in self.files.items():
-            if self.answered.get(path) is version and self.model.misses(path):
-                yield f"{path} waits for its picture, which is there"
-
     def _status(self) -> Any:
         try:
             return json.loads((self.outbox / ".picowatch/status.json").read_text())["images"]
@@ -955,7 +954,6 @@ class World:
         """While it runs and nothing is left to do."""
         yield from self._unanswered()
         yield from self._refused_for_nothing()
-        yield from self._waiting_for_nothing()
         counts = self.model.counts()
         states = ("queued", "running", "done", "failed", "cancelled")
         right = {state: counts[state] for state in states}
@@ -1115,15 +1113,16 @@ def _wrapped(world: World) -> Iterator[None]:
     for name in ("sync_file", "rename"):
         wrap(f"picowatch.files.atomic:{name}", world.before_write)
     wrap_database(world, replace_name)
-    poll = picowatch.inbox.inbox.Inbox.poll
+    accepting = picowatch.daemon.accept.Accepting
+    one = accepting._safely
 
-    def polled(inbox: Any, *arguments: Any, **named: Any) -> Any:
-        world.polled(found := poll(inbox, *arguments, **named))
-        return found
+    def polled(self: Any, change: Any, inventory: Any) -> Any:
+        world.polled([change])
+        return one(self, change, inventory)
 
-    replace_name(picowatch.inbox.inbox.Inbox, "poll", polled)
+    replace_name(accepting, "_safely", polled)
     # Other processes on this machine are not part of the simulation.
-    replace_name(picowatch.inbox.reader, "held_open_for_writing", lambda ids: set())
+    replace_name(picowatch.inbox.inbox, "held_open_for_writing", lambda ids: set())
     replace_name(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
     try:
         yield

@@ -154,7 +154,7 @@ def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
     """Folders are entered, links to folders are not: not even those inside."""
     secret = secret_recipe(house.folder / "out/a.txt")
     (house.inbox / "link").symlink_to(house.folder / "out")
-    with house.running(watch="polling"):
+    with house.running():
         house.save("b.txt", "a corgi\n")
         (house.inbox / "later").symlink_to(house.folder / "out")
         wait_for(lambda: len(house.pictures()) == 1)

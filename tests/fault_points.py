@@ -1,7 +1,7 @@
 """Deaths on purpose, to prove docs/durability.md: PICOWATCH_FAULT="before a picture's rename:3".
 
-picowatch then ends by SIGKILL just before it reaches that point for the third time. The points
-are wrapped from outside; unless the variable is set, this module is not even imported.
+The tests' daemons call `arm`, which wraps picowatch from outside: it ends by SIGKILL just before it
+reaches that point for the third time.
 """
 
 import os
@@ -13,42 +13,43 @@ from typing import Any
 
 VARIABLE = "PICOWATCH_FAULT"
 
+_LEDGER = "picowatch.ledger.ledger:Ledger"
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
-_REMOVE = "picowatch.inbox.inbox:Inbox.remove"
 _GALLERY = "picowatch.outbox.gallery.gallery"
 _PAGES = "picowatch.outbox.gallery.pages"
 # `A > B` is B, while A is being done.
 POINTS = {
-    "before a save is read": "picowatch.inbox.reader:Reader._read",
+    "before a save is read": "picowatch.inbox.inbox:Inbox._read",
     "before a start image's copy is in place": "picowatch.outbox.start_images:write_atomically",
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
-    "before a save is accepted": "picowatch.ledger.ledger:Ledger.accept",
-    "before the round of saves is committed": "picowatch.ledger.ledger:Ledger.remember",
-    "after a save is accepted": "picowatch.daemon.intake:Intake._report_accepted",
-    "before a deletion is noted": "picowatch.ledger.ledger:Ledger.forget",
-    "before a renaming is noted": "picowatch.ledger.ledger:Ledger.rename",
-    "before an image is claimed": "picowatch.ledger.ledger:Ledger.claim",
+    "before a save is accepted": f"{_LEDGER}.accept",
+    "before a save is refused": f"{_LEDGER}.refuse",
+    "after a save is accepted": "picowatch.daemon.accept:_report_accepted",
+    "before a deletion is noted": f"{_LEDGER}.forget",
+    "before a renaming is noted": f"{_LEDGER}.rename",
+    "before an image is claimed": f"{_LEDGER}.claim",
     "in the middle of a claim": "picowatch.ledger.queue:next_file",
     "before a dropped picture's copy is in place": "picowatch.work.dropped:copy_atomically",
     "while a batch renders": "picowatch.work.rendering:Rendering._on_step",
+    "before pictures are handed over": f"{_LEDGER}.hand_over",
     "before a picture is written": _PUBLISH,
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
     "before a picture's rename": f"{_PUBLISH} > picowatch.files.atomic:rename",
     "before the folder is synced": f"{_PUBLISH} > picowatch.files.atomic:sync_folder",
     "before a picture's sidecar is written": "picowatch.outbox.outbox:Outbox._write_sidecar",
     "before a dropped picture's copy is deleted": "picowatch.work.dropped:DroppedPictures.clear",
-    "before a picture is enlisted": "picowatch.outbox.listing:Listing.append",
+    "before a picture is listed": "picowatch.outbox.listing:Listing.append",
     "before a picture is in the gallery": f"{_GALLERY}:Gallery.add",
-    "before the ledger says done": "picowatch.ledger.ledger:Ledger.finish",
-    "before the lists are remembered": "picowatch.ledger.ledger:Ledger.mark_listed",
-    "before a failure is noted": "picowatch.ledger.ledger:Ledger.fail",
-    "before a recipe is finished with": "picowatch.daemon.finishing:Finishing.finished",
+    "before the ledger says done": f"{_LEDGER}.finish",
+    "before a failure is noted": f"{_LEDGER}.fail",
+    "before a recipe is finished": "picowatch.daemon.finish:Finishing.finish",
+    "before a recipe is marked finished": f"{_LEDGER}.done_with",
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
-    "before a contact sheet is remembered": "picowatch.ledger.ledger:Ledger.mark_sheet_done",
+    "before a contact sheet is remembered": f"{_LEDGER}.mark_sheet_done",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
     "while a recipe is taken out of the inbox": "picowatch.files.inside:_unlink_aside",
-    "after a recipe is archived": f"{_REMOVE} > picowatch.inbox.reader:Reader.forget",
-    "before a command is done": "picowatch.daemon.control:Control.do",
+    "after a recipe is archived": f"{_LEDGER}.archive",
+    "before a command is done": "picowatch.daemon.commands:Control.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
     "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
@@ -57,7 +58,7 @@ POINTS = {
     "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages.announce",
     "before stars are exported": "picowatch.outbox.stars:Stars._write_export",
     "before stars are shown": f"{_GALLERY}:Gallery.show_stars",
-    "in the middle of building a new ledger": "picowatch.ledger.restore:_image",
+    "in the middle of building a new ledger": "picowatch.ledger.rebuild:_enter",
 }
 
 

@@ -1,1 +1,0 @@
-"""For tests: crashes on purpose."""
