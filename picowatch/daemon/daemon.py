@@ -163,6 +163,7 @@ class Daemon:
         self.ledger.nothing_is_written()
         for image in self.ledger.running():
             self._decide(image)
+        self.result.left_undone = False
         if self.ledger.is_paused():
             log.info("paused: nothing is rendered until `picowatch resume`")
 

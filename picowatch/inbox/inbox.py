@@ -215,9 +215,13 @@ class Inbox:
         there = {}
         for path in (*filter(is_template, found), *filter(is_template, known)):
             row, stamp = known.get(path), found.get(path)
-            usable = row and stamp and row.outcome == "accepted"
-            usable = usable and not stamp.written_since(row.stamp)
-            there[path.rpartition("/")[0]] = row.digest if row and usable else ""
+            is_usable = (
+                row is not None
+                and stamp is not None
+                and row.outcome == "accepted"
+                and not stamp.written_since(row.stamp)
+            )
+            there[path.rpartition("/")[0]] = row.digest if row and is_usable else ""
         return there
 
     def _differs(
@@ -280,7 +284,7 @@ class Inbox:
         """
         pending = self._settling.all()
         ready = self._by_priority([one for one in pending if self._settling.is_quiet(one, now)])
-        moved_here = {one.stamp for one in pending if one.is_new}
+        moved_here = {one.stamp for one in pending if one.is_new and one.stamp}
         held = self._held_open(ready[:MANY])
         for one in ready:
             if one.stamp is None:
