@@ -368,11 +368,11 @@ class Inbox:
         One that is no picture may not be complete: that is believed once it was left alone for
         HELD_OPEN_LIMIT.
         """
-        dropped = read_dropped(self._root, one.path)
-        if dropped is None or not one.stamp or not one.stamp.size:
-            if one.stamp:
-                self._says_nothing(one.path, one.stamp)
+        if one.stamp and not one.stamp.size:
+            self._says_nothing(one.path, one.stamp)
             return None
+        if (dropped := read_dropped(self._root, one.path)) is None:
+            return None  # its template is away for a moment
         with complete_file(self._root, one.path) as (file, stamp):
             return self._dropped(file, stamp, dropped, one, now)
 
