@@ -110,7 +110,8 @@ class Daemon:
         if self.inbox.is_there():
             self.inbox.look(now)
             more = self.accepting.take(now)
-        self.control.run_all()
+        if self.control.run_all():
+            self.reporting.hurry()
         self.finishing.finish_all()
         self.pool.publisher.list_published()
         if self.settings_watch:
