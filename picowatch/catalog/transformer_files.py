@@ -89,8 +89,8 @@ def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
 def _suffice(model: Model, sources: _Sources) -> bool:
     """Whether the package has all but these."""
     optional = FAMILIES[model.family].optional
-    alone = FAMILIES[model.family].files_alone and bool(_encoders_of(model))
-    return alone and all(source or part in optional for part, source in sources.items())
+    alone = FAMILIES[model.family].vae_assets and _encoders_of(model)
+    return bool(alone) and all(source or part in optional for part, source in sources.items())
 
 
 def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
@@ -235,7 +235,7 @@ def _missing(model: Model, sources: _Sources) -> str:
 def _needed(model: Model, sources: _Sources) -> list[str]:
     """The files that would complete it, if files alone can."""
     row = FAMILIES[model.family]
-    if not row.files_alone or not _encoders_of(model):
+    if not row.vae_assets or not _encoders_of(model):
         return []
     needed = [
         f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"
