@@ -160,10 +160,12 @@ class Loaded:
         if self._base is not None:
             # diffusers would put them back for another device, which their pipeline does not know.
             self._base.remove_all_hooks()
+        adapted = self._loras.adapts_encoders
         try:
-            if self._loras.apply(self._uses):
-                self.prompts.forget()
+            self._loras.apply(self._uses)
         finally:
+            if adapted or self._loras.adapts_encoders:
+                self.prompts.forget()
             if self._base is not None:
                 self.place_weights()
 

@@ -150,7 +150,7 @@ def test_switches_leave_the_plain_checkpoint_as_it_was(
     layers = {name: type(module) for name, module in pipeline.unet.named_modules()}
     for switch in range(20):
         loras.apply([use("style0", 0.5), use(f"style{1 + switch % 9}", 0.5)])
-    assert len(pipeline.unet.peft_config) == 3  # they are kept for recipes that use them in turn
+    assert len(pipeline.unet.peft_config) == 2
     loras.apply([])
     after = weights(pipeline)
     assert before.keys() == after.keys()
@@ -159,35 +159,13 @@ def test_switches_leave_the_plain_checkpoint_as_it_was(
     assert np.array_equal(draw(pipeline), plain)
 
 
-@torch.inference_mode()
-def test_one_that_acts_does_not_hear_those_that_are_kept(
-    pipeline: Any, folder: Folder, loras: Loras
-) -> None:
-    """Layers that only another LoRA has compute as if it had never been there."""
-    style(folder, pipeline, "all", 1)
-    folder.add("one", one_layer(pipeline.unet.get_submodule(TO_K)))
-    loras.apply([use("one")])
-    alone = draw(pipeline)
-    loras.apply([use("all"), use("one")])
-    loras.apply([use("one")])
-    assert set(pipeline.unet.peft_config) == {"lora_all", "lora_one"}
-    assert folder.found == ["one", "one", "all", "all"]  # before each reading and after
-    assert np.array_equal(draw(pipeline), alone)
-
-
-def test_embeddings_are_to_be_encoded_again_if_a_text_encoder_changes(
-    pipeline: Any, folder: Folder, loras: Loras
-) -> None:
-    """Most LoRAs for flow families only adapt the transformer, and T5 takes longer than a step."""
+def test_a_lora_may_change_text_encoders(pipeline: Any, folder: Folder, loras: Loras) -> None:
+    """Most for flow families do not, and T5 takes longer than a step."""
     style(folder, pipeline, "both", 1)
     folder.add("unet", one_layer(pipeline.unet.get_submodule(TO_K)))
-    encoded = [loras.apply([use("unet")]), loras.apply([use("unet", 0.5)])]
-    assert not any(encoded)
-    assert loras.apply([use("unet"), use("both")])
-    assert not loras.apply([use("both"), use("unet", 0.5)])
-    assert loras.apply([use("both", 0.7)])
-    assert loras.apply([use("unet")])
-    assert not loras.apply([])
+    for names in (["unet"], ["unet", "both"], ["both"], ["unet"], []):
+        loras.apply([use(name) for name in names])
+        assert loras.adapts_encoders == ("both" in names)
 
 
 def test_a_lora_of_another_size_is_refused(folder: Folder, loras: Loras) -> None:
@@ -209,11 +187,11 @@ def test_a_lora_that_cannot_be_loaded_leaves_nothing(
     error: Exception,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Even if its layers are in the UNet already; later it acts."""
+    """Even if its layers are in the UNet already, nor do those before it act; later it acts."""
     for number, name in enumerate("ab"):
         style(folder, pipeline, name, number)
-    loras.apply(before)
     drawn = draw(pipeline)
+    loras.apply(before)
 
     def load_adapter(**_: Any) -> None:
         raise error
@@ -223,7 +201,7 @@ def test_a_lora_that_cannot_be_loaded_leaves_nothing(
         refused = type(error) if "memory" in str(error) else RenderFailed
         with pytest.raises(refused, match=str(error)):
             loras.apply([use("b")])
-    assert loras.applied == before
+    assert loras.applied == ()
     assert np.array_equal(draw(pipeline), drawn)
     loras.apply([use("b")])
     assert apart(draw(pipeline), drawn) > 3
@@ -304,7 +282,7 @@ def test_a_lora_gives_the_picture_of_merged_weights(folder: Folder, name: str) -
     plain, before = draw(pipeline, **values), weights(pipeline)
     folder.add("style", merged(changed.transformer, 0.7))
     loras = Loras(pipeline, folder.find)
-    assert not loras.apply([use("style", 0.7)])
+    loras.apply([use("style", 0.7)])
     styled = draw(pipeline, **values)
     assert loras.warnings == ()
     assert apart(styled, draw(changed, **values)) <= 1 < apart(styled, plain)
@@ -327,7 +305,8 @@ def test_the_parts_for_t5_are_said_to_do_nothing(folder: Folder) -> None:
     tensors = {f"{key}down.weight": down for key, (down, _) in halves.items()}
     folder.add("words", tensors | {f"{key}up.weight": up for key, (_, up) in halves.items()})
     loras = Loras(pipeline, folder.find)
-    assert loras.apply([use("words")])
+    loras.apply([use("words")])
+    assert loras.adapts_encoders
     (warning,) = loras.warnings
     assert "lora_te3" in warning and "lora_te1" not in warning
 
