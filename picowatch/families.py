@@ -66,7 +66,8 @@ class Variant:
     most; start images have at most `most_start_pixels`, where a pipeline would make larger ones
     smaller. `hub` is a folder to download. `pipelines` and `guidance_as` are its own where it has
     others than the family, `options` what its pipeline is made with. `encoders` are as in `Family`.
-    `schedule` is the variant whose noise schedule the package has for it, "" for its own.
+    `schedule` is the variant whose noise schedule the package has for it, "" for its own. `config`
+    is what the config of its transformer says otherwise than the package's or another variant's.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
     schedule: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 _NO_GUIDANCE = {"guidance": "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"}
@@ -209,11 +211,26 @@ def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -
 _NOISE = {"denoising_strength": 1.0}
 
 
+_KLEIN_4B: Mapping[str, Any] = {
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+}
+_KLEIN_9B = {
+    "num_layers": 8,
+    "num_single_layers": 24,
+    "num_attention_heads": 32,
+    "joint_attention_dim": 12288,
+}
+_KLEIN_SIZES = {"4B": ("Qwen3 4B", _KLEIN_4B), "9B": ("Qwen3 8B", _KLEIN_9B)}
+
+
 def _klein(steps: int, hub: str = "", **more: Any) -> Variant:
     """A variant of FLUX.2 klein; the end of its folder's name says its size."""
     if hub:
-        encoder = "Qwen3 4B" if hub.endswith("4B") else "Qwen3 8B"
-        more |= {"hub": f"black-forest-labs/FLUX.2-klein-{hub}"}
+        encoder, config = _KLEIN_SIZES[hub[-2:]]
+        more |= {"hub": f"black-forest-labs/FLUX.2-klein-{hub}", "config": config}
         more |= {"encoders": {"text_encoder": encoder}}
     return _steps(steps, starts=_NOISE, most_start_pixels=1024 * 1024, **more)
 
@@ -318,6 +335,28 @@ class _Refused(Family):
     loras: bool = False
 
 
+_FLUX_DEV: Mapping[str, Any] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
+# MMDiT of 3 and MMDiT-X of 3.5 Medium, which has a second attention in its first layers.
+_SD3_MEDIUM: Mapping[str, Any] = {
+    "num_layers": 24,
+    "num_attention_heads": 24,
+    "caption_projection_dim": 1536,
+    "pos_embed_max_size": 192,
+    "qk_norm": None,
+    "dual_attention_layers": [],
+}
+_SD35_MEDIUM = _SD3_MEDIUM | {
+    "pos_embed_max_size": 384,
+    "qk_norm": "rms_norm",
+    "dual_attention_layers": [*range(13)],
+}
+_SD35_LARGE = _SD3_MEDIUM | {
+    "num_layers": 38,
+    "num_attention_heads": 38,
+    "caption_projection_dim": 2432,
+    "qk_norm": "rms_norm",
+}
+
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image, FLUX.2 and
 # HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion
@@ -399,12 +438,15 @@ _ROWS = (
         lacks=_LACKS,
         variants={
             # Sides of the table of positions: 192 patches of 16 pixels.
-            "3 Medium": _steps(28, 7, largest=3072),
-            "3.5 Medium": _steps(40, 4.5),
+            "3 Medium": _steps(28, 7, largest=3072, config=_SD3_MEDIUM),
+            "3.5 Medium": _steps(40, 4.5, config=_SD35_MEDIUM),
             "3.5 Large": _steps(
-                28, 3.5, largest=3072, hub="stabilityai/stable-diffusion-3.5-large"
+                *(28, 3.5),
+                largest=3072,
+                hub="stabilityai/stable-diffusion-3.5-large",
+                config=_SD35_LARGE,
             ),
-            "3.5 Large Turbo": _steps(4, guided=False, largest=3072),
+            "3.5 Large Turbo": _steps(4, guided=False, largest=3072, config=_SD35_LARGE),
         },
         hub="stabilityai/stable-diffusion-3.5-medium",
         preview="sd3",
@@ -524,9 +566,11 @@ _ROWS = (
         guidance="guidance_and_true_cfg_scale",
         lacks=_FLOW_LACKS,
         variants={
-            "dev": _steps(28, guidance=3.5, hub="black-forest-labs/FLUX.1-dev"),
-            "Krea": _steps(28, guidance=4.5, schedule="dev"),
-            "schnell": _steps(4, guided=False, lacks=_NO_GUIDANCE),
+            "dev": _steps(28, guidance=3.5, hub="black-forest-labs/FLUX.1-dev", config=_FLUX_DEV),
+            "Krea": _steps(28, guidance=4.5, schedule="dev", config=_FLUX_DEV),
+            "schnell": _steps(
+                4, guided=False, lacks=_NO_GUIDANCE, config=_FLUX_DEV | {"guidance_embeds": False}
+            ),
             "Fill": _steps(
                 50,
                 guidance=30,
@@ -537,6 +581,7 @@ _ROWS = (
                 pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
                 guidance_as="guidance",
                 schedule="dev",
+                config={"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
             ),
         },
         hub="black-forest-labs/FLUX.1-schnell",

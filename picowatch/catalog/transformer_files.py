@@ -101,18 +101,20 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
         own_schedule = FAMILIES[model.family].schedules and lender.variant != model.variant
         if name == "scheduler" and own_schedule:
             folder = _package_folder(model, name)
-        parts.append(_part(model, name, class_name, folder, inside))
+        part = _part(model, name, class_name, folder, inside)
+        parts.append(part if lender.variant == model.variant else _of_its_variant(model, part))
     return tuple(parts)
 
 
 def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
     """All parts, with configs, vocabularies and noise schedule of the package."""
     row = FAMILIES[model.family]
-    return tuple(
+    parts = (
         _part(model, name, classes[0], _package_folder(model, name), sources)
         for name, classes in row.parts.items()
         if (encoder := encoder_of(name)) not in row.optional or sources[encoder]
     )
+    return tuple(_of_its_variant(model, part) for part in parts)
 
 
 def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
@@ -120,6 +122,13 @@ def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sour
     if source is None or source.is_folder:
         return Part(name, class_name, source.path if source else folder)
     return Part(name, _HEADLESS.get(class_name, class_name), folder, source.path, source.prefix)
+
+
+def _of_its_variant(model: Model, part: Part) -> Part:
+    """The transformer's config is that of another variant, or of what they have in common."""
+    if part.name != "transformer":
+        return part
+    return replace(part, changes=FAMILIES[model.family].variant(model.variant).config)
 
 
 def _package_folder(model: Model, part: str) -> Path:

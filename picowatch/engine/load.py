@@ -14,7 +14,6 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from safetensors import safe_open
 
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.configs import KNOWN, known_values, read_json
@@ -30,7 +29,6 @@ from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.part_files import (
     Config,
     diffusers_model,
-    fitting_config,
     laid_out,
     text_encoder,
     type_of,
@@ -209,6 +207,9 @@ def _padding(model: Model, part: Part) -> dict[str, str]:
     return {"pad_token": "!"} if second or alone else {}
 
 
+_LATENTS = 4
+
+
 def _scheduler(model: Model, part: Part) -> Any:
     """The scheduler of a folder's config: for UNets what its class is does not matter.
 
@@ -221,46 +222,27 @@ def _scheduler(model: Model, part: Part) -> Any:
     config = known_values("scheduler/scheduler_config.json", config, KNOWN - {"_class_name"})
     if model.prediction:  # what the checkpoint's own header says of its training
         config["prediction_type"] = model.prediction
-    elif (model.family, model.layout) == ("sd2", "file"):
-        config["prediction_type"] = _prediction(model)
+    elif (model.family, model.layout) == ("sd2", "file") and model.in_channels != _LATENTS:
+        config["prediction_type"] = "epsilon"  # those for inpainting, unlike most others
     if model.zero_snr:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return kind.from_config(config)
 
 
-# diffusers calls it up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias.
-_TELLING = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
-_SPREAD_OF_V = 0.09
-_LATENTS = 4
-
-
-def _prediction(model: Model) -> str:
-    """What a single file of 2.x predicts; no header says it, and the wrong one gives noise.
-
-    By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
-    checkpoints predict noise.
-    """
-    if model.in_channels != _LATENTS:
-        return "epsilon"
-    with safe_open(model.path, framework="pt") as file:
-        spread = file.get_tensor(_TELLING).float().std(correction=0)
-    return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
+_GUIDANCE = ".cond_proj.weight"
 
 
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """The config of a part, with what the checkpoint's own tensors say otherwise."""
-    config = read_json(part.folder / "config.json")
+    config = {**read_json(part.folder / "config.json"), **part.changes}
     if _is_unet(model) and part.class_name != TINY_CLASS:
         config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
     if part.name == "unet":
         config["in_channels"] = model.in_channels
-    if part.weights and part.name in ("unet", "transformer"):
-        shapes = {
-            name.removeprefix(part.prefix): shape
-            for name, shape in read_any_header(part.weights).shapes.items()
-            if name.startswith(part.prefix)
-        }
-        config = fitting_config(model.family, model.variant, config, shapes)
+        if part.weights:  # one that was distilled (LCM) is told the guidance
+            shapes = read_any_header(part.weights).shapes
+            told = (shape[1] for name, shape in shapes.items() if name.endswith(_GUIDANCE))
+            config["time_cond_proj_dim"] = next(told, None)
     return config
 
 

@@ -99,8 +99,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
             shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
         monkeypatch.setattr("picowatch.catalog.transformer_files.ASSETS", assets)
     tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
-    row = replace(FAMILIES["flux2"], by_header=(("4B", tiny),))
-    monkeypatch.setitem(FAMILIES, "flux2", row)
+    monkeypatch.setitem(FAMILIES, "flux2", replace(FAMILIES["flux2"], by_header=(("4B", tiny),)))
+    row = FAMILIES[family]
+    sizes = {name: replace(variant, config={}) for name, variant in row.variants.items()}
+    monkeypatch.setitem(FAMILIES, family, replace(row, variants=sizes))
 
 
 def _family(folder: str) -> str:
