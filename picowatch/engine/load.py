@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ import transformers
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.configs import KNOWN, known_values, read_json
 from picowatch.catalog.families import UNET
-from picowatch.catalog.gguf import read_any_header
+from picowatch.catalog.gguf import BLOCKS, read_any_header, stays_quantised
 from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import ASSETS
 from picowatch.catalog.transformer_files import parts_of as parts_of_flow
 from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.flow_samplers import scheduler_of
-from picowatch.engine.gguf_fp8 import Tensors, read_tensors
+from picowatch.engine.gguf_fp8 import Tensors, is_gguf, read_tensors
 from picowatch.engine.part_files import (
     Config,
     diffusers_model,
@@ -185,11 +186,6 @@ def _prefix(file: Path, starts: Sequence[str]) -> str:
     return next((start for start in starts if header.has(start)), "")
 
 
-def dtype_of(model: Model, part: Part, target: Target) -> torch.dtype:
-    """The type for the weights of a checkpoint's own part."""
-    return _dtype(model, part, read_json(part.folder / "config.json"), target)
-
-
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
     """The type for the weights of a part."""
     if not _is_unet(model):
@@ -258,3 +254,35 @@ def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: tor
     if encoder:
         return text_encoder(part, config, tensors, what, dtype).to(device)
     return laid_out(diffusers_model(part.class_name, config, tensors, what, dtype))
+
+
+def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
+    """The bytes of a checkpoint's "encoders", "denoiser" and "vae", as they compute."""
+    found = {"encoders": 0, "denoiser": 0, "vae": 0}
+    for part in parts_of(model):
+        if part.name.startswith(("tokenizer", "scheduler")):
+            continue
+        kind = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}.get(part.name)
+        config = read_json(part.folder / "config.json")
+        dtype = _dtype(model, part, config, target)
+        for file in [part.weights] if part.weights else weight_files(part.folder):
+            found[kind or "encoders"] += _bytes_in(file, dtype, part.prefix)
+    return found
+
+
+def controlnet_bytes(model: Model, dtype: torch.dtype) -> int:
+    """The bytes of a ControlNet."""
+    files = weight_files(model.path) if model.layout == "folder" else [model.path]
+    return sum(_bytes_in(file, dtype) for file in files)
+
+
+def _bytes_in(file: Path, dtype: torch.dtype, prefix: str = "") -> int:
+    """The bytes of the tensors whose names begin with `prefix`; GGUF's matrices stay quantised."""
+    header, size = read_any_header(file), 0
+    for name, shape in header.shapes.items():
+        if name.startswith(prefix):
+            kind = header.types[name]
+            quantised = is_gguf(file) and stays_quantised(name, kind, shape)
+            numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
+            size += prod(shape) // numbers * taken
+    return size

@@ -23,8 +23,7 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.catalog.transformer_files import ASSETS
 from picowatch.engine.devices import choose_target
-from picowatch.engine.load import load, load_part, load_vae
-from picowatch.engine.sizes import bytes_of_parts
+from picowatch.engine.load import bytes_of_parts, load, load_part, load_vae
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
 from tests.engine.ldm import ldm_vae, weights
