@@ -25,7 +25,7 @@ from tests.engine.controlnets import (
 )
 from tests.engine.ldm import ldm_vae, weights, write_single_file
 from tests.engine.requests import NUMPY_WARNINGS
-from tests.engine.tiny_flows import MAKERS, tiny_flow
+from tests.engine.tiny_flows import FOLDERS, tiny_flow
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 from tests.kinds import one_of_each_kind
 
@@ -73,7 +73,7 @@ IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3
 
 # diffusers says so of a class that its own Chroma uses.
 @pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
-@pytest.mark.parametrize("name", one_of_each_kind(MAKERS, IN_EACH_RUN))
+@pytest.mark.parametrize("name", one_of_each_kind(FOLDERS, IN_EACH_RUN))
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
     """In float16, in which some of them keep layers in float32."""
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
