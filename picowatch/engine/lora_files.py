@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers.loaders import FluxLoraLoaderMixin
 from diffusers.utils import (
     convert_state_dict_to_diffusers,
     convert_state_dict_to_peft,
@@ -54,12 +55,38 @@ class Layer(NamedTuple):
     keys: Mapping[str, str]
 
 
-def read_layers(name: str, path: Path) -> tuple[dict[str, Layer], list[str]]:
-    """The halves by the layers' names with their scales in `up`, and the keys of nothing else.
+def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]:
+    """What a pipeline loads of a file, in diffusers' names and shapes, and the keys of the rest.
 
-    RenderFailed says why the LoRA of this name cannot be used. Kinds that the names of tensors tell,
-    the catalog has refused.
+    RenderFailed says why the LoRA of this name cannot be used. Kinds that the names of tensors
+    tell, the catalog has refused.
     """
+    layers, unused = _layers(name, path)
+    try:
+        found, failure = _modules(layers, pipeline), ""
+    # Its converters raise whatever comes of names that they do not expect.
+    except Exception:
+        found, failure = {}, traceback.format_exc()
+    if not found:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for another kind of model: diffusers finds no layer of this "
+            f"checkpoint for names like {next(iter(layers), '')[:80]!r}.",
+            "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
+            "those of diffusers.",
+            failure,
+        )
+    tensors: Tensors = {}
+    for target, (_, down, up) in found.items():
+        keys = _as_peft(f"{target.part}.{target.module}")
+        tensors |= zip(keys, _fitting(name, target, pipeline, (down, up)), strict=True)
+    used = {stem for stem, _, _ in found.values()}
+    for stem, layer in layers.items():
+        unused += [] if stem in used else layer.keys.values()
+    return tensors, sorted(unused)
+
+
+def _layers(name: str, path: Path) -> tuple[dict[str, Layer], list[str]]:
+    """The halves by the layers' names with their scales in `up`, and the keys of nothing else."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
@@ -147,62 +174,47 @@ def _scale(stem: str, rank: int, alpha: torch.Tensor | None, settings: Mapping[s
     return alpha_of / (math.sqrt(rank) if f"{part}.use_rslora" in settings else rank)
 
 
-def found_modules(name: str, layers: Mapping[str, Layer], pipeline: Any) -> dict[Target, Layer]:
-    """The modules of a pipeline that a file's layers are for, in their shapes.
+def _modules(
+    layers: Mapping[str, Layer], pipeline: Any
+) -> dict[Target, tuple[str, torch.Tensor, torch.Tensor]]:
+    """The modules of a pipeline that layers are for, with their halves.
 
-    RenderFailed says why there are none. diffusers knows the names of FLUX.1's authors with kohya's
-    for halves alone, so that these are tried, too. It drops layers that it does not know without a
-    word: to tell them, it first converts halves of rank 1 that are full of their layer's number.
+    diffusers drops layers that it does not know without a word: to tell them, it first converts
+    halves of rank 1 that are full of their layer's number.
     """
-    best: tuple[dict[Target, str], Tensors] = {}, {}
-    failure = ""
-    for spell in (_as_written, _as_kohya):
-        numbers: Tensors = {}
-        tensors: Tensors = {}
-        for number, (stem, layer) in enumerate(layers.items()):
-            keys, down, up = spell(stem, layer), layer.down, layer.up
-            height = torch.full((len(up), 1, *up.shape[2:]), float(number))
-            numbers |= zip(
-                keys, (torch.ones(1, *down.shape[1:]), height, torch.ones(())), strict=False
-            )
-            tensors |= zip(keys, (down, up, torch.tensor(float(len(down)))), strict=False)
-        try:
-            found = _converted(numbers, pipeline)
-        # Its converters raise whatever comes of names that they do not expect.
-        except Exception:
-            failure = traceback.format_exc()
-            continue
-        stems = {one: [*layers][int(up.flatten()[0])] for one, (_, up) in found.items()}
-        if len({*stems.values()}) > len({*best[0].values()}):
-            best = stems, tensors
-        if len({*stems.values()}) == len(layers):
-            break
-    if not best[0]:
-        raise RenderFailed(
-            f"The LoRA {name!r} is for another kind of model: diffusers finds no layer of this "
-            f"checkpoint for names like {next(iter(layers), '')[:80]!r}.",
-            "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
-            "those of diffusers.",
-            failure,
-        )
+    numbers: Tensors = {}
+    tensors: Tensors = {}
+    for number, (stem, layer) in enumerate(layers.items()):
+        keys, down, up = _keys(stem, layer, pipeline), layer.down, layer.up
+        height = torch.full((len(up), 1, *up.shape[2:]), float(number))
+        numbers |= zip(keys, (torch.ones(1, *down.shape[1:]), height, torch.ones(())), strict=False)
+        tensors |= zip(keys, (down, up, torch.tensor(float(len(down)))), strict=False)
+    stems = [*layers]
+    named = {
+        target: stems[int(up.flatten()[0])]
+        for target, (_, up) in _converted(numbers, pipeline).items()
+    }
     return {
-        one: Layer(*_fitting(name, one, pipeline, halves), layers[best[0][one]].keys)
-        for one, halves in _converted(best[1], pipeline).items()
+        target: (named[target], *halves) for target, halves in _converted(tensors, pipeline).items()
     }
 
 
-def _as_written(stem: str, layer: Layer) -> tuple[str, ...]:
+# diffusers knows these with kohya's halves alone, for FLUX.1 and what is built like it.
+_FLUX_AUTHORS = re.compile(r"(diffusion_model\.)?(double|single)_blocks\.")
+
+
+def _keys(stem: str, layer: Layer, pipeline: Any) -> tuple[str, ...]:
+    """The names of both halves, and of alpha where it has to be there."""
+    of_flux = isinstance(pipeline, FluxLoraLoaderMixin) and _FLUX_AUTHORS.match(stem)
+    if of_flux or "." not in stem:
+        return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
     if "down" in layer.keys:
         return layer.keys["down"], layer.keys["up"]
-    return _as_peft(stem) if "." in stem else _as_kohya(stem, layer)
+    return _as_peft(stem)
 
 
 def _as_peft(stem: str) -> tuple[str, str]:
     return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
-
-
-def _as_kohya(stem: str, _: Layer) -> tuple[str, ...]:
-    return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
 
 
 def _converted(tensors: Tensors, pipeline: Any) -> dict[Target, tuple[torch.Tensor, torch.Tensor]]:
@@ -217,7 +229,8 @@ def _converted(tensors: Tensors, pipeline: Any) -> dict[Target, tuple[torch.Tens
     found = {}
     for part, named in by_part.items():
         model = getattr(pipeline, part, None)
-        if not isinstance(model, nn.Module):
+        # Those that its loader takes have no public name.
+        if model is None or part not in pipeline._lora_loadable_modules:
             continue
         if not part.startswith("text_encoder"):
             named = convert_unet_state_dict_to_peft(named)

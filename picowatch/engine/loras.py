@@ -15,7 +15,7 @@ from diffusers.utils import logging
 from torch import nn
 
 from picowatch.engine.failures import out_of_memory
-from picowatch.engine.lora_files import Layer, Target, found_modules, read_layers
+from picowatch.engine.lora_files import read_lora
 from picowatch.engine.verify import FindFile, unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -73,26 +73,12 @@ class Loras:
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
 
     def _load(self, name: str, sha256: str) -> None:
+        """Let diffusers wrap the layers that it is for."""
         with unchanged(self._find, "lora", name, sha256) as path:
-            layers, others = read_layers(name, path)
-        modules = found_modules(name, layers, self._pipeline)
-        self._add(name, sha256, modules)
-        used = {
-            key
-            for (part, module), layer in modules.items()
-            if _adapter(sha256)
-            in getattr(getattr(self._pipeline, part).get_submodule(module), "lora_A", ())
-            for key in layer.keys.values()
-        }
-        keys = {key for layer in layers.values() for key in layer.keys.values()}
-        self._unused[sha256] = sorted([*others, *(keys - used)])
+            tensors, self._unused[sha256] = read_lora(name, path, self._pipeline)
+            self._add(name, sha256, tensors)
 
-    def _add(self, name: str, sha256: str, modules: Mapping[Target, Layer]) -> None:
-        """Let diffusers wrap the modules."""
-        tensors: dict[str, torch.Tensor] = {}
-        for (part, module), layer in modules.items():
-            tensors[f"{part}.{module}.lora_A.weight"] = layer.down
-            tensors[f"{part}.{module}.lora_B.weight"] = layer.up
+    def _add(self, name: str, sha256: str, tensors: Mapping[str, torch.Tensor]) -> None:
         try:
             with warnings.catch_warnings():
                 # A second LoRA in the same model is meant.
