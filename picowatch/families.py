@@ -323,21 +323,25 @@ class _Unet(Family):
     vaes: tuple[str, ...] = (SD_VAE,)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refused(Family):
+def _refused(key: str, name: str, *signs: str, layers: str = "", mark: str = "") -> Family:
     """A family that is recognised only to say what it is."""
+    return Family(
+        key=key,
+        name=name,
+        kind="",
+        native_size=0,
+        samplers=(),
+        lacks={},
+        signs=signs,
+        loras=False,
+        lora_layers=(layers,) if layers else (),
+        lora_marks=(mark,) if mark else (),
+    )
 
-    kind: Literal["unet", "flow", ""] = ""
-    size_multiple: int = 8
-    native_size: int = 0
-    samplers: tuple[str, ...] = ()
-    lacks: Mapping[str, str] = field(default_factory=dict)
-    loras: bool = False
 
-
-_FLUX_DEV: Mapping[str, Any] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
+_FLUX_DEV: dict[str, Any] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
 # MMDiT of 3 and MMDiT-X of 3.5 Medium, which has a second attention in its first layers.
-_SD3_MEDIUM: Mapping[str, Any] = {
+_SD3_MEDIUM: dict[str, Any] = {
     "num_layers": 24,
     "num_attention_heads": 24,
     "caption_projection_dim": 1536,
@@ -492,19 +496,15 @@ _ROWS = (
         lora_layers=(r"distilled_guidance_layer_",),
         lora_marks=("chroma",),
     ),
-    _Refused(
-        key="hunyuan_video",
-        name="HunyuanVideo",
-        signs=("context_embedder.token_refiner.", "txt_in.individual_token_refiner."),
-        lora_layers=(r"txt_in_individual_token_refiner_",),
-        lora_marks=("hunyuan-video",),
+    _refused(
+        "hunyuan_video",
+        "HunyuanVideo",
+        "context_embedder.token_refiner.",
+        "txt_in.individual_token_refiner.",
+        layers=r"txt_in_individual_token_refiner_",
+        mark="hunyuan-video",
     ),
-    _Refused(
-        key="flux3",
-        name="FLUX.3",
-        signs=("early_stream_modulations.",),
-        lora_layers=(r"early_stream_modulations_",),
-    ),
+    _refused("flux3", "FLUX.3", "early_stream_modulations.", layers=r"early_stream_modulations_"),
     # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
     Family(
         key="flux2",
@@ -608,7 +608,7 @@ _ROWS = (
         alike=True,
         lora_marks=("flux",),
     ),
-    _Refused(key="newbie", name="NewBie", signs=("clip_text_pooled_proj.",)),
+    _refused("newbie", "NewBie", "clip_text_pooled_proj."),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
     Family(
         key="z_image",
@@ -840,24 +840,24 @@ _ROWS = (
         vaes=(SD_VAE,),
         loras=False,
     ),
-    _Refused(
-        key="hidream",
-        name="HiDream",
-        signs=("caption_projection.0.linear.",),
-        lora_layers=(r"double_stream_blocks_|single_stream_blocks_",),
+    _refused(
+        "hidream",
+        "HiDream",
+        "caption_projection.0.linear.",
+        layers=r"double_stream_blocks_|single_stream_blocks_",
     ),
-    _Refused(
-        key="anima",
-        name="Anima",
-        signs=("llm_adapter.",),
-        lora_layers=(r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_",),
-        lora_marks=("anima",),
+    _refused(
+        "anima",
+        "Anima",
+        "llm_adapter.",
+        layers=r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_",
+        mark="anima",
     ),
-    _Refused(
-        key="wan",
-        name="Wan",
-        signs=("head.modulation",),
-        lora_layers=(r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_",),
+    _refused(
+        "wan",
+        "Wan",
+        "head.modulation",
+        layers=r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_",
     ),
 )
 FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}

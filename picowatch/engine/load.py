@@ -5,7 +5,7 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -18,11 +18,9 @@ import transformers
 
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.configs import KNOWN, known_values, read_json
-from picowatch.catalog.families import UNET
 from picowatch.catalog.gguf import BLOCKS, read_any_header, stays_quantised
 from picowatch.catalog.models import Part
-from picowatch.catalog.transformer_files import ASSETS
-from picowatch.catalog.transformer_files import parts_of as parts_of_flow
+from picowatch.catalog.parts import VAE, is_unet, parts_of, prefix_in
 from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.flow_samplers import scheduler_of
@@ -34,7 +32,6 @@ from picowatch.engine.part_files import (
     text_encoder,
     type_of,
 )
-from picowatch.families import FAMILIES
 
 _CPU = torch.device("cpu")
 # Reads a part of a checkpoint by its name.
@@ -132,7 +129,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         config = _config(checkpoint, part)
     else:
         config = _config(checkpoint, part)
-        part = replace(part, weights=vae.path, prefix=_prefix(vae.path, [_VAE]))
+        part = replace(part, weights=vae.path, prefix=prefix_in(vae.path, VAE))
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
         if is_tiny(vae.variant):
@@ -145,50 +142,9 @@ _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
 _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
 
 
-# The folder that describes single files, for each family.
-CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl"}
-# The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
-_VOCABULARY = ASSETS / "sd15" / "tokenizer"
-_VAE = "first_stage_model."
-
-
-def parts_of(model: Model) -> tuple[Part, ...]:
-    """Where each part of a checkpoint's pipeline is."""
-    if not _is_unet(model):
-        return parts_of_flow(model)
-    classes = {name: kinds[0] for name, kinds in FAMILIES[model.family].parts.items()}
-    if model.layout == "folder":
-        return tuple(Part(name, kind, model.path / name) for name, kind in classes.items())
-    return tuple(_part_of_file(model, name, kind) for name, kind in classes.items())
-
-
-def _is_unet(model: Model) -> bool:
-    """Whether it is a Stable Diffusion with a UNet, whose single files are whole checkpoints."""
-    return FAMILIES[model.family].kind == "unet"
-
-
-def _part_of_file(model: Model, name: str, class_name: str) -> Part:
-    folder = CONFIGS[model.family] / name
-    if name.startswith("tokenizer"):
-        return Part(name, class_name, folder if folder.is_dir() else _VOCABULARY)
-    if name == "scheduler":
-        return Part(name, class_name, folder)
-    starts: Sequence[str] = {"unet": [UNET], "vae": [_VAE]}.get(name, ())
-    if not starts:  # a text encoder: the second one of a family is the last that it lists
-        prefixes = FAMILIES[model.family].text_prefixes
-        starts = prefixes[-1:] if name == "text_encoder_2" else prefixes
-    return Part(name, class_name, folder, model.path, _prefix(model.path, starts))
-
-
-def _prefix(file: Path, starts: Sequence[str]) -> str:
-    """What stands before the names of a part's tensors in a file; nothing in a file of its own."""
-    header = read_any_header(file)
-    return next((start for start in starts if header.has(start)), "")
-
-
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
     """The type for the weights of a part."""
-    if not _is_unet(model):
+    if not is_unet(model):
         return target.flow_dtype
     if part.name == "unet":
         return target.for_unet(model.native_size).dtype
@@ -213,7 +169,7 @@ def _scheduler(model: Model, part: Part) -> Any:
     """
     config = read_json(part.folder / "scheduler_config.json")
     kind = getattr(diffusers, part.class_name)
-    if not _is_unet(model):
+    if not is_unet(model):
         return scheduler_of(kind, config)
     config = known_values("scheduler/scheduler_config.json", config, KNOWN - {"_class_name"})
     if model.prediction:  # what the checkpoint's own header says of its training
@@ -231,7 +187,7 @@ _GUIDANCE = ".cond_proj.weight"
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """The config of a part, with what the checkpoint's own tensors say otherwise."""
     config = {**read_json(part.folder / "config.json"), **part.changes}
-    if _is_unet(model) and part.class_name != TINY_CLASS:
+    if is_unet(model) and part.class_name != TINY_CLASS:
         config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
     if part.name == "unet":
         config["in_channels"] = model.in_channels

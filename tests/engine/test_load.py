@@ -14,9 +14,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
-from picowatch.engine import load as loading
+from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.load import Components, load, load_part, load_vae, parts_of
+from picowatch.engine.load import Components, load, load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd15_shapes, write_model
 from tests.catalog.unets import sd2_shapes, sdxl_shapes
@@ -123,8 +123,8 @@ def test_a_single_file_holds_the_model_its_folder_holds(
 
 def of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Single files are described by this folder, not by the package's of full-size models."""
-    for family in loading.CONFIGS:
-        monkeypatch.setitem(loading.CONFIGS, family, folder)
+    for family in CONFIGS:
+        monkeypatch.setitem(CONFIGS, family, folder)
 
 
 SHAPES: dict[str, Any] = {"sd1": sd15_shapes, "sd2": sd2_shapes, "sdxl": sdxl_shapes}

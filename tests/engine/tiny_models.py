@@ -12,7 +12,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from picowatch.engine.load import CONFIGS
+from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 
