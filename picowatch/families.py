@@ -66,8 +66,7 @@ class Variant:
     most; start images have at most `most_start_pixels`, where a pipeline would make larger ones
     smaller. `hub` is a folder to download. `pipelines` and `guidance_as` are its own where it has
     others than the family, `options` what its pipeline is made with. `encoders` are as in `Family`.
-    `schedule` is the variant whose noise schedule the package has for it, "" for its own. `config`
-    is what the config of its transformer says otherwise than the package's or another variant's.
+    `configs` is the variant whose configs in the package are its own, too.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -81,8 +80,7 @@ class Variant:
     guidance_as: Guidance | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
-    schedule: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
+    configs: str = ""
 
 
 _NO_GUIDANCE = {"guidance": "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"}
@@ -132,8 +130,7 @@ class Family:
     short, its transformer may be a file of its own, which is completed by `encoders` (by part), and
     a VAE of one of the variants in `vaes`. With `vae_assets` no folder is needed, because the
     package has the other configs, and those of that family's VAE; `vae_file` says which VAE to get.
-    With `schedules`, it has one noise schedule for each variant. Variants that are `alike` may lend
-    one another their parts.
+    Variants that are `alike` may lend one another their parts.
 
     UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
     encoder that clip_skip chooses from, and one of `text_prefixes` stands before the names of a
@@ -173,7 +170,6 @@ class Family:
     vaes: tuple[str, ...] = ()
     vae_assets: str = ""
     vae_file: str = ""
-    schedules: bool = False
     alike: bool = False
     text_width: int = 0
     text_layers: int = 0
@@ -211,26 +207,11 @@ def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -
 _NOISE = {"denoising_strength": 1.0}
 
 
-_KLEIN_4B: Mapping[str, Any] = {
-    "num_layers": 5,
-    "num_single_layers": 20,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 7680,
-}
-_KLEIN_9B = {
-    "num_layers": 8,
-    "num_single_layers": 24,
-    "num_attention_heads": 32,
-    "joint_attention_dim": 12288,
-}
-_KLEIN_SIZES = {"4B": ("Qwen3 4B", _KLEIN_4B), "9B": ("Qwen3 8B", _KLEIN_9B)}
-
-
 def _klein(steps: int, hub: str = "", **more: Any) -> Variant:
     """A variant of FLUX.2 klein; the end of its folder's name says its size."""
     if hub:
-        encoder, config = _KLEIN_SIZES[hub[-2:]]
-        more |= {"hub": f"black-forest-labs/FLUX.2-klein-{hub}", "config": config}
+        encoder = "Qwen3 4B" if hub.endswith("4B") else "Qwen3 8B"
+        more |= {"hub": f"black-forest-labs/FLUX.2-klein-{hub}"}
         more |= {"encoders": {"text_encoder": encoder}}
     return _steps(steps, starts=_NOISE, most_start_pixels=1024 * 1024, **more)
 
@@ -339,28 +320,6 @@ def _refused(key: str, name: str, *signs: str, layers: str = "", mark: str = "")
     )
 
 
-_FLUX_DEV: dict[str, Any] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
-# MMDiT of 3 and MMDiT-X of 3.5 Medium, which has a second attention in its first layers.
-_SD3_MEDIUM: dict[str, Any] = {
-    "num_layers": 24,
-    "num_attention_heads": 24,
-    "caption_projection_dim": 1536,
-    "pos_embed_max_size": 192,
-    "qk_norm": None,
-    "dual_attention_layers": [],
-}
-_SD35_MEDIUM = _SD3_MEDIUM | {
-    "pos_embed_max_size": 384,
-    "qk_norm": "rms_norm",
-    "dual_attention_layers": [*range(13)],
-}
-_SD35_LARGE = _SD3_MEDIUM | {
-    "num_layers": 38,
-    "num_attention_heads": 38,
-    "caption_projection_dim": 2432,
-    "qk_norm": "rms_norm",
-}
-
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image, FLUX.2 and
 # HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion
@@ -442,15 +401,12 @@ _ROWS = (
         lacks=_LACKS,
         variants={
             # Sides of the table of positions: 192 patches of 16 pixels.
-            "3 Medium": _steps(28, 7, largest=3072, config=_SD3_MEDIUM),
-            "3.5 Medium": _steps(40, 4.5, config=_SD35_MEDIUM),
+            "3 Medium": _steps(28, 7, largest=3072),
+            "3.5 Medium": _steps(40, 4.5),
             "3.5 Large": _steps(
-                *(28, 3.5),
-                largest=3072,
-                hub="stabilityai/stable-diffusion-3.5-large",
-                config=_SD35_LARGE,
+                28, 3.5, largest=3072, hub="stabilityai/stable-diffusion-3.5-large"
             ),
-            "3.5 Large Turbo": _steps(4, guided=False, largest=3072, config=_SD35_LARGE),
+            "3.5 Large Turbo": _steps(4, guided=False, largest=3072, configs="3.5 Large"),
         },
         hub="stabilityai/stable-diffusion-3.5-medium",
         preview="sd3",
@@ -518,7 +474,7 @@ _ROWS = (
             "klein 9B": _klein(4, "9B", guided=False),
             "klein base": _klein(50, cfg_scale=4),
             "klein base 4B": _klein(50, "base-4B", cfg_scale=4),
-            "klein base 9B": _klein(50, "base-9B", cfg_scale=4),
+            "klein base 9B": _klein(50, "base-9B", cfg_scale=4, configs="klein 9B"),
         },
         hub="black-forest-labs/FLUX.2-klein-4B",
         parts=_parts("Flux2Transformer2DModel", _KL_FLUX2, ("Qwen3ForCausalLM", _QWEN_WORDS)),
@@ -566,11 +522,9 @@ _ROWS = (
         guidance="guidance_and_true_cfg_scale",
         lacks=_FLOW_LACKS,
         variants={
-            "dev": _steps(28, guidance=3.5, hub="black-forest-labs/FLUX.1-dev", config=_FLUX_DEV),
-            "Krea": _steps(28, guidance=4.5, schedule="dev", config=_FLUX_DEV),
-            "schnell": _steps(
-                4, guided=False, lacks=_NO_GUIDANCE, config=_FLUX_DEV | {"guidance_embeds": False}
-            ),
+            "dev": _steps(28, guidance=3.5, hub="black-forest-labs/FLUX.1-dev"),
+            "Krea": _steps(28, guidance=4.5),
+            "schnell": _steps(4, guided=False, lacks=_NO_GUIDANCE),
             "Fill": _steps(
                 50,
                 guidance=30,
@@ -580,8 +534,6 @@ _ROWS = (
                 hub="black-forest-labs/FLUX.1-Fill-dev",
                 pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
                 guidance_as="guidance",
-                schedule="dev",
-                config={"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
             ),
         },
         hub="black-forest-labs/FLUX.1-schnell",
@@ -604,7 +556,6 @@ _ROWS = (
         vaes=(SIXTEEN, FLUX_VAE),
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
-        schedules=True,
         alike=True,
         lora_marks=("flux",),
     ),
@@ -632,7 +583,6 @@ _ROWS = (
         vaes=(SIXTEEN, FLUX_VAE),
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
-        schedules=True,
         alike=True,
         lora_widths=(3840,),
         lora_marks=("zimage", "z-image"),

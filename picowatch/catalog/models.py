@@ -1,11 +1,10 @@
 """What a scan finds: usable models and refused files, as plain values."""
 
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any, Literal
+from typing import Literal
 
 Kind = Literal[
     "checkpoint", "vae", "text_encoder", "lora", "embedding", "upscaler", "controlnet", "depth"
@@ -94,7 +93,7 @@ class Part:
     """A part of a pipeline: its name and class, and the folder of its config or vocabulary.
 
     Its weights are in that folder, unless they are in the file `weights`, where `prefix` stands
-    before the names of its tensors. `changes` are what its config should say otherwise.
+    before the names of its tensors.
     """
 
     name: str
@@ -102,7 +101,6 @@ class Part:
     folder: Path
     weights: Path | None = None
     prefix: str = ""
-    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

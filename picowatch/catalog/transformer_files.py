@@ -36,6 +36,8 @@ class _Source(NamedTuple):
     is_folder: bool = False
 
 
+# What variants of a family may have configs of their own for.
+_OF_A_VARIANT = ("scheduler", "transformer")
 _Sources = Mapping[str, _Source | None]
 _NOTHING = FoundModels()
 
@@ -98,23 +100,21 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
     parts = []
     for name, class_name in classes_of(lender.path).items():
         folder = lender.path / name
-        own_schedule = FAMILIES[model.family].schedules and lender.variant != model.variant
-        if name == "scheduler" and own_schedule:
-            folder = _package_folder(model, name)
-        part = _part(model, name, class_name, folder, inside)
-        parts.append(part if lender.variant == model.variant else _of_its_variant(model, part))
+        if name in _OF_A_VARIANT and lender.variant != model.variant:
+            own = _package_folder(model, name)
+            folder = own if own.is_dir() else folder
+        parts.append(_part(model, name, class_name, folder, inside))
     return tuple(parts)
 
 
 def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
     """All parts, with configs, vocabularies and noise schedule of the package."""
     row = FAMILIES[model.family]
-    parts = (
+    return tuple(
         _part(model, name, classes[0], _package_folder(model, name), sources)
         for name, classes in row.parts.items()
         if (encoder := encoder_of(name)) not in row.optional or sources[encoder]
     )
-    return tuple(_of_its_variant(model, part) for part in parts)
 
 
 def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
@@ -124,23 +124,17 @@ def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sour
     return Part(name, _HEADLESS.get(class_name, class_name), folder, source.path, source.prefix)
 
 
-def _of_its_variant(model: Model, part: Part) -> Part:
-    """The transformer's config is that of another variant, or of what they have in common."""
-    if part.name != "transformer":
-        return part
-    return replace(part, changes=FAMILIES[model.family].variant(model.variant).config)
-
-
 def _package_folder(model: Model, part: str) -> Path:
     """The package's config, vocabulary or noise schedule of a part."""
     row = FAMILIES[model.family]
-    if part == "scheduler" and row.schedules:
-        variant = row.variant(model.variant).schedule or model.variant
-        return ASSETS / model.family / variant.casefold() / part
     encoder = _encoders_of(model).get(encoder_of(part))
     if encoder:
         known = ENCODERS[encoder]
         return ASSETS / (known.words if part.startswith("tokenizer") else known.config)
+    variant = row.variant(model.variant).configs or model.variant
+    own = ASSETS / model.family / variant.casefold().replace(" ", "-") / part
+    if part in _OF_A_VARIANT and own.is_dir():
+        return own
     return ASSETS / (row.vae_assets if part == "vae" else model.family) / part
 
 

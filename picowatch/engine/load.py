@@ -186,7 +186,7 @@ _GUIDANCE = ".cond_proj.weight"
 
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """The config of a part, with what the checkpoint's own tensors say otherwise."""
-    config = {**read_json(part.folder / "config.json"), **part.changes}
+    config = read_json(part.folder / "config.json")
     if is_unet(model) and part.class_name != TINY_CLASS:
         config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
     if part.name == "unet":
