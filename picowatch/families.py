@@ -119,10 +119,9 @@ class Family:
 
     Folders: `more_folders` maps classes in model_index.json, beside the pipeline's own, to the
     variants that they tell, "" where the configs do (`by_config`: a setting of the index, or
-    "transformer/" and one of its config).
-    `parts` are the classes that each part may have: the engine loads these and no others. A folder
-    may do without the `optional` ones; `unused` parts of a pipeline are never loaded. `settings`
-    of the index must be as here, where it has them.
+    "transformer/" and one of its config). `parts` are the classes that each part may have: the
+    engine loads these and no others. A folder may do without the `optional` ones. `settings` of the
+    index must be as here, where it has them.
 
     Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer;
     `by_header` tells the variant, `by_name` changes it by a word in the name of the file or folder
@@ -160,7 +159,6 @@ class Family:
     more_folders: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Classes] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     by_config: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     signs: tuple[str, ...] = ()
@@ -260,7 +258,6 @@ def _unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
     return _parts(unet, _KL, *texts, scheduler=_NOISE_SCHEDULERS, denoiser="unet")
 
 
-_UNUSED = ("image_encoder", "feature_extractor")
 # Without it, diffusers would log at each start that there is no safety checker.
 _NO_CHECKER = {"requires_safety_checker": False}
 
@@ -300,7 +297,6 @@ class _Unet(Family):
         default_factory=lambda: {"LatentConsistencyModelPipeline": ""}
     )
     parts: Mapping[str, Classes] = field(default_factory=lambda: _unet_parts(_CLIP))
-    unused: tuple[str, ...] = ("safety_checker", *_UNUSED)
     vaes: tuple[str, ...] = (SD_VAE,)
 
 
@@ -345,7 +341,6 @@ _ROWS = (
         variants={"": Variant(options={"add_watermarker": False})},
         preview="sdxl",
         parts=_unet_parts(_CLIP, _PROJECTED),
-        unused=_UNUSED,
         text_width=2048,
         text_layers=12,
         text_prefixes=("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
@@ -412,7 +407,6 @@ _ROWS = (
         preview="sd3",
         parts=_parts("SD3Transformer2DModel", _KL, _PROJECTED, _PROJECTED, _T5),
         optional=("text_encoder_3", "tokenizer_3"),
-        unused=_UNUSED,
         by_config=(
             ("3.5 Large", {"transformer/num_layers": 38}),
             ("3.5 Medium", {"transformer/pos_embed_max_size": 384}),
@@ -444,7 +438,6 @@ _ROWS = (
         hub="lodestones/Chroma1-HD",
         preview="flux",
         parts=_parts("ChromaTransformer2DModel", _KL, _T5),
-        unused=_UNUSED,
         signs=("distilled_guidance_layer.",),
         by_header=(("Radiance", Sign(has=("nerf_",))),),
         encoders={"text_encoder": "T5 XXL"},
@@ -540,7 +533,6 @@ _ROWS = (
         preview="flux",
         more_folders={"FluxFillPipeline": "Fill"},
         parts=_parts("FluxTransformer2DModel", _KL, _CLIP, _T5),
-        unused=_UNUSED,
         by_config=(("dev", {"transformer/guidance_embeds": True}), ("schnell", {})),
         signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
         # By the width of the image's latents. Krea and Kontext look like dev.
@@ -705,7 +697,6 @@ _ROWS = (
         },
         hub="baidu/ERNIE-Image",
         parts=_parts("ErnieImageTransformer2DModel", _KL_FLUX2, ("Mistral3Model", _ANY_WORDS)),
-        unused=("pe", "pe_tokenizer"),
         signs=("layers.0.adaLN_sa_ln.",),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         vaes=(FLUX2_VAE,),
@@ -785,7 +776,6 @@ _ROWS = (
             _T5,
             scheduler="DDPMScheduler",
         ),
-        unused=("safety_checker", "feature_extractor"),
         signs=("mlp_t5.",),
         vaes=(SD_VAE,),
         loras=False,
