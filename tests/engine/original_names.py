@@ -72,6 +72,7 @@ def sd3_names(state: Tensors) -> Tensors:
     return renamed(swapped, _SD3)
 
 
+_NORMED = {"q": "query", "k": "key"}
 _FLUX2: Rules = (
     (r"^single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj", r"single_blocks.\1.linear1"),
     (r"^single_transformer_blocks\.(\d+)\.attn\.to_out", r"single_blocks.\1.linear2"),
@@ -104,7 +105,6 @@ _FLUX2: Rules = (
     (r"^time_guidance_embed\.timestep_embedder\.linear_2", "time_in.out_layer"),
     (r"_stream_modulation(_img|_txt|)\.linear", r"_stream_modulation\1.lin"),
 )
-_NORMED = {"q": "query", "k": "key"}
 
 
 def flux2_names(state: Tensors) -> Tensors:

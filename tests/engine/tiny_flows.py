@@ -197,7 +197,8 @@ def _t5(kind: Any, part: str, _: Tiny) -> Any:
 def _qwen_vl(kind: Any, tiny: Tiny, sections: list[int], **eyes: Any) -> Any:
     """One that sees pictures, too."""
     ids = qwen_tokenizer().convert_tokens_to_ids
-    text = {**_DECODER, "vocab_size": _QWEN_WORDS, "num_hidden_layers": tiny.depth}
+    text: dict[str, Any] = {**_DECODER, "num_hidden_layers": tiny.depth}
+    text |= {"vocab_size": _QWEN_WORDS}
     text["rope_parameters"] = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}
     return kind(
         kind.config_class(
