@@ -15,6 +15,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors import safe_open
 
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.configs import KNOWN, known_values, read_json
@@ -174,11 +175,29 @@ def _scheduler(model: Model, part: Part) -> Any:
     config = known_values("scheduler/scheduler_config.json", config, KNOWN - {"_class_name"})
     if model.prediction:  # what the checkpoint's own header says of its training
         config["prediction_type"] = model.prediction
-    elif (model.family, model.layout) == ("sd2", "file") and model.in_channels != _LATENTS:
-        config["prediction_type"] = "epsilon"  # those for inpainting, unlike most others
+    elif (model.family, model.layout) == ("sd2", "file"):
+        config["prediction_type"] = _prediction(model)
     if model.zero_snr:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return kind.from_config(config)
+
+
+# diffusers calls it up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias.
+_TELLING = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+_SPREAD_OF_V = 0.09
+
+
+def _prediction(model: Model) -> str:
+    """What a single file of 2.x predicts; no header says it, and the wrong one gives noise.
+
+    By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
+    checkpoints predict noise.
+    """
+    if model.in_channels != _LATENTS:
+        return "epsilon"
+    with safe_open(model.path, framework="pt") as file:
+        spread = file.get_tensor(_TELLING).float().std(correction=0)
+    return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
 
 
 _GUIDANCE = ".cond_proj.weight"

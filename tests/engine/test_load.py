@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
 from picowatch.catalog.parts import CONFIGS, parts_of
+from picowatch.engine import load as loading
 from picowatch.engine.devices import Target, choose_target
 from picowatch.engine.load import Components, load, load_part, load_vae
 from picowatch.errors import RenderFailed
@@ -125,6 +126,8 @@ def of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Single files are described by this folder, not by the package's of full-size models."""
     for family in CONFIGS:
         monkeypatch.setitem(CONFIGS, family, folder)
+    telling = "model.diffusion_model.output_blocks.0.1.transformer_blocks.0.norm1.bias"
+    monkeypatch.setattr(loading, "_TELLING", telling)
 
 
 SHAPES: dict[str, Any] = {"sd1": sd15_shapes, "sd2": sd2_shapes, "sdxl": sdxl_shapes}
@@ -176,6 +179,22 @@ def test_a_file_of_diffusers_script_has_its_summary_as_transformers_has_it(
         for name in ("usual", "scripted")
     )
     assert_equal(other, one)
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.01, "epsilon"), (0.2, "v_prediction")])
+def test_one_weight_tells_what_a_file_of_sd2_predicts(
+    models: Path, monkeypatch: pytest.MonkeyPatch, spread: float, expected: str
+) -> None:
+    """As in ComfyUI; no header says it."""
+    folder, path = tiny_sd2(), models / "checkpoints/it.safetensors"
+    of_its_own(monkeypatch, folder)
+    write_single_file(folder, path, torch.float32)
+    tensors = load_file(path)
+    telling = tensors[loading._TELLING]
+    tensors[loading._TELLING] = torch.linspace(-1, 1, len(telling)) * spread * 3**0.5
+    save_file(tensors, path)
+    config = load_part(found(models, "it"), FULL, CPU, "scheduler").config
+    assert config.prediction_type == expected
 
 
 def changed(models: Path, config: str, **values: object) -> Model:
