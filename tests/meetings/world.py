@@ -406,7 +406,8 @@ class World:
             version
             for version in self.versions.get(path, ())
             if (version.digest, version.mtime) == (digest, mtime)
-            and (last is None or version.serial > last.serial)
+            # What was moved over another recipe may be older than that.
+            and (last is None or version.serial > last.serial or self.files.get(path) is version)
         ]
         if not candidates:
             recipe = self.model.recipes.get(path)
