@@ -1,6 +1,7 @@
 """What happens to a batch that was not rendered: queued again, cancelled, or failed."""
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ class Failures:
     ledger: Ledger
     retry: Retry
     result: RunResult
+    wake_daemon: threading.Event
 
     def put_back(self, rendering: Rendering) -> None:
         """Into the queue through no fault of its own."""
@@ -46,8 +48,8 @@ class Failures:
             if len(batch) == 1 and image.attempts + 1 >= self.settings.max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
             else:
-                log.warning("%s: %s It will be tried again.", image.recipe, error)
-                self._patiently(partial(self.ledger.retry_after_engine_death, image.id))
+                if self._patiently(partial(self.ledger.retry_after_engine_death, image.id)):
+                    log.warning("%s: %s It will be tried again.", image.recipe, error)
 
     def render_failed(self, rendering: Rendering, error: RenderFailed) -> None:
         """An image that fails alone has failed; of a batch, each is tried alone.
@@ -75,6 +77,7 @@ class Failures:
             self.result.count_failure()
             recipe = self._patiently(partial(self.ledger.recipe_of, image))
             log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
+            self.wake_daemon.set()
 
     def _patiently(self, action: Callable[[], T]) -> T:
         return self.retry.until_done(action)

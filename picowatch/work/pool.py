@@ -41,7 +41,7 @@ class WorkerPool:
     """Renders the ledger's queue until it is stopped.
 
     `on_published` gets the line of images.jsonl of each published picture. `on_preview` is called
-    now and then with what is in progress.
+    now and then with what is in progress, `wake_daemon` set when images have ended.
     """
 
     settings: Settings
@@ -68,6 +68,7 @@ class WorkerPool:
             on_published=self.on_published,
             retry=self.retry,
             result=self.result,
+            wake_daemon=self.wake_daemon,
         )
         self._durations = Durations(self._batch_sizes.size)
         self._failures = Failures(
@@ -75,6 +76,7 @@ class WorkerPool:
             ledger=self.ledger,
             retry=self.retry,
             result=self.result,
+            wake_daemon=self.wake_daemon,
         )
         self._stopping = threading.Event()
         self._claiming = threading.Lock()

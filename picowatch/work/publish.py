@@ -57,7 +57,8 @@ FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its fo
 class Publisher:
     """Publishes batches in threads of its own.
 
-    `on_published` gets the line of images.jsonl of each published picture.
+    `on_published` gets the line of images.jsonl of each published picture; `wake_daemon` is set
+    after each batch.
     """
 
     settings: Settings
@@ -66,6 +67,7 @@ class Publisher:
     on_published: Callable[[dict[str, Any]], None]
     retry: Retry
     result: RunResult
+    wake_daemon: threading.Event
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -88,6 +90,7 @@ class Publisher:
         def publish_once() -> None:
             if begun.acquire(blocking=False):
                 self._try_to_publish(batch, pictures, texts_before)
+                self.wake_daemon.set()
                 published.set_result(None)
 
         try:
