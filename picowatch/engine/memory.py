@@ -18,7 +18,6 @@ FEWEST_STEPS = 25
 _SHRINK = 0.75
 # Sides of smaller pictures are multiples of this, which every family of models takes.
 _SIDE_MULTIPLE = 32
-_SMALL_GPU_BYTES = 6 * 2**30
 
 # Where weights are: all on the device; there one model after the other, or one layer after the
 # other (diffusers' enable_model_cpu_offload and enable_group_offload); or, where the device
@@ -86,21 +85,9 @@ class Weights:
                 return 0
 
 
-# After so many batches on a rung the one above it is tried again; after twice as many, and twice
-# that, if it is still too much: another program's memory may come back, a card does not grow.
-_FIRST_CLIMB = 8
-_LAST_CLIMB = 1024
-_MOST_KNOWN = 256  # checkpoints and sizes
-
-
-@dataclass(slots=True)
-class _Known:
-    """The rung that worked last, and for how many batches; at `climb_after` the next is tried."""
-
-    rung: Rung
-    batches: int = 0
-    climb_after: int = _FIRST_CLIMB
-    climbing: bool = False
+# After so many batches on a rung the one above it is tried again: another program's memory may have
+# come back.
+_CLIMB_AFTER = 32
 
 
 class MemoryLadder:
@@ -108,50 +95,40 @@ class MemoryLadder:
 
     It begins with the rung that worked last for the checkpoint and size, and on a GPU now and then
     with the one above it. Otherwise the setting decides: "full" begins at the top, "low" with the
-    third rung, "auto" with the first whose weights the card or main memory has room for, and with
-    the VAE's tiling on GPUs of less than 6 GB.
+    third rung, "auto" with the first whose weights the card or main memory has room for.
+    `gpu_bytes` is the memory of the card; None means that it computes in main memory.
     """
 
-    def __init__(self, setting: Memory, gpu_bytes: int | None, *, is_cuda: bool) -> None:
+    def __init__(self, setting: Memory, gpu_bytes: int | None) -> None:
         self._setting = setting
         self._gpu_bytes = gpu_bytes
-        self._is_cuda = is_cuda
-        self._worked: dict[tuple[object, ...], _Known] = {}
+        # The rung that worked last, and how many batches have gone on there since.
+        self._worked: dict[tuple[object, ...], tuple[Rung, int]] = {}
 
     def rungs(self, request: ImageRequest, weights: Weights, main_bytes: int) -> Iterator[Rung]:
         """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`.
 
         `main_bytes` is the main memory that this process can have.
         """
-        ladder = self._ladder(weights)
+        ladder: Sequence[Rung] = CUDA_LADDER
+        if self._gpu_bytes is None:
+            ladder = SHARED_LADDER if weights.takes_turns else SHARED_LADDER[:2]
         rungs = [*ladder, *_shrinking(request, ladder[-1])]
-        first = rungs.index(self._first(ladder, weights, main_bytes))
-        begin, known = first, self._worked.get(_key(request))
-        if known:
+        begin = first = rungs.index(self._first(ladder, weights, main_bytes))
+        if known := self._worked.get(_key(request)):
+            rung, batches = known
             # With fewer steps a picture may have fewer sizes than the one that was remembered.
-            begin = rungs.index(known.rung) if known.rung in rungs else len(rungs) - 1
-            known.climbing = known.batches >= known.climb_after and begin > first
-            begin -= known.climbing
+            begin = rungs.index(rung) if rung in rungs else len(rungs) - 1
+            # A computer's memory is not tried out: the kernel ends the process that takes too much.
+            if begin > first and batches >= _CLIMB_AFTER and self._gpu_bytes is not None:
+                begin -= 1
         yield from rungs[begin:]
 
     def worked(self, request: ImageRequest, rung: Rung) -> None:
         """Remember this rung for images of this checkpoint and size."""
-        known = self._worked.pop(_key(request), None)
-        if known is None or known.rung != rung:
-            known = _Known(rung)
-        # A processor's memory is not tried out: the kernel ends the process that takes too much.
-        elif self._gpu_bytes is not None:
-            known.batches += 1
-        if known.climbing:
-            known.batches, known.climb_after = 0, min(2 * known.climb_after, _LAST_CLIMB)
-        self._worked[_key(request)] = known
-        if len(self._worked) > _MOST_KNOWN:
-            del self._worked[next(iter(self._worked))]
-
-    def _ladder(self, weights: Weights) -> Sequence[Rung]:
-        if self._is_cuda:
-            return CUDA_LADDER
-        return SHARED_LADDER if weights.takes_turns else SHARED_LADDER[:2]
+        before, batches = self._worked.get(_key(request), (None, 0))
+        again = before == rung and batches < _CLIMB_AFTER
+        self._worked[_key(request)] = rung, batches + 1 if again else 0
 
     def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
         """Where it begins with a checkpoint and size of which it knows nothing."""
@@ -159,16 +136,14 @@ class MemoryLadder:
             return ladder[0]
         if self._setting == "low":
             return ladder[min(2, len(ladder) - 1)]
-        if self._gpu_bytes is None:
-            # Of a checkpoint that takes less than a batch, there is nothing to save.
-            if weights.total <= WORKING_BYTES or ladder[-1].place == "device":
-                return ladder[0]
-            room = main_bytes - WORKING_BYTES
-        else:
+        if self._gpu_bytes is not None:
             room = self._gpu_bytes - _LEAST_WORKING_BYTES
-        first = next((rung for rung in ladder if weights.at_once(rung) <= room), ladder[-1])
-        small = self._gpu_bytes is not None and self._gpu_bytes < _SMALL_GPU_BYTES
-        return TILED if small and first == FULL else first
+        # Of a checkpoint that takes less than a batch, there is nothing to save.
+        elif weights.total <= WORKING_BYTES or ladder[-1].place == "device":
+            return ladder[0]
+        else:
+            room = main_bytes - WORKING_BYTES
+        return next((rung for rung in ladder if weights.at_once(rung) <= room), ladder[-1])
 
 
 def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:

@@ -1,7 +1,6 @@
 """How much memory there is, and how much of it an engine holds. Imports no torch by itself."""
 
 import os
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -62,34 +61,13 @@ def process_memory(process: int) -> MemoryUse | None:
 
 
 def free_bytes(device: "torch.device") -> int:
-    """What is free on the device; on one that shares the computer's memory, there.
-
-    A container's limit counts (cgroup v2), because the kernel kills what exceeds it.
-    """
+    """What is free on a card; elsewhere what is free of the main memory."""
     import torch
 
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + cached)
-    if device.type == "mps":  # a part of the computer's memory is all that Apple's GPUs may take
-        left = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-        return max(0, min(int(left), int(psutil.virtual_memory().available)))
-    return min(int(psutil.virtual_memory().available), _left_to_container())
-
-
-def total_bytes(device: "torch.device") -> int:
-    """What the device has, whoever uses it now: the same at each call.
-
-    Of a computer's memory what this process may take: a container's limit counts.
-    """
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if device.type == "mps":
-        return int(torch.mps.recommended_max_memory())
-    return min(int(psutil.virtual_memory().total), _limit_of_container() or sys.maxsize)
+    if device.type != "cuda":
+        return min(int(psutil.virtual_memory().available), _left_to_container())
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def main_memory() -> int:
@@ -99,21 +77,17 @@ def main_memory() -> int:
 
 
 def _left_to_container(cgroup: Path = _CGROUP) -> int:
-    """Bytes below the container's limit, files in its page cache not counted."""
-    with suppress(OSError, ValueError):
-        limit = _limit_of_container(cgroup)
-        if limit is not None:
-            used = int((cgroup / "memory.current").read_text())
-            lines = (cgroup / "memory.stat").read_text().splitlines()
-            files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-            return max(0, limit - used + files)
+    """Bytes below the container's limit (cgroup v2), files in its page cache not counted.
+
+    The kernel kills what exceeds it.
+    """
+    with suppress(OSError, ValueError):  # the limit is "max" if there is none
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+        files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return max(0, limit - used + files)
     return 2**63
-
-
-def _limit_of_container(cgroup: Path = _CGROUP) -> int | None:
-    with suppress(OSError, ValueError):  # it says "max" if there is no limit
-        return int((cgroup / "memory.max").read_text())
-    return None
 
 
 def forget_peak(device: "torch.device") -> None:
@@ -127,13 +101,11 @@ def forget_peak(device: "torch.device") -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_bytes(device: "torch.device") -> int:
-    """The most that torch held of the GPU, or else this process of the main memory."""
+def peak_bytes(device: "torch.device") -> int | None:
+    """The most that torch held of a card, or else this process of the main memory, on Linux."""
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    if held := process_memory(os.getpid()):
-        return held.peak
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    held = process_memory(os.getpid())
+    return held.peak if held else None

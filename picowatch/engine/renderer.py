@@ -10,12 +10,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
-from picowatch.engine.devices import (
-    choose_target,
-    compute_float32_in_full,
-    compute_on,
-    precision_name,
-)
+from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
 from picowatch.engine.draw import Passes, draw
 from picowatch.engine.enlarge import TileSteps, enlarged_given, enlarged_pictures
 from picowatch.engine.failures import SMALLER, out_of_memory
@@ -23,7 +18,7 @@ from picowatch.engine.flow import FlowPasses
 from picowatch.engine.job import Drawn, Interrupted, Job, timed
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import FULL, MemoryLadder, Rung, shrink_warning, shrunken
-from picowatch.engine.memory_usage import forget_peak, main_memory, peak_bytes, total_bytes
+from picowatch.engine.memory_usage import forget_peak, main_memory, peak_bytes
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.preview import Previewer
@@ -50,7 +45,6 @@ class Renderer:
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
         self._target = choose_target(options.device, options.precision, options.ordinal)
-        compute_on(self._target)
         self._all_bits = options.precision == "float32"
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
@@ -60,9 +54,8 @@ class Renderer:
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
-        is_cuda = device.type == "cuda"
-        gpu_bytes = total_bytes(device) if is_cuda else None
-        self._ladder = MemoryLadder(options.memory, gpu_bytes, is_cuda=is_cuda)
+        card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+        self._ladder = MemoryLadder(options.memory, card and card.total_memory)
 
     @torch.inference_mode()
     def render(

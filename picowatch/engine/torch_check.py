@@ -94,15 +94,26 @@ def _checks(device: str, precision: str, engines: int) -> Iterator[Check]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # whatever it raises is the result
-        yield _not_imported("torch", error, f"Install it again: {_INSTALL}.")
+        yield Check(
+            "torch", f"cannot be imported: {_said(error)}", f"Install it again: {_INSTALL}."
+        )
         return
     yield _torch(torch)
-    yield _libraries()
+    began = time.perf_counter()
+    try:
+        importlib.import_module("picowatch.engine.renderer")  # all that the engine imports
+    except Exception as error:  # whatever it raises is the result
+        remedy = "Install picowatch again, in an environment of its own."
+        yield Check("libraries", f"cannot be imported: {_said(error)}", remedy)
+    else:
+        named = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
+        seconds = time.perf_counter() - began
+        yield Check("libraries", f"{named}, loaded in {seconds:.1f} s")
     yield from _devices(torch, device, precision, engines)
 
 
-def _not_imported(name: str, error: Exception, remedy: str) -> Check:
-    return Check(name, f"cannot be imported: {type(error).__name__}: {error}", remedy)
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _torch(torch: Any) -> Check:
@@ -126,18 +137,6 @@ def _torch(torch: Any) -> Check:
     return Check("torch", text)
 
 
-def _libraries() -> Check:
-    """All that the engine imports."""
-    began = time.perf_counter()
-    try:
-        importlib.import_module("picowatch.engine.renderer")
-    except Exception as error:  # whatever it raises is the result
-        remedy = "Install picowatch again, in an environment of its own."
-        return _not_imported("libraries", error, remedy)
-    named = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
-    return Check("libraries", f"{named}, loaded in {time.perf_counter() - began:.1f} s")
-
-
 def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[Check]:
     """The devices that the settings mean, their memory, and the number format on them."""
     from picowatch.engine.devices import choose_target, precision_name
@@ -152,11 +151,11 @@ def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[
             return
         targets[target.name] = target
     for target in targets.values():
-        yield Check("device", f"{target.name}{_threads(torch, target)} (device: {device})")
+        cpu = target.device.type == "cpu"
+        threads = f", {torch.get_num_threads()} threads" if cpu else ""
+        yield Check("device", f"{target.name}{threads} (device: {device})")
         if target.device.type == "cuda":
-            yield _gpu_memory(torch, target.device)
-    if engines > 1:
-        yield _engines(torch, target, engines, len(targets))
+            yield _gpu_memory(*torch.cuda.mem_get_info(target.device))
     large, small = precision_name(target.large_unet_dtype), precision_name(target.dtype)
     used = (
         large if large == small else f"{large} for the UNet of full-size checkpoints, else {small}"
@@ -164,35 +163,8 @@ def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[
     yield Check("precision", f"{used} (precision: {precision})")
 
 
-def _engines(torch: Any, target: Any, engines: int, devices: int) -> Check:
-    """How they share what there is; each holds a checkpoint of its own in memory."""
-    if target.device.type == "cpu":
-        threads = torch.get_num_threads()
-        if engines > threads:
-            return Check(
-                "engines",
-                f"{engines} engines for {threads} threads: they slow each other down",
-                f"Set executor: local:{threads}, or fewer.",
-            )
-        each = threads // engines
-        return Check("engines", f"{engines}, {each} thread{'s' if each > 1 else ''} each")
-    if engines > devices:
-        return Check(
-            "engines",
-            f"{engines} engines share {devices} device{'s' if devices > 1 else ''}, and each "
-            "holds its own checkpoint there",
-            f"Set executor: local:{devices}, unless this is intended.",
-        )
-    return Check("engines", f"{engines}, a device each")
-
-
-def _threads(torch: Any, target: Any) -> str:
-    return f", {torch.get_num_threads()} threads" if target.device.type == "cpu" else ""
-
-
-def _gpu_memory(torch: Any, device: Any) -> Check:
-    free, total = torch.cuda.mem_get_info(device)
+def _gpu_memory(free: float, total: float) -> Check:
     text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of the card's memory are free"
-    if free < LITTLE_GPU_MEMORY:
-        return Check("card memory", text, "Close other programs that use the card (nvidia-smi).")
-    return Check("card memory", text)
+    short = free < LITTLE_GPU_MEMORY
+    remedy = "Close other programs that use the card (nvidia-smi)." if short else ""
+    return Check("card memory", text, remedy)

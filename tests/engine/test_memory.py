@@ -43,7 +43,7 @@ def names(ladder: MemoryLadder, one: ImageRequest, weights: Weights = SMALL_ONE)
 
 def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
     """A card's."""
-    return MemoryLadder(setting, int(gigabytes * GIGABYTE), is_cuda=True)
+    return MemoryLadder(setting, int(gigabytes * GIGABYTE))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,7 @@ def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
         ("auto", SDXL, 8, "full"),
         ("auto", SDXL, 6.5, "model offload"),
         ("auto", SDXL, 4, "group offload"),
-        ("auto", SMALL_ONE, 6, "full"),
-        ("auto", SMALL_ONE, 4, "VAE tiling"),  # a small card
+        ("auto", SMALL_ONE, 4, "full"),
         ("full", Z_IMAGE, 4, "full"),
         ("low", SMALL_ONE, 24, "model offload"),
     ],
@@ -88,7 +87,7 @@ def test_main_memory_is_never_tried_out(
     setting: Any, weights: Weights, gigabytes: int, found: list[str] | None
 ) -> None:
     """Nobody says that it ran out: the kernel ends the process. There is none to offload to."""
-    ladder = MemoryLadder(setting, None, is_cuda=False)
+    ladder = MemoryLadder(setting, None)
     rungs = [rung.name for rung in ladder.rungs(request(), weights, gigabytes * GIGABYTE)]
     assert rungs == (found or ["full", "VAE tiling", "text encoders in turn"])
 
@@ -105,7 +104,7 @@ def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
 
 
 def test_after_some_batches_the_rung_above_is_tried_again() -> None:
-    """Another program may have given memory back; each vain try doubles the wait."""
+    """Another program may have given memory back; as long as it has not, once in a while."""
     ladder, one = cuda(), request()
 
     def batches_until_it_climbs() -> int:
@@ -119,7 +118,7 @@ def test_after_some_batches_the_rung_above_is_tried_again() -> None:
     ladder.worked(one, MODELS)
     first = batches_until_it_climbs()
     ladder.worked(one, MODELS)  # it was still too much
-    assert batches_until_it_climbs() == 2 * first
+    assert batches_until_it_climbs() == first > 10
     ladder.worked(one, TILED)
     assert names(ladder, one)[0] == TILED.name
 
@@ -128,7 +127,7 @@ def test_nobody_climbs_above_the_setting_or_tries_a_computers_memory() -> None:
     """`memory: low` stays low."""
     for ladder, rung in (
         (cuda(setting="low"), MODELS),
-        (MemoryLadder("auto", None, is_cuda=False), TILED),
+        (MemoryLadder("auto", None), TILED),
     ):
         for _ in range(100):
             ladder.worked(request(), rung)
@@ -172,7 +171,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 def card(renderer: Renderer) -> Renderer:
     """The renderer, with a card's ladder on the CPU, where all of its rungs work, too."""
-    renderer._ladder = MemoryLadder("auto", None, is_cuda=True)
+    renderer._ladder = cuda()
     return renderer
 
 
