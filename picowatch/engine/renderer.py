@@ -119,7 +119,7 @@ class Renderer:
         drawn = self._drawn(loaded, batch, job)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             drawn = enlarged_pictures(self._upscalers, batch, drawn, steps)
-        unable = self._compiled.warnings if self._compiled else ()
+        unable = self._compiled.failure(loaded.denoiser) if self._compiled else ()
         return self._rendered(
             attempt,
             drawn,
