@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from picowatch.catalog import read_config
-from picowatch.engine.colours import COLOURS
 from picowatch.engine.load import CONFIGS
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.preview import Previewer
+from picowatch.engine.preview import COLOURS, Previewer
 from picowatch.engine.protocol import Preview, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
