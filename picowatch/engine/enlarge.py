@@ -7,10 +7,9 @@ import numpy as np
 from PIL import Image
 
 from picowatch.engine.canvas import decoded
-from picowatch.engine.job import Drawn, Enlarge, Interrupted, Picture
+from picowatch.engine.job import Drawn, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.upscale import Size, Upscalers
-from picowatch.engine.upscale_tiles import MOST_OVERLAP
+from picowatch.engine.upscale import MOST_OVERLAP, Upscalers
 from picowatch.errors import EngineStopped
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
@@ -98,22 +97,8 @@ def enlarged_given(
     """A start image, enlarged and not drawn."""
     assert request.upscale
     image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
-    size: Size = request.upscale.size_of(*image.size)
+    size = request.upscale.size_of(*image.size)
     model, hash_ = request.upscale.model, request.upscaler_hash
-
-    def enlarged(picture: Image.Image) -> Image.Image:
-        return upscalers.enlarged(picture, model, hash_, size, steps.before_last_tile)
-
-    transparency = _edges(alpha, enlarged, size) if alpha else b""
-    picture = Picture(*size, enlarged(image).tobytes(), alpha=transparency)
-    return Drawn(picture, chunks=0, batch_size=1)
-
-
-def _edges(alpha: Image.Image, enlarged: Enlarge, size: Size) -> bytes:
-    """Transparency, whose edges the network sharpens as those of a grey picture.
-
-    What is wholly opaque or transparent stays so: a network is a little off.
-    """
-    plain = np.asarray(alpha.resize(size, Image.Resampling.LANCZOS))
-    grey = np.asarray(enlarged(Image.merge("RGB", [alpha] * 3)).convert("L"))
-    return np.where((plain > 0) & (plain < 255), grey, plain).astype(np.uint8).tobytes()
+    large = upscalers.enlarged(image, model, hash_, size, steps.before_last_tile)
+    transparency = alpha.resize(size, Image.Resampling.BICUBIC).tobytes() if alpha else b""
+    return Drawn(Picture(*size, large.tobytes(), alpha=transparency), chunks=0, batch_size=1)

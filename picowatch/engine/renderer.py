@@ -50,7 +50,7 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
         self._depth_models = DepthModels(self._checkpoints.file, self._target)
-        self._upscalers = Upscalers(catalog, self._target)
+        self._upscalers = Upscalers(catalog, self._target.device)
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
@@ -189,7 +189,7 @@ class Renderer:
                 enlarged_given(self._upscalers, request, self._start_images, steps)
                 for request in batch
             ]
-        return self._rendered(attempt, drawn, self._upscalers.dtype, (), compiled=False)
+        return self._rendered(attempt, drawn, torch.float32, (), compiled=False)
 
     def _rendered(
         self,

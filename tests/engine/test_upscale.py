@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import DEMO_UPSCALER, Catalog
 from picowatch.engine import upscale as upscalers
-from picowatch.engine import upscale_tiles as tiles
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -129,7 +128,7 @@ def test_exact_is_exact_to_the_last_pixel(
         found.append(torch.are_deterministic_algorithms_enabled())
         return np.repeat(np.repeat(seen, network.scale, 0), network.scale, 1)
 
-    monkeypatch.setattr(tiles, "_through", through)
+    monkeypatch.setattr(upscalers, "_through", through)
     rendered(engine, given(folder, gradient(), 4.0, exact=exact))
     drawn: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "exact": exact}
     upscale, digest = Upscale(DEMO_UPSCALER, 4.0), hash_of(folder, DEMO_UPSCALER)
@@ -180,7 +179,7 @@ def test_where_memory_runs_out_tiles_become_smaller(
     """The picture is the same; with no tile small enough it fails in words."""
     requested = given(folder, gradient(size=(100, 100)), 4)
     expected = rendered(engine, requested)
-    real, tried = tiles.enlarged, []
+    real, tried = upscalers.enlarged, []
 
     def enlarged(network: Any, picture: Any, tile: int, before_tile: Any) -> Any:
         tried.append(tile)
@@ -194,5 +193,5 @@ def test_where_memory_runs_out_tiles_become_smaller(
     assert difference(rendered(engine, requested), expected) <= 1
     assert tried == [192, 96, 48]
     least = 0
-    with pytest.raises(RenderFailed, match="Even tiles of 32 pixels were too large"):
+    with pytest.raises(RenderFailed, match="Even tiles of 48 pixels were too large"):
         rendered(engine, requested)
