@@ -53,53 +53,38 @@ class Hint:
     ) -> Residuals:
         """What it adds to each row; with guidance, those without the prompt come first."""
         images = len(self.maps)
-        guided = len(latents) > images
         pooled = self.model.config.global_pool_conditions
-        prompt_alone = guided and (self.use.mode == "control" or pooled)
+        prompt_alone = len(latents) > images and (self.use.mode == "control" or pooled)
         if prompt_alone:
             latents, states = latents[images:], states[images:]
             added = added and {name: one[images:] for name, one in added.items()}
-        repeats = len(latents) // images
-        found = self._computed(latents, timestep, states, added, torch.cat([self.maps] * repeats))
+        maps = torch.cat([self.maps] * (len(latents) // images))
+        named: dict[str, Any] = {"controlnet_cond": maps}
+        if self.use.kind:
+            kind = KINDS.index(self.use.kind)
+            kinds = latents.new_zeros(len(latents), self.model.config.num_control_type)
+            kinds[:, kind] = 1
+            named = {
+                "controlnet_cond": [maps],
+                "control_type": kinds,
+                "control_type_idx": [kind],
+            }
+        down, middle = self.model(
+            latents,
+            timestep,
+            encoder_hidden_states=states,
+            added_cond_kwargs=added,
+            return_dict=False,
+            **named,
+        )
+        soft = self.soft or self.use.mode != "balanced"
         found = tuple(
-            one * scale for one, scale in zip(found, self._scales(len(found)), strict=True)
+            one * self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
+            for index, one in enumerate((*down, middle))
         )
         if prompt_alone:  # nothing is added where the prompt is not
             found = tuple(torch.cat([torch.zeros_like(one), one]) for one in found)
         return found
-
-    def _computed(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        states: torch.Tensor,
-        added: Added,
-        maps: torch.Tensor,
-    ) -> Residuals:
-        inputs: dict[str, Any] = {
-            "encoder_hidden_states": states,
-            "controlnet_cond": maps,
-            "added_cond_kwargs": added,
-            "return_dict": False,
-        }
-        if self.use.kind:
-            kind = KINDS.index(self.use.kind)
-            kinds = torch.zeros(len(latents), self.model.config.num_control_type)
-            kinds[:, kind] = 1
-            inputs |= {
-                "controlnet_cond": [maps],
-                "control_type": kinds.to(latents),
-                "control_type_idx": [kind],
-            }
-        down, middle = self.model(latents, timestep, **inputs)
-        return (*down, middle)
-
-    def _scales(self, count: int) -> list[float]:
-        soft = self.soft or self.use.mode != "balanced"
-        return [
-            self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
-            for index in range(count)
-        ]
 
 
 def residuals_of(
@@ -142,7 +127,8 @@ def hints_of(
             found = _map(request, use, canvas, size, job)
             maps.append(found)
             if use.preview:
-                own.append(_to_show(found))
+                pixels = (found.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
+                own.append(ControlMap(*size, pixels))
         model = controlnets[first.model_hash]
         stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
         hints.append(Hint(model, first, stacked, second and first.preprocess == "canny"))
@@ -166,9 +152,3 @@ def _map(
     if use.preprocess == "inpaint" and canvas and canvas.redrawn is not None:
         values[canvas.redrawn > 0] = _UNKNOWN
     return values
-
-
-def _to_show(values: NDArray[np.float32]) -> ControlMap:
-    height, width = values.shape[:2]
-    pixels = (values.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
-    return ControlMap(width, height, pixels)

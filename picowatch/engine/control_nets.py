@@ -7,6 +7,7 @@ A ControlNet copies one half of a UNet, so what it consists of is in the UNet's 
 import re
 from typing import Any
 
+import diffusers
 import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 
@@ -17,21 +18,13 @@ from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.part_files import diffusers_model, laid_out
 
-# What ControlNet and UNet have in common, by diffusers' names (ControlNetModel.from_unet).
-_COMMON = (
-    *("flip_sin_to_cos", "freq_shift", "only_cross_attention", "block_out_channels"),
-    *("layers_per_block", "downsample_padding", "mid_block_scale_factor", "act_fn"),
-    *("norm_num_groups", "norm_eps", "cross_attention_dim", "attention_head_dim"),
-    *("num_attention_heads", "use_linear_projection", "upcast_attention"),
-    *("resnet_time_scale_shift", "addition_embed_type", "addition_time_embed_dim"),
-    "projection_class_embeddings_input_dim",
-)
 # What only a folder's own config says.
 _OWN = ("global_pool_conditions", "controlnet_conditioning_channel_order")
 _POOLED = "shuffle"  # only the name of a file tells that it was trained so
 # diffusers' conversion leaves these out, which SDXL's has.
 _ADDED = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
 _HINT = "controlnet_cond_embedding."
+_CHANNELS = 4
 _TASKS = "task_embedding"
 
 
@@ -51,10 +44,13 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
         prefix = ORIGINAL if read_header(file).has(ORIGINAL) else ""
         tensors |= read_tensors(file, lambda _: target.dtype, device, prefix)
     tensors = _modern_names(tensors, unet.config)
-    config = {key: unet.config[key] for key in _COMMON} | _layers(tensors, unet.config) | own
-    kind = "ControlNetModel"
+    kind = "ControlNetUnionModel" if _TASKS in tensors else "ControlNetModel"
+    with torch.device("meta"):
+        like: Any = getattr(diffusers, kind).from_unet(unet, load_weights_from_unet=False)
+    config = {key: value for key, value in like.config.items() if not key.startswith("_")}
+    # The latents of an inpainting UNet have more channels.
+    config |= {"in_channels": _CHANNELS, **_layers(tensors, unet.config), **own}
     if _TASKS in tensors:
-        kind = "ControlNetUnionModel"
         config |= _union(tensors)
     what = f"ControlNet {model.name!r}"
     return laid_out(diffusers_model(kind, config, tensors, what, target.dtype))
