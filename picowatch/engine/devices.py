@@ -49,10 +49,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     chosen = torch.device(_best() if device == "auto" else device)
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", ordinal % max(1, torch.cuda.device_count()))
-    _check(chosen)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-        _try(chosen)
+    _use(chosen)
     if precision != "auto":
         dtype = large = flow = _DTYPES[precision]
     elif chosen.type == "cuda":
@@ -64,7 +61,10 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         narrow = chosen.type == "cpu" and _computes_bfloat16()
         large = torch.bfloat16 if narrow else dtype
         flow = torch.bfloat16 if chosen.type == "mps" else large
-    return Target(chosen, dtype, large, flow, _name(chosen))
+    name = chosen.type
+    if name == "cuda":
+        name = f"{chosen} ({torch.cuda.get_device_name(chosen)})"
+    return Target(chosen, dtype, large, flow, name)
 
 
 def compute_float32_in_full(*, full: bool) -> None:
@@ -94,41 +94,23 @@ def _best() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _check(device: torch.device) -> None:
-    """Raise RenderFailed unless the device exists."""
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RenderFailed("There is no MPS device here (Apple's GPU).", "Set device: auto.")
-    if device.type != "cuda":
-        return
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        raise RenderFailed(
-            f"There is no CUDA device here that torch {torch.__version__} can use.",
-            "Set device: auto, or install torch for your GPU (https://pytorch.org).",
-        )
-    if (device.index or 0) >= count:
-        raise RenderFailed(f"There is no {device}: the last CUDA device is cuda:{count - 1}.")
+def _use(device: torch.device) -> None:
+    """Make a device this thread's own, if there are several; RenderFailed if it does not compute.
 
-
-def _try(device: torch.device) -> None:
-    """Raise RenderFailed if the device does not compute: a build of torch is for some cards only.
-
-    What torch itself says of that is a warning, and an error at the first picture.
+    A driver or device may be missing, and a build of torch is for some cards only: it says of that
+    in a warning, and fails at the first picture.
     """
     try:
         torch.ones(1, device=device).add(1).cpu()
-    except RuntimeError as error:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError) as error:
         if out_of_memory(error):
             raise
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         raise RenderFailed(
-            f"torch {torch.__version__} cannot compute on {_name(device)}: {reason}.",
-            "Install a build of torch for this card (https://pytorch.org/get-started/locally/; for "
-            "Maxwell, Pascal and Volta the one for CUDA 12.6, cu126), or set device: cpu.",
+            f"torch {torch.__version__} cannot compute on {device}: {reason}.",
+            "Set device: auto or device: cpu, or install a build of torch for your GPU: "
+            "https://pytorch.org/get-started/locally/ (for Maxwell, Pascal and Volta the one for "
+            "CUDA 12.6, cu126).",
         ) from error
-
-
-def _name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device.type
