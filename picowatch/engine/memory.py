@@ -14,7 +14,6 @@ from picowatch.engine.options import Memory
 from picowatch.recipe.request import ImageRequest
 
 SMALLEST_SIDE = 384
-FEWEST_STEPS = 25
 _SHRINK = 0.75
 # Sides of smaller pictures are multiples of this, which every family of models takes.
 _SIDE_MULTIPLE = 32
@@ -117,8 +116,7 @@ class MemoryLadder:
         begin = first = rungs.index(self._first(ladder, weights, main_bytes))
         if known := self._worked.get(_key(request)):
             rung, batches = known
-            # With fewer steps a picture may have fewer sizes than the one that was remembered.
-            begin = rungs.index(rung) if rung in rungs else len(rungs) - 1
+            begin = rungs.index(rung)
             # A computer's memory is not tried out: the kernel ends the process that takes too much.
             if begin > first and batches >= _CLIMB_AFTER and self._gpu_bytes is not None:
                 begin -= 1
@@ -163,25 +161,16 @@ def _key(request: ImageRequest) -> tuple[object, ...]:
 
 
 def shrunken(request: ImageRequest, times: int) -> ImageRequest:
-    """The request with smaller sides and fewer steps: a quarter less each time.
-
-    No side becomes less than 384, and the steps not less than 25; what is less already stays.
-    """
-    if not times:
-        return request
+    """The request with smaller sides: a quarter less each time, none becoming less than 384."""
     shorter = min(request.width, request.height)
     scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / shorter))
-    steps = max(min(request.steps, FEWEST_STEPS), int(request.steps * _SHRINK**times))
-    return replace(
-        request,
-        width=_scaled(request.width, scale),
-        height=_scaled(request.height, scale),
-        steps=steps,
+    if scale == 1:
+        return request
+    width, height = (
+        int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+        for side in (request.width, request.height)
     )
-
-
-def _scaled(side: int, scale: float) -> int:
-    return side if scale == 1 else int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+    return replace(request, width=width, height=height)
 
 
 def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
@@ -189,7 +178,6 @@ def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str
     if rendered == requested:
         return ()
     return (
-        f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} with "
-        f"{rendered.steps} steps instead of {requested.width}x{requested.height} with "
-        f"{requested.steps}.",
+        f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} "
+        f"instead of {requested.width}x{requested.height}.",
     )

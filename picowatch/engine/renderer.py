@@ -223,7 +223,6 @@ class Renderer:
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
                 ),
-                steps=smaller.steps if smaller.steps != request.steps else None,
                 peak_bytes=peak,
                 control_maps=drawn.picture.control_maps,
             )
