@@ -34,10 +34,8 @@ from tests.engine.controlnets import (
     ControlNet,
     acting,
     controlnet_of,
-    save_folder,
     save_original,
     save_single,
-    union_of,
 )
 from tests.engine.demo import CPU
 from tests.engine.demo import assert_equal as assert_equal_weights
@@ -55,12 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints and ControlNets; start images and control images are kept there, too."""
     models = tmp_path_factory.mktemp("models")
     write_inpainting_demo(models / "checkpoints/inpaint")
-    (models / "checkpoints/xl").symlink_to(tiny_sdxl())
-    small, large = unet_of(DEMO), unet_of(tiny_sdxl())
-    save_single(controlnet_of(small, 1), models / "controlnet/first.safetensors")
-    save_folder(controlnet_of(small, 2), models / "controlnet/second")
-    save_single(controlnet_of(large, 3), models / "controlnet/xl.safetensors")
-    save_single(union_of(large), models / "controlnet/union.safetensors")
+    save_single(controlnet_of(unet_of(DEMO), 1), models / "controlnet/first.safetensors")
     return models
 
 
@@ -89,52 +82,6 @@ def test_a_picture_follows_one_controlnet(
     wanted = expected(pipeline, one, image=lines(), **they_say)
     plain = drawn(ours, requested(models, cfg_scale=cfg_scale))
     assert_equal(drawn(ours, one), wanted, plain)
-
-
-def test_a_picture_follows_two_controlnets(models: Path, ours: Renderer) -> None:
-    """Each with its own picture and weight; one is a file, one a folder."""
-    second = use(models, "second", lines(20), weight=0.5)
-    one = requested(models, use(models, "first"), second)
-    unet = unet_of(DEMO)
-    pipeline = theirs(
-        diffusers.StableDiffusionControlNetPipeline,
-        DEMO,
-        [controlnet_of(unet, 1), controlnet_of(unet, 2)],
-    )
-    wanted = expected(
-        pipeline, one, image=[lines(), lines(20)], controlnet_conditioning_scale=[1.0, 0.5]
-    )
-    assert_equal(drawn(ours, one), wanted, drawn(ours, requested(models, use(models, "first"))))
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "kind", "make", "they_say"),
-    [
-        (
-            "xl",
-            {"weight": 0.7},
-            diffusers.StableDiffusionXLControlNetPipeline,
-            lambda unet: controlnet_of(unet, 3),
-            {"image": lines()},
-        ),
-        (
-            "union",
-            {"weight": 0.7, "kind": "normals"},
-            diffusers.StableDiffusionXLControlNetUnionPipeline,
-            union_of,
-            {"control_image": [lines()], "control_mode": [4]},
-        ),
-    ],
-    ids=["plain", "union"],
-)
-def test_sdxl_follows_controlnets(
-    models: Path, ours: Renderer, name: str, values: Any, kind: Any, make: Any, they_say: Any
-) -> None:
-    """They are told the picture's size and the prompt's summary; a union the kind of its map."""
-    one = requested(models, use(models, name, **values), checkpoint="xl")
-    pipeline = theirs(kind, tiny_sdxl(), make(unet_of(tiny_sdxl())))
-    wanted = expected(pipeline, one, controlnet_conditioning_scale=0.7, **they_say)
-    assert_equal(drawn(ours, one), wanted, drawn(ours, requested(models, checkpoint="xl")))
 
 
 def small(unet: Any) -> Any:

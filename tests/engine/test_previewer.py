@@ -124,10 +124,3 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
     predicted = noise if prediction == "epsilon" else velocity
     Previewer(album.append).show(scheduler, seen, predicted, torch.tensor(400))
     assert_shows(album[0], clean, SD1)
-
-
-def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
-    """The picture's own error explains it better."""
-    album: list[Preview] = []
-    Previewer(album.append).show_latents(torch.full((4, 2, 2), float("nan")))
-    assert len(album[0].pixels) == 12
