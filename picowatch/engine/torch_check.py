@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
@@ -94,26 +93,13 @@ def _checks(device: str, precision: str, engines: int) -> Iterator[Check]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # whatever it raises is the result
-        yield Check(
-            "torch", f"cannot be imported: {_said(error)}", f"Install it again: {_INSTALL}."
-        )
+        text = f"cannot be imported: {type(error).__name__}: {error}"
+        yield Check("torch", text, f"Install it again: {_INSTALL}.")
         return
     yield _torch(torch)
-    began = time.perf_counter()
-    try:
-        importlib.import_module("picowatch.engine.renderer")  # all that the engine imports
-    except Exception as error:  # whatever it raises is the result
-        remedy = "Install picowatch again, in an environment of its own."
-        yield Check("libraries", f"cannot be imported: {_said(error)}", remedy)
-    else:
-        named = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
-        seconds = time.perf_counter() - began
-        yield Check("libraries", f"{named}, loaded in {seconds:.1f} s")
+    libraries = ("diffusers", "transformers", "accelerate", "peft")
+    yield Check("libraries", ", ".join(f"{name} {version(name)}" for name in libraries))
     yield from _devices(torch, device, precision, engines)
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _torch(torch: Any) -> Check:
