@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.engine.control_nets import load_controlnet
+from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.load import load, load_part, load_vae
 from picowatch.engine.loaded import Loaded, weights_device
-from picowatch.engine.memory import WORKING_BYTES, Place, Weights
-from picowatch.engine.memory_usage import free_bytes
+from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
 from picowatch.engine.sizes import bytes_of_parts, controlnet_bytes
 from picowatch.engine.verify import find_model, unchanged
 from picowatch.families import FAMILIES

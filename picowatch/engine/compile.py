@@ -28,7 +28,7 @@ import torch
 # Private, for torch has no public one; what diffusers' models are called with is nested.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from picowatch.engine.memory_usage import free_bytes
+from picowatch.engine.memory import free_bytes
 from picowatch.extras import install_command
 from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
 

@@ -17,8 +17,16 @@ from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.job import Drawn, Interrupted, Job, timed
 from picowatch.engine.loaded import Loaded
-from picowatch.engine.memory import FULL, MemoryLadder, Rung, shrink_warning, shrunken
-from picowatch.engine.memory_usage import forget_peak, main_memory, peak_bytes
+from picowatch.engine.memory import (
+    FULL,
+    MemoryLadder,
+    Rung,
+    forget_peak,
+    main_memory,
+    peak_bytes,
+    shrink_warning,
+    shrunken,
+)
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.preview import Previewer

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog.models import Model
-from picowatch.engine.control import Hint
-from picowatch.engine.control_nets import load_controlnet
+from picowatch.engine.control import Hint, load_controlnet
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed

@@ -13,11 +13,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
-from picowatch.engine import memory_usage
+from picowatch.engine import memory
 from picowatch.engine.callbacks import StepPace
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_target
-from picowatch.engine.memory_usage import (
+from picowatch.engine.memory import (
     broken_gpu,
     free_bytes,
     gpu_memory,
@@ -218,7 +218,7 @@ def test_a_containers_limit_counts(tmp_path: Path, limit: str | None, left: int)
         (tmp_path / "memory.max").write_text(limit + "\n")
         (tmp_path / "memory.current").write_text(f"{2**30}\n")
         (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\nactive_file 7\n")
-    assert memory_usage._left_to_container(tmp_path) == left
+    assert memory._left_to_container(tmp_path) == left
 
 
 def test_what_a_process_can_have_counts_what_it_holds() -> None:
@@ -227,5 +227,5 @@ def test_what_a_process_can_have_counts_what_it_holds() -> None:
     own = psutil.Process().memory_info().rss
     assert 0 < free_bytes(torch.device("cpu")) <= total
     assert own < main_memory() <= total
-    left = memory_usage._left_to_container()
+    left = memory._left_to_container()
     assert main_memory() == pytest.approx(min(free, left) + own, rel=0.2)
