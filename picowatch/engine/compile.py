@@ -39,7 +39,6 @@ _RECOMPILE_LIMIT = 64
 _BYTES_TO_CONVERT = 10
 _BYTES_TO_OPEN = 6
 _CACHE_BYTES = 30 * 10**9
-_CONSTANTS = (type(None), bool, int, str, torch.dtype)
 
 
 class CompiledDenoisers:
@@ -126,7 +125,8 @@ class CompiledDenoisers:
         # A number may differ from step to step.
         leaves = [torch.tensor(one) if isinstance(one, float) else one for one in leaves]
         tensors = [one for one in leaves if isinstance(one, torch.Tensor)]
-        call = repr((tree, [_described(one) for one in leaves]))
+        shapes = [(one.shape, one.dtype) if torch.is_tensor(one) else one for one in leaves]
+        call = repr((tree, shapes))
         models = self._models[denoiser]
         models[call] = model = models.pop(call, None) or self._model(
             denoiser, key, call, partial(_convert, denoiser, leaves, tree, tensors)
@@ -169,15 +169,6 @@ class CompiledDenoisers:
             if not models:
                 raise MemoryError(f"{needed / 1e9:.1f} GB of memory have to be free")
             del models[next(iter(models))]
-
-
-def _described(leaf: Any) -> object:
-    """Return what a model is converted for: a tensor's shape and type, and all constants."""
-    if isinstance(leaf, torch.Tensor):
-        return tuple(leaf.shape), leaf.dtype
-    if isinstance(leaf, _CONSTANTS):
-        return leaf
-    raise TypeError(f"an argument is {type(leaf).__name__}")
 
 
 def _in_numpys_types(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from picowatch.engine.protocol import OnPreview, Preview
-from picowatch.families import DEMO, Family
+from picowatch.families import DEMO, DEMO_WIDTH, Family
 
-_FULL_VAE_CHANNELS = 128  # in its first block; the demo's has fewer
 _FACTOR = 8  # pixels of a side for one of the latents'
 
 # What each latent channel adds to red, green and blue, from -1 to 1; the last row is the constant.
@@ -122,11 +121,11 @@ class Previewer:
         self._shown_at = clock()
         self._colours: torch.Tensor | None = torch.tensor(COLOURS["sd1"])
 
-    def follow(self, vae: Any, row: Family) -> None:
-        """The next pictures are decoded by this VAE, from latents of this family."""
-        colours = row.preview
-        if row.kind == "unet" and vae.config.block_out_channels[0] != _FULL_VAE_CHANNELS:
-            colours = DEMO
+    def follow(self, row: Family, denoiser: Any) -> None:
+        """The next pictures are drawn by this denoiser, in latents of this family."""
+        # To the loader, the demo model is a Stable Diffusion 1.x of another width.
+        demo = row.kind == "unet" and denoiser.config.cross_attention_dim == DEMO_WIDTH
+        colours = DEMO if demo else row.preview
         self._colours = torch.tensor(COLOURS[colours]) if colours in COLOURS else None
 
     @property

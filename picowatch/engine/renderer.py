@@ -121,7 +121,7 @@ class Renderer:
         attempt = _Attempt(rung, requested, batch, {})
         forget_peak(self._target.device)
         loaded = self._loaded(batch[0], rung, attempt.timings)
-        self._previewer.follow(loaded.vae, loaded.row)
+        self._previewer.follow(loaded.row, loaded.denoiser)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         job = self._job(attempt, loaded, steps, interrupted)
         drawn = self._drawn(loaded, batch, job)
