@@ -15,7 +15,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +69,7 @@ class CompiledDenoisers:
         """Say in a sentence why a module computes uncompiled; () if nothing went wrong."""
         return (self._failed[denoiser],) if denoiser in self._failed else ()
 
-    def eager(self) -> AbstractContextManager[Any]:
+    def eager(self) -> Any:
         """Return a context in which modules compute with their own layers, whatever is compiled.
 
         On a CPU they do so anyway, and where nothing is compiled there is nothing to do.

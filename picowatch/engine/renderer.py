@@ -62,8 +62,9 @@ class Renderer:
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
-        card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-        self._ladder = MemoryLadder(options.memory, card and card.total_memory)
+        on_card = device.type == "cuda"
+        card_bytes = torch.cuda.get_device_properties(device).total_memory if on_card else None
+        self._ladder = MemoryLadder(options.memory, card_bytes)
 
     @torch.inference_mode()
     def render(
