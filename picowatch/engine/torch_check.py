@@ -1,7 +1,7 @@
 """The engine's side of `picowatch doctor`: torch, its devices and their memory.
 
-`check_torch` checks them in another process, so that a torch that is broken, hangs or crashes is a
-line with its remedy. That process runs `main`, which prints each line as JSON as soon as it is
+`check_torch` checks them in another process, so that a torch that is broken or crashes is a line
+with its remedy. That process runs `main`, which prints each line as JSON as soon as it is
 known: a library that crashes loses none of those before it. Imports no torch by itself.
 """
 
@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.engine.failures import explain_exit
-
-TOO_LONG_SECONDS = 300.0  # to import everything from a slow disk
 
 NVIDIA = Path("/proc/driver/nvidia/version")
 WSL = Path("/dev/dxg")  # the graphics card of Windows
@@ -40,48 +38,28 @@ class Check:
         return not self.remedy
 
 
-def check_torch(
-    device: str,
-    precision: str,
-    engines: int = 1,
-    program: str = "picowatch.engine.torch_check",
-) -> list[Check]:
+def check_torch(device: str, precision: str, engines: int = 1) -> list[Check]:
     """What is found of torch, and of the devices of so many engines, under these settings."""
-    try:
-        result = subprocess.run(
-            python_command(program, device, precision, engines),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=os.environ | {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"},
-            timeout=TOO_LONG_SECONDS,
-        )
-    except subprocess.TimeoutExpired as late:
-        text = f"did not answer within {TOO_LONG_SECONDS:.0f} s"
-        remedy = "Restart the computer: most often a driver hangs."
-        return [*_found(late.stdout or b""), Check("engine", text, remedy)]
-    checks = _found(result.stdout)
+    # -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
+    # The package's own parent comes last, because an installed package is found without it.
+    root = str(Path(__file__).absolute().parents[2])
+    code = f"import sys; sys.path.append({root!r}); from {__name__} import main; "
+    code += f"main{(device, precision, engines)}"
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"},
+    )
+    lines = result.stdout.splitlines()
+    checks = [Check(**json.loads(line)) for line in lines if line.endswith(b"}")]
     if result.returncode:
         stderr = result.stderr.decode(errors="replace").splitlines()
         checks.append(Check("engine", *explain_exit(result.returncode, stderr)))
     return checks
 
 
-def python_command(program: str, *arguments: str | int) -> list[str]:
-    """Return a command that calls `main` of a module with these arguments.
-
-    -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
-    The package's own parent comes last, because an installed package is found without it.
-    """
-    root = str(Path(__file__).absolute().parents[2])
-    code = f"import sys; sys.path.append({root!r}); from {program} import main; main(*{arguments})"
-    return [sys.executable, "-P", "-c", code]
-
-
-def _found(lines: bytes) -> list[Check]:
-    return [Check(**json.loads(line)) for line in lines.splitlines() if line.endswith(b"}")]
-
-
-def main(device: str, precision: str, engines: int = 1) -> None:
+def main(device: str, precision: str, engines: int) -> None:
     """Print what is found for so many engines on this machine."""
     out = sys.stdout
     with redirect_stdout(sys.stderr):  # libraries may print
