@@ -58,13 +58,21 @@ def _tiles(upscalers: Upscalers, request: ImageRequest) -> int:
     return upscalers.tiles(model, hash_, before, request.published_size)
 
 
+def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
+    """A start image as if it had been drawn."""
+    image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
+    transparency = alpha.tobytes() if alpha else b""
+    picture = Picture(*image.size, image.tobytes(), alpha=transparency)
+    return Drawn(picture, chunks=0, batch_size=1)
+
+
 def enlarged_pictures(
     upscalers: Upscalers,
     batch: Sequence[ImageRequest],
     pictures: Sequence[Drawn],
     steps: TileSteps,
 ) -> list[Drawn]:
-    """What was drawn, enlarged if the batch says so: its images agree in that.
+    """What was drawn or given, enlarged if the batch says so: its images agree in that.
 
     A picture that repeats is enlarged with a margin that continues at the opposite edge.
     """
@@ -87,18 +95,10 @@ def enlarged_pictures(
         )
         size = upscale.size_of(one.width, one.height)
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
-        found.append(drawn._replace(picture=Picture(*size, large.tobytes(), one.control_maps)))
+        alpha = one.alpha
+        if alpha:
+            grey = Image.frombytes("L", (one.width, one.height), alpha)
+            alpha = grey.resize(size, Image.Resampling.BICUBIC).tobytes()
+        enlarged = Picture(*size, large.tobytes(), one.control_maps, alpha)
+        found.append(drawn._replace(picture=enlarged))
     return found
-
-
-def enlarged_given(
-    upscalers: Upscalers, request: ImageRequest, start_images: Path | None, steps: TileSteps
-) -> Drawn:
-    """A start image, enlarged and not drawn."""
-    assert request.upscale
-    image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
-    size = request.upscale.size_of(*image.size)
-    model, hash_ = request.upscale.model, request.upscaler_hash
-    large = upscalers.enlarged(image, model, hash_, size, steps.before_last_tile)
-    transparency = alpha.resize(size, Image.Resampling.BICUBIC).tobytes() if alpha else b""
-    return Drawn(Picture(*size, large.tobytes(), alpha=transparency), chunks=0, batch_size=1)

@@ -12,7 +12,7 @@ from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
 from picowatch.engine.draw import Passes, draw
-from picowatch.engine.enlarge import TileSteps, enlarged_given, enlarged_pictures
+from picowatch.engine.enlarge import TileSteps, enlarged_pictures, given_picture
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.job import Drawn, Interrupted, Job, timed
@@ -194,10 +194,8 @@ class Renderer:
         forget_peak(self._target.device)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
-            drawn = [
-                enlarged_given(self._upscalers, request, self._start_images, steps)
-                for request in batch
-            ]
+            given = [given_picture(request, self._start_images) for request in batch]
+            drawn = enlarged_pictures(self._upscalers, batch, given, steps)
         return self._rendered(attempt, drawn, torch.float32, (), compiled=False)
 
     def _rendered(
