@@ -88,7 +88,7 @@ def test_a_processor_takes_bfloat16_for_what_is_large(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
 def test_a_device_that_does_not_compute_is_refused(device: str) -> None:
     """Before the first picture, with what torch says and what to do."""
-    if torch.cuda.device_count() > 1 or torch.backends.mps.is_available():
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("it is there")
     with pytest.raises(RenderFailed, match=rf"cannot compute on {device}.*: \w+.*Set device: auto"):
         choose_target(device, "auto")
