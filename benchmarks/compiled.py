@@ -76,7 +76,7 @@ def compare(size: int, count: int, cache: Path) -> None:
     denoisers = CompiledDenoisers(torch.device("cpu"), cache)
     compute = denoisers.of(unet, "random")
     if compute is None:
-        raise SystemExit("; ".join(denoisers.warnings))
+        raise SystemExit("; ".join(denoisers.failure(unet)))
     halves = latents.bfloat16(), prompt.bfloat16()
 
     def ours() -> object:
@@ -88,7 +88,7 @@ def compare(size: int, count: int, cache: Path) -> None:
         print(f"compile: true {mine:.2f} s, OpenVINO alone {theirs:.2f} s")
     ratios = [mine / theirs for mine, theirs in rounds]
     print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    print("\n".join(denoisers.warnings))
+    print("\n".join(denoisers.failure(unet)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fits the colours of previews to an autoencoder: `python -m training.preview_colours MODEL`.
 
-Prints `DEMO` of picowatch/engine/colours.py: what each latent channel adds to red, green and blue.
+Prints `DEMO` of `COLOURS` in picowatch/engine/preview.py: what each latent channel adds to red,
+green and blue.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.engine.control_nets import load_controlnet
+from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.load import (
     bytes_of_parts,
@@ -21,8 +21,7 @@ from picowatch.engine.load import (
     load_vae,
 )
 from picowatch.engine.loaded import Loaded, weights_device
-from picowatch.engine.memory import WORKING_BYTES, Place, Weights
-from picowatch.engine.memory_usage import free_bytes
+from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
 from picowatch.engine.verify import find_model, unchanged
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import BAKED

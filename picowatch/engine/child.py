@@ -25,7 +25,7 @@ from picowatch.engine.child_main import (
 )
 from picowatch.engine.child_process import END_SECONDS, REPORT_IT, EngineProcess
 from picowatch.engine.failures import explain_exit, flaw, last_words, no_threads
-from picowatch.engine.memory_usage import process_memory
+from picowatch.engine.memory import process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from picowatch.engine.failures import explain_error
-from picowatch.engine.memory_usage import broken_gpu, gpu_memory
+from picowatch.engine.memory import broken_gpu, gpu_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,

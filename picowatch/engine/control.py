@@ -3,18 +3,31 @@
 "Adding Conditional Control to Text-to-Image Diffusion Models", https://arxiv.org/abs/2302.05543.
 Weights, modes, and when each begins and ends are those of A1111's extension
 (https://github.com/Mikubill/sd-webui-controlnet, scripts/hook.py).
+
+A ControlNet copies one half of a UNet, so what it consists of is in the UNet's config; the rest
+(fewer layers, a union's tasks, how its map is read) is in its own tensors, in a file in any layout
+or a diffusers folder.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from numpy.typing import NDArray
 
+from picowatch.catalog import Model, read_config, weight_files
+from picowatch.catalog.controlnets import ORIGINAL
+from picowatch.catalog.headers import read_header
 from picowatch.engine.canvas import Canvas, read_picture
+from picowatch.engine.devices import Target
+from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.job import Job
+from picowatch.engine.part_files import diffusers_model, laid_out
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -53,53 +66,38 @@ class Hint:
     ) -> Residuals:
         """What it adds to each row; with guidance, those without the prompt come first."""
         images = len(self.maps)
-        guided = len(latents) > images
         pooled = self.model.config.global_pool_conditions
-        prompt_alone = guided and (self.use.mode == "control" or pooled)
+        prompt_alone = len(latents) > images and (self.use.mode == "control" or pooled)
         if prompt_alone:
             latents, states = latents[images:], states[images:]
             added = added and {name: one[images:] for name, one in added.items()}
-        repeats = len(latents) // images
-        found = self._computed(latents, timestep, states, added, torch.cat([self.maps] * repeats))
+        maps = torch.cat([self.maps] * (len(latents) // images))
+        named: dict[str, Any] = {"controlnet_cond": maps}
+        if self.use.kind:
+            kind = KINDS.index(self.use.kind)
+            kinds = latents.new_zeros(len(latents), self.model.config.num_control_type)
+            kinds[:, kind] = 1
+            named = {
+                "controlnet_cond": [maps],
+                "control_type": kinds,
+                "control_type_idx": [kind],
+            }
+        down, middle = self.model(
+            latents,
+            timestep,
+            encoder_hidden_states=states,
+            added_cond_kwargs=added,
+            return_dict=False,
+            **named,
+        )
+        soft = self.soft or self.use.mode != "balanced"
         found = tuple(
-            one * scale for one, scale in zip(found, self._scales(len(found)), strict=True)
+            one * self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
+            for index, one in enumerate((*down, middle))
         )
         if prompt_alone:  # nothing is added where the prompt is not
             found = tuple(torch.cat([torch.zeros_like(one), one]) for one in found)
         return found
-
-    def _computed(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        states: torch.Tensor,
-        added: Added,
-        maps: torch.Tensor,
-    ) -> Residuals:
-        inputs: dict[str, Any] = {
-            "encoder_hidden_states": states,
-            "controlnet_cond": maps,
-            "added_cond_kwargs": added,
-            "return_dict": False,
-        }
-        if self.use.kind:
-            kind = KINDS.index(self.use.kind)
-            kinds = torch.zeros(len(latents), self.model.config.num_control_type)
-            kinds[:, kind] = 1
-            inputs |= {
-                "controlnet_cond": [maps],
-                "control_type": kinds.to(latents),
-                "control_type_idx": [kind],
-            }
-        down, middle = self.model(latents, timestep, **inputs)
-        return (*down, middle)
-
-    def _scales(self, count: int) -> list[float]:
-        soft = self.soft or self.use.mode != "balanced"
-        return [
-            self.use.weight * (_SOFTENED ** (_LAST - index) if soft else 1.0)
-            for index in range(count)
-        ]
 
 
 def residuals_of(
@@ -142,7 +140,8 @@ def hints_of(
             found = _map(request, use, canvas, size, job)
             maps.append(found)
             if use.preview:
-                own.append(_to_show(found))
+                pixels = (found.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
+                own.append(ControlMap(*size, pixels))
         model = controlnets[first.model_hash]
         stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
         hints.append(Hint(model, first, stacked, second and first.preprocess == "canny"))
@@ -168,7 +167,93 @@ def _map(
     return values
 
 
-def _to_show(values: NDArray[np.float32]) -> ControlMap:
-    height, width = values.shape[:2]
-    pixels = (values.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
-    return ControlMap(width, height, pixels)
+# What only a folder's own config says.
+_OWN = ("global_pool_conditions", "controlnet_conditioning_channel_order")
+_POOLED = "shuffle"  # only the name of a file tells that it was trained so
+# diffusers' conversion leaves these out, which SDXL's has.
+_ADDED = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
+_HINT = "controlnet_cond_embedding."
+_CHANNELS = 4
+_TASKS = "task_embedding"
+
+
+def load_controlnet(model: Model, unet: Any, target: Target, device: torch.device) -> Any:
+    """The ControlNet, on `device`, to compute beside this UNet in the type of `target`."""
+    own: dict[str, Any] = {}
+    if model.layout == "folder":
+        config = read_config(model.path / "config.json")
+        own = {key: config[key] for key in _OWN if key in config}
+        files = weight_files(model.path)
+    else:
+        own["global_pool_conditions"] = _POOLED in model.path.stem.casefold()
+        files = [model.path]
+    tensors: Tensors = {}
+    for file in files:
+        # The first files also have the checkpoint that they were trained for.
+        prefix = ORIGINAL if read_header(file).has(ORIGINAL) else ""
+        tensors |= read_tensors(file, lambda _: target.dtype, device, prefix)
+    tensors = _modern_names(tensors, unet.config)
+    kind = "ControlNetUnionModel" if _TASKS in tensors else "ControlNetModel"
+    with torch.device("meta"):
+        like: Any = getattr(diffusers, kind).from_unet(unet, load_weights_from_unet=False)
+    config = {key: value for key, value in like.config.items() if not key.startswith("_")}
+    # The latents of an inpainting UNet have more channels.
+    config |= {"in_channels": _CHANNELS, **_layers(tensors, unet.config), **own}
+    if _TASKS in tensors:
+        config |= _union(tensors)
+    what = f"ControlNet {model.name!r}"
+    return laid_out(diffusers_model(kind, config, tensors, what, target.dtype))
+
+
+def _modern_names(tensors: Tensors, unet: Any) -> Tensors:
+    """diffusers' names."""
+    if f"{_HINT}conv_in.weight" in tensors:
+        return tensors
+    converted: Tensors = convert_controlnet_checkpoint(tensors, unet)
+    for name, tensor in tensors.items():
+        for old, new in _ADDED.items():
+            if name.startswith(old):
+                converted[new + name.removeprefix(old)] = tensor
+    return converted
+
+
+def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
+    """The blocks of this ControlNet: the small ones for SDXL have less attention, or none."""
+    levels = range(len(unet["block_out_channels"]))
+    depths = [_depth(tensors, f"down_blocks.{level}.") for level in levels]
+    middle = _depth(tensors, "mid_block.")
+    hints = sorted(
+        (int(found[1]), len(tensor))
+        for name, tensor in tensors.items()
+        if (found := re.fullmatch(rf"{_HINT}blocks\.(\d+)\.weight", name))
+    )
+    return {
+        "down_block_types": [
+            "CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths
+        ],
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if middle else "UNetMidBlock2D",
+        # The last number is the middle's, too; where the last level has none, only the middle's.
+        "transformer_layers_per_block": [depth or middle or 1 for depth in depths],
+        "conditioning_embedding_out_channels": [
+            len(tensors[f"{_HINT}conv_in.weight"]),
+            *(channels for index, channels in hints if index % 2),
+        ],
+    }
+
+
+def _depth(tensors: Tensors, block: str) -> int:
+    """How many transformer blocks each attention of a block has."""
+    pattern = re.compile(rf"{re.escape(block)}attentions\.0\.transformer_blocks\.(\d+)\.")
+    found = (pattern.match(name) for name in tensors)
+    return max((int(one[1]) + 1 for one in found if one), default=0)
+
+
+def _union(tensors: Tensors) -> dict[str, Any]:
+    """What a union has besides: its tasks, and the transformer that joins their maps."""
+    layers = {name.split(".")[1] for name in tensors if name.startswith("transformer_layes.")}
+    return {
+        "num_control_type": tensors[_TASKS].shape[0],
+        "num_trans_channel": tensors[_TASKS].shape[1],
+        "num_trans_layer": len(layers),
+        "num_proj_channel": len(tensors["spatial_ch_projs.weight"]),
+    }

@@ -50,38 +50,31 @@ class DepthModels:
 
     def _load(self, use: ControlUse) -> Any:
         # Here, for every engine's start would wait for what few recipes need.
-        from transformers import DepthAnythingConfig, Dinov2Config
+        from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
+        kind: Any = DepthAnythingForDepthEstimation
+        tensors: Tensors = {}
         with unchanged(self._find, "depth", use.depth, use.depth_hash) as at:
             values, backbone = depth_config(at)
             config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
-            tensors: Tensors = {}
             for file in weight_files(at):
                 tensors |= read_tensors(file, lambda _: self._target.dtype, self._target.device)
-            return _filled(config, tensors, use.depth).to(self._target.device)
-
-
-def _filled(config: Any, tensors: Tensors, name: str) -> Any:
-    """The model with these weights; transformers knows the names that its layers had before."""
-    from transformers import DepthAnythingForDepthEstimation
-
-    kind: Any = DepthAnythingForDepthEstimation
-    try:
-        model, found = kind.from_pretrained(
-            None, config=config, state_dict=tensors, output_loading_info=True
-        )
-    except RuntimeError as error:
-        raise RenderFailed(
-            f"The depth model {name!r} does not fit its config: some weights have other shapes.",
-            trace=str(error),
-        ) from error
-    if missing := sorted(found["missing_keys"]):
-        raise RenderFailed(
-            f"The depth model {name!r} is incomplete: {len(missing)} weights are missing, starting "
-            f"with {missing[0]}.",
-            "Get the folder again, or another one.",
-        )
-    return model.eval().requires_grad_(False)
+            # transformers knows the names that its layers had before.
+            model, found = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+            other = (name for name, *_ in found["mismatched_keys"])
+            if wrong := sorted([*found["missing_keys"], *other]):
+                raise RenderFailed(
+                    f"The depth model {use.depth!r} does not fit its config: weights are missing "
+                    f"or have other shapes, starting with {wrong[0]}.",
+                    "Get the folder again, or another one.",
+                )
+        return model.eval().requires_grad_(False).to(self._target.device)
 
 
 def _guessed(model: Any, picture: Bytes, device: torch.device) -> Bytes:

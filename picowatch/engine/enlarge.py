@@ -7,10 +7,9 @@ import numpy as np
 from PIL import Image
 
 from picowatch.engine.canvas import decoded
-from picowatch.engine.job import Drawn, Enlarge, Interrupted, Picture
+from picowatch.engine.job import Drawn, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.upscale import Size, Upscalers
-from picowatch.engine.upscale_tiles import MOST_OVERLAP
+from picowatch.engine.upscale import MOST_OVERLAP, Upscalers
 from picowatch.errors import EngineStopped
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
@@ -59,13 +58,21 @@ def _tiles(upscalers: Upscalers, request: ImageRequest) -> int:
     return upscalers.tiles(model, hash_, before, request.published_size)
 
 
+def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
+    """A start image as if it had been drawn."""
+    image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
+    transparency = alpha.tobytes() if alpha else b""
+    picture = Picture(*image.size, image.tobytes(), alpha=transparency)
+    return Drawn(picture, chunks=0, batch_size=1)
+
+
 def enlarged_pictures(
     upscalers: Upscalers,
     batch: Sequence[ImageRequest],
     pictures: Sequence[Drawn],
     steps: TileSteps,
 ) -> list[Drawn]:
-    """What was drawn, enlarged if the batch says so: its images agree in that.
+    """What was drawn or given, enlarged if the batch says so: its images agree in that.
 
     A picture that repeats is enlarged with a margin that continues at the opposite edge.
     """
@@ -88,32 +95,10 @@ def enlarged_pictures(
         )
         size = upscale.size_of(one.width, one.height)
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
-        found.append(drawn._replace(picture=Picture(*size, large.tobytes(), one.control_maps)))
+        alpha = one.alpha
+        if alpha:
+            grey = Image.frombytes("L", (one.width, one.height), alpha)
+            alpha = grey.resize(size, Image.Resampling.BICUBIC).tobytes()
+        enlarged = Picture(*size, large.tobytes(), one.control_maps, alpha)
+        found.append(drawn._replace(picture=enlarged))
     return found
-
-
-def enlarged_given(
-    upscalers: Upscalers, request: ImageRequest, start_images: Path | None, steps: TileSteps
-) -> Drawn:
-    """A start image, enlarged and not drawn."""
-    assert request.upscale
-    image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
-    size: Size = request.upscale.size_of(*image.size)
-    model, hash_ = request.upscale.model, request.upscaler_hash
-
-    def enlarged(picture: Image.Image) -> Image.Image:
-        return upscalers.enlarged(picture, model, hash_, size, steps.before_last_tile)
-
-    transparency = _edges(alpha, enlarged, size) if alpha else b""
-    picture = Picture(*size, enlarged(image).tobytes(), alpha=transparency)
-    return Drawn(picture, chunks=0, batch_size=1)
-
-
-def _edges(alpha: Image.Image, enlarged: Enlarge, size: Size) -> bytes:
-    """Transparency, whose edges the network sharpens as those of a grey picture.
-
-    What is wholly opaque or transparent stays so: a network is a little off.
-    """
-    plain = np.asarray(alpha.resize(size, Image.Resampling.LANCZOS))
-    grey = np.asarray(enlarged(Image.merge("RGB", [alpha] * 3)).convert("L"))
-    return np.where((plain > 0) & (plain < 255), grey, plain).astype(np.uint8).tobytes()

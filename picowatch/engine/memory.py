@@ -1,24 +1,33 @@
-"""The memory ladder: each rung renders a batch in less memory than the last. Imports no torch.
+"""The memory ladder, and how much memory there is. Imports no torch by itself.
 
-A rung is chosen as a whole before a batch and never changed within it: when memory runs out, the
-batch is rendered again, from its first step, on the next rung. So a picture says exactly how it was
-rendered, and the noise of its seed is the same on every rung.
+Each rung of the ladder renders a batch in less memory than the last. A rung is chosen as a whole
+before a batch and never changed within it: when memory runs out, the batch is rendered again, from
+its first step, on the next rung. So a picture says exactly how it was rendered, and the noise of
+its seed is the same on every rung.
 """
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil  # type: ignore[import-untyped]
 
 from picowatch.engine.options import Memory
+from picowatch.engine.protocol import MemoryUse
 from picowatch.recipe.request import ImageRequest
 
+if TYPE_CHECKING:
+    import torch
+
 SMALLEST_SIDE = 384
-FEWEST_STEPS = 25
 _SHRINK = 0.75
 # Sides of smaller pictures are multiples of this, which every family of models takes.
 _SIDE_MULTIPLE = 32
-_SMALL_GPU_BYTES = 6 * 2**30
 
 # Where weights are: all on the device; there one model after the other, or one layer after the
 # other (diffusers' enable_model_cpu_offload and enable_group_offload); or, where the device
@@ -86,21 +95,9 @@ class Weights:
                 return 0
 
 
-# After so many batches on a rung the one above it is tried again; after twice as many, and twice
-# that, if it is still too much: another program's memory may come back, a card does not grow.
-_FIRST_CLIMB = 8
-_LAST_CLIMB = 1024
-_MOST_KNOWN = 256  # checkpoints and sizes
-
-
-@dataclass(slots=True)
-class _Known:
-    """The rung that worked last, and for how many batches; at `climb_after` the next is tried."""
-
-    rung: Rung
-    batches: int = 0
-    climb_after: int = _FIRST_CLIMB
-    climbing: bool = False
+# After so many batches on a rung the one above it is tried again: another program's memory may have
+# come back.
+_CLIMB_AFTER = 32
 
 
 class MemoryLadder:
@@ -108,50 +105,39 @@ class MemoryLadder:
 
     It begins with the rung that worked last for the checkpoint and size, and on a GPU now and then
     with the one above it. Otherwise the setting decides: "full" begins at the top, "low" with the
-    third rung, "auto" with the first whose weights the card or main memory has room for, and with
-    the VAE's tiling on GPUs of less than 6 GB.
+    third rung, "auto" with the first whose weights the card or main memory has room for.
+    `gpu_bytes` is the memory of the card; None means that it computes in main memory.
     """
 
-    def __init__(self, setting: Memory, gpu_bytes: int | None, *, is_cuda: bool) -> None:
+    def __init__(self, setting: Memory, gpu_bytes: int | None) -> None:
         self._setting = setting
         self._gpu_bytes = gpu_bytes
-        self._is_cuda = is_cuda
-        self._worked: dict[tuple[object, ...], _Known] = {}
+        # The rung that worked last, and how many batches have gone on there since.
+        self._worked: dict[tuple[object, ...], tuple[Rung, int]] = {}
 
     def rungs(self, request: ImageRequest, weights: Weights, main_bytes: int) -> Iterator[Rung]:
         """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`.
 
         `main_bytes` is the main memory that this process can have.
         """
-        ladder = self._ladder(weights)
+        ladder: Sequence[Rung] = CUDA_LADDER
+        if self._gpu_bytes is None:
+            ladder = SHARED_LADDER if weights.takes_turns else SHARED_LADDER[:2]
         rungs = [*ladder, *_shrinking(request, ladder[-1])]
-        first = rungs.index(self._first(ladder, weights, main_bytes))
-        begin, known = first, self._worked.get(_key(request))
-        if known:
-            # With fewer steps a picture may have fewer sizes than the one that was remembered.
-            begin = rungs.index(known.rung) if known.rung in rungs else len(rungs) - 1
-            known.climbing = known.batches >= known.climb_after and begin > first
-            begin -= known.climbing
+        begin = first = rungs.index(self._first(ladder, weights, main_bytes))
+        if known := self._worked.get(_key(request)):
+            rung, batches = known
+            begin = rungs.index(rung)
+            # A computer's memory is not tried out: the kernel ends the process that takes too much.
+            if begin > first and batches >= _CLIMB_AFTER and self._gpu_bytes is not None:
+                begin -= 1
         yield from rungs[begin:]
 
     def worked(self, request: ImageRequest, rung: Rung) -> None:
         """Remember this rung for images of this checkpoint and size."""
-        known = self._worked.pop(_key(request), None)
-        if known is None or known.rung != rung:
-            known = _Known(rung)
-        # A processor's memory is not tried out: the kernel ends the process that takes too much.
-        elif self._gpu_bytes is not None:
-            known.batches += 1
-        if known.climbing:
-            known.batches, known.climb_after = 0, min(2 * known.climb_after, _LAST_CLIMB)
-        self._worked[_key(request)] = known
-        if len(self._worked) > _MOST_KNOWN:
-            del self._worked[next(iter(self._worked))]
-
-    def _ladder(self, weights: Weights) -> Sequence[Rung]:
-        if self._is_cuda:
-            return CUDA_LADDER
-        return SHARED_LADDER if weights.takes_turns else SHARED_LADDER[:2]
+        before, batches = self._worked.get(_key(request), (None, 0))
+        again = before == rung and batches < _CLIMB_AFTER
+        self._worked[_key(request)] = rung, batches + 1 if again else 0
 
     def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
         """Where it begins with a checkpoint and size of which it knows nothing."""
@@ -159,16 +145,14 @@ class MemoryLadder:
             return ladder[0]
         if self._setting == "low":
             return ladder[min(2, len(ladder) - 1)]
-        if self._gpu_bytes is None:
-            # Of a checkpoint that takes less than a batch, there is nothing to save.
-            if weights.total <= WORKING_BYTES or ladder[-1].place == "device":
-                return ladder[0]
-            room = main_bytes - WORKING_BYTES
-        else:
+        if self._gpu_bytes is not None:
             room = self._gpu_bytes - _LEAST_WORKING_BYTES
-        first = next((rung for rung in ladder if weights.at_once(rung) <= room), ladder[-1])
-        small = self._gpu_bytes is not None and self._gpu_bytes < _SMALL_GPU_BYTES
-        return TILED if small and first == FULL else first
+        # Of a checkpoint that takes less than a batch, there is nothing to save.
+        elif weights.total <= WORKING_BYTES or ladder[-1].place == "device":
+            return ladder[0]
+        else:
+            room = main_bytes - WORKING_BYTES
+        return next((rung for rung in ladder if weights.at_once(rung) <= room), ladder[-1])
 
 
 def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
@@ -188,25 +172,16 @@ def _key(request: ImageRequest) -> tuple[object, ...]:
 
 
 def shrunken(request: ImageRequest, times: int) -> ImageRequest:
-    """The request with smaller sides and fewer steps: a quarter less each time.
-
-    No side becomes less than 384, and the steps not less than 25; what is less already stays.
-    """
-    if not times:
-        return request
+    """The request with smaller sides: a quarter less each time, none becoming less than 384."""
     shorter = min(request.width, request.height)
     scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / shorter))
-    steps = max(min(request.steps, FEWEST_STEPS), int(request.steps * _SHRINK**times))
-    return replace(
-        request,
-        width=_scaled(request.width, scale),
-        height=_scaled(request.height, scale),
-        steps=steps,
+    if scale == 1:
+        return request
+    width, height = (
+        int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+        for side in (request.width, request.height)
     )
-
-
-def _scaled(side: int, scale: float) -> int:
-    return side if scale == 1 else int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
+    return replace(request, width=width, height=height)
 
 
 def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
@@ -214,7 +189,104 @@ def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str
     if rendered == requested:
         return ()
     return (
-        f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} with "
-        f"{rendered.steps} steps instead of {requested.width}x{requested.height} with "
-        f"{requested.steps}.",
+        f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} "
+        f"instead of {requested.width}x{requested.height}.",
     )
+
+
+_STATUS = "/proc/{process}/status"
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def gpu_memory() -> MemoryUse | None:
+    """What torch holds of the GPU in this process; None if it uses none.
+
+    The counters are torch's own, so reading them does not wait for kernels. Imports nothing: an
+    engine that computes on a GPU has imported torch.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return MemoryUse(torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved())
+
+
+def broken_gpu() -> str:
+    """What a GPU that can no longer be used from this process says; "" for one that works.
+
+    It is asked to finish all that was queued, because a kernel that failed says so at some later
+    call. Imports nothing, like `gpu_memory`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.synchronize()
+    # Its class differs by version of torch.
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+def process_memory(process: int) -> MemoryUse | None:
+    """What a process holds of the computer's memory, where the system reports it (Linux)."""
+    try:
+        lines = Path(_STATUS.format(process=process)).read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines)
+    kilobytes = {name: fields[name].split()[0] for name in ("VmRSS", "VmHWM") if name in fields}
+    if len(kilobytes) < 2:  # a process that is ending
+        return None
+    now, peak = (int(kilobytes[name]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return MemoryUse(now, max(now, peak))  # the kernel updates the peak a little later
+
+
+def free_bytes(device: "torch.device") -> int:
+    """What is free on a card; elsewhere what is free of the main memory."""
+    import torch
+
+    if device.type != "cuda":
+        return min(int(psutil.virtual_memory().available), _left_to_container())
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def main_memory() -> int:
+    """What this process could have of the main memory, if it gave back all that it holds."""
+    free = min(int(psutil.virtual_memory().available), _left_to_container())
+    return free + int(psutil.Process().memory_info().rss)
+
+
+def _left_to_container(cgroup: Path = _CGROUP) -> int:
+    """Bytes below the container's limit (cgroup v2), files in its page cache not counted.
+
+    The kernel kills what exceeds it.
+    """
+    with suppress(OSError, ValueError):  # the limit is "max" if there is none
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+        files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return max(0, limit - used + files)
+    return 2**63
+
+
+def forget_peak(device: "torch.device") -> None:
+    """Count the peak from here on, where the system can."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    # proc(5), /proc/pid/clear_refs: 5 resets the peak of the resident set.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: "torch.device") -> int | None:
+    """The most that torch held of a card, or else this process of the main memory, on Linux."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    held = process_memory(os.getpid())
+    return held.peak if held else None

@@ -10,20 +10,23 @@ from picowatch.catalog import Catalog
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
-from picowatch.engine.devices import (
-    choose_target,
-    compute_float32_in_full,
-    compute_on,
-    precision_name,
-)
+from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
 from picowatch.engine.draw import Passes, draw
-from picowatch.engine.enlarge import TileSteps, enlarged_given, enlarged_pictures
+from picowatch.engine.enlarge import TileSteps, enlarged_pictures, given_picture
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.job import Drawn, Interrupted, Job, timed
 from picowatch.engine.loaded import Loaded
-from picowatch.engine.memory import FULL, MemoryLadder, Rung, shrink_warning, shrunken
-from picowatch.engine.memory_usage import forget_peak, main_memory, peak_bytes, total_bytes
+from picowatch.engine.memory import (
+    FULL,
+    MemoryLadder,
+    Rung,
+    forget_peak,
+    main_memory,
+    peak_bytes,
+    shrink_warning,
+    shrunken,
+)
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.preview import Previewer
@@ -50,19 +53,18 @@ class Renderer:
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
         self._target = choose_target(options.device, options.precision, options.ordinal)
-        compute_on(self._target)
         self._all_bits = options.precision == "float32"
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
         self._depth_models = DepthModels(self._checkpoints.file, self._target)
-        self._upscalers = Upscalers(catalog, self._target)
+        self._upscalers = Upscalers(catalog, self._target.device)
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
-        is_cuda = device.type == "cuda"
-        gpu_bytes = total_bytes(device) if is_cuda else None
-        self._ladder = MemoryLadder(options.memory, gpu_bytes, is_cuda=is_cuda)
+        on_card = device.type == "cuda"
+        card_bytes = torch.cuda.get_device_properties(device).total_memory if on_card else None
+        self._ladder = MemoryLadder(options.memory, card_bytes)
 
     @torch.inference_mode()
     def render(
@@ -120,13 +122,13 @@ class Renderer:
         attempt = _Attempt(rung, requested, batch, {})
         forget_peak(self._target.device)
         loaded = self._loaded(batch[0], rung, attempt.timings)
-        self._previewer.follow(loaded.vae, loaded.row)
+        self._previewer.follow(loaded.row, loaded.denoiser)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         job = self._job(attempt, loaded, steps, interrupted)
         drawn = self._drawn(loaded, batch, job)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             drawn = enlarged_pictures(self._upscalers, batch, drawn, steps)
-        unable = self._compiled.warnings if self._compiled else ()
+        unable = self._compiled.failure(loaded.denoiser) if self._compiled else ()
         return self._rendered(
             attempt,
             drawn,
@@ -192,11 +194,9 @@ class Renderer:
         forget_peak(self._target.device)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
-            drawn = [
-                enlarged_given(self._upscalers, request, self._start_images, steps)
-                for request in batch
-            ]
-        return self._rendered(attempt, drawn, self._upscalers.dtype, (), compiled=False)
+            given = [given_picture(request, self._start_images) for request in batch]
+            drawn = enlarged_pictures(self._upscalers, batch, given, steps)
+        return self._rendered(attempt, drawn, torch.float32, (), compiled=False)
 
     def _rendered(
         self,
@@ -230,7 +230,6 @@ class Renderer:
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
                 ),
-                steps=smaller.steps if smaller.steps != request.steps else None,
                 peak_bytes=peak,
                 control_maps=drawn.picture.control_maps,
             )

@@ -1,7 +1,7 @@
 """The engine's side of `picowatch doctor`: torch, its devices and their memory.
 
-`check_torch` checks them in another process, so that a torch that is broken, hangs or crashes is a
-line with its remedy. That process runs `main`, which prints each line as JSON as soon as it is
+`check_torch` checks them in another process, so that a torch that is broken or crashes is a line
+with its remedy. That process runs `main`, which prints each line as JSON as soon as it is
 known: a library that crashes loses none of those before it. Imports no torch by itself.
 """
 
@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
@@ -19,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.engine.failures import explain_exit
-
-TOO_LONG_SECONDS = 300.0  # to import everything from a slow disk
 
 NVIDIA = Path("/proc/driver/nvidia/version")
 WSL = Path("/dev/dxg")  # the graphics card of Windows
@@ -41,48 +38,28 @@ class Check:
         return not self.remedy
 
 
-def check_torch(
-    device: str,
-    precision: str,
-    engines: int = 1,
-    program: str = "picowatch.engine.torch_check",
-) -> list[Check]:
+def check_torch(device: str, precision: str, engines: int = 1) -> list[Check]:
     """What is found of torch, and of the devices of so many engines, under these settings."""
-    try:
-        result = subprocess.run(
-            python_command(program, device, precision, engines),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=os.environ | {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"},
-            timeout=TOO_LONG_SECONDS,
-        )
-    except subprocess.TimeoutExpired as late:
-        text = f"did not answer within {TOO_LONG_SECONDS:.0f} s"
-        remedy = "Restart the computer: most often a driver hangs."
-        return [*_found(late.stdout or b""), Check("engine", text, remedy)]
-    checks = _found(result.stdout)
+    # -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
+    # The package's own parent comes last, because an installed package is found without it.
+    root = str(Path(__file__).absolute().parents[2])
+    code = f"import sys; sys.path.append({root!r}); from {__name__} import main; "
+    code += f"main{(device, precision, engines)}"
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=os.environ | {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"},
+    )
+    lines = result.stdout.splitlines()
+    checks = [Check(**json.loads(line)) for line in lines if line.endswith(b"}")]
     if result.returncode:
         stderr = result.stderr.decode(errors="replace").splitlines()
         checks.append(Check("engine", *explain_exit(result.returncode, stderr)))
     return checks
 
 
-def python_command(program: str, *arguments: str | int) -> list[str]:
-    """Return a command that calls `main` of a module with these arguments.
-
-    -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
-    The package's own parent comes last, because an installed package is found without it.
-    """
-    root = str(Path(__file__).absolute().parents[2])
-    code = f"import sys; sys.path.append({root!r}); from {program} import main; main(*{arguments})"
-    return [sys.executable, "-P", "-c", code]
-
-
-def _found(lines: bytes) -> list[Check]:
-    return [Check(**json.loads(line)) for line in lines.splitlines() if line.endswith(b"}")]
-
-
-def main(device: str, precision: str, engines: int = 1) -> None:
+def main(device: str, precision: str, engines: int) -> None:
     """Print what is found for so many engines on this machine."""
     out = sys.stdout
     with redirect_stdout(sys.stderr):  # libraries may print
@@ -94,15 +71,13 @@ def _checks(device: str, precision: str, engines: int) -> Iterator[Check]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # whatever it raises is the result
-        yield _not_imported("torch", error, f"Install it again: {_INSTALL}.")
+        text = f"cannot be imported: {type(error).__name__}: {error}"
+        yield Check("torch", text, f"Install it again: {_INSTALL}.")
         return
     yield _torch(torch)
-    yield _libraries()
+    libraries = ("diffusers", "transformers", "accelerate", "peft")
+    yield Check("libraries", ", ".join(f"{name} {version(name)}" for name in libraries))
     yield from _devices(torch, device, precision, engines)
-
-
-def _not_imported(name: str, error: Exception, remedy: str) -> Check:
-    return Check(name, f"cannot be imported: {type(error).__name__}: {error}", remedy)
 
 
 def _torch(torch: Any) -> Check:
@@ -126,18 +101,6 @@ def _torch(torch: Any) -> Check:
     return Check("torch", text)
 
 
-def _libraries() -> Check:
-    """All that the engine imports."""
-    began = time.perf_counter()
-    try:
-        importlib.import_module("picowatch.engine.renderer")
-    except Exception as error:  # whatever it raises is the result
-        remedy = "Install picowatch again, in an environment of its own."
-        return _not_imported("libraries", error, remedy)
-    named = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
-    return Check("libraries", f"{named}, loaded in {time.perf_counter() - began:.1f} s")
-
-
 def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[Check]:
     """The devices that the settings mean, their memory, and the number format on them."""
     from picowatch.engine.devices import choose_target, precision_name
@@ -152,11 +115,11 @@ def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[
             return
         targets[target.name] = target
     for target in targets.values():
-        yield Check("device", f"{target.name}{_threads(torch, target)} (device: {device})")
+        cpu = target.device.type == "cpu"
+        threads = f", {torch.get_num_threads()} threads" if cpu else ""
+        yield Check("device", f"{target.name}{threads} (device: {device})")
         if target.device.type == "cuda":
-            yield _gpu_memory(torch, target.device)
-    if engines > 1:
-        yield _engines(torch, target, engines, len(targets))
+            yield _gpu_memory(*torch.cuda.mem_get_info(target.device))
     large, small = precision_name(target.large_unet_dtype), precision_name(target.dtype)
     used = (
         large if large == small else f"{large} for the UNet of full-size checkpoints, else {small}"
@@ -164,35 +127,8 @@ def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[
     yield Check("precision", f"{used} (precision: {precision})")
 
 
-def _engines(torch: Any, target: Any, engines: int, devices: int) -> Check:
-    """How they share what there is; each holds a checkpoint of its own in memory."""
-    if target.device.type == "cpu":
-        threads = torch.get_num_threads()
-        if engines > threads:
-            return Check(
-                "engines",
-                f"{engines} engines for {threads} threads: they slow each other down",
-                f"Set executor: local:{threads}, or fewer.",
-            )
-        each = threads // engines
-        return Check("engines", f"{engines}, {each} thread{'s' if each > 1 else ''} each")
-    if engines > devices:
-        return Check(
-            "engines",
-            f"{engines} engines share {devices} device{'s' if devices > 1 else ''}, and each "
-            "holds its own checkpoint there",
-            f"Set executor: local:{devices}, unless this is intended.",
-        )
-    return Check("engines", f"{engines}, a device each")
-
-
-def _threads(torch: Any, target: Any) -> str:
-    return f", {torch.get_num_threads()} threads" if target.device.type == "cpu" else ""
-
-
-def _gpu_memory(torch: Any, device: Any) -> Check:
-    free, total = torch.cuda.mem_get_info(device)
+def _gpu_memory(free: float, total: float) -> Check:
     text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of the card's memory are free"
-    if free < LITTLE_GPU_MEMORY:
-        return Check("card memory", text, "Close other programs that use the card (nvidia-smi).")
-    return Check("card memory", text)
+    short = free < LITTLE_GPU_MEMORY
+    remedy = "Close other programs that use the card (nvidia-smi)." if short else ""
+    return Check("card memory", text, remedy)

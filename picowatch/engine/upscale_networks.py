@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN_BLOCKS, Layout
+from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout
 
-Tensors = Mapping[str, torch.Tensor]
 _DENSE, _PARTS = 5, 3
 _SLOPE, _RESIDUAL = 0.2, 0.2
 
@@ -162,23 +161,17 @@ class _Attentive(nn.Module):
 
 def network_of(layout: Layout) -> Network:
     """An upscaler without weights."""
-    if layout.architecture == ESRGAN:
-        return Esrgan(layout)
-    return Compact(layout) if layout.architecture == COMPACT else Span(layout)
+    return {ESRGAN: Esrgan, COMPACT: Compact, SPAN: Span}[layout.architecture](layout)
 
 
-def weights_of(layout: Layout, tensors: Tensors) -> dict[str, torch.Tensor]:
-    """A file's tensors by the names of our networks."""
-    named = {ours: tensors[theirs] for ours, theirs in layout.names.items()}
-    return merged(named)
+def weights_of(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A file's tensors by the names of our networks.
 
-
-def merged(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """SPAN's convolutions in rows (1x1, 3x3, 1x1, beside another 1x1) as single ones of 3x3."""
-    found = dict(tensors)
-    for name in [
-        name.removesuffix(".sk.weight") for name in tensors if name.endswith(".sk.weight")
-    ]:
+    SPAN's convolutions in rows (1x1, 3x3, 1x1, beside another 1x1) become single ones of 3x3.
+    """
+    found = {ours: tensors[theirs] for ours, theirs in layout.names.items()}
+    rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]
+    for name in rows:
         one, two, three, beside = (
             tuple(found.pop(f"{name}.{part}.{kind}").double() for kind in ("weight", "bias"))
             for part in ("conv.0", "conv.1", "conv.2", "sk")
@@ -187,9 +180,9 @@ def merged(tensors: Tensors) -> dict[str, torch.Tensor]:
         weight = torch.einsum("om,mnhw,ni->oihw", wide, two[0], narrow)
         weight = weight + functional.pad(beside[0], (1, 1, 1, 1))
         inner = torch.einsum("mnhw,n->m", two[0], one[1]) + two[1]
-        found[f"{name}.weight"] = weight.to(tensors[f"{name}.sk.weight"].dtype)
+        found[f"{name}.weight"] = weight.to(torch.float32)
         bias = wide @ inner + three[1] + beside[1]
-        found[f"{name}.bias"] = bias.to(tensors[f"{name}.sk.bias"].dtype)
+        found[f"{name}.bias"] = bias.to(torch.float32)
     return found
 
 

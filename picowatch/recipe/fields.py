@@ -359,7 +359,7 @@ class ImageFields:
     shrink_to_fit: Annotated[
         bool,
         Row(
-            "true: if memory runs out, size and steps may be reduced, which is recorded.",
+            "true: if memory runs out, the size may be reduced, which is recorded.",
             no_sweep=_NO_SINGLE_IMAGE,
         ),
     ] = False

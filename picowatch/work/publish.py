@@ -278,14 +278,13 @@ def _maps_of(picture: RenderedImage) -> list[Image.Image]:
 
 
 def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
-    """The request for other programs to read: with the size and steps that memory allowed."""
-    steps = request.steps if picture.steps is None else picture.steps
+    """The request for other programs to read: with the size that memory allowed."""
     if request.published_size == (picture.width, picture.height):
-        return replace(request, steps=steps)
+        return request
     scale = request.hires.scale if request.hires else 1
     scale *= (request.upscale and request.upscale.scale) or 1
     width, height = round(picture.width / scale), round(picture.height / scale)
-    return replace(request, width=width, height=height, steps=steps)
+    return replace(request, width=width, height=height)
 
 
 def _rendered(picture: RenderedImage) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from picowatch.commands.doctor import doctor
-from picowatch.engine import torch_check
 from picowatch.engine.torch_check import Check
 from picowatch.errors import EngineDied, SettingsInvalid
 from picowatch.outbox.lock import OutboxLock
@@ -82,22 +81,6 @@ def test_a_broken_torch_is_a_line_with_its_remedy(tmp_path: Path, how: str) -> N
     bad = answer.stdout[answer.stdout.index("NOT OK") :]
     assert all(words in bad for words in said), bad
     assert "picture" not in bad, "no picture is tried"
-
-
-def test_a_torch_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a broken driver does."""
-    (tmp_path / "hangs.py").write_text(
-        "import time\n"
-        "def main(device, precision, engines):\n"
-        '    print(\'{"name": "torch", "text": "2.9", "remedy": ""}\', flush=True)\n'
-        "    time.sleep(600)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(torch_check, "TOO_LONG_SECONDS", 2.0)
-    found = torch_check.check_torch("auto", "auto", program="hangs")
-    assert found[0] == Check("torch", "2.9")
-    assert "did not answer within 2 s" in found[1].text
-    assert found[1].remedy
 
 
 @pytest.mark.usefixtures("quick")

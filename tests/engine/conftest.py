@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
 
@@ -65,3 +66,12 @@ def renderer(kept: Path) -> "Renderer":
             start_images=kept,
         )
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configs() -> Iterator[None]:
+    """What a module's tiny checkpoints say of single files ends with it."""
+    before = dict(CONFIGS)
+    yield
+    CONFIGS.clear()
+    CONFIGS.update(before)

@@ -1,13 +1,19 @@
-"""ControlNets that act, with random weights: made from UNets, and stored in any layout."""
+"""ControlNets that act, with random weights, stored in any layout, and requests that name them."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
+from picowatch.catalog import Catalog
+from picowatch.recipe.request import ControlUse
 from tests.engine.ldm import Tensors, unet_names
+from tests.engine.pictures import keep
+from tests.engine.requests import request
 
 ControlNet: Any = diffusers.ControlNetModel
 Union: Any = diffusers.ControlNetUnionModel
@@ -76,3 +82,48 @@ _PARTS = {
 def _original(model: Any) -> Tensors:
     config = {**model.config, "up_block_types": model.config.down_block_types}
     return unet_names(dict(model.state_dict()), config, _PARTS)
+
+
+SIDE = 64
+DEMO = Catalog(Path("nowhere")).demo.path
+
+
+@cache
+def unet_of(folder: Path) -> Any:
+    """The UNet of a checkpoint's folder."""
+    kind: Any = diffusers.UNet2DConditionModel
+    return kind.from_pretrained(folder / "unet", local_files_only=True)
+
+
+def lines(shift: int = 0) -> Image.Image:
+    """White lines on black."""
+    picture = Image.new("RGB", (SIDE, SIDE))
+    ImageDraw.Draw(picture).line((8 + shift, 8, 50, 40, 12, 50), "white", 3)
+    return picture
+
+
+def use(models: Path, name: str, picture: Image.Image | None = None, **values: Any) -> ControlUse:
+    catalog = Catalog(models)
+    return ControlUse(
+        image="lines.png",
+        image_hash=keep(models, picture or lines()),
+        model=name,
+        model_hash=catalog.sha256(catalog.find("controlnet", name)),
+        **values,
+    )
+
+
+def requested(models: Path, *uses: ControlUse, checkpoint: str = "demo", **values: Any) -> Any:
+    catalog = Catalog(models)
+    given = {
+        "checkpoint": checkpoint,
+        "checkpoint_hash": catalog.sha256(catalog.find("checkpoint", checkpoint)),
+        "sampler": "Euler",
+        "schedule_type": "leading",
+        "negative_prompt": "a cat",
+        "steps": 5,
+        "width": SIDE,
+        "height": SIDE,
+        "control": uses,
+    }
+    return request("a corgi", **(given | values))

@@ -27,7 +27,7 @@ def on_rung(renderer: Renderer, rung: Rung) -> Renderer:
         def rungs(self, *_: Any) -> Iterator[Rung]:
             yield rung
 
-    renderer._ladder = Only("auto", None, is_cuda=False)
+    renderer._ladder = Only("auto", None)
     return renderer
 
 

@@ -16,8 +16,15 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse
-from tests.engine.control_requests import DEMO, SIDE, requested, unet_of, use
-from tests.engine.controlnets import controlnet_of, save_single
+from tests.engine.controlnets import (
+    DEMO,
+    SIDE,
+    controlnet_of,
+    requested,
+    save_single,
+    unet_of,
+    use,
+)
 from tests.engine.demo import CPU
 from tests.engine.requests import NUMPY_WARNINGS, draw
 

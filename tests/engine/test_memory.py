@@ -43,7 +43,7 @@ def names(ladder: MemoryLadder, one: ImageRequest, weights: Weights = SMALL_ONE)
 
 def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
     """A card's."""
-    return MemoryLadder(setting, int(gigabytes * GIGABYTE), is_cuda=True)
+    return MemoryLadder(setting, int(gigabytes * GIGABYTE))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,7 @@ def cuda(gigabytes: float = 24, setting: Any = "auto") -> MemoryLadder:
         ("auto", SDXL, 8, "full"),
         ("auto", SDXL, 6.5, "model offload"),
         ("auto", SDXL, 4, "group offload"),
-        ("auto", SMALL_ONE, 6, "full"),
-        ("auto", SMALL_ONE, 4, "VAE tiling"),  # a small card
+        ("auto", SMALL_ONE, 4, "full"),
         ("full", Z_IMAGE, 4, "full"),
         ("low", SMALL_ONE, 24, "model offload"),
     ],
@@ -88,7 +87,7 @@ def test_main_memory_is_never_tried_out(
     setting: Any, weights: Weights, gigabytes: int, found: list[str] | None
 ) -> None:
     """Nobody says that it ran out: the kernel ends the process. There is none to offload to."""
-    ladder = MemoryLadder(setting, None, is_cuda=False)
+    ladder = MemoryLadder(setting, None)
     rungs = [rung.name for rung in ladder.rungs(request(), weights, gigabytes * GIGABYTE)]
     assert rungs == (found or ["full", "VAE tiling", "text encoders in turn"])
 
@@ -105,7 +104,7 @@ def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
 
 
 def test_after_some_batches_the_rung_above_is_tried_again() -> None:
-    """Another program may have given memory back; each vain try doubles the wait."""
+    """Another program may have given memory back; as long as it has not, once in a while."""
     ladder, one = cuda(), request()
 
     def batches_until_it_climbs() -> int:
@@ -119,7 +118,7 @@ def test_after_some_batches_the_rung_above_is_tried_again() -> None:
     ladder.worked(one, MODELS)
     first = batches_until_it_climbs()
     ladder.worked(one, MODELS)  # it was still too much
-    assert batches_until_it_climbs() == 2 * first
+    assert batches_until_it_climbs() == first > 10
     ladder.worked(one, TILED)
     assert names(ladder, one)[0] == TILED.name
 
@@ -128,7 +127,7 @@ def test_nobody_climbs_above_the_setting_or_tries_a_computers_memory() -> None:
     """`memory: low` stays low."""
     for ladder, rung in (
         (cuda(setting="low"), MODELS),
-        (MemoryLadder("auto", None, is_cuda=False), TILED),
+        (MemoryLadder("auto", None), TILED),
     ):
         for _ in range(100):
             ladder.worked(request(), rung)
@@ -136,33 +135,30 @@ def test_nobody_climbs_above_the_setting_or_tries_a_computers_memory() -> None:
 
 
 def test_smaller_pictures_come_last_and_only_on_request() -> None:
-    """Down to 384 pixels and 25 steps, and no further; what worked is remembered."""
+    """Down to 384 pixels, and no further; what worked is remembered."""
     ladder = cuda()
-    large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
+    large = request(width=1024, height=768, shrink_to_fit=True)
     rungs = list(ladder.rungs(large, SMALL_ONE, GIGABYTE))
     made = [shrunken(large, rung.shrunk) for rung in rungs if rung.shrunk]
-    sizes = [(one.width, one.height, one.steps) for one in made]
-    assert sizes == [(768, 576, 37), (576, 416, 28), (512, 384, 25)]
+    assert [(one.width, one.height) for one in made] == [(768, 576), (576, 416), (512, 384)]
     assert [(rung.name, rung.place) for rung in rungs[-3:]] == [("smaller picture", "layers")] * 3
     ladder.worked(large, rungs[-2])
     assert list(ladder.rungs(large, SMALL_ONE, GIGABYTE)) == rungs[-2:]
-    for side, steps in ((384, 25), (128, 6)):
-        small = request(width=side, height=side, steps=steps, shrink_to_fit=True)
+    for side in (384, 128):
+        small = request(width=side, height=side, shrink_to_fit=True)
         assert "smaller picture" not in names(cuda(), small)
 
 
 def test_smaller_sides_suit_every_family() -> None:
     """Some take multiples of 32 only; a side that is not reduced stays as it is."""
-    odd = request(width=1000, height=1336, steps=50)
+    odd = request(width=1000, height=1336)
     for times in range(1, 6):
         smaller = shrunken(odd, times)
         assert not smaller.width % 32 and not smaller.height % 32
         assert min(smaller.width, smaller.height) >= 384
-    few = shrunken(request(width=328, height=408, steps=50), 1)
-    assert (few.width, few.height, few.steps) == (328, 408, 37)
+    small = request(width=328, height=408)
+    assert shrunken(small, 1) == small
     assert shrink_warning(odd, odd) == ()
-    (warning,) = shrink_warning(few, shrunken(few, 1))
-    assert "at 328x408 with 27 steps instead of 328x408 with 37" in warning
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +168,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 def card(renderer: Renderer) -> Renderer:
     """The renderer, with a card's ladder on the CPU, where all of its rungs work, too."""
-    renderer._ladder = MemoryLadder("auto", None, is_cuda=True)
+    renderer._ladder = cuda()
     return renderer
 
 
@@ -255,7 +251,7 @@ def test_what_is_no_lack_of_memory_is_not_tried_again(models: Models, error: Exc
 def test_shrink_to_fit_renders_it_smaller_and_says_so(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real size and steps are the picture's."""
+    """The real size is the picture's."""
 
     def forward(self: Any, latents: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor]:
         if latents[0].numel() > 4 * 60 * 48:
@@ -263,8 +259,8 @@ def test_shrink_to_fit_renders_it_smaller_and_says_so(
         return (torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)),)
 
     monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", forward)
-    wanted = request(width=640, height=512, steps=26, shrink_to_fit=True)
+    wanted = request(width=640, height=512, shrink_to_fit=True)
     (image,) = draw(card(Renderer(models.options)), wanted)
-    assert (image.width, image.height, image.steps) == (480, 384, 25)
+    assert (image.width, image.height) == (480, 384)
     assert image.memory_rung == "smaller picture"
-    assert "at 480x384 with 25 steps instead of 640x512 with 26" in image.warnings[0]
+    assert "at 480x384 instead of 640x512" in image.warnings[0]

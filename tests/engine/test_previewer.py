@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from PIL import Image
 
 from picowatch.catalog import read_config
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.colours import COLOURS
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.preview import Previewer
+from picowatch.engine.preview import COLOURS, Previewer
 from picowatch.engine.protocol import Preview, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
+from picowatch.families import DEMO_WIDTH, FAMILIES
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import NUMPY_WARNINGS, ignore_steps, request
 
@@ -127,8 +128,11 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
     assert_shows(album[0], clean, SD1)
 
 
-def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
-    """The picture's own error explains it better."""
+@pytest.mark.parametrize(("width", "colours"), [(DEMO_WIDTH, "demo"), (768, "sd1")])
+def test_colours_are_those_of_the_denoisers_latents(width: int, colours: str) -> None:
+    """Whatever VAE decodes them: a tiny one has fewer channels, too."""
     album: list[Preview] = []
-    Previewer(album.append).show_latents(torch.full((4, 2, 2), float("nan")))
-    assert len(album[0].pixels) == 12
+    previewer, latents = Previewer(album.append), torch.randn(4, 2, 2)
+    previewer.follow(FAMILIES["sd1"], Mock(config=Mock(cross_attention_dim=width)))
+    previewer.show_latents(latents)
+    assert_shows(album[0], latents, torch.tensor(COLOURS[colours]))

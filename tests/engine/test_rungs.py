@@ -187,18 +187,6 @@ def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
     assert alive == {"vae", "transformer"}
 
 
-def test_a_first_batch_with_a_lora_reads_each_part_once() -> None:
-    """It acts when the denoiser comes."""
-    models = flow_models("FLUX.1-dev")
-    lora = lora_of(models, "FLUX.1-dev", "flux1")
-    one = replace(three_of(models, "FLUX.1-dev")[0], loras=(lora,))
-    (plain,) = draw(flow_renderer(models), one)
-    with reads() as found:
-        (image,) = draw(on_rung(flow_renderer(models), TURNS), one)
-    assert [part for part, _ in found] == [*TURNING["FLUX.1-dev"], "vae", "transformer"]
-    assert difference(image, plain) <= 1
-
-
 def test_a_batch_ends_while_parts_take_turns() -> None:
     """In a text encoder or in a step; the next batch draws what it would have."""
     models = flow_models("FLUX.1-dev")

