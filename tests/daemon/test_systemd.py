@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.reporting import HEARTBEAT_SECONDS
+from picowatch.daemon.status import HEARTBEAT_SECONDS
 from picowatch.errors import OutboxInUse, SettingsInvalid
 
 UNIT = Path(__file__).parents[2] / "contrib/picowatch.service"
