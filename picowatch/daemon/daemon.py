@@ -111,11 +111,11 @@ class Daemon:
             self.inbox.look(now)
             more = self.accepting.take(now)
         self.control.run_all()
+        self._update_pool(more)  # engines work on while what follows has to wait
         self.finishing.finish_all()
         self.pool.publisher.list_published()
         if self.settings_watch:
             self.settings_watch.look()
-        self._update_pool(more)
         self._tidy_up(now)
         return more
 

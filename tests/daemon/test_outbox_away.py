@@ -30,7 +30,7 @@ MANY = SMALL.replace("count: 5", "count: 60")
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again sooner."""
     monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.daemon.loop.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
 
 
 def stands_for_all(house: House, count: int) -> bool:

@@ -76,7 +76,7 @@ def test_a_daemon_that_hashes_is_healthy(tmp_path: Path) -> None:
         health = picowatch(tmp_path, "status", "--check")
         assert (health.returncode, health.stdout) == (
             0,
-            "picowatch is running and notices new files\n",
+            "picowatch is running and looks at its inbox\n",
         )
         assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
         ends_well(process)
