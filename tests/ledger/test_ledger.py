@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
+from picowatch.ledger.queue import put_all_back
 from picowatch.ledger.rows import Acceptance, Counts, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
@@ -127,18 +128,29 @@ def test_an_image_is_finished_once(desk: Desk) -> None:
     assert desk.ledger.unlisted() == []
 
 
-def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk) -> None:
+def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: Path) -> None:
     """From `hand_over` on neither a command, a deletion nor the end takes it back."""
     desk.save("a.txt", entry("one", 1), entry("two", 2))
     written, other = desk.ledger.claim(desk.names, lambda request: 5)
     assert desk.ledger.hand_over([written]) == {written.id}
     assert desk.ledger.cancel(["a.txt"]) == (1, 1)
     assert desk.ledger.forget("a.txt") == 0
-    desk.ledger.put_all_back()
+    put_all_back(tmp_path / "ledger.sqlite")
     assert desk.ledger.counts() == Counts(running=1, cancelled=1)
     assert desk.ledger.hand_over([other]) == set()
     desk.ledger.finish([written, other], ())
     assert desk.ledger.counts() == Counts(done=1, cancelled=1)
+
+
+def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
+    """By another connection; what an engine says of it afterwards changes nothing."""
+    desk.save("a.txt", entry("one", 1))
+    (image,) = desk.ledger.claim(desk.names, lambda request: 5)
+    put_all_back(tmp_path / "ledger.sqlite")
+    assert desk.ledger.hand_over([image]) == set()
+    assert desk.ledger.counts() == Counts(queued=1)
+    put_all_back(tmp_path / "none.sqlite")
+    assert not (tmp_path / "none.sqlite").exists()
 
 
 def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
