@@ -152,10 +152,11 @@ class Daemon:
     def _recover(self) -> None:
         """Put right what a crash left; after an ordinary end there is nothing."""
         if self.lock.after_crash:
-            log.warning(
-                "picowatch was killed or stopped in the middle of something; what it left "
-                "unfinished is being repaired"
-            )
+            if not self.retry.trouble:  # else it was said before
+                log.warning(
+                    "picowatch was killed or stopped in the middle of something; what it left "
+                    "unfinished is being repaired"
+                )
             self.outbox.remove_leftovers()
             self.outbox.repair_latest()
             self.inbox.recover()
