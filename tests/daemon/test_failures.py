@@ -17,14 +17,12 @@ from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_below
 from picowatch.inbox.files import read_file
 from picowatch.ledger.ledger import Ledger
-from picowatch.outbox import problems
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.gallery.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.recipe.request import ImageRequest
-from tests import digest_engine
 from tests.digest_engine import digest_picture
 from tests.house import PATIENCE, House, wait_for
 
@@ -452,21 +450,6 @@ def test_a_start_image_is_waited_for_while_no_more_files_can_be_opened(
     assert house.log().count("cannot write: [Errno 24] Too many open files") == 1
 
 
-def test_a_recipe_whose_defaults_could_not_be_read_is_answered_by_the_next_start(
-    house: House,
-) -> None:
-    """Nobody has to save it again: picowatch may have been restarted because of the share."""
-    defaults = house.inbox / "_defaults.yaml"
-    defaults.mkdir()
-    house.save("a.yaml", "prompt: a star\n")
-    assert not house.once()
-    assert "_defaults.yaml above it cannot be read" in (house.error("a.yaml") or "")
-    defaults.rmdir()
-    assert house.once()
-    assert house.prompts() == ["a star"]
-    assert house.error("a.yaml") is None
-
-
 def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_start(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,30 +499,6 @@ def test_a_fixed_error_is_gone_from_the_status_with_the_next_look(house: House) 
         send(house.outbox, Command("retry"))
         is_gone_once_logged("four.yaml: 1 image queued again", "four.yaml")
         wait_for(lambda: house.prompts() == ["bad", "a corgi"], "the pictures")
-
-
-def test_all_warnings_of_many_images_are_in_the_warning_file(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each once and whole, however long the file gets."""
-
-    def with_warning(request: ImageRequest, batch_size: int) -> RenderedImage:
-        words = f"The words of seed {request.seed // 2} are unknown to the checkpoint."
-        return replace(digest_picture(request, batch_size), warnings=(words,))
-
-    monkeypatch.setattr(digest_engine, "digest_picture", with_warning)
-    house.save("a.yaml", "prompt: a\nseed: 0\ncount: 120\n")
-    assert house.once()
-    words = (house.outbox / "a.yaml.warning.txt").read_text()
-    assert words.splitlines()[0] == "inbox/a.yaml"
-    expected = {f"The words of seed {seed} are unknown to the checkpoint." for seed in range(60)}
-    assert sorted(words.splitlines()[2::2]) == sorted(expected)
-    monkeypatch.setattr(problems, "MOST_ADDED", 2000)
-    house.save("b.yaml", "prompt: b\nseed: 0\ncount: 120\n")
-    assert house.once()
-    rest = (house.outbox / "b.yaml.warning.txt").read_text()
-    assert len(rest) < 2200 and rest.endswith("\n\nMore warnings are in the log.\n")
-    assert rest.count("More warnings") == 1 and f"{sorted(expected)[-1]}" in house.log()
 
 
 def test_errors_are_in_the_status_after_a_restart(house: House) -> None:

@@ -226,20 +226,6 @@ def test_a_disk_that_fills_up_anywhere_is_waited_for(
     assert not console.says("failed")
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_disk_that_is_full_at_the_start_is_waited_for(house: House) -> None:
-    """And a signal ends the waiting."""
-    house.save("a.yaml", SMALL)
-    with disk(house.outbox, ROOM):
-        filler = fill(house.outbox)
-        with process(house) as picowatch:
-            lines = Reader(picowatch)
-            wait_for(lambda: lines.say("; waiting"))
-            filler.unlink()
-            wait_for(lambda: len(house.pictures()) == 5, "the pictures")
-            assert ends(picowatch) == 0
-
-
 def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
     """Within two seconds, with exit code 0; the next start renders the pictures."""
     with disk(house.outbox, ROOM):
@@ -353,28 +339,6 @@ def test_pictures_are_published_without_the_threads_that_the_system_refuses(
     assert house.seeds() == [1, 2, 3, 4, 5]
     assert len(house.listed()) == 5
     assert house.error("a.yaml") is None
-
-
-@pytest.mark.parametrize("refused", ["hook", "ThreadPoolExecutor"])
-def test_threads_that_the_system_refuses_to_what_follows_leave_the_pictures(
-    house: House, monkeypatch: pytest.MonkeyPatch, refused: str
-) -> None:
-    """To a hook, or to what ends several engines at once."""
-    start = threading.Thread.start
-
-    def start_if_allowed(thread: threading.Thread) -> None:
-        if thread.name.startswith(refused):
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
-    house.make_engine = lambda options: ChildEngine(options, DigestRenderer)
-    house.save("a.yaml", SMALL)
-    assert house.once(batch_size=5, executor="local:2", hooks={"picture": ["/bin/true"]})
-    assert len(house.listed()) == 5
-    lost = "hook picture could not be run: can't start new thread"
-    assert house.log().count(lost) == (5 if refused == "hook" else 0)
-    assert "nexpected" not in house.log()
 
 
 def test_a_read_only_outbox_is_waited_for(house: House) -> None:
