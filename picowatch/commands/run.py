@@ -83,7 +83,7 @@ def _leave(settings: Settings, console: Console, code: int) -> None:
 
     def finish() -> None:
         put_all_back(settings.state_folder / LEDGER)
-        log.info("picowatch ends in the middle of something; the next start goes on with it")
+        log.info("ending in the middle of something; the next start goes on with it")
         console.close()
 
     try:

@@ -222,7 +222,7 @@ def test_numbers_go_on_after_those_of_a_folder_that_only_differs_in_case(house: 
     assert house.pictures("a")[-1] == "a/0005-9.png"
 
 
-def test_a_lost_ledger_leaves_a_renamed_recipe_its_pictures(house: House) -> None:
+def test_a_lost_ledger_leaves_renamed_recipes_their_pictures(house: House) -> None:
     """The list says what their recipe was called, and which bytes it had."""
     path = house.save("a.yaml", "prompt: a star\n")
     with house.running():
