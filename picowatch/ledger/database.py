@@ -10,7 +10,6 @@ from pathlib import Path
 from picowatch.errors import LedgerCorrupt
 
 VERSION = 2
-UNFILLED = -VERSION  # until what images.jsonl lists is in it: a crash may come between
 # SQLite itself waits this long for a lock; the caller keeps waiting (retry.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
@@ -55,18 +54,17 @@ class Database:
         sql = self._connection
         version = sql.execute("PRAGMA user_version").fetchone()[0]
         tables = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version not in (VERSION, UNFILLED) and (version or tables):
+        if version != VERSION and (version or tables):
             raise LedgerCorrupt(f"The ledger {self._path} is not of this version of picowatch.")
         sql.execute("PRAGMA journal_mode = TRUNCATE")
         sql.execute("PRAGMA synchronous = FULL")
         sql.execute("PRAGMA foreign_keys = ON")
         sql.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
-        self.is_new = version != VERSION
         if not version:
             schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
-            sql.executescript(
-                f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {UNFILLED}; COMMIT;"
-            )
+            sql.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
+        # Also one that a crash left empty: the first save or rebuilding enters the first number.
+        self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
         found = sql.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")

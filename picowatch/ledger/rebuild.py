@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from picowatch.ledger.database import VERSION, Database
+from picowatch.ledger.database import Database
 from picowatch.ledger.rows import RequestedEntry, folded, request_text
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.recipe import variation_seed_of
@@ -52,7 +52,6 @@ class Rebuilding(Database):
             sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
             # Later saves come after all of these.
             sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (entered,))
-            sql.execute(f"PRAGMA user_version = {VERSION}")
         return entered
 
 
