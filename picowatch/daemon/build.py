@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -241,7 +241,10 @@ def _check_writable(outbox: Path) -> None:
 def _refuse_pipes(outbox: Path) -> None:
     """To open one would wait for whoever reads or writes at its other end."""
     for path in (outbox / own for own in _OWN):
-        if path.is_fifo():
+        is_pipe = False
+        with suppress(OSError):
+            is_pipe = path.is_fifo()
+        if is_pipe:
             raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
 
 
