@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -22,6 +22,10 @@ ENDING = (
 )
 
 
+# Who ends it waits two seconds. What takes longer is left as a crash would leave it.
+END_SECONDS = 1.0
+
+
 def heed_early_signals(arguments: Sequence[str]) -> None:
     """End `run` and `make` as later while their modules are still imported: nothing has begun."""
     if arguments[:1] == ["make"]:
@@ -37,15 +41,20 @@ def heed_early_signals(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def ended_by_signals(stop: threading.Event, wake: threading.Event) -> Iterator[list[int]]:
+def ended_by_signals(
+    stop: threading.Event, wake: threading.Event, overdue: Callable[[], None] = lambda: None
+) -> Iterator[list[int]]:
     """At every signal that ends picowatch, `stop` and `wake` are set; gives the numbers so far.
 
-    A thread does it. A handler interrupts the main thread, which may hold an event's lock at that
-    moment, since it waits for it: to set the event would wait for ever then.
+    `overdue` is called if that has not ended it END_SECONDS later. A thread sets them. A handler
+    interrupts the main thread, which may hold an event's lock at that moment, since it waits for
+    it: to set the event would wait for ever then.
     """
     signals: list[int] = []
     read, write = os.pipe()
     os.set_blocking(write, False)
+    last = threading.Timer(END_SECONDS, overdue)
+    last.daemon = True
 
     def listen() -> None:
         while numbers := os.read(read, 64):
@@ -53,6 +62,8 @@ def ended_by_signals(stop: threading.Event, wake: threading.Event) -> Iterator[l
             if signals:
                 stop.set()
                 wake.set()
+                if last.ident is None:
+                    last.start()
         os.close(read)
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
@@ -64,6 +75,7 @@ def ended_by_signals(stop: threading.Event, wake: threading.Event) -> Iterator[l
                 signal.signal(number, lambda *_: None)  # the interpreter writes it to `write`
         yield signals
     finally:
+        last.cancel()
         signal.set_wakeup_fd(before)
         os.close(write)
 

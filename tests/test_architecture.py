@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"files", "settings", "signals", "recipe"},
     {"inbox", "ledger", "metadata", "catalog"},
     {"engine", "outbox"},
-    {"work", "testing"},
+    {"work"},
     {"observers"},
     {"daemon"},
     {"commands"},

@@ -127,6 +127,15 @@ def test_names_are_not_padded_without_measure(template: str) -> None:
         load_settings({"file_name": template}, {})
 
 
+@pytest.mark.parametrize(
+    "template", ["{number:04}-{cfg_scale:02d}", "{number}-{picture[0]}", "{number}-{seed:c}"]
+)
+def test_a_name_that_some_image_could_not_have_is_refused(template: str) -> None:
+    """Guidance has decimals, and not every image a picture: the claim would end the daemon."""
+    with pytest.raises(SettingsInvalid, match="cannot be used"):
+        load_settings({"file_name": template}, {})
+
+
 def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
     """A gigabyte of it would be read, decoded and parsed twice."""
     file = tmp_path / "picowatch.yaml"

@@ -1,22 +1,28 @@
 """`picowatch run`: start watching, end at a signal, and say with which exit code."""
 
 import logging
+import os
 import threading
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from picowatch.daemon.build import MakeEngine, check_folders
+from picowatch.daemon.build import LEDGER, MakeEngine, check_folders
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervisor import supervise
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
+from picowatch.ledger.queue import put_all_back
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
 from picowatch.signals import ended_by_signals
 from picowatch.work.result import RunResult
+
+log = logging.getLogger("picowatch")
+
+LAST_SECONDS = 0.5  # to leave things in order, where the end is overdue
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -46,21 +52,46 @@ def run(
     `settings_file` is read again when it is saved.
     """
     check_folders(settings, waits=not once)
+    code = INTERRUPTED if once else 0
     with ExitStack() as shown:
         console = open_console(verbosity, settings.log_format)
         shown.callback(console.close)
         try:
             result, interrupted = run_daemon(
-                settings, make_engine, console, once=once, settings_file=settings_file
+                settings,
+                make_engine,
+                console,
+                once=once,
+                settings_file=settings_file,
+                overdue=lambda: _leave(settings, console, code),
             )
         except Ended:
-            return INTERRUPTED if once else 0
+            return code
     if not once:
         starts_over = interrupted and result.can_restart  # a signal came just before that
         return FAILED if result.reason and not starts_over else 0
     if interrupted:
-        return INTERRUPTED
+        return code
     return 0 if result.succeeded else FAILED
+
+
+def _leave(settings: Settings, console: Console, code: int) -> None:
+    """End in the middle of something that cannot be interrupted: the next start goes on with it.
+
+    The disk and the terminal may be what is waited for: neither keeps it alive.
+    """
+
+    def finish() -> None:
+        put_all_back(settings.state_folder / LEDGER)
+        log.info("ending in the middle of something; the next start goes on with it")
+        console.close()
+
+    try:
+        last = threading.Thread(target=finish, daemon=True)
+        last.start()
+        last.join(LAST_SECONDS)
+    finally:
+        os._exit(code)
 
 
 def run_daemon(
@@ -72,15 +103,17 @@ def run_daemon(
     by_make: bool = False,
     until: Callable[[], bool] = lambda: False,
     settings_file: SettingsFile | None = None,
+    overdue: Callable[[], None] = lambda: None,
 ) -> tuple[RunResult, bool]:
     """How it went, and whether a signal ended it.
 
-    `by_make`: a `picowatch make` runs it, `until` its recipes are done. Raises Ended if a
-    signal came while the outbox could not be written yet.
+    `by_make`: a `picowatch make` runs it, `until` its recipes are done. `overdue` is called if it
+    has not ended soon after a signal. Raises Ended if a signal came while the outbox could not be
+    written yet.
     """
     stop, wake = threading.Event(), threading.Event()
     try:
-        with ended_by_signals(stop, wake) as signals:
+        with ended_by_signals(stop, wake, overdue) as signals:
             result = supervise(
                 settings,
                 make_engine,

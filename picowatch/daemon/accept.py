@@ -83,13 +83,14 @@ class Accepting:
     def take(self, now: float) -> bool:
         """Accept or refuse a slice of what the inbox has; returns whether anything changed.
 
-        A save whose model has to be hashed first waits, and holds up no other.
+        A save whose model has to be hashed first waits, and holds up no other of the slice.
         """
         if not len(self.inbox):
             return False
         handled: list[str] = []
         reports: list[Report] = []
         inventory = self._fresh_inventory(now)
+        self._hashes.missed.clear()
         end = time.monotonic() + SLICE_SECONDS
         with self.ledger.transaction():
             for change in self.inbox.changes(now):
@@ -97,8 +98,8 @@ class Accepting:
                     reports.append(self._safely(change, inventory))
                 except NotHashed as needed:
                     self._hashes.begin(needed)
-                    continue
-                handled.append(change.path)
+                else:
+                    handled.append(change.path)
                 if time.monotonic() >= end:
                     break
         for path in handled:

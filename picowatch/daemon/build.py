@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -208,6 +208,7 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
             )
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
+        _refuse_pipes(settings.outbox)
         if waits:
             _check_own_files(settings.outbox)
     check_format(settings)
@@ -235,6 +236,16 @@ def _check_writable(outbox: Path) -> None:
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
+
+
+def _refuse_pipes(outbox: Path) -> None:
+    """To open one would wait for whoever reads or writes at its other end."""
+    for path in (outbox / own for own in _OWN):
+        is_pipe = False
+        with suppress(OSError):
+            is_pipe = path.is_fifo()
+        if is_pipe:
+            raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
 
 
 def _check_own_files(outbox: Path) -> None:

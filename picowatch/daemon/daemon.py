@@ -112,11 +112,11 @@ class Daemon:
             more = self.accepting.take(now)
         if self.control.run_all():
             self.reporting.hurry()
+        self._update_pool(more)  # engines work on while what follows has to wait
         self.finishing.finish_all()
         self.pool.publisher.list_published()
         if self.settings_watch:
             self.settings_watch.look()
-        self._update_pool(more)
         self._tidy_up(now)
         return more
 
@@ -153,10 +153,11 @@ class Daemon:
     def _recover(self) -> None:
         """Put right what a crash left; after an ordinary end there is nothing."""
         if self.lock.after_crash:
-            log.warning(
-                "picowatch was killed or stopped in the middle of something; what it left "
-                "unfinished is being repaired"
-            )
+            if not self.retry.trouble:  # else it was said before
+                log.warning(
+                    "picowatch was killed or stopped in the middle of something; what it left "
+                    "unfinished is being repaired"
+                )
             self.outbox.remove_leftovers()
             self.outbox.repair_latest()
             self.inbox.recover()

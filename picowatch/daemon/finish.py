@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.files.blocks import OtherBytes
 from picowatch.files.picture_names import is_picture_name
-from picowatch.files.retry import unexpected
+from picowatch.files.retry import passes, unexpected
 from picowatch.inbox.files import stamp_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
@@ -36,11 +36,19 @@ class Finishing:
     on_failed: Callable[[str], None] = lambda recipe: None
 
     def finish_all(self) -> None:
-        """All recipes with something to do."""
+        """All recipes with something to do.
+
+        Raises what has to be waited for once each has had its turn: a folder that cannot be written
+        may hold up one recipe for good.
+        """
+        waits: OSError | None = None
         for recipe, todo in self.ledger.todo():
             try:
                 is_done = self.finish(recipe)
             except Exception as error:  # no recipe, picture or hook may end the daemon
+                if isinstance(error, OSError) and passes(error):
+                    waits = error
+                    continue
                 words = unexpected(error)
                 log.error("%s: %s", recipe, words)
                 self.ledger.note_problem(recipe, f"{recipe}: {words}")
@@ -48,6 +56,8 @@ class Finishing:
                 is_done = True
             if is_done:
                 self.ledger.done_with(recipe, todo)
+        if waits:
+            raise waits
 
     def finish(self, recipe: str) -> bool:
         """Draw the consequences; False if the recipe cannot be taken out of the inbox yet.

@@ -12,6 +12,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rebuild import ListedPicture
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.outbox import Outbox
+from picowatch.systemd import ALIVE, Beat, notify
 
 log = logging.getLogger("picowatch")
 
@@ -45,7 +46,11 @@ def set_aside(path: Path, damage: str) -> None:
 
 
 def _listed(outbox: Outbox) -> Iterator[ListedPicture]:
+    """The pictures of images.jsonl; a service manager gets signs of life, as there may be many."""
+    beat = Beat()
     for line in outbox.listing.all():
+        if beat.is_due():
+            notify(*ALIVE)
         with suppress(KeyError, TypeError, ValueError):  # not a line of ours
             request = request_of(line)
             yield ListedPicture(

@@ -36,6 +36,8 @@ class ModelHashes:
         self._found: dict[tuple[Kind, str], str] = {}
         self._refused: dict[tuple[Kind, str], ModelRefused] = {}
         self._thread: threading.Thread | None = None
+        # Of a slice of saves: later ones do not overtake those that wait for the same model.
+        self.missed: set[tuple[Kind, str]] = set()
 
     def look_again(self) -> None:
         """Models may have come and gone."""
@@ -60,6 +62,7 @@ class ModelHashes:
 
     def begin(self, needed: NotHashed) -> None:
         """Read the model in a thread, unless one is read already."""
+        self.missed.add((needed.kind, needed.name))
         if not self.is_busy():
             self._thread = threading.Thread(
                 target=self._read, args=(needed.kind, needed.name), name="hash", daemon=True
@@ -71,7 +74,7 @@ class ModelHashes:
             raise refused
         if (found := self._found.get((kind, name))) is None:
             model = self._catalog.find(kind, name)
-            if not self._catalog.is_hashed(model):
+            if (kind, name) in self.missed or not self._catalog.is_hashed(model):
                 raise NotHashed(kind, name)
             found = self._found[kind, name] = self._catalog.sha256(model)
         return found

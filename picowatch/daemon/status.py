@@ -177,7 +177,7 @@ class Reporting:
             name = self.ledger.recipe_of(progress.image)
             recipe = self.ledger.recipe_counts(name)
             queued = self.ledger.queued_kinds(name)
-        except sqlite3.OperationalError:
+        except (sqlite3.OperationalError, LedgerCorrupt):
             return status
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
         if not total:  # nobody requests it any more: it is stopped

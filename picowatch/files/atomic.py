@@ -28,6 +28,9 @@ class FolderAway(ControlFlow, OSError):
         words = "the folder is not there, or another one is in its place"
         super().__init__(errno.ENOENT, words, str(folder))
 
+    def __str__(self) -> str:
+        return f"{self.filename} is not there, or another folder is in its place"
+
 
 @contextmanager
 def held(folder: Path, is_in_place: Callable[[], bool]) -> Iterator[None]:

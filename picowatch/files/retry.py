@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from picowatch.errors import ControlFlow, LedgerCorrupt
+from picowatch.files.atomic import FolderAway, check_in_place
+from picowatch.systemd import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 
@@ -85,6 +87,7 @@ class Retry:
                 result = action()
             except PASSING as error:
                 self.failed(error)
+                notify(*ALIVE)  # a start may wait here
                 if self._stop.wait(RETRY_SECONDS):
                     raise Ended from error
             else:
@@ -99,6 +102,10 @@ class Retry:
         """Something of this thread could not be written; raises `error` if it does not pass."""
         if not (self.keeps_trying and passes(error)):
             raise error
+        try:
+            check_in_place(self._folder)
+        except FolderAway as away:  # says more than what it made SQLite say
+            error = away
         with self._lock:
             self.trouble = f"{error}{self._room(error)}"
             if not self._waiting:

@@ -3,11 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
 from itertools import count
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from picowatch.files.picture_names import is_picture_name, stem_of
-from picowatch.ledger.database import Database
+from picowatch.ledger.database import LOCK_SECONDS, Database
 from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import NEVER_READ
@@ -108,14 +109,6 @@ class Queue(Database):
         with self.transaction() as sql:
             sql.execute("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
 
-    def put_all_back(self) -> None:
-        """The end: put what runs back into the queue, but for pictures that are being written."""
-        with self.transaction() as sql:
-            sql.execute(
-                """UPDATE images SET state = 'queued', deaths = 0
-                   WHERE state = 'running' AND drawn = 0"""
-            )
-
     def picture_missing(self, image: QueuedImage) -> None:
         """The dropped picture that it starts from is not there as requested: read it again."""
         with self.transaction() as sql:
@@ -194,6 +187,25 @@ class Queue(Database):
             (image.request.checkpoint_hash, most),
         )
         return int(rows[0][0])
+
+
+def put_all_back(ledger: Path) -> None:
+    """The end: put what runs back into the queue, but for pictures that are being written.
+
+    By another connection: the daemon's own may be in the middle of something that takes long. What
+    cannot be put back now is at the next start.
+    """
+    with (
+        suppress(sqlite3.Error),
+        closing(
+            sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=rw", LOCK_SECONDS, uri=True)
+        ) as sql,
+        sql,
+    ):
+        sql.execute(
+            """UPDATE images SET state = 'queued', deaths = 0
+               WHERE state = 'running' AND drawn = 0"""
+        )
 
 
 def _change(

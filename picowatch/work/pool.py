@@ -210,8 +210,8 @@ class WorkerPool:
 
     @property
     def paused(self) -> bool:
-        """Whether no batch is claimed until `resume`."""
-        with suppress(sqlite3.OperationalError):
+        """Whether no batch is claimed until `resume`; False while the ledger cannot be read."""
+        with suppress(sqlite3.OperationalError, LedgerCorrupt):
             return self.ledger.is_paused()
         return False
 

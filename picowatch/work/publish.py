@@ -104,16 +104,17 @@ class Publisher:
         self._executor.shutdown(wait=True)
 
     def list_published(self) -> None:
-        """Add pictures to the lists that are in none: a crash or a full disk came between."""
+        """Add pictures to the lists that miss them: a crash or a full disk came between."""
         unlisted = self.ledger.unlisted()
         listed = self.outbox.listing.recent_files() if unlisted else ()
         for image in unlisted:
-            if image.file not in listed and self.outbox.exists(image.file):
+            if self.outbox.exists(image.file):
                 rendered, written_at = self._as_published(image.file)
                 for warning in rendered.get("warnings", ()):
                     self._warn(image, warning)
                 line = listing_line(image, rendered, written_at)
-                self.outbox.listing.append(line)
+                if image.file not in listed:
+                    self.outbox.listing.append(line)
                 self.outbox.gallery.add(line)
             else:
                 check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
@@ -169,7 +170,10 @@ class Publisher:
                     listed.add(image.id)
         self.retry.until_done(partial(self.ledger.finish, written, listed))
         for image in batch:
-            if image.id in requested and image not in written:
+            if image.id not in requested or image in written:
+                continue
+            # One whose picture is there, and not what follows it, is completed by the next start.
+            if not self.outbox.holds(image.file, image.digest):
                 self.ledger.put_back(image.id, drawn=True)
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:

@@ -1,7 +1,6 @@
 """What goes wrong while rendering is answered, and the queue continues."""
 
 import errno
-import hashlib
 import threading
 import time
 from collections.abc import Sequence
@@ -16,18 +15,14 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_below
-from picowatch.inbox.evidence import Saved
 from picowatch.inbox.files import read_file
-from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
-from picowatch.outbox import problems
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.gallery.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.recipe.request import ImageRequest
-from tests import digest_engine
 from tests.digest_engine import digest_picture
 from tests.house import PATIENCE, House, wait_for
 
@@ -252,7 +247,7 @@ def test_a_ledger_that_cannot_be_written_ends_a_single_run(
 
     house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "finish_all", fail)
+        patch.setattr(Ledger, "finish", fail)
         assert not house.once()
     assert "no reason that anybody thought of" in house.log()
     assert house.once()
@@ -281,15 +276,26 @@ def test_a_picture_that_exists_is_not_rendered_again_because_of_what_follows_it(
     assert [line["file"] for line in house.listed()] == ["a/0001-1.png"]
 
 
-def test_a_full_disk_ends_a_single_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With exit code 1; the next run renders what is missing."""
-    room = threading.Event()
-    full_disk(monkeypatch, room)
-    house.save("a.txt", "one\n")
-    assert not house.once()
-    room.set()
-    assert house.once()
-    assert house.prompts() == ["one"]
+def test_a_recipe_is_archived_although_the_disk_filled_up_after_its_picture(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the picture and latest.png, and picowatch was stopped then."""
+
+    def write(target: Path, content: bytes, *, durable: bool = True) -> None:
+        if target.name == "latest.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(target, content, durable=durable)
+
+    path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("picowatch.outbox.outbox.write_atomically", write)
+        with house.running(when_done="archive"):
+            wait_for(lambda: "No space left on device; waiting" in house.log())
+    assert path.exists()
+    assert house.once(when_done="archive")
+    assert not path.exists()
+    assert house.pictures() == ["a/0001-1.png"]
+    assert (house.outbox / "a/a.yaml").exists()
 
 
 def test_saves_wait_for_a_ledger_that_cannot_be_written(
@@ -314,82 +320,6 @@ def test_saves_wait_for_a_ledger_that_cannot_be_written(
         wait_for(lambda: house.prompts() == ["one"])
 
 
-def test_a_file_held_open_is_read_after_thirty_seconds(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not before, and then all the same. The clock is ours."""
-    monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", lambda files: set(files))
-    house.save("a.txt", "one\n")
-    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5)
-    try:
-        inbox.start(0.0)
-        for tenth in range(295):
-            assert inbox.poll(tenth / 10) == []
-        answers = [seen for tenth in range(295, 320) for seen in inbox.poll(tenth / 10)]
-    finally:
-        inbox.close()
-    assert [type(seen) for seen in answers] == [Saved]
-
-
-def test_a_writer_who_begins_while_others_are_looked_for_is_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is read then is not what was quiet. The clock is ours."""
-    path = house.save("a.yaml", "prompt: one\n")
-    texts = ["prompt: two\nsteps: 3"]
-
-    def begins(files: Any) -> Any:
-        if texts:
-            path.write_text(texts.pop())
-        return set()
-
-    monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", begins)
-    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5)
-    try:
-        inbox.start(0.0)
-        assert [seen for tenth in range(8) for seen in inbox.poll(tenth / 10)] == []
-        assert not texts
-        path.write_text("prompt: two\nsteps: 30\n")
-        (seen,) = [seen for tenth in range(8, 30) for seen in inbox.poll(tenth / 10)]
-    finally:
-        inbox.close()
-    assert isinstance(seen, Saved)
-    assert seen.content == b"prompt: two\nsteps: 30\n"
-
-
-def test_a_dropped_picture_whose_writer_begins_then_is_waited_for_too(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where what was written by then is a picture. The clock is ours."""
-    house.save("frames/_pictures.yaml", "prompt: a frame\n")
-    path = house.inbox / "frames/a.png"
-    Image.new("RGB", (8, 8), "red").save(path)
-    colours = ["green"]
-
-    def begins(files: Any) -> Any:
-        if colours and path.stat().st_ino in {inode for _, inode in files}:
-            Image.new("RGB", (16, 16), colours.pop()).save(path)
-        return set()
-
-    monkeypatch.setattr("picowatch.inbox.reader.held_open_for_writing", begins)
-    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5)
-    seen: list[Any] = []
-    try:
-        inbox.start(0.0)
-        for tenth in range(100):
-            seen += [one for one in inbox.poll(tenth / 10) if one.path.endswith(".png")]
-            if not colours:
-                break
-        assert not colours
-        assert seen == []
-        Image.new("RGB", (32, 32), "blue").save(path)
-        for later in range(tenth + 1, tenth + 100):
-            seen += [one for one in inbox.poll(later / 10) if one.path.endswith(".png")]
-    finally:
-        inbox.close()
-    assert [one.digest for one in seen] == [hashlib.sha256(path.read_bytes()).hexdigest()]
-
-
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,7 +335,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
             raise FileNotFoundError
         return read_file(root, name)
 
-    monkeypatch.setattr("picowatch.inbox.reader.read_file", read)
+    monkeypatch.setattr("picowatch.inbox.inbox.read_file", read)
     assert house.once()
     assert house.prompts() == ["two"]
 
@@ -443,39 +373,6 @@ def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
     house.save("a.txt", "a corgi --seed 1\n")
     assert house.once()
     assert not warning.exists()
-
-
-@pytest.mark.parametrize("then", ["deleted", "saved again"])
-def test_what_an_engine_warns_of_is_not_said_of_a_save_that_is_gone(
-    house: House, monkeypatch: pytest.MonkeyPatch, then: str
-) -> None:
-    """Its picture is finished all the same; no later answer would take the file away."""
-    reached, go = threading.Event(), threading.Event()
-
-    def hold(batch: Sequence[ImageRequest]) -> None:
-        reached.set()
-        assert go.wait(PATIENCE)
-
-    def picture(request: ImageRequest, batch_size: int) -> RenderedImage:
-        warnings = ("Careful.",) if request.prompt == "a star" else ()
-        return replace(digest_picture(request, batch_size), warnings=warnings)
-
-    monkeypatch.setattr("tests.digest_engine.digest_picture", picture)
-    house.engine.before_batch = hold
-    path = house.save("a.txt", "a star\n")
-    with house.running():
-        assert reached.wait(PATIENCE)
-        if then == "deleted":
-            path.unlink()
-            wait_for(lambda: "a.txt: deleted" in house.log(), "the deletion")
-        else:
-            path.write_text("a corgi\n")
-            wait_for(lambda: house.log().count("a.txt: saved") == 2, "the save")
-        go.set()
-        pictures = 1 if then == "deleted" else 2
-        wait_for(lambda: house.status()["images"]["done"] == pictures, "the pictures")
-    assert "Careful." in house.log()
-    assert not (house.outbox / "a.txt.warning.txt").exists()
 
 
 def test_a_recipe_that_cannot_be_read_keeps_no_engine_running(
@@ -553,21 +450,6 @@ def test_a_start_image_is_waited_for_while_no_more_files_can_be_opened(
     assert house.log().count("cannot write: [Errno 24] Too many open files") == 1
 
 
-def test_a_recipe_whose_defaults_could_not_be_read_is_answered_by_the_next_start(
-    house: House,
-) -> None:
-    """Nobody has to save it again: picowatch may have been restarted because of the share."""
-    defaults = house.inbox / "_defaults.yaml"
-    defaults.mkdir()
-    house.save("a.yaml", "prompt: a star\n")
-    assert not house.once()
-    assert "_defaults.yaml above it cannot be read" in (house.error("a.yaml") or "")
-    defaults.rmdir()
-    assert house.once()
-    assert house.prompts() == ["a star"]
-    assert house.error("a.yaml") is None
-
-
 def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_start(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -588,7 +470,7 @@ def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_st
 
 
 def test_a_fixed_error_is_gone_from_the_status_with_the_next_look(house: House) -> None:
-    """Corrected, deleted, renamed to what is no recipe, or retried: the view and status.json."""
+    """Corrected, deleted, renamed to what is no recipe, or retried; status.json follows."""
 
     def shown() -> set[str]:
         return {line.partition(",")[0].partition(":")[0] for line in house.status()["errors"]}
@@ -599,7 +481,7 @@ def test_a_fixed_error_is_gone_from_the_status_with_the_next_look(house: House) 
         wait_for(lambda: len(house.console.shown) > looks, "another look")
         after = [str(status.errors) for status in house.console.shown[looks:]]
         assert not any(recipe in errors for errors in after)
-        assert not any(recipe in error for error in shown())
+        wait_for(lambda: not any(recipe in error for error in shown()), "status.json")
 
     recipes = {f"{name}.yaml" for name in ("one", "two", "three", "four")}
     house.engine.before_batch = fail_on("bad", RenderFailed("Sick."), times=1)
@@ -617,30 +499,6 @@ def test_a_fixed_error_is_gone_from_the_status_with_the_next_look(house: House) 
         send(house.outbox, Command("retry"))
         is_gone_once_logged("four.yaml: 1 image queued again", "four.yaml")
         wait_for(lambda: house.prompts() == ["bad", "a corgi"], "the pictures")
-
-
-def test_all_warnings_of_many_images_are_in_the_warning_file(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each once and whole, however long the file gets."""
-
-    def with_warning(request: ImageRequest, batch_size: int) -> RenderedImage:
-        words = f"The words of seed {request.seed // 2} are unknown to the checkpoint."
-        return replace(digest_picture(request, batch_size), warnings=(words,))
-
-    monkeypatch.setattr(digest_engine, "digest_picture", with_warning)
-    house.save("a.yaml", "prompt: a\nseed: 0\ncount: 120\n")
-    assert house.once()
-    words = (house.outbox / "a.yaml.warning.txt").read_text()
-    assert words.splitlines()[0] == "inbox/a.yaml"
-    expected = {f"The words of seed {seed} are unknown to the checkpoint." for seed in range(60)}
-    assert sorted(words.splitlines()[2::2]) == sorted(expected)
-    monkeypatch.setattr(problems, "MOST_ADDED", 2000)
-    house.save("b.yaml", "prompt: b\nseed: 0\ncount: 120\n")
-    assert house.once()
-    rest = (house.outbox / "b.yaml.warning.txt").read_text()
-    assert len(rest) < 2200 and rest.endswith("\n\nMore warnings are in the log.\n")
-    assert rest.count("More warnings") == 1 and f"{sorted(expected)[-1]}" in house.log()
 
 
 def test_errors_are_in_the_status_after_a_restart(house: House) -> None:

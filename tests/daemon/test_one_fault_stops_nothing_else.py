@@ -17,7 +17,7 @@ from picowatch.ledger.database import Database
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import DIGESTS, picowatch
 from tests.house import PATIENCE, House, wait_for
 
 SWEEP = "prompt: a corgi\nsize: 64x64\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
@@ -360,3 +360,30 @@ def test_a_strangers_picture_with_a_number_beyond_measure_stops_nothing(house: H
     house.save("a.txt", "a star --seed 1\n")
     assert house.once()
     assert house.pictures() == ["a/0001-1.png", "a/99999999999999999999-1.png"]
+
+
+def test_a_folder_in_the_place_of_the_gallery_stops_nothing(house: House) -> None:
+    """Pictures are what matters; waiting would not help, and there is room enough."""
+    (house.outbox / "index.html").mkdir(parents=True)
+    house.save("a.yaml", ONE)
+    for _ in "twice":
+        ended = picowatch(house.folder, "run", "--once", program=DIGESTS)
+        assert ended.returncode == 0, ended.stderr
+        assert "Free some space" not in ended.stderr
+    assert house.pictures() == ["a/0001-7.png"]
+    assert [line["file"] for line in house.listed()] == ["a/0001-7.png"]
+    assert "index.html cannot be written: Is a directory" in house.log()
+
+
+@pytest.mark.parametrize("name", ["images.jsonl", "picowatch.log", ".picowatch/lock"])
+@pytest.mark.parametrize("once", [True, False])
+def test_a_pipe_in_the_place_of_a_file_ends_the_start_in_words(
+    house: House, name: str, once: bool
+) -> None:
+    """To open it would wait for a reader, or a writer, for ever."""
+    (house.outbox / ".picowatch").mkdir(parents=True)
+    os.mkfifo(house.outbox / name)
+    house.save("a.yaml", ONE)
+    ended = picowatch(house.folder, "run", *(["--once"] if once else []), program=DIGESTS)
+    assert ended.returncode == 2
+    assert f"outbox/{name} is not a regular file" in ended.stderr

@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from picowatch.commands.run import run
-from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.signals import ENDING
 from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch, start
@@ -77,10 +77,9 @@ def test_a_daemon_that_hashes_is_healthy(tmp_path: Path) -> None:
         health = picowatch(tmp_path, "status", "--check")
         assert (health.returncode, health.stdout) == (
             0,
-            "picowatch is running and notices new files\n",
+            "picowatch is running and looks at its inbox\n",
         )
         assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
-        assert not list((tmp_path / "inbox").glob(f"{PROBE_PREFIX}*"))
         ends_well(process)
     finally:
         process.kill()
@@ -97,6 +96,66 @@ def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path, checkpoint: Path)
     ends_well(process)
     assert images(tmp_path) == {"queued": 1}
     assert not Path(f"/proc/{engine}").exists()
+
+
+# Runs until the signal in the middle of something: it takes two minutes, whatever happens.
+HANGING = """
+import sys, threading
+from pathlib import Path
+from tests.fault_points import _wrap
+from tests.storm.daemon import main
+
+def hang(original):
+    def call(*arguments, **named):
+        Path("reached").touch()
+        threading.Event().wait(120)
+    return call
+
+_wrap(sys.argv[1], hang)
+sys.exit(main(Path()))
+"""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "picowatch.ledger.rebuild:_enter",
+        "picowatch.inbox.inbox:scan",
+        "picowatch.catalog.catalog:Catalog.inventory",
+        "picowatch.daemon.accept:read_recipes",
+        "picowatch.ledger.ledger:Ledger.claim",
+        "picowatch.outbox.outbox:Outbox.publish",
+        "picowatch.outbox.listing:Listing.append",
+        "picowatch.outbox.outbox:contact_sheet",
+    ],
+)
+def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step: str) -> None:
+    """A long list, thousands of models, a large sheet, a share that hangs: the next start does it.
+
+    Each picture is there once, as after a crash.
+    """
+    house.save("b.txt", "a star --seed 9\n")
+    assert house.once()
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 7\ngrid: true\n")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, step],
+        cwd=house.folder,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for((house.folder / "reached").exists, "the step")
+        ends_well(process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert house.once()
+    assert sorted(house.seeds("b")) == [9]
+    assert sorted(one["seed"] for one in house.listed()) == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert len(house.pictures("a")) == 8, "with a sheet"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
@@ -152,8 +211,11 @@ def test_a_signal_while_picowatch_is_imported(
     assert (process.returncode, output) == (code, "")
 
 
-def test_a_signal_before_picowatch_starts_over_ends_it_well(house: House) -> None:
+def test_a_signal_before_picowatch_starts_over_ends_it_well(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As `rm -r outbox/.picowatch; systemctl stop picowatch` may send it."""
+    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
     lock = house.outbox / ".picowatch/lock"
 
     class Engine(DigestEngine):

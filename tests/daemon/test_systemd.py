@@ -1,16 +1,22 @@
 """The unit in contrib/ is one that systemd accepts, and fits what picowatch does."""
 
+import errno
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.reporting import HEARTBEAT_SECONDS
+from picowatch.daemon.status import HEARTBEAT_SECONDS
 from picowatch.errors import OutboxInUse, SettingsInvalid
+from picowatch.files.retry import Ended, Retry
+from tests.house import PATIENCE, House
 
 UNIT = Path(__file__).parents[2] / "contrib/picowatch.service"
 
@@ -94,3 +100,46 @@ def test_what_trying_again_does_not_help_is_not_tried_again() -> None:
     """Wrong settings, and another picowatch."""
     codes = {str(SettingsInvalid.exit_code), str(OutboxInUse.exit_code)}
     assert set(value("RestartPreventExitStatus").split()) == codes
+
+
+def test_a_start_that_builds_a_ledger_gives_signs_of_life(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of a million pictures takes minutes."""
+    house.save("a.txt", "a star\n")
+    assert house.once()
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    monkeypatch.setattr("picowatch.systemd.BEAT_SECONDS", 0.0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(os.fspath(house.folder / "notify"))
+        manager.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", os.fspath(house.folder / "notify"))
+        assert house.once()
+        assert manager.recv(1000) == b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
+
+
+def test_a_start_that_waits_for_the_disk_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manager would end it otherwise, and the next start as well."""
+    ended = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(os.fspath(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", os.fspath(tmp_path / "notify"))
+        monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.01)
+        retry = Retry(ended, tmp_path, keeps_trying=True)
+
+        def full() -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def start() -> None:
+            with suppress(Ended):
+                retry.until_done(full)
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        told = [manager.recv(1000) for _ in range(2)]
+        ended.set()
+        thread.join()
+    assert told == [b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"] * 2

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.database import LedgerUnusable
 from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.questions import KEPT_SECONDS
+from picowatch.ledger.queue import put_all_back
 from picowatch.ledger.rows import Acceptance, Counts, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
@@ -76,7 +77,8 @@ class Desk:
     def make_one(self) -> str | None:
         for image in self.ledger.claim(self.names, lambda request: 1):
             self.there.add(image.file)
-            assert self.ledger.finish(image.id)
+            self.ledger.hand_over([image])
+            self.ledger.finish([image], {image.id})
             return image.request.prompt
         return None
 
@@ -115,20 +117,80 @@ def test_an_image_is_finished_once(desk: Desk) -> None:
     """Each change of state is guarded by the old one."""
     desk.save("a.txt", entry("one", 1))
     (image,) = desk.ledger.claim(desk.names, lambda request: 5)
-    assert desk.ledger.finish(image.id)
-    assert not desk.ledger.finish(image.id)
-    assert not desk.ledger.fail(image.id, "late")
-    assert not desk.ledger.put_back(image.id)
+    assert desk.ledger.hand_over([image]) == {image.id}
+    desk.ledger.finish([image], {image.id})
+    desk.ledger.finish([image], set())
+    for drawn in (False, True):
+        assert not desk.ledger.fail(image.id, "late", drawn=drawn)
+        assert not desk.ledger.put_back(image.id, drawn=drawn)
+    assert desk.ledger.hand_over([image]) == set()
     assert desk.ledger.counts() == Counts(done=1)
+    assert desk.ledger.unlisted() == []
 
 
-def test_an_image_put_back_but_no_longer_requested_is_cancelled(desk: Desk) -> None:
-    """It is not started a second time."""
+def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: Path) -> None:
+    """From `hand_over` on neither a command, a deletion nor the end takes it back."""
+    desk.save("a.txt", entry("one", 1), entry("two", 2))
+    written, other = desk.ledger.claim(desk.names, lambda request: 5)
+    assert desk.ledger.hand_over([written]) == {written.id}
+    assert desk.ledger.cancel(["a.txt"]) == (1, 1)
+    assert desk.ledger.forget("a.txt") == 0
+    put_all_back(tmp_path / "ledger.sqlite")
+    assert desk.ledger.counts() == Counts(running=1, cancelled=1)
+    assert desk.ledger.hand_over([other]) == set()
+    desk.ledger.finish([written, other], ())
+    assert desk.ledger.counts() == Counts(done=1, cancelled=1)
+
+
+def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
+    """By another connection; what an engine says of it afterwards changes nothing."""
     desk.save("a.txt", entry("one", 1))
     (image,) = desk.ledger.claim(desk.names, lambda request: 5)
-    desk.save("a.txt", entry("two", 2))
-    desk.ledger.put_back(image.id)
-    assert desk.ledger.counts() == Counts(queued=1, cancelled=1)
+    put_all_back(tmp_path / "ledger.sqlite")
+    assert desk.ledger.hand_over([image]) == set()
+    assert desk.ledger.counts() == Counts(queued=1)
+    put_all_back(tmp_path / "none.sqlite")
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
+    """Each change of a recipe or of its images counts; one that comes meanwhile is not lost."""
+    desk.save("a.txt", entry("one", 1))
+    ((path, todo),) = desk.ledger.todo()
+    desk.make_one()
+    desk.ledger.done_with(path, todo)
+    ((path, more),) = desk.ledger.todo()
+    assert more > todo
+    desk.ledger.done_with(path, more)
+    assert desk.ledger.todo() == []
+
+
+def test_saves_are_kept_for_a_month(desk: Desk) -> None:
+    """But for the last one of each recipe; with an archived recipe its entries go, too."""
+    for name in ("a.txt", "a.txt", "b.txt"):
+        desk.save(name, entry(name, 1))
+        desk.make_one()
+    desk.ledger.archive("b.txt")
+    desk.ledger.prune(KEPT_SECONDS)
+    assert [row[0] for row in desk.ledger.select("SELECT recipe FROM saves")] == ["a.txt"] * 2 + [
+        "b.txt"
+    ]
+    desk.ledger.prune(KEPT_SECONDS + 10)
+    assert [row[0] for row in desk.ledger.select("SELECT recipe FROM saves")] == ["a.txt"]
+    assert [row[0] for row in desk.ledger.select("SELECT recipe FROM entries")] == ["a.txt"]
+    assert desk.ledger.counts() == Counts(done=2), "pictures stay"
+
+
+def test_looks_of_make_cost_the_same_however_many_saves_there_are(desk: Desk) -> None:
+    """A save a minute for a year: both use an index."""
+    for query in (
+        "SELECT 1 FROM saves WHERE recipe = 'a.txt' AND digest = 'x'",
+        "SELECT 1 FROM recipes WHERE todo > 0 ORDER BY path",
+        "SELECT * FROM images WHERE state = 'done' AND listed = 0 ORDER BY id",
+        "SELECT * FROM images WHERE state = 'running'",
+    ):
+        plan = [row["detail"] for row in desk.ledger.select(f"EXPLAIN QUERY PLAN {query}")]
+        assert all("USING" in step and "INDEX" in step for step in plan), plan
 
 
 def test_failed_images_are_tried_again_by_the_next_save(desk: Desk) -> None:
@@ -165,7 +227,7 @@ def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk:
     costs: list[int] = []
     for number in (1, 500):
         desk.save("a", *(entry("a", seed) for seed in range(number)))
-        desk.ledger.finish_all(desk.ledger.claim(desk.names, lambda request: 500), listed=())
+        desk.ledger.finish(desk.ledger.claim(desk.names, lambda request: 500), ())
         costs.append(0)
 
         def count() -> None:
@@ -180,30 +242,23 @@ def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk:
     assert costs[1] <= costs[0] + 5
 
 
-def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
-    """Nothing is written into it."""
+@pytest.mark.parametrize("version", [1, 99])
+def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: int) -> None:
+    """picowatch then builds a new one (tests/daemon/test_damaged_ledgers.py)."""
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
-    with pytest.raises(LedgerUnusable, match="version 99"):
+    with pytest.raises(LedgerCorrupt, match="not of this version"):
         Ledger(path)
 
 
 def test_stamps_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
     stamp = Stamp(2**62, 2**66, 2**64 - 1)
-    desk.ledger.reject(Save("a.txt", "digest", stamp, 0.0))
+    desk.ledger.refuse(Save("a.txt", "digest", stamp, 0.0), "a typo")
     desk.ledger.rename("a.txt", "b.txt", stamp, picture_exists=lambda file: False)
     assert desk.ledger.known_recipes()["b.txt"].stamp == stamp
-
-
-def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path) -> None:
-    """picowatch then builds a new one (tests/daemon/test_damaged_ledgers.py)."""
-    path = tmp_path / "ledger.sqlite"
-    path.write_text("this is not a database, " * 100)
-    with pytest.raises(LedgerCorrupt, match="file is not a database"):
-        Ledger(path)
 
 
 LINES = st.lists(st.sampled_from("abc"), max_size=4)

@@ -244,14 +244,20 @@ class Gallery:
         return entries
 
     def _write_page(self, *, missing_only: bool = False) -> None:
-        """index.html and beside the data what it loads, as this version has them."""
+        """index.html and beside the data what it loads, as this version has them.
+
+        A folder in the place of one of them stays, and stops nothing.
+        """
         for source in ASSETS.iterdir():
             target = (self._root if source.name == PAGE else self._folder) / source.name
-            if missing_only and target.is_file():
+            if missing_only and target.exists():
                 continue
             content = LOADED.sub(_address, source.read_bytes())
             if not target.is_file() or target.read_bytes() != content:
-                write_atomically(target, content)
+                try:
+                    write_atomically(target, content)
+                except IsADirectoryError as error:
+                    log.error("%s cannot be written: %s", target, error.strerror)
 
 
 def _address(loaded: re.Match[bytes]) -> bytes:
