@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import picowatch.files.atomic
 import picowatch.daemon.accept
+import picowatch.files.atomic
 import picowatch.inbox.inbox
 import picowatch.ledger.database
 from picowatch.daemon.supervisor import supervise
@@ -30,9 +30,9 @@ from picowatch.outbox.formats import ENDINGS
 from picowatch.outbox.names import LATEST
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
-from tests.fault_points import POINTS
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.digest_engine import DigestEngine
+from tests.fault_points import POINTS
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
 from tests.meetings.recipes import (
@@ -406,7 +406,8 @@ class World:
             version
             for version in self.versions.get(path, ())
             if (version.digest, version.mtime) == (digest, mtime)
-            and (last is None or version.serial > last.serial)
+            # What was moved over another recipe may be older than that.
+            and (last is None or version.serial > last.serial or self.files.get(path) is version)
         ]
         if not candidates:
             recipe = self.model.recipes.get(path)
@@ -419,7 +420,8 @@ class World:
             return None
         version = candidates[0]
         other, known = version.source, self.answered.get(version.source)
-        if known is not None and known.digest == digest and self.model.recipes[other].valid:
+        is_new = last is None  # over another recipe it is an edit of that
+        if is_new and known and known.digest == digest and self.model.recipes[other].valid:
             unseen = other in self.ghosts and known.mtime != version.mtime  # … it was written to
             if other != path and other not in self.files and not unseen:
                 self.findings.append(f"{other} was renamed to {path}, which was made anew")
@@ -452,10 +454,14 @@ class World:
             del self.files[path]
         self.model.deleted_recipe(path)
 
-    def _heard_rename(
-        self, old: str, new: str, stamp: Any, folder: str, *, result: object
-    ) -> None:
+    def _heard_rename(self, old: str, new: str, stamp: Any, folder: str, *, result: object) -> None:
         known = self.answered.pop(old, None)
+        if old in self.missed:
+            self.missed.discard(old)
+            self.missed.add(new)
+        if known is None and self.model.ledgers_lost:  # the list of pictures named it
+            self.model.renamed(old, new)
+            return
         is_there = old in self.files and old not in self.left
         candidates = [
             version
@@ -928,7 +934,8 @@ class World:
         self._look_into_the_inbox()
         for path, version in self.files.items():
             known = self.answered.get(path)
-            if not version.text.is_empty and (known is None or known.serial != version.serial):
+            handled = known and (known.digest, known.mtime) == (version.digest, version.mtime)
+            if not version.text.is_empty and not handled:
                 yield f"{path} is not answered"
         for path in self.answered.keys() - self.files.keys() - self.ghosts:
             yield f"{path} is not forgotten"

@@ -11,7 +11,7 @@ from picowatch.recipe.inventory import Upscaler
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, messages, read, read_one
+from tests.recipe.reading import DEMO, messages, read_one
 
 INSTALLED = Inventory(
     demo=DEMO,
