@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from picowatch.catalog import Catalog
@@ -349,11 +349,11 @@ class Accepting:
         )
         self.outbox.problems.clear(old)
         renamed = partial(log.info, "%s: renamed to %s, its queue is kept", old, new)
-        is_kept = before and before.outcome == "accepted" and before.stamp != NEVER_READ
+        is_kept = before and before.outcome == "accepted" and not before.stamp.is_to_be_read_again
         if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(seen.saved, inventory)
             return renamed
-        saved = self._saved(seen.saved, inventory)
+        saved = self._saved(replace(seen.saved, is_again=True), inventory)
         return partial(_both, renamed, saved)
 
     def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:

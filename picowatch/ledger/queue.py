@@ -10,7 +10,7 @@ from picowatch.files.picture_names import is_picture_name, stem_of
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import NEVER_READ
+from picowatch.save import Stamp
 
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each by its index: of a hundred thousand images, almost all were done long ago.
@@ -119,11 +119,17 @@ class Queue(Database):
     def picture_missing(self, image: QueuedImage) -> None:
         """The dropped picture that it starts from is not there as requested: read it again."""
         with self.transaction() as sql:
-            if _change(sql, image.id, "state = 'cancelled', file = NULL"):
+            if not _change(sql, image.id, "state = 'cancelled', file = NULL"):
+                return
+            for row in sql.execute(
+                """SELECT path, size_and_time FROM recipes
+                   WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
+                (image.id,),
+            ).fetchall():
+                again = Stamp.from_text(row["size_and_time"]).to_be_read_again()
                 sql.execute(
-                    """UPDATE recipes SET size_and_time = ?
-                       WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
-                    (NEVER_READ.as_text(), image.id),
+                    "UPDATE recipes SET size_and_time = ? WHERE path = ?",
+                    (again.as_text(), row["path"]),
                 )
 
     def are_running(self, images: Sequence[QueuedImage]) -> bool:
