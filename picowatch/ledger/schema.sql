@@ -68,6 +68,7 @@ CREATE TABLE images (
     attempts  INTEGER NOT NULL DEFAULT 0,  -- engine crashes while it rendered this image
     deaths    INTEGER NOT NULL DEFAULT 0,  -- daemon crashes in a row during this image
     alone     INTEGER NOT NULL DEFAULT 0,  -- 1: a batch with it failed, so it is rendered by itself
+    passed    INTEGER NOT NULL DEFAULT 0,  -- batches that were taken before it while it was first
     reason    TEXT,                 -- why it failed
     listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it is in images.jsonl and the gallery
     UNIQUE (recipe, digest)         -- again only if its picture is gone
