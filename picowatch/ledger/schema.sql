@@ -17,6 +17,7 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
 
 CREATE INDEX recipes_digest ON recipes (digest);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
+CREATE INDEX recipes_waiting ON recipes (waits_for, path) WHERE waits_for IS NOT NULL;
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
 
 CREATE TABLE saves (                -- what `make` asks for; a month old ones are deleted
