@@ -113,13 +113,16 @@ def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -
 
 
 def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> None:
-    """By `show` and by `from`; a pattern makes one image for each picture that it matches."""
+    """By `show` and by `from`."""
     draw(house.inbox / "frames/1.png")
     draw(house.inbox / "frames/2.png", "blue")
     house.save(
         "a.yaml",
-        "prompt: a corgi\nseed: 1\nresize: fit\ncontrol:\n"
-        "- {image: frames/*.png, model: sketch, preprocess: canny, low: 50, weight: 0.5}\n",
+        "".join(
+            "---\nprompt: a corgi\nseed: 1\nresize: fit\ncontrol:\n"
+            f"- {{image: {name}, model: sketch, preprocess: canny, low: 50, weight: 0.5}}\n"
+            for name in ("frames/1.png", "frames/2.png")
+        ),
     )
     assert house.once(batch_size=1), house.error("a.yaml")
     first, second = (house.chunk(one).request for one in house.pictures("a"))
