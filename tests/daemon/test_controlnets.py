@@ -24,9 +24,8 @@ def draw(path: Path, colour: str = "red") -> None:
 
 @pytest.fixture
 def house(house: House) -> House:
-    """With a ControlNet for the demo model, and one for Stable Diffusion 1.x."""
+    """With a ControlNet for the demo model."""
     write_model(house.models / "controlnet/sketch.safetensors", original(DEMO_WIDTH))
-    write_model(house.models / "controlnet/other.safetensors", original(768))
     return house
 
 
@@ -71,28 +70,6 @@ def test_no_hash_of_another_file_is_written_for_a_controlnet_that_was_replaced(
         held.release()
         wait_for(lambda: house.pictures("b"), "the picture")
     assert "Model: sketch, " in read_texts(house.outbox / "b/0001-1.png")[PARAMETERS]
-
-
-def test_a_missing_picture_is_said_at_its_place_and_waited_for(house: House) -> None:
-    """With line and column."""
-    house.save("a.yaml", RECIPE)
-    with house.running():
-        wait_for(lambda: house.error("a.yaml"), "the error")
-        error = house.error("a.yaml") or ""
-        assert "line 3, column 18" in error
-        assert "There is no picture 'lines.png'" in error
-        draw(house.inbox / "lines.png")
-        wait_for(lambda: house.pictures("a"), "the picture")
-    assert house.error("a.yaml") is None
-
-
-def test_a_controlnet_for_another_model_is_refused_before_anything_is_loaded(house: House) -> None:
-    """It is Stable Diffusion 1.x's, and the demo model is smaller."""
-    draw(house.inbox / "lines.png")
-    house.save("a.yaml", RECIPE.replace("sketch", "other"))
-    assert not house.once()
-    assert "'other' is for Stable Diffusion 1.x" in (house.error("a.yaml") or "")
-    assert house.engine.batches == []
 
 
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:

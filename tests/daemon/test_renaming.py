@@ -54,6 +54,24 @@ def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House)
     assert house.prompts("c") == ["a corgi"] * 2
 
 
+def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) -> None:
+    """It is seen when the inbox is back; other recipes are not cancelled meanwhile."""
+    hold = HeldEngine(house)
+    away = house.folder / "away"
+    with house.running(batch_size=1):
+        house.save("a.txt", "one\ntwo\nthree\n")
+        hold.wait_until_held()
+        house.inbox.rename(away)
+        wait_for(lambda: "has vanished" in house.log(), "the warning")
+        (away / "a.txt").rename(away / "b.txt")
+        away.rename(house.inbox)
+        wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the renaming")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 3, "all")
+    assert house.once()
+    assert house.started() == ["one", "two", "three"]
+
+
 def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
     """A NAS moves what is deleted over the network: that is no rename."""
     hold = HeldEngine(house)
@@ -74,17 +92,6 @@ def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
     assert not house.once(), "it is answered under its new name"
     assert house.error("a.yaml") is None
     assert "inbox/b.yaml, line 2, column 1" in (house.error("b.yaml") or "")
-
-
-def test_a_recipe_may_be_renamed_as_its_error_advises(house: House) -> None:
-    """YAML in a TXT is rendered once it is called YAML."""
-    path = house.save("a.txt", "prompt: a corgi\nseed: 1\n")
-    assert not house.once()
-    assert "rename it to a.yaml" in (house.error("a.txt") or "")
-    path.rename(house.inbox / "a.yaml")
-    assert house.once()
-    assert house.pictures() == ["a/0001-1.png"]
-    assert house.error("a.txt") is None
 
 
 def test_a_recipe_moved_to_a_folder_of_other_settings_keeps_what_it_requested(house: House) -> None:

@@ -109,12 +109,14 @@ def test_a_newer_save_replaces_what_is_queued(house: House, engines: Engines) ->
     assert house.prompts() == ["new"] * 3
 
 
-@pytest.mark.parametrize("death", [EngineDied("It was killed."), EngineLost("Its node is gone.")])
+@pytest.mark.parametrize(
+    "deaths", [[EngineDied("It was killed.")], [EngineLost("Its node is gone.")] * 7]
+)
 def test_what_an_engine_leaves_undone_is_rendered_once(
-    house: House, engines: Engines, death: Exception
+    house: House, engines: Engines, deaths: list[Exception]
 ) -> None:
-    """The second engine continues meanwhile."""
-    left = [death]
+    """The second engine continues meanwhile; that an engine is lost is never an image's fault."""
+    left = [*deaths]
 
     def die(engine: DigestEngine, batch: Batch) -> None:
         if engine is engines.all[0] and left:

@@ -295,23 +295,3 @@ def test_pictures_that_are_missing_are_named_with_a_files_other_mistakes(house: 
     assert -1 not in places and places == sorted(places)
     assert error.count("line ") == len(said)
     assert "f.png: There" not in error
-
-
-def test_missing_pictures_are_named_in_the_files_order(house: House) -> None:
-    """The mask may be named first."""
-    house.save("a.yaml", "prompt: a\nmask: m.png\nimage: i.png\n")
-    assert not house.once()
-    error = house.error("a.yaml") or ""
-    assert -1 < error.find("'m.png'") < error.find("'i.png'")
-
-
-def test_a_recipe_with_other_mistakes_is_answered_again_when_its_picture_comes(
-    house: House,
-) -> None:
-    """Its error file no longer names the picture then."""
-    house.save("a.yaml", "prompt: a\nsteps: 500\nimage: i.png\n")
-    with house.running():
-        wait_for(lambda: "'i.png'" in (house.error("a.yaml") or ""))
-        draw(house.inbox / "i.png", "red")
-        wait_for(lambda: "'i.png'" not in (house.error("a.yaml") or "'i.png'"))
-        assert "steps must be" in (house.error("a.yaml") or "")

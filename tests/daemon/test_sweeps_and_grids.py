@@ -179,14 +179,6 @@ def test_a_sheet_shows_what_failed_as_missing(house: House) -> None:
     assert len(sheets(house)) == 1
 
 
-def test_too_many_combinations_are_refused_before_any_work(house: House) -> None:
-    """With the limit in the error."""
-    house.save("a.yaml", "prompt: x\nsweep: {steps: 1..150, cfg_scale: 1..30}\n")
-    assert not house.once()
-    assert "1,000" in (house.error("a.yaml") or "")
-    assert house.engine.batches == []
-
-
 def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House) -> None:
     """The plain one is the same whatever is drawn, and stays; saved again, the others are new."""
     path = house.save("a.yaml", "prompt: a\nseed: 7\nsweep: {variation_strength: [0, 0.2, 0.4]}\n")
