@@ -140,6 +140,8 @@ class World:
         self.locker: sqlite3.Connection | None = None
         self.answered_again: set[str] = set()  # by a new ledger
         self.began: dict[tuple[str, int], float] = {}  # batches that are held
+        # A picture was lost with the ledger before it was listed: it is made again.
+        self.is_torn = False
         self.missed: set[str] = set()  # dropped pictures that were not there at their turn
         # The computer's side.
         self.trouble: OSError | None = None
@@ -532,9 +534,11 @@ class World:
         """A new ledger: the list of pictures alone tells what was."""
         if not self.model.images and not self.answered:
             return  # the first one
+        listed = set(self._listed())
         for image in self.model.images:
-            if image.state == "running" and not (self.outbox / image.file).is_file():
+            if image.state == "running" and image.file not in listed:
                 image.state = "cancelled"
+                self.is_torn |= (self.outbox / image.file).is_file()
         self.model.ledger_lost()
         self.answered_again |= set(self.answered)
         self.answered.clear()
@@ -908,7 +912,7 @@ class World:
         self._look_into_the_inbox()
         if self.process is None:
             return
-        if not quiet:
+        if not quiet and not self.is_torn:
             waiting = [str(image) for image in self.model.images if image.state == "queued"]
             unanswered = list(self._unanswered())
             status = self._status()
@@ -973,8 +977,9 @@ class World:
         if not (self.outbox / "images.jsonl").exists():
             yield "no picture was made, not even of the probe"
             return
-        yield from self._look_at_files()
-        yield from self._look_at_errors()
+        if not self.is_torn:
+            yield from self._look_at_files()
+            yield from self._look_at_errors()
         for line in (self.outbox / "picowatch.log").read_text().splitlines():
             for words in ("Traceback", "nexpected error", "no such savepoint", "picowatch exits:"):
                 if words in line:
@@ -1036,8 +1041,7 @@ class World:
         return self.habits.when_done == "archive" and is_recipe
 
     def _look_at_lists(self, made: set[str], sheets: set[str]) -> Iterator[str]:
-        lines = (self.outbox / "images.jsonl").read_text().splitlines()
-        listed = Counter(json.loads(line)["file"] for line in lines)
+        listed = Counter(self._listed())
         for file, times in listed.items():
             if times > 1 + self.model.made_anew[file] and not self.model.ledgers_lost:
                 yield f"{file} is listed {times} times"
@@ -1052,6 +1056,12 @@ class World:
         there = {file for file in made | sheets if (self.outbox / file).exists()}
         there -= self.damaged
         yield from (f"the gallery lacks {file}" for file in sorted(there - shown.keys()))
+
+    def _listed(self) -> Iterator[str]:
+        with suppress(FileNotFoundError):
+            for line in (self.outbox / "images.jsonl").read_text().splitlines():
+                with suppress(ValueError):  # torn
+                    yield json.loads(line)["file"]
 
     def _shown(self) -> Iterator[str]:
         for page in sorted((self.outbox / ".picowatch/gallery").glob("page-*.js")):
