@@ -279,8 +279,13 @@ class Inbox:
             elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
                 yield change
         unsettled = {one.stamp.size for one in self._settling.all() if one.stamp}
+        has_template = any(is_template(one.path) for one in pending)
         for one in ready:
-            if one.stamp is None and (deleted := self._deletion(one, unsettled, now)):
+            if one.stamp is not None:
+                continue
+            if has_template and is_dropped(one.path):  # pictures are looked at after it
+                self._settling.postpone(one, now)
+            elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
     def handled(self, path: str) -> None:

@@ -25,7 +25,7 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
-from tests.meetings.test_dropped import RANDOM, drop
+from tests.meetings.test_dropped import ONE, RANDOM, drop
 from tests.meetings.test_dropped import template as save_template
 from tests.meetings.test_pairs import found
 from tests.meetings.world import Action
@@ -505,6 +505,22 @@ def test_a_folder_that_is_renamed_while_it_is_rendered_is_rendered_once(
         ("wait", 9.0),
     ]
     assert not found(*meets, events=events, batch_size=1)
+
+
+def test_pictures_that_are_moved_while_their_template_is_saved_are_renamed() -> None:
+    """They are looked at once the template is handled, here after a full disk; none is deleted."""
+    assert not found(
+        save_template(ONE),
+        *(drop(f"frames/a/{number}.png", number) for number in range(3)),
+        ("wait", 4.5),
+        save_template(RANDOM),
+        ("trouble", errno.ENOSPC),
+        ("move_folder", "frames/a", "frames/b"),
+        ("wait", 4.0),
+        ("trouble", None),
+        ("wait", 9.0),
+        events=False,
+    )
 
 
 def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House) -> None:
