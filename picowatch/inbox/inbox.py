@@ -362,7 +362,7 @@ class Inbox:
             self._says_nothing(one.path, one.stamp)
             return None
         if (dropped := read_dropped(self._root, one.path)) is None:
-            return None  # its template is away for a moment
+            raise FileChanged  # its template is away for a moment, or the inbox
         with complete_file(self._root, one.path) as (file, stamp):
             return self._dropped(file, stamp, dropped, one, now)
 
@@ -384,7 +384,8 @@ class Inbox:
             pictures.check_picture(file)
         except PictureUnreadable as error:
             if now - one.since < HELD_OPEN_LIMIT:
-                return None  # it stays pending
+                self._settling.look_later(one, now)
+                return None
             why = str(error)
         return Saved(
             one.path,

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -16,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.files.inside import open_below
 from picowatch.files.picture_names import ENDINGS
+from picowatch.files.pictures import check_picture
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import watching
 from picowatch.metadata import PICOWATCH, read_texts
@@ -285,7 +287,14 @@ def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House
 
 def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told with its name once it is left alone; gone with the picture, or when it is replaced."""
-    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
+    looks: list[object] = []
+
+    def look(file: IO[bytes]) -> None:
+        looks.append(file)
+        check_picture(file)
+
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.5)
+    monkeypatch.setattr("picowatch.files.pictures.check_picture", look)
     template(house)
     for number in (1, 2, 3):
         draw(house, f"frames/{number}.png", number)
@@ -294,6 +303,7 @@ def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.Monkey
     house.save("frames/empty.png", "")
     with house.running():
         wait_for(lambda: len(errors(house)) == 2, "the bad ones")
+        assert len(looks) <= 20, f"{len(looks)}: not in every round"
         wait_for(lambda: len(house.pictures()) == 3, "the good ones")
         assert "This picture cannot be used: It is not a picture" in (
             house.error("frames/bad.png") or ""
