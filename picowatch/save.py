@@ -21,6 +21,14 @@ class Stamp:
         mine, theirs = ((stamp.size, stamp.mtime_ns, stamp.companions) for stamp in (self, other))
         return mine != theirs
 
+    def to_be_read_again(self) -> "Stamp":
+        """Differs from the file, whatever it is; its size may still tell that it was renamed."""
+        return Stamp(self.size, 0, 0, self.companions)
+
+    @property
+    def is_to_be_read_again(self) -> bool:
+        return not (self.mtime_ns or self.inode)
+
     def as_text(self) -> str:
         """For the ledger: times and inodes may be larger than SQLite's integers."""
         companions = f" {self.companions}" if self.companions else ""

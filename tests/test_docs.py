@@ -200,10 +200,7 @@ def test_every_shown_recipe_is_valid(page: Path) -> None:
 
 
 class AnyPictures(Pictures):
-    """Every pattern has two matches."""
-
-    def matches(self, pattern: str) -> list[str]:
-        return [pattern.replace("*", number) for number in "12"]
+    """Every picture is there."""
 
     def size(self, path: str) -> tuple[int, int]:
         return 64, 64

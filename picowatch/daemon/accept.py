@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from picowatch.catalog import Catalog
@@ -45,7 +45,7 @@ from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import CLOSING, closing_of, harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
-from picowatch.save import NEVER_READ, Save
+from picowatch.save import NEVER_READ, KnownRecipe, Save
 from picowatch.settings import Settings
 from picowatch.work.result import RunResult
 
@@ -149,15 +149,18 @@ class Accepting:
         return self._renamed(change, inventory)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> Report:
-        save = self._save_of(seen)
+        save, before = self._save_of(seen), self.ledger.known_recipe(seen.path)
         try:
             if seen.dropped is not None:
                 return self._saved_picture(seen, seen.dropped, save, inventory)
             if is_template(seen.path):
-                return self._saved_template(seen, save, inventory)
+                return self._saved_template(seen, save, inventory, is_new=not _is_valid(before))
             return self._saved_recipe(seen, save, inventory)
         except (RecipeInvalid, ModelRefused, FileUnreadable) as error:
             return self._refuse(save, error)
+        finally:
+            if seen.dropped is not None and before is not None:
+                self._end_waiting(before, seen.dropped.template.name)
 
     def _save_of(self, seen: Saved) -> Save:
         folder = self.inbox.folder
@@ -201,14 +204,18 @@ class Accepting:
 
     # -- dropped pictures
 
-    def _saved_template(self, seen: Saved, save: Save, inventory: Inventory) -> Report:
+    def _saved_template(
+        self, seen: Saved, save: Save, inventory: Inventory, *, is_new: bool
+    ) -> Report:
         """A template requests nothing itself; if it is right, pictures under it are accepted."""
         self._check_template(DefaultsFile(seen.path, seen.content), seen, inventory)
         self.ledger.accept(save, [], draw_seed=lambda: 0, picture_exists=self.outbox.exists)
         self.outbox.problems.clear(seen.path)
         self.inbox.want_scan()
-        words = "%s: saved, pictures that are saved in its folder from now on are rendered with it"
-        return partial(log.info, words, seen.path)
+        words = "it holds for pictures that are saved from now on; save others again for it"
+        if is_new:
+            words = "the pictures in its folder are rendered with it"
+        return partial(log.info, "%s: saved, %s", seen.path, words)
 
     def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:
         """Raise RecipeInvalid or FileUnreadable if nothing can be rendered with it."""
@@ -253,6 +260,12 @@ class Accepting:
         report = partial(_report_accepted, seen.path, result, (), self._show_newest(result), "")
         warn = self._warn_once(dropped.template.name, _warnings_of(recipes))
         return partial(_both, warn, report)
+
+    def _end_waiting(self, before: KnownRecipe, template: str) -> None:
+        """A picture no longer waits for its prompt; the last one takes the warning with it."""
+        folder = f"{template.rpartition('/')[0]}/"
+        if before.outcome == "waiting" and not self.ledger.waits_below(folder, before.waits_for):
+            self.outbox.problems.remove_warning(template, str(NothingSaid()))
 
     def _warn_once(self, template: str, warnings: Iterable[str]) -> Report:
         """Thousands of pictures may share a warning: it is the template's, until its next save."""
@@ -337,8 +350,13 @@ class Accepting:
         self.on_refused(path)
 
     def _deleted(self, path: str) -> Report:
+        known, template = self.ledger.known_recipe(path), template_above(self.settings.inbox, path)
         cancelled = self.ledger.forget(path)
         self.outbox.problems.clear(path)
+        if is_template(path):
+            self.inbox.want_scan()  # what lies there are recipes now
+        if known and template:
+            self._end_waiting(known, template)
         return partial(log.info, "%s: deleted, %s cancelled", path, images(cancelled))
 
     def _renamed(self, seen: Renamed, inventory: Inventory) -> Report:
@@ -350,11 +368,11 @@ class Accepting:
         )
         self.outbox.problems.clear(old)
         renamed = partial(log.info, "%s: renamed to %s, its queue is kept", old, new)
-        is_kept = before and before.outcome == "accepted" and before.stamp != NEVER_READ
+        is_kept = before and before.outcome == "accepted" and not before.stamp.is_to_be_read_again
         if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(seen.saved, inventory)
             return renamed
-        saved = self._saved(seen.saved, inventory)
+        saved = self._saved(replace(seen.saved, is_again=True), inventory)
         return partial(_both, renamed, saved)
 
     def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:
@@ -377,6 +395,10 @@ class Accepting:
         self.ledger.prioritise(seen.path, priorities)
         self.outbox.problems.remove_error(seen.path)
         self.outbox.problems.write_warnings(seen.path, warnings)
+
+
+def _is_valid(before: KnownRecipe | None) -> bool:
+    return before is not None and before.outcome == "accepted"
 
 
 def pictures_of(settings: Settings, recipe: str) -> NamedPictures:

@@ -279,8 +279,13 @@ class Inbox:
             elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
                 yield change
         unsettled = {one.stamp.size for one in self._settling.all() if one.stamp}
+        has_template = any(is_template(one.path) for one in pending)
         for one in ready:
-            if one.stamp is None and (deleted := self._deletion(one, unsettled, now)):
+            if one.stamp is not None:
+                continue
+            if has_template and is_dropped(one.path):  # pictures are looked at after it
+                self._settling.postpone(one, now)
+            elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
     def handled(self, path: str) -> None:
@@ -357,7 +362,7 @@ class Inbox:
             self._says_nothing(one.path, one.stamp)
             return None
         if (dropped := read_dropped(self._root, one.path)) is None:
-            return None  # its template is away for a moment
+            raise FileChanged  # its template is away for a moment, or the inbox
         with complete_file(self._root, one.path) as (file, stamp):
             return self._dropped(file, stamp, dropped, one, now)
 
@@ -379,7 +384,8 @@ class Inbox:
             pictures.check_picture(file)
         except PictureUnreadable as error:
             if now - one.since < HELD_OPEN_LIMIT:
-                return None  # it stays pending
+                self._settling.look_later(one, now)
+                return None
             why = str(error)
         return Saved(
             one.path,

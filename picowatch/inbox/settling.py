@@ -22,7 +22,7 @@ class Pending:
 
     `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
     for, if that has changed. `first` is when it began to differ, `since` when it was changed last,
-    in seconds of a steady clock.
+    `later` when to look again, in seconds of a steady clock.
     """
 
     path: str
@@ -31,10 +31,14 @@ class Pending:
     is_new: bool
     first: float
     since: float
+    later: float = 0.0
 
     def quiet_at(self, settle_seconds: float) -> float:
         """When it will be complete, if nothing comes between."""
-        return self.since + settle_seconds * (PICTURE_PATIENCE if is_dropped(self.path) else 1)
+        return max(self.since + self.quiet_seconds(settle_seconds), self.later)
+
+    def quiet_seconds(self, settle_seconds: float) -> float:
+        return settle_seconds * (PICTURE_PATIENCE if is_dropped(self.path) else 1)
 
 
 class Settling:
@@ -81,6 +85,10 @@ class Settling:
     def postpone(self, one: Pending, now: float) -> None:
         """Wait for another quiet time."""
         one.since = now
+
+    def look_later(self, one: Pending, now: float) -> None:
+        """Look at it again in a while, though it is quiet."""
+        one.later = now + one.quiet_seconds(self._settle_seconds)
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until something may be complete, 0 if it is; None if nothing is pending."""

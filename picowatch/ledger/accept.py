@@ -408,7 +408,7 @@ class _SaveWriter:
         self.sql.execute(
             """UPDATE images SET state = 'queued', priority = ?, save = ?, save_digest = ?,
                entry_index = ?, image_index = ?, file = NULL, drawn = 0, attempts = 0, deaths = 0,
-               alone = 0, reason = NULL, listed = 0
+               alone = 0, passed = 0, reason = NULL, listed = 0
                WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
             (
                 priority,

@@ -47,6 +47,15 @@ class Questions(Database):
                 [(folder, recipe) for recipe in recipes],
             )
 
+    def waits_below(self, folder: str, waits_for: str | None) -> bool:
+        """Whether a recipe below the folder, which ends with a slash, waits for the same."""
+        rows = self.select(
+            """SELECT 1 FROM recipes WHERE waits_for = :waits_for
+               AND path > :folder AND substr(path, 1, length(:folder)) = :folder LIMIT 1""",
+            {"waits_for": waits_for, "folder": folder},
+        )
+        return bool(rows)
+
     # -- what is still to be done
 
     def todo(self) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ from picowatch.files.picture_names import is_picture_name, stem_of
 from picowatch.ledger.database import LOCK_SECONDS, Database
 from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import NEVER_READ
+from picowatch.save import Stamp
 
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each by its index: of a hundred thousand images, almost all were done long ago.
@@ -37,18 +37,17 @@ class Queue(Database):
         batch_size: Callable[[ImageRequest], int],
         held: str = "",
         others: Collection[str] = (),
-        *,
-        oldest: bool = False,
+        patience: int = 0,
     ) -> list[QueuedImage]:
         """The next batch, now 'running', each image with its file reserved; [] if none is queued.
 
         Of the highest priority first comes what needs the checkpoint `held` (its hash), then what
-        no other engine holds, then the oldest; `oldest`: that in any case. Later images join it if
-        they can share its batch. An image runs alone if a batch failed or the engine or the
-        daemon died with it.
+        no other engine holds, then the oldest; once the oldest was passed over `patience` times,
+        it comes in any case. Later images join it if they can share its batch. An image runs alone
+        if a batch failed or the engine or the daemon died with it.
         """
         with self.transaction() as sql:
-            first = _first(sql, held, others, oldest=oldest)
+            first = _first(sql, held, others, patience)
             if first is None:
                 return []
             batch = [QueuedImage.of(first)]
@@ -112,11 +111,17 @@ class Queue(Database):
     def picture_missing(self, image: QueuedImage) -> None:
         """The dropped picture that it starts from is not there as requested: read it again."""
         with self.transaction() as sql:
-            if _change(sql, image.id, "state = 'cancelled', file = NULL"):
+            if not _change(sql, image.id, "state = 'cancelled', file = NULL"):
+                return
+            for row in sql.execute(
+                """SELECT path, size_and_time FROM recipes
+                   WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
+                (image.id,),
+            ).fetchall():
+                again = Stamp.from_text(row["size_and_time"]).to_be_read_again()
                 sql.execute(
-                    """UPDATE recipes SET size_and_time = ?
-                       WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
-                    (NEVER_READ.as_text(), image.id),
+                    "UPDATE recipes SET size_and_time = ? WHERE path = ?",
+                    (again.as_text(), row["path"]),
                 )
 
     def are_running(self, images: Sequence[QueuedImage]) -> bool:
@@ -217,16 +222,16 @@ def _change(
 
 
 def _first(
-    sql: sqlite3.Connection, held: str, others: Collection[str], *, oldest: bool
+    sql: sqlite3.Connection, held: str, others: Collection[str], patience: int
 ) -> sqlite3.Row | None:
     """The image that the next batch holds in any case; see `Queue.claim`."""
-    if oldest or not (held or others):
-        row: sqlite3.Row | None = sql.execute(
-            f"SELECT * FROM images WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
-        ).fetchone()
-        return row
+    oldest: sqlite3.Row | None = sql.execute(
+        f"SELECT * FROM images WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
+    ).fetchone()
+    if oldest is None or not (held or others) or oldest["passed"] >= patience:
+        return oldest
     # The oldest image of each checkpoint, by the index: reading all that wait would take longer.
-    row = sql.execute(
+    row: sqlite3.Row = sql.execute(
         f"""WITH RECURSIVE needed(checkpoint) AS (
                 SELECT min(checkpoint) FROM images
                 WHERE state = 'queued' AND priority = ({_TOP_PRIORITY})
@@ -243,7 +248,9 @@ def _first(
                      save, entry_index, image_index LIMIT 1""",
         {"held": held, "others": json.dumps([*others])},
     ).fetchone()
-    return row  # noqa: RET504 - sqlite3 does not say what it is
+    if row["id"] != oldest["id"]:
+        sql.execute("UPDATE images SET passed = passed + 1 WHERE id = ?", (oldest["id"],))
+    return row
 
 
 def _companions(

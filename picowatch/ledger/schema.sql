@@ -17,6 +17,7 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
 
 CREATE INDEX recipes_digest ON recipes (digest);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
+CREATE INDEX recipes_waiting ON recipes (waits_for, path) WHERE waits_for IS NOT NULL;
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
 
 CREATE TABLE saves (                -- what `make` asks for; a month old ones are deleted
@@ -68,6 +69,7 @@ CREATE TABLE images (
     attempts  INTEGER NOT NULL DEFAULT 0,  -- engine crashes while it rendered this image
     deaths    INTEGER NOT NULL DEFAULT 0,  -- daemon crashes in a row during this image
     alone     INTEGER NOT NULL DEFAULT 0,  -- 1: a batch with it failed, so it is rendered by itself
+    passed    INTEGER NOT NULL DEFAULT 0,  -- batches that were taken before it while it was first
     reason    TEXT,                 -- why it failed
     listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it is in images.jsonl and the gallery
     UNIQUE (recipe, digest)         -- again only if its picture is gone

@@ -32,8 +32,6 @@ FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
 # At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
 NUMBERS = re.compile(r"(?<!\d)\d{1,15}(?!\d)")
-SHEET = re.compile(r"-sheet\.[a-z]+$")
-NUMBERED_SHEET = re.compile(r"/\d{4,}-sheet\.[a-z]+$")
 MAP = re.compile(r"\.control(-\d+)?\.png$")
 ORIGINALS = "originals"  # the folder of dropped pictures that are archived
 ROOM = 40  # bytes after a dropped picture's name: its number, and the endings of files beside it
@@ -234,16 +232,6 @@ class OutboxNames:
         if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
             return None
         return path + kind.ending
-
-
-def is_no_result(file: str) -> bool:
-    """Whether a file below the outbox is a contact sheet, a control map or a copy."""
-    return "/" not in file or any(kind.search(file) for kind in (NUMBERED_SHEET, MAP))
-
-
-def may_be_sheet(file: str) -> bool:
-    """Whether a file below the outbox is called like the contact sheet of a dropped picture."""
-    return SHEET.search(file) is not None
 
 
 def map_of(file: str, index: int) -> str:

@@ -98,6 +98,17 @@ class ProblemFiles:
                 added = MORE
             return added in before or self._write(file, before + added)
 
+    def remove_warning(self, recipe: str, warning: str) -> None:
+        """It holds no longer; others stay."""
+        file = self._names.warning_file(recipe)
+        with self._adding:
+            before = self._text(file, -1) or ""
+            rest = before.replace(f"\n{harmless_lines(warning)}\n", "", 1)
+            if rest.strip() == harmless(f"inbox/{recipe}"):
+                self._remove(file)
+            elif rest != before:
+                self._write(file, rest)
+
     def remove_all_but(self, recipes: Collection[str]) -> None:
         """Delete the files of all other recipes: a crash undid their answers.
 

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -19,13 +18,10 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
 from picowatch.files.blocks import blocks_of, sha256_of
 from picowatch.files.inside import open_below
-from picowatch.files.matching import pictures_below
-from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, stem_of
+from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
-from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts, texts_in
-from picowatch.outbox.encoding import SHEET_KEYWORD
-from picowatch.outbox.names import is_no_result, may_be_sheet
-from picowatch.recipe.pictures import Pictures
+from picowatch.metadata import PARAMETERS, read_texts, texts_in
+from picowatch.recipe.pictures import Pictures, is_pattern
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
 
@@ -38,17 +34,10 @@ NOT_THERE = {
 OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
-@dataclass(frozen=True, slots=True)
-class _Base:
-    """Where a picture may be: at `start` + `rest` below `root`.
-
-    The recipe calls it `called` + `rest`.
-    """
-
-    root: Path
-    start: str
-    rest: str
-    called: str = ""
+_TEMPLATE = (
+    "One path names one picture. For all pictures of a folder, save these fields there as "
+    "_pictures.yaml: each picture is a request then."
+)
 
 
 class NamedPictures(Pictures):
@@ -119,24 +108,6 @@ class NamedPictures(Pictures):
                 self._sizes[path] = picture_size(file)
         return self._sizes[path]
 
-    def matches(self, pattern: str) -> list[str]:
-        """The pictures that a pattern stands for, in the first of the folders that has any."""
-        for base in self._bases(pattern):
-            try:
-                found = pictures_below(base.root, base.rest, base.start)
-            except OSError as error:
-                raise PictureUnreadable(f"'{pattern}' cannot be read: {error.strerror}.") from error
-            if base.root == self._outbox:
-                found = [path for path in found if not self._is_no_result(path)]
-                found = [path for path in found if not self._is_own_result(path)]
-            if found:
-                return [base.called + path.removeprefix(base.start) for path in found]
-        raise PictureUnreadable(
-            f"No picture matches '{pattern}'.",
-            "Put the pictures beside the recipe, or below inbox/ or outbox/, and save the recipe "
-            f"again. Their names end in {', '.join(ENDINGS)}.",
-        )
-
     def called_here(self, path: str, digest: str, folder: str) -> str:
         """What the recipe calls the picture that one in another folder calls by this path."""
         beside = [f"inbox/{folder}/{path}"] if folder else []
@@ -149,23 +120,6 @@ class NamedPictures(Pictures):
     def _has(self, path: str, digest: str) -> bool:
         with self._open(path) as file:
             return sha256_of(file, MAX_BYTES) == digest
-
-    def _is_own_result(self, path: str) -> bool:
-        """Whether this recipe rendered it: it would be drawn again with each save, without end."""
-        if not path.startswith(f"{PurePosixPath(self._recipe).with_suffix('')}/"):
-            return False
-        with suppress(PictureUnreadable, OSError, KeyError):
-            texts = read_texts(self._outbox / path)
-            return read_chunk(texts[PICOWATCH]).recipe == self._recipe
-        return False
-
-    def _is_no_result(self, path: str) -> bool:
-        """A dropped picture's result may be called like its contact sheet would be."""
-        if is_no_result(path):
-            return True
-        with suppress(PictureUnreadable, OSError):
-            return may_be_sheet(path) and SHEET_KEYWORD in read_texts(self._outbox / path)
-        return False
 
     def inside(self, path: str) -> str | None:
         """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
@@ -208,33 +162,35 @@ class NamedPictures(Pictures):
 
     def _stamps(self, path: str) -> list[list[int] | None]:
         """What is at each path of the picture: size and time distinguish its versions."""
-        return [_stamp(base.root / (base.start + base.rest)) for base in self._bases(path)]
+        return [_stamp(root / place) for root, place in self._places(path)]
 
-    def _bases(self, path: str) -> list["_Base"]:
-        """Where the picture may be, in the order of looking."""
+    def _places(self, path: str) -> list[tuple[Path, str]]:
+        """Where the picture may be, as paths below a folder, in the order of looking."""
         outbox = self._outbox
         if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
-            return [_Base(self._inbox, "", path)]
+            return [(self._inbox, path)]
         folder = PurePosixPath(self._recipe).parent.as_posix()
         found = []
         for inbox in filter(None, (self._beside, self._inbox)):
-            found.append(_Base(inbox, "" if folder == "." else f"{folder}/", path))
-            found += [_Base(inbox, "", path), _Base(outbox, "", path)]
+            beside = path if folder == "." else f"{folder}/{path}"
+            found += [(inbox, beside), (inbox, path), (outbox, path)]
             for name, root in (("inbox/", inbox), ("outbox/", outbox)):
                 if path.startswith(name):
-                    found.append(_Base(root, "", path.removeprefix(name), name))
+                    found.append((root, path.removeprefix(name)))
         return found
 
     def _open(self, path: str) -> IO[bytes]:
-        for base in self._bases(path):
+        for root, place in self._places(path):
             try:
-                return os.fdopen(open_below(base.root, base.start + base.rest), "rb")
+                return os.fdopen(open_below(root, place), "rb")
             except OSError as error:
                 if error.errno not in NOT_THERE:
                     raise
         raise PictureUnreadable(
             f"There is no picture '{path}'.",
-            "Write its path relative to the recipe, or below inbox/ or outbox/.",
+            _TEMPLATE
+            if is_pattern(path)
+            else "Write its path relative to the recipe, or below inbox/ or outbox/.",
         )
 
 

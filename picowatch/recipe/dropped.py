@@ -38,6 +38,12 @@ class Dropped:
 class NothingSaid(PictureUnreadable):
     """Neither the template nor anything beside a picture says what to do with it."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "Pictures without a prompt are not rendered.",
+            "Write one here, or beside each picture, like anna.txt for anna.jpg.",
+        )
+
 
 class StandIn(Pictures):
     """Any picture, with settings, to check a template without one.
@@ -123,10 +129,7 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
     for entry in entries:
         said = {*entry.layer, *(name for layer in (*defaults, *sidecars) for name in layer)}
         if not said.intersection(_SAYING_WHAT):
-            raise NothingSaid(
-                "Pictures without a prompt are not rendered.",
-                "Write one here, or beside each picture, like anna.txt for anna.jpg.",
-            )
+            raise NothingSaid
         own = dict(entry.layer)
         for sidecar in sidecars:
             own |= sidecar

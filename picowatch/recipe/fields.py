@@ -277,8 +277,7 @@ class ImageFields:
     image: Annotated[
         str,
         Row(
-            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/. "
-            "frames/*.png makes one image for each picture that matches.",
+            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
             aliases=("init_image",),
             batch="may differ",
             default_text="none",
@@ -305,8 +304,7 @@ class ImageFields:
     mask: Annotated[
         str,
         Row(
-            "The part of the start image to redraw: white areas. A path like that of image, or a "
-            "pattern.",
+            "The part of the start image to redraw: white areas. A path like that of image.",
             needs=("image",),
             batch="may differ",
             default_text="none",

@@ -1,12 +1,12 @@
 """The pictures that a recipe names, as the recipe may ask for them: it never opens files itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from picowatch.errors import PictureUnreadable
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path may stand for several pictures."""
+    """Whether somebody may mean several pictures by a path."""
     return "*" in path or "?" in path
 
 
@@ -23,10 +23,6 @@ class Pictures:
     """
 
     most_pixels = 2_000_000
-
-    def matches(self, pattern: str) -> Sequence[str]:
-        """The pictures that a pattern like `frames/*.png` stands for, in natural order."""
-        raise _unreadable()
 
     def check(self, path: str) -> None:
         """Make sure that a picture can be used; of these, nothing is known to be wrong."""

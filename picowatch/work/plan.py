@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
 
-PASSES = 4  # batches in a row that an engine takes for the checkpoint that it holds
+PASSES = 4  # batches of each engine that may come before the oldest image
 
 
 @dataclass(slots=True)
@@ -14,9 +14,8 @@ class EngineState:
     """Its worker writes it, the pool shares out work by it, and the status shows it.
 
     `number` identifies the engine. `idle`: its worker has no batch. `warm`: it is started.
-    `checkpoint` is the hash of the one it used last, "" if it holds none; `passes` counts its
-    batches of that since it took the oldest image. `device`, with the precision, is known after
-    the first batch. `rendered` counts images.
+    `checkpoint` is the hash of the one it used last, "" if it holds none. `device`, with the
+    precision, is known after the first batch. `rendered` counts images.
     `loaded` are the hashes of the checkpoints that it used since it started. `failed_starts` are
     those in a row, `trouble` says why it is waiting, or gave up.
     """
@@ -27,7 +26,6 @@ class EngineState:
     checkpoint: str = ""
     checkpoint_name: str = ""
     loaded: set[str] = field(default_factory=set)
-    passes: int = 0
     device: str = ""
     rendered: int = 0
     failed_starts: int = 0

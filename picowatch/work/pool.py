@@ -272,12 +272,11 @@ class WorkerPool:
                 partial(self._size, worker),
                 state.checkpoint,
                 others - {state.checkpoint},
-                oldest=state.passes >= PASSES,
+                0 if len(self.workers) == 1 else PASSES * len(self.workers),
             )
             if batch:
-                needed = batch[0].request.checkpoint_hash
-                state.passes = state.passes + 1 if needed == state.checkpoint else 0
-                state.idle, state.checkpoint = False, needed
+                state.idle = False
+                state.checkpoint = batch[0].request.checkpoint_hash
             return batch
 
     def _size(self, worker: Worker, request: ImageRequest) -> int:

@@ -116,12 +116,12 @@ def test_check_draws_no_wildcard_without_its_seed(tmp_path: Path) -> None:
 
 
 def test_check_tells_images_apart(tmp_path: Path) -> None:
-    """Each line has what is not the same in all: of a pattern, a sweep, or several recipes."""
+    """Each line has what is not the same in all: of a sweep, or several recipes."""
     (tmp_path / "fr").mkdir()
     for name in ("f1", "f2"):
         Image.new("RGB", (64, 64)).save(tmp_path / f"fr/{name}.png")
     (tmp_path / "a.yaml").write_text(
-        "prompt: a corgi\nimage: fr/*.png\nsweep: {denoising_strength: [0.25, 1]}\n"
+        "prompt: a corgi\nsweep: {image: [fr/f1.png, fr/f2.png], denoising_strength: [0.25, 1]}\n"
     )
     (tmp_path / "b.yaml").write_text("- prompt: a\n- prompt: a\n  hires: true\n- prompt: b\n")
     shown = picowatch(tmp_path, "check", "a.yaml", "b.yaml").stdout.splitlines()

@@ -24,9 +24,8 @@ def draw(path: Path, colour: str = "red") -> None:
 
 @pytest.fixture
 def house(house: House) -> House:
-    """With a ControlNet for the demo model, and one for Stable Diffusion 1.x."""
+    """With a ControlNet for the demo model."""
     write_model(house.models / "controlnet/sketch.safetensors", original(DEMO_WIDTH))
-    write_model(house.models / "controlnet/other.safetensors", original(768))
     return house
 
 
@@ -73,28 +72,6 @@ def test_no_hash_of_another_file_is_written_for_a_controlnet_that_was_replaced(
     assert "Model: sketch, " in read_texts(house.outbox / "b/0001-1.png")[PARAMETERS]
 
 
-def test_a_missing_picture_is_said_at_its_place_and_waited_for(house: House) -> None:
-    """With line and column."""
-    house.save("a.yaml", RECIPE)
-    with house.running():
-        wait_for(lambda: house.error("a.yaml"), "the error")
-        error = house.error("a.yaml") or ""
-        assert "line 3, column 18" in error
-        assert "There is no picture 'lines.png'" in error
-        draw(house.inbox / "lines.png")
-        wait_for(lambda: house.pictures("a"), "the picture")
-    assert house.error("a.yaml") is None
-
-
-def test_a_controlnet_for_another_model_is_refused_before_anything_is_loaded(house: House) -> None:
-    """It is Stable Diffusion 1.x's, and the demo model is smaller."""
-    draw(house.inbox / "lines.png")
-    house.save("a.yaml", RECIPE.replace("sketch", "other"))
-    assert not house.once()
-    assert "'other' is for Stable Diffusion 1.x" in (house.error("a.yaml") or "")
-    assert house.engine.batches == []
-
-
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:
     """One for each entry that wants it, whatever the pictures' format."""
     draw(house.inbox / "lines.png")
@@ -113,13 +90,16 @@ def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -
 
 
 def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> None:
-    """By `show` and by `from`; a pattern makes one image for each picture that it matches."""
+    """By `show` and by `from`."""
     draw(house.inbox / "frames/1.png")
     draw(house.inbox / "frames/2.png", "blue")
     house.save(
         "a.yaml",
-        "prompt: a corgi\nseed: 1\nresize: fit\ncontrol:\n"
-        "- {image: frames/*.png, model: sketch, preprocess: canny, low: 50, weight: 0.5}\n",
+        "".join(
+            "---\nprompt: a corgi\nseed: 1\nresize: fit\ncontrol:\n"
+            f"- {{image: {name}, model: sketch, preprocess: canny, low: 50, weight: 0.5}}\n"
+            for name in ("frames/1.png", "frames/2.png")
+        ),
     )
     assert house.once(batch_size=1), house.error("a.yaml")
     first, second = (house.chunk(one).request for one in house.pictures("a"))

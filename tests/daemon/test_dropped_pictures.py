@@ -6,28 +6,31 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import pytest
 from PIL import Image, PngImagePlugin
 
-from picowatch.catalog import hashes
 from picowatch.commands.check import check
-from picowatch.daemon.settings_file import SettingsFile
-from picowatch.files.atomic import copy_atomically
 from picowatch.files.inside import open_below
 from picowatch.files.picture_names import ENDINGS
-from picowatch.inbox import reader
-from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
+from picowatch.files.pictures import check_picture
+from picowatch.inbox import inbox as inbox_module
+from picowatch.inbox import watching
+from picowatch.metadata import PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import LocalSettings, load_settings
-from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
+from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import PATIENCE, SETTLE_SECONDS, House, one_waits_for_one, wait_for
+from tests.house import PATIENCE, House, one_waits_for_one, wait_for
+from tests.meetings.test_dropped import ONE, RANDOM, drop
+from tests.meetings.test_dropped import template as save_template
+from tests.meetings.test_pairs import found
+from tests.meetings.world import Action
 
 TEMPLATE = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
 
@@ -72,66 +75,30 @@ def test_names_and_folders_are_those_of_the_pictures(house: House) -> None:
     assert copies(house) == [], "copies are for what is next"
 
 
-@pytest.mark.parametrize("kind", ENDINGS)
-def test_every_format_of_start_images_may_be_dropped(house: House, kind: str) -> None:
+def test_every_format_of_start_images_may_be_dropped(house: House) -> None:
     """Those that can hold no settings, too; following these is a mistake."""
     template(house)
     template(house, "from: picture\nprompt: a corgi\n", "again")
     for folder in ("frames", "again"):
-        draw(house, f"{folder}/1{kind}")
+        for index, kind in enumerate(ENDINGS):
+            draw(house, f"{folder}/{index}{kind}")
     assert not house.once()
-    assert house.pictures() == ["frames/1.png"]
-    assert "it contains no settings" in (house.error(f"again/1{kind}") or "")
-
-
-def test_results_have_the_format_and_the_text_that_settings_ask_for(house: House) -> None:
-    """Beside each other; dropped again after a change of the format, nothing is rendered again."""
-    template(house)
-    for name in ("1.jpg", "a/2.error.png"):
-        draw(house, f"frames/{name}")
-    assert house.once(format="webp", sidecar="txt")
-    assert house.pictures() == ["frames/1.webp", "frames/a/2.error_.webp"]
-    for file in house.pictures():
-        text = (house.outbox / file).with_suffix(".txt").read_text()
-        assert text == f"{read_texts(house.outbox / file)[PARAMETERS]}\n"
-    draw(house, "frames/1.jpg")
-    assert house.once(format="avif")
-    assert len(house.pictures()) == 2
+    assert house.pictures() == [f"frames/{index}.png" for index in range(len(ENDINGS))]
+    assert len(errors(house)) == len(ENDINGS)
+    assert "it contains no settings" in (house.error(f"again/0{ENDINGS[0]}") or "")
 
 
 def test_no_name_is_given_twice(house: House) -> None:
     """Also where a picture is called like a later one of another, or what a user put there."""
     template(house, TEMPLATE + "count: 3\n")
-    for name in ("1.png", "1-2.png"):
+    for name in ("1.png", "1-2.png", "1.control.png"):  # the last is a map's name
         draw(house, f"frames/{name}")
     draw(house, "frames/1-3.png", folder="outbox")
     assert house.once(batch_size=4)
-    assert len(house.pictures()) == 7
+    assert len(house.pictures()) == 10
     digests = [house.chunk(p).request.digest for p in house.pictures() if p != "frames/1-3.png"]
-    assert len(set(digests)) == 6
-
-
-def test_names_of_maps_are_not_given_to_pictures(house: House) -> None:
-    """What `control` previews is written over, and deleted with the picture that it belongs to."""
-    template(house)
-    for index, name in enumerate(("pose.png", "pose.control.png", "pose.control-2.jpg")):
-        draw(house, f"frames/{name}", index)
-    assert house.once()
-    assert house.pictures() == [
-        "frames/pose.control-2_.png", "frames/pose.control_.png", "frames/pose.png",
-    ]  # fmt: skip
-
-
-def test_results_of_a_picture_share_no_name_whatever_their_formats(house: House) -> None:
-    """One batch x the format x its largest side: each has a text of its own beside it."""
-    drawn = "prompt: a corgi\nupscale: {scale: 8}\nseed:"
-    template(house, f"{drawn} 1\nsize: 64x64\n---\n{drawn} 2\nsize: 2048x64\n")
-    draw(house, "frames/1.png")
-    assert house.once(format="webp", sidecar="txt", batch_size=4)
-    assert house.pictures() == ["frames/1-2.png", "frames/1.webp"]
-    for file in house.pictures():
-        text = (house.outbox / file).with_suffix(".txt").read_text()
-        assert text == f"{read_texts(house.outbox / file)[PARAMETERS]}\n"
+    assert len(set(digests)) == 9
+    assert "frames/1.control_.png" in house.pictures()
 
 
 def test_results_of_one_batch_differ_where_case_is_ignored(
@@ -160,15 +127,6 @@ def test_the_nearest_template_holds_and_folders_without_one_are_as_ever(house: H
     assert house.prompts("frames") == ["a corgi", "a star", "a star"]
 
 
-def test_defaults_of_the_folders_hold_below_the_template(house: House) -> None:
-    house.save("_defaults.yaml", "steps: 3\nseed: 1\n")
-    template(house)
-    draw(house, "frames/1.png")
-    assert house.once()
-    request = house.chunk("frames/1.png").request
-    assert (request.steps, request.seed) == (3, 7)
-
-
 # -- what lies beside a picture
 
 
@@ -190,27 +148,13 @@ def test_a_text_is_the_prompt_and_a_yaml_the_fields(house: House) -> None:
     assert len(house.pictures()) == 3
 
 
-def test_a_result_that_is_dropped_with_its_text_is_told_what_becomes_of_it(house: House) -> None:
-    """The setting `sidecar: txt` writes more than a prompt."""
-    template(house)
-    house.save("a.yaml", "prompt: a star\nseed: 1\n")
-    assert house.once(sidecar="txt")
-    for file in (house.outbox / "a").iterdir():
-        shutil.copy(file, house.inbox / "frames")
-    assert house.once()
-    assert "Steps: 24" in house.prompts("frames")[0]
-    warning = (house.outbox / "frames/_pictures.yaml.warning.txt").read_text()
-    assert "the text beside a picture has settings in it" in warning
-
-
-@pytest.mark.parametrize("watch", ["events", "polling"])
-def test_saving_what_lies_beside_a_picture_requests_it_again(house: House, watch: str) -> None:
+def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> None:
     """Removing it requests nothing: it is tidied up."""
     template(house, "prompt: a corgi\n")
     draw(house, "frames/1.png")
     assert house.once()
     beside = house.save("frames/1.txt", "a star")
-    with house.running(watch=watch):
+    with house.running():
         wait_for(lambda: len(house.pictures()) == 2, "the picture with another prompt")
         house.save("frames/1.txt", "a tree")
         wait_for(lambda: len(house.pictures()) == 3, "another one")
@@ -241,28 +185,6 @@ def test_a_mask_beside_a_picture_is_no_request(house: House) -> None:
 # -- again, replaced, deleted, renamed
 
 
-@pytest.mark.parametrize("seed", ["7", "random"])
-def test_the_same_bytes_again_make_nothing_whatever_the_seed(house: House, seed: str) -> None:
-    """Copied, touched, replaced by a new file, or by a sync tool; results deleted or not."""
-    template(house, f"prompt: a corgi\nseed: {seed}\n")
-    path = draw(house, "frames/1.png")
-    draw(house, "frames/2.png", 50)
-    assert house.once()
-    (house.outbox / "frames/2.png").unlink()
-    with house.running():
-        with house.seen_at_once():  # so that there are two answers
-            path.touch()
-            shutil.copy(path, house.folder / "copy.png")
-            (house.folder / "copy.png").replace(path)
-            (house.inbox / "frames/2.png").touch()
-        wait_for(lambda: house.log().count("nothing new") == 2, "the answers")
-        shutil.copy(path, house.folder / "copy.png")
-        shutil.copy(house.folder / "copy.png", path)
-    path.touch()
-    assert house.once()
-    assert house.pictures() == ["frames/1.png"]
-
-
 def test_another_template_holds_for_what_is_saved_from_then_on(house: House) -> None:
     """Changing it triggers nothing by itself, as with `_defaults.yaml`; a touch does."""
     path = template(house)
@@ -273,55 +195,12 @@ def test_another_template_holds_for_what_is_saved_from_then_on(house: House) -> 
     draw(house, "frames/3.png", 20)
     assert house.once()
     assert house.prompts() == ["a corgi", "a corgi", "a star"]
+    assert "the pictures in its folder are rendered with it" in house.log()
+    assert "it holds for pictures that are saved from now on" in house.log()
     first.touch()
     assert house.once()
     assert house.chunk("frames/1-2.png").request.prompt == "a star"
     assert len(house.pictures()) == 4
-
-
-def test_a_replaced_picture_cancels_what_was_queued_for_the_old_one(house: House) -> None:
-    """And a deleted one, and each is rendered as it is when its turn comes."""
-    hold = HeldEngine(house)
-    template(house)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
-        for number in (1, 2, 3):
-            draw(house, f"frames/{number}.png", number)
-        wait_for(lambda: house.status()["images"]["queued"] == 3, "the queue")
-        assert copies(house) == []
-        draw(house, "frames/1.png", 200)
-        wait_for(lambda: "frames/1.png: saved, 1 image queued, 1 cancelled" in house.log())
-        (house.inbox / "frames/2.png").unlink()
-        wait_for(lambda: "frames/2.png: deleted, 1 image cancelled" in house.log())
-        hold.release()
-        wait_for(lambda: len(house.pictures("frames")) == 2)
-    assert house.pictures("frames") == ["frames/1.png", "frames/3.png"]
-    start = house.engine.batches
-    assert [request.image for batch in start for request in batch] == [
-        "", "frames/3.png", "frames/1.png",
-    ]  # fmt: skip
-
-
-def test_a_picture_that_changes_right_before_its_turn_is_never_rendered_as_it_was(
-    house: House,
-) -> None:
-    """The old one waits; the new one takes its place."""
-    hold = HeldEngine(house)
-    template(house)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
-        path = draw(house, "frames/1.png", 1)
-        wait_for(lambda: one_waits_for_one(house), "the queue")
-        with house.seen_at_once():  # it is answered after its turn has come
-            draw(house, "frames/1.png", 200)
-            hold.release()
-            wait_for(lambda: "its queue waits for it" in house.log())
-        wait_for(lambda: house.pictures("frames"), "the new one")
-    assert house.pictures("frames") == ["frames/1.png"]
-    assert path.read_bytes() and errors(house) == []
-    assert copies(house) == []
 
 
 def test_a_copy_that_a_power_cut_damaged_is_not_rendered(house: House) -> None:
@@ -347,76 +226,7 @@ def test_a_copy_that_a_power_cut_damaged_is_not_rendered(house: House) -> None:
     assert copied == [path.stat().st_size]
 
 
-def test_a_renamed_picture_keeps_its_queue_and_a_renamed_folder_too(house: House) -> None:
-    hold = HeldEngine(house)
-    template(house)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
-        for number in (1, 2):
-            draw(house, f"frames/{number}.png", number)
-        wait_for(lambda: house.status()["images"]["queued"] == 2, "the queue")
-        (house.inbox / "frames/1.png").rename(house.inbox / "frames/one.png")
-        wait_for(lambda: "frames/1.png: renamed to frames/one.png" in house.log())
-        (house.inbox / "frames").rename(house.inbox / "clips")
-        wait_for(lambda: "frames/2.png: renamed to clips/2.png" in house.log())
-        hold.release()
-        wait_for(lambda: len(house.pictures("clips")) == 2)
-    assert house.pictures("clips") == ["clips/2.png", "clips/one.png"]
-    assert house.pictures("frames") == []
-    assert house.once()
-    (house.inbox / "clips/one.png").touch()
-    assert house.once()
-    assert len(house.pictures("clips")) == 2
-
-
-def test_a_picture_moved_under_another_template_is_another_request(house: House) -> None:
-    template(house)
-    template(house, "prompt: a star\nseed: 1\n", "stars")
-    path = draw(house, "frames/1.png")
-    assert house.once()
-    path.rename(house.inbox / "stars/1.png")
-    assert house.once()
-    assert house.pictures() == ["frames/1.png", "stars/1.png"]
-    assert house.prompts("stars") == ["a star"]
-
-
-def test_what_is_lost_when_the_ledger_is_lost_is_not_rendered_again(house: House) -> None:
-    """Pictures say what they were rendered from; random seeds are not drawn anew."""
-    template(house, "prompt: a corgi\n")
-    for number in (1, 2):
-        draw(house, f"frames/{number}.png", number)
-    assert house.once()
-    seeds = house.seeds()
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    draw(house, "frames/3.png", 3)
-    assert house.once()
-    assert len(house.pictures()) == 3
-    assert house.seeds()[:2] == seeds
-
-
 # -- what is no picture
-
-
-@pytest.mark.parametrize("text", [TEMPLATE, "prompt: a corgi\n", "upscale: demo-compact\n"])
-def test_a_picture_is_known_by_its_new_name_when_the_ledger_is_lost(
-    house: House, text: str
-) -> None:
-    """Rename x mask x lost ledger: its result was rendered, and deleted, under the old name."""
-    template(house, text)
-    for name in ("a.png", "deleted.png"):
-        draw(house, f"frames/{name}")
-    if "prompt" in text:
-        draw(house, "frames/a.mask.png")
-    assert house.once()
-    (house.outbox / "frames/deleted.png").unlink()
-    (house.inbox / "frames").rename(house.inbox / "film")
-    assert house.once()
-    assert house.pictures() == ["frames/a.png"]
-    for path in (house.outbox / ".picowatch").glob("ledger.sqlite*"):
-        path.unlink()
-    assert house.once()
-    assert house.pictures() == ["frames/a.png"]
 
 
 def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
@@ -439,6 +249,17 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     assert (request.image, request.mask) == ("frames/new-2.png", "frames/new-2.mask.png")
     house.save("again.yaml", "from: outbox/frames/new-2.png\nsteps: 3\n")
     assert house.once(), house.error("again.yaml")
+
+
+def test_a_name_that_begins_with_a_space_is_not_taken_for_another(house: House) -> None:
+    """People sort with it."""
+    template(house)
+    for index, name in enumerate((" a.png", "a.png")):
+        draw(house, f"frames/{name}", index)
+    assert house.once(), errors(house)
+    requests = [house.chunk(one).request for one in house.pictures()]
+    assert sorted(one.image for one in requests) == ["frames/ a.png", "frames/a.png"]
+    assert len({one.image_hash for one in requests}) == 2
 
 
 def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House) -> None:
@@ -464,23 +285,16 @@ def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House
     assert errors(house) == ["frames/deep/_unreadable.error.txt"]
 
 
-@pytest.mark.parametrize("watch", ["events", "polling"])
-def test_a_picture_with_a_name_that_cannot_be_used_is_told_in_the_log(
-    house: House, watch: str
-) -> None:
-    """As a recipe is."""
-    template(house)
-    with house.running(watch=watch):
-        for name in (os.fsdecode(b"\xff.png"), "a (conflicted copy).png"):
-            draw(house, "a.png", folder="elsewhere").rename(house.inbox / "frames" / name)
-        wait_for(lambda: "its name is not valid UTF-8; rename it" in house.log())
-        wait_for(lambda: "it is a conflict copy of a sync tool" in house.log())
-    assert house.pictures() == []
-
-
 def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told with its name once it is left alone; gone with the picture, or when it is replaced."""
-    monkeypatch.setattr(reader, "HELD_OPEN_LIMIT", 0.5)
+    looks: list[object] = []
+
+    def look(file: IO[bytes]) -> None:
+        looks.append(file)
+        check_picture(file)
+
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.5)
+    monkeypatch.setattr("picowatch.files.pictures.check_picture", look)
     template(house)
     for number in (1, 2, 3):
         draw(house, f"frames/{number}.png", number)
@@ -489,6 +303,7 @@ def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.Monkey
     house.save("frames/empty.png", "")
     with house.running():
         wait_for(lambda: len(errors(house)) == 2, "the bad ones")
+        assert len(looks) <= 20, f"{len(looks)}: not in every round"
         wait_for(lambda: len(house.pictures()) == 3, "the good ones")
         assert "This picture cannot be used: It is not a picture" in (
             house.error("frames/bad.png") or ""
@@ -512,18 +327,6 @@ def test_a_picture_that_is_being_copied_slowly_is_no_error(house: House) -> None
         house.save("frames/1.png", whole)
         wait_for(lambda: house.pictures("frames"), "the picture")
     assert errors(house) == []
-
-
-def test_a_stopped_picture_keeps_its_name(house: House) -> None:
-    """What was in progress at the end of a run is not its second one."""
-    hold = HeldEngine(house)
-    template(house)
-    draw(house, "frames/1.png")
-    with house.running():
-        hold.wait_until_held()
-    hold.release()
-    assert house.once()
-    assert house.pictures() == ["frames/1.png"]
 
 
 def test_a_picture_that_the_template_itself_rendered_is_refused(house: House) -> None:
@@ -641,59 +444,96 @@ def test_a_wrong_template_is_one_error_and_fixing_it_runs_what_waits(
     assert errors(house) == []
 
 
-@pytest.mark.parametrize("watch", ["events", "polling"])
-def test_a_template_that_becomes_wrong_and_right_again_loses_nothing(
-    house: House, watch: str
-) -> None:
-    path = template(house)
-    draw(house, "frames/1.png", 1)
-    with house.running(watch=watch):
-        wait_for(lambda: len(house.pictures()) == 1)
-        path.write_text("prompt: a corgi\nseed: what\n")
-        wait_for(lambda: errors(house) != [])
-        draw(house, "frames/2.png", 2)
-        draw(house, "frames/1.png", 3)
-        path.write_text(TEMPLATE)
-        wait_for(lambda: len(house.pictures()) == 3)
-    assert errors(house) == []
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_model_that_changes_while_it_is_hashed_is_the_templates_error(
-    house: House, monkeypatch: pytest.MonkeyPatch, restart: bool
-) -> None:
-    """Not one of each of a thousand pictures, which the template's next save would not answer."""
-    lora = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
-    path = template(house, TEMPLATE + "checkpoint: demo\nloras: {new: 1}\n")
-    for number in (1, 2, 3):
-        draw(house, f"frames/{number}.png", number)
-    real = hashes._digest
-
-    def copied_meanwhile(file: Any, on_block: Any) -> str:
-        if os.path.samestat(os.fstat(file.fileno()), lora.stat()):
-            os.utime(lora)
-        return real(file, on_block)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(hashes, "_digest", copied_meanwhile)
-        assert not house.once()
-    assert errors(house) == ["frames/_pictures.yaml.error.txt"]
-    assert "new.safetensors changed while it was read" in (
-        house.error("frames/_pictures.yaml") or ""
-    )
-    if restart:
-        assert house.once()
-        assert house.pictures() == []
-    path.touch()
+def test_the_warning_goes_with_the_last_picture_that_waits_for_a_prompt(house: House) -> None:
+    """Whether it gets one, or is deleted; other warnings stay, and another folder's."""
+    text = "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n"
+    for folder in ("frames", "others"):
+        template(house, text, folder)
+        for number in (1, 2, 3):
+            draw(house, f"{folder}/{number}.png", number)
+    warnings = [
+        house.outbox / f"{name}/_pictures.yaml.warning.txt" for name in ("frames", "others")
+    ]
+    house.save("frames/1.txt", "a star")
     assert house.once()
-    assert len(house.pictures()) == 3
-    assert errors(house) == []
+    warnings = sorted(house.outbox.glob("*/_pictures.yaml.warning.txt"))
+    house.save("frames/2.txt", "a tree")
+    assert house.once()
+    assert all("Pictures without a prompt" in one.read_text() for one in warnings)
+    (house.inbox / "frames/3.png").unlink()
+    assert house.once()
+    assert "Pictures without a prompt" not in warnings[0].read_text()
+    assert "negative prompt was ignored" in warnings[0].read_text()
+    assert "Pictures without a prompt" in warnings[1].read_text()
+    for number in (1, 2, 3):
+        house.save(f"others/{number}.yaml", "prompt: a star\nnegative_prompt: ''\n")
+    assert house.once()
+    assert not warnings[1].exists()
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_template_without_a_prompt_needs_one_beside_each_picture(
-    house: House, restart: bool
+def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its absence counts once it has settled, as a deletion does; here a look falls into it."""
+    monkeypatch.setattr(watching.Watch, "start", lambda watch, root: None)
+    path = template(house)
+    draw(house, "frames/1.png")
+    house.save("frames/1.txt", "a star")
+    assert house.once()
+
+    def wait_for_a_look() -> None:
+        now = time.time()
+        wait_for(lambda: house.console.shown[-1].scanned > now, "a look at the inbox")
+
+    with house.running(settle_seconds=1.0):
+        with house.seen_at_once():
+            aside = path.rename(house.folder / "aside")
+        wait_for_a_look()
+        aside.rename(path)
+        wait_for_a_look()
+    assert house.once()
+    assert house.pictures() == ["frames/1.png"]
+    assert "deleted" not in house.log()
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("events", [True, False])
+@pytest.mark.parametrize("after", [0.2, 1.0, 3.2])
+def test_a_folder_that_is_renamed_while_it_is_rendered_is_rendered_once(
+    end: str, events: bool, after: float
+) -> None:
+    """Also where picowatch ends between the template's rename and that of its pictures."""
+    meets: list[Action] = [
+        ("pace", 0.3),
+        save_template(RANDOM),
+        *(drop(f"frames/a/{number}.png", number) for number in range(8)),
+        ("wait", 4.3),
+        ("move_folder", "frames", "film"),
+        ("wait", after),
+        (end,),
+        ("start",),
+        ("wait", 9.0),
+    ]
+    assert not found(*meets, events=events, batch_size=1)
+
+
+def test_pictures_that_are_moved_while_their_template_is_saved_are_renamed() -> None:
+    """They are looked at once the template is handled, here after a full disk; none is deleted."""
+    assert not found(
+        save_template(ONE),
+        *(drop(f"frames/a/{number}.png", number) for number in range(3)),
+        ("wait", 4.5),
+        save_template(RANDOM),
+        ("trouble", errno.ENOSPC),
+        ("move_folder", "frames/a", "frames/b"),
+        ("wait", 4.0),
+        ("trouble", None),
+        ("wait", 9.0),
+        events=False,
+    )
+
+
+def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House) -> None:
     """Which is said once; a prompt in the template, or beside a picture, runs what waits for it."""
     path = template(house, "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n")
     for number in (1, 2, 3, 4):
@@ -705,13 +545,8 @@ def test_a_template_without_a_prompt_needs_one_beside_each_picture(
         wait_for(lambda: warnings.exists() and "like anna.txt" in warnings.read_text())
         house.save("frames/2.txt", "a tree")
         wait_for(lambda: house.prompts() == ["a star", "a tree"], "the next")
-        if not restart:
-            path.write_text("seed: 1\nprompt: a hat\n")
-            wait_for(lambda: len(house.pictures()) == 4, "the others")
-    if restart:
-        assert house.once()
         path.write_text("seed: 1\nprompt: a hat\n")
-        assert house.once()
+        wait_for(lambda: len(house.pictures()) == 4, "the others")
     assert house.prompts() == ["a star", "a tree", "a hat", "a hat"]
     assert errors(house) == []
     assert list(house.outbox.rglob("*.warning.txt")) == []
@@ -719,21 +554,18 @@ def test_a_template_without_a_prompt_needs_one_beside_each_picture(
     assert house.log().count("negative prompt was ignored") == 1
 
 
-@pytest.mark.parametrize("watch", ["events", "polling"])
-def test_a_template_that_is_renamed_is_a_recipe_and_the_other_way_round(
-    house: House, watch: str
-) -> None:
+def test_a_template_that_is_renamed_is_a_recipe_and_the_other_way_round(house: House) -> None:
     """What lies there is then what it would have been; nothing is cancelled."""
     path = template(house)
     draw(house, "frames/1.png")
     house.save("stars/_pictures.yaml", TEMPLATE.replace("corgi", "star"))
-    assert house.once(watch=watch)
+    assert house.once()
     recipe = path.rename(path.with_name("corgi.yaml"))
     draw(house, "frames/2.png", 20)
-    assert house.once(watch=watch)
+    assert house.once()
     assert house.pictures() == ["frames/1.png", "frames/corgi/0001-7.png"]
     recipe.rename(path)
-    assert house.once(watch=watch)
+    assert house.once()
     assert house.pictures() == ["frames/1.png", "frames/2.png", "frames/corgi/0001-7.png"]
 
 
@@ -761,40 +593,6 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
     said = house.error("frames/2.png") or ""
     assert said.startswith("inbox/frames/2.png\n\nframes/2.png: it contains no settings"), said
     assert "inbox/frames/2.png: frames/2.png: it contains no settings" in house.log()
-
-
-def test_each_picture_may_name_its_checkpoint(house: House) -> None:
-    """Where several are installed, the template of `from: picture` need not name any."""
-    for number, name in enumerate(("one", "two")):
-        write_model(house.models / f"checkpoints/{name}.safetensors", sd15_shapes())
-        with (house.models / f"checkpoints/{name}.safetensors").open("r+b") as file:
-            file.seek(-1, os.SEEK_END)
-            file.write(bytes([number]))
-    template(house, "from: picture\nclip_skip: 2\n")
-    for name in ("one", "two"):
-        info = PngImagePlugin.PngInfo()
-        info.add_text("parameters", f"a hat\nSteps: 9, Sampler: Euler a, Seed: 5, Model: {name}")
-        Image.new("RGB", (64, 64)).save(house.inbox / f"frames/{name}.png", pnginfo=info)
-    assert house.once(), errors(house)
-    assert {house.chunk(one).request.checkpoint for one in house.pictures()} == {"one", "two"}
-    template(house, "from: picture\nclip_skip: 9\n", "wrong")
-    draw(house, "wrong/1.png")
-    assert not house.once()
-    error = house.error("wrong/_pictures.yaml") or ""
-    assert "clip_skip" in error and "checkpoint is named" not in error
-
-
-def test_pictures_are_enlarged_without_a_prompt_nor_a_checkpoint(house: House) -> None:
-    """Whichever checkpoints are installed; a prompt beside a picture draws, then enlarges it."""
-    template(house, "upscale: {model: demo-compact, scale: 2}\n")
-    draw(house, "frames/1.png")
-    draw(house, "frames/2.png", 50)
-    house.save("frames/2.txt", "a star")
-    assert house.once(), errors(house)
-    requests = [house.chunk(f"frames/{n}.png").request for n in (1, 2)]
-    assert [one.checkpoint for one in requests] == ["", "demo"]
-    assert [one.upscale and one.upscale.scale for one in requests] == [2, 2]
-    assert [(one.width, one.height) for one in requests] == [(64, 64), (128, 128)]
 
 
 def test_features_of_recipes_hold_for_dropped_pictures(house: House) -> None:
@@ -877,49 +675,6 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House, when_done: str) -
     assert house.chunk("frames/1-2.png").request.mask == ""
 
 
-def test_files_of_systems_and_sync_tools_are_no_pictures_whatever_lies_beside_them(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """macOS writes ._x.png and ._x.mask.png on a share, Syncthing a copy of both as well."""
-    monkeypatch.setattr(reader, "HELD_OPEN_LIMIT", 0.0)
-    template(house)
-    with house.running():
-        for name in ("x.png", "x.mask.png"):
-            house.save(f"frames/._{name}", b"\0\5\x16\7" + bytes(4000))
-            draw(house, f"frames/{name}")
-        draw(house, "frames/x.sync-conflict-20260101-120000-ABC.png")
-        house.save("frames/x.sync-conflict-20260101-120000-ABC.txt", "a star")
-        draw(house, "frames/y.png")
-        wait_for(lambda: "frames/y.png" in house.pictures(), "the last picture")
-    house.once()
-    assert house.pictures() == ["frames/x.png", "frames/y.png"]
-    assert "error" not in house.log()
-
-
-def test_what_lies_beside_a_picture_goes_with_it_on_a_full_disk_too(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once there is room for it; until then the picture stays with it."""
-    left = [1]
-
-    def copy(target: Path, blocks: Iterable[bytes]) -> None:
-        if target.name == "1.txt" and left:
-            left.pop()
-            raise OSError(errno.ENOSPC, "No space left on device")
-        copy_atomically(target, blocks)
-
-    monkeypatch.setattr("picowatch.outbox.outbox.copy_atomically", copy)
-    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
-    template(house)
-    draw(house, "frames/1.png")
-    house.save("frames/1.txt", "a corgi")
-    with house.running(when_done="archive"):
-        wait_for(lambda: "frames/1.png: done, moved to" in house.log(), "the archive")
-        wait_for(lambda: len(list((house.inbox / "frames").iterdir())) == 1, "the removal")
-    assert not left
-    assert (house.outbox / "frames/originals/1.txt").read_text() == "a corgi"
-
-
 def test_a_picture_stays_while_what_lies_beside_it_changes(house: House) -> None:
     """Its new prompt is a request; then the picture is archived."""
     hold = HeldEngine(house)
@@ -936,66 +691,6 @@ def test_a_picture_stays_while_what_lies_beside_it_changes(house: House) -> None
     assert (house.outbox / "frames/originals/1.txt").read_text() == "a star"
 
 
-def test_cancel_and_pause_hold_for_dropped_pictures(house: House) -> None:
-    """By folder; saved again, a cancelled picture is queued again."""
-    template(house)
-    with house.running():
-        assert wait_for_answer(send(house.outbox, Command("pause")), 30)
-        for number in (1, 2):
-            draw(house, f"frames/{number}.png", number)
-        wait_for(lambda: house.status()["images"]["queued"] == 2)
-        answer = wait_for_answer(send(house.outbox, Command("cancel", "frames")), 30)
-        assert answer and answer.text.startswith("2 images cancelled")
-        assert wait_for_answer(send(house.outbox, Command("resume")), 30)
-        (house.inbox / "frames/1.png").touch()
-        wait_for(lambda: house.pictures() == ["frames/1.png"])
-
-
-def _is_noticed(house: House) -> bool:
-    return "has vanished" in house.log() or "is another folder now" in house.log()
-
-
-@pytest.mark.parametrize("watch", ["events", "polling"])
-def test_an_inbox_of_which_everything_is_deleted_is_not_away(house: House, watch: str) -> None:
-    """Empty like a mount point, but the same folder as before: what is queued is cancelled."""
-    hold = HeldEngine(house)
-    template(house)
-    with house.running(batch_size=1, watch=watch):
-        first = house.save("first.txt", "a star\n")
-        hold.wait_until_held()
-        draw(house, "frames/1.png", 1)
-        wait_for(lambda: one_waits_for_one(house), "the queue")
-        shutil.rmtree(house.inbox / "frames")
-        first.unlink()
-        hold.release()
-        wait_for(lambda: "frames/1.png: deleted, 1 image cancelled" in house.log(), "the deletion")
-    assert house.pictures("frames") == []
-
-
-@pytest.mark.parametrize("empty", [False, True])
-def test_frames_wait_while_the_inbox_is_away(house: House, empty: bool) -> None:
-    """They are rendered when it is back; the `empty` folder is where it is mounted."""
-    hold = HeldEngine(house)
-    template(house)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
-        for number in (1, 2):
-            draw(house, f"frames/{number}.png", number)
-        wait_for(lambda: house.status()["images"]["queued"] == 2, "the queue")
-        house.inbox.rename(house.folder / "away")
-        if empty:
-            house.inbox.mkdir()
-        hold.release()
-        wait_for(lambda: house.pictures("first") and _is_noticed(house), "the unmount")
-        if empty:
-            house.inbox.rmdir()
-        (house.folder / "away").rename(house.inbox)
-        wait_for(lambda: len(house.pictures("frames")) == 2, "the frames")
-    assert house.pictures("frames") == ["frames/1.png", "frames/2.png"]
-    assert "cancelled" not in house.log().replace("nothing is cancelled", "")
-
-
 def test_several_engines_share_the_copies_of_a_picture(house: House) -> None:
     """None is deleted while another image needs it, also where two pictures are the same."""
     template(house, TEMPLATE + "count: 8\n")
@@ -1005,75 +700,3 @@ def test_several_engines_share_the_copies_of_a_picture(house: House) -> None:
     assert house.once(batch_size=1, executor=LocalSettings(engines=3))
     assert len(house.pictures("frames")) == 16
     assert len(house.pictures("a")) == 4
-
-
-LONG_SECONDS = 6  # what is pending at a change waits for it
-
-
-class Settling:
-    """A settings file that a running daemon reads again: how long files must be quiet."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._path = house.folder / "picowatch.yaml"
-        self._path.write_text(f"settle_seconds: {SETTLE_SECONDS}\n")
-        flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
-        self.file = SettingsFile(self._path, lambda: load_settings(flags, {}, self._path))
-
-    def take(self, seconds: float) -> None:
-        """Save another time, and wait until it holds."""
-        said = f"settle_seconds is {seconds:g}"
-        before = self._house.log().count(said)
-        self._path.write_text(f"settle_seconds: {seconds:g}\n")
-        wait_for(lambda: self._house.log().count(said) > before, said)
-
-
-def away_at_their_turn(house: House, settling: Settling) -> Path:
-    """Drop three pictures and take their folder away before they are rendered; where it is now."""
-    template(house)
-    assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
-    for number in range(3):
-        draw(house, f"frames/x/{number}.png", number)
-    wait_for(lambda: house.status()["images"]["queued"] == 3)
-    settling.take(LONG_SECONDS)  # they count as deleted after that
-    elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
-    assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
-    wait_for(lambda: house.log().count("its queue waits for it") == 3)
-    return elsewhere
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_pictures_that_were_away_at_their_turn_are_rendered_when_they_are_back(
-    house: House, restart: bool
-) -> None:
-    """Their folder was elsewhere for a moment: nobody wrote to them, and none was deleted."""
-    settling = Settling(house)
-    with house.running(settings_file=settling.file):
-        elsewhere = away_at_their_turn(house, settling)
-        if not restart:
-            elsewhere.rename(house.inbox / "frames/x")
-            settling.take(SETTLE_SECONDS)
-            wait_for(lambda: len(house.pictures()) == 3)
-    if restart:
-        elsewhere.rename(house.inbox / "frames/x")
-        with house.running():
-            wait_for(lambda: len(house.pictures()) == 3)
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_pictures_that_are_away_can_be_cancelled(house: House, restart: bool) -> None:
-    """They are rendered by their next save, not because they are back."""
-    settling = Settling(house)
-    with house.running(settings_file=settling.file):
-        elsewhere = away_at_their_turn(house, settling)
-        answer = wait_for_answer(send(house.outbox, Command("cancel", "frames/x")), PATIENCE)
-        assert answer and answer.text == "3 images cancelled."
-        elsewhere.rename(house.inbox / "frames/x")
-        if not restart:
-            settling.take(SETTLE_SECONDS)
-            draw(house, "frames/y.png")
-            wait_for(lambda: house.pictures() == ["frames/y.png"])
-    draw(house, "frames/y.png")
-    (house.inbox / "frames/x/1.png").touch()
-    assert house.once()
-    assert house.pictures() == ["frames/x/1.png", "frames/y.png"]

@@ -147,12 +147,3 @@ def test_what_a_recipe_cannot_honour_is_said_beside_the_result(house: House) -> 
     house.save("a.txt", text.replace(", Face restoration: GFPGAN", ""))
     assert house.once()
     assert not warning.exists()
-
-
-def test_a_picture_that_is_not_there_is_said_at_its_place(house: House) -> None:
-    """With line and column."""
-    house.save("a.yaml", "prompt: x\nfrom: none.png\n")
-    assert not house.once()
-    error = house.error("a.yaml") or ""
-    assert "line 2, column 7" in error
-    assert "none.png" in error

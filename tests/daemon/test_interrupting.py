@@ -1,4 +1,4 @@
-"""`interrupt: true`: saving again in the middle stops the picture in progress."""
+"""What nobody requests any more stops at its next step, and makes room for what is."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for
@@ -28,7 +29,7 @@ def first_batch(house: House) -> Iterator[threading.Event]:
 
 def test_editing_the_recipe_stops_its_picture(house: House, first_batch: threading.Event) -> None:
     """A fixed seed with other steps is another picture; the first leaves nothing."""
-    with house.running(interrupt=True):
+    with house.running():
         house.save("a.yaml", "prompt: one\nseed: 1\nsteps: 20\n")
         assert first_batch.wait(PATIENCE)
         house.save("a.yaml", "prompt: one\nseed: 1\nsteps: 30\n")
@@ -41,12 +42,47 @@ def test_editing_the_recipe_stops_its_picture(house: House, first_batch: threadi
 
 def test_deleting_the_recipe_stops_its_picture(house: House, first_batch: threading.Event) -> None:
     """Nobody requests it any more."""
-    with house.running(interrupt=True):
+    with house.running():
         path = house.save("a.yaml", "prompt: one\n")
         assert first_batch.wait(PATIENCE)
         path.unlink()
         wait_for(lambda: house.status()["images"]["cancelled"] == 1, "the end")
     assert house.pictures() == []
+
+
+def test_cancelling_the_recipe_stops_its_picture(
+    house: House, first_batch: threading.Event
+) -> None:
+    """The next recipe's turn comes at once; saved again, it is rendered."""
+    with house.running():
+        path = house.save("a.yaml", "prompt: one\nseed: 1\n")
+        assert first_batch.wait(PATIENCE)
+        house.save("b.txt", "another\n")
+        answer = wait_for_answer(send(house.outbox, Command("cancel", "a")), PATIENCE)
+        assert answer and answer.text == "1 image cancelled. Images in progress are stopped."
+        wait_for(lambda: house.prompts() == ["another"], "the next recipe")
+        path.touch()
+        wait_for(lambda: len(house.pictures("a")) == 1, "the picture")
+
+
+def test_a_batch_is_finished_for_one_image_that_is_requested(house: House) -> None:
+    """The others of it leave nothing."""
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(batch: Sequence[ImageRequest]) -> None:
+        reached.set()
+        assert go.wait(PATIENCE)
+
+    house.engine.before_batch = hold
+    with house.running(batch_size=4):
+        house.save("a.txt", "one\ntwo\nthree\n")
+        assert reached.wait(PATIENCE)
+        house.save("a.txt", "two\n")
+        wait_for(lambda: "2 cancelled" in house.log(), "the save")
+        go.set()
+        wait_for(lambda: house.prompts() == ["two"], "the picture")
+    assert len(house.engine.batches) == 1
+    assert "stopped" not in house.log()
 
 
 def test_a_picture_that_is_still_requested_is_finished(house: House) -> None:
@@ -58,7 +94,7 @@ def test_a_picture_that_is_still_requested_is_finished(house: House) -> None:
         assert go.wait(PATIENCE)
 
     house.engine.before_batch = hold
-    with house.running(interrupt=True, batch_size=1):
+    with house.running(batch_size=1):
         house.save("a.txt", "one\ntwo\n")
         assert reached.wait(PATIENCE)
         house.save("a.txt", "one\nthree\n")
@@ -66,7 +102,7 @@ def test_a_picture_that_is_still_requested_is_finished(house: House) -> None:
         go.set()
         wait_for(lambda: len(house.pictures()) == 2, "the pictures")
     assert house.started() == ["one", "three"]
-    assert "stopped while rendering" not in house.log()
+    assert "stopped" not in house.log()
 
 
 @dataclass
@@ -81,6 +117,22 @@ class Deaf(DigestEngine):
             super().interrupt()
 
 
+def test_a_deleted_recipe_is_not_shown_while_it_stops(house: House) -> None:
+    """Nothing of it is left to count: there would be "1 of 0"."""
+    house.engine = Deaf()
+    over = threading.Event()
+    house.engine.before_batch = lambda batch: wait_for(over.is_set)
+    with house.running():
+        path = house.save("a.yaml", "prompt: one\n")
+        wait_for(lambda: house.status().get("recipe") == "a.yaml", "its progress")
+        path.unlink()
+        wait_for(lambda: house.status().get("recipe") == "", "another status")
+        now = (house.outbox / "now.txt").read_text()
+        over.set()
+    assert " of 0" not in now
+    assert all(status.of or not status.recipe for status in house.console.shown)
+
+
 def test_an_engine_that_just_starts_is_interrupted_again(house: House) -> None:
     """An interruption before it listens is not lost."""
     house.engine = Deaf()
@@ -88,10 +140,10 @@ def test_an_engine_that_just_starts_is_interrupted_again(house: House) -> None:
     house.engine.before_batch = lambda batch: (
         wait_for(over.is_set) if len(house.engine.batches) == 1 else None
     )
-    with house.running(interrupt=True):
+    with house.running():
         house.save("a.yaml", "prompt: one\n")
         wait_for(lambda: house.status()["images"]["running"] == 1, "the first picture")
         house.save("a.yaml", "prompt: two\n")
         wait_for(lambda: house.prompts() == ["two"], "the other picture")
         over.set()
-    assert house.log().count("stopped while rendering") == 1
+    assert house.log().count("stopped: no image of its batch is requested") == 1

@@ -10,7 +10,7 @@ from PIL import Image
 
 from picowatch.errors import RenderFailed
 from picowatch.files.blocks import blocks_of
-from picowatch.inbox.files import defaults_for, is_listed
+from picowatch.inbox.files import defaults_for
 from picowatch.recipe import DefaultsFile
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
@@ -21,41 +21,6 @@ def renamed(house: House, old: str, new: str) -> None:
     (house.inbox / new).parent.mkdir(exist_ok=True)
     (house.inbox / old).replace(house.inbox / new)
     wait_for(lambda: f"{old}: renamed to {new}" in house.log(), "the renaming")
-
-
-def test_a_rename_over_another_recipe_renders_nothing_again(house: House) -> None:
-    """The queue continues under the new name; the recipe that was there is gone, and its queue."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("b.yaml", "prompt: b\nseed: 1\ncount: 3\n")
-        hold.wait_until_held()
-        house.save("a.yaml", "prompt: a\nseed: 1\ncount: 4\n")
-        wait_for(lambda: "a.yaml: saved" in house.log())
-        renamed(house, "a.yaml", "b.yaml")
-        hold.release()
-        wait_for(lambda: len(house.pictures("b")) == 5, "all of a")
-    assert house.once()
-    assert house.started().count("a") == 4
-    assert house.started().count("b") == 1
-    assert house.status()["images"]["cancelled"] == 2
-
-
-def test_a_rename_over_a_recipe_that_requested_the_same_renders_it_once(house: House) -> None:
-    """Pictures that the recipe of the new name has are not rendered again."""
-    house.save("b.yaml", "prompt: a\nseed: 1\ncount: 2\n")
-    assert house.once()
-    hold = HeldEngine(house, after=1)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
-        house.save("a.yaml", "prompt: a\nseed: 1\ncount: 3\n")
-        wait_for(lambda: "a.yaml: saved" in house.log())
-        renamed(house, "a.yaml", "b.yaml")
-        hold.release()
-        wait_for(lambda: house.status()["images"]["queued"] == 0, "all")
-    assert house.once()
-    assert house.seeds("b") == [1, 2, 3]
-    assert house.pictures("a") == []
 
 
 def test_a_save_while_an_equal_recipe_is_deleted_is_no_rename(house: House) -> None:
@@ -71,15 +36,22 @@ def test_a_save_while_an_equal_recipe_is_deleted_is_no_rename(house: House) -> N
         wait_for(lambda: "sub/a.txt: deleted" in house.log())
 
 
-def test_a_rename_over_equal_bytes_is_one(house: House) -> None:
-    """Nobody saved: it keeps the time of the other one."""
-    with house.running():
-        house.save("a.txt", "one\n")
-        other = house.save("b.txt", "one\n")
-        wait_for(lambda: len(house.pictures()) == 2, "both")
-        renamed(house, "b.txt", "a.txt")
-    assert not other.exists()
-    assert len(house.pictures()) == 2
+def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House) -> None:
+    """`mv a.yaml c.yaml` and a new a.yaml, which picowatch sees at once: nothing is made twice."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.yaml", "prompt: a corgi\ncount: 3\n")
+        hold.wait_until_held()
+        with house.seen_at_once():
+            (house.inbox / "a.yaml").rename(house.inbox / "c.yaml")
+            house.save("a.yaml", "prompt: a star\ncount: 2\n")
+        wait_for(lambda: "a.yaml: renamed to c.yaml" in house.log(), "the renaming")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 5, "all")
+    assert house.once()
+    assert sorted(house.started()) == ["a corgi"] * 3 + ["a star"] * 2
+    assert house.prompts("a").count("a star") == 2
+    assert house.prompts("c") == ["a corgi"] * 2
 
 
 def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) -> None:
@@ -100,44 +72,6 @@ def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) ->
     assert house.started() == ["one", "two", "three"]
 
 
-def test_a_good_recipe_renamed_over_a_refused_one_corrects_it(house: House) -> None:
-    """No error is left, neither in the file nor in the status."""
-    with house.running():
-        house.save("bad.yaml", "prompt: a corgi\nstesp: 10\n")
-        wait_for(lambda: house.error("bad.yaml"), "the error file")
-        house.save("good.yaml", "prompt: a corgi\nsteps: 10\n")
-        wait_for(lambda: len(house.pictures()) == 1, "the picture")
-        wait_for(lambda: house.status()["error_count"] == 1, "the status")
-        renamed(house, "good.yaml", "bad.yaml")
-        wait_for(lambda: house.status()["error_count"] == 0, "the status")
-    assert house.error("bad.yaml") is None
-
-
-@pytest.mark.parametrize(("old", "new"), [("a.yaml", "A.yaml"), ("pets/a.yaml", "Pets/a.yaml")])
-@pytest.mark.parametrize("edited", [False, True])
-def test_a_rename_in_case_alone_is_one(
-    house: House, monkeypatch: pytest.MonkeyPatch, old: str, new: str, edited: bool
-) -> None:
-    """Where file systems ignore case, as on macOS, the old name still leads to the file."""
-    assert not is_listed(house.inbox, new)
-    path = house.save(old, "prompt: a corgi\nseed: [1, 2]\n")
-    assert is_listed(house.inbox, old)
-    with house.running():
-        wait_for(lambda: len(house.pictures()) == 2, "the pictures")
-        monkeypatch.setattr("picowatch.inbox.reader.is_listed", lambda root, one: one == new)
-        (house.inbox / new).parent.mkdir(exist_ok=True)
-        with house.seen_at_once():
-            (house.inbox / new).hardlink_to(path)
-            if edited:
-                path.write_text("prompt: a corgi\nseed: [1, 2, 3]\n")
-        wait_for(lambda: f"{old}: renamed to {new}, its queue is kept" in house.log())
-        path.touch()  # an event of the old name that comes late
-        house.save("b.txt", "a star\n")
-        wait_for(lambda: len(house.pictures()) == 3 + edited, "a recipe saved after it")
-    assert len(house.pictures(Path(old).with_suffix("").as_posix())) == 2
-    assert house.seeds(Path(new).with_suffix("").as_posix()) == [3] * edited
-
-
 def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
     """A NAS moves what is deleted over the network: that is no rename."""
     hold = HeldEngine(house)
@@ -146,10 +80,8 @@ def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> N
         hold.wait_until_held()
         (house.inbox / "#recycle").mkdir()
         path.rename(house.inbox / "#recycle/a.yaml")
-        wait_for(lambda: "a.yaml: deleted, 2 images cancelled" in house.log(), "the deletion")
-        hold.release()
-        wait_for(lambda: house.status()["images"]["done"] == 1, "the image in progress")
-    assert house.pictures() == ["a/0001-1.png"]
+        wait_for(lambda: "a.yaml: deleted, 3 images cancelled" in house.log(), "the deletion")
+    assert house.pictures() == []
 
 
 def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
@@ -160,50 +92,6 @@ def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
     assert not house.once(), "it is answered under its new name"
     assert house.error("a.yaml") is None
     assert "inbox/b.yaml, line 2, column 1" in (house.error("b.yaml") or "")
-
-
-def test_a_recipe_may_be_renamed_as_its_error_advises(house: House) -> None:
-    """YAML in a TXT is rendered once it is called YAML."""
-    path = house.save("a.txt", "prompt: a corgi\nseed: 1\n")
-    assert not house.once()
-    assert "rename it to a.yaml" in (house.error("a.txt") or "")
-    path.rename(house.inbox / "a.yaml")
-    assert house.once()
-    assert house.pictures() == ["a/0001-1.png"]
-    assert house.error("a.txt") is None
-
-
-def test_a_json_recipe_is_a_recipe_like_any_other(house: House) -> None:
-    """Refused with its place, saved as editors do, told apart from YAML when it is renamed."""
-    text = '{"prompt": "a corgi", "seed": 1, "steps": 0x1e}'
-    house.save("pets/corgi.json", text)
-    assert not house.once()
-    error = house.error("pets/corgi.json") or ""
-    assert error.startswith("inbox/pets/corgi.json, line 1, column 43\n")
-    assert "JSON's numbers are like -1, 30 or 7.5." in error
-    new = house.save("pets/corgi.json.tmp", text.replace("0x1e", "3"))
-    new.rename(house.inbox / "pets/corgi.json")
-    assert house.once()
-    assert house.pictures() == ["pets/corgi/0001-1.png"]
-    assert house.error("pets/corgi.json") is None
-    (house.inbox / "pets/corgi.json").rename(house.inbox / "pets/corgi.txt")
-    assert not house.once()
-    assert "rename it to corgi.json" in (house.error("pets/corgi.txt") or "")
-
-
-def test_a_valid_recipe_that_reads_differently_by_its_new_name_is_answered_anew(
-    house: House,
-) -> None:
-    """What is queued of it is not cancelled by an invalid answer."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "one\ntwo\n")
-        hold.wait_until_held()
-        renamed(house, "a.txt", "a.yaml")
-        wait_for(lambda: house.error("a.yaml"), "the error file")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
-    assert house.started() == ["one", "two"]
 
 
 def test_a_recipe_moved_to_a_folder_of_other_settings_keeps_what_it_requested(house: House) -> None:
@@ -315,7 +203,6 @@ def test_defaults_that_are_being_written_are_waited_for(
 
     monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
     monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", noted)
-    monkeypatch.setattr("picowatch.inbox.reader.defaults_for", noted)
     house.save("a.txt", "a corgi\n")
     assert house.once()
     assert house.error("a.txt") is None

@@ -1,12 +1,14 @@
 """Start images: found, checked, snapshotted when the save is accepted, part of the identity."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from picowatch.commands.check import check
 from picowatch.errors import RenderFailed
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
@@ -43,16 +45,78 @@ def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
     assert len(request.image_hash) == 64
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 900), (3000, 4)])
-@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
-def test_the_smallest_picture_is_a_start_image(
-    house: House, size: tuple[int, int], ending: str
-) -> None:
+def test_the_smallest_picture_is_a_start_image(house: House) -> None:
     """It is enlarged like any other."""
-    Image.new("RGB", size, "red").save(house.inbox / f"start.{ending}")
-    house.save("a.yaml", f"prompt: a corgi\nimage: start.{ending}\n")
-    assert house.once(), house.error("a.yaml")
-    assert len(house.pictures("a")) == 1
+    sizes = [(1, 1), (7, 900), (3000, 4)]
+    for index, size in enumerate(sizes):
+        Image.new("RGB", size, "red").save(house.inbox / f"{index}.webp")
+        house.save(f"{index}.yaml", f"prompt: a corgi\nimage: {index}.webp\n")
+    assert house.once(), house.log()
+    assert len(house.pictures()) == 3
+
+
+def test_a_pattern_is_told_of_the_template_folder(house: House) -> None:
+    """One path names one picture: with `*` in it, too, if there is one of that name."""
+    draw(house.inbox / "frames/1.png", "red")
+    draw(house.inbox / "wh*t?.png", "red")
+    house.save("a.yaml", "prompt: a corgi\nimage: frames/*.png\n")
+    house.save("b.yaml", "prompt: a corgi\nimage: 'wh*t?.png'\n")
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    assert "line 2, column 8" in error
+    assert "There is no picture 'frames/*.png'" in error
+    assert "save these fields there as _pictures.yaml" in error
+    assert len(house.pictures("b")) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "rest", "rendered"),
+    [
+        ((320, 200), "size: picture", (320, 200)),
+        ((323, 197), "size: picture", (320, 200)),
+        ((4000, 3000), "size: picture", (1632, 1224)),  # 2 megapixels
+        ((20, 400), "size: picture", (64, 400)),
+        ((3000, 300), "size: picture", (2048, 208)),
+        ((320, 200), "size: picture\nhires: {scale: 4}", (320, 200)),
+        ((1200, 800), "size: picture\nhires: {scale: 4}", (1024, 680)),  # 4096 after hires
+    ],
+)
+def test_the_size_of_the_picture_is_rounded_and_capped(
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    size: tuple[int, int],
+    rest: str,
+    rendered: tuple[int, int],
+) -> None:
+    """To what the family needs, and to the limits."""
+    Image.new("RGB", size, "red").save(house.inbox / "start.png")
+    path = house.save("a.yaml", f"prompt: a corgi\nseed: 7\nimage: start.png\n{rest}\n")
+    assert check(house.settings(), [path], as_json=True) == 0
+    (image,) = json.loads(capsys.readouterr().out)
+    assert (image["width"], image["height"]) == rendered
+
+
+def test_a_sideways_photo_stands(house: House) -> None:
+    """EXIF turns it; beside a width the height follows in proportion."""
+    photo = Image.new("RGB", (128, 64))
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    photo.save(house.inbox / "photo.jpg", exif=exif)
+    house.save("_defaults.yaml", "size: picture\n")
+    house.save("a.yaml", "prompt: a corgi\nseed: 7\nimage: photo.jpg\n")
+    house.save("b.yaml", "prompt: a corgi\nseed: 7\nimage: photo.jpg\nwidth: 256\n")
+    assert house.once(), house.log()
+    requests = [house.chunk(one).request for one in house.pictures()]
+    assert [(one.width, one.height) for one in requests] == [(64, 128), (256, 512)]
+
+
+def test_results_can_be_named_like_their_start_images(house: House) -> None:
+    """Without one, no picture is hidden: no name begins with a dot."""
+    draw(house.inbox / "frame.png", "red")
+    house.save("a.yaml", "prompt: a corgi\nimage: frame.png\n")
+    house.save("b.yaml", "prompt: a corgi\n")
+    assert house.once(file_name="{picture}.{number}")
+    assert house.pictures() == ["a/frame.1.png", "b/1.png"]
 
 
 def test_a_changed_start_image_is_a_changed_request_at_the_next_save(house: House) -> None:
@@ -147,24 +211,6 @@ def test_a_picture_that_is_still_being_copied_is_waited_for(house: House) -> Non
     assert house.error("a.yaml") is None
 
 
-def test_a_picture_that_is_replaced_after_the_inbox_was_away_is_noticed(house: House) -> None:
-    """That both were away was no change of the picture, after which it is not waited for."""
-    away, shown = house.folder / "away", house.console.shown
-    (house.inbox / "start.png").write_text("no picture")
-    house.save("a.yaml", RECIPE)
-    with house.running():
-        wait_for(lambda: house.error("a.yaml"), "the error")
-        house.inbox.rename(away)
-        wait_for(lambda: "has vanished" in house.log(), "the inbox being away")
-        looks = len(shown)
-        wait_for(lambda: len(shown) > looks + 3, "some looks at it")
-        away.rename(house.inbox)
-        wait_for(lambda: "it is watched again" in house.log(), "the inbox being back")
-        draw(house.inbox / "start.png", "red")
-        wait_for(lambda: house.pictures("a"), "the picture")
-    assert house.error("a.yaml") is None
-
-
 def test_a_recipe_that_was_deleted_is_not_rendered_when_its_picture_appears(house: House) -> None:
     """Nor one that was saved again without it."""
     gone = house.save("gone.yaml", RECIPE)
@@ -182,7 +228,7 @@ def test_a_daemon_that_runs_for_months_keeps_no_start_image_for_ever(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were rendered or replaced are deleted, those of queued images are not."""
-    monkeypatch.setattr("picowatch.daemon.loop.TIDY_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.daemon.daemon.TIDY_SECONDS", 0.0)
     hold = HeldEngine(house)
     for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
         draw(house.inbox / f"{name}.png", colour)
@@ -249,23 +295,3 @@ def test_pictures_that_are_missing_are_named_with_a_files_other_mistakes(house: 
     assert -1 not in places and places == sorted(places)
     assert error.count("line ") == len(said)
     assert "f.png: There" not in error
-
-
-def test_missing_pictures_are_named_in_the_files_order(house: House) -> None:
-    """The mask may be named first."""
-    house.save("a.yaml", "prompt: a\nmask: m.png\nimage: i.png\n")
-    assert not house.once()
-    error = house.error("a.yaml") or ""
-    assert -1 < error.find("'m.png'") < error.find("'i.png'")
-
-
-def test_a_recipe_with_other_mistakes_is_answered_again_when_its_picture_comes(
-    house: House,
-) -> None:
-    """Its error file no longer names the picture then."""
-    house.save("a.yaml", "prompt: a\nsteps: 500\nimage: i.png\n")
-    with house.running():
-        wait_for(lambda: "'i.png'" in (house.error("a.yaml") or ""))
-        draw(house.inbox / "i.png", "red")
-        wait_for(lambda: "'i.png'" not in (house.error("a.yaml") or "'i.png'"))
-        assert "steps must be" in (house.error("a.yaml") or "")

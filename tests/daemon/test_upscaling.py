@@ -45,34 +45,15 @@ def test_what_drew_the_picture_stays_with_it(house: House) -> None:
     assert house.chunk(again).request == house.chunk(picture).request
 
 
-def test_a_missing_picture_is_an_error_that_mends_itself(house: House) -> None:
-    """As with every start image."""
-    house.save("a.yaml", ALONE)
-    assert not house.once()
-    assert "There is no picture 'start.png'" in (house.error("a.yaml") or "")
-    draw(house.inbox / "start.png", "red")
-    assert house.once(), house.error("a.yaml")
-    assert len(house.pictures("a")) == 1
-
-
-def test_what_is_dropped_into_a_folder_is_enlarged(house: House) -> None:
-    """With a template that says no more than that, the folder is an upscaler."""
-    house.save("large/_pictures.yaml", "upscale: demo-compact\n")
-    draw(house.inbox / "large/a/1.png", "red")
-    draw(house.inbox / "large/2.png", "blue")
-    assert house.once(), house.error("large/a/1.png")
-    assert house.pictures("large") == ["large/2.png", "large/a/1.png"]
-    assert not house.chunk("large/2.png").request.draws
-
-
 def test_what_drew_a_dropped_picture_stays_with_it(house: House) -> None:
     """Also where a batch is still being written when the copies of its pictures are deleted."""
-    house.save("large/_pictures.yaml", "upscale: demo-compact\n")
+    house.save("large/_pictures.yaml", "upscale: demo-compact\n")  # nothing more: an upscaler
     for number in range(6):
         texts = PngImagePlugin.PngInfo()
         texts.add_text("parameters", f"corgi {number}\nSteps: 20, Sampler: Euler a, Seed: 7")
         picture = Image.new("RGB", (64, 64), (40 * number, 0, 0))
         picture.save(house.inbox / f"large/{number}.png", pnginfo=texts)
     assert house.once(batch_size=3)
+    assert not house.chunk("large/2.png").request.draws
     found = [read_texts(house.outbox / file)["parameters"] for file in house.pictures()]
     assert [text.partition("\n")[0] for text in found] == [f"corgi {n}" for n in range(6)]

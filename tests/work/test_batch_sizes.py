@@ -70,12 +70,6 @@ def test_a_batch_never_takes_long(tmp_path: Path) -> None:
     assert set(make(sizes, LARGE, {1: 11.0})) == {1}
 
 
-def test_moments_teach_nothing(tmp_path: Path) -> None:
-    """Times too short to be distinguished from noise."""
-    sizes = BatchSizes("auto", tmp_path / "batches.json")
-    assert set(make(sizes, LARGE, {1: 0.001})) == {1}
-
-
 def test_the_largest_is_bounded(tmp_path: Path) -> None:
     """However well it goes."""
     small = request(width=64, height=64)
@@ -106,17 +100,6 @@ def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
     learn(sizes, many, 2, 2.4)  # 0.06 s
     learn(sizes, heun, 2, 2.4)
     assert sizes.size(few) == 4
-
-
-def test_fewer_steps_are_not_taken_for_a_better_batch(tmp_path: Path) -> None:
-    """Else a batch that is no better would be kept."""
-    sizes = BatchSizes("auto", tmp_path / "batches.json")
-    few, many = replace(LARGE, steps=10), replace(LARGE, steps=40)
-    for _ in range(2):
-        learn(sizes, many, 1, 4.0)
-    for _ in range(2):
-        learn(sizes, few, 2, 1.0)
-    assert sizes.size(many) == sizes.size(few) == 1
 
 
 def test_images_without_guidance_are_measured_by_themselves(tmp_path: Path) -> None:
@@ -155,18 +138,6 @@ def test_what_was_found_is_measured_anew_after_two_weeks(tmp_path: Path) -> None
     assert make(sizes, LARGE, {2: 0.4, 4: 0.4})[-1] == 2
     better = {2: 0.6, 4: 0.4, 8: 0.3, 16: 0.25, 32: 0.2}
     assert make(fresh, LARGE, better)[-1] == LARGEST
-
-
-def test_memory_that_ran_out_once_is_tried_again_after_two_weeks(tmp_path: Path) -> None:
-    """What held it may be gone."""
-    time = [1_000_000.0]
-    sizes = BatchSizes("auto", tmp_path / "batches.json", now=lambda: time[0])
-    for _ in range(2):
-        learn(sizes, LARGE, 1, 1.0)
-    sizes.learn([LARGE] * 2, pictures([LARGE] * 2, 0.5, "smaller batch"))
-    assert set(make(sizes, LARGE, {1: 1.0})) == {1}
-    time[0] += 15 * 86400
-    assert make(sizes, LARGE, {1: 1.0, 2: 0.5, 4: 0.5})[-1] == 2
 
 
 @pytest.mark.parametrize(

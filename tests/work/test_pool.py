@@ -17,17 +17,15 @@ from picowatch.ledger.rows import RequestedEntry
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
-from picowatch.work import plan
 from picowatch.work.pool import WorkerPool
 from picowatch.work.rendering import Rendering
 from picowatch.work.result import RunResult
 from picowatch.work.worker import Worker
 from tests.digest_engine import Batch, DigestEngine
 from tests.engine.requests import request
-from tests.house import PATIENCE
 
 BATCH = 8
-A, B = f"{1:064x}", f"{2:064x}"
+A, B, C = f"{1:064x}", f"{2:064x}", f"{3:064x}"
 
 
 class Shared:
@@ -43,15 +41,13 @@ class Shared:
             outbox=Outbox(settings),
             executor=LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine()),
             on_published=lambda *_: None,
-            on_finished=lambda _: None,
             on_preview=lambda _: None,
             retry=retry,
             result=result,
+            wake_daemon=threading.Event(),
         )
-        self.woken: list[int] = []
-        for number, worker in enumerate(self.pool.workers):
+        for worker in self.pool.workers:
             worker.state.idle = worker.state.warm = True
-            worker.wake = lambda number=number: self.woken.append(number)  # type: ignore[method-assign,misc]
 
     def hold(self, *checkpoints: str) -> None:
         """What each engine holds."""
@@ -81,48 +77,26 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
     shared.ledger.close()
 
 
-def test_engines_that_hold_the_checkpoint_share_a_short_queue(shared: Shared) -> None:
-    """Two that would rest otherwise take half each."""
-    shared.hold(A, A, B)
+def test_idle_engines_share_a_short_queue(shared: Shared) -> None:
+    """Two that would rest otherwise take their part; of a long queue each takes a whole batch."""
     shared.save("a.yaml", A, 8)
-    assert shared.claim(0) == [A] * 4
-    assert shared.woken == [1]
-    assert shared.claim(1) == [A] * 4
-    assert shared.woken == [1]
+    assert [len(shared.claim(number)) for number in range(3)] == [3, 3, 2]
+    shared.save("b.yaml", A, 5 * BATCH)
+    for worker in shared.pool.workers:
+        worker.state.idle = True
+    assert len(shared.claim(0)) == BATCH
 
 
-def test_the_engine_that_holds_the_oldest_images_checkpoint_is_woken(shared: Shared) -> None:
-    """The one that claims takes nothing."""
-    shared.hold(A, A, B)
-    shared.save("b.yaml", B, 1)
-    assert shared.claim(0) == []
-    assert shared.woken == [2]
-    assert shared.claim(2) == [B]
-
-
-def test_an_idle_engine_takes_what_a_busy_one_could(shared: Shared) -> None:
-    """A second GPU does not stand still while two pictures are to be rendered."""
-    shared.hold(A, "", B)
-    shared.save("a.yaml", A, 2 * BATCH)
-    assert shared.claim(0) == [A] * BATCH
-    assert shared.woken == [1]
-    assert shared.claim(1) == [A] * BATCH
-
-
-def test_idle_engines_wait_for_saves_that_settle_soon(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that just finished a batch goes on: images enough may be queued."""
-    for name in ("SOON_SECONDS", "LONGEST_SECONDS"):
-        monkeypatch.setattr(plan, name, PATIENCE)
-    shared.hold(A, A, A)
-    shared.pool.workers[1].state.idle = False
+def test_engines_keep_the_checkpoints_that_they_hold(shared: Shared) -> None:
+    """One that holds none takes what no other one holds; a whole queue is left to none."""
+    shared.hold(A, B, "")
+    shared.save("b.yaml", B, 2)
     shared.save("a.yaml", A, 2)
-    shared.pool.look_ahead(0.05)
-    assert shared.claim(0) == []
-    assert shared.claim(1) == [A]
-    shared.pool.look_ahead(None)
-    assert shared.claim(0) == [A]
+    shared.save("c.yaml", C, 1)
+    assert shared.claim(0) == [A, A]
+    assert shared.claim(2) == [C]
+    shared.pool.workers[2].state.idle = True
+    assert shared.claim(2) == [B], "rather than rest"
 
 
 def test_a_higher_priority_comes_before_the_checkpoint_that_is_held(shared: Shared) -> None:
@@ -131,7 +105,6 @@ def test_a_higher_priority_comes_before_the_checkpoint_that_is_held(shared: Shar
     shared.save("a.yaml", A, 1)
     shared.save("b.yaml", B, 1, priority=1)
     assert shared.claim(0) == [B]
-    assert shared.woken == [1]
     assert shared.claim(1) == [A]
 
 
@@ -166,4 +139,5 @@ def _rendering(worker: Worker, began: float, loads: str = "") -> Rendering:
         stall_seconds=60,
         on_preview=lambda _: None,
         preview_seconds=0,
+        is_requested=lambda: True,
     )

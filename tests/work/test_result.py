@@ -22,12 +22,3 @@ def test_a_reason_that_another_daemon_gets_over_counts_more() -> None:
     assert result.reason == "the ledger is damaged"
     assert result.ledger_corrupt
     assert not result.outbox_replaced
-
-
-def test_what_failed_is_no_reason_to_end() -> None:
-    """A refused save and a failed image end nothing, but such a run did not succeed."""
-    result = RunResult()
-    assert result.succeeded
-    result.count_failure()
-    assert not result.succeeded
-    assert not result.reason

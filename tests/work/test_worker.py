@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import pytest
-
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.durations import Durations, Timeline
 from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for
 
@@ -71,21 +68,3 @@ def test_a_batch_that_begins_while_picowatch_ends_is_given_up(house: House) -> N
         thread.join(PATIENCE)
         assert ended and not house.pictures()
     assert "1 image waits for the next start" in house.log()
-
-
-def test_the_time_between_two_batches_is_learned_with_the_second(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Waiting for the publisher, too: seconds left would be too few without it."""
-    learned: list[tuple[float, float]] = []
-    learn = Durations.learn
-
-    def note(durations: Durations, batch: Timeline, ended: float, load: float) -> None:
-        learned.append((batch.began, ended))
-        learn(durations, batch, ended, load)
-
-    monkeypatch.setattr(Durations, "learn", note)
-    house.save("a.yaml", "prompt: a\nseed: 1..4\n")
-    assert house.once(batch_size=1)
-    assert len(learned) == 4
-    assert [began for began, _ in learned[1:]] == [ended for _, ended in learned[:-1]]

@@ -23,7 +23,7 @@ from picowatch.recipe.read.yaml_errors import quoted
 from picowatch.recipe.written import Misread, Position, Written
 
 TEXT = "text"
-_SEVERAL = "For several pictures write a pattern such as frames/*.png, or a recipe for each."
+_SEVERAL = "For several pictures write a recipe for each, or a _pictures.yaml in their folder."
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 MAX_WARNINGS = 50  # of one entry
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import FROM, PROMPTS
+from picowatch.recipe.fields import FROM, PICTURE_FIELDS, PROMPTS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS
@@ -18,11 +18,11 @@ from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.yaml_entries import first_flag
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder, only_enlarges
+from picowatch.recipe.resolve.control import control_images
 from picowatch.recipe.resolve.edits import edit_warnings
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.limits import ImageLimit, position_of_count, refuse_long_sweep
-from picowatch.recipe.resolve.patterns import named_pictures, read_patterns, wants_one_sheet
 from picowatch.recipe.resolve.start_image import NEEDED, idle_fields, named, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
@@ -78,7 +78,7 @@ class EntryResolver:
         recipes: list[Recipe] = []
         for index, entry in enumerate(entries):
             whole = self._whole(index, entry)
-            for recipe in self._recipes_of(whole) if whole else ():
+            if whole and (recipe := self._recipe_of(whole)):
                 recipes.append(recipe)
                 self._limit.count(recipe.image_count)
         if entries:
@@ -125,26 +125,18 @@ class EntryResolver:
             return None
         return read_from(replace(written, value=path), self._pictures, given, self._problems)
 
-    def _recipes_of(self, whole: _WholeEntry) -> Iterator[Recipe]:
-        """One for each picture that a pattern stands for, or one for all."""
-        found = self._axes(whole)
-        if found is None:
-            return
-        each, axes = found
-        for layer in combinations(each, whole.layer):
-            images = self._images(whole, layer, axes)
-            if not images:
-                continue
-            warnings = self._warnings(whole, axes, images)
-            axes_shown = tuple(axis.axis for axis in axes)
-            recipe = images[0].swept(axes_shown, images) if axes else images[0]
-            yield recipe.warned(warnings)
+    def _recipe_of(self, whole: _WholeEntry) -> Recipe | None:
+        """The entry's recipe; None if something is wrong with all of it."""
+        axes = self._axes(whole)
+        images = [] if axes is None else self._images(whole, axes)
+        if axes is None or not images:
+            return None
+        shown_axes = tuple(axis.axis for axis in axes)
+        recipe = images[0].swept(shown_axes, images) if axes else images[0]
+        return recipe.warned(self._warnings(whole, axes, images))
 
-    def _axes(self, whole: _WholeEntry) -> tuple[list[WrittenAxis], list[WrittenAxis]] | None:
-        """What makes more recipes of an entry, and what makes more images of each recipe.
-
-        None if there are too many.
-        """
+    def _axes(self, whole: _WholeEntry) -> list[WrittenAxis] | None:
+        """What makes several images of an entry; None if these are too many."""
         layer, sweep, limit = whole.layer, whole.sweep, self._limit
         axes: list[WrittenAxis] = []
         if sweep:
@@ -155,24 +147,15 @@ class EntryResolver:
                 return None
         if limit.refuses_seeds(axes, layer):
             return None
-        pattern = read_patterns(layer, self._pictures, self._problems)
-        if pattern is None:
-            return [], axes
-        if limit.refuses_pattern(pattern, axes, layer):
-            return None
-        if axes or wants_one_sheet(layer):
-            return [], [pattern, *axes]
-        return [pattern], axes
+        return axes
 
-    def _images(
-        self, whole: _WholeEntry, layer: Layer, axes: Sequence[WrittenAxis]
-    ) -> list[Recipe]:
+    def _images(self, whole: _WholeEntry, axes: Sequence[WrittenAxis]) -> list[Recipe]:
         """Each combination of the axes' values, those left out in which something is wrong."""
         swept = {name for axis in axes for value in axis.values for name in value.overlay}
         forgiven = whole.forgiven - swept
         found = []
-        for combination in combinations(axes, layer):
-            self._named += named_pictures(combination)
+        for combination in combinations(axes, whole.layer):
+            self._named += _named_pictures(combination)
             recipe = self._builder.build(
                 dict(combination), whole.entry.position, whole.index, forgiven
             )
@@ -193,6 +176,16 @@ class EntryResolver:
             swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
             _refuse_idle(whole.own | swept, images, self._problems)
         return warnings
+
+
+def _named_pictures(layer: Layer) -> Iterator[Written]:
+    """The start image, the mask and the pictures that ControlNets follow, as written."""
+    for field in PICTURE_FIELDS if "image" in layer else ():
+        if field in layer and isinstance(layer[field].value, str):
+            yield layer[field]
+    for _, written in control_images(layer):
+        if isinstance(written.value, str):
+            yield written
 
 
 def _with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 
 from picowatch.recipe.fields import PROMPTS
-from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.resolve.ranges import NumberRange
 from picowatch.recipe.resolve.sweep import WrittenAxis
@@ -59,18 +59,6 @@ class ImageLimit:
         if written is None or not isinstance(written.value, NumberRange):
             return False
         return self._refuses(_combinations(axes) * len(written.value), written.position)
-
-    def refuses_pattern(
-        self, pattern: WrittenAxis, axes: Sequence[WrittenAxis], layer: Layer
-    ) -> bool:
-        """Whether it stands for too many pictures, or for none, which is a problem already."""
-        images = _combinations([pattern, *axes])
-        combined = " With the sweep" if axes else " Together"
-        written = layer[pattern.label]
-        text = f"'{shown(written.value)}'" if isinstance(written.value, str) else "the pattern"
-        found = f"{text} matches {len(pattern.values):,} pictures.{combined} "
-        message = found + too_many(self._counted + images, self._max_images)
-        return self._refuses(images, written.error_position, message) or not pattern.values
 
     def _refuses(self, images: int, position: Position, message: str = "") -> bool:
         """Whether so many more are too many: then the message says so."""

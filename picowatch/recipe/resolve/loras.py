@@ -67,7 +67,8 @@ def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> LorasR
 
 
 def _is_a_folders(written: Written) -> bool:
-    return written.position.source.name.endswith(("_defaults.yaml", "_pictures.yaml"))
+    file = written.position.source.name.rpartition("/")[2]
+    return file in ("_defaults.yaml", "_pictures.yaml")
 
 
 def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:

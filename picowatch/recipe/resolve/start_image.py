@@ -68,7 +68,7 @@ def refuse_unusable(
 
 
 def named(path: str, words: str) -> str:
-    """What is wrong with a picture, with its name: a pattern stands for many."""
+    """What is wrong with a picture, with its name."""
     return words if path in words else f"'{shown(path)}': {words}"
 
 

@@ -15,7 +15,6 @@ from picowatch.recipe.fields import (
     FIRST_NAME_OF,
     NO_SWEEP,
     PART_FIELDS,
-    PICTURE_FIELDS,
     PROMPTS,
     SIZE,
     Axis,
@@ -28,7 +27,6 @@ from picowatch.recipe.messages.wording import (
     wanted_for,
     wrong_value,
 )
-from picowatch.recipe.pictures import is_pattern
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.yaml_errors import quoted_name
 from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised
@@ -140,25 +138,11 @@ def _axis(
     position = values.name_position
     name, _, detail = (part.strip() for part in key.partition(":"))
     field = FIRST_NAME_OF.get(name)
-    is_alone = field in PICTURE_FIELDS and is_written_pattern(values)  # and in no list
-    parts = [("", values)] if is_alone else _values(key, values, most, problems)
-    pattern = next((part for _, part in parts if is_written_pattern(part)), None)
+    parts = _values(key, values, most, problems)
     if field is None:
         problems.add(position, f"sweep cannot vary '{shown(key)}': {_meant(key, parts, layer)}")
     elif field in NO_SWEEP:
         problems.add(position, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
-    elif field in PICTURE_FIELDS and pattern:
-        instead = f"'{field}: {shown(str(pattern.value))}'"
-        problems.add(
-            pattern.error_position,
-            f"a sweep cannot contain a pattern. Write {instead} outside the sweep: the pictures "
-            "then become an axis of their own.",
-        )
-    elif field in PICTURE_FIELDS and field in layer and is_written_pattern(layer[field]):
-        problems.add(
-            position,
-            f"{field} is already a pattern, whose pictures are an axis. Keep one of the two.",
-        )
     elif not detail:
         return _over(field, field, parts, problems)
     elif field in PROMPTS:
@@ -188,11 +172,6 @@ def _meant(key: str, parts: Sequence[tuple[str, Written]], layer: Layer) -> str:
         instead = quoted_name(f"prompt: {key}")
         return f"there is no such field. For a piece of the prompt write {shown(instead)}."
     return f"there is no such field. {did_you_mean(name, names)}".rstrip()
-
-
-def is_written_pattern(written: Written) -> bool:
-    """Only as somebody writes it: a dropped picture, or a picture's metadata, names one file."""
-    return bool(written.raw) and isinstance(written.value, str) and is_pattern(written.value)
 
 
 def _over(

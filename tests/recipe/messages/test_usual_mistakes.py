@@ -289,7 +289,7 @@ def test_commas_within_braces_are_not_blamed() -> None:
     assert message != COMMA
 
 
-PICTURES = "For several pictures write a pattern such as frames/*.png, or a recipe for each."
+PICTURES = "For several pictures write a recipe for each, or a _pictures.yaml in their folder."
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,11 @@ def test_a_draw_that_names_a_lora_twice_is_shown() -> None:
     ("recipe", "name", "weights"),
     [
         ("prompt: a <lora:pixel:0.3>", "a.yaml", {"style/pixel art": 0.3, "add_detail": 0.5}),
+        (
+            "prompt: a <lora:pixel:0.3>",
+            "corgi_defaults.yaml",  # a recipe like any other
+            {"style/pixel art": 0.3, "add_detail": 0.5},
+        ),
         ("a cat <lora:pixel:0.3>", "a.txt", {"style/pixel art": 0.3, "add_detail": 0.5}),
         (
             "prompt: a <lora:pixel:0.3>\nsweep: {'lora: pixel': [2]}",

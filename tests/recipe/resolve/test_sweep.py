@@ -143,8 +143,6 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
         ("from: [a.png, b.png]", "sweep cannot vary from. Write a recipe for each picture: several "
          "stand in a list, or between lines ---."),
-        ("image: frames/*.png", "a sweep cannot contain a pattern. Write 'image: frames/*.png' "
-         "outside the sweep: the pictures then become an axis of their own."),
         ("count: [1, 2]", "sweep cannot vary count. It does not change individual images."),
         ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a range or a list "
          "outside the sweep: seed: 1..8."),

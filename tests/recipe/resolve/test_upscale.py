@@ -11,7 +11,7 @@ from picowatch.recipe.inventory import Upscaler
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest
-from tests.recipe.reading import DEMO, messages, read, read_one
+from tests.recipe.reading import DEMO, messages, read_one
 
 INSTALLED = Inventory(
     demo=DEMO,
@@ -30,9 +30,6 @@ class Sized(Pictures):
 
     def __init__(self, width: int, height: int) -> None:
         self._size = width, height
-
-    def matches(self, pattern: str) -> list[str]:
-        return [pattern.replace("*", number) for number in ("1", "2")]
 
     def size(self, path: str) -> tuple[int, int]:
         return self._size
@@ -167,14 +164,6 @@ def test_every_value_of_a_sweep_is_an_image() -> None:
         Upscale("4x-UltraSharp", 2),
         Upscale("demo-compact", 2),
     ]
-
-
-def test_a_pattern_of_pictures_is_enlarged_one_by_one() -> None:
-    """As with every start image."""
-    text = "image: frames/*.png\nupscale: demo-compact"
-    recipes = read(text, pictures=Sized(8, 8))
-    images = [one.image for recipe in recipes for one in recipe.image_requests(hash_of, 5)]
-    assert images == ["frames/1.png", "frames/2.png"]
 
 
 def test_a1111s_texts_are_read() -> None:

@@ -1,18 +1,15 @@
-"""Stars, and pictures that are deleted by a command: from the gallery or a terminal."""
+"""Pictures that are deleted by a command, and what `make` names: from another process."""
 
+import hashlib
 import json
-import shutil
-import threading
-from collections.abc import Sequence
 
 import pytest
 
-from picowatch.outbox.commands import Command, send
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.listing import TAIL_BYTES
-from picowatch.outbox.outbox import Outbox
-from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
-from tests.house import House, wait_for
+from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import PATIENCE, House, wait_for
 
 FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
 RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
@@ -32,24 +29,14 @@ def told(house: House, command: str, *files: str) -> dict[str, object]:
     return answer
 
 
-def starred(house: House) -> list[str]:
-    lines = (house.outbox / "stars.jsonl").read_text().splitlines()
-    return [json.loads(line)["file"] for line in lines]
-
-
 def test_commands_name_pictures_by_path_or_as_the_gallery_does(house: House) -> None:
     """With a running daemon; what is not a picture of the gallery is named."""
     rendered(house)
     with house.running():
-        answer = picowatch(house.folder, "star", f"outbox/{FILES[2]}", FILES[0])
-        assert (answer.returncode, answer.stdout) == (0, "2 pictures starred.\n"), answer.stderr
-        assert sorted(starred(house)) == [FILES[0], FILES[2]]
-        assert picowatch(house.folder, "unstar", FILES[0]).stdout == "1 picture without a star.\n"
-        answer = picowatch(house.folder, "delete", FILES[1], FILES[2], "a/9.png")
+        answer = picowatch(house.folder, "delete", FILES[1], f"outbox/{FILES[2]}", "a/9.png")
         assert answer.returncode == 1
         assert answer.stderr == "2 pictures deleted. Not in the gallery: a/9.png.\n"
     assert house.pictures() == [FILES[0]]
-    assert starred(house) == []
     assert "a/0002-2.png and 1 more: deleted, as requested" in house.log()
 
 
@@ -61,9 +48,9 @@ def test_a_command_that_a_browser_still_writes_is_answered_later(house: House) -
     assert house.once()
     assert path.exists()
     assert not path.with_suffix(".answer").exists()
-    path.write_text(json.dumps({"command": "star", "files": FILES[:1]}))
+    path.write_text(json.dumps({"command": "delete", "files": FILES[:1]}))
     assert house.once()
-    assert starred(house) == FILES[:1]
+    assert house.pictures() == FILES[1:]
     assert not path.exists()
 
 
@@ -123,45 +110,6 @@ def test_latest_png_is_found_behind_very_many_deleted_pictures(house: House) -> 
     assert (house.outbox / "latest.png").read_bytes() == left
 
 
-def test_a_contact_sheet_is_starred_and_deleted_like_a_picture(house: House) -> None:
-    """It is not drawn again; its pictures stay."""
-    house.save("s.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
-    assert house.once()
-    (sheet,) = (file for file in house.pictures() if "-sheet" in file)
-    assert told(house, "star", sheet)["done"]
-    assert starred(house) == [sheet]
-    assert told(house, "delete", sheet)["done"]
-    assert house.once()
-    assert len(house.pictures()) == 2
-    assert starred(house) == []
-
-
-def test_stars_outlive_the_gallery_and_their_export(house: House) -> None:
-    """Both are written again from `.picowatch/stars.jsonl`."""
-    rendered(house)
-    assert told(house, "star", FILES[1])["done"]
-    (house.outbox / "stars.jsonl").write_text("{}\n")
-    for path in (house.outbox / ".picowatch/gallery").glob("*.js"):
-        path.unlink()
-    assert house.once()
-    assert starred(house) == [FILES[1]]
-    assert FILES[1] in (house.outbox / ".picowatch/gallery/stars.js").read_text()
-
-
-def test_stars_outlive_what_is_hidden(house: House) -> None:
-    """A cron job deletes old files, or somebody all of `.picowatch`: then stars.jsonl counts."""
-    rendered(house)
-    for file in (FILES[1], FILES[0]):
-        assert told(house, "star", file)["done"]
-    before = (house.outbox / "stars.jsonl").read_bytes()
-    shutil.rmtree(house.outbox / ".picowatch")
-    assert house.once()
-    assert (house.outbox / "stars.jsonl").read_bytes() == before
-    assert told(house, "unstar", FILES[1])["done"]
-    assert house.once()
-    assert starred(house) == [FILES[0]]
-
-
 @pytest.mark.parametrize(
     "file",
     ["../secret.png", "/etc/hostname", "a/../../secret.png", ".picowatch/ledger.sqlite", "a", "",
@@ -201,27 +149,20 @@ def test_the_status_names_no_picture_that_is_deleted(house: House) -> None:
         wait_for(lambda: house.status()["pictures"] == [FILES[1]], "the status")
 
 
-def test_pictures_may_be_published_while_the_status_is_made(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each of those that it names is looked for, which takes long on a slow disk."""
-    looks_for = Outbox.exists
-    go_on = threading.Event()
-
-    def slowly(outbox: Outbox, file: str) -> bool:
-        if file == "a/0001-1.png" and not go_on.is_set():
-            go_on.set()
-            wait_for(lambda: "a/0002-2.png" in house.log(), "another picture")
-        return looks_for(outbox, file)
-
-    def hold_the_second(batch: Sequence[ImageRequest]) -> None:
-        if batch[0].seed == 2:
-            wait_for(go_on.is_set, "a look for the first picture")
-
-    monkeypatch.setattr(Outbox, "exists", slowly)
-    house.engine.before_batch = hold_the_second
-    house.save("a.txt", "a --seed 1\na --seed 2\n")
+def test_make_names_the_pictures_of_one_save(house: House) -> None:
+    """An earlier save of the same bytes is still queued: its random seeds are others."""
+    hold = HeldEngine(house)
     with house.running(batch_size=1):
-        both = ["a/0001-1.png", "a/0002-2.png"]
-        wait_for(lambda: sorted(house.status().get("pictures", [])) == both, "both of them")
-    assert "RuntimeError" not in house.log()
+        house.save("first.txt", "in progress\n")
+        hold.wait_until_held()
+        path = house.save("x.yaml", "prompt: a corgi\ncount: 2\n")
+        wait_for(lambda: "x.yaml: saved, 2 images queued" in house.log(), "the first save")
+        path.touch()
+        wait_for(lambda: "random seeds drawn again" in house.log(), "the second save")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        command = send(house.outbox, Command("make", "x.yaml", digest))
+        hold.release()
+        answer = wait_for_answer(command, PATIENCE)
+        wait_for(lambda: len(house.pictures("x")) == 4, "the pictures of both saves")
+    assert answer and answer.text == "2 images rendered."
+    assert sorted(answer.pictures) == house.pictures("x")[2:]
