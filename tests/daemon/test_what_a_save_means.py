@@ -17,7 +17,7 @@ from picowatch.errors import EngineDied
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.outbox import Outbox
 from tests.digest_engine import Batch
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 
 
 def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
