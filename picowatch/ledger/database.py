@@ -60,10 +60,11 @@ class Database:
         sql.execute("PRAGMA synchronous = FULL")
         sql.execute("PRAGMA foreign_keys = ON")
         sql.execute("PRAGMA temp_store = MEMORY")  # a full /tmp stops nothing
-        self.is_new = not version
-        if self.is_new:
+        if not version:
             schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
             sql.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
+        # Also one that a crash left empty: the first save or rebuilding enters the first number.
+        self.is_new = not sql.execute("SELECT count(*) FROM sqlite_sequence").fetchone()[0]
         found = sql.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
