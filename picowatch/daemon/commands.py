@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 from picowatch.daemon.finish import Finishing
 from picowatch.inbox.dropped import why_no_recipe
@@ -17,6 +18,7 @@ from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.messages.problems import harmless
+from picowatch.save import Stamp
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY
@@ -45,6 +47,7 @@ class Control:
 
     def __post_init__(self) -> None:
         self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
+        self._cancelled: dict[Command, tuple[int, int]] = {}  # … and what they did already
 
     def run_all(self) -> None:
         """Do what was requested meanwhile."""
@@ -67,7 +70,7 @@ class Control:
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(recipe, noticed)
+                return self._cancel(command, recipe, noticed)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
                 return self._make(recipe, digest, noticed)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
@@ -125,23 +128,38 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, pattern: str, noticed: float) -> Answer | None:
-        """Cancel what was saved before, also what is not accepted yet; what runs stops."""
+    def _cancel(self, command: Command, pattern: str, noticed: float) -> Answer | None:
+        """Cancel what was saved before, also what is not accepted yet; what runs stops.
+
+        Of many recipes each is cancelled once it is accepted, before any of it is rendered.
+        """
         if self.inbox.scanned_at <= noticed and self.inbox.folder:
             self.inbox.want_scan()
             return None
-        if _matching(pattern, self.inbox.pending()):
-            return None
+        came_after = partial(self._came_after, command.sent_at_ns)
+        inbox = self.settings.inbox
+        pending = {one for one in self.inbox.pending() if not came_after(stamp_of(inbox, one))}
         unfinished = self.ledger.unfinished_recipes()
-        recipes = _matching(pattern, unfinished)
-        if not recipes:
-            others = _named("Recipes with queued images", unfinished)
-            return Answer(False, f"No image of {pattern} is queued.{others}")
+        recipes = _matching(pattern, [one for one in unfinished if one not in pending])
+        known = {one: self.ledger.known_recipe(one) for one in recipes}
+        recipes = [one for one, row in known.items() if not came_after(row and row.stamp)]
         cancelled, running = self.ledger.cancel(recipes)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
+        total, ran = self._cancelled.get(command, (0, 0))
+        self._cancelled[command] = total + cancelled, ran + running
+        if _matching(pattern, pending):
+            return None
+        cancelled, running = self._cancelled.pop(command)
+        if not cancelled:
+            others = _named("Recipes with queued images", unfinished)
+            return Answer(False, f"No image of {pattern} is queued.{others}")
         rest = " Images in progress are stopped." if running else ""
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
+
+    def _came_after(self, sent_at_ns: int, stamp: Stamp | None) -> bool:
+        """Whether a recipe was saved after a command was sent; a time to come says nothing."""
+        return stamp is not None and sent_at_ns < stamp.mtime_ns < self.now() * 1e9
 
     # -- pictures
 

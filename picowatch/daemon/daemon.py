@@ -109,8 +109,10 @@ class Daemon:
         more = False
         if self.inbox.is_there():
             self.inbox.look(now)
-            more = self.accepting.take(now)
-        self.control.run_all()
+        with self.pool.nothing_is_claimed():  # of what is cancelled as soon as it is accepted
+            if self.inbox.folder:
+                more = self.accepting.take(now)
+            self.control.run_all()
         self.finishing.finish_all()
         self.pool.publisher.list_published()
         if self.settings_watch:
