@@ -36,7 +36,8 @@ class Finishing:
     on_failed: Callable[[str], None] = lambda recipe: None
 
     def finish_all(self) -> None:
-        """All recipes with something to do."""
+        """All recipes with something to do; what was done is committed at once."""
+        done = []
         for recipe, todo in self.ledger.todo():
             try:
                 is_done = self.finish(recipe)
@@ -47,7 +48,9 @@ class Finishing:
                 self.outbox.problems.add_warning(recipe, words)
                 is_done = True
             if is_done:
-                self.ledger.done_with(recipe, todo)
+                done.append((recipe, todo))
+        if done:
+            self.ledger.done_with(done)
 
     def finish(self, recipe: str) -> bool:
         """Draw the consequences; False if the recipe cannot be taken out of the inbox yet.
@@ -66,7 +69,7 @@ class Finishing:
             if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
                 self.on_failed(recipe)
             self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
-        else:
+        elif self.ledger.has_problem(recipe):
             self.outbox.problems.remove_error(recipe)
             self.ledger.note_problem(recipe, None)
 

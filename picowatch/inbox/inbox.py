@@ -300,7 +300,7 @@ class Inbox:
 
     def _was_moved_away(self, one: Pending, moved_here: Collection[Stamp]) -> bool:
         """Whether the version that was handled lies under another name, which is to come first."""
-        known = self._known.known_recipe(one.path)
+        known = None if one.is_new else self._known.known_recipe(one.path)
         return known is not None and known.stamp in moved_here
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:

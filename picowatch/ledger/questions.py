@@ -54,10 +54,15 @@ class Questions(Database):
         rows = self.select("SELECT path, todo FROM recipes WHERE todo > 0 ORDER BY save")
         return [(row["path"], row["todo"]) for row in rows]
 
-    def done_with(self, recipe: str, todo: int) -> None:
+    def done_with(self, todo: Iterable[tuple[str, int]]) -> None:
         """Record that they were drawn, unless more has changed since."""
         with self.transaction() as sql:
-            sql.execute("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", (recipe, todo))
+            sql.executemany("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", todo)
+
+    def has_problem(self, recipe: str) -> bool:
+        """Whether something is noted to be wrong with the recipe."""
+        query = "SELECT 1 FROM recipes WHERE path = ? AND problem IS NOT NULL"
+        return bool(self.select(query, (recipe,)))
 
     def note_problem(self, recipe: str, problem: str | None) -> None:
         """What is wrong with the recipe, in a line; None if nothing is any more."""

@@ -129,7 +129,7 @@ class ProblemFiles:
         """Something else that somebody put there stays."""
         try:
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                (self._root / file).unlink()
+                os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
         except PermissionError as error:
             if not is_of_one_folder(error, self._root):
                 raise
