@@ -88,7 +88,7 @@ def saves_of(editor: Editor) -> list[tuple[float, str]]:
     return saves
 
 
-def session(editor: Editor, settle_seconds: float, *, interrupt: bool, speed: float) -> Outcome:
+def session(editor: Editor, settle_seconds: float, speed: float) -> Outcome:
     """Type once, and wait for the picture of the whole recipe."""
     with tempfile.TemporaryDirectory() as folder:
         house = House(Path(folder))
@@ -99,7 +99,7 @@ def session(editor: Editor, settle_seconds: float, *, interrupt: bool, speed: fl
 
         house.engine.after_step = make_a_step
         saves = saves_of(editor)
-        with house.running(settle_seconds=settle_seconds / speed, interrupt=interrupt):
+        with house.running(settle_seconds=settle_seconds / speed):
             started = time.monotonic()
             for at, text in saves:
                 _wait_until(started + at / speed)
@@ -123,17 +123,17 @@ def _wait_until(moment: float) -> None:
 
 
 def report(
-    outcomes: Sequence[tuple[Editor, float, bool, Outcome]], say: Callable[[str], None]
+    outcomes: Sequence[tuple[Editor, float, Outcome]], say: Callable[[str], None]
 ) -> None:
     """A table in Markdown."""
     say(
-        "| editor | `settle_seconds` | `interrupt` | saves | begun half-typed | of them finished | "
+        "| editor | `settle_seconds` | saves | begun half-typed | of them finished | "
         "from the last save to its picture |"
     )
-    say("|---|---|---|---|---|---|---|")
-    for editor, settle, interrupt, outcome in outcomes:
+    say("|---|---|---|---|---|---|")
+    for editor, settle, outcome in outcomes:
         say(
-            f"| {editor.name} | {settle:g} | {str(interrupt).lower()} | {outcome.saves} | "
+            f"| {editor.name} | {settle:g} | {outcome.saves} | "
             f"{outcome.begun} | {outcome.finished} | {outcome.seconds_to_the_picture:.1f} s |"
         )
 
@@ -147,9 +147,7 @@ def main() -> None:
     outcomes = []
     for editor in EDITORS:
         for settle in options.settle:
-            for interrupt in (False, True):
-                outcome = session(editor, settle, interrupt=interrupt, speed=options.speed)
-                outcomes.append((editor, settle, interrupt, outcome))
+            outcomes.append((editor, settle, session(editor, settle, speed=options.speed)))
     report(outcomes, print)
 
 

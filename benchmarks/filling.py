@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from picowatch.daemon.recovery import open_ledger
+from picowatch.daemon.ledger_file import open_ledger
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.work.publish import listing_line
@@ -50,7 +50,7 @@ def fill(house: House, pictures: int) -> None:
 def _finish_all(house: House) -> None:
     """Claim, finish and enlist whatever waits, as worker and publisher do."""
     outbox = Outbox(house.settings())
-    ledger = open_ledger(house.outbox / ".picowatch/ledger.sqlite", outbox, check=False)
+    ledger = open_ledger(house.outbox / ".picowatch/ledger.sqlite", outbox)
     rendered = {"timings": {"denoise": 1.0}, "device": "cpu", "size": "64x64"}
     with ledger.transaction():
         while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):

@@ -66,7 +66,7 @@ class Variant:
     most; start images have at most `most_start_pixels`, where a pipeline would make larger ones
     smaller. `hub` is a folder to download. `pipelines` and `guidance_as` are its own where it has
     others than the family, `options` what its pipeline is made with. `encoders` are as in `Family`.
-    `schedule` is the variant whose noise schedule the package has for it, "" for its own.
+    `configs` is the variant whose configs in the package are its own, too.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -80,92 +80,7 @@ class Variant:
     guidance_as: Guidance | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
-    schedule: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """A family of checkpoints.
-
-    `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
-    "flow" is drawn by a pipeline of diffusers with a transformer; "" is recognised, and refused.
-    `short` families have no code of their own: the pipeline reads the prompt itself.
-
-    Drawing: `inputs` are what each call of a pipeline gets beside the request, and
-    `inputs_at_other_steps` those of calls with other steps than the variant's default. Recipes may
-    name the `samplers`: the first is the folder's own scheduler. `size_multiple` divides both
-    sides. `native_size` is the side of the square that it was trained for; with `latent_pixels`
-    that of the transformer's config, which counts latents of so many pixels. `lacks` maps the
-    fields that must stay off to the reason. `preview` names the latents' colours.
-
-    Folders: `folders` maps the class in model_index.json to the variant that it tells, "" where the
-    configs do (`by_config`: a setting of the index, or "transformer/" and one of its config).
-    `parts` are the classes that each part may have: the engine loads these and no others. A folder
-    may do without the `optional` ones; `unused` parts of a pipeline are never loaded. `settings`
-    of the index must be as here, where it has them.
-
-    Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer;
-    `by_header` tells the variant, `by_name` changes it by a word in the name of the file or folder
-    (variant before, word, variant after). The first that fits counts, in both. With
-    `transformer_files`, the transformer may be a file of its own, which is completed by `encoders`
-    (by part), and a VAE of one of the variants in `vaes`; with `files_alone` no folder is needed,
-    because the package has the other configs (`vae_assets` names the family whose VAE's it has);
-    `vae_file` says which VAE to get. With `schedules`, it has one noise schedule for each variant.
-    Variants that are `alike` may lend one another their parts.
-
-    UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
-    encoder that clip_skip chooses from, and one of `text_prefixes` stands before the names of a
-    text encoder's tensors in single files.
-
-    LoRAs: with `loras`, its pipelines load them. `lora_layers` are regular expressions for names of
-    layers, `lora_widths` the widths of a transformer block's inputs, `lora_marks` what trainers
-    write into metadata.
-    """
-
-    key: str
-    name: str
-    kind: Literal["unet", "flow", ""] = ""
-    short: bool = False
-    pipelines: Pipelines = Pipelines()
-    guidance: Guidance = "cfg_scale"
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    inputs_at_other_steps: Mapping[str, Any] = field(default_factory=dict)
-    size_multiple: int = 8
-    native_size: int = 0
-    latent_pixels: int = 0
-    samplers: tuple[str, ...] = ()
-    lacks: Mapping[str, str] = field(default_factory=dict)
-    variants: Mapping[str, Variant] = field(default_factory=dict)
-    hub: str = ""
-    preview: str = ""
-    folders: Mapping[str, str] = field(default_factory=dict)
-    parts: Mapping[str, Classes] = field(default_factory=dict)
-    optional: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    by_config: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    signs: tuple[str, ...] = ()
-    by_header: tuple[tuple[str, Sign], ...] = ()
-    by_name: tuple[tuple[str, str, str], ...] = ()
-    transformer_files: bool = False
-    files_alone: bool = False
-    encoders: Mapping[str, str] = field(default_factory=dict)
-    vaes: tuple[str, ...] = ()
-    vae_assets: str = ""
-    vae_file: str = ""
-    schedules: bool = False
-    alike: bool = False
-    text_width: int = 0
-    text_layers: int = 0
-    text_prefixes: tuple[str, ...] = ()
-    loras: bool = False
-    lora_layers: tuple[str, ...] = ()
-    lora_widths: tuple[int, ...] = ()
-    lora_marks: tuple[str, ...] = ()
-
-    def variant(self, name: str) -> Variant:
-        """The variant of this name, else the one that stands for all."""
-        return self.variants.get(name) or self.variants.get("") or Variant()
+    configs: str = ""
 
 
 _NO_GUIDANCE = {"guidance": "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"}
@@ -183,7 +98,100 @@ _FLOW_LACKS = {
 _LACKS = _NO_GUIDANCE | _FLOW_LACKS
 _NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), "it cannot start from a picture")
 _FROM_TEXT = _LACKS | _NO_PICTURES
+_BY_GUIDANCE = {"cfg_scale": "it follows the prompt by guidance alone"}
 _PREDICTS = {"prediction": "its folder says what it predicts"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of checkpoints; the defaults are those of one with a transformer.
+
+    `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
+    "flow" is drawn by a pipeline of diffusers with a transformer; "" is recognised, and refused.
+    `short` families have no code of their own: the pipeline reads the prompt itself.
+
+    Drawing: `inputs` are what each call of a pipeline gets beside the request, and
+    `inputs_at_other_steps` those of calls with other steps than the variant's default. Recipes may
+    name the `samplers`: the first is the folder's own scheduler. `size_multiple` divides both
+    sides. `native_size` is the side of the square that it was trained for; with `latent_pixels`
+    that of the transformer's config, which counts latents of so many pixels. `lacks` maps the
+    fields that must stay off to the reason. `preview` names the latents' colours.
+
+    Folders: `more_folders` maps classes in model_index.json, beside the pipeline's own, to the
+    variants that they tell, "" where the configs do (`by_config`: a setting of the index, or
+    "transformer/" and one of its config). `parts` are the classes that each part may have: the
+    engine loads these and no others. A folder may do without the `optional` ones. `settings` of the
+    index must be as here, where it has them.
+
+    Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer;
+    `by_header` tells the variant, `by_name` changes it by a word in the name of the file or folder
+    (variant before, word, variant after). The first that fits counts, in both. Unless the family is
+    short, its transformer may be a file of its own, which is completed by `encoders` (by part), and
+    a VAE of one of the variants in `vaes`. With `vae_assets` no folder is needed, because the
+    package has the other configs, and those of that family's VAE; `vae_file` says which VAE to get.
+    Variants that are `alike` may lend one another their parts.
+
+    UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
+    encoder that clip_skip chooses from, and one of `text_prefixes` stands before the names of a
+    text encoder's tensors in single files.
+
+    LoRAs: with `loras`, its pipelines load them. `lora_layers` are regular expressions for names of
+    layers, `lora_widths` the widths of a transformer block's inputs, `lora_marks` what trainers
+    write into metadata.
+    """
+
+    key: str
+    name: str
+    kind: Literal["unet", "flow", ""] = "flow"
+    short: bool = False
+    pipelines: Pipelines = Pipelines()
+    guidance: Guidance = "cfg_scale"
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs_at_other_steps: Mapping[str, Any] = field(default_factory=dict)
+    size_multiple: int = 16
+    native_size: int = 1024
+    latent_pixels: int = 0
+    samplers: tuple[str, ...] = FLOW_SAMPLERS
+    lacks: Mapping[str, str] = field(default_factory=lambda: _FROM_TEXT)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    hub: str = ""
+    preview: str = ""
+    more_folders: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Classes] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    by_config: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    signs: tuple[str, ...] = ()
+    by_header: tuple[tuple[str, Sign], ...] = ()
+    by_name: tuple[tuple[str, str, str], ...] = ()
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    vaes: tuple[str, ...] = ()
+    vae_assets: str = ""
+    vae_file: str = ""
+    alike: bool = False
+    text_width: int = 0
+    text_layers: int = 0
+    text_prefixes: tuple[str, ...] = ()
+    loras: bool = True
+    lora_layers: tuple[str, ...] = ()
+    lora_widths: tuple[int, ...] = ()
+    lora_marks: tuple[str, ...] = ()
+
+    def variant(self, name: str) -> Variant:
+        """The variant of this name, else the one that stands for all."""
+        return self.variants.get(name) or self.variants.get("") or Variant()
+
+    @property
+    def folders(self) -> Mapping[str, str]:
+        """The classes in model_index.json that are this family, with the variant that they tell."""
+        return {self.pipelines.text: "", **self.more_folders}
+
+
+def _all_three(name: str) -> Pipelines:
+    """What diffusers calls the pipelines of a model that it draws from text, pictures and masks."""
+    return Pipelines(
+        text=f"{name}Pipeline", image=f"{name}Img2ImgPipeline", mask=f"{name}InpaintPipeline"
+    )
 
 
 def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -> Variant:
@@ -197,8 +205,13 @@ def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -
 _NOISE = {"denoising_strength": 1.0}
 
 
-def _klein(steps: int, cfg_scale: float = 1, **more: Any) -> Variant:
-    return _steps(steps, cfg_scale, starts=_NOISE, most_start_pixels=1024 * 1024, **more)
+def _klein(steps: int, hub: str = "", **more: Any) -> Variant:
+    """A variant of FLUX.2 klein; the end of its folder's name says its size."""
+    if hub:
+        encoder = "Qwen3 4B" if hub.endswith("4B") else "Qwen3 8B"
+        more |= {"hub": f"black-forest-labs/FLUX.2-klein-{hub}"}
+        more |= {"encoders": {"text_encoder": encoder}}
+    return _steps(steps, starts=_NOISE, most_start_pixels=1024 * 1024, **more)
 
 
 _KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
@@ -245,11 +258,6 @@ def _unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
     return _parts(unet, _KL, *texts, scheduler=_NOISE_SCHEDULERS, denoiser="unet")
 
 
-_SD_PIPELINES = Pipelines(text="StableDiffusionPipeline")
-_SD_FOLDERS = {"StableDiffusionPipeline": "", "LatentConsistencyModelPipeline": ""}
-_UNUSED = ("image_encoder", "feature_extractor")
-_SD_UNUSED = ("safety_checker", *_UNUSED)
-
 # Without it, diffusers would log at each start that there is no safety checker.
 _NO_CHECKER = {"requires_safety_checker": False}
 
@@ -272,98 +280,99 @@ _KLEIN_CONFIGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("klein base", {}),
 )
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unet(Family):
+    """A Stable Diffusion with a UNet, as 1.x."""
+
+    kind: Literal["unet", "flow", ""] = "unet"
+    pipelines: Pipelines = Pipelines(text="StableDiffusionPipeline")
+    size_multiple: int = 8
+    samplers: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=lambda: _NO_GUIDANCE)
+    variants: Mapping[str, Variant] = field(
+        default_factory=lambda: {"": Variant(options=_NO_CHECKER)}
+    )
+    more_folders: Mapping[str, str] = field(
+        default_factory=lambda: {"LatentConsistencyModelPipeline": ""}
+    )
+    parts: Mapping[str, Classes] = field(default_factory=lambda: _unet_parts(_CLIP))
+    vaes: tuple[str, ...] = (SD_VAE,)
+
+
+def _refused(key: str, name: str, *signs: str, layers: str = "", mark: str = "") -> Family:
+    """A family that is recognised only to say what it is."""
+    return Family(
+        key=key,
+        name=name,
+        kind="",
+        native_size=0,
+        samplers=(),
+        lacks={},
+        signs=signs,
+        loras=False,
+        lora_layers=(layers,) if layers else (),
+        lora_marks=(mark,) if mark else (),
+    )
+
+
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image, FLUX.2 and
 # HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion
 # 3, Sana before PixArt, Anima before Wan.
 _ROWS = (
-    Family(
+    _Unet(
         key=DEMO,
         name="the demo model",
-        kind="unet",
-        pipelines=_SD_PIPELINES,
         native_size=512,
-        lacks=_NO_GUIDANCE,
         # With a higher one, samplers that look back at earlier steps or add noise overshoot
         # (assets/demo/README.md).
         variants={"": Variant(defaults={"cfg_scale": 4.0}, options=_NO_CHECKER)},
         preview=DEMO,
-        parts=_unet_parts(_CLIP),
-        unused=_SD_UNUSED,
-        vaes=(SD_VAE,),
         text_width=96,
-        loras=True,
     ),
-    Family(
+    _Unet(
         key="sdxl",
         name="Stable Diffusion XL",
-        kind="unet",
         pipelines=Pipelines(text="StableDiffusionXLPipeline"),
         native_size=1024,
-        lacks=_NO_GUIDANCE,
+        more_folders={},
         # Where a library for it is installed, diffusers would draw a watermark into pictures.
         variants={"": Variant(options={"add_watermarker": False})},
         preview="sdxl",
-        folders={"StableDiffusionXLPipeline": ""},
         parts=_unet_parts(_CLIP, _PROJECTED),
-        unused=_UNUSED,
-        vaes=(SD_VAE,),
         text_width=2048,
         text_layers=12,
         text_prefixes=("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
-        loras=True,
         lora_marks=("sdxl", "stable-diffusion-xl"),
     ),
-    Family(
+    _Unet(
         key="sd1",
         name="Stable Diffusion 1.x",
-        kind="unet",
-        pipelines=_SD_PIPELINES,
         native_size=512,
-        lacks=_NO_GUIDANCE,
-        variants={"": Variant(options=_NO_CHECKER)},
         preview="sd1",
-        folders=_SD_FOLDERS,
-        parts=_unet_parts(_CLIP),
-        unused=_SD_UNUSED,
-        vaes=(SD_VAE,),
         text_width=768,
         text_layers=12,
         text_prefixes=("cond_stage_model.transformer.",),
-        loras=True,
         lora_marks=("sd_v1", "stable-diffusion-v1", "sd-v1"),
     ),
-    Family(
+    _Unet(
         key="sd2",
         name="Stable Diffusion 2.x",
-        kind="unet",
-        pipelines=_SD_PIPELINES,
         native_size=768,
-        lacks=_NO_GUIDANCE,
-        variants={"": Variant(options=_NO_CHECKER)},
         preview="sd1",
-        folders=_SD_FOLDERS,
-        parts=_unet_parts(_CLIP),
-        unused=_SD_UNUSED,
-        vaes=(SD_VAE,),
         text_width=1024,
         # Of OpenCLIP H's but the last, which it was trained without.
         text_layers=23,
         text_prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
-        loras=True,
         lora_marks=("sd_v2", "stable-diffusion-v2"),
     ),
     # https://blog.fal.ai/auraflow/: UMT5 reads the prompt.
     Family(
         key="aura_flow",
         name="AuraFlow",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="AuraFlowPipeline"),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
-        lacks=_FROM_TEXT,
         variants={
             # Sides of the table of positions: 64 or 96 patches of 16 pixels.
             "": _steps(50, 3.5, largest=1024),
@@ -371,13 +380,11 @@ _ROWS = (
         },
         hub="fal/AuraFlow",
         preview="sdxl",
-        folders={"AuraFlowPipeline": ""},
         parts=_parts("AuraFlowTransformer2DModel", _KL, ("UMT5EncoderModel", _LLAMA_WORDS)),
         by_config=(("0.3", {"transformer/pos_embed_max_size": _96_ROWS}),),
         signs=("joint_transformer_blocks.", "double_layers."),
         by_header=(("0.3", Sign(positions=_96_ROWS)),),
         vaes=(SD_VAE,),
-        loras=True,
         lora_layers=(r"double_layers_|single_layers_|joint_transformer_blocks_",),
         lora_marks=("auraflow",),
     ),
@@ -385,15 +392,7 @@ _ROWS = (
     Family(
         key="sd3",
         name="Stable Diffusion 3.x",
-        kind="flow",
-        pipelines=Pipelines(
-            text="StableDiffusion3Pipeline",
-            image="StableDiffusion3Img2ImgPipeline",
-            mask="StableDiffusion3InpaintPipeline",
-        ),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
+        pipelines=_all_three("StableDiffusion3"),
         lacks=_LACKS,
         variants={
             # Sides of the table of positions: 192 patches of 16 pixels.
@@ -402,14 +401,12 @@ _ROWS = (
             "3.5 Large": _steps(
                 28, 3.5, largest=3072, hub="stabilityai/stable-diffusion-3.5-large"
             ),
-            "3.5 Large Turbo": _steps(4, guided=False, largest=3072),
+            "3.5 Large Turbo": _steps(4, guided=False, largest=3072, configs="3.5 Large"),
         },
         hub="stabilityai/stable-diffusion-3.5-medium",
         preview="sd3",
-        folders={"StableDiffusion3Pipeline": ""},
         parts=_parts("SD3Transformer2DModel", _KL, _PROJECTED, _PROJECTED, _T5),
         optional=("text_encoder_3", "tokenizer_3"),
-        unused=_UNUSED,
         by_config=(
             ("3.5 Large", {"transformer/num_layers": 38}),
             ("3.5 Medium", {"transformer/pos_embed_max_size": 384}),
@@ -422,14 +419,11 @@ _ROWS = (
             ("3.5 Medium", Sign(positions=_384_ROWS)),
         ),
         by_name=(("3.5 Large", "turbo", "3.5 Large Turbo"),),
-        transformer_files=True,
-        files_alone=True,
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
         vaes=(SIXTEEN, SD3_VAE),
         vae_assets="sd3",
         vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
         alike=True,
-        loras=True,
         lora_layers=(r"joint_blocks_",),
         lora_widths=(1536, 2432),
         lora_marks=("sd3", "stable-diffusion-3"),
@@ -438,76 +432,44 @@ _ROWS = (
     Family(
         key="chroma",
         name="Chroma",
-        kind="flow",
-        pipelines=Pipelines(
-            text="ChromaPipeline", image="ChromaImg2ImgPipeline", mask="ChromaInpaintPipeline"
-        ),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
+        pipelines=_all_three("Chroma"),
         lacks=_LACKS,
         variants={"": _steps(40, 3)},
         hub="lodestones/Chroma1-HD",
         preview="flux",
-        folders={"ChromaPipeline": ""},
         parts=_parts("ChromaTransformer2DModel", _KL, _T5),
-        unused=_UNUSED,
         signs=("distilled_guidance_layer.",),
         by_header=(("Radiance", Sign(has=("nerf_",))),),
-        transformer_files=True,
         encoders={"text_encoder": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
-        loras=True,
         lora_layers=(r"distilled_guidance_layer_",),
         lora_marks=("chroma",),
     ),
-    Family(
-        key="hunyuan_video",
-        name="HunyuanVideo",
-        signs=("context_embedder.token_refiner.", "txt_in.individual_token_refiner."),
-        lora_layers=(r"txt_in_individual_token_refiner_",),
-        lora_marks=("hunyuan-video",),
+    _refused(
+        "hunyuan_video",
+        "HunyuanVideo",
+        "context_embedder.token_refiner.",
+        "txt_in.individual_token_refiner.",
+        layers=r"txt_in_individual_token_refiner_",
+        mark="hunyuan-video",
     ),
-    Family(
-        key="flux3",
-        name="FLUX.3",
-        signs=("early_stream_modulations.",),
-        lora_layers=(r"early_stream_modulations_",),
-    ),
+    _refused("flux3", "FLUX.3", "early_stream_modulations.", layers=r"early_stream_modulations_"),
     # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
     Family(
         key="flux2",
         name="FLUX.2",
-        kind="flow",
         pipelines=Pipelines(text="Flux2KleinPipeline", mask="Flux2KleinInpaintPipeline"),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
         lacks=_LACKS | {"hires": "diffusers has no second pass for it"},
         variants={
             # Without a size: of a width that no published one has.
             "klein": _klein(4, guided=False),
-            "klein 4B": _klein(4, guided=False, encoders={"text_encoder": "Qwen3 4B"}),
-            "klein 9B": _klein(
-                *(4, 1),
-                guided=False,
-                encoders={"text_encoder": "Qwen3 8B"},
-                hub="black-forest-labs/FLUX.2-klein-9B",
-            ),
-            "klein base": _klein(50, 4),
-            "klein base 4B": _klein(
-                *(50, 4),
-                encoders={"text_encoder": "Qwen3 4B"},
-                hub="black-forest-labs/FLUX.2-klein-base-4B",
-            ),
-            "klein base 9B": _klein(
-                *(50, 4),
-                encoders={"text_encoder": "Qwen3 8B"},
-                hub="black-forest-labs/FLUX.2-klein-base-9B",
-            ),
+            "klein 4B": _klein(4, "4B", guided=False),
+            "klein 9B": _klein(4, "9B", guided=False),
+            "klein base": _klein(50, cfg_scale=4),
+            "klein base 4B": _klein(50, "base-4B", cfg_scale=4),
+            "klein base 9B": _klein(50, "base-9B", cfg_scale=4, configs="klein 9B"),
         },
         hub="black-forest-labs/FLUX.2-klein-4B",
-        folders={"Flux2KleinPipeline": ""},
         parts=_parts("Flux2Transformer2DModel", _KL_FLUX2, ("Qwen3ForCausalLM", _QWEN_WORDS)),
         by_config=_KLEIN_CONFIGS,
         signs=("single_stream_modulation.",),
@@ -521,12 +483,9 @@ _ROWS = (
             for size in ("", "4B", "9B")
             for word in ("base", "")
         ),
-        transformer_files=True,
-        files_alone=True,
         vaes=(FLUX2_VAE,),
         vae_assets="flux2",
         vae_file="a VAE with 32 latent channels (such as flux2-vae.safetensors)",
-        loras=True,
         lora_layers=(
             r"(double|single)_stream_modulation_",
             r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_",
@@ -537,38 +496,27 @@ _ROWS = (
     Family(
         key="ovis",
         name="Ovis-Image",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="OvisImagePipeline"),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
-        lacks=_FROM_TEXT,
         variants={"": _steps(50, 5)},
         hub="AIDC-AI/Ovis-Image-7B",
         preview="flux",
-        folders={"OvisImagePipeline": ""},
         parts=_parts("OvisImageTransformer2DModel", _KL, _QWEN3),
         signs=("double_blocks.0.img_mlp.gate_proj.",),
         vaes=(SIXTEEN, FLUX_VAE),
+        loras=False,
         lora_marks=("ovis",),
     ),
     # CLIP's pooled text and T5 read the prompt; dev was trained with guidance as an input.
     Family(
         key="flux",
         name="FLUX.1",
-        kind="flow",
-        pipelines=Pipelines(
-            text="FluxPipeline", image="FluxImg2ImgPipeline", mask="FluxInpaintPipeline"
-        ),
+        pipelines=_all_three("Flux"),
         guidance="guidance_and_true_cfg_scale",
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
         lacks=_FLOW_LACKS,
         variants={
             "dev": _steps(28, guidance=3.5, hub="black-forest-labs/FLUX.1-dev"),
-            "Krea": _steps(28, guidance=4.5, schedule="dev"),
+            "Krea": _steps(28, guidance=4.5),
             "schnell": _steps(4, guided=False, lacks=_NO_GUIDANCE),
             "Fill": _steps(
                 50,
@@ -579,14 +527,12 @@ _ROWS = (
                 hub="black-forest-labs/FLUX.1-Fill-dev",
                 pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
                 guidance_as="guidance",
-                schedule="dev",
             ),
         },
         hub="black-forest-labs/FLUX.1-schnell",
         preview="flux",
-        folders={"FluxPipeline": "", "FluxFillPipeline": "Fill"},
+        more_folders={"FluxFillPipeline": "Fill"},
         parts=_parts("FluxTransformer2DModel", _KL, _CLIP, _T5),
-        unused=_UNUSED,
         by_config=(("dev", {"transformer/guidance_embeds": True}), ("schnell", {})),
         signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
         # By the width of the image's latents. Krea and Kontext look like dev.
@@ -598,30 +544,20 @@ _ROWS = (
             ),
         ),
         by_name=(("dev", "kontext", "Kontext"), ("dev", "krea", "Krea")),
-        transformer_files=True,
-        files_alone=True,
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
-        schedules=True,
         alike=True,
-        loras=True,
         lora_marks=("flux",),
     ),
-    Family(key="newbie", name="NewBie", signs=("clip_text_pooled_proj.",)),
+    _refused("newbie", "NewBie", "clip_text_pooled_proj."),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
     Family(
         key="z_image",
         name="Z-Image",
-        kind="flow",
-        pipelines=Pipelines(
-            text="ZImagePipeline", image="ZImageImg2ImgPipeline", mask="ZImageInpaintPipeline"
-        ),
+        pipelines=_all_three("ZImage"),
         guidance="cfg_scale_less_one",
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
         lacks=_LACKS,
         variants={
             "Turbo": _steps(8, guided=False),
@@ -630,21 +566,16 @@ _ROWS = (
         },
         hub="Tongyi-MAI/Z-Image-Turbo",
         preview="flux",
-        folders={"ZImagePipeline": ""},
         parts=_parts(
             "ZImageTransformer2DModel", _KL, (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
         ),
         signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
-        transformer_files=True,
-        files_alone=True,
         encoders={"text_encoder": "Qwen3 4B"},
         vaes=(SIXTEEN, FLUX_VAE),
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
-        schedules=True,
         alike=True,
-        loras=True,
         lora_widths=(3840,),
         lora_marks=("zimage", "z-image"),
     ),
@@ -652,23 +583,16 @@ _ROWS = (
     Family(
         key="lumina2",
         name="Lumina 2",
-        kind="flow",
         pipelines=Pipelines(text="Lumina2Pipeline"),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
-        lacks=_FROM_TEXT,
         variants={"": _steps(50, 4)},
         hub="Alpha-VLLM/Lumina-Image-2.0",
         preview="flux",
-        # The second is what diffusers called it first.
-        folders={"Lumina2Pipeline": "", "Lumina2Text2ImgPipeline": ""},
+        # What diffusers called it first.
+        more_folders={"Lumina2Text2ImgPipeline": ""},
         parts=_parts("Lumina2Transformer2DModel", _KL, _GEMMA2),
         signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
-        transformer_files=True,
         encoders={"text_encoder": "Gemma 2 2B"},
         vaes=(SIXTEEN, FLUX_VAE),
-        loras=True,
         lora_widths=(2304,),
         lora_marks=("lumina",),
     ),
@@ -676,21 +600,13 @@ _ROWS = (
     Family(
         key="qwen_image",
         name="Qwen-Image",
-        kind="flow",
-        pipelines=Pipelines(
-            text="QwenImagePipeline",
-            image="QwenImageImg2ImgPipeline",
-            mask="QwenImageInpaintPipeline",
-        ),
+        pipelines=_all_three("QwenImage"),
         guidance="true_cfg_scale",
-        size_multiple=16,
         native_size=1328,
-        samplers=FLOW_SAMPLERS,
         lacks=_LACKS,
         variants={"": _steps(50, 4)},
         hub="Qwen/Qwen-Image",
         preview="wan",
-        folders={"QwenImagePipeline": ""},
         parts=_parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
         signs=("txt_norm.", "txt_in.text_norm."),
         by_header=(
@@ -698,10 +614,8 @@ _ROWS = (
             ("2.1", Sign(has=("txt_in.text_norm.",))),
         ),
         by_name=(("", "image-edit", "Edit"),),
-        transformer_files=True,
         encoders={"text_encoder": "Qwen2.5-VL 7B"},
         vaes=(QWEN_VAE,),
-        loras=True,
         lora_layers=(r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_",),
         lora_widths=(3072,),
         lora_marks=("qwen",),
@@ -710,13 +624,8 @@ _ROWS = (
     Family(
         key="krea2",
         name="Krea 2",
-        kind="flow",
         pipelines=Pipelines(text="Krea2Pipeline"),
         guidance="cfg_scale_less_one",
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
-        lacks=_FROM_TEXT,
         variants={
             # Its authors' guidance of 3.5, which counts from 0, plus 1.
             "Raw": _steps(52, 4.5),
@@ -726,15 +635,12 @@ _ROWS = (
             ),
         },
         hub="krea/Krea-2-Raw",
-        folders={"Krea2Pipeline": ""},
         parts=_parts("Krea2Transformer2DModel", _KL_QWEN, ("Qwen3VLModel", _QWEN_WORDS)),
         settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_LAYERS},
         by_config=(("Turbo", {"is_distilled": True}), ("Raw", {})),
         signs=("txtfusion.", "text_fusion."),
         by_name=(("", "turbo", "Turbo"), ("", "", "Raw")),
-        transformer_files=True,
         vaes=(QWEN_VAE,),
-        loras=True,
         lora_layers=(
             r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_",
             r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_",
@@ -746,23 +652,18 @@ _ROWS = (
     Family(
         key="sana",
         name="Sana",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="SanaPipeline"),
         # Else it draws in one of a few sizes, and scales the picture to the requested one.
         inputs={"use_resolution_binning": False},
         size_multiple=32,
-        native_size=1024,
         latent_pixels=32,
         samplers=(DPM,),
-        lacks=_FROM_TEXT,
         variants={"": _steps(20, 4.5)},
         hub="Efficient-Large-Model/Sana_1600M_1024px_diffusers",
-        folders={"SanaPipeline": ""},
         parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler=_DPM_SOLVER),
         signs=("attention_y_norm.", "caption_norm."),
         vaes=(SANA_VAE,),
-        loras=True,
         lora_widths=(2240,),
         lora_marks=("sana",),
     ),
@@ -770,7 +671,6 @@ _ROWS = (
     Family(
         key="sana_sprint",
         name="Sana-Sprint",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="SanaSprintPipeline"),
         guidance="guidance",
@@ -778,43 +678,28 @@ _ROWS = (
         # The noise level between two steps; the pipeline refuses it with more or fewer.
         inputs_at_other_steps={"intermediate_timesteps": None},
         size_multiple=32,
-        native_size=1024,
         latent_pixels=32,
         samplers=("LCM",),
-        lacks=_FLOW_LACKS
-        | _NO_PICTURES
-        | _PREDICTS
-        | {"cfg_scale": "it follows the prompt by guidance alone"},
+        lacks=_FLOW_LACKS | _NO_PICTURES | _PREDICTS | _BY_GUIDANCE,
         variants={"": _steps(2, guidance=4.5)},
         hub="Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
-        folders={"SanaSprintPipeline": ""},
         parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler="SCMScheduler"),
         vaes=(SANA_VAE,),
-        loras=True,
     ),
     # Mistral 3 reads the prompt, as it is written: nothing rewrites it before.
     Family(
         key="ernie_image",
         name="ERNIE-Image",
-        kind="flow",
         pipelines=Pipelines(text="ErnieImagePipeline"),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
-        lacks=_FROM_TEXT,
         variants={
             "Base": _steps(50, 4),
             "Turbo": _steps(8, guided=False, hub="baidu/ERNIE-Image-Turbo"),
         },
         hub="baidu/ERNIE-Image",
-        folders={"ErnieImagePipeline": ""},
         parts=_parts("ErnieImageTransformer2DModel", _KL_FLUX2, ("Mistral3Model", _ANY_WORDS)),
-        unused=("pe", "pe_tokenizer"),
         signs=("layers.0.adaLN_sa_ln.",),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
-        transformer_files=True,
         vaes=(FLUX2_VAE,),
-        loras=True,
         lora_layers=(r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))",),
         lora_marks=("ernie",),
     ),
@@ -822,19 +707,16 @@ _ROWS = (
     Family(
         key="pixart",
         name="PixArt",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="PixArtSigmaPipeline"),
         # The second would make small letters of the prompt, where a library for it is installed.
         inputs={"use_resolution_binning": False, "clean_caption": False},
-        size_multiple=16,
-        native_size=1024,
         latent_pixels=8,
         samplers=(DPM,),
         lacks=_FROM_TEXT | _PREDICTS,
         variants={"Sigma": _steps(20, 4.5)},
         hub="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
-        folders={"PixArtSigmaPipeline": "Sigma"},
+        more_folders={"PixArtSigmaPipeline": "Sigma"},
         parts=_parts(
             # The second is what diffusers called it first.
             ("PixArtTransformer2DModel", "Transformer2DModel"),
@@ -843,25 +725,19 @@ _ROWS = (
         ),
         signs=("t_block.",),
         vaes=(SD_VAE,),
+        loras=False,
         lora_marks=("pixart",),
     ),
     # https://github.com/THUDM/CogView4: GLM-4 reads the prompt.
     Family(
         key="cogview4",
         name="CogView4",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="CogView4Pipeline"),
-        size_multiple=16,
-        native_size=1024,
-        samplers=FLOW_SAMPLERS,
-        lacks=_FROM_TEXT,
         variants={"": _steps(50, 3.5)},
         hub="THUDM/CogView4-6B",
-        folders={"CogView4Pipeline": ""},
         parts=_parts("CogView4Transformer2DModel", _KL, ("GlmModel", _ANY_WORDS)),
         vaes=(COGVIEW4_VAE,),
-        loras=True,
         lora_widths=(4096,),
         lora_marks=("cogview4",),
     ),
@@ -869,36 +745,30 @@ _ROWS = (
     Family(
         key="cogview3",
         name="CogView3-Plus",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="CogView3PlusPipeline"),
         size_multiple=32,
-        native_size=1024,
         samplers=("DDIM",),
         lacks=_FROM_TEXT | _PREDICTS,
         variants={"": _steps(50, 5)},
         hub="zai-org/CogView3-Plus-3B",
-        folders={"CogView3PlusPipeline": ""},
         parts=_parts(
             "CogView3PlusTransformer2DModel", _KL, _T5, scheduler="CogVideoXDDIMScheduler"
         ),
+        loras=False,
     ),
     # https://arxiv.org/abs/2405.08748: a Chinese BERT and T5 read the prompt, and it removes noise.
     Family(
         key="hunyuan_dit",
         name="HunyuanDiT",
-        kind="flow",
         short=True,
         pipelines=Pipelines(text="HunyuanDiTPipeline"),
         inputs={"use_resolution_binning": False},
-        size_multiple=16,
-        native_size=1024,
         samplers=("DDPM",),
         lacks=_FROM_TEXT | _PREDICTS,
         variants={"": _steps(50, 5, options=_NO_CHECKER)},
         hub="Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
         preview="sdxl",
-        folders={"HunyuanDiTPipeline": ""},
         parts=_parts(
             "HunyuanDiT2DModel",
             _KL,
@@ -906,28 +776,28 @@ _ROWS = (
             _T5,
             scheduler="DDPMScheduler",
         ),
-        unused=("safety_checker", "feature_extractor"),
         signs=("mlp_t5.",),
         vaes=(SD_VAE,),
+        loras=False,
     ),
-    Family(
-        key="hidream",
-        name="HiDream",
-        signs=("caption_projection.0.linear.",),
-        lora_layers=(r"double_stream_blocks_|single_stream_blocks_",),
+    _refused(
+        "hidream",
+        "HiDream",
+        "caption_projection.0.linear.",
+        layers=r"double_stream_blocks_|single_stream_blocks_",
     ),
-    Family(
-        key="anima",
-        name="Anima",
-        signs=("llm_adapter.",),
-        lora_layers=(r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_",),
-        lora_marks=("anima",),
+    _refused(
+        "anima",
+        "Anima",
+        "llm_adapter.",
+        layers=r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_",
+        mark="anima",
     ),
-    Family(
-        key="wan",
-        name="Wan",
-        signs=("head.modulation",),
-        lora_layers=(r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_",),
+    _refused(
+        "wan",
+        "Wan",
+        "head.modulation",
+        layers=r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_",
     ),
 )
 FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}
@@ -945,4 +815,4 @@ def hub_folder(family: str, variant: str) -> str:
 
 def row_of_pipeline(class_name: str) -> Family | None:
     """Return the family whose folders say this class; the UNets' share theirs."""
-    return next((row for row in _ROWS if class_name in row.folders), None)
+    return next((row for row in _ROWS if row.kind and class_name in row.folders), None)

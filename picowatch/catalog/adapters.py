@@ -1,8 +1,7 @@
 """Recognises LoRAs and embeddings: which can be used, and what the others are.
 
 Formats: LoRAs of kohya's sd-scripts, diffusers and peft, LyCORIS' LoHa and LoKr; others, as DoRA
-and cloneofsimo's, are named and refused, as engine/lora_files.py refuses them. Embeddings: A1111's
-and diffusers'.
+and cloneofsimo's, are named and refused. Embeddings: A1111's and diffusers'.
 """
 
 import re
@@ -23,6 +22,9 @@ _OTHER_FORMATS = {
     ".dora_scale": "a DoRA",
     ".lora_magnitude_vector": "a DoRA",
     ".lora_B.bias": "a LoRA with biases (lora_bias)",
+    ".lora_mid.": "a LyCORIS around a kernel (Tucker)",
+    ".hada_t": "a LyCORIS around a kernel (Tucker)",
+    ".lokr_t": "a LyCORIS around a kernel (Tucker)",
     ".oft_": "an OFT adapter",
     ".boft_": "a BOFT adapter",
     ".on_input": "an (IA)^3 adapter",

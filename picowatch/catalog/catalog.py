@@ -84,13 +84,10 @@ class Catalog:
         self._seen: dict[tuple[Kind, Path], tuple[Stamp, Model | Refused]] = {}
         self._wildcards = WildcardFiles(models)
 
-    def scan(self, go_on: Callable[[], None] = lambda: None) -> FoundModels:
-        """Everything that is in models/ now. A missing folder counts as empty.
-
-        `go_on` is called for each file; what it raises ends the scan, the next one goes on there.
-        """
+    def scan(self) -> FoundModels:
+        """Everything that is in models/ now. A missing folder counts as empty."""
         try:
-            found = [entry for kind in FOLDERS for entry in self._scan_kind(kind, go_on=go_on)]
+            found = [entry for kind in FOLDERS for entry in self._scan_kind(kind)]
             found += self._misplaced()
         finally:
             self.keep_hashes()
@@ -117,14 +114,13 @@ class Catalog:
         default_checkpoint: str | None = None,
         *,
         must_exist: bool = False,
-        go_on: Callable[[], None] = lambda: None,
     ) -> Inventory:
-        """What recipes may name, and why they may not name the rest; `go_on` as for `scan`.
+        """What recipes may name, and why they may not name the rest.
 
         `must_exist`: without the folder itself, nothing stands in for a checkpoint.
         A refused file is found by its name with ending, and without, where no model has it.
         """
-        found = self.scan(go_on)
+        found = self.scan()
         wildcards = self._wildcards.scan()
         refused = {"wildcard": wildcards.refused, **_reasons(found)}
         checkpoints = found.of_kind("checkpoint")
@@ -234,9 +230,7 @@ class Catalog:
         """How A1111 identifies a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
-    def _scan_kind(
-        self, kind: Kind, name: str = "", go_on: Callable[[], None] = lambda: None
-    ) -> list[Model | Refused]:
+    def _scan_kind(self, kind: Kind, name: str = "") -> list[Model | Refused]:
         """One kind's entries sorted by name; the second of two with one name is refused.
 
         With a `name` only those that it may mean.
@@ -246,7 +240,6 @@ class Catalog:
         roots = folders_of(self._models, kind)
         found = [candidate for root in roots for candidate in candidates(root, kind, name)]
         for candidate in sorted(found, key=by_name):  # of equal ones those of the first folder
-            go_on()
             entry = self._entry(candidate)
             if isinstance(entry, Model):
                 if entry.name in taken:

@@ -136,7 +136,7 @@ def _is_usable(row: Family, found: Kind, kind: Kind, layout: Layout) -> bool:
     if found == "lora":
         return row.loras
     if kind == "checkpoint" and row.kind == "flow":
-        return layout == "folder" or row.transformer_files
+        return layout == "folder" or not row.short
     return row.kind == "unet"
 
 

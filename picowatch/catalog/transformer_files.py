@@ -36,6 +36,8 @@ class _Source(NamedTuple):
     is_folder: bool = False
 
 
+# What variants of a family may have configs of their own for.
+_OF_A_VARIANT = ("scheduler", "transformer")
 _Sources = Mapping[str, _Source | None]
 _NOTHING = FoundModels()
 
@@ -89,8 +91,8 @@ def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
 def _suffice(model: Model, sources: _Sources) -> bool:
     """Whether the package has all but these."""
     optional = FAMILIES[model.family].optional
-    alone = FAMILIES[model.family].files_alone and bool(_encoders_of(model))
-    return alone and all(source or part in optional for part, source in sources.items())
+    alone = FAMILIES[model.family].vae_assets and _encoders_of(model)
+    return bool(alone) and all(source or part in optional for part, source in sources.items())
 
 
 def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
@@ -98,9 +100,9 @@ def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
     parts = []
     for name, class_name in classes_of(lender.path).items():
         folder = lender.path / name
-        own_schedule = FAMILIES[model.family].schedules and lender.variant != model.variant
-        if name == "scheduler" and own_schedule:
-            folder = _package_folder(model, name)
+        if name in _OF_A_VARIANT and lender.variant != model.variant:
+            own = _package_folder(model, name)
+            folder = own if own.is_dir() else folder
         parts.append(_part(model, name, class_name, folder, inside))
     return tuple(parts)
 
@@ -125,13 +127,14 @@ def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sour
 def _package_folder(model: Model, part: str) -> Path:
     """The package's config, vocabulary or noise schedule of a part."""
     row = FAMILIES[model.family]
-    if part == "scheduler" and row.schedules:
-        variant = row.variant(model.variant).schedule or model.variant
-        return ASSETS / model.family / variant.casefold() / part
     encoder = _encoders_of(model).get(encoder_of(part))
     if encoder:
         known = ENCODERS[encoder]
         return ASSETS / (known.words if part.startswith("tokenizer") else known.config)
+    variant = row.variant(model.variant).configs or model.variant
+    own = ASSETS / model.family / variant.casefold().replace(" ", "-") / part
+    if part in _OF_A_VARIANT and own.is_dir():
+        return own
     return ASSETS / (row.vae_assets if part == "vae" else model.family) / part
 
 
@@ -235,7 +238,7 @@ def _missing(model: Model, sources: _Sources) -> str:
 def _needed(model: Model, sources: _Sources) -> list[str]:
     """The files that would complete it, if files alone can."""
     row = FAMILIES[model.family]
-    if not row.files_alone or not _encoders_of(model):
+    if not row.vae_assets or not _encoders_of(model):
         return []
     needed = [
         f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"

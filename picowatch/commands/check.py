@@ -4,7 +4,6 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
 from picowatch.files.natural import natural_key
-from picowatch.inbox.dropped import dropped_in, read_dropped, template_above
-from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for, scan
+from picowatch.inbox.dropped import read_dropped, template_above
+from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
     ENDINGS,
@@ -23,6 +22,7 @@ from picowatch.inbox.names import (
     is_template,
     why_path_skipped,
 )
+from picowatch.inbox.scan import scan
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import (
     DefaultsFile,
@@ -145,7 +145,7 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
         defaults = defaults_for(inbox, template)
         check_template(DefaultsFile(template, content), inventory, defaults, most)
     if is_template(name):
-        found = scan(inbox, name.rpartition("/")[0], {}, partial(dropped_in, inbox), True)
+        found = scan(inbox, name.rpartition("/")[0], {}, (), True)
         names = sorted((path for path, _ in found if is_dropped(path)), key=natural_key)
         names = [path for path in names if template_above(inbox, path) == name]
     for path in names:

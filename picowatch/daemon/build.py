@@ -71,11 +71,11 @@ def build_daemon(
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
     lock = _lock(settings, retry, stop, by_make=by_make)
-    stack.callback(lock.release)
+    result = RunResult(left_undone=lock.after_crash)
+    stack.callback(lambda: lock.release(left_undone=result.left_undone))
     stack.enter_context(held(settings.outbox, lock.is_in_place))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
-    result = RunResult()
     outbox = retry.until_done(lambda: Outbox(settings))
     if damaged:
         set_aside(settings.state_folder / LEDGER, damaged)

@@ -48,10 +48,13 @@ class Control:
     def __post_init__(self) -> None:
         self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
         self._cancelled: dict[Command, tuple[int, int]] = {}  # … and what they did already
+        self._done = 0
 
-    def run_all(self) -> None:
-        """Do what was requested meanwhile."""
+    def run_all(self) -> bool:
+        """Do what was requested meanwhile; returns whether anything was."""
+        before = self._done
         self.commands.answer_all(self.do)
+        return self._done != before
 
     def do(self, command: Command) -> Answer | None:
         """Run it and return the answer; None as long as there is no answer yet."""
@@ -59,6 +62,7 @@ class Control:
         answer = self._do(command, noticed)
         if answer is not None:
             del self._noticed[command]
+            self._done += 1
         return answer
 
     def _do(self, command: Command, noticed: float) -> Answer | None:

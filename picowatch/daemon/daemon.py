@@ -112,7 +112,8 @@ class Daemon:
         with self.pool.nothing_is_claimed():  # of what is cancelled as soon as it is accepted
             if self.inbox.folder:
                 more = self.accepting.take(now)
-            self.control.run_all()
+            if self.control.run_all():
+                self.reporting.hurry()
         self.finishing.finish_all()
         self.pool.publisher.list_published()
         if self.settings_watch:
@@ -165,6 +166,7 @@ class Daemon:
         self.ledger.nothing_is_written()
         for image in self.ledger.running():
             self._decide(image)
+        self.result.left_undone = False
         if self.ledger.is_paused():
             log.info("paused: nothing is rendered until `picowatch resume`")
 

@@ -61,6 +61,10 @@ class Reporting:
         self._rest_of_looking = 0.0
         self._problems: tuple[tuple[str, ...], int, int] = (), 0, 0
 
+    def hurry(self) -> None:
+        """Write the next status at once: somebody did something, and looks."""
+        self._written_at = float("-inf")
+
     def report(self) -> None:
         """Show the state of things; files are written rarely, and not while nothing changes."""
         status = self._status()

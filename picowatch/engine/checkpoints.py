@@ -6,30 +6,27 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.engine.control_nets import load_controlnet
 from picowatch.engine.devices import Target
-from picowatch.engine.load import load, load_part, load_vae
+from picowatch.engine.load import (
+    bytes_of_parts,
+    controlnet_bytes,
+    load,
+    load_part,
+    load_vae,
+)
 from picowatch.engine.loaded import Loaded, weights_device
 from picowatch.engine.memory import WORKING_BYTES, Place, Weights
 from picowatch.engine.memory_usage import free_bytes
-from picowatch.engine.sizes import bytes_of_parts, controlnet_bytes
 from picowatch.engine.verify import find_model, unchanged
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ControlUse, ImageRequest
-
-
-class _Kept(NamedTuple):
-    """A checkpoint in memory, where its weights are, and the name and hash of its VAE."""
-
-    loaded: Loaded
-    place: Place
-    vae: tuple[str, str]
 
 
 class Checkpoints:
@@ -39,7 +36,7 @@ class Checkpoints:
         self._find = partial(find_model, catalog)
         self._verified = partial(unchanged, self._find)
         self._target = target
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
+        self._kept: OrderedDict[str, Loaded] = OrderedDict()  # the last used last
         self._weights: dict[str, Weights] = {}
         self._controlnet_bytes: dict[str, int] = {}
 
@@ -63,33 +60,34 @@ class Checkpoints:
 
     def held(self, request: ImageRequest, place: Place) -> Loaded | None:
         """What this image needs, if all of it is in memory, and where the place says."""
-        kept = self._kept.get(request.checkpoint_hash)
-        if kept is None or (kept.place, kept.vae) != (place, (request.vae, request.vae_hash)):
+        loaded = self._kept.get(request.checkpoint_hash)
+        if loaded is None or (loaded.place, loaded.vae_file) != (place, _vae(request)):
             return None
-        if _controlnets(request).keys() - kept.loaded.components.controlnets.keys():
+        if _controlnets(request).keys() - loaded.components.controlnets.keys():
             return None
         self._kept.move_to_end(request.checkpoint_hash)
-        return kept.loaded
+        return loaded
 
     def load(self, request: ImageRequest, place: Place) -> Loaded:
         """What this image needs; what does not fit beside it is released first.
 
         If weights are not all on the device, memory is short, and nothing else is kept.
         """
-        kept = self._kept.pop(request.checkpoint_hash, None)
+        loaded = self._kept.pop(request.checkpoint_hash, None)
         if place != "device":
             self._kept.clear()
-        if kept and kept.place != place:
-            kept = None
-        loaded = kept.loaded if kept else self._read(request, place)
-        components, vae = loaded.components, (request.vae, request.vae_hash)
+        if loaded is None or loaded.place != place:
+            loaded = None  # its memory is free before the next is read
+            loaded = self._read(request, place)
+        components = loaded.components
         components.read = partial(self._read_part, request, loaded.weights_device)
-        if kept is None or kept.vae != vae:
+        if loaded.vae_file != _vae(request):
             components.drop(["vae"])
             components.restore(["vae"])
+            loaded.vae_file = _vae(request)
         self._read_controlnets(request, loaded)
         loaded.place_weights()
-        self._kept[request.checkpoint_hash] = _Kept(loaded, place, vae)
+        self._kept[request.checkpoint_hash] = loaded
         return loaded
 
     def file(self, kind: Kind, name: str, expected_hash: str) -> Path:
@@ -102,7 +100,7 @@ class Checkpoints:
         for name in others:
             del self._kept[name]
         kept = self._kept.get(request.checkpoint_hash)
-        held = kept.loaded.components.controlnets if kept else {}
+        held = kept.components.controlnets if kept else {}
         unused = held.keys() - _controlnets(request).keys()
         for name in unused:
             del held[name]
@@ -156,6 +154,10 @@ class Checkpoints:
         for name in missing:
             with self._verified("controlnet", wanted[name].model, name) as model:
                 held[name] = load_controlnet(model, loaded.denoiser, target, self._target.device)
+
+
+def _vae(request: ImageRequest) -> tuple[str, str]:
+    return request.vae, request.vae_hash
 
 
 def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:

@@ -228,11 +228,18 @@ READERS = {
 }
 
 
+@cache
+def _required(pipeline: Any) -> frozenset[str]:
+    """The arguments without which a pipeline of this class cannot be made."""
+    arguments = signature(pipeline).parameters.values()
+    return frozenset(one.name for one in arguments if one.default is one.empty)
+
+
 def built(row: Family, variant: Variant, kind: str, parts: Parts) -> Any:
     """A pipeline of diffusers over these parts, which costs next to nothing."""
     cls = pipeline_class(row, variant, kind)
-    missing = [part for part in (*row.optional, *row.unused) if takes(cls.__init__, part)]
-    given = {**dict.fromkeys(missing), **parts}
+    # Safety checkers, and what a folder may lack.
+    given = {**dict.fromkeys(_required(cls) - parts.keys()), **parts}
     if row.key == "chroma" and kind == "mask":
         # diffusers 0.42 asks for a setting of FLUX.1 that Chroma's configs do not have.
         given["transformer"].register_to_config(guidance_embeds=False)

@@ -5,9 +5,10 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,20 @@ from safetensors import safe_open
 
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.configs import KNOWN, known_values, read_json
-from picowatch.catalog.families import UNET
-from picowatch.catalog.gguf import read_any_header
+from picowatch.catalog.gguf import BLOCKS, read_any_header, stays_quantised
 from picowatch.catalog.models import Part
-from picowatch.catalog.transformer_files import ASSETS
-from picowatch.catalog.transformer_files import parts_of as parts_of_flow
+from picowatch.catalog.parts import VAE, is_unet, parts_of, prefix_in
 from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.flow_samplers import scheduler_of
-from picowatch.engine.gguf_fp8 import Tensors, read_tensors
+from picowatch.engine.gguf_fp8 import Tensors, is_gguf, read_tensors
 from picowatch.engine.part_files import (
     Config,
     diffusers_model,
-    fitting_config,
     laid_out,
     text_encoder,
     type_of,
 )
-from picowatch.families import FAMILIES
 
 _CPU = torch.device("cpu")
 # Reads a part of a checkpoint by its name.
@@ -133,7 +130,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         config = _config(checkpoint, part)
     else:
         config = _config(checkpoint, part)
-        part = replace(part, weights=vae.path, prefix=_prefix(vae.path, [_VAE]))
+        part = replace(part, weights=vae.path, prefix=prefix_in(vae.path, VAE))
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
         if is_tiny(vae.variant):
@@ -146,55 +143,9 @@ _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
 _NAMES = {"unet": "UNet", "vae": "VAE", "transformer": "transformer"}
 
 
-# The folder that describes single files, for each family.
-CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl"}
-# The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
-_VOCABULARY = ASSETS / "sd15" / "tokenizer"
-_VAE = "first_stage_model."
-
-
-def parts_of(model: Model) -> tuple[Part, ...]:
-    """Where each part of a checkpoint's pipeline is."""
-    if not _is_unet(model):
-        return parts_of_flow(model)
-    classes = {name: kinds[0] for name, kinds in FAMILIES[model.family].parts.items()}
-    if model.layout == "folder":
-        return tuple(Part(name, kind, model.path / name) for name, kind in classes.items())
-    return tuple(_part_of_file(model, name, kind) for name, kind in classes.items())
-
-
-def _is_unet(model: Model) -> bool:
-    """Whether it is a Stable Diffusion with a UNet, whose single files are whole checkpoints."""
-    return FAMILIES[model.family].kind == "unet"
-
-
-def _part_of_file(model: Model, name: str, class_name: str) -> Part:
-    folder = CONFIGS[model.family] / name
-    if name.startswith("tokenizer"):
-        return Part(name, class_name, folder if folder.is_dir() else _VOCABULARY)
-    if name == "scheduler":
-        return Part(name, class_name, folder)
-    starts: Sequence[str] = {"unet": [UNET], "vae": [_VAE]}.get(name, ())
-    if not starts:  # a text encoder: the second one of a family is the last that it lists
-        prefixes = FAMILIES[model.family].text_prefixes
-        starts = prefixes[-1:] if name == "text_encoder_2" else prefixes
-    return Part(name, class_name, folder, model.path, _prefix(model.path, starts))
-
-
-def _prefix(file: Path, starts: Sequence[str]) -> str:
-    """What stands before the names of a part's tensors in a file; nothing in a file of its own."""
-    header = read_any_header(file)
-    return next((start for start in starts if header.has(start)), "")
-
-
-def dtype_of(model: Model, part: Part, target: Target) -> torch.dtype:
-    """The type for the weights of a checkpoint's own part."""
-    return _dtype(model, part, read_json(part.folder / "config.json"), target)
-
-
 def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dtype:
     """The type for the weights of a part."""
-    if not _is_unet(model):
+    if not is_unet(model):
         return target.flow_dtype
     if part.name == "unet":
         return target.for_unet(model.native_size).dtype
@@ -209,6 +160,9 @@ def _padding(model: Model, part: Part) -> dict[str, str]:
     return {"pad_token": "!"} if second or alone else {}
 
 
+_LATENTS = 4
+
+
 def _scheduler(model: Model, part: Part) -> Any:
     """The scheduler of a folder's config: for UNets what its class is does not matter.
 
@@ -216,7 +170,7 @@ def _scheduler(model: Model, part: Part) -> Any:
     """
     config = read_json(part.folder / "scheduler_config.json")
     kind = getattr(diffusers, part.class_name)
-    if not _is_unet(model):
+    if not is_unet(model):
         return scheduler_of(kind, config)
     config = known_values("scheduler/scheduler_config.json", config, KNOWN - {"_class_name"})
     if model.prediction:  # what the checkpoint's own header says of its training
@@ -229,9 +183,8 @@ def _scheduler(model: Model, part: Part) -> Any:
 
 
 # diffusers calls it up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias.
-_TELLING = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
+_TELLING = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _SPREAD_OF_V = 0.09
-_LATENTS = 4
 
 
 def _prediction(model: Model) -> str:
@@ -247,20 +200,20 @@ def _prediction(model: Model) -> str:
     return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
 
 
+_GUIDANCE = ".cond_proj.weight"
+
+
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """The config of a part, with what the checkpoint's own tensors say otherwise."""
     config = read_json(part.folder / "config.json")
-    if _is_unet(model) and part.class_name != TINY_CLASS:
+    if is_unet(model) and part.class_name != TINY_CLASS:
         config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
     if part.name == "unet":
         config["in_channels"] = model.in_channels
-    if part.weights and part.name in ("unet", "transformer"):
-        shapes = {
-            name.removeprefix(part.prefix): shape
-            for name, shape in read_any_header(part.weights).shapes.items()
-            if name.startswith(part.prefix)
-        }
-        config = fitting_config(model.family, model.variant, config, shapes)
+        if part.weights:  # one that was distilled (LCM) is told the guidance
+            shapes = read_any_header(part.weights).shapes
+            told = (shape[1] for name, shape in shapes.items() if name.endswith(_GUIDANCE))
+            config["time_cond_proj_dim"] = next(told, None)
     return config
 
 
@@ -276,3 +229,35 @@ def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: tor
     if encoder:
         return text_encoder(part, config, tensors, what, dtype).to(device)
     return laid_out(diffusers_model(part.class_name, config, tensors, what, dtype))
+
+
+def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
+    """The bytes of a checkpoint's "encoders", "denoiser" and "vae", as they compute."""
+    found = {"encoders": 0, "denoiser": 0, "vae": 0}
+    for part in parts_of(model):
+        if part.name.startswith(("tokenizer", "scheduler")):
+            continue
+        kind = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}.get(part.name)
+        config = read_json(part.folder / "config.json")
+        dtype = _dtype(model, part, config, target)
+        for file in [part.weights] if part.weights else weight_files(part.folder):
+            found[kind or "encoders"] += _bytes_in(file, dtype, part.prefix)
+    return found
+
+
+def controlnet_bytes(model: Model, dtype: torch.dtype) -> int:
+    """The bytes of a ControlNet."""
+    files = weight_files(model.path) if model.layout == "folder" else [model.path]
+    return sum(_bytes_in(file, dtype) for file in files)
+
+
+def _bytes_in(file: Path, dtype: torch.dtype, prefix: str = "") -> int:
+    """The bytes of the tensors whose names begin with `prefix`; GGUF's matrices stay quantised."""
+    header, size = read_any_header(file), 0
+    for name, shape in header.shapes.items():
+        if name.startswith(prefix):
+            kind = header.types[name]
+            quantised = is_gguf(file) and stays_quantised(name, kind, shape)
+            numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
+            size += prod(shape) // numbers * taken
+    return size

@@ -48,7 +48,10 @@ def weights_device(place: Place, device: torch.device) -> torch.device:
 
 
 class Loaded:
-    """A checkpoint's components, and what was made of them; `place` says where its weights are."""
+    """A checkpoint's components, and what was made of them.
+
+    `place` says where its weights are, `vae_file` is the name and the hash of its VAE.
+    """
 
     def __init__(
         self, components: Components, find: FindFile, device: torch.device, place: Place
@@ -56,7 +59,8 @@ class Loaded:
         self.components = components
         self.row = FAMILIES[components.family]
         self.variant = self.row.variant(components.variant)
-        self._place = place
+        self.place = place
+        self.vae_file = ("", "")
         self._find = find
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
@@ -92,7 +96,7 @@ class Loaded:
     @property
     def weights_device(self) -> torch.device:
         """Where weights are read to."""
-        return weights_device(self._place, self._device)
+        return weights_device(self.place, self._device)
 
     @property
     def lora_warnings(self) -> tuple[str, ...]:
@@ -109,12 +113,12 @@ class Loaded:
 
     def place_weights(self) -> None:
         """Let diffusers bring weights to the device, where they are not all there."""
-        if self._place == "models" or (self._place == "layers" and not self._comes_by_layers()):
+        if self.place == "models" or (self.place == "layers" and not self._comes_by_layers()):
             if self._base is not None:
                 self._base.remove_all_hooks()
             self._base = self.pipeline()
             self._base.enable_model_cpu_offload(device=self._device)
-        elif self._place == "layers":
+        elif self.place == "layers":
             for part in self._computing_parts():
                 if part not in self._moved:
                     apply_group_offloading(
@@ -160,21 +164,23 @@ class Loaded:
         if self._base is not None:
             # diffusers would put them back for another device, which their pipeline does not know.
             self._base.remove_all_hooks()
+        adapted = self._loras.adapts_encoders
         try:
-            if self._loras.apply(self._uses):
-                self.prompts.forget()
+            self._loras.apply(self._uses)
         finally:
+            if adapted or self._loras.adapts_encoders:
+                self.prompts.forget()
             if self._base is not None:
                 self.place_weights()
 
     def bring_encoders(self) -> None:
         """Before prompts are encoded, where parts take turns."""
-        if self._place == "turns":
+        if self.place == "turns":
             self._exchange([self.components.denoiser_name], self.components.encoder_names)
 
     def bring_denoiser(self) -> None:
         """Before the first step, where parts take turns; its LoRAs act again."""
-        if self._place == "turns":
+        if self.place == "turns":
             self._exchange(self.components.encoder_names, [self.components.denoiser_name])
 
     def _exchange(self, dropped: Sequence[str], brought: Sequence[str]) -> None:

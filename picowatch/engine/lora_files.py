@@ -1,4 +1,8 @@
-"""LoRA files: the two halves of each layer, and the modules of a pipeline that they are for."""
+"""LoRA files: the two halves of each layer, and the modules of a pipeline that they are for.
+
+A LoHa or LoKr equals a LoRA of a higher rank, and becomes one. Names and shapes are those of
+https://github.com/KohakuBlueleaf/LyCORIS, described in https://arxiv.org/abs/2309.14859.
+"""
 
 import json
 import math
@@ -9,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers.loaders import FluxLoraLoaderMixin
 from diffusers.utils import (
     convert_state_dict_to_diffusers,
     convert_state_dict_to_peft,
@@ -18,27 +23,19 @@ from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import nn
 
-from picowatch.engine.lycoris import FACTOR, halves_of, has_factors
 from picowatch.errors import RenderFailed
 
 Tensors = dict[str, torch.Tensor]
+_FACTOR = r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?"
 # The end of a key, which says what the tensor is of its layer: of kohya or peft, of diffusers
 # before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), and of XLabs (`qkv_lora1.down`).
 _ROLE = re.compile(
-    r"\.lora_(down|up|mid|A|B)(?:\.\w+)?\.weight$"
+    r"\.lora_(down|up|A|B)(?:\.\w+)?\.weight$"
     r"|(?:_lora|\.lora|\.lora_linear_layer|(?<=_lora[12]))\.(down|up)\.weight$"
     r"|(?:_lora|\.lora|\.lora_linear_layer)?\.(alpha)$"
-    rf"|\.({FACTOR})(?:\.weight)?$"
+    rf"|\.({_FACTOR})(?:\.weight)?$"
 )
 _DIFFERENCE = re.compile(r"\.diff(_b)?$")
-# What is no product of matrices alone, by its tensors' names or peft's settings.
-_OTHER_KINDS = {
-    "a DoRA": re.compile(r"\.dora_scale$|\.lora_magnitude_vector\b|\.use_dora$"),
-    "a file of whole differences": _DIFFERENCE,
-    "an OFT": re.compile(r"\.b?oft_"),
-    "an (IA)³": re.compile(r"\.on_input$"),
-    "a LoRA with biases": re.compile(r"\.lora_B(\.\w+)?\.bias$|\.lora_bias$"),
-}
 # What a LoHa or LoKr may have as a LoRA: 2 GiB in 16 bits.
 _MOST_NUMBERS = 2**30
 
@@ -58,11 +55,38 @@ class Layer(NamedTuple):
     keys: Mapping[str, str]
 
 
-def read_layers(name: str, path: Path) -> tuple[dict[str, Layer], list[str]]:
-    """The halves by the layers' names with their scales in `up`, and the keys of nothing else.
+def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]:
+    """What a pipeline loads of a file, in diffusers' names and shapes, and the keys of the rest.
 
-    RenderFailed says why the LoRA of this name cannot be used.
+    RenderFailed says why the LoRA of this name cannot be used. Kinds that the names of tensors
+    tell, the catalog has refused.
     """
+    layers, unused = _layers(name, path)
+    try:
+        found, failure = _modules(layers, pipeline), ""
+    # Its converters raise whatever comes of names that they do not expect.
+    except Exception:
+        found, failure = {}, traceback.format_exc()
+    if not found:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for another kind of model: diffusers finds no layer of this "
+            f"checkpoint for names like {next(iter(layers), '')[:80]!r}.",
+            "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
+            "those of diffusers.",
+            failure,
+        )
+    tensors: Tensors = {}
+    for target, (_, down, up) in found.items():
+        keys = _as_peft(f"{target.part}.{target.module}")
+        tensors |= zip(keys, _fitting(name, target, pipeline, (down, up)), strict=True)
+    used = {stem for stem, _, _ in found.values()}
+    for stem, layer in layers.items():
+        unused += [] if stem in used else layer.keys.values()
+    return tensors, sorted(unused)
+
+
+def _layers(name: str, path: Path) -> tuple[dict[str, Layer], list[str]]:
+    """The halves by the layers' names with their scales in `up`, and the keys of nothing else."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
@@ -73,9 +97,8 @@ def read_layers(name: str, path: Path) -> tuple[dict[str, Layer], list[str]]:
         raise _damaged(name, "its lora_adapter_metadata cannot be read") from error
     # ComfyUI extracts many differences that are zero.
     keys = [key for key, one in tensors.items() if not _DIFFERENCE.search(key) or one.any()]
-    for kind, its in _OTHER_KINDS.items():
-        if any(map(its.search, (*keys, *settings))):
-            raise _of_another_kind(name, kind)
+    if any(map(_DIFFERENCE.search, keys)):
+        raise _of_another_kind(name, "a file of whole differences")
     roles: dict[str, dict[str, str]] = {}
     others = []
     for key in keys:
@@ -96,26 +119,48 @@ def read_layers(name: str, path: Path) -> tuple[dict[str, Layer], list[str]]:
             others += own.values()
             continue
         layers[stem] = Layer(*halves, own)
-        numbers += sum(half.numel() for half in halves) * has_factors(own)
+        numbers += sum(half.numel() for half in halves) * _has_factors(own)
         if numbers > _MOST_NUMBERS:
             raise _of_another_kind(name, "a LoKr with large whole matrices")
     return layers, others
+
+
+def _has_factors(roles: Mapping[str, object]) -> bool:
+    return any(re.fullmatch(_FACTOR, role) for role in roles)
 
 
 def _halves(
     stem: str, own: Tensors, settings: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Both halves of a layer with its scale in `up`; None if there are not both."""
-    if has_factors(own):
-        down, up, rank = halves_of(own)
+    if _has_factors(own):
+        down, up, rank = _product(own)
     elif own.keys() >= {"down", "up"}:
         down, up, rank = own["down"], own["up"], len(own["down"])
     else:
         return None
-    if "mid" in own:  # a kernel of its own, as LyCORIS' LoCon has it
-        down = torch.einsum("rskl,si->rikl", own["mid"].float(), down.float().flatten(1))
     scale = _scale(stem, rank, own.get("alpha"), settings) if rank else 1
     return down, up.float() * scale if scale != 1 else up
+
+
+def _product(factors: Tensors) -> tuple[torch.Tensor, torch.Tensor, int | None]:
+    """The halves of a LoHa or LoKr, down and up, and the rank that alpha is divided by.
+
+    A LoHa is (a1 b1) * (a2 b2), number by number: the rows of (a1, a2) and the columns of (b1, b2),
+    each multiplied by each, make its halves. A LoKr is kron(w, a b) = kron(w, a) kron(1, b). Alpha
+    means nothing for one whose larger factor is whole: its halves are as large as the layer.
+    """
+    of = {name: factor.float() for name, factor in factors.items()}
+    if "hada_w1_a" in of:
+        down = of["hada_w1_b"][:, None] * of["hada_w2_b"][None]
+        up = of["hada_w1_a"][:, :, None] * of["hada_w2_a"][:, None]
+        return down.flatten(0, 1), up.flatten(1), len(of["hada_w1_b"])
+    small = of["lokr_w1"] if "lokr_w1" in of else of["lokr_w1_a"] @ of["lokr_w1_b"]
+    whole = of.get("lokr_w2")
+    down = of["lokr_w2_b"] if whole is None else whole
+    up = of["lokr_w2_a"] if whole is None else torch.eye(len(whole))
+    one = torch.eye(small.shape[1]).reshape(*small.shape[1:] * 2, *[1] * (down.ndim - 2))
+    return torch.kron(one, down), torch.kron(small, up), len(down) if whole is None else None
 
 
 def _scale(stem: str, rank: int, alpha: torch.Tensor | None, settings: Mapping[str, Any]) -> float:
@@ -129,62 +174,47 @@ def _scale(stem: str, rank: int, alpha: torch.Tensor | None, settings: Mapping[s
     return alpha_of / (math.sqrt(rank) if f"{part}.use_rslora" in settings else rank)
 
 
-def found_modules(name: str, layers: Mapping[str, Layer], pipeline: Any) -> dict[Target, Layer]:
-    """The modules of a pipeline that a file's layers are for, in their shapes.
+def _modules(
+    layers: Mapping[str, Layer], pipeline: Any
+) -> dict[Target, tuple[str, torch.Tensor, torch.Tensor]]:
+    """The modules of a pipeline that layers are for, with their halves.
 
-    RenderFailed says why there are none. diffusers knows the names of FLUX.1's authors with kohya's
-    for halves alone, so that these are tried, too. It drops layers that it does not know without a
-    word: to tell them, it first converts halves of rank 1 that are full of their layer's number.
+    diffusers drops layers that it does not know without a word: to tell them, it first converts
+    halves of rank 1 that are full of their layer's number.
     """
-    best: tuple[dict[Target, str], Tensors] = {}, {}
-    failure = ""
-    for spell in (_as_written, _as_kohya):
-        numbers: Tensors = {}
-        tensors: Tensors = {}
-        for number, (stem, layer) in enumerate(layers.items()):
-            keys, down, up = spell(stem, layer), layer.down, layer.up
-            height = torch.full((len(up), 1, *up.shape[2:]), float(number))
-            numbers |= zip(
-                keys, (torch.ones(1, *down.shape[1:]), height, torch.ones(())), strict=False
-            )
-            tensors |= zip(keys, (down, up, torch.tensor(float(len(down)))), strict=False)
-        try:
-            found = _converted(numbers, pipeline)
-        # Its converters raise whatever comes of names that they do not expect.
-        except Exception:
-            failure = traceback.format_exc()
-            continue
-        stems = {one: [*layers][int(up.flatten()[0])] for one, (_, up) in found.items()}
-        if len({*stems.values()}) > len({*best[0].values()}):
-            best = stems, tensors
-        if len({*stems.values()}) == len(layers):
-            break
-    if not best[0]:
-        raise RenderFailed(
-            f"The LoRA {name!r} is for another kind of model: diffusers finds no layer of this "
-            f"checkpoint for names like {next(iter(layers), '')[:80]!r}.",
-            "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
-            "those of diffusers.",
-            failure,
-        )
+    numbers: Tensors = {}
+    tensors: Tensors = {}
+    for number, (stem, layer) in enumerate(layers.items()):
+        keys, down, up = _keys(stem, layer, pipeline), layer.down, layer.up
+        height = torch.full((len(up), 1, *up.shape[2:]), float(number))
+        numbers |= zip(keys, (torch.ones(1, *down.shape[1:]), height, torch.ones(())), strict=False)
+        tensors |= zip(keys, (down, up, torch.tensor(float(len(down)))), strict=False)
+    stems = [*layers]
+    named = {
+        target: stems[int(up.flatten()[0])]
+        for target, (_, up) in _converted(numbers, pipeline).items()
+    }
     return {
-        one: Layer(*_fitting(name, one, pipeline, halves), layers[best[0][one]].keys)
-        for one, halves in _converted(best[1], pipeline).items()
+        target: (named[target], *halves) for target, halves in _converted(tensors, pipeline).items()
     }
 
 
-def _as_written(stem: str, layer: Layer) -> tuple[str, ...]:
+# diffusers knows these with kohya's halves alone, for FLUX.1 and what is built like it.
+_FLUX_AUTHORS = re.compile(r"(diffusion_model\.)?(double|single)_blocks\.")
+
+
+def _keys(stem: str, layer: Layer, pipeline: Any) -> tuple[str, ...]:
+    """The names of both halves, and of alpha where it has to be there."""
+    of_flux = isinstance(pipeline, FluxLoraLoaderMixin) and _FLUX_AUTHORS.match(stem)
+    if of_flux or "." not in stem:
+        return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
     if "down" in layer.keys:
         return layer.keys["down"], layer.keys["up"]
-    return _as_peft(stem) if "." in stem else _as_kohya(stem, layer)
+    return _as_peft(stem)
 
 
 def _as_peft(stem: str) -> tuple[str, str]:
     return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
-
-
-def _as_kohya(stem: str, _: Layer) -> tuple[str, ...]:
-    return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
 
 
 def _converted(tensors: Tensors, pipeline: Any) -> dict[Target, tuple[torch.Tensor, torch.Tensor]]:
@@ -199,7 +229,8 @@ def _converted(tensors: Tensors, pipeline: Any) -> dict[Target, tuple[torch.Tens
     found = {}
     for part, named in by_part.items():
         model = getattr(pipeline, part, None)
-        if not isinstance(model, nn.Module):
+        # Those that its loader takes have no public name.
+        if model is None or part not in pipeline._lora_loadable_modules:
             continue
         if not part.startswith("text_encoder"):
             named = convert_unet_state_dict_to_peft(named)

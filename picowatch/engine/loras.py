@@ -6,9 +6,7 @@ output. With no LoRA in use every layer is unwrapped, so that the checkpoint com
 
 import traceback
 import warnings
-from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,28 +15,18 @@ from diffusers.utils import logging
 from torch import nn
 
 from picowatch.engine.failures import out_of_memory
-from picowatch.engine.lora_files import Layer, Target, found_modules, read_layers
+from picowatch.engine.lora_files import read_lora
 from picowatch.engine.verify import FindFile, unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
-# With those in use; a LoRA has 2 to 200 MB for Stable Diffusion 1.x, over 1 GB for FLUX.
-_KEPT = 3
 _NAMED_KEYS = 3
 # It logs a line for each part that a LoRA does not change, and the names that it does not know.
 logging.set_verbosity_error()
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A LoRA whose layers are in the models, in use or not."""
-
-    changes_encoders: bool
-    unused: tuple[str, ...]
-
-
 class Loras:
-    """The LoRAs of one checkpoint in memory, which `pipeline` is made of.
+    """The LoRAs that act on one checkpoint, which `pipeline` is made of.
 
     `applied` are those in use, `warnings` say what of their files does nothing.
     """
@@ -46,19 +34,20 @@ class Loras:
     def __init__(self, pipeline: Any, find: FindFile) -> None:
         self._pipeline = pipeline
         self._find = find
-        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
-        self._weights: dict[str, float] = {}  # of those in use, by hash
+        self._unused: dict[str, list[str]] = {}  # by hash: the keys that do nothing
         self.applied: tuple[LoraUse, ...] = ()
         self.warnings: tuple[str, ...] = ()
 
-    def apply(self, uses: Sequence[LoraUse]) -> bool:
-        """Use exactly these LoRAs; True if text encoders give other embeddings from now on.
+    @property
+    def adapts_encoders(self) -> bool:
+        """Whether text encoders give other embeddings than the checkpoint's own."""
+        return any(getattr(part, "peft_config", None) for part in self._encoders())
 
-        If one of them cannot be used, RenderFailed says why, and those that were in use stay.
-        """
+    def apply(self, uses: Sequence[LoraUse]) -> None:
+        """Use exactly these LoRAs; none is in use if RenderFailed says why one cannot be."""
         wanted = tuple(uses)
         if wanted == self.applied:
-            return False
+            return
         if not hasattr(self._pipeline, "load_lora_weights"):
             raise RenderFailed(
                 f"The LoRA {wanted[0].name!r} cannot be used: diffusers loads none for this kind.",
@@ -68,100 +57,55 @@ class Loras:
         for use in wanted:
             weights[use.hash] = weights.get(use.hash, 0) + use.weight
         weights = {sha256: weight for sha256, weight in weights.items() if weight}
-        before = self._encoders_weights()
-        try:
-            for use in wanted:
-                if use.hash in weights:
-                    self._load(use, keep={*weights, *self._weights})
-        except BaseException:
-            self._use(self._weights)
-            self._take_out({use.hash for use in wanted} - self._loaded.keys())
-            raise
-        self._use(weights)
-        self._forget(weights)
+        names = {use.hash: use.name for use in wanted if use.hash in weights}
+        if names.keys() != self._unused.keys():
+            self._unload()
+            try:
+                for sha256, name in names.items():
+                    self._load(name, sha256)
+            except BaseException:
+                self._unload()
+                raise
+        if weights:
+            self._pipeline.set_adapters([*map(_adapter, weights)], [*weights.values()])
         self.applied = wanted
-        unused = {use.name: self._loaded[use.hash].unused for use in wanted if use.hash in weights}
-        self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused.items() if keys)
-        return before != self._encoders_weights()
+        unused = ((name, self._unused[sha256]) for sha256, name in names.items())
+        self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
 
-    def _encoders_weights(self) -> dict[str, float]:
-        """The LoRAs in use that change text encoders."""
-        return {
-            sha256: weight
-            for sha256, weight in self._weights.items()
-            if self._loaded[sha256].changes_encoders
-        }
+    def _load(self, name: str, sha256: str) -> None:
+        """Let diffusers wrap the layers that it is for."""
+        with unchanged(self._find, "lora", name, sha256) as path:
+            tensors, self._unused[sha256] = read_lora(name, path, self._pipeline)
+            self._add(name, sha256, tensors)
 
-    def _load(self, use: LoraUse, keep: Collection[str]) -> None:
-        if use.hash not in self._loaded:
-            adapter = _adapter(use.hash)
-            self._forget(keep)
-            with unchanged(self._find, "lora", use.name, use.hash) as path:
-                layers, others = read_layers(use.name, path)
-            modules = found_modules(use.name, layers, self._pipeline)
-            self._add(use, modules)
-            used = {
-                key
-                for (part, name), layer in modules.items()
-                if adapter
-                in getattr(getattr(self._pipeline, part).get_submodule(name), "lora_A", ())
-                for key in layer.keys.values()
-            }
-            keys = {key for layer in layers.values() for key in layer.keys.values()}
-            encoders = any(one.part.startswith("text_encoder") for one in modules)
-            self._loaded[use.hash] = _Loaded(encoders, (*sorted([*others, *(keys - used)]),))
-        self._loaded.move_to_end(use.hash)
-
-    def _add(self, use: LoraUse, modules: Mapping[Target, Layer]) -> None:
-        """Let diffusers wrap the modules; if it fails, the models are as before."""
-        tensors: dict[str, torch.Tensor] = {}
-        for (part, module), layer in modules.items():
-            tensors[f"{part}.{module}.lora_A.weight"] = layer.down
-            tensors[f"{part}.{module}.lora_B.weight"] = layer.up
+    def _add(self, name: str, sha256: str, tensors: Mapping[str, torch.Tensor]) -> None:
         try:
             with warnings.catch_warnings():
                 # A second LoRA in the same model is meant.
                 warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-                self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(use.hash))
+                self._pipeline.load_lora_weights(tensors, adapter_name=_adapter(sha256))
         except (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             if out_of_memory(error):
                 raise
             raise RenderFailed(
-                f"The LoRA {use.name!r} cannot be used: diffusers refuses it ({error!s:.200}).",
+                f"The LoRA {name!r} cannot be used: diffusers refuses it ({error!s:.200}).",
                 "Get the file again, or another one.",
                 traceback.format_exc(),
             ) from error
 
-    def _use(self, weights: Mapping[str, float]) -> None:
-        """Let these LoRAs act, and no other; without any, every layer is as it was loaded."""
-        self._weights = dict(weights)
-        if weights:
-            names = [_adapter(sha256) for sha256 in weights]
-            self._pipeline.set_adapters(names, list(weights.values()))
-        else:
-            self._pipeline.unload_lora_weights()
-            self._group_encoders_again()
-            self._loaded.clear()
+    def _unload(self) -> None:
+        """Unwrap every layer, so that it is as it was loaded."""
+        self._unused.clear()
+        self.applied = self.warnings = ()
+        self._pipeline.unload_lora_weights()
+        for part in self._encoders():
+            # Else groups of layers that come to the device have layers of a LoRA that is gone:
+            # diffusers groups its own models again, but text encoders only when a LoRA comes.
+            _maybe_remove_and_reapply_group_offloading(part)
 
-    def _forget(self, keep: Collection[str]) -> None:
-        """Take out those that were not used for longest, if there are too many."""
-        unused = [one for one in self._loaded if one not in keep]
-        self._take_out(unused[: max(0, len(self._loaded) - _KEPT)])
-
-    def _take_out(self, hashes: Collection[str]) -> None:
-        for sha256 in hashes:
-            self._loaded.pop(sha256, None)
-            self._pipeline.delete_adapters(_adapter(sha256))
-            self._group_encoders_again()
-
-    def _group_encoders_again(self) -> None:
-        """Let groups of layers that come to the device have no layers of a LoRA that is gone.
-
-        diffusers does it for its own models, but for text encoders only when a LoRA comes.
-        """
-        for name, part in self._pipeline.components.items():
-            if name.startswith("text_encoder") and isinstance(part, nn.Module):
-                _maybe_remove_and_reapply_group_offloading(part)
+    def _encoders(self) -> list[nn.Module]:
+        parts = self._pipeline.components.items()
+        return [one for name, one in parts if name.startswith("text_encoder") and one is not None]
 
 
 def _adapter(sha256: str) -> str:

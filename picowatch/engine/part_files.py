@@ -1,11 +1,10 @@
 """Models of diffusers and transformers from tensors, which may have their authors' names.
 
-diffusers has the converters of names. Here is what they leave open: which config fits a file, and
-whether each weight is there, in its shape.
+diffusers has the converters of names. Here is what they leave open: whether each weight is there,
+in its shape.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -30,7 +29,6 @@ from picowatch.catalog.families import UNET
 from picowatch.catalog.models import Part
 from picowatch.engine.gguf_fp8 import Tensors, TypeOf
 from picowatch.errors import RenderFailed
-from picowatch.families import FAMILIES
 
 Config = Mapping[str, Any]
 # A file with so many of diffusers' names has none of its authors': those share about half.
@@ -270,70 +268,3 @@ def _text_encoder_names(part: Part, config: Any, tensors: Tensors) -> Tensors:
     if "text_projection" in tensors:  # OpenCLIP's is transposed
         return tensors | {_PROJECTION: tensors["text_projection"].T.contiguous()}
     return tensors
-
-
-_DEV: dict[str, object] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
-_NUMBERS: Mapping[tuple[str, str], Mapping[str, object]] = {
-    ("flux", "dev"): _DEV,
-    ("flux", "Krea"): _DEV,
-    ("flux", "schnell"): _DEV | {"guidance_embeds": False},
-    ("flux", "Fill"): {"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
-}
-_QUERY_NORM = re.compile(r"\.(ln_q|norm_q)\.")
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-def fitting_config(family: str, variant: str, config: Config, shapes: Shapes) -> dict[str, Any]:
-    """The config with the numbers of this variant, or those that the tensors themselves tell."""
-    known = _NUMBERS.get((family, variant), {})
-    if FAMILIES[family].kind == "unet":
-        known = _guided(shapes)
-    elif family == "sd3":
-        known = _sd3(config, shapes)
-    elif family == "flux2":
-        known = _flux2(config, shapes)
-    return {**config, **known}
-
-
-def _guided(shapes: Shapes) -> dict[str, object]:
-    """A distilled UNet (LCM) is told the guidance."""
-    widths = [shape[1] for name, shape in shapes.items() if name.endswith(".cond_proj.weight")]
-    return {"time_cond_proj_dim": widths[0]} if widths else {}
-
-
-def _sd3(config: Config, shapes: Shapes) -> dict[str, object]:
-    """MMDiT of 3 and MMDiT-X of 3.5, as ComfyUI tells them apart (model_detection.py).
-
-    3.5 normalises queries and keys, and 3.5 Medium has a second attention in its first layers.
-    """
-    positions, width = _shape(shapes, "pos_embed", "pos_embed.pos_embed")[-2:]
-    return {
-        "num_layers": _layers(shapes, "joint_blocks.", "transformer_blocks."),
-        "num_attention_heads": width // config["attention_head_dim"],
-        "caption_projection_dim": width,
-        "pos_embed_max_size": math.isqrt(positions),
-        "qk_norm": "rms_norm" if any(_QUERY_NORM.search(name) for name in shapes) else None,
-        "dual_attention_layers": sorted(
-            {int(name.split(".")[1]) for name in shapes if ".attn2." in name}
-        ),
-    }
-
-
-def _flux2(config: Config, shapes: Shapes) -> dict[str, object]:
-    """klein has two sizes."""
-    width = _shape(shapes, "img_in.weight", "x_embedder.weight")[0]
-    return {
-        "num_layers": _layers(shapes, "double_blocks.", "transformer_blocks."),
-        "num_single_layers": _layers(shapes, "single_blocks.", "single_transformer_blocks."),
-        "num_attention_heads": width // config["attention_head_dim"],
-        "joint_attention_dim": _shape(shapes, "txt_in.weight", "context_embedder.weight")[1],
-    }
-
-
-def _shape(shapes: Shapes, *names: str) -> tuple[int, ...]:
-    return next(shapes[name] for name in names if name in shapes)
-
-
-def _layers(shapes: Shapes, *beginnings: str) -> int:
-    """How many blocks there are, in the authors' names or in diffusers'."""
-    return len({name.split(".")[1] for name in shapes if name.startswith(beginnings)})

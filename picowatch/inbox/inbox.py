@@ -105,6 +105,7 @@ class Inbox:
         self._watch = Watch(wake)
         self._said_nothing: dict[str, Stamp] = {}  # files that are empty, or ask for nothing
         self._warned: dict[str, str] = {}
+        self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._wanted = True  # a scan
         self.scanned_at = float("-inf")
         self._scan_took = 0.0
@@ -184,7 +185,7 @@ class Inbox:
     def _compare(
         self, found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
-        templates = self._templates(found, known)
+        templates = self._templates = _usable_templates(found, known)
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
             self._known.seen_in(self.folder, here)
@@ -207,18 +208,6 @@ class Inbox:
             if pending.path not in found and pending.path not in known:
                 self._settling.drop(pending.path)
         self._said_nothing = {p: s for p, s in self._said_nothing.items() if found.get(p) == s}
-
-    def _templates(
-        self, found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe]
-    ) -> dict[str, str]:
-        """The digest of each template by its folder; "" of one that cannot be used now."""
-        there = {}
-        for path in (*filter(is_template, found), *filter(is_template, known)):
-            row, stamp = known.get(path), found.get(path)
-            usable = row and stamp and row.outcome == "accepted"
-            usable = usable and not stamp.written_since(row.stamp)
-            there[path.rpartition("/")[0]] = row.digest if row and usable else ""
-        return there
 
     def _differs(
         self, path: str, stamp: Stamp, known: KnownRecipe | None, templates: Mapping[str, str]
@@ -280,7 +269,7 @@ class Inbox:
         """
         pending = self._settling.all()
         ready = self._by_priority([one for one in pending if self._settling.is_quiet(one, now)])
-        moved_here = {one.stamp for one in pending if one.is_new}
+        moved_here = {one.stamp for one in pending if one.is_new and one.stamp}
         held = self._held_open(ready[:MANY])
         for one in ready:
             if one.stamp is None:
@@ -364,11 +353,11 @@ class Inbox:
         One that is no picture may not be complete: that is believed once it was left alone for
         HELD_OPEN_LIMIT.
         """
-        dropped = read_dropped(self._root, one.path)
-        if dropped is None or not one.stamp or not one.stamp.size:
-            if one.stamp:
-                self._says_nothing(one.path, one.stamp)
+        if one.stamp and not one.stamp.size:
+            self._says_nothing(one.path, one.stamp)
             return None
+        if (dropped := read_dropped(self._root, one.path)) is None:
+            return None  # its template is away for a moment
         with complete_file(self._root, one.path) as (file, stamp):
             return self._dropped(file, stamp, dropped, one, now)
 
@@ -428,7 +417,7 @@ class Inbox:
             return None
         for old in self._known.with_digest(saved.digest):
             known = self._known.known_recipe(old)
-            if known is None or old == saved.path or not _asks_the_same(old, known, saved):
+            if known is None or old == saved.path or not self._asks_the_same(old, known, saved):
                 continue
             if is_gone_at(self._root, old):
                 keeps_time = not saved.stamp.written_since(known.stamp)
@@ -437,6 +426,12 @@ class Inbox:
             elif saved.stamp == known.stamp and self._stamp(old) != known.stamp:
                 return old  # another file has its path by now
         return None
+
+    def _asks_the_same(self, old: str, known: KnownRecipe, saved: Saved) -> bool:
+        """Whether a file that was moved is no new request: under another template it is one."""
+        if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
+            return False
+        return saved.template in (known.template, _nearest(self._templates, old) or "")
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
         known = self._known.known_recipe(one.path)
@@ -490,6 +485,23 @@ class Inbox:
 MANY = 200  # files that are looked at together: one read of /proc tells who has them open
 
 
+def _usable_templates(
+    found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe]
+) -> dict[str, str]:
+    """The digest of each template by its folder; "" of one that cannot be used now."""
+    there = {}
+    for path in (*filter(is_template, found), *filter(is_template, known)):
+        row, stamp = known.get(path), found.get(path)
+        is_usable = (
+            row is not None
+            and stamp is not None
+            and row.outcome == "accepted"
+            and not stamp.written_since(row.stamp)
+        )
+        there[path.rpartition("/")[0]] = row.digest if row and is_usable else ""
+    return there
+
+
 def _nearest(templates: Mapping[str, str], path: str) -> str | None:
     """The digest of the template that holds for a path; None if there is none."""
     folder = path.rpartition("/")[0]
@@ -498,13 +510,6 @@ def _nearest(templates: Mapping[str, str], path: str) -> str | None:
             return templates[folder]
         folder = folder.rpartition("/")[0]
     return None
-
-
-def _asks_the_same(old: str, known: KnownRecipe, saved: Saved) -> bool:
-    """Whether a file that was moved is no new request: under another template it is one."""
-    if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
-        return False
-    return known.template == saved.template
 
 
 def _companions_are(one: Stamp, other: Stamp) -> bool:

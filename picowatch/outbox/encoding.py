@@ -1,7 +1,7 @@
 """Pictures as files: encoded in the format that their names end with, with their texts inside."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -20,32 +20,17 @@ SHEET_KEYWORD = "picowatch-sheet"  # of the text in which a contact sheet says w
 _COMPRESSION = 4
 
 
-class _Parts(BytesIO):
-    """Pillow writes to it part by part: `go_on` may raise between two of them."""
-
-    def __init__(self, go_on: Callable[[], None]) -> None:
-        super().__init__()
-        self._go_on = go_on
-
-    def write(self, part: Any) -> int:
-        self._go_on()
-        return super().write(part)
-
-
-def encode_png(
-    picture: Image.Image, texts: Mapping[str, str], go_on: Callable[[], None] = lambda: None
-) -> bytes:
+def encode_png(picture: Image.Image, texts: Mapping[str, str]) -> bytes:
     """A PNG file's bytes; the texts by keyword precede the image data.
 
-    Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8). `go_on` is called repeatedly
-    meanwhile; what it raises ends the writing.
+    Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8).
     """
     chunks = srgb()
     for keyword, text in texts.items():
         _check_keyword(keyword)
         # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
         (chunks.add_itxt if "\0" in text else chunks.add_text)(keyword, text)
-    file = _Parts(go_on)
+    file = BytesIO()
     picture.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
     return file.getvalue()
 
@@ -72,12 +57,10 @@ def encoded(
     picture: Image.Image,
     texts: Mapping[str, str],
     settings: Settings,
-    go_on: Callable[[], None] = lambda: None,
 ) -> bytes:
     """The bytes of a picture, RGB or RGBA, with its texts by keyword, as its ending says.
 
-    `go_on` is called meanwhile; what it raises ends the writing. Raises OSError where the picture
-    is larger than the format allows.
+    Raises OSError where the picture is larger than the format allows.
     """
     kind = format_of(file)
     if max(picture.size) > kind.longest_side:
@@ -85,10 +68,9 @@ def encoded(
             f"{picture.width}x{picture.height} is more than the {kind.longest_side:,} pixels a "
             f"side that {kind.name} allows. Use the setting format: png"
         )
-    go_on()
     match kind.name:
         case "png":
-            return encode_png(picture, texts, go_on)
+            return encode_png(picture, texts)
         case "jpeg":
             if picture.mode == "RGBA":  # it has no transparency
                 white = Image.new("RGBA", picture.size, "white")
@@ -102,7 +84,6 @@ def encoded(
             options = {"exif": exif_of(texts)}
     content = BytesIO()
     picture.save(content, kind.pillow_name, **options, **_quality(kind, settings))
-    go_on()
     return content.getvalue()
 
 

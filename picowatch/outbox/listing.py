@@ -1,4 +1,4 @@
-"""Files of JSON objects, one a line, appended and never rewritten: images.jsonl and memos.jsonl."""
+"""Files of JSON objects, one a line, appended and never rewritten: images.jsonl."""
 
 import json
 import os

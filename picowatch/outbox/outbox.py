@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from filecmp import cmp
 from itertools import count
@@ -31,7 +31,6 @@ from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
 from picowatch.outbox.formats import format_of, sidecar_of
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import LATEST, OutboxNames, map_of, picture_files
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
@@ -46,18 +45,14 @@ log = logging.getLogger("picowatch")
 class Outbox:
     """One outbox folder: its pictures and archived recipes, and the parts that keep the rest."""
 
-    def __init__(self, settings: Settings, go_on: Callable[[], None] = lambda: None) -> None:
-        """The folder exists and is locked; pictures are written as the settings say at that time.
-
-        `go_on` is called between the parts of what takes long; what it raises ends it.
-        """
+    def __init__(self, settings: Settings) -> None:
+        """The folder exists and is locked; pictures are written as the settings say then."""
         self._settings = settings
         self.root = root = settings.outbox
         self.names = OutboxNames(settings)
-        self.memos = Memos(root / ".picowatch" / "memos.jsonl")
         self.listing = Listing(root / "images.jsonl")
         self.stars = Stars(root)
-        self.gallery = Gallery(root, self.listing, go_on, self.stars.files)
+        self.gallery = Gallery(root, self.listing, self.stars.files)
         self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)
         self._latest_warned = False
@@ -67,14 +62,12 @@ class Outbox:
         file: str,
         picture: Image.Image,
         texts: Mapping[str, str],
-        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         """Write an RGB or RGBA picture to its path, whole or not at all; durable when this returns.
 
-        Its sidecar follows, and is written by `complete` if a crash came between. `go_on` is
-        called while the picture is compressed; what it raises leaves it unwritten.
+        Its sidecar follows, and is written by `complete` if a crash came between.
         """
-        content = encoded(file, picture, texts, self._settings, go_on)
+        content = encoded(file, picture, texts, self._settings)
         write_atomically(self.root / file, content)
         self._write_sidecar(file, texts)
         self._write_latest(file, content)
@@ -101,15 +94,14 @@ class Outbox:
         axes: Sequence[Axis],
         side: int,
         about: Mapping[str, Any],
-        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         """Draw a contact sheet and write it to its path; `about` says what it shows.
 
         Raises SheetTooLarge.
         """
-        sheet = contact_sheet(cells, axes, side, go_on)
+        sheet = contact_sheet(cells, axes, side)
         text = json.dumps({**about, "boxes": sheet.boxes}, ensure_ascii=False)
-        content = encoded(file, sheet.page, {SHEET_KEYWORD: text}, self._settings, go_on)
+        content = encoded(file, sheet.page, {SHEET_KEYWORD: text}, self._settings)
         write_atomically(self.root / file, content)
         self.gallery.add_sheet(file, sheet.page, text)
 
@@ -249,10 +241,9 @@ class Outbox:
         except (PictureUnreadable, KeyError):
             return False
 
-    def remove_leftovers(self, go_on: Callable[[], None] = lambda: None) -> None:
+    def remove_leftovers(self) -> None:
         """Delete what a crash left half-written anywhere in the outbox."""
         for folder, _, _ in os.walk(self.root):
-            go_on()
             remove_leftovers(Path(folder))
 
     def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,11 +140,10 @@ class ProblemFiles:
                 del self._files[file]
                 self.changes += 1
 
-    def list_existing(self, go_on: Callable[[], None]) -> None:
-        """List the files that earlier runs left. What `go_on` raises between folders ends it."""
+    def list_existing(self) -> None:
+        """List the files that earlier runs left."""
         found = [
-            (_changed_at(path), path.relative_to(self._root).as_posix())
-            for path in self._paths(go_on)
+            (_changed_at(path), path.relative_to(self._root).as_posix()) for path in self._paths()
         ]
         with self._lock:
             self._files = {file: None for _, file in sorted(found)} | self._files
@@ -168,9 +167,8 @@ class ProblemFiles:
                 problems.append(Problem(file, recipe, ending == ERROR_ENDING, text))
         return problems, 0
 
-    def _paths(self, go_on: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    def _paths(self) -> Iterator[Path]:
         for folder, _, names in os.walk(self._root):
-            go_on()
             for name in names:
                 if name.endswith((ERROR_ENDING, WARNING_ENDING)):
                     yield Path(folder, name)

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -62,18 +62,16 @@ def contact_sheet(
     cells: Sequence[Cell],
     axes: Sequence[Axis],
     side: int,
-    go_on: Callable[[], None] = lambda: None,
 ) -> Sheet:
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
     The last axis gives the columns, the one before it the rows; further ones are laid out block
     below block. Without axes the cells form a square, each
     with its own label. `side` is the longer side of a picture in pixels; pictures shrink until
-    the sheet has at most MAX_SIDE each way. `go_on` is called before each picture; what it raises
-    ends the drawing. Raises SheetTooLarge.
+    the sheet has at most MAX_SIDE each way. Raises SheetTooLarge.
     """
     if not axes:
-        return _page([_square(cells)], side, go_on)
+        return _page([_square(cells)], side)
     columns = axes[-1]
     rows = axes[-2] if len(axes) > 1 else Axis("", ("",))
     size = len(columns.values) * len(rows.values)
@@ -81,7 +79,7 @@ def contact_sheet(
         _Block(title, rows, columns, cells[index * size : (index + 1) * size])
         for index, title in enumerate(_titles(axes[:-2]))
     ]
-    return _page(blocks, side, go_on)
+    return _page(blocks, side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +110,12 @@ def _titles(axes: Sequence[Axis]) -> Iterator[str]:
         yield ", ".join(f"{axis.label}: {v}" for axis, v in zip(axes, values, strict=True))
 
 
-def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> Sheet:
+def _page(blocks: Sequence[_Block], side: int) -> Sheet:
     letters = {letter for block in blocks for letter in block.text if letter.isprintable()}
     font = _font_with(letters)
     letter_width = 1.0 if any(east_asian_width(one) in "WF" for one in letters) else 0.55
     while True:
-        drawing = _Drawing(side, go_on, font, letter_width)
+        drawing = _Drawing(side, font, letter_width)
         width, height = drawing.size(blocks)
         if max(width, height) <= MAX_SIDE:
             return Sheet(drawing.draw(blocks, width, height), tuple(drawing.boxes))
@@ -151,11 +149,8 @@ class _Drawing:
     `font` is a font's file, "" for Pillow's own; `letter_width` is a share of the font's size.
     """
 
-    def __init__(
-        self, side: int, go_on: Callable[[], None], font: str, letter_width: float
-    ) -> None:
+    def __init__(self, side: int, font: str, letter_width: float) -> None:
         self._side = side
-        self._go_on = go_on
         self._type = max(11, min(28, side // 12))
         self._font = (
             ImageFont.truetype(font, self._type) if font else ImageFont.load_default(self._type)
@@ -222,7 +217,6 @@ class _Drawing:
     def _draw_cell(
         self, page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int
     ) -> None:
-        self._go_on()
         shown: Image.Image | str = "not rendered"
         if cell.picture is not None and cell.picture.exists():
             shown = _small_picture(cell.picture, self._side)

@@ -1,7 +1,7 @@
 """Dropped pictures: a template, what lies beside a picture, and the picture itself, as recipes."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from picowatch.errors import PictureUnreadable
@@ -64,7 +64,6 @@ def dropped_recipes(
     defaults: Sequence[DefaultsFile],
     max_images: int,
     pictures: Pictures,
-    go_on: Callable[[], None] = lambda: None,
 ) -> list[Recipe]:
     """What the picture requests: a recipe for each of its template's.
 
@@ -73,7 +72,7 @@ def dropped_recipes(
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
     entries = _entries(dropped, layers, problems)
-    resolver = EntryResolver([*layers, {}], inventory, max_images, pictures, problems, go_on)
+    resolver = EntryResolver([*layers, {}], inventory, max_images, pictures, problems)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]

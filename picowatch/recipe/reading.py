@@ -1,6 +1,6 @@
 """A recipe file, from its bytes to its recipes: the whole story in one place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,13 +38,12 @@ def read_recipes(
     defaults: Sequence[DefaultsFile] = (),
     max_images: int = 1000,
     pictures: Pictures = NO_PICTURES,
-    go_on: Callable[[], None] = lambda: None,
 ) -> list[Recipe]:
     """The recipes of a file, everything resolved but random seeds; none if it holds only comments.
 
     `name` is relative to the inbox, its ending decides how the file is read. `defaults` are
     the `_defaults.yaml` from the inbox's root down to the file's folder. `pictures` are those that
-    the recipes may name. `go_on` is called between two entries; what it raises ends the reading.
+    the recipes may name.
     Raises RecipeInvalid with all problems of the file.
     """
     problems = Problems()
@@ -53,7 +52,7 @@ def read_recipes(
     layers.append(settings)
     if len(entries) > max_images:  # before anything is drawn or looked up
         refuse(position_of_count(entries[0]), too_many(len(entries), max_images))
-    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, go_on)
+    resolver = EntryResolver(layers, inventory, max_images, pictures, problems)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     _refuse_too_long(recipes, entries, problems)

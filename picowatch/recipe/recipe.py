@@ -279,23 +279,19 @@ class Recipe(RecipeFields):
         self,
         hash_of: HashOf,
         drawn_seed: int | None = None,
-        *,
-        go_on: Callable[[], None] = lambda: None,
     ) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
 
         With a variation strength it has variation_seed+i, and seed, as in A1111. A sweep makes all
         its combinations with the first seed, then with the next.
 
-        `drawn_seed` is what was drawn for random seeds, and is not looked at otherwise. `go_on`
-        is called between two requests, which may take long; what it raises ends it. Raises
+        `drawn_seed` is what was drawn for random seeds, and is not looked at otherwise. Raises
         RecipeInvalid if wildcards happen to make a prompt that cannot be used.
         """
         variants = [(variant, variant._prompts()) for variant in self.variants]
         requests = []
         for index in range(self._seed_count):
             for variant, prompts in variants:
-                go_on()
                 seeds = variant._seeds(index, drawn_seed)
                 requests.append(variant._request(seeds, prompts, hash_of))
         return requests

@@ -24,7 +24,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import ModelRefused
+from picowatch.errors import LedgerCorrupt, ModelRefused
 from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import Ended, Retry, is_of_one_folder, passes, unexpected
 from picowatch.ledger.ledger import Ledger
@@ -87,11 +87,8 @@ class Publisher:
 
         def publish_once() -> None:
             if begun.acquire(blocking=False):
-                try:
-                    self._publish(batch, pictures, texts_before)
-                    published.set_result(None)
-                except BaseException as error:
-                    published.set_exception(error)
+                self._try_to_publish(batch, pictures, texts_before)
+                published.set_result(None)
 
         try:
             self._executor.submit(publish_once)
@@ -123,6 +120,20 @@ class Publisher:
         """How a published picture was rendered, by its own metadata, and when it was written."""
         path = self.outbox.root / file
         return read_chunk(read_texts(path)[PICOWATCH]).rendered, path.stat().st_mtime
+
+    def _try_to_publish(
+        self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
+    ) -> None:
+        """Publish; what prevents that ends the run, and the next start goes on."""
+        try:
+            self._publish(batch, pictures, texts_before)
+        except Ended:
+            pass
+        except LedgerCorrupt as error:
+            self.result.cannot_go_on(str(error), ledger_corrupt=True)
+        except Exception as error:  # nobody looks at what this thread raises
+            log.debug("unexpected", exc_info=True)
+            self.result.cannot_go_on(f"cannot record what was rendered: {error}")
 
     def _publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]

@@ -78,7 +78,8 @@ class Rendering:
     def check(self) -> None:
         """Look after the engine from time to time; raises EngineDied if it hangs."""
         if not self._is_interrupted and not self.is_requested():
-            log.info("%s: stopped, no image of its batch is requested", self.batch[0].recipe)
+            recipe = self.batch[0].recipe
+            log.info("%s: stopped: no image of its batch is requested any more", recipe)
             self._is_interrupted = True
         if self._is_interrupted:  # an engine that just starts may miss the first
             self.engine.interrupt()

@@ -7,12 +7,12 @@ class RunResult:
     """One for a run of the daemon; all its threads write here."""
 
     def __init__(self, *, left_undone: bool = False) -> None:
-        """`left_undone`: the last run left something that this one has to do."""
+        """`left_undone`: the last run was killed, and left something half-written."""
         self._lock = threading.Lock()
         self.failed = 0  # images, and saves that were refused
         self.engine_restarts = 0  # of engines that died
         self.kept_waiting = 0  # images, by a pause, at the end of a single run
-        self.left_undone = left_undone  # something that the next start does, as after a crash
+        self.left_undone = left_undone  # what a crash left is not repaired yet
         self.reason = ""  # why it cannot continue
         self.ledger_corrupt = False  # … was this
         self.outbox_replaced = False  # … was that another outbox or ledger is at its path

@@ -326,6 +326,8 @@ def test_a_lora_for_an_unknown_transformer_is_refused() -> None:
         ("to_q.lora_magnitude_vector", "a DoRA"),
         ("to_q.lora_B.bias", "a LoRA with biases (lora_bias)"),
         ("to_q.oft_blocks", "an OFT adapter"),
+        ("to_q.lora_mid.weight", "a LyCORIS around a kernel (Tucker)"),
+        ("to_q.hada_t1", "a LyCORIS around a kernel (Tucker)"),
         ("to_q.on_input", "an (IA)^3 adapter"),
     ],
 )

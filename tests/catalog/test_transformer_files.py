@@ -108,14 +108,15 @@ def test_what_is_missing_is_said_before_anything_is_loaded(tmp_path: Path) -> No
 
 
 def test_a_folder_of_the_family_completes_it(tmp_path: Path) -> None:
-    """Of its variant, if there is one; of another one, with the file's own noise schedule."""
+    """Of its variant, if there is one; of another one, with what the package has for its own."""
     add_folder(tmp_path, "FLUX.1-schnell")
     found = look_at(tmp_path, "flux1-dev", flux())
     assert isinstance(found, Model)
     assert not found.missing
     parts = {part.name: part.folder for part in found.parts}
     assert parts["vae"] == tmp_path / "checkpoints/FLUX.1-schnell/vae"
-    assert parts["scheduler"].parts[-4:] == ("assets", "flux", "dev", "scheduler")
+    for name in ("scheduler", "transformer"):
+        assert parts[name].parts[-3:] == ("assets", "flux", name)
     add_folder(tmp_path, "FLUX.1-dev")
     found = Catalog(tmp_path).find("checkpoint", "flux1-dev")
     assert {part.folder.parent.name for part in found.parts} == {"FLUX.1-dev"}

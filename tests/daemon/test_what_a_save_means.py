@@ -81,7 +81,7 @@ def test_a_newer_save_replaces_what_is_still_queued(house: House) -> None:
         hold.wait_until_held()
         house.save("a.txt", "other\n")
         wait_for(lambda: "1 image queued, 3 cancelled" in house.log(), "the second save")
-        wait_for(lambda: "no image of its batch is requested" in house.log(), "its stop")
+        wait_for(lambda: "no image of its batch is requested any more" in house.log(), "its stop")
         hold.release()
         wait_for(house.pictures, "the picture")
     assert house.started() == ["first", "other"]
@@ -302,7 +302,7 @@ def test_deleting_a_recipe_cancels_what_is_queued(house: House) -> None:
         hold.wait_until_held()
         path.unlink()
         wait_for(lambda: "a.txt: deleted, 2 images cancelled" in house.log(), "the deletion")
-        wait_for(lambda: "no image of its batch is requested" in house.log(), "its stop")
+        wait_for(lambda: "no image of its batch is requested any more" in house.log(), "its stop")
         hold.release()
     assert house.once()
     assert house.pictures() == []

@@ -158,7 +158,7 @@ def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Mach
     machine.run(lines.pop(0) + "; systemctl start picowatch")
     newer = machine.pictures()
     assert newer == sorted([*kept, "later/0001-9.png"])
-    stop, copy, _ = restore.replace(" --delete", "").splitlines()
+    stop, copy, _ = restore.replace(" --delete", " --update").splitlines()
     machine.run(f"{stop}\n{copy}\ntouch /srv/picowatch/inbox/random.txt")
     machine.type("backup.md", "Without the ledger", "Move to another machine")
     assert machine.pictures() == newer

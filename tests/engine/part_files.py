@@ -71,7 +71,6 @@ ENCODERS_OF = {
     LUMINA: {"text_encoder": "Gemma 2 2B"},
     QWEN: {"text_encoder": "Qwen2.5-VL 7B"},
 }
-SCHEDULES = {FLUX: "flux/dev", Z_IMAGE: "z_image/turbo"}
 ALONE = (FLUX, Z_IMAGE, SD35, SD3, KLEIN)
 NAMES: dict[str, Callable[[Tensors], Tensors]] = {
     SD35: sd3_names,
@@ -85,8 +84,6 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
     family = "sd3" if folder in (SD3, SD35) else _family(folder)
     places = {"transformer": f"{family}/transformer", "scheduler": f"{family}/scheduler"}
     places["vae"] = f"{FAMILIES[family].vae_assets or family}/vae"
-    if folder in SCHEDULES:
-        places["scheduler"] = f"{SCHEDULES[folder]}/scheduler"
     for part, encoder in ENCODERS_OF[folder].items():
         known = ENCODERS[encoder]
         shape = tuple(tensors_of(folder, part)[known.tensor].shape)
@@ -99,8 +96,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
             shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
         monkeypatch.setattr("picowatch.catalog.transformer_files.ASSETS", assets)
     tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
-    row = replace(FAMILIES["flux2"], by_header=(("4B", tiny),))
-    monkeypatch.setitem(FAMILIES, "flux2", row)
+    monkeypatch.setitem(FAMILIES, "flux2", replace(FAMILIES["flux2"], by_header=(("4B", tiny),)))
 
 
 def _family(folder: str) -> str:

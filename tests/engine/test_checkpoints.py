@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog
+from picowatch.catalog.parts import CONFIGS
 from picowatch.engine import checkpoints as module
 from picowatch.engine import load as loading
 from picowatch.engine.checkpoints import Checkpoints
@@ -32,7 +33,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The demo model twice, once as a single file; a VAE, and a ControlNet."""
     mine = shutil.copytree(DEMO, tmp_path / "checkpoints/mine")
     (mine / "scheduler/note.json").write_text("{}")  # another hash
-    monkeypatch.setitem(loading.CONFIGS, "sd1", DEMO)
+    monkeypatch.setitem(CONFIGS, "sd1", DEMO)
     write_single_file(DEMO, tmp_path / "checkpoints/file.safetensors")
     shutil.copytree(DEMO / "vae", tmp_path / "vae/other")
     unet = loading.load_part(Catalog(tmp_path).demo, FULL, FULL.device, "unet")

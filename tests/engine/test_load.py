@@ -14,9 +14,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
+from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.engine import load as loading
 from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.load import Components, load, load_part, load_vae, parts_of
+from picowatch.engine.load import Components, load, load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd15_shapes, write_model
 from tests.catalog.unets import sd2_shapes, sdxl_shapes
@@ -25,7 +26,7 @@ from tests.engine.controlnets import (
 )
 from tests.engine.ldm import ldm_vae, weights, write_single_file
 from tests.engine.requests import NUMPY_WARNINGS
-from tests.engine.tiny_flows import MAKERS, tiny_flow
+from tests.engine.tiny_flows import FOLDERS, tiny_flow
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 from tests.kinds import one_of_each_kind
 
@@ -73,7 +74,7 @@ IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3
 
 # diffusers says so of a class that its own Chroma uses.
 @pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
-@pytest.mark.parametrize("name", one_of_each_kind(MAKERS, IN_EACH_RUN))
+@pytest.mark.parametrize("name", one_of_each_kind(FOLDERS, IN_EACH_RUN))
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
     """In float16, in which some of them keep layers in float32."""
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
@@ -123,8 +124,8 @@ def test_a_single_file_holds_the_model_its_folder_holds(
 
 def of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Single files are described by this folder, not by the package's of full-size models."""
-    for family in loading.CONFIGS:
-        monkeypatch.setitem(loading.CONFIGS, family, folder)
+    for family in CONFIGS:
+        monkeypatch.setitem(CONFIGS, family, folder)
     telling = "model.diffusion_model.output_blocks.0.1.transformer_blocks.0.norm1.bias"
     monkeypatch.setattr(loading, "_TELLING", telling)
 

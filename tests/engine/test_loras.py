@@ -14,12 +14,10 @@ from torch import nn
 
 import picowatch
 from picowatch.catalog import Catalog
-from picowatch.engine.families import pipeline_class
 from picowatch.engine.load import load
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.loras import Loras
 from picowatch.errors import RenderFailed
-from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
 from tests.engine.demo import CPU
@@ -150,7 +148,7 @@ def test_switches_leave_the_plain_checkpoint_as_it_was(
     layers = {name: type(module) for name, module in pipeline.unet.named_modules()}
     for switch in range(20):
         loras.apply([use("style0", 0.5), use(f"style{1 + switch % 9}", 0.5)])
-    assert len(pipeline.unet.peft_config) == 3  # they are kept for recipes that use them in turn
+    assert len(pipeline.unet.peft_config) == 2
     loras.apply([])
     after = weights(pipeline)
     assert before.keys() == after.keys()
@@ -159,35 +157,13 @@ def test_switches_leave_the_plain_checkpoint_as_it_was(
     assert np.array_equal(draw(pipeline), plain)
 
 
-@torch.inference_mode()
-def test_one_that_acts_does_not_hear_those_that_are_kept(
-    pipeline: Any, folder: Folder, loras: Loras
-) -> None:
-    """Layers that only another LoRA has compute as if it had never been there."""
-    style(folder, pipeline, "all", 1)
-    folder.add("one", one_layer(pipeline.unet.get_submodule(TO_K)))
-    loras.apply([use("one")])
-    alone = draw(pipeline)
-    loras.apply([use("all"), use("one")])
-    loras.apply([use("one")])
-    assert set(pipeline.unet.peft_config) == {"lora_all", "lora_one"}
-    assert folder.found == ["one", "one", "all", "all"]  # before each reading and after
-    assert np.array_equal(draw(pipeline), alone)
-
-
-def test_embeddings_are_to_be_encoded_again_if_a_text_encoder_changes(
-    pipeline: Any, folder: Folder, loras: Loras
-) -> None:
-    """Most LoRAs for flow families only adapt the transformer, and T5 takes longer than a step."""
+def test_a_lora_may_change_text_encoders(pipeline: Any, folder: Folder, loras: Loras) -> None:
+    """Most for flow families do not, and T5 takes longer than a step."""
     style(folder, pipeline, "both", 1)
     folder.add("unet", one_layer(pipeline.unet.get_submodule(TO_K)))
-    encoded = [loras.apply([use("unet")]), loras.apply([use("unet", 0.5)])]
-    assert not any(encoded)
-    assert loras.apply([use("unet"), use("both")])
-    assert not loras.apply([use("both"), use("unet", 0.5)])
-    assert loras.apply([use("both", 0.7)])
-    assert loras.apply([use("unet")])
-    assert not loras.apply([])
+    for names in (["unet"], ["unet", "both"], ["both"], ["unet"], []):
+        loras.apply([use(name) for name in names])
+        assert loras.adapts_encoders == ("both" in names)
 
 
 def test_a_lora_of_another_size_is_refused(folder: Folder, loras: Loras) -> None:
@@ -209,11 +185,11 @@ def test_a_lora_that_cannot_be_loaded_leaves_nothing(
     error: Exception,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Even if its layers are in the UNet already; later it acts."""
+    """Even if its layers are in the UNet already, nor do those before it act; later it acts."""
     for number, name in enumerate("ab"):
         style(folder, pipeline, name, number)
-    loras.apply(before)
     drawn = draw(pipeline)
+    loras.apply(before)
 
     def load_adapter(**_: Any) -> None:
         raise error
@@ -223,7 +199,7 @@ def test_a_lora_that_cannot_be_loaded_leaves_nothing(
         refused = type(error) if "memory" in str(error) else RenderFailed
         with pytest.raises(refused, match=str(error)):
             loras.apply([use("b")])
-    assert loras.applied == before
+    assert loras.applied == ()
     assert np.array_equal(draw(pipeline), drawn)
     loras.apply([use("b")])
     assert apart(draw(pipeline), drawn) > 3
@@ -250,37 +226,33 @@ def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, folder: Folder, lora
     assert loras.warnings == ()
 
 
-@pytest.mark.parametrize("family", [key for key, row in FAMILIES.items() if row.kind])
-def test_rows_say_which_families_diffusers_loads_loras_for(family: str) -> None:
-    """Recipes are refused by the row, before anything is loaded."""
-    row = FAMILIES[family]
-    for name in row.variants:
-        kind = pipeline_class(row, row.variant(name), "text")
-        assert kind is None or hasattr(kind, "load_lora_weights") == row.loras
-
-
 def test_a_family_without_a_loader_says_so(folder: Folder) -> None:
     """diffusers has none for Ovis-Image."""
-    ovis = quiet(_D.OvisImagePipeline, tiny_flow("Ovis-Image-7B"))
+    ovis = flow("Ovis-Image-7B")
     with pytest.raises(RenderFailed, match="'a' cannot be used: diffusers loads none"):
         Loras(ovis, folder.find).apply([use("a")])
 
 
-# Pictures of tiny folders: the pipelines and the layers that are adapted in each.
-FLOWS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "Z-Image-Turbo": (_D.ZImagePipeline, {"guidance_scale": 0.0}),
-    "FLUX.1-dev": (_D.FluxPipeline, {"max_sequence_length": 64}),
-    "FLUX.2-klein": (_D.Flux2KleinPipeline, {}),
-    "Qwen-Image": (_D.QwenImagePipeline, {"true_cfg_scale": 1.0}),
-    "Krea-2-Turbo": (_D.Krea2Pipeline, {"guidance_scale": 0.0}),
-    "ERNIE-Image-Turbo": (_D.ErnieImagePipeline, {"guidance_scale": 1.0, "use_pe": False}),
-    "sd3.5-medium": (_D.StableDiffusion3Pipeline, {"max_sequence_length": 64}),
-    "Chroma1-HD": (_D.ChromaPipeline, {"max_sequence_length": 64}),
-    "Lumina-Image-2.0": (_D.Lumina2Pipeline, {}),
-    "AuraFlow": (_D.AuraFlowPipeline, {}),
-    "Sana": (_D.SanaPipeline, {"use_resolution_binning": False}),
-    "CogView4": (_D.CogView4Pipeline, {}),
+# Tiny folders, and what scripts call their pipelines with.
+FLOWS: dict[str, dict[str, Any]] = {
+    "Z-Image-Turbo": {"guidance_scale": 0.0},
+    "FLUX.1-dev": {"max_sequence_length": 64},
+    "FLUX.2-klein": {},
+    "Qwen-Image": {"true_cfg_scale": 1.0},
+    "Krea-2-Turbo": {"guidance_scale": 0.0},
+    "ERNIE-Image-Turbo": {"guidance_scale": 1.0, "use_pe": False},
+    "sd3.5-medium": {"max_sequence_length": 64},
+    "Chroma1-HD": {"max_sequence_length": 64},
+    "Lumina-Image-2.0": {},
+    "AuraFlow": {},
+    "Sana": {"use_resolution_binning": False},
+    "CogView4": {},
 }
+
+
+def flow(name: str) -> Any:
+    """The pipeline of a tiny folder."""
+    return quiet(diffusers.DiffusionPipeline, tiny_flow(name))
 
 
 def merged(model: Any, weight: float) -> Tensors:
@@ -299,12 +271,12 @@ def merged(model: Any, weight: float) -> Tensors:
 @pytest.mark.parametrize("name", one_of_each_kind(FLOWS, ("Z-Image-Turbo", "FLUX.1-dev")))
 def test_a_lora_gives_the_picture_of_merged_weights(folder: Folder, name: str) -> None:
     """For every family; afterwards every weight is what it was, bit for bit."""
-    kind, values = FLOWS[name]
-    pipeline, changed = (quiet(kind, tiny_flow(name)) for _ in range(2))
+    values = FLOWS[name]
+    pipeline, changed = flow(name), flow(name)
     plain, before = draw(pipeline, **values), weights(pipeline)
     folder.add("style", merged(changed.transformer, 0.7))
     loras = Loras(pipeline, folder.find)
-    assert not loras.apply([use("style", 0.7)])
+    loras.apply([use("style", 0.7)])
     styled = draw(pipeline, **values)
     assert loras.warnings == ()
     assert apart(styled, draw(changed, **values)) <= 1 < apart(styled, plain)
@@ -316,7 +288,7 @@ def test_a_lora_gives_the_picture_of_merged_weights(folder: Folder, name: str) -
 
 def test_the_parts_for_t5_are_said_to_do_nothing(folder: Folder) -> None:
     """diffusers adapts FLUX.1's CLIP alone; kohya's third text encoder is T5."""
-    pipeline = quiet(_D.FluxPipeline, tiny_flow("FLUX.1-dev"))
+    pipeline = flow("FLUX.1-dev")
     clip = pipeline.text_encoder.get_submodule("encoder.layers.0.self_attn.out_proj")
     t5 = pipeline.text_encoder_2.get_submodule("encoder.block.0.layer.0.SelfAttention.q")
     names = {
@@ -327,7 +299,8 @@ def test_the_parts_for_t5_are_said_to_do_nothing(folder: Folder) -> None:
     tensors = {f"{key}down.weight": down for key, (down, _) in halves.items()}
     folder.add("words", tensors | {f"{key}up.weight": up for key, (_, up) in halves.items()})
     loras = Loras(pipeline, folder.find)
-    assert loras.apply([use("words")])
+    loras.apply([use("words")])
+    assert loras.adapts_encoders
     (warning,) = loras.warnings
     assert "lora_te3" in warning and "lora_te1" not in warning
 
@@ -363,7 +336,7 @@ def _is_in_a_group(module: Any) -> bool:
 
 def test_a_lora_acts_on_quantised_weights(folder: Folder) -> None:
     """A GGUF layer's weight has the shape of its bytes: 34 for 32 numbers in Q8_0."""
-    pipeline = quiet(_D.ZImagePipeline, tiny_flow("Z-Image-Turbo"))
+    pipeline = flow("Z-Image-Turbo")
     name, plain = next(
         (name, module)
         for name, module in pipeline.transformer.named_modules()

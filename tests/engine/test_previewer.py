@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from picowatch.catalog import read_config
+from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.colours import COLOURS
-from picowatch.engine.load import CONFIGS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import Preview, RenderedImage

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from picowatch.catalog import read_config
-from picowatch.engine.load import CONFIGS
+from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.samplers import _KINDS, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import evaluations

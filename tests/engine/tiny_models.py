@@ -12,7 +12,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from picowatch.engine.load import CONFIGS
+from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 
@@ -60,11 +60,11 @@ def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
         else diffusers.StableDiffusionXLPipeline
     )
     pipeline(
-        vae=_vae(scaling_factor=0.13025, force_upcast=True),
-        text_encoder=_text_encoder(CLIPTextModel, FIRST, "quick_gelu"),
-        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
-        tokenizer=_tokenizer("<|endoftext|>"),
-        tokenizer_2=_tokenizer("!"),
+        vae=kl_vae(scaling_factor=0.13025, force_upcast=True),
+        text_encoder=clip_text_encoder(CLIPTextModel, FIRST, "quick_gelu"),
+        text_encoder_2=clip_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
+        tokenizer=clip_tokenizer("<|endoftext|>"),
+        tokenizer_2=clip_tokenizer("!"),
         unet=tiny_unet(
             in_channels=INPAINTING if inpaints else LATENTS,
             time_cond_proj_dim=16 if embeds_guidance else None,
@@ -83,9 +83,9 @@ def tiny_sd2(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
         diffusers.StableDiffusionInpaintPipeline if inpaints else diffusers.StableDiffusionPipeline
     )
     pipeline(
-        vae=_vae(scaling_factor=0.18215),
-        text_encoder=_text_encoder(CLIPTextModel, FIRST, "gelu"),
-        tokenizer=_tokenizer("!"),
+        vae=kl_vae(scaling_factor=0.18215),
+        text_encoder=clip_text_encoder(CLIPTextModel, FIRST, "gelu"),
+        tokenizer=clip_tokenizer("!"),
         unet=tiny_unet(
             in_channels=INPAINTING if inpaints else LATENTS,
             time_cond_proj_dim=16 if embeds_guidance else None,
@@ -101,7 +101,7 @@ def tiny_sd2(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
     return folder
 
 
-def _tokenizer(padding: str) -> Any:
+def clip_tokenizer(padding: str) -> Any:
     """Bytes without merges; the id 0 is "!", as in CLIP's vocabulary."""
     letters = ["!"] + [one for one in LETTERS if one != "!"]
     words = letters + [f"{one}</w>" for one in letters] + ["<|startoftext|>", "<|endoftext|>"]
@@ -109,7 +109,8 @@ def _tokenizer(padding: str) -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token=padding, model_max_length=77)
 
 
-def _text_encoder(kind: Any, width: int, activation: str) -> Any:
+def clip_text_encoder(kind: Any, width: int, activation: str) -> Any:
+    """A CLIP for `clip_tokenizer`, in this width."""
     config = CLIPTextConfig(
         vocab_size=2 * len(LETTERS) + 2,
         hidden_size=width,
@@ -146,17 +147,14 @@ def tiny_unet(**changed: Any) -> Any:
     return kind(**(config | changed))
 
 
-def _vae(**more: Any) -> Any:
-    kind: Any = diffusers.AutoencoderKL
+def kl_vae(kind: Any = diffusers.AutoencoderKL, **more: Any) -> Any:
+    """One of four levels, with weights of its own."""
     return kind(
-        in_channels=3,
-        out_channels=3,
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
         block_out_channels=[8] * 4,
         layers_per_block=1,
         norm_num_groups=4,
-        latent_channels=4,
         sample_size=64,
         **more,
     )

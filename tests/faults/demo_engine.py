@@ -20,7 +20,7 @@ class HoldingEngine:
     """Renderer with the demo model's configs for single files."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
-        from picowatch.engine.load import CONFIGS
+        from picowatch.catalog.parts import CONFIGS
         from picowatch.engine.renderer import Renderer
 
         demo = Catalog(options.models).demo.path

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.hashes import OnBlock, ignore_block
+from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_target
-from picowatch.engine.load import CONFIGS
 from picowatch.engine.verify import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.metadata import PARAMETERS, read_texts

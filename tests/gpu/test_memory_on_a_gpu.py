@@ -13,7 +13,7 @@ from picowatch.engine.renderer import Renderer
 from tests.engine.flow_requests import FLOW_WARNINGS, flow_models
 from tests.engine.requests import difference, draw, request
 from tests.engine.rungs import lora_of, on_rung, three_of
-from tests.engine.tiny_flows import MAKERS
+from tests.engine.tiny_flows import FOLDERS
 
 pytestmark = [
     *FLOW_WARNINGS,
@@ -60,7 +60,7 @@ def test_a_batch_that_does_not_fit_is_rendered_on_a_lower_rung(
     assert all(difference(*pair) <= 16 for pair in zip(images, plain, strict=True))
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_flow_families_draw_the_same_on_every_rung(name: str) -> None:
     """Here weights really move, and layers come on a stream of their own; twice, and with a LoRA.
 

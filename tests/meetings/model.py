@@ -176,7 +176,7 @@ class Model:
         self, entry: Entry, order: tuple[int, int, int], *, anew: bool, keeps_deleted: bool
     ) -> None:
         for image in list(entry.images):
-            if image.state in WAITING:
+            if image.state in (*WAITING, "running"):
                 image.order = (order[0], *image.order[1:])
             if anew and image.state in ("done", "cancelled"):
                 entry.images.remove(image)  # history: the new draw stands for it

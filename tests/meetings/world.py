@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import picowatch.files.atomic
 import picowatch.daemon.accept
+import picowatch.files.atomic
 import picowatch.inbox.inbox
 import picowatch.ledger.database
 from picowatch.daemon.supervisor import supervise
@@ -30,9 +30,9 @@ from picowatch.outbox.formats import ENDINGS
 from picowatch.outbox.names import LATEST
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
-from tests.fault_points import POINTS
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.digest_engine import DigestEngine
+from tests.fault_points import POINTS
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
 from tests.meetings.recipes import (
@@ -140,6 +140,8 @@ class World:
         self.locker: sqlite3.Connection | None = None
         self.answered_again: set[str] = set()  # by a new ledger
         self.began: dict[tuple[str, int], float] = {}  # batches that are held
+        # A picture was lost with the ledger before it was listed: it is made again.
+        self.is_torn = False
         self.missed: set[str] = set()  # dropped pictures that were not there at their turn
         # The computer's side.
         self.trouble: OSError | None = None
@@ -406,7 +408,8 @@ class World:
             version
             for version in self.versions.get(path, ())
             if (version.digest, version.mtime) == (digest, mtime)
-            and (last is None or version.serial > last.serial)
+            # What was moved over another recipe may be older than that.
+            and (last is None or version.serial > last.serial or self.files.get(path) is version)
         ]
         if not candidates:
             recipe = self.model.recipes.get(path)
@@ -419,7 +422,8 @@ class World:
             return None
         version = candidates[0]
         other, known = version.source, self.answered.get(version.source)
-        if known is not None and known.digest == digest and self.model.recipes[other].valid:
+        is_new = last is None  # over another recipe it is an edit of that
+        if is_new and known and known.digest == digest and self.model.recipes[other].valid:
             unseen = other in self.ghosts and known.mtime != version.mtime  # … it was written to
             if other != path and other not in self.files and not unseen:
                 self.findings.append(f"{other} was renamed to {path}, which was made anew")
@@ -452,10 +456,14 @@ class World:
             del self.files[path]
         self.model.deleted_recipe(path)
 
-    def _heard_rename(
-        self, old: str, new: str, stamp: Any, folder: str, *, result: object
-    ) -> None:
+    def _heard_rename(self, old: str, new: str, stamp: Any, folder: str, *, result: object) -> None:
         known = self.answered.pop(old, None)
+        if old in self.missed:
+            self.missed.discard(old)
+            self.missed.add(new)
+        if known is None and self.model.ledgers_lost:  # the list of pictures named it
+            self.model.renamed(old, new)
+            return
         is_there = old in self.files and old not in self.left
         candidates = [
             version
@@ -526,9 +534,11 @@ class World:
         """A new ledger: the list of pictures alone tells what was."""
         if not self.model.images and not self.answered:
             return  # the first one
+        listed = set(self._listed())
         for image in self.model.images:
-            if image.state == "running" and not (self.outbox / image.file).is_file():
+            if image.state == "running" and image.file not in listed:
                 image.state = "cancelled"
+                self.is_torn |= (self.outbox / image.file).is_file()
         self.model.ledger_lost()
         self.answered_again |= set(self.answered)
         self.answered.clear()
@@ -902,7 +912,7 @@ class World:
         self._look_into_the_inbox()
         if self.process is None:
             return
-        if not quiet:
+        if not quiet and not self.is_torn:
             waiting = [str(image) for image in self.model.images if image.state == "queued"]
             unanswered = list(self._unanswered())
             status = self._status()
@@ -928,7 +938,8 @@ class World:
         self._look_into_the_inbox()
         for path, version in self.files.items():
             known = self.answered.get(path)
-            if not version.text.is_empty and (known is None or known.serial != version.serial):
+            handled = known and (known.digest, known.mtime) == (version.digest, version.mtime)
+            if not version.text.is_empty and not handled:
                 yield f"{path} is not answered"
         for path in self.answered.keys() - self.files.keys() - self.ghosts:
             yield f"{path} is not forgotten"
@@ -966,8 +977,9 @@ class World:
         if not (self.outbox / "images.jsonl").exists():
             yield "no picture was made, not even of the probe"
             return
-        yield from self._look_at_files()
-        yield from self._look_at_errors()
+        if not self.is_torn:
+            yield from self._look_at_files()
+            yield from self._look_at_errors()
         for line in (self.outbox / "picowatch.log").read_text().splitlines():
             for words in ("Traceback", "nexpected error", "no such savepoint", "picowatch exits:"):
                 if words in line:
@@ -1029,8 +1041,7 @@ class World:
         return self.habits.when_done == "archive" and is_recipe
 
     def _look_at_lists(self, made: set[str], sheets: set[str]) -> Iterator[str]:
-        lines = (self.outbox / "images.jsonl").read_text().splitlines()
-        listed = Counter(json.loads(line)["file"] for line in lines)
+        listed = Counter(self._listed())
         for file, times in listed.items():
             if times > 1 + self.model.made_anew[file] and not self.model.ledgers_lost:
                 yield f"{file} is listed {times} times"
@@ -1045,6 +1056,12 @@ class World:
         there = {file for file in made | sheets if (self.outbox / file).exists()}
         there -= self.damaged
         yield from (f"the gallery lacks {file}" for file in sorted(there - shown.keys()))
+
+    def _listed(self) -> Iterator[str]:
+        with suppress(FileNotFoundError):
+            for line in (self.outbox / "images.jsonl").read_text().splitlines():
+                with suppress(ValueError):  # torn
+                    yield json.loads(line)["file"]
 
     def _shown(self) -> Iterator[str]:
         for page in sorted((self.outbox / ".picowatch/gallery").glob("page-*.js")):

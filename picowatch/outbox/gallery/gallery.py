@@ -22,7 +22,6 @@ from typing import Any
 from PIL import Image
 
 from picowatch.files.atomic import write_atomically
-from picowatch.files.retry import Ended
 from picowatch.outbox.gallery.entries import entry_from_picture, picture_entry, sheet_entry
 from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails
@@ -49,15 +48,12 @@ class Gallery:
         self,
         root: Path,
         listing: Listing,
-        go_on: Callable[[], None] = lambda: None,
         starred: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         """`listing` holds what must be shown: what a crash left out is added.
 
-        `go_on` is called between two of its pictures; what it raises ends that. `starred` gives
-        the pictures that have a star.
+        `starred` gives the pictures that have a star.
         """
-        self._go_on = go_on
         self._starred = starred
         self._root = root
         self._listing = listing
@@ -156,11 +152,11 @@ class Gallery:
             else:
                 self._rebuild()
 
-    def remove_deleted(self, go_on: Callable[[], None] = lambda: None) -> None:
+    def remove_deleted(self, ends: Callable[[], bool] = lambda: False) -> None:
         """Remove what the user has deleted.
 
         A folder is only listed if its time has changed. Without the gallery's own folder the
-        whole outbox is away, which deletes nothing. What `go_on` raises between two ends it.
+        whole outbox is away, which deletes nothing. It stops where picowatch `ends`.
         """
         with self._lock:
             shown = list(self._pages.files())
@@ -169,7 +165,8 @@ class Gallery:
             folders.setdefault(file.rpartition("/")[0], []).append(file)
         gone: set[str] = set()
         for folder, files in folders.items():
-            go_on()
+            if ends():
+                return
             gone.update(self._gone(folder, files))
         if gone and self._folder.is_dir():
             try:
@@ -226,7 +223,6 @@ class Gallery:
         """
         shown = set(self._pages.files())
         for line in self._listing.recent():
-            self._go_on()
             if line["file"] not in shown and (self._root / line["file"]).is_file():
                 self.add(line)
 
@@ -234,11 +230,9 @@ class Gallery:
         """One for each picture that is there, oldest first."""
         lines = {}
         for listed in self._listing.all():
-            self._go_on()
             lines[listed["file"]] = listed
         entries = []
         for file in picture_files(self._root):
-            self._go_on()
             line = lines.get(file)
             entry = (
                 picture_entry(self._root, line) if line else entry_from_picture(self._root, file)
@@ -281,23 +275,16 @@ class GalleryMaintenance:
         self._thread.join()
 
     def _run(self) -> None:
-        self._try(lambda: self._problems.list_existing(self._go_on))
+        self._try(lambda: self._problems.list_existing())
         # It idles as long as each thumbnail took, so that the work keeps the processor.
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
         while not self._stop.is_set():
             self._try(self._gallery.restore_files)
-            self._try(lambda: self._gallery.remove_deleted(self._go_on))
+            self._try(lambda: self._gallery.remove_deleted(self._stop.is_set))
             self._stop.wait(CHECK_SECONDS)
-
-    def _go_on(self) -> None:
-        """Raises Ended once this is to end: a share may take seconds for each folder."""
-        if self._stop.is_set():
-            raise Ended
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Ended:
-            pass  # the next start does it
         except OSError as error:  # those who must write wait for a full disk
             log.debug("the gallery will be updated later: %s", error)

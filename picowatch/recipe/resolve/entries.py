@@ -1,7 +1,7 @@
 """What entries say, with everything looked up: written values become recipes."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -63,14 +63,12 @@ class EntryResolver:
         max_images: int,
         pictures: Pictures,
         problems: Problems,
-        go_on: Callable[[], None],
     ) -> None:
         *self._defaults, self._settings = [normalised(layer, problems) for layer in layers]
         self._inventory = inventory
         self._max_images = max_images
         self._pictures = pictures
         self._problems = problems
-        self._go_on = go_on
         self._builder = RecipeBuilder(inventory, pictures, problems)
         self._limit = ImageLimit(max_images, problems)
         self._named: list[Written] = []  # the pictures of all entries
@@ -79,7 +77,6 @@ class EntryResolver:
         """The entries' recipes, in order."""
         recipes: list[Recipe] = []
         for index, entry in enumerate(entries):
-            self._go_on()
             whole = self._whole(index, entry)
             for recipe in self._recipes_of(whole) if whole else ():
                 recipes.append(recipe)
@@ -93,7 +90,6 @@ class EntryResolver:
     def _add_unusable_pictures(self) -> None:
         """A file without other mistakes names them when they are kept."""
         for written in dict.fromkeys(self._named):
-            self._go_on()
             path = read_path("", {"": written}, self._pictures, Problems())
             try:
                 if path:
@@ -176,7 +172,6 @@ class EntryResolver:
         forgiven = whole.forgiven - swept
         found = []
         for combination in combinations(axes, layer):
-            self._go_on()
             self._named += named_pictures(combination)
             recipe = self._builder.build(
                 dict(combination), whole.entry.position, whole.index, forgiven

@@ -55,16 +55,11 @@ def read_path(field: str, layer: Layer, pictures: Pictures, problems: Problems) 
 def refuse_unusable(
     recipes: Sequence[Recipe],
     use: Callable[[str], object],
-    go_on: Callable[[], None] = lambda: None,
 ) -> None:
-    """Raise RecipeInvalid with all pictures for which `use` raises.
-
-    `go_on` is called between two of them.
-    """
+    """Raise RecipeInvalid with all pictures for which `use` raises."""
     problems = Problems()
     for recipe in recipes:
         for field, path in recipe.pictures:
-            go_on()
             try:
                 use(path)
             except PictureUnreadable as error:
