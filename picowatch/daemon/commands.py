@@ -146,7 +146,7 @@ class Control:
         unfinished = self.ledger.unfinished_recipes()
         recipes = _matching(pattern, [one for one in unfinished if one not in pending])
         known = {one: self.ledger.known_recipe(one) for one in recipes}
-        recipes = [one for one, row in known.items() if not came_after(row and row.stamp)]
+        recipes = [one for one, row in known.items() if not came_after(row.stamp if row else None)]
         cancelled, running = self.ledger.cancel(recipes)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
