@@ -47,6 +47,7 @@ class Control:
 
     def __post_init__(self) -> None:
         self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
+        self._seen: set[Command] = set()  # … whose recipes were handled
         self._cancelled: dict[Command, tuple[int, int]] = {}  # … and what they did already
         self._done = 0
 
@@ -62,6 +63,7 @@ class Control:
         answer = self._do(command, noticed)
         if answer is not None:
             del self._noticed[command]
+            self._seen.discard(command)
             self._done += 1
         return answer
 
@@ -76,9 +78,9 @@ class Control:
             case Command("cancel", str(recipe)):
                 return self._cancel(command, recipe, noticed)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
-                return self._make(recipe, digest, noticed)
+                return self._make(command, recipe, digest, noticed)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
-                if answer := self._make(recipe, digest, noticed):
+                if answer := self._make(command, recipe, digest, noticed):
                     self.finishing.remove(recipe, digest)
                 return answer
             case Command("star" | "unstar", files=(_, *_)):
@@ -198,9 +200,16 @@ class Control:
 
     # -- make
 
-    def _make(self, recipe: str, digest: str, noticed: float) -> Answer | None:
-        """The pictures of a save, once it was answered and all of them have ended."""
+    def _make(self, command: Command, recipe: str, digest: str, noticed: float) -> Answer | None:
+        """The pictures of a save, once it was answered and all of them have ended.
+
+        They may have its recipe's new name by then.
+        """
         stamp, known = stamp_of(self.settings.inbox, recipe), self.ledger.known_recipe(recipe)
+        if known is not None:
+            self._seen.add(command)
+        elif command in self._seen and self.ledger.outcome(recipe, digest) is None:
+            recipe = next(iter(self.ledger.with_digest(digest)), recipe)
         if stamp is not None and (known is None or stamp.written_since(known.stamp)):
             why = why_no_recipe(self.settings.inbox, recipe)
             return Answer(False, f"{why} Save it in another folder.") if why else None

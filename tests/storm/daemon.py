@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from picowatch.commands.run import run
-from picowatch.daemon import recovery
+from picowatch.daemon import daemon
 from picowatch.engine.child import ChildEngine
 from picowatch.settings import Settings, load_settings
 from tests.storm.engine import DigestRenderer
@@ -15,7 +15,7 @@ from tests.storm.engine import DigestRenderer
 
 def main(folder: Path, *values: str) -> int:
     # Deaths come at random here, so five in a row with one image in progress mean nothing.
-    recovery.MAX_DAEMON_DEATHS = 10_000
+    daemon.MAX_DAEMON_DEATHS = 10_000
     return run(
         settings_of(folder, *values),
         once=False,
