@@ -38,9 +38,9 @@ class Finishing:
     def finish_all(self) -> None:
         """All recipes with something to do; what was done is committed at once."""
         done = []
-        for recipe, todo in self.ledger.todo():
+        for recipe, todo, has_any in self.ledger.todo():
             try:
-                is_done = self.finish(recipe)
+                is_done = not has_any or self.finish(recipe)
             except Exception as error:  # no recipe, picture or hook may end the daemon
                 words = unexpected(error)
                 log.error("%s: %s", recipe, words)
@@ -66,9 +66,10 @@ class Finishing:
 
     def _report_failures(self, recipe: str) -> None:
         if failures := self.ledger.failures(recipe):
+            # Before the file is there, and until it is gone: what is noted is looked at again.
+            self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
             if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
                 self.on_failed(recipe)
-            self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
         elif self.ledger.has_problem(recipe):
             self.outbox.problems.remove_error(recipe)
             self.ledger.note_problem(recipe, None)

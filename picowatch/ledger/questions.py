@@ -49,10 +49,18 @@ class Questions(Database):
 
     # -- what is still to be done
 
-    def todo(self) -> list[tuple[str, int]]:
-        """Recipes with changes whose consequences are to be drawn, and the count of these."""
-        rows = self.select("SELECT path, todo FROM recipes WHERE todo > 0 ORDER BY save")
-        return [(row["path"], row["todo"]) for row in rows]
+    def todo(self) -> list[tuple[str, int, bool]]:
+        """Recipes with changes whose consequences are to be drawn, and the count of these.
+
+        There are none as long as nothing is wrong and no image has ended.
+        """
+        rows = self.select(
+            """SELECT path, todo, problem IS NOT NULL OR EXISTS (
+                   SELECT 1 FROM images
+                   WHERE recipe = path AND state IN ('done', 'failed', 'cancelled')
+               ) AS has_any FROM recipes WHERE todo > 0 ORDER BY save"""
+        )
+        return [(row["path"], row["todo"], bool(row["has_any"])) for row in rows]
 
     def done_with(self, todo: Iterable[tuple[str, int]]) -> None:
         """Record that they were drawn, unless more has changed since."""
