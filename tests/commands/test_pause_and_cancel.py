@@ -128,7 +128,7 @@ def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(
         wait_for(lambda: house.status()["images"]["queued"] == 3, "all saves")
         said = control(house, "cancel", "inbox/a.txt")
         assert said == "3 images cancelled. Images in progress are stopped.\n"
-        stopped = "a.txt: stopped, no image of its batch is requested"
+        stopped = "a.txt: stopped: no image of its batch is requested any more"
         wait_for(lambda: stopped in house.log(), "its end")
         gate.open()
         wait_for(lambda: house.prompts("b") == ["other"], "what is left")
