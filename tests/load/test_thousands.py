@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.outbox.commands import Command, send
 from tests.house import House
 from tests.load.live_daemon import live_daemon
 from tests.load.recipes import EDITED, Pictures, name_of, text_of, write_recipes
@@ -237,3 +238,16 @@ def test_large_recipes_at_once_take_little_memory(house: House) -> None:
         copy_in(source, house.inbox)
         daemon.wait_until_asked(count)
         assert daemon.mebibytes() < MEBIBYTES
+
+
+def test_what_is_cancelled_while_picowatch_is_stopped_is_never_rendered(house: House) -> None:
+    """It learns of the saves and of the command at once, and accepts them in several rounds."""
+    with live_daemon(house) as daemon:
+        daemon.stop()
+        for number in range(300):
+            house.save(f"night/{number}.yaml", text_of(number))
+        command = send(house.outbox, Command("cancel", "night"))
+        daemon.go_on()
+        daemon.wait_for(lambda: not command.exists(), "the answer")
+        daemon.wait_for(lambda: daemon.images()["cancelled"] == 300, "the status")
+    assert house.pictures() == []
