@@ -162,7 +162,8 @@ class Daemon:
             self.outbox.remove_leftovers()
             self.outbox.repair_latest()
             self.inbox.recover()
-            self.outbox.problems.remove_all_but(self.ledger.known_recipes())
+            known, wrong = self.ledger.known_recipes(), self.ledger.with_problems()
+            self.outbox.problems.remove_all_but(known, wrong)
         self.ledger.nothing_is_written()
         for image in self.ledger.running():
             self._decide(image)

@@ -67,6 +67,11 @@ class Questions(Database):
         with self.transaction() as sql:
             sql.executemany("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", todo)
 
+    def with_problems(self) -> list[str]:
+        """Recipes of which something is noted to be wrong."""
+        rows = self.select("SELECT path FROM recipes WHERE problem IS NOT NULL")
+        return [row["path"] for row in rows]
+
     def has_problem(self, recipe: str) -> bool:
         """Whether something is noted to be wrong with the recipe."""
         query = "SELECT 1 FROM recipes WHERE path = ? AND problem IS NOT NULL"

@@ -98,13 +98,13 @@ class ProblemFiles:
                 added = MORE
             return added in before or self._write(file, before + added)
 
-    def remove_all_but(self, recipes: Collection[str]) -> None:
-        """Delete the files of all other recipes: a crash undid their answers.
+    def remove_all_but(self, recipes: Collection[str], wrong: Collection[str]) -> None:
+        """Delete the files of all other recipes, and the error files of all that are not `wrong`.
 
-        A recipe that was archived may have such a name, too: it stays.
+        A crash undid their answers, a power cut their deletion. A recipe that was archived may have
+        such a name, too: it stays.
         """
-        beside = (self._names.error_file, self._names.warning_file)
-        kept = {file(recipe) for recipe in recipes for file in beside}
+        kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
         for path in self._paths():
             file = path.relative_to(self._root).as_posix()
             if file not in kept and (self._text(file) or "").startswith("inbox/"):

@@ -249,5 +249,6 @@ def test_what_is_cancelled_while_picowatch_is_stopped_is_never_rendered(house: H
         command = send(house.outbox, Command("cancel", "night"))
         daemon.go_on()
         daemon.wait_for(lambda: not command.exists(), "the answer")
-        daemon.wait_for(lambda: daemon.images()["cancelled"] == 300, "the status")
+        daemon.wait_until_idle()
     assert house.pictures() == []
+    assert house.status()["images"]["cancelled"] == 300
