@@ -1,7 +1,7 @@
-"""Deaths on purpose, to prove docs/durability.md: PICOWATCH_FAULT="before a picture's rename:3".
+"""Deaths on purpose, to prove docs/durability.md.
 
-The tests' daemons call `arm`, which wraps picowatch from outside: it ends by SIGKILL just before it
-reaches that point for the third time.
+The tests' daemons call `arm("before a picture's rename:3")`, which wraps picowatch from outside: it
+ends by SIGKILL just before it reaches that point for the third time.
 """
 
 import os
@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
-
-VARIABLE = "PICOWATCH_FAULT"
 
 _LEDGER = "picowatch.ledger.ledger:Ledger"
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"

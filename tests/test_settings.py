@@ -259,7 +259,6 @@ def test_a_space_is_missing_after_a_settings_colon(tmp_path: Path, text: str) ->
 @pytest.mark.parametrize(
     "variable",
     [
-        "PICOWATCH_FAULT",
         "PICOWATCH_PORT",
         "PICOWATCH_PORT_9464_TCP_ADDR",
         "PICOWATCH_SERVICE_HOST",

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 from picowatch.daemon.finish import Finishing
 from picowatch.inbox.dropped import why_no_recipe
@@ -17,6 +18,7 @@ from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.messages.problems import harmless
+from picowatch.save import Stamp
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY
@@ -45,6 +47,8 @@ class Control:
 
     def __post_init__(self) -> None:
         self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
+        self._seen: set[Command] = set()  # … whose recipes were handled
+        self._cancelled: dict[Command, tuple[int, int]] = {}  # … and what they did already
         self._done = 0
 
     def run_all(self) -> bool:
@@ -59,6 +63,7 @@ class Control:
         answer = self._do(command, noticed)
         if answer is not None:
             del self._noticed[command]
+            self._seen.discard(command)
             self._done += 1
         return answer
 
@@ -71,11 +76,11 @@ class Control:
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(recipe, noticed)
+                return self._cancel(command, recipe, noticed)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
-                return self._make(recipe, digest, noticed)
+                return self._make(command, recipe, digest, noticed)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
-                if answer := self._make(recipe, digest, noticed):
+                if answer := self._make(command, recipe, digest, noticed):
                     self.finishing.remove(recipe, digest)
                 return answer
             case Command("star" | "unstar", files=(_, *_)):
@@ -129,23 +134,38 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, pattern: str, noticed: float) -> Answer | None:
-        """Cancel what was saved before, also what is not accepted yet; what runs stops."""
+    def _cancel(self, command: Command, pattern: str, noticed: float) -> Answer | None:
+        """Cancel what was saved before, also what is not accepted yet; what runs stops.
+
+        Of many recipes each is cancelled once it is accepted, before any of it is rendered.
+        """
         if self.inbox.scanned_at <= noticed and self.inbox.folder:
             self.inbox.want_scan()
             return None
-        if _matching(pattern, self.inbox.pending()):
-            return None
+        came_after = partial(self._came_after, command.sent_at_ns)
+        inbox = self.settings.inbox
+        pending = {one for one in self.inbox.pending() if not came_after(stamp_of(inbox, one))}
         unfinished = self.ledger.unfinished_recipes()
-        recipes = _matching(pattern, unfinished)
-        if not recipes:
-            others = _named("Recipes with queued images", unfinished)
-            return Answer(False, f"No image of {pattern} is queued.{others}")
+        recipes = _matching(pattern, [one for one in unfinished if one not in pending])
+        known = {one: self.ledger.known_recipe(one) for one in recipes}
+        recipes = [one for one, row in known.items() if not came_after(row.stamp if row else None)]
         cancelled, running = self.ledger.cancel(recipes)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
+        total, ran = self._cancelled.get(command, (0, 0))
+        self._cancelled[command] = total + cancelled, ran + running
+        if _matching(pattern, pending):
+            return None
+        cancelled, running = self._cancelled.pop(command)
+        if not cancelled:
+            others = _named("Recipes with queued images", unfinished)
+            return Answer(False, f"No image of {pattern} is queued.{others}")
         rest = " Images in progress are stopped." if running else ""
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
+
+    def _came_after(self, sent_at_ns: int, stamp: Stamp | None) -> bool:
+        """Whether a recipe was saved after a command was sent; a time to come says nothing."""
+        return stamp is not None and sent_at_ns < stamp.mtime_ns < self.now() * 1e9
 
     # -- pictures
 
@@ -180,9 +200,16 @@ class Control:
 
     # -- make
 
-    def _make(self, recipe: str, digest: str, noticed: float) -> Answer | None:
-        """The pictures of a save, once it was answered and all of them have ended."""
+    def _make(self, command: Command, recipe: str, digest: str, noticed: float) -> Answer | None:
+        """The pictures of a save, once it was answered and all of them have ended.
+
+        They may have its recipe's new name by then.
+        """
         stamp, known = stamp_of(self.settings.inbox, recipe), self.ledger.known_recipe(recipe)
+        if known is not None:
+            self._seen.add(command)
+        elif command in self._seen and self.ledger.outcome(recipe, digest) is None:
+            recipe = next(iter(self.ledger.with_digest(digest)), recipe)
         if stamp is not None and (known is None or stamp.written_since(known.stamp)):
             why = why_no_recipe(self.settings.inbox, recipe)
             return Answer(False, f"{why} Save it in another folder.") if why else None

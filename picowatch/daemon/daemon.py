@@ -109,9 +109,11 @@ class Daemon:
         more = False
         if self.inbox.is_there():
             self.inbox.look(now)
-            more = self.accepting.take(now)
-        if self.control.run_all():
-            self.reporting.hurry()
+        with self.pool.nothing_is_claimed():  # of what is cancelled as soon as it is accepted
+            if self.inbox.folder:
+                more = self.accepting.take(now)
+            if self.control.run_all():
+                self.reporting.hurry()
         self._update_pool(more)  # engines work on while what follows has to wait
         self.finishing.finish_all()
         self.pool.publisher.list_published()
@@ -161,7 +163,8 @@ class Daemon:
             self.outbox.remove_leftovers()
             self.outbox.repair_latest()
             self.inbox.recover()
-            self.outbox.problems.remove_all_but(self.ledger.known_recipes())
+            known, wrong = self.ledger.known_recipes(), self.ledger.with_problems()
+            self.outbox.problems.remove_all_but(known, wrong)
         self.ledger.nothing_is_written()
         for image in self.ledger.running():
             self._decide(image)

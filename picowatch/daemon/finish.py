@@ -36,15 +36,16 @@ class Finishing:
     on_failed: Callable[[str], None] = lambda recipe: None
 
     def finish_all(self) -> None:
-        """All recipes with something to do.
+        """All recipes with something to do; what was done is committed at once.
 
         Raises what has to be waited for once each has had its turn: a folder that cannot be written
         may hold up one recipe for good.
         """
         waits: OSError | None = None
-        for recipe, todo in self.ledger.todo():
+        done = []
+        for recipe, todo, has_any in self.ledger.todo():
             try:
-                is_done = self.finish(recipe)
+                is_done = not has_any or self.finish(recipe)
             except Exception as error:  # no recipe, picture or hook may end the daemon
                 if isinstance(error, OSError) and passes(error):
                     waits = error
@@ -55,7 +56,9 @@ class Finishing:
                 self.outbox.problems.add_warning(recipe, words)
                 is_done = True
             if is_done:
-                self.ledger.done_with(recipe, todo)
+                done.append((recipe, todo))
+        if done:
+            self.ledger.done_with(done)
         if waits:
             raise waits
 
@@ -73,10 +76,11 @@ class Finishing:
 
     def _report_failures(self, recipe: str) -> None:
         if failures := self.ledger.failures(recipe):
+            # Before the file is there, and until it is gone: what is noted is looked at again.
+            self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
             if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
                 self.on_failed(recipe)
-            self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
-        else:
+        elif self.ledger.has_problem(recipe):
             self.outbox.problems.remove_error(recipe)
             self.ledger.note_problem(recipe, None)
 

@@ -29,7 +29,7 @@ def open_ledger(path: Path, outbox: Outbox) -> Ledger:
         ledger = Ledger(path)
     if ledger.is_new:
         try:
-            outbox.problems.remove_all_but(())  # what is still wrong is reported again
+            outbox.problems.remove_all_but((), ())  # what is still wrong is reported again
             entered = ledger.rebuild(_listed(outbox))
         except BaseException:
             ledger.close()

@@ -259,8 +259,11 @@ class Inbox:
         return [one.path for one in self._settling.all() if one.stamp]
 
     def ready_in(self, now: float) -> float | None:
-        """Seconds until something may be complete; None if nothing is pending."""
-        return self._settling.ready_in(now)
+        """Seconds until something may be complete, or news are looked at; None without either."""
+        ready = [self._settling.ready_in(now)]
+        if self._watch.has_news.is_set():
+            ready.append(max(0.0, EVENT_REST * self._scan_took - (now - self.scanned_at)))
+        return min((one for one in ready if one is not None), default=None)
 
     def changes(self, now: float) -> Iterator[Change]:
         """What is complete: the highest priority of a folder first, deletions last.
@@ -294,7 +297,7 @@ class Inbox:
 
     def _was_moved_away(self, one: Pending, moved_here: Collection[Stamp]) -> bool:
         """Whether the version that was handled lies under another name, which is to come first."""
-        known = self._known.known_recipe(one.path)
+        known = None if one.is_new else self._known.known_recipe(one.path)
         return known is not None and known.stamp in moved_here
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:

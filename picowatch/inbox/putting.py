@@ -83,15 +83,15 @@ def _link(temporary: Path, target: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError:  # the file system has no hard links
-        return _write(target, content)
+        return _replace(temporary, target)
     return True
 
 
-def _write(target: Path, content: bytes) -> bool:
-    """Write in place, overwriting nothing: the quiet time keeps others from reading a part."""
+def _replace(temporary: Path, target: Path) -> bool:
+    """Create the name empty first, which nobody reads: an empty file is not ready yet."""
     try:
-        with target.open("xb") as file:
-            file.write(content)
+        target.open("xb").close()
     except FileExistsError:
         return False
+    temporary.replace(target)
     return True

@@ -80,6 +80,9 @@ class Settling:
 
     def is_quiet(self, one: Pending, now: float) -> bool:
         """Whether it was left alone for long enough."""
+        age = now - one.since
+        if age < self._settle_seconds or age >= self._settle_seconds * PICTURE_PATIENCE:
+            return age >= self._settle_seconds  # of either kind
         return now >= one.quiet_at(self._settle_seconds)
 
     def postpone(self, one: Pending, now: float) -> None:

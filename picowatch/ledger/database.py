@@ -21,7 +21,7 @@ _DAMAGE = ("no such table", "Could not decode to UTF-8")
 
 
 class Database:
-    """One connection for all threads of the daemon; every statement runs in a transaction.
+    """One connection for all threads of the daemon; every change runs in a transaction.
 
     Rollback journal and `synchronous=FULL`: a commit survives power loss, and works on file
     systems without shared memory, where write-ahead logs do not.
@@ -102,8 +102,8 @@ class Database:
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:
         """All rows of a query."""
-        with self.transaction() as sql:
-            return sql.execute(query, values).fetchall()
+        with self._lock, self._corruption_named():
+            return self._connection.execute(query, values).fetchall()
 
     def is_in_place(self) -> bool:
         """Whether its file is still the one that was opened: SQLite writes to no other.

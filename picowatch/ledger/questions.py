@@ -58,15 +58,33 @@ class Questions(Database):
 
     # -- what is still to be done
 
-    def todo(self) -> list[tuple[str, int]]:
-        """Recipes with changes whose consequences are to be drawn, and the count of these."""
-        rows = self.select("SELECT path, todo FROM recipes WHERE todo > 0 ORDER BY save")
-        return [(row["path"], row["todo"]) for row in rows]
+    def todo(self) -> list[tuple[str, int, bool]]:
+        """Recipes with changes whose consequences are to be drawn, and the count of these.
 
-    def done_with(self, recipe: str, todo: int) -> None:
+        There are none as long as nothing is wrong and no image has ended.
+        """
+        rows = self.select(
+            """SELECT path, todo, problem IS NOT NULL OR EXISTS (
+                   SELECT 1 FROM images
+                   WHERE recipe = path AND state IN ('done', 'failed', 'cancelled')
+               ) AS has_any FROM recipes WHERE todo > 0 ORDER BY save"""
+        )
+        return [(row["path"], row["todo"], bool(row["has_any"])) for row in rows]
+
+    def done_with(self, todo: Iterable[tuple[str, int]]) -> None:
         """Record that they were drawn, unless more has changed since."""
         with self.transaction() as sql:
-            sql.execute("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", (recipe, todo))
+            sql.executemany("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", todo)
+
+    def with_problems(self) -> list[str]:
+        """Recipes of which something is noted to be wrong."""
+        rows = self.select("SELECT path FROM recipes WHERE problem IS NOT NULL")
+        return [row["path"] for row in rows]
+
+    def has_problem(self, recipe: str) -> bool:
+        """Whether something is noted to be wrong with the recipe."""
+        query = "SELECT 1 FROM recipes WHERE path = ? AND problem IS NOT NULL"
+        return bool(self.select(query, (recipe,)))
 
     def note_problem(self, recipe: str, problem: str | None) -> None:
         """What is wrong with the recipe, in a line; None if nothing is any more."""

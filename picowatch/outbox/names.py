@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
@@ -105,11 +105,12 @@ class OutboxNames:
         """The recipe's path with an ending; with a hash too if that could be another recipe's."""
         *parts, name = PurePosixPath(recipe).parts
         folders = self._folders(parts)
-        own = "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
-        if [*folders, _portable(name)] != [*parts, name]:
-            return own
         plain = "/".join([*folders, self._fitting(name, len(ending)) + ending])
-        if self.ignores_case and (lexists(self._outbox / own) or self._is_spelled_otherwise(plain)):
+        is_own = [*folders, _portable(name)] == [*parts, name]
+        if is_own and not self.ignores_case:
+            return plain
+        own = "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
+        if not is_own or lexists(self._outbox / own) or self._is_spelled_otherwise(plain):
             return own
         return plain
 
@@ -256,6 +257,7 @@ def _max_name_bytes(folder: Path) -> int:
     return limit if LEAST_NAME_BYTES <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
 
 
+@lru_cache(maxsize=1024)  # of a save, several files are named
 def _portable(name: str) -> str:
     """The name as every system can open it and every terminal can list it."""
     name = UNSAFE.sub("-", INVISIBLE.sub("-", name))

@@ -109,13 +109,13 @@ class ProblemFiles:
             elif rest != before:
                 self._write(file, rest)
 
-    def remove_all_but(self, recipes: Collection[str]) -> None:
-        """Delete the files of all other recipes: a crash undid their answers.
+    def remove_all_but(self, recipes: Collection[str], wrong: Collection[str]) -> None:
+        """Delete the files of all other recipes, and the error files of all that are not `wrong`.
 
-        A recipe that was archived may have such a name, too: it stays.
+        A crash undid their answers, a power cut their deletion. A recipe that was archived may have
+        such a name, too: it stays.
         """
-        beside = (self._names.error_file, self._names.warning_file)
-        kept = {file(recipe) for recipe in recipes for file in beside}
+        kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
         for path in self._paths():
             file = path.relative_to(self._root).as_posix()
             if file not in kept and (self._text(file) or "").startswith("inbox/"):
@@ -140,7 +140,7 @@ class ProblemFiles:
         """Something else that somebody put there stays."""
         try:
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                (self._root / file).unlink()
+                os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
         except PermissionError as error:
             if not is_of_one_folder(error, self._root):
                 raise

@@ -493,6 +493,7 @@ NO_SWEEP = {
 }
 
 
+@cache
 def default_of(name: str) -> Any:
     """A field's default."""
     return RecipeFields.model_fields[name].default

@@ -16,8 +16,6 @@ from picowatch.settings.file_names import MAX_NAME, check_file_name
 from picowatch.settings.settings import FILE_NAME, FOLDERS, PREFIX, WITH_LOSSLESS, Settings
 from picowatch.settings.values import LOSSLESS, one_line, unknown_setting, wanted_value
 
-# Read by other parts of picowatch (fault_points.py).
-_OTHER_VARIABLES = {"PICOWATCH_FAULT"}
 # Kubernetes and Docker's links set these for a service or container called picowatch
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
 _SET_BY_OTHERS = re.compile(r"PICOWATCH_(NAME|ENV_.*|PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?)")
@@ -82,8 +80,7 @@ def load_settings(
 
 def _is_misspelt(variable: str) -> bool:
     """Whether a variable that is not a setting looks like one."""
-    ours = variable.startswith(PREFIX) and variable not in _OTHER_VARIABLES
-    return ours and not _SET_BY_OTHERS.fullmatch(variable)
+    return variable.startswith(PREFIX) and not _SET_BY_OTHERS.fullmatch(variable)
 
 
 def _from_file(path: Path) -> tuple[dict[str, tuple[Any, str]], list[str]]:

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -258,6 +258,10 @@ class WorkerPool:
         return [one for worker in self.workers if (one := worker.rendering)]
 
     # -- claiming
+
+    def nothing_is_claimed(self) -> AbstractContextManager[object]:
+        """Meanwhile no worker gets a batch."""
+        return self._claiming
 
     def claim(self, worker: Worker) -> list[QueuedImage]:
         """The worker's next batch; idle ones that hold the same checkpoint share a short queue."""

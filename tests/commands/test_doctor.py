@@ -137,15 +137,15 @@ def test_folders_that_cannot_work_are_a_line(
 
 @pytest.mark.usefixtures("quick")
 def test_each_folder_is_described(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    """File system, way of watching, room, who works there, what is installed and refused."""
-    assert checks(house, capsys)["watch"]["text"].startswith("by events, 1 folder (inotify ")
+    """What is watched, room, who works there, what is installed and refused."""
+    assert checks(house, capsys)["watch"]["text"].startswith("1 folder, looked at every few ")
     (house.inbox / "pets/cats").mkdir(parents=True)
     (house.models / "checkpoints").mkdir(parents=True)
     (house.models / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
     lock = OutboxLock(house.outbox)
     found = checks(house, capsys)
     lock.release()
-    assert found["watch"]["text"].startswith("by events, 3 folders (inotify allows ")
+    assert found["watch"]["text"].startswith("3 folders, looked at every few ")
     assert found["outbox"]["text"].endswith("GB free, a picowatch is using it")
     assert "1 refused (see `picowatch models`)" in found["models"]["text"]
 
@@ -216,30 +216,6 @@ def test_a_card_needs_no_openvino(
     card = [Check("device", "cuda:0 (NVIDIA L4)")]
     monkeypatch.setattr("picowatch.commands.doctor.check_torch", lambda *_: card)
     assert "compile" not in checks(house, capsys)
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_share_is_polled(
-    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With `watch: events`, the line says that they are unreliable."""
-    monkeypatch.setattr("picowatch.commands.doctor.file_system_type", lambda folder: "cifs")
-    assert "by polling" in checks(house, capsys)["watch"]["text"]
-    watch = checks(house, capsys)["watch"]
-    assert watch["remedy"] == "Set watch: auto."
-
-
-@pytest.mark.usefixtures("quick")
-def test_too_few_watches_have_their_remedy(
-    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The system's limit is named, with the command that lifts it."""
-
-    def refuse(watch: object) -> None:
-        raise OSError(28, "inotify watch limit reached")
-
-    monkeypatch.setattr("picowatch.inbox.watching.Watch.start", refuse)
-    assert "sysctl fs.inotify.max_user_watches" in checks(house, capsys)["watch"]["remedy"]
 
 
 @pytest.mark.usefixtures("quick")

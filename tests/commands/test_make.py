@@ -20,7 +20,6 @@ from picowatch.commands.requests import make
 from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import PicowatchError
 from picowatch.inbox.files import FileUnreadable
-from picowatch.inbox.inbox import Inbox
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
@@ -66,8 +65,8 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
     assert (house.inbox / "b.yaml").read_bytes() == b.read_bytes()
 
 
-def test_make_without_a_daemon_renders_only_these_recipes(house: House, capsys: Captured) -> None:
-    """Other queued images and recipes are left to the next run."""
+def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: Captured) -> None:
+    """Others in the inbox are handled, too, but not waited for."""
     house.save("mine.txt", "not now\n")
     a = elsewhere(house, "a.txt", "red --seed 5\nblue --seed 6\n")
     assert made_here(house, a) == 0
@@ -76,24 +75,8 @@ def test_make_without_a_daemon_renders_only_these_recipes(house: House, capsys: 
     assert shown.out.splitlines() == [str(folder / "0001-5.png"), str(folder / "0002-6.png")]
     assert shown.err == ""
     assert commands(house) == []
-    assert sorted(house.prompts()) == ["blue", "red"]
     assert house.once()
     assert sorted(house.prompts()) == ["blue", "not now", "red"]
-
-
-def test_make_leaves_other_queued_images_alone(house: House) -> None:
-    """Images of other recipes are neither made nor cancelled."""
-    house.save("a.txt", "one\n")
-    with house.running():
-        wait_for(lambda: len(house.pictures()) == 1, "the first")
-        picowatch(house.folder, "pause")
-        house.save("b.txt", "waits\n")
-        wait_for(lambda: house.status()["images"]["queued"] == 1, "the second")
-    send(house.outbox, Command("resume"))
-    assert made_here(house, elsewhere(house, "c.txt", "mine\n")) == 0
-    assert house.started() == ["one", "mine"]
-    assert house.once()
-    assert house.started() == ["one", "mine", "waits"]
 
 
 def test_make_twice_with_a_fixed_seed_renders_one_picture(house: House, capsys: Captured) -> None:
@@ -158,7 +141,7 @@ def test_make_of_a_recipe_that_cannot_be_read_prints_why(
     def forbidden(root: Path, path: str) -> NoReturn:
         raise FileUnreadable("picowatch has no permission to read it")
 
-    monkeypatch.setattr("picowatch.inbox.reader.read_file", forbidden)
+    monkeypatch.setattr("picowatch.inbox.inbox.read_file", forbidden)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
     said = capsys.readouterr().err
     assert said.startswith("inbox/a.txt\n\nThis recipe cannot be read: picowatch has no permission")
@@ -254,7 +237,7 @@ def test_make_refuses_what_is_no_recipe(house: House) -> None:
     """Before anything is put into the inbox."""
     good = elsewhere(house, "a.txt", "one\n")
     for name, text, said in (
-        ("a.md", "one\n", "is not a recipe file name"),
+        ("a.md", "one\n", "is never run: recipes are .yaml, .yml, .json and .txt"),
         ("a (conflicted copy).txt", "one\n", "is never run: it is a conflict copy of a sync tool"),
         ("b.txt", "\n", "is empty"),
     ):
@@ -353,15 +336,15 @@ def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(
 @pytest.mark.parametrize(
     ("change", "noticed"),
     [
-        (lambda file: file.unlink(), "a.txt: deleted, 1 image cancelled"),
-        (lambda file: file.write_text("three --seed 7\n"), "a.txt: saved, 1 image queued"),
+        (lambda file: file.unlink(), "a.txt: deleted, 2 images cancelled"),
+        (lambda file: file.write_text("three\n"), "a.txt: saved, 1 image queued, 2 cancelled"),
     ],
     ids=["deleted", "saved again"],
 )
-def test_make_finishes_the_image_in_progress(
+def test_make_stops_when_nobody_requests_its_images(
     house: House, capsys: Captured, change: Callable[[Path], object], noticed: str
 ) -> None:
-    """As the daemon does, when its recipe no longer requests it."""
+    """As the daemon does, also the one in progress."""
 
     def change_once(batch: Sequence[ImageRequest]) -> None:
         house.engine.before_batch = lambda batch: None
@@ -371,39 +354,8 @@ def test_make_finishes_the_image_in_progress(
     house.engine.before_batch = change_once
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
     assert made_here(house, a) == 1
-    assert "a/0001-5.png" in house.pictures("a")
-    assert f"{house.outbox / 'a/0001-5.png'}\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("new", ["b.txt", "best/a.txt"])
-def test_make_finishes_a_recipe_that_is_renamed(
-    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch, new: str
-) -> None:
-    """It looks at no other recipe. The daemon that runs next sees the rename, and makes nothing."""
-    rescans: list[float] = []
-    rescan = Inbox.rescan
-
-    def counted(inbox: Inbox, now: float) -> None:
-        rescan(inbox, now)
-        rescans.append(now)
-
-    def rename_once(batch: Sequence[ImageRequest]) -> None:
-        house.engine.before_batch = lambda batch: None
-        (house.inbox / "a.txt").rename(house.inbox / new)
-        rescans.clear()
-        wait_for(lambda: len(rescans) > 4, "the inbox is compared without it")
-
-    monkeypatch.setattr("picowatch.inbox.inbox.POLLING_SECONDS", 0.05)
-    monkeypatch.setattr(Inbox, "rescan", counted)
-    (house.inbox / new).parent.mkdir(exist_ok=True)
-    house.engine.before_batch = rename_once
-    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
-    assert made_here(house, a) == 0
-    made = [str(house.outbox / "a/0001-5.png"), str(house.outbox / "a/0002-6.png")]
-    assert capsys.readouterr().out.splitlines() == made
-    house.once()
-    assert f"renamed to {new}" in house.log()
-    assert house.prompts() == ["one", "two"]
+    assert "2 images cancelled." in capsys.readouterr().err
+    assert {"one", "two"}.isdisjoint(house.prompts())
 
 
 def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) -> None:
@@ -856,7 +808,7 @@ def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captu
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_removes_the_recipe_and_cancels(house: House, number: int) -> None:
-    """With --rm; the image in progress is finished, the queued ones are not rendered."""
+    """With --rm; the image in progress is stopped, the queued ones are not rendered."""
     go = threading.Event()
     house.engine.before_batch = lambda batch: wait_for(go.is_set)
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
@@ -875,9 +827,9 @@ def test_a_signal_removes_the_recipe_and_cancels(house: House, number: int) -> N
         found = json.loads(printed)
         assert not found["done"] and not found["recipes"][0]["in_inbox"]
         wait_for(lambda: commands(house) == [], "the end of the command")
-        wait_for(lambda: house.status()["images"]["cancelled"] == 1, "the cancellation")
+        wait_for(lambda: house.status()["images"]["cancelled"] == 2, "the cancellation")
         go.set()
-        wait_for(lambda: len(house.pictures()) == 1, "the picture")
+    assert house.pictures() == []
 
 
 def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: House) -> None:

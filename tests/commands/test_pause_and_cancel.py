@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch, start
 from tests.digest_engine import DigestEngine
@@ -117,36 +117,27 @@ def test_a_pause_left_for_a_daemon_holds_before_its_first_image(house: House) ->
     assert house.prompts() == ["one"]
 
 
-def test_cancel_removes_queued_images_and_the_next_save_requests_them_again(
+def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(
     house: House, gate: Gate
 ) -> None:
-    """The image in progress is finished; other recipes are not touched; fixed seeds stay."""
-    recipe = "one --seed 1\ntwo --seed 2\nthree --seed 3\n"
-    with one_running(house):
-        path = house.save("a.txt", recipe)
+    """Of this recipe: others are not touched, and it is not archived. Fixed seeds stay."""
+    with one_running(house, when_done="archive"):
+        path = house.save("a.txt", "one --seed 1\ntwo --seed 2\nthree --seed 3\n")
         gate.wait_until_reached()
         house.save("b.txt", "other\n")
         wait_for(lambda: house.status()["images"]["queued"] == 3, "all saves")
         said = control(house, "cancel", "inbox/a.txt")
-        assert said == "2 images cancelled. Images in progress are finished.\n"
+        assert said == "3 images cancelled. Images in progress are stopped.\n"
+        stopped = "a.txt: stopped: no image of its batch is requested any more"
+        wait_for(lambda: stopped in house.log(), "its end")
         gate.open()
-        wait_for(lambda: sorted(house.started()) == ["one", "other"], "what is left")
-        wait_for(lambda: len(house.pictures()) == 2, "the pictures")
-        path.touch()
-        wait_for(lambda: len(house.pictures("a")) == 3, "the cancelled ones")
-    assert house.started() == ["one", "other", "two", "three"]
-
-
-def test_cancelled_images_stay_cancelled_at_every_start(house: House, gate: Gate) -> None:
-    """Nothing requests them until the next save."""
-    with one_running(house):
-        house.save("a.txt", "one\ntwo\n")
-        gate.wait_until_reached()
-        control(house, "cancel", "a.txt")
-        gate.open()
-        wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
+        wait_for(lambda: house.prompts("b") == ["other"], "what is left")
+    assert house.once(), "nothing requests them until the next save"
+    assert house.prompts("a") == []
     assert house.once()
-    assert house.started() == ["one"]
+    path.touch()
+    assert house.once()
+    assert house.seeds("a") == [1, 2, 3]
 
 
 def test_a_random_recipe_that_was_cancelled_is_drawn_once_when_it_is_saved_again(
@@ -156,24 +147,34 @@ def test_a_random_recipe_that_was_cancelled_is_drawn_once_when_it_is_saved_again
     with one_running(house):
         path = house.save("a.yaml", "prompt: one\ncount: 5\n")
         gate.wait_until_reached()
-        assert control(house, "cancel", "a.yaml").startswith("4 images cancelled.")
+        assert control(house, "cancel", "a").startswith("5 images cancelled."), "without ending"
         gate.open()
-        wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
         path.touch()
-        wait_for(lambda: house.status()["images"]["done"] == 6, "five more")
+        wait_for(lambda: house.status()["images"]["done"] == 5, "five more")
     assert house.once()
-    assert len(house.pictures()) == 6
+    assert len(house.pictures()) == 5
 
 
-def test_a_cancelled_recipe_is_not_archived(house: House, gate: Gate) -> None:
-    """Not all of its images were made."""
-    with one_running(house, when_done="archive"):
-        path = house.save("a.txt", "one\ntwo\n")
-        gate.wait_until_reached()
-        control(house, "cancel", "a.txt")
-        gate.open()
-        wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
-    assert path.exists()
+def test_what_is_being_written_is_not_cancelled(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told that it is stopped, and then gets its picture."""
+    reached, go_on = threading.Event(), threading.Event()
+    publish = Outbox.publish
+
+    def slowly(*given: Any) -> None:
+        reached.set()
+        assert go_on.wait(PATIENCE)
+        publish(*given)
+
+    monkeypatch.setattr(Outbox, "publish", slowly)
+    with one_running(house):
+        house.save("a.txt", "one --seed 1\n")
+        assert reached.wait(PATIENCE)
+        assert control(house, "cancel", "a.txt", code=1) == "No image of a.txt is queued.\n"
+        go_on.set()
+        wait_for(lambda: house.seeds() == [1], "the picture")
+    assert images_now(house) == {"done": 1}
 
 
 def test_cancel_takes_folders_and_globs(house: House, gate: Gate) -> None:
@@ -187,7 +188,8 @@ def test_cancel_takes_folders_and_globs(house: House, gate: Gate) -> None:
         assert control(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
         assert control(house, "cancel", "day*") == "2 images cancelled.\n"
         said = control(house, "cancel", "day*", code=1)
-        assert said == "No image of day* is queued. Recipes with queued images: keep.txt.\n"
+        others = "Recipes with queued images: first.txt, keep.txt."
+        assert said == f"No image of day* is queued. {others}\n"
         gate.open()
         wait_for(lambda: len(house.pictures()) == 2, "what is left")
     assert {picture.split("/")[0] for picture in house.pictures()} == {"first", "keep"}
@@ -211,7 +213,9 @@ def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> No
         answer = picowatch(house.folder, "cancel", "a.txt", "b.txt")
     assert answer.returncode == 1
     assert answer.stdout == "1 image cancelled.\n"
-    assert answer.stderr == "No image of b.txt is queued.\n"
+    assert answer.stderr == (
+        "No image of b.txt is queued. Recipes with queued images: first.txt.\n"
+    )
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -222,23 +226,6 @@ def test_cancel_does_not_hold_for_saves_that_came_after_it(house: House, times: 
     for _ in range(times):
         picowatch(house.folder, "cancel", "*.txt")
     house.save("new/b.txt", "two\n")
-    assert house.once()
-    assert house.prompts() == ["two"]
-
-
-@pytest.mark.parametrize("moved", ["drafts/more/new.txt", "drafts"])
-def test_cancel_does_not_hold_for_recipes_that_were_moved_in_after_it(
-    house: House, moved: str
-) -> None:
-    """By themselves or with a folder; they keep the times of their writing, which was before it."""
-    assert house.once()
-    house.save("old.txt", "one\n")
-    house.save("folder/old.txt", "one\n")
-    draft = house.folder / "drafts/more/new.txt"
-    draft.parent.mkdir(parents=True)
-    draft.write_text("two\n")
-    picowatch(house.folder, "cancel", "*.txt")
-    (house.folder / moved).rename(house.inbox / Path(moved).name)
     assert house.once()
     assert house.prompts() == ["two"]
 
@@ -254,22 +241,6 @@ def test_all_recipes_are_named_before_the_first_answer(house: House) -> None:
     assert output == "No image of a.txt is queued.\nNo image of b.txt is queued.\n"
 
 
-def test_cancel_stops_the_image_in_progress_if_the_user_wants_it(house: House, gate: Gate) -> None:
-    """`interrupt: true`; the next save requests it again."""
-    with one_running(house, interrupt=True):
-        path = house.save("a.txt", "one --seed 1\ntwo --seed 2\n")
-        gate.wait_until_reached()
-        assert control(house, "cancel", "a.txt") == (
-            "1 image cancelled. Images in progress are stopped.\n"
-        )
-        wait_for(lambda: house.status()["images"]["cancelled"] == 2, "both cancelled")
-        gate.open()
-        assert house.pictures() == []
-        path.touch()
-        wait_for(lambda: len(house.pictures()) == 2, "both made")
-    assert "a.txt: stopped while rendering, as requested" in house.log()
-
-
 @pytest.mark.parametrize("command", ["cancel", "pause"])
 def test_a_command_holds_for_the_rest_of_a_batch_that_failed(house: House, command: str) -> None:
     """Its images are tried again one by one, and a command comes between two of them."""
@@ -282,7 +253,7 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(house: House, comma
         assert go_on.wait(PATIENCE)
 
     house.engine.before_batch = fail_together
-    with house.running(interrupt=True, batch_size=4):
+    with house.running(batch_size=4):
         house.save("a.txt", "one\ntwo\nthree\nfour\n")
         assert reached.wait(PATIENCE)
         control(house, command, *(["a.txt"] if command == "cancel" else []))
@@ -296,17 +267,6 @@ def images_now(house: House) -> dict[str, int]:
     return {state: count for state, count in house.status()["images"].items() if count}
 
 
-def test_a_cancelled_sweep_shows_the_finished_pictures(house: House, gate: Gate) -> None:
-    """Its sheet is made from the pictures that were."""
-    with one_running(house):
-        house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")
-        gate.wait_until_reached()
-        control(house, "cancel", "a.yaml")
-        gate.open()
-        wait_for(lambda: "contact sheet" in house.log(), "the sheet")
-    assert house.started() == ["one"]
-
-
 class Slow(DigestEngine):
     """Hears of an interruption, and ends the batch later: real ones end it at their next step."""
 
@@ -314,10 +274,8 @@ class Slow(DigestEngine):
         """The batch goes on."""
 
 
-def test_a_sweep_that_is_cancelled_in_the_middle_of_a_step_shows_the_finished_pictures(
-    house: House,
-) -> None:
-    """With `interrupt: true`: the image in progress ends after the command was answered."""
+def test_a_cancelled_sweep_shows_the_finished_pictures(house: House) -> None:
+    """The image in progress counts as cancelled at once, whenever it ends."""
     reached, over = threading.Event(), threading.Event()
 
     def hold(batch: Sequence[ImageRequest]) -> None:
@@ -327,14 +285,14 @@ def test_a_sweep_that_is_cancelled_in_the_middle_of_a_step_shows_the_finished_pi
             raise EngineStopped("The engine was interrupted.")
 
     house.engine = Slow(before_batch=hold)
-    with one_running(house, interrupt=True):
+    with one_running(house):
         house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")
         assert reached.wait(PATIENCE)
         wait_for(lambda: house.status()["images"]["done"] == 1, "the first picture")
         control(house, "cancel", "a.yaml")
-        assert "contact sheet" not in house.log()
-        over.set()
         wait_for(lambda: "contact sheet" in house.log(), "the sheet")
+        over.set()
+    assert len([file for file in house.pictures() if "-sheet" not in file]) == 1
 
 
 def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House) -> None:
@@ -347,7 +305,7 @@ def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House)
         raise EngineDied("The engine made no step and was ended as hung.")
 
     house.engine = Slow(before_batch=die)
-    with one_running(house, interrupt=True):
+    with one_running(house):
         house.save("a.txt", "one\n")
         assert reached.wait(PATIENCE)
         control(house, "cancel", "a.txt")
@@ -368,7 +326,8 @@ def test_cancel_holds_for_saves_that_came_before_it(house: House) -> None:
     assert "'cancel' is done when it is back" in answer.stderr
     assert house.once()
     assert house.prompts() == ["two"]
-    with house.running(settle_seconds=2):
-        control(house, "pause")
-        house.save("c.txt", "three\nfour\n")
-        assert control(house, "cancel", "c.txt") == "2 images cancelled.\n"
+    for number in range(30):
+        house.save(f"night/{number}.txt", "three\nfour\n")
+    with house.running(settle_seconds=1):
+        assert control(house, "cancel", "night") == "60 images cancelled.\n"
+    assert house.prompts() == ["two"]

@@ -284,9 +284,8 @@ def test_a_signal_ends_it_within_two_seconds(
 
 
 def test_saving_again_stops_the_picture_in_progress(tmp_path: Path) -> None:
-    """`interrupt: true`, with the real engine: at the next step, without restarting it."""
+    """With the real engine: at the next step, without restarting it."""
     (tmp_path / "inbox").mkdir()
-    (tmp_path / "picowatch.yaml").write_text("interrupt: true\n")
     recipe, outbox = tmp_path / "inbox/a.yaml", tmp_path / "outbox"
     recipe.write_text("prompt: a corgi\nsteps: 150\ncount: 1\nseed: 1\nsize: 512x512\n")
     process = start(tmp_path, "run")

@@ -2,73 +2,67 @@
 
     python -m tests.crash.dying_daemon
 
-Each line of its input is JSON: a folder, where the run dies (PICOWATCH_FAULT, or nothing), and
-settings. For each it prints how the process of that run ended. Such a process is forked: importing
-picowatch takes longer than a run. A prompt of "bad" fails.
+Each line of its input is JSON: a folder, where the run dies (tests/fault_points.py, or nothing),
+and settings. For each it prints how the process of that run ended. Such a process is forked:
+importing picowatch takes longer than a run.
 """
 
 import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import PIL.PngImagePlugin  # noqa: F401 - a run would import it
 
 from picowatch.commands.run import run
+from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import load_settings
+from tests import digest_engine
+from tests.digest_engine import Batch, DigestEngine, digest_picture
 from tests.fault_points import arm
-from tests.digest_engine import DigestEngine
+
+SETTINGS = {"settle_seconds": 0.05, "batch_size": 3, "sidecar": "txt"}
 
 
-def fail_on_bad(batch: Sequence[ImageRequest]) -> None:
+def fail_on_bad(batch: Batch) -> None:
     if any(request.prompt == "bad" for request in batch):
         raise RenderFailed("Bad.")
 
 
+def warn_of_cats(request: ImageRequest, batch_size: int) -> RenderedImage:
+    warnings = ("It is black.",) if "cat" in request.prompt else ()
+    return replace(digest_picture(request, batch_size), warnings=warnings)
+
+
 def main() -> None:
     """Fork a run for each line until there are no more."""
+    digest_engine.digest_picture = warn_of_cats
     for line in sys.stdin:
-        folder, fault, settings = json.loads(line)
         child = os.fork()
         if not child:
-            _run_and_end(Path(folder), fault, settings)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+            _run_and_end(*json.loads(line))
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()
 
 
-def _run_and_end(folder: Path, fault: str, settings: dict[str, Any]) -> None:
+def _run_and_end(folder: str, fault: str, values: dict[str, str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdin.fileno())
     os.dup2(sys.stdin.fileno(), sys.stdout.fileno())
-    if fault:
-        arm(fault)
     try:
-        os._exit(_run(folder, settings))
+        if fault:
+            arm(fault)
+        folders = {name: Path(folder) / name for name in ("inbox", "outbox", "models")}
+        settings = load_settings({**folders, **SETTINGS, **values}, {})
+        engine = DigestEngine(before_batch=fail_on_bad)
+        os._exit(run(settings, once=True, make_engine=lambda options: engine))
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(1)
-
-
-def _run(folder: Path, values: dict[str, Any]) -> int:
-    engine = DigestEngine(before_batch=fail_on_bad)
-    settings = load_settings(
-        {
-            "inbox": folder / "inbox",
-            "outbox": folder / "outbox",
-            "models": folder / "models",
-            "settle_seconds": 0.05,
-            "batch_size": 3,
-            **values,
-        },
-        {},
-    )
-    return run(settings, once=True, make_engine=lambda options: engine)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.house import House, wait_for
 
@@ -13,8 +12,6 @@ STEPS = 30  # a recipe that is read too early has `steps: 3`, or none
 # Longer than any of these programs pauses within one save, shorter than the product's half
 # second, so that what that forgives is seen here.
 SETTLE_SECONDS = 0.2
-RESCAN_SECONDS = 1.0
-BY_EVENTS_ALONE = {"rescan_seconds": 3600.0}  # no scan makes good what events do not tell
 SENTINELS = "sentinel"
 
 
@@ -48,20 +45,8 @@ class Desk:
         if name.endswith(".yaml"):
             assert {chunk.request.steps for chunk in newest} == {STEPS}
 
-    def pass_time(self) -> None:
-        """Wait until everything that lies in the inbox now has been noticed and answered.
-
-        First a scan: only a scan of the whole inbox warns of a conflict copy. Then a picture:
-        what the scan found settles no later than a recipe that is saved after it.
-        """
-        self._sentinels += 1
-        conflict = f"{SENTINELS}{self._sentinels} (conflicted copy).txt"
-        (self.inbox / conflict).touch()
-        wait_for(lambda: f"{conflict} is not run" in self.house.log(), "a scan")
-        self.make_another()
-
     def make_another(self) -> None:
-        """Save another recipe and wait for its picture: more than a settle time passes."""
+        """Save another recipe and wait for its picture: a scan, and more than a settle time."""
         self._sentinels += 1
         name = f"{SENTINELS}/{self._sentinels}.txt"
         self.house.save(name, "a sentinel\n")
@@ -99,11 +84,10 @@ class Desk:
 
 
 @contextmanager
-def desk_of(house: House, **settings: Any) -> Iterator[Desk]:
+def desk_of(house: House) -> Iterator[Desk]:
     """A desk while the daemon runs; in the end a restart must find nothing new either."""
-    values = {"settle_seconds": SETTLE_SECONDS, "rescan_seconds": RESCAN_SECONDS, **settings}
     desk = Desk(house)
-    with house.running(**values):
+    with house.running(settle_seconds=SETTLE_SECONDS):
         yield desk
-    assert house.once(**values)
+    assert house.once()
     desk.expect_only_what_was_made()

@@ -40,17 +40,11 @@ Session = Callable[[Place], AbstractContextManager[Save]]
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program in one of its ways of saving.
-
-    `new_inode` says whether the first and the second save over an existing recipe in one session
-    put another file in its place, so that a program which was not driven the way it says is
-    found out; None where a freed inode may be given out again.
-    """
+    """One program in one of its ways of saving."""
 
     name: str
     session: Session
     needs: tuple[str, ...] = ()
-    new_inode: tuple[bool | None, bool | None] = (None, None)
     makes_new_files: bool = True
     file: str = "a.yaml"
 
@@ -249,22 +243,16 @@ def _wait_until_saved(place: Place, prompt: str) -> None:
 # -- the table
 
 
-SAME, OTHER, UNKNOWN = (False, False), (True, True), (None, None)
-
-
 def _shell(
     name: str,
     script: str,
-    new_inode: tuple[bool | None, bool | None],
     *needs: str,
     edits: bool = False,
     file: str = "a.yaml",
 ) -> Program:
     """A program that is run once for each save; one that `edits` cannot make a file."""
     session = partial(_script, script)
-    return Program(
-        name, session, needs or (name.split()[0],), new_inode, makes_new_files=not edits, file=file
-    )
+    return Program(name, session, needs or (name.split()[0],), makes_new_files=not edits, file=file)
 
 
 # Another one for each save: polling cannot see an edit that keeps size and time.
@@ -272,61 +260,55 @@ OLD_TIME = 'touch -d "2001-02-03 04:05:0$(basename "${NEW%/*}")" "$NEW"; '
 TO_ARCHIVE = 'cd "${NEW%/*}"; '
 
 PROGRAMS = [
-    Program("vim", partial(_vim, "writebackup backupcopy=no"), ("vim",), OTHER),
-    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no"), ("vim",), OTHER),
-    Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes"), ("vim",), SAME),
-    Program("vim, no backups", partial(_vim, "nobackup nowritebackup"), ("vim",), SAME),
-    Program("nano", partial(_nano, ()), ("nano",), SAME),
-    Program("nano -B", partial(_nano, ("-B",)), ("nano",), SAME),
-    Program("nano -B -G", partial(_nano, ("-B", "-G")), ("nano",), SAME),
-    Program("ed", _ed, ("ed",), SAME),
-    Program("emacs", _emacs, ("emacs",), (True, False)),
-    Program("git checkout", _git, ("git",), UNKNOWN),
-    Program("mv across file systems", _from_abroad, ("mv",), UNKNOWN, needs_abroad=True),
-    _shell("mv", 'mv "$NEW" "$RECIPE"', OTHER),
-    _shell("cp", 'cp "$NEW" "$RECIPE"', SAME),
-    _shell("cp -p", f'{OLD_TIME}cp -p "$NEW" "$RECIPE"', SAME),
-    _shell("ln", 'ln -f "$NEW" "$RECIPE"', OTHER),
+    Program("vim", partial(_vim, "writebackup backupcopy=no"), ("vim",)),
+    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no"), ("vim",)),
+    Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes"), ("vim",)),
+    Program("vim, no backups", partial(_vim, "nobackup nowritebackup"), ("vim",)),
+    Program("nano", partial(_nano, ()), ("nano",)),
+    Program("nano -B", partial(_nano, ("-B",)), ("nano",)),
+    Program("nano -B -G", partial(_nano, ("-B", "-G")), ("nano",)),
+    Program("ed", _ed, ("ed",)),
+    Program("emacs", _emacs, ("emacs",)),
+    Program("git checkout", _git, ("git",)),
+    Program("mv across file systems", _from_abroad, ("mv",), needs_abroad=True),
+    _shell("mv", 'mv "$NEW" "$RECIPE"'),
+    _shell("cp", 'cp "$NEW" "$RECIPE"'),
+    _shell("cp -p", f'{OLD_TIME}cp -p "$NEW" "$RECIPE"'),
+    _shell("ln", 'ln -f "$NEW" "$RECIPE"'),
     _shell(
         "ln -s",
         'inside="_$(basename "${NEW%/*}")"; cp "$NEW" "$inside"; ln -sf "$inside" "$RECIPE"',
-        OTHER,
     ),
-    _shell("install", 'install -m 644 "$NEW" "$RECIPE"', UNKNOWN),
-    _shell("rsync", 'rsync -I "$NEW" "$RECIPE"', OTHER),
-    _shell("rsync -a", f'{OLD_TIME}rsync -aI "$NEW" "$RECIPE"', OTHER),
-    _shell("rsync --inplace", 'rsync -I --inplace "$NEW" "$RECIPE"', SAME),
-    _shell("gio copy", 'gio copy "$NEW" "$RECIPE"', OTHER),
-    _shell("gio move", 'gio move "$NEW" "$RECIPE"', OTHER),
-    _shell("gio save", 'gio save "$RECIPE" < "$NEW"', OTHER),
-    _shell("curl -o", 'curl -s -o "$RECIPE" "file://$NEW"', SAME),
+    _shell("install", 'install -m 644 "$NEW" "$RECIPE"'),
+    _shell("rsync", 'rsync -I "$NEW" "$RECIPE"'),
+    _shell("rsync -a", f'{OLD_TIME}rsync -aI "$NEW" "$RECIPE"'),
+    _shell("rsync --inplace", 'rsync -I --inplace "$NEW" "$RECIPE"'),
+    _shell("gio copy", 'gio copy "$NEW" "$RECIPE"'),
+    _shell("gio move", 'gio move "$NEW" "$RECIPE"'),
+    _shell("gio save", 'gio save "$RECIPE" < "$NEW"'),
+    _shell("curl -o", 'curl -s -o "$RECIPE" "file://$NEW"'),
     # -m and -DD give the files the time of now: archives hold it in steps of one and two seconds,
     # and polling cannot tell two saves of one size and one time apart.
-    _shell("tar x", f'({TO_ARCHIVE}tar cf t.tar *.yaml); tar xmf "${{NEW%/*}}/t.tar"', UNKNOWN),
+    _shell("tar x", f'({TO_ARCHIVE}tar cf t.tar *.yaml); tar xmf "${{NEW%/*}}/t.tar"'),
     _shell(
         "unzip",
         f'({TO_ARCHIVE}"$PYTHON" -m zipfile -c t.zip *.yaml); unzip -qoDD "${{NEW%/*}}/t.zip"',
-        UNKNOWN,
     ),
-    _shell("sed -i", 'sed -i "1s/.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True),
-    _shell("sed -i.bak", 'sed -i.bak "1s/.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True),
-    _shell("perl -i", 'perl -i -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True),
-    _shell(
-        "perl -i.bak", 'perl -i.bak -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True
-    ),
-    _shell("patch", 'diff -u "$RECIPE" "$NEW" | patch -sb "$RECIPE"', UNKNOWN, edits=True),
-    _shell("> by the shell", 'cat "$NEW" > "$RECIPE"', SAME, "sh"),
-    _shell(">> by the shell", 'echo "$PROMPT" >> "$RECIPE"', SAME, "sh", file="a.txt"),
+    _shell("sed -i", 'sed -i "1s/.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
+    _shell("sed -i.bak", 'sed -i.bak "1s/.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
+    _shell("perl -i", 'perl -i -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
+    _shell("perl -i.bak", 'perl -i.bak -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', edits=True),
+    _shell("patch", 'diff -u "$RECIPE" "$NEW" | patch -sb "$RECIPE"', edits=True),
+    _shell("> by the shell", 'cat "$NEW" > "$RECIPE"', "sh"),
+    _shell(">> by the shell", 'echo "$PROMPT" >> "$RECIPE"', "sh", file="a.txt"),
     _shell(
         "a script that appends line by line",
         'printf "" > "$RECIPE"; while read -r line; do echo "$line" >> "$RECIPE"; done < "$NEW"',
-        SAME,
         "sh",
     ),
     _shell(
         "a script that writes line by line with pauses",  # each prefix would be a valid recipe
         '{ echo "prompt: $PROMPT"; sleep 0.3; printf "steps: 3"; sleep 0.3; echo 0; } > "$RECIPE"',
-        SAME,
         "sh",
     ),
 ]

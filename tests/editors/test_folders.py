@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.editors.desk import BY_EVENTS_ALONE, desk_of, recipe
+from tests.editors.desk import desk_of, recipe
 from tests.editors.programs import Place, is_installed, run_script
 from tests.house import House
 
@@ -27,16 +27,15 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("watch", ["events", pytest.param("polling", marks=pytest.mark.heavy)])
 def test_each_recipe_of_a_folder_is_one_run_however_it_comes(
-    house: House, other_file_system: Path | None, watch: str
+    house: House, other_file_system: Path | None
 ) -> None:
     """Moved, copied, linked, synced, unpacked, cloned."""
     ways = {name: script for name, script in WAYS.items() if is_installed(name)}
     if other_file_system is None:
         del ways["mv across file systems"]
     missing = WAYS.keys() - ways.keys()
-    with desk_of(house, watch=watch, **BY_EVENTS_ALONE) as desk:
+    with desk_of(house) as desk:
         for name, script in ways.items():
             here = other_file_system if "across" in name else None
             place = Place(house.inbox / name / "a.yaml", (here or house.folder) / name)

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.editors.desk import BY_EVENTS_ALONE, desk_of, recipe
+from tests.editors.desk import desk_of, recipe
 from tests.editors.programs import Place, is_installed, run_script
 from tests.editors.terminal import in_terminal
 from tests.house import House, wait_for
-
-WATCHES = pytest.mark.parametrize("watch", ["events", "polling"])
 
 
 def _in_terminal(*command: str, says: str, quit_keys: str) -> Callable[[Place], None]:
@@ -49,15 +47,14 @@ READERS: dict[str, Callable[[Place], None]] = {
 }
 
 
-@WATCHES
-def test_reading_a_recipe_makes_nothing(house: House, watch: str) -> None:
+def test_reading_a_recipe_makes_nothing(house: House) -> None:
     """Viewers, editors that are left without saving, backups, and what changes only an inode."""
     places = {
         name: Place(house.inbox / name / "a.yaml", house.folder)
         for name in READERS
         if is_installed(name)
     }
-    with desk_of(house, watch=watch) as desk:
+    with desk_of(house) as desk:
         for place in places.values():
             place.recipe.parent.mkdir()
             place.recipe.write_text(recipe("a red circle"))
@@ -65,16 +62,14 @@ def test_reading_a_recipe_makes_nothing(house: House, watch: str) -> None:
             desk.expect_run(f"{name}/a.yaml", "a red circle")
         for name, place in places.items():
             READERS[name](place)
-        desk.pass_time()
         desk.expect_nothing_more()
     if missing := READERS.keys() - places.keys():
         pytest.skip(f"all others are right; not installed: {', '.join(sorted(missing))}")
 
 
-@WATCHES
-def test_touch_draws_a_random_seed_anew(house: House, watch: str) -> None:
+def test_touch_draws_a_random_seed_anew(house: House) -> None:
     """Now, and with a time that is long ago."""
-    with desk_of(house, watch=watch, **BY_EVENTS_ALONE) as desk:
+    with desk_of(house) as desk:
         path = house.save("a.yaml", recipe("a red circle"))
         desk.expect_run("a.yaml", "a red circle")
         for flags in ([], ["-d", "2001-02-03"]):
@@ -84,12 +79,9 @@ def test_touch_draws_a_random_seed_anew(house: House, watch: str) -> None:
     assert len(set(house.seeds("a"))) == 3
 
 
-@WATCHES
-def test_touch_makes_nothing_of_a_fixed_seed_and_says_where_its_picture_is(
-    house: House, watch: str
-) -> None:
+def test_touch_makes_nothing_of_a_fixed_seed_and_says_where_its_picture_is(house: House) -> None:
     """One line in the log, and latest.png shows it again."""
-    with desk_of(house, watch=watch, **BY_EVENTS_ALONE) as desk:
+    with desk_of(house) as desk:
         path = house.save("a.yaml", f"{recipe('a red circle')}seed: 7\n")
         desk.expect_run("a.yaml", "a red circle")
         desk.make_another()

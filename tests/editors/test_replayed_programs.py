@@ -4,8 +4,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from picowatch.inbox.watching import Watch
 from tests.editors import replays
-from tests.editors.desk import BY_EVENTS_ALONE, desk_of, recipe
+from tests.editors.desk import desk_of, recipe
 from tests.editors.programs import Place
 from tests.editors.replaying import by_step
 from tests.house import House
@@ -14,18 +15,18 @@ from tests.house import House
 # cannot be told from somebody who deletes it; what they bring then is another save.
 AWAY_FOR_A_MOMENT = ("jetbrains", "sublime_atomic_by_deletion", "textedit", "winscp")
 
-# Found by the next scan only (test_real_programs has it with one).
-WITHOUT_EVENTS = {"memory_map_of_a_closed_file"}
 
-
-@pytest.mark.parametrize("watch", ["events", pytest.param("polling", marks=pytest.mark.heavy)])
-def test_a_program_that_rests_after_each_step_makes_one_run(house: House, watch: str) -> None:
+@pytest.mark.parametrize("events", [True, pytest.param(False, marks=pytest.mark.heavy)])
+def test_a_program_that_rests_after_each_step_makes_one_run(
+    house: House, monkeypatch: pytest.MonkeyPatch, events: bool
+) -> None:
     """At each rest another recipe is saved and made, so the settle time has passed."""
-    names = replays.REPLAYS if watch == "polling" else replays.REPLAYS.keys() - WITHOUT_EVENTS
-    places = {name: Place(house.inbox / name / "a.yaml", house.folder) for name in names}
+    if not events:
+        monkeypatch.setattr(Watch, "start", lambda watch, root: None)
+    places = {name: Place(house.inbox / name / "a.yaml", house.folder) for name in replays.REPLAYS}
     for place in places.values():
         place.recipe.parent.mkdir()
-    with desk_of(house, watch=watch, **BY_EVENTS_ALONE) as desk, ExitStack() as sessions:
+    with desk_of(house) as desk, ExitStack() as sessions:
         for place in places.values():
             place.recipe.write_text(recipe("a red circle"))
         for name in places:

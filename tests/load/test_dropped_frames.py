@@ -21,8 +21,7 @@ log = logging.getLogger(__name__)
 MEBIBYTES = 95  # that the daemon may hold at most
 # … and more than with nothing to do. To read one of the large frames whole, once, is too much.
 GROWTH = {200: 15, 10_000: 40}
-# From the save of an interactive recipe to its picture. Polling has its pauses.
-ANSWERED_SECONDS = {"events": 5.0, "polling": 10.0}
+ANSWERED_SECONDS = 5.0  # from the save of an interactive recipe to its picture
 LARGE = 3  # frames of ten megabytes
 
 
@@ -45,24 +44,15 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    ("watch", "count"),
-    [
-        ("events", 200),
-        pytest.param("polling", 10_000, marks=pytest.mark.heavy),
-        pytest.param("events", 10_000, marks=pytest.mark.heavy),
-    ],
-)
-def test_frames_are_rendered_beside_recipes_that_overtake_them(
-    house: House, watch: str, count: int
-) -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.heavy)])
+def test_frames_are_rendered_beside_recipes_that_overtake_them(house: House, count: int) -> None:
     """Every frame once, under its name; no copies pile up; memory stays small."""
     frames(house.folder / "frames", count)
     house.save("live/_defaults.yaml", "priority: 10\n")
     house.save("frames/_pictures.yaml", "prompt: a frame\nseed: 1\nsize: 64x64\nsteps: 1\n")
     copies = house.outbox / ".picowatch/start-images"
     most_copies, waited = 0, []
-    with live_daemon(house, watch=watch, batch_seconds=0.01) as daemon:
+    with live_daemon(house, batch_seconds=0.01) as daemon:
         idle = daemon.mebibytes()
         (house.folder / "frames").rename(house.inbox / "frames/a")
         for number in range(3):
@@ -81,15 +71,15 @@ def test_frames_are_rendered_beside_recipes_that_overtake_them(
         daemon.wait_until_idle()
         peak = daemon.mebibytes()
         log.info(
-            "%d frames, %s: %.1f MiB at first, %.1f MiB at most; a recipe beside them took %s s",
-            count, watch, idle, peak, ", ".join(f"{seconds:.1f}" for seconds in waited),
+            "%d frames: %.1f MiB at first, %.1f MiB at most; a recipe beside them took %s s",
+            count, idle, peak, ", ".join(f"{seconds:.1f}" for seconds in waited),
         )  # fmt: skip
         assert peak < MEBIBYTES
         assert peak - idle < GROWTH[count]
     assert house.pictures("frames") == [f"frames/a/{number:05}.png" for number in range(count)]
     assert most_copies < 20
     assert list(copies.iterdir()) == []
-    assert max(waited) < within(ANSWERED_SECONDS[watch]), waited
+    assert max(waited) < within(ANSWERED_SECONDS), waited
     assert list(house.outbox.rglob("*.error.txt")) == []
     assert house.once()
     assert house.engine.batches == []

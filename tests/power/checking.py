@@ -32,7 +32,6 @@ TEMPORARY = re.compile(r"^\.(picowatch-.*\.tmp|hashes-.*)$")
 SHEET = '"sheet": ['  # in a contact sheet's line of the gallery
 OWN_STATE = {
     "commands", "gallery", "hashes.json", "ledger.sqlite", "ledger.sqlite-journal", "lock",
-    "memos.jsonl",
     "start-images", "status.json",
 }  # fmt: skip
 

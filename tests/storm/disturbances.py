@@ -234,7 +234,6 @@ class Disturbance:
 
 HANDS = (
     Disturbance("rename", 0.05, unless_lost(User.rename)),
-    Disturbance("rename over another", 0.03, unless_lost(User.rename_over)),
     Disturbance("touch", 0.05, lambda storm: storm.user.touch_random()),
     Disturbance("saved in 2400", 0.02, lambda storm: storm.user.save_in_2400()),
     Disturbance("grid", 0.03, lambda storm: storm.user.save_grid()),

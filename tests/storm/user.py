@@ -133,12 +133,6 @@ class User:
         if old is not None:
             self._move(old, self.new_name(self.dice.choice(("", "pets/", "live/"))))
 
-    def rename_over(self) -> None:
-        """Over another recipe, whose entries are wanted no longer."""
-        old, other = self._accepted(), self._accepted()
-        if old is not None and other is not None and old != other:
-            self._move(old, other)
-
     def _accepted(self) -> str | None:
         """A recipe of which the last save was certainly answered: what it brought is being made.
 

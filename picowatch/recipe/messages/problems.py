@@ -133,7 +133,7 @@ def harmless(text: str) -> str:
     Control and format characters, line and paragraph separators and lone surrogates become
     \\x1b-like escapes; the joiner inside of emoji stays.
     """
-    return "".join(map(_harmless_character, text))
+    return text if text.isprintable() else "".join(map(_harmless_character, text))
 
 
 def shown(value: str, limit: int = 60) -> str:
