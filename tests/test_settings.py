@@ -250,7 +250,7 @@ def test_a_space_is_missing_after_a_settings_colon(tmp_path: Path, text: str) ->
 @pytest.mark.parametrize(
     "variable",
     [
-        "PICOWATCH_FAULT",
+        "PICOWATCH_RESTARTED",
         "PICOWATCH_PORT",
         "PICOWATCH_PORT_9464_TCP_ADDR",
         "PICOWATCH_SERVICE_HOST",

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from picowatch.daemon.build import MakeEngine, check_folders
+from picowatch.daemon.process import build_and_run, is_hopeless, restart
 from picowatch.daemon.settings_file import SettingsFile
-from picowatch.daemon.supervisor import supervise
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
@@ -17,6 +17,8 @@ from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
 from picowatch.signals import ended_by_signals
 from picowatch.work.result import RunResult
+
+RESTART = -1  # instead of an exit code: a new process is to replace this one
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -26,12 +28,15 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
     file = SettingsFile(options.settings or Path(FILE_NAME), load)
-    return run(
+    code = run(
         load(),
         once=options.once,
         verbosity=verbosity,
         settings_file=None if options.once else file,
     )
+    if code == RESTART:
+        restart()
+    return code
 
 
 def run(
@@ -41,7 +46,7 @@ def run(
     verbosity: Verbosity = "normal",
     settings_file: SettingsFile | None = None,
 ) -> int:
-    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code.
+    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code, or RESTART.
 
     `settings_file` is read again when it is saved.
     """
@@ -55,8 +60,10 @@ def run(
             )
         except Ended:
             return INTERRUPTED if once else 0
+    if result.restart and not interrupted and not is_hopeless(result):
+        return RESTART
     if not once:
-        starts_over = interrupted and result.can_restart  # a signal came just before that
+        starts_over = interrupted and result.restart  # a signal came just before that
         return FAILED if result.reason and not starts_over else 0
     if interrupted:
         return INTERRUPTED
@@ -81,7 +88,7 @@ def run_daemon(
     stop, wake = threading.Event(), threading.Event()
     try:
         with ended_by_signals(stop, wake) as signals:
-            result = supervise(
+            result = build_and_run(
                 settings,
                 make_engine,
                 console,

@@ -16,8 +16,8 @@ from picowatch.settings.file_names import MAX_NAME, check_file_name
 from picowatch.settings.settings import FILE_NAME, FOLDERS, PREFIX, WITH_LOSSLESS, Settings
 from picowatch.settings.values import LOSSLESS, one_line, unknown_setting, wanted_value
 
-# Read by other parts of picowatch (fault_points.py).
-_OTHER_VARIABLES = {"PICOWATCH_FAULT"}
+# Read by other parts of picowatch (daemon/process.py).
+_OTHER_VARIABLES = {"PICOWATCH_RESTARTED"}
 # Kubernetes and Docker's links set these for a service or container called picowatch
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
 _SET_BY_OTHERS = re.compile(r"PICOWATCH_(NAME|ENV_.*|PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?)")

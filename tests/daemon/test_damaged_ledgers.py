@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.commands.run import run
 from picowatch.daemon.recovery import open_ledger
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send, wait_for_answer
@@ -223,8 +222,7 @@ def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, dam
             DAMAGES[damage](ledger(house))
 
     house.engine.before_batch = hurt_once
-    settings = house.settings(batch_size=1)
-    assert run(settings, once=True, make_engine=lambda options: house.engine) == 0
+    assert house.run_once(batch_size=1) == 0
     assert hurt
     first = min(house.seeds())
     assert sorted(house.seeds()) == list(range(first, first + 4))
@@ -249,12 +247,11 @@ def test_numbers_go_on_after_those_of_a_folder_that_only_differs_in_case(house: 
 def test_a_ledger_that_was_damaged_at_rest_is_rebuilt(house: House, damage: str) -> None:
     """After a good end it is not read whole; what its first use shows is enough."""
     house.save("a.txt", "a star\n")
-    settings = house.settings()
-    assert run(settings, once=True, make_engine=lambda options: house.engine) == 0
+    assert house.run_once() == 0
     AT_REST[damage](ledger(house))
     house.save("b.txt", "a cat\n")
     for _ in range(2):
-        assert run(settings, once=True, make_engine=lambda options: house.engine) == 0
+        assert house.run_once() == 0
         assert sorted(house.prompts()) == ["a cat", "a star"]
     assert len(list(ledger(house).parent.glob("ledger.sqlite.damaged-????????-??????"))) == 1
 
