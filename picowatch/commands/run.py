@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from picowatch.daemon.build import MakeEngine, check_folders
+from picowatch.daemon.build import MakeEngine, check_folders, check_settings
 from picowatch.daemon.process import build_and_run, is_hopeless, restart
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
@@ -27,7 +27,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     verbosity: Verbosity = "normal"
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
-    file = SettingsFile(options.settings or Path(FILE_NAME), load)
+    file = SettingsFile(options.settings or Path(FILE_NAME), lambda: _checked(load()))
     code = run(
         load(),
         once=options.once,
@@ -37,6 +37,11 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     if code == RESTART:
         restart()
     return code
+
+
+def _checked(settings: Settings) -> Settings:
+    check_settings(settings)
+    return settings
 
 
 def run(

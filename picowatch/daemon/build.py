@@ -105,7 +105,7 @@ def build_daemon(
     commands = retry.until_done(lambda: Commands(settings.outbox))
     settings_watch = None
     if settings_file:
-        settings_watch = SettingsWatch(settings_file, settings, outbox.problems, pool)
+        settings_watch = SettingsWatch(settings_file, settings, outbox.problems, pool, result)
     reporting = Reporting(console, observers, inbox, ledger, outbox, pool, retry, now)
     if settings_watch:
         reporting.settings_problem = lambda: settings_watch.problem
@@ -166,14 +166,24 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
         case LocalSettings(engines=engines):
             return LocalEngines(options, engines, make_engine)
         case RaySettings():
-            if find_spec("ray") is None:
-                raise SettingsInvalid(
-                    "executor: ray needs Ray, which is not installed.",
-                    f"Install it: {install_command('ray')}",
-                )
+            _check_ray(settings)
             from picowatch.engine.ray import RayEngines
 
             return RayEngines(options, settings.executor)
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that a running daemon could not restart with."""
+    check_folders(settings, waits=True)
+    _check_ray(settings)
+
+
+def _check_ray(settings: Settings) -> None:
+    if isinstance(settings.executor, RaySettings) and find_spec("ray") is None:
+        raise SettingsInvalid(
+            "executor: ray needs Ray, which is not installed.",
+            f"Install it: {install_command('ray')}",
+        )
 
 
 def engine_options(settings: Settings) -> EngineOptions:
