@@ -1,6 +1,7 @@
 """Writes the tables of docs/ from the code: `make docs`. A test keeps them current."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 from picowatch.cli import called_with, parsers
@@ -8,7 +9,7 @@ from picowatch.errors import EXIT_CODES
 from picowatch.outbox.listing import OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
-from picowatch.settings import FOLDERS, PREFIX, Settings, takes_effect_at_once
+from picowatch.settings import DAILY, FOLDERS, PREFIX, Settings
 
 DOCS = Path(__file__).parent
 
@@ -61,16 +62,14 @@ def sampler_table() -> str:
     return "\n".join(rows)
 
 
-def settings_table() -> str:
-    """Every setting with its environment variable."""
-    rows = [
-        "| setting | what it does | default | when saved | environment |",
-        "|---|---|---|---|---|",
-    ]
+def settings_table(daily: bool) -> str:
+    """The settings that most people use, or the others, with their environment variables."""
+    rows = ["| setting | what it does | default | environment |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
+        if (name in DAILY) is not daily:
+            continue
         default = "" if field.default is None else _shown(field.default)
         cells = [f"`{name}`", field.description or "", f"`{default}`" if default else "",
-                 "at once" if takes_effect_at_once(name) else "restart",
                  f"`{PREFIX}{name.upper()}`"]  # fmt: skip
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
@@ -110,7 +109,8 @@ TABLES = {
     "images.jsonl": listing_table,
     "recipe fields": recipe_table,
     "samplers": sampler_table,
-    "settings": settings_table,
+    "settings": partial(settings_table, daily=True),
+    "more settings": partial(settings_table, daily=False),
 }
 
 

@@ -38,6 +38,7 @@ def heed_early_signals(arguments: Sequence[str]) -> None:
 
     for number in ALWAYS_ENDING:
         signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # blocked by the process before a restart
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from picowatch.commands.run import RESTART, run
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
+from picowatch.daemon.daemon import Daemon
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
 from picowatch.outbox.names import picture_files
@@ -18,7 +20,7 @@ from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 from tests.digest_engine import DigestEngine
 
-PATIENCE = float(os.environ.get('PATIENCE', 120.0))  # seconds that a condition may take on a busy machine
+PATIENCE = float(os.environ.get("PATIENCE", 120.0))  # seconds that a condition may take
 SETTLE_SECONDS = 0.05
 
 
@@ -113,23 +115,41 @@ class House:
         with self._daemon(keeps_trying=False, **values) as (daemon, _, _):
             return bool(daemon.run(once=True).succeeded)
 
+    def run_once(self, **values: Any) -> int:
+        """`picowatch run --once` as a command, restarts included; gives its exit code."""
+        code = RESTART
+        while code == RESTART:
+            code = run(self.settings(**values), True, self.make_engine)
+        return code
+
     @contextmanager
     def running(
         self, settings_file: SettingsFile | None = None, **values: Any
     ) -> Iterator["House"]:
         """`picowatch run` in a thread of this process."""
-        with self._daemon(keeps_trying=True, settings_file=settings_file, **values) as (
-            daemon,
-            stop,
-            wake,
-        ):
+        settings = self.settings(**values)
+        check_folders(settings)
+        stop, wake, ended = threading.Event(), threading.Event(), threading.Event()
+        with ExitStack() as stack:
+            daemon = self._built(settings, stack, stop, wake, True, settings_file)
             before = self._written()
-            thread = threading.Thread(target=daemon.run)
+
+            def live() -> None:
+                result = daemon.run()
+                stack.close()
+                while result.restart and not ended.is_set():
+                    stop.clear()
+                    new = settings_file.load() if settings_file else settings
+                    with ExitStack() as another:
+                        result = self._built(new, another, stop, wake, True, settings_file).run()
+
+            thread = threading.Thread(target=live)
             thread.start()
             try:
                 wait_for(lambda: self._written() != before, "the first status")
                 yield self
             finally:
+                ended.set()
                 stop.set()
                 wake.set()
                 thread.join(PATIENCE)
@@ -154,24 +174,32 @@ class House:
         return found.st_ino, found.st_mtime_ns
 
     @contextmanager
-    def _daemon(
-        self, *, keeps_trying: bool, settings_file: SettingsFile | None = None, **values: Any
-    ) -> Iterator[Any]:
+    def _daemon(self, *, keeps_trying: bool, **values: Any) -> Iterator[Any]:
         settings = self.settings(**values)
         stop, wake = threading.Event(), threading.Event()
         check_folders(settings)
         with ExitStack() as stack:
-            daemon = build_daemon(
-                settings,
-                self.make_engine,
-                self.console,
-                stack,
-                stop=stop,
-                wake=wake,
-                keeps_trying=keeps_trying,
-                settings_file=settings_file,
-            )
-            yield daemon, stop, wake
+            yield self._built(settings, stack, stop, wake, keeps_trying), stop, wake
+
+    def _built(
+        self,
+        settings: Settings,
+        stack: ExitStack,
+        stop: threading.Event,
+        wake: threading.Event,
+        keeps_trying: bool,
+        settings_file: SettingsFile | None = None,
+    ) -> Daemon:
+        return build_daemon(
+            settings,
+            self.make_engine,
+            self.console,
+            stack,
+            stop=stop,
+            wake=wake,
+            keeps_trying=keeps_trying,
+            settings_file=settings_file,
+        )
 
     # -- what came out
 

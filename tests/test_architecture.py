@@ -16,7 +16,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
     {"errors", "extras", "families", "save", "streams", "systemd", "threads"},
-    {"files", "settings", "signals", "recipe"},
+    {"files"},
+    {"settings", "signals", "recipe"},
     {"inbox", "ledger", "metadata", "catalog"},
     {"engine", "outbox"},
     {"work"},

@@ -336,7 +336,7 @@ def _why_waiting(status: Status) -> str:
 
 
 def _render_here(
-    settings: Settings, until: Callable[[], bool], make_engine: MakeEngine
+    settings: Settings, until: Callable[[], bool], make_engine: MakeEngine, again: bool = False
 ) -> str | None:
     """Run a daemon `until` the recipes are answered; returns why any of them has no answer then.
 
@@ -359,6 +359,8 @@ def _render_here(
             raise KeyboardInterrupt from None
     if interrupted:
         raise KeyboardInterrupt
+    if result.restart and not again:
+        return _render_here(settings, until, make_engine, again=True)
     if result.kept_waiting:
         return _PAUSED
     return result.reason or "it is no longer in the inbox, or is empty."

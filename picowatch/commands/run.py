@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from picowatch.daemon.build import LEDGER, MakeEngine, check_folders
+from picowatch.daemon.build import LEDGER, MakeEngine, check_folders, check_settings
+from picowatch.daemon.process import build_and_run, is_hopeless, restart
 from picowatch.daemon.settings_file import SettingsFile
-from picowatch.daemon.supervisor import supervise
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
@@ -23,6 +23,7 @@ from picowatch.work.result import RunResult
 log = logging.getLogger("picowatch")
 
 LAST_SECONDS = 0.5  # to leave things in order, where the end is overdue
+RESTART = -1  # instead of an exit code: a new process is to replace this one
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -31,13 +32,21 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     verbosity: Verbosity = "normal"
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
-    file = SettingsFile(options.settings or Path(FILE_NAME), load)
-    return run(
+    file = SettingsFile(options.settings or Path(FILE_NAME), lambda: _checked(load()))
+    code = run(
         load(),
         once=options.once,
         verbosity=verbosity,
         settings_file=None if options.once else file,
     )
+    if code == RESTART:
+        restart()
+    return code
+
+
+def _checked(settings: Settings) -> Settings:
+    check_settings(settings)
+    return settings
 
 
 def run(
@@ -47,7 +56,7 @@ def run(
     verbosity: Verbosity = "normal",
     settings_file: SettingsFile | None = None,
 ) -> int:
-    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code.
+    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code, or RESTART.
 
     `settings_file` is read again when it is saved.
     """
@@ -67,8 +76,10 @@ def run(
             )
         except Ended:
             return code
+    if result.restart and not interrupted and not is_hopeless(result):
+        return RESTART
     if not once:
-        starts_over = interrupted and result.can_restart  # a signal came just before that
+        starts_over = interrupted and result.restart  # a signal came just before that
         return FAILED if result.reason and not starts_over else 0
     if interrupted:
         return code
@@ -114,7 +125,7 @@ def run_daemon(
     stop, wake = threading.Event(), threading.Event()
     try:
         with ended_by_signals(stop, wake, overdue) as signals:
-            result = supervise(
+            result = build_and_run(
                 settings,
                 make_engine,
                 console,

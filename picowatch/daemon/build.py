@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from picowatch.daemon.status import Reporting
 from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine, Executor
-from picowatch.errors import OutboxInUseByMake, SettingsInvalid
+from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid
 from picowatch.extras import install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Ended, Retry
@@ -54,7 +55,6 @@ def build_daemon(
     stop: threading.Event,
     wake: threading.Event,
     keeps_trying: bool,
-    damaged: str = "",
     hurry: Callable[[], bool] = lambda: True,
     by_make: bool = False,
     until: Callable[[], bool] = lambda: False,
@@ -63,11 +63,11 @@ def build_daemon(
 ) -> Daemon:
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
-    `wake` is to be set after `stop`. `keeps_trying`: a full disk is waited for. `damaged` says what
-    is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `by_make`:
-    a `picowatch make` runs it, `until` its recipes are done. `settings_file` is read again when it
-    is saved. Raises OutboxInUse, SettingsInvalid, Ended, or what prevents writing to the outbox, if
-    that is not waited for.
+    `wake` is to be set after `stop`. `keeps_trying`: a full disk is waited for. A ledger that turns
+    out damaged is set aside at the end. At the end hooks may go on until `hurry`. `by_make`: a
+    `picowatch make` runs it, `until` its recipes are done. `settings_file` is read again when it is
+    saved. Raises OutboxInUse, SettingsInvalid, LedgerCorrupt, Ended, or what prevents writing to
+    the outbox, if that is not waited for.
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
     lock = _lock(settings, retry, stop, by_make=by_make)
@@ -77,8 +77,7 @@ def build_daemon(
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
     outbox = retry.until_done(lambda: Outbox(settings))
-    if damaged:
-        set_aside(settings.state_folder / LEDGER, damaged)
+    stack.push(partial(_set_aside_if_damaged, lock, result, settings.state_folder / LEDGER))
     ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
     stack.callback(ledger.close)
     stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
@@ -106,7 +105,7 @@ def build_daemon(
     commands = retry.until_done(lambda: Commands(settings.outbox))
     settings_watch = None
     if settings_file:
-        settings_watch = SettingsWatch(settings_file, settings, outbox.problems, pool)
+        settings_watch = SettingsWatch(settings_file, settings, outbox.problems, pool, result)
     reporting = Reporting(console, observers, inbox, ledger, outbox, pool, retry, now)
     if settings_watch:
         reporting.settings_problem = lambda: settings_watch.problem
@@ -127,6 +126,17 @@ def build_daemon(
         wake=wake,
         until=until,
     )
+
+
+def _set_aside_if_damaged(
+    lock: OutboxLock, result: RunResult, ledger: Path, _: object, error: object, __: object
+) -> None:
+    """Leave the next start a new ledger, if this one is damaged. It is closed already."""
+    if isinstance(error, LedgerCorrupt):
+        result.cannot_go_on(str(error), ledger_corrupt=True)
+    if result.ledger_corrupt and lock.is_in_place():
+        with suppress(OSError):
+            set_aside(ledger, result.reason)
 
 
 def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: bool) -> OutboxLock:
@@ -156,14 +166,24 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
         case LocalSettings(engines=engines):
             return LocalEngines(options, engines, make_engine)
         case RaySettings():
-            if find_spec("ray") is None:
-                raise SettingsInvalid(
-                    "executor: ray needs Ray, which is not installed.",
-                    f"Install it: {install_command('ray')}",
-                )
+            _check_ray(settings)
             from picowatch.engine.ray import RayEngines
 
             return RayEngines(options, settings.executor)
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that a running daemon could not restart with."""
+    check_folders(settings, waits=True)
+    _check_ray(settings)
+
+
+def _check_ray(settings: Settings) -> None:
+    if isinstance(settings.executor, RaySettings) and find_spec("ray") is None:
+        raise SettingsInvalid(
+            "executor: ray needs Ray, which is not installed.",
+            f"Install it: {install_command('ray')}",
+        )
 
 
 def engine_options(settings: Settings) -> EngineOptions:

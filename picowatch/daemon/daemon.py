@@ -129,10 +129,10 @@ class Daemon:
                 raise FolderAway(self.outbox.root)
             case Whereabouts.REPLACED:
                 words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
-                self.result.cannot_go_on(words, outbox_replaced=True)
+                self.result.cannot_go_on(words, restart=True)
                 raise Ended
         if not self.ledger.is_in_place():
-            self.result.cannot_go_on("the ledger was deleted or replaced", outbox_replaced=True)
+            self.result.cannot_go_on("the ledger was deleted or replaced", restart=True)
             raise Ended
 
     def _update_pool(self, more: bool) -> None:
@@ -202,14 +202,14 @@ class Daemon:
         return rest if ready_in is None or not self.inbox.folder else min(rest, max(ready_in, 0.01))
 
     def _shut_down(self) -> None:
-        if not self.result.can_restart:  # systemd kills what says so and is not gone soon
+        if not self.result.restart:  # systemd kills what says so and is not gone soon
             notify("STOPPING=1")
         self.stop.set()  # ends all waiting for the disk
         self.pool.stop()
         self.inbox.close()
         self.reporting.report_end()
-        if self.result.outbox_replaced:
-            log.warning("%s; picowatch starts over with what is there", self.result.reason)
+        if self.result.restart:
+            log.warning("%s; picowatch starts over", self.result.reason)
         elif self.result.reason:
             log.error("picowatch exits: %s", self.result.reason)
         if self.result.kept_waiting:

@@ -1,4 +1,4 @@
-"""picowatch.yaml is read again when it is saved, as recipes are."""
+"""picowatch.yaml is read again when it is saved; a valid save restarts picowatch."""
 
 import logging
 import re
@@ -8,23 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.errors import SettingsInvalid
-from picowatch.outbox.encoding import check_format
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.recipe import RecipeInvalid, error_text, one_line
 from picowatch.recipe.messages.problems import Problem, harmless_lines
-from picowatch.settings import Settings
+from picowatch.settings import Settings, settings_text_of
 from picowatch.work.pool import WorkerPool
+from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
 CLOSING = "The settings stay as they were. Fix the file and save it again."
 
-_Stamp = tuple[int, int, int] | None
+_SizeAndTime = tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """Where the settings are, and how to read them again, with flags and environment."""
+    """Where the settings are, and how to read them again, with flags and environment.
+
+    `load` raises SettingsInvalid for what picowatch could not start with.
+    """
 
     path: Path
     load: Callable[[], Settings]
@@ -32,7 +35,7 @@ class SettingsFile:
 
 @dataclass(eq=False)
 class SettingsWatch:
-    """Takes over what may change while picowatch runs, and says what needs a restart.
+    """Ends the run with `restart` after a valid save, once the batches in progress are done.
 
     However an editor saves (in place, by a temporary file, by moving the old one away first), the
     file is read once its size, time and inode have been the same for `settle_seconds`.
@@ -42,68 +45,50 @@ class SettingsWatch:
     settings: Settings  # in force
     problems: ProblemFiles
     pool: WorkerPool
+    result: RunResult
     problem: str = ""  # what is wrong with the file, in a line
 
     def __post_init__(self) -> None:
-        self._seen: _Stamp = None
+        self._seen: _SizeAndTime = None
         self._seen_at = time.monotonic()
-        # The first look reads it once more: it may have been saved since the start.
-        self._answered: _Stamp = None
-        self._is_first = True
+        self._read: _SizeAndTime = None  # the first look reads it: it may have been saved since
+        self._is_new = False  # what it says now is to be used
 
     def look(self) -> None:
-        """Answer a save of the file, if there was one.
+        """Read the file if it was saved, and end the run if it says something new.
 
-        Raises OSError while the error file cannot be written; the next look answers it then.
+        Raises OSError while the error file cannot be written; the next look reads it again then.
         """
-        stamp, now = _stamp(self.file.path), time.monotonic()
-        if stamp != self._seen:
-            self._seen, self._seen_at = stamp, now
-        if stamp == self._answered or now - self._seen_at < self.settings.settle_seconds:
-            return
-        before, self._answered = self._answered, stamp
-        if stamp is None:
-            log.warning("%s is gone; its settings stay in force", self.file.path)
-            return
-        try:
-            self._answer()
-        except OSError:
-            self._answered = before
-            raise
-        self._is_first = False
+        found, now = _size_and_time(self.file.path), time.monotonic()
+        if found != self._seen:
+            self._seen, self._seen_at = found, now
+        if found != self._read and now - self._seen_at >= self.settings.settle_seconds:
+            self._take(found)
+            self._read = found
+        if self.pool.finish_batches(self._is_new):
+            words = f"{self.file.path.name} was saved"
+            self.result.cannot_go_on(words, restart=True)
 
-    def _answer(self) -> None:
+    def _take(self, found: _SizeAndTime) -> None:
         name = self.file.path.name
-        try:
-            new = self.file.load()
-            check_format(new)
-        except SettingsInvalid as error:
-            text, line = explained(error, self.file.path)
-            self.problems.write_settings_error(text)
-            self.problem = line
-            log.error("%s The settings stay as they were.", line)
-            return
+        self._is_new = False
+        if found is None:
+            log.warning("%s is gone; its settings stay in force", self.file.path)
+        else:
+            try:
+                new = self.file.load()
+            except SettingsInvalid as error:
+                text, self.problem = explained(error, self.file.path)
+                self.problems.write_settings_error(text)
+                log.error("%s The settings stay as they were.", self.problem)
+                return
+            self._is_new = new != self.settings
+            if self._is_new:
+                log.info("%s: saved, in force after the batch in progress", name)
+            elif self._read is not None:
+                log.info("%s: saved, nothing changed", name)
         self.problems.remove_settings_error()
         self.problem = ""
-        changed, later = self.settings.take_over(new)
-        if changed:
-            self.pool.settings_changed()
-        for setting in changed:
-            log.info("%s: saved, %s is %s now", name, setting, _shown(self.settings, setting))
-        for setting in later:
-            log.warning("%s: saved, %s needs a restart of picowatch", name, setting)
-        if not (changed or later or self._is_first):
-            log.info("%s: saved, nothing changed", name)
-
-
-def _shown(settings: Settings, name: str) -> object:
-    """The value for the log; of hooks the programs, whose arguments may be secret."""
-    if name == "hooks":
-        return {event: program for event, (program, *_) in settings.hooks.items()}
-    value = getattr(settings, name)
-    if value is None:
-        return "not set"
-    return str(value).lower() if isinstance(value, bool) else value
 
 
 def explained(error: SettingsInvalid, path: Path) -> tuple[str, str]:
@@ -119,8 +104,8 @@ def explained(error: SettingsInvalid, path: Path) -> tuple[str, str]:
 def _problems(message: str, path: Path) -> Iterator[Problem]:
     """What the lines of a message point at in the file."""
     try:
-        lines = path.read_text("utf-8-sig", errors="replace").splitlines()
-    except OSError:
+        lines = settings_text_of(path).splitlines()
+    except (OSError, ValueError, SettingsInvalid):
         return
     for text in message.split("\n"):
         place = re.match(r"(?P<path>.*), line (?P<line>\d+), column (?P<column>\d+): ", text)
@@ -134,7 +119,7 @@ def _problems(message: str, path: Path) -> Iterator[Problem]:
         yield Problem(str(path), number, column, source, width, text[place.end() :])
 
 
-def _stamp(path: Path) -> _Stamp:
+def _size_and_time(path: Path) -> _SizeAndTime:
     try:
         status = path.stat()
     except OSError:

@@ -1,19 +1,20 @@
 """Settings: what can be set, and where it is read."""
 
 from picowatch.settings.executors import LocalSettings, RaySettings
-from picowatch.settings.loading import load_folders, load_settings
+from picowatch.settings.loading import load_folders, load_settings, settings_text_of
 from picowatch.settings.settings import (
+    DAILY,
     FILE_NAME,
     FOLDERS,
     PREFIX,
     WITH_LOSSLESS,
     Settings,
     settings_text,
-    takes_effect_at_once,
 )
 from picowatch.settings.values import HOOKS, LOSSLESS
 
 __all__ = [
+    "DAILY",
     "FILE_NAME",
     "FOLDERS",
     "HOOKS",
@@ -26,5 +27,5 @@ __all__ = [
     "load_folders",
     "load_settings",
     "settings_text",
-    "takes_effect_at_once",
+    "settings_text_of",
 ]

@@ -3,12 +3,12 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from picowatch.settings.values import not_boolean, unknown_setting, wanted_value, yaml_value
+from picowatch.settings.values import first_problem, not_boolean, yaml_value
 
 MOST_ENGINES = 1024
+_Number = BeforeValidator(not_boolean)
 
 
 class LocalSettings(BaseModel):
@@ -28,22 +28,19 @@ class RaySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     address: str = Field("auto", description="auto, or the head's HOST:6379.")
-    gpus_per_engine: float = Field(1, ge=0, le=64, description="0: engines that use the CPU.")
-    cpus_per_engine: float = Field(1, gt=0, le=1024)
-    engines: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ENGINES)] = "auto"
-
-    _numbers_are_not_booleans = field_validator(
-        "gpus_per_engine", "cpus_per_engine", "engines", mode="before"
-    )(not_boolean)
+    gpus_per_engine: Annotated[float, _Number] = Field(
+        1, ge=0, le=64, description="0: engines that use the CPU."
+    )
+    cpus_per_engine: Annotated[float, _Number] = Field(1, gt=0, le=1024)
+    engines: Literal["auto"] | Annotated[int, _Number, Field(ge=1, le=MOST_ENGINES)] = "auto"
 
     @field_validator("address")
     @classmethod
     def _is_no_ray_client(cls, address: str) -> str:
         if address.startswith("ray://"):
-            raise PydanticCustomError(
-                "ray_client",
+            raise ValueError(
                 "Ray Client (ray://) is not used. Run `ray start --num-cpus=0 --address=HOST:6379` "
-                "on this machine, and set address: auto",
+                "on this machine, and set address: auto"
             )
         return address
 
@@ -68,38 +65,21 @@ EXECUTOR_SCHEMA: dict[str, Any] = {
 
 def executor_value(value: Any) -> Any:
     """`local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`; as text from flags, too."""
-    if isinstance(value, str) and value.startswith("{"):
-        value = yaml_value(value)
-    if value == "local":
-        return LocalSettings()
-    if isinstance(value, str) and (found := re.fullmatch(r"local:(\d{1,5})", value)):
-        return _checked(LocalSettings, {"engines": int(found[1])}, engines="the number of engines")
-    if value == "ray":
-        return RaySettings()
-    if isinstance(value, dict) and [*value] == ["ray"] and isinstance(value["ray"], dict | None):
-        return _checked(RaySettings, value["ray"] or {})
     if isinstance(value, Executor):
         return value
-    raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")
-
-
-def _checked(kind: type[BaseModel], values: dict[str, Any], **shown: str) -> BaseModel:
-    """The settings of an executor; what is wrong with them in one line.
-
-    `shown` are names as they are written in it, where they are others.
-    """
+    if isinstance(value, str) and value.startswith("{"):
+        value = yaml_value(value)
     try:
-        return kind.model_validate(values)
+        if isinstance(value, str) and (found := re.fullmatch(r"local(?::(\d{1,5}))?", value)):
+            return LocalSettings(engines=int(found[1] or 1))
+        if value == "ray":
+            return RaySettings()
+        if (
+            isinstance(value, dict)
+            and [*value] == ["ray"]
+            and isinstance(value["ray"], dict | None)
+        ):
+            return RaySettings.model_validate(value["ray"] or {})
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        if problem["type"] == "extra_forbidden":
-            raise ValueError(unknown_setting(name, kind.model_fields).rstrip(".")) from error
-        if problem["type"] == "ray_client":
-            raise ValueError(f"{name}: {problem['msg']}") from error
-        schema = kind.model_json_schema()["properties"][name]
-        number = next((one for one in schema.get("anyOf", ()) if one["type"] == "integer"), None)
-        wanted = wanted_value(number or schema, values[name])
-        if number:
-            wanted = f"{wanted}, or auto"
-        raise ValueError(f"{shown.get(name, name)}: {wanted}") from error
+        raise ValueError(first_problem(error)) from error
+    raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")

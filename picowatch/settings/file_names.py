@@ -4,75 +4,51 @@ import re
 import string
 from typing import Any
 
-from picowatch.errors import SettingsInvalid
+from picowatch.settings.values import MAX_NAME
 
 MAX_SEED = 2**32 - 1
-MAX_NAME = 255  # characters of a file name, which hardly any file system exceeds
+_TEXTS = ("recipe", "picture", "checkpoint", "sampler")
+_NUMBERS = ("number", "seed", "steps", "width", "height")
+_PLACEHOLDERS = (*_TEXTS, *_NUMBERS, "cfg_scale")
 
 
-def check_file_name(template: str, where: str) -> None:
+def file_name_value(template: str) -> str:
     """Refuse a template that cannot name pictures, names two alike, or pads without measure."""
-    _check_placeholders(template, where)
-    names = {_sample_name(template, where, number, seed) for number, seed in ((1, 1), (2, 1))}
-    one = min(names)
-    if len(names) < 2 or "/" in one or "\0" in one or one.startswith("."):
-        raise SettingsInvalid(
-            f"{where}: file_name {template!r} needs {{number}}, and must not contain '/' or begin "
-            "with '.'."
-        )
-    pairs = [(1, 11), (11, 1), (1000, 11), (10001, 1)]
-    _sample_name(template, where, 1, MAX_SEED)
-    if len({_sample_name(template, where, *pair) for pair in pairs}) < len(pairs):
-        raise SettingsInvalid(
-            f"{where}: file_name {template!r} gives two pictures the same name.",
-            "Put a separator between {number} and what is next to it, as in {number}-{seed}.",
-        )
-
-
-def _check_placeholders(template: str, where: str) -> None:
-    """A width is a number of the template's own, and no picture's name is longer than names are.
-
-    Parts of a value, as in {picture[0]}, are refused: not every image has them.
-    """
     if len(template) > MAX_NAME:
-        raise SettingsInvalid(
-            f"{where}: file_name is too long; the limit is {MAX_NAME} characters."
+        raise ValueError(f"it is too long; the limit is {MAX_NAME} characters")
+    try:
+        _check_placeholders(template)
+        names = [_sample_name(template, *pair) for pair in ((1, 1), (2, 1))]
+        pairs = [(1, 11), (11, 1), (1000, 11), (10001, 1)]
+        more = [_sample_name(template, *pair) for pair in pairs]
+        _sample_name(template, 1, MAX_SEED)
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
+        raise ValueError(f"it cannot be used: {error}") from error
+    if names[0] == names[1] or "/" in names[0] or "\0" in names[0] or names[0].startswith("."):
+        raise ValueError("it needs {number}, and must not contain '/' or begin with '.'")
+    if len({*more}) < len(more):
+        raise ValueError(
+            "it gives two pictures the same name. Put a separator between {number} and what is "
+            "next to it, as in {number}-{seed}"
         )
-    try:
-        fields = [
-            (name or "", form or "") for _, name, form, _ in string.Formatter().parse(template)
-        ]
-    except ValueError as error:
-        raise _unusable(template, where, error) from error
-    for name, form in fields:
-        if "." in name or "[" in name:
-            raise SettingsInvalid(
-                f"{where}: file_name {template!r} cannot be used: {{{name}}} is a part of a value.",
-                f"Write the whole one, as in {{{re.split('[.[]', name)[0]}}}.",
-            )
-        if "{" in form or any(len(digits) > 3 for digits in re.findall(r"\d+", form)):
-            raise SettingsInvalid(
-                f"{where}: file_name {template!r} pads with ':{form}'.",
-                "The limit is 999, and it must be a plain number, as in {number:04}.",
+    return template
+
+
+def _check_placeholders(template: str) -> None:
+    """Each is one of ours; a width is a plain number, and no longer than names are."""
+    for _, name, form, _ in string.Formatter().parse(template):
+        if name is not None and name not in _PLACEHOLDERS:
+            known = ", ".join(_PLACEHOLDERS)
+            raise ValueError(f"there is no {{{name}}}. The placeholders are {known}")
+        if form and ("{" in form or any(len(digits) > 3 for digits in re.findall(r"\d+", form))):
+            raise ValueError(
+                f"it pads with ':{form}'. The limit is 999, and it must be a plain number, as in "
+                "{number:04}"
             )
 
 
-def _sample_name(template: str, where: str, number: int, other: int) -> str:
+def _sample_name(template: str, number: int, other: int) -> str:
     """The template's name for a picture with this number, and this value for all the rest."""
-    sample: dict[str, Any] = dict.fromkeys(("checkpoint", "sampler"), str(other))
-    sample |= {"recipe": "x", "picture": str(other)}  # a folder's pictures are of one recipe
-    sample |= dict.fromkeys(("seed", "steps", "width", "height"), other)
-    sample |= {"number": number, "cfg_scale": float(other)}
-    try:
-        return template.format_map(sample)
-    except KeyError as error:
-        raise SettingsInvalid(
-            f"{where}: file_name {template!r} cannot be used: there is no {{{error.args[0]}}}.",
-            f"The placeholders are {', '.join(sample)}.",
-        ) from error
-    except (ValueError, IndexError, AttributeError, TypeError, OverflowError) as error:
-        raise _unusable(template, where, error) from error
-
-
-def _unusable(template: str, where: str, error: Exception) -> SettingsInvalid:
-    return SettingsInvalid(f"{where}: file_name {template!r} cannot be used: {error}.")
+    sample: dict[str, Any] = dict.fromkeys(_TEXTS, str(other)) | dict.fromkeys(_NUMBERS, other)
+    sample |= {"recipe": "x", "cfg_scale": float(other)}  # a folder's pictures are of one recipe
+    return template.format_map(sample | {"number": number})

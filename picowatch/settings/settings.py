@@ -16,10 +16,13 @@ from pydantic import (
 )
 
 from picowatch.settings.executors import EXECUTOR_SCHEMA, Executor, LocalSettings, executor_value
+from picowatch.settings.file_names import file_name_value
 from picowatch.settings.values import (
     HOOKS_SCHEMA,
+    LOSSLESS,
     batch_size_value,
     device_value,
+    folder_value,
     hooks_value,
     metrics_address_value,
     not_boolean,
@@ -33,49 +36,84 @@ WITH_LOSSLESS = ("png", "webp")
 _YEAR_MINUTES = 365 * 24 * 60
 _WEEK_SECONDS = 7 * 24 * 60 * 60
 
+# Shown in `init`'s picowatch.yaml and in the first table of the docs.
+DAILY = (
+    "inbox", "outbox", "models", "checkpoint", "device", "executor", "when_done", "file_name",
+    "format", "quality", "preview_seconds", "hooks",
+)  # fmt: skip
+
+Folder = Annotated[Path, AfterValidator(folder_value)]
 Quality = Annotated[Literal["auto", "lossless"] | int, BeforeValidator(quality_value)]
-
-
-class _AtOnce:
-    """Marks a setting that takes effect when picowatch.yaml is saved; others need a restart."""
-
-
-AT_ONCE = _AtOnce()
 
 
 class Settings(BaseModel):
     """Everything a user can set, with its default. Descriptions go into `init` and the docs.
 
-    All parts of a daemon share one object. Nobody changes it but `take_over`.
+    The DAILY ones come first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    inbox: Path = Field(Path("inbox"), description="Where recipes are saved.")
-    outbox: Path = Field(
+    inbox: Folder = Field(Path("inbox"), description="Where recipes are saved.")
+    outbox: Folder = Field(
         Path("outbox"), description="Where pictures, errors and the log appear; picowatch's own."
     )
-    models: Path = Field(
+    models: Folder = Field(
         Path("models"),
         description="Holds checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/ "
         "controlnet/ depth/ upscalers/.",
     )
-    checkpoint: Annotated[str | None, AT_ONCE] = Field(
+    checkpoint: str | None = Field(
         None,
         description="Used by recipes that name none. Empty: the only one installed, or the "
         "embedded demo model if there are none.",
     )
-    settle_seconds: Annotated[float, AT_ONCE] = Field(
-        0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
+    device: Annotated[str, AfterValidator(device_value)] = Field(
+        "auto", description="auto, cuda, cuda:N, mps or cpu."
     )
-    when_done: Annotated[Literal["keep", "archive", "delete"], AT_ONCE] = Field(
+    executor: Annotated[
+        Executor, BeforeValidator(executor_value), WithJsonSchema(EXECUTOR_SCHEMA)
+    ] = Field(
+        LocalSettings(),
+        description="Where engines run. local: one on this machine; local:N: N of them (one "
+        "for each GPU); ray: on a Ray cluster. See docs/scale.md.",
+    )
+    when_done: Literal["keep", "archive", "delete"] = Field(
         "keep",
         description="What happens to a recipe whose images all succeeded. archive: it is moved "
         "to its folder in the outbox. With archive and delete, no other picowatch may watch the "
         "same inbox: it would lose recipes that it has not rendered yet.",
     )
-    device: Annotated[str, AfterValidator(device_value)] = Field(
-        "auto", description="auto, cuda, cuda:N, mps or cpu."
+    file_name: Annotated[str, AfterValidator(file_name_value)] = Field(
+        "{number:04}-{seed}",
+        description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
+        "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
+        "is required.",
+    )
+    format: Literal["png", "jpeg", "webp", "avif"] = Field(
+        "png",
+        description="Format of pictures and contact sheets. Each has the settings inside.",
+    )
+    quality: Quality = Field(
+        "auto",
+        description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
+        "for webp, 80 for avif. png is always lossless.",
+    )
+    preview_seconds: float = Field(
+        1,
+        ge=0,
+        le=3600,
+        description="How often outbox/preview.png, the picture in progress, is updated at most. "
+        "0: never.",
+    )
+    hooks: Annotated[
+        dict[str, list[str]], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA)
+    ] = Field(
+        {},
+        description="Programs to run: {picture: …, failed: …, idle: …}. See docs/hooks.md.",
+    )
+    settle_seconds: float = Field(
+        0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
     )
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         "auto",
@@ -88,11 +126,9 @@ class Settings(BaseModel):
         "first that may be enough; full: none, everything is on the device; low: weights are kept "
         "in main memory until they are needed.",
     )
-    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(batch_size_value), AT_ONCE] = (
-        Field(
-            "auto",
-            description="Images rendered together. auto: measured for each checkpoint and size.",
-        )
+    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(batch_size_value)] = Field(
+        "auto",
+        description="Images rendered together. auto: measured for each checkpoint and size.",
     )
     compile: bool = Field(
         False,
@@ -100,54 +136,32 @@ class Settings(BaseModel):
         "pictures are faster afterwards. Needs OpenVINO on a CPU, a C++ compiler on a card. See "
         "docs/speed.md.",
     )
-    executor: Annotated[
-        Executor, BeforeValidator(executor_value), WithJsonSchema(EXECUTOR_SCHEMA)
-    ] = Field(
-        LocalSettings(),
-        description="Where engines run. local: one on this machine; local:N: N of them (one "
-        "for each GPU); ray: on a Ray cluster. See docs/scale.md.",
-    )
-    unload_after_minutes: Annotated[float, AT_ONCE] = Field(
+    unload_after_minutes: float = Field(
         15,
         ge=0,
         le=_YEAR_MINUTES,
         description="The engine frees its memory after this long without work. "
         f"{_YEAR_MINUTES} (a year) is the limit.",
     )
-    stall_seconds: Annotated[float, AT_ONCE] = Field(
+    stall_seconds: float = Field(
         600,
         ge=1,
         le=_WEEK_SECONDS,
         description="An engine that finishes no step for this long is ended as hung.",
     )
-    max_attempts: Annotated[int, AT_ONCE] = Field(
+    max_attempts: int = Field(
         2,
         ge=1,
         le=1000,
         description="An image fails when the engine has died on it this many times.",
     )
-    max_images_per_save: Annotated[int, AT_ONCE] = Field(
+    max_images_per_save: int = Field(
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
-    max_picture_megapixels: Annotated[float, AT_ONCE] = Field(
+    max_picture_megapixels: float = Field(
         2, gt=0, le=16, description="Larger pictures are reduced to this under size: picture."
     )
-    file_name: Annotated[str, AT_ONCE] = Field(
-        "{number:04}-{seed}",
-        description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
-        "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
-        "is required.",
-    )
-    format: Annotated[Literal["png", "jpeg", "webp", "avif"], AT_ONCE] = Field(
-        "png",
-        description="Format of pictures and contact sheets. Each has the settings inside.",
-    )
-    quality: Annotated[Quality, AT_ONCE] = Field(
-        "auto",
-        description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
-        "for webp, 80 for avif. png is always lossless.",
-    )
-    sidecar: Annotated[Literal["none", "txt"], AT_ONCE] = Field(
+    sidecar: Literal["none", "txt"] = Field(
         "none",
         description="txt: each picture has its prompt and settings beside it as text, too, as "
         "A1111 writes them.",
@@ -155,20 +169,7 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of picowatch.log and of console lines."
     )
-    preview_seconds: Annotated[float, AT_ONCE] = Field(
-        1,
-        ge=0,
-        le=3600,
-        description="How often outbox/preview.png, the picture in progress, is updated at most. "
-        "0: never.",
-    )
-    hooks: Annotated[
-        dict[str, list[str]], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA), AT_ONCE
-    ] = Field(
-        {},
-        description="Programs to run: {picture: …, failed: …, idle: …}. See docs/hooks.md.",
-    )
-    hook_seconds: Annotated[float, AT_ONCE] = Field(
+    hook_seconds: float = Field(
         30, gt=0, le=3600, description="A hook's program is ended after this long."
     )
     metrics_address: Annotated[str, BeforeValidator(metrics_address_value)] | None = Field(
@@ -182,18 +183,15 @@ class Settings(BaseModel):
         is_number = cls.model_fields[str(field.field_name)].annotation in (int, float)
         return not_boolean(value) if is_number else value
 
-    def take_over(self, new: "Settings") -> tuple[list[str], list[str]]:
-        """Change what takes effect at once to what `new` says.
-
-        Returns the names of what changed, and of what differs and needs a restart.
-        """
-        differ = [
-            name for name in type(self).model_fields if getattr(self, name) != getattr(new, name)
-        ]
-        changed = [name for name in differ if takes_effect_at_once(name)]
-        for name in changed:
-            object.__setattr__(self, name, getattr(new, name))
-        return changed, [name for name in differ if name not in changed]
+    @field_validator("quality")
+    @classmethod
+    def _is_lossless_where_that_exists(cls, quality: Any, field: ValidationInfo) -> Any:
+        form = field.data.get("format", "png")
+        if quality == LOSSLESS and form not in WITH_LOSSLESS:
+            raise ValueError(
+                f"{form} has no lossless. Use format: webp or png, or a quality from 1 to 100"
+            )
+        return quality
 
     @property
     def most_picture_pixels(self) -> int:
@@ -221,19 +219,16 @@ class Settings(BaseModel):
         return "models" in self.model_fields_set
 
 
-def takes_effect_at_once(name: str) -> bool:
-    """Whether a running picowatch takes over this setting when picowatch.yaml is saved."""
-    return AT_ONCE in Settings.model_fields[name].metadata
-
-
 def settings_text() -> str:
-    """The commented picowatch.yaml that `init` writes: every setting with its default."""
+    """The commented picowatch.yaml that `init` writes: the DAILY settings with their defaults."""
     lines = [
         "# picowatch's settings. Every line is optional. Lines with a # show the default.",
         f"# The same names work as environment variables ({PREFIX}SETTLE_SECONDS=1) and, for the",
         "# folders, as flags (--inbox). Flags override the environment, which overrides this file.",
+        "# docs/settings.md has some more, which hardly anybody needs.",
     ]
-    for name, field in Settings.model_fields.items():
+    for name in DAILY:
+        field = Settings.model_fields[name]
         default = field.default
         if isinstance(default, Path | LocalSettings):
             default = str(default)

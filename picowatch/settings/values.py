@@ -1,17 +1,18 @@
 """What is written for a setting, understood; a ValueError says what is wrong with it."""
 
-import difflib
+import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic_core import PydanticCustomError
+from pydantic import ValidationError
 
 LOSSLESS: Literal["lossless"] = "lossless"
 HOOKS = ("picture", "failed", "idle")
-_ALIKE = 0.65  # 'width' is no 'watch'
+MAX_NAME = 255  # bytes of a file name, which hardly any file system exceeds
+_MAX_FOLDER_BYTES = 2000  # Linux opens 4095, which pictures in subfolders need, too
 _PROGRAM: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
@@ -29,8 +30,25 @@ HOOKS_SCHEMA: dict[str, Any] = {
 def not_boolean(value: Any) -> Any:
     """For numbers: pydantic would take true for 1."""
     if isinstance(value, bool):
-        raise PydanticCustomError("boolean", "it must be a number")
+        raise ValueError("Input should be a number, not true or false")
     return value
+
+
+def folder_value(folder: Path) -> Path:
+    """Expand `~`; refuse what no file system takes, or what leaves no room for pictures."""
+    try:
+        folder = folder.expanduser()
+    except RuntimeError as error:
+        raise ValueError("this user has no home folder; write the full path") from error
+    if "\0" in str(folder):
+        raise ValueError("it is not a path: it contains a null byte")
+    longest = max(map(len, map(os.fsencode, folder.parts)), default=0)
+    if longest > MAX_NAME or len(os.fsencode(folder.absolute())) > _MAX_FOLDER_BYTES:
+        raise ValueError(
+            f"it is too long; the limit is {MAX_NAME} bytes for each name in it and "
+            f"{_MAX_FOLDER_BYTES:,} for the whole path"
+        )
+    return folder
 
 
 def device_value(value: str) -> str:
@@ -81,40 +99,24 @@ def hooks_value(value: Any) -> Any:
 
 
 def yaml_value(text: str) -> Any:
-    """What a text of the environment or of a flag says."""
+    """The value of a text from the environment or a flag."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"it is not valid YAML: {one_line(error)}") from error
 
 
-def unknown_setting(name: str, known: Iterable[str], prefix: str = "", rest: str = "") -> str:
-    """All names begin with `prefix`; `rest` is said if none is like this one."""
-    near = difflib.get_close_matches(name.removeprefix(prefix), [*known], n=1, cutoff=_ALIKE)
-    hint = f" Did you mean '{prefix}{near[0]}'?" if near else rest
-    return f"unknown setting '{name}'.{hint}"
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong within a value, with the name of its part."""
+    problems = error.errors()
+    name = problems[0]["loc"][0]
+    words = [words_of(one["msg"]) for one in problems if one["loc"][0] == name]
+    return f"{name}: {', or '.join(words)}"
 
 
-def wanted_value(schema: Mapping[str, Any], value: Any) -> str:
-    """What a setting of this JSON schema takes, and what `value` may have been meant to be."""
-    text = value if isinstance(value, str) else ""
-    if choices := schema.get("enum"):
-        near = difflib.get_close_matches(text, choices, n=1)
-        hint = f". Did you mean {near[0]!r}?" if near else ""
-        return f"it must be {', '.join(choices[:-1])} or {choices[-1]}{hint}"
-    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
-    words = kinds.get(schema.get("type", ""), "text")
-    if "exclusiveMinimum" in schema:
-        words += f" above {schema['exclusiveMinimum']:,.10g}, at most {schema['maximum']:,.10g}"
-    elif "maximum" in schema:
-        words += f" from {schema['minimum']:,.10g} to {schema['maximum']:,.10g}"
-    elif "minimum" in schema:
-        words += f", at least {schema['minimum']:,.10g}"
-    if re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) and schema.get("type") == "integer":
-        words += f". Write {text.replace(',', '')}, without a comma"
-    elif re.fullmatch(r"\d{1,9},\d{1,9}", text) and schema.get("type") == "number":
-        words += f". Write {text.replace(',', '.')}, with a point"
-    return f"it must be {words}"
+def words_of(message: str) -> str:
+    """pydantic's message without what it puts before those of our own validators."""
+    return message.removeprefix("Value error, ").rstrip(".")
 
 
 def one_line(error: Exception) -> str:

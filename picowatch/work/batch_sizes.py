@@ -140,10 +140,6 @@ class BatchSizes:
         self._measured: dict[str, _Measured] = {}
         self._kept = _read(file)
 
-    def set(self, setting: int | Literal["auto"]) -> None:
-        """Follow another setting from the next batch on."""
-        self._setting = setting
-
     def size(self, request: ImageRequest, device: str = "") -> int:
         """How many images like this one go into a batch at most.
 

@@ -80,6 +80,7 @@ class WorkerPool:
         )
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
+        self._finishes = False  # the batches in progress, and claims no other
         self._numbers = count(1)
         self._started = False
         self._start_at: float | None = None  # at the latest
@@ -179,10 +180,13 @@ class WorkerPool:
             return self.ledger.counts().queued
         return 0
 
-    def settings_changed(self) -> None:
-        """Use what the settings say now from the next batch on."""
-        self._batch_sizes.set(self.settings.batch_size)
-        self.wake()  # an idle engine may have to be closed earlier
+    def finish_batches(self, wanted: bool) -> bool:
+        """Claim no more while this is wanted; returns whether no batch is in progress then."""
+        with self._claiming:
+            is_over, self._finishes = self._finishes and not wanted, wanted
+        if is_over:
+            self.wake()
+        return wanted and not self.ledger.counts().running
 
     def wake(self) -> None:
         """Images may be queued, or a pause may have begun or ended."""
@@ -267,7 +271,7 @@ class WorkerPool:
         """The worker's next batch; idle ones that hold the same checkpoint share a short queue."""
         with self._claiming:
             worker.state.idle = True
-            if self.paused:
+            if self.paused or self._finishes:
                 return []
             state = worker.state
             others = {one.state.checkpoint for one in self.workers if one is not worker} - {""}

@@ -14,28 +14,23 @@ class RunResult:
         self.kept_waiting = 0  # images, by a pause, at the end of a single run
         self.left_undone = left_undone  # what a crash left is not repaired yet
         self.reason = ""  # why it cannot continue
-        self.ledger_corrupt = False  # … was this
-        self.outbox_replaced = False  # … was that another outbox or ledger is at its path
+        self.restart = False  # … and a new process can
+        self.ledger_corrupt = False  # … because the ledger is damaged
 
     @property
     def succeeded(self) -> bool:
         """Whether everything that this run had to do is done."""
         return not (self.reason or self.failed or self.kept_waiting)
 
-    @property
-    def can_restart(self) -> bool:
-        """Whether another daemon can continue where this one cannot."""
-        return self.ledger_corrupt or self.outbox_replaced
-
     def cannot_go_on(
-        self, reason: str, *, ledger_corrupt: bool = False, outbox_replaced: bool = False
+        self, reason: str, *, restart: bool = False, ledger_corrupt: bool = False
     ) -> None:
-        """The run has to end. The first reason counts, or the first that a restart solves."""
+        """End the run. The first reason counts, or the first that a restart solves."""
+        restart = restart or ledger_corrupt
         with self._lock:
-            if self.can_restart or (self.reason and not (ledger_corrupt or outbox_replaced)):
+            if self.restart or (self.reason and not restart):
                 return
-            self.reason = reason
-            self.ledger_corrupt, self.outbox_replaced = ledger_corrupt, outbox_replaced
+            self.reason, self.restart, self.ledger_corrupt = reason, restart, ledger_corrupt
 
     def count_failure(self) -> None:
         """An image failed, or a save was refused."""

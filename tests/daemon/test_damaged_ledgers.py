@@ -200,8 +200,7 @@ def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, dam
             DAMAGES[damage](ledger(house))
 
     house.engine.before_batch = hurt_once
-    settings = house.settings(batch_size=1)
-    assert run(settings, once=True, make_engine=lambda options: house.engine) == 0
+    assert house.run_once(batch_size=1) == 0
     assert hurt
     first = min(house.seeds())
     assert sorted(house.seeds()) == list(range(first, first + 4))

@@ -214,7 +214,7 @@ def test_state_that_is_deleted_while_running_is_rebuilt(house: House, what: str)
         wait_for(lambda: len(house.pictures()) > 5)
         gone = house.outbox / what
         delete(gone) if gone.is_dir() else gone.unlink()
-        wait_for(lambda: lines.say("picowatch starts over with what is there"))
+        wait_for(lambda: lines.say("picowatch starts over"))
         wait_for(lambda: lines.count("is watching") == 2, "the new beginning")
         house.save("b.yaml", SMALL.replace("seed: 1", "seed: 1001"))
         assert picowatch(house.folder, "run").returncode == 3

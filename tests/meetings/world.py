@@ -21,7 +21,7 @@ import picowatch.daemon.accept
 import picowatch.files.atomic
 import picowatch.inbox.inbox
 import picowatch.ledger.database
-from picowatch.daemon.supervisor import supervise
+from picowatch.daemon.process import build_and_run
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
@@ -213,7 +213,7 @@ class World:
         self.paused = False
         self.model.in_order = self.habits.engines == 1
         with suppress(Ended):
-            supervise(
+            while build_and_run(
                 settings,
                 lambda options: DigestEngine(before_batch=self._before_batch),
                 SilentConsole(),
@@ -221,7 +221,9 @@ class World:
                 stop=self.stop,  # type: ignore[arg-type]
                 wake=self.wake,  # type: ignore[arg-type]
                 signals=self.signals,
-            )
+            ).restart:
+                if self.signals:
+                    break
 
     def end(self) -> None:
         """SIGTERM, and what is promised of it."""

@@ -6,7 +6,7 @@ python -m tests.storm.daemon FOLDER [SETTING=VALUE…]
 import sys
 from pathlib import Path
 
-from picowatch.commands.run import run
+from picowatch.commands.run import RESTART, run
 from picowatch.daemon import daemon
 from picowatch.engine.child import ChildEngine
 from picowatch.settings import Settings, load_settings
@@ -16,11 +16,14 @@ from tests.storm.engine import DigestRenderer
 def main(folder: Path, *values: str) -> int:
     # Deaths come at random here, so five in a row with one image in progress mean nothing.
     daemon.MAX_DAEMON_DEATHS = 10_000
-    return run(
-        settings_of(folder, *values),
-        once=False,
-        make_engine=lambda options: ChildEngine(options, DigestRenderer),
-    )
+    code = RESTART
+    while code == RESTART:
+        code = run(
+            settings_of(folder, *values),
+            once=False,
+            make_engine=lambda options: ChildEngine(options, DigestRenderer),
+        )
+    return code
 
 
 def settings_of(folder: Path, *values: str) -> Settings:

@@ -10,7 +10,7 @@ def test_the_first_reason_counts() -> None:
     result.cannot_go_on("the engine cannot start")
     assert result.reason == "the disk is full"
     assert not result.succeeded
-    assert not result.can_restart
+    assert not result.restart
 
 
 def test_a_reason_that_another_daemon_gets_over_counts_more() -> None:
@@ -18,7 +18,16 @@ def test_a_reason_that_another_daemon_gets_over_counts_more() -> None:
     result = RunResult()
     result.cannot_go_on("saves cannot be answered")
     result.cannot_go_on("the ledger is damaged", ledger_corrupt=True)
-    result.cannot_go_on("the outbox was replaced", outbox_replaced=True)
+    result.cannot_go_on("the outbox was replaced", restart=True)
     assert result.reason == "the ledger is damaged"
     assert result.ledger_corrupt
-    assert not result.outbox_replaced
+    assert result.restart
+
+
+def test_what_failed_is_no_reason_to_end() -> None:
+    """A refused save and a failed image end nothing, but such a run did not succeed."""
+    result = RunResult()
+    assert result.succeeded
+    result.count_failure()
+    assert not result.succeeded
+    assert not result.reason

@@ -1,0 +1,217 @@
+"""picowatch restarts itself: the process stays the same, its program begins again."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from picowatch.commands.run import RESTART, run
+from picowatch.daemon.settings_file import SettingsFile
+from picowatch.errors import FAILED, LedgerCorrupt
+from picowatch.ledger.ledger import Ledger
+from picowatch.settings import load_settings
+from tests.commands.picowatch import DIGESTS, start
+from tests.house import PATIENCE, SETTLE_SECONDS, House, wait_for
+
+OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
+
+
+@contextmanager
+def running(house: House) -> Iterator["subprocess.Popen[str]"]:
+    """The real command, ended by SIGTERM with exit code 0."""
+    process = start(house.folder, "run", program=DIGESTS, PICOWATCH_SETTLE_SECONDS="0.05")
+    try:
+        starts(house, 1)
+        yield process
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def starts(house: House, count: int) -> None:
+    """Wait until the daemon has started so many times."""
+    log = house.outbox / "picowatch.log"
+    wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")
+
+
+@pytest.mark.parametrize("lost", ["lock", "ledger.sqlite"])
+def test_what_is_lost_while_it_runs_is_made_again(house: House, lost: str) -> None:
+    """The queue goes on in the same process, which says why it starts over."""
+    house.save("a.txt", "one\n")
+    with running(house) as process:
+        wait_for(lambda: len(house.pictures()) == 1, "the first picture")
+        (house.outbox / ".picowatch" / lost).unlink()
+        starts(house, 2)
+        house.save("b.txt", "two\n")
+        wait_for(lambda: len(house.pictures()) == 2, "the second picture")
+        assert process.poll() is None
+    assert house.log().count("; picowatch starts over") == 1
+    assert sorted(house.prompts()) == ["one", "two"]
+
+
+def test_a_ledger_that_is_damaged_again_at_once_ends_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken disk would be written to for ever; the first time, a new ledger is built."""
+
+    def unreadable(ledger: Ledger) -> int:
+        raise LedgerCorrupt("The ledger is damaged.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "todo", unreadable)
+        assert run(house.settings(), False, house.make_engine) == RESTART
+        patched.setenv("PICOWATCH_RESTARTED", str(time.time()))
+        assert run(house.settings(), False, house.make_engine) == FAILED
+    assert house.log().count("The ledger is damaged. It is kept as ledger.sqlite.damaged-") == 2
+    assert house.once()
+
+
+def is_logged(house: House, words: str, times: int) -> bool:
+    return house.log().count(words) == times
+
+
+def in_place(path: Path, text: str) -> None:
+    """Most editors, and `>`."""
+    path.write_text(text)
+
+
+def by_renaming(path: Path, text: str) -> None:
+    """sed -i, rsync, GLib, VS Code on some mounts: a temporary file takes its place."""
+    new = path.with_name(".picowatch.yaml.tmp")
+    new.write_text(text)
+    new.rename(path)
+
+
+def moved_away_first(path: Path, text: str) -> None:
+    """vim and Emacs: the old file is the backup, and the new one another file."""
+    path.rename(path.with_name("picowatch.yaml~"))
+    path.write_text(text)
+
+
+def line_by_line(path: Path, text: str) -> None:
+    """A script; each prefix is valid."""
+    with path.open("w") as file:
+        for line in text.splitlines(keepends=True):
+            file.write(line)
+            file.flush()
+
+
+def test_a_valid_save_of_the_settings_restarts_the_process(house: House) -> None:
+    """All settings apply, the process and its flags stay; the batch in progress is finished."""
+    file = house.folder / "picowatch.yaml"
+    with running(house) as process:
+        house.save("a.yaml", "prompt: a\nseed: 1..2\n")
+        wait_for(lambda: len(house.pictures()) == 2, "the first pictures")
+        file.write_text("format: webp\nmodels: elsewhere\n")
+        (house.folder / "elsewhere").mkdir()
+        starts(house, 2)
+        house.save("b.yaml", "prompt: a\nseed: 3\n")
+        wait_for(lambda: house.pictures("b") == ["b/0001-3.webp"], "a picture in another format")
+        assert house.status()["pid"] == process.pid
+    assert "picowatch.yaml was saved; picowatch starts over" in house.log()
+
+
+@pytest.fixture
+def file(house: House) -> SettingsFile:
+    path = house.folder / "picowatch.yaml"
+    path.write_text(OWN)
+    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
+    return SettingsFile(path, lambda: load_settings(flags, {}, path))
+
+
+def test_an_invalid_file_changes_nothing_until_it_is_fixed(
+    house: House, file: SettingsFile
+) -> None:
+    """In each way in which editors save; what is wrong is said until it is right, or deleted."""
+    error = house.outbox / "settings.error.txt"
+    ways = [in_place, by_renaming, moved_away_first, line_by_line]
+    with house.running(settings_file=file):
+        for number, save in enumerate(ways, 1):
+            save(file.path, f"{OWN}max_images_per_save:  many # x\n")
+            wait_for(error.exists, "the error file")
+            assert error.read_text() == (
+                f"{file.path}, line 2, column 23\n\n"
+                "    2 | max_images_per_save:  many # x\n"
+                "                              ^^^^\n"
+                "max_images_per_save 'many': Input should be a valid integer, unable to parse "
+                "string as an integer.\n\n"
+                "The settings stay as they were. Fix the file and save it again.\n"
+            )
+            wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
+            save(file.path, f"{OWN}max_images_per_save: {number}\n")
+            starts_over = "picowatch.yaml was saved; picowatch starts over"
+            wait_for(partial(is_logged, house, starts_over, number), "the restart")
+            wait_for(lambda: house.status()["errors"] == [], "the status")
+            assert not error.exists()
+        house.save("b.yaml", f"prompt: a\nseed: 1..{len(ways) + 1}\n")
+        wait_for(lambda: f"may request {len(ways)} " in (house.error("b.yaml") or ""))
+        file.path.write_text("settle_secs: 1\n")
+        wait_for(error.exists, "the error file")
+        file.path.unlink()
+        wait_for(lambda: not error.exists(), "its end")
+        wait_for(lambda: "settle_secs" not in str(house.status()["errors"]), "the status")
+
+
+@pytest.mark.parametrize("other", ["pipe", "device"])
+def test_settings_that_are_no_file_hold_nothing_up(
+    house: House, file: SettingsFile, other: str
+) -> None:
+    """A pipe would be waited for, /dev/zero has no end."""
+    with house.running(settings_file=file):
+        file.path.unlink()
+        if other == "pipe":
+            os.mkfifo(file.path)
+        else:
+            file.path.symlink_to("/dev/zero")
+        wait_for((house.outbox / "settings.error.txt").exists, "the error file")
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(house.pictures, "a picture")
+    assert "it is not a regular file" in house.log()
+
+
+def test_a_batch_in_progress_is_finished_before_new_settings_apply(
+    house: House, file: SettingsFile
+) -> None:
+    """Nothing else is begun meanwhile; a save that takes the change back lets the queue go on."""
+    go_on = Event()
+    house.engine.before_batch = lambda batch: assert_true(go_on.wait(PATIENCE))
+    with house.running(settings_file=file):
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(lambda: house.engine.batches, "the batch")
+        house.save("b.yaml", "prompt: a\nseed: 2\n")
+        file.path.write_text(f"{OWN}format: jpeg\n")
+        wait_for(lambda: "in force after the batch in progress" in house.log(), "the save")
+        assert len(house.engine.batches) == 1
+        go_on.set()
+        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
+    assert house.pictures() == ["a/0001-1.png", "b/0001-2.jpg"]
+
+
+def test_a_change_that_is_taken_back_restarts_nothing(house: House, file: SettingsFile) -> None:
+    """The queue goes on with the settings in force."""
+    go_on = Event()
+    house.engine.before_batch = lambda batch: assert_true(go_on.wait(PATIENCE))
+    with house.running(settings_file=file):
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(lambda: house.engine.batches, "the batch")
+        house.save("b.yaml", "prompt: a\nseed: 2\n")
+        file.path.write_text(f"{OWN}format: jpeg\n")
+        wait_for(lambda: "in force after the batch in progress" in house.log(), "the save")
+        file.path.write_text(f"{OWN}# no format\n")
+        wait_for(lambda: "saved, nothing changed" in house.log(), "the second save")
+        go_on.set()
+        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
+    assert house.pictures() == ["a/0001-1.png", "b/0001-2.png"]
+    assert "starts over" not in house.log()
+
+
+def assert_true(value: object) -> None:
+    assert value
