@@ -74,6 +74,11 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
     assert house.once()
 
 
+def has_started_since(house: House, started: float) -> bool:
+    """Whether another daemon than the one that started then writes the status."""
+    return bool(house.status()["started"] != started)
+
+
 def is_logged(house: House, words: str, times: int) -> bool:
     return house.log().count(words) == times
 
@@ -146,10 +151,12 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
                 "The settings stay as they were. Fix the file and save it again.\n"
             )
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
+            before = house.status()["started"]
             save(file.path, f"{OWN}max_images_per_save: {number}\n")
             starts_over = "picowatch.yaml was saved; picowatch starts over"
             wait_for(partial(is_logged, house, starts_over, number), "the restart")
-            wait_for(lambda: house.status()["errors"] == [], "the status")
+            wait_for(partial(has_started_since, house, before), "the start")
+            assert house.status()["errors"] == []
             assert not error.exists()
         house.save("b.yaml", f"prompt: a\nseed: 1..{len(ways) + 1}\n")
         wait_for(lambda: f"may request {len(ways)} " in (house.error("b.yaml") or ""))

@@ -277,7 +277,7 @@ def test_invalid_settings_on_a_full_disk_are_answered_when_there_is_room(
         filler.unlink()
         wait_for(error.exists, "the error file")
         path.write_text("max_attempts: 4\n")
-        wait_for(lambda: "saved, max_attempts is 4 now" in house.log(), "the valid file")
+        wait_for(lambda: "was saved; picowatch starts over" in house.log(), "the valid file")
         assert not error.exists()
         house.save("a.yaml", SMALL)
         wait_for(lambda: len(house.pictures()) == 5, "the pictures")
