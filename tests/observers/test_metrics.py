@@ -96,23 +96,6 @@ def test_every_engine_has_figures_of_its_own(house: House, address: str) -> None
         assert "picowatch_engine_steps_per_second device=digest engine=2 node=" in scraped(address)
 
 
-def test_a_client_that_says_nothing_is_left(
-    house: House, address: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Each costs a thread and a file: in weeks, those that hang would take all files there are."""
-    monkeypatch.setattr("picowatch.observers.metrics.CLIENT_SECONDS", 0.05)
-    host, _, port = address.partition(":")
-    with (
-        house.running(metrics_address=address),
-        socket.create_connection((host, int(port)), 10) as silent,
-        socket.create_connection((host, int(port)), 10) as slow,
-    ):
-        slow.sendall(b"GET /metrics HTTP/1.1\r\n")
-        assert silent.recv(1) == b""
-        assert slow.recv(1) == b""
-    assert capfd.readouterr().err == ""
-
-
 def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
     """For a daemon. `run --once` may run beside one, on another outbox with the same settings."""
     (tmp_path / "inbox").mkdir()
