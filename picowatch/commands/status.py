@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from picowatch.errors import FAILED
-from picowatch.observers.view import LABEL, Row, bar, rows
+from picowatch.observers.console import LABEL, LiveView, Row, bar, can_draw, rows
 from picowatch.outbox.lock import holder, is_held
 from picowatch.outbox.status import (
     FRESH_SECONDS,
@@ -67,7 +67,6 @@ def watch(outbox: Path) -> int:
 
     Whether a picowatch runs may change meanwhile. Ending it is what the user wants: exit code 0.
     """
-    from picowatch.observers.console import LiveView, can_draw
 
     # `timeout` and others end it so; the terminal gets its cursor back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

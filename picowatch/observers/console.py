@@ -1,4 +1,7 @@
-"""What `run` shows: log lines, and on a terminal a live view below them."""
+"""What `run` shows: log lines, and on a terminal a live view of the status below them.
+
+`picowatch status` shows the same rows.
+"""
 
 import logging
 import os
@@ -6,11 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
-from picowatch.observers.view import BAR, LABEL, Row, bar, fitted, progress_text, rows
 from picowatch.outbox.log import PlainHandler
-from picowatch.outbox.status import Status
+from picowatch.outbox.status import EngineStatus, Status, duration, images
+from picowatch.recipe.messages.problems import harmless
 from picowatch.streams import BackgroundStream, discard, finish
 
 if TYPE_CHECKING:
@@ -18,35 +22,36 @@ if TYPE_CHECKING:
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 
-# Terminals that cannot move the cursor.
-DUMB = {"", "dumb", "unknown"}
+DUMB = {"", "dumb", "unknown"}  # terminals that cannot move the cursor
 # Colours that light, dark and Solarized themes show alike. In Solarized's palette the bright ones
 # are greys, "bright black" is the background; hardly anybody can read yellow on white.
 STYLES = {"": "", "good": "green", "bad": "red", "quiet": "dim"}
 LEVEL_STYLES = {logging.WARNING: "magenta", logging.ERROR: "red"}
 USUAL = 80  # columns of a terminal
-WIDE = 60  # with fewer columns there is no room for a bar
+BAR = 20
+LABEL = 8  # columns
+MOST = 3  # pictures, errors and recipes that are named
+ENGINES = 8
+LONGEST_NAME = 22  # of a recipe beside its progress
+PROGRESS_SECONDS = 10.0  # between lines of progress without a view
 
 
 class Console(Protocol):
     """Shows the log and the status."""
 
-    @property
-    def handler(self) -> logging.Handler:
-        """Where log lines go."""
-        ...
+    handler: logging.Handler  # where log lines go
 
     def show(self, status: Status) -> None:
-        """The current status, a few times a second."""
-        ...
+        """Show the current status; called a few times a second."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write the rest."""
 
 
 def open_console(
     verbosity: Verbosity = "normal", log_format: str = "text", stream: TextIO | None = None
 ) -> Console:
-    """A live view on a terminal; plain lines elsewhere, with JSON, and with quiet."""
+    """Return a live view on a terminal; plain lines elsewhere, with JSON, and with quiet."""
     stream = stream or sys.stdout
     if hasattr(stream, "reconfigure"):  # a name that the terminal cannot encode is no error
         stream.reconfigure(errors="backslashreplace")
@@ -56,7 +61,7 @@ def open_console(
 
 
 def can_draw(stream: TextIO) -> bool:
-    """Whether it is a terminal on which the cursor can be moved."""
+    """Return whether it is a terminal on which the cursor can be moved."""
     return stream.isatty() and os.environ.get("TERM", "") not in DUMB
 
 
@@ -66,27 +71,26 @@ class PlainConsole:
     `quiet`: only warnings and errors.
     """
 
-    SECONDS_BETWEEN = 10.0
-
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stdout
         self._terminal = BackgroundStream(self._stream) if self._stream.isatty() else None
-        self.handler = PlainHandler(cast(TextIO, self._terminal or self._stream))
+        self.handler: logging.Handler = PlainHandler(cast(TextIO, self._terminal or self._stream))
         if quiet:
             self.handler.setLevel(logging.WARNING)
         self._shown_at = 0.0
         self._work = ("", 0)
 
     def show(self, status: Status) -> None:
+        """Log the progress now and then."""
         work = (status.recipe, status.image)
         if work != self._work:
             self._work, self._shown_at = work, status.updated
-        elif status.recipe and status.updated - self._shown_at >= self.SECONDS_BETWEEN:
+        elif status.recipe and status.updated - self._shown_at >= PROGRESS_SECONDS:
             self._shown_at = status.updated
             logging.getLogger("picowatch.progress").info("%s", progress_text(status))
 
     def close(self) -> None:
-        """What could not be written until now is in picowatch.log."""
+        """Write the rest; what could not be written until now is in picowatch.log."""
         if self._terminal:
             self._terminal.finish()
         else:
@@ -104,12 +108,11 @@ class LiveView:
         from rich.console import Console as RichConsole
         from rich.live import Live
 
-        self._console = RichConsole(file=stream, highlight=False, soft_wrap=True)
         self.is_gone = False
         self._stream = stream
         self._lock = threading.RLock()
         self._lines: list[Text] = []
-        self._width = self._console.width
+        self._console = RichConsole(file=stream, highlight=False, soft_wrap=True)
         self._live = Live(
             console=self._console,
             auto_refresh=False,
@@ -119,33 +122,26 @@ class LiveView:
         )
         self._live.start()
 
-    def draw(self, shown: Sequence[Row], progress: tuple[int, int] | None = None) -> None:
+    def draw(self, shown: "Sequence[Row]", progress: tuple[int, int] | None = None) -> None:
         """Show these rows, with a progress bar if given; does nothing if they are shown already."""
         from rich.console import Group
 
         lines = [self._line(row, progress if row.label == "now" else None) for row in shown]
         with self._drawing():
-            if lines == self._lines and self._console.width == self._width:
-                return
-            self._fix_after_resize()
-            self._lines = lines
-            self._live.update(Group(*lines), refresh=True)
+            if lines != self._lines:
+                self._lines = lines
+                self._live.update(Group(*lines), refresh=True)
 
     def print_above(self, text: str, style: str) -> None:
         """Print a line that stays."""
+        # On a narrow terminal the date takes a fifth of a line; the log file has it.
+        shown = text if self._console.width >= USUAL else text.partition(" ")[2]
         with self._drawing():
-            self._fix_after_resize()
-            self._console.print(text, style=style, markup=False)
-
-    @property
-    def columns(self) -> int:
-        """Of the terminal, now."""
-        return self._console.width
+            self._console.print(shown, style=style, markup=False)
 
     def close(self) -> None:
         """Remove the rows."""
         with self._drawing():
-            self._fix_after_resize()
             self._live.stop()
 
     @contextmanager
@@ -158,39 +154,18 @@ class LiveView:
                 self.is_gone = True
                 discard(self._stream)
 
-    def _line(self, row: Row, progress: tuple[int, int] | None) -> "Text":
+    def _line(self, row: "Row", progress: tuple[int, int] | None) -> "Text":
         from rich.text import Text
 
         line = Text(no_wrap=True, overflow="ellipsis")
-        width = self._console.width
-        # The images and the time left matter more than a bar.
-        first = ", ".join(row.text.split(", ")[:2])
-        if progress is None or width < WIDE or len(first) > width - BAR - 1:
-            label = f"{row.label:{LABEL}}" if row.label else ""
-            line.append(label, "bold")
-            line.append(fitted(row.text, width - len(label)), STYLES[row.style])
-        else:
-            mark = "━" if self._console.encoding.startswith("utf") else "="
-            line.append(mark * progress[0], "green")
-            line.append(mark * progress[1], "bright_black")
-            line.append(f" {fitted(row.text, width - BAR - 1)}")
-        return line
-
-    def _fix_after_resize(self) -> None:
-        """A narrowed terminal has wrapped the lines; rich counts one row for each.
-
-        The cursor is at the end of the last line: from there, the rows added by wrapping are
-        removed. Rich removes the others itself.
-        """
-        from rich.control import Control
-        from rich.segment import ControlType
-
-        before, self._width = self._width, self._console.width
-        shown = (min(line.cell_len, before) for line in self._lines)
-        wrapped = sum(max(0, -(-cells // self._width) - 1) for cells in shown)
-        if wrapped and self._width < before:
-            up = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
-            self._console.control(Control(ControlType.CARRIAGE_RETURN, *(up * wrapped)))
+        if progress is None or self._console.width < USUAL:  # the time left matters more
+            return line.append(f"{row.label:{LABEL}}" if row.label else "", "bold").append(
+                row.text, STYLES[row.style]
+            )
+        mark = "━" if self._console.encoding.startswith("utf") else "="
+        line.append(mark * progress[0], "green")
+        line.append(mark * progress[1], "bright_black")
+        return line.append(f" {row.text}")
 
 
 class LiveConsole:
@@ -199,14 +174,16 @@ class LiveConsole:
     def __init__(self, stream: TextIO | None = None, *, pictures_too: bool = False) -> None:
         self._terminal = BackgroundStream(stream or sys.stdout)
         self._view = LiveView(cast(TextIO, self._terminal))
-        self.handler = _AboveView(self._view)
+        self.handler: logging.Handler = _AboveView(self._view)
         if not pictures_too:
             self.handler.addFilter(lambda record: record.name != "picowatch.pictures")
 
     def show(self, status: Status) -> None:
+        """Draw the view anew."""
         self._view.draw(rows(status), bar(status) if status.recipe else None)
 
     def close(self) -> None:
+        """Remove the view."""
         self._view.close()
         self._terminal.finish()
 
@@ -217,8 +194,126 @@ class _AboveView(logging.Handler):
         self._view = view
 
     def emit(self, record: logging.LogRecord) -> None:
-        style = LEVEL_STYLES.get(record.levelno, "")
-        line = self.format(record)
-        # On a narrow terminal the date takes a fifth of a line; the log file has it.
-        shown = line if self._view.columns >= USUAL else line.partition(" ")[2]
-        self._view.print_above(shown, style)
+        self._view.print_above(self.format(record), LEVEL_STYLES.get(record.levelno, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: its label, its text, and its style ("", "good", "bad" or "quiet")."""
+
+    label: str
+    text: str
+    style: str = ""
+
+
+def rows(status: Status) -> list[Row]:
+    """The rows, most important first; empty ones are left out."""
+    found = [_now(status)]
+    if status.images["queued"]:
+        found.append(Row("queued", _queued(status)))
+    found.append(Row("so far", _so_far(status), "quiet"))
+    if status.pictures:
+        found.append(Row("last", "  ".join(reversed(status.pictures[-MOST:]))))
+    found += [Row("error", error, "bad") for error in reversed(status.errors[-MOST:])]
+    if (more := status.error_count - MOST) > 0:
+        found.append(
+            Row("error", f"and {more} more: see the .error.txt files in the outbox", "bad")
+        )
+    if len(status.engines) > 1 or any(engine.node for engine in status.engines):
+        found += _engines(status)
+    elif device := _device(status):
+        found.append(Row("device", device, "quiet"))
+    return [Row(row.label, harmless(row.text), row.style) for row in found]
+
+
+def bar(status: Status) -> tuple[int, int]:
+    """How much of a progress bar is done, and how much is left."""
+    done = round(BAR * status.step / status.steps) if status.steps else 0
+    return done, BAR - done
+
+
+def progress_text(status: Status) -> str:
+    """`corgi.yaml: 1–8 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued`."""
+    waiting = status.images["queued"]
+    return harmless(_work(status, status.recipe) + (f"; {waiting} queued" if waiting else ""))
+
+
+def _now(status: Status) -> Row:
+    if status.trouble:
+        return Row("now", f"waiting: {status.trouble}", "bad")
+    if status.recipe:
+        last = "; then paused" if status.paused else ""
+        return Row("now", _work(status, _short(status.recipe)) + last, "good")
+    if status.paused:
+        return Row("now", "paused until `picowatch resume`", "bad")
+    return Row("now", "nothing is running", "quiet")
+
+
+def _work(status: Status, recipe: str) -> str:
+    parts = [f"{recipe}: {status.images_in_progress}"]
+    if status.seconds_left is not None:
+        parts.append(f"{duration(status.seconds_left)} left")
+    if status.step:
+        parts.append(f"step {status.step}/{status.steps}")
+    if status.steps_per_second:
+        parts.append(f"{status.steps_per_second:.1f} it/s")
+    return ", ".join(parts)
+
+
+def _short(recipe: str) -> str:
+    """The recipe's path, or its end: what follows must fit beside it."""
+    return recipe if len(recipe) <= LONGEST_NAME else "…" + recipe[-LONGEST_NAME + 1 :]
+
+
+def _queued(status: Status) -> str:
+    text = images(status.images["queued"])
+    if status.all_seconds_left is not None and not status.paused:
+        text += f", all done in {duration(status.all_seconds_left)}"
+    named = [f"{recipe} {count}" for recipe, count in status.waiting[:MOST]]
+    more = status.waiting_recipes - len(named)
+    if named:
+        text += f": {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
+    return text
+
+
+def _so_far(status: Status) -> str:
+    counts = status.images
+    ended = [f"{images(counts.get('done', 0))} rendered"]
+    ended += [f"{counts[state]} {state}" for state in ("failed", "cancelled") if counts.get(state)]
+    return ", ".join(ended)
+
+
+def _device(status: Status) -> str:
+    if not status.device or status.device == "auto":  # not known before the first picture
+        return ""
+    held = _memory(status.memory_bytes, status.memory_peak_bytes)
+    return ", ".join(filter(None, [status.device, status.precision, held]))
+
+
+def _memory(now: int | None, peak: int | None) -> str:
+    if now is None or peak is None:
+        return ""
+    return f"{now / 1e9:.1f} GB of memory, {peak / 1e9:.1f} GB at most"
+
+
+def _engines(status: Status) -> list[Row]:
+    """A row for each engine, the first ones if they are many."""
+    shown = [
+        Row("engines" if one is status.engines[0] else " ", *_engine(one))
+        for one in status.engines[:ENGINES]
+    ]
+    more = len(status.engines) - ENGINES
+    return shown + ([Row(" ", f"… and {more} more", "quiet")] if more > 0 else [])
+
+
+def _engine(engine: EngineStatus) -> tuple[str, str]:
+    """`2: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images, 54.1 it/s`, and its style."""
+    parts = [engine.node, "" if engine.device == "auto" else engine.device, engine.checkpoint]
+    parts.append(images(engine.images))
+    if engine.batch:
+        parts.append(f"{engine.steps_per_second:.1f} it/s")
+    if engine.batch > 1:
+        parts.append(f"{engine.batch} at once")
+    parts.append(engine.trouble or _memory(engine.memory_bytes, engine.memory_peak_bytes))
+    text = f"{engine.number}: " + ", ".join(filter(None, parts))
+    return text, "bad" if engine.trouble else "quiet"

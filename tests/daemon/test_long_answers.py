@@ -12,7 +12,7 @@ from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.catalog.models import Model
 from picowatch.daemon import accept
-from picowatch.observers.view import rows
+from picowatch.observers.console import rows
 from picowatch.recipe import read_recipes
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.daemon.test_what_a_save_means import HeldEngine

@@ -16,8 +16,7 @@ from sd_parsers import ParserManager
 
 from benchmarks.make_sd15 import header
 from picowatch.metadata import read_texts
-from picowatch.observers.console import LiveConsole
-from picowatch.observers.view import progress_text
+from picowatch.observers.console import LiveConsole, progress_text
 from picowatch.outbox.status import Status
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.commands.picowatch import clean_environment, command, picowatch
