@@ -70,7 +70,7 @@ class WorkerPool:
             result=self.result,
             wake_daemon=self.wake_daemon,
         )
-        self._durations = Durations(self._batch_sizes.size)
+        self._durations = Durations()
         self._failures = Failures(
             settings=self.settings,
             ledger=self.ledger,
