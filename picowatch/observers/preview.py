@@ -5,7 +5,6 @@ import threading
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from queue import SimpleQueue
 
 from PIL import Image
 
@@ -28,29 +27,40 @@ class Previews:
     def __init__(self, outbox: Path) -> None:
         self._file = outbox / "preview.png"
         self._remove()  # from before a crash
-        self._previews: SimpleQueue[Preview | None] = SimpleQueue()
+        self._newest: Preview | None = None
+        self._more = threading.Event()
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
         self._thread.start()
 
     def show(self, preview: Preview) -> None:
         """Show this soon."""
-        self._previews.put(preview)
+        self._newest = preview
+        self._more.set()
 
     def close(self) -> None:
         """Stop writing, and delete the file."""
-        self._previews.put(None)
+        self._closed = True
+        self._more.set()
         self._thread.join()
         self._remove()
 
     def _run(self) -> None:
-        while preview := self._previews.get():
-            if not self._previews.empty():
+        while self._goes_on():
+            preview, self._newest = self._newest, None
+            if preview is None:
                 continue
             try:
                 self._write(preview)
             # A preview is not worth an error. Pillow 12 raises SystemError for one without pixels.
             except (OSError, ValueError, SystemError) as error:
                 log.debug("no preview: %s", error)
+
+    def _goes_on(self) -> bool:
+        """Wait for more, or for the end: what comes afterwards ends the next wait."""
+        self._more.wait()
+        self._more.clear()
+        return not self._closed
 
     def _write(self, preview: Preview) -> None:
         """Raises ValueError for too few pixels."""

@@ -1,12 +1,15 @@
 """outbox/preview.png: a rough preview of what is being rendered."""
 
+import threading
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from picowatch.engine.protocol import Preview
-from tests.house import House, wait_for
+from picowatch.observers.preview import Previews
+from tests.house import PATIENCE, House, wait_for
 
 RED, BLUE = bytes([255, 0, 0]), bytes([0, 0, 255])
 
@@ -53,3 +56,23 @@ def test_a_preview_that_cannot_be_shown_disturbs_nothing(house: House, wrong: Pr
         house.engine.after_step = lambda done: None
         house.save("b.yaml", "prompt: b\nseed: 1\n")
         wait_for(lambda: house.pictures("b"), "the next picture")
+
+
+def test_an_end_in_the_moment_before_the_next_wait_is_heard(tmp_path: Path) -> None:
+    """Otherwise picowatch would wait forever for the thread that writes previews."""
+    file = Previews(tmp_path)
+    begun = file._more
+
+    class ClosedBefore(threading.Event):
+        def clear(self) -> None:
+            file._closed = True
+            self.set()
+            super().clear()
+
+    file._more = ClosedBefore()
+    file._more.set()
+    begun.set()
+    file._thread.join(PATIENCE / 6)
+    ended = not file._thread.is_alive()
+    file.close()
+    assert ended
