@@ -122,9 +122,7 @@ def _wait_until(moment: float) -> None:
     threading.Event().wait(max(0.0, moment - time.monotonic()))
 
 
-def report(
-    outcomes: Sequence[tuple[Editor, float, Outcome]], say: Callable[[str], None]
-) -> None:
+def report(outcomes: Sequence[tuple[Editor, float, Outcome]], say: Callable[[str], None]) -> None:
     """A table in Markdown."""
     say(
         "| editor | `settle_seconds` | saves | begun half-typed | of them finished | "
