@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -41,9 +42,11 @@ def picture(root: Path, file: str) -> dict[str, Any]:
 
 
 def shown(root: Path) -> list[dict[str, Any]]:
-    """The entries of all pages, oldest first."""
-    paths = sorted((root / DATA).glob("page-*.js"))
-    calls = [line for path in paths for line in path.read_text().splitlines()]
+    """The entries of all pages, oldest first, but for a page that is just written anew."""
+    calls: list[str] = []
+    for path in sorted((root / DATA).glob("page-*.js")):
+        with suppress(FileNotFoundError):
+            calls += path.read_text().splitlines()
     return [json.loads(call.removeprefix("picture(").removesuffix(");")) for call in calls]
 
 
