@@ -71,11 +71,14 @@ class Daemon:
         try:
             self.retry.until_done(self._recover)
             notify("READY=1")
+            is_idle = False
             while not (self.stop.is_set() or self.result.reason):
-                more = self._try_round()
-                if once and (self.until() or (not more and self._has_nothing_left())):
+                was_idle, more = is_idle, self._try_round()
+                # What ended in the middle of a round is reported to `make` by the next one.
+                is_idle = once and not more and self._has_nothing_left()
+                if once and (self.until() or (is_idle and was_idle)):
                     break
-                if not more:
+                if not (more or is_idle):
                     self.wake.wait(self._rest())
                 self.wake.clear()
         except Ended:

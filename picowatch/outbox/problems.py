@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,11 +151,11 @@ class ProblemFiles:
                 del self._files[file]
                 self.changes += 1
 
-    def list_existing(self) -> None:
-        """List the files that earlier runs left."""
-        found = [
-            (_changed_at(path), path.relative_to(self._root).as_posix()) for path in self._paths()
-        ]
+    def list_existing(self, ends: Callable[[], bool]) -> None:
+        """List the files that earlier runs left, unless picowatch `ends` meanwhile."""
+        found = []
+        for path in self._paths(ends):
+            found.append((_changed_at(path), path.relative_to(self._root).as_posix()))
         with self._lock:
             self._files = {file: None for _, file in sorted(found)} | self._files
             self.changes += 1
@@ -178,8 +178,10 @@ class ProblemFiles:
                 problems.append(Problem(file, recipe, ending == ERROR_ENDING, text))
         return problems, 0
 
-    def _paths(self) -> Iterator[Path]:
+    def _paths(self, ends: Callable[[], bool] = lambda: False) -> Iterator[Path]:
         for folder, _, names in os.walk(self._root):
+            if ends():
+                return
             for name in names:
                 if name.endswith((ERROR_ENDING, WARNING_ENDING)):
                     yield Path(folder, name)

@@ -48,8 +48,9 @@ class Failures:
             if len(batch) == 1 and image.attempts + 1 >= self.settings.max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
             else:
-                if self._patiently(partial(self.ledger.retry_after_engine_death, image.id)):
-                    log.warning("%s: %s It will be tried again.", image.recipe, error)
+                again = self._patiently(partial(self.ledger.retry_after_engine_death, image.id))
+                rest = " It will be tried again." if again else ""
+                log.warning("%s: %s%s", image.recipe, error, rest)
 
     def render_failed(self, rendering: Rendering, error: RenderFailed) -> None:
         """An image that fails alone has failed; of a batch, each is tried alone.

@@ -73,6 +73,7 @@ class Publisher:
         settings = self.settings
         self._catalog = Catalog(settings.models, settings.hash_cache)
         self._lock = threading.Lock()  # of the catalog
+        self._unlistable: set[int] = set()  # until the next start
         self.newest: deque[str] = deque(self.outbox.listing.newest(NEWEST), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
@@ -105,20 +106,29 @@ class Publisher:
 
     def list_published(self) -> None:
         """Add pictures to the lists that miss them: a crash or a full disk came between."""
-        unlisted = self.ledger.unlisted()
+        unlisted = [one for one in self.ledger.unlisted() if one.id not in self._unlistable]
         listed = self.outbox.listing.recent_files() if unlisted else ()
         for image in unlisted:
-            if self.outbox.exists(image.file):
-                rendered, written_at = self._as_published(image.file)
-                for warning in rendered.get("warnings", ()):
-                    self._warn(image, warning)
-                line = listing_line(image, rendered, written_at)
-                if image.file not in listed:
-                    self.outbox.listing.append(line)
-                self.outbox.gallery.add(line)
+            try:
+                self._list(image, image.file in listed)
+            except Exception as error:  # no single picture may end the daemon
+                log.error("%s is in no list: %s", image.file, unexpected(error))
+                self._unlistable.add(image.id)
             else:
-                check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
-            self.ledger.mark_listed(image.id)
+                self.ledger.mark_listed(image.id)
+
+    def _list(self, image: QueuedImage, is_in_list: bool) -> None:
+        """Add a published picture to the lists, as its own metadata describe it."""
+        if not self.outbox.exists(image.file):
+            check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
+            return
+        rendered, written_at = self._as_published(image.file)
+        for warning in rendered.get("warnings", ()):
+            self._warn(image, warning)
+        line = listing_line(image, rendered, written_at)
+        if not is_in_list:
+            self.outbox.listing.append(line)
+        self.outbox.gallery.add(line)
 
     def _as_published(self, file: str) -> tuple[Mapping[str, Any], float]:
         """How a published picture was rendered, by its own metadata, and when it was written."""

@@ -183,15 +183,15 @@ def test_the_setting_checkpoint_is_as_forgiving_as_a_recipe(
 
 @pytest.mark.usefixtures("quick")
 def test_a_check_calls_no_hook_and_says_no_secret(
-    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its picture is nobody's news, and what it says is pasted into bug reports."""
-    called: list[object] = []
-    monkeypatch.setattr("picowatch.observers.hooks._Hook.call", lambda *call: called.append(call))
-    found = checks(house, capsys, hooks={"picture": ["notify", "token"], "idle": "notify"})
+    called = house.folder / "called"
+    touch = ["touch", str(called)]
+    found = checks(house, capsys, hooks={"picture": touch, "idle": touch})
     assert found["picture"]["ok"]
-    assert not called
-    assert "hooks: {'picture': 'notify', 'idle': 'notify'}" in found["settings"]["text"]
+    assert not called.exists()
+    assert "hooks: {'picture': 'touch', 'idle': 'touch'}" in found["settings"]["text"]
 
 
 @pytest.mark.usefixtures("quick")

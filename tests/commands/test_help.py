@@ -133,13 +133,6 @@ def test_a_mistyped_word_is_answered_with_the_one_that_was_meant(
     assert "--help` explains it" in shown
 
 
-def test_a_mistyped_setting_in_the_environment_is_answered_alike(tmp_path: Path) -> None:
-    """A typing error there would otherwise go unnoticed."""
-    result = picowatch(tmp_path, "status", PICOWATCH_OUTBX="elsewhere")
-    assert result.returncode == 2
-    assert "'PICOWATCH_OUTBX'. Did you mean 'PICOWATCH_OUTBOX'?" in result.stderr
-
-
 def test_help_takes_little_time(tmp_path: Path) -> None:
     """0.15 s of a processor: no settings, no command and no pydantic is imported."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -291,15 +291,15 @@ def test_a_picture_that_cannot_be_deleted_holds_up_no_other_command(
 
 def refuse_to_unlink(monkeypatch: pytest.MonkeyPatch, folder: str) -> list[Path]:
     """As in a folder of another user; returns what was to be deleted there."""
-    unlink, refused = Path.unlink, []
+    unlink, refused = os.unlink, []
 
-    def refuse(path: Path, missing_ok: bool = False) -> None:
-        if path.parent.name == folder and path.exists():
-            refused.append(path)
+    def refuse(path: str | Path, *, dir_fd: int | None = None) -> None:
+        if Path(path).parent.name == folder and Path(path).exists():
+            refused.append(Path(path))
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        unlink(path, missing_ok)
+        unlink(path, dir_fd=dir_fd)
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
     return refused
 
 

@@ -123,7 +123,7 @@ def test_a_ledger_that_cannot_be_looked_at_is_not_another_one(
 
     with house.running():
         monkeypatch.setattr(os, "stat", refuse)
-        (daemon,) = (one for one in threading.enumerate() if one.name.endswith("(run)"))
+        (daemon,) = (one for one in threading.enumerate() if one.name.endswith("(live)"))
         daemon.name = "daemon"
         assert refused.get(timeout=PATIENCE)
         house.save("a.yaml", SMALL)

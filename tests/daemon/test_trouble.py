@@ -266,10 +266,10 @@ def test_invalid_settings_on_a_full_disk_are_answered_when_there_is_room(
     """picowatch goes on with the settings it has, and so it does once they are valid again."""
     path = house.folder / "picowatch.yaml"
     path.write_text("max_attempts: 3\n")
-    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
-    file = SettingsFile(path, lambda: load_settings(flags, {}, path))
+    folders = house.settings().model_dump(include={"inbox", "outbox", "models", "settle_seconds"})
+    file = SettingsFile(path, lambda: load_settings(folders, {}, path))
     error = house.outbox / "settings.error.txt"
-    with disk(house.outbox, ROOM), house.running(settings_file=file):
+    with disk(house.outbox, ROOM), house.running(file, max_attempts=3):
         with house.seen_at_once():
             filler = fill(house.outbox)
             path.write_text("max_attempts: many\n")

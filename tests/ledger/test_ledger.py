@@ -156,12 +156,12 @@ def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
 def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
     """Each change of a recipe or of its images counts; one that comes meanwhile is not lost."""
     desk.save("a.txt", entry("one", 1))
-    ((path, todo),) = desk.ledger.todo()
+    ((path, todo, _),) = desk.ledger.todo()
     desk.make_one()
-    desk.ledger.done_with(path, todo)
-    ((path, more),) = desk.ledger.todo()
+    desk.ledger.done_with([(path, todo)])
+    ((path, more, _),) = desk.ledger.todo()
     assert more > todo
-    desk.ledger.done_with(path, more)
+    desk.ledger.done_with([(path, more)])
     assert desk.ledger.todo() == []
 
 

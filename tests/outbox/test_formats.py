@@ -231,11 +231,11 @@ def test_a_format_that_pillow_lacks_is_an_error_at_the_start(
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"FORMAT": "gif"}, "it must be png, jpeg, webp or avif"),
+        ({"FORMAT": "gif"}, "Input should be 'png', 'jpeg', 'webp' or 'avif'"),
         ({"FORMAT": "jpeg", "QUALITY": "0"}, "a whole number from 1 to 100, or lossless"),
         ({"FORMAT": "jpeg", "QUALITY": "best"}, "a whole number from 1 to 100, or lossless"),
-        ({"FORMAT": "avif", "QUALITY": "lossless"}, "'lossless' does not exist for avif"),
-        ({"SIDECAR": "json"}, "it must be none or txt"),
+        ({"FORMAT": "avif", "QUALITY": "lossless"}, "avif has no lossless"),
+        ({"SIDECAR": "json"}, "Input should be 'none' or 'txt'"),
     ],
 )
 def test_wrong_settings_are_explained(variables: dict[str, str], words: str) -> None:

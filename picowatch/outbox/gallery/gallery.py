@@ -281,7 +281,7 @@ class GalleryMaintenance:
         self._thread.join()
 
     def _run(self) -> None:
-        self._try(lambda: self._problems.list_existing())
+        self._try(lambda: self._problems.list_existing(self._stop.is_set))
         # It idles as long as each thumbnail took, so that the work keeps the processor.
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
         while not self._stop.is_set():
