@@ -113,7 +113,9 @@ class Accepting:
         return self._hashes.is_busy()
 
     def _fresh_inventory(self, now: float) -> Inventory:
-        if self._inventory is None or now - self._inventory_at > FRESH_SECONDS:
+        # What is quiet for `settle_seconds` may name a model that was there before it.
+        fresh = min(FRESH_SECONDS, self.settings.settle_seconds)
+        if self._inventory is None or now - self._inventory_at > fresh:
             self._hashes.look_again()
             self._inventory = self._catalog.inventory(
                 self.settings.checkpoint, must_exist=self.settings.names_models
