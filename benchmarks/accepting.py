@@ -1,6 +1,6 @@
 """What many recipes cost: accepted a second, the daemon's memory, and how soon a save is begun.
 
-    python -m benchmarks.accepting [--recipes 10000] [--saves 150] [--watch events] [--folder DIR]
+    python -m benchmarks.accepting [--recipes 10000] [--saves 150] [--folder DIR]
 
 The daemon runs on the digest engine, in a process of its own. DIR decides which disk is
 measured; without it a temporary folder is taken.
@@ -52,12 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--recipes", type=int, default=10_000)
     parser.add_argument("--saves", type=int, default=150)
-    parser.add_argument("--watch", default="events")
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         house = House(Path(folder))
-        with daemon_for(house, arguments.watch) as daemon:
+        with daemon_for(house) as daemon:
             tell_idle(daemon, "an empty inbox")
             tell_accepting(accept(house, daemon, arguments.recipes), arguments.recipes)
             tell_idle(daemon, f"{arguments.recipes:,} waiting recipes, the engine held")
@@ -66,12 +65,11 @@ def main() -> None:
             print(f"memory at most: {daemon.mebibytes():.0f} MiB")
 
 
-def daemon_for(house: House, watch: str) -> AbstractContextManager[LiveDaemon]:
+def daemon_for(house: House) -> AbstractContextManager[LiveDaemon]:
     """A daemon whose engine is held until it is released."""
     return live_daemon(
         house,
         held=True,
-        watch=watch,
         settle_seconds=SETTLE_SECONDS,
         batch_size=1,
         batch_seconds=BATCH_SECONDS,
