@@ -6,14 +6,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from diffusers.schedulers import AysSchedules
 from numpy.typing import NDArray
 
 # "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
 _BETA_SHAPE = 0.6
-# "Align Your Steps", https://arxiv.org/abs/2404.14507: ten steps of Stable Diffusion 1.5 and XL,
-# from https://research.nvidia.com/labs/toronto-ai/AlignYourSteps/howto.html.
-_ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
-_ALIGNED_XL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+_QUADRATURE = 2**16  # steps of the integral of its density
+# "Align Your Steps", https://arxiv.org/abs/2404.14507. Its own table ends with this step; that of
+# diffusers has 0 there.
+_LEAST_ALIGNED = 0.029
 
 Levels = NDArray[np.float64]
 
@@ -38,10 +39,16 @@ def _of_range(
 
 
 def _beta(low: float, high: float, steps: int, _: str) -> Levels:
-    """Even quantiles of the beta distribution over the model's range."""
-    probabilities = 1 - np.linspace(0, 1, steps)
-    quantiles = np.array([_beta_quantile(float(one)) for one in probabilities])
-    return low + quantiles * (high - low)
+    """Even quantiles of the beta distribution over the model's range, without scipy.
+
+    Of the squared sine of an angle, the density is the power of a sine, which is never infinite.
+    """
+    angles = np.linspace(0, math.pi / 2, _QUADRATURE + 1)
+    middles = (angles[1:] + angles[:-1]) / 2
+    mass = np.append(0, np.cumsum(np.sin(2 * middles) ** (2 * _BETA_SHAPE - 1)))
+    found = np.interp(np.linspace(1, 0, steps), mass / mass[-1], angles)
+    levels: Levels = low + np.sin(found) ** 2 * (high - low)
+    return levels
 
 
 def _kl_optimal(low: float, high: float, steps: int, _: str) -> Levels:
@@ -56,32 +63,11 @@ def _kl_optimal(low: float, high: float, steps: int, _: str) -> Levels:
 
 def _align_your_steps(_: float, __: float, steps: int, family: str) -> Levels:
     """The ten steps, or as many as wanted between them, evenly in logarithms as A1111 has it."""
-    table = np.log(_ALIGNED_XL if family == "sdxl" else _ALIGNED)
+    name = "StableDiffusionXLSigmas" if family == "sdxl" else "StableDiffusionSigmas"
+    table = np.log([*AysSchedules[name][:-1], _LEAST_ALIGNED])
     places = np.linspace(0, len(table) - 1, steps)
     levels: Levels = np.exp(np.interp(places, np.arange(len(table)), table))
     return levels
-
-
-def _beta_quantile(probability: float) -> float:
-    """The inverse of the symmetric beta distribution function, by bisection."""
-    if probability > 0.5:
-        return 1 - _beta_quantile(1 - probability)
-    low, high = 0.0, 0.5
-    for _ in range(52):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _beta_mass(middle) < probability else (low, middle)
-    return low
-
-
-def _beta_mass(x: float) -> float:
-    """The distribution function up to x <= 0.5: https://dlmf.nist.gov/8.17.E7 as a series."""
-    shape = _BETA_SHAPE
-    total, term = 0.0, 1.0
-    for n in range(60):
-        total += term / (shape + n)
-        term *= (n + 1 - shape) * x / (n + 1)
-    whole = math.gamma(shape) ** 2 / math.gamma(2 * shape)
-    return math.pow(x, shape) * total / whole
 
 
 # By the names that requests have: from the model's least and most noise, steps and family.

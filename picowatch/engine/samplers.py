@@ -7,12 +7,9 @@ does for the samplers it has from k-diffusion, and as DDIM and PNDM were publish
 from the configuration in a folder of Stable Diffusion 1.x.
 """
 
-import json
-from copy import deepcopy
-from dataclasses import dataclass
-from functools import lru_cache
+from math import prod
 from types import MethodType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,10 +51,11 @@ _PREDICTIONS: dict[str, dict[str, Any]] = {
 _DISTILLED = (LCMScheduler, TCDScheduler)
 _DISTILLED_STEPS = 50
 _TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
+# Schedulers that take noise levels, though diffusers has no options for them.
+_LED_BY_EULER = (EulerAncestralDiscreteScheduler, LCMScheduler)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(NamedTuple):
     """A scheduler class, its fixed options, and how "uniform" spaces steps.
 
     A class without a choice of spacings has "". What else a sampler can do is in its row in
@@ -170,45 +168,46 @@ def build_sampler(
     overrides it. `family` is the checkpoint's. With a `strength` below 1 only that share of the
     steps is taken, the last ones; at least one, none for 0.
     """
-    kind = _KINDS.get(name)
-    if kind is None:
-        raise RenderFailed(f"The engine has no sampler {name!r}.")
-    known = sampler_named(name)
-    spreads = schedule_type in _SIGMA_OPTIONS or schedule_type in NOISE_LEVELS
-    if spreads and schedule_type not in known.schedule_types:
-        raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
+    kind = _KINDS[name]
     config = config | _PREDICTIONS[prediction]
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
-    if zero_snr and not known.reaches_zero_snr:
+    if zero_snr and not sampler_named(name).reaches_zero_snr:
         names = ", ".join(one for one in _KINDS if sampler_named(one).reaches_zero_snr)
         raise RenderFailed(
             f"The sampler {name} cannot begin with pure noise, which this checkpoint is trained "
             "on (zero terminal SNR).",
             f"Use one of {names}.",
         )
+    has_levels = schedule_type in _SIGMA_OPTIONS or schedule_type in NOISE_LEVELS
+    if has_levels and kind.scheduler is DDIMScheduler:
+        # Without noise of its own, a step of DDIM is one of Euler between the same noise levels:
+        # "Denoising Diffusion Implicit Models", https://arxiv.org/abs/2010.02502, section 4.3.
+        kind = _KINDS["Euler"]
     options = kind.options | _spacing(kind, schedule_type, steps, zero_snr=zero_snr)
     if kind.scheduler in _DISTILLED:
         options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
     if schedule_type in _SIGMA_OPTIONS:
         options[_SIGMA_OPTIONS[schedule_type]] = True
-    scheduler = deepcopy(_made(kind.scheduler, json.dumps(config), json.dumps(options)))
+    scheduler = kind.scheduler.from_config(config, **options)
     if schedule_type in NOISE_LEVELS:
         use_noise_levels(scheduler, schedule_type, family)
     if kind.scheduler is LMSDiscreteScheduler:
-        integrate_lms_without_scipy(scheduler)
+        scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
     if options.get("timestep_spacing") == "trailing":
         steps = _counted_back(steps, scheduler.config.num_train_timesteps)
     scheduler.set_timesteps(steps, device="cpu")
+    if has_levels and kind.scheduler in _LED_BY_EULER:
+        euler = build_sampler("Euler", schedule_type, steps, config, family=family)
+        _follow(scheduler, euler.scheduler)
     return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength))
 
 
-@lru_cache(maxsize=32)
-def _made(kind: Any, config: str, options: str) -> Any:
-    """A scheduler as diffusers makes it, to be copied.
-
-    DPM2's spread their thousand training steps first, which takes a quarter of a second.
-    """
-    return kind.from_config(json.loads(config), **json.loads(options))
+def _follow(scheduler: Any, euler: Any) -> None:
+    """Let a scheduler that has no schedule types take the steps of one that has."""
+    if isinstance(scheduler, LCMScheduler):  # steps between training steps alone
+        scheduler.timesteps = euler.timesteps.round().long()
+    else:
+        scheduler.timesteps, scheduler.sigmas = euler.timesteps, euler.sigmas
 
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
@@ -268,17 +267,8 @@ def _counted_back(steps: int, training_steps: int) -> int:
     return steps if found == steps else _Steps(steps)
 
 
-# Two points integrate polynomials up to the third degree exactly, and LMS has order 4.
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2)
-
-
-def integrate_lms_without_scipy(scheduler: Any) -> None:
-    """LMSDiscreteScheduler's coefficients by Gauss-Legendre quadrature, exact here."""
-    scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
-
-
 def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> float:
-    """The integral of a Lagrange polynomial through the last sigmas over this step.
+    """The integral over this step of a Lagrange polynomial through the last sigmas, without scipy.
 
     The order is at most the number of derivatives there are: diffusers goes by the step's index,
     which is wrong where img2img begins in the middle.
@@ -286,11 +276,9 @@ def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> 
     order = min(order, len(scheduler.derivatives) or order)
     if current_order >= order:
         return 0.0
-    sigmas = [float(sigma) for sigma in scheduler.sigmas[t - order + 1 : t + 2]]
-    past, here, there = sigmas[-2::-1], sigmas[-2], sigmas[-1]
-    points = (there - here) / 2 * _NODES + (there + here) / 2
-    values = np.ones_like(points)
-    for k in range(order):
-        if k != current_order:
-            values *= (points - past[k]) / (past[current_order] - past[k])
-    return float((there - here) / 2 * (_WEIGHTS @ values))
+    sigmas = [float(scheduler.sigmas[t + 1 - back]) for back in range(order + 1)]
+    there, here = sigmas[:2]
+    others = sigmas[1:]
+    own = others.pop(current_order)
+    integral = np.poly1d(others, r=True).integ()
+    return float((integral(there) - integral(here)) / prod(own - other for other in others))
