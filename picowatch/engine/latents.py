@@ -1,7 +1,7 @@
 """Latents of Stable Diffusion: from and to pixels, and enlarged."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,66 +10,34 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.engine.canvas import RESAMPLING, Bytes
 from picowatch.engine.job import Enlarge
 from picowatch.engine.noise import LATENT_FACTOR
-from picowatch.engine.protocol import ControlMap
-from picowatch.engine.tiling import wrapped
 from picowatch.errors import RenderFailed
 
 _REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
 
 
-class Decoded(NamedTuple):
-    """One image's RGB pixels, height x width x 3.
-
-    `flat`: its latents are exactly the same everywhere, or its colours are before they are rounded
-    and cut off at black and white: of a plain picture, every pixel may be the same after that.
-    `control_maps` are those that its ControlNets followed and the request wants to see.
-    """
-
-    pixels: Bytes
-    flat: bool
-    control_maps: tuple[ControlMap, ...] = ()
-
-
-def decode(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> list[Decoded]:
+def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:
     """Decode images one by one: that saves memory, and no picture depends on its neighbours.
 
-    `repeats`: opposite edges meet, although the VAE decodes in tiles. RenderFailed rather than a
-    black picture.
+    RenderFailed rather than a black picture.
     """
-    return [_decoded(vae, latent[None], repeats=repeats) for latent in latents]
+    return [_decoded(vae, latent[None]) for latent in latents]
 
 
-def _decoded(vae: Any, latents: torch.Tensor, *, repeats: bool) -> Decoded:
+def _decoded(vae: Any, latents: torch.Tensor) -> Image.Image:
     if not bool(torch.isfinite(latents).all()):
         raise RenderFailed(
             "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
         )
 
-    def sample(latents: torch.Tensor) -> torch.Tensor:
-        decoded: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
-        return decoded
-
-    def image() -> torch.Tensor:
+    def compute() -> torch.Tensor:
         scaled = latents / vae.config.scaling_factor
-        return wrapped(scaled, sample) if repeats else sample(scaled)
+        found: torch.Tensor = vae.decode(scaled.to(vae.dtype)).sample
+        return found
 
-    found = _finite(vae, image)
-    return Decoded(_pixels(found), is_flat(latents) or is_flat(found))
-
-
-def is_flat(images: torch.Tensor) -> bool:
-    """Whether the one image, or its latents, are the same everywhere."""
-    return bool((images == images[:, :, :1, :1]).all())
-
-
-def _pixels(image: torch.Tensor) -> Bytes:
-    """The bytes of one image of -1..1, height x width x RGB."""
-    levels = ((image[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    found: Bytes = levels.permute(1, 2, 0).contiguous().cpu().numpy()
-    return found
+    levels = ((_finite(vae, compute)[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -129,30 +97,15 @@ _LATENT: dict[str, dict[str, Any]] = {
 
 
 def upscale(
-    vae: Any,
-    latents: torch.Tensor,
-    upscaler: str,
-    size: tuple[int, int],
-    by_model: Enlarge | None = None,
-    *,
-    repeats: bool = False,
+    vae: Any, latents: torch.Tensor, upscaler: str, size: tuple[int, int], enlarge: Enlarge
 ) -> torch.Tensor:
     """The images' latents for a picture of this width and height.
 
     Latent upscalers resize the latents themselves: fast, and blurred or blocky until the second
-    pass redraws them. The others decode, resize the pixels, and encode again; `by_model` does it
-    where the upscaler is a model.
+    pass redraws them. The others decode, `enlarge` the pixels, and encode again.
     """
-    width, height = size
     if upscaler in _LATENT:
-        sides = (height // LATENT_FACTOR, width // LATENT_FACTOR)
+        sides = (size[1] // LATENT_FACTOR, size[0] // LATENT_FACTOR)
         return functional.interpolate(latents, size=sides, **_LATENT[upscaler])
-    if by_model is None and upscaler not in RESAMPLING:
-        raise RenderFailed(f"The engine has no upscaler {upscaler!r}.")
-
-    def enlarged(decoded: Decoded) -> torch.Tensor:
-        picture = Image.fromarray(decoded.pixels)
-        larger = by_model(picture) if by_model else picture.resize(size, RESAMPLING[upscaler])
-        return encode(vae, np.asarray(larger), latents.device)
-
-    return torch.cat([enlarged(one) for one in decode(vae, latents, repeats=repeats)])
+    larger = map(enlarge, decode(vae, latents))
+    return torch.cat([encode(vae, np.asarray(each), latents.device) for each in larger])

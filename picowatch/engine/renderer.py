@@ -142,7 +142,9 @@ class Renderer:
             with timed(timings, "load"):
                 loaded = self._checkpoints.load(request, rung.place)
         loaded.use_loras(request.loras)
-        (loaded.vae.enable_tiling if rung.tiled else loaded.vae.disable_tiling)()
+        # A VAE that works in tiles knows no opposite edge.
+        tiled = rung.tiled and not request.tiling
+        (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()
         return loaded
 
     def _job(

@@ -138,16 +138,6 @@ class PreparedSampler:
         """How much noise a step of TCD adds, as its authors have it; 0 for all others."""
         return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
 
-    def noised(
-        self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
-    ) -> torch.Tensor:
-        """Latents with the noise that the step at `timestep` begins with."""
-        one, none = torch.ones(1), torch.zeros(1)
-        kept = self.scheduler.add_noise(one, none, timestep)[0]
-        added = self.scheduler.add_noise(none, one, timestep)[0]
-        result: torch.Tensor = kept * latents + added * noise
-        return result
-
     def at_full_step(self) -> bool:
         """False between the two evaluations that samplers of second order make in one step."""
         return bool(getattr(self.scheduler, "state_in_first_order", True))

@@ -9,19 +9,16 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
-from picowatch.engine.draw import equal_parts
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
-from tests.engine.pictures import start
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps, pixels
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps
 
 pytestmark = NUMPY_WARNINGS
 
@@ -77,21 +74,6 @@ def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: in
     assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
     assert {image.batch_size for image in forward} == {count}
     assert torch.get_num_threads() == 2
-
-
-@pytest.mark.parametrize(
-    ("images", "cores", "parts"),
-    [
-        (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        (1, 2, [[0]]),
-        (3, 2, [[0, 1, 2]]),
-        (5, 4, [[0, 1], [2, 3], [4, 4]]),
-        (3, 1, [[0, 1, 2]]),
-    ],
-)
-def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
-    """So that a picture does not depend on its position; the last one fills up the last part."""
-    assert equal_parts(images, cores) == parts
 
 
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
@@ -232,53 +214,6 @@ def with_vae(broken: Path, name: str, change: Callable[[Any], None], **values: A
     return named(broken, vae=name, **{"steps": 1, **values})
 
 
-def _one_value(value: float) -> Callable[[Any], None]:
-    """A decoder that gives one value for everything."""
-
-    def change(layer: Any) -> None:
-        layer.weight.zero_()
-        layer.bias.fill_(value)
-
-    return change
-
-
-@pytest.mark.parametrize(("value", "colour"), [(-1.0, "0, 0, 0"), (0.0, "128, 128, 128")])
-def test_a_picture_of_one_colour_fails_with_the_reason(
-    careful: Renderer, broken: Path, value: float, colour: str
-) -> None:
-    """Black or grey: the decoder has lost the picture."""
-    wanted = with_vae(broken, f"lost {value}", _one_value(value))
-    with pytest.raises(RenderFailed, match=rf"one single colour \({colour}\)") as failed:
-        draw(careful, wanted)
-    assert failed.value.remedy.startswith("Set precision: float32")
-
-
-def test_a_start_image_of_one_colour_may_stay_so(careful: Renderer, broken: Path) -> None:
-    """That is what was requested, not a failure."""
-    (broken / "kept").mkdir(parents=True)
-    white = start(broken / "kept", 0.0, Image.new("RGB", (128, 128), "white"))
-    (image,) = draw(careful, with_vae(broken, "white", _one_value(1.0), **white))
-    assert (pixels(image) == 255).all()
-
-
-def _brighter(layer: Any) -> None:
-    layer.bias += 9
-
-
-def _even(layer: Any) -> None:
-    layer.weight *= 1e-4
-    layer.bias.fill_(0.5)
-
-
-@pytest.mark.parametrize(("change", "value"), [(_brighter, 255), (_even, 191)])
-def test_one_colour_once_it_is_rounded_is_no_failure(
-    careful: Renderer, broken: Path, change: Callable[[Any], None], value: int
-) -> None:
-    """The decoder lost nothing: what it gives differs. Plain backgrounds with `tiling` are so."""
-    (image,) = draw(careful, with_vae(broken, change.__name__, change))
-    assert (pixels(image) == value).all()
-
-
 def test_invalid_numbers_of_the_unet_fail_with_the_reason(careful: Renderer, broken: Path) -> None:
     """NaN is not a picture, nor a reason to render it again."""
     folder = broken / "checkpoints/overflows"
@@ -294,4 +229,4 @@ def test_invalid_numbers_of_the_unet_fail_with_the_reason(careful: Renderer, bro
 def test_invalid_numbers_of_the_vae_fail_with_the_reason(careful: Renderer, broken: Path) -> None:
     """After a second try in float32, where it was computed in less."""
     with pytest.raises(RenderFailed, match="the VAE overflowed"):
-        draw(careful, with_vae(broken, "nan", _one_value(float("nan"))))
+        draw(careful, with_vae(broken, "nan", lambda layer: layer.bias.fill_(float("nan"))))

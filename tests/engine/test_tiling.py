@@ -4,13 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from picowatch.engine import latents as vaes
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.tiling import seamless
-from tests.engine.demo import demo
 from tests.engine.requests import NUMPY_WARNINGS, draw, pixels, request
 
 pytestmark = NUMPY_WARNINGS
@@ -51,27 +47,3 @@ def test_it_repeats_and_leaves_no_trace(renderer: Renderer) -> None:
     with pytest.raises(KeyboardInterrupt):
         renderer.render([request(PROMPT, tiling=True, **SMALL)], broken)
     assert drawn(renderer).pixels == before.pixels
-
-
-@torch.inference_mode()
-def test_a_vae_that_decodes_in_tiles_repeats_too() -> None:
-    """A rung of the memory ladder; without tiles the picture is nearly the same."""
-    latents = torch.randn(1, 4, 24, 32, generator=torch.Generator().manual_seed(2))
-    vae = demo().vae
-
-    def shown(**options: Any) -> Any:
-        return vaes.decode(vae, latents, **options)[0].pixels.astype(int)
-
-    with seamless([vae]):
-        expected = shown()
-    tile = vae.tile_latent_min_size, vae.tile_sample_min_size
-    vae.tile_latent_min_size, vae.tile_sample_min_size = 16, 128
-    vae.enable_tiling()
-    try:
-        cut, found = shown(), shown(repeats=True)
-    finally:
-        vae.disable_tiling()
-        vae.tile_latent_min_size, vae.tile_sample_min_size = tile
-    assert found.shape == expected.shape
-    assert seam(found) < 2 < 4 < seam(cut)
-    assert np.abs(found - expected).mean() < np.abs(cut - expected).mean()
