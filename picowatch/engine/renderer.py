@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
@@ -25,7 +26,6 @@ from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import FULL, MemoryLadder, Rung, shrink_warning, shrunken
 from picowatch.engine.memory_usage import forget_peak, main_memory, peak_bytes, total_bytes
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet import UnetPasses

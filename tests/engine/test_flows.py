@@ -70,7 +70,9 @@ ALL = "text image mask"
 WHOLE = {"use_resolution_binning": False}  # sizes as requested
 SD3 = "StableDiffusion3"
 CASES = {
-    "Z-Image-Turbo": case("ZImage", 0.0, kinds=ALL, guided=GUIDED | {"guidance_scale": 3.0}),
+    "Z-Image-Turbo": case(
+        *("ZImage", 0.0), kinds=ALL, guided=GUIDED | {"guidance_scale": 3.0}, reads=504
+    ),
     "FLUX.1-dev": case(
         *("Flux", 3.5),
         kinds=ALL,

@@ -10,8 +10,7 @@ import torch
 
 from picowatch.catalog import read_config
 from picowatch.engine.load import CONFIGS
-from picowatch.engine.noise_levels import NOISE_LEVELS
-from picowatch.engine.samplers import _KINDS, build_sampler
+from picowatch.engine.samplers import _KINDS, NOISE_LEVELS, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
