@@ -22,9 +22,9 @@ from picowatch.engine.families import (
 )
 from picowatch.engine.flow_samplers import scheduler_for
 from picowatch.engine.job import Picture
+from picowatch.engine.latents import as_picture
 from picowatch.engine.noise import generators_for
 from picowatch.engine.preview import FlowPreview
-from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 
@@ -135,7 +135,7 @@ class FlowPasses(Passes):
             output_type="pt",
             return_dict=False,
         )[0]
-        return [_decoded(image) for image in found.float()]
+        return list(map(as_picture, found.float()))
 
     def decode(self, result: list[Image.Image]) -> list[Picture]:
         """Implement `Passes.decode`: the pipelines have done so."""
@@ -186,14 +186,3 @@ def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:
         else:
             joined[name] = [entry for entries in values for entry in entries]
     return joined
-
-
-def _decoded(image: torch.Tensor) -> Image.Image:
-    """The picture of a pipeline's image, RGB x height x width, 0 to 1."""
-    if not bool(torch.isfinite(image).all()):
-        raise RenderFailed(
-            "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",
-            "Set precision: bfloat16, or precision: float32.",
-        )
-    levels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    return Image.fromarray(levels.cpu().numpy())

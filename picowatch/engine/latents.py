@@ -14,30 +14,29 @@ from picowatch.engine.job import Enlarge
 from picowatch.engine.noise import LATENT_FACTOR
 from picowatch.errors import RenderFailed
 
-_REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
-
 
 def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:
-    """Decode images one by one: that saves memory, and no picture depends on its neighbours.
+    """Decode images one by one: that saves memory, and no picture depends on its neighbours."""
+    found = []
+    for latent in latents[:, None] / vae.config.scaling_factor:
+        decoded = _widened(vae, lambda latent=latent: vae.decode(latent.to(vae.dtype)).sample)
+        found.append(as_picture((decoded[0] + 1) / 2))
+    return found
 
-    RenderFailed rather than a black picture.
-    """
-    return [_decoded(vae, latent[None]) for latent in latents]
+
+def as_picture(image: torch.Tensor) -> Image.Image:
+    """A decoded image, RGB x height x width, 0 to 1. RenderFailed rather than a black picture."""
+    _check_finite(image)
+    levels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+    return Image.fromarray(levels.cpu().numpy())
 
 
-def _decoded(vae: Any, latents: torch.Tensor) -> Image.Image:
-    if not bool(torch.isfinite(latents).all()):
+def _check_finite(numbers: torch.Tensor) -> None:
+    if not bool(torch.isfinite(numbers).all()):
         raise RenderFailed(
-            "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
+            "The picture came out as invalid numbers (NaN): the checkpoint or its VAE overflowed.",
+            "Set precision: float32, or precision: bfloat16 on a newer GPU.",
         )
-
-    def compute() -> torch.Tensor:
-        scaled = latents / vae.config.scaling_factor
-        found: torch.Tensor = vae.decode(scaled.to(vae.dtype)).sample
-        return found
-
-    levels = ((_finite(vae, compute)[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -55,26 +54,23 @@ def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor
         )
         return latents
 
-    return _finite(vae, compute) * float(vae.config.scaling_factor)
+    found = _widened(vae, compute)
+    _check_finite(found)
+    return found * float(vae.config.scaling_factor)
 
 
-def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+def _widened(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
     """What the VAE computes, in float32; computed again in float32 if it overflowed.
 
     It is changed back: the next picture must not depend on this one.
     """
-    result = compute().float()
-    narrow = vae.dtype
-    if not bool(torch.isfinite(result).all()) and narrow != torch.float32:
+    result, narrow = compute().float(), vae.dtype
+    if narrow != torch.float32 and not bool(torch.isfinite(result).all()):
         try:
             _change_type(vae, torch.float32)
             result = compute().float()
         finally:
             _change_type(vae, narrow)
-    if not bool(torch.isfinite(result).all()):
-        raise RenderFailed(
-            "The picture came out as invalid numbers (NaN): the VAE overflowed.", _REMEDY
-        )
     return result
 
 
