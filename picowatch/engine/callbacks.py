@@ -5,12 +5,13 @@ denoiser is a stand-in for the checkpoint's own, so that what belongs to one cal
 that other calls share.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from picowatch.engine.control import Hint, residuals_of
 from picowatch.engine.job import Interrupted, Job
@@ -23,28 +24,13 @@ from picowatch.recipe.request import ImageRequest
 
 
 @contextmanager
-def interruptible(models: Iterable[torch.nn.Module], interrupted: Interrupted) -> Iterator[None]:
-    """Raise EngineStopped within a step: blocks of layers look first whether a batch is to end.
-
-    Keeps no model in memory that its owner drops meanwhile.
-    """
-
-    def look(*_: Any) -> None:
-        raise_if(interrupted)
-
-    handles = [
-        block.register_forward_pre_hook(look)
-        for model in models
-        for module in model.modules()
-        if isinstance(module, torch.nn.ModuleList)
-        for block in module
-    ]
-    del models
+def interruptible(interrupted: Interrupted) -> Iterator[None]:
+    """Raise EngineStopped within a step: every module looks first whether the batch is to end."""
+    handle = register_module_forward_pre_hook(lambda *_: raise_if(interrupted))
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def raise_if(interrupted: Interrupted) -> None:

@@ -7,14 +7,12 @@ Two kinds of families differ in what a pass gives: latents of ours (`unet.py`), 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.engine.callbacks import interruptible
 from picowatch.engine.canvas import Canvas, read_canvases
 from picowatch.engine.job import Drawn, Job, Picture, timed
 from picowatch.engine.loaded import Loaded
@@ -92,16 +90,6 @@ class Passes(ABC):
     def decode(self, result: Any) -> list[Picture]:
         """The pictures of the last pass."""
 
-    def prepared(self) -> AbstractContextManager[None]:
-        """What holds while a group is drawn."""
-        return self.watched()
-
-    def watched(self) -> AbstractContextManager[None]:
-        """What holds while the models in memory compute: the batch may be interrupted."""
-        # What is compiled has no places to look from.
-        models = [] if self.job.compiled else self.loaded.modules
-        return interruptible(models, self.job.interrupted)
-
 
 def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     """The pictures of a batch, in its order.
@@ -119,8 +107,7 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     drawn: dict[int, Drawn] = {}
     for indexes in places.values():
         group = Group([batch[i] for i in indexes], [prompted[i].conditions for i in indexes])
-        with passes.prepared():
-            pictures = _drawn_in_parts(passes, group, lambda: job.on_step(next(numbers), total))
+        pictures = _drawn_in_parts(passes, group, lambda: job.on_step(next(numbers), total))
         for index, picture in zip(indexes, pictures, strict=True):
             guided = prompted[index]
             drawn[index] = Drawn(picture, guided.chunks, len(indexes), guided.warnings)

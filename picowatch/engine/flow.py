@@ -1,7 +1,6 @@
 """Draws with a transformer: families that diffusers' own pipelines know how to begin and to end."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -61,8 +60,7 @@ class FlowPasses(Passes):
 
     def _read(self, reader: Reader, text: str) -> Encoded:
         self.loaded.bring_encoders()
-        with self.watched():
-            return reader.encode(self.loaded.pipeline(), text, self.loaded.components.variant)
+        return reader.encode(self.loaded.pipeline(), text, self.loaded.components.variant)
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
@@ -91,11 +89,6 @@ class FlowPasses(Passes):
                 )
         return tuple(found)
 
-    def prepared(self) -> AbstractContextManager[None]:
-        """Implement `Passes.prepared`: the denoiser is in memory."""
-        self.loaded.bring_denoiser()
-        return self.watched()
-
     def run(
         self,
         group: Group,
@@ -106,6 +99,7 @@ class FlowPasses(Passes):
     ) -> list[Image.Image]:
         """Implement `Passes.run`."""
         first = group.requests[0]
+        self.loaded.bring_denoiser()
         start = self._start(first, before, canvases)
         if start and not one.strength:
             return start

@@ -50,8 +50,8 @@ class Job:
 
     `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
     `before_tile` is called before each of their tiles, and may raise. `guess_depth` gives the depth
-    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `repeats`:
-    opposite edges meet. `compiled` is what computes in place of the denoiser, or None.
+    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `compiled` is
+    what computes in place of the denoiser, or None.
     """
 
     device: "torch.device"
@@ -64,7 +64,6 @@ class Job:
     guess_depth: "Callable[[Bytes, ControlUse], Bytes]"
     upscalers: "Upscalers"
     alone: bool
-    repeats: bool
     compiled: "Callable[..., tuple[torch.Tensor, ...]] | None" = None
 
     def enlarge_for_hires(self, request: ImageRequest) -> Enlarge:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.callbacks import interruptible
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
@@ -28,7 +29,7 @@ from picowatch.engine.memory_usage import forget_peak, main_memory, peak_bytes, 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
-from picowatch.engine.unet import UnetPasses
+from picowatch.engine.unet import UnetPasses, seamless
 from picowatch.engine.upscale import Upscalers
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
@@ -163,7 +164,6 @@ class Renderer:
             self._depth_models.guess,
             self._upscalers,
             alone=rung.tiled or first.exact,
-            repeats=first.tiling,
             compiled=self._compiled_for(loaded, first, rung),
         )
 
@@ -180,8 +180,11 @@ class Renderer:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         eager = self._compiled.eager() if self._compiled and not job.compiled else nullcontext()
+        # What is compiled has no places to look from.
+        watched = nullcontext() if job.compiled else interruptible(job.interrupted)
+        repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
-            with eager, self._algorithms(exact=batch[0].exact):
+            with eager, watched, repeating, self._algorithms(exact=batch[0].exact):
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.send_back()

@@ -70,8 +70,7 @@ _LED_BY_EULER = (EulerAncestralDiscreteScheduler, LCMScheduler)
 class _Kind(NamedTuple):
     """A scheduler class, its fixed options, and how "uniform" spaces steps.
 
-    A class without a choice of spacings has "". What else a sampler can do is in its row in
-    recipe/samplers.py.
+    What else a sampler can do is in its row in recipe/samplers.py.
     """
 
     scheduler: Any
@@ -104,7 +103,7 @@ _KINDS = {
     # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's, but needs torchsde and draws
     # its noise from trees of its own, which no per-image generator can serve. This one evaluates
     # the UNet once a step, A1111's twice: 40 steps here are about 20 there.
-    "DPM++ SDE": _Kind(DPMSolverSinglestepScheduler, {"lower_order_final": True, **_SDE}, ""),
+    "DPM++ SDE": _Kind(DPMSolverSinglestepScheduler, {"lower_order_final": True, **_SDE}),
     "DEIS": _Kind(
         DEISMultistepScheduler,
         {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
@@ -185,7 +184,8 @@ def build_sampler(
         # Without noise of its own, a step of DDIM is one of Euler between the same noise levels:
         # "Denoising Diffusion Implicit Models", https://arxiv.org/abs/2010.02502, section 4.3.
         kind = _KINDS["Euler"]
-    options = kind.options | _spacing(kind, schedule_type, steps, zero_snr=zero_snr)
+    spacing = _spacing(kind.uniform_spacing, schedule_type, steps, zero_snr=zero_snr)
+    options = kind.options | {"timestep_spacing": spacing}
     if kind.scheduler in _DISTILLED:
         options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
     if schedule_type in _SIGMA_OPTIONS:
@@ -195,7 +195,7 @@ def build_sampler(
         use_noise_levels(scheduler, schedule_type, family)
     if kind.scheduler is LMSDiscreteScheduler:
         scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
-    if options.get("timestep_spacing") == "trailing":
+    if spacing == "trailing":
         steps = _counted_back(steps, scheduler.config.num_train_timesteps)
     scheduler.set_timesteps(steps, device="cpu")
     if has_levels and kind.scheduler in _LED_BY_EULER:
@@ -235,21 +235,18 @@ def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
     return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
 
 
-def _spacing(kind: _Kind, schedule_type: str, steps: int, *, zero_snr: bool) -> dict[str, str]:
+def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str:
     """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise.
 
     With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
     "trailing": its first step is the one of pure noise.
     """
-    if not kind.uniform_spacing:
-        return {}
     if schedule_type == "leading":
-        return {"timestep_spacing": "leading"}
-    if zero_snr and schedule_type == "uniform":
-        return {"timestep_spacing": "trailing"}
-    if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
-        return {"timestep_spacing": "trailing"}
-    return {"timestep_spacing": kind.uniform_spacing}
+        return "leading"
+    from_the_last = zero_snr and schedule_type == "uniform"
+    if from_the_last or schedule_type == "sgm_uniform" or (steps == 1 and own == "linspace"):
+        return "trailing"
+    return own
 
 
 class _Steps(int):

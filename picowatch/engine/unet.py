@@ -45,9 +45,8 @@ class UnetPasses(Passes):
     def encode(self, request: ImageRequest) -> Prompted:
         """Encode an image's prompts; rows with other numbers of chunks cannot be joined."""
         prompts = self.loaded.prompts
-        with self.watched():
-            chunks = prompts.chunk_count(request)
-            return Prompted(chunks, prompts.guiding(request, chunks), chunks)
+        chunks = prompts.chunk_count(request)
+        return Prompted(chunks, prompts.guiding(request, chunks), chunks)
 
     def evaluations(self, request: ImageRequest) -> int:
         """Count the evaluations of the UNet in both passes."""
@@ -170,14 +169,6 @@ class UnetPasses(Passes):
         if canvas and canvas.redrawn is not None:
             seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
         return encode(self.loaded.vae, seen, self.job.device)
-
-    @contextmanager
-    def prepared(self) -> Iterator[None]:
-        """Let convolutions continue at the opposite edge, if pictures repeat."""
-        nets = self.loaded.components.controlnets.values()
-        models = [self.loaded.denoiser, self.loaded.vae, *nets] if self.job.repeats else []
-        with seamless(models), self.watched():
-            yield
 
 
 def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor | None:
