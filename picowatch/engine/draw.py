@@ -60,9 +60,6 @@ class Pass(NamedTuple):
 class Passes(ABC):
     """How a kind of family draws: what guides it, and one pass."""
 
-    # How many parts of a group are drawn at once, each by a core of its own.
-    parts = 1
-
     def __init__(self, loaded: Loaded, job: Job) -> None:
         self.loaded = loaded
         self.job = job
@@ -85,6 +82,11 @@ class Passes(ABC):
         on_step: OnEvaluation,
     ) -> Any:
         """One pass; `before` is the result of the one before, None in the first."""
+
+    @property
+    def parts(self) -> int:
+        """How many parts of a group are drawn at once, each by a core of its own."""
+        return 1
 
     @abstractmethod
     def decode(self, result: Any) -> list[Picture]:

@@ -53,7 +53,7 @@ class UnetPasses(Passes):
         return evaluations(request)
 
     @property
-    def parts(self) -> int:  # type: ignore[override]
+    def parts(self) -> int:
         """Count the parts of a batch: a small model is as fast on one core as on several."""
         small = self.loaded.components.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32

@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
+from picowatch.engine.noise import noise_of
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels
 
 pytestmark = NUMPY_WARNINGS
 
@@ -28,6 +31,11 @@ ROUNDING = 2  # of 255: what float32 sums in another order may change
 def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:
     """As small as what is compared allows."""
     return requests.request(prompt, **({"steps": 4, "width": 64, "height": 64} | values))
+
+
+def alone(renderer: Renderer, **values: Any) -> RenderedImage:
+    """One small picture."""
+    return draw(renderer, request(**values))[0]
 
 
 @pytest.fixture
@@ -197,3 +205,74 @@ def test_invalid_numbers_fail_with_the_reason(tmp_path: Path, part: str, tensor:
     renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
     with pytest.raises(RenderFailed, match="invalid numbers"):
         draw(renderer, named(models, checkpoint="overflows", steps=1))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"ensd": 3}, {"variation_seed": 1, "variation_strength": 0.5}],
+    ids=["noise", "ensd", "variation"],
+)
+def test_numbers_of_an_nvidia_card_are_refused_where_none_renders(
+    renderer: Renderer, values: dict[str, Any]
+) -> None:
+    """In words; a CPU's would be another picture without one."""
+    with pytest.raises(RenderFailed, match="of an NVIDIA card, and none renders here") as refused:
+        alone(renderer, noise="nvidia", **values)
+    assert refused.value.remedy == "Set noise: cpu, or render on such a card."
+
+
+def test_an_amd_card_has_other_numbers_than_nvidias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch calls it a CUDA device, too."""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with pytest.raises(RenderFailed, match="of an NVIDIA card"):
+        noise_of([request(noise="nvidia")], 64, 64, torch.device("cuda"))
+
+
+def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Renderer) -> None:
+    """0 is the one and 1 the other, to the last bit; what lies between is no less noisy."""
+    ends = alone(renderer, seed=8).pixels, alone(renderer, seed=9).pixels
+    values: dict[str, Any] = {"seed": 8, "variation_seed": 9}
+    first, half, last = (
+        alone(renderer, **values, variation_strength=share).pixels for share in (0.0, 0.5, 1.0)
+    )
+    assert (first, last) == ends and half not in ends
+    noise = noise_of(
+        [request(**values, variation_strength=0.5)], 512, 512, torch.device("cpu")
+    ).start
+    assert abs(float(noise.std()) - 1) < 0.01
+    same = alone(renderer, seed=8, variation_seed=8, variation_strength=0.5)
+    assert same.pixels == ends[0]
+
+
+def seam(picture: Any) -> float:
+    """How much steeper the step over both edges is than the steps within; about 1 for none."""
+    array = np.asarray(picture).astype(float)
+    ratios = []
+    for axis in (0, 1):
+        within = np.abs(np.diff(array, axis=axis)).mean()
+        first, last = array.take(0, axis), array.take(-1, axis)
+        ratios.append(np.abs(first - last).mean() / within)
+    return float(max(ratios))
+
+
+def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> None:
+    """The next picture without it is what it was before, in bytes, also after a failure."""
+    before = alone(renderer)
+    corgi = {"prompt": "a corgi on a pink background"}
+    seams = [
+        [
+            seam(pixels(alone(renderer, **corgi, seed=seed, tiling=tiling)))
+            for tiling in (True, False)
+        ]
+        for seed in range(1, 6)
+    ]
+    repeating, others = np.median(seams, axis=0)
+    assert repeating < 2 < 5 < others
+    assert alone(renderer).pixels == before.pixels
+
+    def broken(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        renderer.render([request(tiling=True)], broken)
+    assert alone(renderer).pixels == before.pixels
