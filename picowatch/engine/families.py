@@ -142,7 +142,7 @@ def _flux_encode(pipeline: Any, prompt: str, variant: str) -> Encoded:
 
 
 def _lumina2_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
-    # Its public method puts a preamble before every prompt (test_families.py compares both).
+    # Its public method puts a preamble before every prompt (test_flows.py compares both).
     embeds, mask = pipeline._get_gemma_prompt_embeds(prompt)
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
