@@ -17,11 +17,15 @@ from picowatch.errors import RenderFailed
 
 def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:
     """Decode images one by one: that saves memory, and no picture depends on its neighbours."""
-    found = []
-    for latent in latents[:, None] / vae.config.scaling_factor:
-        decoded = _widened(vae, lambda latent=latent: vae.decode(latent.to(vae.dtype)).sample)
-        found.append(as_picture((decoded[0] + 1) / 2))
-    return found
+    return [_decoded(vae, latent) for latent in latents[:, None] / vae.config.scaling_factor]
+
+
+def _decoded(vae: Any, latents: torch.Tensor) -> Image.Image:
+    def compute() -> torch.Tensor:
+        sample: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
+        return sample
+
+    return as_picture((_widened(vae, compute)[0] + 1) / 2)
 
 
 def as_picture(image: torch.Tensor) -> Image.Image:
