@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.conditions import Conditions
 from picowatch.engine.embeddings import read_vectors
 from picowatch.engine.families import prompt_encoder
 from picowatch.engine.load import Components, load
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, weighted
+from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, Conditions, PromptEncoder, weighted
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH

@@ -1,6 +1,7 @@
 """Each sampler is the right class of diffusers, at every number of steps, and for each image."""
 
 from inspect import signature
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from picowatch.catalog import read_config
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.samplers import _KINDS, build_sampler
+from picowatch.engine.samplers import _KINDS, NOISE_LEVELS, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import evaluations
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
@@ -33,7 +34,11 @@ def build(name: str, schedule_type: str, steps: int = 24, **more: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "schedule_type"),
-    [(one.name, schedule_type) for one in SAMPLERS for schedule_type in one.schedule_types],
+    [
+        *((one.name, schedule_type) for one in SAMPLERS for schedule_type in one.schedule_types),
+        # No recipe asks for these yet.
+        *product(("Euler a", "DDIM", "LCM"), ("karras", "exponential", *NOISE_LEVELS)),
+    ],
 )
 def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:
     """With everything recipes accept: as many evaluations as recipes count, and no NaN."""
@@ -97,12 +102,15 @@ def test_a_start_image_takes_as_many_evaluations_as_recipes_count(
         assert evaluations(wanted) == len(built.timesteps)
 
 
-def test_what_recipes_refuse_the_engine_refuses_too() -> None:
-    """It never quietly takes another schedule."""
-    with pytest.raises(RenderFailed, match="DDIM does not take the schedule type 'karras'"):
-        build("DDIM", "karras")
-    with pytest.raises(RenderFailed, match="no sampler 'Restart'"):
-        build("Restart", "uniform")
+def test_samplers_without_schedule_types_of_their_own_take_eulers() -> None:
+    """The same noise levels; LCM steps between training steps alone."""
+    euler, ancestral, lcm, ddim = (
+        build(name, "karras", 8) for name in ("Euler", "Euler a", "LCM", "DDIM")
+    )
+    assert torch.equal(ancestral.sigmas, euler.sigmas)
+    assert torch.equal(ancestral.timesteps, euler.timesteps)
+    assert torch.equal(lcm.timesteps, euler.timesteps.round())
+    assert type(ddim) is type(euler)
 
 
 @every_sampler
