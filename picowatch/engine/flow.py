@@ -60,7 +60,7 @@ class FlowPasses(Passes):
 
     def _read(self, reader: Reader, text: str) -> Encoded:
         self.loaded.bring_encoders()
-        return reader.encode(self.loaded.pipeline(), text, self.loaded.components.variant)
+        return reader.encode(self.loaded.pipeline(), text, self.loaded.variant_name)
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
@@ -80,8 +80,7 @@ class FlowPasses(Passes):
         found = []
         for name, text in self._texts(request).items() if self._reader else ():
             assert self._reader
-            components = self.loaded.components
-            tokens, most = self._reader.length(components.parts, text, components.variant)
+            tokens, most = self._reader.length(self.loaded.parts, text, self.loaded.variant_name)
             if tokens > most:
                 found.append(
                     f"The {name.replace('_', ' ')} has {tokens} tokens: its end was ignored, "
@@ -114,7 +113,7 @@ class FlowPasses(Passes):
         )
         if one.steps != variant.defaults["steps"]:
             inputs |= row.inputs_at_other_steps
-        scheduler = scheduler_for(first.sampler, self.loaded.components.parts["scheduler"])
+        scheduler = scheduler_for(first.sampler, self.loaded.parts["scheduler"])
         found: torch.Tensor = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)(
             **_joined(group.conditions),
             **inputs,

@@ -55,7 +55,7 @@ class UnetPasses(Passes):
     @property
     def parts(self) -> int:
         """Count the parts of a batch: a small model is as fast on one core as on several."""
-        small = self.loaded.components.native_size < LARGE_NATIVE_SIZE
+        small = self.loaded.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32
         small = small and self.job.device.type == "cpu" and self.job.compiled is None
         return torch.get_num_threads() if small else 1
@@ -83,7 +83,7 @@ class UnetPasses(Passes):
             group.requests,
             canvases,
             one.size,
-            self.loaded.components.controlnets,
+            self.loaded.controlnets,
             self.job,
             second=one.number > 0,
         )

@@ -309,8 +309,9 @@ def test_the_parts_for_t5_are_said_to_do_nothing(folder: Folder) -> None:
 @torch.inference_mode()
 def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place: Any) -> None:
     """By accelerate's hooks or diffusers' groups, which come and go with its layers."""
-    components = load(Catalog(Path("nowhere")).demo, CPU, CPU.device)
-    loaded = Loaded(components, folder.find, CPU.device, place)
+    demo = Catalog(Path("nowhere")).demo
+    parts = load(demo, CPU, CPU.device)
+    loaded = Loaded(demo, parts, folder.find, CPU.device, place)
     pipeline = loaded.pipeline()
     style(folder, pipeline, "a", 1)
     style(folder, pipeline, "b", 2)
@@ -322,7 +323,7 @@ def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place:
         loaded.send_back()
         assert apart(styled, plain) > 3
         assert place == "layers" or isinstance(loaded.denoiser._hf_hook, CpuOffload)
-        for model in (loaded.denoiser, *components.encoders):
+        for model in (loaded.denoiser, parts["text_encoder"]):
             halves = [one for key, one in model.named_modules() if "lora_A.lora_" in key]
             assert halves and (place == "models" or all(map(_is_in_a_group, halves)))
     loaded.use_loras([])
