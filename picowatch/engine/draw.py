@@ -18,6 +18,7 @@ from picowatch.engine.job import Drawn, Job, Picture, timed
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import unseen
+from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest
 
 OnEvaluation = Callable[[], None]
@@ -41,20 +42,6 @@ class Group(NamedTuple):
 
     requests: list[ImageRequest]
     conditions: list[Any]
-
-
-class Pass(NamedTuple):
-    """One run from noise to pictures, at one size. `strength` is 1 without a start image."""
-
-    number: int
-    width: int
-    height: int
-    steps: int
-    strength: float
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.width, self.height
 
 
 class Passes(ABC):
@@ -132,16 +119,6 @@ def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Pi
         picture._replace(pixels=canvas.paste(picture.pixels)) if canvas else picture
         for picture, canvas in zip(pictures, canvases, strict=True)
     ]
-
-
-def passes_of(request: ImageRequest) -> list[Pass]:
-    """The first pass and, with hires, the second: img2img at the larger size."""
-    strength = request.denoising_strength if request.image else 1.0
-    passes = [Pass(0, request.width, request.height, request.steps, strength)]
-    if hires := request.hires:
-        steps = hires.steps or request.steps
-        passes.append(Pass(1, *request.size_before_upscale, steps, hires.denoising_strength))
-    return passes
 
 
 # Small pictures on a CPU: a part of the batch on each core. Their layers are too short to share

@@ -9,7 +9,7 @@ from PIL import Image
 
 from picowatch.engine.callbacks import FlowSteps
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.draw import Group, OnEvaluation, Pass, Passes, Prompted, passes_of
+from picowatch.engine.draw import Group, OnEvaluation, Passes, Prompted
 from picowatch.engine.families import (
     READERS,
     Encoded,
@@ -24,6 +24,7 @@ from picowatch.engine.job import Picture
 from picowatch.engine.latents import as_picture
 from picowatch.engine.noise import generators_for
 from picowatch.engine.preview import FlowPreview
+from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest
 
 
@@ -120,8 +121,8 @@ class FlowPasses(Passes):
             **steps.inputs(),
             **row.inputs,
             **guidance_inputs(row, variant, first),
-            width=one.width,
-            height=one.height,
+            width=one.size[0],
+            height=one.size[1],
             num_inference_steps=one.steps,
             # Anew in each pass, as in A1111.
             generator=generators_for(group.requests, self.job.device),

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.engine.embeddings import Embeddings
-from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import parse_edits, text_at
 from picowatch.recipe.prompts.grammar import (
@@ -118,13 +117,6 @@ class TextTower:
         encoder, skip = self.encoder, max(clip_skip, self.least_skip)
         # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
         parts = getattr(encoder, "text_model", encoder)
-        layers = encoder.config.num_hidden_layers
-        if skip > layers:
-            raise RenderFailed(
-                f"clip_skip {clip_skip} is too much for this checkpoint: its text encoder has "
-                f"{layers} layers.",
-                f"Set clip_skip to {layers} or less.",
-            )
         with self.embeddings.inserted(self._padded(chunk.tokens, end)) as known:
             tokens = torch.tensor([known], device=device)
             output = encoder(input_ids=tokens, output_hidden_states=True)

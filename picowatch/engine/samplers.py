@@ -38,9 +38,7 @@ from diffusers.schedulers import AysSchedules
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from numpy.typing import NDArray
 
-from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import steps_taken
-from picowatch.recipe.samplers import sampler_named
 
 # "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
 _BETA_SHAPE = 0.6
@@ -63,8 +61,6 @@ _PREDICTIONS: dict[str, dict[str, Any]] = {
 _DISTILLED = (LCMScheduler, TCDScheduler)
 _DISTILLED_STEPS = 50
 _TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
-# Schedulers that take noise levels, though diffusers has no options for them.
-_LED_BY_EULER = (EulerAncestralDiscreteScheduler, LCMScheduler)
 
 
 class _Kind(NamedTuple):
@@ -172,18 +168,6 @@ def build_sampler(
     kind = _KINDS[name]
     config = config | _PREDICTIONS[prediction]
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
-    if zero_snr and not sampler_named(name).reaches_zero_snr:
-        names = ", ".join(one for one in _KINDS if sampler_named(one).reaches_zero_snr)
-        raise RenderFailed(
-            f"The sampler {name} cannot begin with pure noise, which this checkpoint is trained "
-            "on (zero terminal SNR).",
-            f"Use one of {names}.",
-        )
-    has_levels = schedule_type in _SIGMA_OPTIONS or schedule_type in NOISE_LEVELS
-    if has_levels and kind.scheduler is DDIMScheduler:
-        # Without noise of its own, a step of DDIM is one of Euler between the same noise levels:
-        # "Denoising Diffusion Implicit Models", https://arxiv.org/abs/2010.02502, section 4.3.
-        kind = _KINDS["Euler"]
     spacing = _spacing(kind.uniform_spacing, schedule_type, steps, zero_snr=zero_snr)
     options = kind.options | {"timestep_spacing": spacing}
     if kind.scheduler in _DISTILLED:
@@ -198,18 +182,7 @@ def build_sampler(
     if spacing == "trailing":
         steps = _counted_back(steps, scheduler.config.num_train_timesteps)
     scheduler.set_timesteps(steps, device="cpu")
-    if has_levels and kind.scheduler in _LED_BY_EULER:
-        euler = build_sampler("Euler", schedule_type, steps, config, family=family)
-        _follow(scheduler, euler.scheduler)
     return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength))
-
-
-def _follow(scheduler: Any, euler: Any) -> None:
-    """Let a scheduler that has no schedule types take the steps of one that has."""
-    if isinstance(scheduler, LCMScheduler):  # steps between training steps alone
-        scheduler.timesteps = euler.timesteps.round().long()
-    else:
-        scheduler.timesteps, scheduler.sigmas = euler.timesteps, euler.sigmas
 
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:

@@ -18,14 +18,14 @@ from picowatch.engine.callbacks import Guide, UnetSteps
 from picowatch.engine.canvas import Canvas
 from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
-from picowatch.engine.draw import Group, OnEvaluation, Pass, Passes, Prompted
+from picowatch.engine.draw import Group, OnEvaluation, Passes, Prompted
 from picowatch.engine.job import Picture
 from picowatch.engine.latents import decode, encode, upscale
 from picowatch.engine.noise import LATENT_FACTOR, noise_of
 from picowatch.engine.prompts import at_each_evaluation
 from picowatch.engine.protocol import ControlMap
 from picowatch.engine.samplers import build_sampler
-from picowatch.recipe.passes import evaluations
+from picowatch.recipe.passes import Pass, evaluations
 from picowatch.recipe.request import ImageRequest
 
 # Latents, mask, and the latents of what the mask leaves.
@@ -85,7 +85,7 @@ class UnetPasses(Passes):
             one.size,
             self.loaded.controlnets,
             self.job,
-            second=one.number > 0,
+            second=one.before is not None,
         )
         start = self._start_latents(canvases) if first.mask or before is None else None
         begin = self._enlarged(before, first) if before else _visible(start, first)
@@ -102,14 +102,14 @@ class UnetPasses(Passes):
             on_step,
             request=first,
             sampler=sampler,
-            conditions=at_each_evaluation(each[one.number] for each in group.conditions),
+            conditions=at_each_evaluation(each[before is not None] for each in group.conditions),
             guide=self._guide(canvases, start, noise, one),
             hints=hints,
         )
         result = self.loaded.pipeline(unet=steps, scheduler=sampler)(
             **steps.inputs(),
-            width=one.width,
-            height=one.height,
+            width=one.size[0],
+            height=one.size[1],
             latents=latents,
             generator=generators,
             output_type="latent",
@@ -165,7 +165,7 @@ class UnetPasses(Passes):
 
     def _kept_latents(self, canvas: Canvas | None, one: Pass) -> torch.Tensor:
         """What an inpainting UNet gets of a start image: all but the mask, which is mid-grey."""
-        seen = np.full((one.height, one.width, 3), 127.5, np.float32)
+        seen = np.full((*reversed(one.size), 3), 127.5, np.float32)
         if canvas and canvas.redrawn is not None:
             seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
         return encode(self.loaded.vae, seen, self.job.device)

@@ -226,13 +226,6 @@ def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, folder: Folder, lora
     assert loras.warnings == ()
 
 
-def test_a_family_without_a_loader_says_so(folder: Folder) -> None:
-    """diffusers has none for Ovis-Image."""
-    ovis = flow("Ovis-Image-7B")
-    with pytest.raises(RenderFailed, match="'a' cannot be used: diffusers loads none"):
-        Loras(ovis, folder.find).apply([use("a")])
-
-
 # Tiny folders, and what scripts call their pipelines with.
 FLOWS: dict[str, dict[str, Any]] = {
     "Z-Image-Turbo": {"guidance_scale": 0.0},

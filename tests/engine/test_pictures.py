@@ -180,7 +180,6 @@ def test_a_failure_in_one_part_fails_the_batch(two_cores: Renderer) -> None:
     [
         ({"checkpoint_hash": "0" * 64}, "is a different file now than when this image was"),
         ({"checkpoint": "gone", "checkpoint_hash": "0" * 64}, "no 'gone' in models/checkpoints"),
-        ({"clip_skip": 4}, "its text encoder has 2 layers"),
     ],
 )
 def test_what_cannot_be_rendered_is_explained(
