@@ -104,7 +104,7 @@ def made(
     noise = torch.stack([torch.randn(shape, generator=one) for one in randoms])
     latents = noise * scheduler.init_noise_sigma
     if start is not None:
-        latents = sampler.noised(start, noise, sampler.timesteps[:1])
+        latents = sampler.add_noise(start, noise, sampler.timesteps[:1])
     options = {"generator": randoms} if "generator" in signature(scheduler.step).parameters else {}
     for number, timestep in enumerate(sampler.timesteps):
         scaled = scheduler.scale_model_input(latents, timestep)
@@ -114,7 +114,7 @@ def made(
         latents = scheduler.step(guided, timestep, latents, **options, return_dict=False)[0]
         if start is not None and kept is not None:
             there = sampler.timesteps[number + 1 : number + 2]
-            original = sampler.noised(start, noise, there) if len(there) else start
+            original = sampler.add_noise(start, noise, there) if len(there) else start
             latents = kept * original + (1 - kept) * latents
     return as_pictures(pipeline.vae.decode(latents / SCALING_FACTOR).sample)
 

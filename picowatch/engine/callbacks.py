@@ -5,17 +5,18 @@ denoiser is a stand-in for the checkpoint's own, so that what belongs to one cal
 that other calls share.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from picowatch.engine.conditions import Conditions
 from picowatch.engine.control import Hint, residuals_of
-from picowatch.engine.job import Interrupted
-from picowatch.engine.preview import FlowPreview, Previewer
+from picowatch.engine.job import Interrupted, Job
+from picowatch.engine.preview import FlowPreview
+from picowatch.engine.prompts import Conditions
 from picowatch.engine.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.passes import is_guided
@@ -23,49 +24,19 @@ from picowatch.recipe.request import ImageRequest
 
 
 @contextmanager
-def interruptible(models: Iterable[torch.nn.Module], interrupted: Interrupted) -> Iterator[None]:
-    """Raise EngineStopped within a step: blocks of layers look first whether a batch is to end.
-
-    Keeps no model in memory that its owner drops meanwhile.
-    """
-
-    def look(*_: Any) -> None:
-        raise_if(interrupted)
-
-    handles = [
-        block.register_forward_pre_hook(look)
-        for model in models
-        for module in model.modules()
-        if isinstance(module, torch.nn.ModuleList)
-        for block in module
-    ]
-    del models
+def interruptible(interrupted: Interrupted) -> Iterator[None]:
+    """Raise EngineStopped within a step: every module looks first whether the batch is to end."""
+    handle = register_module_forward_pre_hook(lambda *_: raise_if(interrupted))
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def raise_if(interrupted: Interrupted) -> None:
     """Raise EngineStopped if the batch is to end."""
     if interrupted():
         raise EngineStopped("The batch was interrupted.")
-
-
-class StandIn:
-    """A pipeline's denoiser in one call: `compute` computes, `module` has everything else."""
-
-    def __init__(self, module: Any, compute: Callable[..., Any] | None = None) -> None:
-        self._module = module
-        self._compute = compute or module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """What the denoiser predicts."""
-        return self._compute(*given, **named)
 
 
 class StepPace:
@@ -89,6 +60,62 @@ class StepPace:
         self._last = event
 
 
+class Steps:
+    """A pipeline's denoiser in one call, and the call's `after_step`.
+
+    Each evaluation looks first whether the batch is to end. What does not compute is the module's.
+    """
+
+    def __init__(self, module: Any, job: Job, on_step: Callable[[], None]) -> None:
+        self._module = module
+        self._job = job
+        self._on_step = on_step
+        self._pace = StepPace(job.device)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What the denoiser predicts."""
+        raise_if(self._job.interrupted)
+        return (self._job.compiled or self._module)(*given, **named)
+
+    def after_step(
+        self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """What the pipeline goes on with instead of what it has."""
+        self._pace.step()
+        self._on_step()
+        return {}
+
+
+class FlowSteps(Steps):
+    """The transformer. A pipeline without a callback is counted by its evaluations."""
+
+    def __init__(self, *given: Any, preview: FlowPreview, has_callback: bool) -> None:
+        super().__init__(*given)
+        self._preview = preview
+        self._has_callback = has_callback
+
+    def inputs(self) -> dict[str, Any]:
+        """What the pipeline is called with."""
+        return {"callback_on_step_end": self.after_step} if self._has_callback else {}
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What the transformer predicts."""
+        predicted = super().__call__(*given, **named)
+        if not self._has_callback:
+            self._on_step()
+        return predicted
+
+    def after_step(
+        self, pipeline: Any, step: int, timestep: Any, kept: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Change nothing."""
+        self._preview.after_step(pipeline.scheduler, kept["latents"])
+        return super().after_step(pipeline, step, timestep, kept)
+
+
 @dataclass(frozen=True, slots=True)
 class Guide:
     """What the steps do besides following the prompt, each a row for each image.
@@ -104,8 +131,8 @@ class Guide:
     seen: torch.Tensor | None = None
 
 
-class UnetSteps(StandIn):
-    """The UNet in one call of a pipeline, and the call's `after_step`.
+class UnetSteps(Steps):
+    """The UNet.
 
     `conditions` guide each evaluation. Latents keep their type between the steps, float32, whatever
     the UNet computes in.
@@ -113,29 +140,22 @@ class UnetSteps(StandIn):
 
     def __init__(
         self,
-        unet: Any,
-        compute: Callable[..., Any] | None,
+        *given: Any,
         request: ImageRequest,
         sampler: PreparedSampler,
         conditions: Sequence[Conditions],
         guide: Guide,
         hints: Sequence[Hint],
-        on_step: Callable[[], None],
-        previewer: Previewer,
-        device: torch.device,
     ) -> None:
-        super().__init__(unet, compute)
+        super().__init__(*given)
         self._request = request
         self._sampler = sampler
         self._conditions = conditions
         self._guide = guide
         self._hints = hints
-        self._on_step = on_step
-        self._previewer = previewer
-        self._pace = StepPace(device)
         self._evaluation = 0
         # A distilled checkpoint (LCM) is told the guidance to follow.
-        self._embeds_guidance = unet.config.time_cond_proj_dim is not None
+        self._embeds_guidance = self.config.time_cond_proj_dim is not None
 
     def inputs(self) -> dict[str, Any]:
         """What the pipeline is called with, by its names, to begin with the first evaluation."""
@@ -150,10 +170,13 @@ class UnetSteps(StandIn):
             "callback_on_step_end": self.after_step,
             "callback_on_step_end_tensor_inputs": ["latents"],
         }
-        if first.positive.pooled is not None:
-            given["pooled_prompt_embeds"] = first.positive.pooled
-            given["negative_pooled_prompt_embeds"] = first.negative.pooled
-        return given
+        if first.positive.pooled is None:
+            return given
+        return given | {
+            "pooled_prompt_embeds": first.positive.pooled,
+            "negative_pooled_prompt_embeds": first.negative.pooled,
+            "callback_on_step_end_tensor_inputs": ["latents", "add_time_ids"],
+        }
 
     def __call__(
         self,
@@ -177,7 +200,7 @@ class UnetSteps(StandIn):
         if self._guide.seen is not None:
             seen = torch.cat([self._guide.seen] * (len(latents) // len(self._guide.seen)))
             noisy = torch.cat([latents, seen], dim=1).to(dtype)
-        (predicted,) = self._compute(
+        (predicted,) = super().__call__(
             noisy,
             timestep,
             encoder_hidden_states=states,
@@ -186,17 +209,16 @@ class UnetSteps(StandIn):
             **named,
         )
         predicted = predicted.to(latents.dtype)
-        if self._previewer.is_due():
+        if self._job.previewer.is_due():
             self._show(latents, predicted, timestep)
         return (predicted,)
 
     def after_step(
-        self, pipeline: Any, step: int, _: Any, kept: dict[str, torch.Tensor]
+        self, pipeline: Any, step: int, timestep: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """What the pipeline goes on with: latents, and the prompts of the next evaluation."""
+        """Go on with the latents of the start image, and the prompts of the next evaluation."""
+        super().after_step(pipeline, step, timestep, kept)
         self._evaluation = step + 1
-        self._pace.step()
-        self._on_step()
         changed = {"latents": self._with_start(kept["latents"])}
         if self._evaluation < len(self._conditions):
             # As diffusers documents it for guidance that changes:
@@ -206,9 +228,9 @@ class UnetSteps(StandIn):
             doubled = self._is_guided() and not self._embeds_guidance
             encoded = following.both if doubled else following.positive
             changed["prompt_embeds"] = encoded.states
-            if added := encoded.added(kept["latents"].shape):
-                changed["add_text_embeds"] = added["text_embeds"]
-                changed["add_time_ids"] = added["time_ids"]
+            if encoded.pooled is not None:
+                changed["add_text_embeds"] = encoded.pooled
+                changed["add_time_ids"] = kept["add_time_ids"][:1].repeat(len(encoded.pooled), 1)
         return changed
 
     def _with_start(self, latents: torch.Tensor) -> torch.Tensor:
@@ -220,7 +242,7 @@ class UnetSteps(StandIn):
         following = self._sampler.timesteps[done : done + 1]
         start = guide.start
         if len(following):
-            start = self._sampler.noised(start, guide.noise, following)
+            start = self._sampler.add_noise(start, guide.noise, following)
         return guide.redrawn * latents + (1 - guide.redrawn) * start
 
     def _share(self) -> float:
@@ -239,46 +261,4 @@ class UnetSteps(StandIn):
         if self._is_guided() and not self._embeds_guidance:
             towards = predicted[len(predicted) // 2]
             first = first + self._request.cfg_scale * (towards - first)
-        self._previewer.show(self._sampler.scheduler, scaled[0], first, timestep)
-
-
-class FlowSteps(StandIn):
-    """The transformer in one call of a pipeline, and the call's `after_step`.
-
-    Each evaluation looks first whether the batch is to end. A pipeline without a callback is
-    counted by its evaluations: `after_step` is None.
-    """
-
-    def __init__(
-        self,
-        transformer: Any,
-        compute: Callable[..., Any] | None,
-        on_step: Callable[[], None],
-        preview: FlowPreview,
-        interrupted: Interrupted,
-        device: torch.device,
-        *,
-        has_callback: bool,
-    ) -> None:
-        super().__init__(transformer, compute)
-        self._on_step = on_step
-        self._preview = preview
-        self._interrupted = interrupted
-        self._pace = StepPace(device)
-        self.after_step = self._after_step if has_callback else None
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """What the transformer predicts."""
-        raise_if(self._interrupted)
-        predicted = super().__call__(*given, **named)
-        if self.after_step is None:
-            self._on_step()
-        return predicted
-
-    def _after_step(
-        self, pipeline: Any, _: int, __: Any, kept: dict[str, Any]
-    ) -> dict[str, torch.Tensor]:
-        self._pace.step()
-        self._on_step()
-        self._preview.after_step(pipeline.scheduler, kept["latents"])
-        return {}
+        self._job.previewer.show(self._sampler.scheduler, scaled[0], first, timestep)

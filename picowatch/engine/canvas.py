@@ -1,7 +1,9 @@
 """A start image and mask, fitted to the picture that is rendered from them. Imports no torch."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -121,3 +123,40 @@ def decoded(decode: Callable[[bytes], T], folder: Path | None, digest: str, path
         return decode(content)
     except PictureUnreadable as unreadable:
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
+
+
+# What follows light lines on black, by the names that such ControlNets are shared under.
+_FOLLOWS_LINES = re.compile(r"canny|lineart|scribble|sketch|soft_?edge|hed|mlsd|\bedges", re.I)
+_LIGHT_GROUND = 0.8  # the share of light pixels from which on lines are dark on a light ground
+
+
+def picture_warnings(folder: Path | None, request: ImageRequest) -> list[str]:
+    """Masks and sketches that probably do something else than their user expects.
+
+    `folder` keeps the pictures under their hashes. RenderFailed if one is missing or damaged.
+    """
+    found = []
+    if request.mask:
+        white = _light_share(folder, request.mask_hash, request.mask, decode_mask)
+        if white == (1 if request.mask_invert else 0):
+            colour = "black" if request.mask_invert else "white"
+            found.append(f"The mask '{request.mask}' has no {colour}, so nothing was redrawn.")
+    for use in request.control:
+        follows_lines = _FOLLOWS_LINES.search(use.kind or use.model)
+        if use.preprocess != "none" or not use.image_hash or not follows_lines:
+            continue
+        if _light_share(folder, use.image_hash, use.image, decode_picture) >= _LIGHT_GROUND:
+            found.append(
+                f"'{use.image}' has dark lines on a light ground, and '{use.model}' follows light "
+                "lines on black. Write preprocess: invert."
+            )
+    return found
+
+
+@lru_cache(maxsize=64)
+def _light_share(
+    folder: Path | None, digest: str, path: str, decode: Callable[[bytes], Image.Image]
+) -> float:
+    """The share of pixels that would count as white in a mask."""
+    counts = decoded(decode, folder, digest, path).convert("L").histogram()
+    return sum(counts[WHITE:]) / sum(counts)

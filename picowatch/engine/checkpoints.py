@@ -13,13 +13,8 @@ import torch
 from picowatch.catalog import Catalog, Kind
 from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
-from picowatch.engine.load import (
-    bytes_of_parts,
-    controlnet_bytes,
-    load,
-    load_part,
-    load_vae,
-)
+from picowatch.engine.gguf_fp8 import bytes_in
+from picowatch.engine.load import bytes_of_parts, load, load_part, load_vae
 from picowatch.engine.loaded import Loaded, weights_device
 from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
 from picowatch.engine.verify import find_model, unchanged
@@ -51,7 +46,7 @@ class Checkpoints:
         for use in request.control:
             if use.model_hash not in self._controlnet_bytes:
                 with self._verified("controlnet", use.model, use.model_hash) as model:
-                    size = controlnet_bytes(model, self._target.dtype)
+                    size = bytes_in(model.path, self._target.dtype)
                     self._controlnet_bytes[use.model_hash] = size
         size = sum(self._controlnet_bytes[hash_] for hash_ in _controlnets(request))
         weights = self._weights[wanted]
@@ -62,7 +57,7 @@ class Checkpoints:
         loaded = self._kept.get(request.checkpoint_hash)
         if loaded is None or (loaded.place, loaded.vae_file) != (place, _vae(request)):
             return None
-        if _controlnets(request).keys() - loaded.components.controlnets.keys():
+        if _controlnets(request).keys() - loaded.controlnets.keys():
             return None
         self._kept.move_to_end(request.checkpoint_hash)
         return loaded
@@ -78,11 +73,10 @@ class Checkpoints:
         if loaded is None or loaded.place != place:
             loaded = None  # its memory is free before the next is read
             loaded = self._read(request, place)
-        components = loaded.components
-        components.read = partial(self._read_part, request, loaded.weights_device)
+        loaded.read = partial(self._read_part, request, loaded.weights_device)
         if loaded.vae_file != _vae(request):
-            components.drop(["vae"])
-            components.restore(["vae"])
+            loaded.drop(["vae"])
+            loaded.restore(["vae"])
             loaded.vae_file = _vae(request)
         self._read_controlnets(request, loaded)
         loaded.place_weights()
@@ -99,7 +93,7 @@ class Checkpoints:
         for name in others:
             del self._kept[name]
         kept = self._kept.get(request.checkpoint_hash)
-        held = kept.components.controlnets if kept else {}
+        held = kept.controlnets if kept else {}
         unused = held.keys() - _controlnets(request).keys()
         for name in unused:
             del held[name]
@@ -126,8 +120,8 @@ class Checkpoints:
         device = weights_device(place, self._target.device)
         later = {"vae", "transformer"} if place == "turns" else {"vae"}
         with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
-            components = load(model, self._target, device, later=later)
-        return Loaded(components, self.file, self._target.device, place)
+            parts = load(model, self._target, device, later=later)
+        return Loaded(model, parts, self.file, self._target.device, place)
 
     def _read_part(self, request: ImageRequest, device: torch.device, name: str) -> Any:
         """A part of an image's checkpoint, from verified files."""
@@ -142,14 +136,14 @@ class Checkpoints:
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
         """This image's ControlNets; those of others make room for them."""
-        wanted, held = _controlnets(request), loaded.components.controlnets
+        wanted, held = _controlnets(request), loaded.controlnets
         missing = wanted.keys() - held.keys()
         if not missing:
             return
         for name in held.keys() - wanted.keys():
             del held[name]
         self.give_memory_back()
-        target = self._target.for_unet(loaded.components.native_size)
+        target = self._target.for_unet(loaded.native_size)
         for name in missing:
             with self._verified("controlnet", wanted[name].model, name) as model:
                 held[name] = load_controlnet(model, loaded.denoiser, target, self._target.device)

@@ -20,14 +20,14 @@ import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from numpy.typing import NDArray
 
-from picowatch.catalog import Model, read_config, weight_files
+from picowatch.catalog import Model, read_config
 from picowatch.catalog.controlnets import ORIGINAL
 from picowatch.catalog.headers import read_header
 from picowatch.engine.canvas import Canvas, read_picture
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.job import Job
-from picowatch.engine.part_files import diffusers_model, laid_out
+from picowatch.engine.part_files import diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
 from picowatch.recipe.request import ControlUse, ImageRequest
@@ -183,15 +183,12 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
     if model.layout == "folder":
         config = read_config(model.path / "config.json")
         own = {key: config[key] for key in _OWN if key in config}
-        files = weight_files(model.path)
+        prefix = ""
     else:
         own["global_pool_conditions"] = _POOLED in model.path.stem.casefold()
-        files = [model.path]
-    tensors: Tensors = {}
-    for file in files:
         # The first files also have the checkpoint that they were trained for.
-        prefix = ORIGINAL if read_header(file).has(ORIGINAL) else ""
-        tensors |= read_tensors(file, lambda _: target.dtype, device, prefix)
+        prefix = ORIGINAL if read_header(model.path).has(ORIGINAL) else ""
+    tensors = read_tensors(model.path, lambda _: target.dtype, device, prefix)
     tensors = _modern_names(tensors, unet.config)
     kind = "ControlNetUnionModel" if _TASKS in tensors else "ControlNetModel"
     with torch.device("meta"):
@@ -202,7 +199,7 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
     if _TASKS in tensors:
         config |= _union(tensors)
     what = f"ControlNet {model.name!r}"
-    return laid_out(diffusers_model(kind, config, tensors, what, target.dtype))
+    return diffusers_model(kind, config, tensors, what, target.dtype)
 
 
 def _modern_names(tensors: Tensors, unet: Any) -> Tensors:

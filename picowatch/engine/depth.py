@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.catalog import weight_files
 from picowatch.catalog.depth import depth_config
 from picowatch.engine.canvas import Bytes
 from picowatch.engine.devices import Target
-from picowatch.engine.gguf_fp8 import Tensors, read_tensors
+from picowatch.engine.gguf_fp8 import read_tensors
+from picowatch.engine.part_files import transformers_model
 from picowatch.engine.verify import FindFile, unchanged
-from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse
 
 _SHORTER_SIDE = 518
@@ -52,29 +51,13 @@ class DepthModels:
         # Here, for every engine's start would wait for what few recipes need.
         from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-        kind: Any = DepthAnythingForDepthEstimation
-        tensors: Tensors = {}
         with unchanged(self._find, "depth", use.depth, use.depth_hash) as at:
             values, backbone = depth_config(at)
             config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
-            for file in weight_files(at):
-                tensors |= read_tensors(file, lambda _: self._target.dtype, self._target.device)
-            # transformers knows the names that its layers had before.
-            model, found = kind.from_pretrained(
-                None,
-                config=config,
-                state_dict=tensors,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-            other = (name for name, *_ in found["mismatched_keys"])
-            if wrong := sorted([*found["missing_keys"], *other]):
-                raise RenderFailed(
-                    f"The depth model {use.depth!r} does not fit its config: weights are missing "
-                    f"or have other shapes, starting with {wrong[0]}.",
-                    "Get the folder again, or another one.",
-                )
-        return model.eval().requires_grad_(False).to(self._target.device)
+            dtype, device = self._target.dtype, self._target.device
+            tensors = read_tensors(at, lambda _: dtype, device)
+            kind, what = DepthAnythingForDepthEstimation, f"depth model {use.depth!r}"
+            return transformers_model(kind, config, tensors, what, dtype).to(device)
 
 
 def _guessed(model: Any, picture: Bytes, device: torch.device) -> Bytes:

@@ -7,57 +7,41 @@ Two kinds of families differ in what a pass gives: latents of ours (`unet.py`), 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.engine.callbacks import interruptible
 from picowatch.engine.canvas import Canvas, read_canvases
 from picowatch.engine.job import Drawn, Job, Picture, timed
-from picowatch.engine.latents import Decoded
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import unseen
-from picowatch.errors import RenderFailed
+from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest
 
 OnEvaluation = Callable[[], None]
 
 
-class Group(NamedTuple):
-    """Images that go through a pipeline together, by their places in the batch.
+class Prompted(NamedTuple):
+    """What guides one image.
 
-    `conditions` is what guides each of them, as `Passes.encode` gave it.
+    `key` is equal for what can go through the denoiser together, and changes no picture by it.
+    `warnings` say what of the prompts could not be used.
     """
 
-    indexes: list[int]
+    key: object
+    conditions: Any
+    chunks: int = 1
+    warnings: tuple[str, ...] = ()
+
+
+class Group(NamedTuple):
+    """Images that go through a pipeline together, and what guides each of them."""
+
     requests: list[ImageRequest]
     conditions: list[Any]
-
-    def part(self, places: Sequence[int]) -> "Group":
-        """Some of its images, by their places in the group."""
-        return Group(
-            [self.indexes[place] for place in places],
-            [self.requests[place] for place in places],
-            [self.conditions[place] for place in places],
-        )
-
-
-class Pass(NamedTuple):
-    """One run from noise to pictures, at one size. `strength` is 1 without a start image."""
-
-    number: int
-    width: int
-    height: int
-    steps: int
-    strength: float
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.width, self.height
 
 
 class Passes(ABC):
@@ -68,12 +52,8 @@ class Passes(ABC):
         self.job = job
 
     @abstractmethod
-    def encode(self, batch: Sequence[ImageRequest]) -> list[Any]:
-        """What guides each image."""
-
-    @abstractmethod
-    def key(self, conditions: Any) -> object:
-        """Equal for what can go through the denoiser together, and change no picture by it."""
+    def encode(self, request: ImageRequest) -> Prompted:
+        """What guides an image."""
 
     @abstractmethod
     def evaluations(self, request: ImageRequest) -> int:
@@ -90,32 +70,14 @@ class Passes(ABC):
     ) -> Any:
         """One pass; `before` is the result of the one before, None in the first."""
 
-    @abstractmethod
-    def decode(self, result: Any) -> list[Decoded]:
-        """The pictures of the last pass."""
-
-    def warnings(self, request: ImageRequest) -> tuple[str, ...]:
-        """What of an image's prompts could not be used."""
-        return ()
-
-    def chunks(self, conditions: Any) -> int:
-        """How many chunks the prompts have."""
-        return 1
-
-    def prepared(self) -> AbstractContextManager[None]:
-        """What holds while the batch is drawn."""
-        return nullcontext()
-
-    def watched(self) -> AbstractContextManager[None]:
-        """What holds while the models in memory compute: the batch may be interrupted."""
-        # What is compiled has no places to look from.
-        models = [] if self.job.compiled else self.loaded.modules
-        return interruptible(models, self.job.interrupted)
-
     @property
     def parts(self) -> int:
         """How many parts of a group are drawn at once, each by a core of its own."""
         return 1
+
+    @abstractmethod
+    def decode(self, result: Any) -> list[Picture]:
+        """The pictures of the last pass."""
 
 
 def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
@@ -126,62 +88,37 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     """
     job = passes.job
     with timed(job.timings, "encode"):
-        conditions = passes.encode(batch)
+        prompted = [passes.encode(request) for request in batch]
     places: dict[object, list[int]] = {}
-    for index, each in enumerate(conditions):
-        places.setdefault((passes.key(each), index if job.alone else 0), []).append(index)
+    for index, each in enumerate(prompted):
+        places.setdefault((each.key, index if job.alone else 0), []).append(index)
     numbers, total = count(1), len(places) * passes.evaluations(batch[0])
     drawn: dict[int, Drawn] = {}
     for indexes in places.values():
-        group = Group(list(range(len(batch))), list(batch), conditions).part(indexes)
-        with passes.prepared():
-            pictures = _drawn_in_parts(passes, group, lambda: job.on_step(next(numbers), total))
+        group = Group([batch[i] for i in indexes], [prompted[i].conditions for i in indexes])
+        pictures = _drawn_in_parts(passes, group, lambda: job.on_step(next(numbers), total))
         for index, picture in zip(indexes, pictures, strict=True):
-            chunks, warnings = passes.chunks(conditions[index]), passes.warnings(batch[index])
-            drawn[index] = Drawn(picture, chunks, len(indexes), warnings)
+            guided = prompted[index]
+            drawn[index] = Drawn(picture, guided.chunks, len(indexes), guided.warnings)
     return [drawn[index] for index in range(len(batch))]
 
 
+@torch.inference_mode()  # a part is drawn in a thread of its own, which the caller's does not reach
 def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
     """The pictures of images that go through a pipeline together, in one or two passes."""
     job = passes.job
     result: Any = None
     canvases: Sequence[Canvas | None] = ()
     with timed(job.timings, "denoise"):
-        for one in _passes_of(group.requests[0]):
+        for one in passes_of(group.requests[0]):
             canvases = read_canvases(job.start_images, group.requests, *one.size)
             result = passes.run(group, one, result, canvases, on_step)
     with timed(job.timings, "decode"):
-        decoded = passes.decode(result)
-    return [_finished(each, canvas) for each, canvas in zip(decoded, canvases, strict=True)]
-
-
-def _passes_of(request: ImageRequest) -> list[Pass]:
-    """The first pass and, with hires, the second: img2img at the larger size."""
-    strength = request.denoising_strength if request.image else 1.0
-    passes = [Pass(0, request.width, request.height, request.steps, strength)]
-    if hires := request.hires:
-        steps = hires.steps or request.steps
-        passes.append(Pass(1, *request.size_before_upscale, steps, hires.denoising_strength))
-    return passes
-
-
-def _finished(decoded: Decoded, canvas: Canvas | None) -> Picture:
-    """The finished picture: only what its mask lets through."""
-    array = decoded.pixels
-    if decoded.flat and not (canvas and _of_one_colour(canvas)):
-        raise RenderFailed(
-            f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
-            "which means that the checkpoint or VAE overflowed or is damaged.",
-            "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
-        )
-    pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
-    return Picture(array.shape[1], array.shape[0], pixels, decoded.control_maps)
-
-
-def _of_one_colour(canvas: Canvas) -> bool:
-    picture = canvas.picture
-    return bool((picture == picture[0, 0]).all())
+        pictures = passes.decode(result)
+    return [
+        picture._replace(pixels=canvas.paste(picture.pixels)) if canvas else picture
+        for picture, canvas in zip(pictures, canvases, strict=True)
+    ]
 
 
 # Small pictures on a CPU: a part of the batch on each core. Their layers are too short to share
@@ -189,58 +126,31 @@ def _of_one_colour(canvas: Canvas) -> bool:
 # whatever else the computer does. So every core renders some of the pictures by itself
 # (benchmarks/RESULTS.md).
 
-# Five rendered as six take as long in two parts as in one, fifteen as sixteen little more than half
-# of that; three rendered as four take longer (benchmarks/RESULTS.md).
-_MOST_FILLED_UP = 1.25
-
-
-def equal_parts(images: int, cores: int) -> list[list[int]]:
-    """Split the images' places into as many parts of equal size as there are cores, or fewer.
-
-    Equal, because a picture's last bit may depend on how many are rendered with it, and must not
-    depend on its position among them. So if images are missing in the last part, the last one is
-    repeated there; only if that would be too many, they are all in one part.
-    """
-    size = -(-images // cores)
-    filled = -(-images // size) * size
-    if filled > _MOST_FILLED_UP * images:
-        size = filled = images
-    places = [min(place, images - 1) for place in range(filled)]
-    return [places[begin : begin + size] for begin in range(0, filled, size)]
-
 
 def _drawn_in_parts(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
-    """The group's pictures: all parts at once, each by a pipeline and a thread of its own.
+    """The group's pictures: as many equal parts as cores at once, or fewer, each by a thread.
 
-    Steps and previews are those of the first part alone; times are the longest of all.
+    Equal, because a picture's last bit may depend on how many are rendered with it, and must not
+    depend on its position among them. Steps, previews and times are those of the first part.
     """
     if passes.parts == 1:
         return _drawn_group(passes, group, on_step)
-    parts = equal_parts(len(group.requests), passes.parts)
-    silent = replace(passes.job, previewer=Previewer(unseen))
-    jobs = [passes.job, *[silent] * (len(parts) - 1)]
-    own = [type(passes)(passes.loaded, replace(job, timings={})) for job in jobs]
-    steps = [on_step, *[lambda: None] * (len(parts) - 1)]
-    threads = torch.get_num_threads()
+    images = len(group.requests)
+    parts = next(parts for parts in range(passes.parts, 0, -1) if images % parts == 0)
+    silent = replace(passes.job, previewer=Previewer(unseen), timings={})
+    others = type(passes)(passes.loaded, silent)
+    size, threads = images // parts, torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(
-            len(parts), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             drawn = [
-                pool.submit(_drawn_part, each, group.part(part), step)
-                for each, part, step in zip(own, parts, steps, strict=True)
+                pool.submit(
+                    _drawn_group,
+                    others if begin else passes,
+                    Group(*(each[begin : begin + size] for each in group)),
+                    (lambda: None) if begin else on_step,
+                )
+                for begin in range(0, images, size)
             ]
     finally:
         torch.set_num_threads(threads)  # MKL has one number for all threads
-    for phase in ("denoise", "decode"):
-        timings = passes.job.timings
-        longest = max(each.job.timings.get(phase, 0.0) for each in own)
-        timings[phase] = timings.get(phase, 0.0) + longest
-    pictures = [picture for future in drawn for picture in future.result()]
-    return pictures[: len(group.requests)]
-
-
-@torch.inference_mode()
-def _drawn_part(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
-    """Draw a part in a thread of its own, which the caller's inference mode does not reach."""
-    return _drawn_group(passes, group, on_step)
+    return [picture for future in drawn for picture in future.result()]

@@ -5,7 +5,7 @@ A family without a row here is short: its pipeline reads the prompt itself.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from inspect import signature
 from typing import Any
@@ -25,8 +25,8 @@ from picowatch.recipe.request import ImageRequest
 Encoded = Mapping[str, Any]
 # A checkpoint's parts by diffusers' names.
 Parts = Mapping[str, Any]
-# How many tokens a prompt has, and how many of them the text encoder reads.
-Length = tuple[int, int]
+# schnell was trained with half as many tokens as dev (its model card).
+_FLUX_TOKENS, _SCHNELL_TOKENS = 512, 256
 _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
 
 
@@ -34,13 +34,22 @@ _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
 class Reader:
     """How a flow family's prompts are read.
 
-    `encode` gives one prompt as embeddings, from a pipeline and the checkpoint's variant.
-    `length` counts its tokens. `preamble` stands before each prompt, but not before negative ones.
+    `encode` gives one prompt as embeddings, from a pipeline and the checkpoint's variant. The first
+    tokenizer of `reads` that a checkpoint has counts: so many tokens are read, or with 0 as many as
+    its configuration says. `preamble` stands before each prompt, but not before negative ones.
     """
 
     encode: Callable[[Any, str, str], Encoded]
-    length: Callable[[Parts, str, str], Length]
+    reads: Mapping[str, int] = field(default_factory=lambda: {"tokenizer": 512})
     preamble: str = ""
+
+    def length(self, parts: Parts, prompt: str, variant: str) -> tuple[int, int]:
+        """How many tokens a prompt has, and how many of them the text encoder reads."""
+        name = next(one for one in self.reads if parts.get(one))
+        most = self.reads[name] or parts[name].model_max_length
+        if name == "tokenizer_2" and variant == "schnell":
+            most = _SCHNELL_TOKENS
+        return len(parts[name](prompt)["input_ids"]), most
 
 
 def words(prompt: str) -> str:
@@ -122,43 +131,18 @@ def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]
 _ALONE = {"do_classifier_free_guidance": False}
 
 
-def _count(tokenizer: Any, text: str) -> int:
-    """How many tokens a text has, with the marks that the tokenizer adds."""
-    return len(tokenizer(text)["input_ids"])
-
-
-def _up_to(most: int) -> Callable[[Parts, str, str], Length]:
-    """For a text encoder that reads the prompt alone, up to a number of tokens."""
-    return lambda parts, prompt, _: (_count(parts["tokenizer"], prompt), most)
-
-
 def _ernie_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
     return {"prompt_embeds": pipeline.encode_prompt(prompt, pipeline._execution_device)}
 
 
-def _ernie_length(parts: Parts, prompt: str, _: str) -> Length:
-    """As many as its tokenizer's configuration says."""
-    tokenizer = parts["tokenizer"]
-    return _count(tokenizer, prompt), tokenizer.model_max_length
-
-
-def _flux_tokens(variant: str) -> int:
-    """schnell was trained with half as many tokens as dev (its model card)."""
-    return 256 if variant == "schnell" else 512
-
-
 def _flux_encode(pipeline: Any, prompt: str, variant: str) -> Encoded:
-    embeds, pooled, _ = pipeline.encode_prompt(prompt, max_sequence_length=_flux_tokens(variant))
+    most = _SCHNELL_TOKENS if variant == "schnell" else _FLUX_TOKENS
+    embeds, pooled, _ = pipeline.encode_prompt(prompt, max_sequence_length=most)
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
 
-def _flux_length(parts: Parts, prompt: str, variant: str) -> Length:
-    """T5's: CLIP gives only the pooled output, from the first 77 tokens."""
-    return _count(parts["tokenizer_2"], prompt), _flux_tokens(variant)
-
-
 def _lumina2_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
-    # Its public method puts a preamble before every prompt (test_families.py compares both).
+    # Its public method puts a preamble before every prompt (test_flows.py compares both).
     embeds, mask = pipeline._get_gemma_prompt_embeds(prompt)
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
@@ -170,52 +154,33 @@ def _qwen_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
     return {"prompt_embeds": embeds, "prompt_embeds_mask": whole}
 
 
-def _sd3_length(parts: Parts, prompt: str, _: str) -> Length:
-    """T5's, which reads further than CLIP; many do without it, for it is the largest part."""
-    if parts.get("tokenizer_3"):
-        return _count(parts["tokenizer_3"], prompt), 256
-    return _count(parts["tokenizer"], prompt), 77
-
-
 def _z_image_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
     # A list of its own: the pipeline writes its chat template into it.
     found, _negative = pipeline.encode_prompt([prompt], do_classifier_free_guidance=False)
     return {"prompt_embeds": found}
 
 
-def _z_image_length(parts: Parts, prompt: str, _: str) -> Length:
-    """With the chat template around it."""
-    tokenizer = parts["tokenizer"]
-    message = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=True,
-    )
-    return _count(tokenizer, message), 512
-
-
 READERS = {
-    "z_image": Reader(encode=_z_image_encode, length=_z_image_length),
-    "flux": Reader(encode=_flux_encode, length=_flux_length),
+    # Its chat template has eight tokens.
+    "z_image": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
+    # T5: CLIP gives only the pooled output, from the first 77 tokens.
+    "flux": Reader(encode=_flux_encode, reads={"tokenizer_2": _FLUX_TOKENS}),
     # The chat template begins with three tokens.
-    "flux2": Reader(encode=_encoding("prompt_embeds"), length=_up_to(512 - 3)),
-    "qwen_image": Reader(encode=_qwen_encode, length=_up_to(512)),
+    "flux2": Reader(encode=_encoding("prompt_embeds"), reads={"tokenizer": 512 - 3}),
+    "qwen_image": Reader(encode=_qwen_encode),
     # The chat template ends with five tokens.
     "krea2": Reader(
-        encode=_encoding("prompt_embeds", "prompt_embeds_mask"), length=_up_to(512 - 5)
+        encode=_encoding("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
     ),
-    "ernie_image": Reader(encode=_ernie_encode, length=_ernie_length),
+    "ernie_image": Reader(encode=_ernie_encode, reads={"tokenizer": 0}),
+    # T5 reads further than CLIP; many do without it, for it is the largest part.
     "sd3": Reader(
         encode=_encoding(
             *("prompt_embeds", "", "pooled_prompt_embeds"), prompt_2=None, prompt_3=None, **_ALONE
         ),
-        length=_sd3_length,
+        reads={"tokenizer_3": 256, "tokenizer": 77},
     ),
-    "chroma": Reader(
-        encode=_encoding("prompt_embeds", "", "prompt_attention_mask", **_ALONE),
-        length=_up_to(512),
-    ),
+    "chroma": Reader(encode=_encoding("prompt_embeds", "", "prompt_attention_mask", **_ALONE)),
     "lumina2": Reader(
         # diffusers' default, which it writes before prompts, but not before negative ones.
         preamble=(
@@ -223,7 +188,7 @@ READERS = {
             "image-text alignment based on textual prompts or user prompts. <Prompt Start> "
         ),
         encode=_lumina2_encode,
-        length=_up_to(256),
+        reads={"tokenizer": 256},
     ),
 }
 

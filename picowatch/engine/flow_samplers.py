@@ -1,7 +1,7 @@
 """Samplers for flows: the model's own schedule, with the steps of another solver."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import (
@@ -11,7 +11,7 @@ from diffusers import (
 )
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
-from picowatch.engine.noise_levels import use_noise_levels
+from picowatch.engine.samplers import use_noise_levels
 
 # Where there is nothing but noise, the logarithms of the solvers are infinite.
 _ALMOST_ONE = 1 - 1e-6
@@ -20,7 +20,7 @@ _ALMOST_ONE = 1 - 1e-6
 class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     """Noise levels and shifts are the model's; `solver` goes from one to the next."""
 
-    solver: ClassVar[Any]
+    solver: Any
     _running: Any = None
     # diffusers has no types.
     config: Any
@@ -63,22 +63,19 @@ class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         return solver
 
 
-class _DPM2M(_Solved):
-    solver = DPMSolverMultistepScheduler
-
-
-class _UniPC(_Solved):
-    solver = UniPCMultistepScheduler
-
-
-_SOLVED: dict[str, Any] = {"DPM++ 2M": _DPM2M, "UniPC": _UniPC}
+_SOLVERS: dict[str, Any] = {
+    "DPM++ 2M": DPMSolverMultistepScheduler,
+    "UniPC": UniPCMultistepScheduler,
+}
 
 
 def scheduler_for(sampler: str, own: Any) -> Any:
     """The scheduler of one pass; `own` is the folder's."""
-    if sampler not in _SOLVED or isinstance(own, _SOLVED[sampler].solver):
+    if sampler not in _SOLVERS or isinstance(own, _SOLVERS[sampler]):
         return own
-    return scheduler_of(_SOLVED[sampler], own.config)
+    scheduler = scheduler_of(_Solved, own.config)
+    scheduler.solver = _SOLVERS[sampler]
+    return scheduler
 
 
 def scheduler_of(kind: Any, config: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 from safetensors import safe_open
 
-from picowatch.catalog.gguf import GGUF, read_any_header, stays_quantised
+from picowatch.catalog import weight_files
+from picowatch.catalog.gguf import BLOCKS, GGUF, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
 from picowatch.catalog.storage import FP8, SCALES
 
@@ -24,23 +26,56 @@ TypeOf = Callable[[str], torch.dtype]
 _NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
 
 
-def is_gguf(file: Path) -> bool:
-    """Whether a file's name says that it is a GGUF file."""
+def _is_gguf(file: Path) -> bool:
     return file.suffix.lower() == GGUF
 
 
 def read_tensors(
-    file: Path, type_of: TypeOf, device: torch.device, prefix: str = "", *, copy: bool = True
+    path: Path, type_of: TypeOf, device: torch.device, prefix: str = "", *, copy: bool = True
 ) -> Tensors:
-    """The tensors whose names begin with `prefix`, without it, on the device.
+    """The tensors of a file or folder whose names begin with `prefix`, without it, on the device.
 
     They are copies, because files are mapped into memory: one that is overwritten in place would
     change the model, and one that is cut short would end the process (SIGBUS). Without `copy` some
     are not: they must soon go elsewhere. GGUF's matrices stay quantised.
     """
-    header = read_any_header(file)
-    if is_gguf(file):
-        return dict(_read_gguf(file, header, prefix, type_of, device))
+    found: Tensors = {}
+    for file in _files(path):
+        header = read_any_header(file)
+        if _is_gguf(file):
+            found |= _read_gguf(file, header, prefix, type_of, device)
+        else:
+            found |= _read_safetensors(file, header, prefix, type_of, device, copy=copy)
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    return weight_files(path) if path.is_dir() else [path]
+
+
+def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "") -> int:
+    """The bytes of the tensors that `read_tensors` would read in this type."""
+    size = 0
+    for file in _files(path):
+        header = read_any_header(file)
+        for name, shape in header.shapes.items():
+            if name.startswith(prefix):
+                kind = header.types[name]
+                quantised = _is_gguf(file) and stays_quantised(name, kind, shape)
+                numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
+                size += prod(shape) // numbers * taken
+    return size
+
+
+def _read_safetensors(
+    file: Path,
+    header: Header,
+    prefix: str,
+    type_of: TypeOf,
+    device: torch.device,
+    *,
+    copy: bool,
+) -> Iterator[tuple[str, torch.Tensor]]:
     names = [
         name
         for name in header.shapes
@@ -51,7 +86,7 @@ def read_tensors(
         bare = [name.removeprefix(prefix) for name in names]
         types = [type_of(name) for name in bare]
         # Copying and converting takes longer than reading from the disk's cache: use all cores.
-        return dict(zip(bare, pool.map(partial(_copied, device, copy), found, types), strict=True))
+        yield from zip(bare, pool.map(partial(_copied, device, copy), found, types), strict=True)
 
 
 def _copied(

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from picowatch.engine.canvas import RESAMPLING
 from picowatch.engine.protocol import ControlMap, OnStep
 from picowatch.recipe.request import ControlUse, ImageRequest
 from picowatch.recipe.resolve.hires import is_model
@@ -49,8 +50,8 @@ class Job:
 
     `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
     `before_tile` is called before each of their tiles, and may raise. `guess_depth` gives the depth
-    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `repeats`:
-    opposite edges meet. `compiled` is what computes in place of the denoiser, or None.
+    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `compiled` is
+    what computes in place of the denoiser, or None.
     """
 
     device: "torch.device"
@@ -63,16 +64,15 @@ class Job:
     guess_depth: "Callable[[Bytes, ControlUse], Bytes]"
     upscalers: "Upscalers"
     alone: bool
-    repeats: bool
     compiled: "Callable[..., tuple[torch.Tensor, ...]] | None" = None
 
-    def enlarge_for_hires(self, request: ImageRequest) -> Enlarge | None:
-        """What makes the second pass' picture of the first one's, if a model does that."""
-        hires = request.hires
-        if hires is None or not is_model(hires.upscaler):
-            return None
-        name, hash_ = hires.upscaler, request.hires_upscaler_hash
-        size = request.size_before_upscale
+    def enlarge_for_hires(self, request: ImageRequest) -> Enlarge:
+        """What makes the second pass' picture of the first one's."""
+        assert request.hires is not None
+        name, size = request.hires.upscaler, request.size_before_upscale
+        if not is_model(name):
+            return lambda picture: picture.resize(size, RESAMPLING[name])
+        hash_ = request.hires_upscaler_hash
         return lambda picture: self.upscalers.enlarged(picture, name, hash_, size, self.before_tile)
 
 

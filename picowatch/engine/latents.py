@@ -1,7 +1,7 @@
 """Latents of Stable Diffusion: from and to pixels, and enlarged."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,66 +10,37 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.engine.canvas import RESAMPLING, Bytes
 from picowatch.engine.job import Enlarge
 from picowatch.engine.noise import LATENT_FACTOR
-from picowatch.engine.protocol import ControlMap
-from picowatch.engine.tiling import wrapped
 from picowatch.errors import RenderFailed
 
-_REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
+
+def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:
+    """Decode images one by one: that saves memory, and no picture depends on its neighbours."""
+    return [_decoded(vae, latent) for latent in latents[:, None] / vae.config.scaling_factor]
 
 
-class Decoded(NamedTuple):
-    """One image's RGB pixels, height x width x 3.
+def _decoded(vae: Any, latents: torch.Tensor) -> Image.Image:
+    def compute() -> torch.Tensor:
+        sample: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
+        return sample
 
-    `flat`: its latents are exactly the same everywhere, or its colours are before they are rounded
-    and cut off at black and white: of a plain picture, every pixel may be the same after that.
-    `control_maps` are those that its ControlNets followed and the request wants to see.
-    """
-
-    pixels: Bytes
-    flat: bool
-    control_maps: tuple[ControlMap, ...] = ()
+    return as_picture((_widened(vae, compute)[0] + 1) / 2)
 
 
-def decode(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> list[Decoded]:
-    """Decode images one by one: that saves memory, and no picture depends on its neighbours.
-
-    `repeats`: opposite edges meet, although the VAE decodes in tiles. RenderFailed rather than a
-    black picture.
-    """
-    return [_decoded(vae, latent[None], repeats=repeats) for latent in latents]
+def as_picture(image: torch.Tensor) -> Image.Image:
+    """A decoded image, RGB x height x width, 0 to 1. RenderFailed rather than a black picture."""
+    _check_finite(image)
+    levels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+    return Image.fromarray(levels.cpu().numpy())
 
 
-def _decoded(vae: Any, latents: torch.Tensor, *, repeats: bool) -> Decoded:
-    if not bool(torch.isfinite(latents).all()):
+def _check_finite(numbers: torch.Tensor) -> None:
+    if not bool(torch.isfinite(numbers).all()):
         raise RenderFailed(
-            "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
+            "The picture came out as invalid numbers (NaN): the checkpoint or its VAE overflowed.",
+            "Set precision: float32, or precision: bfloat16 on a newer GPU.",
         )
-
-    def sample(latents: torch.Tensor) -> torch.Tensor:
-        decoded: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
-        return decoded
-
-    def image() -> torch.Tensor:
-        scaled = latents / vae.config.scaling_factor
-        return wrapped(scaled, sample) if repeats else sample(scaled)
-
-    found = _finite(vae, image)
-    return Decoded(_pixels(found), is_flat(latents) or is_flat(found))
-
-
-def is_flat(images: torch.Tensor) -> bool:
-    """Whether the one image, or its latents, are the same everywhere."""
-    return bool((images == images[:, :, :1, :1]).all())
-
-
-def _pixels(image: torch.Tensor) -> Bytes:
-    """The bytes of one image of -1..1, height x width x RGB."""
-    levels = ((image[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    found: Bytes = levels.permute(1, 2, 0).contiguous().cpu().numpy()
-    return found
 
 
 def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -87,26 +58,23 @@ def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor
         )
         return latents
 
-    return _finite(vae, compute) * float(vae.config.scaling_factor)
+    found = _widened(vae, compute)
+    _check_finite(found)
+    return found * float(vae.config.scaling_factor)
 
 
-def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+def _widened(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
     """What the VAE computes, in float32; computed again in float32 if it overflowed.
 
     It is changed back: the next picture must not depend on this one.
     """
-    result = compute().float()
-    narrow = vae.dtype
-    if not bool(torch.isfinite(result).all()) and narrow != torch.float32:
+    result, narrow = compute().float(), vae.dtype
+    if narrow != torch.float32 and not bool(torch.isfinite(result).all()):
         try:
             _change_type(vae, torch.float32)
             result = compute().float()
         finally:
             _change_type(vae, narrow)
-    if not bool(torch.isfinite(result).all()):
-        raise RenderFailed(
-            "The picture came out as invalid numbers (NaN): the VAE overflowed.", _REMEDY
-        )
     return result
 
 
@@ -129,30 +97,15 @@ _LATENT: dict[str, dict[str, Any]] = {
 
 
 def upscale(
-    vae: Any,
-    latents: torch.Tensor,
-    upscaler: str,
-    size: tuple[int, int],
-    by_model: Enlarge | None = None,
-    *,
-    repeats: bool = False,
+    vae: Any, latents: torch.Tensor, upscaler: str, size: tuple[int, int], enlarge: Enlarge
 ) -> torch.Tensor:
     """The images' latents for a picture of this width and height.
 
     Latent upscalers resize the latents themselves: fast, and blurred or blocky until the second
-    pass redraws them. The others decode, resize the pixels, and encode again; `by_model` does it
-    where the upscaler is a model.
+    pass redraws them. The others decode, `enlarge` the pixels, and encode again.
     """
-    width, height = size
     if upscaler in _LATENT:
-        sides = (height // LATENT_FACTOR, width // LATENT_FACTOR)
+        sides = (size[1] // LATENT_FACTOR, size[0] // LATENT_FACTOR)
         return functional.interpolate(latents, size=sides, **_LATENT[upscaler])
-    if by_model is None and upscaler not in RESAMPLING:
-        raise RenderFailed(f"The engine has no upscaler {upscaler!r}.")
-
-    def enlarged(decoded: Decoded) -> torch.Tensor:
-        picture = Image.fromarray(decoded.pixels)
-        larger = by_model(picture) if by_model else picture.resize(size, RESAMPLING[upscaler])
-        return encode(vae, np.asarray(larger), latents.device)
-
-    return torch.cat([enlarged(one) for one in decode(vae, latents, repeats=repeats)])
+    larger = map(enlarge, decode(vae, latents))
+    return torch.cat([encode(vae, np.asarray(each), latents.device) for each in larger])

@@ -5,11 +5,8 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
-from functools import partial
-from math import prod
-from pathlib import Path
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -17,89 +14,31 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from picowatch.catalog import Model, weight_files
+from picowatch.catalog import Model
 from picowatch.catalog.configs import KNOWN, known_values, read_json
-from picowatch.catalog.gguf import BLOCKS, read_any_header, stays_quantised
+from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE, is_unet, parts_of, prefix_in
 from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.flow_samplers import scheduler_of
-from picowatch.engine.gguf_fp8 import Tensors, is_gguf, read_tensors
-from picowatch.engine.part_files import (
-    Config,
-    diffusers_model,
-    laid_out,
-    text_encoder,
-    type_of,
-)
+from picowatch.engine.gguf_fp8 import bytes_in, read_tensors
+from picowatch.engine.part_files import Config, diffusers_model, text_encoder, type_of
 
 _CPU = torch.device("cpu")
-# Reads a part of a checkpoint by its name.
-ReadPart = Callable[[str], Any]
-
-
-@dataclass
-class Components:
-    """A checkpoint in memory: its parts by diffusers' names, and ControlNets by their hashes.
-
-    A part may be dropped to make room for another: then it is None until it is restored by `read`.
-    """
-
-    family: str
-    variant: str
-    native_size: int
-    parts: dict[str, Any]
-    controlnets: dict[str, Any] = field(default_factory=dict)
-    read: ReadPart | None = None
-
-    @property
-    def denoiser(self) -> Any:
-        """The UNet or transformer."""
-        return self.parts[self.denoiser_name]
-
-    @property
-    def vae(self) -> Any:
-        """The VAE."""
-        return self.parts["vae"]
-
-    @property
-    def encoders(self) -> list[Any]:
-        """The text encoders, in the pipeline's order; those that were dropped are left out."""
-        return [self.parts[name] for name in self.encoder_names if self.parts[name] is not None]
-
-    @property
-    def encoder_names(self) -> list[str]:
-        """The names of the text encoders."""
-        return sorted(name for name in self.parts if name.startswith("text_encoder"))
-
-    @property
-    def denoiser_name(self) -> str:
-        """The name of the UNet or transformer."""
-        return "unet" if "unet" in self.parts else "transformer"
-
-    def drop(self, names: Iterable[str]) -> None:
-        """Give the memory of these parts back."""
-        for name in names:
-            self.parts[name] = None
-
-    def restore(self, names: Iterable[str]) -> bool:
-        """Read those of these parts that were dropped; False if none was."""
-        dropped = [name for name in names if self.parts[name] is None]
-        for name in dropped:
-            assert self.read
-            self.parts[name] = self.read(name)
-        return bool(dropped)
 
 
 def load(
     model: Model, target: Target, device: torch.device, *, later: Collection[str] = ()
-) -> Components:
-    """A checkpoint, its weights on `device` in the types of `target`, without parts for `later`."""
-    read = partial(load_part, model, target, device)
+) -> dict[str, Any]:
+    """Read a checkpoint's parts by diffusers' names, weights in the types of `target`.
+
+    Those for `later` are None.
+    """
     names = [part.name for part in parts_of(model)]
-    parts = {name: None if name in later else read(name) for name in names}
-    return Components(model.family, model.variant, model.native_size, parts, read=read)
+    return {
+        name: None if name in later else load_part(model, target, device, name) for name in names
+    }
 
 
 def load_part(model: Model, target: Target, device: torch.device, name: str) -> Any:
@@ -222,13 +161,11 @@ def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: tor
     encoder = part.name.startswith("text_encoder")
     # transformers makes its models in main memory: on the way to a card maps of files will do.
     place, copy = (_CPU, device.type == "cpu") if encoder else (device, True)
-    tensors: Tensors = {}
-    for file in [part.weights] if part.weights else weight_files(part.folder):
-        types = type_of(part.class_name, dtype)
-        tensors |= read_tensors(file, types, place, part.prefix, copy=copy)
+    types, path = type_of(part.class_name, dtype), part.weights or part.folder
+    tensors = read_tensors(path, types, place, part.prefix, copy=copy)
     if encoder:
         return text_encoder(part, config, tensors, what, dtype).to(device)
-    return laid_out(diffusers_model(part.class_name, config, tensors, what, dtype))
+    return diffusers_model(part.class_name, config, tensors, what, dtype)
 
 
 def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
@@ -240,24 +177,5 @@ def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
         kind = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}.get(part.name)
         config = read_json(part.folder / "config.json")
         dtype = _dtype(model, part, config, target)
-        for file in [part.weights] if part.weights else weight_files(part.folder):
-            found[kind or "encoders"] += _bytes_in(file, dtype, part.prefix)
+        found[kind or "encoders"] += bytes_in(part.weights or part.folder, dtype, part.prefix)
     return found
-
-
-def controlnet_bytes(model: Model, dtype: torch.dtype) -> int:
-    """The bytes of a ControlNet."""
-    files = weight_files(model.path) if model.layout == "folder" else [model.path]
-    return sum(_bytes_in(file, dtype) for file in files)
-
-
-def _bytes_in(file: Path, dtype: torch.dtype, prefix: str = "") -> int:
-    """The bytes of the tensors whose names begin with `prefix`; GGUF's matrices stay quantised."""
-    header, size = read_any_header(file), 0
-    for name, shape in header.shapes.items():
-        if name.startswith(prefix):
-            kind = header.types[name]
-            quantised = is_gguf(file) and stays_quantised(name, kind, shape)
-            numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
-            size += prod(shape) // numbers * taken
-    return size

@@ -2,15 +2,15 @@
 
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import torch
 from diffusers.hooks import apply_group_offloading
 
+from picowatch.catalog import Model
 from picowatch.engine.families import Encoded, built, pipeline_class, prompt_encoder
-from picowatch.engine.load import Components
 from picowatch.engine.memory import Place
 from picowatch.engine.verify import FindFile
 from picowatch.families import FAMILIES
@@ -48,17 +48,28 @@ def weights_device(place: Place, device: torch.device) -> torch.device:
 
 
 class Loaded:
-    """A checkpoint's components, and what was made of them.
+    """A checkpoint in memory: its parts by diffusers' names, and ControlNets by their hashes.
 
-    `place` says where its weights are, `vae_file` is the name and the hash of its VAE.
+    `place` says where its weights are, `vae_file` is the name and the hash of its VAE. A part may
+    be dropped to make room for another: then it is None until `read`, which reads a part by its
+    name, restores it.
     """
 
     def __init__(
-        self, components: Components, find: FindFile, device: torch.device, place: Place
+        self,
+        model: Model,
+        parts: dict[str, Any],
+        find: FindFile,
+        device: torch.device,
+        place: Place,
     ) -> None:
-        self.components = components
-        self.row = FAMILIES[components.family]
-        self.variant = self.row.variant(components.variant)
+        self.row = FAMILIES[model.family]
+        self.variant = self.row.variant(model.variant)
+        self.variant_name = model.variant
+        self.native_size = model.native_size
+        self.parts = parts
+        self.controlnets: dict[str, Any] = {}
+        self.read: Callable[[str], Any]
         self.place = place
         self.vae_file = ("", "")
         self._find = find
@@ -69,29 +80,37 @@ class Loaded:
         self._uses: tuple[LoraUse, ...] = ()
         self.prompts: Any = Prompts()
         if self.row.kind == "unet":
-            self.prompts = prompt_encoder(components.family, components.parts, find, device)
+            self.prompts = prompt_encoder(self.row.key, parts, find, device)
 
     @property
     def denoiser(self) -> Any:
         """The UNet or transformer."""
-        return self.components.denoiser
+        return self.parts[self._denoiser_name]
 
     @property
     def vae(self) -> Any:
         """The VAE."""
-        return self.components.vae
+        return self.parts["vae"]
+
+    @property
+    def _denoiser_name(self) -> str:
+        return "unet" if self.row.kind == "unet" else "transformer"
+
+    @property
+    def _encoder_names(self) -> list[str]:
+        return [name for name in self.parts if name.startswith("text_encoder")]
 
     @property
     def schedule(self) -> dict[str, Any]:
         """What the checkpoint's own config says of its noise schedule, without defaults."""
-        config = dict(self.components.parts["scheduler"].config)
+        config = dict(self.parts["scheduler"].config)
         defaults = config.pop("_use_default_values", ())
         return {key: value for key, value in config.items() if key not in defaults}
 
     @property
     def modules(self) -> list[Any]:
         """All that computes and is in memory."""
-        return [*self._computing_parts(), *self.components.controlnets.values()]
+        return [*self._computing_parts(), *self.controlnets.values()]
 
     @property
     def weights_device(self) -> torch.device:
@@ -105,11 +124,22 @@ class Loaded:
 
     def pipeline(self, kind: str = "text", **parts: Any) -> Any:
         """A pipeline of the family over its parts, or these in place of its own."""
-        return built(self.row, self.variant, kind, self.components.parts | parts)
+        return built(self.row, self.variant, kind, self.parts | parts)
 
     def has_pipeline(self, kind: str) -> bool:
         """Whether diffusers has one for "image" or "mask"."""
         return pipeline_class(self.row, self.variant, kind) is not None
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Give the memory of these parts back."""
+        for name in names:
+            self.parts[name] = None
+
+    def restore(self, names: Iterable[str]) -> None:
+        """Read those of these parts that were dropped."""
+        for name in names:
+            if self.parts[name] is None:
+                self.parts[name] = self.read(name)
 
     def place_weights(self) -> None:
         """Let diffusers bring weights to the device, where they are not all there."""
@@ -131,7 +161,7 @@ class Loaded:
                     self._moved.add(part)
 
     def _computing_parts(self) -> list[torch.nn.Module]:
-        parts = self.components.parts.values()
+        parts = self.parts.values()
         return [part for part in parts if isinstance(part, torch.nn.Module)]
 
     def _comes_by_layers(self) -> bool:
@@ -150,7 +180,7 @@ class Loaded:
     def use_loras(self, uses: Sequence[LoraUse]) -> None:
         """Let exactly these LoRAs act; where parts take turns, on the denoiser alone."""
         self._uses = tuple(uses)
-        if self.components.denoiser is not None:
+        if self.denoiser is not None:
             self._apply_loras()
 
     def _apply_loras(self) -> None:
@@ -176,20 +206,20 @@ class Loaded:
     def bring_encoders(self) -> None:
         """Before prompts are encoded, where parts take turns."""
         if self.place == "turns":
-            self._exchange([self.components.denoiser_name], self.components.encoder_names)
+            self._exchange([self._denoiser_name], self._encoder_names)
 
     def bring_denoiser(self) -> None:
         """Before the first step, where parts take turns; its LoRAs act again."""
         if self.place == "turns":
-            self._exchange(self.components.encoder_names, [self.components.denoiser_name])
+            self._exchange(self._encoder_names, [self._denoiser_name])
 
     def _exchange(self, dropped: Sequence[str], brought: Sequence[str]) -> None:
         """Drop some parts, and bring others unless they are there."""
-        if all(self.components.parts[name] is not None for name in brought):
+        if all(self.parts[name] is not None for name in brought):
             return
         self._loras = None
-        self.components.drop(dropped)
+        self.drop(dropped)
         gc.collect()  # modules that refer to each other are gone only then
-        self.components.restore(brought)
-        if self.components.denoiser is not None:
+        self.restore(brought)
+        if self.denoiser is not None:
             self._apply_loras()

@@ -48,11 +48,6 @@ class Loras:
         wanted = tuple(uses)
         if wanted == self.applied:
             return
-        if not hasattr(self._pipeline, "load_lora_weights"):
-            raise RenderFailed(
-                f"The LoRA {wanted[0].name!r} cannot be used: diffusers loads none for this kind.",
-                "Remove it from the recipe, or use a checkpoint of another kind.",
-            )
         weights: dict[str, float] = {}
         for use in wanted:
             weights[use.hash] = weights.get(use.hash, 0) + use.weight

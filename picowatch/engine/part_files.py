@@ -60,7 +60,7 @@ def diffusers_model(
     tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
         return _quantised(kind, config, tensors, dtype)
-    return filled(model, tensors, what)
+    return _laid_out(filled(model, tensors, what))
 
 
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
@@ -80,8 +80,8 @@ def filled(model: Any, tensors: Tensors, what: str) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def laid_out(model: Any) -> Any:
-    """A model of diffusers with the memory layout in which narrow types compute the fastest."""
+def _laid_out(model: Any) -> Any:
+    """The model with the memory layout in which narrow types compute the fastest."""
     weights = [*model.parameters()]
     narrow = weights[0].dtype != torch.float32 and weights[0].device.type in ("cpu", "cuda")
     # Convolutions over frames, which have five sides, know no other layout.
@@ -101,9 +101,16 @@ def text_encoder(
     made = _transformers_config(kind, config)
     if part.weights:
         tensors = _text_encoder_names(part, made, tensors)
+    return transformers_model(kind, made, tensors, what, dtype)
+
+
+def transformers_model(
+    kind: Any, config: Any, tensors: Tensors, what: str, dtype: torch.dtype
+) -> Any:
+    """A model of this class; RenderFailed names the first weight that does not fit."""
     model, info = kind.from_pretrained(
         None,
-        config=made,
+        config=config,
         state_dict=tensors,
         dtype=dtype,
         output_loading_info=True,

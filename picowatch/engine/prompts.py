@@ -6,15 +6,14 @@ the last 20 tokens of a full chunk is where the rest moves to the next chunk; BR
 After A1111's modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_emphasis.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.engine.conditions import Conditions, Encoded
 from picowatch.engine.embeddings import Embeddings
-from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import parse_edits, text_at
 from picowatch.recipe.prompts.grammar import (
@@ -28,6 +27,66 @@ from picowatch.recipe.request import ImageRequest
 CHUNK_TOKENS = 75
 _COMMA_REACH = 20
 _KEPT_CHUNKS = 256
+
+
+class Encoded(NamedTuple):
+    """Encoded texts, a row for each image: what guides the UNet besides latents and timestep.
+
+    `states` are rows x tokens x width. `pooled`, rows x width, is a summary of each text, for
+    families whose UNet is shown one (SDXL).
+    """
+
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    def zeros(self) -> "Encoded":
+        """Zeros in these shapes."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Encoded(torch.zeros_like(self.states), pooled)
+
+    @staticmethod
+    def joined(parts: Sequence["Encoded"]) -> "Encoded":
+        """Join the rows of all, in their order."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Encoded(
+            torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
+        )
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The encoded negative prompts and prompts of a batch."""
+
+    negative: Encoded
+    positive: Encoded
+
+    @cached_property
+    def both(self) -> Encoded:
+        """The rows of all negative prompts, then those of all prompts: once, not in each step."""
+        return Encoded.joined((self.negative, self.positive))
+
+    @staticmethod
+    def joined(rows: Sequence["Conditions"]) -> "Conditions":
+        """Join the conditions of all images, in their order."""
+        return Conditions(
+            Encoded.joined([row.negative for row in rows]),
+            Encoded.joined([row.positive for row in rows]),
+        )
+
+
+def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Conditions]:
+    """What guides a batch at each evaluation of a pass, from what guides each of its images.
+
+    Prompt editing changes it between the steps. It is the same object where nothing changed.
+    """
+    known: dict[tuple[int, ...], Conditions] = {}
+    found = []
+    for rows in zip(*images, strict=True):
+        key = tuple(map(id, rows))
+        if key not in known:
+            known[key] = Conditions.joined(rows)
+        found.append(known[key])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +117,6 @@ class TextTower:
         encoder, skip = self.encoder, max(clip_skip, self.least_skip)
         # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
         parts = getattr(encoder, "text_model", encoder)
-        layers = encoder.config.num_hidden_layers
-        if skip > layers:
-            raise RenderFailed(
-                f"clip_skip {clip_skip} is too much for this checkpoint: its text encoder has "
-                f"{layers} layers.",
-                f"Set clip_skip to {layers} or less.",
-            )
         with self.embeddings.inserted(self._padded(chunk.tokens, end)) as known:
             tokens = torch.tensor([known], device=device)
             output = encoder(input_ids=tokens, output_hidden_states=True)

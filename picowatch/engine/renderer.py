@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.callbacks import interruptible
+from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
@@ -28,10 +30,9 @@ from picowatch.engine.memory import (
     shrunken,
 )
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.picture_warnings import picture_warnings
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
-from picowatch.engine.unet import UnetPasses
+from picowatch.engine.unet import UnetPasses, seamless
 from picowatch.engine.upscale import Upscalers
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
@@ -144,7 +145,9 @@ class Renderer:
             with timed(timings, "load"):
                 loaded = self._checkpoints.load(request, rung.place)
         loaded.use_loras(request.loras)
-        (loaded.vae.enable_tiling if rung.tiled else loaded.vae.disable_tiling)()
+        # A VAE that works in tiles knows no opposite edge.
+        tiled = rung.tiled and not request.tiling
+        (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()
         return loaded
 
     def _job(
@@ -163,7 +166,6 @@ class Renderer:
             self._depth_models.guess,
             self._upscalers,
             alone=rung.tiled or first.exact,
-            repeats=first.tiling,
             compiled=self._compiled_for(loaded, first, rung),
         )
 
@@ -180,8 +182,11 @@ class Renderer:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         eager = self._compiled.eager() if self._compiled and not job.compiled else nullcontext()
+        # What is compiled has no places to look from.
+        watched = nullcontext() if job.compiled else interruptible(job.interrupted)
+        repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
-            with eager, self._algorithms(exact=batch[0].exact):
+            with eager, watched, repeating, self._algorithms(exact=batch[0].exact):
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.send_back()

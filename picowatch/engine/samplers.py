@@ -7,12 +7,11 @@ does for the samplers it has from k-diffusion, and as DDIM and PNDM were publish
 from the configuration in a folder of Stable Diffusion 1.x.
 """
 
-import json
-from copy import deepcopy
-from dataclasses import dataclass
-from functools import lru_cache
+import math
+from collections.abc import Callable
+from functools import partial
 from types import MethodType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,14 +32,22 @@ from diffusers import (
     TCDScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.schedulers import AysSchedules
 
 # diffusers hides this name where scipy is not installed.
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+from numpy.typing import NDArray
 
-from picowatch.engine.noise_levels import NOISE_LEVELS, use_noise_levels
-from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import steps_taken
-from picowatch.recipe.samplers import sampler_named
+
+# "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
+_BETA_SHAPE = 0.6
+_QUADRATURE = 2**16  # steps of the integral of its density
+# "Align Your Steps", https://arxiv.org/abs/2404.14507. Its own table ends with this step; that of
+# diffusers has 0 there.
+_LEAST_ALIGNED = 0.029
+
+Levels = NDArray[np.float64]
 
 _SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
 # What a recipe's `prediction` replaces in the checkpoint's own schedule.
@@ -56,12 +63,10 @@ _DISTILLED_STEPS = 50
 _TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(NamedTuple):
     """A scheduler class, its fixed options, and how "uniform" spaces steps.
 
-    A class without a choice of spacings has "". What else a sampler can do is in its row in
-    recipe/samplers.py.
+    What else a sampler can do is in its row in recipe/samplers.py.
     """
 
     scheduler: Any
@@ -94,7 +99,7 @@ _KINDS = {
     # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's, but needs torchsde and draws
     # its noise from trees of its own, which no per-image generator can serve. This one evaluates
     # the UNet once a step, A1111's twice: 40 steps here are about 20 there.
-    "DPM++ SDE": _Kind(DPMSolverSinglestepScheduler, {"lower_order_final": True, **_SDE}, ""),
+    "DPM++ SDE": _Kind(DPMSolverSinglestepScheduler, {"lower_order_final": True, **_SDE}),
     "DEIS": _Kind(
         DEISMultistepScheduler,
         {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
@@ -140,16 +145,6 @@ class PreparedSampler:
         """How much noise a step of TCD adds, as its authors have it; 0 for all others."""
         return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
 
-    def noised(
-        self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
-    ) -> torch.Tensor:
-        """Latents with the noise that the step at `timestep` begins with."""
-        one, none = torch.ones(1), torch.zeros(1)
-        kept = self.scheduler.add_noise(one, none, timestep)[0]
-        added = self.scheduler.add_noise(none, one, timestep)[0]
-        result: torch.Tensor = kept * latents + added * noise
-        return result
-
     def at_full_step(self) -> bool:
         """False between the two evaluations that samplers of second order make in one step."""
         return bool(getattr(self.scheduler, "state_in_first_order", True))
@@ -170,45 +165,24 @@ def build_sampler(
     overrides it. `family` is the checkpoint's. With a `strength` below 1 only that share of the
     steps is taken, the last ones; at least one, none for 0.
     """
-    kind = _KINDS.get(name)
-    if kind is None:
-        raise RenderFailed(f"The engine has no sampler {name!r}.")
-    known = sampler_named(name)
-    spreads = schedule_type in _SIGMA_OPTIONS or schedule_type in NOISE_LEVELS
-    if spreads and schedule_type not in known.schedule_types:
-        raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
+    kind = _KINDS[name]
     config = config | _PREDICTIONS[prediction]
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
-    if zero_snr and not known.reaches_zero_snr:
-        names = ", ".join(one for one in _KINDS if sampler_named(one).reaches_zero_snr)
-        raise RenderFailed(
-            f"The sampler {name} cannot begin with pure noise, which this checkpoint is trained "
-            "on (zero terminal SNR).",
-            f"Use one of {names}.",
-        )
-    options = kind.options | _spacing(kind, schedule_type, steps, zero_snr=zero_snr)
+    spacing = _spacing(kind.uniform_spacing, schedule_type, steps, zero_snr=zero_snr)
+    options = kind.options | {"timestep_spacing": spacing}
     if kind.scheduler in _DISTILLED:
         options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
     if schedule_type in _SIGMA_OPTIONS:
         options[_SIGMA_OPTIONS[schedule_type]] = True
-    scheduler = deepcopy(_made(kind.scheduler, json.dumps(config), json.dumps(options)))
+    scheduler = kind.scheduler.from_config(config, **options)
     if schedule_type in NOISE_LEVELS:
         use_noise_levels(scheduler, schedule_type, family)
     if kind.scheduler is LMSDiscreteScheduler:
-        integrate_lms_without_scipy(scheduler)
-    if options.get("timestep_spacing") == "trailing":
+        scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
+    if spacing == "trailing":
         steps = _counted_back(steps, scheduler.config.num_train_timesteps)
     scheduler.set_timesteps(steps, device="cpu")
     return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength))
-
-
-@lru_cache(maxsize=32)
-def _made(kind: Any, config: str, options: str) -> Any:
-    """A scheduler as diffusers makes it, to be copied.
-
-    DPM2's spread their thousand training steps first, which takes a quarter of a second.
-    """
-    return kind.from_config(json.loads(config), **json.loads(options))
 
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
@@ -234,21 +208,18 @@ def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
     return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
 
 
-def _spacing(kind: _Kind, schedule_type: str, steps: int, *, zero_snr: bool) -> dict[str, str]:
+def _spacing(own: str, schedule_type: str, steps: int, *, zero_snr: bool) -> str:
     """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise.
 
     With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
     "trailing": its first step is the one of pure noise.
     """
-    if not kind.uniform_spacing:
-        return {}
     if schedule_type == "leading":
-        return {"timestep_spacing": "leading"}
-    if zero_snr and schedule_type == "uniform":
-        return {"timestep_spacing": "trailing"}
-    if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
-        return {"timestep_spacing": "trailing"}
-    return {"timestep_spacing": kind.uniform_spacing}
+        return "leading"
+    from_the_last = zero_snr and schedule_type == "uniform"
+    if from_the_last or schedule_type == "sgm_uniform" or (steps == 1 and own == "linspace"):
+        return "trailing"
+    return own
 
 
 class _Steps(int):
@@ -268,17 +239,8 @@ def _counted_back(steps: int, training_steps: int) -> int:
     return steps if found == steps else _Steps(steps)
 
 
-# Two points integrate polynomials up to the third degree exactly, and LMS has order 4.
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2)
-
-
-def integrate_lms_without_scipy(scheduler: Any) -> None:
-    """LMSDiscreteScheduler's coefficients by Gauss-Legendre quadrature, exact here."""
-    scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
-
-
 def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> float:
-    """The integral of a Lagrange polynomial through the last sigmas over this step.
+    """The integral over this step of a Lagrange polynomial through the last sigmas, without scipy.
 
     The order is at most the number of derivatives there are: diffusers goes by the step's index,
     which is wrong where img2img begins in the middle.
@@ -286,11 +248,68 @@ def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> 
     order = min(order, len(scheduler.derivatives) or order)
     if current_order >= order:
         return 0.0
-    sigmas = [float(sigma) for sigma in scheduler.sigmas[t - order + 1 : t + 2]]
-    past, here, there = sigmas[-2::-1], sigmas[-2], sigmas[-1]
-    points = (there - here) / 2 * _NODES + (there + here) / 2
-    values = np.ones_like(points)
-    for k in range(order):
-        if k != current_order:
-            values *= (points - past[k]) / (past[current_order] - past[k])
-    return float((there - here) / 2 * (_WEIGHTS @ values))
+    sigmas = [float(scheduler.sigmas[t + 1 - back]) for back in range(order + 1)]
+    there, here = sigmas[:2]
+    others = sigmas[1:]
+    own = others.pop(current_order)
+    integral = np.poly1d(others, r=True).integ()
+    return float((integral(there) - integral(here)) / math.prod(own - other for other in others))
+
+
+def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> None:
+    """Let the scheduler step through one of `NOISE_LEVELS`, and then to no noise at all.
+
+    diffusers has a place for the first of them, which needs scipy there, and none for the others:
+    its private method is replaced (test_samplers.py fails if that changes).
+    """
+    levels = NOISE_LEVELS[schedule_type]
+    scheduler.register_to_config(use_beta_sigmas=True)
+    scheduler._convert_to_beta = partial(_of_range, levels=levels, family=family)
+
+
+def _of_range(
+    in_sigmas: Any, num_inference_steps: int, *_: Any, levels: Any, family: str, **__: Any
+) -> Levels:
+    low, high = float(in_sigmas[-1]), float(in_sigmas[0])
+    found: Levels = levels(low, high, num_inference_steps, family)
+    return found
+
+
+def _beta(low: float, high: float, steps: int, _: str) -> Levels:
+    """Even quantiles of the beta distribution over the model's range, without scipy.
+
+    Of the squared sine of an angle, the density is the power of a sine, which is never infinite.
+    """
+    angles = np.linspace(0, math.pi / 2, _QUADRATURE + 1)
+    middles = (angles[1:] + angles[:-1]) / 2
+    mass = np.append(0, np.cumsum(np.sin(2 * middles) ** (2 * _BETA_SHAPE - 1)))
+    found = np.interp(np.linspace(1, 0, steps), mass / mass[-1], angles)
+    levels: Levels = low + np.sin(found) ** 2 * (high - low)
+    return levels
+
+
+def _kl_optimal(low: float, high: float, steps: int, _: str) -> Levels:
+    """Even angles, by equation 12 of "Align Your Steps".
+
+    A1111 ends at the model's least noise, which stays in the picture; here that step removes it.
+    """
+    share = np.arange(steps) / steps
+    angles: Levels = np.tan((1 - share) * math.atan(high) + share * math.atan(low))
+    return angles
+
+
+def _align_your_steps(_: float, __: float, steps: int, family: str) -> Levels:
+    """The ten steps, or as many as wanted between them, evenly in logarithms as A1111 has it."""
+    name = "StableDiffusionXLSigmas" if family == "sdxl" else "StableDiffusionSigmas"
+    table = np.log([*AysSchedules[name][:-1], _LEAST_ALIGNED])
+    places = np.linspace(0, len(table) - 1, steps)
+    levels: Levels = np.exp(np.interp(places, np.arange(len(table)), table))
+    return levels
+
+
+# By the names that requests have: from the model's least and most noise, steps and family.
+NOISE_LEVELS: dict[str, Callable[[float, float, int, str], Levels]] = {
+    "beta": _beta,
+    "kl_optimal": _kl_optimal,
+    "align_your_steps": _align_your_steps,
+}

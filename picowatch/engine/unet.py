@@ -5,37 +5,31 @@ images, masks and the second pass of hires all begin as latents in the middle of
 pipeline call serves all. ControlNets and inpainting UNets get theirs by `UnetSteps`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from picowatch.engine.callbacks import Guide, UnetSteps
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.conditions import Conditions, at_each_evaluation
 from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
-from picowatch.engine.draw import Group, OnEvaluation, Pass, Passes
-from picowatch.engine.latents import Decoded, decode, encode, upscale
+from picowatch.engine.draw import Group, OnEvaluation, Passes, Prompted
+from picowatch.engine.job import Picture
+from picowatch.engine.latents import decode, encode, upscale
 from picowatch.engine.noise import LATENT_FACTOR, noise_of
+from picowatch.engine.prompts import at_each_evaluation
 from picowatch.engine.protocol import ControlMap
-from picowatch.engine.samplers import PreparedSampler, build_sampler
-from picowatch.engine.tiling import seamless
-from picowatch.recipe.passes import evaluations
+from picowatch.engine.samplers import build_sampler
+from picowatch.recipe.passes import Pass, evaluations
 from picowatch.recipe.request import ImageRequest
 
 # Latents, mask, and the latents of what the mask leaves.
 INPAINTING_CHANNELS = 9
-
-
-class Prompted(NamedTuple):
-    """What guides one image: its chunks of 75 tokens, and its prompts at each pass' evaluations."""
-
-    chunks: int
-    passes: Sequence[Sequence[Conditions]]
 
 
 class Denoised(NamedTuple):
@@ -48,23 +42,11 @@ class Denoised(NamedTuple):
 class UnetPasses(Passes):
     """A UNet's way to encode, denoise and decode a batch."""
 
-    def encode(self, batch: Sequence[ImageRequest]) -> list[Prompted]:
-        """Encode the prompts of each image, at a length of its own."""
+    def encode(self, request: ImageRequest) -> Prompted:
+        """Encode an image's prompts; rows with other numbers of chunks cannot be joined."""
         prompts = self.loaded.prompts
-        found = []
-        with self.watched():
-            for request in batch:
-                chunks = prompts.chunk_count(request)
-                found.append(Prompted(chunks, prompts.guiding(request, chunks)))
-        return found
-
-    def key(self, conditions: Prompted) -> object:
-        """Return the number of chunks: rows of other lengths cannot be joined."""
-        return conditions.chunks
-
-    def chunks(self, conditions: Prompted) -> int:
-        """Return how many chunks the prompts have."""
-        return conditions.chunks
+        chunks = prompts.chunk_count(request)
+        return Prompted(chunks, prompts.guiding(request, chunks), chunks)
 
     def evaluations(self, request: ImageRequest) -> int:
         """Count the evaluations of the UNet in both passes."""
@@ -73,7 +55,7 @@ class UnetPasses(Passes):
     @property
     def parts(self) -> int:
         """Count the parts of a batch: a small model is as fast on one core as on several."""
-        small = self.loaded.components.native_size < LARGE_NATIVE_SIZE
+        small = self.loaded.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32
         small = small and self.job.device.type == "cpu" and self.job.compiled is None
         return torch.get_num_threads() if small else 1
@@ -101,9 +83,9 @@ class UnetPasses(Passes):
             group.requests,
             canvases,
             one.size,
-            self.loaded.components.controlnets,
+            self.loaded.controlnets,
             self.job,
-            second=one.number > 0,
+            second=one.before is not None,
         )
         start = self._start_latents(canvases) if first.mask or before is None else None
         begin = self._enlarged(before, first) if before else _visible(start, first)
@@ -113,51 +95,35 @@ class UnetPasses(Passes):
         if begin is None:
             latents = noise * sampler.scheduler.init_noise_sigma
         else:
-            latents = sampler.noised(begin, noise, sampler.timesteps[:1])
-        conditions = at_each_evaluation(each.passes[one.number] for each in group.conditions)
+            latents = sampler.add_noise(begin, noise, sampler.timesteps[:1])
         steps = UnetSteps(
             self.loaded.denoiser,
-            self.job.compiled,
-            first,
-            sampler,
-            conditions,
-            self._guide(canvases, start, noise, one),
-            hints,
+            self.job,
             on_step,
-            self.job.previewer,
-            device,
+            request=first,
+            sampler=sampler,
+            conditions=at_each_evaluation(each[before is not None] for each in group.conditions),
+            guide=self._guide(canvases, start, noise, one),
+            hints=hints,
         )
-        result = self._call(steps, sampler, latents, generators, one)
-        return Denoised(result, maps)
-
-    def decode(self, result: Denoised) -> list[Decoded]:
-        """Decode the latents, image by image."""
-        decoded = decode(self.loaded.vae, result.latents, repeats=self._repeats)
-        return [
-            each._replace(control_maps=shown)
-            for each, shown in zip(decoded, result.control_maps, strict=True)
-        ]
-
-    def _call(
-        self,
-        steps: UnetSteps,
-        sampler: PreparedSampler,
-        latents: torch.Tensor,
-        generators: list[torch.Generator],
-        one: Pass,
-    ) -> torch.Tensor:
-        """The latents of a pipeline's call, which makes all steps."""
-        pipeline = self.loaded.pipeline(unet=steps, scheduler=sampler)
-        found: torch.Tensor = pipeline(
+        result = self.loaded.pipeline(unet=steps, scheduler=sampler)(
             **steps.inputs(),
-            width=one.width,
-            height=one.height,
+            width=one.size[0],
+            height=one.size[1],
             latents=latents,
             generator=generators,
             output_type="latent",
             return_dict=False,
         )[0]
-        return found
+        return Denoised(result, maps)
+
+    def decode(self, result: Denoised) -> list[Picture]:
+        """Decode the latents, image by image."""
+        images = decode(self.loaded.vae, result.latents)
+        return [
+            Picture(*image.size, image.tobytes(), shown)
+            for image, shown in zip(images, result.control_maps, strict=True)
+        ]
 
     def _start_latents(self, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
         """The start images' latents; images of one batch all have one or none has."""
@@ -175,7 +141,6 @@ class UnetPasses(Passes):
             request.hires.upscaler,
             request.size_before_upscale,
             self.job.enlarge_for_hires(request),
-            repeats=self._repeats,
         )
 
     def _guide(
@@ -200,28 +165,10 @@ class UnetPasses(Passes):
 
     def _kept_latents(self, canvas: Canvas | None, one: Pass) -> torch.Tensor:
         """What an inpainting UNet gets of a start image: all but the mask, which is mid-grey."""
-        seen = np.full((one.height, one.width, 3), 127.5, np.float32)
+        seen = np.full((*reversed(one.size), 3), 127.5, np.float32)
         if canvas and canvas.redrawn is not None:
             seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
         return encode(self.loaded.vae, seen, self.job.device)
-
-    @property
-    def _repeats(self) -> bool:
-        """Whether opposite edges have to be made to meet, since the VAE decodes in tiles."""
-        return self.job.repeats and bool(self.loaded.vae.use_tiling)
-
-    @contextmanager
-    def prepared(self) -> Iterator[None]:
-        """Let convolutions continue at the opposite edge, if pictures repeat.
-
-        Not those of a VAE with tiles of its own, whose edges `tiling.wrapped` joins.
-        """
-        models: list[Any] = []
-        if self.job.repeats:
-            models = [self.loaded.denoiser, *self.loaded.components.controlnets.values()]
-            models += [] if self.loaded.vae.use_tiling else [self.loaded.vae]
-        with seamless(models), self.watched():
-            yield
 
 
 def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor | None:
@@ -230,3 +177,25 @@ def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor 
     Not under a mask at full strength, as in diffusers' inpainting pipelines.
     """
     return None if request.mask and request.denoising_strength == 1 else start
+
+
+@contextmanager
+def seamless(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Meanwhile, these models' convolutions continue at the opposite edge, as A1111's do.
+
+    A1111: modules/sd_hijack.py, apply_circular.
+    """
+    found = [layer for model in models for layer in _padding(model)]
+    for layer in found:
+        layer.padding_mode = "circular"
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.padding_mode = "zeros"
+
+
+def _padding(model: nn.Module) -> Iterator[nn.Conv2d]:
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and any(layer.padding) and layer.padding_mode == "zeros":
+            yield layer

@@ -10,7 +10,7 @@ _EACH_STEP = {sampler.name: sampler.evaluations for sampler in SAMPLERS}
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One run of a sampler.
+    """One run of a sampler, to a picture of `size`: the last `strength` of its `steps`.
 
     `planned` is what prompt editing counts by, as A1111's modules/processing.py does: a start
     image leaves out the first of the planned evaluations and counts the rest from 0. `before` are
@@ -20,6 +20,9 @@ class Pass:
     evaluations: int
     planned: int
     before: int | None = None
+    size: tuple[int, int] = (0, 0)
+    steps: int = 0
+    strength: float = 1.0
 
 
 def passes_of(image: ImageFields) -> list[Pass]:
@@ -30,12 +33,16 @@ def passes_of(image: ImageFields) -> list[Pass]:
     strength = image.denoising_strength if image.image else 1.0
     taken = steps_taken(image.steps, strength)
     planned = image.steps * _each_step(image.sampler)
-    passes = [Pass(_evaluations(image.sampler, taken), planned)]
+    size = image.width or 0, image.height or 0
+    passes = [Pass(_evaluations(image.sampler, taken), planned, None, size, image.steps, strength)]
     if image.hires:
-        taken = steps_taken(image.hires.steps or image.steps, image.hires.denoising_strength)
+        size, steps = image.size_before_upscale, image.hires.steps or image.steps
+        strength = image.hires.denoising_strength
+        taken = steps_taken(steps, strength)
         # A1111's second pass takes all steps that it plans: 1.5 is its middle.
         second = taken * _each_step(image.sampler)
-        passes.append(Pass(_evaluations(image.sampler, taken), second, planned))
+        count = _evaluations(image.sampler, taken)
+        passes.append(Pass(count, second, planned, size, steps, strength))
     return passes
 
 

@@ -8,15 +8,15 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
-from picowatch.engine.load import Components, load
+from picowatch.engine.load import load
 from tests.engine.requests import request
 
 CPU = choose_target("cpu", "float32")
 
 
 @cache
-def demo() -> Components:
-    """The demo model, from its folder."""
+def demo() -> dict[str, Any]:
+    """The demo model's parts, from its folder."""
     return load(Catalog(Path("nowhere")).demo, CPU, CPU.device)
 
 

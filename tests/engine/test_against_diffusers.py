@@ -18,9 +18,8 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from PIL import Image
 
 from picowatch.catalog import Catalog
-from picowatch.engine.noise_levels import NOISE_LEVELS
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.samplers import build_sampler
+from picowatch.engine.samplers import NOISE_LEVELS, build_sampler
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.demo import named

@@ -160,7 +160,7 @@ def test_a_controlnet_of_a_picture_that_repeats_knows_no_edge(models: Path, ours
     (plain,) = draw(ours, replace(one, tiling=False))
     loaded = ours._checkpoints.held(one, "device")
     assert loaded is not None
-    model = loaded.components.controlnets[one.control[0].model_hash]
+    model = loaded.controlnets[one.control[0].model_hash]
     seen: list[str] = []
     handle = model.conv_in.register_forward_pre_hook(
         lambda layer, _: seen.append(layer.padding_mode)

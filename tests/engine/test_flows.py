@@ -16,7 +16,7 @@ from picowatch.engine.families import pipeline_class
 from picowatch.engine.preview import COLOURS
 from picowatch.engine.protocol import Preview
 from picowatch.engine.renderer import Renderer
-from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES
 from tests.engine.flow_requests import (
     FLOW_WARNINGS,
@@ -78,7 +78,7 @@ def of_row(name: str, case: Case) -> Case:
 WHOLE = {"use_resolution_binning": False}  # sizes as requested
 TRUE = {"true_cfg_scale": 4.0, "negative_prompt": "blur"}
 _CASES = {
-    "Z-Image-Turbo": case(0.0, guided=GUIDED | {"guidance_scale": 3.0}),
+    "Z-Image-Turbo": case(0.0, guided=GUIDED | {"guidance_scale": 3.0}, reads=504),
     "FLUX.1-dev": case(3.5, guided=TRUE | {"guidance_scale": 3.5}),
     "FLUX.1-Krea-dev": case(4.5),
     "FLUX.1-schnell": case(both={"max_sequence_length": 256}, reads=256),
@@ -359,23 +359,6 @@ def test_steps_are_reported_and_a_batch_ends_within_one(ours: Ours, name: str) -
         ours(name).render(wanted, lambda done, total: steps.append((done, total)), looks.__next__)
     assert not steps
     assert (drawn(ours, name, f"{CUBE}\nsteps: 3")[0] == before).all()
-
-
-def test_a_picture_that_is_white_all_over_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the decoder goes beyond white; where it loses the picture, that is the reason."""
-    models = flow_models("Z-Image-Turbo")
-    ours = flow_renderer(models)
-    (wanted,) = requests_of(models, "Z-Image-Turbo", CUBE)
-    draw(ours, wanted)
-    loaded = ours._checkpoints.held(wanted, "device")
-    assert loaded
-    out = loaded.vae.decoder.conv_out._parameters
-    monkeypatch.setitem(out, "bias", out["bias"] + 9)
-    assert (pixels(draw(ours, wanted)[0]) == 255).all()
-    for part in ("weight", "bias"):
-        monkeypatch.setitem(out, part, torch.zeros_like(out[part]))
-    with pytest.raises(RenderFailed, match="one single colour"):
-        draw(ours, wanted)
 
 
 @pytest.mark.parametrize("name", those(lambda case: case.reads, ONE_EACH))

@@ -219,9 +219,9 @@ def test_a_whole_checkpoint_needs_nothing_else(
     model = found(models)
     whole = load(lend(models, folder), FULL, CPU)
     ours = load(model, FULL, CPU)
-    assert ours.parts.keys() == whole.parts.keys()
-    for name in ("transformer", "vae", *whole.encoder_names):
-        assert same(ours.parts[name], state(whole.parts[name])), name
+    assert ours.keys() == whole.keys()
+    for name in ("transformer", "vae", *ENCODERS_OF[folder]):
+        assert same(ours[name], state(whole[name])), name
     assert Catalog(models).sha256(model) == hashlib.sha256(path.read_bytes()).hexdigest()
     one, other = (bytes_of_parts(each, FULL) for each in (model, found(models, folder)))
     assert one["denoiser"] == other["denoiser"]
@@ -266,16 +266,18 @@ def test_files_complete_a_transformer(
     if folder in VAE_FILES:
         write(models / f"vae/{VAE_FILES[folder]}.safetensors", tensors_of(folder, "vae"))
     ours, whole = load(found(models), FULL, CPU), load(lend(models, folder), FULL, CPU)
-    theirs = whole.vae if folder in VAE_FILES or folder == FLUX else read(lend(models, FLUX), "vae")
-    assert same(ours.vae, state(theirs))
+    theirs = (
+        whole["vae"] if folder in VAE_FILES or folder == FLUX else read(lend(models, FLUX), "vae")
+    )
+    assert same(ours["vae"], state(theirs))
     for part, tensors in narrow.items():
         wide = widened(tensors)
-        held = state(ours.parts[part])
+        held = state(ours[part])
         for name, tensor in held.items():
             spelled = [one for one in (name, f"model.{name}", f"text_model.{name}") if one in wide]
             if spelled and "projection" not in name:
                 assert torch.equal(tensor, wide[spelled[0]]), name
-        assert held.keys() == state(whole.parts[part]).keys()
+        assert held.keys() == state(whole[part]).keys()
 
 
 def test_clip_l_is_read_without_a_projection(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.engine import load as loading
 from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.load import Components, load, load_part, load_vae
+from picowatch.engine.load import load, load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd15_shapes, write_model
 from tests.catalog.unets import sd2_shapes, sdxl_shapes
@@ -63,10 +63,8 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     assert not ours.training
 
 
-def modules_of(components: Components) -> dict[str, Any]:
-    return {
-        name: part for name, part in components.parts.items() if isinstance(part, torch.nn.Module)
-    }
+def modules_of(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
 
 
 IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3.5-medium")
@@ -78,9 +76,9 @@ IN_EACH_RUN = ("FLUX.1-schnell", "Qwen-Image", "Krea-2-Raw", "ERNIE-Image", "sd3
 def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> None:
     """In float16, in which some of them keep layers in float32."""
     (models / "checkpoints" / name).symlink_to(tiny_flow(name))
-    components = load(found(models, name), HALF, CPU)
+    parts = load(found(models, name), HALF, CPU)
     index = json.loads((tiny_flow(name) / "model_index.json").read_text())
-    for part, ours in modules_of(components).items():
+    for part, ours in modules_of(parts).items():
         library, class_name = index[part]
         kind = getattr(_T if library == "transformers" else _D, class_name)
         theirs = kind.from_pretrained(
@@ -88,8 +86,6 @@ def test_a_folder_is_read_as_the_libraries_read_it(models: Path, name: str) -> N
         )
         assert type(ours) is kind
         assert_equal(ours, theirs.requires_grad_(False))
-    assert components.denoiser is components.parts["transformer"]
-    assert len(components.encoders) == sum(one.startswith("text_enc") for one in components.parts)
 
 
 UNETS: dict[str, Callable[[], Path]] = {
@@ -112,14 +108,14 @@ def test_a_single_file_holds_the_model_its_folder_holds(
     (models / "checkpoints/folder").symlink_to(folder)
     write_single_file(folder, models / "checkpoints/file.safetensors", dtype)
     one, other = (load(found(models, each), FULL, CPU) for each in ("folder", "file"))
-    assert one.parts.keys() == other.parts.keys()
+    assert one.keys() == other.keys()
     for part, module in modules_of(one).items():
         # The demo's weights are stored in float16.
         module.to(torch.float32 if name == "demo" else dtype).to(torch.float32)
-        assert_equal(other.parts[part], module)
-    for part, tokenizer in one.parts.items():
+        assert_equal(other[part], module)
+    for part, tokenizer in one.items():
         if part.startswith("tokenizer"):
-            assert other.parts[part].pad_token == tokenizer.pad_token
+            assert other[part].pad_token == tokenizer.pad_token
 
 
 def of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -372,7 +368,7 @@ def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str
     vae = load_vae(DEMO, found(models, "taesd", "vae"), FULL, CPU)
     assert_equal(vae, theirs.requires_grad_(False))
     assert (vae.config.scaling_factor, vae.config.shift_factor) == (1.0, 0.0)
-    parts = load(DEMO, FULL, CPU).parts | {"vae": vae}
+    parts = load(DEMO, FULL, CPU) | {"vae": vae}
     pipeline = _D.StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None)
     pipeline.set_progress_bar_config(disable=True)
     (image,) = pipeline("a corgi", num_inference_steps=1, width=64, height=64).images
@@ -408,7 +404,7 @@ def test_the_unet_of_a_full_size_checkpoint_has_a_type_of_its_own(models: Path) 
     folder = shutil.copytree(DEMO.path, models / "checkpoints/large")
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps(config | {"sample_size": 64}))
-    components = load(found(models, "large"), target, CPU)
-    assert components.denoiser.dtype == torch.bfloat16
-    assert components.vae.dtype == components.encoders[0].dtype == torch.float32
+    parts = load(found(models, "large"), target, CPU)
+    assert parts["unet"].dtype == torch.bfloat16
+    assert parts["vae"].dtype == parts["text_encoder"].dtype == torch.float32
     assert load_part(DEMO, target, CPU, "unet").dtype == torch.float32

@@ -226,13 +226,6 @@ def test_what_of_a_lora_does_nothing_is_said(pipeline: Any, folder: Folder, lora
     assert loras.warnings == ()
 
 
-def test_a_family_without_a_loader_says_so(folder: Folder) -> None:
-    """diffusers has none for Ovis-Image."""
-    ovis = flow("Ovis-Image-7B")
-    with pytest.raises(RenderFailed, match="'a' cannot be used: diffusers loads none"):
-        Loras(ovis, folder.find).apply([use("a")])
-
-
 # Tiny folders, and what scripts call their pipelines with.
 FLOWS: dict[str, dict[str, Any]] = {
     "Z-Image-Turbo": {"guidance_scale": 0.0},
@@ -309,8 +302,9 @@ def test_the_parts_for_t5_are_said_to_do_nothing(folder: Folder) -> None:
 @torch.inference_mode()
 def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place: Any) -> None:
     """By accelerate's hooks or diffusers' groups, which come and go with its layers."""
-    components = load(Catalog(Path("nowhere")).demo, CPU, CPU.device)
-    loaded = Loaded(components, folder.find, CPU.device, place)
+    demo = Catalog(Path("nowhere")).demo
+    parts = load(demo, CPU, CPU.device)
+    loaded = Loaded(demo, parts, folder.find, CPU.device, place)
     pipeline = loaded.pipeline()
     style(folder, pipeline, "a", 1)
     style(folder, pipeline, "b", 2)
@@ -322,7 +316,7 @@ def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place:
         loaded.send_back()
         assert apart(styled, plain) > 3
         assert place == "layers" or isinstance(loaded.denoiser._hf_hook, CpuOffload)
-        for model in (loaded.denoiser, *components.encoders):
+        for model in (loaded.denoiser, parts["text_encoder"]):
             halves = [one for key, one in model.named_modules() if "lora_A.lora_" in key]
             assert halves and (place == "models" or all(map(_is_in_a_group, halves)))
     loaded.use_loras([])

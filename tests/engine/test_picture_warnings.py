@@ -16,8 +16,8 @@ from tests.engine.requests import NUMPY_WARNINGS, draw, request
 pytestmark = NUMPY_WARNINGS
 
 
-def drawing(ground: str, line: str, size: tuple[int, int] = (128, 128)) -> Image.Image:
-    picture = Image.new("RGB", size, ground)
+def drawing(ground: str, line: str) -> Image.Image:
+    picture = Image.new("RGB", (128, 128), ground)
     ImageDraw.Draw(picture).ellipse((20, 20, 60, 60), outline=line, width=3)
     return picture
 
@@ -34,9 +34,6 @@ def warnings_of(folder: Path, requested: ImageRequest) -> list[str]:
         (drawing("black", "black"), {}, "The mask 'mask.png' has no white"),
         (drawing("white", "white"), {}, ""),
         (drawing("white", "white"), {"mask_invert": True}, "The mask 'mask.png' has no black"),
-        (drawing("black", "white", (256, 256)), {}, ""),
-        (drawing("black", "white", (256, 128)), {}, "(256x128) has another shape than 'corgi.png'"),
-        (drawing("black", "white", (256, 128)), {"resize": "stretch"}, ""),
     ],
 )
 def test_a_mask_that_does_not_fit(

@@ -1,27 +1,26 @@
 """What the engine draws with the demo model: seeds, batches, settings, interruption, failures."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
-from picowatch.engine.draw import equal_parts
+from picowatch.engine.noise import noise_of
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine import requests
 from tests.engine.demo import named
-from tests.engine.pictures import start
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, ignore_steps, pixels
+from tests.engine.requests import NUMPY_WARNINGS, difference, draw, pixels
 
 pytestmark = NUMPY_WARNINGS
 
@@ -34,6 +33,11 @@ def request(prompt: str = "a red circle on a blue background", **values: Any) ->
     return requests.request(prompt, **({"steps": 4, "width": 64, "height": 64} | values))
 
 
+def alone(renderer: Renderer, **values: Any) -> RenderedImage:
+    """One small picture."""
+    return draw(renderer, request(**values))[0]
+
+
 @pytest.fixture
 def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     """Small pictures of a batch are drawn in parts then, each by a core of its own."""
@@ -41,14 +45,6 @@ def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     torch.set_num_threads(2)
     yield renderer
     torch.set_num_threads(before)
-
-
-def test_a_new_engine_draws_the_same_pixels(renderer: Renderer) -> None:
-    """Today, tomorrow and after a restart; also for a sampler that draws noise."""
-    options = EngineOptions(models=Path("nowhere"), device="cpu", precision="float32", threads=1)
-    other = Renderer(options)
-    for one in (request(seed=5, sampler="Euler a", schedule_type="uniform"), request(seed=6)):
-        assert draw(renderer, one)[0].pixels == draw(other, one)[0].pixels
 
 
 @pytest.mark.parametrize(
@@ -77,21 +73,6 @@ def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: in
     assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
     assert {image.batch_size for image in forward} == {count}
     assert torch.get_num_threads() == 2
-
-
-@pytest.mark.parametrize(
-    ("images", "cores", "parts"),
-    [
-        (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        (1, 2, [[0]]),
-        (3, 2, [[0, 1, 2]]),
-        (5, 4, [[0, 1], [2, 3], [4, 4]]),
-        (3, 1, [[0, 1, 2]]),
-    ],
-)
-def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
-    """So that a picture does not depend on its position; the last one fills up the last part."""
-    assert equal_parts(images, cores) == parts
 
 
 def test_longer_neighbours_change_no_pixel(renderer: Renderer) -> None:
@@ -199,7 +180,6 @@ def test_a_failure_in_one_part_fails_the_batch(two_cores: Renderer) -> None:
     [
         ({"checkpoint_hash": "0" * 64}, "is a different file now than when this image was"),
         ({"checkpoint": "gone", "checkpoint_hash": "0" * 64}, "no 'gone' in models/checkpoints"),
-        ({"clip_skip": 4}, "its text encoder has 2 layers"),
     ],
 )
 def test_what_cannot_be_rendered_is_explained(
@@ -210,88 +190,88 @@ def test_what_cannot_be_rendered_is_explained(
         draw(renderer, request(**values))
 
 
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder for VAEs and checkpoints that are broken; start images, too."""
-    return tmp_path_factory.mktemp("broken") / "models"
-
-
-@pytest.fixture(scope="module")
-def careful(broken: Path) -> Renderer:
-    return Renderer(
-        EngineOptions(models=broken, device="cpu", threads=1, start_images=broken / "kept")
-    )
-
-
-def with_vae(broken: Path, name: str, change: Callable[[Any], None], **values: Any) -> Any:
-    """A request whose VAE is the demo's with another last layer."""
-    vae: Any = AutoencoderKL.from_pretrained(DEMO / "vae", dtype=torch.float32)
-    with torch.no_grad():
-        change(vae.decoder.conv_out)
-    vae.save_pretrained(broken / "vae" / name)
-    return named(broken, vae=name, **{"steps": 1, **values})
-
-
-def _one_value(value: float) -> Callable[[Any], None]:
-    """A decoder that gives one value for everything."""
-
-    def change(layer: Any) -> None:
-        layer.weight.zero_()
-        layer.bias.fill_(value)
-
-    return change
-
-
-@pytest.mark.parametrize(("value", "colour"), [(-1.0, "0, 0, 0"), (0.0, "128, 128, 128")])
-def test_a_picture_of_one_colour_fails_with_the_reason(
-    careful: Renderer, broken: Path, value: float, colour: str
-) -> None:
-    """Black or grey: the decoder has lost the picture."""
-    wanted = with_vae(broken, f"lost {value}", _one_value(value))
-    with pytest.raises(RenderFailed, match=rf"one single colour \({colour}\)") as failed:
-        draw(careful, wanted)
-    assert failed.value.remedy.startswith("Set precision: float32")
-
-
-def test_a_start_image_of_one_colour_may_stay_so(careful: Renderer, broken: Path) -> None:
-    """That is what was requested, not a failure."""
-    (broken / "kept").mkdir(parents=True)
-    white = start(broken / "kept", 0.0, Image.new("RGB", (128, 128), "white"))
-    (image,) = draw(careful, with_vae(broken, "white", _one_value(1.0), **white))
-    assert (pixels(image) == 255).all()
-
-
-def _brighter(layer: Any) -> None:
-    layer.bias += 9
-
-
-def _even(layer: Any) -> None:
-    layer.weight *= 1e-4
-    layer.bias.fill_(0.5)
-
-
-@pytest.mark.parametrize(("change", "value"), [(_brighter, 255), (_even, 191)])
-def test_one_colour_once_it_is_rounded_is_no_failure(
-    careful: Renderer, broken: Path, change: Callable[[Any], None], value: int
-) -> None:
-    """The decoder lost nothing: what it gives differs. Plain backgrounds with `tiling` are so."""
-    (image,) = draw(careful, with_vae(broken, change.__name__, change))
-    assert (pixels(image) == value).all()
-
-
-def test_invalid_numbers_of_the_unet_fail_with_the_reason(careful: Renderer, broken: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "tensor"), [("unet", "conv_out.bias"), ("vae", "decoder.conv_out.bias")]
+)
+def test_invalid_numbers_fail_with_the_reason(tmp_path: Path, part: str, tensor: str) -> None:
     """NaN is not a picture, nor a reason to render it again."""
-    folder = broken / "checkpoints/overflows"
-    shutil.copytree(DEMO, folder)
-    (file,) = (folder / "unet").glob("*.safetensors")
+    models = tmp_path / "models"
+    shutil.copytree(DEMO, models / "checkpoints/overflows")
+    (file,) = (models / "checkpoints/overflows" / part).glob("*.safetensors")
     tensors = load_file(file)
-    tensors["conv_out.bias"][:] = float("nan")
+    tensors[tensor][:] = float("nan")
     save_file(tensors, file)
-    with pytest.raises(RenderFailed, match="the checkpoint overflowed"):
-        careful.render([named(broken, checkpoint="overflows", steps=1)], ignore_steps)
+    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
+    with pytest.raises(RenderFailed, match="invalid numbers"):
+        draw(renderer, named(models, checkpoint="overflows", steps=1))
 
 
-def test_invalid_numbers_of_the_vae_fail_with_the_reason(careful: Renderer, broken: Path) -> None:
-    """After a second try in float32, where it was computed in less."""
-    with pytest.raises(RenderFailed, match="the VAE overflowed"):
-        draw(careful, with_vae(broken, "nan", _one_value(float("nan"))))
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"ensd": 3}, {"variation_seed": 1, "variation_strength": 0.5}],
+    ids=["noise", "ensd", "variation"],
+)
+def test_numbers_of_an_nvidia_card_are_refused_where_none_renders(
+    renderer: Renderer, values: dict[str, Any]
+) -> None:
+    """In words; a CPU's would be another picture without one."""
+    with pytest.raises(RenderFailed, match="of an NVIDIA card, and none renders here") as refused:
+        alone(renderer, noise="nvidia", **values)
+    assert refused.value.remedy == "Set noise: cpu, or render on such a card."
+
+
+def test_an_amd_card_has_other_numbers_than_nvidias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch calls it a CUDA device, too."""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with pytest.raises(RenderFailed, match="of an NVIDIA card"):
+        noise_of([request(noise="nvidia")], 64, 64, torch.device("cuda"))
+
+
+def test_a_variation_goes_from_one_seeds_picture_to_the_others(renderer: Renderer) -> None:
+    """0 is the one and 1 the other, to the last bit; what lies between is no less noisy."""
+    ends = alone(renderer, seed=8).pixels, alone(renderer, seed=9).pixels
+    values: dict[str, Any] = {"seed": 8, "variation_seed": 9}
+    first, half, last = (
+        alone(renderer, **values, variation_strength=share).pixels for share in (0.0, 0.5, 1.0)
+    )
+    assert (first, last) == ends and half not in ends
+    noise = noise_of(
+        [request(**values, variation_strength=0.5)], 512, 512, torch.device("cpu")
+    ).start
+    assert abs(float(noise.std()) - 1) < 0.01
+    same = alone(renderer, seed=8, variation_seed=8, variation_strength=0.5)
+    assert same.pixels == ends[0]
+
+
+def seam(picture: Any) -> float:
+    """How much steeper the step over both edges is than the steps within; about 1 for none."""
+    array = np.asarray(picture).astype(float)
+    ratios = []
+    for axis in (0, 1):
+        within = np.abs(np.diff(array, axis=axis)).mean()
+        first, last = array.take(0, axis), array.take(-1, axis)
+        ratios.append(np.abs(first - last).mean() / within)
+    return float(max(ratios))
+
+
+def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> None:
+    """The next picture without it is what it was before, in bytes, also after a failure."""
+    before = alone(renderer)
+    corgi = {"prompt": "a corgi on a pink background"}
+    seams = [
+        [
+            seam(pixels(alone(renderer, **corgi, seed=seed, tiling=tiling)))
+            for tiling in (True, False)
+        ]
+        for seed in range(1, 6)
+    ]
+    repeating, others = np.median(seams, axis=0)
+    assert repeating < 2 < 5 < others
+    assert alone(renderer).pixels == before.pixels
+
+    def broken(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        renderer.render([request(tiling=True)], broken)
+    assert alone(renderer).pixels == before.pixels

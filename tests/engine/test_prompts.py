@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.conditions import Conditions
 from picowatch.engine.embeddings import read_vectors
 from picowatch.engine.families import prompt_encoder
-from picowatch.engine.load import Components, load
+from picowatch.engine.load import load
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, weighted
+from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, Conditions, PromptEncoder, weighted
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
@@ -29,12 +28,12 @@ BEGIN, END, COMMA, CAT, RED = 784, 785, 267, 564, 558  # in the demo model's voc
 
 
 def encoder(
-    folder: Path = Path("nowhere"), parts: Components | None = None, family: str = "sd1"
+    folder: Path = Path("nowhere"), parts: Any = None, family: str = "sd1"
 ) -> PromptEncoder:
     """A checkpoint's, by default the demo model's; embeddings are the files of the folder."""
     return prompt_encoder(
         family,
-        (parts or demo()).parts,
+        parts or demo(),
         lambda _, name, __: folder / f"{name}.safetensors",
         CPU.device,
     )
@@ -190,7 +189,7 @@ def vectors_of(tokenizer: Any, model: Any, words: str) -> torch.Tensor:
 
 def test_an_embedding_in_models_is_used(models: Path) -> None:
     """In any case of letters, and as ComfyUI calls it; also in negative prompts."""
-    vectors = vectors_of(demo().parts["tokenizer"], demo().encoders[0], "a red circle")
+    vectors = vectors_of(demo()["tokenizer"], demo()["text_encoder"], "a red circle")
     write(models / "embeddings/my/thing.safetensors", {"emb_params": vectors})
     catalog = Catalog(models)
     use = EmbeddingUse("my/thing", catalog.sha256(catalog.find("embedding", "my/thing")))
@@ -218,8 +217,8 @@ def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None
     catalog = Catalog(checkpoints_of(tmp_path / "models", sdxl=tiny_sdxl()))
     sdxl = load(catalog.find("checkpoint", "sdxl"), CPU, CPU.device)
     vectors = {
-        key: vectors_of(sdxl.parts["tokenizer"], model, "corgi")
-        for key, model in zip(("clip_l", "clip_g"), sdxl.encoders, strict=True)
+        key: vectors_of(sdxl["tokenizer"], sdxl[part], "corgi")
+        for key, part in (("clip_l", "text_encoder"), ("clip_g", "text_encoder_2"))
     }
     write(tmp_path / "dog.safetensors", vectors)
     write(tmp_path / "narrow.safetensors", {"emb_params": torch.ones(2, FIRST)})

@@ -103,20 +103,6 @@ def test_every_sampler_starts_in_the_middle_and_keeps_what_is_masked(
     assert blue[2] > 150 > blue[0]
 
 
-@pytest.mark.parametrize("invert", [False, True])
-def test_a_mask_changes_only_its_inside(renderer: Renderer, kept: Path, invert: bool) -> None:
-    """Byte for byte outside; inverted, the black part."""
-    image = drawn(
-        renderer,
-        "a green background",
-        **start(kept, 0.9),
-        **right_half(kept, invert=invert),
-    )
-    left, right = (np.abs(pixels(image) - as_pixels(circle()))[:, half] for half in HALVES)
-    outside, inside = (right, left) if invert else (left, right)
-    assert outside.max() == 0 and inside.max() > 20
-
-
 def test_a_thin_white_line_is_redrawn(renderer: Renderer, kept: Path) -> None:
     """Although it is thinner than a latent."""
     mask = Image.new("L", (128, 128))
