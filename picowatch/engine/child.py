@@ -100,7 +100,7 @@ class _Batch:
     future: Future[list[RenderedImage]] = field(default_factory=Future)
     is_sent: bool = False
     is_interrupted: bool = False
-    thread: threading.Thread | None = None
+    thread: threading.Thread = field(init=False)
 
 
 class ChildEngine:
@@ -175,8 +175,7 @@ class ChildEngine:
             if process is not None:
                 process.kill()
         # `close` may be called from `on_step`, which runs in that very thread.
-        if batch is not None and batch.thread not in (None, threading.current_thread()):
-            assert batch.thread is not None
+        if batch is not None and batch.thread is not threading.current_thread():
             with suppress(RuntimeError):  # it never began
                 batch.thread.join(_END_SECONDS)
         if process is not None:
@@ -213,7 +212,7 @@ class ChildEngine:
             if batch.future.done():
                 return
             outcome = self._explained(error, process)
-        if isinstance(outcome, EngineDied):
+        if process is not None and isinstance(outcome, EngineDied):
             self._drop(process)
         elif isinstance(outcome, list):
             first = outcome[0]
@@ -255,10 +254,10 @@ class ChildEngine:
             words = explain_exit(status, said)
         return (EngineDied if process.is_ready else EngineCannotStart)(*words)
 
-    def _drop(self, process: "_Process | None") -> None:
+    def _drop(self, process: "_Process") -> None:
         """End the process, if `close` does not."""
         with self._lock:
-            if process is None or self._process is not process:
+            if self._process is not process:
                 return
             self._process = None
         process.close()

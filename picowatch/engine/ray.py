@@ -142,10 +142,11 @@ class RayEngines:
         """Forget the engines that are gone."""
         for engine in self._engines:
             engine.look()
-            if isinstance(engine.gone, EngineLost):
-                self._lost = str(engine.gone)
-                self._not_before = time.monotonic() + _PAUSE_SECONDS
-        self._engines = tuple(engine for engine in self._engines if engine.gone is None)
+        gone = [engine for engine in self._engines if engine.gone is not None]
+        self._engines = tuple(engine for engine in self._engines if engine not in gone)
+        if lost := [str(engine.gone) for engine in gone if isinstance(engine.gone, EngineLost)]:
+            self._lost = lost[-1]
+            self._not_before = time.monotonic() + _PAUSE_SECONDS
 
     def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
         """Request engines that are lacking, and no more of those that are not wanted."""

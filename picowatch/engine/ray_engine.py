@@ -5,7 +5,6 @@ EngineActor   the process on a node, with a ChildEngine
 """
 
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -70,13 +69,10 @@ class EngineActor:
         """Return this node's name. Its pictures would differ with other versions than `wanted`.
 
         What follows "+" is the build (torch 2.13.0+cpu): machines may differ in it. Ray itself
-        refuses a node with another Python or Ray. The name is what the cluster's owner gave it. If
-        nobody did, Ray has the address there.
+        refuses a node with another Python or Ray. The name is its address, if it was given none.
         """
         here = ray.get_runtime_context().get_node_id()
-        [node] = [node for node in ray.nodes() if node["NodeID"] == here]
-        is_named = node["NodeName"] != node["NodeManagerAddress"]
-        name: str = node["NodeName"] if is_named else socket.gethostname()
+        [name] = [str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here]
         found = versions()
         for library, version in wanted.items():
             if found.get(library, "").partition("+")[0] != version.partition("+")[0]:
