@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -49,12 +49,8 @@ _MEMORY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """From the actor, the last of a batch: its pictures, or why there are none."""
-
-    outcome: Any
-    memory: MemoryUse | None
+# From the actor, the last of a batch: its pictures or why there are none, and what it holds then.
+_Ended = tuple[list[RenderedImage] | BaseException, MemoryUse | None]
 
 
 class EngineActor:
@@ -101,7 +97,7 @@ class EngineActor:
                 yield report
         finally:  # the next batch may come at once
             shutil.rmtree(self._pictures)
-        yield _Ended(future.exception() or future.result(), self._engine.memory())
+        yield future.exception() or future.result(), self._engine.memory()
 
     def interrupt(self) -> None:
         """End the batch in progress at its next step."""
@@ -229,7 +225,7 @@ class RayEngine:
                         on_step(done, total)
                     case Preview() as preview:
                         on_preview(preview)
-                    case _Ended(outcome, memory):
+                    case (outcome, memory):
                         self._memory = memory
                         resolve(future, self._outcome(outcome))
         except Exception as error:  # as in `look`
