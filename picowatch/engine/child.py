@@ -5,26 +5,30 @@ daemon, and ending the child frees all its memory. Nothing in the child is worth
 ended by SIGKILL: at once, and in every phase, even during an import or a load.
 """
 
+import atexit
+import multiprocessing
+import os
+import signal
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from itertools import count
-from queue import SimpleQueue
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 
+from picowatch.engine import child_main
 from picowatch.engine.child_main import (
-    Ended,
+    FromEngine,
     Interrupt,
     MakeRenderer,
+    Outcome,
     Ready,
     Render,
     Step,
-    ToEngine,
     new_renderer,
 )
-from picowatch.engine.child_process import END_SECONDS, REPORT_IT, EngineProcess
-from picowatch.engine.failures import explain_exit, flaw, last_words, no_threads
+from picowatch.engine.failures import explain_exit, last_words, no_threads
 from picowatch.engine.memory import process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
@@ -38,18 +42,65 @@ from picowatch.engine.protocol import (
     unseen,
 )
 from picowatch.engine.versions import versions
-from picowatch.errors import EngineDied, EngineStopped, PicowatchError
+from picowatch.errors import EngineDied, EngineStopped
 from picowatch.recipe.request import ImageRequest
 from picowatch.threads import start_thread
 
+_END_SECONDS = 1.5
+_CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
+_KEPT_BYTES = 16_384  # of its last words
 
-class _Batch(NamedTuple):
+_ENVIRONMENT = {
+    # Like -P: nothing is imported from the user's folder while the process starts.
+    "PYTHONSAFEPATH": "1",
+    "PYTHONWARNINGS": "ignore",
+    "PYTHON_COLORS": "0",  # of tracebacks, which are read here
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
+    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # What Apple's GPUs cannot compute, the CPU does:
+    # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
+    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
+    # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
+    # of 3. No cost could be measured.
+    "MKL_CBWR": "AUTO,STRICT",
+}
+# Users may set these differently. How long threads spin before they sleep, in libgomp's rounds: a
+# compromise. By two threads a demo picture takes 0.4 s on idle
+# cores and 1.2 s beside another program whose threads spin. With 10,000 rounds it takes 0.35 s on
+# idle ones, and beside that program none was done in 20 s (benchmarks/RESULTS.md).
+_DEFAULTS = {
+    "GOMP_SPINCOUNT": "1000",
+    # glibc gives what is larger than a threshold back to the system at once, and takes pages again
+    # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
+    # batch of the demo model. What is larger than 64 MB, as few weights are, still goes back. It
+    # takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
+
+
+@dataclass(slots=True)
+class _Batch:
     """One batch, and where its results go."""
 
     work: Render
     on_step: OnStep
     on_preview: OnPreview
-    future: Future[list[RenderedImage]]
+    future: Future[list[RenderedImage]] = field(default_factory=Future)
+    is_sent: bool = False
+    is_interrupted: bool = False
+    thread: threading.Thread = field(init=False)
 
 
 class ChildEngine:
@@ -60,10 +111,9 @@ class ChildEngine:
         self._options = options
         self._make_renderer = make_renderer
         self._lock = threading.Lock()
-        self._numbers = count()
-        self._child: _Child | None = None
-        self._device = options.device
-        self._precision: str = options.precision
+        self._process: _Process | None = None
+        self._batch: _Batch | None = None  # the last one
+        self._found = {"device": options.device, "precision": str(options.precision)}
 
     def render(
         self,
@@ -72,221 +122,244 @@ class ChildEngine:
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
-        """Implement `Engine.render`."""
-        future: Future[list[RenderedImage]] = Future()
-        future.set_running_or_notify_cancel()  # only `interrupt` ends it
-        future.add_done_callback(self._keep_description)
+        """Implement `Engine.render`: a thread for each batch says what becomes of it."""
+        begun = _Batch(Render(tuple(batch), preview_seconds), on_step, on_preview)
+        begun.future.set_running_or_notify_cancel()  # only `interrupt` ends it
+        begun.thread = threading.Thread(
+            target=self._render, args=(begun,), name="engine", daemon=True
+        )
         with self._lock:
-            work = Render(next(self._numbers), tuple(batch), preview_seconds)
-            self._living().submit(_Batch(work, on_step, on_preview, future))
-        return future
+            if self._batch is not None and not self._batch.future.done():
+                raise RuntimeError("one batch at a time")
+            self._batch = begun
+            try:
+                start_thread(begun.thread)
+            except OSError as error:
+                resolve(begun.future, _cannot_start(error))
+        return begun.future
 
     def prepare(self) -> None:
         """Implement `Engine.prepare`."""
-        with self._lock:
-            self._living().start()
+        with self._lock, suppress(OSError):
+            self._living()
 
     def describe(self) -> dict[str, str]:
         """Return device and precision as set, or as found with a picture; and versions."""
-        return {"device": self._device, "precision": self._precision} | versions()
+        return self._found | versions()
 
     def memory(self) -> MemoryUse | None:
         """Return a GPU's as of the last batch, else the computer's as of now."""
-        child = self._child
-        if child is None or (process_id := child.process_id) is None:
+        process = self._process
+        if process is None:
             return None
-        return child.gpu_memory or process_memory(process_id)
+        return process.gpu_memory or process_memory(process.id)
 
     def interrupt(self) -> None:
         """Implement `Engine.interrupt`."""
-        child = self._child
-        if child is not None:
-            child.interrupt()
+        with self._lock:
+            batch, process = self._batch, self._process
+            if batch is None or process is None or batch.future.done():
+                return
+            if batch.is_sent and not batch.is_interrupted:
+                batch.is_interrupted = True
+                with suppress(OSError):  # it has just ended
+                    process.connection.send(Interrupt())
 
     def close(self) -> None:
         """Implement `Engine.close`."""
         with self._lock:
-            child, self._child = self._child, None
-        if child is not None:
-            child.end()
+            process, self._process = self._process, None
+            batch = self._batch
+            if batch is not None:
+                resolve(batch.future, EngineStopped("The engine was closed."))
+            if process is not None:
+                process.kill()
+        # `close` may be called from `on_step`, which runs in that very thread.
+        if batch is not None and batch.thread is not threading.current_thread():
+            with suppress(RuntimeError):  # it never began
+                batch.thread.join(_END_SECONDS)
+        if process is not None:
+            process.close()
 
     @property
     def process_id(self) -> int | None:
         """The child's process id while it exists."""
-        child = self._child
-        return child.process_id if child is not None else None
-
-    def _living(self) -> "_Child":
-        """Return the child, or a new one, not started yet."""
-        if self._child is not None and not self._child.alive():
-            self._child.end()
-            self._child = None
-        if self._child is None:
-            self._child = _Child(self._options, self._make_renderer)
-        return self._child
-
-    def _keep_description(self, future: Future[list[RenderedImage]]) -> None:
-        if future.exception() is None:
-            self._device = future.result()[0].device
-            self._precision = future.result()[0].precision
-
-
-class _Child:
-    """One process, and the thread that starts it, communicates with it and cleans up after it.
-
-    The thread lives as long as the process: Linux ends a child with PR_SET_PDEATHSIG when the
-    thread that forked it ends, not when the process does (man 2 prctl).
-    """
-
-    def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
-        self._options = options
-        self._make_renderer = make_renderer
-        self._lock = threading.Lock()
-        self._send_lock = threading.Lock()
-        self._queue: SimpleQueue[_Batch | None] = SimpleQueue()
-        self._batch: _Batch | None = None  # the last one
-        self._process: EngineProcess | None = None
-        self._is_closed = False
-        self._failure: Exception | None = None  # why it is gone
-        self._is_ready = False
-        self.gpu_memory: MemoryUse | None = None  # after its last batch
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-
-    @property
-    def process_id(self) -> int | None:
-        """The process id; None until the process was started, and after its end."""
         process = self._process
         return process.id if process is not None else None
 
-    def alive(self) -> bool:
-        """Return False once the process has ended, by whatever cause."""
-        process = self._process
-        return self._thread.is_alive() and (process is None or process.status() is None)
+    def _living(self) -> "_Process":
+        """Return the process, or a new one; to be called with the lock. Raises OSError."""
+        if self._process is not None and self._process.exit_code() is not None:
+            self._process.close()
+            self._process = None
+        if self._process is None:
+            self._process = _Process(self._options, self._make_renderer)
+        return self._process
 
-    def submit(self, batch: _Batch) -> None:
-        """Queue a batch; the first one starts the process."""
-        with self._lock:
-            if self._batch is not None and not self._batch.future.done():
-                raise RuntimeError("one batch at a time")
-            self._batch, failure = batch, self._failure
-        if failure:
-            resolve(batch.future, failure)
-        else:
-            self._queue.put(batch)
-            self.start()
+    # -- the thread of a batch
 
-    def start(self) -> None:
-        """Start the process, once."""
-        if self._thread.ident is None:
-            try:
-                start_thread(self._thread)
-            except OSError as error:
-                self._fail(EngineCannotStart(f"The engine could not be started: {error}."))
-
-    def interrupt(self) -> None:
-        """Ask the process to end the batch in progress, if there is one."""
-        with self._lock:
-            batch, process = self._batch, self._process
-        if batch is not None and process is not None and not batch.future.done():
-            with suppress(OSError):  # it has just ended
-                self._send(process, Interrupt(batch.work.number))
-
-    def end(self) -> None:
-        """Kill the process and wait for the thread; a batch in progress ends with EngineStopped."""
-        with self._lock:
-            self._is_closed = True
-            if self._process is not None:
-                self._process.kill()
-        self._queue.put(None)
-        # `close` may be called from `on_step`, which runs in that very thread.
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(END_SECONDS)
-        self._fail(EngineStopped("The engine was closed."))
-
-    def _fail(self, failure: Exception) -> None:
-        """Take no more batches; the one in progress ends with this."""
-        with self._lock:
-            self._failure = self._failure or failure
-            batch = self._batch
-        if batch is not None:
-            resolve(batch.future, failure)
-
-    # -- the thread
-
-    def _run(self) -> None:
-        """Serve until `end` is called or the process dies; then clean up."""
-        failure: Exception = EngineStopped("The engine was closed.")
+    def _render(self, batch: _Batch) -> None:
+        process: _Process | None = None
+        outcome: list[RenderedImage] | Exception
         try:
-            self._serve(self._started())
-        except (EOFError, OSError) as error:
-            failure = self._why_it_ended(error)
-        # Whatever else goes wrong, the worker must not wait for its future forever.
-        except Exception as error:
-            failure = error
-        finally:
-            self._clean_up()
-            self._fail(failure)
-
-    def _started(self) -> EngineProcess:
-        with self._lock:
-            if self._is_closed:
-                raise EOFError
-            self._process = EngineProcess(self._options, self._make_renderer)
-            return self._process
-
-    def _serve(self, process: EngineProcess) -> None:
-        """Pass the process one batch after the other; raises what ends it."""
-        while (batch := self._queue.get()) is not None:
-            self._send(process, batch.work)
+            with self._lock:
+                if batch.future.done():  # by `close`
+                    return
+                process = self._living()
             outcome = self._outcome(process, batch)
-            process.forget_words()
-            resolve(batch.future, outcome)
+        # Whatever goes wrong, the worker must not wait for its future forever.
+        except Exception as error:
+            if batch.future.done():
+                return
+            outcome = self._explained(error, process)
+        if process is not None and isinstance(outcome, EngineDied):
+            self._drop(process)
+        elif isinstance(outcome, list):
+            first = outcome[0]
+            self._found = {"device": first.device, "precision": first.precision}
+        resolve(batch.future, outcome)
 
-    def _outcome(
-        self, process: EngineProcess, batch: _Batch
-    ) -> list[RenderedImage] | PicowatchError:
+    def _outcome(self, process: "_Process", batch: _Batch) -> Outcome:
         """Pass on what the process says of a batch until it has ended."""
+        process.connection.send(batch.work)
+        batch.is_sent = True
         while True:
             match process.message():
                 case Ready():
-                    self._is_ready = True
+                    process.is_ready = True
                 case Step(done, total):
                     batch.on_step(done, total)
                 case Preview() as preview:
                     batch.on_preview(preview)
-                case Ended(number, outcome, memory):
-                    if number != batch.work.number:  # no picture goes to another batch
-                        raise EngineDied("The engine answered another request.", REPORT_IT)
-                    self.gpu_memory = memory or self.gpu_memory
-                    if isinstance(outcome, EngineDied):
-                        raise outcome
-                    if not isinstance(outcome, PicowatchError) and (
-                        wrong := flaw(outcome, batch.work.batch)
-                    ):
-                        raise EngineDied(wrong, REPORT_IT)
+                case MemoryUse() as memory:
+                    process.gpu_memory = memory
+                case outcome:
+                    process.forget_words()
                     return outcome
 
-    def _send(self, process: EngineProcess, message: ToEngine) -> None:
-        with self._send_lock:
-            process.connection.send(message)
+    def _explained(self, error: Exception, process: "_Process | None") -> Exception:
+        """Say why a batch ended without an outcome."""
+        if process is None:
+            return _cannot_start(error)
+        if not isinstance(error, EOFError | OSError):
+            return EngineDied(
+                f"The engine sent something that is not a message: {error!r}.",
+                "This is a bug in picowatch or in its libraries: please report it.",
+            )
+        words = ("The engine stopped answering and was ended.", "")
+        if (status := process.wait()) is not None:
+            said = process.words()
+            if refused := no_threads(last_words(said)):
+                return refused
+            words = explain_exit(status, said)
+        return (EngineDied if process.is_ready else EngineCannotStart)(*words)
 
-    def _why_it_ended(self, error: Exception) -> Exception:
-        """Return why the process no longer exists."""
-        if self._is_closed:
-            return EngineStopped("The engine was closed.")
-        if self._process is None:
-            return EngineCannotStart(f"The engine could not be started: {error}.")
-        status = self._process.wait(END_SECONDS)
-        if status is None:
-            return self._died("The engine stopped answering and was ended.")
-        words = self._process.words()
-        return no_threads(last_words(words)) or self._died(*explain_exit(status, words))
+    def _drop(self, process: "_Process") -> None:
+        """End the process, if `close` does not."""
+        with self._lock:
+            if self._process is not process:
+                return
+            self._process = None
+        process.close()
 
-    def _died(self, message: str, remedy: str = "") -> EngineDied:
-        return EngineDied(message, remedy) if self._is_ready else EngineCannotStart(message, remedy)
 
-    def _clean_up(self) -> None:
-        with self._lock, self._send_lock:
-            process, self._process = self._process, None
-            if process is not None:
-                process.close()
+def _cannot_start(error: Exception) -> EngineCannotStart:
+    return EngineCannotStart(f"The engine could not be started: {error}.")
+
+
+class _Process:
+    """A process of multiprocessing's, its pipe, and what it wrote to its standard error."""
+
+    _start_lock = threading.Lock()  # the environment is the whole process'
+
+    def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
+        """Start it; raises OSError."""
+        context = multiprocessing.get_context("spawn")
+        self._words = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115
+        words = Connection(os.dup(self._words.fileno()))  # which multiprocessing hands on
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=child_main.main,
+            args=(theirs, words, options, make_renderer),
+            name="picowatch-engine",
+            daemon=True,
+        )
+        try:
+            with theirs, words, self._start_lock, _environment():
+                self._process.start()
+        except OSError:
+            self._close_files()
+            raise
+        assert self._process.pid is not None
+        self.id = self._process.pid
+        self.is_ready = False
+        self.gpu_memory: MemoryUse | None = None  # after its last batch
+        # Before multiprocessing's own, which sends SIGTERM and waits.
+        atexit.register(self.kill)
+
+    def message(self) -> FromEngine:
+        """Return the next message; raises EOFError once the process is gone.
+
+        The pipe need not say so: a process that this one started may still hold it.
+        """
+        while not self.connection.poll(_CHECK_SECONDS):
+            if self.exit_code() is not None and not self.connection.poll(0):
+                raise EOFError
+        message: FromEngine = self.connection.recv()
+        return message
+
+    def exit_code(self) -> int | None:
+        """Return its exit code (negative: a signal), None while it runs."""
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        """Return its exit code once it has ended; None if it still runs after a while."""
+        self._process.join(_END_SECONDS)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """End it and whatever it started, even if it ended before them."""
+        try:
+            os.killpg(self.id, signal.SIGKILL)
+        # It has no group of its own yet; or (macOS) only a dead process is left.
+        except (ProcessLookupError, PermissionError):
+            self._process.kill()
+
+    def words(self) -> list[str]:
+        """Return the last lines that it wrote to its standard error."""
+        self._words.seek(0)
+        return self._words.read()[-_KEPT_BYTES:].decode(errors="replace").splitlines()
+
+    def forget_words(self) -> None:
+        """Keep the file small: libraries may write for months."""
+        self._words.truncate(0)
+
+    def close(self) -> None:
+        """End it and give everything back."""
+        self.kill()
+        atexit.unregister(self.kill)
+        self.wait()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        self.connection.close()
+        self._words.close()
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Have a process that starts now begin with the engine's environment.
+
+    multiprocessing has no argument for it, and some of it is read before any of our code runs:
+    malloc's thresholds, and where Python imports from. Nothing else may start processes meanwhile
+    with os.environ as it is: see `Hooks`.
+    """
+    before = dict(os.environ)
+    ours = _DEFAULTS | before | _ENVIRONMENT
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,18 +1,14 @@
 """The engine process: takes batches from the daemon, replies with pictures. Imports no torch.
 
-It ends when the daemon does, however that ends: the pipe reports its end, and on Linux the kernel
-kills it as well, which works even while native code holds Python's lock.
+It ends when the daemon does, however that ends: the pipe reports its end.
 """
 
-import ctypes
 import gc
 import os
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -36,26 +32,21 @@ from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFa
 from picowatch.recipe.request import ImageRequest
 from picowatch.signals import ignore_signals
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 @dataclass(frozen=True, slots=True)
 class Render:
     """To the engine: render these, with a Preview each so many seconds.
 
-    It replies with Steps and Previews, then Ended.
+    It replies with Steps and Previews, what it holds of a GPU, and an Outcome at the end.
     """
 
-    number: int
     batch: tuple[ImageRequest, ...]
     preview_seconds: float = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """To the engine: end the batch of that number at its next step, if it has not ended."""
-
-    number: int
+    """To the engine: end the batch that was sent before this at its next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +62,9 @@ class Step:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """From the engine, the last of a batch: its pictures, or why there are none.
-
-    After EngineDied the process ends. `memory` comes with pictures: what it holds on a GPU, if any.
-    """
-
-    number: int
-    outcome: list[RenderedImage] | PicowatchError
-    memory: MemoryUse | None = None
-
-
-ToEngine = Render | Interrupt
-FromEngine = Ready | Step | Preview | Ended
+# A batch's pictures, or why there are none. After EngineDied the process ends.
+Outcome = list[RenderedImage] | PicowatchError
+FromEngine = Ready | Step | Preview | MemoryUse | Outcome
 
 
 class BatchRenderer(Protocol):
@@ -124,7 +104,7 @@ def main(
     """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words."""
     _stand_alone(stderr)
     batches: SimpleQueue[Render] = SimpleQueue()
-    interrupted: set[int] = set()
+    interrupted = threading.Event()
     threading.Thread(target=_receive, args=(connection, batches, interrupted), daemon=True).start()
     sending = threading.Lock()
 
@@ -132,7 +112,7 @@ def main(
         with sending:  # a part of a batch may be rendered in a thread of its own
             connection.send(message)
 
-    serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
+    serve(send, lambda: make_renderer(options, send), batches.get, interrupted.is_set)
 
 
 def _stand_alone(stderr: Connection) -> None:
@@ -143,8 +123,6 @@ def _stand_alone(stderr: Connection) -> None:
     """
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     nothing = os.open(os.devnull, os.O_RDWR)
     for source, target in ((nothing, 0), (nothing, 1), (stderr.fileno(), 2)):
         os.dup2(source, target)
@@ -164,15 +142,18 @@ def _forget_users_folder() -> None:
     sys.path[:] = [*kept, str(Path(__file__).parents[2])]
 
 
-def _receive(connection: Connection, batches: SimpleQueue[Render], interrupted: set[int]) -> None:
+def _receive(
+    connection: Connection, batches: SimpleQueue[Render], interrupted: threading.Event
+) -> None:
     """Pass on the daemon's messages; end the process when the daemon is gone."""
     try:
         while True:
             message = connection.recv()
             if isinstance(message, Render):
+                interrupted.clear()
                 batches.put(message)
             elif isinstance(message, Interrupt):
-                interrupted.add(message.number)
+                interrupted.set()
     except (EOFError, OSError):
         os._exit(0)
 
@@ -181,49 +162,36 @@ def serve(
     send: Callable[[FromEngine], None],
     make_renderer: Callable[[], BatchRenderer],
     next_batch: Callable[[], Render],
-    interrupted: Callable[[int], bool],
+    interrupted: Callable[[], bool],
 ) -> None:
     """Render one batch after the other; an exception is an answer, and ends no process.
 
     Returns after EngineDied. The renderer is made before the first batch comes. What prevents that
-    is said as the answer to the first batch, after another try.
+    is said as the outcome of the first batch.
     """
-    renderer = None
-    with suppress(Exception):
+    try:
         renderer = make_renderer()
-        send(Ready())
-    while True:
+    except Exception as error:
+        failed = _explained(error)
+        next_batch()
+        send(EngineCannotStart(failed.message, failed.remedy, failed.trace))
+        return
+    send(Ready())
+    outcome: Outcome | None = None
+    while not isinstance(outcome, EngineDied):
         work = next_batch()
-        memory = None
-        outcome: list[RenderedImage] | PicowatchError
         try:
-            if renderer is None:
-                renderer = make_renderer()
-                send(Ready())
-            outcome = _pictures(renderer, work, send, interrupted)
-            memory = gpu_memory()  # not after a failure: a GPU that gave up raises here
+            outcome = renderer.render(
+                work.batch,
+                lambda done, total: send(Step(done, total)),
+                interrupted,
+                work.preview_seconds,
+            )
+            if (memory := gpu_memory()) is not None:  # after a failure it may raise
+                send(memory)
         except Exception as error:
             outcome = _explained(error)
-        if renderer is None and isinstance(outcome, RenderFailed | EngineDied):
-            trace = getattr(outcome, "trace", "")
-            outcome = EngineCannotStart(outcome.message, outcome.remedy, trace)
-        send(Ended(work.number, outcome, memory))
-        if isinstance(outcome, EngineDied):
-            return
-
-
-def _pictures(
-    renderer: BatchRenderer,
-    work: Render,
-    send: Callable[[FromEngine], None],
-    interrupted: Callable[[int], bool],
-) -> list[RenderedImage]:
-    return renderer.render(
-        work.batch,
-        lambda done, total: send(Step(done, total)),
-        lambda: interrupted(work.number),
-        work.preview_seconds,
-    )
+        send(outcome)
 
 
 def _explained(error: Exception) -> PicowatchError:

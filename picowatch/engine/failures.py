@@ -3,9 +3,8 @@
 import signal
 from collections.abc import Sequence
 
-from picowatch.engine.protocol import EngineCannotStart, RenderedImage
+from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import EngineDied, RenderFailed
-from picowatch.recipe.request import ImageRequest
 
 SMALLER = "Try a smaller size or batch_size: 1."
 _KILLED = (
@@ -128,35 +127,3 @@ def out_of_memory(error: Exception) -> str:
 
 def _first_line(text: str) -> str:
     return next(iter(text.strip().splitlines()), "no reason given")[:300].rstrip(".")
-
-
-_NO_PICTURES = "The engine returned something other than pictures."
-
-
-def flaw(images: object, batch: Sequence[ImageRequest]) -> str:
-    """Say what is wrong with the batch's pictures, in a sentence; "" if nothing is."""
-    if not isinstance(images, list):
-        return _NO_PICTURES
-    if len(images) != len(batch):
-        return f"The engine returned {len(images)} pictures, but {len(batch)} were requested."
-    flaws = (_flaw_of(image, request) for image, request in zip(images, batch, strict=True))
-    return next(filter(None, flaws), "")
-
-
-def _flaw_of(image: object, request: ImageRequest) -> str:
-    if not isinstance(image, RenderedImage):
-        return _NO_PICTURES
-    width, height = request.published_size
-    smaller = request.shrink_to_fit and 0 < image.width <= width and 0 < image.height <= height
-    if (image.width, image.height) != (width, height) and not smaller:
-        return (
-            f"The engine returned a picture of {image.width}x{image.height} pixels, but "
-            f"{width}x{height} were requested."
-        )
-    if not isinstance(image.pixels, bytes):
-        return "The engine returned a picture without pixels."
-    count = image.width * image.height
-    for found, expected in ((image.pixels, 3 * count), (image.alpha or bytes(count), count)):
-        if len(found) != expected:
-            return f"The engine returned a picture of {len(found):,} bytes instead of {expected:,}."
-    return ""

@@ -154,16 +154,16 @@ def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> Non
 @needs_proc
 @pytest.mark.parametrize(
     ("setting", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")],
 )
 def test_the_process_begins_with_its_own_environment(
     setting: dict[str, str],
-    spins: str | None,
+    spins: str,
     digests: ChildEngine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Malloc reads its own before any code of ours; the daemon's environment stays as it was."""
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MALLOC_TRIM_THRESHOLD_"):
+    for name in ("GOMP_SPINCOUNT", "MALLOC_TRIM_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4096")
     for name, value in setting.items():
@@ -173,7 +173,7 @@ def test_the_process_begins_with_its_own_environment(
     assert dict(os.environ) == before
     lines = Path(f"/proc/{digests.process_id}/environ").read_text("utf-8").split("\0")
     found = dict(line.split("=", 1) for line in lines if line)
-    assert found.get("GOMP_SPINCOUNT") == spins
+    assert found["GOMP_SPINCOUNT"] == spins
     assert found["MALLOC_MMAP_THRESHOLD_"] == "4096"
     assert found["MALLOC_TRIM_THRESHOLD_"] == str(256 * 2**20)
     assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
