@@ -6,45 +6,32 @@ ended by SIGKILL: at once, and in every phase, even during an import or a load.
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection
 
 from picowatch.engine import child_main
 from picowatch.engine.child_main import (
     FromEngine,
-    Interrupt,
     MakeRenderer,
     Outcome,
     Ready,
     Render,
-    Step,
     new_renderer,
 )
 from picowatch.engine.failures import explain_exit, last_words, no_threads
 from picowatch.engine.memory import process_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import (
-    EngineCannotStart,
-    MemoryUse,
-    OnPreview,
-    OnStep,
-    Preview,
-    RenderedImage,
-    resolve,
-    unseen,
-)
+from picowatch.engine.protocol import EngineCannotStart, MemoryUse
+from picowatch.engine.remote import Batch, RemoteEngine, cannot_start
 from picowatch.engine.versions import versions
-from picowatch.errors import EngineDied, EngineStopped
-from picowatch.recipe.request import ImageRequest
-from picowatch.threads import start_thread
+from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 
 _END_SECONDS = 1.5
 _CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
@@ -90,94 +77,44 @@ _DEFAULTS = {
 }
 
 
-@dataclass(slots=True)
-class _Batch:
-    """One batch, and where its results go."""
-
-    work: Render
-    on_step: OnStep
-    on_preview: OnPreview
-    future: Future[list[RenderedImage]] = field(default_factory=Future)
-    is_sent: bool = False
-    is_interrupted: bool = False
-    thread: threading.Thread = field(init=False)
-
-
-class ChildEngine:
+class ChildEngine(RemoteEngine):
     """An Engine in a process of its own, started at the first render and after each death."""
 
     def __init__(self, options: EngineOptions, make_renderer: MakeRenderer = new_renderer) -> None:
         """`make_renderer` is called in the process."""
-        self._options = options
+        super().__init__(options)
         self._make_renderer = make_renderer
-        self._lock = threading.Lock()
         self._process: _Process | None = None
-        self._batch: _Batch | None = None  # the last one
-        self._found = {"device": options.device, "precision": str(options.precision)}
-
-    def render(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        on_preview: OnPreview = unseen,
-        preview_seconds: float = 0,
-    ) -> Future[list[RenderedImage]]:
-        """Implement `Engine.render`: a thread for each batch says what becomes of it."""
-        begun = _Batch(Render(tuple(batch), preview_seconds), on_step, on_preview)
-        begun.future.set_running_or_notify_cancel()  # only `interrupt` ends it
-        begun.thread = threading.Thread(
-            target=self._render, args=(begun,), name="engine", daemon=True
-        )
-        with self._lock:
-            if self._batch is not None and not self._batch.future.done():
-                raise RuntimeError("one batch at a time")
-            self._batch = begun
-            try:
-                start_thread(begun.thread)
-            except OSError as error:
-                resolve(begun.future, _cannot_start(error))
-        return begun.future
 
     def prepare(self) -> None:
         """Implement `Engine.prepare`."""
-        with self._lock, suppress(OSError):
+        with self._lock, suppress(EngineCannotStart):
             self._living()
 
     def describe(self) -> dict[str, str]:
         """Return device and precision as set, or as found with a picture; and versions."""
-        return self._found | versions()
+        return super().describe() | versions()
 
     def memory(self) -> MemoryUse | None:
         """Return a GPU's as of the last batch, else the computer's as of now."""
         process = self._process
         if process is None:
             return None
-        return process.gpu_memory or process_memory(process.id)
+        return super().memory() or process_memory(process.id)
 
     def interrupt(self) -> None:
         """Implement `Engine.interrupt`."""
-        with self._lock:
-            batch, process = self._batch, self._process
-            if batch is None or process is None or batch.future.done():
-                return
-            if batch.is_sent and not batch.is_interrupted:
-                batch.is_interrupted = True
-                with suppress(OSError):  # it has just ended
-                    process.connection.send(Interrupt())
+        if (process := self._process) is not None:
+            process.interrupted.value = True
 
     def close(self) -> None:
         """Implement `Engine.close`."""
         with self._lock:
             process, self._process = self._process, None
-            batch = self._batch
-            if batch is not None:
-                resolve(batch.future, EngineStopped("The engine was closed."))
+            self._end_batch(EngineStopped("The engine was closed."))
             if process is not None:
                 process.kill()
-        # `close` may be called from `on_step`, which runs in that very thread.
-        if batch is not None and batch.thread is not threading.current_thread():
-            with suppress(RuntimeError):  # it never began
-                batch.thread.join(_END_SECONDS)
+        self.join(_END_SECONDS)
         if process is not None:
             process.close()
 
@@ -188,71 +125,33 @@ class ChildEngine:
         return process.id if process is not None else None
 
     def _living(self) -> "_Process":
-        """Return the process, or a new one; to be called with the lock. Raises OSError."""
+        """Return the process, or a new one; to be called with the lock."""
         if self._process is not None and self._process.exit_code() is not None:
             self._process.close()
             self._process = None
         if self._process is None:
-            self._process = _Process(self._options, self._make_renderer)
+            self._reported = None
+            try:
+                self._process = _Process(self._options, self._make_renderer)
+            except OSError as error:
+                raise cannot_start(error) from error
         return self._process
 
-    # -- the thread of a batch
-
-    def _render(self, batch: _Batch) -> None:
-        process: _Process | None = None
-        outcome: list[RenderedImage] | Exception
+    def _outcome(self, batch: Batch) -> Outcome | Exception:
+        with self._lock:
+            if batch.future.done():  # by `close`
+                return EngineStopped("The engine was closed.")
+            process = self._living()
+        outcome: Outcome | Exception
         try:
-            with self._lock:
-                if batch.future.done():  # by `close`
-                    return
-                process = self._living()
-            outcome = self._outcome(process, batch)
-        # Whatever goes wrong, the worker must not wait for its future forever.
-        except Exception as error:
-            if batch.future.done():
-                return
-            outcome = self._explained(error, process)
-        if process is not None and isinstance(outcome, EngineDied):
+            outcome = self._pass_on(process.reports(batch.work), batch)
+        except Exception as error:  # whatever it still reports is not for the next batch
+            outcome = error
+        if isinstance(outcome, list | RenderFailed | EngineStopped):
+            process.forget_words()
+        else:
             self._drop(process)
-        elif isinstance(outcome, list):
-            first = outcome[0]
-            self._found = {"device": first.device, "precision": first.precision}
-        resolve(batch.future, outcome)
-
-    def _outcome(self, process: "_Process", batch: _Batch) -> Outcome:
-        """Pass on what the process says of a batch until it has ended."""
-        process.connection.send(batch.work)
-        batch.is_sent = True
-        while True:
-            match process.message():
-                case Ready():
-                    process.is_ready = True
-                case Step(done, total):
-                    batch.on_step(done, total)
-                case Preview() as preview:
-                    batch.on_preview(preview)
-                case MemoryUse() as memory:
-                    process.gpu_memory = memory
-                case outcome:
-                    process.forget_words()
-                    return outcome
-
-    def _explained(self, error: Exception, process: "_Process | None") -> Exception:
-        """Say why a batch ended without an outcome."""
-        if process is None:
-            return _cannot_start(error)
-        if not isinstance(error, EOFError | OSError):
-            return EngineDied(
-                f"The engine sent something that is not a message: {error!r}.",
-                "This is a bug in picowatch or in its libraries: please report it.",
-            )
-        words = ("The engine stopped answering and was ended.", "")
-        if (status := process.wait()) is not None:
-            said = process.words()
-            if refused := no_threads(last_words(said)):
-                return refused
-            words = explain_exit(status, said)
-        return (EngineDied if process.is_ready else EngineCannotStart)(*words)
+        return outcome
 
     def _drop(self, process: "_Process") -> None:
         """End the process, if `close` does not."""
@@ -263,59 +162,51 @@ class ChildEngine:
         process.close()
 
 
-def _cannot_start(error: Exception) -> EngineCannotStart:
-    return EngineCannotStart(f"The engine could not be started: {error}.")
-
-
 class _Process:
     """A process of multiprocessing's, its pipe, and what it wrote to its standard error."""
 
-    _start_lock = threading.Lock()  # the environment is the whole process'
+    # Environment and streams are the whole daemon's. And to start a process, multiprocessing first
+    # takes the exit codes of all that ended: nobody else may ask for one meanwhile.
+    _one_at_a_time = threading.Lock()
 
     def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
         """Start it; raises OSError."""
         context = multiprocessing.get_context("spawn")
-        self._words = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115
-        words = Connection(os.dup(self._words.fileno()))  # which multiprocessing hands on
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=child_main.main,
-            args=(theirs, words, options, make_renderer),
-            name="picowatch-engine",
-            daemon=True,
-        )
-        try:
-            with theirs, words, self._start_lock, _environment():
+        self.interrupted = context.RawValue(ctypes.c_bool)
+        with ExitStack() as files:
+            self._words = files.enter_context(tempfile.TemporaryFile(buffering=0))
+            words = Connection(os.dup(self._words.fileno()))  # which multiprocessing hands on
+            self._connection, theirs = context.Pipe()
+            files.enter_context(self._connection)
+            self._process = context.Process(
+                target=child_main.main,
+                args=(theirs, self.interrupted, words, options, make_renderer),
+                name="picowatch-engine",
+                daemon=True,
+            )
+            with theirs, words, self._one_at_a_time, _environment(), _unflushed_console():
                 self._process.start()
-        except OSError:
-            self._close_files()
-            raise
+            self._files = files.pop_all()
         assert self._process.pid is not None
         self.id = self._process.pid
-        self.is_ready = False
-        self.gpu_memory: MemoryUse | None = None  # after its last batch
+        self._is_ready = False
         # Before multiprocessing's own, which sends SIGTERM and waits.
         atexit.register(self.kill)
 
-    def message(self) -> FromEngine:
-        """Return the next message; raises EOFError once the process is gone.
-
-        The pipe need not say so: a process that this one started may still hold it.
-        """
-        while not self.connection.poll(_CHECK_SECONDS):
-            if self.exit_code() is not None and not self.connection.poll(0):
-                raise EOFError
-        message: FromEngine = self.connection.recv()
-        return message
+    def reports(self, work: Render) -> Iterator[FromEngine]:
+        """Have a batch rendered; yield what the process reports. Raises EngineDied."""
+        self.interrupted.value = False
+        try:
+            self._connection.send(work)
+            while True:
+                yield self._message()
+        except (EOFError, OSError) as error:
+            raise self._death() from error
 
     def exit_code(self) -> int | None:
         """Return its exit code (negative: a signal), None while it runs."""
-        return self._process.exitcode
-
-    def wait(self) -> int | None:
-        """Return its exit code once it has ended; None if it still runs after a while."""
-        self._process.join(_END_SECONDS)
-        return self._process.exitcode
+        with self._one_at_a_time:
+            return self._process.exitcode
 
     def kill(self) -> None:
         """End it and whatever it started, even if it ended before them."""
@@ -325,25 +216,62 @@ class _Process:
         except (ProcessLookupError, PermissionError):
             self._process.kill()
 
-    def words(self) -> list[str]:
-        """Return the last lines that it wrote to its standard error."""
-        self._words.seek(0)
-        return self._words.read()[-_KEPT_BYTES:].decode(errors="replace").splitlines()
-
     def forget_words(self) -> None:
         """Keep the file small: libraries may write for months."""
-        self._words.truncate(0)
+        self._words.seek(0)  # for the process, too: both have the same open file
+        self._words.truncate()
 
     def close(self) -> None:
         """End it and give everything back."""
         self.kill()
         atexit.unregister(self.kill)
-        self.wait()
-        self._close_files()
+        self._wait()
+        self._files.close()
 
-    def _close_files(self) -> None:
-        self.connection.close()
-        self._words.close()
+    def _message(self) -> FromEngine:
+        """Return the next message; raises EOFError once the process is gone.
+
+        The pipe need not say so: a process that this one started may still hold it.
+        """
+        while not self._connection.poll(_CHECK_SECONDS):
+            if self.exit_code() is not None and not self._connection.poll(0):
+                raise EOFError
+        try:
+            message: FromEngine = self._connection.recv()
+        except (EOFError, OSError):
+            raise
+        except Exception as error:  # unpickling raises anything
+            raise EngineDied(
+                f"The engine sent something that is not a message: {error!r}.",
+                "If picowatch was updated meanwhile, start it again.",
+            ) from error
+        self._is_ready |= isinstance(message, Ready)
+        return message
+
+    def _death(self) -> EngineDied:
+        """Return how it ended; what closed its pipe and lives on is ended."""
+        status = self._wait()
+        if status is None:
+            self.kill()
+            self._wait()
+        size = self._words.seek(0, os.SEEK_END)
+        self._words.seek(max(0, size - _KEPT_BYTES))
+        said = self._words.read().decode(errors="replace").splitlines()
+        if refused := no_threads(last_words(said)):
+            return refused
+        return (EngineDied if self._is_ready else EngineCannotStart)(*explain_exit(status, said))
+
+    def _wait(self) -> int | None:
+        """Return its exit code once it has ended; None if it still runs after a while."""
+        self._process.join(_END_SECONDS)
+        return self.exit_code()
+
+
+@contextmanager
+def _unflushed_console() -> Iterator[None]:
+    """Keep multiprocessing from flushing it: that fails where it is a file on a full disk."""
+    with redirect_stdout(None), redirect_stderr(None):
+        yield
 
 
 @contextmanager

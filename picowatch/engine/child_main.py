@@ -1,19 +1,23 @@
 """The engine process: takes batches from the daemon, replies with pictures. Imports no torch.
 
-It ends when the daemon does, however that ends: the pipe reports its end.
+It ends when the daemon does, however that ends.
 """
 
+import ctypes
+import fcntl
 import gc
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Protocol
 
 from picowatch.engine.failures import explain_error
@@ -42,11 +46,6 @@ class Render:
 
     batch: tuple[ImageRequest, ...]
     preview_seconds: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """To the engine: end the batch that was sent before this at its next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +98,29 @@ def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer
 
 
 def main(
-    connection: Connection, stderr: Connection, options: EngineOptions, make_renderer: MakeRenderer
+    connection: Connection,
+    interrupted: ctypes.c_bool,
+    stderr: Connection,
+    options: EngineOptions,
+    make_renderer: MakeRenderer,
 ) -> None:
-    """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words."""
+    """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words.
+
+    `interrupted` is memory that the daemon shares: a batch ends at its next step.
+    """
     _stand_alone(stderr)
-    batches: SimpleQueue[Render] = SimpleQueue()
-    interrupted = threading.Event()
-    threading.Thread(target=_receive, args=(connection, batches, interrupted), daemon=True).start()
+    _end_with_daemon()
     sending = threading.Lock()
 
     def send(message: FromEngine) -> None:
         with sending:  # a part of a batch may be rendered in a thread of its own
             connection.send(message)
 
-    serve(send, lambda: make_renderer(options, send), batches.get, interrupted.is_set)
+    serve(send, lambda: make_renderer(options, send), connection.recv, lambda: interrupted.value)
 
 
 def _stand_alone(stderr: Connection) -> None:
-    """Leave the daemon's terminal, signals and standard streams, but end with the daemon.
+    """Leave the daemon's terminal, signals and standard streams.
 
     In a session of its own: Ctrl-C is for the daemon alone, and what this process starts can be
     ended with it.
@@ -131,6 +135,28 @@ def _stand_alone(stderr: Connection) -> None:
     _forget_users_folder()
 
 
+def _end_with_daemon() -> None:
+    """End when the daemon ends, even by `kill -9`.
+
+    Only the daemon holds the other end of a pipe of multiprocessing's. When that is closed, Linux
+    sends SIGKILL, which works even while native code holds Python's lock. (After PR_SET_PDEATHSIG
+    it would do so already when the daemon's thread ends that started this process.)
+    """
+    daemon = multiprocessing.parent_process()
+    assert daemon is not None
+    if sys.platform == "linux":
+        with suppress(OSError):  # where Linux is imitated
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETFL, os.O_ASYNC)
+
+    def end() -> None:
+        daemon.join()
+        os._exit(0)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
 def _forget_users_folder() -> None:
     """Import nothing from the working folder: a torch.py beside the recipes is not torch.
 
@@ -140,22 +166,6 @@ def _forget_users_folder() -> None:
     here = os.path.realpath(os.curdir)
     kept = [entry for entry in sys.path if os.path.realpath(entry) != here]
     sys.path[:] = [*kept, str(Path(__file__).parents[2])]
-
-
-def _receive(
-    connection: Connection, batches: SimpleQueue[Render], interrupted: threading.Event
-) -> None:
-    """Pass on the daemon's messages; end the process when the daemon is gone."""
-    try:
-        while True:
-            message = connection.recv()
-            if isinstance(message, Render):
-                interrupted.clear()
-                batches.put(message)
-            elif isinstance(message, Interrupt):
-                interrupted.set()
-    except (EOFError, OSError):
-        os._exit(0)
 
 
 def serve(

@@ -23,20 +23,22 @@ _NO_THREADS = (
 _LONGEST = 300
 
 
-def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
+def explain_exit(status: int | None, stderr: Sequence[str]) -> tuple[str, str]:
     """Return message and remedy for a process' exit code (negative: a signal).
 
-    `stderr` are the last lines that it wrote.
+    `stderr` are the last lines that it wrote. None: it did not end by itself.
     """
     if status == -signal.SIGKILL:
         return _KILLED
     if status == -signal.SIGBUS:
         return _FILE_CUT_SHORT
-    if status < 0:
+    if status is not None and status < 0:
         name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
         return f"The engine crashed ({name}).", _CRASHED
     last = last_words(stderr)
     reason = f" It said: {last}." if last else ""
+    if status is None:
+        return f"The engine stopped answering and was ended.{reason}", _CRASHED
     return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
 
 
