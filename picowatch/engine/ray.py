@@ -1,7 +1,8 @@
 """The Executor of a Ray cluster: as many engines there as are wanted. See docs/design.md.
 
 ray.py          RayEngines, the Executor, and the connection of this process
-ray_engine.py   RayEngine, an Engine: an actor on a node, and how the daemon sees it
+ray_engine.py   RayEngine, an Engine: an actor on a node, as the daemon sees it
+ray_actor.py    that actor, in a process on the node
 """
 
 import atexit
