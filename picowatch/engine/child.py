@@ -30,7 +30,6 @@ from picowatch.engine.memory import process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineCannotStart, MemoryUse
 from picowatch.engine.remote import Batch, RemoteEngine, cannot_start
-from picowatch.engine.versions import versions
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 
 _END_SECONDS = 1.5
@@ -90,10 +89,6 @@ class ChildEngine(RemoteEngine):
         """Implement `Engine.prepare`."""
         with self._lock, suppress(EngineCannotStart):
             self._living()
-
-    def describe(self) -> dict[str, str]:
-        """Return device and precision as set, or as found with a picture; and versions."""
-        return super().describe() | versions()
 
     def memory(self) -> MemoryUse | None:
         """Return a GPU's as of the last batch, else the computer's as of now."""
@@ -184,7 +179,7 @@ class _Process:
                 name="picowatch-engine",
                 daemon=True,
             )
-            with theirs, words, self._one_at_a_time, _environment(), _unflushed_console():
+            with theirs, words, self._one_at_a_time, _surroundings():
                 self._process.start()
             self._files = files.pop_all()
         assert self._process.pid is not None
@@ -268,25 +263,20 @@ class _Process:
 
 
 @contextmanager
-def _unflushed_console() -> Iterator[None]:
-    """Keep multiprocessing from flushing it: that fails where it is a file on a full disk."""
-    with redirect_stdout(None), redirect_stderr(None):
-        yield
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
+def _surroundings() -> Iterator[None]:
     """Have a process that starts now begin with the engine's environment.
 
     multiprocessing has no argument for it, and some of it is read before any of our code runs:
     malloc's thresholds, and where Python imports from. Nothing else may start processes meanwhile
-    with os.environ as it is: see `Hooks`.
+    with os.environ as it is: see `Hooks`. And multiprocessing flushes the console, unless there is
+    none: that fails where it is a file on a full disk.
     """
     before = dict(os.environ)
     ours = _DEFAULTS | before | _ENVIRONMENT
     os.environ.update(ours)
     try:
-        yield
+        with redirect_stdout(None), redirect_stderr(None):
+            yield
     finally:
         for name in ours.keys() - before.keys():
             del os.environ[name]

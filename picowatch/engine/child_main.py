@@ -25,7 +25,6 @@ from picowatch.engine.memory import broken_gpu, gpu_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,
-    EngineLost,
     MemoryUse,
     OnPreview,
     OnStep,
@@ -206,7 +205,7 @@ def serve(
 
 def _explained(error: Exception) -> PicowatchError:
     """Return what a batch ends with: no single one may take the engine down."""
-    if isinstance(error, EngineStopped | EngineLost):
+    if isinstance(error, EngineStopped):
         return error
     if isinstance(error, RenderFailed):
         failed = copy(error)  # without its frames, and what those hold

@@ -46,9 +46,7 @@ class EngineActor:
         self._make(*ray.get(made_from[0]))
         return name, ""
 
-    def render(
-        self, batch: Any, preview_seconds: float, pictures: dict[str, bytes]
-    ) -> Iterator[Any]:
+    def render(self, work: Any, pictures: dict[str, bytes]) -> Iterator[Any]:
         """Render a batch with these start images by hash; yield what the engine reports."""
         from picowatch.engine.child_main import Step
 
@@ -58,7 +56,10 @@ class EngineActor:
                 (self._pictures / digest).write_bytes(content)
             reports: SimpleQueue[Any] = SimpleQueue()
             future = self._engine.render(
-                batch, lambda *step: reports.put(Step(*step)), reports.put, preview_seconds
+                work.batch,
+                lambda *step: reports.put(Step(*step)),
+                reports.put,
+                work.preview_seconds,
             )
             future.add_done_callback(lambda _: reports.put(None))
             while (report := reports.get()) is not None:

@@ -61,10 +61,9 @@ class RayEngine(RemoteEngine):
                 return
             self._node, differs = ray.get(self._awaited)
             if differs:
-                remedy = "Install the same versions there as here."
-                self.end(EngineLost(f"{self._node} is not used: {differs}.", remedy))
+                self.end(self._unfit(f"{differs}.", "Install the same versions there as here."))
                 return
-            self._known = self._known | {"node": self._node} | versions()
+            self._known = self._known | {"node": self._node}
             self._awaited = self._actor.stay.remote()
             self.is_placed = True
         except Exception as error:  # Ray raises errors of many classes, and gRPC's
@@ -115,8 +114,7 @@ class RayEngine(RemoteEngine):
         """Have a batch rendered; yield what the actor reports. Raises EngineDied."""
         try:
             render = self._actor.render.options(num_returns="streaming")
-            pictures = self._start_images(work.batch)
-            for report in render.remote(work.batch, work.preview_seconds, pictures):
+            for report in render.remote(work, self._start_images(work.batch)):
                 yield ray.get(report)
         except Exception as error:  # as in `look`
             raise self._explained(error) from error
@@ -140,7 +138,10 @@ class RayEngine(RemoteEngine):
             )
         elif not isinstance(failure, EngineCannotStart):
             return None
-        return EngineLost(f"{self._node} is not used: {failure.message}", remedy, failure.trace)
+        return self._unfit(failure.message, remedy, failure.trace)
+
+    def _unfit(self, why: str, remedy: str = "", trace: str = "") -> EngineLost:
+        return EngineLost(f"{self._node} is not used: {why}", remedy, trace)
 
     def _has(self, missing: ModelNotThere) -> bool:
         """Whether the daemon's machine has the model that the node lacks."""
@@ -162,7 +163,7 @@ class RayEngine(RemoteEngine):
                 error = later
         if isinstance(error, exceptions.RayTaskError):  # raised on the node: a full disk
             reason = " ".join(str(error.cause).split())[:300].rstrip(".")
-            return EngineLost(f"{self._node} is not used: {reason}.")
+            return self._unfit(f"{reason}.")
         if isinstance(error, exceptions.NodeDiedError) or "node has died" in str(error):
             return EngineLost(f"The cluster lost {self._node}.")
         if isinstance(error, _CRASHES) and self.is_placed:

@@ -18,6 +18,7 @@ from picowatch.engine.protocol import (
     resolve,
     unseen,
 )
+from picowatch.engine.versions import versions
 from picowatch.recipe.request import ImageRequest
 from picowatch.threads import start_thread
 
@@ -41,7 +42,8 @@ class RemoteEngine(ABC):
         self._batch: Batch | None = None  # the last one
         self._thread: threading.Thread | None = None  # … its thread
         self._reported: MemoryUse | None = None  # after it
-        self._known = {"device": options.device, "precision": str(options.precision)}
+        found = {"device": options.device, "precision": str(options.precision)}
+        self._known = found | versions()
 
     def render(
         self,
@@ -67,7 +69,7 @@ class RemoteEngine(ABC):
         return begun.future
 
     def describe(self) -> dict[str, str]:
-        """Implement `Engine.describe`: device and precision are those of the last picture."""
+        """Return device and precision as set, or as found with a picture; and versions."""
         return self._known
 
     def memory(self) -> MemoryUse | None:
