@@ -1,11 +1,12 @@
 """The engine process: takes batches from the daemon, replies with pictures. Imports no torch.
 
-It ends when the daemon does, however that ends: the pipe reports its end, and on Linux the kernel
-kills it as well, which works even while native code holds Python's lock.
+It ends when the daemon does, however that ends.
 """
 
 import ctypes
+import fcntl
 import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -17,7 +18,6 @@ from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Protocol
 
 from picowatch.engine.failures import explain_error
@@ -25,7 +25,6 @@ from picowatch.engine.memory import broken_gpu, gpu_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
     EngineCannotStart,
-    EngineLost,
     MemoryUse,
     OnPreview,
     OnStep,
@@ -36,26 +35,16 @@ from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFa
 from picowatch.recipe.request import ImageRequest
 from picowatch.signals import ignore_signals
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 @dataclass(frozen=True, slots=True)
 class Render:
     """To the engine: render these, with a Preview each so many seconds.
 
-    It replies with Steps and Previews, then Ended.
+    It replies with Steps and Previews, what it holds of a GPU, and an Outcome at the end.
     """
 
-    number: int
     batch: tuple[ImageRequest, ...]
     preview_seconds: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """To the engine: end the batch of that number at its next step, if it has not ended."""
-
-    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +60,9 @@ class Step:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """From the engine, the last of a batch: its pictures, or why there are none.
-
-    After EngineDied the process ends. `memory` comes with pictures: what it holds on a GPU, if any.
-    """
-
-    number: int
-    outcome: list[RenderedImage] | PicowatchError
-    memory: MemoryUse | None = None
-
-
-ToEngine = Render | Interrupt
-FromEngine = Ready | Step | Preview | Ended
+# A batch's pictures, or why there are none. After EngineDied the process ends.
+Outcome = list[RenderedImage] | PicowatchError
+FromEngine = Ready | Step | Preview | MemoryUse | Outcome
 
 
 class BatchRenderer(Protocol):
@@ -119,38 +97,63 @@ def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer
 
 
 def main(
-    connection: Connection, stderr: Connection, options: EngineOptions, make_renderer: MakeRenderer
+    connection: Connection,
+    interrupted: ctypes.c_bool,
+    stderr: Connection,
+    options: EngineOptions,
+    make_renderer: MakeRenderer,
 ) -> None:
-    """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words."""
+    """Serve the daemon at the other end of the pipe; `stderr` holds a file for last words.
+
+    `interrupted` is memory that the daemon shares: a batch ends at its next step.
+    """
     _stand_alone(stderr)
-    batches: SimpleQueue[Render] = SimpleQueue()
-    interrupted: set[int] = set()
-    threading.Thread(target=_receive, args=(connection, batches, interrupted), daemon=True).start()
+    _end_with_daemon()
     sending = threading.Lock()
 
     def send(message: FromEngine) -> None:
         with sending:  # a part of a batch may be rendered in a thread of its own
             connection.send(message)
 
-    serve(send, lambda: make_renderer(options, send), batches.get, interrupted.__contains__)
+    serve(send, lambda: make_renderer(options, send), connection.recv, lambda: interrupted.value)
 
 
 def _stand_alone(stderr: Connection) -> None:
-    """Leave the daemon's terminal, signals and standard streams, but end with the daemon.
+    """Leave the daemon's terminal, signals and standard streams.
 
     In a session of its own: Ctrl-C is for the daemon alone, and what this process starts can be
     ended with it.
     """
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     nothing = os.open(os.devnull, os.O_RDWR)
     for source, target in ((nothing, 0), (nothing, 1), (stderr.fileno(), 2)):
         os.dup2(source, target)
     os.close(nothing)
     stderr.close()
     _forget_users_folder()
+
+
+def _end_with_daemon() -> None:
+    """End when the daemon ends, even by `kill -9`.
+
+    Only the daemon holds the other end of a pipe of multiprocessing's. When that is closed, Linux
+    sends SIGKILL, which works even while native code holds Python's lock. (After PR_SET_PDEATHSIG
+    it would do so already when the daemon's thread ends that started this process.)
+    """
+    daemon = multiprocessing.parent_process()
+    assert daemon is not None
+    if sys.platform == "linux":
+        with suppress(OSError):  # where Linux is imitated
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(daemon.sentinel, fcntl.F_SETFL, os.O_ASYNC)
+
+    def end() -> None:
+        daemon.join()
+        os._exit(0)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _forget_users_folder() -> None:
@@ -164,71 +167,45 @@ def _forget_users_folder() -> None:
     sys.path[:] = [*kept, str(Path(__file__).parents[2])]
 
 
-def _receive(connection: Connection, batches: SimpleQueue[Render], interrupted: set[int]) -> None:
-    """Pass on the daemon's messages; end the process when the daemon is gone."""
-    try:
-        while True:
-            message = connection.recv()
-            if isinstance(message, Render):
-                batches.put(message)
-            elif isinstance(message, Interrupt):
-                interrupted.add(message.number)
-    except (EOFError, OSError):
-        os._exit(0)
-
-
 def serve(
     send: Callable[[FromEngine], None],
     make_renderer: Callable[[], BatchRenderer],
     next_batch: Callable[[], Render],
-    interrupted: Callable[[int], bool],
+    interrupted: Callable[[], bool],
 ) -> None:
     """Render one batch after the other; an exception is an answer, and ends no process.
 
     Returns after EngineDied. The renderer is made before the first batch comes. What prevents that
-    is said as the answer to the first batch, after another try.
+    is said as the outcome of the first batch.
     """
-    renderer = None
-    with suppress(Exception):
+    try:
         renderer = make_renderer()
-        send(Ready())
-    while True:
+    except Exception as error:
+        failed = _explained(error)
+        next_batch()
+        send(EngineCannotStart(failed.message, failed.remedy, failed.trace))
+        return
+    send(Ready())
+    outcome: Outcome | None = None
+    while not isinstance(outcome, EngineDied):
         work = next_batch()
-        memory = None
-        outcome: list[RenderedImage] | PicowatchError
         try:
-            if renderer is None:
-                renderer = make_renderer()
-                send(Ready())
-            outcome = _pictures(renderer, work, send, interrupted)
-            memory = gpu_memory()  # not after a failure: a GPU that gave up raises here
+            outcome = renderer.render(
+                work.batch,
+                lambda done, total: send(Step(done, total)),
+                interrupted,
+                work.preview_seconds,
+            )
+            if (memory := gpu_memory()) is not None:  # after a failure it may raise
+                send(memory)
         except Exception as error:
             outcome = _explained(error)
-        if renderer is None and isinstance(outcome, RenderFailed | EngineDied):
-            trace = getattr(outcome, "trace", "")
-            outcome = EngineCannotStart(outcome.message, outcome.remedy, trace)
-        send(Ended(work.number, outcome, memory))
-        if isinstance(outcome, EngineDied):
-            return
-
-
-def _pictures(
-    renderer: BatchRenderer,
-    work: Render,
-    send: Callable[[FromEngine], None],
-    interrupted: Callable[[int], bool],
-) -> list[RenderedImage]:
-    return renderer.render(
-        work.batch,
-        lambda done, total: send(Step(done, total)),
-        lambda: interrupted(work.number),
-        work.preview_seconds,
-    )
+        send(outcome)
 
 
 def _explained(error: Exception) -> PicowatchError:
     """Return what a batch ends with: no single one may take the engine down."""
-    if isinstance(error, EngineStopped | EngineLost):
+    if isinstance(error, EngineStopped):
         return error
     if isinstance(error, RenderFailed):
         failed = copy(error)  # without its frames, and what those hold

@@ -3,9 +3,8 @@
 import signal
 from collections.abc import Sequence
 
-from picowatch.engine.protocol import EngineCannotStart, RenderedImage
+from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import EngineDied, RenderFailed
-from picowatch.recipe.request import ImageRequest
 
 SMALLER = "Try a smaller size or batch_size: 1."
 _KILLED = (
@@ -24,20 +23,22 @@ _NO_THREADS = (
 _LONGEST = 300
 
 
-def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
+def explain_exit(status: int | None, stderr: Sequence[str]) -> tuple[str, str]:
     """Return message and remedy for a process' exit code (negative: a signal).
 
-    `stderr` are the last lines that it wrote.
+    `stderr` are the last lines that it wrote. None: it did not end by itself.
     """
     if status == -signal.SIGKILL:
         return _KILLED
     if status == -signal.SIGBUS:
         return _FILE_CUT_SHORT
-    if status < 0:
+    if status is not None and status < 0:
         name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
         return f"The engine crashed ({name}).", _CRASHED
     last = last_words(stderr)
     reason = f" It said: {last}." if last else ""
+    if status is None:
+        return f"The engine stopped answering and was ended.{reason}", _CRASHED
     return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
 
 
@@ -128,35 +129,3 @@ def out_of_memory(error: Exception) -> str:
 
 def _first_line(text: str) -> str:
     return next(iter(text.strip().splitlines()), "no reason given")[:300].rstrip(".")
-
-
-_NO_PICTURES = "The engine returned something other than pictures."
-
-
-def flaw(images: object, batch: Sequence[ImageRequest]) -> str:
-    """Say what is wrong with the batch's pictures, in a sentence; "" if nothing is."""
-    if not isinstance(images, list):
-        return _NO_PICTURES
-    if len(images) != len(batch):
-        return f"The engine returned {len(images)} pictures, but {len(batch)} were requested."
-    flaws = (_flaw_of(image, request) for image, request in zip(images, batch, strict=True))
-    return next(filter(None, flaws), "")
-
-
-def _flaw_of(image: object, request: ImageRequest) -> str:
-    if not isinstance(image, RenderedImage):
-        return _NO_PICTURES
-    width, height = request.published_size
-    smaller = request.shrink_to_fit and 0 < image.width <= width and 0 < image.height <= height
-    if (image.width, image.height) != (width, height) and not smaller:
-        return (
-            f"The engine returned a picture of {image.width}x{image.height} pixels, but "
-            f"{width}x{height} were requested."
-        )
-    if not isinstance(image.pixels, bytes):
-        return "The engine returned a picture without pixels."
-    count = image.width * image.height
-    for found, expected in ((image.pixels, 3 * count), (image.alpha or bytes(count), count)):
-        if len(found) != expected:
-            return f"The engine returned a picture of {len(found):,} bytes instead of {expected:,}."
-    return ""

@@ -43,8 +43,8 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it prints what it says of actors that died
 }
 _TICK_SECONDS = 0.5
-_PAUSE_SECONDS = 3.0  # before it is connected to again, after an engine that was never placed
-_UNFIT_SECONDS = 30.0  # before an engine is requested again, after one on an unfit node
+_RECONNECT_SECONDS = 3.0
+_PAUSE_SECONDS = 10.0  # before an engine is requested again, after one that was lost
 _ROOM_SECONDS = 10.0  # that the first engine is pending before it is reported
 _MOST_PENDING = 8  # engines for which there is no room: Ray's autoscaler sees them
 _REACH_SECONDS = 5.0
@@ -74,7 +74,7 @@ class RayEngines:
         self._settings = settings
         self._make_renderer = make_renderer
         self._engines: tuple[RayEngine, ...] = ()
-        self._unfit: dict[str, str] = {}  # nodes, and why
+        self._lost = ""  # why the last engine was
         self._not_before = 0.0  # the next engine is requested
         self._wanted = 0
         self._trouble = "picowatch is connecting to the Ray cluster."
@@ -118,7 +118,7 @@ class RayEngines:
             except Exception:  # the node is gone, or Ray says that it is another cluster by now
                 log.debug("Ray failed", exc_info=True)
                 self._report(_LOST)
-            self._closing.wait(_PAUSE_SECONDS)
+            self._closing.wait(_RECONNECT_SECONDS)
 
     def _keep_engines(self, node: Place) -> None:
         """Keep as many engines as are wanted until the connection is lost, which raises."""
@@ -133,23 +133,21 @@ class RayEngines:
         try:
             while not self._closing.wait(_TICK_SECONDS):
                 _reach(node)
-                self._forget_gone()
+                self._look()
                 self._request(new_engine)
                 self._report(self._too_few(f"{gpus:g} GPU, {cpus:g} CPU"))
         finally:
             self._end_engines(EngineLost(_LOST))
 
-    def _forget_gone(self) -> None:
+    def _look(self) -> None:
+        """Forget the engines that are gone."""
+        for engine in self._engines:
+            engine.look()
         gone = [engine for engine in self._engines if engine.gone is not None]
         self._engines = tuple(engine for engine in self._engines if engine not in gone)
-        for engine in gone:
-            pause = 0.0 if engine.is_placed else _PAUSE_SECONDS
-            if engine.is_unfit:
-                self._unfit[engine.node] = str(engine.gone)
-                pause = _UNFIT_SECONDS
-            if not isinstance(engine.gone, EngineStopped):
-                log.info("%s", engine.gone)
-                self._not_before = max(self._not_before, time.monotonic() + pause)
+        if lost := [str(engine.gone) for engine in gone if isinstance(engine.gone, EngineLost)]:
+            self._lost = lost[-1]
+            self._not_before = time.monotonic() + _PAUSE_SECONDS
 
     def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
         """Request engines that are lacking, and no more of those that are not wanted."""
@@ -165,15 +163,14 @@ class RayEngines:
         """Say why there are fewer engines than there should be; "" if all is well."""
         placed, now = self.engines(), time.monotonic()
         if len(placed) >= self._wanted:
-            self._unfit.clear()
-        troubles = sorted(self._unfit.values())
+            self._lost = ""
         first = min((engine.requested_at for engine in self._engines), default=now)
         if not placed and now - first > _ROOM_SECONDS:
-            troubles.append(
+            return (
                 f"The Ray cluster has no room for an engine ({size}). picowatch has requested it "
                 "and is waiting. With gpus_per_engine: 0 engines use CPUs."
             )
-        return " ".join(troubles)
+        return self._lost
 
     def _end_engines(self, why: PicowatchError) -> None:
         """End all engines, and wait until none of their threads waits for Ray."""

@@ -1,5 +1,7 @@
 """The life and death of the engine's process; tests/faults has what goes wrong within it."""
 
+import errno
+import io
 import os
 import select
 import signal
@@ -31,7 +33,7 @@ needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits by
 
 
 class ChattyRenderer:
-    """Ends the process after many words, or after few, as the prompt says."""
+    """Ends the process after many words, or goes on, as the prompt says."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         """See `BatchRenderer`."""
@@ -48,6 +50,7 @@ class ChattyRenderer:
             import_module("users_torch")
         sys.stderr.write("first words " + "no line ends " * 100_000)
         if batch[0].prompt == "go on":
+            on_step(1, 1)
             raise RenderFailed("no picture")
         sys.stderr.write(f"\n{batch[0].prompt}\n")
         sys.stderr.flush()
@@ -154,16 +157,16 @@ def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> Non
 @needs_proc
 @pytest.mark.parametrize(
     ("setting", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")],
 )
 def test_the_process_begins_with_its_own_environment(
     setting: dict[str, str],
-    spins: str | None,
+    spins: str,
     digests: ChildEngine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Malloc reads its own before any code of ours; the daemon's environment stays as it was."""
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MALLOC_TRIM_THRESHOLD_"):
+    for name in ("GOMP_SPINCOUNT", "MALLOC_TRIM_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4096")
     for name, value in setting.items():
@@ -173,7 +176,7 @@ def test_the_process_begins_with_its_own_environment(
     assert dict(os.environ) == before
     lines = Path(f"/proc/{digests.process_id}/environ").read_text("utf-8").split("\0")
     found = dict(line.split("=", 1) for line in lines if line)
-    assert found.get("GOMP_SPINCOUNT") == spins
+    assert found["GOMP_SPINCOUNT"] == spins
     assert found["MALLOC_MMAP_THRESHOLD_"] == "4096"
     assert found["MALLOC_TRIM_THRESHOLD_"] == str(256 * 2**20)
     assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
@@ -280,15 +283,85 @@ def test_closing_an_engine_that_died_long_ago_kills_nobody(
 
 def test_its_last_words_are_kept_and_no_megabytes(chatty: ChildEngine) -> None:
     """Progress bars write without a line's end for months."""
-    for _ in range(2):
-        failed = chatty.render([request("go on")], ignore_steps).exception(PATIENCE)
+    sizes: list[int] = []
+
+    def measure(done: int, total: int) -> None:
+        words = Path(f"/proc/{chatty.process_id}/fd/2")
+        sizes.append(words.stat().st_size if words.exists() else 0)
+
+    for _ in range(3):
+        failed = chatty.render([request("go on")], measure).exception(PATIENCE)
         assert isinstance(failed, RenderFailed)
-    words = Path(f"/proc/{chatty.process_id}/fd/2")
-    if words.exists():
-        assert words.stat().st_size == 0
+    assert len(sizes) == 3
+    assert len(set(sizes)) == 1
     died = chatty.render([request("the last words")], ignore_steps).exception(PATIENCE)
     assert isinstance(died, EngineDied)
     assert died.message == ("The engine ended by itself (exit status 3). It said: the last words.")
+
+
+class FullDisk(io.StringIO):
+    """A console that is a file there."""
+
+    def flush(self) -> None:
+        """Fail."""
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_console_on_a_full_disk_does_not_keep_it_from_starting(
+    digests: ChildEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """multiprocessing flushes both streams first."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, FullDisk())
+    assert make(digests, request(steps=1))
+
+
+def test_an_error_of_the_daemons_own_keeps_its_cause(digests: ChildEngine) -> None:
+    """The engine is not blamed, and nothing of its batch reaches the next one."""
+
+    def fail(done: int, total: int) -> None:
+        raise OSError("no such file")
+
+    failed = digests.render([request(steps=150)], fail).exception(PATIENCE)
+    assert str(failed) == "no such file"
+    assert make(digests, request(steps=1))
+
+
+@needs_pidfd
+def test_how_an_engine_ended_is_known_while_another_one_starts(
+    digests: ChildEngine, options: EngineOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """multiprocessing then takes the exit codes of all; nobody else gets them from the system."""
+    waitpid = os.waitpid
+    stepped, taken, told = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(process: int, flags: int) -> tuple[int, int]:
+        found = waitpid(process, flags)
+        if found[0]:
+            taken.set()
+            told.wait(1)  # the other thread asks meanwhile
+        return found
+
+    def wait(done: int, total: int) -> None:
+        stepped.set()
+        taken.wait(PATIENCE)
+
+    future = digests.render([request(steps=150)], wait)
+    other = ChildEngine(options, DigestRenderer)
+    assert stepped.wait(PATIENCE)
+    process = digests.process_id
+    assert process is not None
+    descriptor = os.pidfd_open(process)
+    os.kill(process, signal.SIGKILL)
+    wait_for_end(descriptor)
+    monkeypatch.setattr(os, "waitpid", slow)
+    starting = threading.Thread(target=other.prepare)
+    starting.start()
+    died = future.exception(PATIENCE)
+    told.set()
+    starting.join()
+    other.close()
+    assert "was killed (SIGKILL)" in str(died)
 
 
 DAEMON = """
@@ -297,19 +370,20 @@ from pathlib import Path
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
 from tests.engine.requests import request
-from tests.storm.engine import DigestRenderer
-engine = ChildEngine(EngineOptions(models=Path("nowhere"), device="cpu"), DigestRenderer)
-engine.render([request(steps=9000)], lambda done, total: print(engine.process_id, flush=True))
+from tests.faults.faulty_engine import FaultyRenderer
+engine = ChildEngine(EngineOptions(models=Path(sys.argv[1]), device="cpu"), FaultyRenderer)
+hangs = request("hangs with the lock", steps=2)
+engine.render([hangs], lambda done, total: print(engine.process_id, flush=True))
 sys.stdin.readline()
 """
 
 
 @needs_pidfd
 @pytest.mark.parametrize("killed", [True, False])
-def test_the_engine_ends_with_the_daemon(killed: bool) -> None:
-    """By `kill -9`, or where nobody closed it: neither waits for the other."""
+def test_the_engine_ends_with_the_daemon(killed: bool, tmp_path: Path) -> None:
+    """By `kill -9`, or where nobody closed it: though native code holds Python's lock there."""
     daemon = subprocess.Popen(
-        [sys.executable, "-c", DAEMON],
+        [sys.executable, "-c", DAEMON, tmp_path],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -317,11 +391,17 @@ def test_the_engine_ends_with_the_daemon(killed: bool) -> None:
     )
     with daemon:
         assert daemon.stdout is not None
-        descriptor = os.pidfd_open(int(daemon.stdout.readline()))
+        process = int(daemon.stdout.readline())
+        descriptor = os.pidfd_open(process)
         if killed:
             daemon.kill()
-        daemon.communicate("end\n", PATIENCE)
-    wait_for_end(descriptor)
+        assert daemon.stdin is not None
+        daemon.stdin.close()
+        try:
+            wait_for_end(descriptor)
+        except AssertionError:
+            os.kill(process, signal.SIGKILL)
+            raise
 
 
 # -- closing it takes less than two seconds in every phase

@@ -90,8 +90,8 @@ def outcome_of(error: Exception) -> object:
     """What a batch ends with if its renderer raises this, and the engine with it."""
     sent: list[Any] = []
     failing = Mock(render=Mock(side_effect=error))
-    child_main.serve(sent.append, lambda: failing, lambda: Render(0, ()), lambda _: False)
-    return sent[-1].outcome
+    child_main.serve(sent.append, lambda: failing, lambda: Render(()), lambda: False)
+    return sent[-1]
 
 
 def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch) -> None:

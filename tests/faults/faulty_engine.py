@@ -1,6 +1,6 @@
 """An engine process that goes wrong as the prompt says; other prompts make digest pictures.
 
-A prompt is a name of IN_THE_MIDDLE or PICTURES; with " once" behind it the fault happens the
+A prompt is a name of IN_THE_MIDDLE or UNSENDABLE; with " once" behind it the fault happens the
 first time only, whatever becomes of the process. What goes wrong as the engine starts, before
 any image is known to it, stands in the file `at-start` in the models folder, a name of AT_START.
 The ids of all processes stand in the file `processes` there, of those that nobody can find
@@ -17,8 +17,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from multiprocessing.connection import Connection
 from typing import Any
 
 from picowatch.engine.options import EngineOptions
@@ -31,13 +29,11 @@ Pictures = list[RenderedImage]
 START_FILE = "at-start"
 PROCESSES_FILE = "processes"
 STRAYS_FILE = "strays"
+UNSENDABLE = "cannot be sent"
 GO_FILE = "go"
 HANG_SECONDS = 3600
 FLOOD_BYTES = 8_000_000
 NOISE = b"\x1b[31m\x07 12%|####      | no line ends here \r"
-
-
-NOT_A_NUMBER: Any = [float("nan")] * (3 * 128 * 192)
 
 
 class AcceleratorError(RuntimeError):
@@ -45,7 +41,7 @@ class AcceleratorError(RuntimeError):
 
 
 class FaultyRenderer:
-    """Goes wrong as it starts, in the middle of a picture or with what it gives back."""
+    """Goes wrong as it starts, or in the middle of a picture."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._models = options.models
@@ -70,11 +66,10 @@ class FaultyRenderer:
             if done == (steps + 1) // 2:
                 for fault in IN_THE_MIDDLE.keys() & faults:
                     IN_THE_MIDDLE[fault](self, on_step)
-        pictures: Any = [digest_picture(request, len(batch)) for request in batch]
-        for fault in faults:
-            pictures = PICTURES.get(fault, list)(pictures)
-        given: Pictures = pictures
-        return given
+        if UNSENDABLE in faults:
+            unsendable: Any = [lambda: None for _ in batch]
+            return list(unsendable)
+        return [digest_picture(request, len(batch)) for request in batch]
 
     def start_process(self, *, new_session: bool) -> None:
         """A process that outlives this one, and holds its socket and its standard error."""
@@ -98,7 +93,7 @@ class FaultyRenderer:
     def _due(self, prompt: str) -> str:
         """The fault that is to happen now, "" for none."""
         fault = prompt.removesuffix(" once")
-        if fault not in IN_THE_MIDDLE.keys() | PICTURES.keys():
+        if fault not in {UNSENDABLE, *IN_THE_MIDDLE}:
             return ""
         if fault != prompt:
             try:
@@ -164,23 +159,6 @@ def _socket() -> int:
     raise AssertionError
 
 
-def _send_garbage() -> None:
-    connection = Connection(_socket())
-    connection.send_bytes(b"no message")
-    _hang()
-
-
-def _speak_twice() -> None:
-    """From now on each message is sent two times."""
-    send: Callable[[Any, Any], None] = Connection.send
-
-    def send_twice(connection: Any, message: Any) -> None:
-        send(connection, message)
-        send(connection, message)
-
-    Connection.send = send_twice  # type: ignore[method-assign, assignment]
-
-
 def _miscount(on_step: OnStep) -> None:
     for done, total in ((0, 0), (-3, 5), (99, 5), (1, -1)):
         on_step(done, total)
@@ -213,30 +191,10 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer, OnStep], None]] = {
     "no memory": lambda *_: _fail(MemoryError()),
     "no thread": lambda *_: _fail(RuntimeError("can't start new thread")),
     "no thread for OpenMP": lambda *_: _libgomp_exits(),
-    "sends garbage": lambda *_: _send_garbage(),
-    "speaks twice": lambda *_: _speak_twice(),
     "closes its socket": lambda *_: os.close(_socket()),
     "miscounts": lambda _, on_step: _miscount(on_step),
     "leaves a process": lambda renderer, _: _leave_a_process(renderer, new_session=False),
     "leaves a stray": lambda renderer, _: _leave_a_process(renderer, new_session=True),
-}
-
-PICTURES: dict[str, Callable[[Pictures], Any]] = {
-    "too few": lambda pictures: pictures[:-1],
-    "too many": lambda pictures: pictures + pictures[:1],
-    "nothing": lambda pictures: None,
-    "words": lambda pictures: ["a picture" for _ in pictures],
-    "cannot be sent": lambda pictures: [lambda: None for _ in pictures],
-    "too wide": lambda pictures: [replace(one, width=one.width + 8) for one in pictures],
-    "too small": lambda pictures: [
-        replace(one, width=64, height=64, pixels=bytes(range(192)) * 64) for one in pictures
-    ],
-    "lies on its side": lambda pictures: [
-        replace(one, width=one.height, height=one.width) for one in pictures
-    ],
-    "a pixel short": lambda pictures: [replace(one, pixels=one.pixels[:-3]) for one in pictures],
-    "no pixels": lambda pictures: [replace(one, pixels=b"") for one in pictures],
-    "no numbers": lambda pictures: [replace(one, pixels=NOT_A_NUMBER) for one in pictures],
 }
 
 AT_START: dict[str, Callable[[], None]] = {

@@ -216,7 +216,7 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
     ).stdout.splitlines()
     users = {Path(path).relative_to(package).as_posix() for path in found}
     assert users <= {
-        "engine/child_process.py",
+        "engine/child.py",
         "engine/child_main.py",
         "engine/ray_actor.py",  # these say how Ray is to pickle
         "engine/ray_engine.py",

@@ -144,10 +144,12 @@ def on(executor: RayEngines, node: str) -> Engine:
 class Held:
     """A batch that is in the middle of its work until it is let go."""
 
-    def __init__(self, engine: Engine, folder: Path, name: str = "go") -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, name: str = "go", prompt: str = WAIT_FOR
+    ) -> None:
         self._path = folder / name
         pid = self._path.with_suffix(".pid")
-        self.future = engine.render([request(f"{WAIT_FOR}{self._path}")], ignore_steps)
+        self.future = engine.render([request(f"{prompt}{self._path}")], ignore_steps)
         wait_for(lambda: pid.exists() and pid.read_text(), "the batch begins")
         self.process = psutil.Process(int(pid.read_text()))
 

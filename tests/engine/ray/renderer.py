@@ -1,8 +1,9 @@
 """The renderer of these tests: draws digests, and does what the prompt says meanwhile.
 
-"wait for PATH" notes its process in PATH.pid, and goes on once PATH is there; "crash" ends the
-process as native code does. The start images that it finds are the pictures' warnings. Where the
-models folder has a folder "of-nodes", that is the one of the nodes.
+"wait for PATH" notes its process in PATH.pid, and goes on once PATH is there; "hang at PATH" does
+not go on, and holds Python's lock; "crash" ends the process as native code does. The start images
+that it finds are the pictures' warnings. Where the models folder has a folder "of-nodes", that is
+the one of the nodes.
 """
 
 import ctypes
@@ -22,6 +23,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 
 WAIT_FOR = "wait for "
+HANG_AT = "hang at "
 
 
 class DigestRenderer:
@@ -54,6 +56,9 @@ class DigestRenderer:
                 ctypes.string_at(0)
             if request.prompt.startswith(WAIT_FOR):
                 _wait(Path(request.prompt.removeprefix(WAIT_FOR)), interrupted)
+            if request.prompt.startswith(HANG_AT):
+                _note(Path(request.prompt.removeprefix(HANG_AT)))
+                ctypes.PyDLL(None).sleep(3600)
         folder = self._options.start_images
         assert folder is not None
         seen = sorted(sha256(path.read_bytes()).hexdigest() for path in folder.iterdir())
@@ -61,8 +66,12 @@ class DigestRenderer:
 
 
 def _wait(path: Path, interrupted: Callable[[], bool]) -> None:
-    path.with_suffix(".pid").write_text(str(os.getpid()))
+    _note(path)
     while not path.exists():
         if interrupted():
             raise EngineStopped("interrupted")
         threading.Event().wait(0.01)
+
+
+def _note(path: Path) -> None:
+    path.with_suffix(".pid").write_text(str(os.getpid()))

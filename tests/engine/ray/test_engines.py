@@ -13,7 +13,17 @@ from picowatch.recipe.request import LoraUse
 from picowatch.settings import RaySettings
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.digest_engine import digest_pixels
-from tests.engine.ray.conftest import HEAD, SECOND, Held, MakeExecutor, Nodes, joined, on
+from tests.engine.ray.conftest import (
+    HEAD,
+    SECOND,
+    Held,
+    MakeExecutor,
+    Nodes,
+    has_ended,
+    joined,
+    on,
+)
+from tests.engine.ray.renderer import HANG_AT
 from tests.engine.requests import PATIENCE, make, request
 from tests.house import wait_for
 
@@ -60,16 +70,22 @@ def test_a_batch_is_interrupted_and_the_engine_goes_on(
     assert engines.engines() == (engine,)
 
 
-def test_an_engine_that_crashes_is_replaced(executor: MakeExecutor, tmp_path: Path) -> None:
+def test_an_engine_that_crashes_is_replaced(
+    executor: MakeExecutor, nodes: Nodes, tmp_path: Path
+) -> None:
     """Its batch counts as an attempt, as on one machine; that of the other node is not lost."""
     engines = executor()
     joined(engines, 2, {HEAD, SECOND})
     kept = Held(on(engines, HEAD), tmp_path)
-    with pytest.raises(EngineDied, match=f"The engine on {SECOND} crashed") as caught:
+    with pytest.raises(EngineDied, match=rf"{SECOND}: The engine crashed \(SIGSEGV\)") as caught:
         make(on(engines, SECOND), request("crash"))
     assert not isinstance(caught.value, EngineLost)
+    make(on(engines, SECOND), request())
+    [actor] = nodes.engines(SECOND)
+    actor.kill()
     kept.let_go()
     assert kept.future.result(PATIENCE)
+    wait_for(lambda: len(engines.engines()) == 1, "it left")
     joined(engines, 2, {HEAD, SECOND})
     make(on(engines, SECOND), request())
 
@@ -104,6 +120,23 @@ def test_a_closed_engine_gives_its_place_back(executor: MakeExecutor) -> None:
     assert len(engines.engines()) == 1
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_hangs_in_native_code_ends_with_its_actor(
+    executor: MakeExecutor, nodes: Nodes, tmp_path: Path, killed: bool
+) -> None:
+    """The engine's process is not Ray's, and would keep its GPU's memory."""
+    engines = executor(engines=1)
+    [engine] = joined(engines, 1)
+    held = Held(engine, tmp_path, prompt=HANG_AT)
+    if killed:  # as by the kernel's OOM killer
+        [actor] = nodes.engines(engine.describe()["node"])
+        actor.kill()
+    else:
+        engine.close()
+    assert isinstance(held.future.exception(PATIENCE), EngineDied if killed else EngineStopped)
+    wait_for(lambda: has_ended(held.process), "it ended")
+
+
 def test_a_head_that_does_not_answer_is_waited_for(
     executor: MakeExecutor, nodes: Nodes, tmp_path: Path
 ) -> None:
@@ -123,36 +156,45 @@ def test_a_head_that_does_not_answer_is_waited_for(
     joined(engines, 2, {HEAD, SECOND})
 
 
-def test_a_node_with_other_versions_is_named_and_not_used(
-    executor: MakeExecutor, nodes: Nodes, tmp_path: Path
+@pytest.mark.parametrize(
+    ("module", "found"),
+    [
+        ("raise ModuleNotFoundError", "missing"),
+        ("def versions(): return {'picowatch': '9.9'}", "9.9"),
+    ],
+)
+def test_a_node_without_picowatch_or_with_another_one_is_named_and_not_used(
+    executor: MakeExecutor, nodes: Nodes, tmp_path: Path, module: str, found: str
 ) -> None:
-    """Its pictures would differ. It is asked again later, in case somebody repaired it."""
+    """Its pictures would differ. An engine is requested again later, in case it was repaired."""
     stub = tmp_path / "picowatch/engine/versions.py"
     stub.parent.mkdir(parents=True)
     for package in stub.parents[:2]:
         (package / "__init__.py").touch()
-    stub.write_text("def versions(): return {'picowatch': '9.9'}")
-    nodes.add("third", PYTHONPATH=str(tmp_path))
+    stub.write_text(module)
     engines = executor()
     joined(engines, 2, {HEAD, SECOND})
-    engines.want(3)
-    said = f"third is not used: picowatch is 9.9 there and {__version__} here"
-    wait_for(lambda: said in engines.trouble(), "the node is named")
-    assert len(engines.engines()) == 2
-    nodes.kill("third")
+    nodes.add("third", PYTHONPATH=str(tmp_path))
+    try:
+        engines.want(3)
+        said = f"third is not used: picowatch is {found} there and {__version__} here. Install the"
+        wait_for(lambda: said in engines.trouble(), "the node is named")
+        assert len(engines.engines()) == 2
+    finally:
+        nodes.kill("third")
 
 
 def test_a_node_that_lacks_a_model_is_named_and_not_used(
     executor: MakeExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked again after a pause. What this machine lacks, too, fails its image."""
-    monkeypatch.setattr("picowatch.engine.ray._UNFIT_SECONDS", 0)
+    monkeypatch.setattr("picowatch.engine.ray._PAUSE_SECONDS", 0)
     path = write_model(tmp_path / "models/loras/style.safetensors", kohya_lora_shapes())
     style = LoraUse("style", sha256(path.read_bytes()).hexdigest(), 1.0)
     engines = executor(engines=1)
     [engine] = joined(engines, 1)
     make(engine, request(loras=(style,)))
-    with pytest.raises(RenderFailed, match="There is no 'never' in models/loras/"):
+    with pytest.raises(RenderFailed, match=": There is no 'never' in models/loras/"):
         make(engine, request(loras=(LoraUse("never", style.hash, 1.0),)))
     node = engine.describe()["node"]
     (tmp_path / "models/of-nodes").mkdir()
