@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class SizeAndTime:
     """Identifies one version of a file without reading it.
 
     Compared for inequality only: clocks jump. `companions` identifies the versions of the files
@@ -16,14 +16,14 @@ class Stamp:
     inode: int
     companions: int = 0
 
-    def written_since(self, other: "Stamp") -> bool:
+    def written_since(self, other: "SizeAndTime") -> bool:
         """Whether a scan may take it for another version; inodes are not stable everywhere."""
-        mine, theirs = ((stamp.size, stamp.mtime_ns, stamp.companions) for stamp in (self, other))
+        mine, theirs = ((one.size, one.mtime_ns, one.companions) for one in (self, other))
         return mine != theirs
 
-    def to_be_read_again(self) -> "Stamp":
+    def to_be_read_again(self) -> "SizeAndTime":
         """Differs from the file, whatever it is; its size may still tell that it was renamed."""
-        return Stamp(self.size, 0, 0, self.companions)
+        return SizeAndTime(self.size, 0, 0, self.companions)
 
     @property
     def is_to_be_read_again(self) -> bool:
@@ -35,7 +35,7 @@ class Stamp:
         return f"{self.size} {self.mtime_ns} {self.inode}{companions}"
 
     @classmethod
-    def from_text(cls, text: str) -> "Stamp":
+    def from_text(cls, text: str) -> "SizeAndTime":
         """The inverse of `as_text`."""
         return cls(*map(int, text.split()))
 
@@ -51,20 +51,20 @@ class Save:
 
     path: str
     digest: str
-    stamp: Stamp
+    size_and_time: SizeAndTime
     saved_at: float
     folder: str = ""
     template: str = ""
 
 
-NEVER_READ = Stamp(0, 0, 0)  # differs from all files: the recipe is to be read again
+NEVER_READ = SizeAndTime(0, 0, 0)  # differs from all files: the recipe is to be read again
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRecipe:
     """A recipe whose last save was handled, as the ledger has it."""
 
-    stamp: Stamp
+    size_and_time: SizeAndTime
     digest: str
     outcome: str = "accepted"
     folder: str = ""

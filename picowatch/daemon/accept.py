@@ -133,15 +133,17 @@ class Accepting:
             words = unexpected(error)
             if isinstance(change, Deleted):
                 return partial(log.error, "%s: %s", change.path, words)
-            stamp = change.stamp
-            return self._refuse(Save(change.path, "", stamp, self.now(), self.inbox.folder), words)
+            size_and_time = change.size_and_time
+            return self._refuse(
+                Save(change.path, "", size_and_time, self.now(), self.inbox.folder), words
+            )
 
     def _one(self, change: Change, inventory: Inventory) -> Report:
         match change:
             case Saved():
                 return self._saved(change, inventory)
-            case Unreadable(path=path, stamp=stamp, why=why):
-                save = Save(path, "", stamp, self.now(), self.inbox.folder)
+            case Unreadable(path=path, size_and_time=size_and_time, why=why):
+                save = Save(path, "", size_and_time, self.now(), self.inbox.folder)
                 waits_for = None if stands_for_unreadable(path) else f"{READABLE}{_reason(why)}"
                 return self._refuse(save, why, waits_for=waits_for)
             case Deleted(path=path):
@@ -164,7 +166,7 @@ class Accepting:
 
     def _save_of(self, seen: Saved) -> Save:
         folder = self.inbox.folder
-        return Save(seen.path, seen.digest, seen.stamp, self.now(), folder, seen.template)
+        return Save(seen.path, seen.digest, seen.size_and_time, self.now(), folder, seen.template)
 
     def _saved_recipe(self, seen: Saved, save: Save, inventory: Inventory) -> Report:
         pictures = self._pictures_of(seen.path)
@@ -308,8 +310,8 @@ class Accepting:
         name = dropped.template.name
         known = self.ledger.known_recipe(name)
         digest = hashlib.sha256(dropped.template.content).hexdigest()
-        stamp = known.stamp if known else NEVER_READ
-        return self._refuse(Save(name, digest, stamp, self.now(), self.inbox.folder), why)
+        size_and_time = known.size_and_time if known else NEVER_READ
+        return self._refuse(Save(name, digest, size_and_time, self.now(), self.inbox.folder), why)
 
     # -- recipes
 
@@ -364,11 +366,13 @@ class Accepting:
         old, new = seen.old, seen.path
         before = self.ledger.known_recipe(old)
         self.ledger.rename(
-            old, new, seen.stamp, self.inbox.folder, picture_exists=self.outbox.exists
+            old, new, seen.size_and_time, self.inbox.folder, picture_exists=self.outbox.exists
         )
         self.outbox.problems.clear(old)
         renamed = partial(log.info, "%s: renamed to %s, its queue is kept", old, new)
-        is_kept = before and before.outcome == "accepted" and not before.stamp.is_to_be_read_again
+        is_kept = (
+            before and before.outcome == "accepted" and not before.size_and_time.is_to_be_read_again
+        )
         if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(seen.saved, inventory)
             return renamed

@@ -9,7 +9,7 @@ from functools import partial
 
 from picowatch.daemon.finish import Finishing
 from picowatch.inbox.dropped import why_no_recipe
-from picowatch.inbox.files import stamp_of
+from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
 from picowatch.ledger.ledger import Ledger
@@ -18,7 +18,7 @@ from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.messages.problems import harmless
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY
@@ -144,11 +144,15 @@ class Control:
             return None
         came_after = partial(self._came_after, command.sent_at_ns)
         inbox = self.settings.inbox
-        pending = {one for one in self.inbox.pending() if not came_after(stamp_of(inbox, one))}
+        pending = {
+            one for one in self.inbox.pending() if not came_after(size_and_time_of(inbox, one))
+        }
         unfinished = self.ledger.unfinished_recipes()
         recipes = _matching(pattern, [one for one in unfinished if one not in pending])
         known = {one: self.ledger.known_recipe(one) for one in recipes}
-        recipes = [one for one, row in known.items() if not came_after(row.stamp if row else None)]
+        recipes = [
+            one for one, row in known.items() if not came_after(row.size_and_time if row else None)
+        ]
         cancelled, running = self.ledger.cancel(recipes)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
@@ -163,9 +167,9 @@ class Control:
         rest = " Images in progress are stopped." if running else ""
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
 
-    def _came_after(self, sent_at_ns: int, stamp: Stamp | None) -> bool:
+    def _came_after(self, sent_at_ns: int, size_and_time: SizeAndTime | None) -> bool:
         """Whether a recipe was saved after a command was sent; a time to come says nothing."""
-        return stamp is not None and sent_at_ns < stamp.mtime_ns < self.now() * 1e9
+        return size_and_time is not None and sent_at_ns < size_and_time.mtime_ns < self.now() * 1e9
 
     # -- pictures
 
@@ -205,16 +209,21 @@ class Control:
 
         They may have its recipe's new name by then.
         """
-        stamp, known = stamp_of(self.settings.inbox, recipe), self.ledger.known_recipe(recipe)
+        size_and_time, known = (
+            size_and_time_of(self.settings.inbox, recipe),
+            self.ledger.known_recipe(recipe),
+        )
         if known is not None:
             self._seen.add(command)
         elif command in self._seen and self.ledger.outcome(recipe, digest) is None:
             recipe = next(iter(self.ledger.with_digest(digest)), recipe)
-        if stamp is not None and (known is None or stamp.written_since(known.stamp)):
+        if size_and_time is not None and (
+            known is None or size_and_time.written_since(known.size_and_time)
+        ):
             why = why_no_recipe(self.settings.inbox, recipe)
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = self.ledger.outcome(recipe, digest)
-        if outcome is None and stamp is None and known is None:
+        if outcome is None and size_and_time is None and known is None:
             if time.monotonic() - noticed < MISSING_SECONDS:
                 return None
             words = f"{recipe} was not found in {self.settings.inbox}, the inbox being watched."

@@ -8,7 +8,7 @@ from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.files.blocks import OtherBytes
 from picowatch.files.picture_names import is_picture_name
 from picowatch.files.retry import passes, unexpected
-from picowatch.inbox.files import stamp_of
+from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
@@ -124,8 +124,11 @@ class Finishing:
         """Whether a save is yet to be accepted: the same bytes request new seeds, too."""
         if is_picture_name(recipe):
             return False
-        known, stamp = self.ledger.known_recipe(recipe), stamp_of(self.settings.inbox, recipe)
-        return bool(known and stamp and stamp.written_since(known.stamp))
+        known, size_and_time = (
+            self.ledger.known_recipe(recipe),
+            size_and_time_of(self.settings.inbox, recipe),
+        )
+        return bool(known and size_and_time and size_and_time.written_since(known.size_and_time))
 
     def _keep(self, file: str, digest: str, recipe: str) -> str:
         """Archive a file with these bytes, if set; what becomes of it, "" if it is another now."""

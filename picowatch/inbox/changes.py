@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from picowatch.recipe import DefaultsFile, Dropped
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp.
+    """A recipe was saved: its path below the inbox, its bytes, and their sha256, size and time.
 
     `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
     why one of them cannot be read, where a recipe was renamed. For a `dropped` picture `content` is
@@ -20,7 +20,7 @@ class Saved:
     path: str
     content: bytes
     digest: str
-    stamp: Stamp
+    size_and_time: SizeAndTime
     defaults: Sequence[DefaultsFile] = ()
     defaults_unreadable: str = ""
     dropped: Dropped | None = None
@@ -34,7 +34,7 @@ class Unreadable:
     """A recipe or its defaults exist but cannot be read; `why` is a text for people."""
 
     path: str
-    stamp: Stamp
+    size_and_time: SizeAndTime
     why: str
 
 
@@ -58,9 +58,9 @@ class Renamed:
         return self.saved.path
 
     @property
-    def stamp(self) -> Stamp:
+    def size_and_time(self) -> SizeAndTime:
         """Size and time of the file where it is now."""
-        return self.saved.stamp
+        return self.saved.size_and_time
 
 
 Change = Saved | Unreadable | Deleted | Renamed

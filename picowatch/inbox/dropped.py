@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, stem_of
-from picowatch.inbox.files import is_gone, read_file, stamp_of, stamp_of_child
+from picowatch.inbox.files import is_gone, read_file, size_and_time_of, size_and_time_of_child
 from picowatch.inbox.names import (
     PICTURES_NAME,
     UNREADABLE_NAME,
@@ -21,7 +21,7 @@ from picowatch.inbox.names import (
 )
 from picowatch.recipe import DefaultsFile, Dropped
 from picowatch.recipe.messages.problems import shown
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 TXT = ".txt"
 SIDECARS = (".yaml", ".yml", TXT)
@@ -35,7 +35,7 @@ def template_above(root: Path, path: str) -> str | None:
     folder = path.rpartition("/")[0]
     while folder:
         template = f"{folder}/{PICTURES_NAME}"
-        if os.path.lexists(f"{root}/{template}") and stamp_of(root, template):
+        if os.path.lexists(f"{root}/{template}") and size_and_time_of(root, template):
             return template
         folder = folder.rpartition("/")[0]
     return None
@@ -57,7 +57,7 @@ def pictures_named(root: Path, stem: str) -> Iterator[str]:
         return  # macOS's ._x.png, beside ._x.txt, and the conflict copies of sync tools
     for ending in ENDINGS:
         for path in (stem + ending, stem + ending.upper()):
-            if stamp_of(root, path):
+            if size_and_time_of(root, path):
                 yield path
 
 
@@ -66,17 +66,17 @@ def companions_of(root: Path, path: str) -> list[str]:
     stem = stem_of(path)
     if any(other != path for other in pictures_named(root, stem)):
         return []
-    return [f"{stem}{ending}" for ending in COMPANIONS if stamp_of(root, f"{stem}{ending}")]
+    return [f"{stem}{ending}" for ending in COMPANIONS if size_and_time_of(root, f"{stem}{ending}")]
 
 
-def stamp_at(root: Path, path: str) -> Stamp | None:
-    """`stamp_of` for any path that the inbox reports."""
+def size_and_time_at(root: Path, path: str) -> SizeAndTime | None:
+    """`size_and_time_of` for any path that the inbox reports."""
     if stands_for_unreadable(path):
-        return unreadable_stamp(_unreadable_in(root, path))
-    stamp = stamp_of(root, path)
-    if stamp and is_dropped(path):
-        return with_companions(stamp, root, path)
-    return stamp
+        return unreadable_size_and_time(_unreadable_in(root, path))
+    size_and_time = size_and_time_of(root, path)
+    if size_and_time and is_dropped(path):
+        return with_companions(size_and_time, root, path)
+    return size_and_time
 
 
 def is_gone_at(root: Path, path: str) -> bool:
@@ -87,37 +87,39 @@ def is_gone_at(root: Path, path: str) -> bool:
 
 
 def with_companions(
-    stamp: Stamp, root: Path, path: str, names: Collection[str] | None = None
-) -> Stamp:
-    """The stamp of a picture, with those of its companions; `names` are those in its folder."""
+    size_and_time: SizeAndTime, root: Path, path: str, names: Collection[str] | None = None
+) -> SizeAndTime:
+    """Add those of its companions to a picture's own; `names` are the files in its folder."""
     found = []
     stem = stem_of(path)
     for ending in COMPANIONS:
         if names is not None and f"{stem}{ending}".rpartition("/")[2] not in names:
             continue
-        companion = stamp_of(root, f"{stem}{ending}")
+        companion = size_and_time_of(root, f"{stem}{ending}")
         if companion and companion.size:
             found.append(f"{ending} {companion.size} {companion.mtime_ns}")
     companions = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
-    return Stamp(stamp.size, stamp.mtime_ns, stamp.inode, companions)
+    return SizeAndTime(size_and_time.size, size_and_time.mtime_ns, size_and_time.inode, companions)
 
 
 def dropped_in(
     root: Path, folder: str, entries: Mapping[str, os.DirEntry[str]]
-) -> Iterator[tuple[str, Stamp]]:
+) -> Iterator[tuple[str, SizeAndTime]]:
     """The dropped pictures of a folder under a template; one path for all unreadable ones."""
     for name, entry in entries.items():
         path = f"{folder}/{name}"
-        if may_be_dropped(name) and (stamp := stamp_of_child(entry, root, path)):
-            yield path, with_companions(stamp, root, path, entries.keys())
+        if may_be_dropped(name) and (size_and_time := size_and_time_of_child(entry, root, path)):
+            yield path, with_companions(size_and_time, root, path, entries.keys())
     unreadable = [name for name in entries if may_be_unreadable(name)]
-    if stamp := unreadable_stamp(unreadable):
-        yield unreadable_path(folder), stamp
+    if size_and_time := unreadable_size_and_time(unreadable):
+        yield unreadable_path(folder), size_and_time
 
 
-def unreadable_stamp(names: Collection[str]) -> Stamp | None:
+def unreadable_size_and_time(names: Collection[str]) -> SizeAndTime | None:
     """Of the unreadable pictures of a folder, None if there are none."""
-    return Stamp(len(names), zlib.crc32("/".join(sorted(names)).encode()), 0) if names else None
+    return (
+        SizeAndTime(len(names), zlib.crc32("/".join(sorted(names)).encode()), 0) if names else None
+    )
 
 
 def unreadable_path(folder: str) -> str:
@@ -153,7 +155,7 @@ def read_dropped(root: Path, path: str) -> Dropped | None:
         if os.path.lexists(f"{root}/{stem}{ending}"):
             text, _ = read_file(root, f"{stem}{ending}")
             sidecars.append(DefaultsFile(f"{stem}{ending}", text))
-    mask = f"{stem}{MASK}" if stamp_of(root, f"{stem}{MASK}") else ""
+    mask = f"{stem}{MASK}" if size_and_time_of(root, f"{stem}{MASK}") else ""
     return Dropped(path, DefaultsFile(template, content), tuple(sidecars), mask)
 
 

@@ -25,7 +25,7 @@ from picowatch.inbox.dropped import (
     companions_of,
     is_gone_at,
     read_dropped,
-    stamp_at,
+    size_and_time_at,
     why_unreadable,
     with_companions,
 )
@@ -41,7 +41,7 @@ from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.watching import Watch
 from picowatch.recipe import DefaultsFile, Dropped, is_empty, priority_of
-from picowatch.save import KnownRecipe, Stamp
+from picowatch.save import KnownRecipe, SizeAndTime
 
 log = logging.getLogger("picowatch")
 
@@ -74,7 +74,7 @@ class Known(Protocol):
         """Record that these are in the folder that is the inbox now."""
         ...
 
-    def seen_unchanged(self, recipe: str, stamp: Stamp) -> None:
+    def seen_unchanged(self, recipe: str, size_and_time: SizeAndTime) -> None:
         """Record that this version asks for nothing new."""
         ...
 
@@ -103,7 +103,7 @@ class Inbox:
         self._device: int | None = None
         self._settling = Settling(settle_seconds)
         self._watch = Watch(wake)
-        self._said_nothing: dict[str, Stamp] = {}  # files that are empty, or ask for nothing
+        self._said_nothing: dict[str, SizeAndTime] = {}  # files that are empty, or ask for nothing
         self._warned: dict[str, str] = {}
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._wanted = True  # a scan
@@ -183,26 +183,30 @@ class Inbox:
         self._warned |= skipped
 
     def _compare(
-        self, found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe], now: float
+        self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
         templates = self._templates = _usable_templates(found, known)
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
             self._known.seen_in(self.folder, here)
-        new: list[tuple[str, Stamp, str | None]] = []
-        for path, stamp in found.items():
-            differs, waits_for = self._differs(path, stamp, known.get(path), templates)
+        new: list[tuple[str, SizeAndTime, str | None]] = []
+        for path, size_and_time in found.items():
+            differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
             if differs:
-                new.append((path, stamp, waits_for))
+                new.append((path, size_and_time, waits_for))
             else:
                 self._settling.drop(path)
         # In the order of their times: those that were there before the first scan, too.
-        for path, stamp, waits_for in sorted(
+        for path, size_and_time, waits_for in sorted(
             new, key=lambda one: (one[1].mtime_ns, natural_key(one[0]))
         ):
-            self._settling.note(path, stamp, now, waits_for, is_new=path not in known)
+            self._settling.note(path, size_and_time, now, waits_for, is_new=path not in known)
         for path, one in known.items():
-            if path not in found and one.folder == self.folder and self._stamp(path) is None:
+            if (
+                path not in found
+                and one.folder == self.folder
+                and self._size_and_time(path) is None
+            ):
                 self._settling.note(path, None, now)
         for pending in self._settling.all():
             if pending.path not in found and pending.path not in known:
@@ -210,15 +214,19 @@ class Inbox:
         self._said_nothing = {p: s for p, s in self._said_nothing.items() if found.get(p) == s}
 
     def _differs(
-        self, path: str, stamp: Stamp, known: KnownRecipe | None, templates: Mapping[str, str]
+        self,
+        path: str,
+        size_and_time: SizeAndTime,
+        known: KnownRecipe | None,
+        templates: Mapping[str, str],
     ) -> tuple[bool, str | None]:
         """Whether a file is another version than the one that was handled, or can be used now."""
         template = _nearest(templates, path) if is_dropped(path) or known else None
         if is_dropped(path) and not template:
             return False, None  # it is handled once its template is right
-        if self._said_nothing.get(path) == stamp:
+        if self._said_nothing.get(path) == size_and_time:
             return False, None
-        if known is None or stamp.written_since(known.stamp):
+        if known is None or size_and_time.written_since(known.size_and_time):
             return True, None
         if known.waits_for is None:
             return False, None
@@ -245,8 +253,8 @@ class Inbox:
             pass
         return ""
 
-    def _stamp(self, path: str) -> Stamp | None:
-        return stamp_at(self._root, path)
+    def _size_and_time(self, path: str) -> SizeAndTime | None:
+        return size_and_time_at(self._root, path)
 
     # -- reporting
 
@@ -256,7 +264,7 @@ class Inbox:
 
     def pending(self) -> list[str]:
         """The files that differ from what was handled, in no order."""
-        return [one.path for one in self._settling.all() if one.stamp]
+        return [one.path for one in self._settling.all() if one.size_and_time]
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until something may be complete, or news are looked at; None without either."""
@@ -272,19 +280,19 @@ class Inbox:
         """
         pending = self._settling.all()
         ready = self._by_priority([one for one in pending if self._settling.is_quiet(one, now)])
-        moved_here = {one.stamp for one in pending if one.is_new and one.stamp}
+        moved_here = {one.size_and_time for one in pending if one.is_new and one.size_and_time}
         held = self._held_open(ready[:MANY])
         for one in ready:
-            if one.stamp is None:
+            if one.size_and_time is None:
                 continue
             if one.path in held and now - one.first < HELD_OPEN_LIMIT:
                 self._settling.postpone(one, now)
             elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
                 yield change
-        unsettled = {one.stamp.size for one in self._settling.all() if one.stamp}
+        unsettled = {one.size_and_time.size for one in self._settling.all() if one.size_and_time}
         has_template = any(is_template(one.path) for one in pending)
         for one in ready:
-            if one.stamp is not None:
+            if one.size_and_time is not None:
                 continue
             if has_template and is_dropped(one.path):  # pictures are looked at after it
                 self._settling.postpone(one, now)
@@ -295,10 +303,10 @@ class Inbox:
         """The ledger has it."""
         self._settling.drop(path)
 
-    def _was_moved_away(self, one: Pending, moved_here: Collection[Stamp]) -> bool:
+    def _was_moved_away(self, one: Pending, moved_here: Collection[SizeAndTime]) -> bool:
         """Whether the version that was handled lies under another name, which is to come first."""
         known = None if one.is_new else self._known.known_recipe(one.path)
-        return known is not None and known.stamp in moved_here
+        return known is not None and known.size_and_time in moved_here
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
@@ -329,31 +337,31 @@ class Inbox:
         """What a complete file says; None if it asks for nothing new, or is not complete."""
         try:
             if stands_for_unreadable(one.path):
-                assert one.stamp is not None
-                return Unreadable(one.path, one.stamp, why_unreadable(self._root, one.path))
+                assert one.size_and_time is not None
+                return Unreadable(one.path, one.size_and_time, why_unreadable(self._root, one.path))
             saved = self._picture(one, now) if is_dropped(one.path) else self._recipe(one)
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(one, now)
             return None
         except FileUnreadable as error:
-            assert one.stamp is not None
+            assert one.size_and_time is not None
             what = "picture" if is_dropped(one.path) else "recipe"
-            return Unreadable(one.path, one.stamp, f"This {what} cannot be read: {error}.")
+            return Unreadable(one.path, one.size_and_time, f"This {what} cannot be read: {error}.")
         if saved is None:
             return None
         old = self._renamed_from(saved)
         if saved.defaults_unreadable and old is None:
-            return Unreadable(one.path, saved.stamp, saved.defaults_unreadable)
+            return Unreadable(one.path, saved.size_and_time, saved.defaults_unreadable)
         return saved if old is None else Renamed(old, saved)
 
     def _recipe(self, one: Pending) -> Saved | None:
-        content, stamp = read_file(self._root, one.path)
-        _check_quiet(one, stamp)
+        content, size_and_time = read_file(self._root, one.path)
+        _check_quiet(one, size_and_time)
         if is_empty(content):
-            self._says_nothing(one.path, stamp)
+            self._says_nothing(one.path, size_and_time)
             return None
         digest = hashlib.sha256(content).hexdigest()
-        return Saved(one.path, content, digest, stamp, *self._defaults_for(one.path))
+        return Saved(one.path, content, digest, size_and_time, *self._defaults_for(one.path))
 
     def _picture(self, one: Pending, now: float) -> Saved | None:
         """The dropped picture as it is now.
@@ -361,25 +369,30 @@ class Inbox:
         One that is no picture may not be complete: that is believed once it was left alone for
         HELD_OPEN_LIMIT.
         """
-        if one.stamp and not one.stamp.size:
-            self._says_nothing(one.path, one.stamp)
+        if one.size_and_time and not one.size_and_time.size:
+            self._says_nothing(one.path, one.size_and_time)
             return None
         if (dropped := read_dropped(self._root, one.path)) is None:
             raise FileChanged  # its template is away for a moment, or the inbox
-        with complete_file(self._root, one.path) as (file, stamp):
-            return self._dropped(file, stamp, dropped, one, now)
+        with complete_file(self._root, one.path) as (file, size_and_time):
+            return self._dropped(file, size_and_time, dropped, one, now)
 
     def _dropped(
-        self, file: IO[bytes], stamp: Stamp, dropped: Dropped, one: Pending, now: float
+        self,
+        file: IO[bytes],
+        size_and_time: SizeAndTime,
+        dropped: Dropped,
+        one: Pending,
+        now: float,
     ) -> Saved | None:
-        stamp = with_companions(stamp, self._root, one.path)
-        _check_quiet(one, stamp)
+        size_and_time = with_companions(size_and_time, self._root, one.path)
+        _check_quiet(one, size_and_time)
         digest = sha256_of(file, pictures.MAX_BYTES)
         known = self._known.known_recipe(one.path)
         same = known if known and known.digest == digest else None
-        if same and same.stamp.companions and not stamp.companions:
+        if same and same.size_and_time.companions and not size_and_time.companions:
             # What lay beside it was tidied up.
-            self._known.seen_unchanged(one.path, stamp)
+            self._known.seen_unchanged(one.path, size_and_time)
             self._settling.drop(one.path)
             return None
         why = ""
@@ -394,16 +407,16 @@ class Inbox:
             one.path,
             b"",
             digest,
-            stamp,
+            size_and_time,
             *self._defaults_for(one.path),
             dropped=dropped,
             template=hashlib.sha256(dropped.template.content).hexdigest(),
             unreadable=why,
-            is_again=same is not None and _companions_are(same.stamp, stamp),
+            is_again=same is not None and _companions_are(same.size_and_time, size_and_time),
         )
 
-    def _says_nothing(self, path: str, stamp: Stamp) -> None:
-        self._said_nothing[path] = stamp
+    def _says_nothing(self, path: str, size_and_time: SizeAndTime) -> None:
+        self._said_nothing[path] = size_and_time
         self._settling.drop(path)
 
     def _defaults_for(self, path: str) -> tuple[Sequence[DefaultsFile], str]:
@@ -429,10 +442,13 @@ class Inbox:
             if known is None or old == saved.path or not self._asks_the_same(old, known, saved):
                 continue
             if is_gone_at(self._root, old):
-                keeps_time = not saved.stamp.written_since(known.stamp)
+                keeps_time = not saved.size_and_time.written_since(known.size_and_time)
                 if known.folder == self.folder or keeps_time or known.outcome == "restored":
                     return old
-            elif saved.stamp == known.stamp and self._stamp(old) != known.stamp:
+            elif (
+                saved.size_and_time == known.size_and_time
+                and self._size_and_time(old) != known.size_and_time
+            ):
                 return old  # another file has its path by now
         return None
 
@@ -447,7 +463,7 @@ class Inbox:
         if known is None or known.folder != self.folder or not is_gone_at(self._root, one.path):
             self._settling.drop(one.path)
             return None
-        if known.stamp.size in unsettled:  # it may have been renamed
+        if known.size_and_time.size in unsettled:  # it may have been renamed
             self._settling.postpone(one, now)
             return None
         return Deleted(one.path)
@@ -465,8 +481,12 @@ class Inbox:
         """
         if not is_dropped(path):
             return {}
-        known, stamp = self._known.known_recipe(path), self._stamp(path)
-        if known is None or stamp is None or not _companions_are(known.stamp, stamp):
+        known, size_and_time = self._known.known_recipe(path), self._size_and_time(path)
+        if (
+            known is None
+            or size_and_time is None
+            or not _companions_are(known.size_and_time, size_and_time)
+        ):
             return None
         try:
             return {file: self._digest(file) for file in companions_of(self._root, path)}
@@ -495,17 +515,17 @@ MANY = 200  # files that are looked at together: one read of /proc tells who has
 
 
 def _usable_templates(
-    found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe]
+    found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe]
 ) -> dict[str, str]:
     """The digest of each template by its folder; "" of one that cannot be used now."""
     there = {}
     for path in (*filter(is_template, found), *filter(is_template, known)):
-        row, stamp = known.get(path), found.get(path)
+        row, size_and_time = known.get(path), found.get(path)
         is_usable = (
             row is not None
-            and stamp is not None
+            and size_and_time is not None
             and row.outcome == "accepted"
-            and not stamp.written_since(row.stamp)
+            and not size_and_time.written_since(row.size_and_time)
         )
         there[path.rpartition("/")[0]] = row.digest if row and is_usable else ""
     return there
@@ -521,11 +541,11 @@ def _nearest(templates: Mapping[str, str], path: str) -> str | None:
     return None
 
 
-def _companions_are(one: Stamp, other: Stamp) -> bool:
+def _companions_are(one: SizeAndTime, other: SizeAndTime) -> bool:
     return one.companions == other.companions
 
 
-def _check_quiet(one: Pending, stamp: Stamp) -> None:
+def _check_quiet(one: Pending, size_and_time: SizeAndTime) -> None:
     """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
-    if one.stamp is None or stamp.written_since(one.stamp):
+    if one.size_and_time is None or size_and_time.written_since(one.size_and_time):
         raise FileChanged

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.inbox.names import is_dropped
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 HELD_OPEN_LIMIT = 30.0
 # Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.
@@ -18,7 +18,7 @@ FileId = tuple[int, int]  # device, inode
 
 @dataclass(slots=True)
 class Pending:
-    """A path that differs from what the ledger knows. `stamp` None: no such file.
+    """A path that differs from what the ledger knows. `size_and_time` None: no such file.
 
     `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
     for, if that has changed. `first` is when it began to differ, `since` when it was changed last,
@@ -26,7 +26,7 @@ class Pending:
     """
 
     path: str
-    stamp: Stamp | None
+    size_and_time: SizeAndTime | None
     waits_for: str | None
     is_new: bool
     first: float
@@ -61,7 +61,7 @@ class Settling:
     def note(
         self,
         path: str,
-        stamp: Stamp | None,
+        size_and_time: SizeAndTime | None,
         now: float,
         waits_for: str | None = None,
         *,
@@ -70,9 +70,9 @@ class Settling:
         """It differs; its quiet time starts again if it has changed since."""
         before = self._pending.get(path)
         if before is None:
-            self._pending[path] = Pending(path, stamp, waits_for, is_new, now, now)
-        elif (before.stamp, before.waits_for) != (stamp, waits_for):
-            before.stamp, before.waits_for, before.since = stamp, waits_for, now
+            self._pending[path] = Pending(path, size_and_time, waits_for, is_new, now, now)
+        elif (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
+            before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
 
     def drop(self, path: str) -> None:
         """It does not differ, or was handled."""

@@ -20,7 +20,7 @@ from picowatch.ledger.database import Database
 from picowatch.ledger.rebuild import EarlierDraws
 from picowatch.ledger.rows import Acceptance, RequestedEntry, request_text
 from picowatch.recipe.request import ImageRequest, digest_of
-from picowatch.save import Save, Stamp
+from picowatch.save import Save, SizeAndTime
 
 # An image that may still be cancelled: one whose picture is being written may not.
 UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
@@ -94,11 +94,12 @@ class Accepting(Database):
         with self.transaction() as sql:
             return forget_recipe(sql, recipe)
 
-    def seen_unchanged(self, recipe: str, stamp: Stamp) -> None:
+    def seen_unchanged(self, recipe: str, size_and_time: SizeAndTime) -> None:
         """Record that the bytes of this version are those that were handled."""
         with self.transaction() as sql:
             sql.execute(
-                "UPDATE recipes SET size_and_time = ? WHERE path = ?", (stamp.as_text(), recipe)
+                "UPDATE recipes SET size_and_time = ? WHERE path = ?",
+                (size_and_time.as_text(), recipe),
             )
 
 
@@ -131,7 +132,7 @@ def record_save(
                waits_for = excluded.waits_for, problem = excluded.problem, todo = todo + 1""",
         (
             save.path,
-            save.stamp.as_text(),
+            save.size_and_time.as_text(),
             save.digest,
             outcome,
             save_id,

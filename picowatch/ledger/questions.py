@@ -9,7 +9,7 @@ from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, request_of
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import KnownRecipe, Stamp
+from picowatch.save import KnownRecipe, SizeAndTime
 
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
@@ -324,10 +324,15 @@ class Questions(Database):
 
 def _known(row: sqlite3.Row) -> KnownRecipe:
     try:
-        stamp = Stamp.from_text(row["size_and_time"])
+        size_and_time = SizeAndTime.from_text(row["size_and_time"])
     except (TypeError, ValueError) as error:
         words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
         raise LedgerCorrupt(words) from error
     return KnownRecipe(
-        stamp, row["digest"], row["outcome"], row["folder"], row["template"], row["waits_for"]
+        size_and_time,
+        row["digest"],
+        row["outcome"],
+        row["folder"],
+        row["template"],
+        row["waits_for"],
     )

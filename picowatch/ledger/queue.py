@@ -11,7 +11,7 @@ from picowatch.files.picture_names import is_picture_name, stem_of
 from picowatch.ledger.database import LOCK_SECONDS, Database
 from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each by its index: of a hundred thousand images, almost all were done long ago.
@@ -118,7 +118,7 @@ class Queue(Database):
                    WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
                 (image.id,),
             ).fetchall():
-                again = Stamp.from_text(row["size_and_time"]).to_be_read_again()
+                again = SizeAndTime.from_text(row["size_and_time"]).to_be_read_again()
                 sql.execute(
                     "UPDATE recipes SET size_and_time = ? WHERE path = ?",
                     (again.as_text(), row["path"]),

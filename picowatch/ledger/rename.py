@@ -15,7 +15,7 @@ from picowatch.ledger.accept import (
 )
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import request_of, request_text
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 
 class Renaming(Database):
@@ -25,7 +25,7 @@ class Renaming(Database):
         self,
         old: str,
         new: str,
-        stamp: Stamp,
+        size_and_time: SizeAndTime,
         folder: str = "",
         *,
         picture_exists: Callable[[str], bool],
@@ -39,7 +39,7 @@ class Renaming(Database):
             sql.execute(
                 """UPDATE recipes SET path = ?, size_and_time = ?, folder = ?, todo = todo + 1
                    WHERE path = ?""",
-                (new, stamp.as_text(), folder, old),
+                (new, size_and_time.as_text(), folder, old),
             )
             sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
             sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))

@@ -16,7 +16,7 @@ from picowatch.ledger.queue import put_all_back
 from picowatch.ledger.rows import Acceptance, Counts, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Save, Stamp
+from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
 
 
@@ -63,7 +63,7 @@ class Desk:
     def save(self, path: str, *entries: RequestedEntry) -> Acceptance:
         self.saves += 1
         return self.ledger.accept(
-            Save(path, str(self.saves), Stamp(self.saves, self.saves, 1), float(self.saves)),
+            Save(path, str(self.saves), SizeAndTime(self.saves, self.saves, 1), float(self.saves)),
             entries,
             draw_seed=self._draw,
             picture_exists=self.there.__contains__,
@@ -255,10 +255,10 @@ def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: 
 
 def test_stamps_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
-    stamp = Stamp(2**62, 2**66, 2**64 - 1)
-    desk.ledger.refuse(Save("a.txt", "digest", stamp, 0.0), "a typo")
-    desk.ledger.rename("a.txt", "b.txt", stamp, picture_exists=lambda file: False)
-    assert desk.ledger.known_recipes()["b.txt"].stamp == stamp
+    size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
+    desk.ledger.refuse(Save("a.txt", "digest", size_and_time, 0.0), "a typo")
+    desk.ledger.rename("a.txt", "b.txt", size_and_time, picture_exists=lambda file: False)
+    assert desk.ledger.known_recipes()["b.txt"].size_and_time == size_and_time
 
 
 LINES = st.lists(st.sampled_from("abc"), max_size=4)
@@ -304,7 +304,7 @@ def test_tallies_say_what_is_there(steps: list[tuple[str, bool]]) -> None:
                 desk.make_one()
             else:
                 desk.ledger.rename(
-                    "a.txt", "b.txt", Stamp(1, 1, 1), picture_exists=desk.there.__contains__
+                    "a.txt", "b.txt", SizeAndTime(1, 1, 1), picture_exists=desk.there.__contains__
                 )
         with desk.ledger.transaction() as sql:
             rows = dict(sql.execute("SELECT state, count(*) FROM images GROUP BY state").fetchall())

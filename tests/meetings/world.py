@@ -319,10 +319,10 @@ class World:
     def polled(self, evidence: Sequence[Any]) -> None:
         """The inbox noticed something; defaults are read together with a recipe."""
         for seen in evidence:
-            if (stamp := getattr(seen, "stamp", None)) is not None:
-                self.defaults_read[seen.path, stamp.mtime_ns] = dict(self.defaults)
+            if (size_and_time := getattr(seen, "size_and_time", None)) is not None:
+                self.defaults_read[seen.path, size_and_time.mtime_ns] = dict(self.defaults)
                 if template := self._template_of(seen.path):
-                    self.templates_read[seen.path, stamp.mtime_ns] = template
+                    self.templates_read[seen.path, size_and_time.mtime_ns] = template
 
     def before_write(self) -> None:
         if self.trouble is not None:
@@ -363,7 +363,7 @@ class World:
 
     def _heard_accept(self, save: Any, entries: object, *, result: object) -> None:
         before = self.answered.get(save.path)
-        version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
+        version = self._answer(save.path, save.digest, save.size_and_time.mtime_ns)
         if version is None:
             return
         moved = any(one.source for one in self.versions[save.path])
@@ -379,9 +379,9 @@ class World:
             self.model.saved(save.path, save.digest, found, is_again=is_again)
 
     def _heard_refuse(self, save: Any, problem: object, *, result: object) -> None:
-        if save.path.endswith(TEMPLATE) and not save.stamp.mtime_ns:
+        if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
-        version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
+        version = self._answer(save.path, save.digest, save.size_and_time.mtime_ns)
         if version is None:
             return
         if self._uses_lora(version) and (not self.lora_is_there or self._lora_just_changed()):
@@ -458,7 +458,9 @@ class World:
             del self.files[path]
         self.model.deleted_recipe(path)
 
-    def _heard_rename(self, old: str, new: str, stamp: Any, folder: str, *, result: object) -> None:
+    def _heard_rename(
+        self, old: str, new: str, size_and_time: Any, folder: str, *, result: object
+    ) -> None:
         known = self.answered.pop(old, None)
         if old in self.missed:
             self.missed.discard(old)
@@ -471,7 +473,7 @@ class World:
             version
             for version in self.versions.get(new, ())
             if known is not None
-            and (version.digest, version.mtime) == (known.digest, stamp.mtime_ns)
+            and (version.digest, version.mtime) == (known.digest, size_and_time.mtime_ns)
         ]
         if known is None or not candidates or is_there:
             self.findings.append(f"{old} was taken for renamed to {new}")
@@ -606,14 +608,14 @@ class World:
         if how == "by rename":
             temporary = target.with_name(f".{target.name}.tmp")
             temporary.write_bytes(content)
-            self._stamp(temporary)
+            self._size_and_time(temporary)
             temporary.replace(target)
         else:
             target.write_bytes(content)
-            self._stamp(target)
+            self._size_and_time(target)
         self._tell()
 
-    def _stamp(self, target: Path) -> None:
+    def _size_and_time(self, target: Path) -> None:
         """Its time is the simulated clock's; no two are the same."""
         self.serial += 1
         when = int(self.sim.wall()) * 10**9 + self.serial
@@ -662,7 +664,7 @@ class World:
         text = self.files[path].text
         content = text.content(path)
         if how == "touch":
-            self._stamp(self.there / path)
+            self._size_and_time(self.there / path)
             self._tell()
         else:
             self._write(path, content, how)

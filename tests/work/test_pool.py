@@ -15,7 +15,7 @@ from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import RequestedEntry
 from picowatch.outbox.outbox import Outbox
-from picowatch.save import Save, Stamp
+from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.rendering import Rendering
@@ -58,7 +58,7 @@ class Shared:
         """So many images of one checkpoint."""
         requests = [request(seed=seed, checkpoint_hash=checkpoint) for seed in range(images)]
         self.ledger.accept(
-            Save(name, name, Stamp(1, 1, 1), saved_at=0.0),
+            Save(name, name, SizeAndTime(1, 1, 1), saved_at=0.0),
             [RequestedEntry("entry", priority, False, lambda _: requests)],
             draw_seed=lambda: 1,
             picture_exists=lambda file: False,
