@@ -1,6 +1,7 @@
 """A save: one saved version of a recipe, as the inbox finds it and the ledger remembers it."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +18,13 @@ class SizeAndTime:
     companions: int = 0
 
     def written_since(self, other: "SizeAndTime") -> bool:
-        """Whether a scan may take it for another version; inodes are not stable everywhere."""
-        mine, theirs = ((one.size, one.mtime_ns, one.companions) for one in (self, other))
-        return mine != theirs
+        """Whether it is another version; inodes are not stable everywhere.
+
+        That what lay beside a picture is gone makes no other version of it.
+        """
+        companions = self.companions or other.companions
+        found = self.size, self.mtime_ns, companions
+        return found != (other.size, other.mtime_ns, other.companions)
 
     def to_be_read_again(self) -> "SizeAndTime":
         """Differs from the file, whatever it is; its size may still tell that it was renamed."""
@@ -52,9 +57,9 @@ class Save:
     path: str
     digest: str
     size_and_time: SizeAndTime
-    saved_at: float
     folder: str = ""
     template: str = ""
+    saved_at: float = field(default_factory=lambda: time.time())
 
 
 NEVER_READ = SizeAndTime(0, 0, 0)  # differs from all files: the recipe is to be read again
@@ -70,3 +75,4 @@ class KnownRecipe:
     folder: str = ""
     template: str = ""
     waits_for: str | None = None
+    problem: str | None = None

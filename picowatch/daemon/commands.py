@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -12,16 +11,14 @@ from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
-from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Outcome
 from picowatch.outbox.commands import Answer, Command, Commands
-from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.messages.problems import harmless
 from picowatch.save import SizeAndTime
-from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -29,23 +26,13 @@ NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
-@dataclass(eq=False)
 class Control:
-    """Runs commands; each may come twice if picowatch dies between running and answering it.
+    """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
-    `now` is the wall clock.
-    """
-
-    settings: Settings
-    inbox: Inbox
-    ledger: Ledger
-    outbox: Outbox
-    pool: WorkerPool
-    finishing: Finishing
-    commands: Commands
-    now: Callable[[], float] = time.time
-
-    def __post_init__(self) -> None:
+    def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing) -> None:
+        self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
+        self.inbox, self.pool, self.finishing = inbox, pool, finishing
+        self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
         self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
         self._seen: set[Command] = set()  # … whose recipes were handled
         self._cancelled: dict[Command, tuple[int, int]] = {}  # … and what they did already
@@ -108,7 +95,7 @@ class Control:
 
     def _set_paused(self, paused: bool) -> None:
         if paused:
-            self.ledger.pause(self.now())
+            self.ledger.pause(time.time())
         else:
             self.ledger.resume()
         log.info("%s, as requested", "paused" if paused else "resumed")
@@ -169,7 +156,7 @@ class Control:
 
     def _came_after(self, sent_at_ns: int, size_and_time: SizeAndTime | None) -> bool:
         """Whether a recipe was saved after a command was sent; a time to come says nothing."""
-        return size_and_time is not None and sent_at_ns < size_and_time.mtime_ns < self.now() * 1e9
+        return size_and_time is not None and sent_at_ns < size_and_time.mtime_ns < time.time() * 1e9
 
     # -- pictures
 

@@ -10,24 +10,19 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, stem_of
-from picowatch.inbox.files import is_gone, read_file, size_and_time_of, size_and_time_of_child
+from picowatch.inbox.files import read_file, size_and_time_of, size_and_time_of_child
 from picowatch.inbox.names import (
     PICTURES_NAME,
-    UNREADABLE_NAME,
     is_dropped,
     may_be_dropped,
-    may_be_unreadable,
-    stands_for_unreadable,
 )
 from picowatch.recipe import DefaultsFile, Dropped
-from picowatch.recipe.messages.problems import shown
 from picowatch.save import SizeAndTime
 
 TXT = ".txt"
 SIDECARS = (".yaml", ".yml", TXT)
 MASK = f"{MASK_MARK}.png"
 COMPANIONS = (*SIDECARS, MASK)
-NAMED = 20  # unreadable pictures of a folder
 
 
 def template_above(root: Path, path: str) -> str | None:
@@ -71,19 +66,8 @@ def companions_of(root: Path, path: str) -> list[str]:
 
 def size_and_time_at(root: Path, path: str) -> SizeAndTime | None:
     """`size_and_time_of` for any path that the inbox reports."""
-    if stands_for_unreadable(path):
-        return unreadable_size_and_time(_unreadable_in(root, path))
-    size_and_time = size_and_time_of(root, path)
-    if size_and_time and is_dropped(path):
-        return with_companions(size_and_time, root, path)
-    return size_and_time
-
-
-def is_gone_at(root: Path, path: str) -> bool:
-    """`is_gone` for any path that the inbox reports."""
-    if stands_for_unreadable(path):
-        return not _unreadable_in(root, path)
-    return is_gone(root, path)
+    found = size_and_time_of(root, path)
+    return with_companions(found, root, path) if found and is_dropped(path) else found
 
 
 def with_companions(
@@ -105,39 +89,11 @@ def with_companions(
 def dropped_in(
     root: Path, folder: str, entries: Mapping[str, os.DirEntry[str]]
 ) -> Iterator[tuple[str, SizeAndTime]]:
-    """The dropped pictures of a folder under a template; one path for all unreadable ones."""
+    """The dropped pictures of a folder under a template."""
     for name, entry in entries.items():
         path = f"{folder}/{name}"
         if may_be_dropped(name) and (size_and_time := size_and_time_of_child(entry, root, path)):
             yield path, with_companions(size_and_time, root, path, entries.keys())
-    unreadable = [name for name in entries if may_be_unreadable(name)]
-    if size_and_time := unreadable_size_and_time(unreadable):
-        yield unreadable_path(folder), size_and_time
-
-
-def unreadable_size_and_time(names: Collection[str]) -> SizeAndTime | None:
-    """Of the unreadable pictures of a folder, None if there are none."""
-    return (
-        SizeAndTime(len(names), zlib.crc32("/".join(sorted(names)).encode()), 0) if names else None
-    )
-
-
-def unreadable_path(folder: str) -> str:
-    """What stands for the unreadable pictures of a folder."""
-    return f"{folder}/{UNREADABLE_NAME}"
-
-
-def why_unreadable(root: Path, path: str) -> str:
-    """Which they are, and what to do."""
-    names = sorted(_unreadable_in(root, path))
-    more = f"\nAnd {len(names) - NAMED} more." if len(names) > NAMED else ""
-    one, several = "1 file in this folder is", f"{len(names)} files in this folder are"
-    listed = "\n".join(map(shown, names[:NAMED]))
-    return (
-        f"{several if len(names) > 1 else one} in a format that cannot be read.\n\n"
-        f"{listed}{more}\n\nConvert them to PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF (films to "
-        "single frames), or move them elsewhere. The other pictures are not affected."
-    )
 
 
 def read_dropped(root: Path, path: str) -> Dropped | None:
@@ -157,13 +113,3 @@ def read_dropped(root: Path, path: str) -> Dropped | None:
             sidecars.append(DefaultsFile(f"{stem}{ending}", text))
     mask = f"{stem}{MASK}" if size_and_time_of(root, f"{stem}{MASK}") else ""
     return Dropped(path, DefaultsFile(template, content), tuple(sidecars), mask)
-
-
-def _unreadable_in(root: Path, path: str) -> list[str]:
-    folder = path.rpartition("/")[0]
-    if template_above(root, path) is None:
-        return []
-    try:
-        return [name for name in os.listdir(root / folder) if may_be_unreadable(name)]  # noqa: PTH208
-    except OSError:
-        return []

@@ -129,7 +129,7 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
         except FileNotFoundError:
             continue
         except FileUnreadable as error:
-            raise FileUnreadable(f"{name} above it cannot be read: {error}") from error
+            raise FileUnreadable(f"{name} above it: {error}") from error
         found.append(DefaultsFile(name, content))
     return found
 

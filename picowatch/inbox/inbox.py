@@ -10,23 +10,23 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
 from picowatch.files.blocks import checked_blocks, sha256_of
 from picowatch.files.inside import bring_back, unlink_below
 from picowatch.files.natural import natural_key
-from picowatch.inbox.changes import Change, Deleted, Renamed, Saved, Unreadable
+from picowatch.files.picture_names import is_picture_name
+from picowatch.inbox.changes import Change, Deleted, Saved
 from picowatch.inbox.dropped import (
     companions_of,
-    is_gone_at,
     read_dropped,
     size_and_time_at,
-    why_unreadable,
     with_companions,
 )
 from picowatch.inbox.files import (
@@ -34,14 +34,18 @@ from picowatch.inbox.files import (
     FileUnreadable,
     complete_file,
     defaults_for,
+    is_gone,
     read_file,
 )
-from picowatch.inbox.names import is_dropped, is_template, stands_for_unreadable
+from picowatch.inbox.names import is_dropped, is_template
 from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.watching import Watch
-from picowatch.recipe import DefaultsFile, Dropped, is_empty, priority_of
+from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.start_images import NamedPictures
+from picowatch.recipe import Dropped, is_empty, priority_of
 from picowatch.save import KnownRecipe, SizeAndTime
+from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
@@ -55,53 +59,17 @@ TEMPLATE = "template "  # … and one without a prompt: another version of its t
 PICTURES = "pictures "  # … and one whose pictures cannot be used
 
 
-class Known(Protocol):
-    """What the ledger knows of the inbox."""
-
-    def known_recipes(self) -> dict[str, KnownRecipe]:
-        """Each recipe whose last save was handled."""
-        ...
-
-    def known_recipe(self, recipe: str) -> KnownRecipe | None:
-        """One of them."""
-        ...
-
-    def with_digest(self, digest: str) -> list[str]:
-        """Those that have these bytes."""
-        ...
-
-    def seen_in(self, folder: str, recipes: Collection[str]) -> None:
-        """Record that these are in the folder that is the inbox now."""
-        ...
-
-    def seen_unchanged(self, recipe: str, size_and_time: SizeAndTime) -> None:
-        """Record that this version asks for nothing new."""
-        ...
-
-
 class Inbox:
-    """Compares the inbox with the ledger.
+    """Compares the inbox with the ledger; `wake` is set by events."""
 
-    `look_at_pictures` tells the state of the pictures that a recipe could not use.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        known: Known,
-        *,
-        wake: threading.Event,
-        settle_seconds: float,
-        look_at_pictures: Callable[[str, str], str] = lambda recipe, refused: refused,
-    ) -> None:
-        """`root` is the inbox as the settings name it: it may be a link."""
-        self.path = root
-        self._known = known
-        self._look_at_pictures = look_at_pictures
-        self._root = root.resolve()
+    def __init__(self, settings: Settings, ledger: Ledger, wake: threading.Event) -> None:
+        self._settings = settings
+        self.path = settings.inbox  # it may be a link
+        self._ledger = ledger
+        self._root = self.path.resolve()
         self._inode: int | None = None
         self._device: int | None = None
-        self._settling = Settling(settle_seconds)
+        self._settling = Settling(settings.settle_seconds)
         self._watch = Watch(wake)
         self._said_nothing: dict[str, SizeAndTime] = {}  # files that are empty, or ask for nothing
         self._warned: dict[str, str] = {}
@@ -160,7 +128,7 @@ class Inbox:
         self._wanted = False
         self._watch.has_news.clear()
         began = time.perf_counter()
-        known = self._known.known_recipes()
+        known = self._ledger.known_recipes()
         skipped: dict[str, str] = {}
         templates = {path for path in known if is_template(path)}
         found = dict(scan(self._root, "", skipped, templates))
@@ -188,7 +156,7 @@ class Inbox:
         templates = self._templates = _usable_templates(found, known)
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
-            self._known.seen_in(self.folder, here)
+            self._ledger.seen_in(self.folder, here)
         new: list[tuple[str, SizeAndTime, str | None]] = []
         for path, size_and_time in found.items():
             differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
@@ -240,7 +208,7 @@ class Inbox:
             case x if x == TEMPLATE:
                 return f"{TEMPLATE}{template}"
             case x if x == PICTURES:
-                return f"{PICTURES}{self._look_at_pictures(path, detail)}"
+                return f"{PICTURES}{self.pictures_of(path).look_again(detail)}"
         return f"{READABLE}{self._why_unreadable(path)}"
 
     def _why_unreadable(self, path: str) -> str:
@@ -255,6 +223,12 @@ class Inbox:
 
     def _size_and_time(self, path: str) -> SizeAndTime | None:
         return size_and_time_at(self._root, path)
+
+    def pictures_of(self, recipe: str) -> NamedPictures:
+        """The pictures that a recipe may name."""
+        settings = self._settings
+        most_pixels = settings.most_picture_pixels
+        return NamedPictures(settings.inbox, settings.outbox, recipe, most_pixels)
 
     # -- reporting
 
@@ -305,7 +279,7 @@ class Inbox:
 
     def _was_moved_away(self, one: Pending, moved_here: Collection[SizeAndTime]) -> bool:
         """Whether the version that was handled lies under another name, which is to come first."""
-        known = None if one.is_new else self._known.known_recipe(one.path)
+        known = None if one.is_new else self._ledger.known_recipe(one.path)
         return known is not None and known.size_and_time in moved_here
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
@@ -333,26 +307,18 @@ class Inbox:
 
     # -- reading
 
-    def _read(self, one: Pending, now: float) -> Change | None:
+    def _read(self, one: Pending, now: float) -> Saved | None:
         """What a complete file says; None if it asks for nothing new, or is not complete."""
+        assert one.size_and_time is not None
         try:
-            if stands_for_unreadable(one.path):
-                assert one.size_and_time is not None
-                return Unreadable(one.path, one.size_and_time, why_unreadable(self._root, one.path))
             saved = self._picture(one, now) if is_dropped(one.path) else self._recipe(one)
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(one, now)
             return None
         except FileUnreadable as error:
-            assert one.size_and_time is not None
-            what = "picture" if is_dropped(one.path) else "recipe"
-            return Unreadable(one.path, one.size_and_time, f"This {what} cannot be read: {error}.")
-        if saved is None:
-            return None
-        old = self._renamed_from(saved)
-        if saved.defaults_unreadable and old is None:
-            return Unreadable(one.path, saved.size_and_time, saved.defaults_unreadable)
-        return saved if old is None else Renamed(old, saved)
+            return Saved(one.path, "", one.size_and_time, self.folder, unreadable=str(error))
+        old = self._renamed_from(saved) if saved else None
+        return replace(saved, old=old) if saved and old else saved
 
     def _recipe(self, one: Pending) -> Saved | None:
         content, size_and_time = read_file(self._root, one.path)
@@ -361,7 +327,8 @@ class Inbox:
             self._says_nothing(one.path, size_and_time)
             return None
         digest = hashlib.sha256(content).hexdigest()
-        return Saved(one.path, content, digest, size_and_time, *self._defaults_for(one.path))
+        saved = Saved(one.path, digest, size_and_time, self.folder, content=content)
+        return self._with_defaults(saved)
 
     def _picture(self, one: Pending, now: float) -> Saved | None:
         """The dropped picture as it is now.
@@ -388,46 +355,41 @@ class Inbox:
         size_and_time = with_companions(size_and_time, self._root, one.path)
         _check_quiet(one, size_and_time)
         digest = sha256_of(file, pictures.MAX_BYTES)
-        known = self._known.known_recipe(one.path)
+        known = self._ledger.known_recipe(one.path)
         same = known if known and known.digest == digest else None
-        if same and same.size_and_time.companions and not size_and_time.companions:
-            # What lay beside it was tidied up.
-            self._known.seen_unchanged(one.path, size_and_time)
-            self._settling.drop(one.path)
-            return None
-        why = ""
+        damage = ""
         try:
             pictures.check_picture(file)
         except PictureUnreadable as error:
-            if now - one.since < HELD_OPEN_LIMIT:
+            if now - one.since < HELD_OPEN_LIMIT and is_picture_name(one.path):
                 self._settling.look_later(one, now)
                 return None
-            why = str(error)
-        return Saved(
+            damage = str(error)
+        saved = Saved(
             one.path,
-            b"",
             digest,
             size_and_time,
-            *self._defaults_for(one.path),
-            dropped=dropped,
+            self.folder,
             template=hashlib.sha256(dropped.template.content).hexdigest(),
-            unreadable=why,
-            is_again=same is not None and _companions_are(same.size_and_time, size_and_time),
+            dropped=dropped,
+            damage=damage,
+            is_again=same is not None and same.size_and_time.companions == size_and_time.companions,
         )
+        return self._with_defaults(saved)
 
     def _says_nothing(self, path: str, size_and_time: SizeAndTime) -> None:
         self._said_nothing[path] = size_and_time
         self._settling.drop(path)
 
-    def _defaults_for(self, path: str) -> tuple[Sequence[DefaultsFile], str]:
-        """The `_defaults.yaml` above it, or else why one of them cannot be read.
+    def _with_defaults(self, saved: Saved) -> Saved:
+        """With the `_defaults.yaml` above it, or else why one of them cannot be read.
 
         Raises FileChanged while one of them is being written.
         """
         try:
-            return defaults_for(self._root, path), ""
+            return replace(saved, defaults=defaults_for(self._root, saved.path))
         except FileUnreadable as error:
-            return (), str(error)
+            return replace(saved, unreadable=str(error))
 
     def _renamed_from(self, saved: Saved) -> str | None:
         """The recipe that has these bytes in the ledger, and whose file is gone from its path.
@@ -435,13 +397,13 @@ class Inbox:
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
         away, if the file that came has its time, too: a rename keeps it.
         """
-        if self._known.known_recipe(saved.path) is not None:
+        if self._ledger.known_recipe(saved.path) is not None:
             return None
-        for old in self._known.with_digest(saved.digest):
-            known = self._known.known_recipe(old)
+        for old in self._ledger.with_digest(saved.digest):
+            known = self._ledger.known_recipe(old)
             if known is None or old == saved.path or not self._asks_the_same(old, known, saved):
                 continue
-            if is_gone_at(self._root, old):
+            if is_gone(self._root, old):
                 keeps_time = not saved.size_and_time.written_since(known.size_and_time)
                 if known.folder == self.folder or keeps_time or known.outcome == "restored":
                     return old
@@ -459,8 +421,8 @@ class Inbox:
         return saved.template in (known.template, _nearest(self._templates, old) or "")
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
-        known = self._known.known_recipe(one.path)
-        if known is None or known.folder != self.folder or not is_gone_at(self._root, one.path):
+        known = self._ledger.known_recipe(one.path)
+        if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
             self._settling.drop(one.path)
             return None
         if known.size_and_time.size in unsettled:  # it may have been renamed
@@ -477,16 +439,14 @@ class Inbox:
     def companions(self, path: str) -> dict[str, str] | None:
         """The files that belong to a dropped picture alone, with the sha256 of each.
 
-        None if one has come, changed or gone since the picture was accepted.
+        None if one has come or changed since the picture was accepted.
         """
         if not is_dropped(path):
             return {}
-        known, size_and_time = self._known.known_recipe(path), self._size_and_time(path)
-        if (
-            known is None
-            or size_and_time is None
-            or not _companions_are(known.size_and_time, size_and_time)
-        ):
+        known, found = self._ledger.known_recipe(path), self._size_and_time(path)
+        if known is None or found is None:
+            return None
+        if found.companions not in (0, known.size_and_time.companions):
             return None
         try:
             return {file: self._digest(file) for file in companions_of(self._root, path)}
@@ -541,11 +501,10 @@ def _nearest(templates: Mapping[str, str], path: str) -> str | None:
     return None
 
 
-def _companions_are(one: SizeAndTime, other: SizeAndTime) -> bool:
-    return one.companions == other.companions
-
-
 def _check_quiet(one: Pending, size_and_time: SizeAndTime) -> None:
     """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
-    if one.size_and_time is None or size_and_time.written_since(one.size_and_time):
+    noted = one.size_and_time
+    if noted is None or size_and_time.written_since(noted):
+        raise FileChanged
+    if size_and_time.companions != noted.companions:
         raise FileChanged

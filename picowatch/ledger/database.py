@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -97,6 +97,16 @@ class Database:
             finally:
                 self._depth -= 1
             self._keep(depth)
+
+    def change(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> int:
+        """Run one statement; returns how many rows it changed."""
+        with self.transaction() as sql:
+            return sql.execute(query, values).rowcount
+
+    def change_each(self, query: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run one statement with each of these values, all or nothing."""
+        with self.transaction() as sql:
+            sql.executemany(query, rows)
 
     def select(
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()

@@ -13,7 +13,7 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
 from picowatch.ledger.queue import put_all_back
-from picowatch.ledger.rows import Acceptance, Counts, RequestedEntry
+from picowatch.ledger.rows import Acceptance, Counts, PutBack, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, SizeAndTime
@@ -63,7 +63,12 @@ class Desk:
     def save(self, path: str, *entries: RequestedEntry) -> Acceptance:
         self.saves += 1
         return self.ledger.accept(
-            Save(path, str(self.saves), SizeAndTime(self.saves, self.saves, 1), float(self.saves)),
+            Save(
+                path,
+                str(self.saves),
+                SizeAndTime(self.saves, self.saves, 1),
+                saved_at=float(self.saves),
+            ),
             entries,
             draw_seed=self._draw,
             picture_exists=self.there.__contains__,
@@ -156,12 +161,12 @@ def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
 def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
     """Each change of a recipe or of its images counts; one that comes meanwhile is not lost."""
     desk.save("a.txt", entry("one", 1))
-    ((path, todo),) = desk.ledger.todo()
+    ((path, todo, _),) = desk.ledger.todo()
     desk.make_one()
-    desk.ledger.done_with(path, todo)
-    ((path, more),) = desk.ledger.todo()
+    desk.ledger.done_with([(path, todo)])
+    ((path, more, _),) = desk.ledger.todo()
     assert more > todo
-    desk.ledger.done_with(path, more)
+    desk.ledger.done_with([(path, more)])
     assert desk.ledger.todo() == []
 
 
@@ -217,7 +222,7 @@ def test_images_that_ran_into_a_death_run_alone(desk: Desk) -> None:
     desk.save("a.txt", *(entry("x", seed) for seed in range(4)))
     batch = desk.ledger.claim(desk.names, lambda request: 2)
     for image in batch:
-        desk.ledger.retry_after_engine_death(image.id)
+        desk.ledger.put_back(image.id, PutBack.ENGINE_DIED)
     sizes = [len(desk.ledger.claim(desk.names, lambda request: 4)) for _ in range(3)]
     assert sizes == [1, 1, 2]
 

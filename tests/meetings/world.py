@@ -24,6 +24,7 @@ import picowatch.ledger.database
 from picowatch.daemon.process import build_and_run
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
+from picowatch.ledger.rows import PutBack
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.formats import ENDINGS
@@ -224,6 +225,7 @@ class World:
             ).restart:
                 if self.signals:
                     break
+                self.stop.clear()
 
     def end(self) -> None:
         """SIGTERM, and what is promised of it."""
@@ -481,10 +483,9 @@ class World:
             self.answered[new] = candidates[-1]
         self.model.renamed(old, new)
 
-    def _heard_prioritise(self, path: str, priorities: object, *, result: object) -> None:
+    def _heard_prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
         """A recipe was moved to where other defaults hold."""
-        version = self.answered[path]
-        self.model.prioritised(path, self._looked_up(path, version.text, version.mtime))
+        self.model.prioritised(path, priorities)
 
     def _heard_claim(self, *_: object, result: Any) -> None:
         if self.paused and result:
@@ -511,17 +512,10 @@ class World:
             self.findings.append(f"{image} failed: {reason}")
         self.model.ended(image_id, "failed")
 
-    def _heard_put_back(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued")
-
-    def _heard_retry_alone(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued")
-
-    def _heard_retry_after_engine_death(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued")
-
-    def _heard_retry_after_daemon_death(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued", death=True)
+    def _heard_put_back(
+        self, image_id: int, why: PutBack = PutBack.NO_FAULT, *, result: object
+    ) -> None:
+        self.model.ended(image_id, "queued", death=why is PutBack.DAEMON_DIED)
 
     def _heard_picture_missing(self, image: Any, *, result: object) -> None:
         self.model.missed(image.id)

@@ -11,7 +11,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage, RequestedEntry
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, SizeAndTime
-from picowatch.work.plan import PASSES
+from picowatch.work.pool import PASSES
 from tests.engine.requests import request
 
 BATCH = 8
