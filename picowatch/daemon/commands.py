@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.finish import Finishing
 from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.files import size_and_time_of
@@ -29,9 +30,11 @@ MISSING_SECONDS = 30.0  # that a network share may take to show a file another m
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
-    def __init__(self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing) -> None:
+    def __init__(
+        self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing, archive: Archive
+    ) -> None:
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
-        self.inbox, self.pool, self.finishing = inbox, pool, finishing
+        self.inbox, self.pool, self.finishing, self.archive = inbox, pool, finishing, archive
         self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
         self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
         self._seen: set[Command] = set()  # … whose recipes were handled
@@ -68,7 +71,7 @@ class Control:
                 return self._make(command, recipe, digest, noticed)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
                 if answer := self._make(command, recipe, digest, noticed):
-                    self.finishing.remove(recipe, digest)
+                    self.archive.remove(recipe, digest)
                 return answer
             case Command("star" | "unstar", files=(_, *_)):
                 return self._star(command.files, starred=command.name == "star")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from picowatch.daemon.accept import Accepting
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
@@ -18,6 +19,7 @@ from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import FolderAway
+from picowatch.files.inside import bring_back
 from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import PutBack, QueuedImage
@@ -61,8 +63,9 @@ class Daemon:
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
         self.accepting = Accepting(run, self.inbox)
-        self.finishing = Finishing(run, self.inbox)
-        self.control = Control(run, self.inbox, self.pool, self.finishing)
+        archive = Archive(run, self.inbox)
+        self.finishing = Finishing(run, archive)
+        self.control = Control(run, self.inbox, self.pool, self.finishing, archive)
         self.settings_watch = (
             SettingsWatch(run, settings_file, self.pool) if settings_file else None
         )
@@ -166,7 +169,7 @@ class Daemon:
                 )
             self.outbox.remove_leftovers()
             self.outbox.repair_latest()
-            self.inbox.recover()
+            bring_back(self.inbox.path)
             known = self.ledger.known_recipes()
             wrong = [recipe for recipe, one in known.items() if one.problem]
             self.outbox.problems.remove_all_but(known, wrong)

@@ -3,12 +3,9 @@
 import logging
 from collections.abc import Sequence
 
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.contact_sheets import make_due_sheets
-from picowatch.files.blocks import OtherBytes
-from picowatch.files.picture_names import is_picture_name
 from picowatch.files.retry import passes, unexpected
-from picowatch.inbox.files import size_and_time_of
-from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.messages.problems import harmless, harmless_lines
 from picowatch.save import KnownRecipe
@@ -25,9 +22,9 @@ class Finishing:
     Each step looks at what is there and may be repeated.
     """
 
-    def __init__(self, run: Run, inbox: Inbox) -> None:
-        self.inbox, self.observers = inbox, run.observers
-        self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
+    def __init__(self, run: Run, archive: Archive) -> None:
+        self.archive, self.observers = archive, run.observers
+        self.ledger, self.outbox = run.ledger, run.outbox
 
     def finish_all(self) -> None:
         """All recipes with something to do; what was done is committed at once.
@@ -69,7 +66,7 @@ class Finishing:
         # Asked first: of images that end meanwhile, the sheet is drawn at their own turn.
         are_all_done = self.ledger.recipe_counts(recipe).are_all_done
         make_due_sheets(recipe, self.ledger, self.outbox)
-        return not are_all_done or self._take_away(recipe, known)
+        return not are_all_done or self.archive.take_away(recipe, known)
 
     def _report_failures(self, recipe: str, known: KnownRecipe) -> None:
         if failures := self.ledger.failures(recipe):
@@ -80,67 +77,6 @@ class Finishing:
         elif known.problem:
             self.outbox.problems.remove_error(recipe)
             self.ledger.note_problem(recipe, None)
-
-    def remove(self, recipe: str, digest: str) -> None:
-        """Delete a recipe that was in the inbox for `make` alone, and the files about it."""
-        try:
-            removed = self.inbox.remove(recipe, digest)
-        except FileNotFoundError:
-            return  # somebody deleted or renamed it, which the inbox reports
-        except OSError as error:  # as in another user's folder, where `make` removes it itself
-            log.info("%s: left for `make` to remove: %s", recipe, error.strerror)
-            return
-        if removed:
-            log.info("%s: removed, as requested", recipe)
-            self.ledger.archive(recipe)
-            self.outbox.problems.clear(recipe)
-
-    def _take_away(self, path: str, known: KnownRecipe) -> bool:
-        """Archive or delete a recipe whose images all succeeded, if its bytes are the same.
-
-        What lies beside a dropped picture goes with it: it would be the prompt or the mask of
-        the next picture of that name. Returns whether nothing is left to do.
-        """
-        if self.settings.when_done == "keep" or self._is_saved_again(path, known):
-            return True
-        if not self.inbox.folder:
-            return False
-        companions = self.inbox.companions(path)
-        files = {} if companions is None else {path: known.digest, **companions}
-        # All are kept before the first is removed: on a full disk this is tried again.
-        kept = {file: self._keep(file, its, path) for file, its in files.items()}
-        if kept.get(path) and self._take_out(path, known.digest):
-            log.info("%s: done, %s", path, kept[path])
-            self.ledger.archive(path)
-            for file, its in files.items():
-                if kept[file] and file != path:
-                    self._take_out(file, its)
-        return self.inbox.is_there()  # else it may be there again, with the inbox
-
-    def _is_saved_again(self, recipe: str, known: KnownRecipe) -> bool:
-        """Whether a save is yet to be accepted: the same bytes request new seeds, too."""
-        found = None if is_picture_name(recipe) else size_and_time_of(self.settings.inbox, recipe)
-        return found is not None and found.written_since(known.size_and_time)
-
-    def _keep(self, file: str, digest: str, recipe: str) -> str:
-        """Archive a file with these bytes, if set; what becomes of it, "" if it is another now."""
-        if self.settings.when_done == "delete":
-            return "deleted"
-        blocks = self.inbox.blocks(file, digest)
-        try:
-            return f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
-        except OtherBytes:
-            return ""
-
-    def _take_out(self, file: str, digest: str) -> bool:
-        """Remove a file with these bytes from the inbox; returns whether it was."""
-        try:
-            return self.inbox.remove(file, digest)
-        except FileNotFoundError:
-            return False  # taken out already, perhaps before a crash
-        except OSError as error:
-            log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
-            return False
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

@@ -18,13 +18,11 @@ from typing import IO
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
-from picowatch.files.blocks import checked_blocks, sha256_of
-from picowatch.files.inside import bring_back, unlink_below
+from picowatch.files.blocks import sha256_of
 from picowatch.files.natural import natural_key
 from picowatch.files.picture_names import is_picture_name
 from picowatch.inbox.changes import Change, Deleted, Saved
 from picowatch.inbox.dropped import (
-    companions_of,
     read_dropped,
     size_and_time_at,
     with_companions,
@@ -43,7 +41,7 @@ from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_op
 from picowatch.inbox.watching import Watch
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.start_images import NamedPictures
-from picowatch.recipe import Dropped, is_empty, priority_of
+from picowatch.recipe import is_empty, priority_of
 from picowatch.save import KnownRecipe, SizeAndTime
 from picowatch.settings import Settings
 
@@ -203,12 +201,11 @@ class Inbox:
 
     def _state_of(self, path: str, waits_for: str, template: str) -> str:
         """What a recipe waits for, as it is now."""
-        kind, _, detail = waits_for.partition(" ")
-        match f"{kind} ":
-            case x if x == TEMPLATE:
-                return f"{TEMPLATE}{template}"
-            case x if x == PICTURES:
-                return f"{PICTURES}{self.pictures_of(path).look_again(detail)}"
+        if waits_for.startswith(TEMPLATE):
+            return f"{TEMPLATE}{template}"
+        if waits_for.startswith(PICTURES):
+            refused = waits_for.removeprefix(PICTURES)
+            return f"{PICTURES}{self.pictures_of(path).look_again(refused)}"
         return f"{READABLE}{self._why_unreadable(path)}"
 
     def _why_unreadable(self, path: str) -> str:
@@ -253,7 +250,7 @@ class Inbox:
         Whoever takes one calls `handled` once the ledger has it; the others come again.
         """
         pending = self._settling.all()
-        ready = self._by_priority([one for one in pending if self._settling.is_quiet(one, now)])
+        ready = self._by_priority(self._settling.quiet(now))
         moved_here = {one.size_and_time for one in pending if one.is_new and one.size_and_time}
         held = self._held_open(ready[:MANY])
         for one in ready:
@@ -342,29 +339,15 @@ class Inbox:
         if (dropped := read_dropped(self._root, one.path)) is None:
             raise FileChanged  # its template is away for a moment, or the inbox
         with complete_file(self._root, one.path) as (file, size_and_time):
-            return self._dropped(file, size_and_time, dropped, one, now)
-
-    def _dropped(
-        self,
-        file: IO[bytes],
-        size_and_time: SizeAndTime,
-        dropped: Dropped,
-        one: Pending,
-        now: float,
-    ) -> Saved | None:
-        size_and_time = with_companions(size_and_time, self._root, one.path)
-        _check_quiet(one, size_and_time)
-        digest = sha256_of(file, pictures.MAX_BYTES)
+            size_and_time = with_companions(size_and_time, self._root, one.path)
+            _check_quiet(one, size_and_time)
+            digest = sha256_of(file, pictures.MAX_BYTES)
+            damage = _damage_of(file)
+        if damage and now - one.since < HELD_OPEN_LIMIT and is_picture_name(one.path):
+            self._settling.look_later(one, now)
+            return None
         known = self._ledger.known_recipe(one.path)
         same = known if known and known.digest == digest else None
-        damage = ""
-        try:
-            pictures.check_picture(file)
-        except PictureUnreadable as error:
-            if now - one.since < HELD_OPEN_LIMIT and is_picture_name(one.path):
-                self._settling.look_later(one, now)
-                return None
-            damage = str(error)
         saved = Saved(
             one.path,
             digest,
@@ -430,46 +413,6 @@ class Inbox:
             return None
         return Deleted(one.path)
 
-    # -- files of the inbox
-
-    def blocks(self, path: str, digest: str) -> Iterator[bytes]:
-        """The recipe's bytes; raises OtherBytes if they are not (any more) those of this sha256."""
-        return checked_blocks(self._root, path, digest, pictures.MAX_BYTES)
-
-    def companions(self, path: str) -> dict[str, str] | None:
-        """The files that belong to a dropped picture alone, with the sha256 of each.
-
-        None if one has come or changed since the picture was accepted.
-        """
-        if not is_dropped(path):
-            return {}
-        known, found = self._ledger.known_recipe(path), self._size_and_time(path)
-        if known is None or found is None:
-            return None
-        if found.companions not in (0, known.size_and_time.companions):
-            return None
-        try:
-            return {file: self._digest(file) for file in companions_of(self._root, path)}
-        except (FileUnreadable, FileChanged, FileNotFoundError):
-            return None
-
-    def _digest(self, path: str) -> str:
-        with complete_file(self._root, path) as (file, _):
-            return sha256_of(file, pictures.MAX_BYTES)
-
-    def remove(self, path: str, digest: str) -> bool:
-        """Delete a recipe if its bytes have this sha256.
-
-        Returns whether they were. Raises OSError if it cannot be deleted, or is a link.
-        """
-        return unlink_below(
-            self._root, path, lambda file: sha256_of(file, pictures.MAX_BYTES) == digest
-        )
-
-    def recover(self) -> None:
-        """Restore what a crash left in the middle of `remove`."""
-        bring_back(self._root)
-
 
 MANY = 200  # files that are looked at together: one read of /proc tells who has them open
 
@@ -499,6 +442,15 @@ def _nearest(templates: Mapping[str, str], path: str) -> str | None:
             return templates[folder]
         folder = folder.rpartition("/")[0]
     return None
+
+
+def _damage_of(file: IO[bytes]) -> str:
+    """Why it is no picture; "" if it is one."""
+    try:
+        pictures.check_picture(file)
+    except PictureUnreadable as error:
+        return str(error)
+    return ""
 
 
 def _check_quiet(one: Pending, size_and_time: SizeAndTime) -> None:
