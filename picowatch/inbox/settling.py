@@ -22,7 +22,7 @@ class Pending:
 
     `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
     for, if that has changed. `patience` are the seconds that it is to be quiet. `first` is when it
-    began to differ, `since` when it was changed last, `later` when to look again, by a steady clock.
+    began to differ, `since` when it was changed last, `later` when to look again.
     """
 
     path: str
