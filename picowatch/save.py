@@ -8,27 +8,27 @@ from dataclasses import dataclass, field
 class SizeAndTime:
     """Identifies one version of a file without reading it.
 
-    Compared for inequality only: clocks jump. `companions` identifies the versions of the files
+    Compared for inequality only: clocks jump. `sidecars` identifies the versions of the files
     that belong to a dropped picture (prompt, fields, mask); 0 if it has none.
     """
 
     size: int
     mtime_ns: int
     inode: int
-    companions: int = 0
+    sidecars: int = 0
 
     def written_since(self, other: "SizeAndTime") -> bool:
         """Whether it is another version; inodes are not stable everywhere.
 
         That what lay beside a picture is gone makes no other version of it.
         """
-        companions = self.companions or other.companions
-        found = self.size, self.mtime_ns, companions
-        return found != (other.size, other.mtime_ns, other.companions)
+        sidecars = self.sidecars or other.sidecars
+        found = self.size, self.mtime_ns, sidecars
+        return found != (other.size, other.mtime_ns, other.sidecars)
 
     def to_be_read_again(self) -> "SizeAndTime":
         """Differs from the file, whatever it is; its size may still tell that it was renamed."""
-        return SizeAndTime(self.size, 0, 0, self.companions)
+        return SizeAndTime(self.size, 0, 0, self.sidecars)
 
     @property
     def is_to_be_read_again(self) -> bool:
@@ -36,8 +36,8 @@ class SizeAndTime:
 
     def as_text(self) -> str:
         """For the ledger: times and inodes may be larger than SQLite's integers."""
-        companions = f" {self.companions}" if self.companions else ""
-        return f"{self.size} {self.mtime_ns} {self.inode}{companions}"
+        sidecars = f" {self.sidecars}" if self.sidecars else ""
+        return f"{self.size} {self.mtime_ns} {self.inode}{sidecars}"
 
     @classmethod
     def from_text(cls, text: str) -> "SizeAndTime":
@@ -67,7 +67,7 @@ NEVER_READ = SizeAndTime(0, 0, 0)  # differs from all files: the recipe is to be
 
 @dataclass(frozen=True, slots=True)
 class KnownRecipe:
-    """A recipe whose last save was handled, as the ledger has it."""
+    """A recipe whose last save was taken, as the ledger has it."""
 
     size_and_time: SizeAndTime
     digest: str

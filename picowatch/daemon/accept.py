@@ -83,7 +83,7 @@ class Accepting:
         """
         if not len(self.inbox):
             return False
-        handled: list[str] = []
+        taken: list[str] = []
         events: list[Event] = []
         inventory = self._fresh_inventory(now)
         self._hashes.missed.clear()
@@ -95,17 +95,17 @@ class Accepting:
                 except NotHashed as needed:
                     self._hashes.begin(needed)
                 else:
-                    handled.append(change.path)
+                    taken.append(change.path)
                 if time.monotonic() >= end:
                     break
-        for path in handled:
-            self.inbox.handled(path)
+        for path in taken:
+            self.inbox.taken(path)
         for event in events:
             log.log(event.level, "%s", event.text)
             if event.level == logging.ERROR:
                 self.run.result.count_failure()
                 self.run.observers.failed(event.recipe)
-        return bool(handled)
+        return bool(taken)
 
     def is_busy(self) -> bool:
         """Whether a model is being hashed, for which a save waits."""

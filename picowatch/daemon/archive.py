@@ -6,7 +6,7 @@ from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
 from picowatch.files.inside import unlink_below
 from picowatch.files.picture_names import is_picture_name
 from picowatch.files.pictures import MAX_BYTES
-from picowatch.inbox.dropped import companions_of, size_and_time_at
+from picowatch.inbox.dropped import sidecars_of, size_and_time_at
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.inbox import Inbox
 from picowatch.save import KnownRecipe
@@ -32,8 +32,8 @@ class Archive:
             return True
         if not self.inbox.folder:
             return False
-        companions = self._companions(path, known)
-        files = {} if companions is None else {path: known.digest, **companions}
+        sidecars = self._sidecars(path, known)
+        files = {} if sidecars is None else {path: known.digest, **sidecars}
         # All are kept before the first is removed: on a full disk this is tried again.
         kept = {file: self._keep(file, its, path) for file, its in files.items()}
         if kept.get(path) and self._take_out(path, known.digest):
@@ -65,7 +65,7 @@ class Archive:
         found = size_and_time_at(self.settings.inbox, recipe)
         return found is not None and found.written_since(known.size_and_time)
 
-    def _companions(self, path: str, known: KnownRecipe) -> dict[str, str] | None:
+    def _sidecars(self, path: str, known: KnownRecipe) -> dict[str, str] | None:
         """The files that belong to a dropped picture alone, with the sha256 of each.
 
         None if one has come or changed since the picture was accepted.
@@ -73,13 +73,13 @@ class Archive:
         if not is_picture_name(path):
             return {}
         inbox, found = self.settings.inbox, size_and_time_at(self.settings.inbox, path)
-        if found is None or found.companions not in (0, known.size_and_time.companions):
+        if found is None or found.sidecars not in (0, known.size_and_time.sidecars):
             return None
         digests = {}
         try:
-            for companion in companions_of(inbox, path):
-                with complete_file(inbox, companion) as (file, _):
-                    digests[companion] = sha256_of(file, MAX_BYTES)
+            for sidecar in sidecars_of(inbox, path):
+                with complete_file(inbox, sidecar) as (file, _):
+                    digests[sidecar] = sha256_of(file, MAX_BYTES)
         except (FileUnreadable, FileChanged, FileNotFoundError):
             return None
         return digests

@@ -188,9 +188,7 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
             )
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
-        _refuse_pipes(settings.outbox)
-        if waits:
-            _check_own_files(settings.outbox)
+        _check_own_files(settings.outbox, waits=waits)
     check_format(settings)
 
 
@@ -218,20 +216,18 @@ def _check_writable(outbox: Path) -> None:
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
 
 
-def _refuse_pipes(outbox: Path) -> None:
-    """To open one would wait for whoever reads or writes at its other end."""
+def _check_own_files(outbox: Path, *, waits: bool) -> None:
+    """Refuse what would hold a daemon up for ever, though it looks like something that passes.
+
+    To open a pipe would wait for whoever reads or writes at its other end. Another user's file, as
+    after a start with sudo, would be waited for like a full disk.
+    """
     for path in (outbox / own for own in _OWN):
-        is_pipe = False
-        with suppress(OSError):
-            is_pipe = path.is_fifo()
-        if is_pipe:
+        if not os.path.lexists(path):
+            continue
+        if path.is_fifo():
             raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
-
-
-def _check_own_files(outbox: Path) -> None:
-    """Another user's, as after a start with sudo, would be waited for like a full disk."""
-    for path in (outbox / own for own in _OWN):
         mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if os.path.lexists(path) and not os.access(path, mode):
+        if waits and not os.access(path, mode):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
             raise SettingsInvalid(words, _CHMOD)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -27,6 +28,16 @@ NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
+@dataclass
+class _Waiting:
+    """A command that has no answer yet."""
+
+    since: float
+    was_known: bool = False  # the ledger had its recipe
+    cancelled: int = 0  # images so far
+    running: int = 0  # of these
+
+
 class Control:
     """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
@@ -36,9 +47,7 @@ class Control:
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
         self.inbox, self.pool, self.finishing, self.archive = inbox, pool, finishing, archive
         self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
-        self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
-        self._seen: set[Command] = set()  # … whose recipes were handled
-        self._cancelled: dict[Command, tuple[int, int]] = {}  # … and what they did already
+        self._waiting: dict[Command, _Waiting] = {}
         self._done = 0
 
     def run_all(self) -> bool:
@@ -49,15 +58,14 @@ class Control:
 
     def do(self, command: Command) -> Answer | None:
         """Run it and return the answer; None as long as there is no answer yet."""
-        noticed = self._noticed.setdefault(command, time.monotonic())
-        answer = self._do(command, noticed)
+        waiting = self._waiting.setdefault(command, _Waiting(time.monotonic()))
+        answer = self._do(command, waiting)
         if answer is not None:
-            del self._noticed[command]
-            self._seen.discard(command)
+            del self._waiting[command]
             self._done += 1
         return answer
 
-    def _do(self, command: Command, noticed: float) -> Answer | None:
+    def _do(self, command: Command, waiting: _Waiting) -> Answer | None:
         match command:
             case Command("pause"):
                 return self._pause()
@@ -66,11 +74,11 @@ class Control:
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(command, recipe, noticed)
+                return self._cancel(command, recipe, waiting)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
-                return self._make(command, recipe, digest, noticed)
+                return self._make(recipe, digest, waiting)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
-                if answer := self._make(command, recipe, digest, noticed):
+                if answer := self._make(recipe, digest, waiting):
                     self.archive.remove(recipe, digest)
                 return answer
             case Command("star" | "unstar", files=(_, *_)):
@@ -124,12 +132,12 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, command: Command, pattern: str, noticed: float) -> Answer | None:
+    def _cancel(self, command: Command, pattern: str, waiting: _Waiting) -> Answer | None:
         """Cancel what was saved before, also what is not accepted yet; what runs stops.
 
         Of many recipes each is cancelled once it is accepted, before any of it is rendered.
         """
-        if self.inbox.scanned_at <= noticed and self.inbox.folder:
+        if self.inbox.scanned_at <= waiting.since and self.inbox.folder:
             self.inbox.want_scan()
             return None
         came_after = partial(self._came_after, command.sent_at_ns)
@@ -146,16 +154,15 @@ class Control:
         cancelled, running = self.ledger.cancel(recipes)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
-        total, ran = self._cancelled.get(command, (0, 0))
-        self._cancelled[command] = total + cancelled, ran + running
+        waiting.cancelled += cancelled
+        waiting.running += running
         if _matching(pattern, pending):
             return None
-        cancelled, running = self._cancelled.pop(command)
-        if not cancelled:
+        if not waiting.cancelled:
             others = _named("Recipes with queued images", unfinished)
             return Answer(False, f"No image of {pattern} is queued.{others}")
-        rest = " Images in progress are stopped." if running else ""
-        return Answer(True, f"{images(cancelled)} cancelled.{rest}")
+        rest = " Images in progress are stopped." if waiting.running else ""
+        return Answer(True, f"{images(waiting.cancelled)} cancelled.{rest}")
 
     def _came_after(self, sent_at_ns: int, size_and_time: SizeAndTime | None) -> bool:
         """Whether a recipe was saved after a command was sent; a time to come says nothing."""
@@ -194,7 +201,7 @@ class Control:
 
     # -- make
 
-    def _make(self, command: Command, recipe: str, digest: str, noticed: float) -> Answer | None:
+    def _make(self, recipe: str, digest: str, waiting: _Waiting) -> Answer | None:
         """The pictures of a save, once it was answered and all of them have ended.
 
         They may have its recipe's new name by then.
@@ -204,8 +211,8 @@ class Control:
             self.ledger.known_recipe(recipe),
         )
         if known is not None:
-            self._seen.add(command)
-        elif command in self._seen and self.ledger.outcome(recipe, digest) is None:
+            waiting.was_known = True
+        elif waiting.was_known and self.ledger.outcome(recipe, digest) is None:
             recipe = next(iter(self.ledger.with_digest(digest)), recipe)
         if size_and_time is not None and (
             known is None or size_and_time.written_since(known.size_and_time)
@@ -214,7 +221,7 @@ class Control:
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = self.ledger.outcome(recipe, digest)
         if outcome is None and size_and_time is None and known is None:
-            if time.monotonic() - noticed < MISSING_SECONDS:
+            if time.monotonic() - waiting.since < MISSING_SECONDS:
                 return None
             words = f"{recipe} was not found in {self.settings.inbox}, the inbox being watched."
             return Answer(False, words)

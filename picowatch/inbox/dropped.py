@@ -19,10 +19,9 @@ from picowatch.inbox.names import (
 from picowatch.recipe import DefaultsFile, Dropped
 from picowatch.save import SizeAndTime
 
-TXT = ".txt"
-SIDECARS = (".yaml", ".yml", TXT)
+TEXTS = (".yaml", ".yml", ".txt")
 MASK = f"{MASK_MARK}.png"
-COMPANIONS = (*SIDECARS, MASK)
+SIDECARS = (*TEXTS, MASK)
 
 
 def template_above(root: Path, path: str) -> str | None:
@@ -56,34 +55,34 @@ def pictures_named(root: Path, stem: str) -> Iterator[str]:
                 yield path
 
 
-def companions_of(root: Path, path: str) -> list[str]:
+def sidecars_of(root: Path, path: str) -> list[str]:
     """What lies beside a picture, unless it belongs to another picture, too."""
     stem = stem_of(path)
     if any(other != path for other in pictures_named(root, stem)):
         return []
-    return [f"{stem}{ending}" for ending in COMPANIONS if size_and_time_of(root, f"{stem}{ending}")]
+    return [f"{stem}{ending}" for ending in SIDECARS if size_and_time_of(root, f"{stem}{ending}")]
 
 
 def size_and_time_at(root: Path, path: str) -> SizeAndTime | None:
     """`size_and_time_of` for any path that the inbox reports."""
     found = size_and_time_of(root, path)
-    return with_companions(found, root, path) if found and is_dropped(path) else found
+    return with_sidecars(found, root, path) if found and is_dropped(path) else found
 
 
-def with_companions(
+def with_sidecars(
     size_and_time: SizeAndTime, root: Path, path: str, names: Collection[str] | None = None
 ) -> SizeAndTime:
-    """Add those of its companions to a picture's own; `names` are the files in its folder."""
+    """Add those of its sidecars to a picture's own; `names` are the files in its folder."""
     found = []
     stem = stem_of(path)
-    for ending in COMPANIONS:
+    for ending in SIDECARS:
         if names is not None and f"{stem}{ending}".rpartition("/")[2] not in names:
             continue
-        companion = size_and_time_of(root, f"{stem}{ending}")
-        if companion and companion.size:
-            found.append(f"{ending} {companion.size} {companion.mtime_ns}")
-    companions = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
-    return SizeAndTime(size_and_time.size, size_and_time.mtime_ns, size_and_time.inode, companions)
+        sidecar = size_and_time_of(root, f"{stem}{ending}")
+        if sidecar and sidecar.size:
+            found.append(f"{ending} {sidecar.size} {sidecar.mtime_ns}")
+    sidecars = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
+    return SizeAndTime(size_and_time.size, size_and_time.mtime_ns, size_and_time.inode, sidecars)
 
 
 def dropped_in(
@@ -93,7 +92,7 @@ def dropped_in(
     for name, entry in entries.items():
         path = f"{folder}/{name}"
         if may_be_dropped(name) and (size_and_time := size_and_time_of_child(entry, root, path)):
-            yield path, with_companions(size_and_time, root, path, entries.keys())
+            yield path, with_sidecars(size_and_time, root, path, entries.keys())
 
 
 def read_dropped(root: Path, path: str) -> Dropped | None:
@@ -107,7 +106,7 @@ def read_dropped(root: Path, path: str) -> Dropped | None:
     content, _ = read_file(root, template)
     stem = stem_of(path)
     sidecars = []
-    for ending in SIDECARS:
+    for ending in TEXTS:
         if os.path.lexists(f"{root}/{stem}{ending}"):
             text, _ = read_file(root, f"{stem}{ending}")
             sidecars.append(DefaultsFile(f"{stem}{ending}", text))

@@ -25,7 +25,7 @@ from picowatch.inbox.changes import Change, Deleted, Saved
 from picowatch.inbox.dropped import (
     read_dropped,
     size_and_time_at,
-    with_companions,
+    with_sidecars,
 )
 from picowatch.inbox.files import (
     FileChanged,
@@ -186,10 +186,10 @@ class Inbox:
         known: KnownRecipe | None,
         templates: Mapping[str, str],
     ) -> tuple[bool, str | None]:
-        """Whether a file is another version than the one that was handled, or can be used now."""
+        """Whether a file is another version than the one that was taken, or can be used now."""
         template = _nearest(templates, path) if is_dropped(path) or known else None
         if is_dropped(path) and not template:
-            return False, None  # it is handled once its template is right
+            return False, None  # it is taken once its template is right
         if self._said_nothing.get(path) == size_and_time:
             return False, None
         if known is None or size_and_time.written_since(known.size_and_time):
@@ -230,11 +230,11 @@ class Inbox:
     # -- reporting
 
     def __len__(self) -> int:
-        """How many paths differ from what was handled."""
+        """How many paths differ from what was taken."""
         return len(self._settling)
 
     def pending(self) -> list[str]:
-        """The files that differ from what was handled, in no order."""
+        """The files that differ from what was taken, in no order."""
         return [one.path for one in self._settling.all() if one.size_and_time]
 
     def ready_in(self, now: float) -> float | None:
@@ -247,7 +247,7 @@ class Inbox:
     def changes(self, now: float) -> Iterator[Change]:
         """What is complete: the highest priority of a folder first, deletions last.
 
-        Whoever takes one calls `handled` once the ledger has it; the others come again.
+        Whoever takes one calls `taken` once the ledger has it; the others come again.
         """
         pending = self._settling.all()
         ready = self._by_priority(self._settling.quiet(now))
@@ -270,12 +270,12 @@ class Inbox:
             elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
-    def handled(self, path: str) -> None:
+    def taken(self, path: str) -> None:
         """The ledger has it."""
         self._settling.drop(path)
 
     def _was_moved_away(self, one: Pending, moved_here: Collection[SizeAndTime]) -> bool:
-        """Whether the version that was handled lies under another name, which is to come first."""
+        """Whether the version that was taken lies under another name, which is to come first."""
         known = None if one.is_new else self._ledger.known_recipe(one.path)
         return known is not None and known.size_and_time in moved_here
 
@@ -339,7 +339,7 @@ class Inbox:
         if (dropped := read_dropped(self._root, one.path)) is None:
             raise FileChanged  # its template is away for a moment, or the inbox
         with complete_file(self._root, one.path) as (file, size_and_time):
-            size_and_time = with_companions(size_and_time, self._root, one.path)
+            size_and_time = with_sidecars(size_and_time, self._root, one.path)
             _check_quiet(one, size_and_time)
             digest = sha256_of(file, pictures.MAX_BYTES)
             damage = _damage_of(file)
@@ -356,7 +356,7 @@ class Inbox:
             template=hashlib.sha256(dropped.template.content).hexdigest(),
             dropped=dropped,
             damage=damage,
-            is_again=same is not None and same.size_and_time.companions == size_and_time.companions,
+            is_again=same is not None and same.size_and_time.sidecars == size_and_time.sidecars,
         )
         return self._with_defaults(saved)
 
@@ -458,5 +458,5 @@ def _check_quiet(one: Pending, size_and_time: SizeAndTime) -> None:
     noted = one.size_and_time
     if noted is None or size_and_time.written_since(noted):
         raise FileChanged
-    if size_and_time.companions != noted.companions:
+    if size_and_time.sidecars != noted.sidecars:
         raise FileChanged

@@ -77,7 +77,7 @@ class Settling:
             before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
 
     def drop(self, path: str) -> None:
-        """It does not differ, or was handled."""
+        """It does not differ, or was taken."""
         self._pending.pop(path, None)
 
     def quiet(self, now: float) -> list[Pending]:

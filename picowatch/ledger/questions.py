@@ -20,12 +20,12 @@ class Questions(Database):
     """Reads what others decide by, and changes what commands ask for."""
 
     def known_recipes(self) -> dict[str, KnownRecipe]:
-        """Each recipe of the inbox whose last save was handled."""
+        """Each recipe of the inbox whose last save was taken."""
         rows = self.select("SELECT * FROM recipes WHERE outcome != 'archived'")
         return {row["path"]: _known(row) for row in rows}
 
     def known_recipe(self, recipe: str) -> KnownRecipe | None:
-        """The recipe as its last save was handled, or None."""
+        """The recipe as its last save was taken, or None."""
         rows = self.select(
             "SELECT * FROM recipes WHERE path = ? AND outcome != 'archived'", (recipe,)
         )

@@ -54,7 +54,7 @@ class Queue(Database):
             batch = [QueuedImage.of(first)]
             room = batch_size(batch[0].request) - 1
             if room > 0 and not batch[0].alone:
-                batch += _companions(sql, batch[0].id, first["batch_key"], room)
+                batch += _others_alike(sql, batch[0].id, first["batch_key"], room)
             return [_start(sql, image, names) for image in batch]
 
     def hand_over(self, images: Sequence[QueuedImage]) -> set[int]:
@@ -223,7 +223,7 @@ def _first(
     return row
 
 
-def _companions(
+def _others_alike(
     sql: sqlite3.Connection, first: int, batch_key: str, room: int
 ) -> list[QueuedImage]:
     rows = sql.execute(

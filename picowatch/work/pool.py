@@ -49,7 +49,7 @@ class WorkerPool:
         self._numbers = count(1)
         self._started = False
         self._start_at: float | None = None  # at the latest
-        self._retired: list[Worker] = []  # whose engines are gone, until their threads have ended
+        self._ending: list[Worker] = []  # whose engines are gone, until their threads have ended
         self._expected_until = 0.0  # a save
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
@@ -79,7 +79,7 @@ class WorkerPool:
             if all(engine is not worker.engine for engine in engines):
                 self._leave(worker)
         # A cluster's engines come and go for weeks.
-        self._retired = [worker for worker in self._retired if not worker.has_ended]
+        self._ending = [worker for worker in self._ending if not worker.has_ended]
         queued = 0 if self.paused else self._queued()
         self._request_engines(queued)
         self._give_up(queued)
@@ -92,7 +92,7 @@ class WorkerPool:
         """A single run ends once no engine can start, or none came for long; a daemon never does.
 
         What counts is the time from one look at the executor to another: between two looks
-        thousands of saves may have been answered.
+        thousands of saves may have been accepted.
         """
         now = time.monotonic()
         if self.workers and all(worker.gave_up for worker in self.workers):
@@ -131,7 +131,7 @@ class WorkerPool:
 
     def _leave(self, gone: Worker) -> None:
         gone.leave()
-        self._retired.append(gone)
+        self._ending.append(gone)
         self.workers = tuple(worker for worker in self.workers if worker is not gone)
 
     def _queued(self) -> int:
@@ -166,7 +166,7 @@ class WorkerPool:
         self._stopping.set()
         self.wake()
         self.executor.close()
-        for worker in (*self.workers, *self._retired):
+        for worker in (*self.workers, *self._ending):
             worker.join()
         self.publisher.close()
 

@@ -1,7 +1,7 @@
 """From a rendered image to a picture in the outbox: metadata, file, lists, ledger.
 
 The order is what makes a crash harmless: the picture is durable under its reserved name before
-it is enlisted, and the ledger says done after that; each step is repeated or skipped at the
+it is listed, and the ledger says done after that; each step is repeated or skipped at the
 next start by looking at what is there.
 """
 
@@ -216,7 +216,7 @@ class Publisher:
 
     def _warn(self, image: QueuedImage, warning: str) -> None:
         """Beside the recipe, unless that is gone, or its last save does not request the image."""
-        with self.ledger.transaction():  # no save is answered meanwhile
+        with self.ledger.transaction():  # no save is accepted meanwhile
             if self.ledger.is_requested(image.id):
                 self.outbox.problems.add_warning(self.ledger.recipe_of(image), warning)
 
