@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 from picowatch.catalog import Catalog
 from picowatch.daemon.contact_sheets import sheet_of
+from picowatch.daemon.events import Event, accepted, explained, said, warned
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import unexpected
@@ -34,14 +34,11 @@ from picowatch.recipe import (
     Dropped,
     Recipe,
     RecipeInvalid,
-    error_text,
-    one_line,
     read_recipes,
 )
 from picowatch.recipe.dropped import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import CLOSING, closing_of, harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
 from picowatch.save import NEVER_READ, KnownRecipe, Save
 from picowatch.work.run import Run
@@ -52,14 +49,6 @@ log = logging.getLogger("picowatch")
 # its next batch.
 SLICE_SECONDS = 0.2
 FRESH_SECONDS = 0.5  # models may have come and gone since
-
-
-class Event(NamedTuple):
-    """A line for the log about a recipe, once what it tells is committed."""
-
-    level: int
-    recipe: str
-    text: str
 
 
 class Accepting:
@@ -171,10 +160,10 @@ class Accepting:
         warnings = _warnings_of(recipes)
         self.outbox.problems.remove_error(seen.path)
         self.outbox.problems.write_warnings(seen.path, warnings)
-        words = _accepted(result, self._show_newest(result))
+        words = accepted(result, self._show_newest(result))
         if not recipes:
             words += ", it says nothing to render"
-        return [*_warned(seen.path, warnings), _said(seen.path, words)]
+        return [*warned(seen.path, warnings), said(seen.path, words)]
 
     def _accept(
         self, save: Save, entries: Sequence[RequestedEntry], *, is_again: bool = False
@@ -207,7 +196,7 @@ class Accepting:
         words = "it holds for pictures that are saved from now on; save others again for it"
         if is_new:
             words = "the pictures in its folder are rendered with it"
-        return [_said(seen.path, words)]
+        return [said(seen.path, words)]
 
     def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:
         """Raise RecipeInvalid or FileUnreadable if nothing can be rendered with it."""
@@ -245,9 +234,9 @@ class Accepting:
         except ModelRefused as error:
             return self._refuse_template(dropped, error)
         self.outbox.problems.remove_error(seen.path)
-        words = _accepted(result, self._show_newest(result))
+        words = accepted(result, self._show_newest(result))
         warned = self._warn_once(dropped.template.name, _warnings_of(recipes))
-        return [*warned, _said(seen.path, words)]
+        return [*warned, said(seen.path, words)]
 
     def _end_waiting(self, before: KnownRecipe, template: str) -> None:
         """A picture no longer waits for its prompt; the last one takes the warning with it."""
@@ -258,7 +247,7 @@ class Accepting:
     def _warn_once(self, template: str, warnings: Iterable[str]) -> list[Event]:
         """Thousands of pictures may share a warning: it is the template's, until its next save."""
         add = partial(self.outbox.problems.add_warning, template)
-        return _warned(template, filter(add, warnings))
+        return warned(template, filter(add, warnings))
 
     def _refuse_unusable_picture(
         self, seen: Saved, dropped: Dropped, pictures: NamedPictures
@@ -317,7 +306,7 @@ class Accepting:
     def _refuse(
         self, save: Save, why: PicowatchError | str, *, waits_for: str | None = None
     ) -> list[Event]:
-        text, line = _explained(save.path, why)
+        text, line = explained(save.path, why)
         self.outbox.problems.write_error(save.path, text)
         self.ledger.refuse(save, line, waits_for=waits_for)
         return [Event(logging.ERROR, save.path, line)]
@@ -360,43 +349,6 @@ class Accepting:
         self.outbox.problems.remove_error(seen.path)
         if seen.dropped is None:
             self.outbox.problems.write_warnings(seen.path, _warnings_of(recipes))
-
-
-def _said(path: str, words: str) -> Event:
-    return Event(logging.INFO, path, f"{path}: saved, {words}")
-
-
-def _warned(path: str, warnings: Iterable[str]) -> list[Event]:
-    return [Event(logging.WARNING, path, f"{path}: {warning}") for warning in warnings]
-
-
-def _accepted(result: Acceptance, newest: str) -> str:
-    """What a save changed, in words; `newest` is the newest picture that existed."""
-    if result.existing and not (result.queued or result.cancelled):
-        if newest:
-            return f"nothing new to render; its newest picture is {newest}"
-        return "nothing new to render; its pictures were deleted"
-    parts = [f"{images(result.queued)} queued"]
-    if result.redrawn:
-        parts.append("random seeds drawn again")
-    if result.gone:
-        parts.append(f"{result.gone} whose picture is gone")
-    if result.cancelled:
-        parts.append(f"{result.cancelled} cancelled")
-    if result.kept:
-        parts.append(f"{result.kept} kept")
-    return ", ".join(parts)
-
-
-def _explained(path: str, why: PicowatchError | str) -> tuple[str, str]:
-    """The text of the error file, and the line for the log."""
-    if isinstance(why, RecipeInvalid):
-        # What lies beside a picture is saved instead of the picture.
-        closing = CLOSING if is_dropped(path) else closing_of(why, path)
-        return error_text(why, closing=closing), one_line(why)
-    first_line = str(why).partition("\n")[0]
-    text = harmless_lines(f"{why}\n\n{CLOSING}\n")
-    return f"{harmless(f'inbox/{path}')}\n\n{text}", f"{path}: {first_line}"
 
 
 def _warnings_of(recipes: Sequence[Recipe]) -> list[str]:
