@@ -1,29 +1,34 @@
 """A save: one saved version of a recipe, as the inbox finds it and the ledger remembers it."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class SizeAndTime:
     """Identifies one version of a file without reading it.
 
-    Compared for inequality only: clocks jump. `companions` identifies the versions of the files
+    Compared for inequality only: clocks jump. `sidecars` identifies the versions of the files
     that belong to a dropped picture (prompt, fields, mask); 0 if it has none.
     """
 
     size: int
     mtime_ns: int
     inode: int
-    companions: int = 0
+    sidecars: int = 0
 
-    def written_since(self, other: "Stamp") -> bool:
-        """Whether a scan may take it for another version; inodes are not stable everywhere."""
-        mine, theirs = ((stamp.size, stamp.mtime_ns, stamp.companions) for stamp in (self, other))
-        return mine != theirs
+    def written_since(self, other: "SizeAndTime") -> bool:
+        """Whether it is another version; inodes are not stable everywhere.
 
-    def to_be_read_again(self) -> "Stamp":
+        That what lay beside a picture is gone makes no other version of it.
+        """
+        sidecars = self.sidecars or other.sidecars
+        found = self.size, self.mtime_ns, sidecars
+        return found != (other.size, other.mtime_ns, other.sidecars)
+
+    def to_be_read_again(self) -> "SizeAndTime":
         """Differs from the file, whatever it is; its size may still tell that it was renamed."""
-        return Stamp(self.size, 0, 0, self.companions)
+        return SizeAndTime(self.size, 0, 0, self.sidecars)
 
     @property
     def is_to_be_read_again(self) -> bool:
@@ -31,11 +36,11 @@ class Stamp:
 
     def as_text(self) -> str:
         """For the ledger: times and inodes may be larger than SQLite's integers."""
-        companions = f" {self.companions}" if self.companions else ""
-        return f"{self.size} {self.mtime_ns} {self.inode}{companions}"
+        sidecars = f" {self.sidecars}" if self.sidecars else ""
+        return f"{self.size} {self.mtime_ns} {self.inode}{sidecars}"
 
     @classmethod
-    def from_text(cls, text: str) -> "Stamp":
+    def from_text(cls, text: str) -> "SizeAndTime":
         """The inverse of `as_text`."""
         return cls(*map(int, text.split()))
 
@@ -51,22 +56,23 @@ class Save:
 
     path: str
     digest: str
-    stamp: Stamp
-    saved_at: float
+    size_and_time: SizeAndTime
     folder: str = ""
     template: str = ""
+    saved_at: float = field(default_factory=lambda: time.time())
 
 
-NEVER_READ = Stamp(0, 0, 0)  # differs from all files: the recipe is to be read again
+NEVER_READ = SizeAndTime(0, 0, 0)  # differs from all files: the recipe is to be read again
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRecipe:
-    """A recipe whose last save was handled, as the ledger has it."""
+    """A recipe whose last save was taken, as the ledger has it."""
 
-    stamp: Stamp
+    size_and_time: SizeAndTime
     digest: str
     outcome: str = "accepted"
     folder: str = ""
     template: str = ""
     waits_for: str | None = None
+    problem: str | None = None

@@ -6,11 +6,9 @@ https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 import logging
 import os
 import socket
-import time
 
 log = logging.getLogger("picowatch")
 
-BEAT_SECONDS = 0.25  # at least, between two signs of life in the middle of something
 # What a start or an end may take from one sign of life to the next.
 ALIVE = ("WATCHDOG=1", f"EXTEND_TIMEOUT_USEC={60_000_000}")
 
@@ -28,17 +26,3 @@ def notify(*lines: str) -> None:
             sender.sendall("\n".join(lines).encode("utf-8", "backslashreplace"))
     except OSError as error:
         log.debug("cannot notify the service manager: %s", error)
-
-
-class Beat:
-    """Says when the next sign of life is due, in the middle of something that takes long."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def is_due(self) -> bool:
-        """Whether it is time for one; it counts as given."""
-        if time.monotonic() - self._last < BEAT_SECONDS:
-            return False
-        self._last = time.monotonic()
-        return True

@@ -22,7 +22,7 @@ POINTS = {
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
     "before a save is accepted": f"{_LEDGER}.accept",
     "before a save is refused": f"{_LEDGER}.refuse",
-    "after a save is accepted": "picowatch.daemon.accept:_report_accepted",
+    "after a save is accepted": "picowatch.daemon.accept:accepted",
     "before a deletion is noted": f"{_LEDGER}.forget",
     "before a renaming is noted": f"{_LEDGER}.rename",
     "before an image is claimed": f"{_LEDGER}.claim",

@@ -11,6 +11,7 @@ from typing import Any
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
 from picowatch.files.natural import natural_key
+from picowatch.files.picture_names import is_picture_name
 from picowatch.inbox.dropped import read_dropped, template_above
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
 from picowatch.inbox.names import (
@@ -146,7 +147,7 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
         check_template(DefaultsFile(template, content), inventory, defaults, most)
     if is_template(name):
         found = scan(inbox, name.rpartition("/")[0], {}, (), True)
-        names = sorted((path for path, _ in found if is_dropped(path)), key=natural_key)
+        names = sorted((path for path, _ in found if is_picture_name(path)), key=natural_key)
         names = [path for path in names if template_above(inbox, path) == name]
     for path in names:
         dropped = read_dropped(inbox, path)

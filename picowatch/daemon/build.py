@@ -3,20 +3,15 @@
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from picowatch.daemon.accept import Accepting, pictures_of
-from picowatch.daemon.commands import Control
 from picowatch.daemon.daemon import Daemon
-from picowatch.daemon.finish import Finishing
 from picowatch.daemon.ledger_file import open_ledger, set_aside
-from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
-from picowatch.daemon.status import Reporting
+from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine, Executor
@@ -24,10 +19,8 @@ from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid
 from picowatch.extras import install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Ended, Retry
-from picowatch.inbox.inbox import Inbox
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
-from picowatch.outbox.commands import Commands
 from picowatch.outbox.encoding import check_format
 from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
@@ -35,8 +28,8 @@ from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from picowatch.systemd import notify
-from picowatch.work.pool import WorkerPool
 from picowatch.work.result import RunResult
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -59,7 +52,6 @@ def build_daemon(
     by_make: bool = False,
     until: Callable[[], bool] = lambda: False,
     settings_file: SettingsFile | None = None,
-    now: Callable[[], float] = time.time,
 ) -> Daemon:
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
@@ -81,51 +73,19 @@ def build_daemon(
     ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
     stack.callback(ledger.close)
     stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
-    observers = Observers(settings, outbox, result, is_daemon=keeps_trying)
+    observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=keeps_trying)
     stack.callback(observers.close, hurry)
-    inbox = Inbox(
-        settings.inbox,
-        ledger,
-        wake=wake,
-        settle_seconds=settings.settle_seconds,
-        look_at_pictures=lambda recipe, refused: pictures_of(settings, recipe).look_again(refused),
-    )
-    pool = WorkerPool(
+    run = Run(
         settings=settings,
         ledger=ledger,
         outbox=outbox,
-        executor=_executor(settings, make_engine),
-        on_published=observers.published,
-        on_preview=observers.preview,
+        observers=observers,
         retry=retry,
         result=result,
-        wake_daemon=wake,
-    )
-    finishing = Finishing(settings, inbox, ledger, outbox, observers.failed)
-    commands = retry.until_done(lambda: Commands(settings.outbox))
-    settings_watch = None
-    if settings_file:
-        settings_watch = SettingsWatch(settings_file, settings, outbox.problems, pool, result)
-    reporting = Reporting(console, observers, inbox, ledger, outbox, pool, retry, now)
-    if settings_watch:
-        reporting.settings_problem = lambda: settings_watch.problem
-    return Daemon(
-        lock=lock,
-        inbox=inbox,
-        ledger=ledger,
-        outbox=outbox,
-        accepting=Accepting(settings, inbox, ledger, outbox, result, now, observers.failed),
-        finishing=finishing,
-        control=Control(settings, inbox, ledger, outbox, pool, finishing, commands, now),
-        pool=pool,
-        reporting=reporting,
-        settings_watch=settings_watch,
-        retry=retry,
-        result=result,
-        stop=stop,
         wake=wake,
-        until=until,
     )
+    executor = _executor(settings, make_engine)
+    return Daemon(run, console, executor, lock, settings_file, stop, until)
 
 
 def _set_aside_if_damaged(
@@ -228,9 +188,7 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
             )
     if not (waits and is_used and os.statvfs(outbox).f_flag & os.ST_RDONLY):
         _check_writable(outbox)
-        _refuse_pipes(settings.outbox)
-        if waits:
-            _check_own_files(settings.outbox)
+        _check_own_files(settings.outbox, waits=waits)
     check_format(settings)
 
 
@@ -258,20 +216,18 @@ def _check_writable(outbox: Path) -> None:
         raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)
 
 
-def _refuse_pipes(outbox: Path) -> None:
-    """To open one would wait for whoever reads or writes at its other end."""
+def _check_own_files(outbox: Path, *, waits: bool) -> None:
+    """Refuse what would hold a daemon up for ever, though it looks like something that passes.
+
+    To open a pipe would wait for whoever reads or writes at its other end. Another user's file, as
+    after a start with sudo, would be waited for like a full disk.
+    """
     for path in (outbox / own for own in _OWN):
-        is_pipe = False
-        with suppress(OSError):
-            is_pipe = path.is_fifo()
-        if is_pipe:
+        if not os.path.lexists(path):
+            continue
+        if path.is_fifo():
             raise SettingsInvalid(f"{path} is not a regular file, but a pipe.", "Move it away.")
-
-
-def _check_own_files(outbox: Path) -> None:
-    """Another user's, as after a start with sudo, would be waited for like a full disk."""
-    for path in (outbox / own for own in _OWN):
         mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
-        if os.path.lexists(path) and not os.access(path, mode):
+        if waits and not os.access(path, mode):
             words = f"The outbox {outbox} cannot be written: no permission for {path}."
             raise SettingsInvalid(words, _CHMOD)

@@ -2,26 +2,25 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.finish import Finishing
 from picowatch.inbox.dropped import why_no_recipe
-from picowatch.inbox.files import stamp_of
+from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
-from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Outcome
 from picowatch.outbox.commands import Answer, Command, Commands
-from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
 from picowatch.recipe.messages.problems import harmless
-from picowatch.save import Stamp
-from picowatch.settings import Settings
+from picowatch.save import SizeAndTime
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -29,26 +28,26 @@ NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
-@dataclass(eq=False)
+@dataclass
+class _Waiting:
+    """A command that has no answer yet."""
+
+    since: float
+    was_known: bool = False  # the ledger had its recipe
+    cancelled: int = 0  # images so far
+    running: int = 0  # of these
+
+
 class Control:
-    """Runs commands; each may come twice if picowatch dies between running and answering it.
+    """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
-    `now` is the wall clock.
-    """
-
-    settings: Settings
-    inbox: Inbox
-    ledger: Ledger
-    outbox: Outbox
-    pool: WorkerPool
-    finishing: Finishing
-    commands: Commands
-    now: Callable[[], float] = time.time
-
-    def __post_init__(self) -> None:
-        self._noticed: dict[Command, float] = {}  # commands that wait for something, and when
-        self._seen: set[Command] = set()  # … whose recipes were handled
-        self._cancelled: dict[Command, tuple[int, int]] = {}  # … and what they did already
+    def __init__(
+        self, run: Run, inbox: Inbox, pool: WorkerPool, finishing: Finishing, archive: Archive
+    ) -> None:
+        self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
+        self.inbox, self.pool, self.finishing, self.archive = inbox, pool, finishing, archive
+        self.commands = run.retry.until_done(lambda: Commands(run.settings.outbox))
+        self._waiting: dict[Command, _Waiting] = {}
         self._done = 0
 
     def run_all(self) -> bool:
@@ -59,15 +58,14 @@ class Control:
 
     def do(self, command: Command) -> Answer | None:
         """Run it and return the answer; None as long as there is no answer yet."""
-        noticed = self._noticed.setdefault(command, time.monotonic())
-        answer = self._do(command, noticed)
+        waiting = self._waiting.setdefault(command, _Waiting(time.monotonic()))
+        answer = self._do(command, waiting)
         if answer is not None:
-            del self._noticed[command]
-            self._seen.discard(command)
+            del self._waiting[command]
             self._done += 1
         return answer
 
-    def _do(self, command: Command, noticed: float) -> Answer | None:
+    def _do(self, command: Command, waiting: _Waiting) -> Answer | None:
         match command:
             case Command("pause"):
                 return self._pause()
@@ -76,12 +74,12 @@ class Control:
             case Command("retry"):
                 return self._retry(command.recipe)
             case Command("cancel", str(recipe)):
-                return self._cancel(command, recipe, noticed)
+                return self._cancel(command, recipe, waiting)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
-                return self._make(command, recipe, digest, noticed)
+                return self._make(recipe, digest, waiting)
             case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
-                if answer := self._make(command, recipe, digest, noticed):
-                    self.finishing.remove(recipe, digest)
+                if answer := self._make(recipe, digest, waiting):
+                    self.archive.remove(recipe, digest)
                 return answer
             case Command("star" | "unstar", files=(_, *_)):
                 return self._star(command.files, starred=command.name == "star")
@@ -108,7 +106,7 @@ class Control:
 
     def _set_paused(self, paused: bool) -> None:
         if paused:
-            self.ledger.pause(self.now())
+            self.ledger.pause(time.time())
         else:
             self.ledger.resume()
         log.info("%s, as requested", "paused" if paused else "resumed")
@@ -134,38 +132,41 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, command: Command, pattern: str, noticed: float) -> Answer | None:
+    def _cancel(self, command: Command, pattern: str, waiting: _Waiting) -> Answer | None:
         """Cancel what was saved before, also what is not accepted yet; what runs stops.
 
         Of many recipes each is cancelled once it is accepted, before any of it is rendered.
         """
-        if self.inbox.scanned_at <= noticed and self.inbox.folder:
+        if self.inbox.scanned_at <= waiting.since and self.inbox.folder:
             self.inbox.want_scan()
             return None
         came_after = partial(self._came_after, command.sent_at_ns)
         inbox = self.settings.inbox
-        pending = {one for one in self.inbox.pending() if not came_after(stamp_of(inbox, one))}
+        pending = {
+            one for one in self.inbox.pending() if not came_after(size_and_time_of(inbox, one))
+        }
         unfinished = self.ledger.unfinished_recipes()
         recipes = _matching(pattern, [one for one in unfinished if one not in pending])
         known = {one: self.ledger.known_recipe(one) for one in recipes}
-        recipes = [one for one, row in known.items() if not came_after(row.stamp if row else None)]
+        recipes = [
+            one for one, row in known.items() if not came_after(row.size_and_time if row else None)
+        ]
         cancelled, running = self.ledger.cancel(recipes)
         for recipe in recipes:
             log.info("%s: images cancelled, as requested", recipe)
-        total, ran = self._cancelled.get(command, (0, 0))
-        self._cancelled[command] = total + cancelled, ran + running
+        waiting.cancelled += cancelled
+        waiting.running += running
         if _matching(pattern, pending):
             return None
-        cancelled, running = self._cancelled.pop(command)
-        if not cancelled:
+        if not waiting.cancelled:
             others = _named("Recipes with queued images", unfinished)
             return Answer(False, f"No image of {pattern} is queued.{others}")
-        rest = " Images in progress are stopped." if running else ""
-        return Answer(True, f"{images(cancelled)} cancelled.{rest}")
+        rest = " Images in progress are stopped." if waiting.running else ""
+        return Answer(True, f"{images(waiting.cancelled)} cancelled.{rest}")
 
-    def _came_after(self, sent_at_ns: int, stamp: Stamp | None) -> bool:
+    def _came_after(self, sent_at_ns: int, size_and_time: SizeAndTime | None) -> bool:
         """Whether a recipe was saved after a command was sent; a time to come says nothing."""
-        return stamp is not None and sent_at_ns < stamp.mtime_ns < self.now() * 1e9
+        return size_and_time is not None and sent_at_ns < size_and_time.mtime_ns < time.time() * 1e9
 
     # -- pictures
 
@@ -200,22 +201,27 @@ class Control:
 
     # -- make
 
-    def _make(self, command: Command, recipe: str, digest: str, noticed: float) -> Answer | None:
+    def _make(self, recipe: str, digest: str, waiting: _Waiting) -> Answer | None:
         """The pictures of a save, once it was answered and all of them have ended.
 
         They may have its recipe's new name by then.
         """
-        stamp, known = stamp_of(self.settings.inbox, recipe), self.ledger.known_recipe(recipe)
+        size_and_time, known = (
+            size_and_time_of(self.settings.inbox, recipe),
+            self.ledger.known_recipe(recipe),
+        )
         if known is not None:
-            self._seen.add(command)
-        elif command in self._seen and self.ledger.outcome(recipe, digest) is None:
+            waiting.was_known = True
+        elif waiting.was_known and self.ledger.outcome(recipe, digest) is None:
             recipe = next(iter(self.ledger.with_digest(digest)), recipe)
-        if stamp is not None and (known is None or stamp.written_since(known.stamp)):
+        if size_and_time is not None and (
+            known is None or size_and_time.written_since(known.size_and_time)
+        ):
             why = why_no_recipe(self.settings.inbox, recipe)
             return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = self.ledger.outcome(recipe, digest)
-        if outcome is None and stamp is None and known is None:
-            if time.monotonic() - noticed < MISSING_SECONDS:
+        if outcome is None and size_and_time is None and known is None:
+            if time.monotonic() - waiting.since < MISSING_SECONDS:
                 return None
             words = f"{recipe} was not found in {self.settings.inbox}, the inbox being watched."
             return Answer(False, words)

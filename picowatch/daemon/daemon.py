@@ -9,26 +9,28 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from picowatch.daemon.accept import Accepting
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Finishing
-from picowatch.daemon.settings_file import SettingsWatch
+from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.daemon.status import Reporting
+from picowatch.engine.protocol import Executor
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import FolderAway
-from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, Retry, passes
+from picowatch.files.inside import bring_back
+from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import QueuedImage
+from picowatch.ledger.rows import PutBack, QueuedImage
+from picowatch.observers.console import Console
 from picowatch.outbox.lock import OutboxLock, Whereabouts
-from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
 from picowatch.work.result import RunResult
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -38,7 +40,6 @@ TIDY_SECONDS = 3600.0  # between deletions of what nobody needs any more
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
 
 
-@dataclass(kw_only=True, eq=False)
 class Daemon:
     """Takes saves from the inbox to the engines, until `stop`.
 
@@ -46,23 +47,29 @@ class Daemon:
     left to do, or `until` says so.
     """
 
-    lock: OutboxLock
-    inbox: Inbox
-    ledger: Ledger
-    outbox: Outbox
-    accepting: Accepting
-    finishing: Finishing
-    control: Control
-    pool: WorkerPool
-    reporting: Reporting
-    settings_watch: SettingsWatch | None
-    retry: Retry
-    result: RunResult
-    stop: threading.Event
-    wake: threading.Event
-    until: Callable[[], bool] = lambda: False
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        run: Run,
+        console: Console,
+        executor: Executor,
+        lock: OutboxLock,
+        settings_file: SettingsFile | None,
+        stop: threading.Event,
+        until: Callable[[], bool],
+    ) -> None:
+        self.ledger, self.outbox = run.ledger, run.outbox
+        self.retry, self.result = run.retry, run.result
+        self.lock, self.stop, self.wake, self.until = lock, stop, run.wake, until
+        self.inbox = Inbox(run.settings, run.ledger, run.wake)
+        self.pool = WorkerPool(run, executor)
+        self.accepting = Accepting(run, self.inbox)
+        archive = Archive(run, self.inbox)
+        self.finishing = Finishing(run, archive)
+        self.control = Control(run, self.inbox, self.pool, self.finishing, archive)
+        self.settings_watch = (
+            SettingsWatch(run, settings_file, self.pool) if settings_file else None
+        )
+        self.reporting = Reporting(run, console, self.inbox, self.pool, self.settings_watch)
         self._tidy_at = 0.0
         self._in_time = float("-inf")  # nothing is tried again before
 
@@ -151,7 +158,7 @@ class Daemon:
         if now >= self._tidy_at:
             self._tidy_at = now + TIDY_SECONDS
             remove_copies_but(self.outbox.root, self.ledger.start_images_needed())
-            self.ledger.prune(self.reporting.now())
+            self.ledger.prune(time.time())
 
     # -- start and end
 
@@ -165,8 +172,9 @@ class Daemon:
                 )
             self.outbox.remove_leftovers()
             self.outbox.repair_latest()
-            self.inbox.recover()
-            known, wrong = self.ledger.known_recipes(), self.ledger.with_problems()
+            bring_back(self.inbox.path)
+            known = self.ledger.known_recipes()
+            wrong = [recipe for recipe, one in known.items() if one.problem]
             self.outbox.problems.remove_all_but(known, wrong)
         self.ledger.nothing_is_written()
         for image in self.ledger.running():
@@ -185,7 +193,7 @@ class Daemon:
             self.ledger.fail(image.id, reason)
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
         else:
-            self.ledger.retry_after_daemon_death(image.id)
+            self.ledger.put_back(image.id, PutBack.DAEMON_DIED)
             log.info("%s: seed %s queued again", image.recipe, image.request.seed)
 
     def _has_nothing_left(self) -> bool:
@@ -200,7 +208,7 @@ class Daemon:
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""
-        rest = WORKING_SECONDS if self.pool.progress() else IDLE_SECONDS
+        rest = WORKING_SECONDS if self.pool.renderings() else IDLE_SECONDS
         ready_in = self.inbox.ready_in(time.monotonic())
         return rest if ready_in is None or not self.inbox.folder else min(rest, max(ready_in, 0.01))
 

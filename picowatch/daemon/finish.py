@@ -1,39 +1,30 @@
 """What follows a change of a recipe: error file, contact sheets, `when_done`."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from picowatch.daemon.archive import Archive
 from picowatch.daemon.contact_sheets import make_due_sheets
-from picowatch.files.blocks import OtherBytes
-from picowatch.files.picture_names import is_picture_name
 from picowatch.files.retry import passes, unexpected
-from picowatch.inbox.files import stamp_of
-from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
-from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.messages.problems import harmless, harmless_lines
-from picowatch.settings import Settings
+from picowatch.save import KnownRecipe
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
 FAILURES_SHOWN = 20  # in one error file
 
 
-@dataclass(eq=False)
 class Finishing:
     """Draws the consequences of what changed: error file, contact sheets, `when_done`.
 
-    Each step looks at what is there and may be repeated. `on_failed` is called with a recipe when
-    its error file says something new.
+    Each step looks at what is there and may be repeated.
     """
 
-    settings: Settings
-    inbox: Inbox
-    ledger: Ledger
-    outbox: Outbox
-    on_failed: Callable[[str], None] = lambda recipe: None
+    def __init__(self, run: Run, archive: Archive) -> None:
+        self.archive, self.observers = archive, run.observers
+        self.ledger, self.outbox = run.ledger, run.outbox
 
     def finish_all(self) -> None:
         """All recipes with something to do; what was done is committed at once.
@@ -67,85 +58,25 @@ class Finishing:
 
         An invalid save's error file stays: the next good save tries the failed images again anyway.
         """
-        if self.ledger.is_valid(recipe):
-            self._report_failures(recipe)
+        known = self.ledger.known_recipe(recipe)
+        if known is None or known.outcome != "accepted":
+            make_due_sheets(recipe, self.ledger, self.outbox)
+            return True
+        self._report_failures(recipe, known)
         # Asked first: of images that end meanwhile, the sheet is drawn at their own turn.
-        digest = self.ledger.succeeded(recipe)
+        are_all_done = self.ledger.recipe_counts(recipe).are_all_done
         make_due_sheets(recipe, self.ledger, self.outbox)
-        return digest is None or self._take_away(recipe, digest)
+        return not are_all_done or self.archive.take_away(recipe, known)
 
-    def _report_failures(self, recipe: str) -> None:
+    def _report_failures(self, recipe: str, known: KnownRecipe) -> None:
         if failures := self.ledger.failures(recipe):
             # Before the file is there, and until it is gone: what is noted is looked at again.
             self.ledger.note_problem(recipe, f"{recipe}: {failures[-1][1]}")
             if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
-                self.on_failed(recipe)
-        elif self.ledger.has_problem(recipe):
+                self.observers.failed(recipe)
+        elif known.problem:
             self.outbox.problems.remove_error(recipe)
             self.ledger.note_problem(recipe, None)
-
-    def remove(self, recipe: str, digest: str) -> None:
-        """Delete a recipe that was in the inbox for `make` alone, and the files about it."""
-        try:
-            removed = self.inbox.remove(recipe, digest)
-        except FileNotFoundError:
-            return  # somebody deleted or renamed it, which the inbox reports
-        except OSError as error:  # as in another user's folder, where `make` removes it itself
-            log.info("%s: left for `make` to remove: %s", recipe, error.strerror)
-            return
-        if removed:
-            log.info("%s: removed, as requested", recipe)
-            self.ledger.archive(recipe)
-            self.outbox.problems.clear(recipe)
-
-    def _take_away(self, path: str, digest: str) -> bool:
-        """Archive or delete a recipe whose images all succeeded, if its bytes are the same.
-
-        What lies beside a dropped picture goes with it: it would be the prompt or the mask of
-        the next picture of that name. Returns whether nothing is left to do.
-        """
-        if self.settings.when_done == "keep" or self._is_saved_again(path):
-            return True
-        if not self.inbox.folder:
-            return False
-        companions = self.inbox.companions(path)
-        files = {} if companions is None else {path: digest, **companions}
-        # All are kept before the first is removed: on a full disk this is tried again.
-        kept = {file: self._keep(file, its, path) for file, its in files.items()}
-        if kept.get(path) and self._take_out(path, digest):
-            log.info("%s: done, %s", path, kept[path])
-            self.ledger.archive(path)
-            for file, its in files.items():
-                if kept[file] and file != path:
-                    self._take_out(file, its)
-        return self.inbox.is_there()  # else it may be there again, with the inbox
-
-    def _is_saved_again(self, recipe: str) -> bool:
-        """Whether a save is yet to be accepted: the same bytes request new seeds, too."""
-        if is_picture_name(recipe):
-            return False
-        known, stamp = self.ledger.known_recipe(recipe), stamp_of(self.settings.inbox, recipe)
-        return bool(known and stamp and stamp.written_since(known.stamp))
-
-    def _keep(self, file: str, digest: str, recipe: str) -> str:
-        """Archive a file with these bytes, if set; what becomes of it, "" if it is another now."""
-        if self.settings.when_done == "delete":
-            return "deleted"
-        blocks = self.inbox.blocks(file, digest)
-        try:
-            return f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
-        except OtherBytes:
-            return ""
-
-    def _take_out(self, file: str, digest: str) -> bool:
-        """Remove a file with these bytes from the inbox; returns whether it was."""
-        try:
-            return self.inbox.remove(file, digest)
-        except FileNotFoundError:
-            return False  # taken out already, perhaps before a crash
-        except OSError as error:
-            log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
-            return False
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

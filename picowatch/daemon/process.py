@@ -8,23 +8,19 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NoReturn
 
 from picowatch import __version__
 from picowatch.daemon.build import MakeEngine, build_daemon
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.retry import Ended
 from picowatch.observers.console import Console
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
-from picowatch.systemd import notify
 from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
-CHECK_SECONDS = 0.5  # between checks whether the outbox is there
 # What is still queued there is in another outbox's ledger, which this one does not know.
 TAKES_AWAY = (
     "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
@@ -51,7 +47,7 @@ def build_and_run(
     """Run a daemon to its end; if its result says `restart`, another one can be started at once.
 
     `signals` are those that have come to end it. Raises Ended if one came while nothing could be
-    written yet, or while the outbox was away.
+    written yet.
     """
     with ExitStack() as stack:
         try:
@@ -75,14 +71,8 @@ def build_and_run(
         log.info("picowatch %s is watching %s", __version__, settings.inbox)
         if settings.when_done != "keep" and not once:
             log.warning(TAKES_AWAY, settings.when_done)
-        folder = _folder_id(settings.outbox)
         result = daemon.run(once)
         log.info("picowatch ended")
-    if result.restart and not once and not signals:
-        stop.clear()
-        if signals:  # between the two lines above
-            stop.set()
-        _wait_for_outbox(settings.outbox, folder, stop)
     return result
 
 
@@ -102,25 +92,3 @@ def restart() -> NoReturn:
     sys.stderr.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _folder_id(folder: Path) -> tuple[int, int] | None:
-    """Device and inode of a folder, if it is there."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _wait_for_outbox(outbox: Path, before: tuple[int, int] | None, stop: threading.Event) -> None:
-    """Create nothing where an outbox may be mounted again: see `OutboxLock.whereabouts`.
-
-    The outbox is there if the folder is the same as before, or has picowatch's own folder.
-    """
-    while (found := _folder_id(outbox)) is None or found != before:
-        if _folder_id(outbox / ".picowatch"):
-            return
-        notify("WATCHDOG=1")
-        if stop.wait(CHECK_SECONDS):
-            raise Ended

@@ -1,19 +1,16 @@
 """picowatch.yaml is read again when it is saved; a valid save restarts picowatch."""
 
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.errors import SettingsInvalid
-from picowatch.outbox.problems import ProblemFiles
-from picowatch.recipe import RecipeInvalid, error_text, one_line
-from picowatch.recipe.messages.problems import Problem, harmless_lines
-from picowatch.settings import Settings, settings_text_of
+from picowatch.recipe.messages.problems import harmless_lines
+from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
-from picowatch.work.result import RunResult
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -33,7 +30,6 @@ class SettingsFile:
     load: Callable[[], Settings]
 
 
-@dataclass(eq=False)
 class SettingsWatch:
     """Ends the run with `restart` after a valid save, once the batches in progress are done.
 
@@ -41,14 +37,10 @@ class SettingsWatch:
     file is read once its size, time and inode have been the same for `settle_seconds`.
     """
 
-    file: SettingsFile
-    settings: Settings  # in force
-    problems: ProblemFiles
-    pool: WorkerPool
-    result: RunResult
-    problem: str = ""  # what is wrong with the file, in a line
-
-    def __post_init__(self) -> None:
+    def __init__(self, run: Run, file: SettingsFile, pool: WorkerPool) -> None:
+        self.file, self.pool, self.result = file, pool, run.result
+        self.settings, self.problems = run.settings, run.outbox.problems
+        self.problem = ""  # what is wrong with the file, in a line
         self._seen: _SizeAndTime = None
         self._seen_at = time.monotonic()
         self._read: _SizeAndTime = None  # the first look reads it: it may have been saved since
@@ -78,8 +70,9 @@ class SettingsWatch:
             try:
                 new = self.file.load()
             except SettingsInvalid as error:
-                text, self.problem = explained(error, self.file.path)
-                self.problems.write_settings_error(text)
+                self.problem = " ".join(error.with_remedy.split())
+                text = f"{error.with_remedy}\n\n{CLOSING}\n"
+                self.problems.write_settings_error(harmless_lines(text))
                 log.error("%s The settings stay as they were.", self.problem)
                 return
             self._is_new = new != self.settings
@@ -89,34 +82,6 @@ class SettingsWatch:
                 log.info("%s: saved, nothing changed", name)
         self.problems.remove_settings_error()
         self.problem = ""
-
-
-def explained(error: SettingsInvalid, path: Path) -> tuple[str, str]:
-    """The text of the error file, with each line that is wrong, and the line for the log."""
-    found = list(_problems(error.message, path))
-    if not found:
-        line = " ".join(error.with_remedy.split())
-        return harmless_lines(f"{error.with_remedy}\n\n{CLOSING}\n"), line
-    invalid = RecipeInvalid(found)
-    return error_text(invalid, "", CLOSING), one_line(invalid, "")
-
-
-def _problems(message: str, path: Path) -> Iterator[Problem]:
-    """What the lines of a message point at in the file."""
-    try:
-        lines = settings_text_of(path).splitlines()
-    except (OSError, ValueError, SettingsInvalid):
-        return
-    for text in message.split("\n"):
-        place = re.match(r"(?P<path>.*), line (?P<line>\d+), column (?P<column>\d+): ", text)
-        if not place or place["path"] != str(path):
-            continue
-        number, column = int(place["line"]), int(place["column"])
-        source = lines[number - 1] if number <= len(lines) else ""
-        column = min(column, len(source) + 1)
-        value = re.match(r"[^\s:#]+", source[column - 1 :])
-        width = len(value[0]) if value else 1
-        yield Problem(str(path), number, column, source, width, text[place.end() :])
 
 
 def _size_and_time(path: Path) -> _SizeAndTime:

@@ -1,25 +1,22 @@
 """The status: gathered from the daemon's parts, shown on the console, written to files."""
 
 import logging
-import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 
+from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.retry import PASSING, Retry
+from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
-from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts, QueuedRecipes
 from picowatch.observers.console import Console
-from picowatch.observers.observers import Observers
-from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import EngineStatus, Status, images_wait
 from picowatch.recipe.request import ImageRequest
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
-from picowatch.work.rendering import Progress
+from picowatch.work.run import Run
 from picowatch.work.worker import Worker
 
 log = logging.getLogger("picowatch")
@@ -32,34 +29,29 @@ NAMED = 10  # queued recipes in the status
 COUNTING_REST = 20
 
 
-@dataclass(eq=False)
 class Reporting:
-    """Shows the state to people and programs; what cannot be read or written now comes later.
+    """Shows the state to people and programs; what cannot be read or written now comes later."""
 
-    `now` is the wall clock.
-    """
-
-    console: Console
-    observers: Observers
-    inbox: Inbox
-    ledger: Ledger
-    outbox: Outbox
-    pool: WorkerPool
-    retry: Retry
-    now: Callable[[], float]
-    settings_problem: Callable[[], str] = lambda: ""
-
-    def __post_init__(self) -> None:
-        self._started = self.now()
+    def __init__(
+        self,
+        run: Run,
+        console: Console,
+        inbox: Inbox,
+        pool: WorkerPool,
+        settings_watch: SettingsWatch | None,
+    ) -> None:
+        self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
+        self.console, self.inbox, self.pool = console, inbox, pool
+        self.settings_watch = settings_watch
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
-        self._counts = Counts()
+        now = time.time()
+        self._known = Status(updated=now, started=now, images=asdict(Counts()))  # by the ledger
         self._queued_recipes: QueuedRecipes = ()
         self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
-        self._queued_at_counts = Counts()  # when they were looked up
+        self._queued = 0  # images, when they were looked up
         self._looked_at = float("-inf")
-        self._rest_of_looking = 0.0
-        self._problems: tuple[tuple[str, ...], int, int] = (), 0, 0
+        self._look_took = 0.0
 
     def hurry(self) -> None:
         """Write the next status at once: somebody did something, and looks."""
@@ -69,7 +61,7 @@ class Reporting:
         """Show the state of things; files are written rarely, and not while nothing changes."""
         status = self._status()
         self.console.show(status)
-        self.observers.status(status)
+        self.run.observers.status(status)
         since = time.monotonic() - self._written_at
         problems = self.outbox.problems.changes
         news = status.line(), status.step, status.pictures, status.errors, problems
@@ -92,40 +84,25 @@ class Reporting:
             log.info("%s for the next start", images_wait(queued))
 
     def _status(self) -> Status:
-        counts = self._known_counts()
+        """The state now; what the ledger says is the last known while it cannot be read."""
+        with suppress(*PASSING, LedgerCorrupt):
+            self._known = self._by_ledger()
         engines = tuple(map(_engine_status, self.pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
-        waiting = self._known_queued_recipes(counts)
         newest = tuple(self.pool.publisher.newest)  # at once: pictures are added meanwhile
-        errors, error_count, refused = self._known_problems()
-        common = Status(
-            updated=self.now(),
-            started=self._started,
-            images={
-                "queued": counts.queued,
-                "running": counts.running,
-                "done": counts.done,
-                "failed": counts.failed,
-                "cancelled": counts.cancelled,
-            },
-            paused=self.pool.paused,
-            waiting=waiting[:NAMED],
-            waiting_recipes=len(waiting),
+        return replace(
+            self._known,
+            updated=time.time(),
             pictures=tuple(filter(self._is_there, newest)),
-            errors=errors,
-            error_count=error_count,
-            refused=refused,
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,
             memory_peak_bytes=first.memory_peak_bytes,
             engines=engines,
             inbox=str(self.inbox.path),
-            scanned=self.now() - (time.monotonic() - self.inbox.scanned_at),
-            trouble=self.retry.trouble or self.pool.trouble,
+            scanned=time.time() - (time.monotonic() - self.inbox.scanned_at),
+            trouble=self.run.retry.trouble or self.pool.trouble,
         )
-        progress = self.pool.progress()
-        return self._with_time_left(self._with_progress(common, progress))
 
     def _is_there(self, picture: str) -> bool:
         """As far as is known: a share that is away may answer with an error."""
@@ -134,74 +111,65 @@ class Reporting:
         except OSError:
             return True
 
-    def _known_counts(self) -> Counts:
-        """How many images are in each state; the last known while the ledger cannot be read."""
-        with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            self._counts = self.ledger.counts()
-        return self._counts
+    def _by_ledger(self) -> Status:
+        counts = self.ledger.counts()
+        self._look_up_queue(counts.queued)
+        errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
+        if self.settings_watch and (problem := self.settings_watch.problem):
+            errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
+        status = Status(
+            updated=time.time(),
+            started=self._known.started,
+            images=asdict(counts),
+            paused=self.ledger.is_paused(),
+            waiting=self._queued_recipes[:NAMED],
+            waiting_recipes=len(self._queued_recipes),
+            errors=tuple(errors),
+            error_count=error_count,
+            refused=refused,
+        )
+        if counts.queued or counts.running:
+            seconds = self.pool.seconds_left(self._queued_kinds)
+            status = replace(status, all_seconds_left=_rounded(seconds))
+        return self._with_progress(status)
 
-    def _known_problems(self) -> tuple[tuple[str, ...], int, int]:
-        """The newest problems, how many there are, and how many recipes are refused."""
-        with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            lines, count = self.ledger.problems(ERRORS_KEPT)
-            if of_settings := self.settings_problem():
-                lines, count = [*lines, of_settings][-ERRORS_KEPT:], count + 1
-            self._problems = tuple(lines), count, self.ledger.refused()
-        return self._problems
-
-    def _known_queued_recipes(self, counts: Counts) -> QueuedRecipes:
-        """The queued recipes; looked up when something changed, but not too often.
-
-        That recipes were renamed changes no count, so now and then it is looked up anyway.
-        """
+    def _look_up_queue(self, queued: int) -> None:
+        """Look up what is queued, not too often; at once when images were queued or claimed."""
         began = time.monotonic()
-        if began - self._looked_at >= max(self._look_again_after(counts), self._rest_of_looking):
-            with suppress(*PASSING, LedgerCorrupt):
-                self._queued_recipes, self._queued_at_counts = self.ledger.queued_recipes(), counts
-                self._queued_kinds = self.ledger.queued_kinds()
+        rest = 0.0 if queued != self._queued else STATUS_SECONDS
+        if began - self._looked_at >= max(rest, COUNTING_REST * self._look_took):
+            self._queued_recipes, self._queued = self.ledger.queued_recipes(), queued
+            self._queued_kinds = self.ledger.queued_kinds()
             self._looked_at = time.monotonic()
-            self._rest_of_looking = COUNTING_REST * (self._looked_at - began)
-        return self._queued_recipes
+            self._look_took = self._looked_at - began
 
-    def _look_again_after(self, counts: Counts) -> float:
-        """At once when images were queued or claimed: a claimed batch counts as in progress."""
-        if counts.queued != self._queued_at_counts.queued:
-            return 0.0
-        return HEARTBEAT_SECONDS if counts == self._queued_at_counts else STATUS_SECONDS
-
-    def _with_progress(self, status: Status, progress: Progress | None) -> Status:
+    def _with_progress(self, status: Status) -> Status:
         """What is rendering. Pictures that are being published are neither that nor queued."""
-        if progress is None:
+        renderings = self.pool.renderings()
+        if not renderings:
             return status
-        try:
-            name = self.ledger.recipe_of(progress.image)
-            recipe = self.ledger.recipe_counts(name)
-            queued = self.ledger.queued_kinds(name)
-        except (sqlite3.OperationalError, LedgerCorrupt):
-            return status
+        one = renderings[0]
+        name = self.ledger.recipe_of(one.first)
+        recipe = self.ledger.recipe_counts(name)
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
         if not total:  # nobody requests it any more: it is stopped
             return status
+        own = one.first.recipe
+        in_progress = sum(image.recipe == own for each in renderings for image in each.batch)
         last = max(1, total - recipe.queued)
-        first = max(1, last - max(1, self.pool.in_progress(progress.image.recipe)) + 1)
+        queued = self.ledger.queued_kinds(name)
         return replace(
             status,
             recipe=name,
-            image=first,
+            image=max(1, last - max(1, in_progress) + 1),
             last_image=last,
             of=total,
-            step=progress.step,
-            steps=progress.steps,
-            steps_per_second=round(progress.steps_per_second, 2),
-            loading=progress.loading,
-            seconds_left=_rounded(self.pool.seconds_left(queued, progress.image.recipe)),
+            step=one.step,
+            steps=one.steps,
+            steps_per_second=one.steps_per_second,
+            loading=one.loading,
+            seconds_left=_rounded(self.pool.seconds_left(queued, own)),
         )
-
-    def _with_time_left(self, status: Status) -> Status:
-        if not status.images["queued"] and not status.images["running"]:
-            return status
-        seconds = self.pool.seconds_left(self._queued_kinds)
-        return replace(status, all_seconds_left=_rounded(seconds))
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -209,18 +177,18 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _engine_status(worker: Worker) -> EngineStatus:
-    engine, memory, progress = worker.engine.describe(), worker.engine.memory(), worker.progress
+    engine, memory, now = worker.engine.describe(), worker.engine.memory(), worker.rendering
     return EngineStatus(
-        number=worker.state.number,
+        number=worker.number,
         node=engine.get("node", ""),
         device=engine["device"],
         precision=engine["precision"],
-        checkpoint=worker.state.checkpoint_name,
-        recipe=progress.image.recipe if progress else "",
-        images=worker.state.rendered,
-        batch=progress.batch if progress else 0,
-        steps_per_second=round(progress.steps_per_second, 2) if progress else 0.0,
+        checkpoint=worker.checkpoint_name,
+        recipe=now.first.recipe if now else "",
+        images=worker.rendered,
+        batch=len(now.batch) if now else 0,
+        steps_per_second=now.steps_per_second if now else 0.0,
         memory_bytes=memory.now if memory else None,
         memory_peak_bytes=memory.peak if memory else None,
-        trouble=worker.state.trouble,
+        trouble=worker.trouble,
     )

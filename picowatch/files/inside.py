@@ -30,9 +30,6 @@ def open_below(root: Path, path: str) -> int:
     Raises OSError: besides the system's own reasons EXDEV for a path that leads out of `root`,
     and EINVAL for what is no regular file; that is never opened.
     """
-    handle = _without_links(root, path)
-    if handle is not None:
-        return _checked(handle)
     real_root = _real(root)
     real = _real(real_root / path, strict=True)
     if real == real_root:
@@ -166,25 +163,6 @@ def _sync_folder(folder: int) -> None:
 def leads_out(root: Path, path: str) -> bool:
     """Whether `path`, its links followed, ends outside of `root`."""
     return not _real(root / path).is_relative_to(_real(root))
-
-
-def _without_links(root: Path, path: str) -> int | None:
-    """A handle of what has no link in its path, which is almost everything; None of all else."""
-    *folders, name = path.split("/")
-    if not {"", ".", ".."}.isdisjoint((*folders, name)):
-        return None
-    within = os.open(root, _FOLDER & ~os.O_NOFOLLOW)
-    try:
-        for part in folders:
-            inner = os.open(part, _FOLDER, dir_fd=within)
-            os.close(within)
-            within = inner
-        _check_regular(os.stat(name, dir_fd=within, follow_symlinks=False))
-        return os.open(name, _FILE, dir_fd=within)
-    except OSError:
-        return None
-    finally:
-        os.close(within)
 
 
 def _enter(root: Path, folder: Path) -> int:

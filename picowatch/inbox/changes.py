@@ -1,41 +1,29 @@
-"""What the inbox reports: that a recipe was saved, deleted or renamed, or cannot be read."""
+"""What the inbox reports: that a recipe was saved, perhaps under another name, or deleted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from picowatch.recipe import DefaultsFile, Dropped
-from picowatch.save import Stamp
+from picowatch.save import Save
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp.
+class Saved(Save):
+    """A save, with all that is read together with it.
 
-    `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
-    why one of them cannot be read, where a recipe was renamed. For a `dropped` picture `content` is
-    empty; `unreadable` says why it is no picture, and `template` is the sha256 of its template.
-    `is_again`: picture and the files beside it are those of the save before.
+    `defaults` are the `_defaults.yaml` that hold for it. `unreadable` says why it, or one of these,
+    cannot be read. `old` is the path of a recipe that was renamed. For a `dropped` picture
+    `content` is empty; `damage` says why it is no picture. `is_again`: picture and the files beside
+    it are those of the save before.
     """
 
-    path: str
-    content: bytes
-    digest: str
-    stamp: Stamp
+    content: bytes = b""
     defaults: Sequence[DefaultsFile] = ()
-    defaults_unreadable: str = ""
-    dropped: Dropped | None = None
-    template: str = ""
     unreadable: str = ""
+    old: str = ""
+    dropped: Dropped | None = None
+    damage: str = ""
     is_again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A recipe or its defaults exist but cannot be read; `why` is a text for people."""
-
-    path: str
-    stamp: Stamp
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +33,4 @@ class Deleted:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Renamed:
-    """A recipe's file is at another path now; `saved` is what it holds: the same bytes."""
-
-    old: str
-    saved: Saved
-
-    @property
-    def path(self) -> str:
-        """Where it is now."""
-        return self.saved.path
-
-    @property
-    def stamp(self) -> Stamp:
-        """Size and time of the file where it is now."""
-        return self.saved.stamp
-
-
-Change = Saved | Unreadable | Deleted | Renamed
+Change = Saved | Deleted

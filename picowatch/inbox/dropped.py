@@ -10,24 +10,18 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, stem_of
-from picowatch.inbox.files import is_gone, read_file, stamp_of, stamp_of_child
+from picowatch.inbox.files import read_file, size_and_time_of, size_and_time_of_child
 from picowatch.inbox.names import (
     PICTURES_NAME,
-    UNREADABLE_NAME,
     is_dropped,
     may_be_dropped,
-    may_be_unreadable,
-    stands_for_unreadable,
 )
 from picowatch.recipe import DefaultsFile, Dropped
-from picowatch.recipe.messages.problems import shown
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
-TXT = ".txt"
-SIDECARS = (".yaml", ".yml", TXT)
+TEXTS = (".yaml", ".yml", ".txt")
 MASK = f"{MASK_MARK}.png"
-COMPANIONS = (*SIDECARS, MASK)
-NAMED = 20  # unreadable pictures of a folder
+SIDECARS = (*TEXTS, MASK)
 
 
 def template_above(root: Path, path: str) -> str | None:
@@ -35,7 +29,7 @@ def template_above(root: Path, path: str) -> str | None:
     folder = path.rpartition("/")[0]
     while folder:
         template = f"{folder}/{PICTURES_NAME}"
-        if os.path.lexists(f"{root}/{template}") and stamp_of(root, template):
+        if os.path.lexists(f"{root}/{template}") and size_and_time_of(root, template):
             return template
         folder = folder.rpartition("/")[0]
     return None
@@ -57,85 +51,48 @@ def pictures_named(root: Path, stem: str) -> Iterator[str]:
         return  # macOS's ._x.png, beside ._x.txt, and the conflict copies of sync tools
     for ending in ENDINGS:
         for path in (stem + ending, stem + ending.upper()):
-            if stamp_of(root, path):
+            if size_and_time_of(root, path):
                 yield path
 
 
-def companions_of(root: Path, path: str) -> list[str]:
+def sidecars_of(root: Path, path: str) -> list[str]:
     """What lies beside a picture, unless it belongs to another picture, too."""
     stem = stem_of(path)
     if any(other != path for other in pictures_named(root, stem)):
         return []
-    return [f"{stem}{ending}" for ending in COMPANIONS if stamp_of(root, f"{stem}{ending}")]
+    return [f"{stem}{ending}" for ending in SIDECARS if size_and_time_of(root, f"{stem}{ending}")]
 
 
-def stamp_at(root: Path, path: str) -> Stamp | None:
-    """`stamp_of` for any path that the inbox reports."""
-    if stands_for_unreadable(path):
-        return unreadable_stamp(_unreadable_in(root, path))
-    stamp = stamp_of(root, path)
-    if stamp and is_dropped(path):
-        return with_companions(stamp, root, path)
-    return stamp
+def size_and_time_at(root: Path, path: str) -> SizeAndTime | None:
+    """`size_and_time_of` for any path that the inbox reports."""
+    found = size_and_time_of(root, path)
+    return with_sidecars(found, root, path) if found and is_dropped(path) else found
 
 
-def is_gone_at(root: Path, path: str) -> bool:
-    """`is_gone` for any path that the inbox reports."""
-    if stands_for_unreadable(path):
-        return not _unreadable_in(root, path)
-    return is_gone(root, path)
-
-
-def with_companions(
-    stamp: Stamp, root: Path, path: str, names: Collection[str] | None = None
-) -> Stamp:
-    """The stamp of a picture, with those of its companions; `names` are those in its folder."""
+def with_sidecars(
+    size_and_time: SizeAndTime, root: Path, path: str, names: Collection[str] | None = None
+) -> SizeAndTime:
+    """Add those of its sidecars to a picture's own; `names` are the files in its folder."""
     found = []
     stem = stem_of(path)
-    for ending in COMPANIONS:
+    for ending in SIDECARS:
         if names is not None and f"{stem}{ending}".rpartition("/")[2] not in names:
             continue
-        companion = stamp_of(root, f"{stem}{ending}")
-        if companion and companion.size:
-            found.append(f"{ending} {companion.size} {companion.mtime_ns}")
-    companions = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
-    return Stamp(stamp.size, stamp.mtime_ns, stamp.inode, companions)
+        sidecar = size_and_time_of(root, f"{stem}{ending}")
+        if sidecar and sidecar.size:
+            found.append(f"{ending} {sidecar.size} {sidecar.mtime_ns}")
+    sidecars = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
+    return SizeAndTime(size_and_time.size, size_and_time.mtime_ns, size_and_time.inode, sidecars)
 
 
 def dropped_in(
     root: Path, folder: str, entries: Mapping[str, os.DirEntry[str]]
-) -> Iterator[tuple[str, Stamp]]:
-    """The dropped pictures of a folder under a template; one path for all unreadable ones."""
+) -> Iterator[tuple[str, SizeAndTime]]:
+    """The dropped pictures of a folder under a template."""
     for name, entry in entries.items():
         path = f"{folder}/{name}"
-        if may_be_dropped(name) and (stamp := stamp_of_child(entry, root, path)):
-            yield path, with_companions(stamp, root, path, entries.keys())
-    unreadable = [name for name in entries if may_be_unreadable(name)]
-    if stamp := unreadable_stamp(unreadable):
-        yield unreadable_path(folder), stamp
-
-
-def unreadable_stamp(names: Collection[str]) -> Stamp | None:
-    """Of the unreadable pictures of a folder, None if there are none."""
-    return Stamp(len(names), zlib.crc32("/".join(sorted(names)).encode()), 0) if names else None
-
-
-def unreadable_path(folder: str) -> str:
-    """What stands for the unreadable pictures of a folder."""
-    return f"{folder}/{UNREADABLE_NAME}"
-
-
-def why_unreadable(root: Path, path: str) -> str:
-    """Which they are, and what to do."""
-    names = sorted(_unreadable_in(root, path))
-    more = f"\nAnd {len(names) - NAMED} more." if len(names) > NAMED else ""
-    one, several = "1 file in this folder is", f"{len(names)} files in this folder are"
-    listed = "\n".join(map(shown, names[:NAMED]))
-    return (
-        f"{several if len(names) > 1 else one} in a format that cannot be read.\n\n"
-        f"{listed}{more}\n\nConvert them to PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF (films to "
-        "single frames), or move them elsewhere. The other pictures are not affected."
-    )
+        if may_be_dropped(name) and (size_and_time := size_and_time_of_child(entry, root, path)):
+            yield path, with_sidecars(size_and_time, root, path, entries.keys())
 
 
 def read_dropped(root: Path, path: str) -> Dropped | None:
@@ -149,19 +106,9 @@ def read_dropped(root: Path, path: str) -> Dropped | None:
     content, _ = read_file(root, template)
     stem = stem_of(path)
     sidecars = []
-    for ending in SIDECARS:
+    for ending in TEXTS:
         if os.path.lexists(f"{root}/{stem}{ending}"):
             text, _ = read_file(root, f"{stem}{ending}")
             sidecars.append(DefaultsFile(f"{stem}{ending}", text))
-    mask = f"{stem}{MASK}" if stamp_of(root, f"{stem}{MASK}") else ""
+    mask = f"{stem}{MASK}" if size_and_time_of(root, f"{stem}{MASK}") else ""
     return Dropped(path, DefaultsFile(template, content), tuple(sidecars), mask)
-
-
-def _unreadable_in(root: Path, path: str) -> list[str]:
-    folder = path.rpartition("/")[0]
-    if template_above(root, path) is None:
-        return []
-    try:
-        return [name for name in os.listdir(root / folder) if may_be_unreadable(name)]  # noqa: PTH208
-    except OSError:
-        return []

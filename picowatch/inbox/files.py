@@ -16,7 +16,7 @@ from picowatch.files.blocks import blocks_of
 from picowatch.files.inside import leads_out, open_below
 from picowatch.inbox.names import DEFAULTS_NAME
 from picowatch.recipe import DefaultsFile
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 MAX_BYTES = 1024 * 1024
 # Errors that say that a path does not exist; others say that it cannot be read.
@@ -33,13 +33,13 @@ class FileChanged(ControlFlow):
     """The file was written while it was read: it is not complete yet."""
 
 
-def stamp_of(root: Path, path: str) -> Stamp | None:
-    """The file's stamp, or None if no such recipe file can be seen."""
+def size_and_time_of(root: Path, path: str) -> SizeAndTime | None:
+    """The size and time of the file, or None if no such recipe file can be seen."""
     try:
         status = _stat(root, path)
     except (OSError, ValueError):
         return None
-    return _stamp(status) if status and stat.S_ISREG(status.st_mode) else None
+    return _size_and_time(status) if status and stat.S_ISREG(status.st_mode) else None
 
 
 def is_gone(root: Path, path: str) -> bool:
@@ -64,36 +64,36 @@ def _stat(root: Path, path: str) -> os.stat_result | None:
     return os.stat(target)  # noqa: PTH116  (many times cheaper than a Path)
 
 
-def _stamp(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+def _size_and_time(status: os.stat_result) -> SizeAndTime:
+    return SizeAndTime(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | None:
-    """`stamp_of` with one system call: ten thousand recipes are compared each minute.
+def size_and_time_of_child(child: os.DirEntry[str], root: Path, path: str) -> SizeAndTime | None:
+    """`size_and_time_of` with one system call: ten thousand recipes are compared each minute.
 
     `child.stat` would keep its result, a kilobyte for each of them.
     """
     if child.is_symlink():
-        return stamp_of(root, path)
+        return size_and_time_of(root, path)
     try:
         status = os.lstat(f"{root}/{path}")
     except OSError:
         return None
-    return _stamp(status) if stat.S_ISREG(status.st_mode) else None
+    return _size_and_time(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:
-    """The file's bytes and the stamp they were read at, at most MAX_BYTES + 1 of them.
+def read_file(root: Path, path: str) -> tuple[bytes, SizeAndTime]:
+    """The file's bytes, and the size and time they were read at, at most MAX_BYTES + 1 of them.
 
     Raises FileUnreadable, FileChanged, or FileNotFoundError.
     """
-    with complete_file(root, path) as (file, stamp):
-        return b"".join(blocks_of(file, MAX_BYTES)), stamp
+    with complete_file(root, path) as (file, size_and_time):
+        return b"".join(blocks_of(file, MAX_BYTES)), size_and_time
 
 
 @contextmanager
-def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], Stamp]]:
-    """A file to be read, and its stamp. Raises like `read_file`, FileChanged once it was read."""
+def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], SizeAndTime]]:
+    """A file to be read, with its size and time. Raises as `read_file`; FileChanged at its end."""
     try:
         handle = open_below(root, path)
     except FileNotFoundError:
@@ -107,10 +107,10 @@ def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], Stamp]]:
         if not stat.S_ISREG(before.st_mode):
             raise FileUnreadable("it is not a regular file")
         try:
-            yield file, _stamp(before)
+            yield file, _size_and_time(before)
         except OSError as error:
             raise FileUnreadable(_why(error)) from error
-        if _stamp(before) != _stamp(os.fstat(handle)):
+        if _size_and_time(before) != _size_and_time(os.fstat(handle)):
             raise FileChanged
 
 
@@ -129,7 +129,7 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
         except FileNotFoundError:
             continue
         except FileUnreadable as error:
-            raise FileUnreadable(f"{name} above it cannot be read: {error}") from error
+            raise FileUnreadable(f"{name} above it: {error}") from error
         found.append(DefaultsFile(name, content))
     return found
 

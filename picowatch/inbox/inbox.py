@@ -10,38 +10,40 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
-from picowatch.files.blocks import checked_blocks, sha256_of
-from picowatch.files.inside import bring_back, unlink_below
+from picowatch.files.blocks import sha256_of
 from picowatch.files.natural import natural_key
-from picowatch.inbox.changes import Change, Deleted, Renamed, Saved, Unreadable
+from picowatch.files.picture_names import is_picture_name
+from picowatch.inbox.changes import Change, Deleted, Saved
 from picowatch.inbox.dropped import (
-    companions_of,
-    is_gone_at,
     read_dropped,
-    stamp_at,
-    why_unreadable,
-    with_companions,
+    size_and_time_at,
+    with_sidecars,
 )
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
     complete_file,
     defaults_for,
+    is_gone,
     read_file,
 )
-from picowatch.inbox.names import is_dropped, is_template, stands_for_unreadable
+from picowatch.inbox.names import is_dropped, is_template
 from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.watching import Watch
-from picowatch.recipe import DefaultsFile, Dropped, is_empty, priority_of
-from picowatch.save import KnownRecipe, Stamp
+from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.start_images import NamedPictures
+from picowatch.recipe import is_empty, priority_of
+from picowatch.save import KnownRecipe, SizeAndTime
+from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
@@ -55,55 +57,19 @@ TEMPLATE = "template "  # … and one without a prompt: another version of its t
 PICTURES = "pictures "  # … and one whose pictures cannot be used
 
 
-class Known(Protocol):
-    """What the ledger knows of the inbox."""
-
-    def known_recipes(self) -> dict[str, KnownRecipe]:
-        """Each recipe whose last save was handled."""
-        ...
-
-    def known_recipe(self, recipe: str) -> KnownRecipe | None:
-        """One of them."""
-        ...
-
-    def with_digest(self, digest: str) -> list[str]:
-        """Those that have these bytes."""
-        ...
-
-    def seen_in(self, folder: str, recipes: Collection[str]) -> None:
-        """Record that these are in the folder that is the inbox now."""
-        ...
-
-    def seen_unchanged(self, recipe: str, stamp: Stamp) -> None:
-        """Record that this version asks for nothing new."""
-        ...
-
-
 class Inbox:
-    """Compares the inbox with the ledger.
+    """Compares the inbox with the ledger; `wake` is set by events."""
 
-    `look_at_pictures` tells the state of the pictures that a recipe could not use.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        known: Known,
-        *,
-        wake: threading.Event,
-        settle_seconds: float,
-        look_at_pictures: Callable[[str, str], str] = lambda recipe, refused: refused,
-    ) -> None:
-        """`root` is the inbox as the settings name it: it may be a link."""
-        self.path = root
-        self._known = known
-        self._look_at_pictures = look_at_pictures
-        self._root = root.resolve()
+    def __init__(self, settings: Settings, ledger: Ledger, wake: threading.Event) -> None:
+        self._settings = settings
+        self.path = settings.inbox  # it may be a link
+        self._ledger = ledger
+        self._root = self.path.resolve()
         self._inode: int | None = None
         self._device: int | None = None
-        self._settling = Settling(settle_seconds)
+        self._settling = Settling(settings.settle_seconds)
         self._watch = Watch(wake)
-        self._said_nothing: dict[str, Stamp] = {}  # files that are empty, or ask for nothing
+        self._said_nothing: dict[str, SizeAndTime] = {}  # files that are empty, or ask for nothing
         self._warned: dict[str, str] = {}
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._wanted = True  # a scan
@@ -160,7 +126,7 @@ class Inbox:
         self._wanted = False
         self._watch.has_news.clear()
         began = time.perf_counter()
-        known = self._known.known_recipes()
+        known = self._ledger.known_recipes()
         skipped: dict[str, str] = {}
         templates = {path for path in known if is_template(path)}
         found = dict(scan(self._root, "", skipped, templates))
@@ -183,26 +149,30 @@ class Inbox:
         self._warned |= skipped
 
     def _compare(
-        self, found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe], now: float
+        self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
     ) -> None:
         templates = self._templates = _usable_templates(found, known)
         here = [path for path in found if path in known and known[path].folder != self.folder]
         if here:
-            self._known.seen_in(self.folder, here)
-        new: list[tuple[str, Stamp, str | None]] = []
-        for path, stamp in found.items():
-            differs, waits_for = self._differs(path, stamp, known.get(path), templates)
+            self._ledger.seen_in(self.folder, here)
+        new: list[tuple[str, SizeAndTime, str | None]] = []
+        for path, size_and_time in found.items():
+            differs, waits_for = self._differs(path, size_and_time, known.get(path), templates)
             if differs:
-                new.append((path, stamp, waits_for))
+                new.append((path, size_and_time, waits_for))
             else:
                 self._settling.drop(path)
         # In the order of their times: those that were there before the first scan, too.
-        for path, stamp, waits_for in sorted(
+        for path, size_and_time, waits_for in sorted(
             new, key=lambda one: (one[1].mtime_ns, natural_key(one[0]))
         ):
-            self._settling.note(path, stamp, now, waits_for, is_new=path not in known)
+            self._settling.note(path, size_and_time, now, waits_for, is_new=path not in known)
         for path, one in known.items():
-            if path not in found and one.folder == self.folder and self._stamp(path) is None:
+            if (
+                path not in found
+                and one.folder == self.folder
+                and self._size_and_time(path) is None
+            ):
                 self._settling.note(path, None, now)
         for pending in self._settling.all():
             if pending.path not in found and pending.path not in known:
@@ -210,15 +180,19 @@ class Inbox:
         self._said_nothing = {p: s for p, s in self._said_nothing.items() if found.get(p) == s}
 
     def _differs(
-        self, path: str, stamp: Stamp, known: KnownRecipe | None, templates: Mapping[str, str]
+        self,
+        path: str,
+        size_and_time: SizeAndTime,
+        known: KnownRecipe | None,
+        templates: Mapping[str, str],
     ) -> tuple[bool, str | None]:
-        """Whether a file is another version than the one that was handled, or can be used now."""
+        """Whether a file is another version than the one that was taken, or can be used now."""
         template = _nearest(templates, path) if is_dropped(path) or known else None
         if is_dropped(path) and not template:
-            return False, None  # it is handled once its template is right
-        if self._said_nothing.get(path) == stamp:
+            return False, None  # it is taken once its template is right
+        if self._said_nothing.get(path) == size_and_time:
             return False, None
-        if known is None or stamp.written_since(known.stamp):
+        if known is None or size_and_time.written_since(known.size_and_time):
             return True, None
         if known.waits_for is None:
             return False, None
@@ -227,12 +201,11 @@ class Inbox:
 
     def _state_of(self, path: str, waits_for: str, template: str) -> str:
         """What a recipe waits for, as it is now."""
-        kind, _, detail = waits_for.partition(" ")
-        match f"{kind} ":
-            case x if x == TEMPLATE:
-                return f"{TEMPLATE}{template}"
-            case x if x == PICTURES:
-                return f"{PICTURES}{self._look_at_pictures(path, detail)}"
+        if waits_for.startswith(TEMPLATE):
+            return f"{TEMPLATE}{template}"
+        if waits_for.startswith(PICTURES):
+            refused = waits_for.removeprefix(PICTURES)
+            return f"{PICTURES}{self.pictures_of(path).look_again(refused)}"
         return f"{READABLE}{self._why_unreadable(path)}"
 
     def _why_unreadable(self, path: str) -> str:
@@ -245,18 +218,24 @@ class Inbox:
             pass
         return ""
 
-    def _stamp(self, path: str) -> Stamp | None:
-        return stamp_at(self._root, path)
+    def _size_and_time(self, path: str) -> SizeAndTime | None:
+        return size_and_time_at(self._root, path)
+
+    def pictures_of(self, recipe: str) -> NamedPictures:
+        """The pictures that a recipe may name."""
+        settings = self._settings
+        most_pixels = settings.most_picture_pixels
+        return NamedPictures(settings.inbox, settings.outbox, recipe, most_pixels)
 
     # -- reporting
 
     def __len__(self) -> int:
-        """How many paths differ from what was handled."""
+        """How many paths differ from what was taken."""
         return len(self._settling)
 
     def pending(self) -> list[str]:
-        """The files that differ from what was handled, in no order."""
-        return [one.path for one in self._settling.all() if one.stamp]
+        """The files that differ from what was taken, in no order."""
+        return [one.path for one in self._settling.all() if one.size_and_time]
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until something may be complete, or news are looked at; None without either."""
@@ -268,37 +247,37 @@ class Inbox:
     def changes(self, now: float) -> Iterator[Change]:
         """What is complete: the highest priority of a folder first, deletions last.
 
-        Whoever takes one calls `handled` once the ledger has it; the others come again.
+        Whoever takes one calls `taken` once the ledger has it; the others come again.
         """
         pending = self._settling.all()
-        ready = self._by_priority([one for one in pending if self._settling.is_quiet(one, now)])
-        moved_here = {one.stamp for one in pending if one.is_new and one.stamp}
+        ready = self._by_priority(self._settling.quiet(now))
+        moved_here = {one.size_and_time for one in pending if one.is_new and one.size_and_time}
         held = self._held_open(ready[:MANY])
         for one in ready:
-            if one.stamp is None:
+            if one.size_and_time is None:
                 continue
             if one.path in held and now - one.first < HELD_OPEN_LIMIT:
                 self._settling.postpone(one, now)
             elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
                 yield change
-        unsettled = {one.stamp.size for one in self._settling.all() if one.stamp}
+        unsettled = {one.size_and_time.size for one in self._settling.all() if one.size_and_time}
         has_template = any(is_template(one.path) for one in pending)
         for one in ready:
-            if one.stamp is not None:
+            if one.size_and_time is not None:
                 continue
             if has_template and is_dropped(one.path):  # pictures are looked at after it
                 self._settling.postpone(one, now)
             elif deleted := self._deletion(one, unsettled, now):
                 yield deleted
 
-    def handled(self, path: str) -> None:
+    def taken(self, path: str) -> None:
         """The ledger has it."""
         self._settling.drop(path)
 
-    def _was_moved_away(self, one: Pending, moved_here: Collection[Stamp]) -> bool:
-        """Whether the version that was handled lies under another name, which is to come first."""
-        known = None if one.is_new else self._known.known_recipe(one.path)
-        return known is not None and known.stamp in moved_here
+    def _was_moved_away(self, one: Pending, moved_here: Collection[SizeAndTime]) -> bool:
+        """Whether the version that was taken lies under another name, which is to come first."""
+        known = None if one.is_new else self._ledger.known_recipe(one.path)
+        return known is not None and known.size_and_time in moved_here
 
     def _by_priority(self, ready: Sequence[Pending]) -> list[Pending]:
         folders = {one.path.rpartition("/")[0] for one in ready}
@@ -325,35 +304,28 @@ class Inbox:
 
     # -- reading
 
-    def _read(self, one: Pending, now: float) -> Change | None:
+    def _read(self, one: Pending, now: float) -> Saved | None:
         """What a complete file says; None if it asks for nothing new, or is not complete."""
+        assert one.size_and_time is not None
         try:
-            if stands_for_unreadable(one.path):
-                assert one.stamp is not None
-                return Unreadable(one.path, one.stamp, why_unreadable(self._root, one.path))
             saved = self._picture(one, now) if is_dropped(one.path) else self._recipe(one)
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(one, now)
             return None
         except FileUnreadable as error:
-            assert one.stamp is not None
-            what = "picture" if is_dropped(one.path) else "recipe"
-            return Unreadable(one.path, one.stamp, f"This {what} cannot be read: {error}.")
-        if saved is None:
-            return None
-        old = self._renamed_from(saved)
-        if saved.defaults_unreadable and old is None:
-            return Unreadable(one.path, saved.stamp, saved.defaults_unreadable)
-        return saved if old is None else Renamed(old, saved)
+            return Saved(one.path, "", one.size_and_time, self.folder, unreadable=str(error))
+        old = self._renamed_from(saved) if saved else None
+        return replace(saved, old=old) if saved and old else saved
 
     def _recipe(self, one: Pending) -> Saved | None:
-        content, stamp = read_file(self._root, one.path)
-        _check_quiet(one, stamp)
+        content, size_and_time = read_file(self._root, one.path)
+        _check_quiet(one, size_and_time)
         if is_empty(content):
-            self._says_nothing(one.path, stamp)
+            self._says_nothing(one.path, size_and_time)
             return None
         digest = hashlib.sha256(content).hexdigest()
-        return Saved(one.path, content, digest, stamp, *self._defaults_for(one.path))
+        saved = Saved(one.path, digest, size_and_time, self.folder, content=content)
+        return self._with_defaults(saved)
 
     def _picture(self, one: Pending, now: float) -> Saved | None:
         """The dropped picture as it is now.
@@ -361,60 +333,46 @@ class Inbox:
         One that is no picture may not be complete: that is believed once it was left alone for
         HELD_OPEN_LIMIT.
         """
-        if one.stamp and not one.stamp.size:
-            self._says_nothing(one.path, one.stamp)
+        if one.size_and_time and not one.size_and_time.size:
+            self._says_nothing(one.path, one.size_and_time)
             return None
         if (dropped := read_dropped(self._root, one.path)) is None:
             raise FileChanged  # its template is away for a moment, or the inbox
-        with complete_file(self._root, one.path) as (file, stamp):
-            return self._dropped(file, stamp, dropped, one, now)
-
-    def _dropped(
-        self, file: IO[bytes], stamp: Stamp, dropped: Dropped, one: Pending, now: float
-    ) -> Saved | None:
-        stamp = with_companions(stamp, self._root, one.path)
-        _check_quiet(one, stamp)
-        digest = sha256_of(file, pictures.MAX_BYTES)
-        known = self._known.known_recipe(one.path)
-        same = known if known and known.digest == digest else None
-        if same and same.stamp.companions and not stamp.companions:
-            # What lay beside it was tidied up.
-            self._known.seen_unchanged(one.path, stamp)
-            self._settling.drop(one.path)
+        with complete_file(self._root, one.path) as (file, size_and_time):
+            size_and_time = with_sidecars(size_and_time, self._root, one.path)
+            _check_quiet(one, size_and_time)
+            digest = sha256_of(file, pictures.MAX_BYTES)
+            damage = _damage_of(file)
+        if damage and now - one.since < HELD_OPEN_LIMIT and is_picture_name(one.path):
+            self._settling.look_later(one, now)
             return None
-        why = ""
-        try:
-            pictures.check_picture(file)
-        except PictureUnreadable as error:
-            if now - one.since < HELD_OPEN_LIMIT:
-                self._settling.look_later(one, now)
-                return None
-            why = str(error)
-        return Saved(
+        known = self._ledger.known_recipe(one.path)
+        same = known if known and known.digest == digest else None
+        saved = Saved(
             one.path,
-            b"",
             digest,
-            stamp,
-            *self._defaults_for(one.path),
-            dropped=dropped,
+            size_and_time,
+            self.folder,
             template=hashlib.sha256(dropped.template.content).hexdigest(),
-            unreadable=why,
-            is_again=same is not None and _companions_are(same.stamp, stamp),
+            dropped=dropped,
+            damage=damage,
+            is_again=same is not None and same.size_and_time.sidecars == size_and_time.sidecars,
         )
+        return self._with_defaults(saved)
 
-    def _says_nothing(self, path: str, stamp: Stamp) -> None:
-        self._said_nothing[path] = stamp
+    def _says_nothing(self, path: str, size_and_time: SizeAndTime) -> None:
+        self._said_nothing[path] = size_and_time
         self._settling.drop(path)
 
-    def _defaults_for(self, path: str) -> tuple[Sequence[DefaultsFile], str]:
-        """The `_defaults.yaml` above it, or else why one of them cannot be read.
+    def _with_defaults(self, saved: Saved) -> Saved:
+        """With the `_defaults.yaml` above it, or else why one of them cannot be read.
 
         Raises FileChanged while one of them is being written.
         """
         try:
-            return defaults_for(self._root, path), ""
+            return replace(saved, defaults=defaults_for(self._root, saved.path))
         except FileUnreadable as error:
-            return (), str(error)
+            return replace(saved, unreadable=str(error))
 
     def _renamed_from(self, saved: Saved) -> str | None:
         """The recipe that has these bytes in the ledger, and whose file is gone from its path.
@@ -422,17 +380,20 @@ class Inbox:
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
         away, if the file that came has its time, too: a rename keeps it.
         """
-        if self._known.known_recipe(saved.path) is not None:
+        if self._ledger.known_recipe(saved.path) is not None:
             return None
-        for old in self._known.with_digest(saved.digest):
-            known = self._known.known_recipe(old)
+        for old in self._ledger.with_digest(saved.digest):
+            known = self._ledger.known_recipe(old)
             if known is None or old == saved.path or not self._asks_the_same(old, known, saved):
                 continue
-            if is_gone_at(self._root, old):
-                keeps_time = not saved.stamp.written_since(known.stamp)
+            if is_gone(self._root, old):
+                keeps_time = not saved.size_and_time.written_since(known.size_and_time)
                 if known.folder == self.folder or keeps_time or known.outcome == "restored":
                     return old
-            elif saved.stamp == known.stamp and self._stamp(old) != known.stamp:
+            elif (
+                saved.size_and_time == known.size_and_time
+                and self._size_and_time(old) != known.size_and_time
+            ):
                 return old  # another file has its path by now
         return None
 
@@ -443,69 +404,31 @@ class Inbox:
         return saved.template in (known.template, _nearest(self._templates, old) or "")
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
-        known = self._known.known_recipe(one.path)
-        if known is None or known.folder != self.folder or not is_gone_at(self._root, one.path):
+        known = self._ledger.known_recipe(one.path)
+        if known is None or known.folder != self.folder or not is_gone(self._root, one.path):
             self._settling.drop(one.path)
             return None
-        if known.stamp.size in unsettled:  # it may have been renamed
+        if known.size_and_time.size in unsettled:  # it may have been renamed
             self._settling.postpone(one, now)
             return None
         return Deleted(one.path)
-
-    # -- files of the inbox
-
-    def blocks(self, path: str, digest: str) -> Iterator[bytes]:
-        """The recipe's bytes; raises OtherBytes if they are not (any more) those of this sha256."""
-        return checked_blocks(self._root, path, digest, pictures.MAX_BYTES)
-
-    def companions(self, path: str) -> dict[str, str] | None:
-        """The files that belong to a dropped picture alone, with the sha256 of each.
-
-        None if one has come, changed or gone since the picture was accepted.
-        """
-        if not is_dropped(path):
-            return {}
-        known, stamp = self._known.known_recipe(path), self._stamp(path)
-        if known is None or stamp is None or not _companions_are(known.stamp, stamp):
-            return None
-        try:
-            return {file: self._digest(file) for file in companions_of(self._root, path)}
-        except (FileUnreadable, FileChanged, FileNotFoundError):
-            return None
-
-    def _digest(self, path: str) -> str:
-        with complete_file(self._root, path) as (file, _):
-            return sha256_of(file, pictures.MAX_BYTES)
-
-    def remove(self, path: str, digest: str) -> bool:
-        """Delete a recipe if its bytes have this sha256.
-
-        Returns whether they were. Raises OSError if it cannot be deleted, or is a link.
-        """
-        return unlink_below(
-            self._root, path, lambda file: sha256_of(file, pictures.MAX_BYTES) == digest
-        )
-
-    def recover(self) -> None:
-        """Restore what a crash left in the middle of `remove`."""
-        bring_back(self._root)
 
 
 MANY = 200  # files that are looked at together: one read of /proc tells who has them open
 
 
 def _usable_templates(
-    found: Mapping[str, Stamp], known: Mapping[str, KnownRecipe]
+    found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe]
 ) -> dict[str, str]:
     """The digest of each template by its folder; "" of one that cannot be used now."""
     there = {}
     for path in (*filter(is_template, found), *filter(is_template, known)):
-        row, stamp = known.get(path), found.get(path)
+        row, size_and_time = known.get(path), found.get(path)
         is_usable = (
             row is not None
-            and stamp is not None
+            and size_and_time is not None
             and row.outcome == "accepted"
-            and not stamp.written_since(row.stamp)
+            and not size_and_time.written_since(row.size_and_time)
         )
         there[path.rpartition("/")[0]] = row.digest if row and is_usable else ""
     return there
@@ -521,11 +444,19 @@ def _nearest(templates: Mapping[str, str], path: str) -> str | None:
     return None
 
 
-def _companions_are(one: Stamp, other: Stamp) -> bool:
-    return one.companions == other.companions
+def _damage_of(file: IO[bytes]) -> str:
+    """Why it is no picture; "" if it is one."""
+    try:
+        pictures.check_picture(file)
+    except PictureUnreadable as error:
+        return str(error)
+    return ""
 
 
-def _check_quiet(one: Pending, stamp: Stamp) -> None:
+def _check_quiet(one: Pending, size_and_time: SizeAndTime) -> None:
     """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
-    if one.stamp is None or stamp.written_since(one.stamp):
+    noted = one.size_and_time
+    if noted is None or size_and_time.written_since(noted):
+        raise FileChanged
+    if size_and_time.sidecars != noted.sidecars:
         raise FileChanged

@@ -13,8 +13,6 @@ PICTURES_NAME = "_pictures.yaml"
 TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
 # How alike a misspelt one is, endings included: _default.yaml is, _draft.yaml is not.
 _MISSPELT = 0.88
-# Stands for all pictures of a folder in formats that cannot be read: it is no file.
-UNREADABLE_NAME = "_unreadable"
 # What people put beside recipes, or mistake for one.
 _RECIPES_ARE = "recipes are .yaml, .yml, .json and .txt"
 OTHER_ENDINGS = dict.fromkeys(
@@ -43,17 +41,12 @@ def syntax_of(path: str) -> str:
 
 def is_dropped(path: str) -> bool:
     """Whether a path that the inbox reports is a dropped picture's, not a recipe's."""
-    return is_picture_name(path)
+    return is_picture_name(path) or is_other_picture_name(path)
 
 
 def is_template(path: str) -> bool:
     """Whether a path that the inbox reports is a template for dropped pictures."""
     return path.rpartition("/")[2] == PICTURES_NAME
-
-
-def stands_for_unreadable(path: str) -> bool:
-    """Whether a path that the inbox reports is no file, but a folder's unreadable pictures."""
-    return path.rpartition("/")[2] == UNREADABLE_NAME
 
 
 def may_be_dropped(name: str) -> bool:
@@ -67,12 +60,7 @@ def why_not_dropped(name: str) -> str | None:
 
 
 def _looks_dropped(name: str) -> bool:
-    return is_picture_name(name) and not _is_private(name) and not is_mask_name(name)
-
-
-def may_be_unreadable(name: str) -> bool:
-    """Whether a file of this name is a picture that cannot be read where a template says so."""
-    return is_other_picture_name(name) and not _is_private(name) and _is_utf8(name)
+    return is_dropped(name) and not _is_private(name) and not is_mask_name(name)
 
 
 def is_reached(path: str) -> bool:

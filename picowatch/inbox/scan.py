@@ -6,7 +6,7 @@ from pathlib import Path
 
 from picowatch.files.picture_names import is_picture_name
 from picowatch.inbox.dropped import dropped_in
-from picowatch.inbox.files import MISSING, stamp_of, stamp_of_child
+from picowatch.inbox.files import MISSING, size_and_time_of, size_and_time_of_child
 from picowatch.inbox.names import (
     MAX_DEPTH,
     PICTURES_NAME,
@@ -16,7 +16,7 @@ from picowatch.inbox.names import (
     why_not_searched,
     why_skipped,
 )
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 
 def scan(
@@ -25,8 +25,8 @@ def scan(
     skipped: dict[str, str],
     templates: Collection[str],
     is_under_template: bool = False,
-) -> Iterator[tuple[str, Stamp]]:
-    """Every recipe file below `root`/`below` with its stamp, in any order.
+) -> Iterator[tuple[str, SizeAndTime]]:
+    """Every recipe file below `root`/`below` with its size and time, in any order.
 
     In a folder with a template for dropped pictures, and below, the pictures instead. `templates`
     are those that are known: a folder is theirs until it is known that they are gone, which editors
@@ -42,8 +42,8 @@ def scan(
         return
     names = {child.name: child for child in children}
     template = f"{below}/{PICTURES_NAME}".lstrip("/")
-    if PICTURES_NAME in names and (stamp := stamp_of(root, template)):
-        yield template, stamp
+    if PICTURES_NAME in names and (size_and_time := size_and_time_of(root, template)):
+        yield template, size_and_time
         is_under_template = bool(below)
     is_under_template |= template in templates and bool(below)
     if is_under_template:
@@ -67,9 +67,9 @@ def scan(
             if reason := why_not_dropped(child.name):
                 skipped[path] = reason
         elif is_recipe_name(child.name):
-            stamp = stamp_of_child(child, root, path)
-            if stamp is not None:
-                yield path, stamp
+            size_and_time = size_and_time_of_child(child, root, path)
+            if size_and_time is not None:
+                yield path, size_and_time
         elif reason := why_skipped(child.name):
             skipped[path] = reason
 

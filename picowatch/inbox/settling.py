@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.inbox.names import is_dropped
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 HELD_OPEN_LIMIT = 30.0
 # Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.
@@ -18,27 +18,26 @@ FileId = tuple[int, int]  # device, inode
 
 @dataclass(slots=True)
 class Pending:
-    """A path that differs from what the ledger knows. `stamp` None: no such file.
+    """A path that differs from what the ledger knows. `size_and_time` None: no such file.
 
     `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
-    for, if that has changed. `first` is when it began to differ, `since` when it was changed last,
-    `later` when to look again, in seconds of a steady clock.
+    for, if that has changed. `patience` are the seconds that it is to be quiet. `first` is when it
+    began to differ, `since` when it was changed last, `later` when to look again.
     """
 
     path: str
-    stamp: Stamp | None
+    size_and_time: SizeAndTime | None
     waits_for: str | None
     is_new: bool
+    patience: float
     first: float
     since: float
     later: float = 0.0
 
-    def quiet_at(self, settle_seconds: float) -> float:
+    @property
+    def quiet_at(self) -> float:
         """When it will be complete, if nothing comes between."""
-        return max(self.since + self.quiet_seconds(settle_seconds), self.later)
-
-    def quiet_seconds(self, settle_seconds: float) -> float:
-        return settle_seconds * (PICTURE_PATIENCE if is_dropped(self.path) else 1)
+        return max(self.since + self.patience, self.later)
 
 
 class Settling:
@@ -61,7 +60,7 @@ class Settling:
     def note(
         self,
         path: str,
-        stamp: Stamp | None,
+        size_and_time: SizeAndTime | None,
         now: float,
         waits_for: str | None = None,
         *,
@@ -70,20 +69,20 @@ class Settling:
         """It differs; its quiet time starts again if it has changed since."""
         before = self._pending.get(path)
         if before is None:
-            self._pending[path] = Pending(path, stamp, waits_for, is_new, now, now)
-        elif (before.stamp, before.waits_for) != (stamp, waits_for):
-            before.stamp, before.waits_for, before.since = stamp, waits_for, now
+            patience = self._settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
+            self._pending[path] = Pending(
+                path, size_and_time, waits_for, is_new, patience, now, now
+            )
+        elif (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
+            before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
 
     def drop(self, path: str) -> None:
-        """It does not differ, or was handled."""
+        """It does not differ, or was taken."""
         self._pending.pop(path, None)
 
-    def is_quiet(self, one: Pending, now: float) -> bool:
-        """Whether it was left alone for long enough."""
-        age = now - one.since
-        if age < self._settle_seconds or age >= self._settle_seconds * PICTURE_PATIENCE:
-            return age >= self._settle_seconds  # of either kind
-        return now >= one.quiet_at(self._settle_seconds)
+    def quiet(self, now: float) -> list[Pending]:
+        """What was left alone for long enough."""
+        return [one for one in self._pending.values() if now >= one.quiet_at]
 
     def postpone(self, one: Pending, now: float) -> None:
         """Wait for another quiet time."""
@@ -91,13 +90,13 @@ class Settling:
 
     def look_later(self, one: Pending, now: float) -> None:
         """Look at it again in a while, though it is quiet."""
-        one.later = now + one.quiet_seconds(self._settle_seconds)
+        one.later = now + one.patience
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until something may be complete, 0 if it is; None if nothing is pending."""
         if not self._pending:
             return None
-        soonest = min(one.quiet_at(self._settle_seconds) for one in self._pending.values())
+        soonest = min(one.quiet_at for one in self._pending.values())
         return max(0.0, soonest - now)
 
 

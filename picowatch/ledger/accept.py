@@ -20,12 +20,13 @@ from picowatch.ledger.database import Database
 from picowatch.ledger.rebuild import EarlierDraws
 from picowatch.ledger.rows import Acceptance, RequestedEntry, request_text
 from picowatch.recipe.request import ImageRequest, digest_of
-from picowatch.save import Save, Stamp
+from picowatch.save import Save
 
 # An image that may still be cancelled: one whose picture is being written may not.
 UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
+Place = tuple[int, int]  # an entry's index in its file, and an image's in its entry
 # Requests, each after its digest, which is slow to compute.
 DigestedRequests = list[tuple[str, ImageRequest]]
 
@@ -94,13 +95,6 @@ class Accepting(Database):
         with self.transaction() as sql:
             return forget_recipe(sql, recipe)
 
-    def seen_unchanged(self, recipe: str, stamp: Stamp) -> None:
-        """Record that the bytes of this version are those that were handled."""
-        with self.transaction() as sql:
-            sql.execute(
-                "UPDATE recipes SET size_and_time = ? WHERE path = ?", (stamp.as_text(), recipe)
-            )
-
 
 def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:
     """What became of the recipe's last save; None if it is not known."""
@@ -131,7 +125,7 @@ def record_save(
                waits_for = excluded.waits_for, problem = excluded.problem, todo = todo + 1""",
         (
             save.path,
-            save.stamp.as_text(),
+            save.size_and_time.as_text(),
             save.digest,
             outcome,
             save_id,
@@ -243,8 +237,11 @@ class _SaveWriter:
         """An entry that is requested again; `redraw` draws its random seed again."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
-            if not (redraw and image["state"] == "cancelled"):  # the new draw replaces it
-                self._keep_image(entry_id, image, entry_index, entry)
+            if redraw and image["state"] == "cancelled":
+                continue  # the new draw replaces it
+            place = entry_index, image["image_index"]
+            if self._keep_image(image, place, entry.priority, even_if_deleted=entry.random):
+                self._request_sheet_again(entry_id)
         if redraw:
             self._forget_ended(entry_id)
             before = self.result.queued
@@ -284,17 +281,35 @@ class _SaveWriter:
         ).fetchall()
 
     def _keep_image(
-        self, entry_id: int, image: sqlite3.Row, entry_index: int, entry: RequestedEntry
-    ) -> None:
+        self, image: sqlite3.Row, place: Place, priority: int, *, even_if_deleted: bool = False
+    ) -> bool:
+        """Keep an image of before; returns whether it is queued again.
+
+        It is if it failed, was cancelled, or its picture is gone. Otherwise a queued one keeps its
+        place; the others are named in the order of the recipe.
+        """
         state = image["state"]
-        again = state in ("failed", "cancelled") or (
-            state == "done" and not entry.random and not self.picture_exists(image["file"])
-        )
-        if again:
-            self._queue_again(image, entry_index, image["image_index"], entry.priority)
-            self._request_sheet_again(entry_id)
-        else:
-            self._count_kept(image, entry_index, image["image_index"])
+        is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
+        if is_gone or state in ("failed", "cancelled"):
+            self.sql.execute(
+                """UPDATE images SET state = 'queued', priority = ?, save = ?, save_digest = ?,
+                   entry_index = ?, image_index = ?, file = NULL, drawn = 0, attempts = 0,
+                   deaths = 0, alone = 0, passed = 0, reason = NULL, listed = 0
+                   WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
+                (priority, self.save_id, self.save.digest, *place, image["id"]),
+            )
+            self.result.queued += 1
+            self.result.gone += is_gone
+            return True
+        self.result.kept += 1
+        if state == "done":
+            self.result.existing += (image["file"],)
+        if state != "queued" and (image["entry_index"], image["image_index"]) != place:
+            self.sql.execute(
+                "UPDATE images SET entry_index = ?, image_index = ? WHERE id = ?",
+                (*place, image["id"]),
+            )
+        return False
 
     def _forget_ended(self, entry_id: int) -> None:
         """Forget earlier draws that are done or cancelled; queued ones keep their position."""
@@ -316,7 +331,12 @@ class _SaveWriter:
         ).fetchone()[0]
         self.sql.execute("UPDATE entries SET drawn_from = ? WHERE id = ?", (first, entry_id))
         for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
-            image_id = self._image_for(digest, request, entry_index, image_index, entry.priority)
+            place = entry_index, image_index
+            if image := self._find(digest):
+                self._keep_image(image, place, entry.priority)
+                image_id = image["id"]
+            else:
+                image_id = self._queue(digest, request, place, entry.priority)
             self.sql.execute(
                 "INSERT INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
                 (entry_id, first + image_index, image_id),
@@ -350,36 +370,7 @@ class _SaveWriter:
         ).fetchone()
         return row
 
-    def _image_for(
-        self, digest: str, request: ImageRequest, entry_index: int, image_index: int, priority: int
-    ) -> int:
-        """The id of this recipe's image for the request, queued unless it is there already."""
-        image = self._find(digest)
-        if image is None:
-            return self._queue(digest, request, entry_index, image_index, priority)
-        rendered = image["state"] == "done" and self.picture_exists(image["file"])
-        if rendered or image["state"] in ("queued", "running"):
-            self._count_kept(image, entry_index, image_index)
-        else:
-            self._queue_again(image, entry_index, image_index, priority)
-        image_id: int = image["id"]
-        return image_id
-
-    def _count_kept(self, image: sqlite3.Row, entry_index: int, image_index: int) -> None:
-        """Queued ones keep their places; the others are named in the order of the recipe."""
-        self.result.kept += 1
-        if image["state"] == "done":
-            self.result.existing += (image["file"],)
-        place = entry_index, image_index
-        if image["state"] != "queued" and (image["entry_index"], image["image_index"]) != place:
-            self.sql.execute(
-                "UPDATE images SET entry_index = ?, image_index = ? WHERE id = ?",
-                (*place, image["id"]),
-            )
-
-    def _queue(
-        self, digest: str, request: ImageRequest, entry_index: int, image_index: int, priority: int
-    ) -> int:
+    def _queue(self, digest: str, request: ImageRequest, place: Place, priority: int) -> int:
         image_id = self.sql.execute(
             """INSERT INTO images
                (recipe, digest, request, batch_key, checkpoint, state, priority, save, save_digest,
@@ -394,30 +385,9 @@ class _SaveWriter:
                 priority,
                 self.save_id,
                 self.save.digest,
-                entry_index,
-                image_index,
+                *place,
             ),
         ).lastrowid
         assert image_id is not None
         self.result.queued += 1
         return image_id
-
-    def _queue_again(
-        self, image: sqlite3.Row, entry_index: int, image_index: int, priority: int
-    ) -> None:
-        self.sql.execute(
-            """UPDATE images SET state = 'queued', priority = ?, save = ?, save_digest = ?,
-               entry_index = ?, image_index = ?, file = NULL, drawn = 0, attempts = 0, deaths = 0,
-               alone = 0, passed = 0, reason = NULL, listed = 0
-               WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
-            (
-                priority,
-                self.save_id,
-                self.save.digest,
-                entry_index,
-                image_index,
-                image["id"],
-            ),
-        )
-        self.result.queued += 1
-        self.result.gone += image["state"] == "done"

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -98,6 +98,16 @@ class Database:
                 self._depth -= 1
             self._keep(depth)
 
+    def change(self, query: str, values: Sequence[object] | Mapping[str, object] = ()) -> int:
+        """Run one statement; returns how many rows it changed."""
+        with self.transaction() as sql:
+            return sql.execute(query, values).rowcount
+
+    def change_each(self, query: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run one statement with each of these values, all or nothing."""
+        with self.transaction() as sql:
+            sql.executemany(query, rows)
+
     def select(
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:
@@ -143,12 +153,12 @@ def _id(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def quarantine(path: Path, stamp: str) -> Path:
+def quarantine(path: Path, time: str) -> Path:
     """Rename a damaged ledger and its journal, which must not be replayed into the next one.
 
     Returns the ledger's new path.
     """
-    kept = path.with_name(f"{path.name}.damaged-{stamp}")
+    kept = path.with_name(f"{path.name}.damaged-{time}")
     for part in ("-journal", ""):
         with suppress(FileNotFoundError):
             Path(f"{path}{part}").replace(f"{kept}{part}")

@@ -9,7 +9,7 @@ from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, request_of
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import KnownRecipe, Stamp
+from picowatch.save import KnownRecipe, SizeAndTime
 
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
@@ -20,12 +20,12 @@ class Questions(Database):
     """Reads what others decide by, and changes what commands ask for."""
 
     def known_recipes(self) -> dict[str, KnownRecipe]:
-        """Each recipe of the inbox whose last save was handled."""
+        """Each recipe of the inbox whose last save was taken."""
         rows = self.select("SELECT * FROM recipes WHERE outcome != 'archived'")
         return {row["path"]: _known(row) for row in rows}
 
     def known_recipe(self, recipe: str) -> KnownRecipe | None:
-        """The recipe as its last save was handled, or None."""
+        """The recipe as its last save was taken, or None."""
         rows = self.select(
             "SELECT * FROM recipes WHERE path = ? AND outcome != 'archived'", (recipe,)
         )
@@ -41,11 +41,10 @@ class Questions(Database):
 
     def seen_in(self, folder: str, recipes: Iterable[str]) -> None:
         """Record that these recipes are in the folder that is the inbox now."""
-        with self.transaction() as sql:
-            sql.executemany(
-                "UPDATE recipes SET folder = ? WHERE path = ?",
-                [(folder, recipe) for recipe in recipes],
-            )
+        self.change_each(
+            "UPDATE recipes SET folder = ? WHERE path = ?",
+            ((folder, recipe) for recipe in recipes),
+        )
 
     def waits_below(self, folder: str, waits_for: str | None) -> bool:
         """Whether a recipe below the folder, which ends with a slash, waits for the same."""
@@ -73,52 +72,34 @@ class Questions(Database):
 
     def done_with(self, todo: Iterable[tuple[str, int]]) -> None:
         """Record that they were drawn, unless more has changed since."""
-        with self.transaction() as sql:
-            sql.executemany("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", todo)
-
-    def with_problems(self) -> list[str]:
-        """Recipes of which something is noted to be wrong."""
-        rows = self.select("SELECT path FROM recipes WHERE problem IS NOT NULL")
-        return [row["path"] for row in rows]
-
-    def has_problem(self, recipe: str) -> bool:
-        """Whether something is noted to be wrong with the recipe."""
-        query = "SELECT 1 FROM recipes WHERE path = ? AND problem IS NOT NULL"
-        return bool(self.select(query, (recipe,)))
+        self.change_each("UPDATE recipes SET todo = 0 WHERE path = ? AND todo = ?", todo)
 
     def note_problem(self, recipe: str, problem: str | None) -> None:
         """What is wrong with the recipe, in a line; None if nothing is any more."""
-        with self.transaction() as sql:
-            sql.execute(
-                "UPDATE recipes SET problem = ? WHERE path = ? AND problem IS NOT ?",
-                (problem, recipe, problem),
-            )
+        self.change(
+            "UPDATE recipes SET problem = ? WHERE path = ? AND problem IS NOT ?",
+            (problem, recipe, problem),
+        )
 
-    def problems(self, most: int) -> tuple[list[str], int]:
-        """The newest problems, oldest first, and how many there are."""
+    def problems(self, most: int) -> tuple[list[str], int, int]:
+        """The newest problems, oldest first; how many there are, and how many recipes refused."""
         rows = self.select(
             """SELECT problem FROM recipes WHERE problem IS NOT NULL
                ORDER BY save DESC LIMIT ?""",
             (most,),
         )
-        count = self.select("SELECT count(*) FROM recipes WHERE problem IS NOT NULL")
-        return [row["problem"] for row in reversed(rows)], count[0][0]
-
-    def refused(self) -> int:
-        """How many recipes are refused."""
-        return int(
-            self.select("SELECT count(*) FROM recipes WHERE problem IS NOT NULL AND outcome = ?",
-                        ("refused",))[0][0]
-        )  # fmt: skip
+        ((count, refused),) = self.select(
+            """SELECT count(*), coalesce(sum(outcome = 'refused'), 0) FROM recipes
+               WHERE problem IS NOT NULL"""
+        )
+        return [row["problem"] for row in reversed(rows)], count, refused
 
     def archive(self, recipe: str) -> None:
         """Record that the recipe is done and was taken out of the inbox."""
-        with self.transaction() as sql:
-            sql.execute(
-                """UPDATE recipes SET outcome = 'archived', problem = NULL, todo = 0
-                   WHERE path = ?""",
-                (recipe,),
-            )
+        self.change(
+            "UPDATE recipes SET outcome = 'archived', problem = NULL, todo = 0 WHERE path = ?",
+            (recipe,),
+        )
 
     def prune(self, now: float) -> None:
         """Delete what nobody asks for any more: old saves, and recipes archived long ago."""
@@ -186,14 +167,11 @@ class Questions(Database):
 
     def pause(self, since: float) -> None:
         """Let nothing be rendered until `resume`."""
-        with self.transaction() as sql:
-            sql.execute("INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)",
-                        (since,))  # fmt: skip
+        self.change("INSERT INTO paused SELECT ? WHERE NOT EXISTS (SELECT 1 FROM paused)", (since,))
 
     def resume(self) -> None:
         """Let images be rendered again."""
-        with self.transaction() as sql:
-            sql.execute("DELETE FROM paused")
+        self.change("DELETE FROM paused")
 
     def is_paused(self) -> bool:
         """Whether nothing is to be rendered."""
@@ -305,29 +283,19 @@ class Questions(Database):
         )
         return [(QueuedImage.of(row), row["reason"]) for row in rows]
 
-    def succeeded(self, recipe: str) -> str | None:
-        """The digest of the accepted bytes, if the recipe's images are all done; else None."""
-        counts = self.recipe_counts(recipe)
-        unfinished = counts.queued + counts.running + counts.failed + counts.cancelled
-        return self._accepted(recipe) if counts.done and not unfinished else None
-
-    def is_valid(self, recipe: str) -> bool:
-        """Whether the recipe's last save was valid."""
-        return self._accepted(recipe) is not None
-
-    def _accepted(self, recipe: str) -> str | None:
-        rows = self.select(
-            "SELECT digest FROM recipes WHERE path = ? AND outcome = 'accepted'", (recipe,)
-        )
-        return rows[0]["digest"] if rows else None
-
 
 def _known(row: sqlite3.Row) -> KnownRecipe:
     try:
-        stamp = Stamp.from_text(row["size_and_time"])
+        size_and_time = SizeAndTime.from_text(row["size_and_time"])
     except (TypeError, ValueError) as error:
         words = f"The ledger is damaged: a recipe's size and time are not valid: {error}."
         raise LedgerCorrupt(words) from error
     return KnownRecipe(
-        stamp, row["digest"], row["outcome"], row["folder"], row["template"], row["waits_for"]
+        size_and_time,
+        row["digest"],
+        row["outcome"],
+        row["folder"],
+        row["template"],
+        row["waits_for"],
+        row["problem"],
     )

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from picowatch.files.picture_names import is_picture_name, stem_of
 from picowatch.ledger.database import LOCK_SECONDS, Database
-from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
+from picowatch.ledger.rows import PutBack, QueuedImage, folded, request_of
+from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each by its index: of a hundred thousand images, almost all were done long ago.
@@ -33,7 +34,7 @@ class Queue(Database):
 
     def claim(
         self,
-        names: FileNames,
+        names: OutboxNames,
         batch_size: Callable[[ImageRequest], int],
         held: str = "",
         others: Collection[str] = (),
@@ -53,7 +54,7 @@ class Queue(Database):
             batch = [QueuedImage.of(first)]
             room = batch_size(batch[0].request) - 1
             if room > 0 and not batch[0].alone:
-                batch += _companions(sql, batch[0].id, first["batch_key"], room)
+                batch += _others_alike(sql, batch[0].id, first["batch_key"], room)
             return [_start(sql, image, names) for image in batch]
 
     def hand_over(self, images: Sequence[QueuedImage]) -> set[int]:
@@ -66,12 +67,11 @@ class Queue(Database):
 
     def finish(self, images: Sequence[QueuedImage], listed: Collection[int]) -> None:
         """Record that pictures are published; those of `listed` are in images.jsonl, too."""
-        with self.transaction() as sql:
-            sql.executemany(
-                """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
-                   reason = NULL, listed = ? WHERE id = ? AND state = 'running'""",
-                [(int(image.id in listed), image.id) for image in images],
-            )
+        self.change_each(
+            """UPDATE images SET state = 'done', drawn = 0, deaths = 0, alone = 0,
+               reason = NULL, listed = ? WHERE id = ? AND state = 'running'""",
+            ((image.id in listed, image.id) for image in images),
+        )
 
     def fail(self, image: int, reason: str, *, drawn: bool = False) -> bool:
         """Record that the image failed for good. False if it was not running."""
@@ -79,34 +79,14 @@ class Queue(Database):
             change = "state = 'failed', drawn = 0, reason = ?"
             return _change(sql, image, change, reason, drawn=drawn)
 
-    def put_back(self, image: int, *, drawn: bool = False) -> bool:
-        """Put a running image back into the queue, at its old position, without a failure."""
+    def put_back(self, image: int, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False) -> bool:
+        """Put a running image back into the queue, at its old position. False if it was not."""
         with self.transaction() as sql:
-            return _change(sql, image, "state = 'queued', drawn = 0, deaths = 0", drawn=drawn)
-
-    def retry_alone(self, image: int) -> bool:
-        """Put it back, to be rendered in a batch of its own: a batch with it failed."""
-        with self.transaction() as sql:
-            return _change(sql, image, "state = 'queued', alone = 1")
-
-    def retry_after_engine_death(self, image: int) -> bool:
-        """Put it back, and count the death of the engine."""
-        with self.transaction() as sql:
-            return _change(sql, image, "state = 'queued', attempts = attempts + 1")
-
-    def retry_after_daemon_death(self, image: int) -> None:
-        """Put it back, and count the death of the daemon."""
-        with self.transaction() as sql:
-            sql.execute(
-                """UPDATE images SET state = 'queued', drawn = 0, deaths = deaths + 1
-                   WHERE id = ? AND state = 'running'""",
-                (image,),
-            )
+            return _change(sql, image, f"state = 'queued', drawn = 0, {why.value}", drawn=drawn)
 
     def nothing_is_written(self) -> None:
         """The start: no picture is being written."""
-        with self.transaction() as sql:
-            sql.execute("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
+        self.change("UPDATE images SET drawn = 0 WHERE state = 'running' AND drawn = 1")
 
     def picture_missing(self, image: QueuedImage) -> None:
         """The dropped picture that it starts from is not there as requested: read it again."""
@@ -118,7 +98,7 @@ class Queue(Database):
                    WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
                 (image.id,),
             ).fetchall():
-                again = Stamp.from_text(row["size_and_time"]).to_be_read_again()
+                again = SizeAndTime.from_text(row["size_and_time"]).to_be_read_again()
                 sql.execute(
                     "UPDATE recipes SET size_and_time = ? WHERE path = ?",
                     (again.as_text(), row["path"]),
@@ -167,8 +147,7 @@ class Queue(Database):
 
     def mark_listed(self, image: int) -> None:
         """Record that the picture is in images.jsonl and the gallery."""
-        with self.transaction() as sql:
-            sql.execute("UPDATE images SET listed = 1 WHERE id = ?", (image,))
+        self.change("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
     def start_images_needed(self) -> set[str]:
         """The hashes of start images and masks that queued images need, and failed ones at a retry.
@@ -183,15 +162,6 @@ class Queue(Database):
             for row in rows:
                 needed |= set(request_of(row).pictures.values())
         return needed
-
-    def count_alike(self, image: QueuedImage, most: int) -> int:
-        """How many queued images need the checkpoint of this one, up to `most`."""
-        rows = self.select(
-            f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'
-                AND checkpoint = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
-            (image.request.checkpoint_hash, most),
-        )
-        return int(rows[0][0])
 
 
 def put_all_back(ledger: Path) -> None:
@@ -253,7 +223,7 @@ def _first(
     return row
 
 
-def _companions(
+def _others_alike(
     sql: sqlite3.Connection, first: int, batch_key: str, room: int
 ) -> list[QueuedImage]:
     rows = sql.execute(
@@ -264,7 +234,7 @@ def _companions(
     return [QueuedImage.of(row) for row in rows]
 
 
-def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> QueuedImage:
+def _start(sql: sqlite3.Connection, image: QueuedImage, names: OutboxNames) -> QueuedImage:
     recipe = image.recipe
     file_for: Callable[[int], str | None]
     if is_picture_name(recipe):
@@ -282,7 +252,7 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> Que
 
 def next_file(
     sql: sqlite3.Connection,
-    names: FileNames,
+    names: OutboxNames,
     recipe: str,
     file_for: Callable[[int], str | None],
 ) -> str:
@@ -305,7 +275,7 @@ def next_file(
 
 
 def _file_with_number(
-    sql: sqlite3.Connection, names: FileNames, recipe: str, request: ImageRequest
+    sql: sqlite3.Connection, names: OutboxNames, recipe: str, request: ImageRequest
 ) -> Callable[[int], str | None]:
     """Gives the file for a number, unless its name is reserved for another image in progress.
 
@@ -320,7 +290,7 @@ def _file_with_number(
     return file_for
 
 
-def is_reserved(sql: sqlite3.Connection, names: FileNames, file: str) -> bool:
+def is_reserved(sql: sqlite3.Connection, names: OutboxNames, file: str) -> bool:
     """Whether an image in progress has this name, whatever its ending."""
     stem = f"{PurePosixPath(file).with_suffix('')}."
     running = "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
@@ -331,7 +301,7 @@ def is_reserved(sql: sqlite3.Connection, names: FileNames, file: str) -> bool:
 
 
 def _file_for_dropped(
-    sql: sqlite3.Connection, names: FileNames, recipe: str, request: ImageRequest
+    sql: sqlite3.Connection, names: OutboxNames, recipe: str, request: ImageRequest
 ) -> Callable[[int], str | None]:
     """Gives the file for a dropped picture's result with a number, if it was never another's.
 

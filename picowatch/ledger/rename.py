@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 
 from picowatch.files.picture_names import is_picture_name, names_of_dropped
 from picowatch.ledger.accept import (
-    entries_before,
     forget_recipe,
-    keys_of,
     prioritise_images,
 )
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import request_of, request_text
-from picowatch.save import Stamp
+from picowatch.save import SizeAndTime
 
 
 class Renaming(Database):
@@ -25,7 +23,7 @@ class Renaming(Database):
         self,
         old: str,
         new: str,
-        stamp: Stamp,
+        size_and_time: SizeAndTime,
         folder: str = "",
         *,
         picture_exists: Callable[[str], bool],
@@ -39,7 +37,7 @@ class Renaming(Database):
             sql.execute(
                 """UPDATE recipes SET path = ?, size_and_time = ?, folder = ?, todo = todo + 1
                    WHERE path = ?""",
-                (new, stamp.as_text(), folder, old),
+                (new, size_and_time.as_text(), folder, old),
             )
             sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
             sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
@@ -49,21 +47,15 @@ class Renaming(Database):
             _merge_images(sql, old, new, picture_exists)
             sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
 
-    def prioritise(self, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
-        """Give the recipe's images the priorities that its entries have in its new folder.
-
-        `priorities` are its entries' digests and priorities. An entry of another digest, because
-        other defaults hold here, gets the priority that all of them have, if it is one.
-        """
-        keys = keys_of(digest for digest, _ in priorities)
-        by_key = dict(zip(keys, (priority for _, priority in priorities), strict=True))
-        of_all = set(by_key.values())
-        common = of_all.pop() if len(of_all) == 1 else None
+    def prioritise(self, recipe: str, priorities: Sequence[int]) -> None:
+        """Give the recipe's entries, in their order, the priorities of its new folder."""
         with self.transaction() as sql:
-            for key, (entry, before) in entries_before(sql, recipe).items():
-                now = by_key.get(key, common)
-                if now is not None and now != before:
-                    sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (now, entry))
+            sql.executemany(
+                """UPDATE entries SET priority = ? WHERE recipe = ? AND id IN (
+                       SELECT entry FROM entry_images JOIN images ON images.id = image
+                       WHERE recipe = ? AND entry_index = ?)""",
+                [(priority, recipe, recipe, index) for index, priority in enumerate(priorities)],
+            )
             prioritise_images(sql, recipe)
 
 

@@ -4,8 +4,9 @@ import json
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from sqlite3 import Row
-from typing import Protocol, Self
+from typing import Self
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.recipe.request import ImageRequest
@@ -96,6 +97,15 @@ class QueuedImage:
         )
 
 
+class PutBack(Enum):
+    """Why an image that ran is queued again, and what of its row remembers that."""
+
+    NO_FAULT = "deaths = 0"
+    ALONE = "alone = 1"  # a batch with it failed: it is rendered in one of its own
+    ENGINE_DIED = "attempts = attempts + 1"
+    DAEMON_DIED = "deaths = deaths + 1"
+
+
 @dataclass(frozen=True, slots=True)
 class DueSheet:
     """An entry whose images have all ended, and whose contact sheet is to be drawn.
@@ -120,6 +130,10 @@ class Counts:
     failed: int = 0
     cancelled: int = 0
 
+    @property
+    def are_all_done(self) -> bool:
+        return self.done > 0 and not (self.queued + self.running + self.failed + self.cancelled)
+
 
 QueuedRecipes = tuple[tuple[str, int], ...]  # with their numbers of queued images
 
@@ -137,37 +151,6 @@ class Outcome:
     failed: int
     cancelled: int
     sheets: tuple[str, ...] = ()
-
-
-class FileNames(Protocol):
-    """Gives pictures their paths; one that already exists in the outbox is never used again."""
-
-    @property
-    def ignores_case(self) -> bool:
-        """Whether the outbox's file system does."""
-        ...
-
-    def folder(self, recipe: str) -> str:
-        """The recipe's folder below the outbox."""
-        ...
-
-    def highest_number(self, folder: str) -> int:
-        """The highest number among the pictures in the folder, 0 if there are none."""
-        ...
-
-    def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
-        """The picture's path below the outbox, or None if it already exists."""
-        ...
-
-    def of_dropped(
-        self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool
-    ) -> str | None:
-        """The same for a dropped picture's; with its ending if others are called like it."""
-        ...
-
-    def sheet(self, recipe: str, number: int) -> str | None:
-        """A contact sheet's path below the outbox, or None if it already exists."""
-        ...
 
 
 def folded(folder: str) -> str:

@@ -1,7 +1,7 @@
 -- The ledger, version 2. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
-CREATE TABLE recipes (              -- each file of the inbox whose last save was handled
+CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
     path          TEXT PRIMARY KEY, -- below the inbox
     size_and_time TEXT NOT NULL,    -- size, time in ns and inode of that version; '0 0 0': read it again
     digest        TEXT NOT NULL,    -- sha256 of its bytes; '' if it could not be read

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from picowatch.ledger.accept import drawn_sheet
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import is_reserved, next_file
-from picowatch.ledger.rows import DueSheet, FileNames, request_of
+from picowatch.ledger.rows import DueSheet, request_of
+from picowatch.outbox.names import OutboxNames
 
 
 class ContactSheets(Database):
@@ -32,7 +33,7 @@ class ContactSheets(Database):
                     due.append(_due_sheet(entry, images))
         return due
 
-    def reserve_sheet(self, sheet: DueSheet, recipe: str, names: FileNames) -> str:
+    def reserve_sheet(self, sheet: DueSheet, recipe: str, names: OutboxNames) -> str:
         """The path of a contact sheet; the same one again after a crash."""
         if sheet.file is not None:
             return sheet.file

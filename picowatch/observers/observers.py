@@ -14,7 +14,6 @@ from picowatch.observers.preview import Previews
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
-from picowatch.work.result import RunResult
 
 if TYPE_CHECKING:
     from picowatch.observers.metrics import Metrics
@@ -26,7 +25,12 @@ class Observers:
     """Gets each picture, failure, preview and status; never makes the work fail."""
 
     def __init__(
-        self, settings: Settings, outbox: Outbox, result: RunResult, *, is_daemon: bool
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        engine_restarts: Callable[[], int],
+        *,
+        is_daemon: bool,
     ) -> None:
         """Raises SettingsInvalid if a daemon's metrics cannot be served.
 
@@ -35,7 +39,7 @@ class Observers:
         self._outbox = outbox
         self._metrics = None
         try:
-            self._metrics = _metrics(settings.metrics_address, lambda: result.engine_restarts)
+            self._metrics = _metrics(settings.metrics_address, engine_restarts)
         except SettingsInvalid as error:
             if is_daemon:
                 raise

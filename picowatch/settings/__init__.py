@@ -1,7 +1,7 @@
 """Settings: what can be set, and where it is read."""
 
 from picowatch.settings.executors import LocalSettings, RaySettings
-from picowatch.settings.loading import load_folders, load_settings, settings_text_of
+from picowatch.settings.loading import load_folders, load_settings
 from picowatch.settings.settings import (
     DAILY,
     FILE_NAME,
@@ -27,5 +27,4 @@ __all__ = [
     "load_folders",
     "load_settings",
     "settings_text",
-    "settings_text_of",
 ]

@@ -64,7 +64,7 @@ def load_settings(
     return _validated(given, problems)
 
 
-def settings_text_of(path: Path) -> str:
+def _text_of(path: Path) -> str:
     """The text of a settings file; raises OSError or SettingsInvalid, for a pipe or device, too."""
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
@@ -100,7 +100,7 @@ def _from_file(path: Path) -> tuple[_Given, list[str]]:
 def _parsed(path: Path) -> tuple[yaml.MappingNode, dict[str, Any]]:
     """The mapping in a settings file, as YAML's node and as values."""
     try:
-        loader = yaml.SafeLoader(settings_text_of(path))
+        loader = yaml.SafeLoader(_text_of(path))
         node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
             return yaml.MappingNode("", []), {}

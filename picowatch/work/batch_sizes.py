@@ -51,28 +51,20 @@ def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int
     return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // pixels))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The best size, the seconds of an evaluation then, and when that was decided."""
-
-    size: Annotated[int, Field(ge=1, le=LARGEST)]
-    seconds: Annotated[float, Field(ge=0, le=3600)]
-    at: float
-
-
 @dataclass
 class _Measured:
     """What is known of images of one kind.
 
     `size` is the best batch so far, `largest` what memory allows; `settled`: a larger one brings
     nothing. `seconds` are those that an evaluation of the UNet took for one image, by batch size:
-    they can be compared whatever the steps and the sampler were.
+    they can be compared whatever the steps and the sampler were. `at` is when it was decided.
     """
 
-    size: int
-    largest: int = LARGEST
+    size: Annotated[int, Field(ge=1, le=LARGEST)]
+    largest: Annotated[int, Field(ge=1, le=LARGEST)] = LARGEST
     settled: bool = False
     seconds: dict[int, list[float]] = field(default_factory=dict)
+    at: float = 0.0
 
     def next_size(self, evaluations: int) -> int:
         """The size to take now for images of so many evaluations.
@@ -137,8 +129,7 @@ class BatchSizes:
         self._now = now
         self._lock = Lock()
         self._device = ""  # of the last batch
-        self._measured: dict[str, _Measured] = {}
-        self._kept = _read(file)
+        self._measured = _read(file)
 
     def size(self, request: ImageRequest, device: str = "") -> int:
         """How many images like this one go into a batch at most.
@@ -171,26 +162,22 @@ class BatchSizes:
             decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
         if decided and measured.is_decided:
             log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
-            self._keep(key, measured)
+            measured.at = self._now()
+            self._keep()
 
     def _of(self, key: str, request: ImageRequest) -> _Measured:
         """What is known of images like this one; what was decided long ago is tried again."""
-        kept = self._kept.get(key)
-        if kept and abs(self._now() - kept.at) > FRESH_SECONDS:
-            del self._kept[key]
-            self._measured[key] = _Measured(max(1, kept.size // 2))
-        elif kept and key not in self._measured:
-            known = {kept.size: [kept.seconds]}
-            self._measured[key] = _Measured(kept.size, kept.size, settled=True, seconds=known)
-        return self._measured.setdefault(key, _Measured(batch_size_for(request, "auto")))
+        found = self._measured.get(key) or _Measured(batch_size_for(request, "auto"))
+        if found.is_decided and abs(self._now() - found.at) > FRESH_SECONDS:
+            found = _Measured(max(1, found.size // 2))
+        self._measured[key] = found
+        return found
 
-    def _keep(self, key: str, measured: _Measured) -> None:
+    def _keep(self) -> None:
         """Write down what was decided; a full disk costs only another measurement."""
-        seconds = min(measured.seconds.get(measured.size, [0.0]))
-        self._kept[key] = _Found(measured.size, seconds, self._now())
+        decided = {key: asdict(one) for key, one in self._measured.items() if one.is_decided}
         with suppress(OSError):
-            kept = {key: asdict(found) for key, found in self._kept.items()}
-            text = json.dumps(kept, indent=1, sort_keys=True)
+            text = json.dumps(decided, indent=1, sort_keys=True)
             write_atomically(self._file, text.encode(), durable=False)
 
 
@@ -213,9 +200,9 @@ def _key(request: ImageRequest, device: str) -> str:
     return " ".join(words)
 
 
-def _read(file: Path) -> dict[str, _Found]:
+def _read(file: Path) -> dict[str, _Measured]:
     """What was kept; nothing if the file is missing or damaged."""
     try:
-        return TypeAdapter(dict[str, _Found]).validate_json(file.read_bytes(), strict=True)
+        return TypeAdapter(dict[str, _Measured]).validate_json(file.read_bytes(), strict=True)
     except (OSError, ValueError):
         return {}

@@ -4,87 +4,52 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from math import ceil
-from typing import Any
 
-from picowatch.engine.protocol import Engine, Executor, OnPreview
+from picowatch.engine.protocol import Engine, Executor
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.retry import Retry
-from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
-from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import Settings
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures
 from picowatch.work.durations import Durations
-from picowatch.work.failures import Failures
-from picowatch.work.plan import PASSES
 from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Progress, Rendering
-from picowatch.work.result import RunResult
+from picowatch.work.rendering import Rendering
+from picowatch.work.run import Run
 from picowatch.work.worker import Worker
 
 log = logging.getLogger("picowatch")
 
 LONGEST_FIRST_LOOK = 5.0  # seconds that queued images are held back at the start
+PASSES = 4  # batches of each engine that may come before the oldest image
 EXPECTED_SECONDS = 10.0  # within which an expected save comes
 
 
-@dataclass(kw_only=True, eq=False)
 class WorkerPool:
-    """Renders the ledger's queue until it is stopped.
+    """Renders the ledger's queue until it is stopped."""
 
-    `on_published` gets the line of images.jsonl of each published picture. `on_preview` is called
-    now and then with what is in progress, `wake_daemon` set when images have ended.
-    """
-
-    settings: Settings
-    ledger: Ledger
-    outbox: Outbox
-    executor: Executor
-    on_published: Callable[[dict[str, Any]], None]
-    on_preview: OnPreview
-    retry: Retry
-    result: RunResult
-    wake_daemon: threading.Event
-
-    def __post_init__(self) -> None:
+    def __init__(self, run: Run, executor: Executor) -> None:
+        self.run, self.executor = run, executor
+        self.settings, self.ledger, self.result = run.settings, run.ledger, run.result
         self._dropped = DroppedPictures(
             self.settings.inbox, self.settings.start_images, self.ledger
         )
         self._batch_sizes = BatchSizes(
             self.settings.batch_size, self.settings.state_folder / "batches.json"
         )
-        self.publisher = Publisher(
-            settings=self.settings,
-            ledger=self.ledger,
-            outbox=self.outbox,
-            on_published=self.on_published,
-            retry=self.retry,
-            result=self.result,
-            wake_daemon=self.wake_daemon,
-        )
+        self.publisher = Publisher(run)
         self._durations = Durations()
-        self._failures = Failures(
-            settings=self.settings,
-            ledger=self.ledger,
-            retry=self.retry,
-            result=self.result,
-            wake_daemon=self.wake_daemon,
-        )
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
         self._finishes = False  # the batches in progress, and claims no other
         self._numbers = count(1)
         self._started = False
         self._start_at: float | None = None  # at the latest
-        self._retired: list[Worker] = []  # whose engines are gone, until their threads have ended
+        self._ending: list[Worker] = []  # whose engines are gone, until their threads have ended
         self._expected_until = 0.0  # a save
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
@@ -114,25 +79,25 @@ class WorkerPool:
             if all(engine is not worker.engine for engine in engines):
                 self._leave(worker)
         # A cluster's engines come and go for weeks.
-        self._retired = [worker for worker in self._retired if not worker.has_ended]
+        self._ending = [worker for worker in self._ending if not worker.has_ended]
         queued = 0 if self.paused else self._queued()
         self._request_engines(queued)
         self._give_up(queued)
         if queued:  # what was left to an engine that is slow, or gone
             for worker in self.workers:
-                if worker.state.idle:
+                if worker.idle:
                     worker.wake()
 
     def _give_up(self, queued: int) -> None:
         """A single run ends once no engine can start, or none came for long; a daemon never does.
 
         What counts is the time from one look at the executor to another: between two looks
-        thousands of saves may have been answered.
+        thousands of saves may have been accepted.
         """
         now = time.monotonic()
         if self.workers and all(worker.gave_up for worker in self.workers):
-            self.result.cannot_go_on(self.workers[0].state.trouble)
-        if self.workers or not queued or self.retry.keeps_trying:
+            self.result.cannot_go_on(self.workers[0].trouble)
+        if self.workers or not queued or self.run.retry.keeps_trying:
             self._no_engine_since = None
         elif self.executor.is_final():
             self.result.cannot_go_on(self.executor.trouble())
@@ -150,19 +115,14 @@ class WorkerPool:
 
     def _join(self, engine: Engine) -> None:
         worker = Worker(
+            self.run,
             engine=engine,
             number=next(self._numbers),
             claim=self.claim,
             publisher=self.publisher,
-            failures=self._failures,
             batch_sizes=self._batch_sizes,
             durations=self._durations,
             dropped=self._dropped,
-            ledger=self.ledger,
-            settings=self.settings,
-            on_preview=self.on_preview,
-            retry=self.retry,
-            result=self.result,
             stopping=self._stopping,
         )
         self.workers = (*self.workers, worker)
@@ -171,7 +131,7 @@ class WorkerPool:
 
     def _leave(self, gone: Worker) -> None:
         gone.leave()
-        self._retired.append(gone)
+        self._ending.append(gone)
         self.workers = tuple(worker for worker in self.workers if worker is not gone)
 
     def _queued(self) -> int:
@@ -206,7 +166,7 @@ class WorkerPool:
         self._stopping.set()
         self.wake()
         self.executor.close()
-        for worker in (*self.workers, *self._retired):
+        for worker in (*self.workers, *self._ending):
             worker.join()
         self.publisher.close()
 
@@ -219,9 +179,9 @@ class WorkerPool:
             return self.ledger.is_paused()
         return False
 
-    def progress(self) -> Progress | None:
-        """The progress of the first engine that has a batch."""
-        return next((one.progress for one in self._renderings()), None)
+    def renderings(self) -> list[Rendering]:
+        """The batches in progress."""
+        return [one for worker in self.workers if (one := worker.rendering)]
 
     def seconds_left(
         self, queued: Iterable[tuple[ImageRequest, int]], recipe: str | None = None
@@ -230,36 +190,25 @@ class WorkerPool:
 
         `queued` are the images that follow, so many like each. None before the first picture.
         """
-        renderings = self._renderings()
-        now = time.monotonic()
+        following = self._durations.of(queued)
+        if following is None:
+            return None
+        renderings = self.renderings()
         left = [
-            self._durations.left(one.timeline, now)
+            one.seconds_left(self._durations.of([(one.first.request, len(one.batch))]) or 0.0)
             for one in renderings
             if recipe is None or any(image.recipe == recipe for image in one.batch)
         ]
-        following = self._durations.of(queued)
-        known = [seconds for seconds in (*left, following) if seconds is not None]
-        return sum(known) / max(1, len(renderings)) if len(known) > len(left) else None
-
-    def in_progress(self, recipe: str) -> int:
-        """How many images of a recipe engines are rendering."""
-        return sum(
-            image.recipe == recipe for rendering in self._renderings() for image in rendering.batch
-        )
+        return (sum(left) + following) / max(1, len(renderings))
 
     @property
     def trouble(self) -> str:
         """Why nothing is rendered; "" while one engine can work."""
         if not self.workers:
             return self.executor.trouble()
-        if any(worker.gave_up or not worker.state.trouble for worker in self.workers):
+        if any(worker.gave_up or not worker.trouble for worker in self.workers):
             return ""
-        return self.workers[0].state.trouble
-
-    # -- batches in progress
-
-    def _renderings(self) -> list[Rendering]:
-        return [one for worker in self.workers if (one := worker.rendering)]
+        return self.workers[0].trouble
 
     # -- claiming
 
@@ -270,26 +219,25 @@ class WorkerPool:
     def claim(self, worker: Worker) -> list[QueuedImage]:
         """The worker's next batch; idle ones that hold the same checkpoint share a short queue."""
         with self._claiming:
-            worker.state.idle = True
+            worker.idle = True
             if self.paused or self._finishes:
                 return []
-            state = worker.state
-            others = {one.state.checkpoint for one in self.workers if one is not worker} - {""}
+            others = {one.checkpoint for one in self.workers if one is not worker} - {""}
             batch = self.ledger.claim(
-                self.outbox.names,
+                self.run.outbox.names,
                 partial(self._size, worker),
-                state.checkpoint,
-                others - {state.checkpoint},
+                worker.checkpoint,
+                others - {worker.checkpoint},
                 0 if len(self.workers) == 1 else PASSES * len(self.workers),
             )
             if batch:
-                state.idle = False
-                state.checkpoint = batch[0].request.checkpoint_hash
+                worker.idle = False
+                worker.checkpoint = batch[0].request.checkpoint_hash
             return batch
 
     def _size(self, worker: Worker, request: ImageRequest) -> int:
-        size = self._batch_sizes.size(request, worker.state.device)
-        idle = sum(one.state.idle and one.can_work for one in self.workers)
+        size = self._batch_sizes.size(request, worker.device)
+        idle = sum(one.idle and one.can_work for one in self.workers)
         if idle < 2:
             return size
         return min(size, ceil(self.ledger.counts().queued / idle))

@@ -1,7 +1,7 @@
 """From a rendered image to a picture in the outbox: metadata, file, lists, ledger.
 
 The order is what makes a crash harmless: the picture is durable under its reserved name before
-it is enlisted, and the ledger says done after that; each step is repeated or skipped at the
+it is listed, and the ledger says done after that; each step is repeated or skipped at the
 next start by looking at what is there.
 """
 
@@ -10,10 +10,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -26,8 +26,7 @@ from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused
 from picowatch.files.atomic import check_in_place
-from picowatch.files.retry import Ended, Retry, is_of_one_folder, passes, unexpected
-from picowatch.ledger.ledger import Ledger
+from picowatch.files.retry import Ended, is_of_one_folder, passes, unexpected
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
     PARAMETERS,
@@ -38,11 +37,9 @@ from picowatch.metadata import (
     read_texts,
     without_postprocessing,
 )
-from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import kept_parameters
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import Settings
-from picowatch.work.result import RunResult
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 # Pictures have a logger of their own: where they are shown, their lines are not needed.
@@ -53,24 +50,13 @@ MOST_THREADS = 8  # compression takes a core each; more engines than that wait f
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
-@dataclass(kw_only=True, eq=False)
 class Publisher:
-    """Publishes batches in threads of its own.
+    """Publishes batches in threads of its own."""
 
-    `on_published` gets the line of images.jsonl of each published picture; `wake_daemon` is set
-    after each batch.
-    """
-
-    settings: Settings
-    ledger: Ledger
-    outbox: Outbox
-    on_published: Callable[[dict[str, Any]], None]
-    retry: Retry
-    result: RunResult
-    wake_daemon: threading.Event
-
-    def __post_init__(self) -> None:
-        settings = self.settings
+    def __init__(self, run: Run) -> None:
+        self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
+        self.retry, self.result = run.retry, run.result
+        settings = run.settings
         self._catalog = Catalog(settings.models, settings.hash_cache)
         self._lock = threading.Lock()  # of the catalog
         self._unlistable: set[int] = set()  # until the next start
@@ -91,7 +77,7 @@ class Publisher:
         def publish_once() -> None:
             if begun.acquire(blocking=False):
                 self._try_to_publish(batch, pictures, texts_before)
-                self.wake_daemon.set()
+                self.run.wake.set()
                 published.set_result(None)
 
         try:
@@ -227,7 +213,7 @@ class Publisher:
             log.warning("%s: %s", image.file, warning)
         try:
             # Before the ledger says done: an empty queue means that every picture was shown.
-            self.on_published(line)
+            self.run.observers.published(line)
             for warning in picture.warnings:
                 self._warn(image, warning)
             self.outbox.listing.append(line)
@@ -240,7 +226,7 @@ class Publisher:
 
     def _warn(self, image: QueuedImage, warning: str) -> None:
         """Beside the recipe, unless that is gone, or its last save does not request the image."""
-        with self.ledger.transaction():  # no save is answered meanwhile
+        with self.ledger.transaction():  # no save is accepted meanwhile
             if self.ledger.is_requested(image.id):
                 self.outbox.problems.add_warning(self.ledger.recipe_of(image), warning)
 

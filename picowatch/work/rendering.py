@@ -1,6 +1,7 @@
 """One batch on its engine: its steps are monitored, and it can be interrupted."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -8,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
-from picowatch.errors import EngineDied
+from picowatch.errors import EngineDied, EngineStopped
 from picowatch.ledger.rows import QueuedImage
-from picowatch.work.durations import Timeline
+from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
@@ -18,77 +19,98 @@ CHECK_SECONDS = 0.25  # between checks of a running batch
 STOPPED_SECONDS = 5.0  # … after which picowatch itself did not run, as after Ctrl-Z
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is in progress: its first image, and how far the batch is.
-
-    `loading` is the checkpoint that the engine loads first, "" once a step is done.
-    """
-
-    image: QueuedImage
-    batch: int
-    step: int
-    steps: int
-    steps_per_second: float
-    loading: str = ""
-
-
 @dataclass(kw_only=True, eq=False)
 class Rendering:
     """A batch that an engine renders, until nobody requests any of its images any more.
 
-    `is_requested` tells whether anybody does. An engine that finishes no step for `stall_seconds`
-    has hung. `loads` is the name of the checkpoint that the engine does not hold, "" if it does.
-    `began` may be the end of the batch before.
+    `is_requested` tells whether anybody does. `loads` is the name of the checkpoint that the engine
+    does not hold, "" if it does. `began` may be the end of the batch before: what lies between
+    costs time, too.
     """
 
     engine: Engine
     batch: list[QueuedImage]
     loads: str
     began: float
-    stall_seconds: float
+    settings: Settings
     on_preview: OnPreview
-    preview_seconds: float
     is_requested: Callable[[], bool]
 
     def __post_init__(self) -> None:
-        first = self.batch[0]
-        self.progress = Progress(first, len(self.batch), 0, first.request.steps, 0.0, self.loads)
-        self.timeline = Timeline(first.request, len(self.batch), self.began, self.loads)
+        self.first = self.batch[0]
+        self.steps = self.first.request.steps  # in all
+        self._times: list[float] = []  # at which each step was done
         self._is_interrupted = False
-        self._last_sign = 0.0
-        self._looked_at = 0.0
-        self._future: Future[list[RenderedImage]] | None = None
+        self._last_sign = self._looked_at = time.monotonic()
 
-    def begin(self) -> None:
+    def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
+        """Render the batch and look after the engine; raises why there are no pictures."""
+        if stopping.is_set():
+            raise EngineStopped("picowatch ends")
+        future = self.begin()
+        while True:
+            with suppress(TimeoutError):
+                future.exception(CHECK_SECONDS)
+            if future.done():
+                return future.result()
+            if stopping.is_set():  # all engines were closed, perhaps just before it began
+                self.engine.close()
+            self._check()
+
+    def begin(self) -> Future[list[RenderedImage]]:
         """Let the engine begin."""
         self._last_sign = self._looked_at = time.monotonic()
         requests = [image.request for image in self.batch]
-        self._future = self.engine.render(
-            requests, self._on_step, self.on_preview, self.preview_seconds
-        )
+        seconds = self.settings.preview_seconds
+        return self.engine.render(requests, self._on_step, self.on_preview, seconds)
 
-    def is_done(self, seconds: float = CHECK_SECONDS) -> bool:
-        """Wait so long at most; whether `pictures` has an answer."""
-        assert self._future is not None
-        with suppress(TimeoutError):
-            self._future.exception(seconds)
-        return self._future.done()
+    # -- how far it is; other threads ask
 
-    def check(self) -> None:
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self._times)
+
+    @property
+    def loading(self) -> str:
+        """The checkpoint that the engine loads first, "" once a step is done."""
+        return "" if self._times else self.loads
+
+    @property
+    def steps_per_second(self) -> float:
+        times = self._times
+        elapsed = times[-1] - times[0] if times else 0.0
+        return round((len(times) - 1) / elapsed, 2) if elapsed > 0 else 0.0
+
+    def seconds(self, ended: float, load: float) -> float:
+        """How long it took without loading, for which the engine says it took `load` seconds.
+
+        Where it had to load, it may have had to start, too: what came before the first step.
+        """
+        if self.loads and len(self._times) > 1:
+            first, second = self._times[:2]
+            load = max(load, first - self.began - (second - first))
+        return max(0.0, ended - self.began - load)
+
+    def seconds_left(self, whole: float) -> float:
+        """Seconds until it is done, if it takes `whole` without loading."""
+        now, times = time.monotonic(), self._times
+        if not times:
+            return whole if self.loads else max(0.0, whole - (now - self.began))
+        done = len(times) / max(self.steps, len(times))
+        return max(0.0, whole * (1 - done) - (now - times[-1]))
+
+    # -- looking after the engine
+
+    def _check(self) -> None:
         """Look after the engine from time to time; raises EngineDied if it hangs."""
         if not self._is_interrupted and not self.is_requested():
-            recipe = self.batch[0].recipe
+            recipe = self.first.recipe
             log.info("%s: stopped: no image of its batch is requested any more", recipe)
             self._is_interrupted = True
         if self._is_interrupted:  # an engine that just starts may miss the first
             self.engine.interrupt()
         self._end_if_hung()
-
-    def pictures(self) -> list[RenderedImage]:
-        """Return the pictures of a batch that is done; raises what the engine's future raises."""
-        assert self._future is not None
-        return self._future.result()
 
     def _end_if_hung(self) -> None:
         """Raises EngineDied if the engine has made no step for too long.
@@ -99,22 +121,16 @@ class Rendering:
         self._looked_at = now
         if now - before > STOPPED_SECONDS:
             self._last_sign = now
-        if now - self._last_sign > self.stall_seconds:
+        if now - self._last_sign > (limit := self.settings.stall_seconds):
             self.engine.close()
             raise EngineDied(
-                f"The engine made no step for {self.stall_seconds:.0f} s and was ended as hung. "
+                f"The engine made no step for {limit:.0f} s and was ended as hung. "
                 "If such images take that long, set stall_seconds higher."
             )
 
     def _on_step(self, step: int, steps: int) -> None:
-        now = time.monotonic()
-        self._last_sign = now
-        if not step:
-            return
-        if step == 1:  # also where it begins again, with less memory
-            self.timeline.times.clear()
-        self.timeline.steps = steps
-        self.timeline.times.append(now)
-        elapsed = now - self.timeline.times[0]
-        rate = (step - 1) / elapsed if elapsed > 0 else 0.0
-        self.progress = Progress(self.batch[0], len(self.batch), step, steps, rate)
+        self._last_sign = time.monotonic()
+        if step:
+            # It may begin again, with less memory.
+            before = self._times if step > 1 else []
+            self.steps, self._times = steps, [*before, self._last_sign]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from picowatch.catalog import DEMO, Catalog
@@ -19,22 +18,18 @@ from picowatch.engine.protocol import (
     Engine,
     EngineCannotStart,
     EngineLost,
-    OnPreview,
     RenderedImage,
 )
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
-from picowatch.files.retry import Ended, Retry
-from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import QueuedImage
-from picowatch.settings import Settings
+from picowatch.files.retry import Ended
+from picowatch.ledger.rows import PutBack, QueuedImage
+from picowatch.recipe.request import ImageRequest
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures, InboxAway
 from picowatch.work.durations import Durations
-from picowatch.work.failures import Failures
-from picowatch.work.plan import EngineState
 from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Progress, Rendering
-from picowatch.work.result import RunResult
+from picowatch.work.rendering import Rendering
+from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -42,7 +37,6 @@ RESTART_SECONDS = 1.0  # after the engine could not be started
 START_AGAIN_SECONDS = 60.0  # … twice and more
 
 
-@dataclass(kw_only=True, eq=False)
 class Worker:
     """An engine and the thread that feeds it.
 
@@ -50,26 +44,34 @@ class Worker:
     `stopping` is set it ends.
     """
 
-    engine: Engine
-    number: int
-    claim: Callable[["Worker"], list[QueuedImage]]
-    publisher: Publisher
-    failures: Failures
-    batch_sizes: BatchSizes
-    durations: Durations
-    dropped: DroppedPictures
-    ledger: Ledger
-    settings: Settings
-    on_preview: OnPreview
-    retry: Retry
-    result: RunResult
-    stopping: threading.Event
-
-    def __post_init__(self) -> None:
-        self.state = EngineState(self.number)
+    def __init__(
+        self,
+        run: Run,
+        *,
+        engine: Engine,
+        number: int,
+        claim: Callable[["Worker"], list[QueuedImage]],
+        publisher: Publisher,
+        batch_sizes: BatchSizes,
+        durations: Durations,
+        dropped: DroppedPictures,
+        stopping: threading.Event,
+    ) -> None:
+        self.run, self.engine, self.number = run, engine, number
+        self.ledger, self.retry, self.settings = run.ledger, run.retry, run.settings
+        self.claim, self.publisher, self.dropped = claim, publisher, dropped
+        self.batch_sizes, self.durations, self.stopping = batch_sizes, durations, stopping
+        self.idle = False  # it has no batch
+        self.checkpoint = ""  # the hash of the one it used last, "" if it holds none
+        self.checkpoint_name = ""
+        self.device = ""  # with the precision, known after the first batch
+        self.rendered = 0  # images
+        self.trouble = ""  # why it is waiting, or gave up
+        self._failed_starts = 0  # in a row
+        self._loaded: set[str] = set()  # hashes of the checkpoints used since the engine started
         self.rendering: Rendering | None = None
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"worker-{self.number}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = 0.0
         self._rendered_at: float | None = None  # the batch before, if nothing lies between
@@ -93,12 +95,12 @@ class Worker:
     @property
     def gave_up(self) -> bool:
         """Whether it no longer tries to start the engine."""
-        return bool(self.state.trouble) and not self.retry.keeps_trying
+        return bool(self.trouble) and not self.retry.keeps_trying
 
     @property
     def can_work(self) -> bool:
         """Whether others may leave batches to it."""
-        return not (self._leaving or self._lost or self.has_ended or self.state.trouble)
+        return not (self._leaving or self._lost or self.has_ended or self.trouble)
 
     def wake(self) -> None:
         """Images may be queued, or a pause may have begun or ended."""
@@ -116,17 +118,10 @@ class Worker:
 
     def prepare(self) -> None:
         """Start the engine for an expected save, unless its last start failed."""
-        if self.can_work and not self.state.failed_starts:
+        if self.can_work and not self._failed_starts:
             self._idle_since = time.monotonic()
-            self.state.warm = True
             self.engine.prepare()
             self._wake.set()
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far the batch in progress is."""
-        rendering = self.rendering  # other threads read it while this one goes on
-        return rendering.progress if rendering else None
 
     # -- the thread
 
@@ -137,13 +132,13 @@ class Worker:
         except Ended:
             pass  # what is in progress continues at the next start
         except LedgerCorrupt as error:
-            self.result.cannot_go_on(str(error), ledger_corrupt=True)
+            self.run.result.cannot_go_on(str(error), ledger_corrupt=True)
         except sqlite3.Error as error:
-            self.result.cannot_go_on(f"the ledger cannot be used: {error}")
+            self.run.result.cannot_go_on(f"the ledger cannot be used: {error}")
         except Exception as error:  # it must end the daemon, whatever it is
             log.debug("unexpected", exc_info=True)
             words = f"unexpected error: {type(error).__name__}: {error}"
-            self.result.cannot_go_on(words)
+            self.run.result.cannot_go_on(words)
 
     def _work(self) -> None:
         while self._goes_on():
@@ -171,7 +166,9 @@ class Worker:
             self.stopping.wait(RESTART_SECONDS)
             return []
         for image in missing:
-            self.failures.picture_missing(image)
+            words = "its picture changed or is gone; its queue waits for it"
+            log.info("%s: %s", image.recipe, words)
+            self.retry.until_done(partial(self.ledger.picture_missing, image))
         return [image for image in batch if image not in missing]
 
     def _clear_pictures(self, batch: list[QueuedImage]) -> None:
@@ -187,28 +184,27 @@ class Worker:
         if left > 0 and not self.retry.until_done(self.ledger.is_paused):
             return left
         self.engine.close()
-        self.state.has_ended()
+        self._holds_nothing()
         return None
 
     def _render_and_publish(self, batch: list[QueuedImage]) -> None:
         """Render a batch and hand its pictures to the publisher, or record why there are none."""
         began, self._rendered_at = self._rendered_at or time.monotonic(), None
-        loads = self.state.begins(batch[0].request)
-        if loads and not self.state.trouble:  # while that lasts, it is tried every minute
+        loads = self._begins(batch[0].request)
+        if loads and not self.trouble:  # while that lasts, it is tried every minute
             log.info("%s: loading %s", batch[0].recipe, loads)
         rendering = self.rendering = Rendering(
             engine=self.engine,
             batch=batch,
             loads=loads,
             began=began,
-            stall_seconds=self.settings.stall_seconds,
-            on_preview=self.on_preview,
-            preview_seconds=self.settings.preview_seconds,
+            settings=self.settings,
+            on_preview=self.run.observers.preview,
             is_requested=lambda: self._is_requested(batch),
         )
         try:
-            with self._outcome(rendering):
-                pictures = self._render(rendering)
+            with self._outcome(batch):
+                pictures = rendering.pictures(self.stopping)
                 self._learn(rendering, pictures)
                 self._publish(batch, pictures)
         finally:
@@ -222,62 +218,64 @@ class Worker:
         except sqlite3.OperationalError:
             return True
 
-    def _render(self, rendering: Rendering) -> list[RenderedImage]:
-        """Return the batch's pictures; raises why there are none."""
-        if self.stopping.is_set():
-            raise EngineStopped("picowatch ends")
-        rendering.begin()
-        while not rendering.is_done():
-            if self.stopping.is_set():  # all engines were closed, perhaps just before it began
-                self.engine.close()
-            rendering.check()
-        return rendering.pictures()
+    def _begins(self, request: ImageRequest) -> str:
+        """Note which checkpoint it uses; returns its name if it has to be loaded, "" else."""
+        self.checkpoint, self.checkpoint_name = request.checkpoint_hash, request.checkpoint
+        return "" if self.checkpoint in self._loaded else self.checkpoint_name
+
+    def _holds_nothing(self) -> None:
+        """The engine is closed, or died."""
+        self.checkpoint = self.checkpoint_name = ""
+        self._loaded.clear()
 
     def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
         """Keep what the batch tells of the engine; the next one begins here."""
         self._rendered_at = time.monotonic()
         load = sum(picture.timings.get("load", 0.0) for picture in pictures)
-        self.durations.learn(rendering.timeline, self._rendered_at, load)
-        self.state.has_rendered(pictures)
+        seconds = rendering.seconds(self._rendered_at, load)
+        self.durations.learn(rendering.first.request, seconds / len(pictures))
+        self.trouble, self._failed_starts = "", 0
+        self.rendered += len(pictures)
+        self.device = f"{pictures[0].device} {pictures[0].precision}"
+        self._loaded.add(self.checkpoint)
         self.batch_sizes.learn([image.request for image in rendering.batch], pictures)
 
     @contextmanager
-    def _outcome(self, rendering: Rendering) -> Iterator[None]:
+    def _outcome(self, batch: list[QueuedImage]) -> Iterator[None]:
         """Record why a batch has no pictures."""
-        batch = rendering.batch
         try:
             yield
         except EngineStopped:
-            self.failures.put_back(rendering)
+            self._put_back(batch)
         except EngineCannotStart as error:
             log.debug("%s", error, extra={"traceback": error.trace})
-            self.failures.put_back(rendering)
+            self._put_back(batch)
             self._note_engine_death()
             self._wait_to_start(str(error))
         except EngineLost as error:
             log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
-            self.failures.put_back(rendering)
+            self._put_back(batch)
             self._note_engine_death()
             self._wait_to_leave()
         except EngineDied as error:
             self._note_engine_death()
-            self.failures.engine_died(rendering, error)
+            self._try_again_after(error, batch)
         except RenderFailed as error:
             if self._are_models_away(batch):
-                self.failures.put_back(rendering)
+                self._put_back(batch)
                 models = self.settings.models
                 self._wait_to_start(f"There is no model in {models} any more: is it mounted?")
-            elif self.state.failed_starts:  # they came back a moment after it failed
-                self.state.failed_starts, self.state.trouble = 0, ""
-                self.failures.put_back(rendering)
+            elif self._failed_starts:  # they came back a moment after it failed
+                self._failed_starts, self.trouble = 0, ""
+                self._put_back(batch)
             else:
-                self.failures.render_failed(rendering, error)
+                self._render_failed(error, batch)
         except (LedgerCorrupt, Ended):
             raise
         except Exception as error:  # no single image may take the worker down
             log.debug("unexpected", exc_info=True)
             words = f"Unexpected error: {type(error).__name__}: {error}."
-            self.failures.render_failed(rendering, RenderFailed(words))
+            self._render_failed(RenderFailed(words), batch)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """Hand it to the publisher, once the batch before is published."""
@@ -290,6 +288,42 @@ class Worker:
 
     # -- failures
 
+    def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> None:
+        for image in batch:
+            self.retry.until_done(partial(self.ledger.put_back, image.id, why))
+
+    def _try_again_after(self, error: EngineDied, batch: list[QueuedImage]) -> None:
+        """Try each image again alone, until the engine died on it `max_attempts` times.
+
+        Which one of a batch it was is not known, so that none of a batch fails.
+        """
+        for image in batch:
+            if len(batch) == 1 and image.attempts + 1 >= self.settings.max_attempts:
+                self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
+            else:
+                put_back = partial(self.ledger.put_back, image.id, PutBack.ENGINE_DIED)
+                rest = " It will be tried again." if self.retry.until_done(put_back) else ""
+                log.warning("%s: %s%s", image.recipe, error, rest)
+
+    def _render_failed(self, error: RenderFailed, batch: list[QueuedImage]) -> None:
+        """An image that fails alone has failed; of a batch, each is tried alone.
+
+        They go through the queue, so that a pause, a cancellation and a more urgent save hold
+        for each of them.
+        """
+        log.debug("%s", error, extra={"traceback": error.trace})
+        if len(batch) == 1:
+            self._fail(batch[0], str(error))
+        else:
+            self._put_back(batch, PutBack.ALONE)
+
+    def _fail(self, image: QueuedImage, reason: str) -> None:
+        if self.retry.until_done(partial(self.ledger.fail, image.id, reason)):
+            self.run.result.count_failure()
+            recipe = self.retry.until_done(partial(self.ledger.recipe_of, image))
+            log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
+            self.run.wake.set()
+
     def _are_models_away(self, batch: list[QueuedImage]) -> bool:
         """Whether nothing is left of the models folder, as where a share is not mounted."""
         if all(image.request.checkpoint == DEMO for image in batch):
@@ -297,8 +331,8 @@ class Worker:
         return not Catalog(self.settings.models).has_models()
 
     def _note_engine_death(self) -> None:
-        self.result.count_engine_restart()
-        self.state.has_ended()
+        self.run.result.count_engine_restart()
+        self._holds_nothing()
 
     def _wait_to_leave(self) -> None:
         """Others render the rest: the executor soon says that this engine is gone."""
@@ -314,11 +348,11 @@ class Worker:
         The first time it is just started again. After that the log says it, once.
         """
         self.rendering = None
-        self.state.failed_starts += 1
-        if self.state.failed_starts > 1:
-            is_news, self.state.trouble = not self.state.trouble, trouble
+        self._failed_starts += 1
+        if self._failed_starts > 1:
+            is_news, self.trouble = not self.trouble, trouble
             if self.gave_up:
                 return
             if is_news:
                 log.error("%s Trying again every minute.", trouble)
-        self.stopping.wait(START_AGAIN_SECONDS if self.state.trouble else RESTART_SECONDS)
+        self.stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)

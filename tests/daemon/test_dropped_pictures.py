@@ -262,7 +262,7 @@ def test_a_name_that_begins_with_a_space_is_not_taken_for_another(house: House) 
     assert len({one.image_hash for one in requests}) == 2
 
 
-def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House) -> None:
+def test_junk_is_ignored_and_other_formats_are_told_with_their_names(house: House) -> None:
     template(house)
     draw(house, "frames/1.png")
     draw(house, "frames/._1.png")
@@ -274,15 +274,14 @@ def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House
     house.save("elsewhere/d.psd", "other")
     assert not house.once()
     assert house.pictures() == ["frames/1.png"]
-    assert errors(house) == ["frames/_unreadable.error.txt", "frames/deep/_unreadable.error.txt"]
-    error = house.error("frames/_unreadable") or ""
-    for words in ("inbox/frames\n", "2 files", "a.cr2\nb.HEIC\n", "Convert them to PNG"):
-        assert words in error
+    names = ["frames/a.cr2", "frames/b.HEIC", "frames/deep/c.mp4"]
+    assert errors(house) == [f"{name}.error.txt" for name in names]
+    assert "Readable formats: PNG, JPEG" in (house.error("frames/b.HEIC") or "")
     assert house.once(), "told once"
     for name in ("a.cr2", "b.HEIC"):
         (house.inbox / "frames" / name).unlink()
     assert house.once()
-    assert errors(house) == ["frames/deep/_unreadable.error.txt"]
+    assert errors(house) == ["frames/deep/c.mp4.error.txt"]
 
 
 def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,6 @@ def test_a_start_that_builds_a_ledger_gives_signs_of_life(
     house.save("a.txt", "a star\n")
     assert house.once()
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    monkeypatch.setattr("picowatch.systemd.BEAT_SECONDS", 0.0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(os.fspath(house.folder / "notify"))
         manager.settimeout(PATIENCE)

@@ -23,6 +23,7 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import PutBack
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.log import LOG_BYTES, close_log, open_log
 from picowatch.settings import load_settings
@@ -400,15 +401,15 @@ def test_a_start_that_cannot_write_says_once_what_it_repairs(
     with sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite") as ledger:
         ledger.execute("UPDATE images SET state = 'running'")
     (house.outbox / ".picowatch/lock").write_text("1234")
-    tries, real = [0], Ledger.retry_after_daemon_death
+    tries, real = [0], Ledger.put_back
 
-    def without_room(ledger: Ledger, image: int) -> None:
+    def without_room(ledger: Ledger, image: int, why: PutBack) -> None:
         tries[0] += 1
         if tries[0] <= 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(ledger, image)
+        real(ledger, image, why)
 
-    monkeypatch.setattr(Ledger, "retry_after_daemon_death", without_room)
+    monkeypatch.setattr(Ledger, "put_back", without_room)
     with house.running():
         wait_for(lambda: len(house.pictures()) == 1, "the picture")
     assert tries[0] == 4

@@ -13,10 +13,10 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
 from picowatch.ledger.queue import put_all_back
-from picowatch.ledger.rows import Acceptance, Counts, RequestedEntry
+from picowatch.ledger.rows import Acceptance, Counts, PutBack, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Save, Stamp
+from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
 
 
@@ -63,7 +63,12 @@ class Desk:
     def save(self, path: str, *entries: RequestedEntry) -> Acceptance:
         self.saves += 1
         return self.ledger.accept(
-            Save(path, str(self.saves), Stamp(self.saves, self.saves, 1), float(self.saves)),
+            Save(
+                path,
+                str(self.saves),
+                SizeAndTime(self.saves, self.saves, 1),
+                saved_at=float(self.saves),
+            ),
             entries,
             draw_seed=self._draw,
             picture_exists=self.there.__contains__,
@@ -217,7 +222,7 @@ def test_images_that_ran_into_a_death_run_alone(desk: Desk) -> None:
     desk.save("a.txt", *(entry("x", seed) for seed in range(4)))
     batch = desk.ledger.claim(desk.names, lambda request: 2)
     for image in batch:
-        desk.ledger.retry_after_engine_death(image.id)
+        desk.ledger.put_back(image.id, PutBack.ENGINE_DIED)
     sizes = [len(desk.ledger.claim(desk.names, lambda request: 4)) for _ in range(3)]
     assert sizes == [1, 1, 2]
 
@@ -255,10 +260,10 @@ def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: 
 
 def test_stamps_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
-    stamp = Stamp(2**62, 2**66, 2**64 - 1)
-    desk.ledger.refuse(Save("a.txt", "digest", stamp, 0.0), "a typo")
-    desk.ledger.rename("a.txt", "b.txt", stamp, picture_exists=lambda file: False)
-    assert desk.ledger.known_recipes()["b.txt"].stamp == stamp
+    size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
+    desk.ledger.refuse(Save("a.txt", "digest", size_and_time, 0.0), "a typo")
+    desk.ledger.rename("a.txt", "b.txt", size_and_time, picture_exists=lambda file: False)
+    assert desk.ledger.known_recipes()["b.txt"].size_and_time == size_and_time
 
 
 LINES = st.lists(st.sampled_from("abc"), max_size=4)
@@ -304,7 +309,7 @@ def test_tallies_say_what_is_there(steps: list[tuple[str, bool]]) -> None:
                 desk.make_one()
             else:
                 desk.ledger.rename(
-                    "a.txt", "b.txt", Stamp(1, 1, 1), picture_exists=desk.there.__contains__
+                    "a.txt", "b.txt", SizeAndTime(1, 1, 1), picture_exists=desk.there.__contains__
                 )
         with desk.ledger.transaction() as sql:
             rows = dict(sql.execute("SELECT state, count(*) FROM images GROUP BY state").fetchall())

@@ -252,17 +252,9 @@ class Model:
             self.images.remove(other)
             self.replaced.append(other)
 
-    def prioritised(self, path: str, entries: list[Requested]) -> None:
-        """A recipe was moved, and these are its entries now; only their priorities count."""
-        now = _numbered(entries)
-        of_all = {one.priority for one in entries}
-        common = of_all.pop() if len(of_all) == 1 else None
-        before = self.recipes[path].entries
-        keys = _numbered(entry.requested for entry in before)
-        for entry, key in zip(before, keys, strict=True):
-            priority = now[key].priority if key in now else common
-            if priority is None or priority == entry.requested.priority:
-                continue
+    def prioritised(self, path: str, priorities: list[int]) -> None:
+        """A recipe was moved to where its entries have these priorities, in their order."""
+        for entry, priority in zip(self.recipes[path].entries, priorities, strict=False):
             entry.requested = replace(entry.requested, priority=priority)
             for image in entry.images:
                 if image.state in LIVE:

@@ -9,7 +9,7 @@ from picowatch.ledger.ledger import Ledger
 
 HEARD = (
     "accept", "refuse", "forget", "archive", "rename", "claim", "hand_over", "finish", "fail",
-    "put_back", "retry_alone", "retry_after_engine_death", "retry_after_daemon_death",
+    "put_back",
     "nothing_is_written", "picture_missing", "retry", "cancel", "rebuild", "prioritise",
     "pause", "resume",
 )  # fmt: skip

@@ -24,6 +24,7 @@ import picowatch.ledger.database
 from picowatch.daemon.process import build_and_run
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
+from picowatch.ledger.rows import PutBack
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.formats import ENDINGS
@@ -224,6 +225,7 @@ class World:
             ).restart:
                 if self.signals:
                     break
+                self.stop.clear()
 
     def end(self) -> None:
         """SIGTERM, and what is promised of it."""
@@ -319,10 +321,10 @@ class World:
     def polled(self, evidence: Sequence[Any]) -> None:
         """The inbox noticed something; defaults are read together with a recipe."""
         for seen in evidence:
-            if (stamp := getattr(seen, "stamp", None)) is not None:
-                self.defaults_read[seen.path, stamp.mtime_ns] = dict(self.defaults)
+            if (size_and_time := getattr(seen, "size_and_time", None)) is not None:
+                self.defaults_read[seen.path, size_and_time.mtime_ns] = dict(self.defaults)
                 if template := self._template_of(seen.path):
-                    self.templates_read[seen.path, stamp.mtime_ns] = template
+                    self.templates_read[seen.path, size_and_time.mtime_ns] = template
 
     def before_write(self) -> None:
         if self.trouble is not None:
@@ -363,7 +365,7 @@ class World:
 
     def _heard_accept(self, save: Any, entries: object, *, result: object) -> None:
         before = self.answered.get(save.path)
-        version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
+        version = self._answer(save.path, save.digest, save.size_and_time.mtime_ns)
         if version is None:
             return
         moved = any(one.source for one in self.versions[save.path])
@@ -379,9 +381,9 @@ class World:
             self.model.saved(save.path, save.digest, found, is_again=is_again)
 
     def _heard_refuse(self, save: Any, problem: object, *, result: object) -> None:
-        if save.path.endswith(TEMPLATE) and not save.stamp.mtime_ns:
+        if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
-        version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
+        version = self._answer(save.path, save.digest, save.size_and_time.mtime_ns)
         if version is None:
             return
         if self._uses_lora(version) and (not self.lora_is_there or self._lora_just_changed()):
@@ -458,7 +460,9 @@ class World:
             del self.files[path]
         self.model.deleted_recipe(path)
 
-    def _heard_rename(self, old: str, new: str, stamp: Any, folder: str, *, result: object) -> None:
+    def _heard_rename(
+        self, old: str, new: str, size_and_time: Any, folder: str, *, result: object
+    ) -> None:
         known = self.answered.pop(old, None)
         if old in self.missed:
             self.missed.discard(old)
@@ -471,7 +475,7 @@ class World:
             version
             for version in self.versions.get(new, ())
             if known is not None
-            and (version.digest, version.mtime) == (known.digest, stamp.mtime_ns)
+            and (version.digest, version.mtime) == (known.digest, size_and_time.mtime_ns)
         ]
         if known is None or not candidates or is_there:
             self.findings.append(f"{old} was taken for renamed to {new}")
@@ -479,10 +483,9 @@ class World:
             self.answered[new] = candidates[-1]
         self.model.renamed(old, new)
 
-    def _heard_prioritise(self, path: str, priorities: object, *, result: object) -> None:
+    def _heard_prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
         """A recipe was moved to where other defaults hold."""
-        version = self.answered[path]
-        self.model.prioritised(path, self._looked_up(path, version.text, version.mtime))
+        self.model.prioritised(path, priorities)
 
     def _heard_claim(self, *_: object, result: Any) -> None:
         if self.paused and result:
@@ -509,17 +512,10 @@ class World:
             self.findings.append(f"{image} failed: {reason}")
         self.model.ended(image_id, "failed")
 
-    def _heard_put_back(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued")
-
-    def _heard_retry_alone(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued")
-
-    def _heard_retry_after_engine_death(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued")
-
-    def _heard_retry_after_daemon_death(self, image_id: int, *, result: object) -> None:
-        self.model.ended(image_id, "queued", death=True)
+    def _heard_put_back(
+        self, image_id: int, why: PutBack = PutBack.NO_FAULT, *, result: object
+    ) -> None:
+        self.model.ended(image_id, "queued", death=why is PutBack.DAEMON_DIED)
 
     def _heard_picture_missing(self, image: Any, *, result: object) -> None:
         self.model.missed(image.id)
@@ -606,14 +602,14 @@ class World:
         if how == "by rename":
             temporary = target.with_name(f".{target.name}.tmp")
             temporary.write_bytes(content)
-            self._stamp(temporary)
+            self._size_and_time(temporary)
             temporary.replace(target)
         else:
             target.write_bytes(content)
-            self._stamp(target)
+            self._size_and_time(target)
         self._tell()
 
-    def _stamp(self, target: Path) -> None:
+    def _size_and_time(self, target: Path) -> None:
         """Its time is the simulated clock's; no two are the same."""
         self.serial += 1
         when = int(self.sim.wall()) * 10**9 + self.serial
@@ -662,7 +658,7 @@ class World:
         text = self.files[path].text
         content = text.content(path)
         if how == "touch":
-            self._stamp(self.there / path)
+            self._size_and_time(self.there / path)
             self._tell()
         else:
             self._write(path, content, how)

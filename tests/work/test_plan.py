@@ -10,8 +10,8 @@ import pytest
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage, RequestedEntry
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Save, Stamp
-from picowatch.work.plan import PASSES
+from picowatch.save import Save, SizeAndTime
+from picowatch.work.pool import PASSES
 from tests.engine.requests import request
 
 BATCH = 8
@@ -54,7 +54,7 @@ class Farm:
                 for seed in range(first, first + several)
             ]
         self.ledger.accept(
-            Save("a.yaml", "a", Stamp(1, 1, 1), saved_at=0.0),
+            Save("a.yaml", "a", SizeAndTime(1, 1, 1), saved_at=0.0),
             [RequestedEntry("entry", 0, False, lambda _: requests)],
             draw_seed=lambda: 1,
             picture_exists=lambda file: False,
@@ -124,7 +124,7 @@ def test_the_oldest_image_is_passed_over_by_four_batches_of_each_engine(ledger: 
     checkpoints = [f"{number:064x}" for number in (1, 2)]
     requests = [request(seed=seed, checkpoint_hash=checkpoints[seed > 0]) for seed in range(200)]
     ledger.accept(
-        Save("a.yaml", "a", Stamp(1, 1, 1), saved_at=0.0),
+        Save("a.yaml", "a", SizeAndTime(1, 1, 1), saved_at=0.0),
         [RequestedEntry("entry", 0, False, lambda _: requests)],
         draw_seed=lambda: 1,
         picture_exists=lambda file: False,

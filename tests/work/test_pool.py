@@ -14,12 +14,14 @@ from picowatch.engine.protocol import OnStep, RenderedImage
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import RequestedEntry
+from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
-from picowatch.save import Save, Stamp
+from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.rendering import Rendering
 from picowatch.work.result import RunResult
+from picowatch.work.run import Run
 from picowatch.work.worker import Worker
 from tests.digest_engine import Batch, DigestEngine
 from tests.engine.requests import request
@@ -35,30 +37,32 @@ class Shared:
         settings = Settings(outbox=folder, batch_size=BATCH)
         retry, result = Retry(threading.Event(), folder, keeps_trying=False), RunResult()
         self.ledger = Ledger(folder / "ledger.sqlite")
-        self.pool = WorkerPool(
+        outbox = Outbox(settings)
+        run = Run(
             settings=settings,
             ledger=self.ledger,
-            outbox=Outbox(settings),
-            executor=LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine()),
-            on_published=lambda *_: None,
-            on_preview=lambda _: None,
+            outbox=outbox,
+            observers=Observers(settings, outbox, lambda: 0, is_daemon=False),
             retry=retry,
             result=result,
-            wake_daemon=threading.Event(),
+            wake=threading.Event(),
         )
+        self.observers = run.observers
+        executor = LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine())
+        self.pool = WorkerPool(run, executor)
         for worker in self.pool.workers:
-            worker.state.idle = worker.state.warm = True
+            worker.idle = True
 
     def hold(self, *checkpoints: str) -> None:
         """What each engine holds."""
         for worker, checkpoint in zip(self.pool.workers, checkpoints, strict=True):
-            worker.state.checkpoint = checkpoint
+            worker.checkpoint = checkpoint
 
     def save(self, name: str, checkpoint: str, images: int, priority: int = 0) -> None:
         """So many images of one checkpoint."""
         requests = [request(seed=seed, checkpoint_hash=checkpoint) for seed in range(images)]
         self.ledger.accept(
-            Save(name, name, Stamp(1, 1, 1), saved_at=0.0),
+            Save(name, name, SizeAndTime(1, 1, 1), saved_at=0.0),
             [RequestedEntry("entry", priority, False, lambda _: requests)],
             draw_seed=lambda: 1,
             picture_exists=lambda file: False,
@@ -74,6 +78,7 @@ class Shared:
 def shared(tmp_path: Path) -> Iterator[Shared]:
     shared = Shared(tmp_path)
     yield shared
+    shared.observers.close(lambda: True)
     shared.ledger.close()
 
 
@@ -83,7 +88,7 @@ def test_idle_engines_share_a_short_queue(shared: Shared) -> None:
     assert [len(shared.claim(number)) for number in range(3)] == [3, 3, 2]
     shared.save("b.yaml", A, 5 * BATCH)
     for worker in shared.pool.workers:
-        worker.state.idle = True
+        worker.idle = True
     assert len(shared.claim(0)) == BATCH
 
 
@@ -95,7 +100,7 @@ def test_engines_keep_the_checkpoints_that_they_hold(shared: Shared) -> None:
     shared.save("c.yaml", C, 1)
     assert shared.claim(0) == [A, A]
     assert shared.claim(2) == [C]
-    shared.pool.workers[2].state.idle = True
+    shared.pool.workers[2].idle = True
     assert shared.claim(2) == [B], "rather than rest"
 
 
@@ -115,10 +120,9 @@ def test_what_takes_long_before_the_first_step_is_still_loading(shared: Shared) 
     rendering.engine = engine = HeldEngine()
     rendering.begin()
     engine.on_step(0, 24)
-    assert (rendering.progress.step, rendering.progress.loading) == (0, "mine")
-    assert not rendering.timeline.times
+    assert (rendering.step, rendering.loading) == (0, "mine")
     engine.on_step(1, 24)
-    assert (rendering.progress.step, rendering.progress.loading) == (1, "")
+    assert (rendering.step, rendering.loading) == (1, "")
 
 
 class HeldEngine(DigestEngine):
@@ -136,8 +140,7 @@ def _rendering(worker: Worker, began: float, loads: str = "") -> Rendering:
         batch=worker.claim(worker),
         loads=loads,
         began=began,
-        stall_seconds=60,
+        settings=worker.settings,
         on_preview=lambda _: None,
-        preview_seconds=0,
         is_requested=lambda: True,
     )

@@ -1,0 +1,59 @@
+"""What the log says of saves, and what an error file says of one that is refused."""
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from picowatch.errors import PicowatchError
+from picowatch.inbox.names import is_dropped
+from picowatch.ledger.rows import Acceptance
+from picowatch.outbox.status import images
+from picowatch.recipe import RecipeInvalid, error_text, one_line
+from picowatch.recipe.messages.problems import CLOSING, closing_of, harmless, harmless_lines
+
+
+class Event(NamedTuple):
+    """A line for the log about a recipe, once what it tells is committed."""
+
+    level: int
+    recipe: str
+    text: str
+
+
+def said(path: str, words: str) -> Event:
+    """Return the line of a save that was accepted."""
+    return Event(logging.INFO, path, f"{path}: saved, {words}")
+
+
+def warned(path: str, warnings: Iterable[str]) -> list[Event]:
+    """Return a line for each warning."""
+    return [Event(logging.WARNING, path, f"{path}: {warning}") for warning in warnings]
+
+
+def accepted(result: Acceptance, newest: str) -> str:
+    """What a save changed, in words; `newest` is the newest picture that existed."""
+    if result.existing and not (result.queued or result.cancelled):
+        if newest:
+            return f"nothing new to render; its newest picture is {newest}"
+        return "nothing new to render; its pictures were deleted"
+    parts = [f"{images(result.queued)} queued"]
+    if result.redrawn:
+        parts.append("random seeds drawn again")
+    if result.gone:
+        parts.append(f"{result.gone} whose picture is gone")
+    if result.cancelled:
+        parts.append(f"{result.cancelled} cancelled")
+    if result.kept:
+        parts.append(f"{result.kept} kept")
+    return ", ".join(parts)
+
+
+def explained(path: str, why: PicowatchError | str) -> tuple[str, str]:
+    """The text of the error file, and the line for the log."""
+    if isinstance(why, RecipeInvalid):
+        # What lies beside a picture is saved instead of the picture.
+        closing = CLOSING if is_dropped(path) else closing_of(why, path)
+        return error_text(why, closing=closing), one_line(why)
+    first_line = str(why).partition("\n")[0]
+    text = harmless_lines(f"{why}\n\n{CLOSING}\n")
+    return f"{harmless(f'inbox/{path}')}\n\n{text}", f"{path}: {first_line}"
