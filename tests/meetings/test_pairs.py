@@ -160,3 +160,16 @@ def test_a_deletion_at_the_moment_the_inbox_is_back_is_one_that_nobody_saw() -> 
         ("inbox", True, False),
         ("delete", "a.yaml"),
     )
+
+
+def test_a_recipe_with_the_name_of_an_archived_one_keeps_nothing_of_that() -> None:
+    """Archive x refused save x good save: its random seeds are drawn as those of a new recipe."""
+    wrong = Text((Entry("any", steps=(1,)),), 3, broken=True)
+    assert not found(
+        ("save", "a.yaml", Text((Entry("any", steps=(1,)),), 4), "in place"),
+        ("wait", 8.0),
+        ("save", "a.yaml", wrong, "in place"),
+        ("wait", 8.0),
+        ("save", "a.yaml", Text((Entry("any", steps=(1,)), Entry("b", seed=1)), 5), "in place"),
+        when_done="archive",
+    )
