@@ -63,7 +63,8 @@ Report = Callable[[], None]  # logs what became of a save, once that is committe
 class Accepting:
     """Takes changes of the inbox to the ledger. `on_refused` is called with a recipe's path.
 
-    Error files are written and removed before the ledger commits: a crash in between repeats both.
+    An error file is written before the ledger commits, and that of a path where no recipe is any
+    more is deleted after it: what is not committed is done again, unless the user takes it back.
     """
 
     settings: Settings
@@ -352,12 +353,17 @@ class Accepting:
     def _deleted(self, path: str) -> Report:
         known, template = self.ledger.known_recipe(path), template_above(self.settings.inbox, path)
         cancelled = self.ledger.forget(path)
-        self.outbox.problems.clear(path)
         if is_template(path):
             self.inbox.want_scan()  # what lies there are recipes now
         if known and template:
             self._end_waiting(known, template)
-        return partial(log.info, "%s: deleted, %s cancelled", path, images(cancelled))
+        deleted = partial(log.info, "%s: deleted, %s cancelled", path, images(cancelled))
+        return partial(_both, partial(self._clear, path), deleted)
+
+    def _clear(self, path: str) -> None:
+        """Delete what was said of a recipe that is gone, unless another one has its name now."""
+        if self.ledger.known_recipe(path) is None:
+            self.outbox.problems.clear(path)
 
     def _renamed(self, seen: Renamed, inventory: Inventory) -> Report:
         """What was valid is kept; what was not, or reads differently now, is read as a new save."""
@@ -366,8 +372,8 @@ class Accepting:
         self.ledger.rename(
             old, new, seen.stamp, self.inbox.folder, picture_exists=self.outbox.exists
         )
-        self.outbox.problems.clear(old)
-        renamed = partial(log.info, "%s: renamed to %s, its queue is kept", old, new)
+        moved = partial(log.info, "%s: renamed to %s, its queue is kept", old, new)
+        renamed = partial(_both, partial(self._clear, old), moved)
         is_kept = before and before.outcome == "accepted" and not before.stamp.is_to_be_read_again
         if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(seen.saved, inventory)

@@ -173,3 +173,18 @@ def test_a_recipe_with_the_name_of_an_archived_one_keeps_nothing_of_that() -> No
         ("save", "a.yaml", Text((Entry("any", steps=(1,)), Entry("b", seed=1)), 5), "in place"),
         when_done="archive",
     )
+
+
+@pytest.mark.parametrize("change", [("move", "a.yaml", "b.yaml"), ("move", "a.yaml", "none.md")])
+def test_a_refused_recipe_that_is_back_before_the_disk_is_has_its_error_file(
+    change: Action,
+) -> None:
+    """Rename or deletion of a refused recipe x full disk x the same back: nothing was committed."""
+    assert not found(
+        ("save", "a.yaml", BROKEN, "in place"),
+        ("wait", 8.0),
+        ("trouble", errno.EIO),
+        change,
+        ("wait", 8.0),
+        ("move", change[2], "a.yaml"),
+    )
