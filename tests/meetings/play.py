@@ -108,7 +108,7 @@ class Writer:
             (2, ("trouble", pick(MISHAPS))),
             (4, ("trouble", None)),
             (1, ("clock", pick((-86400.0, -90.0, 3600.0, 10.0)))),
-            (2, ("pace", pick((0.0, 0.3, 5.0)), pick((0.0, 0.05, 0.5)))),
+            (4, ("pace", pick((0.0, 0.3, 5.0)), pick((0.0, 0.2, 1.0)))),
             (3, ("hold", True)),
             (5, ("hold", False)),
             (3, self._bad),

@@ -78,6 +78,14 @@ RECIPES: dict[str, tuple[Action, ...]] = {
         ("save", "a.yaml", TWO), A_WHILE, ("inbox", False, False), ("wait", 1.5),
         ("inbox", True, False), ("delete", "a.yaml"),
     ),
+    "slow disk x cancel: what is being written is published": (
+        ("pace", 0.0, 0.5), ("save", "a.yaml", TWO), ("wait", 1.5), ("command", "cancel", "a.yaml"),
+        A_WHILE,
+    ),
+    "start image x refused save: it is read again once the start image is there": (
+        ("save", "a.yaml", Text((Entry("a", seed=1, image="one.png"),), 7)), A_WHILE,
+        ("picture", "one.png", 1),
+    ),
     "archive x refused save x good save: it keeps nothing of the archived recipe": (
         ("stop",), ("habits", "archive"), ("start",), ("save", "a.yaml", RANDOM), A_WHILE,
         ("save", "a.yaml", BROKEN), A_WHILE,
