@@ -16,7 +16,7 @@ from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch, start
 from tests.digest_engine import DigestEngine
 from tests.house import House, wait_for, within
-from tests.storm.driver import engines_of
+from tests.storm.picowatch import engines_of
 
 
 def holds_open(process: int, file: Path) -> bool:
