@@ -11,6 +11,7 @@ here, but by tests/meetings.
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -165,6 +166,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"a storm of {options.kills} kills, seed {seed}", flush=True)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell has what runs behind it ignore that
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
