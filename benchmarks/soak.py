@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.house import House, wait_for
-from tests.storm.driver import Picowatch, engines_of
+from tests.storm.picowatch import Picowatch, engines_of
 
 KEPT = 200
 WARM_UP = 0.15  # of the time: caches fill

@@ -66,19 +66,24 @@ def arm(fault: str) -> None:
     within, _, target = POINTS[point].rpartition(" > ")
     inside = threading.Event()
     if within:
-        _wrap(within, lambda original: _noting(original, inside))
+        wrap(within, lambda original: _noting(original, inside))
     else:
         inside.set()
-    _wrap(target, lambda original: _dying(original, inside, int(count)))
+    wrap(target, lambda original: _dying(original, inside, int(count)))
 
 
-def _wrap(point: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def wrap(
+    point: str,
+    wrapper: Callable[[Callable[..., Any]], Callable[..., Any]],
+    put: Callable[[Any, str, Any], None] = setattr,
+) -> None:
+    """Put what `wrapper` makes of it in the place of `module:name` or `module:class.name`."""
     module, _, path = point.partition(":")
     owner: Any = import_module(module)
     *owners, name = path.split(".")
     for part in owners:
         owner = getattr(owner, part)
-    setattr(owner, name, wrapper(getattr(owner, name)))
+    put(owner, name, wrapper(getattr(owner, name)))
 
 
 def _noting(original: Callable[..., Any], inside: threading.Event) -> Callable[..., Any]:

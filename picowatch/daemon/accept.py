@@ -54,7 +54,8 @@ FRESH_SECONDS = 0.5  # models may have come and gone since
 class Accepting:
     """Takes changes of the inbox to the ledger.
 
-    Error files are written and removed before the ledger commits: a crash in between repeats both.
+    An error file is written before the ledger commits, and that of a path where no recipe is any
+    more is deleted after it: what is not committed is done again, unless the user takes it back.
     """
 
     def __init__(self, run: Run, inbox: Inbox) -> None:
@@ -64,6 +65,7 @@ class Accepting:
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
         self._inventory_at = 0.0
+        self._gone: list[str] = []  # paths of which nothing is said any more, once committed
 
     def take(self, now: float) -> bool:
         """Accept or refuse a slice of what the inbox has; returns whether anything changed.
@@ -74,6 +76,7 @@ class Accepting:
             return False
         taken: list[str] = []
         events: list[Event] = []
+        self._gone.clear()
         inventory = self._fresh_inventory(now)
         self._hashes.missed.clear()
         end = time.monotonic() + SLICE_SECONDS
@@ -89,6 +92,9 @@ class Accepting:
                     break
         for path in taken:
             self.inbox.taken(path)
+        for path in self._gone:
+            if self.ledger.known_recipe(path) is None:  # else another one has its name now
+                self.outbox.problems.clear(path)
         for event in events:
             log.log(event.level, "%s", event.text)
             if event.level == logging.ERROR:
@@ -316,11 +322,11 @@ class Accepting:
     def _deleted(self, path: str) -> list[Event]:
         known, template = self.ledger.known_recipe(path), template_above(self.settings.inbox, path)
         cancelled = self.ledger.forget(path)
-        self.outbox.problems.clear(path)
         if is_template(path):
             self.inbox.want_scan()  # what lies there are recipes now
         if known and template:
             self._end_waiting(known, template)
+        self._gone.append(path)
         return [Event(logging.INFO, path, f"{path}: deleted, {images(cancelled)} cancelled")]
 
     def _renamed(self, seen: Saved, inventory: Inventory) -> list[Event]:
@@ -330,7 +336,7 @@ class Accepting:
         self.ledger.rename(
             old, new, seen.size_and_time, self.inbox.folder, picture_exists=self.outbox.exists
         )
-        self.outbox.problems.clear(old)
+        self._gone.append(old)
         words = f"{old}: renamed to {new}, its queue is kept"
         renamed = Event(logging.INFO, new, words)
         is_kept = (

@@ -51,8 +51,7 @@ class Accepting(Database):
         requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
         with self.transaction() as sql:
             outcome = outcome_of(sql, save.path)
-            if outcome == "archived":  # another file has its name now
-                sql.execute("DELETE FROM entries WHERE recipe = ?", (save.path,))
+            forget_archived(sql, save.path)
             before = entries_before(sql, save.path)
             for key in before.keys() & requested.keys():
                 if _draws_otherwise(sql, before[key][0], requested[key]):
@@ -88,6 +87,7 @@ class Accepting(Database):
         when `waits_for` changes. `waits`: nothing is wrong, but something is missing.
         """
         with self.transaction() as sql:
+            forget_archived(sql, save.path)
             record_save(sql, save, "waiting" if waits else "refused", problem, waits_for)
 
     def forget(self, recipe: str) -> int:
@@ -100,6 +100,15 @@ def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:
     """What became of the recipe's last save; None if it is not known."""
     row = sql.execute("SELECT outcome FROM recipes WHERE path = ?", (recipe,)).fetchone()
     return row["outcome"] if row else None
+
+
+def forget_archived(sql: sqlite3.Connection, recipe: str) -> None:
+    """Forget what an archived recipe requested: another file has its name now."""
+    sql.execute(
+        """DELETE FROM entries WHERE recipe IN
+           (SELECT path FROM recipes WHERE path = ? AND outcome = 'archived')""",
+        (recipe,),
+    )
 
 
 def record_save(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import filterfalse
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
 from tests.fault_points import POINTS
 from tests.house import House
+from tests.outcome import faults, is_sheet, rendered, shown
 
 RECIPES = {
     "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 5\n",
@@ -91,40 +93,24 @@ def save_all(house: House) -> None:
 
 
 def assert_all_is_well(house: House) -> None:
-    """Every image exactly once and whole, in every list once; no temporary; errors answered."""
+    """Every image exactly once and whole, in every list once; no temporary; errors said."""
     for folder, count in MADE.items():
-        assert len(rendered(house, folder)) == count, folder
+        assert len(rendered(house.outbox, folder)) == count, folder
     assert house.seeds("fixed") == [1, 2, 3, 4, 5]
-    assert [Path(name).stem for name in rendered(house, "frames")] == ["1", "2"]
+    assert [Path(name).stem for name in rendered(house.outbox, "frames")] == ["1", "2"]
     assert sorted(house.prompts("random")) == ["a circle", "a star"]
-    assert list(house.outbox.rglob(".picowatch-*")) == []
-    assert_listed_once(house)
+    assert_counted(house)
     assert "bad" not in house.prompts("failing")
     assert "Bad." in (house.error("failing.txt") or "")
     assert "Did you mean 'prompt'?" in (house.error("wrong.yaml") or "")
     assert "killed or stopped in the middle of something" in house.log()
 
 
-def assert_listed_once(house: House) -> None:
-    pictures = [file for file in rendered(house) if "-sheet." not in file]
-    for file in house.pictures():
-        Image.open(house.outbox / file).load()
-    for file in pictures:
+def assert_counted(house: House) -> None:
+    assert list(faults(house.outbox)) == []
+    for file in filterfalse(is_sheet, rendered(house.outbox)):
         path = house.outbox / file
         assert path.with_suffix(".txt").read_text() == f"{read_texts(path)[PARAMETERS]}\n"
-    assert sorted(line["file"] for line in house.listed()) == pictures
-    assert sorted(in_gallery(house)) == rendered(house)
-
-
-def rendered(house: House, folder: str = "") -> list[str]:
-    """Without dropped pictures that were archived."""
-    return [file for file in house.pictures(folder) if "/originals/" not in file]
-
-
-def in_gallery(house: House) -> Iterator[str]:
-    for page in (house.outbox / ".picowatch/gallery").glob("page-*.js"):
-        for line in page.read_text().splitlines():
-            yield json.loads(line.removeprefix("picture(").removesuffix(");"))["file"]
 
 
 def starred(house: House) -> list[str]:
@@ -165,28 +151,20 @@ def test_a_picture_that_is_deleted_before_it_is_listed_is_not_missed(
     assert "error" not in house.log()
 
 
-def test_a_death_before_a_deletion_is_noted(house: House, daemons: Daemons) -> None:
-    """What was queued is cancelled by the next start, and never rendered."""
+def test_a_death_before_a_deletion_or_a_renaming_is_noted(house: House, daemons: Daemons) -> None:
+    """What was queued is cancelled by the next start, or goes on under its new name."""
     save_all(house)
     daemons.die(house, "in the middle of a claim:1")
     (house.inbox / "fixed.yaml").unlink()
-    daemons.die(house, f"{FORGOTTEN}:1")
+    (house.inbox / "random.txt").rename(house.inbox / "renamed.txt")
+    for point in (RENAMED, FORGOTTEN):
+        daemons.die(house, f"{point}:1")
     daemons.run(house)
     assert house.pictures("fixed") == []
     assert "fixed.yaml: deleted, 5 images cancelled" in house.log()
-    assert_listed_once(house)
-
-
-def test_a_death_before_a_renaming_is_noted(house: House, daemons: Daemons) -> None:
-    """The queue continues under the new name; nothing twice."""
-    save_all(house)
-    daemons.die(house, "in the middle of a claim:1")
-    (house.inbox / "random.txt").rename(house.inbox / "renamed.txt")
-    daemons.die(house, f"{RENAMED}:1")
-    daemons.run(house)
-    made = house.prompts("random") + house.prompts("renamed")
-    assert sorted(made) == ["a circle", "a star"]
+    assert sorted(house.prompts("random") + house.prompts("renamed")) == ["a circle", "a star"]
     assert "random.txt: renamed to renamed.txt" in house.log()
+    assert_counted(house)
 
 
 @pytest.mark.parametrize("point", ARCHIVED)
@@ -234,7 +212,7 @@ def test_a_death_while_pictures_are_deleted(house: House, daemons: Daemons, poin
     daemons.die(house, f"{point}:{DELETED[point]}")
     daemons.run(house)
     assert not command.exists()
-    assert house.pictures() == list(in_gallery(house)) == starred(house) == kept
+    assert house.pictures() == list(shown(house.outbox)) == starred(house) == kept
     assert [path.name for path in (house.outbox / "a").glob("*.txt")] == ["0003-3.txt"]
     assert (house.outbox / "latest.png").read_bytes() == (house.outbox / kept[0]).read_bytes()
 
@@ -262,7 +240,7 @@ def test_a_death_while_a_ledger_is_rebuilt(house: House, daemons: Daemons) -> No
     daemons.die(house, f"{REBUILT}:4")
     daemons.run(house)
     assert [line["file"] for line in house.listed()] == made
-    assert_listed_once(house)
+    assert_counted(house)
 
 
 def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(

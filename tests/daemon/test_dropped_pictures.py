@@ -27,9 +27,8 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
-from tests.meetings.test_dropped import ONE, RANDOM, drop
-from tests.meetings.test_dropped import template as save_template
-from tests.meetings.test_pairs import found
+from tests.meetings.test_meetings import ONE, RANDOM, drop, found
+from tests.meetings.test_meetings import TEMPLATE as FRAMES_TEMPLATE
 from tests.meetings.world import Action
 
 TEMPLATE = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
@@ -504,7 +503,7 @@ def test_a_folder_that_is_renamed_while_it_is_rendered_is_rendered_once(
     """Also where picowatch ends between the template's rename and that of its pictures."""
     meets: list[Action] = [
         ("pace", 0.3),
-        save_template(RANDOM),
+        ("save", FRAMES_TEMPLATE, RANDOM),
         *(drop(f"frames/a/{number}.png", number) for number in range(8)),
         ("wait", 4.3),
         ("move_folder", "frames", "film"),
@@ -519,10 +518,10 @@ def test_a_folder_that_is_renamed_while_it_is_rendered_is_rendered_once(
 def test_pictures_that_are_moved_while_their_template_is_saved_are_renamed() -> None:
     """They are looked at once the template is handled, here after a full disk; none is deleted."""
     assert not found(
-        save_template(ONE),
+        ("save", FRAMES_TEMPLATE, ONE),
         *(drop(f"frames/a/{number}.png", number) for number in range(3)),
         ("wait", 4.5),
-        save_template(RANDOM),
+        ("save", FRAMES_TEMPLATE, RANDOM),
         ("trouble", errno.ENOSPC),
         ("move_folder", "frames/a", "frames/b"),
         ("wait", 4.0),

@@ -16,7 +16,7 @@ from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch, start
 from tests.digest_engine import DigestEngine
 from tests.house import House, wait_for, within
-from tests.storm.driver import engines_of
+from tests.storm.picowatch import engines_of
 
 
 def holds_open(process: int, file: Path) -> bool:
@@ -102,7 +102,7 @@ def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path, checkpoint: Path)
 HANGING = """
 import sys, threading
 from pathlib import Path
-from tests.fault_points import _wrap
+from tests.fault_points import wrap
 from tests.storm.daemon import main
 
 def hang(original):
@@ -111,7 +111,7 @@ def hang(original):
         threading.Event().wait(120)
     return call
 
-_wrap(sys.argv[1], hang)
+wrap(sys.argv[1], hang)
 sys.exit(main(Path()))
 """
 

@@ -11,286 +11,165 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-Steps = Iterator[None]  # a rest after each of them
-
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # <linux/fcntl.h>, <linux/fs.h>
+IN_FOLDER = "(A Document Being Saved By TextEdit)"
+WRITTEN = "create {}; write; close"
+
+# `X` is the recipe, `F` TextEdit's folder. A step with a question mark is done if its first file is
+# there, one with an exclamation mark if its last one is not. A program may rest after each step,
+# but not between those joined by `&`.
+REPLAYS = {
+    # VS Code on Linux and macOS, src/vs/platform/files/node/diskFileSystemProvider.ts: `open` with
+    # flag "w", `write`, and in `close` `fdatasync`.
+    "vs_code": "create X; write; sync; close",
+    # On Windows, through a share: `truncate(filePath, 0)`, then flag "r+".
+    "vs_code_on_windows": "empty? X; open X; write; sync & close",
+    # `atomic: { postfix: '.vsctmp' }`
+    "vs_code_atomic": f"{WRITTEN.format('X.vsctmp')}; move X.vsctmp X",
+    # A burst of saves while somebody types: what is quicker than the settle time is one save.
+    "vs_code_autosave": (
+        "create X & half & close & create X & line & close & create X & write & close"
+    ),
+    # "Safe write", as reported in merofeev/docker-windows-volume-watcher issue 15.
+    "jetbrains": (
+        f"{WRITTEN.format('X___jb_tmp___')}; move? X X___jb_old___; move X___jb_tmp___ X;"
+        "remove? X___jb_old___"
+    ),
+    # As it comes, sublimehq/sublime_text issue 217: MODIFY, OPEN, MODIFY, CLOSE_WRITE.
+    "sublime": WRITTEN.format("X"),
+    # With `atomic_save`, staticjinja/staticjinja issue 39.
+    "sublime_atomic": f"{WRITTEN.format('.subl883.tmp')}; move .subl883.tmp X",
+    # Where a rename cannot replace, sublimehq/sublime_text issue 782, second comment.
+    "sublime_atomic_by_deletion": (
+        f"{WRITTEN.format('.subl883.tmp')}; remove? X; move .subl883.tmp X"
+    ),
+    # CREATE_ALWAYS: byte order mark, then the text (ReactOS, base/applications/notepad/dialog.c;
+    # Windows' own source is not open, so the other order is replayed, too).
+    "notepad": "create X; mark; line; rest; close",
+    # OPEN_ALWAYS, WriteFile, SetEndOfFile; on a share these are pwrite and ftruncate.
+    "notepad_in_place": "open X; write; cut; close",
+    # NSDocument's safe save on a share (eclecticlight.co, "How apps save changed files", 2020).
+    "textedit": (
+        f"folder F; {WRITTEN.format('F/X')}; move? X X.sb-1f4cd3a6-yTJXt2;"
+        "move F/X X; remove? X.sb-1f4cd3a6-yTJXt2; unfold F"
+    ),
+    # Where the volume can swap two files (`renamex_np`, RENAME_SWAP).
+    "textedit_swap": (
+        f"folder F; {WRITTEN.format('F/X')}; swap? X F/X; move! F/X X; remove? F/X; unfold F"
+    ),
+    # Qt's QSaveFile (doc.qt.io): a temporary file, which commit() moves to the final one.
+    "kate": f"{WRITTEN.format('X.kXwTzq')}; move X.kXwTzq X",
+    # It gets the other machine's time before the rename: syncthing/syncthing, lib/fs/tempname.go.
+    "syncthing": (
+        f"{WRITTEN.format('.syncthing.X.tmp')}; age .syncthing.X.tmp; move .syncthing.X.tmp X"
+    ),
+    # winscp.net, "Transfer to temporary filename": an existing target is deleted first.
+    "winscp": f"{WRITTEN.format('X.filepart')}; remove? X; move X.filepart X",
+    # The file is mapped and memory written: no event tells of the writing.
+    "memory_map": "open X; cut; map; close",
+    # It is closed before: only its time tells. It must have the text's length already.
+    "memory_map_of_a_closed_file": "open X & map & close",
+}
+EDIT_ONLY = {"memory_map_of_a_closed_file"}  # they cannot make a recipe
 
 
-def vs_code(path: Path, text: bytes) -> Steps:
-    """VS Code on Linux and macOS: truncates, writes at once, syncs.
+class Saving:
+    """One save of a text: a method for each step."""
 
-    microsoft/vscode, src/vs/platform/files/node/diskFileSystemProvider.ts: `open` with flag "w",
-    `write`, and in `close` `fdatasync`.
-    """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    yield
-    os.write(handle, text)
-    yield
-    os.fsync(handle)
-    yield
-    os.close(handle)
-    yield
+    def __init__(self, path: Path, text: bytes) -> None:
+        self._path, self._text = path, text
+        self._handle = -1
 
+    def do(self, step: str) -> None:
+        name, *files = step.split()
+        paths = [self._named(file) for file in files]
+        if name.endswith("?") and not paths[0].exists():
+            return
+        if name.endswith("!") and paths[-1].exists():
+            return
+        getattr(self, name.rstrip("?!"))(*paths)
 
-def vs_code_on_windows(path: Path, text: bytes) -> Steps:
-    """VS Code on Windows, through a share: an empty file that nobody holds, then its text.
+    def _named(self, file: str) -> Path:
+        name = file.replace("F/", f"{IN_FOLDER}/").replace("X", self._path.name)
+        return self._path.with_name(IN_FOLDER) if file == "F" else self._path.parent / name
 
-    The same source: `truncate(filePath, 0)`, then flag "r+".
-    """
-    if path.exists():
-        os.truncate(path, 0)
-        yield
-        handle = os.open(path, os.O_RDWR)
-    else:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    yield
-    os.write(handle, text)
-    yield
-    os.fsync(handle)
-    os.close(handle)
-    yield
+    def create(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 
+    def open(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
-def vs_code_atomic(path: Path, text: bytes) -> Steps:
-    """VS Code where it writes atomically: `x.vsctmp`, renamed.
+    def mark(self) -> None:
+        self._text = self._text.replace(b"\n", b"\r\n")
+        os.write(self._handle, b"\xef\xbb\xbf")
 
-    microsoft/vscode, src/vs/platform/files: `atomic: { postfix: '.vsctmp' }`.
-    """
-    yield from _by_rename(path, path.with_name(f"{path.name}.vsctmp"), text)
+    def half(self) -> None:
+        os.write(self._handle, self._text.partition(b"\n")[0][:-1])
 
+    def line(self) -> None:
+        os.write(self._handle, self._text.splitlines(keepends=True)[0])
 
-def vs_code_autosave(path: Path, text: bytes) -> Steps:
-    """A burst of saves while somebody types: half a line, a line, all of it.
+    def rest(self) -> None:
+        os.write(self._handle, self._text.partition(b"\n")[2])
 
-    Nothing rests within it: what is quicker than the settle time is one save.
-    """
-    lines = text.splitlines(keepends=True)
-    for part in (lines[0][:-2], lines[0], text):
-        for _ in vs_code(path, part):
-            pass
-    yield
+    def write(self) -> None:
+        os.pwrite(self._handle, self._text, 0)
 
+    def cut(self) -> None:
+        os.ftruncate(self._handle, len(self._text))
 
-def jetbrains(path: Path, text: bytes) -> Steps:
-    """JetBrains' "safe write": the recipe is not there for a moment.
-
-    Events as reported in merofeev/docker-windows-volume-watcher issue 15: `x___jb_tmp___` is
-    created and modified, x moved to `x___jb_old___`, `x___jb_tmp___` to x, `x___jb_old___` deleted.
-    """
-    temporary = path.with_name(f"{path.name}___jb_tmp___")
-    old = path.with_name(f"{path.name}___jb_old___")
-    yield from _written(temporary, text)
-    if path.exists():
-        path.rename(old)
-        yield
-    temporary.rename(path)
-    yield
-    old.unlink(missing_ok=True)
-    yield
-
-
-def sublime(path: Path, text: bytes) -> Steps:
-    """Sublime Text as it comes: `fopen(…, "wb")`, write, close.
-
-    sublimehq/sublime_text issue 217 (MODIFY, OPEN, MODIFY, CLOSE_WRITE).
-    """
-    yield from _written(path, text)
-
-
-def sublime_atomic(path: Path, text: bytes) -> Steps:
-    """Sublime Text with `atomic_save`: `.subl883.tmp`, renamed.
-
-    staticjinja/staticjinja issue 39 lists the events.
-    """
-    yield from _by_rename(path, path.with_name(".subl883.tmp"), text)
-
-
-def sublime_atomic_by_deletion(path: Path, text: bytes) -> Steps:
-    """The same where a rename cannot replace: the original is deleted first.
-
-    sublimehq/sublime_text issue 782, second comment.
-    """
-    temporary = path.with_name(".subl883.tmp")
-    yield from _written(temporary, text)
-    path.unlink(missing_ok=True)
-    yield
-    temporary.rename(path)
-    yield
-
-
-def notepad(path: Path, text: bytes) -> Steps:
-    """Notepad, CREATE_ALWAYS: truncates, writes the byte order mark and then the text.
-
-    ReactOS, base/applications/notepad/dialog.c, `DoSaveFile`. Windows' own source is not open,
-    so the other order is replayed too: `notepad_in_place`.
-    """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    yield
-    for part in (b"\xef\xbb\xbf", *text.replace(b"\n", b"\r\n").splitlines(keepends=True)):
-        os.write(handle, part)
-        yield
-    os.close(handle)
-    yield
-
-
-def notepad_in_place(path: Path, text: bytes) -> Steps:
-    """Notepad, OPEN_ALWAYS: writes over the old text, then cuts off what is left of it.
-
-    Win32's WriteFile and SetEndOfFile; what a share does with them is pwrite and ftruncate.
-    """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    yield
-    os.pwrite(handle, text, 0)
-    yield
-    os.ftruncate(handle, len(text))
-    yield
-    os.close(handle)
-    yield
-
-
-def textedit(path: Path, text: bytes) -> Steps:
-    """TextEdit on a share: a folder beside the recipe holds a file of the recipe's name.
-
-    NSDocument's safe save, as eclecticlight.co traced it ("How apps save changed files", 2020):
-    a temporary folder, in it a file with the document's name, which then replaces the document.
-    Where the volume has no folder for temporary files it is made beside the document; many
-    repositories' ignore lists name it "(A Document Being Saved By …)".
-    """
-    folder = path.with_name("(A Document Being Saved By TextEdit)")
-    folder.mkdir()
-    yield
-    yield from _written(folder / path.name, text)
-    old = path.with_name(f"{path.name}.sb-1f4cd3a6-yTJXt2")
-    if path.exists():
-        path.rename(old)
-        yield
-    (folder / path.name).rename(path)
-    yield
-    old.unlink(missing_ok=True)
-    yield
-    folder.rmdir()
-    yield
-
-
-def textedit_swap(path: Path, text: bytes) -> Steps:
-    """TextEdit where the volume can swap two files (`renamex_np`, RENAME_SWAP)."""
-    folder = path.with_name("(A Document Being Saved By TextEdit 2)")
-    folder.mkdir()
-    yield
-    yield from _written(folder / path.name, text)
-    if path.exists():
-        _exchange(folder / path.name, path)
-        yield
-        (folder / path.name).unlink()
-    else:
-        (folder / path.name).rename(path)
-    yield
-    folder.rmdir()
-    yield
-
-
-def kate(path: Path, text: bytes) -> Steps:
-    """Kate and all else that uses Qt's QSaveFile: `x.XXXXXX`, renamed.
-
-    doc.qt.io, QSaveFile: written to a temporary file, which commit() moves to the final one.
-    """
-    yield from _by_rename(path, path.with_name(f"{path.name}.kXwTzq"), text)
-
-
-def syncthing(path: Path, text: bytes) -> Steps:
-    """Syncthing: `.syncthing.x.tmp`, which gets the other machine's time before the rename.
-
-    syncthing/syncthing, lib/fs/tempname.go.
-    """
-    temporary = path.with_name(f".syncthing.{path.name}.tmp")
-    yield from _written(temporary, text)
-    long_ago = 981_173_106 + sum(text) % 86_400
-    os.utime(temporary, (long_ago, long_ago))
-    yield
-    temporary.rename(path)
-    yield
-
-
-def winscp(path: Path, text: bytes) -> Steps:
-    """WinSCP's upload: `x.filepart`, renamed; where the target exists it is deleted first.
-
-    winscp.net, "Transfer to temporary filename".
-    """
-    temporary = path.with_name(f"{path.name}.filepart")
-    yield from _written(temporary, text)
-    path.unlink(missing_ok=True)
-    yield
-    temporary.rename(path)
-    yield
-
-
-def memory_map(path: Path, text: bytes) -> Steps:
-    """A program that maps the file and writes to memory: no event tells of the writing."""
-    with path.open("r+b" if path.exists() else "w+b") as file:
-        file.truncate(len(text))
-        yield
-        with mmap.mmap(file.fileno(), len(text)) as memory:
-            memory[:] = text
-            yield
+    def map(self) -> None:
+        with mmap.mmap(self._handle, len(self._text)) as memory:
+            memory[:] = self._text
             memory.flush()
-    yield
+
+    def sync(self) -> None:
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def empty(self, path: Path) -> None:
+        os.truncate(path, 0)
+
+    def age(self, path: Path) -> None:
+        long_ago = 981_173_106 + sum(self._text) % 86_400
+        os.utime(path, (long_ago, long_ago))
+
+    def move(self, old: Path, new: Path) -> None:
+        old.rename(new)
+
+    def remove(self, path: Path) -> None:
+        path.unlink()
+
+    def swap(self, one: Path, other: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.renameat2(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE):
+            raise OSError(ctypes.get_errno(), "renameat2")
+
+    def folder(self, path: Path) -> None:
+        path.mkdir()
+
+    def unfold(self, path: Path) -> None:
+        path.rmdir()
 
 
-def memory_map_of_a_closed_file(path: Path, text: bytes) -> Steps:
-    """The same, but the file is closed before: only the time of the file tells of it.
-
-    It must have the text's length already.
-    """
-    handle = os.open(path, os.O_RDWR)
-    memory = mmap.mmap(handle, len(text))
-    os.close(handle)
-    yield
-    memory[:] = text
-    memory.flush()
-    memory.close()
-    yield
-
-
-def _written(path: Path, text: bytes) -> Steps:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    yield
-    os.write(handle, text)
-    yield
-    os.close(handle)
-    yield
-
-
-def _by_rename(path: Path, temporary: Path, text: bytes) -> Steps:
-    yield from _written(temporary, text)
-    temporary.rename(path)
-    yield
-
-
-def _exchange(one: Path, other: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE):
-        raise OSError(ctypes.get_errno(), "renameat2")
-
-
-REPLAYS: dict[str, Callable[[Path, bytes], Steps]] = {
-    replay.__name__: replay
-    for replay in (
-        vs_code, vs_code_on_windows, vs_code_atomic, vs_code_autosave, jetbrains, sublime,
-        sublime_atomic, sublime_atomic_by_deletion, notepad, notepad_in_place, textedit,
-        textedit_swap, kate, syncthing, winscp, memory_map, memory_map_of_a_closed_file,
-    )
-}  # fmt: skip
-
-EDIT_ONLY = {memory_map_of_a_closed_file.__name__}  # they cannot make a recipe
+def save(name: str, path: Path, text: bytes) -> Iterator[None]:
+    """Save as a program does; each time it may rest, it yields."""
+    saving = Saving(path, text)
+    for steps in REPLAYS[name].split(";"):
+        for step in steps.split("&"):
+            saving.do(step)
+        yield
 
 
 def main(name: str, path: Path, by_step: bool) -> None:
     """Save what standard input brings, until it ends."""
     for line in sys.stdin:
-        for _ in REPLAYS[name](path, json.loads(line).encode()):
+        for _ in save(name, path, json.loads(line).encode()):
             if by_step:
                 _say("step")
                 sys.stdin.readline()

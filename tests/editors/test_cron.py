@@ -41,18 +41,6 @@ def test_cron_jobs_make_one_run_each(house: House) -> None:
         desk.expect_nothing_more()
 
 
-@pytest.mark.heavy
-def test_a_job_of_each_minute_makes_a_run(house: House) -> None:
-    """As the others, by cron's clock."""
-    _skip_if_impossible()
-    line = f'* * * * * root date >> "{house.inbox}/minute.txt"'
-    with desk_of(house) as desk:
-        with _cron(house.folder / "crontab", [line]):
-            wait_for((house.inbox / "minute.txt").exists, "the minute's job")
-            desk.expect_run("minute.txt", _date(house.inbox / "minute.txt"))
-        desk.expect_nothing_more()
-
-
 def test_the_jobs_of_the_docs_are_what_cron_understands(tmp_path: Path) -> None:
     """docs/cron.md's lines for a running picowatch, at another time."""
     _skip_if_impossible()

@@ -140,20 +140,18 @@ def test_it_finds_nothing_wrong_with_what_init_writes(folder: Path, editor: Edit
     assert editor.open("inbox/anchors.yaml", MODELINE + anchors) == []
 
 
+MISTAKES = {
+    "stesp: 3": "3: Property stesp is not allowed.",
+    "steps: 300": "3: Value is above the maximum of 150.",
+    "width: 500": "3: Value is not divisible by 8.",
+    "size: 512x500": "3: A size is like 512x768 (64 to 2048, multiples of 8), or picture.",
+    "hires: {scale: 9}": "3: Value is above the maximum of 4.",
+}
+
+
 def test_it_underlines_mistakes(editor: Editor) -> None:
     """In the line they are in, in words that help."""
-    for number, (line, said) in enumerate(
-        (
-            ("stesp: 3", "3: Property stesp is not allowed."),
-            ("steps: 300", "3: Value is above the maximum of 150."),
-            ("width: 500", "3: Value is not divisible by 8."),
-            (
-                "size: 512x500",
-                "3: A size is like 512x768 (64 to 2048, multiples of 8), or picture.",
-            ),
-            ("hires: {scale: 9}", "3: Value is above the maximum of 4."),
-        )
-    ):
+    for number, (line, said) in enumerate(MISTAKES.items()):
         found = editor.open(f"inbox/{number}.yaml", f"{MODELINE}prompt: a\n{line}\n")
         assert found == [said]
 

@@ -1,9 +1,9 @@
 """Thousands of recipes at once: exactly the right pictures, in little memory.
 
-`make test-heavy` takes ten thousand; `LOAD=all` larger folders, too.
+What a save, a rename or a deletion means is for tests/meetings; here there are many of them.
+`make test-heavy` takes ten thousand.
 """
 
-import os
 import random
 import shutil
 import subprocess
@@ -15,32 +15,26 @@ import pytest
 from picowatch.outbox.commands import Command, send
 from tests.house import House
 from tests.load.live_daemon import live_daemon
-from tests.load.recipes import EDITED, Pictures, name_of, text_of, write_recipes
+from tests.load.recipes import EDITED, name_of, text_of, write_recipes
+from tests.outcome import faults
 
 pytestmark = pytest.mark.timeout(900)
 
 MEBIBYTES = 90  # that the daemon may hold
-ALL = os.environ.get("LOAD") == "all"
-FOLDER = 5_000 if ALL else 250
-CHANGED = 3_000 if ALL else 100  # by another branch
+FOLDER = 250
 
 
 def copy_in(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-r", f"{source}/.", target], check=True)
 
 
-def log_words(house: House, word: str) -> int:
-    return house.log().count(word)
-
-
-def assert_calm(house: House, *allowed: str) -> None:
-    """Nothing in the log is worth a warning, but for these words."""
-    lines = house.log().splitlines()
-    loud = [line for line in lines if line[20:].startswith(("warning ", "error "))]
-    assert [line for line in loud if not any(words in line for words in allowed)] == []
-
-
-def assert_a_further_run_makes_nothing(house: House) -> None:
+def assert_well(house: House) -> None:
+    """All is counted once, nothing in the log is worth a warning, and a further run has no work."""
+    assert list(faults(house.outbox)) == []
+    loud = [
+        line for line in house.log().splitlines() if line[20:].startswith(("warning ", "error "))
+    ]
+    assert loud == []
     assert house.once()
     assert house.engine.batches == []
 
@@ -59,13 +53,10 @@ class Crowd:
         """Half of them in place, half by renaming a temporary over them."""
         for turn, number in enumerate(self._take(count)):
             name = name_of(number, self._count)
-            path, text = self._house.inbox / name, text_of(number + EDITED)
-            if turn % 2:
-                path.write_text(text)
-            else:
-                temporary = path.with_name(f".{path.name}.tmp")
-                temporary.write_text(text)
-                temporary.replace(path)
+            path = self._house.inbox / name
+            target = path if turn % 2 else path.with_name(f".{path.name}.tmp")
+            target.write_text(text_of(number + EDITED))
+            target.replace(path)
             self.final[name] = number + EDITED
 
     def delete(self, count: int) -> None:
@@ -79,24 +70,18 @@ class Crowd:
         taken, self._left = self._left[:count], self._left[count:]
         return taken
 
-    def is_answered(self) -> bool:
-        """Whether every recipe that is there has its last picture, and the others are missed."""
-        pictures = Pictures(self._house)
-        missed = all(
-            recipe not in self.gone or recipe in pictures.deleted for recipe in pictures.queued
-        )
-        return missed and all(
-            seed in pictures.seeds.get(recipe, ()) for recipe, seed in self.final.items()
-        )
+    def seeds(self) -> dict[str, list[int]]:
+        """Those of each recipe's pictures, in their order."""
+        found: dict[str, list[int]] = {}
+        for line in self._house.listed():
+            found.setdefault(line["recipe"], []).append(line["seed"])
+        return found
 
-    def assert_answered_exactly(self) -> None:
-        pictures = Pictures(self._house)
-        pictures.assert_consistent()
-        for recipe, seed in self.final.items():
-            assert set(pictures.seeds[recipe]) <= {seed, seed % EDITED}, recipe
-            assert pictures.seeds[recipe][-1] == seed, recipe
-        for recipe in self.gone:
-            assert len(pictures.seeds.get(recipe, ())) <= 1, recipe
+    def is_done(self) -> bool:
+        """Whether every recipe that is there has its last picture, and the others are missed."""
+        log, seeds = self._house.log(), self.seeds()
+        missed = all(f"{name}: deleted, " in log for name in self.gone if f"{name}: saved" in log)
+        return missed and all(seed in seeds.get(name, ()) for name, seed in self.final.items())
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.heavy)])
@@ -117,11 +102,13 @@ def test_a_crowd_of_recipes_edited_and_deleted_in_progress_ends_exactly_right(
         crowd.edit(count // 40)
         crowd.delete(count // 100)
         daemon.wait_until_idle()
-        daemon.wait_for(crowd.is_answered, "every answer")
+        daemon.wait_for(crowd.is_done, "the last picture of each")
         assert daemon.mebibytes() < MEBIBYTES
-    crowd.assert_answered_exactly()
-    assert_calm(house)
-    assert_a_further_run_makes_nothing(house)
+    seeds = crowd.seeds()
+    for recipe, seed in crowd.final.items():
+        assert seeds[recipe] in ([seed], [seed % EDITED, seed]), recipe
+    assert all(len(seeds.get(recipe, ())) <= 1 for recipe in crowd.gone)
+    assert_well(house)
 
 
 def _move(house: House) -> None:
@@ -134,95 +121,31 @@ def _move_one_by_one(house: House) -> None:
         path.rename(house.inbox / "b" / path.name)
 
 
-@pytest.mark.parametrize("move", [_move, pytest.param(_move_one_by_one, marks=pytest.mark.heavy)])
-def test_a_renamed_folder_of_recipes_keeps_its_queue(
-    house: House, move: Callable[[House], None]
-) -> None:
-    """Nothing is cancelled, drawn or rendered again: as when a single recipe is renamed."""
-    count = FOLDER
-    (house.inbox / "a").mkdir()
-    for number in range(count):
-        house.save(f"a/r{number:05}.yaml", f"prompt: corgi {number}\nsize: 64x64\nsteps: 1\n")
-    with live_daemon(house, held=True) as daemon:
-        daemon.wait_until_asked(count)
-        move(house)
-        daemon.wait_for(lambda: log_words(house, ", its queue is kept") == count, "the new names")
-        daemon.release()
-        daemon.wait_until_idle()
-        assert daemon.images() == {
-            "queued": 0, "running": 0, "done": count, "failed": 0, "cancelled": 0,
-        }  # fmt: skip
-    assert log_words(house, ": saved, ") == count
-    listed = {line["recipe"] for line in house.listed()}
-    in_progress = {recipe for recipe in listed if recipe.startswith("a/")}
-    assert len(listed) == count
-    assert len(in_progress) <= 16, "what was in progress keeps the name that it had"
-    assert_calm(house)
-    assert_a_further_run_makes_nothing(house)
-
-
 def _delete(house: House) -> None:
     shutil.rmtree(house.inbox / "a")
 
 
-def _move_out(house: House) -> None:
-    (house.inbox / "a").rename(house.folder / "elsewhere")
-
-
-@pytest.mark.parametrize("remove", [_delete, pytest.param(_move_out, marks=pytest.mark.heavy)])
-def test_a_deleted_folder_of_recipes_is_cancelled_whole(
-    house: House, remove: Callable[[House], None]
+@pytest.mark.parametrize("change", [_move, _move_one_by_one, _delete])
+def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(
+    house: House, change: Callable[[House], None]
 ) -> None:
-    """However many there are; what lies beside it stays."""
-    count = FOLDER
-    (house.inbox / "a").mkdir()
-    for number in range(count):
-        house.save(f"a/r{number:05}.yaml", text_of(number))
+    """However many there are: none is drawn again, or none goes on; what lies beside it stays."""
+    write_recipes(house.inbox / "a", FOLDER)
+    told = ": deleted, " if change is _delete else ", its queue is kept"
     with live_daemon(house, held=True, batch_size=1) as daemon:
-        daemon.wait_until_asked(count)
+        daemon.wait_until_asked(FOLDER)
         daemon.wait_for(lambda: daemon.images()["running"] == 1, "the one in progress")
-        house.save("stays.yaml", text_of(count))
-        remove(house)
-        daemon.wait_for(lambda: daemon.images()["cancelled"] == count, "the deletions")
+        house.save("stays.yaml", text_of(FOLDER))
+        change(house)
+        daemon.wait_for(lambda: house.log().count(told) == FOLDER, "the change")
         daemon.release()
         daemon.wait_until_idle()
-    Pictures(house).assert_consistent()
-    assert [line["seed"] for line in house.listed()] == [count], "what was in progress is stopped"
-    assert_calm(house)
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_a_checkout_is_a_save_of_what_it_changed(house: House) -> None:
-    """Another branch brings other bytes for many recipes; the rest is left alone."""
-    count, changed = CHANGED * 3 // 2, CHANGED
-
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-        subprocess.run(["git", *identity, "-C", house.inbox, *arguments], check=True)
-
-    write_recipes(house.inbox, count)
-    git("init", "-q", "-b", "main")
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
-    git("checkout", "-q", "-b", "other")
-    for number in range(changed):
-        house.save(name_of(number, count), text_of(number + EDITED))
-    git("commit", "-q", "-a", "-m", "second")
-    git("checkout", "-q", "main")
-    with live_daemon(house) as daemon:
-        daemon.wait_until_made(count)
-        git("checkout", "-q", "other")
-        daemon.wait_until_made(count + changed)
-        git("checkout", "-q", "main")
-        daemon.wait_for(
-            lambda: log_words(house, "nothing new to render") == changed, "the first bytes again"
-        )
-    pictures = Pictures(house)
-    pictures.assert_consistent()
-    for number in range(count):
-        seeds = [number, number + EDITED] if number < changed else [number]
-        assert pictures.seeds[name_of(number, count)] == seeds
-    assert_a_further_run_makes_nothing(house)
+        cancelled = FOLDER if change is _delete else 0
+        assert daemon.images()["done"] == FOLDER + 1 - cancelled
+        assert daemon.images()["cancelled"] == cancelled
+    assert house.log().count(": saved, ") == FOLDER + 1
+    assert len(house.pictures("a")) <= 1, "what was in progress keeps the name that it had"
+    assert_well(house)
 
 
 @pytest.mark.heavy

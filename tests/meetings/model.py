@@ -6,15 +6,15 @@ has to be in the queue, made, failed or cancelled. What it hears that cannot be,
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from picowatch.files.picture_names import is_picture_name
+from picowatch.ledger.rows import QueuedImage
 from tests.meetings.recipes import Requested
 
 SEEDS = 2**32
 LIVE = ("queued", "running")
-WAITING = ("queued", "doubtful")
 
 
 @dataclass(eq=False)
@@ -49,12 +49,12 @@ class Image:
     @property
     def request(self) -> tuple[object, ...]:
         """What it is rendered from; random seeds that nobody saw yet differ from all others."""
-        seed = self.draw if self.seed is None else 0
-        return self.prompt, self.steps, self.start, self.seed, seed, self.seed is None and self.plus
+        seed = (self.draw, self.plus) if self.seed is None else self.seed
+        return self.prompt, self.steps, self.start, seed
 
     @property
     def may_be_cancelled(self) -> bool:
-        return self.state in WAITING or (self.state == "running" and not self.is_drawn)
+        return self.state == "queued" or (self.state == "running" and not self.is_drawn)
 
     def __str__(self) -> str:
         return f"{self.recipe}: {self.prompt!r}, steps {self.steps}, seed {self.seed}, {self.state}"
@@ -68,41 +68,25 @@ class Entry:
     images: list[Image]
 
     def last_draw(self) -> list[Image]:
-        seeds = self.requested.entry.seed
-        count = len(seeds) if isinstance(seeds, tuple) else self.requested.entry.count
-        return self.images[-count * len(self.requested.steps) :]
+        return self.images[-len(list(self.requested.images())) :]
 
 
 @dataclass(eq=False)
 class Recipe:
-    """What the last save of a path said. `digest` is of its bytes."""
+    """What the last save of a path said."""
 
-    digest: str
     valid: bool
     entries: list[Entry] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Started:
-    """An image that was taken out of the queue."""
-
-    id: int
-    recipe: str
-    prompt: str
-    steps: int
-    start: str
-    seed: int
-    position: int
-    file: str
 
 
 class Model:
     """Everything that should be."""
 
-    def __init__(self) -> None:
-        self.in_order = True  # one engine: then images start in the order of the queue
-        self.ledgers_lost = 0
-        self.unsure: set[str] = set()  # recipes that a new ledger has not heard of yet
+    def __init__(self, in_order: bool = True) -> None:
+        """`in_order`: images start in the order of the queue, because there is one engine."""
+        self.in_order = in_order
+        # From a lost ledger on, nobody knows what is requested: any picture may be made.
+        self.is_lost = False
         self.recipes: dict[str, Recipe] = {}
         self.images: list[Image] = []
         self.by_id: dict[int, Image] = {}
@@ -115,14 +99,10 @@ class Model:
 
     # -- evidence
 
-    def saved(
-        self, path: str, digest: str, entries: list[Requested], *, is_again: bool = False
-    ) -> None:
+    def saved(self, path: str, entries: list[Requested], *, is_again: bool = False) -> None:
         """A good save. `is_again`: the same dropped picture, which is no wish for more."""
         self.saves += 1
-        is_unsure = path in self.unsure
-        self.unsure.discard(path)
-        before = self.recipes.get(path, Recipe("", True)).entries
+        before = self.recipes.get(path, Recipe(True)).entries
         left = _numbered(entry.requested for entry in before)
         now = _numbered(entries)
         unchanged = {key: one.priority for key, one in left.items()} == {
@@ -133,42 +113,27 @@ class Model:
             return unchanged and one.entry.random and not is_again
 
         kept = dict(zip(left, before, strict=True))
-        recipe = Recipe(digest, True)
+        recipe = Recipe(True)
         self.recipes[path] = recipe
         for place, (key, one) in enumerate(now.items()):
             order = (-one.priority, self.saves, place)
+            entry = kept.get(key) or Entry(one, [])
+            entry.requested = one
+            recipe.entries.append(entry)
             if key in kept:
-                entry = kept[key]
-                entry.requested = one
-                recipe.entries.append(entry)
                 keeps_deleted = unchanged and is_again
                 self._keep(entry, order, anew=redraws(one), keeps_deleted=keeps_deleted)
-            else:
-                entry = Entry(one, [])
-                recipe.entries.append(entry)
             if key not in kept or redraws(one):
-                self._ask(path, entry, order, is_unsure)
+                self._ask(path, entry, order)
         self._cancel_unrequested(path)
-        # Nobody can tell which of two equal entries the pictures of before belong to.
-        is_ambiguous = self.ledgers_lost and len({one.identity for one in entries}) < len(entries)
-        if is_unsure or is_ambiguous:
-            self._doubt(recipe)
 
-    def _doubt(self, recipe: Recipe) -> None:
-        """What a lost ledger knew of this recipe, pictures may tell or not."""
-        for entry in recipe.entries:
-            for image in entry.images:
-                if image.state == "queued":
-                    image.state = "doubtful"
-
-    def ledger_lost(self) -> None:
-        """Only pictures are left: what failed, waited or was cancelled is forgotten."""
-        self.ledgers_lost += 1
-        self.images = [image for image in self.images if image.state in ("done", "running")]
+    def ledger_lost(self, listed: Container[str]) -> None:
+        """Only pictures are left that are listed."""
+        self.is_lost = True
+        done = [image for image in self.images if image.state in ("done", "running")]
+        self.images = [image for image in done if image.file in listed]
         for image in self.images:
-            image.state = "done"  # or it was not: its file tells
-        self.unsure |= set(self.recipes) | {image.recipe for image in self.images}
-        self.recipes.clear()
+            image.state = "done"
         self.by_id.clear()
         self.numbers.clear()  # those of pictures that are there still count: nothing is overwritten
 
@@ -176,7 +141,7 @@ class Model:
         self, entry: Entry, order: tuple[int, int, int], *, anew: bool, keeps_deleted: bool
     ) -> None:
         for image in list(entry.images):
-            if image.state in (*WAITING, "running"):
+            if image.state in LIVE:
                 image.order = (order[0], *image.order[1:])
             if anew and image.state in ("done", "cancelled"):
                 entry.images.remove(image)  # history: the new draw stands for it
@@ -185,15 +150,10 @@ class Model:
             if image.state in ("failed", "cancelled") or (lost and not anew and not keeps_deleted):
                 self._queue(image, order)
 
-    def _ask(self, path: str, entry: Entry, order: tuple[int, int, int], is_unsure: bool) -> None:
-        one = entry.requested
-        seeds = one.entry.seed
-        if isinstance(seeds, tuple):
-            draws = [(Draw(seed, False), steps, 0) for seed in seeds for steps in one.steps]
-        else:
-            draw = Draw(seeds, seeds is None)
-            draws = [(draw, steps, plus) for steps, plus in one.images()]
-        for position, (draw, steps, plus) in enumerate(draws):
+    def _ask(self, path: str, entry: Entry, order: tuple[int, int, int]) -> None:
+        one, draws = entry.requested, dict[int | None, Draw]()
+        for position, (seed, plus, steps) in enumerate(one.images()):
+            draw = draws.setdefault(seed, Draw(seed, seed is None))
             new = Image(path, one.entry.prompt, steps, one.start, draw, plus, position, order=order)
             old = self._find(path, new)
             if old is None:
@@ -201,7 +161,7 @@ class Model:
                 entry.images.append(new)
                 continue
             entry.images.append(old)
-            made = old.state == "done" and (old.file not in self.deleted or is_unsure)
+            made = old.state == "done" and old.file not in self.deleted
             if not made and old.state not in LIVE:
                 old.position = position
                 self._queue(old, order)
@@ -216,15 +176,14 @@ class Model:
         found = (one for one in self.images if one.recipe == path and one.request == like.request)
         return next(found, None)
 
-    def rejected(self, path: str, digest: str) -> None:
+    def rejected(self, path: str) -> None:
         """A bad save: what the last good one requested continues."""
         self.saves += 1
         before = self.recipes.get(path)
-        self.recipes[path] = Recipe(digest, False, before.entries if before else [])
+        self.recipes[path] = Recipe(False, before.entries if before else [])
 
     def deleted_recipe(self, path: str) -> None:
         self.recipes.pop(path, None)
-        self.unsure.discard(path)
         self._cancel_unrequested(path)
 
     def renamed(self, old: str, new: str) -> None:
@@ -292,46 +251,41 @@ class Model:
 
     # -- the work
 
-    def started(self, batch: list[Started]) -> None:
+    def started(self, batch: list[QueuedImage]) -> None:
         """These came out of the queue, in this order."""
-        waiting = [one for one in self.images if one.state in WAITING]
-        first = min((one.order for one in waiting if one.state == "queued"), default=None)
+        first = min((one.order for one in self.images if one.state == "queued"), default=None)
         for place, one in enumerate(batch):
-            image = self._queued(one)
+            image = self._made_after_a_loss(one) if self.is_lost else self._queued(one)
             if image is None:
-                if not self.ledgers_lost:
-                    self.findings.append(f"made although nothing asks for it: {one}")
-                    continue
-                image = self._unexpected(one)
-            in_order = self.in_order and not self.ledgers_lost and image.state == "queued"
-            if in_order and place == 0 and image.order != first:
+                words = f"{one.recipe}: {one.request.prompt!r}, seed {one.request.seed}"
+                self.findings.append(f"{words} was made although nothing asks for it")
+                continue
+            if self.in_order and not self.is_lost and place == 0 and image.order != first:
                 self.findings.append(f"{image} was made before what should come first")
             if image.draw.seed is None:
-                image.draw.seed = (one.seed - image.plus) % SEEDS
+                image.draw.seed = (one.request.seed - image.plus) % SEEDS
             image.state, image.file = "running", one.file
             self.by_id[one.id] = image
             if not is_picture_name(one.recipe):
                 self._number(one.file)
 
-    def _queued(self, one: Started) -> Image | None:
-        like = (one.recipe, one.prompt, one.steps, one.start)
+    def _queued(self, one: QueuedImage) -> Image | None:
+        like = one.recipe, one.request.prompt, one.request.steps, one.request.image_hash
         found = [
             image
             for image in self.images
-            if image.state in WAITING
+            if image.state == "queued"
             and (image.recipe, image.prompt, image.steps, image.start) == like
-            and (image.seed == one.seed or (image.seed is None and image.position == one.position))
+            and image.seed in (None, one.request.seed)
+            and (image.seed is not None or image.position == one.image_index)
         ]
-        return min(
-            found,
-            key=lambda image: (image.seed is None, image.state == "doubtful", image.order),
-            default=None,
-        )
+        return min(found, key=lambda image: (image.seed is None, image.order), default=None)
 
-    def _unexpected(self, one: Started) -> Image:
-        """After the loss of a ledger more may be made than was requested since; it is counted."""
-        draw = Draw(one.seed, False)
-        image = Image(one.recipe, one.prompt, one.steps, one.start, draw, 0, one.position)
+    def _made_after_a_loss(self, one: QueuedImage) -> Image:
+        request, draw = one.request, Draw(one.request.seed, False)
+        image = Image(
+            one.recipe, request.prompt, request.steps, request.image_hash, draw, 0, one.image_index
+        )
         self.images.append(image)
         return image
 
@@ -353,7 +307,7 @@ class Model:
         if state == "done" and image.file in self.deleted:
             self.deleted.discard(image.file)
             self.made_anew[image.file] += 1
-        if state == "queued" and image not in self.wanted():
+        if state == "queued" and not self.is_lost and image not in self.wanted():
             image.state = "cancelled"
 
     def drawn(self, image_ids: Iterable[int]) -> None:
@@ -364,10 +318,6 @@ class Model:
     def nothing_is_drawn(self) -> None:
         for image in self.images:
             image.is_drawn = False
-
-    def missed(self, image_id: int) -> None:
-        """Its dropped picture is elsewhere, or gone: a move may be noticed later."""
-        self.ended(image_id, "cancelled")
 
     # -- questions
 

@@ -25,7 +25,7 @@ class Entry:
     priority: int | None = None
     grid: bool = False
     image: str | None = None
-    lora: bool = False  # the one that comes and goes
+    lora: bool = False
 
     @property
     def random(self) -> bool:
@@ -33,25 +33,27 @@ class Entry:
 
     def written(self) -> dict[str, object]:
         """As YAML has it, without what is left to defaults."""
-        found: dict[str, object] = {"prompt": self.prompt, "size": SIZE}
-        if self.seed is not None:
-            found["seed"] = list(self.seed) if isinstance(self.seed, tuple) else self.seed
-        if self.count != 1:
-            found["count"] = self.count
-        if self.steps is not None:
-            if len(self.steps) > 1:
-                found["sweep"] = {"steps": list(self.steps)}
-            else:
-                found["steps"] = self.steps[0]
-        if self.priority is not None:
-            found["priority"] = self.priority
-        if self.grid:
-            found["grid"] = True
-        if self.image is not None:
-            found["image"] = self.image
-        if self.lora:
-            found["loras"] = {LORA: 1}
-        return found
+        seed = list(self.seed) if isinstance(self.seed, tuple) else self.seed
+        is_sweep = self.steps is not None and len(self.steps) > 1
+        fields: dict[str, object] = {
+            "prompt": self.prompt,
+            "size": SIZE,
+            "seed": seed,
+            "count": None if self.count == 1 else self.count,
+            "sweep": {"steps": list(self.steps)} if self.steps and is_sweep else None,
+            "steps": self.steps[0] if self.steps and not is_sweep else None,
+            "priority": self.priority,
+            "grid": self.grid or None,
+            "image": self.image,
+            "loras": {LORA: 1} if self.lora else None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def for_txt(self) -> "Entry":
+        """The same without what only YAML can say."""
+        steps = self.steps[:1] if self.steps else None
+        seed = self.seed[0] if isinstance(self.seed, tuple) else self.seed
+        return replace(self, steps=steps, seed=seed, grid=False, lora=False)
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,6 @@ def _line(written: dict[str, object]) -> str:
     return " ".join([str(written["prompt"]), *flags])
 
 
-def for_txt(entry: Entry) -> Entry:
-    """The same without what only YAML can say."""
-    steps = entry.steps[:1] if entry.steps else None
-    seed = entry.seed[0] if isinstance(entry.seed, tuple) else entry.seed
-    return replace(entry, steps=steps, seed=seed, grid=False, lora=False)
-
-
 @dataclass(frozen=True)
 class Requested:
     """An entry with everything looked up: what a save requests.
@@ -145,11 +140,15 @@ class Requested:
         entry = self.entry
         return entry.prompt, entry.seed, entry.count, self.steps, entry.grid, self.start
 
-    def images(self) -> Iterator[tuple[int, int]]:
-        """Steps of each image, and what is added to the entry's seed."""
-        for number in range(self.entry.count):
+    def images(self) -> Iterator[tuple[int | None, int, int]]:
+        """The written seed of each image, what is added to it, and the image's steps."""
+        seeds = self.entry.seed
+        for number in range(len(seeds) if isinstance(seeds, tuple) else self.entry.count):
             for steps in self.steps:
-                yield steps, number
+                if isinstance(seeds, tuple):
+                    yield seeds[number], 0, steps
+                else:
+                    yield seeds, number, steps
 
     @property
     def wants_sheet(self) -> bool:

@@ -12,9 +12,10 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
-from tests.meetings.play import Script, play, script_of, shrink
+from tests.meetings.play import Script, play, script_of
 
 SHRINKS = 400  # plays that making one shorter may take
 
@@ -36,6 +37,23 @@ def shorter(script: Script, finding: str) -> Script:
     return shrink(script, finds)
 
 
+def shrink(script: Script, finds: Callable[[Script], bool]) -> Script:
+    """Fewer actions that still find it (Zeller's delta debugging)."""
+    size = max(1, len(script.actions) // 2)
+    while size:
+        start, before = 0, script
+        while start < len(script.actions):
+            left = script.actions[:start] + script.actions[start + size :]
+            fewer = replace(script, actions=left)
+            if finds(fewer):
+                script = fewer
+            else:
+                start += size
+        if size > 1 or script is before:
+            size //= 2
+    return script
+
+
 def play_one(task: tuple[int, int]) -> tuple[int, list[str], Counter[str]]:
     seed, length = task
     counts: Counter[str] = Counter()
@@ -54,34 +72,22 @@ def main() -> int:
     seen: set[str] = set()
     counts: Counter[str] = Counter()
     scripts = -(-options.actions // options.length)
-    tasks = ((seed, options.length) for seed in range(options.seed, options.seed + scripts))
-    for done, (seed, findings, some) in enumerate(_played(tasks, options.jobs), 1):
-        counts += some
-        if done % 500 == 0:
-            told = f"{done * options.length} actions, seeds {options.seed} to {seed}"
-            print(f"{told}, {failed} failed, {time.monotonic() - began:.0f} s", flush=True)
-        if not findings:
-            continue
-        failed += 1
-        if kind(findings[0]) not in seen:
-            seen.add(kind(findings[0]))
-            print(f"seed {seed}: {findings[:3]}", flush=True)
-            print(shorter(script_of(seed, options.length), findings[0]), flush=True)
-        if not options.keep_going:
-            break
+    tasks = [(seed, options.length) for seed in range(options.seed, options.seed + scripts)]
+    with multiprocessing.Pool(options.jobs) as pool:
+        for seed, findings, some in pool.imap_unordered(play_one, tasks):
+            counts += some
+            counts["scripts"] += 1
+            if findings:
+                failed += 1
+                if kind(findings[0]) not in seen:
+                    seen.add(kind(findings[0]))
+                    print(f"seed {seed}: {findings[:3]}", flush=True)
+                    print(shorter(script_of(seed, options.length), findings[0]), flush=True)
+                if not options.keep_going:
+                    break
     told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    print(f"{told}\n{failed} of {done} scripts failed after {time.monotonic() - began:.0f} s")
+    print(f"{told}\n{failed} scripts failed after {time.monotonic() - began:.0f} s")
     return 1 if failed else 0
-
-
-def _played(
-    tasks: Iterator[tuple[int, int]], jobs: int
-) -> Iterator[tuple[int, list[str], Counter[str]]]:
-    if jobs == 1:
-        yield from map(play_one, tasks)
-        return
-    with multiprocessing.Pool(jobs) as pool:
-        yield from pool.imap_unordered(play_one, tasks)
 
 
 if __name__ == "__main__":

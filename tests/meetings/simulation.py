@@ -6,7 +6,7 @@ threads are waiting, the clock jumps to the next moment at which one of them wak
 of waiting takes no time, and the same dice give the same run again.
 
 A simulated SIGKILL ends every thread where it stands (`Killed`). What they do on their way out
-must not reach the disk: see `house.py`.
+must not reach the disk: see `machine.py`.
 """
 
 import concurrent.futures
@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 from _thread import allocate_lock
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import FunctionType, ModuleType
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+import pytest
 
 from picowatch.inbox.watching import Watch
 from tests.digest_engine import DigestEngine
@@ -44,12 +45,16 @@ class Simulation:
 
     current: "Simulation"  # the one that is on stage; see `simulated`
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, switching: float = 0.0, slowness: float = 0.0) -> None:
+        """`switching`: how often another thread goes on at a place that does not wait.
+
+        `slowness`: seconds that pass before a thread knows what time it is.
+        """
         self.dice = dice
         self.now = START
         self.wall_ahead = WALL_START - START
-        self.switching = 0.0  # how often another thread goes on at a place that does not wait
-        self.slowness = 0.0  # seconds that pass before a thread knows what time it is
+        self.switching = switching
+        self.slowness = slowness
         self.threads: list[Thread] = []
         self.running: Thread | None = None
         self.dead = False
@@ -57,6 +62,13 @@ class Simulation:
         self.escaped: list[str] = []  # errors that ended a thread
         self.back = allocate_lock()
         self.back.acquire()
+
+    # -- clocks, as threads read them
+
+    def monotonic(self) -> float:
+        if self.running is not None:
+            self.now += self.slowness
+        return self.now
 
     def wall(self) -> float:
         return self.now + self.wall_ahead
@@ -137,11 +149,7 @@ class Simulation:
         for _ in range(MOST_STEPS):
             if not self.threads:
                 return
-            thread = self.threads[0]
-            if thread.began:
-                self._resume(thread)
-            else:
-                self.threads.remove(thread)
+            self._resume(self.threads[0])
         raise NeverRests(f"survived being killed: {self.names()}")
 
     def names(self) -> str:
@@ -150,59 +158,38 @@ class Simulation:
     def _resume(self, thread: "Thread") -> None:
         thread.ready, thread.wakes_at = None, None
         before, self.running = self.running, thread
-        thread.resume()
+        thread.baton.release()
         self.back.acquire()
         self.running = before
         if thread.ended:
             self.threads.remove(thread)
 
 
-class _Body:
-    """A thread of the system that runs one simulated thread after the other."""
-
-    idle: ClassVar[list["_Body"]] = []
-
-    def __init__(self) -> None:
-        self.baton = allocate_lock()
-        self.baton.acquire()
-        self.thread: Thread | None = None
-        threading.Thread(target=self._loop, daemon=True).start()
-
-    def _loop(self) -> None:
-        while True:
-            self.baton.acquire()
-            thread = self.thread
-            assert thread is not None
-            thread.live()
-            self.thread = None
-            _Body.idle.append(self)
-            thread.simulation.back.release()
-
-
 class Thread:
-    """Stands for threading.Thread."""
+    """Stands for threading.Thread: a real one, which goes on only while it has the baton."""
 
     def __init__(
         self,
-        target: Callable[..., object] | None = None,
+        target: Callable[..., object],
         name: str = "thread",
         args: Iterable[Any] = (),
-        kwargs: dict[str, Any] | None = None,
         daemon: bool | None = None,
     ) -> None:
         self.simulation = Simulation.current
         self.name = name
         self.ident: int | None = None
-        self.began = self.ended = False
+        self.ended = False
         self.ready: Callable[[], bool] | None = None
         self.wakes_at: float | None = None
-        self._target, self._args, self._kwargs = target, tuple(args), kwargs or {}
-        self._body: _Body | None = None
+        self.baton = allocate_lock()
+        self.baton.acquire()
+        self._target, self._args = target, tuple(args)
 
     def start(self) -> None:
         self.ident = id(self)
         self.ready = lambda: True
         self.simulation.threads.append(self)
+        threading.Thread(target=self._live, daemon=True).start()
         self.simulation.switch()
 
     def goes_on(self, now: float) -> bool:
@@ -210,28 +197,19 @@ class Thread:
             return True
         return self.ready is not None and self.ready()
 
-    @property
-    def baton(self) -> Any:
-        assert self._body is not None
-        return self._body.baton
-
-    def resume(self) -> None:
-        if not self.began:
-            self.began = True
-            self._body = _Body.idle.pop() if _Body.idle else _Body()
-            self._body.thread = self
-        self.baton.release()
-
-    def live(self) -> None:
+    def _live(self) -> None:
+        self.baton.acquire()
+        simulation = self.simulation
         try:
-            if self._target is not None:
-                self._target(*self._args, **self._kwargs)
+            if not simulation.dead:
+                self._target(*self._args)
         except Killed:
             pass
         except BaseException as error:  # whoever holds the strings tells of it
-            if not self.simulation.dead:
-                self.simulation.escaped.append(f"{self.name}: {type(error).__name__}: {error}")
+            if not simulation.dead:
+                simulation.escaped.append(f"{self.name}: {type(error).__name__}: {error}")
         self.ended = True
+        simulation.back.release()
 
     def is_alive(self) -> bool:
         return self.ident is not None and not self.ended
@@ -259,10 +237,10 @@ class Event:
         return Simulation.current.pause(self.is_set, timeout)
 
 
-class RLock:
-    """Stands for threading.RLock."""
+class Lock:
+    """Stands for threading.Lock."""
 
-    reentrant = True
+    reentrant = False
 
     def __init__(self) -> None:
         self._owner: object = None
@@ -298,10 +276,10 @@ class RLock:
         self.release()
 
 
-class Lock(RLock):
-    """Stands for threading.Lock."""
+class RLock(Lock):
+    """Stands for threading.RLock."""
 
-    reentrant = False
+    reentrant = True
 
 
 class Future(concurrent.futures.Future[Any]):
@@ -321,175 +299,77 @@ class Future(concurrent.futures.Future[Any]):
 
 
 class ThreadPoolExecutor:
-    """Stands for concurrent.futures.ThreadPoolExecutor."""
+    """Stands for concurrent.futures.ThreadPoolExecutor, as far as it is used."""
 
-    def __init__(self, max_workers: int = 1, thread_name_prefix: str = "pool") -> None:
+    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
         self._room, self._name = max_workers, thread_name_prefix
-        self._futures: list[Future] = []
+        self._tasks: list[Thread] = []
 
-    def submit(self, work: Callable[..., Any], *args: Any, **named: Any) -> Future:
-        future = Future()
-        future.set_running_or_notify_cancel()
-        before = list(self._futures)
-        self._futures = [one for one in before if not one.done()] + [future]
+    def submit(self, work: Callable[[], None]) -> None:
+        self._tasks = [task for task in self._tasks if not task.ended]
+        before = list(self._tasks)
 
         def do() -> None:
             busy = self._room - 1
-            Simulation.current.pause(lambda: sum(not one.done() for one in before) <= busy)
-            try:
-                result = work(*args, **named)
-            except Killed:
-                raise
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+            Simulation.current.pause(lambda: sum(not task.ended for task in before) <= busy)
+            work()
 
-        Thread(target=do, name=self._name).start()
-        return future
+        task = Thread(target=do, name=self._name)
+        self._tasks.append(task)
+        task.start()
 
-    def map(self, work: Callable[..., Any], *items: Iterable[Any]) -> Iterator[Any]:
-        futures = [self.submit(work, *each) for each in zip(*items, strict=False)]
-        return iter([future.result() for future in futures])
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        if wait:
-            Simulation.current.pause(lambda: all(future.done() for future in self._futures))
-
-    def __enter__(self) -> "ThreadPoolExecutor":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
+    def shutdown(self, wait: bool) -> None:
+        Simulation.current.pause(lambda: all(task.ended for task in self._tasks))
 
 
-class EventWatch:
-    """Stands for inbox/watching.py's Watch: the simulated user tells that something happened."""
+class EventWatch(Watch):
+    """The inbox' watch, whose events the simulated user sends by `on_any_event`."""
 
     armed: "EventWatch | None" = None
 
-    def __init__(self, wake: Event) -> None:
-        self._wake = wake
-        self._alive = False
-        self.has_news = Event()
-
     def start(self, root: object) -> None:
-        self._alive = True
         EventWatch.armed = self
 
     def stop(self) -> None:
-        self._alive = False
-
-    def lose(self) -> None:
-        """Events were lost: the kernel's queue was full."""
-        self.has_news.clear()
-
-    def tell(self) -> None:
-        if self._alive:
-            self.has_news.set()
-            self._wake.set()
+        if EventWatch.armed is self:
+            EventWatch.armed = None
 
 
-# -- taking the places of the real ones
-
-
-class _Stand:
+def _stand(real: ModuleType, **names: object) -> ModuleType:
     """A module of which some names are others."""
-
-    def __init__(self, real: ModuleType, **names: object) -> None:
-        self._real = real
-        self.__dict__.update(names)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+    module = ModuleType(real.__name__)
+    vars(module).update(vars(real), **names)
+    return module
 
 
-def _now() -> float:
-    simulation = Simulation.current
-    if simulation.running is not None:
-        simulation.now += simulation.slowness
-    return simulation.now
-
-
-def _wall() -> float:
-    return Simulation.current.wall()
-
-
-def _sleep(seconds: float) -> None:
-    Simulation.current.sleep(seconds)
-
-
-def _randbelow(most: int) -> int:
-    return Simulation.current.dice.randrange(most)
-
-
-def _token(count: int = 8) -> str:
-    return Simulation.current.dice.randbytes(count).hex()
-
-
-# By identity: a name of a module that is one of the keys is replaced.
-_STAND_INS: list[tuple[object, object]] = [
-    (
-        threading,
-        _Stand(threading, Thread=Thread, Event=Event, Lock=Lock, RLock=RLock),
-    ),
-    (threading.Lock, Lock),
-    (threading.RLock, RLock),
-    (threading.Event, Event),
-    (threading.Thread, Thread),
-    (
-        time,
-        _Stand(time, time=_wall, monotonic=_now, perf_counter=_now, sleep=_sleep),
-    ),
-    (time.monotonic, _now),
-    (time.time, _wall),
-    (secrets, _Stand(secrets, randbelow=_randbelow, token_hex=_token)),
-    (concurrent.futures.Future, Future),
-    (concurrent.futures.ThreadPoolExecutor, ThreadPoolExecutor),
-    (Watch, EventWatch),
-]
-
-
-@contextmanager
-def simulated(simulation: Simulation) -> Iterator[Simulation]:
-    """Meanwhile all of picowatch, and the tests' engine, runs on this simulation."""
-    Simulation.current = simulation
-    undo: list[Callable[[], None]] = []
-    for name, module in list(sys.modules.items()):
-        is_ours = name.partition(".")[0] == "picowatch" and "engine.ray" not in name
-        if is_ours or name == DigestEngine.__module__:
-            _replace_names(module, undo)
-    try:
-        yield simulation
-    finally:
-        for step in reversed(undo):
-            step()
-
-
-def _replace_names(module: ModuleType, undo: list[Callable[[], None]]) -> None:
-    for name, value in list(vars(module).items()):
-        for real, stand_in in _STAND_INS:
-            if value is real:
-                setattr(module, name, stand_in)
-                undo.append(lambda name=name, value=value: setattr(module, name, value))  # type: ignore[misc]
-        if getattr(value, "__module__", None) == module.__name__:
-            for function in _functions(value):
-                _replace_defaults(function, undo)
-
-
-def _functions(value: object) -> Iterator[FunctionType]:
-    for one in vars(value).values() if isinstance(value, type) else [value]:
-        if isinstance(one, FunctionType):
-            yield one
-
-
-def _replace_defaults(function: FunctionType, undo: list[Callable[[], None]]) -> None:
-    """Clocks are most often the defaults of parameters."""
-    named = function.__kwdefaults__
-    if not named or not any(default in (time.monotonic, time.time) for default in named.values()):
-        return
-    function.__kwdefaults__ = {
-        name: _now if value is time.monotonic else _wall if value is time.time else value
-        for name, value in named.items()
-    }
-    undo.append(lambda: setattr(function, "__kwdefaults__", named))
+def simulated(simulation: Simulation, patch: pytest.MonkeyPatch) -> None:
+    """From now on all of picowatch, and the tests' engine, runs on this simulation."""
+    Simulation.current, dice = simulation, simulation.dice
+    clocks = {"time": simulation.wall, "sleep": simulation.sleep} | dict.fromkeys(
+        ("monotonic", "perf_counter"), simulation.monotonic
+    )
+    stand_ins: list[tuple[object, object]] = [
+        (threading, _stand(threading, Thread=Thread, Event=Event, Lock=Lock, RLock=RLock)),
+        (threading.Lock, Lock),
+        (time, _stand(time, **clocks)),
+        (
+            secrets,
+            _stand(
+                secrets,
+                randbelow=dice.randrange,
+                token_hex=lambda count: dice.randbytes(count).hex(),
+            ),
+        ),
+        (concurrent.futures.Future, Future),
+        (concurrent.futures.ThreadPoolExecutor, ThreadPoolExecutor),
+        (Watch, EventWatch),
+    ]
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__name__", "")
+        if (name.startswith("picowatch.") and "engine" not in name) or (
+            name == DigestEngine.__module__
+        ):
+            for key, value in list(vars(module).items()):
+                for real, stand_in in stand_ins:
+                    if value is real:
+                        patch.setattr(module, key, stand_in)

@@ -1,14 +1,186 @@
-"""Some thousand actions by random users; `make meetings` plays many more."""
+"""Some thousand actions by random users, and what they found, as the shortest scripts that show it.
 
+`make meetings` plays many more. A failure's seed goes to `python -m tests.meetings.run`.
+"""
+
+import errno
 from collections import Counter
 
 import pytest
 
-from tests.meetings.play import play, script_of
+from tests.meetings.machine import COMMIT, Habits
+from tests.meetings.play import Script, play, script_of
+from tests.meetings.recipes import Entry, Picture, Text
+from tests.meetings.world import Action
 
 SCRIPTS = 8
 LENGTH = 60
 IN_EACH_RUN, IN_ALL = 1, 15
+
+RANDOM = Text((Entry("any", steps=(1,)),), 1)
+ONE = Text((Entry("one", seed=1, steps=(1,)),), 2)
+TWO = Text((Entry("a", seed=1, count=2, steps=(1,)),), 3)
+SWEEP = Text((Entry("a sweep", seed=1, count=2, steps=(1, 2)),), 4)
+BROKEN = Text((Entry("one", seed=1, steps=(1,)),), 5, broken=True)
+A_WHILE: Action = ("wait", 8.0)
+TEMPLATE = "frames/_pictures.yaml"
+FRAMES = tuple(f"frames/a/{number}.png" for number in range(4))
+
+
+def drop(path: str, colour: int) -> Action:
+    return ("save", path, Picture(colour=colour))
+
+
+def frames(text: Text = ONE) -> tuple[Action, ...]:
+    """A template, and pictures under it that all wait: the engine is held."""
+    dropped = [drop(path, colour) for colour, path in enumerate(FRAMES)]
+    return ("hold", True), ("save", TEMPLATE, text), *dropped, A_WHILE
+
+
+RENDERED: tuple[Action, ...] = (("hold", False), A_WHILE)
+
+RECIPES: dict[str, tuple[Action, ...]] = {
+    "retry x invalid save: the error file says what is wrong with the save": (
+        ("bad", ("a",), False), ("save", "a.yaml", TWO), A_WHILE, ("save", "a.yaml", BROKEN),
+        A_WHILE, ("bad", (), False), ("command", "retry", None), A_WHILE,
+    ),
+    "failed image x invalid save: likewise": (
+        ("hold", True), ("bad", ("a",), False), ("save", "a.yaml", TWO), ("wait", 3.0),
+        ("save", "a.yaml", BROKEN), ("wait", 3.0), *RENDERED,
+    ),
+    "crash x read-only outbox x end: the start after that one knows of the crash": (
+        ("die", "atomic: rename", 1), ("wait", 3.0), ("trouble", errno.EROFS), ("start",),
+        ("wait", 3.0), ("stop",),
+    ),
+    "rename x rename, by polling: the second comes after the first is settled": (
+        ("save", "live/c.yaml", TWO), A_WHILE, ("move", "live/c.yaml", "c.yaml"), ("wait", 0.6),
+        ("move", "c.yaml", "a.yaml"),
+    ),
+    "outbox away x save: it does not keep the daemon busy": (
+        ("wait", 6.0), ("save", "a.yaml", TWO), ("wait", 1.2), ("outbox", False, False), A_WHILE,
+    ),
+    "outbox away x lost ledger: nothing is left where the outbox was": (
+        ("wait", 9.5), ("ledger", "lost"), ("wait", 0.8), ("outbox", False, False), ("wait", 3.0),
+    ),
+    "rename of a refused recipe x crash x rename back: it has its error file": (
+        ("save", "b.yaml", BROKEN), ("wait", 3.0), ("die", COMMIT, 1), ("move", "b.yaml", "a.yaml"),
+        A_WHILE, ("move", "a.yaml", "b.yaml"),
+    ),
+    "rename of a refused recipe x full disk x rename back: likewise": (
+        ("save", "a.yaml", BROKEN), A_WHILE, ("trouble", errno.EIO), ("move", "a.yaml", "b.yaml"),
+        A_WHILE, ("move", "b.yaml", "a.yaml"),
+    ),
+    "deletion of a refused recipe x full disk x the same again: likewise": (
+        ("save", "a.yaml", BROKEN), A_WHILE, ("trouble", errno.EIO), ("move", "a.yaml", "a.md"),
+        A_WHILE, ("move", "a.md", "a.yaml"),
+    ),
+    "inbox away x deletion at the moment it is back: one that nobody saw": (
+        ("save", "a.yaml", TWO), A_WHILE, ("inbox", False, False), ("wait", 1.5),
+        ("inbox", True, False), ("delete", "a.yaml"),
+    ),
+    "slow disk x cancel: what is being written is published": (
+        ("pace", 0.0, 0.5), ("save", "a.yaml", TWO), ("wait", 1.5), ("command", "cancel", "a.yaml"),
+        A_WHILE,
+    ),
+    "start image x refused save: it is read again once the start image is there": (
+        ("save", "a.yaml", Text((Entry("a", seed=1, image="one.png"),), 7)), A_WHILE,
+        ("picture", "one.png", 1),
+    ),
+    "archive x refused save x good save: it keeps nothing of the archived recipe": (
+        ("stop",), ("habits", "archive"), ("start",), ("save", "a.yaml", RANDOM), A_WHILE,
+        ("save", "a.yaml", BROKEN), A_WHILE,
+        ("save", "a.yaml", Text((*RANDOM.entries, *ONE.entries), 6)),
+    ),
+}  # fmt: skip
+
+DROPPED: dict[str, tuple[Action, ...]] = {
+    "replaced x deleted x cancelled: also at the moment in which their turn comes": (
+        *frames(), drop(FRAMES[0], 9), ("delete", FRAMES[1]), ("command", "cancel", FRAMES[2]),
+        *RENDERED, ("again", FRAMES[2], "touch"), ("hold", True), drop(FRAMES[3], 10),
+        ("wait", 4.0), drop(FRAMES[3], 11), *RENDERED,
+    ),
+    "away at its turn x back: nobody saw that it was gone": (
+        *frames(), ("delete", FRAMES[0]), ("hold", False), ("wait", 1.0), drop(FRAMES[0], 0),
+        A_WHILE,
+    ),
+    "elsewhere at its turn x restart x back: nobody wrote to them": (
+        *frames(), ("move_folder", "frames/a", "elsewhere"), ("hold", False), ("wait", 1.0),
+        ("stop",), ("move_folder", "elsewhere", "frames/a"), ("start",), A_WHILE,
+    ),
+    "another template x queue x touch: what waits is rendered as it was requested": (
+        *frames(), ("save", TEMPLATE, SWEEP), ("wait", 4.0), drop("frames/late.png", 20),
+        ("wait", 4.0), ("again", FRAMES[0], "touch"), *RENDERED, ("save", TEMPLATE, ONE), A_WHILE,
+    ),
+    "a wrong template x queue x touch: they wait for the next one": (
+        *frames(), ("save", TEMPLATE, BROKEN), ("wait", 4.0), drop("frames/late.png", 20),
+        ("wait", 4.0), ("again", FRAMES[0], "touch"), *RENDERED, ("save", TEMPLATE, SWEEP), A_WHILE,
+    ),
+    "failure x engine's death x retry x touch: each is tried again": (
+        ("bad", ("one",), False), *frames(), *RENDERED, ("bad", ("one",), True),
+        ("command", "retry", FRAMES[0]), A_WHILE, ("bad", (), False),
+        ("again", FRAMES[1], "touch"), ("command", "retry", None), A_WHILE,
+    ),
+    "lost ledger x rendered, waiting, renamed and deleted ones": (
+        *frames(), *RENDERED, ("move", FRAMES[0], "frames/b/0.png"), ("hold", True),
+        drop("frames/late.png", 20), A_WHILE, ("kill",), ("delete", FRAMES[1]), ("ledger", "lost"),
+        ("hold", False), ("start",), A_WHILE, ("again", FRAMES[2], "touch"), A_WHILE,
+    ),
+}  # fmt: skip
+
+
+def found(*actions: Action, **habits: object) -> list[str]:
+    """What is wrong after these actions."""
+    return play(Script(0, Habits(**habits), actions))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engines", [1, 3])
+@pytest.mark.parametrize("name", [*RECIPES, *DROPPED])
+def test_what_did_not_get_on_once(name: str, engines: int) -> None:
+    """Each image is rendered once or accounted for, and each file says what is so."""
+    assert not found(*(RECIPES | DROPPED)[name], engines=engines)
+
+
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("text", [ONE, RANDOM, SWEEP], ids=["seed", "random", "sweep"])
+def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
+    text: Text, events: bool
+) -> None:
+    """Touch x rename x copy x batch x sweep: while they wait, and after they were rendered."""
+    meets: tuple[Action, ...] = (
+        ("again", FRAMES[0], "touch"), ("again", FRAMES[1], "by rename"),
+        ("move", FRAMES[2], "frames/a/moved.png"), ("copy", FRAMES[3], "frames/b/copy.png"),
+        A_WHILE, *RENDERED, ("again", FRAMES[0], "touch"), ("move", FRAMES[1], "frames/b/1.png"),
+        ("move_folder", "frames/a", "frames/c"), A_WHILE,
+    )  # fmt: skip
+    assert not found(*frames(text), *meets, events=events, batch_size=3)
+
+
+@pytest.mark.parametrize("how", ["archive", "delete"])
+def test_frames_that_are_archived_or_deleted_may_come_again(how: str) -> None:
+    """`when_done` x touch x the same name again x crash in the middle."""
+    crash: Action = ("die", "while a recipe is taken out of the inbox", 1)
+    again = drop(FRAMES[0], 0), drop(FRAMES[1], 30), A_WHILE, ("start",), A_WHILE
+    touch: Action = ("again", FRAMES[0], "touch")
+    assert not found(*frames(), touch, *RENDERED, crash, *again, when_done=how)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before a save is read",
+        COMMIT,
+        "in the middle of a claim",
+        "before a dropped picture's copy is in place",
+        "before a dropped picture's copy is deleted",
+        "before the ledger says done",
+    ],
+)
+def test_a_crash_between_frames_loses_and_repeats_none(point: str) -> None:
+    """Crash x frames that are renamed, replaced and deleted before the next start."""
+    changed: tuple[Action, ...] = (
+        ("move", FRAMES[0], "frames/b/0.png"), drop(FRAMES[1], 40), ("delete", FRAMES[2]),
+    )  # fmt: skip
+    assert not found(("die", point, 3), *frames(), *RENDERED, *changed, ("start",), A_WHILE)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +191,7 @@ IN_EACH_RUN, IN_ALL = 1, 15
     ],
 )
 def test_whatever_meets_each_image_is_rendered_once_or_answered_for(first: int) -> None:
-    """The same scripts each time; a failure's seed goes to `python -m tests.meetings.run`."""
+    """The same scripts each time."""
     counts: Counter[str] = Counter()
     found = {seed: play(script_of(seed, LENGTH), counts) for seed in range(first, first + SCRIPTS)}
     assert {seed: findings for seed, findings in found.items() if findings} == {}

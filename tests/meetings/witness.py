@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from picowatch.ledger.database import Database
 from picowatch.ledger.ledger import Ledger
 
@@ -14,37 +16,31 @@ HEARD = (
     "pause", "resume",
 )  # fmt: skip
 
-# Name, arguments after the ledger itself, and result of a call.
-Hear = Callable[[str, tuple[Any, ...], Any], None]
-
 
 class Witness:
-    """Wraps the ledger's methods from outside."""
+    """Wraps the ledger's methods from outside.
 
-    def __init__(self, hear: Hear, before_commit: Callable[[bool], None]) -> None:
-        """`before_commit` may raise what a full disk raises; it gets whether there is anything."""
-        self._hear = hear
-        self._before_commit = before_commit
-        self._depth = 0
-        self._pending: list[tuple[str, tuple[Any, ...], Any]] = []
+    `hear` gets the name, the arguments and the result of each call that was committed.
+    `before_commit` may raise what a full disk raises; it gets whether there is anything.
+    """
+
+    def __init__(
+        self,
+        hear: Callable[[str, tuple[Any, ...], Any], None],
+        before_commit: Callable[[bool], None],
+    ) -> None:
+        self._hear, self._before_commit = hear, before_commit
+        self.forget()
 
     def forget(self) -> None:
         """The process died."""
-        self._depth, self._pending = 0, []
+        self._depth = 0
+        self._pending: list[tuple[str, tuple[Any, ...], Any]] = []
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        undo: list[tuple[type, str, Any]] = []
+    def listen(self, patch: pytest.MonkeyPatch) -> None:
         for name in HEARD:
-            undo.append((Ledger, name, getattr(Ledger, name)))
-            setattr(Ledger, name, self._heard(name, getattr(Ledger, name)))
-        undo.append((Database, "transaction", Database.transaction))
-        Database.transaction = self._transaction(Database.transaction)  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            for owner, name, value in undo:
-                setattr(owner, name, value)
+            patch.setattr(Ledger, name, self._heard(name, getattr(Ledger, name)))
+        patch.setattr(Database, "transaction", self._transaction(Database.transaction))
 
     def _heard(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(ledger: Ledger, *arguments: Any, **named: Any) -> Any:

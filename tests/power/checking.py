@@ -19,6 +19,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, read_chunk, texts_of
 from tests.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
+from tests.outcome import error_files, faults, is_sheet, is_whole
 from tests.power.disk import LOG, Disk
 from tests.power.operations import Arrived, Recording, Write
 from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, PICTURES_PER_PAGE, SAVES, write_save
@@ -28,8 +29,6 @@ REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
 EXPECTED = re.compile(REJECTED.pattern + r"|killed or stopped in the middle of something")
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
 ARCHIVE = "archive"  # of the setting `when_done`
-TEMPORARY = re.compile(r"^\.(picowatch-.*\.tmp|hashes-.*)$")
-SHEET = '"sheet": ['  # in a contact sheet's line of the gallery
 OWN_STATE = {
     "commands", "gallery", "hashes.json", "ledger.sqlite", "ledger.sqlite-journal", "lock",
     "start-images", "status.json",
@@ -192,9 +191,10 @@ class _Outcome:
             sql.row_factory = sqlite3.Row
             yield from self._of_pictures(sql)
             yield from self._of_sheets(sql)
-        yield from self._of_lists()
+        yield from faults(self.house.outbox)
+        yield from self._of_pages()
         yield from self._of_error_files()
-        yield from self._of_leftovers()
+        yield from self._of_state()
         yield from self._of_log()
 
     def _of_ledger(self, sql: sqlite3.Connection) -> Iterator[str]:
@@ -247,14 +247,14 @@ class _Outcome:
                 yield f"{row['file']} is done and missing"
             elif (shown := _digest_shown(picture.read_bytes())) != row["digest"]:
                 yield f"{row['file']} is done and {'shows another' if shown else 'damaged'}"
-        there = Counter(file for file in self.house.pictures() if not file.endswith("-sheet.png"))
+        there = Counter(file for file in self.house.pictures() if not is_sheet(file))
         for file in (there - self.done) | (self.done - there):
             yield f"{file} is there {there[file]} times and {self.done[file]} times in the ledger"
         for file in self.promises.files - self.done.keys():
-            if not file.endswith("-sheet.png"):
+            if not is_sheet(file):
                 yield f"{file} was published and the ledger does not know it"
         latest = self.house.outbox / "latest.png"
-        if latest.exists() and not _is_whole(latest):
+        if latest.exists() and not is_whole(latest):
             yield "latest.png is damaged"
 
     def _of_sheets(self, sql: sqlite3.Connection) -> Iterator[str]:
@@ -262,64 +262,31 @@ class _Outcome:
         for row in sql.execute("SELECT * FROM entries WHERE sheet IS NOT NULL"):
             if not row["sheet_done"]:
                 yield f"{row['recipe']}'s contact sheet is not made"
-            elif not _is_whole(self.house.outbox / row["sheet_file"]):
-                yield f"the contact sheet {row['sheet_file']} is missing or damaged"
             wanted.append(row["sheet_file"])
-        there = [file for file in self.house.pictures() if file.endswith("-sheet.png")]
+        there = [file for file in self.house.pictures() if is_sheet(file)]
         if self.when_done == ARCHIVE and not wanted:
-            wanted = [file for file in there if _is_whole(self.house.outbox / file)][:1]
+            wanted = there[:1]
         if sorted(wanted) != there:
             yield f"there are the contact sheets {there} and not {wanted}"
 
-    def _of_lists(self) -> Iterator[str]:
-        listing = self.house.outbox / "images.jsonl"
-        lines = listing.read_text().splitlines() if listing.exists() else []
-        yield from self._of_list("images.jsonl", lines)
+    def _of_pages(self) -> Iterator[str]:
         folder = self.house.outbox / ".picowatch/gallery"
-        pages = sorted(folder.glob("page-*.js"))
-        calls = [line for page in pages for line in page.read_text().splitlines()]
-        if cut := [line for line in calls if not re.fullmatch(r"picture\(\{.*\}\);", line)]:
-            yield f"the gallery has a line that is no call: {cut[0][:60]!r}"
-        shown = [line.removeprefix("picture(").removesuffix(");") for line in calls]
-        yield from self._of_list("the gallery", [line for line in shown if SHEET not in line])
-        sheets = sorted(json.loads(line)["file"] for line in shown if SHEET in line)
-        there = [file for file in self.house.pictures() if file.endswith("-sheet.png")]
-        if sheets != there:
-            yield f"the gallery shows the contact sheets {sheets} and not {there}"
-        told = (folder / "pages.js").read_text()
-        changes = json.loads(told.strip().removeprefix("pages(").removesuffix(");"))["pages"]
+        pages = [page.read_text() for page in folder.glob("page-*.js")]
+        told = (folder / "pages.js").read_text().strip()
+        changes = json.loads(told.removeprefix("pages(").removesuffix(");"))["pages"]
         if len(changes) != len(pages):
-            yield f"the gallery tells of {told.strip()} and has {len(pages)}"
-        if any(calls.count("\n") > PICTURES_PER_PAGE for calls in map(Path.read_text, pages)):
+            yield f"the gallery tells of {told} and has {len(pages)}"
+        if any(page.count("\n") > PICTURES_PER_PAGE for page in pages):
             yield "a page of the gallery is too long"
 
-    def _of_list(self, name: str, lines: list[str]) -> Iterator[str]:
-        listed: Counter[str] = Counter()
-        for line in lines:
-            try:
-                listed[json.loads(line)["file"]] += 1
-            except (ValueError, KeyError):
-                yield f"{name} has a line that is no picture: {line[:60]!r}"
-        for file in self.done - listed:
-            yield f"{name} lacks {file}"
-        for file in listed - self.done:
-            yield f"{name} has {file} {listed[file]} times"
-
     def _of_error_files(self) -> Iterator[str]:
-        there = {
-            path.relative_to(self.house.outbox).as_posix().removesuffix(".error.txt")
-            for path in self.house.outbox.rglob("*.error.txt")
-        }
-        wanted = {version[0] for version in self.promises.inbox if version in INVALID}
-        for recipe in there ^ wanted:
+        there = error_files(self.house.outbox)
+        for recipe in there ^ {version[0] for version in self.promises.inbox if version in INVALID}:
             yield f"{recipe}'s error file is {'there' if recipe in there else 'missing'}"
 
-    def _of_leftovers(self) -> Iterator[str]:
-        for path in self.house.outbox.rglob("*"):
-            if TEMPORARY.match(path.name):
-                yield f"a temporary is left in {path.parent.relative_to(self.house.outbox)}"
+    def _of_state(self) -> Iterator[str]:
         for path in (self.house.outbox / ".picowatch").iterdir():
-            if path.name not in OWN_STATE and not TEMPORARY.match(path.name):
+            if path.name not in OWN_STATE:
                 yield f".picowatch holds {path.name}"
 
     def _of_log(self) -> Iterator[str]:
@@ -327,15 +294,6 @@ class _Outcome:
         for line in told.splitlines():
             if re.search(r" (error|warning|critical) ", line) and not EXPECTED.search(line):
                 yield f"the log says {line[20:]!r}"
-
-
-def _is_whole(picture: Path) -> bool:
-    try:
-        with Image.open(BytesIO(picture.read_bytes())) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
 
 
 @lru_cache(maxsize=256)

@@ -56,11 +56,6 @@ def record(command: list[str], folder: Path, trace: Path) -> Recording:
     return reader.read(trace)
 
 
-def read_trace(folder: Path, trace: Path) -> Recording:
-    """What strace's lines in `trace` tell of a run that began with what is in `folder`."""
-    return _Reader(folder).read(trace)
-
-
 # -- reading strace's lines
 
 WHOLE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)")

@@ -13,44 +13,45 @@ from picowatch.outbox.gallery import pages
 from tests.power.checking import ARCHIVE, Checker, Story
 from tests.power.disk import CERTAIN, PowerCuts
 from tests.power.every_state import distinct, half_committed, recorded, recorded_again
-from tests.power.operations import ROOT, Arrived, Recording, Sync
+from tests.power.operations import ROOT, Arrived, Recording
 from tests.power.recording import CannotRecord
 from tests.power.scenario import PICTURES_PER_PAGE
 
 SAMPLE = 2999  # every so many-th disk; a prime, so that all kinds of leftovers come up
 SAMPLE_AGAIN = 997  # … of other runs
 CLOSER = pytest.param(499, marks=pytest.mark.heavy)
+OWN_FOLDERS = ("outbox", ".picowatch", "gallery", "start-images")
 
-Forgets = Callable[[Recording, Sync], bool]
-
-
-def _syncs_a_picture(recording: Recording, sync: Sync) -> bool:
-    return recording.is_named(sync.inode, ".png")
-
-
-def _syncs_a_folder_of_pictures(recording: Recording, sync: Sync) -> bool:
-    own = recording.is_named(sync.inode, "outbox", ".picowatch", "gallery", "start-images")
-    return sync.inode in recording.folders - {ROOT} and not own
-
-
-def _syncs_the_ledger(recording: Recording, sync: Sync) -> bool:
-    return recording.is_named(sync.inode, "ledger.sqlite", "ledger.sqlite-journal")
-
-
-def _syncs_the_ledgers_folder(recording: Recording, sync: Sync) -> bool:
-    return recording.is_named(sync.inode, ".picowatch")
-
-
-def _syncs_the_list(recording: Recording, sync: Sync) -> bool:
-    return recording.is_named(sync.inode, "images.jsonl")
-
-
-def _syncs_the_outboxs_name(recording: Recording, sync: Sync) -> bool:
-    return sync.inode == ROOT
-
-
-def _syncs_a_start_image(recording: Recording, sync: Sync) -> bool:
-    return recording.is_named(sync.inode, "start-images")
+# What a program may forget to sync, and what then becomes of its promises.
+FORGOTTEN: dict[str, tuple[Callable[[Recording, int], bool], str]] = {
+    "a picture's content": (
+        lambda recording, inode: recording.is_named(inode, ".png"),
+        "published and is damaged",
+    ),
+    "a picture's name": (
+        lambda recording, inode: (
+            inode in recording.folders - {ROOT} and not recording.is_named(inode, *OWN_FOLDERS)
+        ),
+        "published and is gone",
+    ),
+    "synchronous=OFF": (
+        lambda recording, inode: recording.is_named(inode, "ledger.sqlite", "-journal"),
+        "an accepted image was lost",
+    ),
+    "the ledger's name": (
+        lambda recording, inode: recording.is_named(inode, ".picowatch"),
+        "an accepted image was lost",
+    ),
+    "the list": (
+        lambda recording, inode: recording.is_named(inode, "images.jsonl"),
+        "images.jsonl lacks",
+    ),
+    "the outbox's name": (lambda recording, inode: inode == ROOT, "published and is gone"),
+    "a start image": (
+        lambda recording, inode: recording.is_named(inode, "start-images"),
+        "start image's copy is missing",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -158,23 +159,13 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
     assert checked > 4
 
 
-@pytest.mark.parametrize(
-    ("forgets", "lost"),
-    [
-        pytest.param(_syncs_a_picture, "published and is damaged", id="a picture's content"),
-        pytest.param(_syncs_a_folder_of_pictures, "published and is gone", id="a picture's name"),
-        pytest.param(_syncs_the_ledger, "an accepted image was lost", id="synchronous=OFF"),
-        pytest.param(_syncs_the_ledgers_folder, "an accepted image was lost", id="its name"),
-        pytest.param(_syncs_the_list, "images.jsonl lacks", id="the list"),
-        pytest.param(_syncs_the_outboxs_name, "published and is gone", id="the outbox's name"),
-        pytest.param(_syncs_a_start_image, "start image's copy is missing", id="a start image"),
-    ],
-)
+@pytest.mark.parametrize("what", FORGOTTEN)
 def test_a_program_that_forgets_a_sync_is_found_out(
-    recording: Recording, story: Story, checker: Checker, forgets: Forgets, lost: str
+    recording: Recording, story: Story, checker: Checker, what: str
 ) -> None:
     """The same run without some of its syncs: what these tests prove can fail."""
-    careless = PowerCuts(recording.without(lambda sync: forgets(recording, sync)))
+    forgets, lost = FORGOTTEN[what]
+    careless = PowerCuts(recording.without(lambda sync: forgets(recording, sync.inode)))
     disks = careless.disks(moments=story.moments_of_promises())
     certain = (disk for disk in disks if disk.what == CERTAIN)
     assert any(lost in each for disk in certain for each in checker.violations(disk))

@@ -1,0 +1,362 @@
+"""A simulated computer: folders, the daemon over them, and all that may happen to both."""
+
+import errno
+import logging
+import os
+import random
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import picowatch.inbox.inbox
+import picowatch.ledger.database
+from picowatch.daemon.process import build_and_run
+from picowatch.errors import EngineDied, RenderFailed
+from picowatch.files.retry import Ended
+from picowatch.recipe.request import ImageRequest
+from picowatch.settings import LocalSettings, Settings
+from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.digest_engine import DigestEngine
+from tests.fault_points import POINTS, wrap
+from tests.house import SilentConsole
+from tests.meetings.recipes import LORA
+from tests.meetings.simulation import Event, NeverRests, Simulation, Thread, simulated
+from tests.meetings.witness import Witness
+
+END_SECONDS = 2.0
+PATIENCE = 600.0  # of the simulated clock
+REASONS = ("The engine was killed.", "It cannot be drawn.")
+MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO)
+COMMIT = "before a transaction is committed"
+ATOMIC = {f"atomic: {name}": name for name in ("sync_file", "rename", "sync_folder")}
+WRAPPED = {point: target for point, target in POINTS.items() if " > " not in target} | {
+    point: f"picowatch.files.atomic:{name}" for point, name in ATOMIC.items()
+}
+FAULT_POINTS = (*WRAPPED, COMMIT)
+# Open while they change: what a dying process does to them on its way out is taken back.
+HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock")
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Settings of a whole run; `formats` are those of its daemons, in turn."""
+
+    batch_size: int = 2
+    events: bool = False
+    when_done: str = "keep"
+    switching: float = 0.0
+    engines: int = 1
+    slowness: float = 0.0  # seconds that pass between two looks at the clock
+    formats: tuple[str, ...] = ("png",)
+
+
+class Machine:
+    """Runs picowatch; `do_…` are what may happen to it."""
+
+    def __init__(self, base: Path, seed: int, habits: Habits) -> None:
+        self.base = base
+        self.home = base / "home"
+        self.inbox, self.outbox = self.home / "inbox", self.home / "outbox"
+        self.habits = habits
+        self.sim = Simulation(random.Random(seed), habits.switching, habits.slowness)
+        self.sim.on_death = self._preserve
+        self.findings: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.outbox_away: Path | None = None
+        self.locker: sqlite3.Connection | None = None
+        self.trouble: OSError | None = None
+        self.trouble_ended_at = self.started_at = 0.0
+        self.fault: tuple[str, int] | None = None  # where to die, and at which time
+        self.pace = 0.0  # seconds of a batch
+        self.disk_seconds = 0.0  # … of each sync of a published file
+        self.held = False
+        self.bad: set[str] = set()  # prompts that cannot be drawn
+        self.deadly: set[str] = set()  # … on which the engine dies
+        self.blamed: set[tuple[str, int]] = set()  # prompts and seeds that met one of those
+        self.began: dict[tuple[str, int], float] = {}  # batches that are held
+        self.process: Thread | None = None
+        self.stop, self.wake = Event(), Event()
+        self.signals: list[int] = []
+        self.witness = Witness(self.hear, self._before_commit)
+        self._databases: list[Any] = []
+        self._saved: dict[Path, bytes] = {}
+
+    @contextmanager
+    def on_stage(self) -> Iterator[None]:
+        """Meanwhile the machine runs; all wrappers are in their places."""
+        for folder in (self.inbox, self.outbox):
+            folder.mkdir(parents=True)
+        write_model(self.home / f"models/loras/{LORA}.safetensors", kohya_lora_shapes())
+        with pytest.MonkeyPatch.context() as patch:
+            simulated(self.sim, patch)
+            self.witness.listen(patch)
+            self._wrap_picowatch(patch)
+            try:
+                yield
+            finally:
+                self.do_lock_ledger(False)
+                with suppress(NeverRests):
+                    self.do_kill()
+                shutil.rmtree(self.base, ignore_errors=True)
+
+    def _wrap_picowatch(self, patch: pytest.MonkeyPatch) -> None:
+        for point, target in WRAPPED.items():
+            wrap(target, lambda call, point=point: self._wrapped(call, point), patch.setattr)  # type: ignore[misc]
+        database = picowatch.ledger.database.Database
+        prepare = database._prepare
+
+        def remember(one: Any) -> None:
+            self._databases.append(one)
+            prepare(one)
+
+        patch.setattr(database, "_prepare", remember)
+        # Other processes on this machine are not part of the simulation.
+        patch.setattr(picowatch.inbox.inbox, "held_open_for_writing", lambda ids: set())
+        patch.setattr(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
+
+    def _wrapped(self, original: Callable[..., Any], point: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._at(point)
+            if point in ATOMIC:
+                self._use_disk(point)
+            return original(*arguments, **named)
+
+        return call
+
+    # -- the process
+
+    def do_start(self) -> None:
+        if self.process is not None or self.outbox_away:
+            return
+        self.counts["daemons"] += 1
+        self.started_at = self.sim.now
+        self.stop, self.wake, self.signals = Event(), Event(), []
+        self.sim.dead = False
+        self.process = Thread(target=self._live, name="picowatch")
+        self.process.start()
+
+    def _live(self) -> None:
+        settings = Settings(
+            inbox=self.inbox,
+            outbox=self.outbox,
+            models=self.home / "models",
+            settle_seconds=0.5,
+            batch_size=self.habits.batch_size,
+            when_done=self.habits.when_done,
+            format=self.habits.formats[self.counts["daemons"] % len(self.habits.formats)],
+            executor=LocalSettings(engines=self.habits.engines),
+        )
+        with suppress(Ended):
+            while build_and_run(
+                settings,
+                lambda options: DigestEngine(before_batch=self._before_batch),
+                SilentConsole(),  # type: ignore[arg-type]
+                False,
+                stop=self.stop,  # type: ignore[arg-type]
+                wake=self.wake,  # type: ignore[arg-type]
+                signals=self.signals,
+            ).restart:
+                if self.signals:
+                    break
+
+    def do_stop(self) -> None:
+        """SIGTERM, and what is promised of it."""
+        if self.process is None:
+            return
+        self.signals.append(15)
+        self.stop.set()
+        self.wake.set()
+        process, began = self.process, self.sim.now
+        if not self.sim.run(lambda: process.ended, PATIENCE) and not self.sim.dead:
+            self.findings.append("SIGTERM does not end it")
+            self.sim.kill()
+        if self.sim.dead:
+            self.notice_death()
+            return
+        if self.sim.now - began > END_SECONDS and not self.disk_seconds:
+            self.findings.append(f"ended {self.sim.now - began:.1f} s after SIGTERM")
+        self.process = None
+        held, self.held = self.held, False
+        self.sim.run(lambda: not self.sim.threads, 10.0)
+        self.held = held
+        if self.sim.threads:
+            self.findings.append(f"threads live on: {self.sim.names()}")
+            self.sim.kill()
+            self._bury()
+
+    def do_kill(self) -> None:
+        """SIGKILL, wherever it stands."""
+        if self.process is not None:
+            self.sim.kill()
+            self._bury()
+
+    def do_wait(self, seconds: float) -> None:
+        """Let it be for a while; a death that was ordered may come."""
+        self.sim.run_for(seconds)
+        self.notice_death()
+
+    def notice_death(self) -> None:
+        if self.sim.dead:
+            self.do_kill()
+        elif self.process is not None and self.process.ended:
+            why = " ".join(self.sim.escaped)
+            with suppress(OSError):
+                why = why or (self.outbox / "picowatch.log").read_text().splitlines()[-1]
+            self.findings.append(f"picowatch ended by itself: {why}")
+            self.process = None
+
+    def _preserve(self) -> None:
+        """What the disk holds at the moment of death; the dying can reach it no more."""
+        self.counts["crashes"] += 1
+        self.do_lock_ledger(False)
+        outbox = self.outbox_away or self.outbox
+        state = outbox / ".picowatch"
+        kept = [state / name for name in HELD_OPEN]
+        kept += [outbox / "images.jsonl", *(state / "gallery").glob("page-*.js")]
+        self._saved = {path: path.read_bytes() for path in kept if path.exists()}
+        self.home.rename(self.base / "dead")
+
+    def _bury(self) -> None:
+        """After the last thread is gone."""
+        for database in self._databases:
+            with suppress(sqlite3.Error):
+                database._connection.close()
+        self._databases.clear()
+        self.witness.forget()
+        self.sim.threads.clear()
+        self.sim.running = None
+        self.process, self.fault = None, None
+        dead = self.base / "dead"
+        if dead.exists():
+            shutil.rmtree(self.home, ignore_errors=True)
+            dead.rename(self.home)
+            for path, content in self._saved.items():
+                path.write_bytes(content)
+        logging.getLogger("picowatch").handlers.clear()
+
+    def is_up(self) -> bool:
+        """Whether it has begun its work, and nothing was in its way lately."""
+        since = max(self.started_at, self.trouble_ended_at)
+        in_the_way = self.trouble or self.locker or self.outbox_away
+        return self.process is not None and not in_the_way and self.sim.now - since > 5.0
+
+    # -- what wrappers call
+
+    def hear(self, name: str, given: tuple[Any, ...], result: Any) -> None:
+        """The ledger committed something."""
+
+    def _at(self, point: str) -> None:
+        """The process comes to a place where it may die."""
+        if self.sim.running is None or self.sim.dead:
+            return
+        if self.fault and self.fault[0] == point:
+            self.fault = (point, self.fault[1] - 1)
+            if self.fault[1] <= 0:
+                self.counts[f"died {point}"] += 1
+                self.sim.die()
+        self.sim.switch()
+
+    def _use_disk(self, point: str) -> None:
+        thread = self.sim.running
+        if self.disk_seconds and thread is not None and thread.name == "publisher":
+            self.sim.sleep(self.disk_seconds)
+        if self.trouble is not None and point != "atomic: sync_folder":
+            raise OSError(self.trouble.errno, self.trouble.strerror)
+
+    def _before_commit(self, changes: bool) -> None:
+        if not changes:
+            return
+        self._at(COMMIT)
+        if self.trouble is not None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
+        if self.held:
+            self.began |= {(request.prompt, request.seed): self.sim.now for request in batch}
+            self.sim.pause(lambda: not self.held)
+        if self.pace:
+            self.sim.sleep(self.pace)
+        for bad, error in (
+            (self.deadly, EngineDied(REASONS[0])),
+            (self.bad, RenderFailed(REASONS[1])),
+        ):
+            if any(request.prompt in bad for request in batch):
+                self.blamed |= {(request.prompt, request.seed) for request in batch}
+                raise error
+
+    # -- what happens
+
+    def do_die(self, point: str, count: int) -> None:
+        """Die at a point, when it comes there so often."""
+        assert point in FAULT_POINTS
+        self.fault = (point, count)
+
+    def do_trouble(self, number: int | None) -> None:
+        """The disk is full, read-only or broken."""
+        self.trouble = None if number is None else OSError(number, os.strerror(number))
+        self.trouble_ended_at = self.sim.now
+
+    def do_clock(self, seconds: float) -> None:
+        self.sim.wall_ahead += seconds
+
+    def do_pace(self, batch: float, disk: float = 0.0) -> None:
+        self.pace, self.disk_seconds = batch, disk
+
+    def do_hold(self, held: bool) -> None:
+        self.held = held
+
+    def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
+        """These cannot be drawn from now on."""
+        self.bad, self.deadly = (set(), set(prompts)) if deadly else (set(prompts), set())
+
+    def do_habits(self, when_done: str) -> None:
+        """What the next start reads."""
+        self.habits = replace(self.habits, when_done=when_done)
+
+    def do_outbox(self, there: bool, empty: bool) -> None:
+        """It is mounted again or unmounted; in the `empty` folder nothing may be written."""
+        if there and self.outbox_away:
+            if self.outbox.exists():
+                for path in sorted(self.outbox.rglob("*")):
+                    self.findings.append(f"{path.name} was written where the outbox is not")
+                shutil.rmtree(self.outbox)
+            self.outbox_away.rename(self.outbox)
+            self.outbox_away = None
+            self.trouble_ended_at = self.sim.now
+        elif not there and self.is_up():
+            self.outbox_away = self.home / "unmounted outbox"
+            self.outbox.rename(self.outbox_away)
+            if empty:
+                self.outbox.mkdir()
+
+    def do_lock_ledger(self, locked: bool) -> None:
+        """Another program looks into the ledger."""
+        if self.locker is not None:
+            self.locker.close()
+            self.locker = None
+            self.trouble_ended_at = self.sim.now
+        path = self.outbox / ".picowatch/ledger.sqlite"
+        if locked and path.exists():
+            self.locker = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+            with suppress(sqlite3.Error):
+                self.locker.execute("BEGIN EXCLUSIVE")
+
+    def do_ledger(self, how: str) -> None:
+        """It is lost, also in progress, or damaged, while nothing runs."""
+        path = self.outbox / ".picowatch/ledger.sqlite"
+        if not path.exists() or self.locker is not None or (self.process and how != "lost"):
+            return
+        if how == "lost":
+            path.unlink()
+        else:
+            size = path.stat().st_size
+            path.write_bytes(b"" if how == "emptied" else b"x" * size)

@@ -1,0 +1,79 @@
+"""What holds of each outbox, whatever was requested: for all tests that count what came out."""
+
+import json
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from picowatch.files.atomic import TEMPORARY_PREFIX
+from picowatch.outbox.names import picture_files
+
+
+def rendered(outbox: Path, folder: str = "") -> list[str]:
+    """The pictures and contact sheets, without dropped pictures that were archived."""
+    found = [file for file in picture_files(outbox) if "/originals/" not in file]
+    return sorted(file for file in found if file.startswith(f"{folder}/" if folder else ""))
+
+
+def is_sheet(file: str) -> bool:
+    return "-sheet." in file
+
+
+def shown(outbox: Path) -> Iterator[str]:
+    """What the gallery shows; raises ValueError on a line that is no call."""
+    for page in sorted((outbox / ".picowatch/gallery").glob("page-*.js")):
+        for line in page.read_text().splitlines():
+            yield json.loads(line.removeprefix("picture(").removesuffix(");"))["file"]
+
+
+def listed(outbox: Path) -> Iterator[str]:
+    """The pictures of images.jsonl; raises ValueError on a line that is cut."""
+    listing = outbox / "images.jsonl"
+    for line in listing.read_text().splitlines() if listing.exists() else ():
+        yield json.loads(line)["file"]
+
+
+def is_whole(picture: Path) -> bool:
+    try:
+        with Image.open(picture) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def error_files(outbox: Path) -> set[str]:
+    """The recipes that have one."""
+    found = (path.relative_to(outbox).as_posix() for path in outbox.rglob("*.error.txt"))
+    return {file.removesuffix(".error.txt") for file in found}
+
+
+def faults(outbox: Path, spared: Container[str] = ()) -> Iterator[str]:
+    """Each picture is whole, and is listed and shown once; nothing else is, and nothing is left.
+
+    `spared` are files that somebody else touched.
+    """
+    there = [file for file in rendered(outbox) if file not in spared]
+    yield from (f"{file} is damaged" for file in there if not is_whole(outbox / file))
+    pictures = [file for file in there if not is_sheet(file)]
+    yield from _differ("images.jsonl", listed(outbox), pictures, spared)
+    yield from _differ("the gallery", shown(outbox), there, spared)
+    for left in outbox.rglob(f"{TEMPORARY_PREFIX}*"):
+        yield f"left over: {left.relative_to(outbox)}"
+
+
+def _differ(
+    name: str, told: Iterable[str], there: list[str], spared: Container[str]
+) -> Iterator[str]:
+    try:
+        found = Counter(file for file in told if file not in spared)
+    except ValueError as error:
+        yield f"{name} has a line that is damaged: {error}"
+        return
+    for file in there:
+        if file not in found:
+            yield f"{name} lacks {file}"
+    for file in found - Counter(there):
+        yield f"{name} has {file} {found[file]} times, and it is there {there.count(file)} times"
