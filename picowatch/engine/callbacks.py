@@ -5,13 +5,11 @@ denoiser is a stand-in for the checkpoint's own, so that what belongs to one cal
 that other calls share.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from picowatch.engine.control import Hint, residuals_of
 from picowatch.engine.job import Interrupted, Job
@@ -21,16 +19,6 @@ from picowatch.engine.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
-
-
-@contextmanager
-def interruptible(interrupted: Interrupted) -> Iterator[None]:
-    """Raise EngineStopped within a step: every module looks first whether the batch is to end."""
-    handle = register_module_forward_pre_hook(lambda *_: raise_if(interrupted))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def raise_if(interrupted: Interrupted) -> None:

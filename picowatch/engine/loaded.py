@@ -2,7 +2,9 @@
 
 import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -72,6 +74,8 @@ class Loaded:
         self.read: Callable[[str], Any]
         self.place = place
         self.vae_file = ("", "")
+        self._look: Callable[[], None] | None = None
+        self._handles: list[Any] = []
         self._find = find
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
@@ -140,6 +144,29 @@ class Loaded:
         for name in names:
             if self.parts[name] is None:
                 self.parts[name] = self.read(name)
+                self._watch(self.parts[name])
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile every block of layers calls `look` first, in parts that come back, too.
+
+        Hooks of torch on all modules would cost small models some hundredths of their time.
+        """
+        self._look = look
+        try:
+            self._watch(*self.modules)  # without a name here, which would keep them in memory
+            yield
+        finally:
+            self._look = None
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+
+    def _watch(self, *modules: torch.nn.Module) -> None:
+        if look := self._look:
+            for blocks in chain.from_iterable(module.modules() for module in modules):
+                for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+                    self._handles.append(block.register_forward_pre_hook(lambda *_: look()))
 
     def place_weights(self) -> None:
         """Let diffusers bring weights to the device, where they are not all there."""
