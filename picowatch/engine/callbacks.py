@@ -27,27 +27,6 @@ def raise_if(interrupted: Interrupted) -> None:
         raise EngineStopped("The batch was interrupted.")
 
 
-class StepPace:
-    """Keeps a GPU's queue short, so that progress is true and an interruption takes effect.
-
-    A GPU accepts work faster than it does it. One step is always queued, so that it never idles.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last: Any = None
-
-    def step(self) -> None:
-        """Wait until the step before the one that was just queued is done."""
-        if self._device.type != "cuda":
-            return
-        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        if self._last is not None:
-            self._last.synchronize()
-        self._last = event
-
-
 class Steps:
     """A pipeline's denoiser in one call, and the call's `after_step`.
 
@@ -58,7 +37,7 @@ class Steps:
         self._module = module
         self._job = job
         self._on_step = on_step
-        self._pace = StepPace(job.device)
+        self._queued: Any = None  # the end of a GPU's last step
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
@@ -72,9 +51,23 @@ class Steps:
         self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """What the pipeline goes on with instead of what it has."""
-        self._pace.step()
+        self._keep_pace()
         self._on_step()
         return {}
+
+    def _keep_pace(self) -> None:
+        """Wait until the step before the one that was just queued is done.
+
+        A GPU accepts work faster than it does it. With one step queued it never idles, progress is
+        true, and an interruption takes effect.
+        """
+        if self._job.device.type != "cuda":
+            return
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        if self._queued is not None:
+            self._queued.synchronize()
+        self._queued = event
 
 
 class FlowSteps(Steps):
