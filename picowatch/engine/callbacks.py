@@ -5,13 +5,11 @@ denoiser is a stand-in for the checkpoint's own, so that what belongs to one cal
 that other calls share.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from picowatch.engine.control import Hint, residuals_of
 from picowatch.engine.job import Interrupted, Job
@@ -23,41 +21,10 @@ from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
 
 
-@contextmanager
-def interruptible(interrupted: Interrupted) -> Iterator[None]:
-    """Raise EngineStopped within a step: every module looks first whether the batch is to end."""
-    handle = register_module_forward_pre_hook(lambda *_: raise_if(interrupted))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def raise_if(interrupted: Interrupted) -> None:
     """Raise EngineStopped if the batch is to end."""
     if interrupted():
         raise EngineStopped("The batch was interrupted.")
-
-
-class StepPace:
-    """Keeps a GPU's queue short, so that progress is true and an interruption takes effect.
-
-    A GPU accepts work faster than it does it. One step is always queued, so that it never idles.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last: Any = None
-
-    def step(self) -> None:
-        """Wait until the step before the one that was just queued is done."""
-        if self._device.type != "cuda":
-            return
-        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        if self._last is not None:
-            self._last.synchronize()
-        self._last = event
 
 
 class Steps:
@@ -70,7 +37,7 @@ class Steps:
         self._module = module
         self._job = job
         self._on_step = on_step
-        self._pace = StepPace(job.device)
+        self._queued: Any = None  # the end of a GPU's last step
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
@@ -84,9 +51,23 @@ class Steps:
         self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """What the pipeline goes on with instead of what it has."""
-        self._pace.step()
+        self._keep_pace()
         self._on_step()
         return {}
+
+    def _keep_pace(self) -> None:
+        """Wait until the step before the one that was just queued is done.
+
+        A GPU accepts work faster than it does it. With one step queued it never idles, progress is
+        true, and an interruption takes effect.
+        """
+        if self._job.device.type != "cuda":
+            return
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        if self._queued is not None:
+            self._queued.synchronize()
+        self._queued = event
 
 
 class FlowSteps(Steps):

@@ -4,7 +4,7 @@ import gc
 from collections import OrderedDict
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import bytes_in
 from picowatch.engine.load import bytes_of_parts, load, load_part, load_vae
-from picowatch.engine.loaded import Loaded, weights_device
+from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
 from picowatch.engine.verify import find_model, unchanged
 from picowatch.families import FAMILIES
@@ -31,26 +31,25 @@ class Checkpoints:
         self._verified = partial(unchanged, self._find)
         self._target = target
         self._kept: OrderedDict[str, Loaded] = OrderedDict()  # the last used last
-        self._weights: dict[str, Weights] = {}
-        self._controlnet_bytes: dict[str, int] = {}
+        self._weights = cache(self._weights_of)
+        self._controlnet_bytes = cache(self._bytes_of_controlnet)
 
     def weights(self, request: ImageRequest) -> Weights:
         """How large this image's checkpoint is in memory; its ControlNets count as denoiser."""
-        wanted = request.checkpoint_hash
-        if wanted not in self._weights:
-            with self._verified("checkpoint", request.checkpoint, wanted) as model:
-                row = FAMILIES[model.family]
-                takes_turns = row.kind == "flow" and not row.short
-                encoders, denoiser, vae = bytes_of_parts(model, self._target).values()
-                self._weights[wanted] = Weights(encoders, denoiser, vae, takes_turns)
-        for use in request.control:
-            if use.model_hash not in self._controlnet_bytes:
-                with self._verified("controlnet", use.model, use.model_hash) as model:
-                    size = bytes_in(model.path, self._target.dtype)
-                    self._controlnet_bytes[use.model_hash] = size
-        size = sum(self._controlnet_bytes[hash_] for hash_ in _controlnets(request))
-        weights = self._weights[wanted]
+        weights = self._weights(request.checkpoint, request.checkpoint_hash)
+        controlnets = _controlnets(request).items()
+        size = sum(self._controlnet_bytes(use.model, hash_) for hash_, use in controlnets)
         return replace(weights, denoiser=weights.denoiser + size)
+
+    def _weights_of(self, name: str, sha256: str) -> Weights:
+        with self._verified("checkpoint", name, sha256) as model:
+            row = FAMILIES[model.family]
+            takes_turns = row.kind == "flow" and not row.short
+            return Weights(**bytes_of_parts(model, self._target), takes_turns=takes_turns)
+
+    def _bytes_of_controlnet(self, name: str, sha256: str) -> int:
+        with self._verified("controlnet", name, sha256) as model:
+            return bytes_in(model.path, self._target.dtype)
 
     def held(self, request: ImageRequest, place: Place) -> Loaded | None:
         """What this image needs, if all of it is in memory, and where the place says."""
@@ -73,7 +72,7 @@ class Checkpoints:
         if loaded is None or loaded.place != place:
             loaded = None  # its memory is free before the next is read
             loaded = self._read(request, place)
-        loaded.read = partial(self._read_part, request, loaded.weights_device)
+        loaded.read = partial(self._read_part, request, self._read_to(place))
         if loaded.vae_file != _vae(request):
             loaded.drop(["vae"])
             loaded.restore(["vae"])
@@ -117,11 +116,15 @@ class Checkpoints:
         while self._kept and free_bytes(self._target.device) < needed:
             self._kept.popitem(last=False)
             self.give_memory_back()
-        device = weights_device(place, self._target.device)
+        device = self._read_to(place)
         later = {"vae", "transformer"} if place == "turns" else {"vae"}
         with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
             parts = load(model, self._target, device, later=later)
         return Loaded(model, parts, self.file, self._target.device, place)
+
+    def _read_to(self, place: Place) -> torch.device:
+        """Main memory, if weights come to the device when they compute."""
+        return torch.device("cpu") if place in ("models", "layers") else self._target.device
 
     def _read_part(self, request: ImageRequest, device: torch.device, name: str) -> Any:
         """A part of an image's checkpoint, from verified files."""

@@ -4,6 +4,7 @@ Its pictures are prepared as by its authors: the shorter side brought to 518 pix
 multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
 """
 
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -31,32 +32,29 @@ class DepthModels:
     def __init__(self, find: FindFile, target: Target) -> None:
         self._find = find
         self._target = target
-        self._kept: tuple[str, Any] | None = None
+        self._kept = lru_cache(1)(self._load)
         self._lock = Lock()  # on a CPU, parts of a batch ask at once
 
     def guess(self, picture: Bytes, use: ControlUse) -> Bytes:
         """The nearest part of an RGB picture white, the farthest black; of its size."""
         with self._lock:
-            if self._kept is None or self._kept[0] != use.depth_hash:
-                self.forget()
-                self._kept = use.depth_hash, self._load(use)
-            _, model = self._kept
+            model = self._kept(use.depth, use.depth_hash)
         return _guessed(model, picture, self._target.device)
 
     def forget(self) -> None:
         """Give its memory back."""
-        self._kept = None
+        self._kept.cache_clear()
 
-    def _load(self, use: ControlUse) -> Any:
+    def _load(self, name: str, sha256: str) -> Any:
         # Here, for every engine's start would wait for what few recipes need.
         from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-        with unchanged(self._find, "depth", use.depth, use.depth_hash) as at:
+        with unchanged(self._find, "depth", name, sha256) as at:
             values, backbone = depth_config(at)
             config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
             dtype, device = self._target.dtype, self._target.device
             tensors = read_tensors(at, lambda _: dtype, device)
-            kind, what = DepthAnythingForDepthEstimation, f"depth model {use.depth!r}"
+            kind, what = DepthAnythingForDepthEstimation, f"depth model {name!r}"
             return transformers_model(kind, config, tensors, what, dtype).to(device)
 
 

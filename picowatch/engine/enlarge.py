@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
 from picowatch.engine.job import Drawn, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.upscale import MOST_OVERLAP, Upscalers
-from picowatch.errors import EngineStopped
 from picowatch.files.pictures import decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 
@@ -41,8 +41,7 @@ class TileSteps:
     def before_tile(self) -> None:
         """Before a tile for the second pass of hires: a sign of life."""
         self._on_step(self._done, self._total)
-        if self._interrupted():
-            raise EngineStopped("The batch was interrupted.")
+        raise_if(self._interrupted)
 
     def before_last_tile(self) -> None:
         """Before a tile of a finished picture."""

@@ -1,7 +1,6 @@
 """Draws with a transformer: families that diffusers' own pipelines know how to begin and to end."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from picowatch.engine.draw import Group, OnEvaluation, Passes, Prompted
 from picowatch.engine.families import (
     READERS,
     Encoded,
-    Reader,
     guidance_inputs,
     pipeline_class,
     takes,
@@ -48,20 +46,16 @@ class FlowPasses(Passes):
         return Prompted(key, conditions, warnings=self._warnings(request))
 
     def _encoded(self, request: ImageRequest) -> Encoded:
-        texts, reader = self._texts(request), self._reader
-        if reader is None:
+        texts = self._texts(request)
+        if self._reader is None:
             # The pipeline reads prompts itself, and knows what stands for no negative one.
             return {name: [text] for name, text in texts.items() if text or name == "prompt"}
         found: dict[str, Any] = {}
         for name, text in texts.items():
-            one = self.loaded.prompts.encoded(text, partial(self._read, reader, text))
             prefix = name.removesuffix("prompt")
-            found |= {f"{prefix}{key}": value for key, value in one.items()}
+            encoded = self.loaded.encoded(text)
+            found |= {f"{prefix}{key}": value for key, value in encoded.items()}
         return found
-
-    def _read(self, reader: Reader, text: str) -> Encoded:
-        self.loaded.bring_encoders()
-        return reader.encode(self.loaded.pipeline(), text, self.loaded.variant_name)
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""

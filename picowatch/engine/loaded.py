@@ -1,8 +1,10 @@
 """A checkpoint ready to draw: its parts, encoded prompts and LoRAs."""
 
 import gc
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -10,7 +12,7 @@ import torch
 from diffusers.hooks import apply_group_offloading
 
 from picowatch.catalog import Model
-from picowatch.engine.families import Encoded, built, pipeline_class, prompt_encoder
+from picowatch.engine.families import READERS, Encoded, built, pipeline_class, prompt_encoder
 from picowatch.engine.memory import Place
 from picowatch.engine.verify import FindFile
 from picowatch.families import FAMILIES
@@ -20,31 +22,6 @@ if TYPE_CHECKING:
     from picowatch.engine.loras import Loras
 
 _KEPT_PROMPTS = 64
-
-
-class Prompts:
-    """The encoded prompts that a checkpoint of a flow family read last."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, Encoded] = OrderedDict()
-
-    def encoded(self, text: str, encode: Callable[[], Encoded]) -> Encoded:
-        """One prompt, from memory if it was encoded before."""
-        if text not in self._kept:
-            while len(self._kept) >= _KEPT_PROMPTS:
-                self._kept.popitem(last=False)
-            self._kept[text] = encode()
-        self._kept.move_to_end(text)
-        return self._kept[text]
-
-    def forget(self) -> None:
-        """Encode everything again: the text encoders no longer compute what they did."""
-        self._kept.clear()
-
-
-def weights_device(place: Place, device: torch.device) -> torch.device:
-    """Where weights are read to: main memory, if they come to the device when they compute."""
-    return torch.device("cpu") if place in ("models", "layers") else device
 
 
 class Loaded:
@@ -72,13 +49,15 @@ class Loaded:
         self.read: Callable[[str], Any]
         self.place = place
         self.vae_file = ("", "")
+        self._look: Callable[[], None] | None = None
+        self._handles: list[Any] = []
         self._find = find
         self._device = device
         self._base: Any = None  # the pipeline that moves weights
         self._moved: WeakSet[torch.nn.Module] = WeakSet()  # whose layers come one after the other
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
-        self.prompts: Any = Prompts()
+        self.encoded = lru_cache(_KEPT_PROMPTS)(self._encoded)  # of a flow family
         if self.row.kind == "unet":
             self.prompts = prompt_encoder(self.row.key, parts, find, device)
 
@@ -113,11 +92,6 @@ class Loaded:
         return [*self._computing_parts(), *self.controlnets.values()]
 
     @property
-    def weights_device(self) -> torch.device:
-        """Where weights are read to."""
-        return weights_device(self.place, self._device)
-
-    @property
     def lora_warnings(self) -> tuple[str, ...]:
         """What of its LoRAs' files does nothing."""
         return self._loras.warnings if self._loras else ()
@@ -140,6 +114,29 @@ class Loaded:
         for name in names:
             if self.parts[name] is None:
                 self.parts[name] = self.read(name)
+                self._watch(self.parts[name])
+
+    @contextmanager
+    def watched(self, look: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile every block of layers calls `look` first, in parts that come back, too.
+
+        Hooks of torch on all modules would cost small models some hundredths of their time.
+        """
+        self._look = look
+        try:
+            self._watch(*self.modules)  # without a name here, which would keep them in memory
+            yield
+        finally:
+            self._look = None
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+
+    def _watch(self, *modules: torch.nn.Module) -> None:
+        if look := self._look:
+            for blocks in chain.from_iterable(module.modules() for module in modules):
+                for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+                    self._handles.append(block.register_forward_pre_hook(lambda *_: look()))
 
     def place_weights(self) -> None:
         """Let diffusers bring weights to the device, where they are not all there."""
@@ -199,14 +196,21 @@ class Loaded:
             self._loras.apply(self._uses)
         finally:
             if adapted or self._loras.adapts_encoders:
-                self.prompts.forget()
+                self._forget_prompts()
             if self._base is not None:
                 self.place_weights()
 
-    def bring_encoders(self) -> None:
-        """Before prompts are encoded, where parts take turns."""
+    def _forget_prompts(self) -> None:
+        """Encode everything again: the text encoders no longer compute what they did."""
+        self.encoded.cache_clear()
+        if self.row.kind == "unet":
+            self.prompts.forget()
+
+    def _encoded(self, text: str) -> Encoded:
+        """What guides a flow family by this text."""
         if self.place == "turns":
             self._exchange([self._denoiser_name], self._encoder_names)
+        return READERS[self.row.key].encode(self.pipeline(), text, self.variant_name)
 
     def bring_denoiser(self) -> None:
         """Before the first step, where parts take turns; its LoRAs act again."""

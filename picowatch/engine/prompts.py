@@ -8,7 +8,7 @@ After A1111's modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_e
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -154,7 +154,7 @@ class PromptEncoder:
         self._device = device
         self._zeros = zeros_for_empty_negative
         self._comma = self._tokens(",")
-        self._encoded: dict[tuple[Chunk, int], Encoded] = {}
+        self._encoded = lru_cache(_KEPT_CHUNKS)(self._encoded_chunk)
 
     def chunk_count(self, request: ImageRequest) -> int:
         """The chunks of its longest prompt: both prompts are encoded at that length.
@@ -241,7 +241,7 @@ class PromptEncoder:
 
     def forget(self) -> None:
         """Encode everything again: the text encoder no longer computes what it did."""
-        self._encoded.clear()
+        self._encoded.cache_clear()
 
     def encode(self, chunks: Sequence[Chunk], length: int, clip_skip: int) -> Encoded:
         """The chunks' hidden states joined, padded with empty chunks to `length` chunks.
@@ -249,7 +249,7 @@ class PromptEncoder:
         The summary is the first chunk's, as in A1111.
         """
         padded = [*chunks, *[self._framed([])] * (length - len(chunks))]
-        encoded = [self._encoded_chunk(chunk, clip_skip) for chunk in padded]
+        encoded = [self._encoded(chunk, clip_skip) for chunk in padded]
         return Encoded(torch.cat([one.states for one in encoded], dim=1), encoded[0].pooled)
 
     def _tokens(self, text: str) -> list[int]:
@@ -295,15 +295,10 @@ class PromptEncoder:
 
         One chunk per call, so that its numbers do not depend on what else is in the batch.
         """
-        key = (chunk, clip_skip)
-        if key not in self._encoded:
-            if len(self._encoded) >= _KEPT_CHUNKS:
-                self._encoded.clear()
-            end = self._tokenizer.eos_token_id
-            found = [tower.encoded(chunk, end, clip_skip, self._device) for tower in self._towers]
-            states = [weighted(one.states, chunk.weights) for one in found]
-            self._encoded[key] = Encoded(torch.cat(states, dim=-1), found[-1].pooled)
-        return self._encoded[key]
+        end = self._tokenizer.eos_token_id
+        found = [tower.encoded(chunk, end, clip_skip, self._device) for tower in self._towers]
+        states = [weighted(one.states, chunk.weights) for one in found]
+        return Encoded(torch.cat(states, dim=-1), found[-1].pooled)
 
 
 def _texts(prompt: str, one: Pass) -> list[str]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.callbacks import interruptible
+from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
@@ -182,8 +183,9 @@ class Renderer:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
         eager = self._compiled.eager() if self._compiled and not job.compiled else nullcontext()
+        look = partial(raise_if, job.interrupted)
         # What is compiled has no places to look from.
-        watched = nullcontext() if job.compiled else interruptible(job.interrupted)
+        watched = nullcontext() if job.compiled else loaded.watched(look)
         repeating = seamless(loaded.modules if batch[0].tiling else [])
         try:
             with eager, watched, repeating, self._algorithms(exact=batch[0].exact):

@@ -6,9 +6,8 @@ the whole picture. ESRGAN sees some hundred pixels: there a seam differs by what
 relations amount to (benchmarks/RESULTS.md).
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from threading import Lock
 
 import numpy as np
@@ -107,7 +106,7 @@ class Upscalers:
     def __init__(self, catalog: Catalog, device: torch.device) -> None:
         self._catalog = catalog
         self._device = device
-        self._kept: OrderedDict[str, Network] = OrderedDict()
+        self._kept = lru_cache(_KEPT)(self._read)
         self._lock = Lock()  # parts of a batch are drawn in threads
         self._tile = _TILE.get(device.type, _USUAL_TILE)
 
@@ -154,12 +153,7 @@ class Upscalers:
     def _network(self, name: str, hash_: str) -> Network:
         """The upscaler, read if it is not in memory."""
         with self._lock:
-            if hash_ not in self._kept:
-                while len(self._kept) >= _KEPT:
-                    self._kept.popitem(last=False)
-                self._kept[hash_] = self._read(name, hash_)
-            self._kept.move_to_end(hash_)
-            return self._kept[hash_]
+            return self._kept(name, hash_)
 
     def _read(self, name: str, hash_: str) -> Network:
         find = partial(find_model, self._catalog)

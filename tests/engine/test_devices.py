@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from picowatch.engine import memory
-from picowatch.engine.callbacks import StepPace
+from picowatch.engine.callbacks import Steps
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_target
 from picowatch.engine.memory import (
@@ -146,9 +146,11 @@ def test_a_gpu_has_one_step_queued_and_no_more(monkeypatch: pytest.MonkeyPatch) 
     """Progress is true then."""
     events = [Mock(), Mock(), Mock()]
     monkeypatch.setattr(torch.cuda, "Event", Mock(side_effect=events))
-    pace = StepPace(torch.device("cuda"))
-    for _ in range(3):
-        pace.step()
+    done: list[int] = []
+    steps = Steps(Mock(), Mock(device=torch.device("cuda")), lambda: done.append(1))
+    for number in range(3):
+        steps.after_step(None, number, None, {})
+    assert len(done) == 3
     assert [one.record.call_count for one in events] == [1, 1, 1]
     assert [one.synchronize.call_count for one in events] == [1, 1, 0]
 

@@ -6,14 +6,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from picowatch.catalog import DEMO_CONTROLNET, Catalog, embedded
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.renderer import Renderer
-from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.engine.canvas import picture_warnings
+from picowatch.recipe.request import ControlUse
 from tests.engine.pictures import keep
-from tests.engine.requests import NUMPY_WARNINGS, draw, request
-
-pytestmark = NUMPY_WARNINGS
+from tests.engine.requests import request
 
 
 def drawing(ground: str, line: str) -> Image.Image:
@@ -22,57 +18,36 @@ def drawing(ground: str, line: str) -> Image.Image:
     return picture
 
 
-def warnings_of(folder: Path, requested: ImageRequest) -> list[str]:
-    options = EngineOptions(models=folder, device="cpu", threads=1, start_images=folder)
-    return list(draw(Renderer(options), requested)[0].warnings)
-
-
 @pytest.mark.parametrize(
-    ("mask", "fields", "said"),
+    ("colours", "invert", "said"),
     [
-        (drawing("black", "white"), {}, ""),
-        (drawing("black", "black"), {}, "The mask 'mask.png' has no white"),
-        (drawing("white", "white"), {}, ""),
-        (drawing("white", "white"), {"mask_invert": True}, "The mask 'mask.png' has no black"),
+        (("black", "white"), False, ""),
+        (("black", "black"), False, "The mask 'mask.png' has no white, so nothing was redrawn."),
+        (("white", "white"), False, ""),
+        (("white", "white"), True, "The mask 'mask.png' has no black, so nothing was redrawn."),
     ],
 )
-def test_a_mask_that_does_not_fit(
-    tmp_path: Path, mask: Image.Image, fields: dict[str, object], said: str
+def test_a_mask_that_redraws_nothing(
+    tmp_path: Path, colours: tuple[str, str], invert: bool, said: str
 ) -> None:
-    found = warnings_of(
-        tmp_path,
-        request(
-            "a corgi",
-            steps=2,
-            image="corgi.png",
-            image_hash=keep(tmp_path, Image.new("RGB", (128, 128), "blue")),
-            mask="mask.png",
-            mask_hash=keep(tmp_path, mask),
-            **fields,
-        ),
-    )
-    assert len(found) == bool(said)
-    assert said in "".join(found)
+    kept = keep(tmp_path, drawing(*colours))
+    wanted = request(mask="mask.png", mask_hash=kept, mask_invert=invert)
+    assert picture_warnings(tmp_path, wanted) == ([said] if said else [])
 
 
 @pytest.mark.parametrize(
-    ("ground", "line", "preprocess", "said"),
+    ("colours", "preprocess", "warned"),
     [
-        ("white", "black", "none", "'sketch.png' has dark lines on a light ground"),
-        ("white", "black", "invert", ""),
-        ("black", "white", "none", ""),
+        (("white", "black"), "none", True),
+        (("white", "black"), "invert", False),
+        (("black", "white"), "none", False),
     ],
 )
 def test_a_sketch_on_paper(
-    tmp_path: Path, ground: str, line: str, preprocess: Any, said: str
+    tmp_path: Path, colours: tuple[str, str], preprocess: Any, warned: bool
 ) -> None:
-    use = ControlUse(
-        "sketch.png",
-        DEMO_CONTROLNET,
-        preprocess=preprocess,
-        model_hash=Catalog(tmp_path).sha256(embedded("controlnet")),
-        image_hash=keep(tmp_path, drawing(ground, line)),
-    )
-    found = warnings_of(tmp_path, request("a red circle", steps=2, control=(use,)))
-    assert len(found) == bool(said)
-    assert said in "".join(found)
+    kept = keep(tmp_path, drawing(*colours))
+    use = ControlUse("sketch.png", "my-scribble", preprocess=preprocess, image_hash=kept)
+    found = picture_warnings(tmp_path, request(control=(use,)))
+    assert len(found) == warned
+    assert "'sketch.png' has dark lines on a light ground" in "".join(found) or not warned
