@@ -220,7 +220,8 @@ class _Process:
         """End it and give everything back."""
         self.kill()
         atexit.unregister(self.kill)
-        self._wait()
+        if self._wait() is not None:
+            self._process.close()
         self._files.close()
 
     def _message(self) -> FromEngine:

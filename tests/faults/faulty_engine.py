@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 from picowatch.engine.options import EngineOptions
@@ -159,6 +160,18 @@ def _socket() -> int:
     raise AssertionError
 
 
+def _send_garbage() -> None:
+    Connection(_socket()).send_bytes(b"no message")
+    _hang()
+
+
+def _fall_silent() -> None:
+    """Close the pipe and live on."""
+    os.write(2, b"a library's last words\n")
+    os.close(_socket())
+    _hang()
+
+
 def _miscount(on_step: OnStep) -> None:
     for done, total in ((0, 0), (-3, 5), (99, 5), (1, -1)):
         on_step(done, total)
@@ -191,7 +204,9 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer, OnStep], None]] = {
     "no memory": lambda *_: _fail(MemoryError()),
     "no thread": lambda *_: _fail(RuntimeError("can't start new thread")),
     "no thread for OpenMP": lambda *_: _libgomp_exits(),
+    "sends garbage": lambda *_: _send_garbage(),
     "closes its socket": lambda *_: os.close(_socket()),
+    "falls silent": lambda *_: _fall_silent(),
     "miscounts": lambda _, on_step: _miscount(on_step),
     "leaves a process": lambda renderer, _: _leave_a_process(renderer, new_session=False),
     "leaves a stray": lambda renderer, _: _leave_a_process(renderer, new_session=True),

@@ -41,6 +41,8 @@ SAID = {
     "accelerator error": ("The GPU reported an error and the engine was ended", DRIVER),
     "raises": ("The engine failed: KeyError: 3.", DEBUG),
     "no memory": ("The computer does not have enough memory for this image.", MEMORY),
+    "sends garbage": ("not a message: UnpicklingError", "updated meanwhile, start it again."),
+    "falls silent": ("was ended. It said: a library's last words.", LIBRARIES),
     "closes its socket": ("The engine ", "update or install them again."),
     "leaves a process": ("was killed (SIGKILL)", MEMORY),
     "leaves a stray": ("was killed (SIGKILL)", MEMORY),
