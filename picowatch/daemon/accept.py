@@ -201,9 +201,9 @@ class Accepting:
         self._accept(seen, [])
         self.outbox.problems.clear(seen.path)
         self.inbox.want_scan()
-        words = "it holds for pictures that are saved from now on; save others again for it"
+        words = "saved, it holds for pictures that are saved from now on; save others again for it"
         if is_new:
-            words = "the pictures in its folder are rendered with it"
+            words = "saved, the pictures in its folder are rendered with it"
         return [said(seen.path, words)]
 
     def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:

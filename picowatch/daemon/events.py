@@ -22,7 +22,7 @@ class Event(NamedTuple):
 
 def said(path: str, words: str) -> Event:
     """Return the line of a save that was accepted."""
-    return Event(logging.INFO, path, f"{path}: saved, {words}")
+    return Event(logging.INFO, path, f"{path}: {words}")
 
 
 def warned(path: str, warnings: Iterable[str]) -> list[Event]:
@@ -34,9 +34,9 @@ def accepted(result: Acceptance, newest: str) -> str:
     """What a save changed, in words; `newest` is the newest picture that existed."""
     if result.existing and not (result.queued or result.cancelled):
         if newest:
-            return f"nothing new to render; its newest picture is {newest}"
-        return "nothing new to render; its pictures were deleted"
-    parts = [f"{images(result.queued)} queued"]
+            return f"saved, nothing new to render; its newest picture is {newest}"
+        return "saved, nothing new to render; its pictures were deleted"
+    parts = [f"saved, {images(result.queued)} queued"]
     if result.redrawn:
         parts.append("random seeds drawn again")
     if result.gone:

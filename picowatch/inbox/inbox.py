@@ -5,7 +5,6 @@ read and reported, until the ledger has it. Events only make the scan come at on
 has to be remembered: after a restart the same scan finds the same differences.
 """
 
-import hashlib
 import logging
 import os
 import threading
@@ -14,18 +13,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
-from picowatch.errors import PictureUnreadable
-from picowatch.files import pictures
-from picowatch.files.blocks import sha256_of
 from picowatch.files.natural import natural_key
 from picowatch.files.picture_names import is_picture_name
 from picowatch.inbox.changes import Change, Deleted, Saved
 from picowatch.inbox.dropped import (
-    read_dropped,
     size_and_time_at,
-    with_sidecars,
 )
 from picowatch.inbox.files import (
     FileChanged,
@@ -33,15 +26,15 @@ from picowatch.inbox.files import (
     complete_file,
     defaults_for,
     is_gone,
-    read_file,
 )
 from picowatch.inbox.names import is_dropped, is_template
+from picowatch.inbox.reading import read
 from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.watching import Watch
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.start_images import NamedPictures
-from picowatch.recipe import is_empty, priority_of
+from picowatch.recipe import priority_of
 from picowatch.save import KnownRecipe, SizeAndTime
 from picowatch.settings import Settings
 
@@ -69,7 +62,7 @@ class Inbox:
         self._device: int | None = None
         self._settling = Settling(settings.settle_seconds)
         self._watch = Watch(wake)
-        self._said_nothing: dict[str, SizeAndTime] = {}  # files that are empty, or ask for nothing
+        self._empty: dict[str, SizeAndTime] = {}  # files, which are not ready yet
         self._warned: dict[str, str] = {}
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._wanted = True  # a scan
@@ -177,7 +170,7 @@ class Inbox:
         for pending in self._settling.all():
             if pending.path not in found and pending.path not in known:
                 self._settling.drop(pending.path)
-        self._said_nothing = {p: s for p, s in self._said_nothing.items() if found.get(p) == s}
+        self._empty = {p: s for p, s in self._empty.items() if found.get(p) == s}
 
     def _differs(
         self,
@@ -190,7 +183,7 @@ class Inbox:
         template = _nearest(templates, path) if is_dropped(path) or known else None
         if is_dropped(path) and not template:
             return False, None  # it is taken once its template is right
-        if self._said_nothing.get(path) == size_and_time:
+        if self._empty.get(path) == size_and_time:
             return False, None
         if known is None or size_and_time.written_since(known.size_and_time):
             return True, None
@@ -305,74 +298,28 @@ class Inbox:
     # -- reading
 
     def _read(self, one: Pending, now: float) -> Saved | None:
-        """What a complete file says; None if it asks for nothing new, or is not complete."""
-        assert one.size_and_time is not None
-        try:
-            saved = self._picture(one, now) if is_dropped(one.path) else self._recipe(one)
-        except (FileChanged, FileNotFoundError):
-            self._settling.postpone(one, now)
-            return None
-        except FileUnreadable as error:
-            return Saved(one.path, "", one.size_and_time, self.folder, unreadable=str(error))
-        old = self._renamed_from(saved) if saved else None
-        return replace(saved, old=old) if saved and old else saved
-
-    def _recipe(self, one: Pending) -> Saved | None:
-        content, size_and_time = read_file(self._root, one.path)
-        _check_quiet(one, size_and_time)
-        if is_empty(content):
-            self._says_nothing(one.path, size_and_time)
-            return None
-        digest = hashlib.sha256(content).hexdigest()
-        saved = Saved(one.path, digest, size_and_time, self.folder, content=content)
-        return self._with_defaults(saved)
-
-    def _picture(self, one: Pending, now: float) -> Saved | None:
-        """The dropped picture as it is now.
+        """What a complete file says; None if it asks for nothing, or is not complete.
 
         One that is no picture may not be complete: that is believed once it was left alone for
         HELD_OPEN_LIMIT.
         """
-        if one.size_and_time and not one.size_and_time.size:
-            self._says_nothing(one.path, one.size_and_time)
+        assert one.size_and_time is not None
+        known = self._ledger.known_recipe(one.path)
+        try:
+            saved = read(self._root, self.folder, one.path, one.size_and_time, known)
+        except (FileChanged, FileNotFoundError):
+            self._settling.postpone(one, now)
             return None
-        if (dropped := read_dropped(self._root, one.path)) is None:
-            raise FileChanged  # its template is away for a moment, or the inbox
-        with complete_file(self._root, one.path) as (file, size_and_time):
-            size_and_time = with_sidecars(size_and_time, self._root, one.path)
-            _check_quiet(one, size_and_time)
-            digest = sha256_of(file, pictures.MAX_BYTES)
-            damage = _damage_of(file)
-        if damage and now - one.since < HELD_OPEN_LIMIT and is_picture_name(one.path):
+        if saved is None:
+            self._empty[one.path] = one.size_and_time
+            self._settling.drop(one.path)
+            return None
+        left_alone = now - one.since
+        if saved.damage and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
             self._settling.look_later(one, now)
             return None
-        known = self._ledger.known_recipe(one.path)
-        same = known if known and known.digest == digest else None
-        saved = Saved(
-            one.path,
-            digest,
-            size_and_time,
-            self.folder,
-            template=hashlib.sha256(dropped.template.content).hexdigest(),
-            dropped=dropped,
-            damage=damage,
-            is_again=same is not None and same.size_and_time.sidecars == size_and_time.sidecars,
-        )
-        return self._with_defaults(saved)
-
-    def _says_nothing(self, path: str, size_and_time: SizeAndTime) -> None:
-        self._said_nothing[path] = size_and_time
-        self._settling.drop(path)
-
-    def _with_defaults(self, saved: Saved) -> Saved:
-        """With the `_defaults.yaml` above it, or else why one of them cannot be read.
-
-        Raises FileChanged while one of them is being written.
-        """
-        try:
-            return replace(saved, defaults=defaults_for(self._root, saved.path))
-        except FileUnreadable as error:
-            return replace(saved, unreadable=str(error))
+        old = self._renamed_from(saved) if saved.digest and not known else None
+        return replace(saved, old=old) if old else saved
 
     def _renamed_from(self, saved: Saved) -> str | None:
         """The recipe that has these bytes in the ledger, and whose file is gone from its path.
@@ -380,8 +327,6 @@ class Inbox:
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
         away, if the file that came has its time, too: a rename keeps it.
         """
-        if self._ledger.known_recipe(saved.path) is not None:
-            return None
         for old in self._ledger.with_digest(saved.digest):
             known = self._ledger.known_recipe(old)
             if known is None or old == saved.path or not self._asks_the_same(old, known, saved):
@@ -442,21 +387,3 @@ def _nearest(templates: Mapping[str, str], path: str) -> str | None:
             return templates[folder]
         folder = folder.rpartition("/")[0]
     return None
-
-
-def _damage_of(file: IO[bytes]) -> str:
-    """Why it is no picture; "" if it is one."""
-    try:
-        pictures.check_picture(file)
-    except PictureUnreadable as error:
-        return str(error)
-    return ""
-
-
-def _check_quiet(one: Pending, size_and_time: SizeAndTime) -> None:
-    """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
-    noted = one.size_and_time
-    if noted is None or size_and_time.written_since(noted):
-        raise FileChanged
-    if size_and_time.sidecars != noted.sidecars:
-        raise FileChanged

@@ -50,9 +50,6 @@ class Settling:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._pending
-
     def all(self) -> list[Pending]:
         """What is pending, in the order in which it was noticed."""
         return list(self._pending.values())

@@ -3,8 +3,8 @@
 import sqlite3
 from collections.abc import Sequence
 
-from picowatch.ledger.accept import drawn_sheet
 from picowatch.ledger.database import Database
+from picowatch.ledger.entries import drawn_sheet
 from picowatch.ledger.queue import is_reserved, next_file
 from picowatch.ledger.rows import DueSheet, request_of
 from picowatch.outbox.names import OutboxNames

@@ -4,6 +4,7 @@ A copy of each of ten thousand from the moment it is accepted would fill the dis
 changes before its turn is another request anyway.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
+
+log = logging.getLogger("picowatch")
 
 
 class InboxAway(ControlFlow):
@@ -37,11 +40,19 @@ class DroppedPictures:
     _checked: set[str] = field(default_factory=set)  # … and of others that are not damaged
 
     def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
-        """Copy what the batch needs; returns the images whose pictures are not there as requested.
+        """Copy what the batch needs; returns the images whose pictures are there as requested.
 
-        Raises InboxAway, or OSError if a copy cannot be written.
+        The others wait until theirs are. Raises InboxAway, or OSError if a copy cannot be written.
         """
-        return [image for image in batch if _is_dropped(image) and not self._is_brought(image)]
+        brought = []
+        for image in batch:
+            if not _is_dropped(image) or self._is_brought(image):
+                brought.append(image)
+            else:
+                words = "%s: its picture changed or is gone; its queue waits for it"
+                log.info(words, image.recipe)
+                self.ledger.picture_missing(image)
+        return brought
 
     def clear(self, batch: Sequence[QueuedImage]) -> None:
         """Delete the copies that no other image needs."""

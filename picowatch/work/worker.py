@@ -158,21 +158,12 @@ class Worker:
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
         """The images of the batch whose dropped pictures are there; the others wait for them."""
         try:
-            missing = self.retry.until_done(lambda: self.dropped.bring(batch))
+            return self.retry.until_done(lambda: self.dropped.bring(batch))
         except InboxAway:
-            for image in batch:
-                self.retry.until_done(partial(self.ledger.put_back, image.id))
+            self._put_back(batch)
             self._wake.clear()
             self.stopping.wait(RESTART_SECONDS)
             return []
-        for image in missing:
-            words = "its picture changed or is gone; its queue waits for it"
-            log.info("%s: %s", image.recipe, words)
-            self.retry.until_done(partial(self.ledger.picture_missing, image))
-        return [image for image in batch if image not in missing]
-
-    def _clear_pictures(self, batch: list[QueuedImage]) -> None:
-        self.retry.until_done(lambda: self.dropped.clear(batch))
 
     def _rest(self) -> float | None:
         """How long to wait for images; closes an engine that was idle for long, or paused.
@@ -209,7 +200,7 @@ class Worker:
                 self._publish(batch, pictures)
         finally:
             self.rendering = None
-        self._clear_pictures(batch)
+        self.retry.until_done(lambda: self.dropped.clear(batch))
 
     def _is_requested(self, batch: list[QueuedImage]) -> bool:
         """Whether anybody still requests an image of the batch, as far as the ledger can tell."""

@@ -335,7 +335,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
             raise FileNotFoundError
         return read_file(root, name)
 
-    monkeypatch.setattr("picowatch.inbox.inbox.read_file", read)
+    monkeypatch.setattr("picowatch.inbox.reading.read_file", read)
     assert house.once()
     assert house.prompts() == ["two"]
 

@@ -202,7 +202,7 @@ def test_defaults_that_are_being_written_are_waited_for(
         return defaults_for(root, path)
 
     monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
-    monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", noted)
+    monkeypatch.setattr("picowatch.inbox.reading.defaults_for", noted)
     house.save("a.txt", "a corgi\n")
     assert house.once()
     assert house.error("a.txt") is None

@@ -1,0 +1,215 @@
+"""The entries of a recipe, and the images that each requests."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from picowatch.ledger.rebuild import EarlierDraws
+from picowatch.ledger.rows import Acceptance, RequestedEntry, request_text
+from picowatch.recipe.request import ImageRequest, digest_of
+from picowatch.save import Save
+
+Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
+Place = tuple[int, int]  # an entry's index in its file, and an image's in its entry
+# Requests, each after its digest, which is slow to compute.
+DigestedRequests = list[tuple[str, ImageRequest]]
+
+
+def drawn_sheet(sheet: str, files: Sequence[str | None]) -> str:
+    """The hash of what a contact sheet shows: the key of a row of `sheets`."""
+    return digest_of({"sheet": sheet, "files": files})
+
+
+def keys_of(digests: Iterable[str]) -> list[Key]:
+    """The keys of a file's entries, from their digests in the order of the file."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for digest in digests:
+        keys.append((digest, seen[digest]))
+        seen[digest] += 1
+    return keys
+
+
+@dataclass
+class SaveWriter:
+    """Writes the entries of one save into the ledger."""
+
+    sql: sqlite3.Connection
+    save: Save
+    save_id: int
+    draw_seed: Callable[[], int]
+    picture_exists: Callable[[str], bool]
+    earlier: EarlierDraws | None = None
+    result: Acceptance = field(default_factory=Acceptance)
+
+    def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
+        """A new entry, with its images."""
+        entry_id = self.sql.execute(
+            """INSERT INTO entries (recipe, digest, occurrence, priority, sheet)
+               VALUES (?, ?, ?, ?, ?)""",
+            (self.save.path, *key, entry.priority, entry.sheet),
+        ).lastrowid
+        assert entry_id is not None
+        self._request_images(entry_id, entry_index, entry)
+        if entry.sheet is not None:
+            self._keep_sheet(entry_id, entry.sheet)
+
+    def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
+        """An entry that is requested again; `redraw` draws its random seed again."""
+        self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
+        for image in self._images_of(entry_id):
+            if redraw and image["state"] == "cancelled":
+                continue  # the new draw replaces it
+            place = entry_index, image["image_index"]
+            if self._keep_image(image, place, entry.priority, even_if_deleted=entry.random):
+                self._request_sheet_again(entry_id)
+        if redraw:
+            self._forget_ended(entry_id)
+            before = self.result.queued
+            self._request_images(entry_id, entry_index, entry)
+            self.result.redrawn += self.result.queued - before
+        sheet = self._drawn_sheet(entry_id)
+        if sheet is not None and not self.picture_exists(sheet):
+            self._request_sheet_again(entry_id)
+
+    def _keep_sheet(self, entry_id: int, sheet: str) -> None:
+        """It is drawn already if an earlier save requested the same, such as the first of A, B, A.
+
+        Pictures that are still to be rendered have no files yet, or will have others.
+        """
+        files = [image["file"] for image in self._images_of(entry_id)]
+        row = self.sql.execute(
+            "SELECT file FROM sheets WHERE recipe = ? AND shows = ?",
+            (self.save.path, drawn_sheet(sheet, files)),
+        ).fetchone()
+        if row and self.picture_exists(row["file"]):
+            self.sql.execute(
+                "UPDATE entries SET sheet_file = ?, sheet_done = 1 WHERE id = ?",
+                (row["file"], entry_id),
+            )
+
+    def _drawn_sheet(self, entry_id: int) -> str | None:
+        row = self.sql.execute(
+            "SELECT sheet_file FROM entries WHERE id = ? AND sheet_done", (entry_id,)
+        ).fetchone()
+        return row["sheet_file"] if row else None
+
+    def _images_of(self, entry_id: int) -> list[sqlite3.Row]:
+        return self.sql.execute(
+            """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
+               WHERE entry_images.entry = ? ORDER BY entry_images.position""",
+            (entry_id,),
+        ).fetchall()
+
+    def _keep_image(
+        self, image: sqlite3.Row, place: Place, priority: int, *, even_if_deleted: bool = False
+    ) -> bool:
+        """Keep an image of before; returns whether it is queued again.
+
+        It is if it failed, was cancelled, or its picture is gone. Otherwise a queued one keeps its
+        place; the others are named in the order of the recipe.
+        """
+        state = image["state"]
+        is_gone = state == "done" and not even_if_deleted and not self.picture_exists(image["file"])
+        if is_gone or state in ("failed", "cancelled"):
+            self.sql.execute(
+                """UPDATE images SET state = 'queued', priority = ?, save = ?, save_digest = ?,
+                   entry_index = ?, image_index = ?, file = NULL, drawn = 0, attempts = 0,
+                   deaths = 0, alone = 0, passed = 0, reason = NULL, listed = 0
+                   WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
+                (priority, self.save_id, self.save.digest, *place, image["id"]),
+            )
+            self.result.queued += 1
+            self.result.gone += is_gone
+            return True
+        self.result.kept += 1
+        if state == "done":
+            self.result.existing += (image["file"],)
+        if state != "queued" and (image["entry_index"], image["image_index"]) != place:
+            self.sql.execute(
+                "UPDATE images SET entry_index = ?, image_index = ? WHERE id = ?",
+                (*place, image["id"]),
+            )
+        return False
+
+    def _forget_ended(self, entry_id: int) -> None:
+        """Forget earlier draws that are done or cancelled; queued ones keep their position."""
+        self.sql.execute(
+            """DELETE FROM entry_images WHERE entry = ?
+               AND image IN (SELECT id FROM images WHERE state IN ('done', 'cancelled'))""",
+            (entry_id,),
+        )
+        self._request_sheet_again(entry_id)
+
+    def _request_sheet_again(self, entry_id: int) -> None:
+        self.sql.execute(
+            "UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE id = ?", (entry_id,)
+        )
+
+    def _request_images(self, entry_id: int, entry_index: int, entry: RequestedEntry) -> None:
+        first = self.sql.execute(
+            "SELECT coalesce(max(position) + 1, 0) FROM entry_images WHERE entry = ?", (entry_id,)
+        ).fetchone()[0]
+        self.sql.execute("UPDATE entries SET drawn_from = ? WHERE id = ?", (first, entry_id))
+        for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
+            place = entry_index, image_index
+            if image := self._find(digest):
+                self._keep_image(image, place, entry.priority)
+                image_id = image["id"]
+            else:
+                image_id = self._queue(digest, request, place, entry.priority)
+            self.sql.execute(
+                "INSERT INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
+                (entry_id, first + image_index, image_id),
+            )
+
+    def _drawn(self, entry: RequestedEntry, entry_index: int) -> DigestedRequests:
+        """The entry's requests; a random draw that this recipe already has is drawn again.
+
+        Images that two draws have in common are the same whatever is drawn.
+        """
+        if not entry.random:
+            return self._with_digests(entry.requests(None))
+        if self.earlier and (requests := self.earlier.requests(entry, entry_index)):
+            return self._with_digests(requests)
+        before: set[str] = set()
+        while True:
+            drawn = self._with_digests(entry.requests(self.draw_seed()))
+            known = {digest for digest, _ in drawn if self._find(digest) is not None}
+            if known <= before:
+                return drawn
+            before = known
+
+    def _with_digests(self, requests: Sequence[ImageRequest]) -> DigestedRequests:
+        return [(request.digest, request) for request in requests]
+
+    def _find(self, digest: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self.sql.execute(
+            """SELECT id, state, file, entry_index, image_index FROM images
+               WHERE recipe = ? AND digest = ?""",
+            (self.save.path, digest),
+        ).fetchone()
+        return row
+
+    def _queue(self, digest: str, request: ImageRequest, place: Place, priority: int) -> int:
+        image_id = self.sql.execute(
+            """INSERT INTO images
+               (recipe, digest, request, batch_key, checkpoint, state, priority, save, save_digest,
+                entry_index, image_index)
+               VALUES (?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)""",
+            (
+                self.save.path,
+                digest,
+                request_text(request),
+                request.batch_key,
+                request.checkpoint_hash,
+                priority,
+                self.save_id,
+                self.save.digest,
+                *place,
+            ),
+        ).lastrowid
+        assert image_id is not None
+        self.result.queued += 1
+        return image_id
