@@ -21,6 +21,9 @@ _TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE st
                  UNION ALL
                  SELECT id, request FROM images WHERE state = 'failed'
                  AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id))"""
+# Its recipe may have been deleted while its picture was being written.
+_QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
+             WHERE entry_images.image = images.id) THEN 'queued' ELSE 'cancelled' END"""
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
@@ -82,7 +85,7 @@ class Queue(Database):
     def put_back(self, image: int, *, drawn: bool = False) -> bool:
         """Put a running image back into the queue, at its old position, without a failure."""
         with self.transaction() as sql:
-            return _change(sql, image, "state = 'queued', drawn = 0, deaths = 0", drawn=drawn)
+            return _change(sql, image, f"{_QUEUED}, drawn = 0, deaths = 0", drawn=drawn)
 
     def retry_alone(self, image: int) -> bool:
         """Put it back, to be rendered in a batch of its own: a batch with it failed."""
@@ -98,8 +101,8 @@ class Queue(Database):
         """Put it back, and count the death of the daemon."""
         with self.transaction() as sql:
             sql.execute(
-                """UPDATE images SET state = 'queued', drawn = 0, deaths = deaths + 1
-                   WHERE id = ? AND state = 'running'""",
+                f"""UPDATE images SET {_QUEUED}, drawn = 0, deaths = deaths + 1
+                    WHERE id = ? AND state = 'running'""",
                 (image,),
             )
 
