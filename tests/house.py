@@ -19,6 +19,7 @@ from picowatch.outbox.names import picture_files
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 from tests.digest_engine import DigestEngine
+from tests.outcome import listed
 
 PATIENCE = float(os.environ.get("PATIENCE", 120.0))  # seconds that a condition may take
 SETTLE_SECONDS = 0.05
@@ -64,7 +65,7 @@ class SilentConsole:
     """
 
     def __init__(self) -> None:
-        self.handler = logging.NullHandler()
+        self.handler: logging.Handler = logging.NullHandler()
         self.shown: list[Status] = []
         self.gate = threading.Lock()
         self.waits = threading.Event()
@@ -244,12 +245,8 @@ class House:
         return status
 
     def listed(self) -> list[dict[str, Any]]:
-        """The lines of images.jsonl that are whole: the last one may just be written."""
-        try:
-            text = (self.outbox / "images.jsonl").read_text()
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+        """The lines of images.jsonl that are whole."""
+        return listed(self.outbox)
 
 
 def one_waits_for_one(house: House) -> bool:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -28,11 +29,13 @@ def shown(outbox: Path) -> Iterator[str]:
             yield json.loads(line.removeprefix("picture(").removesuffix(");"))["file"]
 
 
-def listed(outbox: Path) -> Iterator[str]:
-    """The pictures of images.jsonl; raises ValueError on a line that is cut."""
-    listing = outbox / "images.jsonl"
-    for line in listing.read_text().splitlines() if listing.exists() else ():
-        yield json.loads(line)["file"]
+def listed(outbox: Path) -> list[dict[str, Any]]:
+    """The lines of images.jsonl that are whole: the last one may just be written."""
+    try:
+        text = (outbox / "images.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def is_whole(picture: Path) -> bool:
@@ -58,7 +61,8 @@ def faults(outbox: Path, spared: Container[str] = ()) -> Iterator[str]:
     there = [file for file in rendered(outbox) if file not in spared]
     yield from (f"{file} is damaged" for file in there if not is_whole(outbox / file))
     pictures = [file for file in there if not is_sheet(file)]
-    yield from _differ("images.jsonl", listed(outbox), pictures, spared)
+    in_list = (line["file"] for line in listed(outbox))
+    yield from _differ("images.jsonl", in_list, pictures, spared)
     yield from _differ("the gallery", shown(outbox), there, spared)
     for left in outbox.rglob(f"{TEMPORARY_PREFIX}*"):
         yield f"left over: {left.relative_to(outbox)}"

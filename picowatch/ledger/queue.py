@@ -22,6 +22,9 @@ _TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE st
                  UNION ALL
                  SELECT id, request FROM images WHERE state = 'failed'
                  AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id))"""
+# Its recipe may have been deleted while its picture was being written.
+_QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
+             WHERE entry_images.image = images.id) THEN 'queued' ELSE 'cancelled' END"""
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
@@ -82,7 +85,7 @@ class Queue(Database):
     def put_back(self, image: int, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False) -> bool:
         """Put a running image back into the queue, at its old position. False if it was not."""
         with self.transaction() as sql:
-            return _change(sql, image, f"state = 'queued', drawn = 0, {why.value}", drawn=drawn)
+            return _change(sql, image, f"{_QUEUED}, drawn = 0, {why.value}", drawn=drawn)
 
     def nothing_is_written(self) -> None:
         """The start: no picture is being written."""

@@ -157,7 +157,7 @@ class Machine:
             while build_and_run(
                 settings,
                 lambda options: DigestEngine(before_batch=self._before_batch),
-                SilentConsole(),  # type: ignore[arg-type]
+                SilentConsole(),
                 False,
                 stop=self.stop,  # type: ignore[arg-type]
                 wake=self.wake,  # type: ignore[arg-type]

@@ -82,6 +82,10 @@ RECIPES: dict[str, tuple[Action, ...]] = {
         ("pace", 0.0, 0.5), ("save", "a.yaml", TWO), ("wait", 1.5), ("command", "cancel", "a.yaml"),
         A_WHILE,
     ),
+    "slow disk x deletion x crash: what was being written is not rendered again": (
+        ("pace", 0.0, 1.0), ("save", "a.yaml", TWO), ("wait", 2.5), ("delete", "a.yaml"),
+        ("wait", 1.5), ("kill",), ("start",), A_WHILE,
+    ),
     "start image x refused save: it is read again once the start image is there": (
         ("save", "a.yaml", Text((Entry("a", seed=1, image="one.png"),), 7)), A_WHILE,
         ("picture", "one.png", 1),

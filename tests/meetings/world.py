@@ -13,6 +13,7 @@ from tests.meetings import checks
 from tests.meetings.machine import PATIENCE, Habits
 from tests.meetings.recipes import TEMPLATE, Entry, Picture, Text
 from tests.meetings.user import User, Version
+from tests.outcome import listed
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is handled
 HUNG_SECONDS = 600.0  # an engine without a sign of life is ended after that
@@ -164,11 +165,11 @@ class World(User):
         """A new ledger: the list of pictures alone tells what was."""
         if self.counts["daemons"] == 1 and not self.model.images and not self.handled:
             return  # the first one
-        listed = set(self.listed())
+        files = {line["file"] for line in listed(self.outbox)}
         # Written and not listed: it is made again, and nobody knows this one.
         running = [image.file for image in self.model.images if image.state == "running"]
-        self.spoilt |= set(running) - listed
-        self.model.ledger_lost(listed)
+        self.spoilt |= set(running) - files
+        self.model.ledger_lost(files)
         self.handled.clear()
         self.left.clear()
         self.ghosts.clear()
@@ -291,9 +292,3 @@ class World(User):
 
     def status(self) -> Any:
         return json.loads((self.outbox / ".picowatch/status.json").read_text())["images"]
-
-    def listed(self) -> Iterator[str]:
-        listing = self.outbox / "images.jsonl"
-        for line in listing.read_text().splitlines() if listing.exists() else ():
-            if line.endswith("}"):  # else torn
-                yield json.loads(line)["file"]
