@@ -8,7 +8,7 @@ import pytest
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.listing import TAIL_BYTES
 from tests.commands.picowatch import picowatch
-from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import HeldEngine
 from tests.house import PATIENCE, House, wait_for
 
 FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]

@@ -11,7 +11,7 @@ from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original
-from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import HeldEngine
 from tests.house import House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"

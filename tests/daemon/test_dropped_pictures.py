@@ -25,7 +25,7 @@ from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings
-from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import HeldEngine
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
 from tests.meetings.test_dropped import ONE, RANDOM, drop
 from tests.meetings.test_dropped import template as save_template

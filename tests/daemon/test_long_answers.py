@@ -15,7 +15,7 @@ from picowatch.daemon import accept
 from picowatch.observers.console import rows
 from picowatch.recipe import read_recipes
 from tests.catalog.files import kohya_lora_shapes, write_model
-from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import HeldEngine
 from tests.house import House, wait_for
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"

@@ -12,7 +12,7 @@ from picowatch.errors import RenderFailed
 from picowatch.files.blocks import blocks_of
 from picowatch.inbox.files import defaults_for
 from picowatch.recipe import DefaultsFile
-from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import HeldEngine
 from tests.house import House, wait_for
 
 

@@ -16,7 +16,7 @@ from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.settling import held_open_for_writing
 from picowatch.inbox.watching import Watch
-from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import HeldEngine
 from tests.house import House, wait_for
 
 
