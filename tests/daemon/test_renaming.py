@@ -124,25 +124,31 @@ def test_what_changes_while_it_is_read_is_read_again(
 
 def test_pictures_are_renamed_while_their_template_is_being_written(house: House) -> None:
     """They are looked at once the template is handled; none is taken for deleted before."""
-    template = house.save("frames/_pictures.yaml", "prompt: a corgi\nseed: 1\n")
+    for folder in ("frames", "others"):
+        house.save(f"{folder}/_pictures.yaml", "prompt: a corgi\nseed: 1\n")
     (house.inbox / "frames/a").mkdir()
     for number in range(3):
-        picture = Image.new("RGB", (64, 64), (number, 0, 0))
-        picture.save(house.inbox / f"frames/a/{number}.png")
+        draw(house.inbox / f"frames/a/{number}.png", number)
     assert house.once()
     code = "import sys; f = open(sys.argv[1], 'a'); f.write('# '); f.flush(); print(); input()"
     with house.running():
         writer = subprocess.Popen(
-            [sys.executable, "-c", code, template], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", code, house.inbox / "frames/_pictures.yaml"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert writer.stdout
         writer.stdout.readline()
         (house.inbox / "frames/a").rename(house.inbox / "frames/b")
-        for name in ("other", "third"):  # longer than pictures settle
-            house.save(f"{name}.txt", "a star\n")
-            wait_for(lambda: house.pictures(name), "a recipe saved after it")  # noqa: B023
+        for number in (10, 11):
+            draw(house.inbox / f"others/{number}.png", number)
+            wait_for(lambda: f"others/{number}.png" in house.pictures(), "a later one")  # noqa: B023
         writer.communicate(b"\n")
         wait_for(lambda: house.log().count("renamed to frames/b/") == 3, "the renaming")
     assert house.once()
     assert len(house.pictures("frames")) == 3
     assert "deleted" not in house.log()
+
+
+def draw(path: Path, red: int) -> None:
+    Image.new("RGB", (64, 64), (red, 0, 0)).save(path)
