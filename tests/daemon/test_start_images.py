@@ -12,8 +12,7 @@ from picowatch.commands.check import check
 from picowatch.errors import RenderFailed
 from picowatch.outbox.commands import Command, send
 from picowatch.recipe.request import ImageRequest
-from tests.house import HeldEngine
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 1\nimage: start.png\n"
 

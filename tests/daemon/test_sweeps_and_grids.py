@@ -12,8 +12,7 @@ from picowatch.daemon import contact_sheets, finish
 from picowatch.errors import RenderFailed
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.catalog.files import sd15_shapes, vae_file_shapes, write_model
-from tests.house import HeldEngine
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 SWEEP = "prompt: a corgi\nseed: 1\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
 
