@@ -140,7 +140,7 @@ def shown_by_a_run(
 ) -> str:
     """All that `run --once` writes to a terminal of 120 columns."""
     (folder / "inbox").mkdir()
-    recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\nsize: 64x64\ncount: 9\n"
+    recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\nsize: 64x64\ncount: 17\n"
     (folder / "inbox/a.yaml").write_text(recipe)
     run = in_pty(folder, "run", "--once", *flags, size=(40, 120), program=program, **environment)
     with run as screen:
@@ -150,14 +150,14 @@ def shown_by_a_run(
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
     """Step, speed, time left, what is queued, the last pictures; only other lines stay above it."""
-    written = shown_by_a_run(tmp_path, 20)
+    written = shown_by_a_run(tmp_path, 40)
     text = ESCAPES.sub("", written)
-    assert re.search(r"━+ a\.yaml: 1(–\d+)? of 9, loading demo …", text)
-    assert re.search(r"━+ a\.yaml: \d+(–\d+)? of 9, \d+ s left, step \d+/20, [\d.]+ it/s", text)
+    assert re.search(r"━+ a\.yaml: 1(–\d+)? of 17, loading demo …", text)
+    assert re.search(r"━+ a\.yaml: \d+(–\d+)? of 17, \d+ s left, step \d+/40, [\d.]+ it/s", text)
     assert re.search(r"queued  \d images?: a\.yaml \d", text)
     assert re.search(r"last    a/00\d\d-\d+.png", text)
     assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
-    assert "a.yaml: saved, 9 images queued" in text
+    assert "a.yaml: saved, 17 images queued" in text
     screen = "\n".join(Screen(written, columns=120).lines)
     assert "picowatch ended" in screen
     assert "a/000" not in screen, "the view is gone at the end"

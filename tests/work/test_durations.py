@@ -19,7 +19,7 @@ def batch(request: object = SMALL, images: int = 4, loads: str = "", done: int =
 
 
 def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
-    """Whatever its seed is, and nothing is known before the first picture."""
+    """Whatever its seed is; nothing is known before the first picture, and old kinds are forgot."""
     durations = Durations()
     assert durations.of([(SMALL, 1)]) is None
     assert durations.left(batch(), 1.0) is None
@@ -30,6 +30,9 @@ def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
     assert durations.of([(OTHER, 2)]) == 2 * 6
     durations.learn(batch(SMALL), 16.0, 0.0)
     assert durations.of([(SMALL, 1)]) == 3
+    for width in range(8, 8 * (MOST_KINDS + 1), 8):
+        durations.learn(batch(replace(SMALL, width=width, height=8)), 400.0, 0.0)
+    assert durations.of([(SMALL, 1)]) == 100, "as of all that are remembered"
 
 
 @pytest.mark.parametrize(
@@ -50,11 +53,3 @@ def test_a_batch_in_progress_is_counted_by_its_steps(
     durations = Durations()
     durations.learn(batch(loads="demo"), 8.0 + 7.0, 7.0)
     assert durations.left(one, now) == pytest.approx(left)
-
-
-def test_what_is_remembered_does_not_grow_for_weeks() -> None:
-    """Old kinds are forgotten."""
-    durations = Durations()
-    for width in range(8, 8 * 1000, 8):
-        durations.learn(batch(replace(SMALL, width=width)), 2.0, 0.0)
-    assert len(durations._means) == MOST_KINDS
