@@ -9,7 +9,6 @@ PicowatchError
 ├── OutboxInUse              another picowatch is already using the outbox: exit code 3
 │   └── OutboxInUseByMake    … a `picowatch make`, until its recipes are done
 ├── LedgerCorrupt            the ledger's file is damaged; a new one is built from the pictures
-├── LedgerUnusable           the ledger is from a newer picowatch (ledger/database.py)
 ├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
