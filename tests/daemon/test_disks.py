@@ -7,9 +7,9 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,10 +30,19 @@ from tests.daemon.processes import (
     stopped,
     without_privileges,
 )
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House, wait_for
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
-OTHER = SMALL.replace("seed: 1", "seed: 11")
+OTHER = SMALL.replace("seed: 1", "seed: 11").replace("count: 5", "count: 30")
+SEEDS = [*range(1, 6), *range(11, 41)]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again sooner."""
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.ledger.database.LOCK_SECONDS", 0.01)
 
 
 class Lines(logging.Handler):
@@ -46,34 +55,54 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
 
-    def says(self, words: str) -> bool:
-        return any(words in line for line in self.lines)
+
+# -- troubles that come while picowatch runs, and go
 
 
-@pytest.fixture
-def console(house: House) -> Lines:
-    """What the user sees."""
-    house.console.handler = Lines()  # type: ignore[assignment]
-    return house.console.handler  # type: ignore[return-value]
+@contextmanager
+def full(house: House, room: int) -> Iterator[None]:
+    """With so much room: in the middle of a picture, of the ledger's journal, of a list's line."""
+    filler = fill(house.outbox)
+    os.truncate(filler, max(0, filler.stat().st_size - room))
+    yield
+    filler.unlink()
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again sooner."""
-    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
+@contextmanager
+def locked(house: House) -> Iterator[None]:
+    """Another program looks into the ledger, as a backup or a shell may."""
+    path = house.outbox / ".picowatch/ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
 
 
-def assert_all_is_there(house: House, *seeds: int) -> None:
-    """Each picture once, whole and in the list, the trouble said once, and nothing failed."""
-    assert sorted(house.seeds()) == sorted(seeds)
-    for picture in house.pictures():
-        with Image.open(house.outbox / picture) as image:
-            image.load()
-    assert sorted(line["file"] for line in house.listed()) == house.pictures()
-    assert house.log().count("; waiting") == house.log().count("; continuing") == 1
-    assert list(house.outbox.rglob(".picowatch-*")) == []
-    assert house.error("a.yaml") is house.error("b.yaml") is None
+@contextmanager
+def moved(house: House) -> Iterator[None]:
+    """Or unmounted: nothing is written into the empty folder that is left, nor is one created."""
+    away = house.outbox.rename(house.outbox.with_name("away"))
+    yield
+    assert not house.outbox.exists()
+    house.outbox.mkdir()
+    wait_for_looks(house)
+    assert list(house.outbox.iterdir()) == []
+    house.outbox.rmdir()
+    away.rename(house.outbox)
+
+
+@contextmanager
+def answering_with_errors(house: House, what: str) -> Iterator[None]:
+    """As a share does whose machine is off: nothing looks deleted or replaced, all is an error."""
+    stat = os.stat
+
+    def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
+        if str(path).startswith(str(house.outbox / what)):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return stat(path, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        yield
 
 
 def wait_for_looks(house: House) -> None:
@@ -82,30 +111,51 @@ def wait_for_looks(house: House) -> None:
     wait_for(lambda: len(house.console.shown) > shown + 10, "some more looks")
 
 
-# -- full
-
-
-@pytest.mark.parametrize("room", [0, 20_000, 40_000])
-def test_a_full_disk_is_waited_for_and_nothing_is_failed(
-    house: House, console: Lines, room: int
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (partial(full, room=0), "(0 MB are free on the outbox's disk)"),
+        (partial(full, room=20_000), "(0 MB are free on the outbox's disk)"),
+        (partial(full, room=40_000), "(0 MB are free on the outbox's disk)"),
+        (locked, "database is locked"),
+        (moved, "is not there, or another folder is in its place"),
+        (partial(answering_with_errors, what=""), ""),
+        (partial(answering_with_errors, what=".picowatch/ledger.sqlite"), ""),
+    ],
+)
+def test_trouble_is_waited_for_and_nothing_is_failed(
+    house: House, trouble: Callable[[House], AbstractContextManager[None]], said: str
 ) -> None:
-    """In the middle of a picture, of the ledger's journal, of a list's line, of an error file."""
-    with disk(house.outbox):
+    """It is said once; each picture is there once, whole and in the list."""
+    console = house.console.handler = Lines()  # type: ignore[assignment]
+    with disk(house.outbox.parent / "stick"):
+        house.outbox = house.folder / "stick/outbox"
         with house.running():
             house.save("a.yaml", SMALL)
             wait_for(lambda: house.status()["images"]["done"] == 5)
             with house.seen_at_once():  # else what it is writing may leave a little room
-                filler = fill(house.outbox)
-                os.truncate(filler, max(0, filler.stat().st_size - room))
-            house.save("b.yaml", OTHER.replace("count: 5", "count: 40"))
-            house.save("wrong.yaml", "promt: a typo\n")
-            wait_for(lambda: console.says("(0 MB are free on the outbox's disk); waiting"))
-            wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
-            filler.unlink()
-            wait_for(lambda: len(house.listed()) == 45, "the pictures")
+                going_on = trouble(house)
+                going_on.__enter__()
+                house.save("b.yaml", OTHER)
+                house.save("wrong.yaml", "promt: a typo\n")
+            if said:
+                wait_for(lambda: any(f"{said}; waiting" in line for line in console.lines), said)
+                wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
+            wait_for_looks(house)
+            going_on.__exit__(None, None, None)
+            wait_for(lambda: len(house.listed()) == len(SEEDS), "the pictures")
             wait_for(lambda: house.error("wrong.yaml"), "the error file")
-            wait_for(lambda: "; continuing" in house.log(), "the log")
-        assert_all_is_there(house, *range(1, 6), *range(11, 51))
+            wait_for(lambda: not house.console.shown[-1].trouble, "the end of the trouble")
+        assert sorted(house.seeds()) == SEEDS
+        for picture in house.pictures():
+            with Image.open(house.outbox / picture) as image:
+                image.load()
+        assert sorted(line["file"] for line in house.listed()) == house.pictures()
+        assert house.log().count("; waiting") == house.log().count("; continuing") <= 1
+        assert not said or "; continuing" in house.log()
+        assert list(house.outbox.rglob(".picowatch-*")) == []
+        assert house.error("b.yaml") is None
+        assert "replaced" not in house.log()
 
 
 def test_lines_that_a_full_disk_refused_are_logged_when_there_is_room(
@@ -156,34 +206,6 @@ def test_trouble_of_two_engines_is_said_once(
     assert not retry.trouble
 
 
-def _from_sqlite(code: int, words: str) -> sqlite3.OperationalError:
-    error = sqlite3.OperationalError(words)
-    error.sqlite_errorcode = code
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "is_of_room"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
-        (_from_sqlite(sqlite3.SQLITE_CANTOPEN, "unable to open database file"), True),
-        (OSError(errno.EROFS, "Read-only file system"), False),
-        (OSError(errno.EMFILE, "Too many open files"), False),
-        (_from_sqlite(sqlite3.SQLITE_BUSY, "database is locked"), False),
-    ],
-)
-def test_only_a_lack_of_room_says_how_much_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, is_of_room: bool
-) -> None:
-    """On a disk that is nearly full, other trouble has nothing to do with that."""
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=52_000_000))
-    retry = Retry(threading.Event(), tmp_path, keeps_trying=True)
-    retry.failed(error)
-    room = " (52 MB are free on the outbox's disk)" if is_of_room else ""
-    assert retry.trouble == f"{error}{room}"
-
-
 def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
     """Within two seconds, with exit code 0; the next start renders the pictures."""
     with disk(house.outbox):
@@ -197,111 +219,31 @@ def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
             assert ends(daemon) == 0
         filler.unlink()
         assert house.once()
-        assert len(house.pictures()) == 10
+        assert sorted(house.seeds()) == SEEDS
 
 
-def test_the_ledger_needs_no_room_in_the_temporary_folder(house: House) -> None:
-    """A full /tmp is another disk than the one that messages name, and others fill it."""
-    house.save("a.yaml", SMALL.replace("count: 5", "count: 40"))
-    house.save("b.yaml", "prompt: b\nseed: 1\nsteps: 1\nsweep: {cfg_scale: [1, 2]}\n")
-    folder = house.folder / "tmp"
-    folder.mkdir()
-    before = folder.stat().st_mtime_ns
-    picowatch(house.folder, "run", "--once", program=DIGESTS, TMPDIR=str(folder))
-    assert len(house.pictures()) == 43
-    assert folder.stat().st_mtime_ns == before
-
-
-# -- single runs wait for nothing
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ("full", "cannot be written: [Errno 28] No space left on device"),
-        ("locked", "cannot be written: database is locked"),
-    ],
-)
-def test_a_single_run_ends_in_words(house: House, how: str, said: str) -> None:
+@pytest.mark.parametrize("how", ["full", "locked"])
+def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str) -> None:
     """With exit code 1 and no traceback."""
-    house.save("a.yaml", SMALL)
+    said = {"full": "[Errno 28] No space left on device", "locked": "database is locked"}[how]
     with disk(house.outbox):
-        if how == "full":
-            fill(house.outbox)
+        assert house.once()
+        house.save("a.yaml", SMALL)
+        with full(house, 0) if how == "full" else locked(house):
             ended = picowatch(house.folder, "run", "--once", program=DIGESTS)
-        else:
-            assert house.once()
-            house.save("a.yaml", OTHER)
-            with locked(house):
-                ended = picowatch(house.folder, "run", "--once", program=DIGESTS)
     assert ended.returncode == 1
-    assert said in ended.stderr
+    assert f": {said}" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-@contextmanager
-def locked(house: House) -> Iterator[sqlite3.Connection]:
-    """Another program looks into the ledger, as a backup or a shell may."""
-    path = house.outbox / ".picowatch/ledger.sqlite"
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        yield other
-
-
-@pytest.mark.parametrize("when", ["in progress", "at the start"])
-def test_a_locked_ledger_is_waited_for(house: House, when: str) -> None:
-    """It is said once."""
-    house.save("a.yaml", SMALL)
-    assert house.once()
-
-    def let_go_once_it_is_said(other: sqlite3.Connection) -> None:
-        wait_for(lambda: "cannot write: database is locked; waiting" in house.log(), "the log")
-        other.execute("ROLLBACK")
-
-    if when == "in progress":
-        with house.running():
-            with locked(house) as other:
-                house.save("b.yaml", OTHER)
-                wait_for(lambda: house.status()["trouble"] == "database is locked")
-                let_go_once_it_is_said(other)
-            wait_for(lambda: len(house.listed()) == 10, "the pictures")
-    else:
-        house.save("b.yaml", OTHER)
-        with locked(house) as other:
-            holder = threading.Thread(target=let_go_once_it_is_said, args=(other,))
-            holder.start()
-            with house.running():
-                wait_for(lambda: len(house.listed()) == 10, "the pictures")
-            holder.join()
-    assert_all_is_there(house, *range(1, 6), *range(11, 16))
-
-
-# -- read-only
+# -- in the middle of a start, or before it
 
 
 def test_a_read_only_outbox_is_waited_for(house: House) -> None:
-    """Somebody took the permission away, or the system mounted it read-only after an error."""
-    with process(house, *without_privileges()) as daemon:
-        lines = Reader(daemon)
-        house.save("a.yaml", SMALL)
-        wait_for(lambda: (house.status()["images"] or {}).get("done") == 5)
-        with stopped(daemon):
-            folders = [house.outbox, *(path for path in house.outbox.rglob("*") if path.is_dir())]
-            for folder in folders:
-                folder.chmod(0o555)
-        house.save("b.yaml", OTHER)
-        wait_for(lambda: lines.count("; waiting"))
-        with stopped(daemon):
-            for folder in folders:
-                folder.chmod(0o755)
-        wait_for(lambda: len(house.listed()) == 10)
-        wait_for(lambda: "; continuing" in house.log())
-        assert ends(daemon) == 0
-    assert_all_is_there(house, *range(1, 6), *range(11, 16))
+    """Somebody took the permission away; or the system mounted the disk so after an error.
 
-
-def test_a_read_only_disk_is_waited_for_where_picowatch_has_worked_before(house: House) -> None:
-    """The system mounts a disk so after an error. Else a service's unit forbids to write there."""
+    Where picowatch never was, it is a mistake: a service's unit may forbid to write there.
+    """
     with disk(house.outbox):
         remount(house.outbox, "ro")
         ended = picowatch(house.folder, "run")
@@ -312,42 +254,24 @@ def test_a_read_only_disk_is_waited_for_where_picowatch_has_worked_before(house:
         house.save("a.yaml", SMALL)
         assert house.once()
         remount(house.outbox, "ro")
-        house.save("b.yaml", OTHER)
-        with process(house) as daemon:
+        house.save("b.yaml", SMALL)
+        with process(house, *without_privileges()) as daemon:
             lines = Reader(daemon)
             wait_for(lambda: lines.count("Read-only file system"), "the message")
             remount(house.outbox, "rw")
             wait_for(lambda: len(house.pictures("b")) == 5, "the pictures")
+            folders = [house.outbox, *(path for path in house.outbox.rglob("*") if path.is_dir())]
+            with stopped(daemon):
+                for folder in folders:
+                    folder.chmod(0o555)
+            house.save("c.yaml", SMALL)
+            wait_for(lambda: lines.count("; waiting") == 2, "the second trouble")
+            with stopped(daemon):
+                for folder in folders:
+                    folder.chmod(0o755)
+            wait_for(lambda: len(house.pictures("c")) == 5, "the pictures")
             assert ends(daemon) == 0
-
-
-# -- away
-
-
-def test_an_outbox_that_is_moved_and_comes_back_misses_nothing(house: House) -> None:
-    """Nothing is written meanwhile, also not into an empty mount point; it is said once."""
-    hold = HeldEngine(house, after=2)
-    away = house.folder / "away"
-    with house.running(batch_size=1):
-        house.save("a.yaml", SMALL)
-        hold.wait_until_held()
-        wait_for(lambda: house.status()["images"]["done"] == 2)
-        house.outbox.rename(away)
-        hold.release()
-        wait_for(lambda: house.console.shown[-1].trouble, "the trouble on the console")
-        house.save("b.yaml", OTHER)
-        wait_for_looks(house)
-        assert not house.outbox.exists()
-        house.outbox.mkdir()
-        wait_for_looks(house)
-        assert list(house.outbox.iterdir()) == []
-        house.outbox.rmdir()
-        away.rename(house.outbox)
-        wait_for(lambda: len(house.listed()) == 10, "the rest")
-        wait_for(lambda: "it can be written again; continuing" in house.log(), "the log")
-    assert_all_is_there(house, *range(1, 6), *range(11, 16))
-    words = "is not there, or another folder is in its place; waiting"
-    assert f"cannot write: {house.outbox} {words}" in house.log()
+        assert house.error("c.yaml") is None
 
 
 def test_an_outbox_that_goes_away_during_a_start_is_waited_for(
@@ -370,30 +294,6 @@ def test_an_outbox_that_goes_away_during_a_start_is_waited_for(
         wait_for(lambda: len(house.listed()) == 5, "the pictures")
     assert next(tries) == 5
     assert not away.exists()
-
-
-@pytest.mark.parametrize("what", ["", ".picowatch/ledger.sqlite"])
-def test_an_outbox_that_answers_with_errors_is_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """As a share does whose machine is off: nothing looks deleted or replaced, all is an error."""
-    stat, is_off = os.stat, threading.Event()
-
-    def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
-        if is_off.is_set() and str(path).startswith(str(house.outbox / what)):
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
-        return stat(path, **how)
-
-    monkeypatch.setattr(os, "stat", refuse)
-    with house.running():
-        house.save("a.yaml", SMALL)
-        wait_for(lambda: house.status()["images"]["done"] == 5)
-        is_off.set()
-        wait_for_looks(house)
-        is_off.clear()
-        house.save("b.yaml", OTHER)
-        wait_for(lambda: len(house.listed()) == 10, "the pictures of the next save")
-    assert "replaced" not in house.log()
 
 
 def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) -> None:
@@ -433,15 +333,11 @@ def test_an_inbox_that_is_away_at_the_start_is_waited_for(house: House) -> None:
     assert "cancelled" not in house.log()
 
 
-# -- threads
-
-
 @pytest.mark.parametrize("refused", ["hash", "publisher"])
 def test_threads_that_the_system_refuses_lose_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
-    """As in a container or a service whose limit of processes is reached: waited for, or done
-    without."""
+    """Where a container's limit of processes is reached: waited for, or done without."""
     allowed, start = threading.Event(), threading.Thread.start
 
     def start_if_allowed(thread: threading.Thread) -> None:
