@@ -30,7 +30,7 @@ SMALL_SIDE = 64
 def waiting_row(plan: Plan) -> list[Figure]:
     """Ten thousand recipes: accepting them, their memory, and a save while they wait."""
     house = House(plan.new_folder())
-    with accepting.daemon_for(house, "events") as daemon:
+    with accepting.daemon_for(house) as daemon:
         accepted = accepting.accept(house, daemon, plan.recipes)
         held = daemon.mebibytes()
         daemon.release()

@@ -55,7 +55,7 @@ def _finish_all(house: House) -> None:
     with ledger.transaction():
         while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):
             for image in batch:
-                ledger.finish(image.id)
+                ledger.finish([image], {image.id})
                 line = listing_line(image, rendered, time.time())
                 outbox.listing.append(line)
                 outbox.gallery.add(line)

@@ -253,3 +253,28 @@ def one_waits_for_one(house: House) -> bool:
     """Whether one image is queued behind one in progress: alone, each is queued for a moment."""
     images = house.status()["images"]
     return bool(images["queued"] == images["running"] == 1)
+
+
+class HeldEngine:
+    """Holds a house's engine in its first batch, or in the one after `after`, until released."""
+
+    def __init__(self, house: House, after: int = 0) -> None:
+        self._house = house
+        self._after = after
+        self._held = threading.Event()
+        self._go = threading.Event()
+        house.engine.after_step = self._after_step
+
+    def _after_step(self, done: int) -> None:
+        if len(self._house.engine.batches) == self._after + 1:
+            self._held.set()
+            self.wait_until_released()
+
+    def wait_until_held(self) -> None:
+        wait_for(self._held.is_set, "the engine to start")
+
+    def wait_until_released(self) -> None:
+        assert self._go.wait(PATIENCE), "nobody released the engine"
+
+    def release(self) -> None:
+        self._go.set()

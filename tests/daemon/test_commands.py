@@ -3,13 +3,10 @@
 import hashlib
 import json
 
-import pytest
-
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.listing import TAIL_BYTES
 from tests.commands.picowatch import picowatch
-from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import PATIENCE, House, wait_for
+from tests.house import PATIENCE, HeldEngine, House, wait_for
 
 FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
 RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
@@ -29,14 +26,23 @@ def told(house: House, command: str, *files: str) -> dict[str, object]:
     return answer
 
 
-def test_commands_name_pictures_by_path_or_as_the_gallery_does(house: House) -> None:
-    """With a running daemon; what is not a picture of the gallery is named."""
+def test_a_running_daemon_deletes_pictures(house: House) -> None:
+    """Named by path or as the gallery does; what is not in it is told, and the status follows."""
     rendered(house)
+    house.save("b.txt", "a cat --seed 1\n")
+    latest = house.outbox / "latest.png"
     with house.running():
+        wait_for((house.outbox / "b/0001-1.png").exists, "the newest")
+        house.save("a.yaml", RECIPE)
+        older = [(house.outbox / file).read_bytes() for file in FILES]
+        wait_for(lambda: latest.read_bytes() in older, "an older one, as nothing is new")
+        (house.outbox / FILES[0]).unlink()
         answer = picowatch(house.folder, "delete", FILES[1], f"outbox/{FILES[2]}", "a/9.png")
         assert answer.returncode == 1
         assert answer.stderr == "2 pictures deleted. Not in the gallery: a/9.png.\n"
-    assert house.pictures() == [FILES[0]]
+        assert latest.read_bytes() == (house.outbox / "b/0001-1.png").read_bytes()
+        wait_for(lambda: house.status()["pictures"] == ["b/0001-1.png"], "the status")
+    assert house.pictures() == ["b/0001-1.png"]
     assert "a/0002-2.png and 1 more: deleted, as requested" in house.log()
 
 
@@ -73,8 +79,7 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
     """Its sidecar, not another text of that name; latest.png becomes the newest that is left."""
     rendered(house, sidecar="txt")
     (house.outbox / "a/0002-2.txt").write_text("a note of mine")
-    assert told(house, "delete", FILES[2])["done"]
-    assert told(house, "delete", FILES[1])["done"]
+    assert told(house, "delete", *FILES[1:])["done"]
     latest = house.outbox / "latest.png"
     assert latest.read_bytes() == (house.outbox / FILES[0]).read_bytes()
     assert sorted(path.name for path in (house.outbox / "a").glob("*.txt")) == [
@@ -84,25 +89,11 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
     assert not latest.exists()
 
 
-def test_latest_png_keeps_no_deleted_picture(house: House) -> None:
-    """An older one that it shows because its recipe was saved again, unchanged."""
-    rendered(house)
-    house.save("b.txt", "a cat --seed 1\n")
-    with house.running():
-        latest = house.outbox / "latest.png"
-        wait_for((house.outbox / "b/0001-1.png").exists, "the newest")
-        house.save("a.yaml", RECIPE)
-        older = [(house.outbox / file).read_bytes() for file in FILES]
-        wait_for(lambda: latest.read_bytes() in older, "an older one")
-        assert picowatch(house.folder, "delete", *FILES).returncode == 0
-        assert latest.read_bytes() == (house.outbox / "b/0001-1.png").read_bytes()
-
-
 def test_latest_png_is_found_behind_very_many_deleted_pictures(house: House) -> None:
     """More than the last lines of images.jsonl that are read at once."""
     rendered(house)
     left = (house.outbox / FILES[2]).read_bytes()
-    house.save("b.yaml", f"prompt: {'a corgi, ' * 2000}\nseed: 1..60\n")
+    house.save("b.yaml", f"prompt: {'a corgi, ' * 2000}\nseed: 1..60\nsize: 64x64\n")
     assert house.once()
     assert (house.outbox / "images.jsonl").stat().st_size > TAIL_BYTES
     told(house, "delete", *house.pictures("b"))
@@ -110,43 +101,31 @@ def test_latest_png_is_found_behind_very_many_deleted_pictures(house: House) -> 
     assert (house.outbox / "latest.png").read_bytes() == left
 
 
-@pytest.mark.parametrize(
-    "file",
-    ["../secret.png", "/etc/hostname", "a/../../secret.png", ".picowatch/ledger.sqlite", "a", "",
-     "latest.png", "a.yaml", "a/note.txt", "a/\0.png"],
-)  # fmt: skip
-def test_nothing_but_pictures_of_the_gallery_is_deleted(house: House, file: str) -> None:
-    """Whoever may write to the outbox may write any command."""
+def test_nothing_but_pictures_of_the_gallery_is_deleted(house: House) -> None:
+    """Whoever may write to the outbox may write any command, and swap a folder for a link."""
     rendered(house)
-    secret = house.folder / "secret.png"
-    secret.write_bytes((house.outbox / FILES[0]).read_bytes())
+    (house.outbox / "linked").symlink_to(house.folder / "elsewhere")
+    secrets = [house.folder / "secret.png", house.folder / "elsewhere/0001-1.png"]
+    for secret in secrets:
+        secret.parent.mkdir(exist_ok=True)
+        secret.write_bytes((house.outbox / FILES[0]).read_bytes())
     (house.outbox / "a/note.txt").write_text("mine")
     before = sorted(path for path in house.outbox.rglob("*") if "commands" not in path.parts)
-    assert not told(house, "delete", file)["done"]
-    assert secret.exists()
+    wrong = (
+        *("../secret.png", "/etc/hostname", "a/../../secret.png", ".picowatch/ledger.sqlite", "a"),
+        *("", "latest.png", "a.yaml", "a/note.txt", "a/\0.png", "linked/0001-1.png"),
+    )
+    commands = [send(house.outbox, Command("delete", files=(file,))) for file in wrong]
+    assert house.once()
+    for command in commands:
+        assert not json.loads(command.with_suffix(".answer").read_bytes())["done"]
     assert sorted(p for p in house.outbox.rglob("*") if "commands" not in p.parts) == before
-
-
-def test_no_link_leads_a_deletion_out_of_the_outbox(house: House) -> None:
-    """A folder that was swapped for a link since the gallery was written."""
-    rendered(house)
-    elsewhere = house.folder / "elsewhere"
-    (house.outbox / "a").rename(elsewhere)
-    (house.outbox / "a").symlink_to(elsewhere)
+    (house.outbox / "a").rename(house.folder / "swapped")
+    (house.outbox / "a").symlink_to(house.folder / "swapped")
     answer = told(house, "delete", FILES[0])
     assert not answer["done"]
     assert "leads out of the outbox" in str(answer["text"])
-    assert (elsewhere / "0001-1.png").exists()
-
-
-def test_the_status_names_no_picture_that_is_deleted(house: House) -> None:
-    """By a command or by hand, now or before the start."""
-    rendered(house)
-    (house.outbox / FILES[0]).unlink()
-    with house.running():
-        assert house.status()["pictures"] == FILES[1:]
-        assert picowatch(house.folder, "delete", FILES[2]).returncode == 0
-        wait_for(lambda: house.status()["pictures"] == [FILES[1]], "the status")
+    assert all(path.exists() for path in (*secrets, house.folder / "swapped/0001-1.png"))
 
 
 def test_make_names_the_pictures_of_one_save(house: House) -> None:

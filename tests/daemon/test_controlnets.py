@@ -1,9 +1,9 @@
-"""ControlNets from save to picture: their pictures are kept, their maps are shown on request."""
+"""ControlNets and upscalers from save to picture: what they follow or enlarge is kept."""
 
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from picowatch.catalog.hashes import old_hash
 from picowatch.families import DEMO_WIDTH
@@ -11,10 +11,10 @@ from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original
-from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"
+ENLARGED = "image: lines.png\nupscale: demo-compact\n"
 
 
 def draw(path: Path, colour: str = "red") -> None:
@@ -24,21 +24,23 @@ def draw(path: Path, colour: str = "red") -> None:
 
 @pytest.fixture
 def house(house: House) -> House:
-    """With a ControlNet for the demo model."""
+    """With a ControlNet for the demo model, and a picture to follow."""
     write_model(house.models / "controlnet/sketch.safetensors", original(DEMO_WIDTH))
+    draw(house.inbox / "lines.png")
     return house
 
 
-def test_the_picture_to_follow_is_kept_as_start_images_are(house: House) -> None:
-    """Another picture under its name is another request, at the next save."""
-    draw(house.inbox / "lines.png")
-    path = house.save("a.yaml", RECIPE)
+@pytest.mark.parametrize("recipe", [RECIPE, ENLARGED])
+def test_another_picture_under_its_name_is_another_request(house: House, recipe: str) -> None:
+    """At the next save; nothing is random about an enlarged one, and the same save is none."""
+    path = house.save("a.yaml", recipe)
     assert house.once(), house.error("a.yaml")
-    (use,) = house.chunk("a/0001-1.png").request.control
-    assert (use.image, use.model, len(use.image_hash), len(use.model_hash)) == (
-        *("lines.png", "sketch"),
-        *(64, 64),
-    )
+    request = house.chunk(house.pictures("a")[0]).request
+    hashes = {request.upscaler_hash, request.image_hash}
+    for use in request.control:
+        assert (use.image, use.model) == ("lines.png", "sketch")
+        hashes = {use.image_hash, use.model_hash}
+    assert {len(one) for one in hashes} == {64}
     path.touch()
     house.once()
     assert len(house.pictures()) == 1
@@ -52,7 +54,6 @@ def test_no_hash_of_another_file_is_written_for_a_controlnet_that_was_replaced(
     house: House,
 ) -> None:
     """A1111's hash of what is there when the picture is published is not that of what drew it."""
-    draw(house.inbox / "lines.png")
     shapes = original(DEMO_WIDTH) | {"zero_convs.1.0.weight": (1024, 1024, 1, 1)}
     path = write_model(house.models / "controlnet/sketch.safetensors", shapes)
     house.save("a.yaml", RECIPE)
@@ -73,24 +74,21 @@ def test_no_hash_of_another_file_is_written_for_a_controlnet_that_was_replaced(
 
 
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:
-    """One for each entry that wants it, whatever the pictures' format."""
-    draw(house.inbox / "lines.png")
+    """One for each entry that wants it, whatever the pictures' format; no new ledger lists them."""
     entry = "{image: lines.png, model: sketch, preview: true}"
-    house.save("a.yaml", f"prompt: a corgi\nseed: 1\ncontrol: [{entry}, {entry}]\n")
-    assert house.once(format="jpeg"), house.error("a.yaml")
-    names = sorted(path.name for path in (house.outbox / "a").iterdir())
-    assert names == ["0001-1.control-2.png", "0001-1.control.png", "0001-1.jpg"]
-    assert [line["file"] for line in house.listed()] == ["a/0001-1.jpg"]
+    for _ in "twice":
+        house.save("a.yaml", f"prompt: a corgi\nseed: 1\ncontrol: [{entry}, {entry}]\n")
+        assert house.once(format="jpeg"), house.error("a.yaml")
+        names = sorted(path.name for path in (house.outbox / "a").iterdir())
+        assert names == ["0001-1.control-2.png", "0001-1.control.png", "0001-1.jpg"]
+        assert [line["file"] for line in house.listed()] == ["a/0001-1.jpg"]
+        (house.outbox / ".picowatch/ledger.sqlite").unlink()
     with Image.open(house.outbox / "a/0001-1.control.png") as shown:
         assert shown.size == (128, 128)
-    (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    house.save("a.yaml", f"prompt: a corgi\nseed: 1\ncontrol: [{entry}, {entry}]\n")
-    assert house.once(format="jpeg")
-    assert len(house.listed()) == 1
 
 
 def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> None:
-    """By `show` and by `from`."""
+    """By `show` and by `from`; pictures that follow others share a batch."""
     draw(house.inbox / "frames/1.png")
     draw(house.inbox / "frames/2.png", "blue")
     house.save(
@@ -123,10 +121,9 @@ def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> 
         "start": "control: {model: sketch}\n",
         "other": "control: {image: lines.png, model: sketch}\n",
     }
-    draw(house.inbox / "lines.png", "green")
     for folder, text in folders.items():
         house.save(f"{folder}/_pictures.yaml", f"prompt: a corgi\nseed: 1\n{text}")
-        draw(house.inbox / folder / "1.png")
+        draw(house.inbox / folder / "1.png", "green")
     assert house.once(), [*house.outbox.rglob("*.error.txt")]
     used = {
         folder: (request.image, request.control[0].image, request.width)
@@ -146,3 +143,39 @@ def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> 
         (house.inbox / folder / "2.png").touch()
     assert house.once()
     assert house.pictures() == sorted(f"{folder}/1.png" for folder in folders)
+
+
+def texts(text: str) -> PngImagePlugin.PngInfo:
+    """What A1111 writes into a picture."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", text)
+    return info
+
+
+def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
+    """As in A1111's tab "Extras"; each key once: our own text says what was done now."""
+    drawn = "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64"
+    enlarged = ', Postprocess upscale by: 2, Postprocess upscaler: "a, b"'
+    Image.new("RGB", (64, 64)).save(house.inbox / "lines.png", pnginfo=texts(drawn + enlarged))
+    house.save("a.yaml", ENLARGED)
+    assert house.once(), house.error("a.yaml")
+    (picture,) = house.pictures("a")
+    found = read_texts(house.outbox / picture)["parameters"]
+    assert found == f"{drawn}, Postprocess upscale by: 4, Postprocess upscaler: demo-compact"
+    house.save("b.yaml", f"from: {picture}\n")
+    assert house.once(), house.error("b.yaml")
+    (again,) = house.pictures("b")
+    assert house.chunk(again).request == house.chunk(picture).request
+
+
+def test_what_drew_a_dropped_picture_stays_with_it(house: House) -> None:
+    """Also where a batch is still being written when the copies of its pictures are deleted."""
+    house.save("large/_pictures.yaml", "upscale: demo-compact\n")  # nothing more: an upscaler
+    for number in range(6):
+        text = f"corgi {number}\nSteps: 20, Sampler: Euler a, Seed: 7"
+        picture = Image.new("RGB", (64, 64), (40 * number, 0, 0))
+        picture.save(house.inbox / f"large/{number}.png", pnginfo=texts(text))
+    assert house.once(batch_size=3)
+    assert not house.chunk("large/2.png").request.draws
+    found = [read_texts(house.outbox / file)["parameters"] for file in house.pictures()]
+    assert [text.partition("\n")[0] for text in found] == [f"corgi {n}" for n in range(6)]

@@ -1,39 +1,18 @@
-"""Renaming a recipe keeps its queue: nothing is rendered twice, later images have the new name."""
+"""Renames and writes that tests/meetings cannot play: a server's bin, a name taken at once."""
 
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from PIL import Image
 
-from picowatch.errors import RenderFailed
 from picowatch.files.blocks import blocks_of
-from picowatch.inbox.files import defaults_for
+from picowatch.inbox.files import defaults_for, read_file
 from picowatch.recipe import DefaultsFile
-from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import House, wait_for
-
-
-def renamed(house: House, old: str, new: str) -> None:
-    """Rename, and wait until picowatch knows."""
-    (house.inbox / new).parent.mkdir(exist_ok=True)
-    (house.inbox / old).replace(house.inbox / new)
-    wait_for(lambda: f"{old}: renamed to {new}" in house.log(), "the renaming")
-
-
-def test_a_save_while_an_equal_recipe_is_deleted_is_no_rename(house: House) -> None:
-    """It is answered, and the other one is forgotten."""
-    with house.running():
-        kept = house.save("a.txt", "one\n")
-        deleted = house.save("sub/a.txt", "one\n")
-        wait_for(lambda: len(house.pictures()) == 2, "both")
-        with house.seen_at_once():
-            kept.touch()
-            deleted.unlink()
-        wait_for(lambda: len(house.pictures("a")) == 2, "another picture of the one that is kept")
-        wait_for(lambda: "sub/a.txt: deleted" in house.log())
+from tests.house import HeldEngine, House, wait_for
 
 
 def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House) -> None:
@@ -54,24 +33,6 @@ def test_a_recipe_that_takes_the_place_of_a_renamed_one_is_another(house: House)
     assert house.prompts("c") == ["a corgi"] * 2
 
 
-def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) -> None:
-    """It is seen when the inbox is back; other recipes are not cancelled meanwhile."""
-    hold = HeldEngine(house)
-    away = house.folder / "away"
-    with house.running(batch_size=1):
-        house.save("a.txt", "one\ntwo\nthree\n")
-        hold.wait_until_held()
-        house.inbox.rename(away)
-        wait_for(lambda: "has vanished" in house.log(), "the warning")
-        (away / "a.txt").rename(away / "b.txt")
-        away.rename(house.inbox)
-        wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the renaming")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 3, "all")
-    assert house.once()
-    assert house.started() == ["one", "two", "three"]
-
-
 def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> None:
     """A NAS moves what is deleted over the network: that is no rename."""
     hold = HeldEngine(house)
@@ -84,127 +45,110 @@ def test_a_recipe_that_a_server_moves_into_its_bin_is_deleted(house: House) -> N
     assert house.pictures() == []
 
 
-def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
-    """Beside its new name."""
-    path = house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")
-    assert not house.once()
-    path.rename(house.inbox / "b.yaml")
-    assert not house.once(), "it is answered under its new name"
-    assert house.error("a.yaml") is None
-    assert "inbox/b.yaml, line 2, column 1" in (house.error("b.yaml") or "")
+@pytest.mark.parametrize(
+    ("defaults", "moved", "started"),
+    [
+        (
+            "priority: 10\n",
+            "- {prompt: low, priority: 1}\n- prompt: high\n",
+            ["in progress", "high", "a", "low"],
+        ),
+        (
+            "priority: 10\nsteps: 5\n",
+            "prompt: high\nimage: start.png\n",
+            ["in progress", "high", "a"],
+        ),
+    ],
+)
+def test_a_recipe_moved_into_live_overtakes_the_others(
+    house: House, defaults: str, moved: str, started: list[str]
+) -> None:
+    """Its folder's defaults say the priority of entries without one, and nothing else of them.
 
-
-def test_a_recipe_moved_to_a_folder_of_other_settings_keeps_what_it_requested(house: House) -> None:
-    """Other defaults and start images hold from its next save on."""
+    Other defaults and start images hold from its next save on.
+    """
     Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png")
-    house.save("other/_defaults.yaml", "steps: 5\n")
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.yaml", "- {prompt: a, seed: 1}\n- {prompt: b, seed: 2, image: start.png}\n")
-        hold.wait_until_held()
-        renamed(house, "a.yaml", "other/a.yaml")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
-    assert house.error("other/a.yaml") is None
-    assert house.started() == ["a", "b"]
-    assert [house.chunk(picture).request.steps for picture in house.pictures()] == [24, 24]
-    (house.inbox / "other/a.yaml").touch()
-    assert house.once()
-    assert len(house.pictures()) == 4
-
-
-@pytest.mark.parametrize("defaults", ["priority: 10\n", "priority: 10\nsteps: 5\n"])
-def test_a_recipe_moved_into_live_overtakes_the_others(house: House, defaults: str) -> None:
-    """Its folder's defaults say its priority; an entry with one of its own keeps that."""
     house.save("live/_defaults.yaml", defaults)
     hold = HeldEngine(house)
     with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
+        for name, text in (
+            ("first.yaml", "prompt: in progress\n"),
+            ("a.yaml", "prompt: a\npriority: 5\n"),
+            ("b.yaml", moved),
+        ):
+            house.save(name, text)
+            wait_for(lambda: f"{name}: saved" in house.log())  # noqa: B023
         hold.wait_until_held()
-        house.save("a.txt", "a\n")
-        wait_for(lambda: "a.txt: saved" in house.log())
-        house.save("b.txt", "b\n")
-        wait_for(lambda: "b.txt: saved" in house.log())
-        renamed(house, "b.txt", "live/b.txt")
+        (house.inbox / "b.yaml").rename(house.inbox / "live/b.yaml")
+        wait_for(lambda: "b.yaml: renamed to live/b.yaml" in house.log(), "the renaming")
         hold.release()
-        wait_for(lambda: len(house.pictures()) == 3, "all")
-    assert house.started() == ["in progress", "b", "a"]
+        wait_for(lambda: len(house.pictures()) == len(started), "all")
+    assert house.started() == started
+    assert {house.chunk(picture).request.steps for picture in house.pictures()} == {24}
+    assert house.error("live/b.yaml") is None
 
 
-def test_entries_with_a_priority_of_their_own_keep_it_where_they_are_moved(house: House) -> None:
-    """The folder's is for the others."""
-    house.save("live/_defaults.yaml", "priority: 10\n")
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
-        house.save("a.yaml", "prompt: a\npriority: 5\n")
-        wait_for(lambda: "a.yaml: saved" in house.log())
-        house.save("b.yaml", "- {prompt: low, priority: 1}\n- {prompt: high}\n")
-        wait_for(lambda: "b.yaml: saved" in house.log())
-        renamed(house, "b.yaml", "live/b.yaml")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 4, "all")
-    assert house.started() == ["in progress", "high", "a", "low"]
-
-
-def test_what_follows_an_image_goes_to_the_name_that_its_recipe_has_then(house: House) -> None:
-    """Failure, contact sheet and archive, although the recipe was renamed in the middle."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1, when_done="archive"):
-        house.save("a.yaml", "prompt: a\nseed: 1\ngrid: true\n")
-        hold.wait_until_held()
-        renamed(house, "a.yaml", "b.yaml")
-        hold.release()
-        wait_for(lambda: (house.outbox / "b/b.yaml").exists(), "the archived recipe")
-    assert house.pictures() == ["a/0001-1.png", "b/0001-sheet.png"]
-    assert not (house.inbox / "b.yaml").exists()
-
-
-def test_a_failure_is_reported_beside_the_present_name_of_its_recipe(house: House) -> None:
-    """Both that of an image in progress and one that was reported before."""
-    go, started = threading.Event(), threading.Event()
-
-    def fail(batch: object) -> None:
-        started.set()
-        go.wait()
-        raise RenderFailed("Bad.")
-
-    house.engine.before_batch = fail
-    with house.running(batch_size=1):
-        house.save("a.txt", "a\n")
-        wait_for(started.is_set)
-        renamed(house, "a.txt", "b.txt")
-        go.set()
-        wait_for(lambda: "Bad." in (house.error("b.txt") or ""), "the error")
-        renamed(house, "b.txt", "c.txt")
-        wait_for(lambda: "Bad." in (house.error("c.txt") or ""), "the error under its next name")
-    assert house.error("a.txt") is None
-    assert house.error("b.txt") is None
-    assert "b.txt: seed" in house.log()
-
-
-def test_defaults_that_are_being_written_are_waited_for(
+def test_what_changes_while_it_is_read_is_read_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A recipe is answered with the defaults as they are when they are whole."""
+    """Recipes are answered when they are whole, with their defaults as they are then."""
     defaults = house.save("_defaults.yaml", "steps: 5\n")
-    left, read_for = [7, 6], [""]
+    path = house.save("a.txt", "one\n")
+    left, read_for, reads = [7, 6], [""], list[str]()
+
+    def replaced_meanwhile(root: Any, name: str) -> Any:
+        if name == "a.txt" and not reads:
+            reads.append(name)
+            path.unlink()
+            house.save("a.txt", "two\n")
+            raise FileNotFoundError
+        return read_file(root, name)
 
     def written_meanwhile(file: IO[bytes], most: int) -> Iterator[bytes]:
         yield from blocks_of(file, most)
         named = Path(f"/dev/fd/{file.fileno()}").resolve()
         if named == defaults and read_for[-1] == "a.txt" and left:
-            defaults.write_text(f"steps: {left.pop()}\nseed: 1\n")
+            defaults.write_text(f"steps: {left.pop()}\n")
 
     def noted(root: Path, path: str) -> list[DefaultsFile]:
         read_for.append(path)  # the recipe, or its folder when its priority is looked up
         return defaults_for(root, path)
 
+    monkeypatch.setattr("picowatch.inbox.reading.read_file", replaced_meanwhile)
     monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
-    monkeypatch.setattr("picowatch.inbox.reading.defaults_for", noted)
-    house.save("a.txt", "a corgi\n")
+    monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", noted)
     assert house.once()
-    assert house.error("a.txt") is None
-    assert house.chunk("a/0001-1.png").request.steps == 7
-    assert not left
+    assert (house.prompts(), house.error("a.txt"), left) == (["two"], None, [])
+    assert house.chunk(house.pictures()[0]).request.steps == 7
+
+
+def test_pictures_are_renamed_while_their_template_is_being_written(house: House) -> None:
+    """They are looked at once the template is handled; none is taken for deleted before."""
+    for folder in ("frames", "others"):
+        house.save(f"{folder}/_pictures.yaml", "prompt: a corgi\nseed: 1\n")
+    (house.inbox / "frames/a").mkdir()
+    for number in range(3):
+        draw(house.inbox / f"frames/a/{number}.png", number)
+    assert house.once()
+    code = "import sys; f = open(sys.argv[1], 'a'); f.write('# '); f.flush(); print(); input()"
+    with house.running():
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code, house.inbox / "frames/_pictures.yaml"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert writer.stdout
+        writer.stdout.readline()
+        (house.inbox / "frames/a").rename(house.inbox / "frames/b")
+        for number in (10, 11):
+            draw(house.inbox / f"others/{number}.png", number)
+            wait_for(lambda: f"others/{number}.png" in house.pictures(), "a later one")  # noqa: B023
+        writer.communicate(b"\n")
+        wait_for(lambda: house.log().count("renamed to frames/b/") == 3, "the renaming")
+    assert house.once()
+    assert len(house.pictures("frames")) == 3
+    assert "deleted" not in house.log()
+
+
+def draw(path: Path, red: int) -> None:
+    Image.new("RGB", (64, 64), (red, 0, 0)).save(path)

@@ -1,13 +1,13 @@
 """picowatch restarts itself: the process stays the same, its program begins again."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event
 
 import pytest
 
@@ -16,8 +16,10 @@ from picowatch.daemon.settings_file import SettingsFile
 from picowatch.errors import FAILED, LedgerCorrupt
 from picowatch.ledger.ledger import Ledger
 from picowatch.settings import load_settings
-from tests.commands.picowatch import DIGESTS, start
-from tests.house import PATIENCE, SETTLE_SECONDS, House, wait_for
+from picowatch.signals import ENDING
+from tests.commands.picowatch import DIGESTS, picowatch, start
+from tests.digest_engine import DigestEngine
+from tests.house import SETTLE_SECONDS, HeldEngine, House, wait_for
 
 OWN = f"settle_seconds: {SETTLE_SECONDS}\n"
 
@@ -42,19 +44,22 @@ def starts(house: House, count: int) -> None:
     wait_for(lambda: log.exists() and house.log().count("is watching") == count, "a start")
 
 
-@pytest.mark.parametrize("lost", ["lock", "ledger.sqlite"])
-def test_what_is_lost_while_it_runs_is_made_again(house: House, lost: str) -> None:
-    """The queue goes on in the same process, which says why it starts over."""
-    house.save("a.txt", "one\n")
+def test_what_is_lost_while_it_runs_is_made_again(house: House) -> None:
+    """The queue goes on in the same process, which says why it starts over and keeps its lock."""
     with running(house) as process:
-        wait_for(lambda: len(house.pictures()) == 1, "the first picture")
-        (house.outbox / ".picowatch" / lost).unlink()
-        starts(house, 2)
-        house.save("b.txt", "two\n")
-        wait_for(lambda: len(house.pictures()) == 2, "the second picture")
+        for count, lost in enumerate(("", "lock", "ledger.sqlite", "."), 1):
+            state = house.outbox / ".picowatch" / lost
+            if lost == ".":
+                state.rename(house.folder / "deleted")
+            elif lost:
+                state.unlink()
+            starts(house, count)
+            house.save(f"{count}.txt", "one\n")
+            wait_for(lambda: len(house.listed()) == count, "the picture")  # noqa: B023
+        assert picowatch(house.folder, "run").returncode == 3
         assert process.poll() is None
-    assert house.log().count("; picowatch starts over") == 1
-    assert sorted(house.prompts()) == ["one", "two"]
+    assert house.log().count("; picowatch starts over") == 3
+    assert len(house.pictures()) == 4
 
 
 def test_a_ledger_that_is_damaged_again_at_once_ends_it(
@@ -74,13 +79,52 @@ def test_a_ledger_that_is_damaged_again_at_once_ends_it(
     assert house.once()
 
 
-def has_started_since(house: House, started: float) -> bool:
-    """Whether another daemon than the one that started then writes the status."""
-    return bool(house.status()["started"] != started)
+def test_a_signal_before_picowatch_starts_over_ends_it_well(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `rm -r outbox/.picowatch; systemctl stop picowatch` may send it."""
+    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
+    lock = house.outbox / ".picowatch/lock"
+
+    class Engine(DigestEngine):
+        def close(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().close()
+
+    engine = Engine(before_batch=lambda batch: lock.unlink())
+    before = {number: signal.getsignal(number) for number in ENDING}
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    try:
+        assert run(house.settings(), False, lambda options: engine, "quiet") == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "picowatch starts over" in house.log()
 
 
-def is_logged(house: House, words: str, times: int) -> bool:
-    return house.log().count(words) == times
+# -- settings
+
+
+def test_a_valid_save_of_the_settings_restarts_the_process(house: House) -> None:
+    """All settings apply, the process and its flags stay."""
+    with running(house) as process:
+        (house.folder / "elsewhere").mkdir()
+        (house.folder / "picowatch.yaml").write_text("format: webp\nmodels: elsewhere\n")
+        starts(house, 2)
+        house.save("b.yaml", "prompt: a\nseed: 3\n")
+        wait_for(lambda: house.pictures("b") == ["b/0001-3.webp"], "a picture in another format")
+        assert house.status()["pid"] == process.pid
+    assert "picowatch.yaml was saved; picowatch starts over" in house.log()
+
+
+@pytest.fixture
+def file(house: House, monkeypatch: pytest.MonkeyPatch) -> SettingsFile:
+    """Settings that are looked at often."""
+    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
+    path = house.folder / "picowatch.yaml"
+    path.write_text(OWN)
+    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
+    return SettingsFile(path, lambda: load_settings(flags, {}, path))
 
 
 def in_place(path: Path, text: str) -> None:
@@ -109,29 +153,6 @@ def line_by_line(path: Path, text: str) -> None:
             file.flush()
 
 
-def test_a_valid_save_of_the_settings_restarts_the_process(house: House) -> None:
-    """All settings apply, the process and its flags stay; the batch in progress is finished."""
-    file = house.folder / "picowatch.yaml"
-    with running(house) as process:
-        house.save("a.yaml", "prompt: a\nseed: 1..2\n")
-        wait_for(lambda: len(house.pictures()) == 2, "the first pictures")
-        file.write_text("format: webp\nmodels: elsewhere\n")
-        (house.folder / "elsewhere").mkdir()
-        starts(house, 2)
-        house.save("b.yaml", "prompt: a\nseed: 3\n")
-        wait_for(lambda: house.pictures("b") == ["b/0001-3.webp"], "a picture in another format")
-        assert house.status()["pid"] == process.pid
-    assert "picowatch.yaml was saved; picowatch starts over" in house.log()
-
-
-@pytest.fixture
-def file(house: House) -> SettingsFile:
-    path = house.folder / "picowatch.yaml"
-    path.write_text(OWN)
-    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
-    return SettingsFile(path, lambda: load_settings(flags, {}, path))
-
-
 def test_an_invalid_file_changes_nothing_until_it_is_fixed(
     house: House, file: SettingsFile
 ) -> None:
@@ -151,9 +172,8 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
             before = house.status()["started"]
             save(file.path, f"{OWN}max_images_per_save: {number}\n")
-            starts_over = "picowatch.yaml was saved; picowatch starts over"
-            wait_for(partial(is_logged, house, starts_over, number), "the restart")
             wait_for(partial(has_started_since, house, before), "the start")
+            assert house.log().count("picowatch.yaml was saved; picowatch starts over") == number
             assert house.status()["errors"] == []
             assert not error.exists()
         house.save("b.yaml", f"prompt: a\nseed: 1..{len(ways) + 1}\n")
@@ -163,6 +183,11 @@ def test_an_invalid_file_changes_nothing_until_it_is_fixed(
         file.path.unlink()
         wait_for(lambda: not error.exists(), "its end")
         wait_for(lambda: "settle_secs" not in str(house.status()["errors"]), "the status")
+
+
+def has_started_since(house: House, started: float) -> bool:
+    """Whether another daemon than the one that started then writes the status."""
+    return bool(house.status()["started"] != started)
 
 
 @pytest.mark.parametrize("other", ["pipe", "device"])
@@ -182,41 +207,23 @@ def test_settings_that_are_no_file_hold_nothing_up(
     assert "it is not a regular file" in house.log()
 
 
+@pytest.mark.parametrize("taken_back", [False, True])
 def test_a_batch_in_progress_is_finished_before_new_settings_apply(
-    house: House, file: SettingsFile
+    house: House, file: SettingsFile, taken_back: bool
 ) -> None:
     """Nothing else is begun meanwhile; a save that takes the change back lets the queue go on."""
-    go_on = Event()
-    house.engine.before_batch = lambda batch: assert_true(go_on.wait(PATIENCE))
+    hold = HeldEngine(house)
     with house.running(settings_file=file):
         house.save("a.yaml", "prompt: a\nseed: 1\n")
-        wait_for(lambda: house.engine.batches, "the batch")
+        hold.wait_until_held()
         house.save("b.yaml", "prompt: a\nseed: 2\n")
         file.path.write_text(f"{OWN}format: jpeg\n")
         wait_for(lambda: "in force after the batch in progress" in house.log(), "the save")
+        if taken_back:
+            file.path.write_text(f"{OWN}# no format\n")
+            wait_for(lambda: "saved, nothing changed" in house.log(), "the second save")
         assert len(house.engine.batches) == 1
-        go_on.set()
+        hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "both pictures")
-    assert house.pictures() == ["a/0001-1.png", "b/0001-2.jpg"]
-
-
-def test_a_change_that_is_taken_back_restarts_nothing(house: House, file: SettingsFile) -> None:
-    """The queue goes on with the settings in force."""
-    go_on = Event()
-    house.engine.before_batch = lambda batch: assert_true(go_on.wait(PATIENCE))
-    with house.running(settings_file=file):
-        house.save("a.yaml", "prompt: a\nseed: 1\n")
-        wait_for(lambda: house.engine.batches, "the batch")
-        house.save("b.yaml", "prompt: a\nseed: 2\n")
-        file.path.write_text(f"{OWN}format: jpeg\n")
-        wait_for(lambda: "in force after the batch in progress" in house.log(), "the save")
-        file.path.write_text(f"{OWN}# no format\n")
-        wait_for(lambda: "saved, nothing changed" in house.log(), "the second save")
-        go_on.set()
-        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
-    assert house.pictures() == ["a/0001-1.png", "b/0001-2.png"]
-    assert "starts over" not in house.log()
-
-
-def assert_true(value: object) -> None:
-    assert value
+    assert house.pictures() == ["a/0001-1.png", f"b/0001-2.{'png' if taken_back else 'jpg'}"]
+    assert ("starts over" in house.log()) is not taken_back

@@ -1,7 +1,7 @@
 """`executor: local:N`: several engines render one daemon's queue."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +11,9 @@ from picowatch.engine.local import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineCannotStart, EngineLost
 from picowatch.errors import EngineDied, RenderFailed
-from picowatch.recipe.request import ImageRequest
 from tests.catalog.files import sd15_shapes, write_model
-from tests.digest_engine import DigestEngine
+from tests.digest_engine import Batch, DigestEngine
 from tests.house import House, wait_for
-
-Batch = Sequence[ImageRequest]
 
 
 class Engines:
@@ -53,9 +50,9 @@ class Engines:
         yield gate
         over.set()
 
-    def in_progress(self) -> int:
-        """How many engines have a batch."""
-        return sum(bool(engine.batches) for engine in self.all)
+    def in_progress(self) -> list[int]:
+        """How many images each engine began that has a batch."""
+        return sorted(sum(map(len, engine.batches)) for engine in self.all if engine.batches)
 
 
 @pytest.fixture
@@ -67,7 +64,7 @@ def test_two_engines_work_at_once(house: House, engines: Engines) -> None:
     """Neither waits for the other, each image is rendered once, and the status names both."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
-        wait_for(lambda: engines.in_progress() == 2, "both in progress")
+        wait_for(lambda: engines.in_progress() == [1, 1], "both in progress")
         wait_for(lambda: len(house.status()["engines"]) == 2, "both in the status")
         for _ in range(6):
             gate.release()
@@ -81,11 +78,22 @@ def test_two_engines_work_at_once(house: House, engines: Engines) -> None:
     assert len(house.listed()) == 6
 
 
+def test_idle_engines_share_a_short_queue(house: House, engines: Engines) -> None:
+    """Those that would rest otherwise take their part; of a long queue each takes a whole batch."""
+    with engines.held(), house.running(executor="local:3", batch_size=8):
+        house.save("a.yaml", "prompt: one\nseed: 1\ncount: 8\n")
+        wait_for(lambda: engines.in_progress() == [2, 3, 3], "a part each")
+    engines.all.clear()
+    with engines.held(), house.running(executor="local:3", batch_size=8):
+        house.save("a.yaml", "prompt: one\nseed: 1\ncount: 48\n")
+        wait_for(lambda: engines.in_progress() == [8, 8, 8], "a batch each")
+
+
 def test_what_is_urgent_goes_first_on_every_engine(house: House, engines: Engines) -> None:
     """The next engine that is free takes it."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: slow\ncount: 6\n")
-        wait_for(lambda: engines.in_progress() == 2, "both in progress")
+        wait_for(lambda: engines.in_progress() == [1, 1], "both in progress")
         house.save("b.yaml", "prompt: urgent\npriority: 5\ncount: 2\n")
         wait_for(lambda: "b.yaml: saved, 2 images queued" in house.log(), "the save")
         for _ in range(8):
@@ -96,30 +104,22 @@ def test_what_is_urgent_goes_first_on_every_engine(house: House, engines: Engine
     assert urgent in ([1, 1], [1, 2])  # one engine may be quick enough to take both
 
 
-def test_a_newer_save_replaces_what_is_queued(house: House, engines: Engines) -> None:
-    """And what is rendering, on each engine."""
-    with engines.held() as gate, house.running(executor="local:2", batch_size=1):
-        house.save("a.yaml", "prompt: old\nseed: 1\ncount: 4\n")
-        wait_for(lambda: engines.in_progress() == 2, "both in progress")
-        house.save("a.yaml", "prompt: new\nseed: 1\ncount: 3\n")
-        wait_for(lambda: house.status()["images"]["cancelled"] == 4, "the end of the old")
-        for _ in range(9):
-            gate.release()
-        wait_for(lambda: house.status()["images"]["done"] == 3, "the new pictures")
-    assert house.prompts() == ["new"] * 3
-
-
 @pytest.mark.parametrize(
-    "deaths", [[EngineDied("It was killed.")], [EngineLost("Its node is gone.")] * 7]
+    ("number", "error", "times"),
+    [
+        (0, EngineDied("It was killed."), 1),
+        (0, EngineLost("Its node is gone."), 7),
+        (1, EngineCannotStart("There is no cuda:1."), 99),
+    ],
 )
 def test_what_an_engine_leaves_undone_is_rendered_once(
-    house: House, engines: Engines, deaths: list[Exception]
+    house: House, engines: Engines, number: int, error: Exception, times: int
 ) -> None:
-    """The second engine continues meanwhile; that an engine is lost is never an image's fault."""
-    left = [*deaths]
+    """The other one continues meanwhile; that an engine is lost is never an image's fault."""
+    left = [error] * times
 
     def die(engine: DigestEngine, batch: Batch) -> None:
-        if engine is engines.all[0] and left:
+        if engine is engines.all[number] and left:
             raise left.pop()
 
     engines.before_batch = die
@@ -129,23 +129,8 @@ def test_what_an_engine_leaves_undone_is_rendered_once(
     assert house.error("a.yaml") is None
 
 
-def test_an_engine_that_cannot_start_leaves_the_work_to_the_other(
-    house: House, engines: Engines
-) -> None:
-    """A single run ends well; there is a second GPU only on paper."""
-
-    def fail(engine: DigestEngine, batch: Batch) -> None:
-        if engine is engines.all[1]:
-            raise EngineCannotStart("There is no cuda:1.")
-
-    engines.before_batch = fail
-    house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
-    assert house.once(executor="local:2", batch_size=1)
-    assert sorted(house.seeds()) == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engines) -> None:
-    """With what stands in the way."""
+    """With what stands in the way; its images wait for the next run."""
 
     def fail(engine: DigestEngine, batch: Batch) -> None:
         raise EngineCannotStart("There is no CUDA device.")
@@ -154,25 +139,24 @@ def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engin
     house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
     assert not house.once(executor="local:2", batch_size=1)
     assert "There is no CUDA device." in house.log()
+    assert house.status()["images"]["queued"] == 6
     assert house.pictures() == []
 
 
-def test_batches_go_where_their_checkpoint_is(house: House, engines: Engines) -> None:
-    """Two checkpoints by turns on two engines: each keeps to its own, but for the last."""
-    for name in ("a", "b"):
-        write_model(house.models / f"checkpoints/{name}.safetensors", sd15_shapes())
-        with (house.models / f"checkpoints/{name}.safetensors").open("r+b") as file:
-            file.seek(-1, 2)
-            file.write(name.encode())
-    lines = [f"x{n} --checkpoint {'ab'[n % 2]} --steps 1 --size 64x64" for n in range(40)]
-    house.save("mixed.txt", "\n".join(lines))
-    assert house.once(executor="local:2", batch_size=2)
-    assert len(house.pictures()) == 40
-    switches = 0
-    for engine in engines.all:
-        used = [batch[0].checkpoint for batch in engine.batches]
-        switches += sum(before != after for before, after in zip(["", *used], used, strict=False))
-    assert switches <= 6, "40 images by turns"
+def test_a_single_run_ends_at_once_where_no_engine_can_come(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a cluster that is not there: the reason is in the log."""
+
+    def refuse(_: str) -> Any:
+        raise EngineLost("Cannot connect to the Ray cluster (auto): no.")
+
+    monkeypatch.setattr("picowatch.daemon.build.find_spec", lambda _: True)
+    monkeypatch.setattr("picowatch.engine.ray.connected", refuse)
+    house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
+    assert not house.once(executor="ray", stall_seconds=3600)
+    assert "picowatch exits: Cannot connect to the Ray cluster" in house.log()
+    assert house.status()["images"]["queued"] == 1
 
 
 def test_one_engine_keeps_to_the_order_of_saving(house: House) -> None:
@@ -204,50 +188,7 @@ def test_engines_join_and_leave_in_the_middle(
         house.save("a.txt", "bad\n")
         wait_for(lambda: house.status()["images"]["failed"] == 1, "the failure")
         there.symmetric_difference_update({0, 1})
-        numbers = [2]
-        wait_for(
-            lambda: [one["number"] for one in house.status()["engines"]] == numbers, "the change"
-        )
+        wait_for(lambda: [one["number"] for one in house.status()["engines"]] == [2], "the change")
         house.save("b.txt", "good\n")
         wait_for(lambda: house.status()["images"]["done"] == 1, "its picture")
     assert [request.prompt for [request] in engines.all[1].batches] == ["good"]
-
-
-def no_patience(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any time at all is longer than `stall_seconds`; an engine ended for it is started again."""
-    really = house.settings
-    shorter = {"stall_seconds": 0.001, "max_attempts": 1000}
-    monkeypatch.setattr(
-        house, "settings", lambda **values: really(**values).model_copy(update=shorter)
-    )
-
-
-def test_a_single_run_ends_when_no_engine_comes(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a cluster that is not there; its images wait for the next run."""
-    with monkeypatch.context() as without:
-        no_patience(house, without)
-        without.setattr(LocalEngines, "engines", lambda self: ())
-        without.setattr(LocalEngines, "trouble", lambda self: "There is no cluster.")
-        house.save("a.txt", "one\n")
-        assert not house.once()
-    assert "picowatch exits: There is no cluster." in house.log()
-    assert house.once()
-    assert house.prompts() == ["one"]
-
-
-def test_a_single_run_ends_at_once_where_no_engine_can_come(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The reason is in the log; what is queued is left for the next run."""
-
-    def refuse(_: str) -> Any:
-        raise EngineLost("Cannot connect to the Ray cluster (auto): no.")
-
-    monkeypatch.setattr("picowatch.daemon.build.find_spec", lambda _: True)
-    monkeypatch.setattr("picowatch.engine.ray.connected", refuse)
-    house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
-    assert not house.once(executor="ray", stall_seconds=3600)
-    assert "picowatch exits: Cannot connect to the Ray cluster" in house.log()
-    assert house.status()["images"]["queued"] == 1

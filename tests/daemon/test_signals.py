@@ -1,4 +1,4 @@
-"""SIGTERM while a large model is taken in: within two seconds, exit code 0, nothing lost."""
+"""A signal in any moment: picowatch ends within two seconds, with its exit code, nothing lost."""
 
 import json
 import os
@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.commands.run import run
-from picowatch.signals import ENDING
 from tests.catalog.files import sd15_shapes, write_model
-from tests.commands.picowatch import PROJECT, picowatch, start
-from tests.digest_engine import DigestEngine
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
 from tests.house import House, wait_for, within
 from tests.storm.picowatch import engines_of
 
@@ -26,20 +23,6 @@ def holds_open(process: int, file: Path) -> bool:
         return file in links or str(file) in Path(f"/proc/{process}/maps").read_text()
     except OSError:
         return False
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """Full size, two gigabytes of zeros that take no room on the disk."""
-    (tmp_path / "inbox").mkdir()
-    return write_model(tmp_path / "models/checkpoints/large.safetensors", sd15_shapes())
-
-
-def endless_checkpoint(folder: Path) -> Path:
-    """One that takes minutes to hash."""
-    (folder / "inbox").mkdir()
-    shapes = {**sd15_shapes(), "more": (20_000_000_000,)}
-    return write_model(folder / "models/checkpoints/large.safetensors", shapes)
 
 
 def ends_well(process: "subprocess.Popen[str]") -> None:
@@ -57,37 +40,30 @@ def images(folder: Path) -> dict[str, int]:
 
 
 def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path) -> None:
-    """The save is answered by the next start."""
-    checkpoint = endless_checkpoint(tmp_path)
+    """The save is answered by the next start. Meanwhile a health check finds nothing wrong."""
+    (tmp_path / "inbox").mkdir()
+    shapes = {**sd15_shapes(), "more": (20_000_000_000,)}  # minutes
+    checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", shapes)
     process = start(tmp_path, "run")
-    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\n")
-    wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
-    ends_well(process)
-    assert images(tmp_path) == {}
-
-
-def test_a_daemon_that_hashes_is_healthy(tmp_path: Path) -> None:
-    """It notices new files meanwhile: a health check must not restart it in the middle."""
-    checkpoint = endless_checkpoint(tmp_path)
-    process = start(tmp_path, "run", "--debug")
     try:
         wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")
         (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\n")
         wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
         health = picowatch(tmp_path, "status", "--check")
-        assert (health.returncode, health.stdout) == (
-            0,
-            "picowatch is running and looks at its inbox\n",
-        )
+        assert health.stdout == "picowatch is running and looks at its inbox\n"
+        assert health.returncode == 0
         assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
         ends_well(process)
+        assert images(tmp_path) == {}
     finally:
         process.kill()
         process.communicate()
 
 
-def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path) -> None:
     """The image goes back into the queue, and its engine is gone."""
+    (tmp_path / "inbox").mkdir()
+    checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", sd15_shapes())
     process = start(tmp_path, "run")
     (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\nsteps: 1\nsize: 64x64\n")
     wait_for(lambda: engines_of(process.pid), "the engine")
@@ -121,16 +97,14 @@ sys.exit(main(Path()))
     [
         "picowatch.ledger.rebuild:_enter",
         "picowatch.inbox.inbox:scan",
-        "picowatch.catalog.catalog:Catalog.inventory",
         "picowatch.daemon.accept:read_recipes",
         "picowatch.ledger.ledger:Ledger.claim",
         "picowatch.outbox.outbox:Outbox.publish",
-        "picowatch.outbox.listing:Listing.append",
         "picowatch.outbox.outbox:contact_sheet",
     ],
 )
 def test_a_signal_in_the_middle_of_what_cannot_be_interrupted(house: House, step: str) -> None:
-    """A long list, thousands of models, a large sheet, a share that hangs: the next start does it.
+    """A long list, a large sheet, a share that hangs: the next start does it.
 
     Each picture is there once, as after a crash.
     """
@@ -164,7 +138,7 @@ def test_any_signal_that_ends_programs_ends_picowatch_well(
 ) -> None:
     """A closed terminal and a stray signal as SIGTERM: nothing is left over."""
     (tmp_path / "inbox").mkdir()
-    process = start(tmp_path, "run")
+    process = start(tmp_path, "run", program=DIGESTS)
     wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
@@ -172,7 +146,8 @@ def test_any_signal_that_ends_programs_ends_picowatch_well(
     assert "picowatch ended" in output
 
 
-# Python runs it first. What it puts before all importers stays in an import for a minute.
+# Python runs these first. What stands before all importers stays in an import for a minute; the
+# last thing that an interpreter does is to forget what its modules hold.
 SLOW_IMPORT = """
 import sys, threading
 from pathlib import Path
@@ -185,56 +160,6 @@ class Slow:
 
 sys.meta_path.insert(0, Slow)
 """
-
-
-@pytest.mark.parametrize(
-    ("arguments", "number", "code"),
-    [
-        (["run"], signal.SIGTERM, 0),
-        (["run", "--once"], signal.SIGTERM, 130),
-        (["status"], signal.SIGINT, 130),
-        (["make", "a.txt"], signal.SIGINT, 130),
-        (["make", "a.txt"], signal.SIGTERM, 130),
-    ],
-)
-def test_a_signal_while_picowatch_is_imported(
-    tmp_path: Path, arguments: list[str], number: int, code: int
-) -> None:
-    """Its end has the exit code that it always has, and no traceback."""
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "slow").mkdir()
-    (tmp_path / "slow/sitecustomize.py").write_text(SLOW_IMPORT)
-    process = start(tmp_path, *arguments, PYTHONPATH=f"{PROJECT}:{tmp_path / 'slow'}")
-    wait_for((tmp_path / "imports").exists, "the import")
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert (process.returncode, output) == (code, "")
-
-
-def test_a_signal_before_picowatch_starts_over_ends_it_well(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As `rm -r outbox/.picowatch; systemctl stop picowatch` may send it."""
-    monkeypatch.setattr("picowatch.signals.END_SECONDS", 60.0)  # it would end this process
-    lock = house.outbox / ".picowatch/lock"
-
-    class Engine(DigestEngine):
-        def close(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            super().close()
-
-    engine = Engine(before_batch=lambda batch: lock.unlink())
-    before = {number: signal.getsignal(number) for number in ENDING}
-    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
-    try:
-        assert run(house.settings(), False, lambda options: engine, "quiet") == 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert "picowatch starts over" in house.log()
-
-
-# Python runs it first. The last thing that an interpreter does is to forget what its modules hold.
 SIGNAL_AT_THE_END = """
 import os, signal
 
@@ -247,15 +172,78 @@ last = Last()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["run", "--once"], 0), (["run", "--frm"], 2), (["make", "no.txt"], 1)]
+    ("arguments", "number", "code"),
+    [
+        (["run"], signal.SIGTERM, 0),
+        (["run", "--once"], signal.SIGTERM, 130),
+        (["make", "a.txt"], signal.SIGINT, 130),
+    ],
 )
+def test_a_signal_while_picowatch_is_imported(
+    tmp_path: Path, arguments: list[str], number: int, code: int
+) -> None:
+    """Its end has the exit code that it always has, and no traceback."""
+    process = beginning_with(tmp_path, SLOW_IMPORT, *arguments)
+    wait_for((tmp_path / "imports").exists, "the import")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (code, "")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["run", "--once"], 0), (["run", "--frm"], 2)])
 def test_a_signal_while_the_interpreter_ends_changes_nothing(
     tmp_path: Path, arguments: list[str], code: int
 ) -> None:
     """A service manager may send a second one after "picowatch ended"."""
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "late").mkdir()
-    (tmp_path / "late/sitecustomize.py").write_text(SIGNAL_AT_THE_END)
-    process = start(tmp_path, *arguments, PYTHONPATH=f"{PROJECT}:{tmp_path / 'late'}")
+    process = beginning_with(tmp_path, SIGNAL_AT_THE_END, *arguments)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
+
+
+def beginning_with(folder: Path, program: str, *arguments: str) -> "subprocess.Popen[str]":
+    """A command whose interpreter runs a program before it."""
+    for name in ("inbox", "own"):
+        (folder / name).mkdir()
+    (folder / "own/sitecustomize.py").write_text(program)
+    return start(folder, *arguments, PYTHONPATH=f"{PROJECT}:{folder / 'own'}")
+
+
+# In a process of its own: handlers of signals stay.
+IN_THE_MAIN_THREAD = """
+import os, signal, threading
+from picowatch.signals import ended_by_signals
+
+class Event(threading.Event):
+    def set(self):
+        print("set by", threading.current_thread().name)
+        super().set()
+
+stop, wake = Event(), Event()
+with ended_by_signals(stop, wake) as signals:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert wake.wait(60)
+    print(stop.is_set(), signals == [signal.SIGTERM])
+"""
+# What a shell does to what it starts in the background.
+IN_THE_BACKGROUND = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import tests.conftest
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [
+        (IN_THE_MAIN_THREAD, "set by signals\nset by signals\nTrue True\n"),
+        (IN_THE_BACKGROUND, "True\n"),
+    ],
+)
+def test_no_signal_hangs(program: str, printed: str) -> None:
+    """The main thread may hold an event's lock when one comes: another thread sets the events.
+
+    Tests that a shell runs in the background are interrupted like others.
+    """
+    command = [sys.executable, "-c", program]
+    assert subprocess.check_output(command, text=True, timeout=120, cwd=PROJECT) == printed

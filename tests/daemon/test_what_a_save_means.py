@@ -8,16 +8,14 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from picowatch.errors import EngineDied
 from picowatch.outbox.listing import request_of
-from picowatch.outbox.outbox import Outbox
 from tests.digest_engine import Batch
-from tests.house import PATIENCE, House, wait_for
+from tests.house import HeldEngine, House, wait_for
 
 
 def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
@@ -49,94 +47,119 @@ def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: Hous
     assert request_of(again) == house.chunk(line["file"]).request
 
 
-def test_entries_that_did_not_change_keep_their_pictures(house: House) -> None:
-    """Editing one line of a file renders that line's picture, and only that."""
-    house.save("a.txt", "a red circle\na blue star\n")
-    house.once()
-    before = house.pictures()
-    house.save("a.txt", "a red circle\na green star\n")
-    house.once()
-    assert house.pictures()[:2] == before
-    assert house.prompts() == ["a red circle", "a blue star", "a green star"]
+# -- one save after the other: what the user does, and how many pictures there are then
+
+TOUCHED, READ, PICTURES_DELETED = "a new time", "only read", "its pictures are deleted"
+NOTHING_NEW = "saved, nothing new to render; its newest picture is a/"
+FIXED = "prompt: a corgi\nseed: 1\n"
 
 
-def test_a_queued_entry_keeps_its_seed_and_its_position(house: House) -> None:
-    """Lines added in front of a waiting entry do not push it back or draw it again."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "first\nsecond\nthird\n")
-        hold.wait_until_held()
-        house.save("a.txt", "new\nfirst\nsecond\nthird\n")
-        wait_for(lambda: "1 image queued, 3 kept" in house.log(), "the second save")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 4, "four pictures")
-    assert house.started() == ["first", "second", "third", "new"]
+@pytest.mark.parametrize(
+    ("name", "saves", "said"),
+    [
+        pytest.param("a.txt", [("a corgi\n", 1), (READ, 1)], "", id="nothing-again-without-a-save"),
+        pytest.param(
+            "a.txt",
+            [("a red circle\na star\n", 2), ("a red circle\na moon\n", 3)],
+            "1 image queued, 1 kept",
+            id="entries-that-did-not-change-keep-their-pictures",
+        ),
+        pytest.param(
+            "a.txt",
+            [("a corgi at sunrise\n", 1), ("a corgi at sunrise\n", 2), (TOUCHED, 3)],
+            "saved, 1 image queued, random seeds drawn again",
+            id="the-same-line-every-morning-and-touch-mean-again",
+        ),
+        pytest.param(
+            "a.yaml",
+            [(FIXED, 1), (TOUCHED, 1), (f"{FIXED}# a note\n", 1)],
+            f"{NOTHING_NEW}0001-1.png",
+            id="fixed-seeds-are-left-alone",
+        ),
+        pytest.param(
+            "a.yaml",
+            [(FIXED, 1), ("prompt: a star\nseed: 1\n", 2), (FIXED, 2)],
+            f"{NOTHING_NEW}0001-1.png",
+            id="a-b-a-renders-nothing-the-third-time",
+        ),
+        pytest.param(
+            "a.yaml",
+            [
+                ("- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n", 3),
+                ("- {prompt: x, seed: 2}\n", 3),
+            ],
+            NOTHING_NEW,
+            id="entries-that-overlap-share-their-pictures",
+        ),
+        pytest.param(
+            "a.txt",
+            [("a corgi\na corgi\n", 2), ("a corgi\n", 2)],
+            NOTHING_NEW,
+            id="equal-lines-are-entries-of-their-own",
+        ),
+        pytest.param(
+            "a.yaml",
+            [(FIXED, 1), (PICTURES_DELETED, 0), (TOUCHED, 1)],
+            "saved, 1 image queued, 1 whose picture is gone",
+            id="a-deleted-picture-comes-back-only-with-a-save",
+        ),
+        pytest.param(
+            "a.txt",
+            [("a corgi\n", 1), (PICTURES_DELETED, 0), ("a corgi\na star\n", 1)],
+            "1 image queued, 1 kept",
+            id="a-deleted-picture-of-a-random-seed-does-not",
+        ),
+        pytest.param(
+            "a.txt",
+            [("a corgi\na star\n", 2), (PICTURES_DELETED, 0), ("a star\n", 0)],
+            "saved, nothing new to render; its pictures were deleted",
+            id="no-deleted-picture-is-called-the-newest",
+        ),
+        pytest.param(
+            "a.txt",
+            [("a corgi\n", 1), ("", 1), ("\ufeff \n\n", 1)],
+            "",
+            id="an-empty-file-is-not-ready-yet",
+        ),
+    ],
+)
+def test_a_save_asks_for_what_is_new_in_it(
+    house: House, name: str, saves: list[tuple[str, int]], said: str
+) -> None:
+    """Each is answered by a run of its own; no picture is rendered twice, and none vanishes."""
+    path, seen = house.inbox / name, set[str]()
+    for save, pictures in saves:
+        match save:
+            case "a new time":
+                path.touch()
+            case "only read":
+                path.read_text()
+            case "its pictures are deleted":
+                for picture in house.pictures():
+                    (house.outbox / picture).unlink()
+                seen.clear()
+            case _:
+                house.save(name, save)
+        assert house.once()
+        assert len(house.pictures()) == pictures, f"after {save!r}"
+        assert seen <= set(house.pictures())
+        seen |= set(house.pictures())
+    assert said in house.log()
+    made = list(zip(house.prompts(), house.seeds(), strict=True))
+    assert len(made) == len(set(made))
+    assert house.error(name) is None
 
 
-def test_a_newer_save_replaces_what_is_still_queued(house: House) -> None:
-    """Entries that are gone from the file are cancelled, and stopped if they are in progress."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "first\nsecond\nthird\n")
-        hold.wait_until_held()
-        house.save("a.txt", "other\n")
-        wait_for(lambda: "1 image queued, 3 cancelled" in house.log(), "the second save")
-        wait_for(lambda: "no image of its batch is requested any more" in house.log(), "its stop")
-        hold.release()
-        wait_for(house.pictures, "the picture")
-    assert house.started() == ["first", "other"]
-    assert house.prompts() == ["other"], "what nobody requests any more is stopped"
-
-
-def test_cron_may_write_the_same_line_every_morning(house: House) -> None:
-    """The same bytes saved again draw random seeds again."""
-    for morning in range(3):
-        house.save("daily.txt", "a corgi at sunrise\n")
+def test_latest_png_shows_what_was_saved_again(house: House) -> None:
+    """Also where there is nothing new to render."""
+    for name in ("a.yaml", "b.yaml"):
+        house.save(name, f"prompt: {name}\nseed: 7\n")
         house.once()
-        assert len(house.pictures()) == morning + 1
-    assert len(set(house.seeds())) == 3
-    assert house.log().count("daily.txt: saved, 1 image queued, random seeds drawn again") == 2
-
-
-def test_touch_means_again(house: House) -> None:
-    """A new mtime alone is a save."""
-    path = house.save("a.txt", "a corgi\n")
+    pictures = [(house.outbox / file).read_bytes() for file in house.pictures()]
+    assert (house.outbox / "latest.png").read_bytes() == pictures[1]
+    (house.inbox / "a.yaml").touch()
     house.once()
-    path.touch()
-    house.once()
-    assert len(house.pictures()) == 2
-
-
-def test_fixed_seeds_are_left_alone_when_saved_again(house: House) -> None:
-    """One log line says where the picture is, and latest.png shows it."""
-    house.save("a.yaml", "prompt: a corgi\nseed: 7\n")
-    house.save("b.yaml", "prompt: a star\nseed: 8\n")
-    house.once()
-    latest = (house.outbox / "latest.png").read_bytes()
-    other = "a.yaml" if latest == (house.outbox / "b/0001-8.png").read_bytes() else "b.yaml"
-    (house.inbox / other).touch()
-    house.once()
-    assert len(house.pictures()) == 2
-    assert (
-        f"{other}: saved, nothing new to render; its newest picture is {other[0]}/" in house.log()
-    )
-    assert (house.outbox / "latest.png").read_bytes() != latest
-
-
-def test_no_deleted_picture_is_called_the_newest(house: House) -> None:
-    """Random seeds are not drawn again while the rest of the file changes."""
-    house.save("a.txt", "a corgi\na star\na cat\n")
-    house.once()
-    first, second, third = house.pictures()
-    (house.outbox / second).unlink()
-    house.save("a.txt", "a corgi\na star\n")
-    house.once()
-    assert f"its newest picture is {first}" in house.log()
-    (house.outbox / first).unlink()
-    house.save("a.txt", "a star\n")
-    house.once()
-    assert "a.txt: saved, nothing new to render; its pictures were deleted" in house.log()
-    assert house.pictures() == [third]
+    assert (house.outbox / "latest.png").read_bytes() == pictures[0]
 
 
 def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
@@ -179,273 +202,98 @@ def test_a_changed_wildcard_file_applies_at_the_next_save_of_a_dropped_picture(
     assert sorted(house.prompts()) == ["a corgi", "an owl"]
 
 
-def test_nothing_is_rendered_again_without_a_save(house: House) -> None:
-    """Starting picowatch again, or reading a recipe, renders nothing."""
-    path = house.save("a.txt", "a corgi\n")
-    house.once()
-    path.read_text()
-    house.once()
-    assert len(house.pictures()) == 1
-
-
-def test_a_b_a_renders_nothing_the_third_time(house: House) -> None:
-    """With fixed seeds a picture is rendered once per recipe, whatever stood there between."""
-    for prompt in ("a corgi", "a star", "a corgi"):
-        house.save("a.yaml", f"prompt: {prompt}\nseed: 1\n")
-        house.once()
-    assert house.prompts() == ["a corgi", "a star"]
-
-
 def test_two_recipes_may_ask_for_the_same_picture(house: House) -> None:
-    """A picture belongs to its recipe."""
-    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
-    house.save("b.yaml", "prompt: a corgi\nseed: 1\n")
-    house.once()
-    assert house.pictures() == ["a/0001-1.png", "b/0001-1.png"]
-
-
-def test_two_entries_that_overlap_share_their_pictures(house: House) -> None:
-    """Nothing is rendered twice inside a file, and dropping one entry keeps the other's."""
-    house.save("a.yaml", "- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n")
-    house.once()
-    assert house.seeds() == [1, 2, 3]
-    house.save("a.yaml", "- {prompt: x, seed: 2}\n")
-    house.once()
-    assert house.seeds() == [1, 2, 3]
-
-
-def test_equal_lines_are_entries_of_their_own(house: House) -> None:
-    """The same prompt twice gives two pictures; taking one line away draws nothing."""
-    house.save("a.txt", "a corgi\na corgi\n")
-    house.once()
-    assert len(set(house.seeds())) == 2
-    house.save("a.txt", "a corgi\n")
-    house.once()
-    assert len(house.pictures()) == 2
-
-
-def test_a_deleted_picture_comes_back_only_with_a_save(house: House) -> None:
-    """The user may clean up; a new save of a fixed seed requests the picture again."""
-    path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
-    house.once()
-    (house.outbox / "a/0001-1.png").unlink()
-    house.once()
-    assert house.pictures() == []
-    path.touch()
-    house.once()
-    assert house.pictures() == ["a/0002-1.png"]
-    assert "a.yaml: saved, 1 image queued, 1 whose picture is gone\n" in house.log()
-
-
-def test_deleted_pictures_of_random_seeds_do_not_come_back(house: House) -> None:
-    """Editing another line does not bring back what the user threw away."""
-    house.save("a.txt", "a corgi\n")
-    house.once()
-    (house.outbox / house.pictures()[0]).unlink()
-    house.save("a.txt", "a corgi\na star\n")
-    house.once()
-    assert house.prompts() == ["a star"]
-
-
-def test_an_invalid_save_renders_and_cancels_nothing(house: House) -> None:
-    """Valid entries of an invalid file are not run, what is queued continues."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
-        house.save("a.txt", "first\nthird --stesp 10\n")
-        wait_for(lambda: house.error("a.txt"), "the error file")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert house.started() == ["first", "second"]
-
-
-def test_the_error_file_is_gone_after_the_next_good_save(house: House) -> None:
-    """It says what is wrong with which line, and its fate is the recipe's."""
-    house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")
-    assert not house.once()
-    error = house.error("a.yaml")
-    assert error is not None
-    assert "inbox/a.yaml, line 2, column 1" in error
-    assert "Did you mean 'steps'?" in error
-    house.save("a.yaml", "prompt: a corgi\nsteps: 10\n")
-    assert house.once()
-    assert house.error("a.yaml") is None
-    assert len(house.pictures()) == 1
-
-
-def test_an_invalid_file_is_answered_once(house: House) -> None:
-    """The same bad version does not fail every later run."""
-    house.save("a.yaml", "stesp: 10\n")
-    assert not house.once()
-    assert house.once()
-
-
-def test_an_empty_file_is_not_ready_yet(house: House) -> None:
-    """Neither error nor picture, and what the file requested before continues."""
-    house.save("a.txt", "a corgi\n")
-    house.once()
-    house.save("a.txt", "")
-    assert house.once()
-    house.save("b.yaml", "\ufeff \n\n")
-    assert house.once()
-    assert house.error("a.txt") is None
-    assert house.error("b.yaml") is None
-    assert len(house.pictures()) == 1
-
-
-def test_deleting_a_recipe_cancels_what_is_queued(house: House) -> None:
-    """What is in progress stops, too."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        path = house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
-        path.unlink()
-        wait_for(lambda: "a.txt: deleted, 2 images cancelled" in house.log(), "the deletion")
-        wait_for(lambda: "no image of its batch is requested any more" in house.log(), "its stop")
-        hold.release()
-    assert house.once()
-    assert house.pictures() == []
-
-
-def test_a_deleted_recipe_takes_its_error_file_along(house: House) -> None:
-    """Nobody is left with an error about a file that is not there."""
-    path = house.save("a.yaml", "stesp: 1\n")
-    house.once()
-    path.unlink()
-    house.once()
-    assert house.error("a.yaml") is None
-
-
-def test_a_vanished_inbox_cancels_nothing(house: House) -> None:
-    """An inbox that is unmounted or replaced is no deletion; what is queued is rendered."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
-        house.inbox.rename(house.folder / "unmounted")
-        wait_for(lambda: "has vanished; nothing is cancelled" in house.log(), "the vanishing")
-        house.inbox.mkdir()
-        wait_for(lambda: "is another folder now" in house.log(), "the new folder")
-        house.save("b.txt", "third\n")
-        wait_for(lambda: "b.txt: saved" in house.log(), "a save in the new folder")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 3, "three pictures")
-    assert "cancelled" not in house.log().replace("nothing is cancelled", "")
-
-
-def test_an_inbox_that_is_unmounted_at_start_cancels_nothing(house: House) -> None:
-    """Another folder at the inbox's place is not the recipes' deletion, nor a new save later."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
-    hold.release()
-    house.inbox.rename(house.folder / "unmounted")
-    house.inbox.mkdir()
-    assert house.once()
-    assert house.prompts() == ["first", "second"]
-    house.inbox.rmdir()
-    (house.folder / "unmounted").rename(house.inbox)
-    assert house.once()
-    assert len(house.pictures()) == 2
-
-
-def test_what_was_saved_in_another_inbox_is_not_deleted_at_the_next_start(house: House) -> None:
-    """The other folder's recipes were never in the one that is there now, and may come back."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
-        house.inbox.rename(house.folder / "unmounted")
-        house.inbox.mkdir()
-        wait_for(lambda: "is another folder now" in house.log(), "the new folder")
-        house.save("c.txt", "fourth\n")
-        wait_for(lambda: "c.txt: saved" in house.log(), "a save in the new folder")
-    hold.release()
-    (house.inbox / "c.txt").unlink()
-    assert house.once()
-    assert house.prompts() == ["first", "second"]
-    assert "c.txt: deleted, 1 image cancelled" in house.log()
-    assert "a.txt: deleted" not in house.log()
-
-
-def test_renaming_a_recipe_keeps_its_queue(house: House) -> None:
-    """Queued images are rendered under the new name, nothing is rendered again."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        path = house.save("a.txt", "first\nsecond\n")
-        hold.wait_until_held()
-        path.rename(house.inbox / "b.txt")
-        wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the renaming")
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert house.started() == ["first", "second"]
-    assert [path.split("/")[0] for path in house.pictures()] == ["a", "b"]
-
-
-def test_a_recipe_renamed_while_picowatch_was_off_is_not_rendered_again(house: House) -> None:
-    """The same bytes at a new path, the old one gone: no save."""
-    path = house.save("a.txt", "a corgi\n")
-    house.once()
-    path.rename(house.inbox / "b.txt")
-    house.once()
-    assert len(house.pictures()) == 1
-
-
-def test_a_renamed_folder_keeps_the_queues_of_its_recipes(house: House) -> None:
-    """Each recipe in it is renamed."""
-    for name in ("one", "two", "three"):
-        house.save(f"old/{name}.txt", f"prompt {name}\n")
-    house.once()
-    with house.running():
-        (house.inbox / "old").rename(house.inbox / "new")
-        wait_for(lambda: house.log().count(": renamed to new/") == 3, "three renamings")
-    assert len(house.pictures()) == 3
-
-
-def test_a_copy_is_a_recipe_of_its_own(house: House) -> None:
-    """Only a file that is gone can have been renamed."""
-    path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    """A picture belongs to its recipe; a copy is a recipe of its own."""
+    path = house.save("a.yaml", FIXED)
     house.once()
     shutil.copy(path, house.inbox / "b.yaml")
     house.once()
     assert house.pictures() == ["a/0001-1.png", "b/0001-1.png"]
 
 
-def test_higher_priority_goes_first(house: House) -> None:
-    """Then the time of saving, then the place in the file."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("first.txt", "in progress\n")
-        hold.wait_until_held()
-        house.save("cron.txt", "night 1\nnight 2\n")
-        wait_for(lambda: "cron.txt: saved" in house.log())
-        house.save("live/now.yaml", "prompt: now\npriority: 10\n")
-        house.save("live/_defaults.yaml", "priority: 5\n")
-        wait_for(lambda: "now.yaml: saved" in house.log())
-        house.save("live/soon.yaml", "prompt: soon\n")
-        wait_for(lambda: "soon.yaml: saved" in house.log())
-        hold.release()
-        wait_for(lambda: len(house.pictures()) == 5)
-    assert house.started() == ["in progress", "now", "soon", "night 1", "night 2"]
+def test_an_invalid_save_has_an_error_file_until_it_is_fixed_or_deleted(house: House) -> None:
+    """It says what is wrong with which line, and is written once for each bad version."""
+    path = house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    assert "inbox/a.yaml, line 2, column 1" in error
+    assert "Did you mean 'steps'?" in error
+    assert house.once(), "the same bad version fails one run"
+    house.save("a.yaml", "prompt: a corgi\nsteps: 10\n")
+    assert house.once()
+    assert house.error("a.yaml") is None
+    assert len(house.pictures()) == 1
+    house.save("a.yaml", "stesp: 1\n")
+    assert not house.once()
+    path.unlink()
+    assert house.once()
+    assert house.error("a.yaml") is None
 
 
-def test_a_new_priority_moves_what_is_queued_and_draws_nothing_again(house: House) -> None:
-    """Priority is no part of a picture."""
+# -- saves while a picture is in progress: in which order the rest is started
+
+FIRST = ("first.txt", "in progress\n")
+
+
+@pytest.mark.parametrize(
+    ("saves", "said", "started"),
+    [
+        pytest.param(
+            [("a.txt", "first\nsecond\nthird\n"), ("a.txt", "new\nfirst\nsecond\nthird\n")],
+            "1 image queued, 3 kept",
+            ["first", "second", "third", "new"],
+            id="a-queued-entry-keeps-its-position",
+        ),
+        pytest.param(
+            [("a.txt", "first\nsecond\n"), ("a.txt", "first\nthird --stesp 10\n")],
+            "unknown flag",
+            ["first", "second"],
+            id="an-invalid-save-renders-and-cancels-nothing",
+        ),
+        pytest.param(
+            [
+                FIRST,
+                ("cron.txt", "night 1\nnight 2\n"),
+                ("live/_defaults.yaml", "priority: 5\n"),
+                ("live/now.yaml", "prompt: now\npriority: 10\n"),
+                ("live/soon.yaml", "prompt: soon\n"),
+            ],
+            "live/soon.yaml: saved",
+            ["in progress", "now", "soon", "night 1", "night 2"],
+            id="higher-priority-goes-first",
+        ),
+        pytest.param(
+            [FIRST, ("b.yaml", "prompt: b\n"), ("c.yaml", "prompt: c\n"),
+             ("c.yaml", "prompt: c\npriority: 1\n")],
+            "c.yaml: saved, 0 images queued, 1 kept",
+            ["in progress", "c", "b"],
+            id="a-new-priority-moves-what-is-queued",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_saved_meanwhile(
+    house: House, saves: list[tuple[str, str]], said: str, started: list[str]
+) -> None:
+    """Each image is started once, in this order, by one engine."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
-        house.save("a.txt", "in progress\n")
-        hold.wait_until_held()
-        house.save("b.yaml", "prompt: b\n")
-        wait_for(lambda: "b.yaml: saved" in house.log())
-        house.save("c.yaml", "prompt: c\n")
-        wait_for(lambda: "c.yaml: saved" in house.log())
-        house.save("c.yaml", "prompt: c\npriority: 1\n")
-        wait_for(lambda: house.log().count("c.yaml: saved") == 2)
+        for name, text in saves:
+            before = answers(house)
+            house.save(name, text)
+            if "_defaults" not in name:
+                wait_for(lambda: answers(house) > before, name)  # noqa: B023
+            hold.wait_until_held()
         hold.release()
-        wait_for(lambda: len(house.pictures()) == 3)
-    assert house.started() == ["in progress", "c", "b"]
+        wait_for(lambda: house.started() == started, f"{started}")
+        wait_for(lambda: len(house.listed()) == len(started), "the pictures")
+    assert said in house.log()
+    assert house.once() or house.error("a.txt")
+    assert house.started() == started
+
+
+def answers(house: House) -> int:
+    """How many saves were accepted or refused."""
+    return house.log().count(": saved") + house.log().count("error inbox/")
 
 
 def test_a_new_priority_holds_for_what_other_entries_requested_before(house: House) -> None:
@@ -507,6 +355,114 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
     assert sorted(batches) == [["b1", "b3", "c1"], ["b2"], ["b4"], ["in progress"]]
 
 
+@pytest.mark.parametrize(
+    ("what", "said", "left"),
+    [
+        ("saved", "a.txt: saved, 1 image queued, 2 cancelled", ["other"]),
+        ("deleted", "a.txt: deleted, 2 images cancelled", []),
+    ],
+)
+def test_what_nobody_requests_any_more_is_cancelled_and_stopped(
+    house: House, what: str, said: str, left: list[str]
+) -> None:
+    """By a newer save or a deletion: what is queued, and what is in progress."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        path = house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        if what == "saved":
+            house.save("a.txt", "other\n")
+        else:
+            path.unlink()
+        wait_for(lambda: said in house.log(), said)
+        wait_for(lambda: "no image of its batch is requested any more" in house.log(), "its stop")
+        hold.release()
+        wait_for(lambda: house.prompts() == left, "what is left")
+    assert house.once()
+    assert house.started() == ["first", *left]
+    assert house.prompts() == left
+
+
+# -- deleted, renamed, unmounted
+
+
+def test_a_vanished_inbox_cancels_nothing(house: House) -> None:
+    """An inbox that is unmounted or replaced is no deletion; what is queued is rendered.
+
+    Nor is the next start: the other folder's recipes were never in the one that is there.
+    """
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        house.inbox.rename(house.folder / "unmounted")
+        wait_for(lambda: "has vanished; nothing is cancelled" in house.log(), "the vanishing")
+        house.inbox.mkdir()
+        wait_for(lambda: "is another folder now" in house.log(), "the new folder")
+        house.save("b.txt", "third\n")
+        wait_for(lambda: "b.txt: saved" in house.log(), "a save in the new folder")
+    hold.release()
+    (house.inbox / "b.txt").unlink()
+    assert house.once()
+    assert house.prompts() == ["first", "second"]
+    assert "b.txt: deleted, 1 image cancelled" in house.log()
+    assert "a.txt: deleted" not in house.log()
+
+
+def test_an_inbox_that_is_unmounted_at_start_cancels_nothing(house: House) -> None:
+    """Another folder at the inbox's place is not the recipes' deletion, nor a new save later."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+    hold.release()
+    house.inbox.rename(house.folder / "unmounted")
+    house.inbox.mkdir()
+    assert house.once()
+    assert house.prompts() == ["first", "second"]
+    house.inbox.rmdir()
+    (house.folder / "unmounted").rename(house.inbox)
+    assert house.once()
+    assert len(house.pictures()) == 2
+
+
+def test_renaming_a_recipe_keeps_its_queue(house: House) -> None:
+    """Queued images are rendered under the new name, nothing is rendered again."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        path = house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        path.rename(house.inbox / "b.txt")
+        wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the renaming")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
+    assert house.started() == ["first", "second"]
+    assert [path.split("/")[0] for path in house.pictures()] == ["a", "b"]
+
+
+def test_a_recipe_renamed_while_picowatch_was_off_is_not_rendered_again(house: House) -> None:
+    """The same bytes at a new path, the old one gone: no save."""
+    path = house.save("a.txt", "a corgi\n")
+    house.once()
+    path.rename(house.inbox / "b.txt")
+    house.once()
+    assert len(house.pictures()) == 1
+
+
+def test_a_renamed_folder_keeps_the_queues_of_its_recipes(house: House) -> None:
+    """Each recipe in it is renamed."""
+    for name in ("one", "two", "three"):
+        house.save(f"old/{name}.txt", f"prompt {name}\n")
+    house.once()
+    with house.running():
+        (house.inbox / "old").rename(house.inbox / "new")
+        wait_for(lambda: house.log().count(": renamed to new/") == 3, "three renamings")
+    assert len(house.pictures()) == 3
+
+
+# -- restarts
+
+
 def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:
     """A restart renders what was requested, with the seeds that were drawn."""
     hold = HeldEngine(house)
@@ -542,6 +498,9 @@ def test_numbers_never_overwrite(house: House) -> None:
     house.once()
     assert (house.outbox / "a/0002-1.png").read_text() == "the user's own"
     assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0003-1.png"]
+
+
+# -- `when_done`
 
 
 def test_done_recipes_are_archived_if_set(house: House) -> None:
@@ -585,20 +544,6 @@ def test_a_recipe_edited_meanwhile_is_not_archived(house: House) -> None:
         wait_for(lambda: not (house.inbox / "a.txt").exists())
     assert (house.outbox / "a/a.txt").read_text() == "a corgi\na star\n"
     assert len(house.pictures()) == 2
-
-
-def test_a_recipe_from_the_far_future_is_answered(house: House) -> None:
-    """Its time in nanoseconds is larger than any integer of SQLite; so it stays known, too."""
-    year_2400 = 13_569_465_600
-    path = house.save("a.yaml", "prompt: one\nseed: 1\n")
-    os.utime(path, (year_2400, year_2400))
-    if path.stat().st_mtime != year_2400:
-        pytest.skip("this file system holds no such time")
-    house.save("b.yaml", "prompt: two\nseed: 1\n")
-    assert house.once()
-    path.rename(path.with_name("c.yaml"))
-    assert house.once()
-    assert house.prompts() == ["one", "two"]
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
@@ -667,24 +612,36 @@ def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_b
     assert "deleted, 0 images cancelled" not in house.log()
 
 
-def test_an_inbox_that_goes_away_while_a_recipe_is_archived_is_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the moment between the look at it and its copy."""
-    really, away = Outbox.archive, house.folder / "away"
+# -- what else a save may meet
 
-    def archive(outbox: Outbox, *about: Any) -> str:
-        if "vanished" not in house.log():
-            house.inbox.rename(away)
-        return really(outbox, *about)
 
-    monkeypatch.setattr(Outbox, "archive", archive)
-    with house.running(when_done="archive"):
-        house.save("a.yaml", "prompt: a\nseed: 1\n")
-        wait_for(lambda: "has vanished; nothing is cancelled" in house.log())
-        away.rename(house.inbox)
-        wait_for(lambda: not list(house.inbox.iterdir()), "the archive")
-    assert (house.outbox / "a/a.yaml").exists()
+def test_a_recipe_from_the_far_future_is_answered(house: House) -> None:
+    """Its time in nanoseconds is larger than any integer of SQLite; so it stays known, too."""
+    year_2400 = 13_569_465_600
+    path = house.save("a.yaml", "prompt: one\nseed: 1\n")
+    os.utime(path, (year_2400, year_2400))
+    if path.stat().st_mtime != year_2400:
+        pytest.skip("this file system holds no such time")
+    house.save("b.yaml", "prompt: two\nseed: 1\n")
+    assert house.once()
+    path.rename(path.with_name("c.yaml"))
+    assert house.once()
+    assert house.prompts() == ["one", "two"]
+
+
+def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
+    """Its files are others, with the same bytes and times; `chown` follows on another machine."""
+    path = house.save("a.txt", "one\n")
+    assert house.once()
+    copy = Path(shutil.copy2(path, house.folder / "copy"))
+    copy.replace(path)
+    with house.running():
+        house.save("b.txt", "two\n")
+        wait_for(lambda: house.pictures("b"), "the start")
+        path.chmod(0o640)
+        house.save("c.txt", "three\n")
+        wait_for(lambda: house.pictures("c"), "what was saved later")
+    assert len(house.pictures("a")) == 1
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
@@ -737,43 +694,3 @@ def test_recipes_with_names_of_our_own_files_get_an_underscore(house: House, nam
     house.save(f"{name}.yaml", "prompt: a corgi\nseed: 1\n")
     assert house.once()
     assert house.pictures() == [f"{name}_/0001-1.png"]
-
-
-class HeldEngine:
-    """Holds the house's engine in its first batch (or a later one) until it is released."""
-
-    def __init__(self, house: House, after: int = 0) -> None:
-        self._house = house
-        self._after = after
-        self._held = threading.Event()
-        self._go = threading.Event()
-        house.engine.after_step = self._after_step
-
-    def _after_step(self, done: int) -> None:
-        if len(self._house.engine.batches) == self._after + 1:
-            self._held.set()
-            self.wait_until_released()
-
-    def wait_until_held(self) -> None:
-        wait_for(self._held.is_set, "the engine to start")
-
-    def wait_until_released(self) -> None:
-        assert self._go.wait(PATIENCE), "nobody released the engine"
-
-    def release(self) -> None:
-        self._go.set()
-
-
-def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:
-    """Its files are others, with the same bytes and times; `chown` follows on another machine."""
-    path = house.save("a.txt", "one\n")
-    assert house.once()
-    copy = Path(shutil.copy2(path, house.folder / "copy"))
-    copy.replace(path)
-    with house.running():
-        house.save("b.txt", "two\n")
-        wait_for(lambda: house.pictures("b"), "the start")
-        path.chmod(0o640)
-        house.save("c.txt", "three\n")
-        wait_for(lambda: house.pictures("c"), "what was saved later")
-    assert len(house.pictures("a")) == 1

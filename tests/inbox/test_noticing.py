@@ -6,18 +6,27 @@ import shutil
 import subprocess
 import sys
 import threading
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from picowatch.files.inside import open_below
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.settling import held_open_for_writing
 from picowatch.inbox.watching import Watch
-from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import House, wait_for
+from tests.house import HeldEngine, House, wait_for
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inbox is looked at more often."""
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_SECONDS", 0.1)
+    monkeypatch.setattr("picowatch.inbox.inbox.SCAN_REST", 1)
+    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("path", ["a.yaml", "A.YML", "b.Txt", "pets/deep/c.txt", "a b.yaml"])
@@ -45,87 +54,127 @@ def test_names_that_are_never_recipes(path: str) -> None:
     assert not is_recipe_path(path)
 
 
-def test_a_writer_that_holds_the_file_open_is_seen(tmp_path: Path) -> None:
-    """A reader is not."""
-    path = tmp_path / "a.txt"
-    path.write_text("x")
-    code = "import sys; f = open(sys.argv[1], sys.argv[2]); print('open', flush=True); input()"
-    identity = (path.stat().st_dev, path.stat().st_ino)
-    for mode, held in (("a", {identity}), ("r", set())):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, path, mode],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdin and process.stdout
-        process.stdout.readline()
-        assert held_open_for_writing([identity]) == held
-        process.communicate(b"\n")
-    assert held_open_for_writing([identity]) == set()
+# -- said, and not run
+
+RECIPES_ARE = "recipes are .yaml, .yml, .json and .txt"
+OTHERS = {
+    "_Pictures.json": "it must be called _pictures.yaml, which may contain JSON",
+    "pets/_Picture.yml": "if it is meant to be _pictures.yaml, rename",
+    "_default.yaml": "if it is meant to be _defaults.yaml, rename",
+    "_defaults.json": "it must be called _defaults.yaml, which may contain JSON",
+    "pets/make.PY": RECIPES_ARE,
+    "table.csv": RECIPES_ARE,
+    "README": RECIPES_ARE,
+    "a.sync-conflict-20260101-120000-ABC.yaml": "it is a conflict copy of a sync tool",
+    os.fsdecode(b"caf\xe9.txt"): "its name is not valid UTF-8",
+    os.fsdecode(b"caf\xe9/a.txt"): "the folder's name is not valid UTF-8",
+    "photos/1.jpg": "it has pictures, but no _pictures.yaml that says",
+}
+SILENT = (".vscode/settings.json", "node_modules/a.json", "_draft.yaml", "folder.yaml/a.jpg.tmp")
 
 
-def writing_slowly(path: Path) -> subprocess.Popen[bytes]:
+def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
+    """When it comes, and not at each look.
+
+    What is hidden, private, in a folder of code, a pipe or a folder is not even opened.
+    """
+    os.mkfifo(house.inbox / "pipe.txt")
+    for name in (*OTHERS, *SILENT):
+        house.save(name, "{}")
+    with house.running():
+        wait_for(lambda: house.log().count(" is not run: ") == len(OTHERS), "a word about each")
+        house.save("_defaults.json", "{} ")
+        house.save("README", "more")
+        house.save("a.txt", "a corgi\n")
+        wait_for(lambda: house.prompts() == ["a corgi"])
+    for said in OTHERS.values():
+        assert f" is not run: {said}" in house.log()
+    assert house.log().count(" is not run: ") == len(OTHERS)
+
+
+def test_a_recipe_of_comments_only_is_answered_with_a_reason(house: House) -> None:
+    """It is valid, and its user waits for pictures."""
+    house.save("a.txt", "# a corgi\n# a star\n")
+    house.save("b.yaml", "# prompt: a corgi\n")
+    house.once()
+    for name in ("a.txt", "b.yaml"):
+        assert f"{name}: saved, 0 images queued, it says nothing to render" in house.log()
+
+
+def test_links_are_followed_only_inside_the_inbox(house: House) -> None:
+    """A link out of it is not read."""
+    secret = house.folder / "secret.txt"
+    secret.write_text("a secret\n")
+    (house.inbox / "out.txt").symlink_to(secret)
+    (house.inbox / "in.txt").symlink_to(house.save("_inside", "a corgi\n"))
+    (house.inbox / "dangling.txt").symlink_to(house.inbox / "nothing.txt")
+    assert house.once()
+    assert house.prompts() == ["a corgi"]
+
+
+# -- writers
+
+
+def writing(path: Path, mode: str = "w") -> subprocess.Popen[bytes]:
     """A script that has written half of a recipe, and writes the rest at the next line of input."""
     code = (
         "import sys\n"
-        "f = open(sys.argv[1], 'w')\n"
-        "f.write('prompt: a corgi\\nseed: 1\\nsteps: 3'); f.flush()\n"
+        "f = open(sys.argv[1], sys.argv[2])\n"
+        "if f.writable(): f.write('prompt: a corgi\\nseed: 1\\nsteps: 3'); f.flush()\n"
         "print('half', flush=True); input()\n"
-        "f.write('0\\n'); f.close()\n"
+        "if f.writable(): f.write('0\\n')\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, path, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout
     process.stdout.readline()
     return process
 
 
+def test_a_writer_that_holds_the_file_open_is_seen(tmp_path: Path) -> None:
+    """A reader is not."""
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+    identity = (path.stat().st_dev, path.stat().st_ino)
+    for mode, held in (("a", {identity}), ("r", set())):
+        process = writing(path, mode)
+        assert held_open_for_writing([identity]) == held
+        process.communicate(b"\n")
+    assert held_open_for_writing([identity]) == set()
+
+
 def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
-    """However long its pauses are: each prefix may be a valid recipe."""
-    with house.running():
-        process = writing_slowly(house.inbox / "a.yaml")
-        house.save("other.txt", "a star\n")
-        house.save("third.txt", "a star\n")
-        wait_for(lambda: len(house.pictures()) == 2, "recipes saved after it")
-        process.communicate(b"\n")
-        wait_for(lambda: len(house.pictures()) == 3, "the recipe")
-    assert house.chunk("a/0001-1.png").request.steps == 30
+    """However long its pauses are: each prefix may be a valid recipe.
 
-
-def test_a_recipe_with_two_names_is_waited_for_under_both(house: House) -> None:
-    """By a hard link or a symbolic one."""
-    process = writing_slowly(house.inbox / "b.yaml")
-    (house.inbox / "a.yaml").hardlink_to(house.inbox / "b.yaml")
-    (house.inbox / "c.yaml").symlink_to(house.inbox / "b.yaml")
+    Under all of its names, by a hard link and a symbolic one.
+    """
     with house.running():
-        house.save("other.txt", "a star\n")
-        wait_for(lambda: len(house.pictures()) == 1, "a recipe saved after it")
+        process = writing(house.inbox / "b.yaml")
+        (house.inbox / "a.yaml").hardlink_to(house.inbox / "b.yaml")
+        (house.inbox / "c.yaml").symlink_to(house.inbox / "b.yaml")
+        for name in ("other.txt", "third.txt"):
+            house.save(name, "a star\n")
+            wait_for(lambda: f"{name}: saved" in house.log(), "a recipe saved after it")  # noqa: B023
         process.communicate(b"\n")
-        wait_for(lambda: len(house.pictures()) == 4, "the recipe")
+        wait_for(lambda: len(house.pictures()) == 5, "the recipe")
     assert {house.chunk(f"{name}/0001-1.png").request.steps for name in "abc"} == {30}
 
 
-def test_one_save_by_rename_is_one_run(house: House) -> None:
-    """Write a temporary, rename it over the recipe: as most scripts and many editors do."""
-    with house.running():
-        for count, text in enumerate(("a corgi\n", "a star\n"), 1):
-            temporary = house.save(".a.txt.tmp", text)
-            temporary.replace(house.inbox / "a.txt")
-            wait_for(partial(lambda count: len(house.pictures()) == count, count), text)
-    assert house.prompts() == ["a corgi", "a star"]
-
-
-def test_a_backup_rename_as_vim_does_it_is_no_deletion(house: House) -> None:
-    """x → x~, a new x, x~ deleted."""
+def test_each_way_of_saving_is_one_run(house: House) -> None:
+    """A temporary that is renamed over the recipe; vim: x → x~, a new x, x~ deleted."""
     with house.running():
         path = house.save("a.txt", "a corgi\n")
-        wait_for(lambda: len(house.pictures()) == 1)
+        wait_for(lambda: house.prompts() == ["a corgi"])
+        house.save(".a.txt.tmp", "a star\n").replace(path)
+        wait_for(lambda: house.prompts() == ["a corgi", "a star"])
         with house.seen_at_once():  # for longer than the settle time it would be a deletion
             backup = path.rename(house.inbox / "a.txt~")
-            house.save("a.txt", "a star\n")
+            house.save("a.txt", "a moon\n")
             backup.unlink()
-        wait_for(lambda: len(house.pictures()) == 2)
+        wait_for(lambda: house.prompts() == ["a corgi", "a star", "a moon"])
+        os.utime(house.save("a.txt", "a tree\n"), (1, 1))  # `mv` brings old times, clocks jump
+        wait_for(lambda: house.prompts() == ["a corgi", "a star", "a moon", "a tree"])
     assert "deleted" not in house.log()
 
 
@@ -142,137 +191,15 @@ def test_a_folder_full_of_recipes_may_be_moved_in(house: House) -> None:
         wait_for(lambda: len(house.pictures()) == 40, "forty pictures")
 
 
-def test_a_recipe_with_an_older_time_is_a_save(house: House) -> None:
-    """Times are compared for inequality only: `mv` brings old ones, clocks jump."""
-    path = house.save("a.txt", "a corgi\n")
-    house.once()
-    house.save("a.txt", "a star\n")
-    os.utime(path, (1, 1))
-    house.once()
-    assert house.prompts() == ["a corgi", "a star"]
+def test_recipes_that_are_there_at_start_go_by_their_times(house: House) -> None:
+    """Not by their names."""
+    for number, name in enumerate(("c", "a", "b")):
+        os.utime(house.save(f"{name}.txt", f"{name}\n"), (number, number))
+    house.once(batch_size=1)
+    assert house.started() == ["c", "a", "b"]
 
 
-def test_fifos_and_folders_with_recipe_names_are_never_opened(house: House) -> None:
-    """Opening a FIFO would hang until somebody writes."""
-    os.mkfifo(house.inbox / "pipe.txt")
-    (house.inbox / "folder.yaml").mkdir()
-    house.save("a.txt", "a corgi\n")
-    assert house.once()
-    assert house.prompts() == ["a corgi"]
-
-
-def test_links_are_followed_only_inside_the_inbox(house: House) -> None:
-    """A link out of it is not read."""
-    secret = house.folder / "secret.txt"
-    secret.write_text("a secret\n")
-    (house.inbox / "out.txt").symlink_to(secret)
-    inside = house.save("_inside", "a corgi\n")
-    (house.inbox / "in.txt").symlink_to(inside)
-    (house.inbox / "dangling.txt").symlink_to(house.inbox / "nothing.txt")
-    assert house.once()
-    assert house.prompts() == ["a corgi"]
-
-
-def test_a_file_without_permission_is_answered(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And run once it may be read. (Root may read everything, so the refusal is staged.)"""
-    path = house.save("a.txt", "a corgi\n")
-    really_open = os.open
-
-    def refuse(target: Path, flags: int, **options: int) -> int:
-        if Path(target).name == path.name:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return really_open(target, flags, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        assert not house.once()
-        assert "chmod" in (house.error("a.txt") or "")
-        assert house.once(), "it is answered once"
-    assert house.once()
-    assert house.prompts() == ["a corgi"]
-    assert house.error("a.txt") is None
-
-
-def test_a_misspelt_special_name_is_said_once(house: House) -> None:
-    """A private name that is not like one is a draft's, of which nothing is said."""
-    for name in ("_default.yaml", "pets/_Picture.yml", "_notes.yaml"):
-        house.save(name, "prompt: x\n")
-    assert house.once()
-    log = house.log()
-    assert log.count("_default.yaml is not run: if it is meant to be _defaults.yaml, rename") == 1
-    assert log.count("_Picture.yml is not run: if it is meant to be _pictures.yaml, rename") == 1
-    assert log.count(" is not run: ") == 2
-
-
-def test_what_is_no_recipe_is_said_once_and_not_run(house: House) -> None:
-    """When it comes, and not at each look; what is hidden or in a folder of code is not said."""
-    for name in (
-        "_Pictures.json", "pets/make.PY", "table.csv", "notes.md", "README",
-        "a.sync-conflict-20260101-120000-ABC.yaml", ".vscode/settings.json",
-        "node_modules/a.json", "_draft.yaml",
-    ):  # fmt: skip
-        house.save(name, "{}")
-    for number in range(3):
-        (house.inbox / "photos").mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8)).save(house.inbox / f"photos/{number}.jpg")
-    with house.running():
-        wait_for(lambda: house.log().count(" is not run: ") == 7, "a word about each")
-        house.save("_defaults.json", "{}")
-        said = "_defaults.json is not run: it must be called _defaults.yaml, which may contain JSON"
-        wait_for(lambda: said in house.log())
-        house.save("_defaults.json", "{} ")
-        house.save("notes.md", "more")
-        house.save("a.txt", "a corgi\n")
-        wait_for(lambda: house.prompts() == ["a corgi"])
-    log = house.log()
-    for name in ("pets/make.PY", "table.csv", "notes.md", "README"):
-        assert log.count(f"{name} is not run: recipes are .yaml, .yml, .json and .txt") == 1
-    assert log.count("conflict copy of a sync tool") == 1
-    assert log.count("photos is not run: it has pictures, but no _pictures.yaml that says") == 1
-    assert log.count(" is not run: ") == 8
-
-
-def test_a_recipe_of_comments_only_is_answered_with_a_reason(house: House) -> None:
-    """It is valid, and its user waits for pictures."""
-    house.save("a.txt", "# a corgi\n# a star\n")
-    house.save("b.yaml", "# prompt: a corgi\n")
-    house.once()
-    for name in ("a.txt", "b.yaml"):
-        assert f"{name}: saved, 0 images queued, it says nothing to render" in house.log()
-
-
-def test_a_recipe_without_hard_links_is_put_whole_or_not_at_all(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a full disk, too: a name that comes before its bytes is that of an empty file."""
-
-    def refuse(path: Path, other: Path) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    assert put(house.inbox, "a.txt", b"a corgi\n") == ("a.txt", True)
-    assert put(house.inbox, "a.txt", b"a star\n") == ("a-2.txt", True)
-    assert put(house.inbox, "a.txt", b"a corgi\n") == ("a.txt", False)
-    written = {path.name: path.read_text() for path in house.inbox.iterdir()}
-    assert written == {"a.txt": "a corgi\n", "a-2.txt": "a star\n"}
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        put(house.inbox, "b.txt", b"a dog\n")
-    monkeypatch.undo()
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    monkeypatch.setattr(Path, "replace", refuse)  # or it dies there
-    with pytest.raises(OSError, match="not permitted"):
-        put(house.inbox, "c.txt", b"a cat\n")
-    left = {path.name: path.read_text() for path in house.inbox.iterdir()}
-    assert left in (written, {**written, "c.txt": ""})
-
-
+@pytest.mark.usefixtures("often")
 def test_saves_are_noticed_without_a_single_event(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,25 +215,115 @@ def test_saves_are_noticed_without_a_single_event(
     assert len(house.pictures()) == 2, "nothing is found twice"
 
 
-def test_a_name_that_is_not_utf8_is_said_and_not_run(house: House) -> None:
-    """It could stand in no log, list or page as it is; that of a folder neither."""
-    folder = Path(os.fsdecode(os.fsencode(house.inbox) + b"/caf\xe9"))
-    folder.mkdir()
-    (folder / "a.txt").write_text("x\n")
-    folder.with_name(f"{folder.name}.txt").write_text("x\n")
-    house.save("a.txt", "a corgi\n")
-    assert house.once()
-    assert house.prompts() == ["a corgi"]
-    assert house.log().count("caf\\udce9.txt is not run: its name is not valid UTF-8") == 1
-    assert house.log().count("caf\\udce9 is not run: the folder's name is not valid UTF-8") == 1
+def test_a_recipe_without_hard_links_is_put_whole_or_not_at_all(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, too: a name that comes before its bytes is that of an empty file."""
+
+    def refuse(number: int) -> Callable[..., Any]:
+        def call(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse(errno.EPERM))
+    assert put(house.inbox, "a.txt", b"a corgi\n") == ("a.txt", True)
+    assert put(house.inbox, "a.txt", b"a star\n") == ("a-2.txt", True)
+    assert put(house.inbox, "a.txt", b"a corgi\n") == ("a.txt", False)
+    written = {path.name: path.read_text() for path in house.inbox.iterdir()}
+    assert written == {"a.txt": "a corgi\n", "a-2.txt": "a star\n"}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse(errno.ENOSPC))
+        with pytest.raises(OSError, match="No space left"):
+            put(house.inbox, "b.txt", b"a dog\n")
+    monkeypatch.setattr(Path, "replace", refuse(errno.EPERM))  # or it dies there
+    with pytest.raises(OSError, match="not permitted"):
+        put(house.inbox, "c.txt", b"a cat\n")
+    left = {path.name: path.read_text() for path in house.inbox.iterdir()}
+    assert left in (written, {**written, "c.txt": ""})
 
 
-def test_recipes_that_are_there_at_start_go_by_their_times(house: House) -> None:
-    """Not by their names."""
-    for number, name in enumerate(("c", "a", "b")):
-        os.utime(house.save(f"{name}.txt", f"{name}\n"), (number, number))
-    house.once(batch_size=1)
-    assert house.started() == ["c", "a", "b"]
+# -- what cannot be read
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(
+    ("refused", "number", "wrong", "said"),
+    [
+        ("a.yaml", errno.EACCES, "a.yaml", "chmod"),
+        ("_defaults.yaml", errno.ESTALE, "a.yaml", "_defaults.yaml above it cannot be read: Stale"),
+        ("frames/_pictures.yaml", errno.ESTALE, "frames/_pictures.yaml", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_said_once_and_rendered_when_it_can(
+    house: House, monkeypatch: pytest.MonkeyPatch, refused: str, number: int, wrong: str, said: str
+) -> None:
+    """Without another save. Each scan looks again, and keeps no engine running for it.
+
+    (Root may read everything, so the refusal is staged.)
+    """
+    looks, can_be_read = [0], threading.Event()
+
+    def refuse(root: Path, path: str) -> int:
+        if path == refused and not can_be_read.is_set():
+            looks[0] += 1
+            raise OSError(number, os.strerror(number))
+        return open_below(root, path)
+
+    monkeypatch.setattr("picowatch.inbox.files.open_below", refuse)
+    if wrong == "a.yaml":
+        house.save("_defaults.yaml", "steps: 3\n")
+        house.save("a.yaml", "prompt: a star\n")
+    else:
+        house.save("frames/_pictures.yaml", "prompt: a star\nsteps: 3\n")
+        Image.new("RGB", (64, 64)).save(house.inbox / "frames/a.png")
+    with house.running():
+        wait_for(lambda: said in (house.error(wrong) or ""), "the error file")
+        wait_for(lambda: looks[0] > 2, "the second look")
+        seen, prepared = looks[0], house.engine.prepared
+        wait_for(lambda: looks[0] > seen + 1, "more looks")
+        assert house.engine.prepared == prepared
+        can_be_read.set()
+        wait_for(lambda: house.prompts() == ["a star"], "the picture")
+        wait_for(lambda: not [*house.outbox.rglob("*.error.txt")], "the end of the error")
+    assert house.log().count("cannot be read") == 1
+    assert house.chunk(house.pictures()[0]).request.steps == 3
+
+
+@pytest.mark.usefixtures("often")
+def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is seen to be gone is gone. (Root may read everything: the refusal is staged.)"""
+    refused, really_scan, really_look = threading.Event(), os.scandir, os.lstat
+
+    def scandir(path: str | Path) -> Any:
+        if refused.is_set() and Path(path).name == "pets":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really_scan(path)
+
+    def lstat(path: str | Path, **options: int) -> os.stat_result:
+        if refused.is_set() and Path(path).parent.name == "pets":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really_look(path, **options)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "lstat", lstat)
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        path, gone = house.save("pets/a.txt", "first\nsecond\n"), house.save("b.txt", "third\n")
+        wait_for(lambda: house.log().count(": saved") == 2, "both recipes")
+        hold.wait_until_held()
+        refused.set()
+        wait_for(lambda: "pets is not run: the folder cannot be read" in house.log(), "the scan")
+        gone.unlink()
+        wait_for(lambda: "b.txt: deleted" in house.log(), "the next round")
+        refused.clear()
+        hold.release()
+        wait_for(lambda: house.prompts("pets/a") == ["first", "second"], "what waited")
+        path.unlink()
+        wait_for(lambda: "pets/a.txt: deleted, 0 images cancelled" in house.log(), "the deletion")
+    assert house.log().count("pets is not run") == 1
 
 
 def test_an_inbox_that_is_a_link_may_be_turned_to_another_folder(house: House) -> None:
@@ -329,42 +346,3 @@ def test_an_inbox_that_is_a_link_may_be_turned_to_another_folder(house: House) -
     starts = [house.chunk(picture).request.image_hash for picture in house.pictures()]
     assert starts[0] != starts[1]
     assert "deleted" not in house.log()
-
-
-def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only what is seen to be gone is gone. (Root may read everything: the refusal is staged.)"""
-    refused = threading.Event()
-    really_scan, really_look = os.scandir, os.lstat
-
-    def scandir(path: str | Path) -> os.PathLike[str]:
-        if refused.is_set() and Path(path).name == "pets":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return really_scan(path)  # type: ignore[return-value]
-
-    def lstat(path: str | Path, **options: int) -> os.stat_result:
-        if refused.is_set() and Path(path).parent.name == "pets":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return really_look(path, **options)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    monkeypatch.setattr(os, "lstat", lstat)
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        path = house.save("pets/a.txt", "first\nsecond\n")
-        gone = house.save("b.txt", "third\n")
-        for name in ("pets/a.txt", "b.txt"):
-            wait_for(lambda: f"{name}: saved" in house.log(), "both recipes")  # noqa: B023
-        hold.wait_until_held()
-        refused.set()
-        wait_for(lambda: "pets is not run: the folder cannot be read" in house.log(), "the scan")
-        gone.unlink()
-        wait_for(lambda: "b.txt: deleted" in house.log(), "the next round")
-        refused.clear()
-        hold.release()
-        wait_for(lambda: len(house.pictures()) >= 2, "what waited")
-        path.unlink()
-        wait_for(lambda: "pets/a.txt: deleted, 0 images cancelled" in house.log(), "the deletion")
-    assert house.prompts("pets/a") == ["first", "second"]
-    assert house.log().count("pets is not run") == 1

@@ -1,43 +1,22 @@
-"""The ledger by itself: durability settings, guarded changes of state, versions."""
+"""The ledger by itself: durability settings, guarded changes of state, costs, versions."""
 
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from picowatch.errors import LedgerCorrupt
+from picowatch.ledger.database import Database
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
 from picowatch.ledger.queue import put_all_back
-from picowatch.ledger.rows import Acceptance, Counts, PutBack, RequestedEntry
+from picowatch.ledger.rows import Acceptance, Counts, QueuedImage, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
-
-
-def request(prompt: str, seed: int) -> ImageRequest:
-    return ImageRequest(
-        prompt=prompt,
-        negative_prompt="",
-        checkpoint="demo",
-        checkpoint_hash="00",
-        vae="baked",
-        vae_hash="",
-        sampler="Euler",
-        schedule_type="uniform",
-        steps=1,
-        cfg_scale=7.5,
-        width=64,
-        height=64,
-        seed=seed,
-        clip_skip=1,
-        exact=False,
-    )
+from tests.engine.requests import request
 
 
 def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
@@ -46,7 +25,7 @@ def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
         digest=f"{prompt} {seed}",
         priority=0,
         random=seed is None,
-        requests=lambda drawn: [request(prompt, drawn if seed is None else seed)],  # type: ignore[arg-type]  # drawn where it is asked for
+        requests=lambda drawn: [request(prompt, seed=drawn if seed is None else seed)],
     )
 
 
@@ -79,13 +58,15 @@ class Desk:
         self.drawn += 1
         return self.drawn // 2
 
-    def make_one(self) -> str | None:
-        for image in self.ledger.claim(self.names, lambda request: 1):
-            self.there.add(image.file)
-            self.ledger.hand_over([image])
-            self.ledger.finish([image], {image.id})
-            return image.request.prompt
-        return None
+    def claim(self, most: int = 5) -> list[QueuedImage]:
+        return self.ledger.claim(self.names, lambda request: most)
+
+    def make_one(self) -> str:
+        (image,) = self.claim(1)
+        self.there.add(image.file)
+        self.ledger.hand_over([image])
+        self.ledger.finish([image], {image.id})
+        return image.request.prompt
 
 
 @pytest.fixture
@@ -95,14 +76,12 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.ledger.close()
 
 
-def test_a_commit_survives_power_loss(tmp_path: Path) -> None:
+def test_a_commit_survives_power_loss(desk: Desk) -> None:
     """Rollback journal and full synchronisation, whatever SQLite's build defaults to."""
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    with ledger.transaction() as sql:
+    with desk.ledger.transaction() as sql:
         assert sql.execute("PRAGMA synchronous").fetchone()[0] == 2
         assert sql.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
         assert sql.execute("PRAGMA foreign_keys").fetchone()[0] == 1
-    ledger.close()
 
 
 def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
@@ -118,10 +97,20 @@ def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
     assert desk.ledger.known_recipes() == {}
 
 
+def test_the_ledger_says_why_it_cannot_be_written_inside_a_step(tmp_path: Path) -> None:
+    """SQLite undoes everything by itself on a full disk: there is nothing left to undo."""
+    database = Database(tmp_path / "ledger.sqlite")
+    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):  # noqa: SIM117
+        with database.transaction() as sql, database.transaction():
+            sql.execute("ROLLBACK")  # as SQLite does
+            raise sqlite3.OperationalError("database or disk is full")
+    database.close()
+
+
 def test_an_image_is_finished_once(desk: Desk) -> None:
     """Each change of state is guarded by the old one."""
     desk.save("a.txt", entry("one", 1))
-    (image,) = desk.ledger.claim(desk.names, lambda request: 5)
+    (image,) = desk.claim()
     assert desk.ledger.hand_over([image]) == {image.id}
     desk.ledger.finish([image], {image.id})
     desk.ledger.finish([image], set())
@@ -136,7 +125,7 @@ def test_an_image_is_finished_once(desk: Desk) -> None:
 def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: Path) -> None:
     """From `hand_over` on neither a command, a deletion nor the end takes it back."""
     desk.save("a.txt", entry("one", 1), entry("two", 2))
-    written, other = desk.ledger.claim(desk.names, lambda request: 5)
+    written, other = desk.claim()
     assert desk.ledger.hand_over([written]) == {written.id}
     assert desk.ledger.cancel(["a.txt"]) == (1, 1)
     assert desk.ledger.forget("a.txt") == 0
@@ -150,7 +139,7 @@ def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: 
 def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
     """By another connection; what an engine says of it afterwards changes nothing."""
     desk.save("a.txt", entry("one", 1))
-    (image,) = desk.ledger.claim(desk.names, lambda request: 5)
+    (image,) = desk.claim()
     put_all_back(tmp_path / "ledger.sqlite")
     assert desk.ledger.hand_over([image]) == set()
     assert desk.ledger.counts() == Counts(queued=1)
@@ -174,40 +163,50 @@ def test_saves_are_kept_for_a_month(desk: Desk) -> None:
     """But for the last one of each recipe; with an archived recipe its entries go, too."""
     for name in ("a.txt", "a.txt", "b.txt"):
         desk.save(name, entry(name, 1))
-        desk.make_one()
+        if desk.ledger.counts().queued:
+            desk.make_one()
     desk.ledger.archive("b.txt")
-    desk.ledger.prune(KEPT_SECONDS)
-    assert [row[0] for row in desk.ledger.select("SELECT recipe FROM saves")] == ["a.txt"] * 2 + [
-        "b.txt"
-    ]
-    desk.ledger.prune(KEPT_SECONDS + 10)
-    assert [row[0] for row in desk.ledger.select("SELECT recipe FROM saves")] == ["a.txt"]
+    for seconds, left in ((0, ["a.txt", "a.txt", "b.txt"]), (10, ["a.txt"])):
+        desk.ledger.prune(KEPT_SECONDS + seconds)
+        assert [row[0] for row in desk.ledger.select("SELECT recipe FROM saves")] == left
     assert [row[0] for row in desk.ledger.select("SELECT recipe FROM entries")] == ["a.txt"]
     assert desk.ledger.counts() == Counts(done=2), "pictures stay"
 
 
-def test_looks_of_make_cost_the_same_however_many_saves_there_are(desk: Desk) -> None:
-    """A save a minute for a year: both use an index."""
-    for query in (
+@pytest.mark.parametrize(
+    "query",
+    [
         "SELECT 1 FROM saves WHERE recipe = 'a.txt' AND digest = 'x'",
         "SELECT 1 FROM recipes WHERE todo > 0 ORDER BY path",
         "SELECT * FROM images WHERE state = 'done' AND listed = 0 ORDER BY id",
         "SELECT * FROM images WHERE state = 'running'",
-    ):
-        plan = [row["detail"] for row in desk.ledger.select(f"EXPLAIN QUERY PLAN {query}")]
-        assert all("USING" in step and "INDEX" in step for step in plan), plan
+    ],
+)
+def test_looks_cost_the_same_however_much_there_is(desk: Desk, query: str) -> None:
+    """A save a minute for a year: all that is asked often uses an index."""
+    plan = [row["detail"] for row in desk.ledger.select(f"EXPLAIN QUERY PLAN {query}")]
+    assert all("USING" in step and "INDEX" in step for step in plan), plan
 
 
-def test_failed_images_are_tried_again_by_the_next_save(desk: Desk) -> None:
-    """With the seed they had."""
-    desk.save("a.txt", entry("one"))
-    (image,) = desk.ledger.claim(desk.names, lambda request: 5)
-    desk.ledger.fail(image.id, "no memory")
-    assert [reason for _, reason in desk.ledger.failures("a.txt")] == ["no memory"]
-    desk.save("a.txt", entry("one"), entry("two"))
-    assert desk.ledger.failures("a.txt") == []
-    (again,) = desk.ledger.claim(desk.names, lambda request: 1)
-    assert again.request == image.request
+def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk: Desk) -> None:
+    """For each dropped picture of a batch it is asked whether others need its copy."""
+    costs: list[int] = []
+
+    def count() -> None:
+        costs[-1] += 1
+
+    for number in (1, 500):
+        desk.save("a", *(entry("a", seed) for seed in range(number)))
+        desk.ledger.finish(desk.claim(500), ())
+        costs.append(0)
+        with desk.ledger.transaction() as sql:
+            sql.set_progress_handler(count, 10)
+            assert not desk.ledger.is_start_image_needed("00" * 32, [1])
+            assert desk.ledger.start_images_needed() == set()
+            assert desk.ledger.recipes_with_failures() == []
+            sql.set_progress_handler(None, 0)
+    assert desk.ledger.counts() == Counts(done=500)
+    assert 0 < costs[1] <= costs[0] + 5
 
 
 def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
@@ -215,36 +214,6 @@ def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
     for _ in range(5):
         assert desk.save("a.txt", entry("one")).queued == 1
         assert desk.make_one() == "one"
-
-
-def test_images_that_ran_into_a_death_run_alone(desk: Desk) -> None:
-    """So that one bad image does not take its batch mates along again."""
-    desk.save("a.txt", *(entry("x", seed) for seed in range(4)))
-    batch = desk.ledger.claim(desk.names, lambda request: 2)
-    for image in batch:
-        desk.ledger.put_back(image.id, PutBack.ENGINE_DIED)
-    sizes = [len(desk.ledger.claim(desk.names, lambda request: 4)) for _ in range(3)]
-    assert sizes == [1, 1, 2]
-
-
-def test_what_is_still_to_be_rendered_costs_the_same_however_many_are_done(desk: Desk) -> None:
-    """For each dropped picture of a batch it is asked whether others need its copy."""
-    costs: list[int] = []
-    for number in (1, 500):
-        desk.save("a", *(entry("a", seed) for seed in range(number)))
-        desk.ledger.finish(desk.ledger.claim(desk.names, lambda request: 500), ())
-        costs.append(0)
-
-        def count() -> None:
-            costs[-1] += 1
-
-        desk.ledger._connection.set_progress_handler(count, 10)
-        assert not desk.ledger.is_start_image_needed("00" * 32, [1])
-        assert desk.ledger.start_images_needed() == set()
-        assert desk.ledger.recipes_with_failures() == []
-        desk.ledger._connection.set_progress_handler(None, 0)
-    assert desk.ledger.counts() == Counts(done=500)
-    assert costs[1] <= costs[0] + 5
 
 
 @pytest.mark.parametrize("version", [1, 99])
@@ -258,60 +227,9 @@ def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: 
         Ledger(path)
 
 
-def test_stamps_of_any_size_are_kept(desk: Desk) -> None:
+def test_sizes_and_times_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
     size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
-    desk.ledger.refuse(Save("a.txt", "digest", size_and_time, 0.0), "a typo")
+    desk.ledger.refuse(Save("a.txt", "digest", size_and_time), "a typo")
     desk.ledger.rename("a.txt", "b.txt", size_and_time, picture_exists=lambda file: False)
     assert desk.ledger.known_recipes()["b.txt"].size_and_time == size_and_time
-
-
-LINES = st.lists(st.sampled_from("abc"), max_size=4)
-
-
-@given(st.lists(st.one_of(LINES, st.none()), max_size=8), st.lists(st.booleans(), max_size=20))
-def test_nothing_is_lost_and_nothing_is_rendered_twice(
-    saves: list[list[str] | None], makes: list[bool]
-) -> None:
-    """Whatever is saved, deleted and rendered in whatever order, with fixed seeds.
-
-    In the end each line of the last save is a picture, each picture was rendered once, and each
-    was requested by some save.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(Path(folder))
-        made: list[str] = []
-        turns = iter(makes)
-        for lines in saves:
-            if lines is None:
-                desk.ledger.forget("a.txt")
-            else:
-                desk.save("a.txt", *(entry(line, 1) for line in lines))
-            if next(turns, False) and (prompt := desk.make_one()):
-                made.append(prompt)
-        while prompt := desk.make_one():
-            made.append(prompt)
-        desk.ledger.close()
-    last = (saves[-1] or []) if saves else []
-    requested = {line for lines in saves for line in lines or []}
-    assert len(made) == len(set(made))
-    assert set(last) <= set(made) <= requested
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=12))
-def test_tallies_say_what_is_there(steps: list[tuple[str, bool]]) -> None:
-    """The counts kept by triggers equal a count of the rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        desk = Desk(Path(folder))
-        for line, make in steps:
-            desk.save(f"{line}.txt", entry(line))
-            if make:
-                desk.make_one()
-            else:
-                desk.ledger.rename(
-                    "a.txt", "b.txt", SizeAndTime(1, 1, 1), picture_exists=desk.there.__contains__
-                )
-        with desk.ledger.transaction() as sql:
-            rows = dict(sql.execute("SELECT state, count(*) FROM images GROUP BY state").fetchall())
-        assert desk.ledger.counts() == Counts(**rows)
-        desk.ledger.close()

@@ -4,7 +4,6 @@ import fcntl
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import termios
@@ -25,7 +24,6 @@ class Screen:
     def __init__(self, written: str = "", columns: int = 80) -> None:
         self.columns = columns
         self._rows: list[str] = [""]
-        self._continued = [False]  # whether a row goes on the one above
         self._row = self._column = 0
         self.write(written)
 
@@ -44,7 +42,7 @@ class Screen:
                 self._row = max(0, self._row - int(numbers or 1))
             elif letter == "K":
                 assert numbers == "2", "erase the whole row"
-                self._rows[self._row], self._continued[self._row] = "", False
+                self._rows[self._row] = ""
             else:
                 assert plain or letter in "mhl", (numbers, letter)
                 self._put(plain)
@@ -52,39 +50,16 @@ class Screen:
     def _put(self, text: str) -> None:
         for char in text:
             if self._column == self.columns:
-                self._down(continued=True)
+                self._down()
                 self._column = 0
             row = self._rows[self._row].ljust(self._column)
             self._rows[self._row] = row[: self._column] + char + row[self._column + 1 :]
             self._column += 1
 
-    def _down(self, continued: bool = False) -> None:
+    def _down(self) -> None:
         self._row += 1
         if self._row == len(self._rows):
             self._rows.append("")
-            self._continued.append(False)
-        self._continued[self._row] = continued
-
-    def resize(self, columns: int) -> None:
-        """Wrap again, as most terminals do; the cursor stays where it is in its line."""
-        whole: list[str] = []
-        cursor = (0, 0)  # line, and place in it
-        for number, row in enumerate(self._rows):
-            before = ""
-            if self._continued[number]:
-                before = whole.pop()
-            if number == self._row:
-                cursor = (len(whole), len(before) + self._column)
-            whole.append(before + row)
-        self.columns = columns
-        self._rows, self._continued = [], []
-        for number, line in enumerate(whole):
-            if number == cursor[0]:
-                self._row = len(self._rows) + max(0, cursor[1] - 1) // columns
-                self._column = cursor[1] - max(0, cursor[1] - 1) // columns * columns
-            parts = [line[at : at + columns] for at in range(0, len(line), columns)] or [""]
-            self._rows += parts
-            self._continued += [False] + [True] * (len(parts) - 1)
 
 
 class InPty:
@@ -97,9 +72,6 @@ class InPty:
         self._handle = handle
         self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._read)
-
-    def start(self, above: str) -> None:
-        self.now.write(above)
         self._reader.start()
 
     def wait_for(self, text: str) -> None:
@@ -109,12 +81,6 @@ class InPty:
     def wait_until(self, condition: Callable[[list[str]], object], what: str) -> None:
         """Until the lines of the screen are so. A view may be read in parts."""
         wait_for(lambda: condition(self._lines()), f"{what!r} in {self.now.lines}")
-
-    def resize(self, rows: int, columns: int) -> None:
-        with self._lock:
-            self.now.resize(columns)
-            set_size(self._handle, rows, columns)
-        self.process.send_signal(signal.SIGWINCH)
 
     def type(self, keys: bytes) -> None:
         """As the keyboard sends them."""
@@ -150,11 +116,10 @@ def in_pty(
     folder: Path,
     *arguments: str,
     size: tuple[int, int] = (24, 80),
-    above: str = "",
     program: str = "picowatch",
     **environment: str,
 ) -> Iterator[InPty]:
-    """A picowatch command in a terminal of this size, `above` what stands there before."""
+    """A picowatch command in a terminal of this size."""
     ours, theirs = pty.openpty()
     set_size(theirs, *size)
     variables = clean_environment(**{"TERM": "xterm-256color", **environment})
@@ -170,7 +135,6 @@ def in_pty(
     )
     os.close(theirs)
     terminal = InPty(process, ours, size[1])
-    terminal.start(f"{above}\r\n" if above else "")
     try:
         yield terminal
     except BaseException:

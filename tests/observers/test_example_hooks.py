@@ -33,10 +33,7 @@ def test_shellcheck_finds_nothing() -> None:
     ("arguments", "shown"),
     [
         (["picture", "{0}/a b.png"], "--icon={0}/a b.png|--transient|picowatch|a b.png|"),
-        (
-            ["failed", "/in/x.yaml", "{0}/x.txt"],
-            "--urgency=critical|picowatch: x.yaml|no steps|",
-        ),
+        (["failed", "/in/x.yaml", "{0}/x.txt"], "--urgency=critical|picowatch: x.yaml|no steps|"),
         (["idle"], "picowatch|All pictures are done.|"),
     ],
 )

@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from picowatch import __version__
 from picowatch.engine.protocol import MemoryUse
 from picowatch.errors import SettingsInvalid
-from tests.commands.picowatch import PROJECT, picowatch
-from tests.digest_engine import DigestEngine
+from tests.commands.picowatch import DIGESTS, PROJECT, picowatch
+from tests.digest_engine import Batch, DigestEngine
 from tests.house import House, wait_for
 
 
@@ -42,33 +42,6 @@ def scraped(address: str) -> dict[str, float]:
     }
 
 
-def test_rendered_and_queued_images_are_counted(house: House, address: str) -> None:
-    """Images by what became of them, seconds of each, restarts of the engine, and the version."""
-
-    def fail(batch: object) -> None:
-        if len(house.engine.batches) == 1:
-            raise RuntimeError("out of ink")
-
-    house.engine.before_batch = fail
-    with house.running(metrics_address=address):
-        house.save("a.yaml", "prompt: a\nseed: 1\n")
-        wait_for(lambda: house.status()["images"]["failed"], "the failure")
-        house.save("b.yaml", "prompt: b\nseed: 1\ncount: 3\n")
-        wait_for(lambda: scraped(address)["picowatch_images state=done"] == 3, "the pictures")
-        found = scraped(address)
-    assert found["picowatch_images state=failed"] == 1
-    assert found["picowatch_images state=queued"] == 0
-    assert found["picowatch_images state=running"] == 0
-    assert found["picowatch_image_seconds_count"] == 3
-    assert found["picowatch_image_seconds_bucket le=0.1"] == 3
-    assert found["picowatch_engine_restarts_total"] == 0
-    assert found[f"picowatch_info version={__version__}"] == 1
-    assert found["picowatch_in_trouble"] == 0
-    assert found["process_resident_memory_bytes"] > 1e6
-    with pytest.raises(urllib.error.URLError):
-        scraped(address)
-
-
 class Holding(DigestEngine):
     """Says that it holds memory."""
 
@@ -76,24 +49,39 @@ class Holding(DigestEngine):
         return MemoryUse(5_000_000, 7_000_000)
 
 
-def test_the_engines_memory_is_a_metric(house: House, address: str) -> None:
-    """With the device it is of."""
-    house.engine = Holding()
-    name = "picowatch_engine_memory_bytes device=digest engine=1 node="
-    with house.running(metrics_address=address):
-        wait_for(lambda: scraped(address).get(name) == 5_000_000, "the memory")
+def test_what_two_engines_do_is_counted(house: House, address: str) -> None:
+    """Images by what became of them, seconds of each, restarts, memory, and the version."""
 
+    def fail(batch: Batch) -> None:
+        if batch[0].prompt == "bad":
+            raise RuntimeError("out of ink")
 
-def test_every_engine_has_figures_of_its_own(house: House, address: str) -> None:
-    """How much it made, and how quick it is."""
-    house.make_engine = lambda options: DigestEngine()
-    name = "picowatch_engine_images_total device=digest engine={} node="
+    house.make_engine = lambda options: Holding(before_batch=fail)
+    engine = "picowatch_engine_{} device=digest engine={} node="
     with house.running(metrics_address=address, executor="local:2", batch_size=1):
-        house.save("a.yaml", "prompt: a\ncount: 5\n")
-        wait_for(
-            lambda: sum(scraped(address).get(name.format(n), 0) for n in (1, 2)) == 5, "the sum"
-        )
-        assert "picowatch_engine_steps_per_second device=digest engine=2 node=" in scraped(address)
+        house.save("a.yaml", "prompt: bad\nseed: 1\n")
+        house.save("b.yaml", "prompt: b\nseed: 1\ncount: 5\n")
+        made = [engine.format("images_total", number) for number in (1, 2)]
+        wait_for(lambda: sum(scraped(address).get(one, 0) for one in made) == 5, "the pictures")
+        wait_for(lambda: scraped(address)["picowatch_images state=failed"] == 1, "the failure")
+        wait_for(lambda: scraped(address)["picowatch_images state=done"] == 5, "the status")
+        found = scraped(address)
+    number = next(number for number, one in enumerate(made, 1) if found.get(one))
+    expected = {
+        "picowatch_images state=queued": 0,
+        "picowatch_images state=running": 0,
+        "picowatch_image_seconds_count": 5,
+        "picowatch_image_seconds_bucket le=0.1": 5,
+        "picowatch_engine_restarts_total": 0,
+        f"picowatch_info version={__version__}": 1,
+        "picowatch_in_trouble": 0,
+        engine.format("memory_bytes", number): 5_000_000,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert engine.format("steps_per_second", number) in found
+    assert found["process_resident_memory_bytes"] > 1e6
+    with pytest.raises(urllib.error.URLError):
+        scraped(address)
 
 
 def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
@@ -116,12 +104,11 @@ def test_without_prometheus_client_the_error_names_the_command_to_install_it(
     tmp_path: Path,
 ) -> None:
     """And nothing needs it where metrics are off."""
-    (tmp_path / "inbox").mkdir()
-    absent = tmp_path / "absent"
-    absent.mkdir()
-    (absent / "prometheus_client.py").write_text("raise ImportError('absent here')\n")
-    path = f"{absent}:{PROJECT}"
-    assert picowatch(tmp_path, "run", "--once", PYTHONPATH=path).returncode == 0
+    for name in ("inbox", "absent"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "absent/prometheus_client.py").write_text("raise ImportError('absent here')\n")
+    path = f"{tmp_path / 'absent'}:{PROJECT}"
+    assert picowatch(tmp_path, "run", "--once", program=DIGESTS, PYTHONPATH=path).returncode == 0
     refused = picowatch(tmp_path, "run", PYTHONPATH=path, PICOWATCH_METRICS_ADDRESS="127.0.0.1:0")
     assert refused.returncode == 2
     assert "pip install -e '.[metrics]'" in refused.stderr

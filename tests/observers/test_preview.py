@@ -1,15 +1,11 @@
 """outbox/preview.png: a rough preview of what is being rendered."""
 
-import threading
 from io import BytesIO
-from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from picowatch.engine.protocol import Preview
-from picowatch.observers.preview import Previews
-from tests.house import PATIENCE, House, wait_for
+from tests.house import House, wait_for
 
 RED, BLUE = bytes([255, 0, 0]), bytes([0, 0, 255])
 
@@ -27,7 +23,10 @@ def shown(house: House) -> tuple[tuple[int, int], object]:
 
 
 def test_a_preview_is_shown_until_the_next_and_not_longer_than_picowatch(house: House) -> None:
-    """Eight times as large; viewers do not lose it when its picture is done."""
+    """Eight times as large; viewers do not lose it when its picture is done.
+
+    One that cannot be shown disturbs nothing.
+    """
     file = house.outbox / "preview.png"
     house.outbox.mkdir()
     file.write_bytes(b"what a crash left")
@@ -39,40 +38,8 @@ def test_a_preview_is_shown_until_the_next_and_not_longer_than_picowatch(house: 
         assert shown(house) == ((32, 16), (255, 0, 0))
         wait_for(lambda: house.pictures("a"), "the picture")
         assert shown(house)[1] == (255, 0, 0)
+        for wrong in (Preview(4, 2, b""), Preview(0, 0, b"")):
+            house.engine.on_preview(wrong)
         house.engine.on_preview(preview(BLUE))
         wait_for(lambda: shown(house)[1] == (0, 0, 255), "the next preview")
     assert not file.exists()
-
-
-@pytest.mark.parametrize("wrong", [Preview(4, 2, b""), Preview(0, 0, b"")])
-def test_a_preview_that_cannot_be_shown_disturbs_nothing(house: House, wrong: Preview) -> None:
-    """Nor does a place where no file can be."""
-    (house.outbox / "preview.png").mkdir(parents=True)
-    with house.running():
-        house.engine.after_step = lambda done: house.engine.on_preview(wrong)
-        house.save("a.yaml", "prompt: a\nseed: 1\n")
-        wait_for(lambda: house.pictures("a"), "the picture")
-        house.engine.on_preview(preview(RED))
-        house.engine.after_step = lambda done: None
-        house.save("b.yaml", "prompt: b\nseed: 1\n")
-        wait_for(lambda: house.pictures("b"), "the next picture")
-
-
-def test_an_end_in_the_moment_before_the_next_wait_is_heard(tmp_path: Path) -> None:
-    """Otherwise picowatch would wait forever for the thread that writes previews."""
-    file = Previews(tmp_path)
-    begun = file._more
-
-    class ClosedBefore(threading.Event):
-        def clear(self) -> None:
-            file._closed = True
-            self.set()
-            super().clear()
-
-    file._more = ClosedBefore()
-    file._more.set()
-    begun.set()
-    file._thread.join(PATIENCE / 6)
-    ended = not file._thread.is_alive()
-    file.close()
-    assert ended

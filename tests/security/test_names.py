@@ -16,7 +16,7 @@ from picowatch.inbox.names import is_recipe_path
 from picowatch.outbox import names as names_module
 from picowatch.outbox.names import OutboxNames
 from picowatch.settings import Settings
-from tests.daemon.test_trouble import assert_set
+from tests.daemon.test_failures import assert_set
 from tests.house import House, wait_for
 from tests.security.attacks import STEERING, steers
 

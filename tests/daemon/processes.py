@@ -1,0 +1,125 @@
+"""`picowatch run` on the digest engine in a process of its own, and disks of its own."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.house import PATIENCE, House, wait_for, within
+
+ROOM = 8 * 1024 * 1024
+
+
+@contextmanager
+def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
+    """A daemon; `before` is what is put in front of its command."""
+    picowatch = subprocess.Popen(
+        [*before, sys.executable, "-m", "tests.storm.daemon", str(house.folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield picowatch
+    finally:
+        picowatch.kill()
+        picowatch.wait()
+        assert picowatch.stdout
+        picowatch.stdout.close()
+
+
+def ends(picowatch: "subprocess.Popen[str]") -> int:
+    """The exit code after SIGTERM, which has two seconds."""
+    picowatch.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    code = picowatch.wait(PATIENCE)
+    assert time.monotonic() - started < within(2)
+    return code
+
+
+@contextmanager
+def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """It does nothing meanwhile, so that it sees all that happens at once."""
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_stopped(process.pid), "its stop")
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether each thread is; proc(5) has the state after the name in brackets."""
+    try:
+        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one has just ended
+        return False
+    return all(thread.rpartition(")")[2].split()[0] == "T" for thread in threads)
+
+
+class Reader:
+    """Reads what a process prints, so that it never blocks."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._lines: list[str] = []
+        assert process.stdout
+        self._output = process.stdout
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with suppress(ValueError):  # it was closed, after the end of the process
+            self._lines.extend(self._output)
+
+    def count(self, words: str) -> int:
+        return sum(words in line for line in self._lines)
+
+
+def without_privileges() -> list[str]:
+    """Root may read and write everywhere, unless it gives up the capabilities to."""
+    if os.geteuid():
+        return []
+    lost = "-dac_override,-dac_read_search"
+    command = ["setpriv", "--bounding-set", lost, "--inh-caps", lost]
+    if not shutil.which("setpriv") or subprocess.run([*command, "true"]).returncode:
+        pytest.skip("root cannot give up its privileges here (setpriv)")
+    return command
+
+
+@contextmanager
+def disk(folder: Path, size: int = ROOM) -> Iterator[None]:
+    """A disk of its own for a folder, where the machine lets us mount one."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, how: str) -> None:
+    """Make a disk read-only ("ro"), or writable again ("rw")."""
+    subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room there is."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+    return filler

@@ -1,0 +1,357 @@
+"""Full, read-only, locked and absent disks: picowatch waits, logs it once, and continues."""
+
+import errno
+import itertools
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from picowatch.files.retry import Retry
+from picowatch.outbox.commands import Command, Commands, send
+from picowatch.outbox.lock import OutboxLock
+from picowatch.outbox.log import close_log, open_log
+from tests.commands.picowatch import DIGESTS, picowatch
+from tests.daemon.processes import (
+    Reader,
+    disk,
+    ends,
+    fill,
+    process,
+    remount,
+    stopped,
+    without_privileges,
+)
+from tests.house import House, wait_for
+
+SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
+OTHER = SMALL.replace("seed: 1", "seed: 11").replace("count: 5", "count: 30")
+SEEDS = [*range(1, 6), *range(11, 41)]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again sooner."""
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.daemon.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.ledger.database.LOCK_SECONDS", 0.01)
+
+
+class Lines(logging.Handler):
+    """The console's lines, which no disk can keep back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+# -- troubles that come while picowatch runs, and go
+
+
+@contextmanager
+def full(house: House, room: int) -> Iterator[None]:
+    """With so much room: in the middle of a picture, of the ledger's journal, of a list's line."""
+    filler = fill(house.outbox)
+    os.truncate(filler, max(0, filler.stat().st_size - room))
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def locked(house: House) -> Iterator[None]:
+    """Another program looks into the ledger, as a backup or a shell may."""
+    path = house.outbox / ".picowatch/ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextmanager
+def moved(house: House) -> Iterator[None]:
+    """Or unmounted: nothing is written into the empty folder that is left, nor is one created."""
+    away = house.outbox.rename(house.outbox.with_name("away"))
+    yield
+    assert not house.outbox.exists()
+    house.outbox.mkdir()
+    wait_for_looks(house)
+    assert list(house.outbox.iterdir()) == []
+    house.outbox.rmdir()
+    away.rename(house.outbox)
+
+
+@contextmanager
+def answering_with_errors(house: House, what: str) -> Iterator[None]:
+    """As a share does whose machine is off: nothing looks deleted or replaced, all is an error."""
+    stat = os.stat
+
+    def refuse(path: str | Path | int, **how: Any) -> os.stat_result:
+        if str(path).startswith(str(house.outbox / what)):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return stat(path, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        yield
+
+
+def wait_for_looks(house: House) -> None:
+    """Until the daemon has looked at everything some more times."""
+    shown = len(house.console.shown)
+    wait_for(lambda: len(house.console.shown) > shown + 10, "some more looks")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (partial(full, room=0), "(0 MB are free on the outbox's disk)"),
+        (partial(full, room=20_000), "(0 MB are free on the outbox's disk)"),
+        (partial(full, room=40_000), "(0 MB are free on the outbox's disk)"),
+        (locked, "database is locked"),
+        (moved, "is not there, or another folder is in its place"),
+        (partial(answering_with_errors, what=""), ""),
+        (partial(answering_with_errors, what=".picowatch/ledger.sqlite"), ""),
+    ],
+)
+def test_trouble_is_waited_for_and_nothing_is_failed(
+    house: House, trouble: Callable[[House], AbstractContextManager[None]], said: str
+) -> None:
+    """It is said once; each picture is there once, whole and in the list."""
+    console = house.console.handler = Lines()
+    with disk(house.outbox.parent / "stick"):
+        house.outbox = house.folder / "stick/outbox"
+        with house.running():
+            house.save("a.yaml", SMALL)
+            wait_for(lambda: house.status()["images"]["done"] == 5)
+            with house.seen_at_once():  # else what it is writing may leave a little room
+                going_on = trouble(house)
+                going_on.__enter__()
+                house.save("b.yaml", OTHER)
+                house.save("wrong.yaml", "promt: a typo\n")
+            if said:
+                wait_for(lambda: any(f"{said}; waiting" in line for line in console.lines), said)
+                wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
+            wait_for_looks(house)
+            going_on.__exit__(None, None, None)
+            wait_for(lambda: len(house.listed()) == len(SEEDS), "the pictures")
+            wait_for(lambda: house.error("wrong.yaml"), "the error file")
+            wait_for(lambda: not house.console.shown[-1].trouble, "the end of the trouble")
+        assert sorted(house.seeds()) == SEEDS
+        for picture in house.pictures():
+            with Image.open(house.outbox / picture) as image:
+                image.load()
+        assert sorted(line["file"] for line in house.listed()) == house.pictures()
+        assert house.log().count("; waiting") == house.log().count("; continuing") <= 1
+        assert not said or "; continuing" in house.log()
+        assert list(house.outbox.rglob(".picowatch-*")) == []
+        assert house.error("b.yaml") is None
+        assert "replaced" not in house.log()
+
+
+def test_lines_that_a_full_disk_refused_are_logged_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order, each once; also where the log would be rotated meanwhile."""
+    monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", 20_000)
+    log = logging.getLogger("picowatch")
+    with disk(tmp_path / "disk"):
+        open_log(tmp_path / "disk/picowatch.log", "text", None)
+        try:
+            for number in range(350):
+                log.info("picture %s", number)
+            filler = fill(tmp_path / "disk")
+            for number in range(350, 1000):
+                log.info("picture %s", number)
+            filler.unlink()
+            log.info("picture 1000")
+        finally:
+            close_log()
+        files = sorted((tmp_path / "disk").glob("picowatch.log*"), reverse=True)
+        lines = [line for file in files for line in file.read_text().splitlines()]
+    assert [int(line.rpartition(" ")[2]) for line in lines] == [*range(1001)]
+
+
+def test_trouble_of_two_engines_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What one of them can write does not end the other's trouble."""
+    caplog.set_level("INFO", "picowatch")
+    retry = Retry(threading.Event(), tmp_path, keeps_trying=True)
+
+    def by(engine: str, call: Callable[[], object]) -> None:
+        thread = threading.Thread(target=call, name=engine)
+        thread.start()
+        thread.join()
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for _ in range(3):
+        by("publisher_0", lambda: retry.failed(full))
+        by("publisher_1", retry.worked)
+        by("publisher_1", lambda: retry.failed(full))
+    assert caplog.text.count("cannot write") == 1
+    by("publisher_1", retry.worked)
+    assert retry.trouble and "continuing" not in caplog.text
+    by("publisher_0", retry.worked)
+    assert caplog.text.count("; continuing") == 1
+    assert not retry.trouble
+
+
+def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
+    """Within two seconds, with exit code 0; the next start renders the pictures."""
+    with disk(house.outbox):
+        with process(house) as daemon:
+            lines = Reader(daemon)
+            house.save("a.yaml", SMALL)
+            wait_for(lambda: len(house.pictures()) == 5)
+            filler = fill(house.outbox)
+            house.save("b.yaml", OTHER)
+            wait_for(lambda: lines.count("; waiting"))
+            assert ends(daemon) == 0
+        filler.unlink()
+        assert house.once()
+        assert sorted(house.seeds()) == SEEDS
+
+
+@pytest.mark.parametrize("how", ["full", "locked"])
+def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str) -> None:
+    """With exit code 1 and no traceback."""
+    said = {"full": "[Errno 28] No space left on device", "locked": "database is locked"}[how]
+    with disk(house.outbox):
+        assert house.once()
+        house.save("a.yaml", SMALL)
+        with full(house, 0) if how == "full" else locked(house):
+            ended = picowatch(house.folder, "run", "--once", program=DIGESTS)
+    assert ended.returncode == 1
+    assert f": {said}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+# -- in the middle of a start, or before it
+
+
+def test_a_read_only_outbox_is_waited_for(house: House) -> None:
+    """Somebody took the permission away; or the system mounted the disk so after an error.
+
+    Where picowatch never was, it is a mistake: a service's unit may forbid to write there.
+    """
+    with disk(house.outbox):
+        remount(house.outbox, "ro")
+        ended = picowatch(house.folder, "run")
+        assert ended.returncode == 2
+        assert "outbox cannot be written: Read-only file system. " in ended.stderr
+        assert "ReadWritePaths=" in ended.stderr
+        remount(house.outbox, "rw")
+        house.save("a.yaml", SMALL)
+        assert house.once()
+        remount(house.outbox, "ro")
+        house.save("b.yaml", SMALL)
+        with process(house, *without_privileges()) as daemon:
+            lines = Reader(daemon)
+            wait_for(lambda: lines.count("Read-only file system"), "the message")
+            remount(house.outbox, "rw")
+            wait_for(lambda: len(house.pictures("b")) == 5, "the pictures")
+            folders = [house.outbox, *(path for path in house.outbox.rglob("*") if path.is_dir())]
+            with stopped(daemon):
+                for folder in folders:
+                    folder.chmod(0o555)
+            house.save("c.yaml", SMALL)
+            wait_for(lambda: lines.count("; waiting") == 2, "the second trouble")
+            with stopped(daemon):
+                for folder in folders:
+                    folder.chmod(0o755)
+            wait_for(lambda: len(house.pictures("c")) == 5, "the pictures")
+            assert ends(daemon) == 0
+        assert house.error("c.yaml") is None
+
+
+def test_an_outbox_that_goes_away_during_a_start_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder is created in its place, which would keep it away for ever."""
+    away, tries = house.folder / "away", itertools.count(1)
+
+    def leave(outbox: Path) -> Commands:
+        match next(tries):
+            case 1:
+                outbox.rename(away)
+            case 4:
+                away.rename(outbox)
+        return Commands(outbox)
+
+    monkeypatch.setattr("picowatch.daemon.build.Commands", leave)
+    with house.running():
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: len(house.listed()) == 5, "the pictures")
+    assert next(tries) == 5
+    assert not away.exists()
+
+
+def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) -> None:
+    """Where somebody deleted the first one's lock: it says so."""
+    with process(house) as first:
+        lines = Reader(first)
+        wait_for(lambda: lines.count("is watching"))
+        wait_for(lambda: house.status()["images"] is not None)
+        with stopped(first):  # it would be the second one itself if it were quicker
+            (house.outbox / ".picowatch").rename(house.folder / "deleted")
+            (house.outbox / ".picowatch").mkdir()
+            lock = OutboxLock(house.outbox)
+        wait_for(lambda: lines.count("Another picowatch is already using the outbox"))
+        first.wait(60)
+        lock.release()
+
+
+def test_an_inbox_that_is_away_at_the_start_is_waited_for(house: House) -> None:
+    """After a reboot; nothing is cancelled, and nothing is rendered again."""
+    away = house.folder / "away"
+    house.save("random.txt", "a star --size 64x64\n")
+    assert house.once()
+    send(house.outbox, Command("pause"))
+    house.save("a.yaml", SMALL)
+    assert not house.once()
+    house.inbox.rename(away)
+    send(house.outbox, Command("resume"))
+    with process(house) as daemon:
+        lines = Reader(daemon)
+        wait_for(lambda: lines.count("inbox is not there; waiting for it"), "the message")
+        wait_for(lambda: len(house.pictures("a")) == 5, "the queue")
+        away.rename(house.inbox)
+        house.save("b.txt", "a heart --size 64x64\n")
+        wait_for(lambda: house.prompts("b") == ["a heart"], "what is saved then")
+        assert ends(daemon) == 0
+    assert len(house.pictures("random")) == 1
+    assert "cancelled" not in house.log()
+
+
+@pytest.mark.parametrize("refused", ["hash", "publisher"])
+def test_threads_that_the_system_refuses_lose_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Where a container's limit of processes is reached: waited for, or done without."""
+    allowed, start = threading.Event(), threading.Thread.start
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if thread.name.startswith(refused) and not allowed.is_set():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    with house.running(batch_size=1):
+        house.save("a.yaml", SMALL)
+        if refused == "hash":
+            wait_for(lambda: "[Errno 11] can't start new thread; waiting" in house.log())
+            allowed.set()
+        wait_for(lambda: len(house.listed()) == 5, "the pictures")
+    assert house.seeds() == [1, 2, 3, 4, 5]
+    assert house.error("a.yaml") is None
+    assert house.log().count("can't start new thread") == (refused == "hash")

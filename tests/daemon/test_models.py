@@ -1,0 +1,165 @@
+"""Models that take long to hash, are broken or away: no other save waits, and none is replaced."""
+
+import os
+import threading
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+
+from picowatch.catalog import hashes
+from picowatch.commands.check import check
+from picowatch.daemon import accept
+from picowatch.errors import RenderFailed
+from picowatch.recipe import read_recipes
+from picowatch.work import worker
+from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
+from tests.digest_engine import Batch
+from tests.house import PATIENCE, House, wait_for
+
+SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
+
+
+@pytest.mark.parametrize("end", ["read", "deleted", "broken"])
+def test_a_model_that_takes_long_to_hash_holds_up_no_other_save(
+    house: House, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """The ledger is free meanwhile. One that is deleted, or cannot be read, has no hash."""
+    path = write_model(house.models / "loras/new.safetensors", kohya_lora_shapes())
+    its = path.stat()
+    reading, go_on, real = threading.Event(), threading.Event(), hashes._digest
+
+    def slow(file: Any, on_block: Any) -> str:
+        if os.path.samestat(os.fstat(file.fileno()), its):
+            reading.set()
+            assert go_on.wait(PATIENCE)
+            if end == "broken":
+                raise RuntimeError("out of luck")
+        return real(file, on_block)
+
+    monkeypatch.setattr(hashes, "_digest", slow)
+    monkeypatch.setattr("picowatch.daemon.model_hashes.PROGRESS_SECONDS", 0.0)
+    with house.running(batch_size=1):
+        house.save("new.yaml", f"{SMALL}loras: {{new: 1}}\ncheckpoint: demo\n")
+        wait_for(reading.is_set, "the hashing")
+        house.save("a.yaml", f"{SMALL}count: 3\n")
+        wait_for(lambda: len(house.listed()) == 3, "pictures meanwhile")
+        if end == "deleted":
+            path.unlink()
+        go_on.set()
+        if end == "read":
+            wait_for(lambda: house.pictures("new"), "the picture of the new one")
+        else:
+            wait_for(lambda: house.error("new.yaml"), "the refusal")
+    assert ("out of luck" in (house.error("new.yaml") or "")) == (end == "broken")
+
+
+def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crowd was dropped at once, and one save into live/ with it, another one after it."""
+    read: list[str] = []
+
+    def slow(name: str, *arguments: Any) -> Any:
+        if not read:
+            house.save("live/later.yaml", SMALL)
+        read.append(name)
+        threading.Event().wait(0.02)
+        return read_recipes(name, *arguments)
+
+    monkeypatch.setattr(accept, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(accept, "read_recipes", slow)
+    house.save("live/_defaults.yaml", "priority: 10\n")
+    for number in range(40):
+        os.utime(house.save(f"crowd/{number:03}.yaml", SMALL), (1e9, 1e9))
+    house.save("live/now.yaml", SMALL)
+    with house.running():
+        wait_for(lambda: len(set(read)) == 42, "all saves")
+    assert read[0] == "live/now.yaml"
+    assert read.index("live/later.yaml") < 39
+
+
+def half_copied(house: House) -> Callable[[], object]:
+    path = house.models / "checkpoints/mine.safetensors"
+    write_model(path, sd15_shapes(), missing_bytes=1000)
+    return lambda: write_model(path, sd15_shapes())
+
+
+def models_away(house: House) -> None:
+    house.models.rmdir()
+    house.models.symlink_to(house.folder / "disk")
+
+
+def models_missing(house: House) -> None:
+    house.models.rmdir()
+
+
+def linked_folder_away(house: House) -> None:
+    (house.models / "checkpoints").mkdir()
+    (house.models / "checkpoints/disk").symlink_to(house.folder / "disk")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (half_copied, "mine.safetensors is cut off"),
+        (models_away, "models is a link that leads nowhere"),
+        (models_missing, "models does not exist"),
+        (linked_folder_away, "disk cannot be read: its link leads nowhere"),
+    ],
+)
+def test_the_demo_does_not_stand_in_for_a_checkpoint_that_cannot_be_used(
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[House], Callable[[], object] | None],
+    said: str,
+) -> None:
+    """Only a recipe that names it is rendered with it."""
+    install = prepare(house)
+    path = house.save("a.yaml", SMALL)
+    house.save("b.yaml", f"{SMALL}checkpoint: demo\n")
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    assert "no checkpoint is named, and none that is installed can be used" in error
+    assert said in error
+    assert "write 'checkpoint: demo'" in error
+    assert check(house.settings(), [path], as_json=False) == 1
+    assert said in capsys.readouterr().err
+    assert [house.chunk(one).request.checkpoint for one in house.pictures()] == ["demo"]
+    if install:
+        install()
+        path.touch()
+        assert house.once()
+        (picture,) = house.pictures("a")
+        assert house.chunk(picture).request.checkpoint == "mine"
+
+
+def test_images_wait_while_the_models_are_not_mounted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None fails, though the engine finds no checkpoint; the demo model's own failures count."""
+    monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
+    mounted, away, calls = house.models / "checkpoints", house.folder / "away", count(1)
+    write_model(mounted / "mine.safetensors", sd15_shapes())
+
+    def load(batch: Batch) -> None:
+        call = next(calls)
+        if call == 1:
+            mounted.rename(away)
+        if call == 4:
+            wait_for(lambda: "There is no model in" in str(house.status()["trouble"]))
+            assert not house.status()["images"]["failed"]
+            away.rename(mounted)
+        if call <= 4 or batch[0].checkpoint == "demo":
+            raise RenderFailed(f"There is no checkpoint {batch[0].checkpoint!r}.")
+
+    house.engine.before_batch = load
+    house.save("a.yaml", SMALL)
+    with house.running(batch_size=1):
+        wait_for(lambda: house.seeds() == [1])
+        assert house.log().count("Trying again every minute") == 1
+        mounted.rename(away)
+        house.save("b.yaml", f"{SMALL}checkpoint: demo\n")
+        wait_for(lambda: house.status()["images"]["failed"] == 1)

@@ -1,0 +1,288 @@
+"""What lies in the way, or may not be written: it is said, and everything else goes on."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from picowatch.files.atomic import write_atomically
+from picowatch.outbox.encoding import SHEET_KEYWORD
+from picowatch.outbox.outbox import Outbox
+from tests.commands.picowatch import DIGESTS, picowatch
+from tests.daemon.processes import ends, process, without_privileges
+from tests.house import HeldEngine, House, wait_for
+
+ONE = "prompt: a star\nseed: 7\nsize: 64x64\n"
+TYPO = "promt: a typo\n"
+
+
+def still_answers(house: House) -> None:
+    """The daemon takes another save in and renders its picture."""
+    house.save("still.yaml", ONE)
+    wait_for(lambda: house.pictures("still"), "another recipe's picture")
+
+
+def test_whatever_lies_in_the_outbox_stops_nothing(house: House) -> None:
+    """Files and folders in the place of picowatch's own: passed by, or told in the log."""
+    (house.outbox / "c").mkdir(parents=True)
+    (house.outbox / "a").write_text("mine")
+    (house.outbox / "c/99999999999999999999-1.png").write_bytes(b"foreign")  # no 63 bits hold it
+    for folder in ("b/b.yaml", "wrong.yaml.error.txt", "latest.png", "index.html", "preview.png"):
+        (house.outbox / folder).mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        house.save(f"{name}.yaml", ONE)
+    for name in ("wrong", "other"):
+        house.save(f"{name}.yaml", TYPO)
+    for again in (False, True):
+        assert house.once(when_done="archive") is again
+    assert house.pictures() == [
+        *("a_/0001-7.png", "b/0001-7.png", "c/0001-7.png", "c/99999999999999999999-1.png")
+    ]
+    assert sorted(line["file"] for line in house.listed()) == house.pictures()[:3]
+    assert (house.outbox / "a").read_text() == "mine"
+    assert (house.outbox / "b/b-2.yaml").read_text() == ONE, "the next free name"
+    assert "Did you mean 'prompt'" in (house.error("other.yaml") or "")
+    for name in ("wrong.yaml.error.txt", "latest.png", "index.html"):
+        assert f"{name} cannot be written: Is a directory" in house.log()
+    assert house.log().count("Did you mean 'prompt'") == 2
+    assert "Free some space" not in house.log()
+
+
+def test_a_folder_in_the_place_of_a_picture_fails_that_picture_alone(house: House) -> None:
+    """It is said why; saved again, it gets another name."""
+    hold = HeldEngine(house)
+    path = house.save("a.yaml", ONE)
+    with house.running():
+        hold.wait_until_held()
+        (house.outbox / "a/0001-7.png").mkdir(parents=True)
+        hold.release()
+        wait_for(lambda: house.error("a.yaml"), "the error file")
+        assert "a/0001-7.png cannot be written: Is a directory" in (house.error("a.yaml") or "")
+        path.touch()
+        wait_for(lambda: (house.outbox / "a/0002-7.png").is_file(), "the picture")
+
+
+@pytest.mark.parametrize("name", ["images.jsonl", "picowatch.log", ".picowatch/lock"])
+def test_a_pipe_in_the_place_of_a_file_ends_the_start_in_words(house: House, name: str) -> None:
+    """To open it would wait for a reader, or a writer, for ever."""
+    (house.outbox / ".picowatch").mkdir(parents=True)
+    os.mkfifo(house.outbox / name)
+    for once in ([], ["--once"]):
+        ended = picowatch(house.folder, "run", *once, program=DIGESTS)
+        assert ended.returncode == 2
+        assert f"outbox/{name} is not a regular file" in ended.stderr
+
+
+def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
+    """A pipe is not opened, a folder is not read; the next command is answered."""
+    folder = house.outbox / ".picowatch/commands"
+    with house.running():
+        os.mkfifo(folder / "0.json")
+        (folder / "1.json").mkdir()
+        (folder / "2.json").symlink_to("/dev/zero")
+        for command in ("pause", "resume"):
+            assert picowatch(house.folder, command).returncode == 0
+        still_answers(house)
+    assert house.log().count("0.json is not a command file; it is ignored") == 1
+
+
+def test_a_folder_that_may_not_be_written_holds_up_no_other(house: House) -> None:
+    """Its pictures fail with the remedy, nothing in it is written or deleted until it may be."""
+    with process(house, *without_privileges()) as daemon:
+        house.save("pets/a.yaml", ONE)
+        house.save("pets/b.yaml", TYPO)
+        wait_for(lambda: house.pictures("pets") and house.error("pets/b.yaml"), "both answers")
+        folders = (house.outbox / "pets/a", house.outbox / "pets")
+        for folder in folders:
+            folder.chmod(0o555)
+        house.save("pets/b.yaml", ONE)
+        house.save("pets/c.yaml", TYPO)
+        house.save("pets/a.yaml", ONE + "count: 2\n")
+        wait_for(lambda: "pets/a/0002-8.png failed: " in house.log(), "the failure of the picture")
+        wait_for(lambda: "pets/c.yaml.error.txt cannot be written" in house.log(), "the log")
+        still_answers(house)
+        wait_for(lambda: "pets/c.yaml" in str(house.status()["errors"]), "the status")
+        assert not house.status()["trouble"]
+        answer = picowatch(house.folder, "delete", "pets/a/0001-7.png", "still/0001-7.png")
+        assert (answer.returncode, answer.stderr) == (
+            1,
+            "1 picture deleted. No permission to delete: pets/a/0001-7.png. Give the user that "
+            "runs picowatch permission to write to its folder.\n",
+        )
+        for folder in folders:
+            folder.chmod(0o755)
+        assert picowatch(house.folder, "retry").returncode == 0
+        wait_for(lambda: len(house.pictures("pets/a")) == 2, "the picture")
+        wait_for(lambda: house.error("pets/a.yaml") is None, "the end of its error")
+        assert picowatch(house.folder, "delete", "pets/a/0001-7.png").returncode == 0
+        assert ends(daemon) == 0
+
+
+@pytest.mark.parametrize("full", ["latest.png", "a/a.yaml"])
+def test_a_recipe_is_archived_although_the_disk_filled_up_after_its_picture(
+    house: House, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """Between the picture and latest.png, or where it is archived; picowatch was stopped then.
+
+    Other recipes are archived meanwhile.
+    """
+
+    def write(target: Path, content: bytes, *, durable: bool = True) -> None:
+        if target == house.outbox / full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(target, content, durable=durable)
+
+    real = Outbox.archive
+
+    def archive(outbox: Outbox, file: str, digest: str, blocks: Iterator[bytes], of: str) -> Any:
+        if full == f"a/{of}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(outbox, file, digest, blocks, of)
+
+    first = house.save("a.yaml", ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr("picowatch.outbox.outbox.write_atomically", write)
+        patch.setattr(Outbox, "archive", archive)
+        with house.running(when_done="archive"):
+            wait_for(lambda: "No space left on device; waiting" in house.log(), "the full disk")
+            second = house.save("b.yaml", ONE)
+            if full == "a/a.yaml":
+                wait_for(lambda: not second.exists(), "the other one's archive")
+    assert first.exists()
+    assert house.once(when_done="archive")
+    assert not first.exists() and not second.exists()
+    assert house.pictures() == ["a/0001-7.png", "b/0001-7.png"]
+    assert (house.outbox / "a/a.yaml").exists()
+
+
+def test_a_command_that_fails_is_answered_and_not_repeated(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command's answer says so."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no idea")
+
+    monkeypatch.setattr("picowatch.ledger.ledger.Ledger.retry", fail)
+    with house.running():
+        answer = picowatch(house.folder, "retry")
+        assert answer.returncode == 1
+        assert "could not be done: RuntimeError: no idea" in answer.stderr
+        still_answers(house)
+    assert house.log().count("no idea") == 1
+
+
+# -- contact sheets
+
+
+def test_spoiled_pictures_leave_their_places_on_the_sheet(house: House) -> None:
+    """Nothing is waited for: the sheet is drawn, and so is everything after it."""
+    hold = HeldEngine(house, after=5)
+    house.save("a.yaml", "prompt: a corgi\nseed: 1..6\nsize: 64x64\ngrid: true\n")
+    with house.running(batch_size=1):
+        hold.wait_until_held()
+        wait_for(lambda: len(house.listed()) == 5, "five pictures")
+        garbage, short, foreign, pipe, folder = (house.outbox / one for one in house.pictures())
+        garbage.write_bytes(b"not a picture at all")
+        short.write_bytes(short.read_bytes()[:-2000])
+        Image.new("P", (3, 900)).save(foreign, "GIF")
+        pipe.unlink()
+        os.mkfifo(pipe)
+        folder.unlink()
+        folder.mkdir()
+        house.save("wrong.yaml", TYPO)
+        hold.release()
+        sheet = house.outbox / "a/0007-sheet.png"
+        wait_for(sheet.is_file, "the sheet")
+        wait_for(lambda: house.error("wrong.yaml"), "the error file of another recipe")
+        still_answers(house)
+    with Image.open(sheet) as drawn:
+        assert len(json.loads(drawn.info[SHEET_KEYWORD])["files"]) == 6
+    assert "; waiting" not in house.log()
+    for spoiled in (garbage, short, pipe, folder):
+        assert f"a/{spoiled.name}" in house.log().split("contact sheet")[0].split("still")[0]
+
+
+def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_start(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, with --debug where it happened, and beside the recipe; other recipes go on."""
+    caplog.set_level("DEBUG", "picowatch")
+
+    def fail(*_: object) -> None:
+        raise ValueError("no such page")
+
+    monkeypatch.setattr("picowatch.outbox.outbox.contact_sheet", fail)
+    house.save("a.yaml", f"{ONE}grid: true\n")
+    house.save("b.yaml", ONE)
+    for _ in "twice":
+        assert house.once()
+    warning = (house.outbox / "a.yaml.warning.txt").read_text()
+    assert "No contact sheet: Unexpected error: ValueError: no such page." in warning
+    assert house.pictures() == ["a/0001-7.png", "b/0001-7.png"]
+    assert house.log().count("Unexpected error: ValueError: no such page") == 1
+    assert '    raise ValueError("no such page")\nValueError: no such page\n' in house.log()
+
+
+# -- permissions before a start
+
+
+@pytest.mark.parametrize("taken", [".picowatch/lock", ".picowatch/gallery", "images.jsonl"])
+def test_a_start_without_permission_in_the_outbox_is_refused(house: House, taken: str) -> None:
+    """Somebody ran picowatch with `sudo`; a service manager would wait for this start for ever."""
+    assert house.once()
+    path = house.outbox / taken
+    path.touch()
+    for closed, mode in ((path, 0o555), (path.parent, 0)):
+        before = closed.stat().st_mode
+        closed.chmod(mode)
+        command = [*without_privileges(), sys.executable, "-m", "picowatch", "run"]
+        ended = subprocess.run(command, cwd=house.folder, capture_output=True, text=True)
+        closed.chmod(before)
+        assert ended.returncode == 2
+        assert "cannot be written" in ended.stderr
+        assert str(closed.relative_to(house.folder)) in ended.stderr
+
+
+def test_make_removes_what_a_daemon_of_another_user_may_not(house: House) -> None:
+    """In a folder that `make` created; the same text under another name is no renamed recipe."""
+    if os.geteuid():
+        pytest.skip("only root may write into a folder where the daemon may not")
+    (house.inbox / "mine").mkdir(mode=0o555)
+    recipe = house.folder / "a.txt"
+    recipe.write_text("a star --size 64x64\n")
+    with process(house, *without_privileges()) as daemon:
+        for name in ("mine/1", "mine/2"):
+            made = picowatch(house.folder, "make", "--rm", "--name", name, recipe)
+            assert made.returncode == 0
+            assert made.stdout.startswith(f"outbox/{name}/")
+        assert ends(daemon) == 0
+    assert len(house.pictures("mine")) == 2
+    assert list((house.inbox / "mine").iterdir()) == []
+    assert "warning" not in house.log()
+
+
+def test_a_picture_that_cannot_be_published_fails_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its metadata do to us; so does whatever is unexpected after that."""
+    really_publish = Outbox.publish
+
+    def publish(outbox: Outbox, file: str, *arguments: Any) -> None:
+        if file.startswith("a/"):
+            raise ZeroDivisionError("division by zero")
+        really_publish(outbox, file, *arguments)
+
+    monkeypatch.setattr(Outbox, "publish", publish)
+    house.save("a.yaml", ONE)
+    house.save("b.yaml", ONE)
+    assert not house.once()
+    assert house.pictures() == ["b/0001-7.png"]
+    assert "ZeroDivisionError" in (house.error("a.yaml") or "")
