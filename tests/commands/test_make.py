@@ -141,7 +141,7 @@ def test_make_of_a_recipe_that_cannot_be_read_prints_why(
     def forbidden(root: Path, path: str) -> NoReturn:
         raise FileUnreadable("picowatch has no permission to read it")
 
-    monkeypatch.setattr("picowatch.inbox.inbox.read_file", forbidden)
+    monkeypatch.setattr("picowatch.inbox.reading.read_file", forbidden)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
     said = capsys.readouterr().err
     assert said.startswith("inbox/a.txt\n\nThis recipe cannot be read: picowatch has no permission")

@@ -310,10 +310,9 @@ def test_a_cancelled_image_is_not_tried_again_when_its_engine_dies(house: House)
         assert reached.wait(PATIENCE)
         control(house, "cancel", "a.txt")
         over.set()
-        wait_for(lambda: images_now(house) in ({"cancelled": 1}, {"failed": 1}), "the end")
+        wait_for(lambda: "a.txt: The engine made no step and was ended" in house.log(), "the end")
     assert house.started() == ["one"]
     assert images_now(house) == {"cancelled": 1}
-    assert "a.txt: The engine made no step and was ended as hung." in house.log()
     assert house.error("a.txt") is None
 
 

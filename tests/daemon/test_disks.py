@@ -288,7 +288,7 @@ def test_an_outbox_that_goes_away_during_a_start_is_waited_for(
                 away.rename(outbox)
         return Commands(outbox)
 
-    monkeypatch.setattr("picowatch.daemon.build.Commands", leave)
+    monkeypatch.setattr("picowatch.daemon.commands.Commands", leave)
     with house.running():
         house.save("a.yaml", SMALL)
         wait_for(lambda: len(house.listed()) == 5, "the pictures")

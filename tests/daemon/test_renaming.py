@@ -116,7 +116,7 @@ def test_what_changes_while_it_is_read_is_read_again(
 
     monkeypatch.setattr("picowatch.inbox.reading.read_file", replaced_meanwhile)
     monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
-    monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", noted)
+    monkeypatch.setattr("picowatch.inbox.reading.defaults_for", noted)
     assert house.once()
     assert (house.prompts(), house.error("a.txt"), left) == (["two"], None, [])
     assert house.chunk(house.pictures()[0]).request.steps == 7

@@ -251,7 +251,7 @@ def test_a_recipe_without_hard_links_is_put_whole_or_not_at_all(
     ("refused", "number", "wrong", "said"),
     [
         ("a.yaml", errno.EACCES, "a.yaml", "chmod"),
-        ("_defaults.yaml", errno.ESTALE, "a.yaml", "_defaults.yaml above it cannot be read: Stale"),
+        ("_defaults.yaml", errno.ESTALE, "a.yaml", "_defaults.yaml above it: Stale"),
         ("frames/_pictures.yaml", errno.ESTALE, "frames/_pictures.yaml", "cannot be read"),
     ],
 )

@@ -165,6 +165,7 @@ class Machine:
             ).restart:
                 if self.signals:
                     break
+                self.stop.clear()
 
     def do_stop(self) -> None:
         """SIGTERM, and what is promised of it."""
