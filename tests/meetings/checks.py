@@ -70,7 +70,10 @@ def _of_pictures(world: "World") -> Iterator[str]:
     if world.model.is_lost:
         files = Counter(line["file"] for line in listed(world.outbox))
         again |= {file for file, times in files.items() if times > 1}
-    yield from faults(world.outbox, world.spoilt | world.model.deleted | again)
+    for fault in faults(world.outbox, world.spoilt | world.model.deleted | again):
+        # What was being written when the outbox went stays until a start after a crash.
+        if not (fault.startswith("left over") and world.counts["outbox"]):
+            yield fault
 
 
 def _of_sheets(world: "World") -> Iterator[str]:
