@@ -467,6 +467,6 @@ def test_a_closed_engine_leaves_no_file_thread_or_process(
         if begins:
             future.result(PATIENCE)
         digests.close()
-        assert all(map(le, held(), before))
+        wait_until(lambda: all(map(le, held(), before)))
         assert not Path(f"/proc/{process}").exists()
         assert not list(tmp_path.iterdir())
