@@ -24,7 +24,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import LedgerCorrupt, ModelRefused
+from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import Ended, is_of_one_folder, passes, unexpected
 from picowatch.ledger.rows import QueuedImage
@@ -108,7 +108,11 @@ class Publisher:
         if not self.outbox.exists(image.file):
             check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
             return
-        rendered, written_at = self._as_published(image.file)
+        try:
+            rendered, written_at = self._as_published(image.file)
+        except PictureUnreadable as error:
+            log.warning("%s was damaged before it was listed: %s", image.file, error)
+            return
         for warning in rendered.get("warnings", ()):
             self._warn(image, warning)
         line = listing_line(image, rendered, written_at)
@@ -170,7 +174,7 @@ class Publisher:
                 continue
             # One whose picture is there, and not what follows it, is completed by the next start.
             if not self.outbox.holds(image.file, image.digest):
-                self.ledger.put_back(image.id, drawn=True)
+                self.retry.until_done(partial(self.ledger.put_back, image.id, drawn=True))
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
