@@ -242,22 +242,23 @@ class Inbox:
 
         Whoever takes one calls `taken` once the ledger has it; the others come again.
         """
-        pending = self._settling.all()
-        ready = self._by_priority(self._settling.quiet(now))
-        moved_here = {one.size_and_time for one in pending if one.is_new and one.size_and_time}
-        held = self._held_open(ready[:MANY])
-        for one in ready:
-            if one.size_and_time is None:
-                continue
+        quiet = self._settling.quiet(now)
+        there = self._by_priority([one for one in quiet if one.size_and_time])
+        gone = [one for one in quiet if one.size_and_time is None]
+        # Of thousands of new files, none is asked for: see `_was_moved_away`.
+        are_new = all(one.is_new for one in there)
+        new = () if are_new else [one for one in self._settling.all() if one.is_new]
+        moved_here = {one.size_and_time for one in new if one.size_and_time}
+        has_template = gone and any(is_template(one.path) for one in self._settling.all())
+        held = self._held_open(there[:MANY])
+        for one in there:
             if one.path in held and now - one.first < HELD_OPEN_LIMIT:
                 self._settling.postpone(one, now)
             elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
                 yield change
-        unsettled = {one.size_and_time.size for one in self._settling.all() if one.size_and_time}
-        has_template = any(is_template(one.path) for one in pending)
-        for one in ready:
-            if one.size_and_time is not None:
-                continue
+        rest = self._settling.all() if gone else ()
+        unsettled = {one.size_and_time.size for one in rest if one.size_and_time}
+        for one in gone:
             if has_template and is_dropped(one.path):  # pictures are looked at after it
                 self._settling.postpone(one, now)
             elif deleted := self._deletion(one, unsettled, now):
