@@ -220,6 +220,8 @@ class Model:
                     image.order = (-priority, *image.order[1:])
 
     def _cancel_unrequested(self, path: str) -> None:
+        if self.is_lost:  # which of its images are made for which entry is not known any more
+            return
         wanted = self.wanted()
         for image in self.images:
             if image.recipe == path and image.may_be_cancelled and image not in wanted:
