@@ -61,14 +61,14 @@ SAMPLES = {
 # What the engine reads of a request for a flow family, and what reads it with it; the pictures that
 # come of it are compared with diffusers' in tests/engine/test_flows.py.
 HONOURED = {
-    "flow.py": "prompt negative_prompt image sampler cfg_scale hires hires.upscaler",
+    "flow.py": "prompt negative_prompt sampler cfg_scale hires hires.upscaler",
     "draw.py": "width height steps denoising_strength hires.steps hires.denoising_strength",
     "families.py": "guidance",
     "noise.py": "noise seed",
     "enlarge.py": "upscale upscale.model",
     "../recipe/parts.py": "upscale.scale",
     "../recipe/fields.py": "hires.scale",
-    "canvas.py": "resize mask mask_blur mask_invert",
+    "canvas.py": "image resize mask mask_blur mask_invert",
     "checkpoints.py": "checkpoint vae",
     "renderer.py": "loras exact",
     "memory.py": "shrink_to_fit",
