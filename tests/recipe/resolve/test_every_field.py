@@ -61,8 +61,10 @@ SAMPLES = {
 # What the engine reads of a request for a flow family, and what reads it with it; the pictures that
 # come of it are compared with diffusers' in tests/engine/test_flows.py.
 HONOURED = {
-    "flow.py": "prompt negative_prompt sampler cfg_scale hires hires.upscaler",
-    "draw.py": "width height steps denoising_strength hires.steps hires.denoising_strength",
+    "flow.py": "prompt negative_prompt sampler cfg_scale",
+    "job.py": "hires hires.upscaler",
+    "../recipe/passes.py": "width height steps denoising_strength hires.steps "
+    "hires.denoising_strength",
     "families.py": "guidance",
     "noise.py": "noise seed",
     "enlarge.py": "upscale upscale.model",
