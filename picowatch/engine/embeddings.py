@@ -80,19 +80,13 @@ class Embeddings:
                 f"{width} numbers, this checkpoint's {self._table.embedding_dim}.",
                 "Remove its name from the prompt, or use it with a checkpoint that it is made for.",
             )
-        if not 0 < count <= MAX_VECTORS:
+        if count > MAX_VECTORS:
             raise RenderFailed(
                 f"The embedding {use.name!r} has {count} vectors; it must have 1 to {MAX_VECTORS}."
             )
         if use.hash not in self._tokens:
             taken = sum(map(len, self._tokens.values()))
             self._tokens[use.hash] = tuple(range(-taken - 1, -taken - 1 - count, -1))
-        if len(self._tokens[use.hash]) != count:
-            raise RenderFailed(
-                f"The embedding {use.name!r} has different numbers of vectors for the checkpoint's "
-                "text encoders.",
-                "Get the file again, or remove its name from the prompt.",
-            )
         self._vectors.update(zip(self._tokens[use.hash], vectors, strict=True))
 
 

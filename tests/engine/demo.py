@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, Kind
 from picowatch.engine.devices import choose_target
 from picowatch.engine.load import load
+from picowatch.recipe.request import ControlUse, ImageRequest
 from tests.engine.requests import request
 
 CPU = choose_target("cpu", "float32")
@@ -20,13 +21,20 @@ def demo() -> dict[str, Any]:
     return load(Catalog(Path("nowhere")).demo, CPU, CPU.device)
 
 
-def named(models: Path, **values: Any) -> Any:
-    """A request with the hashes of the files it names."""
+def named(models: Path, **values: Any) -> ImageRequest:
+    """A request with the hashes of the files it names, ControlNets among them."""
     catalog = Catalog(models)
-    for kind, name in (("checkpoint", "checkpoint"), ("vae", "vae")):
-        if name in values:
-            values[f"{name}_hash"] = catalog.sha256(catalog.find(kind, values[name]))  # type: ignore[arg-type]
-    return request(**values)
+
+    def hash_of(kind: Kind, name: str) -> str:
+        return catalog.sha256(catalog.find(kind, name))
+
+    kinds: tuple[Kind, ...] = ("checkpoint", "vae")
+    hashes = {f"{kind}_hash": hash_of(kind, values[kind]) for kind in kinds if kind in values}
+    values["control"] = tuple(
+        ControlUse(model=name, image="", model_hash=hash_of("controlnet", name))
+        for name in values.get("control", ())
+    )
+    return request(**values | hashes)
 
 
 def assert_equal(first: Any, second: Any) -> None:

@@ -17,7 +17,8 @@ from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.devices import Target, choose_target
 from picowatch.engine.loaded import Loaded
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import ControlUse, ImageRequest
+from picowatch.recipe.request import ImageRequest
+from tests.engine import demo
 from tests.engine.controlnets import controlnet_of, save_single
 from tests.engine.ldm import write_single_file
 from tests.engine.requests import request
@@ -42,22 +43,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def named(models: Path, checkpoint: str = "mine", **values: Any) -> ImageRequest:
-    """A request with the hashes of the files it names."""
-    catalog = Catalog(models)
-
-    def hash_of(kind: Any, name: str) -> str:
-        return catalog.sha256(catalog.find(kind, name))
-
-    if "vae" in values:
-        values["vae_hash"] = hash_of("vae", values["vae"])
-    if "control" in values:
-        uses = [
-            ControlUse(model=name, image="", model_hash=hash_of("controlnet", name))
-            for name in values["control"]
-        ]
-        values["control"] = tuple(uses)
-    found = hash_of("checkpoint", checkpoint)
-    return request(checkpoint=checkpoint, checkpoint_hash=found, **values)
+    return demo.named(models, checkpoint=checkpoint, **values)
 
 
 def checkpoints(models: Path, target: Target = FULL) -> Checkpoints:
@@ -145,7 +131,7 @@ def test_headers_say_what_parts_take(models: Path, name: str, precision: Any) ->
 
 def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> None:
     """And its own comes back when it is requested; the rest stays."""
-    loads, other = checkpoints(models), request(**_vae(models))
+    loads, other = checkpoints(models), demo.named(models, vae="other")
     kept = loaded(loads, request())
     own, unet = kept.vae, kept.denoiser
     assert loaded(loads, other) is kept
@@ -157,11 +143,6 @@ def test_another_vae_takes_the_place_of_the_checkpoints_own(models: Path) -> Non
     loaded(loads, request())
     assert loads.held(other, "device") is None
     assert loads.held(request(), "device") is kept
-
-
-def _vae(models: Path) -> dict[str, str]:
-    catalog = Catalog(models)
-    return {"vae": "other", "vae_hash": catalog.sha256(catalog.find("vae", "other"))}
 
 
 def test_after_a_failed_load_nothing_is_held(models: Path) -> None:
