@@ -176,7 +176,7 @@ def put_all_back(ledger: Path) -> None:
     with (
         suppress(sqlite3.Error),
         closing(
-            sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=rw", LOCK_SECONDS, uri=True)
+            sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=rw", timeout=LOCK_SECONDS, uri=True)
         ) as sql,
         sql,
     ):
