@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SizeAndTime:
+class SizeAndTime(NamedTuple):
     """Identifies one version of a file without reading it.
 
     Compared for inequality only: clocks jump. `sidecars` identifies the versions of the files
@@ -65,8 +65,7 @@ class Save:
 NEVER_READ = SizeAndTime(0, 0, 0)  # differs from all files: the recipe is to be read again
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRecipe:
+class KnownRecipe(NamedTuple):
     """A recipe whose last save was taken, as the ledger has it."""
 
     size_and_time: SizeAndTime

@@ -38,6 +38,7 @@ from picowatch.recipe.fields import PROMPTS, RANDOM, ROWS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
+from picowatch.save import SizeAndTime
 from picowatch.settings import Settings
 
 # The fields that stand in every line.
@@ -146,8 +147,9 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
         defaults = defaults_for(inbox, template)
         check_template(DefaultsFile(template, content), inventory, defaults, most)
     if is_template(name):
-        found = scan(inbox, name.rpartition("/")[0], {}, (), True)
-        names = sorted((path for path, _ in found if is_picture_name(path)), key=natural_key)
+        found: dict[str, SizeAndTime] = {}
+        scan(inbox, name.rpartition("/")[0], found, {}, (), True)
+        names = sorted(filter(is_picture_name, found), key=natural_key)
         names = [path for path in names if template_above(inbox, path) == name]
     for path in names:
         dropped = read_dropped(inbox, path)

@@ -120,9 +120,9 @@ class Inbox:
         self._watch.has_news.clear()
         began = time.perf_counter()
         known = self._ledger.known_recipes()
+        found: dict[str, SizeAndTime] = {}
         skipped: dict[str, str] = {}
-        templates = {path for path in known if is_template(path)}
-        found = dict(scan(self._root, "", skipped, templates))
+        scan(self._root, "", found, skipped, {path for path in known if is_template(path)})
         self._warn_of(skipped)
         self._compare(found, known, now)
         self.scanned_at = now
@@ -180,6 +180,8 @@ class Inbox:
         templates: Mapping[str, str],
     ) -> tuple[bool, str | None]:
         """Whether a file is another version than the one that was taken, or can be used now."""
+        if known and known.waits_for is None and known.size_and_time == size_and_time:
+            return False, None  # as almost all are
         template = _nearest(templates, path) if is_dropped(path) or known else None
         if is_dropped(path) and not template:
             return False, None  # it is taken once its template is right

@@ -31,7 +31,7 @@ CONFLICT_COPY = re.compile(
 
 def is_recipe_name(name: str) -> bool:
     """Whether a file of this name (without its folders) is a recipe."""
-    return _looks_like_a_recipe(name) and why_skipped(name) is None
+    return _looks_like_a_recipe(name) and _why_unusual(name) is None
 
 
 def syntax_of(path: str) -> str:
@@ -46,7 +46,7 @@ def is_dropped(path: str) -> bool:
 
 def is_template(path: str) -> bool:
     """Whether a path that the inbox reports is a template for dropped pictures."""
-    return path.rpartition("/")[2] == PICTURES_NAME
+    return path.endswith(PICTURES_NAME) and path.rpartition("/")[2] == PICTURES_NAME
 
 
 def may_be_dropped(name: str) -> bool:

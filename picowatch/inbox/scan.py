@@ -1,7 +1,7 @@
 """All recipes and dropped pictures of the inbox, with size and time of each."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from picowatch.files.picture_names import is_picture_name
@@ -22,11 +22,12 @@ from picowatch.save import SizeAndTime
 def scan(
     root: Path,
     below: str,
+    found: dict[str, SizeAndTime],
     skipped: dict[str, str],
     templates: Collection[str],
     is_under_template: bool = False,
-) -> Iterator[tuple[str, SizeAndTime]]:
-    """Every recipe file below `root`/`below` with its size and time, in any order.
+) -> None:
+    """Add every recipe file below `root`/`below` to `found`, with its size and time.
 
     In a folder with a template for dropped pictures, and below, the pictures instead. `templates`
     are those that are known: a folder is theirs until it is known that they are gone, which editors
@@ -34,8 +35,8 @@ def scan(
     never rendered, go into `skipped`, with the reason.
     """
     try:
-        with os.scandir(root / below) as found:
-            children = list(filter(_has_kind, found))
+        with os.scandir(root / below) as entries:
+            children = list(filter(_has_kind, entries))
     except OSError as error:
         if below and error.errno not in MISSING:
             skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
@@ -43,11 +44,11 @@ def scan(
     names = {child.name: child for child in children}
     template = f"{below}/{PICTURES_NAME}".lstrip("/")
     if PICTURES_NAME in names and (size_and_time := size_and_time_of(root, template)):
-        yield template, size_and_time
+        found[template] = size_and_time
         is_under_template = bool(below)
     is_under_template |= template in templates and bool(below)
     if is_under_template:
-        yield from dropped_in(root, below, names)
+        found.update(dropped_in(root, below, names))
     elif below:
         _warn_of_pictures(below, names, skipped)
     for child in children:
@@ -60,7 +61,7 @@ def scan(
             if path.count("/") >= MAX_DEPTH:
                 skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
                 continue
-            yield from scan(root, path, skipped, templates, is_under_template)
+            scan(root, path, found, skipped, templates, is_under_template)
         elif child.is_symlink() and os.path.isdir(f"{root}/{path}"):  # noqa: PTH112 (never raises)
             skipped[path] = "it is a link to a folder; linked folders are not searched"
         elif is_under_template:
@@ -69,7 +70,7 @@ def scan(
         elif is_recipe_name(child.name):
             size_and_time = size_and_time_of_child(child, root, path)
             if size_and_time is not None:
-                yield path, size_and_time
+                found[path] = size_and_time
         elif reason := why_skipped(child.name):
             skipped[path] = reason
 
@@ -78,7 +79,7 @@ def _warn_of_pictures(
     folder: str, names: Mapping[str, os.DirEntry[str]], skipped: dict[str, str]
 ) -> None:
     """Say once of a folder that has nothing but pictures what would make them requests."""
-    if any(map(is_picture_name, names)) and not any(map(is_recipe_name, names)):
+    if not any(map(is_recipe_name, names)) and any(map(is_picture_name, names)):
         skipped[folder] = (
             f"it has pictures, but no {PICTURES_NAME} that says what to do with them, and no recipe"
         )
