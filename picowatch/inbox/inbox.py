@@ -122,7 +122,7 @@ class Inbox:
         known = self._ledger.known_recipes()
         found: dict[str, SizeAndTime] = {}
         skipped: dict[str, str] = {}
-        scan(self._root, "", found, skipped, {path for path in known if is_template(path)})
+        scan(self._root, "", found, skipped, known)
         self._warn_of(skipped)
         self._compare(found, known, now)
         self.scanned_at = now

@@ -24,18 +24,18 @@ def scan(
     below: str,
     found: dict[str, SizeAndTime],
     skipped: dict[str, str],
-    templates: Collection[str],
+    known: Collection[str],
     is_under_template: bool = False,
 ) -> None:
     """Add every recipe file below `root`/`below` to `found`, with its size and time.
 
-    In a folder with a template for dropped pictures, and below, the pictures instead. `templates`
-    are those that are known: a folder is theirs until it is known that they are gone, which editors
-    that move them away for a moment make no different. What cannot be read, and files that are
-    never rendered, go into `skipped`, with the reason.
+    In a folder with a template for dropped pictures, and below, the pictures instead. `known` are
+    paths of the ledger: a folder is a template's until it is known that it is gone, which editors
+    that move it away for a moment make no different. What cannot be read, and files that are never
+    rendered, go into `skipped`, with the reason.
     """
     try:
-        with os.scandir(root / below) as entries:
+        with os.scandir(f"{root}/{below}") as entries:
             children = list(filter(_has_kind, entries))
     except OSError as error:
         if below and error.errno not in MISSING:
@@ -46,7 +46,7 @@ def scan(
     if PICTURES_NAME in names and (size_and_time := size_and_time_of(root, template)):
         found[template] = size_and_time
         is_under_template = bool(below)
-    is_under_template |= template in templates and bool(below)
+    is_under_template |= template in known and bool(below)
     if is_under_template:
         found.update(dropped_in(root, below, names))
     elif below:
@@ -61,13 +61,13 @@ def scan(
             if path.count("/") >= MAX_DEPTH:
                 skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
                 continue
-            scan(root, path, found, skipped, templates, is_under_template)
+            scan(root, path, found, skipped, known, is_under_template)
         elif child.is_symlink() and os.path.isdir(f"{root}/{path}"):  # noqa: PTH112 (never raises)
             skipped[path] = "it is a link to a folder; linked folders are not searched"
         elif is_under_template:
             if reason := why_not_dropped(child.name):
                 skipped[path] = reason
-        elif is_recipe_name(child.name):
+        elif path in known or is_recipe_name(child.name):
             size_and_time = size_and_time_of_child(child, root, path)
             if size_and_time is not None:
                 found[path] = size_and_time
