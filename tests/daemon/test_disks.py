@@ -127,7 +127,7 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
     house: House, trouble: Callable[[House], AbstractContextManager[None]], said: str
 ) -> None:
     """It is said once; each picture is there once, whole and in the list."""
-    console = house.console.handler = Lines()  # type: ignore[assignment]
+    console = house.console.handler = Lines()
     with disk(house.outbox.parent / "stick"):
         house.outbox = house.folder / "stick/outbox"
         with house.running():

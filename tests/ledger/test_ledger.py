@@ -25,7 +25,7 @@ def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
         digest=f"{prompt} {seed}",
         priority=0,
         random=seed is None,
-        requests=lambda drawn: [request(prompt, seed=drawn if seed is None else seed)],  # type: ignore[arg-type]  # drawn where it is asked for
+        requests=lambda drawn: [request(prompt, seed=drawn if seed is None else seed)],
     )
 
 
