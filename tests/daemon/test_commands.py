@@ -4,7 +4,6 @@ import hashlib
 import json
 
 from picowatch.outbox.commands import Command, send, wait_for_answer
-from picowatch.outbox.listing import TAIL_BYTES
 from tests.commands.picowatch import picowatch
 from tests.house import PATIENCE, HeldEngine, House, wait_for
 
@@ -46,20 +45,6 @@ def test_a_running_daemon_deletes_pictures(house: House) -> None:
     assert "a/0002-2.png and 1 more: deleted, as requested" in house.log()
 
 
-def test_a_command_that_a_browser_still_writes_is_answered_later(house: House) -> None:
-    """Browsers create an empty file, and replace it when all is written."""
-    rendered(house)
-    path = house.outbox / ".picowatch/commands/1-gallery1.json"
-    path.touch()
-    assert house.once()
-    assert path.exists()
-    assert not path.with_suffix(".answer").exists()
-    path.write_text(json.dumps({"command": "delete", "files": FILES[:1]}))
-    assert house.once()
-    assert house.pictures() == FILES[1:]
-    assert not path.exists()
-
-
 def test_a_deleted_picture_is_rendered_again_only_if_a_save_asks_for_it(house: House) -> None:
     """Not by a start, not by a new ledger; its line stays, and its number is not given again."""
     rendered(house)
@@ -87,18 +72,6 @@ def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
     ]  # fmt: skip
     assert told(house, "delete", FILES[0])["done"]
     assert not latest.exists()
-
-
-def test_latest_png_is_found_behind_very_many_deleted_pictures(house: House) -> None:
-    """More than the last lines of images.jsonl that are read at once."""
-    rendered(house)
-    left = (house.outbox / FILES[2]).read_bytes()
-    house.save("b.yaml", f"prompt: {'a corgi, ' * 2000}\nseed: 1..60\nsize: 64x64\n")
-    assert house.once()
-    assert (house.outbox / "images.jsonl").stat().st_size > TAIL_BYTES
-    told(house, "delete", *house.pictures("b"))
-    assert house.pictures() == FILES
-    assert (house.outbox / "latest.png").read_bytes() == left
 
 
 def test_nothing_but_pictures_of_the_gallery_is_deleted(house: House) -> None:

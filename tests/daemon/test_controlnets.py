@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from picowatch.catalog.hashes import old_hash
 from picowatch.families import DEMO_WIDTH
-from picowatch.metadata import PARAMETERS, read_texts
+from picowatch.metadata import read_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House
 
 RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"
 ENLARGED = "image: lines.png\nupscale: demo-compact\n"
@@ -48,29 +47,6 @@ def test_another_picture_under_its_name_is_another_request(house: House, recipe:
     path.touch()
     house.once()
     assert len(house.pictures()) == 2
-
-
-def test_no_hash_of_another_file_is_written_for_a_controlnet_that_was_replaced(
-    house: House,
-) -> None:
-    """A1111's hash of what is there when the picture is published is not that of what drew it."""
-    shapes = original(DEMO_WIDTH) | {"zero_convs.1.0.weight": (1024, 1024, 1, 1)}
-    path = write_model(house.models / "controlnet/sketch.safetensors", shapes)
-    house.save("a.yaml", RECIPE)
-    assert house.once(), house.error("a.yaml")
-    hashed = f"Model: sketch [{old_hash(path)}]"
-    assert hashed in read_texts(house.outbox / "a/0001-1.png")[PARAMETERS]
-    held = HeldEngine(house, after=1)
-    with house.running():
-        house.save("b.yaml", RECIPE)
-        held.wait_until_held()
-        with path.open("r+b") as file:
-            file.seek(1 << 20)
-            file.write(b"other weights")
-        assert old_hash(path) not in hashed
-        held.release()
-        wait_for(lambda: house.pictures("b"), "the picture")
-    assert "Model: sketch, " in read_texts(house.outbox / "b/0001-1.png")[PARAMETERS]
 
 
 def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:

@@ -182,17 +182,3 @@ def test_a_lost_ledger_knows_the_numbers_in_names_wherever_they_stand(
     house.save("a.yaml", "prompt: a\nseed: [77, 78, 5]\n")
     assert house.once(file_name=file_name)
     assert house.pictures() == sorted(f"a/{name}.png" for name in names)
-
-
-def test_numbers_go_on_after_those_of_a_folder_that_only_differs_in_case(house: House) -> None:
-    """Such folders share their numbers, so that they can be copied to a disk that knows no case."""
-    for name, seed in (("a.yaml", 1), ("A.yaml", 5)):
-        house.save(name, f"prompt: a corgi\nseed: {seed}\ncount: 2\n")
-        assert house.once()
-    if "A/0003-5.png" not in house.pictures():
-        pytest.skip("this file system takes both names for one")
-    (house.outbox / "A/0004-6.png").unlink()
-    ledger(house).unlink()
-    house.save("a.yaml", "prompt: a corgi\nseed: 9\n")
-    assert house.once()
-    assert house.pictures("a")[-1] == "a/0005-9.png"

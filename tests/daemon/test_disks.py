@@ -236,6 +236,23 @@ def test_a_single_run_waits_for_nothing_and_ends_in_words(house: House, how: str
     assert "Traceback" not in ended.stderr
 
 
+def assert_true(value: object) -> None:
+    assert value
+
+
+def test_a_disk_that_fills_up_in_a_single_run_fails_no_image(house: House) -> None:
+    """The next run renders what is missing."""
+    house.save("a.yaml", SMALL)
+    with disk(house.outbox):
+        house.engine.before_batch = lambda batch: assert_true(fill(house.outbox))
+        assert not house.once(batch_size=5)
+        (house.outbox / "filler").unlink()
+        house.engine.before_batch = lambda batch: None
+        assert house.once()
+        assert house.seeds() == [1, 2, 3, 4, 5]
+        assert house.error("a.yaml") is None
+
+
 # -- in the middle of a start, or before it
 
 

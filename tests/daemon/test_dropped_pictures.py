@@ -1,5 +1,6 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from picowatch.commands.check import check
 from picowatch.files.picture_names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import watching
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
@@ -212,22 +214,6 @@ def test_results_of_one_batch_differ_where_case_is_ignored(
     assert len({file.casefold() for file in house.pictures()}) == 3
 
 
-def test_any_name_of_a_picture_gives_one_that_every_system_can_open(house: House) -> None:
-    """What no recipe can name is told in words without control characters."""
-    names = ("con.png", "x" * 240 + ".png", "ä.png", "what?*[1].png", "what? is*.jpg")
-    put(house, {"frames/_pictures.yaml": CORGI, **{f"frames/{name}": 1 for name in names}})
-    put(house, {"frames/a\x1b[31m\n.heic": "other", "frames/b\x1b[31m.png": 1})
-    assert not house.once()
-    assert len(house.pictures()) == len(names)
-    assert all(file.isprintable() and not set(file) & set('?*"<>|') for file in house.pictures())
-    assert not any(Path(file).stem == "con" for file in house.pictures())
-    said = [(house.outbox / file).read_text() for file in errors(house)]
-    assert any("Rename it." in text for text in said)
-    assert "\x1b" not in house.log()
-    assert house.once()
-    assert len(house.pictures()) == len(names)
-
-
 # -- again, replaced, renamed
 
 
@@ -325,20 +311,6 @@ def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
     assert house.once()
     assert house.pictures() == ["frames/1.png"]
     assert "deleted" not in house.log()
-
-
-def test_a_template_that_is_renamed_is_a_recipe_and_the_other_way_round(house: House) -> None:
-    """What lies there is then what it would have been; nothing is cancelled."""
-    put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1})
-    template, recipe = (house.inbox / "frames" / name for name in ("_pictures.yaml", "corgi.yaml"))
-    assert house.once()
-    template.rename(recipe)
-    draw(house, "frames/2.png", 20)
-    assert house.once()
-    assert house.pictures() == ["frames/1.png", "frames/corgi/0001-7.png"]
-    recipe.rename(template)
-    assert house.once()
-    assert house.pictures() == ["frames/1.png", "frames/2.png", "frames/corgi/0001-7.png"]
 
 
 # -- what cannot be used
@@ -555,3 +527,25 @@ def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
     house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 4\nimage: frames/1.png\n")
     assert house.once(batch_size=2)
     assert there == [True] * 20
+
+
+def test_a_copy_that_a_power_cut_damaged_is_not_rendered(house: House) -> None:
+    """It has its name, and is empty: it is made again."""
+    copied: list[int] = []
+
+    def look(batch: Batch) -> None:
+        folder = house.outbox / ".picowatch/start-images"
+        copied.extend((folder / request.image_hash).stat().st_size for request in batch)
+
+    put(house, {"frames/_pictures.yaml": CORGI})
+    assert house.once()
+    send(house.outbox, Command("pause"))
+    path = draw(house, "frames/1.png")
+    assert not house.once()
+    folder = house.outbox / ".picowatch/start-images"
+    folder.mkdir(exist_ok=True)
+    (folder / hashlib.sha256(path.read_bytes()).hexdigest()).touch()
+    house.engine.before_batch = look
+    send(house.outbox, Command("resume"))
+    assert house.once()
+    assert copied == [path.stat().st_size]

@@ -162,23 +162,6 @@ def test_a_recipe_is_archived_although_the_disk_filled_up_after_its_picture(
     assert (house.outbox / "a/a.yaml").exists()
 
 
-def test_a_command_that_fails_is_answered_and_not_repeated(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command's answer says so."""
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("no idea")
-
-    monkeypatch.setattr("picowatch.ledger.ledger.Ledger.retry", fail)
-    with house.running():
-        answer = picowatch(house.folder, "retry")
-        assert answer.returncode == 1
-        assert "could not be done: RuntimeError: no idea" in answer.stderr
-        still_answers(house)
-    assert house.log().count("no idea") == 1
-
-
 # -- contact sheets
 
 
@@ -267,22 +250,3 @@ def test_make_removes_what_a_daemon_of_another_user_may_not(house: House) -> Non
     assert len(house.pictures("mine")) == 2
     assert list((house.inbox / "mine").iterdir()) == []
     assert "warning" not in house.log()
-
-
-def test_a_picture_that_cannot_be_published_fails_alone(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever its metadata do to us; so does whatever is unexpected after that."""
-    really_publish = Outbox.publish
-
-    def publish(outbox: Outbox, file: str, *arguments: Any) -> None:
-        if file.startswith("a/"):
-            raise ZeroDivisionError("division by zero")
-        really_publish(outbox, file, *arguments)
-
-    monkeypatch.setattr(Outbox, "publish", publish)
-    house.save("a.yaml", ONE)
-    house.save("b.yaml", ONE)
-    assert not house.once()
-    assert house.pictures() == ["b/0001-7.png"]
-    assert "ZeroDivisionError" in (house.error("a.yaml") or "")

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
@@ -141,22 +140,6 @@ def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engin
     assert "There is no CUDA device." in house.log()
     assert house.status()["images"]["queued"] == 6
     assert house.pictures() == []
-
-
-def test_a_single_run_ends_at_once_where_no_engine_can_come(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a cluster that is not there: the reason is in the log."""
-
-    def refuse(_: str) -> Any:
-        raise EngineLost("Cannot connect to the Ray cluster (auto): no.")
-
-    monkeypatch.setattr("picowatch.daemon.build.find_spec", lambda _: True)
-    monkeypatch.setattr("picowatch.engine.ray.connected", refuse)
-    house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
-    assert not house.once(executor="ray", stall_seconds=3600)
-    assert "picowatch exits: Cannot connect to the Ray cluster" in house.log()
-    assert house.status()["images"]["queued"] == 1
 
 
 def test_one_engine_keeps_to_the_order_of_saving(house: House) -> None:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from picowatch.errors import EngineDied
 from picowatch.outbox.listing import request_of
@@ -181,25 +180,6 @@ def test_a_changed_wildcard_file_applies_at_the_next_save(house: House) -> None:
     path.touch()
     house.once()
     assert len(house.pictures()) == len(before) + len(new) + 1
-
-
-def test_a_changed_wildcard_file_applies_at_the_next_save_of_a_dropped_picture(
-    house: House,
-) -> None:
-    """As another LoRA does; its template did not change."""
-    file = house.models / "wildcards/animals.txt"
-    file.parent.mkdir(parents=True)
-    file.write_text("a corgi\n")
-    house.save("p/_pictures.yaml", "prompt: __animals__\nseed: 1\n")
-    picture = house.inbox / "p/1.png"
-    Image.new("RGB", (64, 64)).save(picture)
-    house.once()
-    file.write_text("an owl\n")
-    house.once()
-    assert house.prompts() == ["a corgi"]
-    picture.touch()
-    house.once()
-    assert sorted(house.prompts()) == ["a corgi", "an owl"]
 
 
 def test_two_recipes_may_ask_for_the_same_picture(house: House) -> None:
@@ -460,34 +440,6 @@ def test_a_renamed_folder_keeps_the_queues_of_its_recipes(house: House) -> None:
     assert len(house.pictures()) == 3
 
 
-# -- restarts
-
-
-def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:
-    """A restart renders what was requested, with the seeds that were drawn."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=1):
-        house.save("a.txt", "a corgi\n")
-        hold.wait_until_held()
-        asked = house.engine.batches[0][0]
-    hold.release()
-    house.once()
-    assert house.seeds() == [asked.seed]
-
-
-def test_a_restart_continues_where_it_stopped(house: House) -> None:
-    """Exactly what was requested is there in the end."""
-    hold = HeldEngine(house, after=3)
-    with house.running(batch_size=1):
-        house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 20\n")
-        hold.wait_until_held()
-    hold.release()
-    assert len(house.pictures()) < 20
-    house.once()
-    assert house.seeds() == list(range(1, 21))
-    assert len(house.listed()) == 20
-
-
 def test_numbers_never_overwrite(house: House) -> None:
     """Whatever lies in the folder, and even if the ledger was thrown away."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
@@ -613,20 +565,6 @@ def test_a_recipe_that_is_done_while_the_inbox_is_away_is_taken_out_when_it_is_b
 
 
 # -- what else a save may meet
-
-
-def test_a_recipe_from_the_far_future_is_answered(house: House) -> None:
-    """Its time in nanoseconds is larger than any integer of SQLite; so it stays known, too."""
-    year_2400 = 13_569_465_600
-    path = house.save("a.yaml", "prompt: one\nseed: 1\n")
-    os.utime(path, (year_2400, year_2400))
-    if path.stat().st_mtime != year_2400:
-        pytest.skip("this file system holds no such time")
-    house.save("b.yaml", "prompt: two\nseed: 1\n")
-    assert house.once()
-    path.rename(path.with_name("c.yaml"))
-    assert house.once()
-    assert house.prompts() == ["one", "two"]
 
 
 def test_other_permissions_after_a_restore_are_no_save(house: House) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -101,17 +100,6 @@ def test_a_recipe_of_comments_only_is_answered_with_a_reason(house: House) -> No
         assert f"{name}: saved, 0 images queued, it says nothing to render" in house.log()
 
 
-def test_links_are_followed_only_inside_the_inbox(house: House) -> None:
-    """A link out of it is not read."""
-    secret = house.folder / "secret.txt"
-    secret.write_text("a secret\n")
-    (house.inbox / "out.txt").symlink_to(secret)
-    (house.inbox / "in.txt").symlink_to(house.save("_inside", "a corgi\n"))
-    (house.inbox / "dangling.txt").symlink_to(house.inbox / "nothing.txt")
-    assert house.once()
-    assert house.prompts() == ["a corgi"]
-
-
 # -- writers
 
 
@@ -159,36 +147,6 @@ def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
         process.communicate(b"\n")
         wait_for(lambda: len(house.pictures()) == 5, "the recipe")
     assert {house.chunk(f"{name}/0001-1.png").request.steps for name in "abc"} == {30}
-
-
-def test_each_way_of_saving_is_one_run(house: House) -> None:
-    """A temporary that is renamed over the recipe; vim: x → x~, a new x, x~ deleted."""
-    with house.running():
-        path = house.save("a.txt", "a corgi\n")
-        wait_for(lambda: house.prompts() == ["a corgi"])
-        house.save(".a.txt.tmp", "a star\n").replace(path)
-        wait_for(lambda: house.prompts() == ["a corgi", "a star"])
-        with house.seen_at_once():  # for longer than the settle time it would be a deletion
-            backup = path.rename(house.inbox / "a.txt~")
-            house.save("a.txt", "a moon\n")
-            backup.unlink()
-        wait_for(lambda: house.prompts() == ["a corgi", "a star", "a moon"])
-        os.utime(house.save("a.txt", "a tree\n"), (1, 1))  # `mv` brings old times, clocks jump
-        wait_for(lambda: house.prompts() == ["a corgi", "a star", "a moon", "a tree"])
-    assert "deleted" not in house.log()
-
-
-def test_a_folder_full_of_recipes_may_be_moved_in(house: House) -> None:
-    """Folders that come with their files, and new ones that fill at once."""
-    elsewhere = house.folder / "elsewhere"
-    (elsewhere / "deep").mkdir(parents=True)
-    for number in range(20):
-        # A copy gets its time last, which may be another save.
-        (elsewhere / "deep" / f"{number}.txt").write_text(f"prompt {number} --seed 1\n")
-    with house.running():
-        elsewhere.rename(house.inbox / "moved")
-        shutil.copytree(house.inbox / "moved", house.inbox / "copied")
-        wait_for(lambda: len(house.pictures()) == 40, "forty pictures")
 
 
 def test_recipes_that_are_there_at_start_go_by_their_times(house: House) -> None:
@@ -324,25 +282,3 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
         path.unlink()
         wait_for(lambda: "pets/a.txt: deleted, 0 images cancelled" in house.log(), "the deletion")
     assert house.log().count("pets is not run") == 1
-
-
-def test_an_inbox_that_is_a_link_may_be_turned_to_another_folder(house: House) -> None:
-    """As if another folder were in its place: recipes and start images come from there."""
-    folders = [house.folder / "first", house.folder / "second"]
-    for folder, colour in zip(folders, ("red", "blue"), strict=True):
-        folder.mkdir()
-        Image.new("RGB", (64, 64), colour).save(folder / "start.png")
-    house.inbox.rmdir()
-    house.inbox.symlink_to(folders[0])
-    with house.running():
-        house.save("a.yaml", "prompt: a\nseed: 1\nimage: start.png\n")
-        wait_for(lambda: house.prompts() == ["a"], "the first folder's")
-        link = house.folder / "link"
-        link.symlink_to(folders[1])
-        link.replace(house.inbox)
-        wait_for(lambda: "is another folder now" in house.log(), "the change")
-        house.save("b.yaml", "prompt: b\nseed: 1\nimage: start.png\n")
-        wait_for(lambda: house.prompts() == ["a", "b"], "the second folder's")
-    starts = [house.chunk(picture).request.image_hash for picture in house.pictures()]
-    assert starts[0] != starts[1]
-    assert "deleted" not in house.log()

@@ -17,7 +17,7 @@ from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.status import EngineStatus, Status, StatusFiles
 from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, picowatch, start
-from tests.house import PATIENCE, House, wait_for
+from tests.house import PATIENCE, wait_for
 from tests.observers.screen import Screen, in_pty
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -179,18 +179,6 @@ def test_plain_lines_where_a_view_is_not_wanted(
         assert all(set(json.loads(line)) >= {"time", "message"} for line in written.splitlines())
     else:
         assert "a.yaml: a/0009-9.png" in written
-
-
-def test_a_daemon_that_takes_recipes_away_says_that_nobody_else_may_watch_the_inbox(
-    house: House,
-) -> None:
-    """Another outbox's picowatch would take them for deleted; none can see the other."""
-    (house.folder / "picowatch.yaml").write_text("when_done: archive\n")
-    daemon = start(house.folder, "run")
-    wait_for(lambda: house.status()["images"] is not None, "the daemon's start")
-    daemon.terminate()
-    shown, _ = daemon.communicate(timeout=PATIENCE)
-    assert "no other picowatch may watch it" in shown
 
 
 # -- `status`

@@ -1,6 +1,5 @@
 """Metrics as Prometheus scrapes them."""
 
-import errno
 import random
 import socket
 import urllib.error
@@ -14,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from picowatch import __version__
 from picowatch.engine.protocol import MemoryUse
-from picowatch.errors import SettingsInvalid
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch
 from tests.digest_engine import Batch, DigestEngine
 from tests.house import House, wait_for
@@ -121,20 +119,3 @@ def test_the_example_scrapes_what_the_docs_switch_on() -> None:
     (job,) = example["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["127.0.0.1:9464"]}]
     assert "metrics_address: 127.0.0.1:9464" in (PROJECT / "docs/monitoring.md").read_text()
-
-
-def test_a_service_without_network_is_told_what_allows_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """RestrictAddressFamilies=AF_UNIX in the unit."""
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
-
-    monkeypatch.setattr("picowatch.observers.metrics.start_http_server", refuse)
-    with (
-        pytest.raises(SettingsInvalid, match="Address family not supported") as raised,
-        house.running(metrics_address="127.0.0.1:0"),
-    ):
-        pass
-    assert "docs/service.md" in raised.value.with_remedy
