@@ -48,16 +48,15 @@ def fill(house: House, pictures: int) -> None:
 
 
 def _finish_all(house: House) -> None:
-    """Claim, finish and enlist whatever waits, as worker and publisher do."""
+    """Claim, finish and list whatever waits, as worker and publisher do."""
     outbox = Outbox(house.settings())
     ledger = open_ledger(house.outbox / ".picowatch/ledger.sqlite", outbox)
     rendered = {"timings": {"denoise": 1.0}, "device": "cpu", "size": "64x64"}
     with ledger.transaction():
         while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):
             for image in batch:
-                ledger.finish(image.id)
                 line = listing_line(image, rendered, time.time())
                 outbox.listing.append(line)
                 outbox.gallery.add(line)
-                ledger.mark_listed(image.id)
+            ledger.finish(batch, {image.id for image in batch})
     ledger.close()

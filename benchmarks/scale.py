@@ -44,11 +44,13 @@ from picowatch.engine.protocol import (
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage, RequestedEntry
+from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
-from picowatch.save import Save, Stamp
+from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.result import RunResult
+from picowatch.work.run import Run
 from picowatch.work.worker import Worker
 from tests.digest_engine import Batch, DigestEngine, digest_picture
 from tests.engine.requests import request
@@ -152,10 +154,10 @@ def sharing_row(extent: Extent) -> list[Figure]:
     _fill(ledger, extent.queue)
     pool = _pool(ledger, folder)
     for worker in pool.workers:
-        worker.state.checkpoint, worker.state.idle = _hash(worker.state.number), False
+        worker.checkpoint, worker.idle = _hash(worker.number), False
     kept = [_milliseconds(pool, worker, ledger) for worker in pool.workers * 4]
     for worker in pool.workers:
-        worker.state.checkpoint = "nothing that waits"
+        worker.checkpoint = "nothing that waits"
     changed = [_milliseconds(pool, worker, ledger) for worker in pool.workers]
     ledger.close()
     name = f"which batch of {BATCH} is next for one of {ENGINES} engines, {extent.queue:,} images "
@@ -212,7 +214,7 @@ def _fill(ledger: Ledger, images: int) -> None:
             ]
             entry = RequestedEntry("entry", 0, False, lambda _, requests=requests: requests)  # type: ignore[misc]
             ledger.accept(
-                Save(f"{save}.yaml", str(save), Stamp(1, 1, save), saved_at=0.0),
+                Save(f"{save}.yaml", str(save), SizeAndTime(1, 1, save), saved_at=0.0),
                 [entry],
                 draw_seed=lambda: 1,
                 picture_exists=lambda file: False,
@@ -221,21 +223,18 @@ def _fill(ledger: Ledger, images: int) -> None:
 
 def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
     settings = Settings(outbox=folder, batch_size=BATCH)
-    retry = Retry(threading.Event(), folder, keeps_trying=False)
-    result = RunResult()
     outbox = Outbox(settings)
-    engines = LocalEngines(EngineOptions(models=folder), ENGINES, lambda options: DigestEngine())
-    return WorkerPool(
+    run = Run(
         settings=settings,
         ledger=ledger,
         outbox=outbox,
-        executor=engines,
-        on_published=lambda *_: None,
-        on_finished=lambda _: None,
-        on_preview=lambda _: None,
-        retry=retry,
-        result=result,
+        observers=Observers(settings, outbox, lambda: 0, is_daemon=False),
+        retry=Retry(threading.Event(), folder, keeps_trying=False),
+        result=RunResult(),
+        wake=threading.Event(),
     )
+    engines = LocalEngines(EngineOptions(models=folder), ENGINES, lambda options: DigestEngine())
+    return WorkerPool(run, engines)
 
 
 def _milliseconds(pool: WorkerPool, worker: Worker, ledger: TimedLedger) -> tuple[float, float]:

@@ -64,7 +64,7 @@ class SilentConsole:
     """
 
     def __init__(self) -> None:
-        self.handler = logging.NullHandler()
+        self.handler: logging.Handler = logging.NullHandler()
         self.shown: list[Status] = []
         self.gate = threading.Lock()
         self.waits = threading.Event()

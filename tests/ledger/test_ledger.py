@@ -258,10 +258,10 @@ def test_a_ledger_of_another_version_is_told_from_ours(tmp_path: Path, version: 
         Ledger(path)
 
 
-def test_stamps_of_any_size_are_kept(desk: Desk) -> None:
+def test_sizes_and_times_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
     size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
-    desk.ledger.refuse(Save("a.txt", "digest", size_and_time, 0.0), "a typo")
+    desk.ledger.refuse(Save("a.txt", "digest", size_and_time), "a typo")
     desk.ledger.rename("a.txt", "b.txt", size_and_time, picture_exists=lambda file: False)
     assert desk.ledger.known_recipes()["b.txt"].size_and_time == size_and_time
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.daemon.archive import Archive
 from picowatch.files import inside
 from picowatch.files.inside import open_below
-from picowatch.inbox.inbox import Inbox
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
 from tests.house import House, wait_for
 from tests.security.attacks import (
@@ -331,13 +331,13 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
     elsewhere = house.folder / "out/a.txt"
     elsewhere.parent.mkdir()
     elsewhere.write_text("a corgi\n")
-    really_remove, really_find = Inbox.remove, inside._real
+    really_remove, really_find = Archive._unlink, inside._real
 
     def swap_once() -> None:
         if not (house.inbox / "pets").is_symlink():
             swap(house.inbox / "pets", house.folder / "out")
 
-    def remove(inbox: Inbox, path: str, digest: str) -> bool:
+    def remove(archive: Archive, path: str, digest: str) -> bool:
         def find(place: Path, *, strict: bool = False) -> Path:
             found = really_find(place, strict=strict)
             if strict:
@@ -348,9 +348,9 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
             swap_once()
         with monkeypatch.context() as patch:
             patch.setattr(inside, "_real", find)
-            return really_remove(inbox, path, digest)
+            return really_remove(archive, path, digest)
 
-    monkeypatch.setattr(Inbox, "remove", remove)
+    monkeypatch.setattr(Archive, "_unlink", remove)
     house.once(when_done=when_done)
     assert (house.inbox / "pets").is_symlink()
     assert elsewhere.exists()
