@@ -52,8 +52,8 @@ class Lines(logging.Handler):
 @pytest.fixture
 def console(house: House) -> Lines:
     """What the user sees."""
-    house.console.handler = Lines()  # type: ignore[assignment]
-    return house.console.handler  # type: ignore[return-value]
+    house.console.handler = Lines()
+    return house.console.handler
 
 
 @contextmanager
