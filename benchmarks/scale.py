@@ -138,10 +138,14 @@ def _each(extent: Extent, job: Job, executor: str, *, pinned: bool = False) -> f
 
 
 def _pin(daemon: Daemon) -> None:
-    """Each engine to a core of its own, with all its threads."""
-    for core, engine in enumerate(sorted(daemon.children())):
+    """Each engine to a core of its own, with all its threads.
+
+    multiprocessing's own process, which does nothing, is a child, too.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    for number, engine in enumerate(sorted(daemon.children())):
         for task in Path(f"/proc/{engine}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {core})
+            os.sched_setaffinity(int(task.name), {cores[number % len(cores)]})
 
 
 # -- what the daemon does
