@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from picowatch.files.inside import open_below
+from picowatch.inbox import inbox
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
 from picowatch.inbox.settling import held_open_for_writing
@@ -282,3 +283,29 @@ def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
         path.unlink()
         wait_for(lambda: "pets/a.txt: deleted, 0 images cancelled" in house.log(), "the deletion")
     assert house.log().count("pets is not run") == 1
+
+
+def test_an_inbox_that_is_replaced_during_a_look_forgets_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an unmounting between two steps: its recipes were seen to be gone, but elsewhere."""
+    really_scan, is_time = inbox.scan, threading.Event()
+
+    def replaced(root: Path, *rest: Any) -> None:
+        if is_time.is_set():
+            is_time.clear()
+            house.inbox.rename(house.folder / "unmounted")
+            house.inbox.mkdir()
+        really_scan(root, *rest)
+
+    monkeypatch.setattr(inbox, "scan", replaced)
+    house.save("a.txt", "one\n")
+    with house.running():
+        wait_for(lambda: house.prompts() == ["one"], "the picture")
+        is_time.set()
+        wait_for(lambda: "is another folder now" in house.log(), "the other folder")
+        house.save("b.txt", "two\n")
+        wait_for(lambda: house.prompts() == ["one", "two"], "its picture")
+        seen = len(house.console.shown)
+        wait_for(lambda: len(house.console.shown) > seen + 2, "another look")
+    assert "deleted" not in house.log()
