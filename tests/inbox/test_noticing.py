@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from picowatch.files.inside import open_below
-from picowatch.inbox import inbox
 from picowatch.inbox.names import is_recipe_path
 from picowatch.inbox.putting import put
+from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import held_open_for_writing
 from picowatch.inbox.watching import Watch
 from tests.house import HeldEngine, House, wait_for
@@ -289,16 +289,16 @@ def test_an_inbox_that_is_replaced_during_a_look_forgets_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by an unmounting between two steps: its recipes were seen to be gone, but elsewhere."""
-    really_scan, is_time = inbox.scan, threading.Event()
+    is_time = threading.Event()
 
     def replaced(root: Path, *rest: Any) -> None:
         if is_time.is_set():
             is_time.clear()
             house.inbox.rename(house.folder / "unmounted")
             house.inbox.mkdir()
-        really_scan(root, *rest)
+        scan(root, *rest)
 
-    monkeypatch.setattr(inbox, "scan", replaced)
+    monkeypatch.setattr("picowatch.inbox.inbox.scan", replaced)
     house.save("a.txt", "one\n")
     with house.running():
         wait_for(lambda: house.prompts() == ["one"], "the picture")
