@@ -152,3 +152,17 @@ def test_pictures_are_renamed_while_their_template_is_being_written(house: House
 
 def draw(path: Path, red: int) -> None:
     Image.new("RGB", (64, 64), (red, 0, 0)).save(path)
+
+
+def test_a_new_recipe_in_the_place_of_a_moved_one_waits_for_the_move(house: House) -> None:
+    """Though its folder comes first: otherwise what was moved would be drawn again elsewhere."""
+    house.save("live/_defaults.yaml", "priority: 10\n")
+    path = house.save("live/a.yaml", "prompt: one\ncount: 2\n")
+    with house.running():
+        wait_for(lambda: len(house.prompts()) == 2, "its pictures")
+        with house.seen_at_once():
+            path.rename(house.inbox / "c.yaml")
+            house.save("live/a.yaml", "prompt: two\nseed: 1\n")
+        wait_for(lambda: "live/a.yaml: renamed to c.yaml" in house.log(), "the move")
+        wait_for(lambda: "two" in house.prompts(), "the new recipe")
+    assert sorted(house.prompts()) == ["one", "one", "two"]
