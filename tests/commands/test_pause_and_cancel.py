@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch, start
@@ -330,3 +331,17 @@ def test_cancel_holds_for_saves_that_came_before_it(house: House) -> None:
     with house.running(settle_seconds=1):
         assert control(house, "cancel", "night") == "60 images cancelled.\n"
     assert house.prompts() == ["two"]
+
+
+def test_nothing_of_what_is_cancelled_as_soon_as_it_is_accepted_begins(house: House) -> None:
+    """Though an engine that asks for its next batch all the time would take it first."""
+    house.save("live/_defaults.yaml", "priority: 10\n")
+    house.save("busy.yaml", "prompt: busy\nseed: 1..900\n")
+    with house.running(batch_size=1):
+        wait_for(house.prompts, "the engine to work")
+        for number in range(8):
+            house.save(f"live/{number}.yaml", "prompt: urgent\nseed: 1\n")
+            command = send(house.outbox, Command("cancel", f"live/{number}.yaml"))
+            wait_for(command.with_suffix(".answer").exists, "the answer")
+        assert house.status()["images"]["queued"], "it works still"
+    assert "urgent" not in house.started()
