@@ -10,11 +10,13 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from multiprocessing.connection import Connection
+from typing import BinaryIO
 
 from picowatch.engine import child_main
 from picowatch.engine.child_main import (
@@ -169,7 +171,7 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.interrupted = context.RawValue(ctypes.c_bool)
         with ExitStack() as files:
-            self._words = files.enter_context(tempfile.TemporaryFile(buffering=0))
+            self._words = files.enter_context(_file_for_last_words())
             words = Connection(os.dup(self._words.fileno()))  # which multiprocessing hands on
             self._connection, theirs = context.Pipe()
             files.enter_context(self._connection)
@@ -261,6 +263,13 @@ class _Process:
         """Return its exit code once it has ended; None if it still runs after a while."""
         self._process.join(_END_SECONDS)
         return self.exit_code()
+
+
+def _file_for_last_words() -> BinaryIO:
+    """Return a file without a name; in memory, where the system has that: /tmp may be full."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("last words"), "wb+", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 @contextmanager
