@@ -38,7 +38,6 @@ from picowatch.recipe.fields import PROMPTS, RANDOM, ROWS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
-from picowatch.save import SizeAndTime
 from picowatch.settings import Settings
 
 # The fields that stand in every line.
@@ -147,8 +146,7 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
         defaults = defaults_for(inbox, template)
         check_template(DefaultsFile(template, content), inventory, defaults, most)
     if is_template(name):
-        found: dict[str, SizeAndTime] = {}
-        scan(inbox, name.rpartition("/")[0], found, {}, (), True)
+        found, _ = scan(inbox, (), name.rpartition("/")[0], is_under_template=True)
         names = sorted(filter(is_picture_name, found), key=natural_key)
         names = [path for path in names if template_above(inbox, path) == name]
     for path in names:

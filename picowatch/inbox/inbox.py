@@ -120,9 +120,7 @@ class Inbox:
         self._watch.has_news.clear()
         began = time.perf_counter()
         known = self._ledger.known_recipes()
-        found: dict[str, SizeAndTime] = {}
-        skipped: dict[str, str] = {}
-        scan(self._root, "", found, skipped, known)
+        found, skipped = scan(self._root, known)
         self._warn_of(skipped)
         self._compare(found, known, now)
         self.scanned_at = now

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.files.picture_names import is_picture_name
@@ -20,59 +21,75 @@ from picowatch.save import SizeAndTime
 
 
 def scan(
-    root: Path,
-    below: str,
-    found: dict[str, SizeAndTime],
-    skipped: dict[str, str],
-    known: Collection[str],
-    is_under_template: bool = False,
-) -> None:
-    """Add every recipe file below `root`/`below` to `found`, with its size and time.
+    root: Path, known: Collection[str], below: str = "", is_under_template: bool = False
+) -> tuple[dict[str, SizeAndTime], dict[str, str]]:
+    """Return every recipe file below `root`/`below`, with its size and time, and what is skipped.
 
     In a folder with a template for dropped pictures, and below, the pictures instead. `known` are
     paths of the ledger: a folder is a template's until it is known that it is gone, which editors
-    that move it away for a moment make no different. What cannot be read, and files that are never
-    rendered, go into `skipped`, with the reason.
+    that move it away for a moment make no different. What is skipped is what cannot be read, and
+    files that are never rendered, each with the reason.
     """
-    try:
-        with os.scandir(f"{root}/{below}") as entries:
-            children = list(filter(_has_kind, entries))
-    except OSError as error:
-        if below and error.errno not in MISSING:
-            skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
-        return
-    names = {child.name: child for child in children}
-    template = f"{below}/{PICTURES_NAME}".lstrip("/")
-    if PICTURES_NAME in names and (size_and_time := size_and_time_of(root, template)):
-        found[template] = size_and_time
-        is_under_template = bool(below)
-    is_under_template |= template in known and bool(below)
-    if is_under_template:
-        found.update(dropped_in(root, below, names))
-    elif below:
-        _warn_of_pictures(below, names, skipped)
-    for child in children:
-        path = f"{below}/{child.name}" if below else child.name
-        if child.is_dir(follow_symlinks=False):
-            if reason := why_not_searched(child.name):
-                skipped[path] = reason
-            if not is_searched(child.name):
-                continue
-            if path.count("/") >= MAX_DEPTH:
-                skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
-                continue
-            scan(root, path, found, skipped, known, is_under_template)
-        elif child.is_symlink() and os.path.isdir(f"{root}/{path}"):  # noqa: PTH112 (never raises)
-            skipped[path] = "it is a link to a folder; linked folders are not searched"
+    one = _Scan(root, known)
+    one.look_into(below, is_under_template)
+    return one.found, one.skipped
+
+
+@dataclass(slots=True)
+class _Scan:
+    root: Path
+    known: Collection[str]
+    found: dict[str, SizeAndTime] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def look_into(self, below: str, is_under_template: bool) -> None:
+        """Add what is in a folder, and in the folders in it."""
+        try:
+            with os.scandir(f"{self.root}/{below}") as entries:
+                children = list(filter(_has_kind, entries))
+        except OSError as error:
+            if below and error.errno not in MISSING:
+                reason = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
+                self.skipped[below] = reason
+            return
+        names = {child.name: child for child in children}
+        template = f"{below}/{PICTURES_NAME}".lstrip("/")
+        if PICTURES_NAME in names and (size_and_time := size_and_time_of(self.root, template)):
+            self.found[template] = size_and_time
+            is_under_template = bool(below)
+        is_under_template |= template in self.known and bool(below)
+        if is_under_template:
+            self.found.update(dropped_in(self.root, below, names))
+        elif below:
+            _warn_of_pictures(below, names, self.skipped)
+        for child in children:
+            path = f"{below}/{child.name}" if below else child.name
+            if child.is_dir(follow_symlinks=False):
+                self._add_folder(child.name, path, is_under_template)
+            else:
+                self._add_file(child, path, is_under_template)
+
+    def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
+        if reason := why_not_searched(name):
+            self.skipped[path] = reason
+        if not is_searched(name):
+            return
+        if path.count("/") >= MAX_DEPTH:
+            self.skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
+        else:
+            self.look_into(path, is_under_template)
+
+    def _add_file(self, child: os.DirEntry[str], path: str, is_under_template: bool) -> None:
+        if child.is_symlink() and os.path.isdir(f"{self.root}/{path}"):  # noqa: PTH112 (never raises)
+            self.skipped[path] = "it is a link to a folder; linked folders are not searched"
         elif is_under_template:
             if reason := why_not_dropped(child.name):
-                skipped[path] = reason
-        elif path in known or is_recipe_name(child.name):
-            size_and_time = size_and_time_of_child(child, root, path)
-            if size_and_time is not None:
-                found[path] = size_and_time
+                self.skipped[path] = reason
+        elif path in self.known or is_recipe_name(child.name):
+            if size_and_time := size_and_time_of_child(child, self.root, path):
+                self.found[path] = size_and_time
         elif reason := why_skipped(child.name):
-            skipped[path] = reason
+            self.skipped[path] = reason
 
 
 def _warn_of_pictures(

@@ -291,12 +291,12 @@ def test_an_inbox_that_is_replaced_during_a_look_forgets_nothing(
     """As by an unmounting between two steps: its recipes were seen to be gone, but elsewhere."""
     is_time = threading.Event()
 
-    def replaced(root: Path, *rest: Any) -> None:
+    def replaced(root: Path, *rest: Any) -> Any:
         if is_time.is_set():
             is_time.clear()
             house.inbox.rename(house.folder / "unmounted")
             house.inbox.mkdir()
-        scan(root, *rest)
+        return scan(root, *rest)
 
     monkeypatch.setattr("picowatch.inbox.inbox.scan", replaced)
     house.save("a.txt", "one\n")
