@@ -72,11 +72,11 @@ class Accepting:
 
         A save whose model has to be hashed first waits, and holds up no other of the slice.
         """
+        self._clear_gone()
         if not len(self.inbox):
             return False
         taken: list[str] = []
         events: list[Event] = []
-        self._gone.clear()
         inventory = self._fresh_inventory(now)
         self._hashes.missed.clear()
         end = time.monotonic() + SLICE_SECONDS
@@ -92,15 +92,20 @@ class Accepting:
                     break
         for path in taken:
             self.inbox.taken(path)
-        for path in self._gone:
-            if self.ledger.known_recipe(path) is None:  # else another one has its name now
-                self.outbox.problems.clear(path)
         for event in events:
             log.log(event.level, "%s", event.text)
             if event.level == logging.ERROR:
                 self.run.result.count_failure()
                 self.run.observers.failed(event.recipe)
+        self._clear_gone()
         return bool(taken)
+
+    def _clear_gone(self) -> None:
+        """Delete what is said of recipes that are gone; on a broken disk the next round does."""
+        while self._gone:
+            if self.ledger.known_recipe(self._gone[0]) is None:  # else another has its name now
+                self.outbox.problems.clear(self._gone[0])
+            del self._gone[0]
 
     def is_busy(self) -> bool:
         """Whether a model is being hashed, for which a save waits."""
