@@ -256,7 +256,8 @@ def test_an_error_file_that_could_not_be_deleted_at_once_is_deleted_later(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deletion of its recipe is known by then, and is not noticed a second time."""
-    path, unlink, refused = house.save("a.yaml", "prompt: one\nsteps: many\n"), os.unlink, []
+    path, unlink = house.save("a.yaml", "prompt: one\nsteps: many\n"), os.unlink
+    refused: list[object] = []
 
     def refuse(file: Any, *, dir_fd: int | None = None) -> None:
         if str(file).endswith("a.yaml.error.txt") and not refused:
