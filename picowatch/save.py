@@ -35,7 +35,7 @@ class SizeAndTime(NamedTuple):
         return not (self.mtime_ns or self.inode)
 
     def as_text(self) -> str:
-        """For the ledger: times and inodes may be larger than SQLite's integers."""
+        """Return the text for the ledger: times and inodes may be larger than SQLite's integers."""
         sidecars = f" {self.sidecars}" if self.sidecars else ""
         return f"{self.size} {self.mtime_ns} {self.inode}{sidecars}"
 

@@ -45,7 +45,7 @@ def heed_early_signals(arguments: Sequence[str]) -> None:
 def ended_by_signals(
     stop: threading.Event, wake: threading.Event, overdue: Callable[[], None] = lambda: None
 ) -> Iterator[list[int]]:
-    """At every signal that ends picowatch, `stop` and `wake` are set; gives the numbers so far.
+    """Set `stop` and `wake` at every signal that ends picowatch; gives the numbers so far.
 
     `overdue` is called if that has not ended it END_SECONDS later. A thread sets them. A handler
     interrupts the main thread, which may hold an event's lock at that moment, since it waits for
@@ -82,6 +82,6 @@ def ended_by_signals(
 
 
 def ignore_signals() -> None:
-    """As long as this process lives: its end takes handlers away, and a signal would kill it."""
+    """Ignore signals while this process lives: its end takes handlers away before it is gone."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)

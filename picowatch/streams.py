@@ -68,11 +68,11 @@ class BackgroundStream(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
-        """See `TextIO.isatty`."""
+        """Implement `TextIO.isatty`."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """See `TextIO.fileno`."""
+        """Implement `TextIO.fileno`."""
         return self._stream.fileno()
 
     def finish(self) -> None:

@@ -105,7 +105,10 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
 
 
 def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> Candidate:
-    """Its name is the path below its kind's folder; only .safetensors and .sft are left off."""
+    """Return a candidate, called by its path below its kind's folder.
+
+    Only the endings .safetensors and .sft are left off.
+    """
     name = _below(root, path)
     if layout == "file" and path.suffix.lower() in SAFETENSORS:
         name = name[: -len(path.suffix)]

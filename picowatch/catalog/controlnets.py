@@ -56,7 +56,7 @@ _USE_MAPS = (
 
 
 def is_first_controlnet(header: Header) -> bool:
-    """As the authors first shared them, with the whole checkpoint that they were trained for."""
+    """Whether it is as the authors first shared them, with a whole checkpoint."""
     return f"{ORIGINAL}{_ORIGINAL_HINT}" in header.shapes
 
 

@@ -127,7 +127,7 @@ def check_weights(part: Path) -> None:
 
 
 def _check_shards(part: Path, weights: list[Path]) -> None:
-    """As many shards as their names say."""
+    """Check that there are as many shards as their names say."""
     shards = re.search(r"-of-(\d{5})\.", weights[0].name)
     if shards and len(weights) != int(shards[1]):
         raise ModelRefused(

@@ -110,7 +110,10 @@ def _is_called(pipeline: str, family: str) -> bool:
 
 
 def _unet_family(pipeline: str, unet: dict[str, Any]) -> str:
-    """By the pipeline, and the UNet's config; ModelRefused for SDXL's refiner and small kin."""
+    """Tell the family by the pipeline and the UNet's config.
+
+    Raises ModelRefused for SDXL's refiner and small relatives.
+    """
     width = unet.get("cross_attention_dim")
     if pipeline not in FAMILIES["sdxl"].folders:
         # Stable Diffusion 1.x projects by convolutions.

@@ -131,7 +131,7 @@ class HashCache:
         return self._new.get(name) or self._known.get(name, (-1, -1, ""))
 
     def _read_again(self) -> None:
-        """Unless the file is as it was read or written last."""
+        """Read the file again, unless it is as it was read or written last."""
         stamp = _stamp_of(self._file) if self._file else None
         if self._file and stamp != self._read_at:
             self._known, self._read_at = self._known | _read(self._file), stamp
@@ -144,7 +144,7 @@ class HashCache:
 
 
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:
-    """As hashlib.file_digest, which cannot be stopped."""
+    """Hash as hashlib.file_digest does, which cannot be stopped."""
     digest = hashlib.sha256()
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
@@ -167,7 +167,7 @@ def _found(path: Path) -> tuple[Path, tuple[int, int]]:
 
 
 def _stamp_of(file: Path) -> _Stamp | None:
-    """Of the stored hashes: another one if they were written again."""
+    """Identify a version of the stored hashes: another one if they were written again."""
     try:
         status = file.stat()
     except OSError:

@@ -179,7 +179,7 @@ def _check_size(entries: dict[str, Any], held: int) -> None:
 
 
 def _check_order(entries: dict[str, Any]) -> None:
-    """Each tensor begins where the one before it ends: none overlaps another."""
+    """Check that each tensor begins where the one before it ends: none overlaps another."""
     at = 0
     for begin, end in sorted(tuple(entry["data_offsets"]) for entry in entries.values()):
         if begin != at:

@@ -55,7 +55,7 @@ _LIKE_FLUX = ("flux2", "chroma", "hunyuan_video", "ovis")
 
 
 def family_of_lora(header: Header) -> str:
-    """By the names and widths of its layers, else by what its trainer wrote; "" if neither says.
+    """Tell the family by its layers' names and widths, else by what its trainer wrote, or "".
 
     ModelRefused for a transformer's of an unknown family.
     `lora_te1_` says nothing: diffusers' export to kohya's names has it for every family.

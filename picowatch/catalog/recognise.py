@@ -150,7 +150,7 @@ def expect_rendered(found: Recognised, layout: Layout) -> None:
 
 
 def _why_not(found: Recognised) -> str:
-    """Its family is not rendered, or only from folders: with one to get instead."""
+    """Say why: its family is not rendered, or only from folders: with one to get instead."""
     if FAMILIES[found.family].kind != "flow":
         return ONLY
     if found.kind == "lora":
@@ -254,7 +254,7 @@ def _depths(header: Header) -> list[int]:
 
 
 def _unet_family(header: Header, prefix: str) -> str:
-    """By its text encoders; a UNet alone by the width of the text it looks at."""
+    """Tell the family by its text encoders; a UNet alone by the width of the text it looks at."""
     if any(map(header.has, FAMILIES["sdxl"].text_prefixes)):
         return "sdxl"
     if any(map(header.has, FAMILIES["sd2"].text_prefixes)):
@@ -282,7 +282,7 @@ def _check_complete(header: Header, family: str) -> None:
 
 
 def _prediction(header: Header) -> str:
-    """As NoobAI's v-prediction marks it by a tensor, or kohya and ComfyUI by metadata."""
+    """Tell what it predicts, which a tensor (NoobAI) or metadata (kohya, ComfyUI) says."""
     if "v_pred" in header.shapes:
         return "v_prediction"
     for key in ("modelspec.prediction_type", "modelspec.predict_key"):

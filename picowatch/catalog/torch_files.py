@@ -64,7 +64,7 @@ class TorchFile:
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Return its size in bytes."""
         return self._size
 
     def blocks(self, tensor: Tensor) -> Iterator[bytes]:

@@ -119,14 +119,14 @@ class Limited:
         self._left = most
 
     def read(self, size: int) -> bytes:
-        """As a file's, but never of what is not there."""
+        """Read as a file does, but never what is not there."""
         if size > self._left:
             raise ModelRefused("is not a model: its list of tensors is too long, or cut off.")
         self._left -= size
         return self._file.read(size)
 
     def readline(self) -> bytes:
-        """As a file's."""
+        """Read a line as a file does."""
         line = self._file.readline(min(self._left, 10_000))
         self._left -= len(line)
         return line
@@ -358,7 +358,7 @@ def _tensor(
 
 
 def _tensor_v3(*arguments: Any) -> Tensor:
-    """With its type as the seventh argument; the storage has bytes alone."""
+    """Return a tensor with its type as the seventh argument; the storage has bytes alone."""
     name = arguments[6]
     if not isinstance(name, _Name) or name.name not in _TYPES:
         raise ValueError("no type")

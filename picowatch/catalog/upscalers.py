@@ -137,7 +137,7 @@ def _esrgan(shapes: Shapes, block: re.Pattern[str], named: Mapping[str, str]) ->
 
 
 def _old_names(shapes: Shapes) -> dict[str, str]:
-    """Of the first ESRGAN, whose layers are numbered: three for each doubling, then two more."""
+    """The names of the first ESRGAN, whose layers are numbered: three a doubling, then two."""
     numbers = [int(name.split(".")[1]) for name in shapes if re.match(r"model\.\d{1,3}\.", name)]
     trunk = (re.match(r"model\.1\.sub\.(\d{1,5})\.weight", name) for name in shapes)
     inner = [int(found[1]) for found in trunk if found]

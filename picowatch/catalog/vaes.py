@@ -150,7 +150,7 @@ def recognise_vae_folder(folder: Path) -> Recognised:
 
 
 def _variant(config: dict[str, Any]) -> str:
-    """Of an AutoencoderKL: by its latents."""
+    """Tell the variant of an AutoencoderKL by its latents."""
     channels, scale = config.get("latent_channels", 4), config.get("scaling_factor")
     if channels == 4:
         return ""

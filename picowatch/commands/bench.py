@@ -159,7 +159,7 @@ def _batches(settings: Settings, wanted: Combinations) -> Iterator[list[ImageReq
 
 
 def _print_progress(text: str) -> None:
-    """Not on standard output, so that a pipe gets the result alone."""
+    """Print it on standard error, so that a pipe gets the result alone."""
     print(harmless(text), file=sys.stderr, flush=True)
 
 

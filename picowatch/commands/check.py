@@ -183,7 +183,7 @@ def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
-    """With the seeds that are still to be drawn as such, and the wildcards that hang on them."""
+    """Return the request with the seeds and wildcards that are still to be drawn."""
     if variant.seed == RANDOM:
         written = {field: image[f"unexpanded_{field}"] or image[field] for field in PROMPTS}
         image |= {"seed": RANDOM, **written}

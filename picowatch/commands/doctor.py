@@ -179,7 +179,7 @@ def _render(settings: Settings, make_engine: MakeEngine) -> str:
 
 
 def _machine_checks() -> Iterator[Check]:
-    """In the order of a bug report."""
+    """Return the checks of the machine, in the order of a bug report."""
     yield Check("picowatch", f"{__version__}, in {Path(__file__).parents[1]}")
     yield Check("Python", f"{platform.python_version()}, {sys.executable}")
     yield Check("system", f"{platform.platform()}, {os.cpu_count()} cores")

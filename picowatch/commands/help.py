@@ -16,13 +16,13 @@ _EXAMPLES = [
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """As argparse has it, with headings in bold."""
+    """The format of argparse, with headings in bold."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=22, width=_width())
 
     def start_section(self, heading: str | None) -> None:
-        """See `argparse.HelpFormatter`."""
+        """Implement `argparse.HelpFormatter.start_section`."""
         super().start_section(bold(heading) if heading else heading)
 
 

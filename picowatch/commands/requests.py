@@ -310,7 +310,7 @@ def _are_gone(commands: Sequence[Path]) -> bool:
 
 
 def _wait(settings: Settings, missing: Sequence[_Sent]) -> None:
-    """Until one of them is answered, or no picowatch is running any more; shown on a terminal."""
+    """Wait until one of them is answered, or no picowatch is running; shown on a terminal."""
     with ExitStack() as stack:
         view = LiveView(sys.stderr) if can_draw(sys.stderr) else None
         if view is not None:

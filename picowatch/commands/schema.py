@@ -51,7 +51,7 @@ def schema_text(kind: str, inventory: Inventory | None = None) -> str:
 
 
 def _settings_schema() -> dict[str, Any]:
-    """Of picowatch.yaml; an empty value there means the default."""
+    """Return the schema of picowatch.yaml; an empty value there means the default."""
     found = Settings.model_json_schema()
     for name, field in found["properties"].items():
         described = {key: field.pop(key) for key in ("description", "default") if key in field}

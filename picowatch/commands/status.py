@@ -161,7 +161,10 @@ def _within_time(condition: Callable[[], bool]) -> bool:
 
 
 def rows_of(running: bool, status: Status) -> list[Row]:
-    """Of one that has ended, what was rendering is no news; what is queued and what failed is."""
+    """The rows of a status.
+
+    Of a picowatch that has ended, what is queued and what failed is still of interest.
+    """
     if not running or status.ended:
         left = replace(status, device="", engines=(), all_seconds_left=None)
         others = [row for row in rows(left) if row.label != "now"] if status.host else []

@@ -365,5 +365,5 @@ class Accepting:
 
 
 def _warnings_of(recipes: Sequence[Recipe]) -> list[str]:
-    """Each once."""
+    """Return each warning once."""
     return list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))

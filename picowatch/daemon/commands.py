@@ -180,7 +180,7 @@ class Control:
         return Answer(not unknown, f"{_pictures(len(shown))} {words}.{unknown}")
 
     def _delete(self, files: Collection[str]) -> Answer:
-        """They are not rendered again unless a save asks for them, as when a user deletes them."""
+        """Delete pictures; as after a user deletes them, only a save renders them again."""
         shown, unknown = self._shown(files)
         kept = self.outbox.delete(shown)
         if deleted := [file for file in shown if file not in kept]:

@@ -105,7 +105,7 @@ class Reporting:
         )
 
     def _is_there(self, picture: str) -> bool:
-        """As far as is known: a share that is away may answer with an error."""
+        """Whether it exists, as far as is known: a share that is away may answer with an error."""
         try:
             return self.outbox.exists(picture)
         except OSError:

@@ -138,7 +138,7 @@ class Checkpoints:
             return load_vae(checkpoint, vae, self._target, device)
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
-        """This image's ControlNets; those of others make room for them."""
+        """Read an image's ControlNets; those of others make room for them."""
         wanted, held = _controlnets(request), loaded.controlnets
         missing = wanted.keys() - held.keys()
         if not missing:

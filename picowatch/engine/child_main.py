@@ -38,7 +38,7 @@ from picowatch.signals import ignore_signals
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """To the engine: render these, with a Preview each so many seconds.
+    """A message to the engine: render these, with a Preview each so many seconds.
 
     It replies with Steps and Previews, what it holds of a GPU, and an Outcome at the end.
     """
@@ -49,12 +49,12 @@ class Render:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From the engine, before anything else: it has started. It has not looked at an image yet."""
+    """A message from the engine: it has started, and looked at no image yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """From the engine: another denoising step is done."""
+    """A message from the engine: another denoising step is done."""
 
     done: int
     total: int

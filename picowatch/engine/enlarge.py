@@ -34,17 +34,17 @@ class TileSteps:
         self._done, self._total = 0, self._tiles
 
     def drawn(self, done: int, total: int) -> None:
-        """After a step of drawing."""
+        """Report a step of drawing."""
         self._done, self._total = done, total + self._tiles
         self._on_step(self._done, self._total)
 
     def before_tile(self) -> None:
-        """Before a tile for the second pass of hires: a sign of life."""
+        """Give a sign of life before a tile for the second pass of hires."""
         self._on_step(self._done, self._total)
         raise_if(self._interrupted)
 
     def before_last_tile(self) -> None:
-        """Before a tile of a finished picture."""
+        """Report the steps before a tile of a finished picture."""
         self.before_tile()
         self._done = min(self._done + 1, self._total)
 

@@ -170,7 +170,7 @@ class Loaded:
         return all(getattr(part, "_supports_group_offloading", True) for part in parts)
 
     def send_back(self) -> None:
-        """After a batch, take the weights off the device, where models come one after the other."""
+        """Take the weights off the device after a batch, where models come one after the other."""
         if self._base is not None:
             self._base.maybe_free_model_hooks()
 
@@ -213,7 +213,7 @@ class Loaded:
         return READERS[self.row.key].encode(self.pipeline(), text, self.variant_name)
 
     def bring_denoiser(self) -> None:
-        """Before the first step, where parts take turns; its LoRAs act again."""
+        """Bring the denoiser back before the first step, where parts take turns, with its LoRAs."""
         if self.place == "turns":
             self._exchange(self._encoder_names, [self._denoiser_name])
 

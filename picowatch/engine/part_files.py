@@ -135,7 +135,7 @@ def _transformers_config(kind: Any, config: Config) -> Any:
 
 
 def _about_weights(config: Config) -> dict[str, Any]:
-    """Without keys that are not, at any depth."""
+    """Leave out keys that are not about weights, at any depth."""
     return {
         key: _about_weights(value) if isinstance(value, dict) else value
         for key, value in config.items()

@@ -214,7 +214,7 @@ class Renderer:
         *,
         compiled: bool,
     ) -> list[RenderedImage]:
-        """Its pictures, with how they were rendered; `warnings` are those of all of them."""
+        """Return the pictures, with how they were rendered; `warnings` are those of all of them."""
         rung, requested, batch, timings = attempt
         peak = peak_bytes(self._target.device)  # of the whole batch, in each of its pictures
         return [

@@ -132,7 +132,7 @@ class Upscalers:
         return _resized(picture, size)
 
     def _enlarged_once(self, network: Network, pixels: Pixels, before_tile: OnTile) -> Pixels:
-        """In smaller tiles where memory runs out; they stay so."""
+        """Enlarge it, in smaller tiles where memory runs out; they stay so."""
         while True:
             try:
                 return enlarged(network, pixels, self._tile, before_tile)

@@ -58,7 +58,7 @@ class FewReads(io.BufferedIOBase):
         self._reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file's, MAX_READS times."""
+        """Read as any file does, MAX_READS times."""
         self._reads += 1
         if self._reads > MAX_READS:
             raise OSError("it has too many parts")

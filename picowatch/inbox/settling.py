@@ -63,7 +63,7 @@ class Settling:
         *,
         is_new: bool = False,
     ) -> None:
-        """It differs; its quiet time starts again if it has changed since."""
+        """Note that a path differs; its quiet time starts again if it has changed since."""
         before = self._pending.get(path)
         if before is None:
             patience = self._settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
@@ -74,7 +74,7 @@ class Settling:
             before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
 
     def drop(self, path: str) -> None:
-        """It does not differ, or was taken."""
+        """Forget a path that does not differ, or was taken."""
         self._pending.pop(path, None)
 
     def quiet(self, now: float) -> list[Pending]:

@@ -74,7 +74,7 @@ class SaveWriter:
             self._request_sheet_again(entry_id)
 
     def _keep_sheet(self, entry_id: int, sheet: str) -> None:
-        """It is drawn already if an earlier save requested the same, such as the first of A, B, A.
+        """Keep a sheet that an earlier save requested, as the first of A, B, A did, and that is drawn.
 
         Pictures that are still to be rendered have no files yet, or will have others.
         """

@@ -20,7 +20,7 @@ class Questions(Database):
     """Reads what others decide by, and changes what commands ask for."""
 
     def known_recipes(self) -> dict[str, KnownRecipe]:
-        """Each recipe of the inbox whose last save was taken."""
+        """Return each recipe of the inbox whose last save was taken."""
         rows = self.select("SELECT * FROM recipes WHERE outcome != 'archived'")
         return {row["path"]: _known(row) for row in rows}
 

@@ -80,7 +80,7 @@ class QueuedImage:
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        """From a row of `images`."""
+        """Return the image of a row of `images`."""
         return cls(
             id=row["id"],
             recipe=row["recipe"],

@@ -107,7 +107,7 @@ def _avif_reader() -> type[ImageFile]:
 
 
 def _exif_of_webp(file: IO[bytes]) -> bytes:
-    """Its chunk of that name: https://developers.google.com/speed/webp/docs/riff_container."""
+    """Return the chunk of that name: https://developers.google.com/speed/webp/docs/riff_container."""
     position = 12
     for _ in range(MAX_CHUNKS):
         file.seek(position)

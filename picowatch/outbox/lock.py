@@ -84,7 +84,10 @@ class OutboxLock:
         return Whereabouts.IN_PLACE if found == self._lock_id else Whereabouts.REPLACED
 
     def _without_lock(self) -> Whereabouts:
-        """In the same folder it can be taken again; elsewhere nobody knows whose folder it is."""
+        """Tell where the outbox is whose lock is gone.
+
+        In the same folder it can be taken again; elsewhere nobody knows whose folder it is.
+        """
         try:
             same = _id(self._outbox.stat()) == self._outbox_id
         except OSError:

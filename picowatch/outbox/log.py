@@ -80,7 +80,7 @@ class _LogFile(_TolerantHandler, RotatingFileHandler):
         super().emit(record)
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 (logging's name)
-        """By the size of the file: logging's own needs what is kept to be written first."""
+        """Decide by the size of the file: logging's own needs what is kept to be written first."""
         if self.stream is None:
             return False
         size = os.fstat(self.stream.fileno()).st_size + len(self.format(record))

@@ -205,7 +205,7 @@ class Outbox:
         sync_folder(path.parent)
 
     def _replace_latest(self, deleted: Collection[str]) -> None:
-        """Before these are deleted: the newest picture that is left, if latest.png is one."""
+        """Show, before these are deleted, the newest picture that is left, if latest.png is one."""
         latest = [path for name in LATEST if (path := self.root / name).is_file()]
         if not any(
             self.exists(file) and cmp(self.root / file, path, shallow=False)

@@ -99,7 +99,7 @@ class ProblemFiles:
             return added in before or self._write(file, before + added)
 
     def remove_warning(self, recipe: str, warning: str) -> None:
-        """It holds no longer; others stay."""
+        """Remove a warning that holds no longer; others stay."""
         file = self._names.warning_file(recipe)
         with self._adding:
             before = self._text(file, -1) or ""

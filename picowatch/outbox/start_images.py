@@ -152,7 +152,7 @@ class NamedPictures(Pictures):
 
     @contextmanager
     def _recording(self, path: str) -> Iterator[None]:
-        """If the picture is refused, remember what was at its paths before."""
+        """Remember, if the picture is refused, what was at its paths before."""
         before = self._stamps(path)
         try:
             yield

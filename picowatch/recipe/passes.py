@@ -87,7 +87,7 @@ def _each_step(sampler: str) -> int:
 
 
 def _evaluations(sampler: str, taken: int) -> int:
-    """With guidance, each is double."""
+    """Count evaluations: with guidance, each is double."""
     each = _each_step(sampler)
     if each > 1:
         return max(0, each * taken - 1)

@@ -35,7 +35,7 @@ def file_name_value(template: str) -> str:
 
 
 def _check_placeholders(template: str) -> None:
-    """Each is one of ours; a width is a plain number, and no longer than names are."""
+    """Check that each placeholder is known, with a plain number as width, if any."""
     for _, name, form, _ in string.Formatter().parse(template):
         if name is not None and name not in _PLACEHOLDERS:
             known = ", ".join(_PLACEHOLDERS)

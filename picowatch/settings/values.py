@@ -28,7 +28,7 @@ HOOKS_SCHEMA: dict[str, Any] = {
 
 
 def not_boolean(value: Any) -> Any:
-    """For numbers: pydantic would take true for 1."""
+    """Refuse true and false as numbers: pydantic would take true for 1."""
     if isinstance(value, bool):
         raise ValueError("Input should be a number, not true or false")
     return value

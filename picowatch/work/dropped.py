@@ -107,7 +107,7 @@ class DroppedPictures:
             return True
 
     def _candidates(self, image: QueuedImage, path: str) -> Iterator[str]:
-        """It may have been renamed since it was dropped."""
+        """Return the paths where the picture may be: it may have been renamed since."""
         now = self.ledger.recipe_of(image)
         yield from (now, f"{stem_of(now)}{MASK_MARK}.png", path)
 

@@ -186,9 +186,10 @@ class WorkerPool:
     def seconds_left(
         self, queued: Iterable[tuple[ImageRequest, int]], recipe: str | None = None
     ) -> float | None:
-        """Until the batches in progress, of a recipe or all, and these images are done.
+        """Return the seconds until the batches in progress and these images are done.
 
-        `queued` are the images that follow, so many like each. None before the first picture.
+        `queued` are the images that follow, so many like each. With a `recipe`, only its own
+        batches count. None before the first picture.
         """
         following = self._durations.of(queued)
         if following is None:

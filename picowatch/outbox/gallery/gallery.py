@@ -108,7 +108,7 @@ class Gallery:
             self._pages.announce()
 
     def _write_stars(self) -> None:
-        """For the page, which loads it where pages.js names another version."""
+        """Write the stars for the page, which loads it where pages.js names another version."""
         files = json.dumps(list(self._starred()), ensure_ascii=True)
         target = self._folder / "stars.js"
         content = f"stars({files});\n".encode()

@@ -155,7 +155,7 @@ class Pages:
 
 
 def _call(entry: Mapping[str, Any]) -> bytes:
-    """In ASCII: neither a line separator nor an ending of a script is anything but data."""
+    """Return a call in ASCII: no line separator and no end of a script is anything but data."""
     return f"picture({json.dumps(entry, ensure_ascii=True)});\n".encode()
 
 
