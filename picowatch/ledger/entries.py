@@ -74,7 +74,7 @@ class SaveWriter:
             self._request_sheet_again(entry_id)
 
     def _keep_sheet(self, entry_id: int, sheet: str) -> None:
-        """Keep a sheet that an earlier save requested, as the first of A, B, A did, and that is drawn.
+        """Keep the sheet that an earlier save had drawn, as the first of A, B, A has.
 
         Pictures that are still to be rendered have no files yet, or will have others.
         """
