@@ -17,7 +17,6 @@ from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 ANSWER_SECONDS = 15.0
-RECIPES = {"retry": "*", "cancel": "+"}  # how many may be named
 OF_PICTURES = ("star", "unstar", "delete")
 FILES_AT_ONCE = 100  # in one command; its file may have 100 kB
 
