@@ -406,7 +406,7 @@ def test_make_that_was_stopped_meanwhile_reads_its_answer_after_a_restart(house:
     with house.running():
         with house.seen_at_once():
             process = start(house.folder, "make", elsewhere(house, "a.txt", "one --seed 5\n"))
-            wait_for(lambda: commands(house), "the command")
+            wait_for(lambda: [*answers.glob("*.json")], "the command, no longer a temporary")
             process.send_signal(signal.SIGSTOP)
         wait_for(lambda: [*answers.glob("*.answer")], "the answer")
     with house.running():
