@@ -10,7 +10,6 @@ from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number, plain_number
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.resolve.hires import UPSCALERS
-from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
@@ -100,7 +99,6 @@ def settings_yaml(settings: Mapping[str, object], warnings: Iterable[str]) -> st
 
     Only what the picture says is written. Numbers that are text there are numbers here.
     """
-    settings = {("vae" if name == MODULE else name): value for name, value in settings.items()}
     order = [name for name in (*ROWS, SIZE) if name in settings]
     lines = [f"# {harmless(warning)}\n" for warning in warnings]
     for name in order:

@@ -169,11 +169,19 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _plain(rest: bytes) -> str:
-    return _short(rest).decode("latin-1")
+    return _latin1_or_utf8(_short(rest))
 
 
 def _packed(rest: bytes) -> str:
-    return _unpacked(rest[1:]).decode("latin-1")
+    return _latin1_or_utf8(_unpacked(rest[1:]))
+
+
+def _latin1_or_utf8(text: bytes) -> str:
+    """The text; Latin-1 by the standard, but some programs write UTF-8 (Stability Matrix)."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def _international(rest: bytes) -> str:

@@ -29,10 +29,19 @@ def encode_png(picture: Image.Image, texts: Mapping[str, str]) -> bytes:
     for keyword, text in texts.items():
         _check_keyword(keyword)
         # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
-        (chunks.add_itxt if "\0" in text else chunks.add_text)(keyword, text)
+        is_plain = "\0" not in text and not _would_be_utf8(text)
+        (chunks.add_text if is_plain else chunks.add_itxt)(keyword, text)
     file = BytesIO()
     picture.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
     return file.getvalue()
+
+
+def _would_be_utf8(text: str) -> bool:
+    """Whether readers that expect UTF-8 would take this text in Latin-1 for another one."""
+    try:
+        return text.encode("latin-1").decode() != text
+    except UnicodeError:
+        return False
 
 
 def srgb() -> PngImagePlugin.PngInfo:

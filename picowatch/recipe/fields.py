@@ -30,6 +30,8 @@ SIZE = "size"
 PICTURE = "picture"  # the size that is the start image's
 MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
+# The names of a picture's embeddings, with commas between them; A1111 adds their hashes.
+EMBEDDINGS = "embeddings"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 

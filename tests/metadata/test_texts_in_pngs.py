@@ -9,6 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import texts_of
+from picowatch.outbox.encoding import encode_png
 from tests.fuzz.hostile import chunk, png
 
 
@@ -22,6 +23,14 @@ def test_texts_that_another_program_wrote_are_read(text: str, packed: bool) -> N
     file = BytesIO()
     Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=information)
     assert texts_of(file.getvalue()) == {"parameters": text, "picowatch": text}
+
+
+def test_utf8_in_a_chunk_for_latin1_is_read() -> None:
+    """Stability Matrix writes it; a text of ours that would be taken for it is written as iTXt."""
+    utf8 = png(chunk(b"tEXt", b"parameters\0" + "ein Café, 猫".encode()))
+    assert texts_of(utf8) == {"parameters": "ein Café, 猫"}
+    texts = {"parameters": "CafÃ©"}
+    assert texts_of(encode_png(Image.new("RGB", (2, 2)), texts)) == texts
 
 
 def test_texts_after_the_pixels_are_read() -> None:

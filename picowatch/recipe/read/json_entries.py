@@ -12,8 +12,8 @@ from bisect import bisect_left
 from typing import NoReturn
 
 from picowatch.recipe.messages.problems import Problems, refuse, shown
-from picowatch.recipe.read.command_lines import is_comfyui_workflow
 from picowatch.recipe.read.decoding import invisible
+from picowatch.recipe.read.no_prompts import is_comfyui_workflow
 from picowatch.recipe.read.nodes import MAX_DEPTH, MAX_NODES
 from picowatch.recipe.read.plain import number, plain_number, plain_value
 from picowatch.recipe.read.yaml_entries import elements_of, layer_of, start_of

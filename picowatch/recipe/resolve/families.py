@@ -1,13 +1,12 @@
 """What recipes combine with a checkpoint's family, and what it cannot honour."""
 
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.families import family_called
-from picowatch.recipe.fields import BAKED, PROMPTS
+from picowatch.recipe.fields import BAKED, EMBEDDINGS, PROMPTS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
@@ -22,8 +21,6 @@ from picowatch.recipe.prompts.grammar import (
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.resolve.installed import (
-    EMBEDDINGS,
-    MODULE,
     NotInstalled,
     find_hires_upscaler,
     find_lora,
@@ -126,7 +123,6 @@ class Borrowed:
 
     def set_aside(self) -> Iterator[str]:
         """Take out what the checkpoint cannot have, and what is not here, with warnings."""
-        yield from self._take_module()
         yield from self._take_embeddings()
         yield from self._lacking()
         if self._checkpoint.rules.flow:
@@ -142,24 +138,6 @@ class Borrowed:
     def _text(self, field: str) -> str | None:
         written = self._written(field)
         return written.value if written and isinstance(written.value, str) else None
-
-    def _take_module(self) -> Iterator[str]:
-        """Forge's module becomes the VAE, if it is one for the checkpoint and none is named."""
-        written = self._layer.pop(MODULE, None)
-        if written is None or "vae" in self._layer:
-            return
-        name = str(written.value)
-        try:
-            warning = self._vae_left_out(name)
-        except NotInstalled:
-            warning = (
-                f"There is no VAE '{shown(name)}' in models/vae; the checkpoint's own is used "
-                "instead."
-            )
-        if warning:
-            yield warning
-        else:
-            self._layer["vae"] = written
 
     def _take_embeddings(self) -> Iterator[str]:
         """Those that the prompts name, but that are not here: their words stay as words."""
@@ -210,20 +188,27 @@ class Borrowed:
             )
 
     def _vae(self) -> Iterator[str]:
-        """One for other families than the checkpoint's, which then decodes with its own."""
-        name = self._text("vae")
-        with suppress(NotInstalled):  # reported where the VAE is looked up
-            if name is not None and (warning := self._vae_left_out(name)):
-                del self._layer["vae"]
-                yield warning
-
-    def _vae_left_out(self, written: str) -> str:
-        """That it is for other families than the checkpoint's; "" if not. Raises NotInstalled."""
-        name = find_vae(written, self._inventory)
-        families = _other_families(name, self._checkpoint, self._inventory)
-        if not families:
-            return ""
-        return f"The VAE '{shown(name)}' was left out: it is for {listed(families)}."
+        """One that is not here, or is for other families: the checkpoint decodes with its own."""
+        written = self._text("vae")
+        if written is None:
+            return
+        try:
+            name = find_vae(written, self._inventory)
+        except NotInstalled:
+            warning = (
+                f"There is no VAE '{shown(written)}' in models/vae; the checkpoint's own is used "
+                "instead."
+            )
+        else:
+            families = _other_families(name, self._checkpoint, self._inventory)
+            warning = (
+                f"The VAE '{shown(name)}' was left out: it is for {listed(families)}."
+                if families
+                else ""
+            )
+        if warning:
+            del self._layer["vae"]
+            yield warning
 
     def _loras(self) -> Iterator[str]:
         """Those for other families than the checkpoint's, of the prompt and beside it."""
