@@ -59,7 +59,7 @@ KNOWN = frozenset({*FIELDS, *PARTS_BY_KEY, *INFORMATION, *EMBEDDINGS, HIRES_SIZE
 SAYS_NOTHING = {
     "sampler": ("undefined", "default"),
     "clip skip": ("0",),
-    "rng": ("gpu",),  # any maker's
+    "rng": ("gpu", "std_default"),  # any maker's, and stable-diffusion.cpp's
     "diffusion in low bits": ("automatic", "automatic (fp16 lora)"),
     "beta schedule alpha": ("0.6",),
     "beta schedule beta": ("0.6",),

@@ -14,16 +14,24 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.grammar import split_loras
-from picowatch.recipe.read.a1111_blocks import Block, Line, block_of_picture, blocks, negative_in
+from picowatch.recipe.read.a1111_blocks import (
+    KEY,
+    MAX_LINES,
+    Block,
+    Line,
+    block_of_picture,
+    blocks,
+    negative_in,
+)
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
-_KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*?)\s*:\s*")
+_KEY = re.compile(rf"\s*{KEY}\s*")
 # Values are separated by a comma and a space: 7,5 is one number, which the field then refuses.
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,9},[0-9]{1,9}(?=\s*(?:,|$))")
 _SIDES = re.compile(r"([1-9][0-9]{0,4})x([0-9]{1,5})")
 # Forge's further model files: a VAE, or text encoders, which their names tell.
-_MODULE = re.compile(r"(?:hires )?module \d+")
+_MODULE = re.compile(r"module \d+")
 _ENCODER = re.compile(r"clip|t5|qwen|gemma|llama|mistral|encoder", re.IGNORECASE)
 MAX_PAIRS = 1000
 MAX_BLOCKS = 10_000
@@ -45,7 +53,7 @@ def parameters_of(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
         found = _KEY.match(text, position)
         start = found.end() if found else position
         value, end = _value(text, start)
-        key = found["key"] if found else ""
+        key = found["key"].rstrip() if found else ""
         if key or value:
             named = found.start("key") if found else start
             yield key, Written(value, at(start, end), text[start:end], at(named, named + len(key)))
@@ -67,9 +75,10 @@ def _value(line: str, start: int) -> tuple[str, int]:
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     """The recipes of a TXT with generation parameters, a block each."""
-    found = list(islice(blocks(source), MAX_BLOCKS + 1))
-    if len(found) > MAX_BLOCKS:
-        message = f"more than {MAX_BLOCKS:,} prompts in one file. Split it."
+    is_long = len(source.lines) > MAX_LINES
+    found = [] if is_long else list(islice(blocks(source), MAX_BLOCKS + 1))
+    if is_long or len(found) > MAX_BLOCKS:
+        message = f"more than {MAX_BLOCKS:,} prompts or {MAX_LINES:,} lines in one file. Split it."
         problems.add(source.whole_line(1), message)
         return []
     return [_entry(source, block) for block in found]
@@ -82,8 +91,8 @@ def a1111_picture(source: Source, names_checkpoint: bool = False) -> Entry:
 
 def _entry(source: Source, block: Block, names_checkpoint: bool = False) -> Entry:
     """The recipe of one block; what it cannot honour becomes a warning."""
-    pairs = [pair for line in block.values for pair in parameters_of(source, line)][:MAX_PAIRS]
-    values = _Values(pairs)
+    pairs = (pair for line in block.values for pair in parameters_of(source, line))
+    values = _Values(list(islice(pairs, MAX_PAIRS)))
     layer = values.layer()
     lines = list(block.text)
     while len(lines) > 1 and not lines[0].text.strip():
@@ -144,7 +153,7 @@ class _Values:
     def __init__(self, pairs: Sequence[tuple[str, Written]]) -> None:
         self.warnings: list[str] = []
         self.said = {key.casefold(): str(written.value) for key, written in pairs}
-        self._pairs = list(pairs)
+        self._pairs = pairs
         self._layer: Layer = {}
         self._parts: dict[str, dict[str, Written]] = {}
 
@@ -154,7 +163,6 @@ class _Values:
             self._pairs = [pair for key, written in self._pairs for pair in _as_flux(key, written)]
         for key, written in self._pairs:
             self._take(key, key.casefold(), written)
-        self._take_module()
         self._take_hires_size()
         for field, parts in self._parts.items():
             first = next(iter(parts.values()))
@@ -174,7 +182,9 @@ class _Values:
             self._put(self._parts.setdefault(field, {}), part, name, written)
         elif key in keys.EMBEDDINGS:
             self._layer[EMBEDDINGS] = written
-        elif key != keys.HIRES_SIZE and not _MODULE.fullmatch(key):
+        elif _MODULE.fullmatch(key) and not _ENCODER.search(text):
+            self._put(self._layer, "vae", name, written)
+        elif key != keys.HIRES_SIZE:
             self._leave_out(name, written)
 
     def _says_nothing(self, key: str, text: str) -> bool:
@@ -195,22 +205,6 @@ class _Values:
             layer[field] = written
         elif layer[field].value != written.value:
             self._leave_out(name, written)
-
-    def _take_module(self) -> None:
-        """The only one of Forge's modules that is no text encoder is the VAE."""
-        named = self._layer.get("vae")
-        modules = [
-            (name, written) for name, written in self._pairs
-            if _MODULE.fullmatch(name.casefold())
-            and not self._says_nothing("", str(written.value).casefold())
-            and (named is None or written.value != named.value)
-        ]  # fmt: skip
-        vaes = [written for _, written in modules if not _ENCODER.search(str(written.value))]
-        for name, written in modules:
-            if named is None and vaes == [written]:
-                self._layer["vae"] = written
-            else:
-                self._leave_out(name, written)
 
     def _take_hires_size(self) -> None:
         """hires by its scale. A size that no scale gives leaves all of it out."""

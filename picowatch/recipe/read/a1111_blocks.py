@@ -17,12 +17,19 @@ from picowatch.recipe.written import Source
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
 _STEPS = re.compile(r"\s*Steps:", re.IGNORECASE)
 _STEPS_ALONE = re.compile(r"\s*Steps:\s*\d+\s*,?\s*", re.IGNORECASE)
-_KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*?)\s*:")
-_NEXT_KEY = re.compile(r",\s*(?P<key>\w[\w \-/.]*?)\s*:")
+# A key; longer ones are no keys, and would take long to be sure of.
+KEY = r"(?P<key>\w[\w \-/.]{0,60}):"
+_KEY = re.compile(rf"\s*{KEY}")
+_NEXT_KEY = re.compile(rf",\s*{KEY}")
+_WITHIN = re.compile(rf"\bSteps:\s*\d+\s*,\s*{KEY}")
 _REMARK = re.compile(
     r"\s*(?:(?:Negative )?Template:|Time taken:|Used embeddings:|Torch active/reserved:|Sys VRAM:"
     r"|A: [\d.]+ GB, R: )"
 )
+
+
+# Ten thousand prompts of twenty lines.
+MAX_LINES = 200_000
 
 
 class Line(NamedTuple):
@@ -52,10 +59,7 @@ def begins_parameters(text: str) -> bool:
 
 def within(line: str) -> re.Match[str] | None:
     """Where values stand within a line that is a prompt; None for other prompts."""
-    for found in re.finditer(r"\bSteps:\s*\d+\s*(?=,)", line):
-        if _says_values(line[found.start() :]):
-            return found
-    return None
+    return next((found for found in _WITHIN.finditer(line) if _is_known(found)), None)
 
 
 def names_parameters(text: str) -> bool:
@@ -106,8 +110,11 @@ def _lines(source: Source) -> list[Line]:
 def _says_values(line: str) -> bool:
     """Whether a line begins with steps, and another of A1111's keys follows."""
     found = _STEPS.match(line)
-    keys = _NEXT_KEY.findall(line, found.end()) if found else ()
-    return any(key.casefold() in KNOWN for key in keys)
+    return found is not None and any(map(_is_known, _NEXT_KEY.finditer(line, found.end())))
+
+
+def _is_known(found: re.Match[str]) -> bool:
+    return found["key"].rstrip().casefold() in KNOWN
 
 
 def _begins_values(line: Line) -> bool:
@@ -129,7 +136,7 @@ def _goes_on(before: str, line: str) -> bool:
     key = _KEY.match(line)
     if not key or _STEPS.match(line) or _NEGATIVE.match(line) or _REMARK.match(line):
         return False
-    return key["key"].casefold() in KNOWN or before.rstrip().endswith(",")
+    return _is_known(key) or before.rstrip().endswith(",")
 
 
 def _end_of_remarks(lines: Sequence[Line], number: int) -> int:

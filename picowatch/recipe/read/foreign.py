@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from picowatch.recipe.fields import EMBEDDINGS, NOISE_NAMES, PROMPTS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.a1111 import seed_of_32_bits
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.samplers import SamplerUnknown, find_sampler
@@ -207,15 +206,11 @@ def _read_invokeais_own(mode: str, found: Found) -> None:
         found.values["sampler"] = f"{sampler.removesuffix('_k')}_karras"
     elif sampler and mode.startswith(_STABLE_DIFFUSION):
         found.values["schedule_type"] = "leading"
-    for field in PROMPTS:
-        if field in found.values:
-            text = _with_embeddings(found.values[field], found)
-            translated = with_a1111s_weights(text)
-            if translated is None:
-                found.warn(
-                    "InvokeAI's weights in the prompt were not understood; they stay as text."
-                )
-            found.values[field] = text if translated is None else translated
+    if _COMPELS_WEIGHT.search(found.values.get("prompt", "")):
+        found.warn(
+            "InvokeAI's weights (word++, (words)1.2) in the prompt are read as words: write "
+            "(word:1.2)."
+        )
 
 
 def _with_embeddings(prompt: str, found: Found) -> str:
@@ -226,46 +221,10 @@ def _with_embeddings(prompt: str, found: Found) -> str:
     return _EMBEDDING.sub(r"\1", prompt)
 
 
-def with_a1111s_weights(text: str) -> str | None:
-    """A prompt with compel's weights, `word++` and `(some words)1.2`, as A1111's; None if unclear.
-
-    Brackets without a weight only group there, and square ones are words
-    (https://github.com/damian0815/compel, doc/syntax.md).
-    """
-    if len(text) > MAX_LENGTH or _FUNCTIONS.search(text) or re.search("[\ue000-\ue003]", text):
-        return None
-    text = text.replace("\\(", "\ue002").replace("\\)", "\ue003")
-    for _ in range(_MOST_NESTED):
-        before, text = text, _WEIGHTED.sub(_weighted, text)
-        if text == before:
-            break
-    if "(" in text or ")" in text:
-        return None
-    text = re.sub(r"[\[\]]", r"\\\g<0>", text)
-    for sign, meant in zip("\ue000\ue001\ue002\ue003", ("(", ")", "\\(", "\\)"), strict=True):
-        text = text.replace(sign, meant)
-    return text
-
-
-def _weighted(found: re.Match[str]) -> str:
-    """The words in marks that stand for brackets; each plus is 1.1, each minus 0.9."""
-    words = found["words"] or found["word"] or ""
-    weight = found["weight"] or found["signs"]
-    if not weight:
-        return words
-    if weight[0] in "+-":
-        factor = (1.1 if weight[0] == "+" else 0.9) ** len(weight)
-    else:
-        factor = float(weight)
-    return f"\ue000{words}:{plain_number(round(factor, 3))}\ue001"
-
-
-_WEIGHTED = re.compile(
-    r"\((?P<words>[^()]*)\)(?P<weight>\++|-+|\d*\.?\d+)?"
-    r"|(?P<word>[^\s()\[\]+,\ue000\ue001]+)(?P<signs>\++|(?<=\w)-+)(?=[\s,.;:)]|$)"
+# https://github.com/damian0815/compel, doc/syntax.md: `word++`, `(some words)1.2`.
+_COMPELS_WEIGHT = re.compile(
+    r"\w(?:\+|--+)(?=[\s,.;:)+]|$)|\)(?:\d|\.\d|[+-](?=[\s,.;:)+-]|$))|\)\.\w+\("
 )
-_MOST_NESTED = 50
-_FUNCTIONS = re.compile(r"\)\.(?:and|blend|swap)\(|\.swap\(")
 # InvokeAI's `<name>`, SwarmUI's `<embed:folder/name.safetensors>`.
 _EMBEDDING = re.compile(
     r"<(?!break>)(?:embed(?:ding)?:)?(?:[^<>:/]*/)*([\w., -]+?)(?:\.safetensors|\.pt|\.bin)?>"

@@ -6,20 +6,18 @@ picoDiffusion; ComfyUI's workflow, and A1111's text in `parameters`, which some 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.prompts.editing import edits_in, parse_edits
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.a1111 import a1111_picture
-from picowatch.recipe.read.a1111_blocks import holds_parameters
+from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import FORBIDDEN, MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.foreign import DAMAGE, Found, read_settings, settings_of
@@ -27,7 +25,7 @@ from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_v
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written, written_at
 
 _HASH_DIGITS = 10
-_MAX_LINES = 200_000
+_BRACKET = re.compile(r"(?<!\\)[\[\]]")
 _WILDCARD = re.compile(r"\\.|\{|__", re.DOTALL)
 
 
@@ -78,7 +76,7 @@ def _fields(
     position: Position,
     names_checkpoint: bool = False,
 ) -> Entry:
-    if any(len(text) > MAX_BYTES or text.count("\n") > _MAX_LINES for text in texts.values()):
+    if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch-sheet" in texts:
         raise PictureUnreadable(
@@ -129,7 +127,7 @@ def _of_another_program(
         if settings := settings_of(texts):
             what = f"text from {settings[0].name}"
             read_settings(*settings, found)
-            return _with_brackets(found.entry(position))
+            return _without_brackets(found.entry(position))
         beside = _of_a1111(text, position, names_checkpoint) if holds_parameters(text) else None
         if workflow := comfyui_in(texts):
             what = "workflow from ComfyUI"
@@ -153,26 +151,21 @@ def _of_comfyui(workflow: str, beside: Entry | None, position: Position) -> Entr
         if beside is None:
             raise
         return beside
-    entry = _with_brackets(found.entry(position))
+    entry = _without_brackets(found.entry(position))
     if beside is None:
         return entry
     said = {name: one for name, one in entry.layer.items() if one.value}
     return replace(entry, layer=entry.layer | beside.layer | said)
 
 
-def _with_brackets(entry: Entry) -> Entry:
-    """The entry with warnings about brackets that only A1111 reads as changes between the steps."""
-    return replace(entry, warnings=(*entry.warnings, *_brackets_in(entry.layer)))
-
-
-def _brackets_in(layer: Layer) -> Iterator[str]:
-    for field in PROMPTS:
-        text = str(layer[field].value) if field in layer else ""
-        for edit in islice(edits_in(parse_edits(text)), 1):
-            yield (
-                f"'{shown(text[edit.start : edit.end])}' in {field} changes words between the "
-                "steps, as in A1111. If the other program read it as words, write \\[ and \\]."
-            )
+def _without_brackets(entry: Entry) -> Entry:
+    """The entry, its square brackets as the words that they are to all other programs."""
+    layer = {
+        name: replace(one, value=_BRACKET.sub(r"\\\g<0>", str(one.value)))
+        for name, one in entry.layer.items()
+        if name in PROMPTS
+    }
+    return replace(entry, layer=entry.layer | layer)
 
 
 def _of_a1111(text: str, position: Position, names_checkpoint: bool) -> Entry:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.read.a1111_blocks import within
 from picowatch.recipe.read.yaml_errors import ABOUT_FENCE, FENCE
 
@@ -19,7 +20,6 @@ _COMMAND = re.compile(
 )
 _JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
 _PYTHON = re.compile(r"#!.*\bpython.*|from [\w.]+ import .+|import [\w.]+(?: as \w+)?|def \w+\(.*")
-_SEPARATOR = re.compile(r"\s*[,;\t]\s*")
 # The columns of A1111's styles.csv.
 _STYLES = ["name", "prompt", "negative_prompt"]
 
@@ -35,7 +35,7 @@ def why_no_prompt(line: str) -> str | None:
         )
     if found := within(line):
         return (
-            f"'{found[0].strip()}, …' looks like A1111's settings within a prompt. Write the "
+            f"'{shown(found[0])} …' looks like A1111's settings within a prompt. Write the "
             "prompt, 'Negative prompt: …' and 'Steps: …' in a line each."
         )
     return None
@@ -57,7 +57,7 @@ def why_no_page(text: str, json_name: str) -> str | None:
 
 def _is_head_of_table(line: str) -> bool:
     """Whether a line is nothing but the names of fields, `prompt` among them."""
-    names = [name.strip('" ') for name in _SEPARATOR.split(line)]
+    names = [name.strip('" ') for name in re.split("[,;\t]", line)]
     known = names[:3] == _STYLES or all(name in FIRST_NAME_OF for name in names)
     return len(names) > 1 and "prompt" in names and known
 

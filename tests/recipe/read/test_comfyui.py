@@ -331,14 +331,10 @@ def test_loras_are_read(loras: dict[str, Any]) -> None:
     assert recipe.warnings == (ignored,)
 
 
-def test_brackets_that_are_words_there_are_a_warning() -> None:
-    """Here they change words between the steps."""
-    recipe = read(one_pass() | {"6": encode("a [cat|dog] [b]")})
-    assert recipe.prompt == "a [cat|dog] [b]"
-    assert recipe.warnings == (
-        "'[cat|dog]' in prompt changes words between the steps, as in A1111. If the other program "
-        "read it as words, write \\[ and \\].",
-    )
+def test_brackets_are_words_there() -> None:
+    """Here they would change words between the steps."""
+    recipe = read(one_pass() | {"6": encode(r"a [cat|dog] (b:1.2) \[c\]")})
+    assert (recipe.prompt, recipe.warnings) == (r"a \[cat|dog\] (b:1.2) \[c\]", ())
 
 
 def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
