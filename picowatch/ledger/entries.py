@@ -51,7 +51,7 @@ class SaveWriter:
             (self.save.path, *key, entry.priority, entry.sheet),
         ).lastrowid
         assert entry_id is not None
-        self._request_images(entry_id, entry_index, entry)
+        self._request_images(entry_id, entry_index, entry, 0)
         if entry.sheet is not None:
             self._keep_sheet(entry_id, entry.sheet)
 
@@ -67,7 +67,7 @@ class SaveWriter:
         if redraw:
             self._forget_ended(entry_id)
             before = self.result.queued
-            self._request_images(entry_id, entry_index, entry)
+            self._request_images(entry_id, entry_index, entry, self._draw_from(entry_id))
             self.result.redrawn += self.result.queued - before
         sheet = self._drawn_sheet(entry_id)
         if sheet is not None and not self.picture_exists(sheet):
@@ -147,11 +147,17 @@ class SaveWriter:
             "UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE id = ?", (entry_id,)
         )
 
-    def _request_images(self, entry_id: int, entry_index: int, entry: RequestedEntry) -> None:
-        first = self.sql.execute(
+    def _draw_from(self, entry_id: int) -> int:
+        """Record and return the position at which a new draw of the entry begins."""
+        first: int = self.sql.execute(
             "SELECT coalesce(max(position) + 1, 0) FROM entry_images WHERE entry = ?", (entry_id,)
         ).fetchone()[0]
         self.sql.execute("UPDATE entries SET drawn_from = ? WHERE id = ?", (first, entry_id))
+        return first
+
+    def _request_images(
+        self, entry_id: int, entry_index: int, entry: RequestedEntry, first: int
+    ) -> None:
         for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
             place = entry_index, image_index
             if image := self._find(digest):
