@@ -46,9 +46,9 @@ class SaveWriter:
     def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
         """A new entry, with its images."""
         entry_id = self.sql.execute(
-            """INSERT INTO entries (recipe, digest, occurrence, priority, sheet)
-               VALUES (?, ?, ?, ?, ?)""",
-            (self.save.path, *key, entry.priority, entry.sheet),
+            """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
+               VALUES (?, ?, ?, ?, ?, ?)""",
+            (self.save.path, *key, entry_index, entry.priority, entry.sheet),
         ).lastrowid
         assert entry_id is not None
         self._request_images(entry_id, entry_index, entry, 0)
@@ -57,7 +57,10 @@ class SaveWriter:
 
     def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
         """An entry that is requested again; `redraw` draws its random seed again."""
-        self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
+        self.sql.execute(
+            "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
+            (entry_index, entry.priority, entry_id),
+        )
         for image in self._images_of(entry_id):
             if redraw and image["state"] == "cancelled":
                 continue  # the new draw replaces it
