@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.files.picture_names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
-from picowatch.inbox import watching
+from picowatch.inbox import reading, watching
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
@@ -340,7 +340,7 @@ def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.Monkey
     """
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.0)
     reads: list[str] = []
-    read = inbox_module.read
+    read = reading.read
 
     def counted(root: Path, folder: str, path: str, *rest: Any) -> Any:
         reads.append(path)
