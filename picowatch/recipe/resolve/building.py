@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import (
     BAKED,
+    CHECKPOINT_HASH,
     MAX_SEED,
     MAX_SIDE,
     MIN_SIDE,
@@ -21,7 +22,7 @@ from picowatch.recipe.fields import (
     default_of,
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
-from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
 from picowatch.recipe.parts import PIXEL_UPSCALERS, Hires, Upscale
 from picowatch.recipe.pictures import Pictures
@@ -35,6 +36,7 @@ from picowatch.recipe.resolve.installed import (
     find_hires_upscaler,
     find_upscaler,
     find_vae,
+    is_whole_name,
 )
 from picowatch.recipe.resolve.layers import names_none, seed_in, unquoted
 from picowatch.recipe.resolve.loras import read_loras
@@ -54,6 +56,7 @@ from picowatch.recipe.samplers import (
 )
 from picowatch.recipe.written import Layer, Position, Written
 
+_HASH_DIGITS = 10
 _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _Found = TypeVar("_Found")
 
@@ -103,6 +106,7 @@ class _Building:
         name = self._text("checkpoint")
         found = self._installed("checkpoint", lambda: find_checkpoint(name, self._inventory))
         checkpoint = found or NO_CHECKPOINT
+        self._check_hash(checkpoint)
         self._take_module()
         self._take_embeddings(checkpoint)
         loras, families = read_loras(layer, self._inventory, self._judge)
@@ -198,6 +202,27 @@ class _Building:
 
     def _path(self, field: str) -> str:
         return read_path(field, self._layer.get(field), self._pictures, self._builder.problems)
+
+    def _check_hash(self, checkpoint: Checkpoint) -> None:
+        """Warn if a picture's checkpoint may be another one than that of this name here."""
+        theirs = self._layer.pop(CHECKPOINT_HASH, None)
+        written = self._layer.get("checkpoint")
+        if not written or self._judge.origins.get("checkpoint") is not Origin.OTHERS:
+            return
+        begins = theirs.text.casefold() if theirs else ""
+        # Shorter ones are of A1111 before 2023, which hashed in another way.
+        if checkpoint.hash and len(begins) >= _HASH_DIGITS:
+            if not checkpoint.hash.startswith(begins):
+                self._judge.warnings.append(
+                    f"the checkpoint '{shown(checkpoint.name)}' is another file than the "
+                    f"picture's: its hash begins {checkpoint.hash[:_HASH_DIGITS]}, the picture's "
+                    f"{shown(begins[:_HASH_DIGITS])}."
+                )
+        elif checkpoint.name and not is_whole_name(written.text, checkpoint.name):
+            self._judge.warnings.append(
+                f"the picture's checkpoint '{shown(written.text)}' is taken for "
+                f"'{shown(checkpoint.name)}', which may be another one."
+            )
 
     def _take_module(self) -> None:
         """Forge's module is the VAE, if none is named."""

@@ -205,6 +205,12 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
     return list(next((found for found in chain(whole, begun) if found), ()))
 
 
+def is_whole_name(written: str, name: str) -> bool:
+    """Whether a name is meant by more than its beginning."""
+    ways = (_folded, _last, _flat)
+    return _folded(written) in [of_name(name) for of_name in ways]
+
+
 @lru_cache(maxsize=64)
 def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list[str]]:
     """What is installed by a part of its name: thousands of LoRAs, in each prompt of a file."""
