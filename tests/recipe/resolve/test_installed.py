@@ -88,17 +88,6 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
             "the checkpoint 'old.ckpt' cannot be used: a .ckpt can run code; convert it to "
             ".safetensors.",
         ),
-        *(
-            (
-                f"checkpoint: {owner}/stable-diffusion-v1-5",
-                f"'{owner}/stable-diffusion-v1-5' is not in models/checkpoints, and picowatch "
-                "never downloads. Fetch it once: hf download "
-                "stable-diffusion-v1-5/stable-diffusion-v1-5 v1-5-pruned-emaonly.safetensors "
-                "--local-dir models/checkpoints (4.3 GB), and write 'checkpoint: "
-                "v1-5-pruned-emaonly'.",
-            )
-            for owner in ("runwayml", "stable-diffusion-v1-5", "https://huggingface.co/runwayml")
-        ),
         (
             "checkpoint: Lykon/dreamshaper-8",
             "'Lykon/dreamshaper-8' is not in models/checkpoints, and picowatch never downloads. "
