@@ -49,12 +49,12 @@ PARTS_BY_KEY = {
 }
 # What draws nothing: the hashes of LoRAs and embeddings say which files the prompt's names meant.
 INFORMATION = {
-    *("version", MODEL_HASH, "vae hash", "hashes", "lora hashes", "user", "created date"),
+    *("version", "vae hash", "hashes", "lora hashes", "user", "created date"),
     *(RESOURCES, "civitai metadata", "template", "negative template", "app", "pipeline"),
     *("operations", "lora networks", "hires size", "wildcard prompt", "raw prompt"),
     *("raw negative prompt", "batch size", "batch pos", "old prompt editing timelines"),
 }
-KNOWN = frozenset({*FIELDS, *PARTS_BY_KEY, *INFORMATION, *EMBEDDINGS, HIRES_SIZE})
+KNOWN = frozenset({*FIELDS, *PARTS_BY_KEY, *INFORMATION, *EMBEDDINGS, MODEL_HASH, HIRES_SIZE})
 # What a key says if it says nothing: of Civitai's sampler, and what is so without these.
 SAYS_NOTHING = {
     "sampler": ("undefined", "default"),

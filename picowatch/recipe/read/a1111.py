@@ -9,7 +9,7 @@ from itertools import islice
 from math import ceil
 
 from picowatch.recipe import a1111_keys as keys
-from picowatch.recipe.fields import EMBEDDINGS, MAX_SEED, SIZE
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, MAX_SEED, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
@@ -180,6 +180,8 @@ class _Values:
         elif key in keys.PARTS_BY_KEY:
             field, part = keys.PARTS_BY_KEY[key]
             self._put(self._parts.setdefault(field, {}), part, name, written)
+        elif key == keys.MODEL_HASH:
+            self._layer[CHECKPOINT_HASH] = written
         elif key in keys.EMBEDDINGS:
             self._layer[EMBEDDINGS] = written
         elif _MODULE.fullmatch(key) and not _ENCODER.search(text):

@@ -8,15 +8,12 @@ https://github.com/mcmonkeyprojects/SwarmUI, docs/Image Metadata Format.md.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from picowatch.recipe.fields import EMBEDDINGS, NOISE_NAMES, PROMPTS
-from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.a1111 import seed_of_32_bits
 from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.samplers import SamplerUnknown, find_sampler
 from picowatch.recipe.written import Entry, Position, written_at
 
 # What a damaged or hostile file may raise in code that reads it as if it were a good one.
@@ -64,12 +61,6 @@ class Found:
 
     def entry(self, position: Position) -> Entry:
         """The fields, all of them at the position where a recipe names the picture."""
-        with suppress(KeyError):
-            try:
-                find_sampler(self.values["sampler"])
-            except SamplerUnknown:
-                name = self.values.pop("sampler")
-                self.warn(f"picowatch has no sampler '{shown(name)}'; the usual one is used.")
         layer = {field: written_at(position, value) for field, value in self.values.items()}
         return Entry(layer, position, tuple(self.warnings))
 

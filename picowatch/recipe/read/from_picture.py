@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import EMBEDDINGS, PROMPTS
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
@@ -204,6 +204,7 @@ def _layer_of(request: ImageRequest, position: Position) -> Layer:
     if not request.draws:
         return {name: layer[name] for name in ("image", "upscale", "exact")}
     layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
+    layer[CHECKPOINT_HASH] = Written(request.checkpoint_hash, position)
     if request.vae_hash:
         layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
     names = ",".join(use.name for use in request.embeddings)

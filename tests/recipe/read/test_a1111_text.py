@@ -7,7 +7,7 @@ import pytest
 from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.parts import Hires, Upscale
-from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one
 
 TXT = "corgi.txt"
 INVENTORY = Inventory(
@@ -190,11 +190,10 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         ("VAE: mse, Module 1: ae", ignored("Module 1: ae")),
         ("Module 1: clip_l, Module 2: mse", ignored("Module 1: clip_l")),
         ("Module 1: mse, Module 2: other", ignored("Module 2: other")),
-        ("VAE: ae", ("There is no VAE 'ae' in models/vae; the checkpoint's own is used instead.",)),
+        ("VAE: ae",
+         ("no VAE 'ae' in models/vae. Available: mse and baked. baked is used instead.",)),
         ("Size: 256x384, Hires resize: 512x512, Hires steps: 5", ignored("Hires resize: 512x512")),
-        ("Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
-         ("the upscaler 'R-ESRGAN 4x+' is not in models/upscalers; Lanczos is used instead.",)),
-        ("Mask blur: 4", ("mask_blur was ignored: it needs mask, which is missing here.",)),
+        ("Mask blur: 4", ("mask_blur has no effect without mask. It was left out.",)),
         ("Seed: 71415104642", ("the seed 71415104642 has more than 32 bits; 2695627906 is used "
                                "instead, which gives the same noise on a CPU.",)),
         ("Model hash: 879db523c3",
@@ -206,7 +205,8 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
         (f"{FLUX}, Diffusion in Low Bits: bnb-nf4, Hires Distilled CFG Scale: 4",
          ignored("Diffusion in Low Bits: bnb-nf4", "Hires Distilled CFG Scale: 4")),
         (f"Sampler: Heun, {FLUX}",
-         ("The sampler Heun was replaced by Euler: FLUX.1 steps along a flow.",)),
+         ("the sampler Heun cannot be used: it steps along noise, but FLUX.1 steps along a flow. "
+          "Euler is used instead.",)),
     ],
 )  # fmt: skip
 def test_what_a_recipe_cannot_say_is_a_warning(values: str, warnings: tuple[str, ...]) -> None:
@@ -262,17 +262,25 @@ def test_the_vae_is_nearer_than_a_folders_default(values: str) -> None:
     assert read_one(text, TXT, INVENTORY, {"_defaults.yaml": "vae: other"}).vae == "mse"
 
 
-def test_problems_point_into_the_text() -> None:
-    """At the values that are wrong, and at constructs in the prompts."""
-    text = "a\n<lora:x:1>\nNegative prompt: b,\n __c__\nSteps: 3, Sampler: Euler, Size: 500x512\n"
-    found = refused(text, TXT).problems
-    assert [(p.line, p.column, p.width) for p in found] == [(2, 1, 10), (4, 2, 5), (5, 33, 3)]
-
-
-def test_a_decimal_comma_is_no_next_value() -> None:
-    """7,5 is not 7, with a 5 to ignore."""
-    (message,) = messages("a corgi\nSteps: 20, Sampler: Euler, CFG scale: 7,5, Clip skip: 1", TXT)
-    assert message == "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."
+@pytest.mark.parametrize(
+    ("values", "fields", "warning"),
+    [
+        ("Steps: 300, Sampler: Euler, Size: 500x512", {"steps": 150, "width": 496},
+         "steps 300 is beyond the limits; 150 is used instead."),
+        ("Steps: 3, CFG scale: 7,5", {"cfg_scale": 7.5}, "cfg_scale must be a number from 1 to "),
+        ("Steps: many, Sampler: Euler", {"steps": 24}, "steps must be a whole number from 1 to "),
+        ("Steps: 3, Sampler: Restart", {"sampler": "Heun"}, "picowatch has no sampler 'Restart'; "),
+        ("Steps: 3, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
+         {"hires": Hires(2.0, upscaler="Lanczos")}, "no upscaler 'R-ESRGAN 4x+' in models/"),
+    ],
+)  # fmt: skip
+def test_the_nearest_value_stands_for_an_impossible_one(
+    values: str, fields: dict[str, Any], warning: str
+) -> None:
+    """Another program wrote it; in a recipe of one's own it is a mistake."""
+    recipe = read_one(f"a\n{values}, Seed: 1", TXT, INVENTORY)
+    assert {name: getattr(recipe, name) for name in fields} == fields
+    assert any(one.startswith(warning) for one in recipe.warnings)
 
 
 def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:

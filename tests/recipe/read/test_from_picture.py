@@ -116,7 +116,7 @@ def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> Non
     )  # fmt: skip
     assert recipe.warnings == (
         "Recipes have no 'Face restoration: CodeFormer' setting; it was ignored.",
-        "denoising_strength was ignored: it needs image or hires, which is missing here.",
+        "denoising_strength has no effect without image or hires. It was left out. (in corgi.png)",
     )
     with_image = read("from: corgi.png\nimage: b.png", A1111)
     assert (with_image.image, with_image.denoising_strength) == ("b.png", 0.3)
@@ -201,11 +201,37 @@ def test_missing_models_are_named_with_their_hashes() -> None:
     without_x = Inventory(
         demo=DEMO, checkpoints=INVENTORY.checkpoints, vaes=("mse",), loras=("pixel",)
     )
-    assert problem("from: a.png", CHUNK, without_x) == (
+    recipe = read("from: a.png", CHUNK, without_x)
+    assert (recipe.prompt, recipe.loras) == ("a  corgi", (("pixel", -1.0),))
+    assert recipe.warnings == (
         "no LoRA 'x' in models/loras. Only pixel is available. Put its file there, or write the "
-        "prompt without the tag. (in a.png; the hashes of its LoRAs begin: pixel bbbbbbbbbb, x "
-        "aaaaaaaaaa)"
+        "prompt without the tag. It was left out. (in a.png; the hashes of its LoRAs begin: pixel "
+        "bbbbbbbbbb, x aaaaaaaaaa)",
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "digits", "warning"),
+    [
+        ("dream", "", "the picture's checkpoint 'dream' is taken for 'dreamshaper_8', which may"),
+        ("dreamshaper_8", "0123456789", "the checkpoint 'dreamshaper_8' is another file than the"),
+        ("dreamshaper_8", "879db523c3", ""),
+        ("", "0123456789", "The model with the hash 0123456789 is not known by name; the usual"),
+    ],
+)
+def test_another_checkpoint_than_the_pictures_is_a_warning(
+    model: str, digits: str, warning: str
+) -> None:
+    """By its name, or, where both are known, by its hash."""
+    known = Inventory(DEMO, (Checkpoint("dreamshaper_8", 512, hash="879db523c3" + "0" * 54),))
+    said = (f", Model: {model}" if model else "") + (f", Model hash: {digits}" if digits else "")
+    text = f"a\nSteps: 300, Seed: 1{said}"
+    recipe = read("from: a.png", {"parameters": text}, known)
+    assert (recipe.checkpoint, recipe.steps) == ("dreamshaper_8", 150)
+    others = [one for one in recipe.warnings if not one.startswith("steps 300 is beyond")]
+    assert [one.startswith(warning) for one in others] == ([True] if warning else [])
+    assert read("from: a.png\ncheckpoint: dreamshaper_8\nsteps: 3", {"parameters": text}, known
+                ).warnings == ()  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -222,8 +248,6 @@ def test_missing_models_are_named_with_their_hashes() -> None:
          "that version."),
         ({"parameters": "a corgi"}, "a.png: its 'parameters' text has no line 'Steps: …, Sampler: "
          "…'."),
-        ({"parameters": "a\nSteps: 300, Sampler: Euler, Model: demo"}, "steps must be a whole "
-         "number from 1 to 150, not 300. (in a.png)"),
     ],
 )  # fmt: skip
 def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], message: str) -> None:
