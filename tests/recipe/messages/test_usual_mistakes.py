@@ -401,7 +401,6 @@ def test_a_quote_alone_is_not_around_anything() -> None:
         ("hires: {scale: 1,5, steps: 3}", 18, "1.5, with a decimal point"),
         ("upscale: {scale: 2,25}", 20, "2.25, with a decimal point"),
         ("hires: {steps: 1,000}", 18, "1.000, with a decimal point, or 1000"),
-        ("sweep: {cfg_scale: 5..9 step 0,5}", 32, "0.5, with a decimal point"),
         ("sweep: {cfg_scale: 5..9 step 1,5, steps: [3]}", 32, "1.5, with a decimal point"),
     ],
 )
@@ -460,16 +459,6 @@ def test_a_field_without_its_colon_is_shown_with_it(text: str) -> None:
     (problem,) = refused(text).problems
     line = problem.source_line
     assert problem.message == f"a colon is missing: write '{line.replace(' ', ': ')}'."
-
-
-def test_flags_in_a_prompt_of_yaml_are_a_warning() -> None:
-    """They are drawn as text, unlike in a .txt."""
-    recipe = read_one("prompt: a corgi --steps 30 --cfg-scale 5\n")
-    assert recipe.warnings == (
-        "'--steps 30' in prompt is part of its text: flags are for .txt files. Write the "
-        "field steps instead.",
-    )
-    assert read_one("prompt: a corgi --ish 30").warnings == ()
 
 
 def test_a_piece_of_the_prompt_alone_is_no_field_to_sweep() -> None:
