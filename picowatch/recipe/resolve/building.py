@@ -197,7 +197,7 @@ class _Building:
     def _find(
         self, field: str, find: Callable[[Any, Inventory], _Found], instead: Any = NOTHING
     ) -> _Found | Any:
-        """What a field names among what is installed, or what is used instead; None for an error."""
+        """What a field names among what is installed, or what stands in for it; None for an error."""
         was_there = field in self._layer
         text = self._text(field)
         if was_there and text is None:
@@ -304,7 +304,7 @@ class _Building:
             if is_own and not parts["image"]:
                 continue
             if parts.get("preprocess") == "depth":
-                parts["depth"] = self._find(f"{field}.depth", find_depth, "")
+                parts["depth"] = self._find(f"{field}.depth", find_depth, "") or ""
             if model and model.kinds:
                 parts.setdefault("kind", KIND_OF.get(parts.get("preprocess", ""), ""))
             found.append(parts)
