@@ -197,7 +197,7 @@ class _Building:
     def _find(
         self, field: str, find: Callable[[Any, Inventory], _Found], instead: Any = NOTHING
     ) -> _Found | Any:
-        """What a field names among what is installed, or what stands in for it; None for an error."""
+        """What a field names of what is installed, or what stands in for it; None for an error."""
         was_there = field in self._layer
         text = self._text(field)
         if was_there and text is None:
