@@ -21,12 +21,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import (
-    about_cut_number,
-    cut_number,
-    wanted_for,
-    wrong_value,
-)
+from picowatch.recipe.messages.wording import DECIMAL_POINT, wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.read.yaml_errors import quoted_name
 from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised
@@ -85,8 +80,9 @@ def read_axes(
         return []
     axes: dict[str, WrittenAxis] = {}
     for key, values in written.pairs:
-        if cut := about_cut_number(values.name_position):
-            problems.add(values.name_position, cut)
+        if key.isdigit():
+            message = f"sweep cannot vary '{shown(key)}'. {DECIMAL_POINT}"
+            problems.add(values.name_position, message)
             continue
         found = _axis(key, values, layer, most, problems)
         if found and found.label in axes:
@@ -216,7 +212,7 @@ def _values(key: str, written: Written, most: int, problems: Problems) -> list[t
         text = part.value if isinstance(part.value, str) else part.raw
         if text in values:
             message = f"'{shown(text)}' appears twice in the '{shown(key)}' sweep."
-            problems.add(part.position, message + _decimal(key, part))
+            problems.add(part.position, message)
         values[text] = replace(part, key=written.key)
     if is_list and not parts:
         problems.add(written.error_position, f"the '{shown(key)}' sweep has no values.")
@@ -228,23 +224,12 @@ def _values(key: str, written: Written, most: int, problems: Problems) -> list[t
     return list(values.items())
 
 
-def _decimal(key: str, part: Written) -> str:
-    """For a value that is a piece of a number with a decimal comma."""
-    whole, rest = cut_number(part.position)
-    field = FIRST_NAME_OF.get(key.strip())
-    if not rest or (field and "whole number" in wanted_for(field)):
-        return ""
-    return f" If {whole},{rest} is one number, write {whole}.{rest}."
-
-
 def _range(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
     """The numbers of `4..10 step 2`."""
     try:
         numbers = range_in(written.value)
     except ValueInvalid as error:
-        end = written.position.shifted(written.position.width + 1, 1)
-        if not cut_number(end)[1]:  # else its step is not 0, and that has a message
-            problems.add(written.error_position, str(error))
+        problems.add(written.error_position, str(error))
         return []
     if numbers is None:
         problems.add(
