@@ -1,27 +1,22 @@
 """Opens and deletes files below a folder, safe against links that are swapped in meanwhile.
 
-A symbolic link is followed if it ends inside the folder. The path is resolved first and then
-walked from the folder, each part opened in the one before and none of them followed: a link that
-is swapped in after the check makes the opening fail, and is never followed.
+A path is walked from the folder, each part opened in the one before and no link followed. If there
+is a link that ends inside the folder, the path without links is walked instead: one that is swapped
+in after that makes the opening fail, and is never followed.
 """
 
 import errno
-import fcntl
 import os
-import signal
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 # A folder that may be entered but not listed can be walked through where the system knows O_PATH.
-_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOT = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = _ROOT | os.O_NOFOLLOW
 # NONBLOCK: a FIFO that replaces the file must not block the daemon.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-ASIDE = ".picowatch-done-"  # prefix of a file that is about to be deleted
-MAX_NAME_BYTES = 255
 
 
 def open_below(root: Path, path: str) -> int:
@@ -30,14 +25,27 @@ def open_below(root: Path, path: str) -> int:
     Raises OSError: besides the system's own reasons EXDEV for a path that leads out of `root`,
     and EINVAL for what is no regular file; that is never opened.
     """
-    real_root = _real(root)
+    parts = path.split("/")
+    if not {"", ".", ".."} & {*parts}:
+        try:
+            return _open(root, parts)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+    real_root = _real(root)  # a link is on the way
     real = _real(real_root / path, strict=True)
     if real == real_root:
-        raise OSError(errno.EXDEV, "it leads out of its folder")
-    folder = _enter(real_root, real.parent)
+        raise _leads_out()
+    return _open(real_root, _parts_below(real_root, real))
+
+
+def _open(root: Path, parts: Sequence[str]) -> int:
+    """A handle of the regular file at these names below a folder; none of them may be a link."""
+    *folders, name = parts
+    folder = _enter(root, folders)
     try:
-        _check_regular(os.stat(real.name, dir_fd=folder, follow_symlinks=False))
-        handle = os.open(real.name, _FILE, dir_fd=folder)
+        _check_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        handle = os.open(name, _FILE, dir_fd=folder)
     finally:
         os.close(folder)
     return _checked(handle)
@@ -55,100 +63,30 @@ def open_regular(path: Path) -> int:
 def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
     """Delete the regular file `path` below `root` if `is_meant`; returns whether it was.
 
-    It is moved aside first: what is saved under its name from then on stays. What turns out to be
-    another file by then, or is open for writing, is moved back. A link in its place stays. Raises
-    OSError as `open_below`.
+    A file that was saved again meanwhile stays, and so does a link. Raises OSError as `open_below`.
     """
     target = root / path
-    name, aside = target.name, _aside(target.name)
-    within = _enter(_real(root), _real(target.parent, strict=True))
+    real_root = _real(root)
+    within = _enter(real_root, _parts_below(real_root, _real(target.parent, strict=True)))
     try:
-        if not _is_meant(within, name, is_meant):
+        with os.fdopen(os.open(target.name, _FILE, dir_fd=within), "rb") as file:
+            before = os.fstat(file.fileno())
+            _check_regular(before)
+            if not is_meant(file):
+                return False
+        now = os.stat(target.name, dir_fd=within, follow_symlinks=False)
+        if _version(now) != _version(before):
             return False
-        os.rename(name, aside, src_dir_fd=within, dst_dir_fd=within)
-        removed = _unlink_aside(within, aside, is_meant)
-        if not removed:
-            _move_back(within, aside, name)
+        os.unlink(target.name, dir_fd=within)
         _sync_folder(within)
-        return removed
+        return True
     finally:
         os.close(within)
 
 
-def bring_back(root: Path) -> None:
-    """Move back what was moved aside when the process died."""
-    for folder, _, names in os.walk(root):
-        for aside in names:
-            if aside.startswith(ASIDE):
-                with suppress(OSError):
-                    within = _enter(_real(root), _real(Path(folder)))
-                    _move_back(within, aside, aside.removeprefix(ASIDE))
-                    os.close(within)
-
-
-def _aside(name: str) -> str:
-    """A name that is too long loses its beginning: its end still marks a recipe."""
-    end = os.fsencode(name)[len(ASIDE) - MAX_NAME_BYTES :]
-    return ASIDE + end.decode("utf-8", "ignore")
-
-
-def _unlink_aside(within: int, aside: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
-    """Nobody opens it by that name, so what is found here stays true."""
-    meant = _is_meant(within, aside, is_meant, unwritten=True)
-    if meant:
-        os.unlink(aside, dir_fd=within)
-    return meant
-
-
-def _is_meant(
-    folder: int, name: str, is_meant: Callable[[IO[bytes]], bool], *, unwritten: bool = False
-) -> bool:
-    """Whether the file's bytes are meant, and, if it matters, nobody has it open for writing."""
-    handle = os.open(name, _FILE, dir_fd=folder)
-    with os.fdopen(handle, "rb") as file:
-        _check_regular(os.fstat(handle))
-        return not (unwritten and _is_open_for_writing(handle)) and is_meant(file)
-
-
-def _is_open_for_writing(handle: int) -> bool:
-    """A read lease is refused where somebody has the file open for writing: fcntl(2).
-
-    Some file systems have none, nor do systems other than Linux: nothing is detected there.
-    """
-    try:
-        # Opening it meanwhile makes the kernel send a signal: use one that does nothing.
-        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except AttributeError:
-        return False
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    return False
-
-
-def _move_back(within: int, aside: str, name: str) -> None:
-    """Move it back, unless a newer file has its name: then that one is kept.
-
-    inotify does not report writes through an older handle: the next scan finds them.
-    """
-    try:
-        os.link(aside, name, src_dir_fd=within, dst_dir_fd=within, follow_symlinks=False)
-    except FileExistsError:
-        pass
-    except OSError:  # a folder, or a file system without hard links
-        if not _is_there(within, name):
-            os.rename(aside, name, src_dir_fd=within, dst_dir_fd=within)
-            return
-    os.unlink(aside, dir_fd=within)
-
-
-def _is_there(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    """What differs between two saves."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _sync_folder(folder: int) -> None:
@@ -165,13 +103,11 @@ def leads_out(root: Path, path: str) -> bool:
     return not _real(root / path).is_relative_to(_real(root))
 
 
-def _enter(root: Path, folder: Path) -> int:
-    """A handle of a folder, both without links when they were looked at."""
-    if not folder.is_relative_to(root):
-        raise OSError(errno.EXDEV, "it leads out of its folder")
-    handle = os.open(root, _FOLDER)
+def _enter(root: Path, folders: Sequence[str]) -> int:
+    """A handle of the folder at these names below `root`; none of them may be a link."""
+    handle = os.open(root, _ROOT)
     try:
-        for part in folder.relative_to(root).parts:
+        for part in folders:
             inner = os.open(part, _FOLDER, dir_fd=handle)
             os.close(handle)
             handle = inner
@@ -179,6 +115,17 @@ def _enter(root: Path, folder: Path) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def _parts_below(root: Path, path: Path) -> Sequence[str]:
+    """The names that lead from `root` to `path`, both without links. Raises OSError."""
+    if not path.is_relative_to(root):
+        raise _leads_out()
+    return path.relative_to(root).parts
+
+
+def _leads_out() -> OSError:
+    return OSError(errno.EXDEV, "it leads out of its folder")
 
 
 def _real(path: Path, *, strict: bool = False) -> Path:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from picowatch.files.retry import Retry
 from picowatch.outbox.commands import Command, Commands, send
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
+from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
     Reader,
@@ -253,6 +255,19 @@ def test_a_disk_that_fills_up_in_a_single_run_fails_no_image(house: House) -> No
         assert house.error("a.yaml") is None
 
 
+def test_room_for_the_ledger_but_not_for_a_picture_fails_no_image(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a single run, which waits for nothing."""
+    house.save("a.yaml", SMALL)
+    with monkeypatch.context() as patch:
+        no_room = OSError(errno.ENOSPC, "No space left on device")
+        patch.setattr(Outbox, "publish", Mock(side_effect=no_room))
+        assert not house.once()
+    assert house.once()
+    assert house.seeds() == [1, 2, 3, 4, 5]
+
+
 # -- in the middle of a start, or before it
 
 
@@ -348,27 +363,3 @@ def test_an_inbox_that_is_away_at_the_start_is_waited_for(house: House) -> None:
         assert ends(daemon) == 0
     assert len(house.pictures("random")) == 1
     assert "cancelled" not in house.log()
-
-
-@pytest.mark.parametrize("refused", ["hash", "publisher"])
-def test_threads_that_the_system_refuses_lose_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch, refused: str
-) -> None:
-    """Where a container's limit of processes is reached: waited for, or done without."""
-    allowed, start = threading.Event(), threading.Thread.start
-
-    def start_if_allowed(thread: threading.Thread) -> None:
-        if thread.name.startswith(refused) and not allowed.is_set():
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
-    with house.running(batch_size=1):
-        house.save("a.yaml", SMALL)
-        if refused == "hash":
-            wait_for(lambda: "[Errno 11] can't start new thread; waiting" in house.log())
-            allowed.set()
-        wait_for(lambda: len(house.listed()) == 5, "the pictures")
-    assert house.seeds() == [1, 2, 3, 4, 5]
-    assert house.error("a.yaml") is None
-    assert house.log().count("can't start new thread") == (refused == "hash")
