@@ -1,6 +1,6 @@
 """What somebody wrote, and where it stands, so that an error can point at it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 
@@ -73,7 +73,6 @@ class Written:
     key: Position | None = None
     parts: tuple["Written", ...] = ()
     pairs: tuple[tuple[str, "Written"], ...] = ()
-    at: "At | None" = field(default=None, compare=False, repr=False)
     unswept: "Written | None" = field(default=None, compare=False, repr=False)
 
     @property
@@ -94,9 +93,6 @@ class Written:
     def name_position(self) -> Position:
         """The field's name, if it has one here."""
         return self.key or self.position
-
-
-At = Callable[[int, int], Position]
 
 
 def mapping_at(

@@ -86,13 +86,7 @@ class PromptLine:
         """A piece of the text."""
         raw = self.text[start:end].strip()
         start += len(self.text[start:end]) - len(self.text[start:end].lstrip())
-        return Written(
-            raw,
-            self.at(start, len(raw)),
-            raw,
-            key,
-            at=lambda offset, width: self.at(start + offset, width),
-        )
+        return Written(raw, self.at(start, len(raw)), raw, key)
 
 
 def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) -> Layer:

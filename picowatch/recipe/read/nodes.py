@@ -12,10 +12,9 @@ from typing import Any
 import yaml
 
 from picowatch.recipe.messages.problems import Problems, refuse, shown
-from picowatch.recipe.read.yaml_errors import explain_syntax
+from picowatch.recipe.read.yaml_errors import MAX_DEPTH, TOO_DEEP, explain_syntax
 from picowatch.recipe.written import Position, Source, Written, list_at, mapping_at
 
-MAX_DEPTH = 20
 MAX_NODES = 50_000
 
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
@@ -46,7 +45,7 @@ def compose_json(source: Source) -> Written:
     except json.JSONDecodeError as error:
         refuse(*_explain_json(source, error))
     except RecursionError:
-        refuse(source.whole_line(1), _TOO_DEEP)
+        refuse(source.whole_line(1), TOO_DEEP)
     text = _SURROGATE.sub("tttttt", source.text.replace("\t", " "))
     return _composed(source, text, _json_scalar, Problems())[0]
 
@@ -77,7 +76,6 @@ def _json_scalar(event: Any, raw: str) -> str | None:
 
 
 _ReadScalar = Callable[[Any, str], str | None]
-_TOO_DEEP = f"this is nested more than {MAX_DEPTH} deep. A recipe needs three."
 
 
 class _Composer:
@@ -103,7 +101,7 @@ class _Composer:
         if self.nodes > MAX_NODES:
             refuse(position, f"the file holds more than {MAX_NODES:,} values.")
         if depth > MAX_DEPTH:
-            refuse(position, _TOO_DEEP)
+            refuse(position, TOO_DEEP)
         if event.anchor is not None or getattr(event, "tag", None) is not None:
             sign = shown(position.text.split(maxsplit=1)[0])
             message = f"{sign} has a meaning of its own in YAML. If it is text, put it in quotes."

@@ -10,6 +10,8 @@ from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import field_named
 from picowatch.recipe.written import Position, Source
 
+MAX_DEPTH = 20
+TOO_DEEP = f"this is nested more than {MAX_DEPTH} deep. A recipe needs three."
 FENCE = "```"
 ABOUT_FENCE = f"{FENCE} is how chats and web pages mark a text. Delete the lines that have it."
 _GENERAL = (
@@ -39,6 +41,8 @@ def explain_syntax(source: Source, error: yaml.YAMLError) -> tuple[Position, str
         position = Position(source, start.line + 1, start.column + 1)
         return position, f"the quote {position.text} that opens here is never closed."
     position = _within(source, mark.line + 1, mark.column + 1)
+    if "maximum nesting depth" in problem:  # libyaml of PyYAML 6.0.4 reads ahead of the events
+        return position, TOO_DEEP
     if source.line(position.line).startswith(FENCE):
         return source.whole_line(position.line), ABOUT_FENCE
     if known := _tab(position) or _space_after_colon(position):
