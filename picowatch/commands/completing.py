@@ -10,7 +10,7 @@ from typing import Any
 Completer = Callable[..., list[str]]
 
 _MOST = 200  # names in a list that nobody reads to its end
-_RECIPES = (".yaml", ".yml", ".txt", ".json")
+_RECIPES = (".yaml", ".yml", ".txt", ".json", ".csv")
 _CHECKPOINTS = (".safetensors", ".sft", ".gguf")
 
 
