@@ -468,6 +468,11 @@ PARTS = {field: dict(_rows(kind)) for field, kind in _KINDS.items()}
 PART_FIELDS = {
     f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
 }
+# Other names of the parts of each: A1111's API and ComfyUI's nodes have them.
+PART_ALIASES = {
+    field: {alias: name for name, row in parts.items() for alias in row.aliases}
+    for field, parts in PARTS.items()
+}
 
 ROWS = dict(_rows(RecipeFields))
 

@@ -12,12 +12,10 @@ from picowatch.recipe.fields import (
     CHECKPOINT_HASH,
     MAX_SIDE,
     MIN_SIDE,
-    NUMBERS,
     PICTURE,
     PICTURE_FIELDS,
     PROMPTS,
     ROWS,
-    SWITCHES,
     default_of,
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
@@ -40,7 +38,7 @@ from picowatch.recipe.resolve.installed import (
     find_vae,
     is_whole_name,
 )
-from picowatch.recipe.resolve.layers import names_none, unquoted
+from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.mappings import parts_in
 from picowatch.recipe.resolve.rules import Rules, upscaled_size
@@ -96,9 +94,6 @@ class _Building:
         self._layer = layer
         self._judge = judge
         self._entry_index = entry_index
-        for field in NUMBERS | SWITCHES:
-            if field in layer:
-                layer[field] = unquoted(field, layer[field])
 
     def drawn(self) -> Recipe | None:
         """The recipe, with everything that its checkpoint and its folder's files decide."""
