@@ -124,8 +124,8 @@ class RecipeChecks:
         """Whether its file or the recipe says so, only some samplers can begin with pure noise."""
         checkpoint = recipe.installed_checkpoint
         zero_snr = recipe.prediction == ZERO_SNR if recipe.prediction else checkpoint.zero_snr
-        if zero_snr and not sampler_named(recipe.sampler).reaches_zero_snr:
-            names = [one.name for one in SAMPLERS if one.reaches_zero_snr]
+        if zero_snr and not sampler_named(recipe.sampler).zero_snr:
+            names = [one.name for one in SAMPLERS if one.zero_snr]
             why = (
                 f"as 'prediction: {ZERO_SNR}' demands"
                 if recipe.prediction

@@ -32,7 +32,13 @@ from picowatch.recipe.resolve.installed import (
 )
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.resolve.loras import said_family
-from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
+from picowatch.recipe.samplers import (
+    AUTOMATIC,
+    SIMPLE,
+    ScheduleUnknown,
+    decide_schedule_type,
+    sampler_named,
+)
 from picowatch.recipe.written import Layer, Written
 
 # Of a picture; a search for all that a hostile one could name would take minutes.
@@ -131,6 +137,8 @@ class Borrowed:
         yield from self._lacking()
         if self._checkpoint.rules.flow:
             yield from self._sampling()
+        else:
+            yield from self._schedule_type()
         yield from self._vae()
         yield from self._loras()
         yield from self._embeddings()
@@ -208,6 +216,16 @@ class Borrowed:
                 f"The upscaler {shown(upscaler)} was replaced by {PIXEL_UPSCALERS[0]}: it is for "
                 "Stable Diffusion's latents."
             )
+
+    def _schedule_type(self) -> Iterator[str]:
+        """One that the sampler does not take."""
+        sampler, written = self._layer.get("sampler"), self._written("schedule_type")
+        if sampler and written:
+            try:
+                decide_schedule_type(sampler_named(str(sampler.value)), str(written.value))
+            except ScheduleUnknown as error:
+                self._layer["schedule_type"] = replace(written, value=error.instead)
+                yield f"{error} {error.instead.capitalize()} is used instead."
 
     def _vae(self) -> Iterator[str]:
         """One for other families than the checkpoint's, which then decodes with its own."""
@@ -308,6 +326,8 @@ def family_warnings(recipe: Recipe) -> Iterator[str]:
             f"cfg_scale{ignored} ignored: cfg_start {recipe.cfg_start:g} and cfg_end "
             f"{recipe.cfg_end:g} leave no step with guidance."
         )
+    if recipe.ensd and not rules.flow and not sampler_named(recipe.sampler).noisy:
+        yield f"ensd was ignored: the steps of {recipe.sampler} draw no noise."
     if not rules.guided and recipe.cfg_scale > 1:
         yield (
             f"The checkpoint '{shown(checkpoint.name)}' was trained for cfg_scale 1: a higher one "
