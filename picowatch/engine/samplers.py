@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
-from types import MethodType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -131,11 +131,11 @@ def _scheduler(
     if schedule_type in NOISE_LEVELS:
         use_noise_levels(scheduler, schedule_type, family)
     if kind is LMSDiscreteScheduler:
-        scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
-    exact = steps
+        scheduler.get_lms_coefficient = partial(_lms_coefficient, scheduler)
     if spacing == "trailing":
-        exact = _counted_back(steps, scheduler.config.num_train_timesteps)
-    scheduler.set_timesteps(exact, device="cpu")
+        scheduler.set_timesteps(_counted_back(steps, scheduler.config.num_train_timesteps))
+    else:
+        scheduler.set_timesteps(steps)
     needed = "timestep_spacing" if schedule_type in EVEN else "use_karras_sigmas"
     if needed not in signature(kind.__init__).parameters and schedule_type != "uniform":
         euler = _scheduler(sampler_named("Euler"), schedule_type, steps, config, family)
@@ -231,17 +231,13 @@ def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> No
     diffusers has a place for the first of them, which needs scipy there, and none for the others:
     its private method is replaced (test_samplers.py fails if that changes).
     """
-    levels = NOISE_LEVELS[schedule_type]
+
+    def levels(in_sigmas: Any, num_inference_steps: int) -> Levels:
+        low, high = float(in_sigmas[-1]), float(in_sigmas[0])
+        return NOISE_LEVELS[schedule_type](low, high, num_inference_steps, family)
+
     scheduler.register_to_config(use_beta_sigmas=True)
-    scheduler._convert_to_beta = partial(_of_range, levels=levels, family=family)
-
-
-def _of_range(
-    in_sigmas: Any, num_inference_steps: int, *_: Any, levels: Any, family: str, **__: Any
-) -> Levels:
-    low, high = float(in_sigmas[-1]), float(in_sigmas[0])
-    found: Levels = levels(low, high, num_inference_steps, family)
-    return found
+    scheduler._convert_to_beta = levels
 
 
 def _beta(low: float, high: float, steps: int, _: str) -> Levels:

@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.recipe import Recipe
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.samplers import SAMPLERS, find_sampler
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.recipe.reading import DEMO, PicturesWith, messages, read_one
 
 NOOB = Inventory(
@@ -59,39 +59,23 @@ def test_names_of_other_tools_are_understood(meant: tuple[str, str], written: st
         assert (recipe.sampler, recipe.schedule_type) == meant, name
 
 
-def test_every_sampler_finds_itself() -> None:
-    """No sampler's name is another one's alias."""
-    for sampler in SAMPLERS:
-        assert find_sampler(sampler.name) == (sampler, None)
-
-
 def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
     """Exponential instead of Karras, still DPM++ 2M."""
     recipe = read_one("prompt: a\nschedule_type: exponential")
     assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M", "exponential")
 
 
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("sampler: Eulr", "unknown sampler 'Eulr'. Did you mean 'Euler'? "),
-        *(
-            (
-                f"sampler: {written}",
-                f"the sampler {name} is not supported; {closest} comes closest. ",
-            )
-            for written, name, closest in (
-                ("DPM fast", "DPM fast", "DPM++ 2M"),
-                ("dpmpp_2s_ancestral_karras", "DPM++ 2S a", "Euler a"),
-                ("dpmpp_3m_sde_gpu", "DPM++ 3M SDE", "DPM++ 2M SDE"),
-                ("k_dpm_adaptive", "DPM adaptive", "DPM++ 2M"),
-            )
-        ),
-    ],
-)
-def test_samplers_that_do_not_go_are_explained(written: str, message: str) -> None:
+def test_samplers_that_do_not_go_are_explained() -> None:
     """Unknown, or not supported."""
-    assert messages(f"prompt: a\n{written}") == [f"{message}The samplers are {ALL}."]
+    for written, why in {
+        "Eulr": "unknown sampler 'Eulr'. Did you mean 'Euler'?",
+        "k_dpm_fast": "the sampler DPM fast is not supported; DPM++ 2M comes closest.",
+        "dpmpp_2s_ancestral_karras": "the sampler DPM++ 2S a is not supported; Euler a comes "
+        "closest.",
+        "dpmpp_3m_sde_gpu": "the sampler DPM++ 3M SDE is not supported; DPM++ 2M SDE comes "
+        "closest.",
+    }.items():
+        assert messages(f"prompt: a\nsampler: {written}") == [f"{why} The samplers are {ALL}."]
 
 
 def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
@@ -130,23 +114,21 @@ def test_a_schedule_type_that_is_impossible_is_refused_or_if_borrowed_replaced()
         assert f"{why} Uniform is used instead." in recipe.warnings
 
 
-@pytest.mark.parametrize("sampler", [sampler.name for sampler in SAMPLERS])
-def test_ensd_is_said_to_be_ignored_where_steps_draw_no_noise(sampler: str) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
+def test_ensd_is_said_to_be_ignored_where_steps_draw_no_noise(sampler: KnownSampler) -> None:
     """Written in a recipe or pasted."""
-    ignored = f"ensd was ignored: the steps of {sampler} draw no noise."
-    warnings = () if find_sampler(sampler)[0].noisy else (ignored,)
-    assert read_one(f"prompt: a\nensd: 7\nsampler: {sampler}").warnings == warnings
-    assert read_one(f"a\nSteps: 3, Sampler: {sampler}, ENSD: 7", "a.txt").warnings == warnings
-    assert read_one(f"prompt: a\nensd: 0\nsampler: {sampler}").warnings == ()
+    name = sampler.name
+    warnings = () if sampler.noisy else (f"ensd was ignored: the steps of {name} draw no noise.",)
+    assert read_one(f"prompt: a\nensd: 7\nsampler: {name}").warnings == warnings
+    assert read_one(f"a\nSteps: 3, Sampler: {name}, ENSD: 7", "a.txt").warnings == warnings
+    recipe = read_one(f"prompt: a\nensd: 0\nsampler: {name}")
+    assert (recipe.warnings, recipe.sampler) == ((), name)
 
 
 @pytest.mark.parametrize(
     ("sampler", "checkpoint", "prediction", "why"),
     [
-        (
-            *("Heun", "noob", "automatic"),
-            "which the checkpoint 'noob' is trained on",
-        ),
+        ("Heun", "noob", "automatic", "which the checkpoint 'noob' is trained on"),
         ("Heun", "plain", "v_zero_snr", "as 'prediction: v_zero_snr' demands"),
         ("Heun", "noob", "v", ""),
         ("Heun", "noob", "epsilon", ""),
