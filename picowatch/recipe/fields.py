@@ -13,11 +13,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from picowatch.recipe.parts import Control, Hires, Upscale
+from picowatch.recipe.parts import Control, Hires, Upscale, final_side
 from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
-from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
+from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS, SCHEDULE_TYPES
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32
@@ -30,6 +29,8 @@ SIZE = "size"
 PICTURE = "picture"  # the size that is the start image's
 MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
+# What a picture says beside the fields: how the hash of its checkpoint's file begins.
+CHECKPOINT_HASH = "checkpoint hash"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 
@@ -263,6 +264,7 @@ class ImageFields:
             "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
             batch="may differ",
+            samplers=tuple(one.name for one in SAMPLERS if one.noisy),
             a1111=A1111("ENSD", lambda delta: str(delta or "")),
         ),
     ] = 0

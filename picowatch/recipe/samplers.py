@@ -164,11 +164,7 @@ class SamplerUnknown(ValueInvalid):
 
 
 class ScheduleUnknown(ValueInvalid):
-    """No schedule type of this name, or none that this sampler takes; `instead` is one."""
-
-    def __init__(self, message: str, instead: str = AUTOMATIC) -> None:
-        super().__init__(message)
-        self.instead = instead
+    """No schedule type of this name, or none that this sampler takes."""
 
 
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
@@ -212,20 +208,9 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
     if schedule_type not in sampler.schedule_types:
         raise ScheduleUnknown(
             f"{sampler.name} does not take the schedule type '{schedule_type}': it takes "
-            f"{listed([AUTOMATIC, *sampler.schedule_types])}.",
-            sampler.automatic,
+            f"{listed([AUTOMATIC, *sampler.schedule_types])}."
         )
     return schedule_type
-
-
-def check_flow_schedule(schedule_type: str, family: str) -> None:
-    """Families with a flow have their own schedule alone. Raises ScheduleUnknown."""
-    if schedule_type not in (AUTOMATIC, SIMPLE):
-        raise ScheduleUnknown(
-            f"{family} does not take the schedule type '{schedule_type}': it has a schedule of its "
-            f"own. Remove it, or write {SIMPLE}.",
-            SIMPLE,
-        )
 
 
 def find_prediction(written: str) -> str:
