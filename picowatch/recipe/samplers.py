@@ -181,10 +181,9 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
         if name in _BY_MISSING_NAME:
             missing = _BY_MISSING_NAME[name]
             closest = _MISSING[missing]
-            raise SamplerUnknown(
-                f"the sampler {missing} is not supported; {closest} comes closest. {_THE_SAMPLERS}",
-                closest,
-            )
+            why = f"the sampler {missing} is not supported; {closest} comes closest."
+            with_type = f"{closest} {SCHEDULE_TYPES.get(schedule_type or '', '')}".rstrip()
+            raise SamplerUnknown(f"{why} {_THE_SAMPLERS}", with_type)
     raise SamplerUnknown(_why_unknown(written))
 
 

@@ -102,6 +102,20 @@ def test_noise_levels_go_with_samplers_that_have_no_option_for_them_in_diffusers
         assert not any("chedule" in warning for warning in recipe.warnings)
 
 
+def test_what_comes_closest_stands_for_a_borrowed_sampler() -> None:
+    """With its schedule type."""
+    for recipe in everywhere("DPM++ 2S a", "Karras"):
+        assert (recipe.sampler, recipe.schedule_type) == ("Euler a", "karras")
+        assert any("has no sampler 'DPM++ 2S a" in warning for warning in recipe.warnings)
+
+
+@pytest.mark.parametrize("values", ["Sampler: Heun, Scheduler: {}", "Scheduler: {}"])
+def test_sd_nexts_scheduler_is_the_class_of_its_sampler(values: str) -> None:
+    """It writes it beside the sampler's name, or alone."""
+    recipe = read_one(f"a\nSteps: 3, {values.format('HeunDiscreteScheduler')}, Seed: 7", "a.txt")
+    assert (recipe.sampler, recipe.warnings) == ("Heun", ())
+
+
 def test_a_schedule_type_that_is_impossible_is_refused_or_if_borrowed_replaced() -> None:
     """The formula of PLMS is for steps of one length."""
     why = (
