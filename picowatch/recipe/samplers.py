@@ -151,6 +151,7 @@ _MISSING = {
     "DPM++ 3M SDE": "DPM++ 2M SDE",
     "DPM fast": "DPM++ 2M",
     "DPM adaptive": "DPM++ 2M",
+    "DPM ad": "DPM++ 2M",
     "Restart": "Heun",
 }
 
