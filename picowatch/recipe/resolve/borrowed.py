@@ -5,7 +5,7 @@ from dataclasses import replace
 from picowatch.recipe.fields import json_schemas
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.read.plain import number, plain_number
-from picowatch.recipe.resolve.layers import normalised
+from picowatch.recipe.resolve.layers import meaning_of_scheduler, normalised
 from picowatch.recipe.samplers import SamplerUnknown, find_sampler
 from picowatch.recipe.written import Layer
 
@@ -16,9 +16,18 @@ def borrowed(layer: Layer, warnings: list[str]) -> Layer:
     What no recipe can say is left out. `warnings` tell both.
     """
     problems = Problems()
-    found = normalised(_with_known_sampler(layer, warnings), problems)
+    found = normalised(_with_known_sampler(_with_sampler(layer), warnings), problems)
     warnings += [f"{problem.message} It was left out." for problem in problems.found]
     return _within_limits(found, warnings)
+
+
+def _with_sampler(layer: Layer) -> Layer:
+    """SD.Next's "Scheduler" is the class of its sampler, and not a schedule type."""
+    written = layer.get("schedule_type")
+    if written is None or meaning_of_scheduler(written.text) != "sampler":
+        return layer
+    others = {name: one for name, one in layer.items() if name != "schedule_type"}
+    return {"sampler": written, **others}
 
 
 def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:
