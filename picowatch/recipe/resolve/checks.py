@@ -12,12 +12,12 @@ from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.prompts.grammar import Mistake
-from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.families import misfits
 from picowatch.recipe.resolve.layers import text_of
+from picowatch.recipe.resolve.prompts import mistakes_in
 from picowatch.recipe.samplers import SAMPLERS, sampler_named
 from picowatch.recipe.written import Layer, Position, Written
 

@@ -233,7 +233,7 @@ def _probable_mistakes(written: Layer) -> list[str]:
         if prompt is None or not isinstance(prompt.value, str):
             continue
         is_txt = prompt.position.source.is_txt
-        found += probable_mistakes(prompt.value, may_be_quoted=not is_txt)
+        found += probable_mistakes(prompt.value)
         flag, instead = first_flag(prompt.value)
         if flag and not is_txt:
             found.append(

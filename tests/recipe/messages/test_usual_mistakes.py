@@ -219,11 +219,6 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(text: str, field: str, valu
             "the bracket of '(corgi:1.2 wearing a hat' is never closed, so everything after it "
             "gets more weight. Close it, or write \\( for the character.",
         ),
-        (
-            "a {red|blue corgi",
-            "the brace in '{red|blue corgi' is never closed, so it is used as literal text. Close "
-            "it, or write \\{ for the character.",
-        ),
     ],
 )
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
@@ -233,21 +228,6 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         assert (recipe.prompt, recipe.warnings) == (prompt, (warning,))
     recipe = read_one(f"prompt: a\nnegative_prompt: {prompt}")
     assert recipe.warnings == (warning,)
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "remedy"),
-    [
-        ("prompt: “a corgi”", "corgi.yaml", "Remove them, or use straight quotes."),
-        ("prompt: a\nnegative_prompt: “a corgi”", "a.yaml", "Remove them, or use straight quotes."),
-        ("“a corgi”", "corgi.txt", "Remove them."),
-        ("“a corgi” --seed 3", "corgi.txt", "Remove them."),
-    ],
-)
-def test_curly_quotes_around_a_prompt_are_a_warning(text: str, name: str, remedy: str) -> None:
-    """In a .txt, straight ones would be part of the prompt, too."""
-    said = f"the quotes “ and ” around the prompt are part of its text. {remedy}"
-    assert read_one(text, name).warnings == (said,)
 
 
 @pytest.mark.parametrize(
@@ -376,22 +356,6 @@ def test_two_hyphens_in_a_text_are_no_flags() -> None:
     """Only the names of fields are."""
     (message,) = messages("a cat --ish thing")
     assert "Write 'prompt: a cat --ish thing'" in message
-
-
-@pytest.mark.parametrize(
-    "prompt", ['„a corgi"', "„a corgi”", "»a corgi«", "”a corgi”", '“a corgi"', "‚a corgi‘"]
-)
-def test_the_quotes_of_other_languages_have_the_same_warning(prompt: str) -> None:
-    """Also where a keyboard gave a straight quote at the end."""
-    assert read_one(f"prompt: {prompt}").warnings == (
-        f"the quotes {prompt[0]} and {prompt[-1]} around the prompt are part of its text. Remove "
-        "them, or use straight quotes.",
-    )
-
-
-def test_a_quote_alone_is_not_around_anything() -> None:
-    """Swedish begins and ends with the same one."""
-    assert read_one("prompt: ”").warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,6 @@ def warnings(text: str) -> tuple[str, ...]:
          "changes the whole picture."),
         ("prompt: a\nsweep: {'prompt: a': ['[cat:5]', '[cat:50]']}", "'[cat:50]' changes nothing: "
          "it would change after the last of 24 steps."),
-        ("prompt: '[cat:dog:0,5]'", "'[cat:dog:0,5]' is used as literal text, because numbers have "
-         "a decimal point. To change words between the steps, write [cat:dog:0.5]."),
-        ("prompt: '[cat|dog:0.5]'", "'[cat|dog:0.5]' is used as literal text, because | and : "
-         "cannot share a bracket. Write [a|b] in a bracket of its own, as in [[a|b]:c:0.5]."),
     ],
 )  # fmt: skip
 def test_what_changes_nothing_is_said(text: str, warning: str) -> None:
