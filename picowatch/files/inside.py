@@ -1,8 +1,8 @@
 """Opens and deletes files below a folder, safe against links that are swapped in meanwhile.
 
-A symbolic link is followed if it ends inside the folder. The path is resolved first and then
-walked from the folder, each part opened in the one before and none of them followed: a link that
-is swapped in after the check makes the opening fail, and is never followed.
+A path is walked from the folder, each part opened in the one before and no link followed. If there
+is a link that ends inside the folder, the path without links is walked instead: one that is swapped
+in after that makes the opening fail, and is never followed.
 """
 
 import errno
@@ -10,13 +10,14 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 # A folder that may be entered but not listed can be walked through where the system knows O_PATH.
-_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOT = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = _ROOT | os.O_NOFOLLOW
 # NONBLOCK: a FIFO that replaces the file must not block the daemon.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -30,14 +31,27 @@ def open_below(root: Path, path: str) -> int:
     Raises OSError: besides the system's own reasons EXDEV for a path that leads out of `root`,
     and EINVAL for what is no regular file; that is never opened.
     """
-    real_root = _real(root)
+    parts = path.split("/")
+    if not {"", ".", ".."} & {*parts}:
+        try:
+            return _open(root, parts)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+    real_root = _real(root)  # a link is on the way
     real = _real(real_root / path, strict=True)
     if real == real_root:
-        raise OSError(errno.EXDEV, "it leads out of its folder")
-    folder = _enter(real_root, real.parent)
+        raise _leads_out()
+    return _open(real_root, _parts_below(real_root, real))
+
+
+def _open(root: Path, parts: Sequence[str]) -> int:
+    """A handle of the regular file at these names below a folder; none of them may be a link."""
+    *folders, name = parts
+    folder = _enter(root, folders)
     try:
-        _check_regular(os.stat(real.name, dir_fd=folder, follow_symlinks=False))
-        handle = os.open(real.name, _FILE, dir_fd=folder)
+        _check_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        handle = os.open(name, _FILE, dir_fd=folder)
     finally:
         os.close(folder)
     return _checked(handle)
@@ -61,7 +75,8 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
     """
     target = root / path
     name, aside = target.name, _aside(target.name)
-    within = _enter(_real(root), _real(target.parent, strict=True))
+    real_root = _real(root)
+    within = _enter(real_root, _parts_below(real_root, _real(target.parent, strict=True)))
     try:
         if not _is_meant(within, name, is_meant):
             return False
@@ -81,7 +96,8 @@ def bring_back(root: Path) -> None:
         for aside in names:
             if aside.startswith(ASIDE):
                 with suppress(OSError):
-                    within = _enter(_real(root), _real(Path(folder)))
+                    real_root = _real(root)
+                    within = _enter(real_root, _parts_below(real_root, _real(Path(folder))))
                     _move_back(within, aside, aside.removeprefix(ASIDE))
                     os.close(within)
 
@@ -165,13 +181,11 @@ def leads_out(root: Path, path: str) -> bool:
     return not _real(root / path).is_relative_to(_real(root))
 
 
-def _enter(root: Path, folder: Path) -> int:
-    """A handle of a folder, both without links when they were looked at."""
-    if not folder.is_relative_to(root):
-        raise OSError(errno.EXDEV, "it leads out of its folder")
-    handle = os.open(root, _FOLDER)
+def _enter(root: Path, folders: Sequence[str]) -> int:
+    """A handle of the folder at these names below `root`; none of them may be a link."""
+    handle = os.open(root, _ROOT)
     try:
-        for part in folder.relative_to(root).parts:
+        for part in folders:
             inner = os.open(part, _FOLDER, dir_fd=handle)
             os.close(handle)
             handle = inner
@@ -179,6 +193,17 @@ def _enter(root: Path, folder: Path) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def _parts_below(root: Path, path: Path) -> Sequence[str]:
+    """The names that lead from `root` to `path`, both without links. Raises OSError."""
+    if not path.is_relative_to(root):
+        raise _leads_out()
+    return path.relative_to(root).parts
+
+
+def _leads_out() -> OSError:
+    return OSError(errno.EXDEV, "it leads out of its folder")
 
 
 def _real(path: Path, *, strict: bool = False) -> Path:

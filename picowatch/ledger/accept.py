@@ -44,8 +44,10 @@ class Accepting(Database):
         requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
         with self.transaction() as sql:
             outcome = outcome_of(sql, save.path)
-            forget_archived(sql, save.path)
-            before = entries_before(sql, save.path)
+            before: dict[Key, tuple[int, int]] = {}
+            if outcome:  # one that is not known has no entries
+                forget_archived(sql, save.path)
+                before = entries_before(sql, save.path)
             for key in before.keys() & requested.keys():
                 if _draws_otherwise(sql, before[key][0], requested[key]):
                     sql.execute("DELETE FROM entries WHERE id = ?", (before.pop(key)[0],))

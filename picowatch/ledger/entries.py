@@ -46,18 +46,21 @@ class SaveWriter:
     def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
         """A new entry, with its images."""
         entry_id = self.sql.execute(
-            """INSERT INTO entries (recipe, digest, occurrence, priority, sheet)
-               VALUES (?, ?, ?, ?, ?)""",
-            (self.save.path, *key, entry.priority, entry.sheet),
+            """INSERT INTO entries (recipe, digest, occurrence, place, priority, sheet)
+               VALUES (?, ?, ?, ?, ?, ?)""",
+            (self.save.path, *key, entry_index, entry.priority, entry.sheet),
         ).lastrowid
         assert entry_id is not None
-        self._request_images(entry_id, entry_index, entry)
+        self._request_images(entry_id, entry_index, entry, 0)
         if entry.sheet is not None:
             self._keep_sheet(entry_id, entry.sheet)
 
     def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
         """An entry that is requested again; `redraw` draws its random seed again."""
-        self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
+        self.sql.execute(
+            "UPDATE entries SET place = ?, priority = ? WHERE id = ?",
+            (entry_index, entry.priority, entry_id),
+        )
         for image in self._images_of(entry_id):
             if redraw and image["state"] == "cancelled":
                 continue  # the new draw replaces it
@@ -67,7 +70,7 @@ class SaveWriter:
         if redraw:
             self._forget_ended(entry_id)
             before = self.result.queued
-            self._request_images(entry_id, entry_index, entry)
+            self._request_images(entry_id, entry_index, entry, self._draw_from(entry_id))
             self.result.redrawn += self.result.queued - before
         sheet = self._drawn_sheet(entry_id)
         if sheet is not None and not self.picture_exists(sheet):
@@ -147,11 +150,17 @@ class SaveWriter:
             "UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE id = ?", (entry_id,)
         )
 
-    def _request_images(self, entry_id: int, entry_index: int, entry: RequestedEntry) -> None:
-        first = self.sql.execute(
+    def _draw_from(self, entry_id: int) -> int:
+        """Record and return the position at which a new draw of the entry begins."""
+        first: int = self.sql.execute(
             "SELECT coalesce(max(position) + 1, 0) FROM entry_images WHERE entry = ?", (entry_id,)
         ).fetchone()[0]
         self.sql.execute("UPDATE entries SET drawn_from = ? WHERE id = ?", (first, entry_id))
+        return first
+
+    def _request_images(
+        self, entry_id: int, entry_index: int, entry: RequestedEntry, first: int
+    ) -> None:
         for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
             place = entry_index, image_index
             if image := self._find(digest):

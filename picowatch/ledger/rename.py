@@ -51,10 +51,8 @@ class Renaming(Database):
         """Give the recipe's entries, in their order, the priorities of its new folder."""
         with self.transaction() as sql:
             sql.executemany(
-                """UPDATE entries SET priority = ? WHERE recipe = ? AND id IN (
-                       SELECT entry FROM entry_images JOIN images ON images.id = image
-                       WHERE recipe = ? AND entry_index = ?)""",
-                [(priority, recipe, recipe, index) for index, priority in enumerate(priorities)],
+                "UPDATE entries SET priority = ? WHERE recipe = ? AND place = ?",
+                [(priority, recipe, place) for place, priority in enumerate(priorities)],
             )
             prioritise_images(sql, recipe)
 

@@ -1,4 +1,4 @@
--- The ledger, version 2. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 3. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
@@ -36,6 +36,7 @@ CREATE TABLE entries (              -- what the last valid save of a recipe requ
     recipe     TEXT NOT NULL,
     digest     TEXT NOT NULL,       -- of the resolved entry, without priority
     occurrence INTEGER NOT NULL,    -- 0 for the first of equal entries in a file, 1 for the next
+    place      INTEGER NOT NULL,    -- in the file, from 0
     priority   INTEGER NOT NULL,
     sheet      TEXT,                -- JSON of what its contact sheet shows, if it requests one
     sheet_file TEXT,                -- below the outbox; reserved before the sheet is written

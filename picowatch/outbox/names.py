@@ -57,6 +57,7 @@ class OutboxNames:
         """New pictures are named as `file_name` and `format` say at that time."""
         self._settings = settings
         self._outbox = outbox = settings.outbox
+        self._root = str(outbox)
         # Of the longest path, what is left for folders when the file in them has its longest name.
         longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
         self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
@@ -89,9 +90,9 @@ class OutboxNames:
         name = parts[-1].casefold()
         if len(parts) == 1 and (name in OWN_NAMES or ROTATED_LOG.fullmatch(name)):
             return True
-        return (
-            name.endswith(FILE_ENDINGS) or os.path.isfile(self._outbox / "/".join(parts))  # noqa: PTH113  (never raises)
-        )
+        # A text, no Path: each save asks for several names.
+        path = f"{self._root}/{'/'.join(parts)}"
+        return name.endswith(FILE_ENDINGS) or os.path.isfile(path)  # noqa: PTH113  (never raises)
 
     def error_file(self, recipe: str) -> str:
         """The path of a recipe's error file."""
@@ -103,7 +104,7 @@ class OutboxNames:
 
     def _beside(self, recipe: str, ending: str) -> str:
         """The recipe's path with an ending; with a hash too if that could be another recipe's."""
-        *parts, name = PurePosixPath(recipe).parts
+        *parts, name = recipe.split("/")
         folders = self._folders(parts)
         plain = "/".join([*folders, self._fitting(name, len(ending)) + ending])
         is_own = [*folders, _portable(name)] == [*parts, name]

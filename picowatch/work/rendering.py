@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
-from picowatch.errors import EngineDied, EngineStopped
+from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
 
@@ -45,8 +45,6 @@ class Rendering:
 
     def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
         """Render the batch and look after the engine; raises why there are no pictures."""
-        if stopping.is_set():
-            raise EngineStopped("picowatch ends")
         future = self.begin()
         while True:
             with suppress(TimeoutError):

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from picowatch.files.retry import Retry
 from picowatch.outbox.commands import Command, Commands, send
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
+from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
     Reader,
@@ -251,6 +253,19 @@ def test_a_disk_that_fills_up_in_a_single_run_fails_no_image(house: House) -> No
         assert house.once()
         assert house.seeds() == [1, 2, 3, 4, 5]
         assert house.error("a.yaml") is None
+
+
+def test_room_for_the_ledger_but_not_for_a_picture_fails_no_image(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a single run, which waits for nothing."""
+    house.save("a.yaml", SMALL)
+    with monkeypatch.context() as patch:
+        no_room = OSError(errno.ENOSPC, "No space left on device")
+        patch.setattr(Outbox, "publish", Mock(side_effect=no_room))
+        assert not house.once()
+    assert house.once()
+    assert house.seeds() == [1, 2, 3, 4, 5]
 
 
 # -- in the middle of a start, or before it

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.files.picture_names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
-from picowatch.inbox import watching
+from picowatch.inbox import reading, watching
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
@@ -334,13 +334,25 @@ def test_junk_is_ignored_and_other_formats_are_told_with_their_names(house: Hous
 
 
 def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told with its name once it is left alone; gone with the picture, or when it is replaced."""
+    """Told with its name once it is left alone; gone with the picture, or when it is replaced.
+
+    Until then it is not read in every round.
+    """
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 1.0)
+    reads: list[str] = []
+    read = reading.read
+
+    def counted(root: Path, folder: str, path: str, *rest: Any) -> Any:
+        reads.append(path)
+        return read(root, folder, path, *rest)
+
+    monkeypatch.setattr(inbox_module, "read", counted)
     bad = {"frames/bad.png": "no picture", "frames/gone.jpg": "no picture", "frames/empty.png": ""}
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/2.png": 2, **bad})
     with house.running():
         wait_for(lambda: len(house.pictures()) == 2, "the good ones")
         wait_for(lambda: len(errors(house)) == 2, "the bad ones")
+        assert reads.count("frames/bad.png") <= 8
         error = house.error("frames/bad.png") or ""
         assert "This picture cannot be used: It is not a picture" in error
         draw(house, "frames/bad.png", 4)

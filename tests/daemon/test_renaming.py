@@ -88,6 +88,26 @@ def test_a_recipe_moved_into_live_overtakes_the_others(
     assert house.error("live/b.yaml") is None
 
 
+def test_a_moved_recipes_priorities_stay_with_their_entries(house: House) -> None:
+    """Also where an entry stands elsewhere in the file than when its images were queued."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        for saves, name, text in (
+            (1, "first.yaml", "prompt: in progress\n"),
+            (1, "a.yaml", "prompt: a\npriority: 5\n"),
+            (1, "b.yaml", "- prompt: gone\n- {prompt: urgent, priority: 6}\n"),
+            (2, "b.yaml", "- {prompt: urgent, priority: 6}\n- prompt: last\n"),
+        ):
+            house.save(name, text)
+            wait_for(lambda: house.log().count(f"{name}: saved") == saves)  # noqa: B023
+        hold.wait_until_held()
+        (house.inbox / "b.yaml").rename(house.inbox / "c.yaml")
+        wait_for(lambda: "b.yaml: renamed to c.yaml" in house.log(), "the renaming")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 4, "all")
+    assert house.started() == ["in progress", "urgent", "a", "last"]
+
+
 def test_what_changes_while_it_is_read_is_read_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
