@@ -33,11 +33,10 @@ from picowatch.recipe.fields import (
     Seed,
 )
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
-from picowatch.recipe.parts import Control, Hires, Upscale
+from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.resolve.control import MAX_CONTROLS
-from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.mappings import ALIASES
 from picowatch.recipe.row import Row
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS

@@ -363,27 +363,3 @@ def test_an_inbox_that_is_away_at_the_start_is_waited_for(house: House) -> None:
         assert ends(daemon) == 0
     assert len(house.pictures("random")) == 1
     assert "cancelled" not in house.log()
-
-
-@pytest.mark.parametrize("refused", ["hash", "publisher"])
-def test_threads_that_the_system_refuses_lose_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch, refused: str
-) -> None:
-    """Where a container's limit of processes is reached: waited for, or done without."""
-    allowed, start = threading.Event(), threading.Thread.start
-
-    def start_if_allowed(thread: threading.Thread) -> None:
-        if thread.name.startswith(refused) and not allowed.is_set():
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
-    with house.running(batch_size=1):
-        house.save("a.yaml", SMALL)
-        if refused == "hash":
-            wait_for(lambda: "[Errno 11] can't start new thread; waiting" in house.log())
-            allowed.set()
-        wait_for(lambda: len(house.listed()) == 5, "the pictures")
-    assert house.seeds() == [1, 2, 3, 4, 5]
-    assert house.error("a.yaml") is None
-    assert house.log().count("can't start new thread") == (refused == "hash")

@@ -144,7 +144,7 @@ class Prompts:
 
     def _drawn(self, seed: int) -> DrawnPrompts:
         prompt, negative = (self._text(field, seed) for field in PROMPTS)
-        prompt = without_tags(prompt, self._swept)
+        prompt = without_tags(prompt, self._swept, self._inventory)
         installed = self._inventory.embeddings
         embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
         loras = self._all_loras(prompt, seed)
