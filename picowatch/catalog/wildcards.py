@@ -7,11 +7,11 @@ file is called. A file that is nothing but a list has the file's name.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
-from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
+from picowatch.recipe.prompts.wildcards import PACK_ENDINGS, with_whole_names
 from picowatch.recipe.read.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
 from picowatch.recipe.read.nodes import compose
 from picowatch.recipe.read.plain import number
@@ -70,7 +70,7 @@ class WildcardFiles:
                 found.refused[name] = f"{path.name} cannot be read: {error.strerror}."
             except ValueError as error:
                 found.refused[name] = f"{path.name} {error}"
-        return found
+        return replace(found, lines=with_whole_names(found.lines))
 
     def _files(self) -> list[Path]:
         """The files by name. Links to folders are not followed: circles of them would never end."""

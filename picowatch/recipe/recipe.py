@@ -23,7 +23,6 @@ from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
-from picowatch.recipe.prompts.prompts import PromptFailed, Prompts
 from picowatch.recipe.request import (
     ControlUse,
     EmbeddingUse,
@@ -33,6 +32,7 @@ from picowatch.recipe.request import (
 )
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
+from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
 from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Written
 

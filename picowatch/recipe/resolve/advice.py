@@ -131,12 +131,8 @@ def _ignored_by_samplers(images: Sequence[Recipe], origins: Mapping[str, Origin]
 
 
 def _probable_mistakes(own: Layer) -> list[str]:
-    prompts = [own[field] for field in PROMPTS if field in own]
-    return [
-        mistake
-        for prompt in prompts
-        for mistake in probable_mistakes(prompt.text, not prompt.position.source.is_txt)
-    ][:MAX_WARNINGS]
+    texts = [own[field].text for field in PROMPTS if field in own]
+    return [mistake for text in texts for mistake in probable_mistakes(text)][:MAX_WARNINGS]
 
 
 def _doubtful_predictions(images: Sequence[Recipe], inventory: Inventory) -> list[str]:
