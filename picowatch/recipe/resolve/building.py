@@ -116,7 +116,7 @@ class RecipeBuilder:
         except PictureUnreadable as error:
             self._problems.add(layer["image"].error_position, named(image, str(error)))
             return None
-        others = ("exact", "grid", "priority")
+        others = ("exact", "grid", "grid_seconds", "priority")
         values = {name: layer[name].value for name in others if name in layer}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale}
         context = Context(self._inventory, NO_CHECKPOINT, layer, position, entry_index)
