@@ -30,8 +30,8 @@ from picowatch.engine.job import Job
 from picowatch.engine.part_files import diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
+from picowatch.recipe.preprocessors import KINDS
 from picowatch.recipe.request import ControlUse, ImageRequest
-from picowatch.recipe.resolve.control import KINDS
 
 # One for each block of the UNet's first half in their order, the middle's last.
 Residuals = tuple[torch.Tensor, ...]

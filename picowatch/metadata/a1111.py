@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from picowatch.recipe.fields import MAPPINGS, PARTS, ROWS
+from picowatch.recipe.preprocessors import A1111_MODES, A1111_MODULES, THRESHOLDS
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ControlUse, ImageRequest, loras_beside_prompt
-from picowatch.recipe.resolve.control import A1111_MODES, A1111_MODULES, THRESHOLDS
 from picowatch.recipe.row import Row
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.

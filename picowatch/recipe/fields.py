@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from picowatch.recipe.parts import Control, Hires, Upscale
+from picowatch.recipe.parts import Control, Hires, Upscale, final_side
 from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
 
@@ -30,9 +29,16 @@ SIZE = "size"
 PICTURE = "picture"  # the size that is the start image's
 MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
+# What a picture says beside the fields: how the hash of its checkpoint's file begins.
+CHECKPOINT_HASH = "checkpoint hash"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 
+# Samplers that add noise in their steps.
+NOISY_SAMPLERS = (
+    *("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun"),
+    *("LCM", "TCD", "DDPM", "SA-Solver"),
+)
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
 
@@ -263,6 +269,7 @@ class ImageFields:
             "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
             batch="may differ",
+            samplers=NOISY_SAMPLERS,
             a1111=A1111("ENSD", lambda delta: str(delta or "")),
         ),
     ] = 0

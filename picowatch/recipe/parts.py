@@ -6,8 +6,22 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
+
+# What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.
+UPSCALERS = (
+    "Latent",
+    "Latent (nearest)",
+    "Latent (nearest-exact)",
+    "Latent (bicubic)",
+    "Latent (antialiased)",
+    "Latent (bicubic antialiased)",
+    "Lanczos",
+    "Nearest",
+)
+PIXEL_UPSCALERS = ("Lanczos", "Nearest")
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -34,10 +48,15 @@ class Hires:
             a1111=replace(DENOISING_STRENGTH, also=("hires strength",)),
         ),
     ] = 0.7
-    # One of hires.UPSCALERS, or an installed model.
+    # One of UPSCALERS, or an installed model.
     upscaler: Annotated[
         str, Field(strict=True), Row("How it is enlarged.", a1111=A1111("Hires upscaler"))
     ] = "Latent"
+
+    @property
+    def model(self) -> str:
+        """The installed model that enlarges; "" for none."""
+        return "" if self.upscaler in UPSCALERS else self.upscaler
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -64,6 +83,16 @@ class Upscale:
         """How large a picture of this size becomes."""
         scale = self.scale or 1
         return round(width * scale), round(height * scale)
+
+
+def usual_upscaler(written: str) -> str | None:
+    """The upscaler without a model that somebody means; None if it is none of them."""
+    return next((name for name in UPSCALERS if squeezed(written) == squeezed(name)), None)
+
+
+def final_side(side: int, scale: float) -> int:
+    """A side after the second pass: a multiple of 8, rounded down as A1111 does."""
+    return int(side * scale) // 8 * 8
 
 
 Preprocessor = Literal[

@@ -1,7 +1,7 @@
 """One entry of a recipe file with everything decided but the random seed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from pydantic import PrivateAttr
@@ -31,8 +31,7 @@ from picowatch.recipe.request import (
     LoraUse,
     digest_of,
 )
-from picowatch.recipe.resolve.edits import edit_mistakes
-from picowatch.recipe.resolve.hires import is_model
+from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Written
@@ -88,6 +87,13 @@ class Recipe(RecipeFields):
         self._warnings = tuple(dict.fromkeys(warnings))
         return self
 
+    def with_value(self, field: str, value: object) -> Self:
+        """The same recipe with another value of a field, or of a part like `hires.scale`."""
+        field, _, part = field.partition(".")
+        if part:
+            value = replace(getattr(self, field), **{part: value})
+        return self.model_copy(update={field: value})
+
     def swept(self, axes: tuple[Axis, ...], variants: Sequence[Self]) -> Self:
         """The recipe that makes all these, one image each for every seed."""
         recipe = self.model_copy(update={"sweep": axes})
@@ -109,6 +115,11 @@ class Recipe(RecipeFields):
         return self._context.entry_index
 
     @property
+    def inventory(self) -> Inventory:
+        """What was installed when it was read."""
+        return self._context.inventory
+
+    @property
     def installed_checkpoint(self) -> Checkpoint:
         """The checkpoint that it names, as it was installed when the recipe was read."""
         return self._context.checkpoint
@@ -122,9 +133,9 @@ class Recipe(RecipeFields):
         """Whether its file, or what it starts from, says a field."""
         return field in self._context.layer
 
-    def written(self, *fields: str) -> Written:
-        """The first of these fields that it says."""
-        return next(self._context.layer[field] for field in fields if self.says(field))
+    def written(self, field: str) -> Written | None:
+        """A field as its file says it."""
+        return self._context.layer.get(field)
 
     @property
     def line(self) -> int:
@@ -272,7 +283,7 @@ class Recipe(RecipeFields):
     @property
     def _upscalers(self) -> tuple[str, str]:
         """The models that enlarge for hires, and at last; "" for none."""
-        hires = self.hires.upscaler if self.hires and is_model(self.hires.upscaler) else ""
+        hires = self.hires.model if self.hires else ""
         return hires, self.upscale.model if self.upscale else ""
 
     def image_requests(
@@ -338,9 +349,10 @@ class Recipe(RecipeFields):
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
-        for field in PROMPTS:
-            for mistake in edit_mistakes(getattr(drawn, field), self._context.checkpoint, {}):
-                raise self.problem_at(field, mistake.message)
+        checkpoint = self._context.checkpoint
+        for field in PROMPTS if not checkpoint.rules.weighs else ():
+            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
+                raise self.problem_at(field, finding.error)
         hires, at_last = self._upscalers
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {

@@ -134,7 +134,14 @@ _MISSING = {
 
 
 class SamplerUnknown(ValueInvalid):
-    """No sampler of this name; the text says what would do."""
+    """No sampler of this name; the text says what would do.
+
+    `instead` is the one that comes closest, "" where none does.
+    """
+
+    def __init__(self, message: str, instead: str = "") -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 class ScheduleUnknown(ValueInvalid):
@@ -152,7 +159,7 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
         sampler = _BY_NAME.get(squeezed.removesuffix(ending)) if squeezed.endswith(ending) else None
         if sampler:
             return sampler, schedule_type
-    raise SamplerUnknown(_why_unknown(written))
+    raise _unknown_sampler(written)
 
 
 def find_schedule_type(written: str) -> str:
@@ -221,26 +228,27 @@ def _squeezed(name: str) -> str:
     return letters.removesuffix("scheduler").replace("++", "pp")
 
 
-def _why_unknown(written: str) -> str:
+def _unknown_sampler(written: str) -> SamplerUnknown:
     squeezed = _squeezed(written)
     names = listed([sampler.name for sampler in SAMPLERS], most=len(SAMPLERS))
     for ending in ("", *(ending for ending, _ in _SCHEDULE_ENDINGS)):
         for name, (closest, aliases) in _MISSING.items():
             if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
-                return (
+                return SamplerUnknown(
                     f"the sampler {name} is not supported; {closest} comes closest. "
-                    f"The samplers are {names}."
+                    f"The samplers are {names}.",
+                    closest,
                 )
     for ending, kind in _SCHEDULE_ENDINGS:
         if squeezed == ending:
-            return (
+            return SamplerUnknown(
                 f"'{shown(written)}' is a schedule type, not a sampler. Write "
                 f"schedule_type: {kind}, or name a sampler before it. The samplers are {names}."
             )
     known = [spelling for s in SAMPLERS for spelling in s.spellings]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
     meant = did_you_mean(written, known)
-    return f"unknown sampler '{shown(written)}'. {meant}The samplers are {names}."
+    return SamplerUnknown(f"unknown sampler '{shown(written)}'. {meant}The samplers are {names}.")
 
 
 def _unknown(what: str, written: str, known: Iterable[str]) -> str:

@@ -33,12 +33,12 @@ from picowatch.recipe.fields import (
     json_schemas,
 )
 from picowatch.recipe.inventory import DEMO_UPSCALER, Inventory
+from picowatch.recipe.parts import UPSCALERS
+from picowatch.recipe.preprocessors import MODES as CONTROL_MODES
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
 from picowatch.recipe.read.yaml_entries import NAMES_SCHEMA
 from picowatch.recipe.resolve.control import MAX_CONTROLS
-from picowatch.recipe.resolve.control import MODES as CONTROL_MODES
-from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.installed import ENDINGS, FOLDERS, HASH
 from picowatch.recipe.resolve.loras import MAX_LORAS
 from picowatch.recipe.resolve.mappings import ALIASES, TEXT_PARTS

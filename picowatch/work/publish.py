@@ -67,24 +67,11 @@ class Publisher:
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Publish a batch; the future is done when all of it is published, or given up.
 
-        When this returns, the start images are not needed any more. Where the system allows no
-        more threads, it is done here: the executor keeps what it could start none for.
+        When this returns, the start images are not needed any more.
         """
         texts_before = [self._text_before(image.request) for image in batch]
-        published: Future[None] = Future()
-        begun = threading.Lock()
-
-        def publish_once() -> None:
-            if begun.acquire(blocking=False):
-                self._try_to_publish(batch, pictures, texts_before)
-                self.run.wake.set()
-                published.set_result(None)
-
-        try:
-            self._executor.submit(publish_once)
-        except RuntimeError:
-            publish_once()
-        return published
+        publish = partial(self._try_to_publish, batch, pictures, texts_before)
+        return self._executor.submit(publish)
 
     def close(self) -> None:
         """Finish what was submitted, then end."""
@@ -138,6 +125,7 @@ class Publisher:
         except Exception as error:  # nobody looks at what this thread raises
             log.debug("unexpected", exc_info=True)
             self.result.cannot_go_on(f"cannot record what was rendered: {error}")
+        self.run.wake.set()
 
     def _publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]

@@ -21,7 +21,7 @@ from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.read.a1111_blocks import Line
 from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.request import EmbeddingUse, LoraUse
-from picowatch.recipe.resolve.families import family_warnings
+from picowatch.recipe.resolve.advice import checkpoint_advice
 from picowatch.recipe.row import A1111
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from picowatch.recipe.written import Source
@@ -197,7 +197,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
         prediction=request.prediction if request.prediction == ZERO_SNR else "",
     )
     about_prompts = [*probable_mistakes(recipe.prompt), *probable_mistakes(recipe.negative_prompt)]
-    about_prompts += family_warnings(recipe)
+    about_prompts += checkpoint_advice(recipe)
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]
     of_controls = [warning for warning in left_out if warning.startswith("ControlNet ")]
     assert len(of_controls) == len(request.control)

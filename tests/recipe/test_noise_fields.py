@@ -224,8 +224,7 @@ def test_a_flow_family_has_nvidias_numbers_and_no_variations() -> None:
     assert seeds(recipe) == [(7, None)]
     assert recipe.noise == "nvidia"
     assert recipe.warnings == (
-        "variation_strength was ignored: flux has none. Its noise is drawn by its pipeline.",
-        "ensd was ignored: flux has none. Its noise is drawn by its pipeline.",
-        "tiling was ignored: flux has none. Its transformer does not draw with convolutions.",
-        "variation_seed was ignored: it needs variation_strength, which is missing here.",
+        "flux has no variation_strength: its noise is drawn by its pipeline. It was left out.",
+        "flux has no ensd: its noise is drawn by its pipeline. It was left out.",
+        "flux has no tiling: its transformer does not draw with convolutions. It was left out.",
     )

@@ -155,7 +155,7 @@ class Prompts:
 
     def _drawn(self, seed: int) -> DrawnPrompts:
         prompt, negative = (self._text(field, seed) for field in (PROMPT, NEGATIVE))
-        prompt = without_tags(prompt, self._swept)
+        prompt = without_tags(prompt, self._swept, self._inventory)
         embeddings = {
             name
             for text in (prompt, negative)

@@ -9,13 +9,8 @@ from dataclasses import fields
 
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.parts import Control
+from picowatch.recipe.preprocessors import A1111_MODES, THRESHOLDS, find_mode, find_preprocessor
 from picowatch.recipe.read.plain import number, plain_number
-from picowatch.recipe.resolve.control import (
-    A1111_MODES,
-    THRESHOLDS,
-    find_mode,
-    find_preprocessor,
-)
 
 KEY = re.compile(r"controlnet \d+")
 _PAIR = re.compile(r"\s*(?P<key>[\w /-]+?):\s*(?P<value>\([^)]*\)|[^,]*)(?:,|$)")

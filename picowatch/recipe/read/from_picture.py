@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import PROMPTS
+from picowatch.recipe.fields import CHECKPOINT_HASH, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
@@ -163,6 +163,7 @@ def _layer_of(request: ImageRequest, position: Position) -> Layer:
     if not request.draws:
         return {name: layer[name] for name in ("image", "upscale", "exact")}
     layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
+    layer[CHECKPOINT_HASH] = Written(request.checkpoint_hash, position)
     if request.vae_hash:
         layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
     names = ",".join(use.name for use in request.embeddings)

@@ -3,30 +3,36 @@
 from collections.abc import Iterator
 
 from picowatch.recipe.fields import PROMPTS, ImageFields
-from picowatch.recipe.inventory import Checkpoint
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.passes import Pass, passes_of
-from picowatch.recipe.prompts.editing import Edit, edits_in, parse_edits
-from picowatch.recipe.prompts.grammar import Mistake, lora_tags
+from picowatch.recipe.prompts.editing import Edit, Nodes, edits_in, parse_edits
+from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH, Choice, FromFile, Wildcards, parse
+from picowatch.recipe.resolve.severity import Finding
 
 # Neither occurs in a prompt: what stands for a LoRA tag, and for a wildcard.
 _TAG, _DRAWN = "\0", "\1"
 
 
-def edit_mistakes(prompt: str, checkpoint: Checkpoint, wildcards: Wildcards) -> Iterator[Mistake]:
-    """The edits of a prompt for a checkpoint that reads one prompt for all steps."""
-    if checkpoint.rules.weighs or "[" not in prompt:
-        return
-    for node in parse_edits(_blanked(prompt, wildcards)):
+def edit_findings(field: str, prompt: str, family: str, wildcards: Wildcards) -> Iterator[Finding]:
+    """The edits of a prompt for a family that reads one prompt for all steps."""
+    for node in parse_edits(_blanked(prompt, wildcards)) if "[" in prompt else ():
         if isinstance(node, Edit):
-            whole = shown(prompt[node.start : node.end])
-            yield Mistake(
-                node.start,
-                node.end - node.start,
-                f"{checkpoint.family} cannot change words between the steps: {whole} is for "
-                "Stable Diffusion. Write the words you want.",
+            whole = prompt[node.start : node.end]
+            last = "".join(_last_words(parse_edits(whole)))
+            yield Finding(
+                field,
+                f"{family} cannot change words between the steps: {shown(whole)} is for Stable "
+                "Diffusion.",
+                "Write the words you want.",
+                prompt[: node.start] + last + prompt[node.end :],
             )
+
+
+def _last_words(nodes: Nodes) -> Iterator[str]:
+    """What the picture ends with."""
+    for node in nodes:
+        yield from _last_words(node.options[-1]) if isinstance(node, Edit) else (node,)
 
 
 def edit_warnings(image: ImageFields, wildcards: Wildcards) -> Iterator[str]:

@@ -72,7 +72,7 @@ MISTAKES = [
         "'prompt' is given twice: already on line 1. Keep one.",
     ),
     ('{"prompt": "a", "stesp": 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
-    ('{"prompt": "a __b__"}', (1, 15), "no wildcard file 'b.txt' in models"),
+    ('{"prompt": "a __b__"}', (1, 12), "no wildcard file 'b.txt' in models"),
     ('{"prompt": "\\ud83d"}', (1, 12), "prompt contains the invisible character U+D83D"),
     (
         '{"3": {"class_type": "KSampler", "inputs": {}}}',

@@ -233,12 +233,3 @@ def test_the_ending_decides_in_any_case(name: str) -> None:
     """Windows likes capitals."""
     assert read_one("a corgi", name).prompt == "a corgi"
     assert messages("a corgi", "a.YML")[0].startswith("this is text, not a recipe.")
-
-
-def test_a_mistake_in_a_line_that_goes_on_is_shown_where_it_stands() -> None:
-    """A backslash joins lines for reading, not for pointing."""
-    (problem,) = refused("a corgi \\\n  at sea a AND b\n", "corgi.txt").problems
-    assert (problem.line, problem.column) == (2, 12)
-    assert problem.source_line == "  at sea a AND b"
-    (problem,) = refused('a --negative "b \\\n  AND c"\n', "corgi.txt").problems
-    assert (problem.line, problem.column) == (2, 3)

@@ -188,7 +188,8 @@ def test_a1111s_texts_are_read() -> None:
         recipe = read_one(text, "a.txt", inventory=real)
         assert recipe.upscale is None
         assert recipe.warnings == (
-            f"upscale was left out: the upscaler '{name}' is not in models/upscalers.",
+            f"no upscaler '{name}' in models/upscalers. Available: RealESRGAN_x4plus and "
+            "demo-compact. It was left out.",
         )
 
 
