@@ -9,10 +9,10 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.make_sd15 import write_checkpoint
+from benchmarks.random_weights import write_checkpoint
 from picowatch.catalog import Catalog
 from picowatch.recipe.request import ImageRequest
-from tests.catalog.unets import sdxl_shapes
+from tests.catalog.unets import sd15_shapes, sdxl_shapes
 
 ASSETS = Path(__file__).parents[1] / "picowatch" / "assets"
 NEGATIVE_PROMPT = "blurry"
@@ -152,13 +152,15 @@ def _prompts() -> Iterator[str]:
 
 def full_size(seed: int = 1) -> Checkpoint:
     """Stable Diffusion 1.5 with random weights, written once; each seed is another content."""
-    path = _kept(f"random{seed}.safetensors", lambda file: write_checkpoint(file, seed=seed))
+    path = _kept(
+        f"random{seed}.safetensors", lambda file: write_checkpoint(file, sd15_shapes(), seed)
+    )
     return Checkpoint(f"random{seed}", path, ASSETS / "sd15", SD15_WORDS)
 
 
 def full_size_xl() -> Checkpoint:
     """Stable Diffusion XL with random weights, written once."""
-    path = _kept("randomxl.safetensors", lambda file: write_checkpoint(file, shapes=sdxl_shapes()))
+    path = _kept("randomxl.safetensors", lambda file: write_checkpoint(file, sdxl_shapes()))
     configs = _kept("configs-xl", _xl_configs)
     return Checkpoint("randomxl", path, configs, XL_WORDS, XL_PIPELINE)
 
