@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from picowatch.recipe.a1111_keys import FIRST, LAST, UPSCALE
 from picowatch.recipe.fields import MAPPINGS, PARTS, ROWS
-from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 from picowatch.recipe.row import Row
 

@@ -13,6 +13,7 @@ from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, MAX_SEED, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.numbers import number
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.a1111_blocks import (
     KEY,
@@ -23,7 +24,6 @@ from picowatch.recipe.read.a1111_blocks import (
     blocks,
     negative_in,
 )
-from picowatch.recipe.read.plain import number
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 _KEY = re.compile(rf"\s*{KEY}\s*")

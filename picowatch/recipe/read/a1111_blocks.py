@@ -62,11 +62,6 @@ def within(line: str) -> re.Match[str] | None:
     return next((found for found in _WITHIN.finditer(line) if _is_known(found)), None)
 
 
-def names_parameters(text: str) -> bool:
-    """Whether a prompt has such values or a negative prompt in it, wherever they stand."""
-    return "Negative prompt:" in text or any(map(within, text.split("\n")))
-
-
 def negative_in(line: Line) -> Line | None:
     """What a line says of the negative prompt; None for other lines."""
     found = _NEGATIVE.match(line.text)

@@ -77,21 +77,16 @@ def test_what_clients_of_apis_send_may_be_off(name: str, value: object, is_off: 
     assert is_switched_off(name, value) == is_off
 
 
-@pytest.mark.parametrize(
-    ("recipe", "field"),
-    [
-        ("prompt: |\n  a dog\n  Negative prompt: blurry\n  Steps: 20, Sampler: Euler", "prompt"),
-        ("prompt: 'a dog, Steps: 20, Sampler: Euler a, CFG scale: 7'", "prompt"),
-        ("prompt: a\nnegative_prompt: 'bad Steps: 20, CFG scale: 7'", "negative_prompt"),
-    ],
-)
-def test_parameters_within_a_prompt_come_with_a_warning(recipe: str, field: str) -> None:
-    """They are drawn, and act on nothing else."""
-    (warning,) = read_one(recipe).warnings
-    assert warning.startswith(f"{field} has another program's parameters in it")
-
-
-@pytest.mark.parametrize("prompt", ["a sign: 3 steps, Steps: 3", "Steps: 20, Stairs: many"])
-def test_a_prompt_may_speak_of_steps(prompt: str) -> None:
-    """Only values that a program wrote are taken for them."""
-    assert not read_one(f"prompt: '{prompt}'").warnings
+def test_what_an_api_sends_is_a_recipe() -> None:
+    """A1111's, with all that is off."""
+    recipe = read_one(
+        '{"prompt": "a cat", "styles": [], "seed": 7, "sampler_name": "Euler a", "steps": 20, '
+        '"restore_faces": false, "override_settings": {}, "enable_hr": false, "eta": 0, '
+        '"alwayson_scripts": {}, "seed_resize_from_h": -1, "tiling": false}',
+        "a.json",
+    )
+    assert (recipe.prompt, recipe.seed, recipe.sampler) == ("a cat", 7, "Euler a")
+    assert messages('{"prompt": "a", "styles": ["b"]}', "a.json") == [
+        "unknown field 'styles'. picowatch has no styles. Write their words into the prompt, or "
+        "into _defaults.yaml."
+    ]
