@@ -100,7 +100,7 @@ class _Workflow:
         choice = self._node(sampler, "sampler") or sampler
         noise = self._node(sampler, "noise") or sampler
         way = list(self._way(self._start(guider, _POSITIVE), _POSITIVE, *_CONDITIONING, "clip"))
-        skipped = self._first(way, "stop_at_clip_layer")
+        skipped = self._first(way, "stop_at_clip_layer", "clip_skip")
         values = {
             "prompt": self._prompt(guider, _POSITIVE),
             "negative_prompt": self._prompt(guider, _NEGATIVE) or None,
@@ -204,8 +204,8 @@ class _Workflow:
     def _lora_files(self, node: Node) -> list[tuple[Any, ...]]:
         """A node's files, with their weights for the model and for its text encoders."""
         if node["class_type"] != _SEVERAL_LORAS:
-            names = ("lora_name", "strength_model", "strength_clip")
-            return [tuple(self._value(node, name) for name in names)]
+            weight = self._first([node], "strength_model", "lora_model_strength")
+            return [(self._value(node, "lora_name"), weight, self._value(node, "strength_clip"))]
         return [
             tuple(entry.get(name) for name in ("lora", "strength", "strengthTwo"))
             for entry in node["inputs"].values()
@@ -214,7 +214,7 @@ class _Workflow:
 
     def _vae(self) -> str | None:
         found = (self._value(node, "vae_name") for node in self._nodes.values())
-        return next((_file(one) for one in found if isinstance(one, str)), None)
+        return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
     def _start(self, guider: Node, sign: str) -> Node | None:
         node = self._node(guider, sign)
@@ -319,9 +319,8 @@ class _Workflow:
             return given if isinstance(given, str | int | float) else None
         source = self._node(node, name)
         held = source["inputs"] if source else {}
-        return next(
-            (held[one] for one in _VALUES if isinstance(held.get(one), str | int | float)), None
-        )
+        found = (held.get(one) for one in (name, *_VALUES))
+        return next((one for one in found if isinstance(one, str | int | float)), None)
 
 
 def _file(name: Any) -> str | None:

@@ -139,6 +139,8 @@ def test_values_go_on_in_lines_below() -> None:
         ("Sampler: Euler,CFG scale: 7.5,Seed: 3", {"cfg_scale": 7.5, "seed": 3}),
         ("Sampler: Undefined", {"sampler": "DPM++ 2M"}),
         ("Sampler: EulerAncestralDiscreteScheduler", {"sampler": "Euler a"}),
+        ("Scheduler: UniPCMultistepScheduler", {"sampler": "UniPC"}),
+        ("Sampler: Euler a, Schedule type: Karras", {"schedule_type": "karras"}),
         ('Model: "a, b: c", Seed: 5', {"checkpoint": "a, b: c", "seed": 5}),
         ("Clip skip: 0, RNG: GPU", {"clip_skip": 1, "noise": "cpu"}),
         ("RNG: NV", {"noise": "nvidia"}),
