@@ -111,10 +111,8 @@ def test_lines_that_only_speak_of_steps_are_prompts() -> None:
     ("line", "message"),
     [
         ("a cat. Negative prompt: dim", "'Negative prompt:' within a prompt would be part of"),
-        (
-            "a cat Steps: 9, Seed: 7",
-            "'Steps: 9, Seed: …' looks like A1111's settings",
-        ),
+        ("a cat Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
+        ("Negative prompt: dim.Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
     ],
 )
 def test_settings_within_a_line_of_a_list_are_refused(line: str, message: str) -> None:
