@@ -441,6 +441,10 @@ class RecipeFields(BaseModel, ImageFields):
         bool,
         Row("true: also one contact sheet of the images.", changes_pixels=False),
     ] = False
+    grid_seconds: Annotated[
+        bool,
+        Row("true: a contact sheet that also shows each image's seconds.", changes_pixels=False),
+    ] = False
     priority: Annotated[
         int,
         Field(ge=-1_000_000, le=1_000_000),
@@ -462,6 +466,11 @@ PARTS = {field: dict(_rows(kind)) for field, kind in _KINDS.items()}
 # The same with the field's name before theirs: `hires.scale`.
 PART_FIELDS = {
     f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
+}
+# Other names of the parts of each: A1111's API and ComfyUI's nodes have them.
+PART_ALIASES = {
+    field: {alias: name for name, row in parts.items() for alias in row.aliases}
+    for field, parts in PARTS.items()
 }
 
 ROWS = dict(_rows(RecipeFields))

@@ -182,8 +182,9 @@ def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
         "unknown prediction 'v_zero_snrr'. Did you mean 'v_zero_snr'? The predictions are "
         "automatic, epsilon, v and v_zero_snr."
     ]
-    assert messages("prompt: a\nprediction: 1\n") == [
-        "prediction must be automatic, epsilon, v or v_zero_snr, not 1."
+    assert messages("prompt: a\nprediction: [v]\n") == [
+        "prediction must be automatic, epsilon, v or v_zero_snr, not [v]. For one image with each "
+        "write sweep: {prediction: [v]}"
     ]
 
 

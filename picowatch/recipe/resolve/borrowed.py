@@ -1,12 +1,14 @@
 """What a picture or another program says, brought to what recipes can have, with warnings."""
 
+from contextlib import suppress
 from dataclasses import replace
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import json_schemas
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.read.plain import number, plain_number
-from picowatch.recipe.resolve.layers import meaning_of_scheduler, normalised
-from picowatch.recipe.samplers import SamplerUnknown, find_sampler
+from picowatch.recipe.numbers import number, plain_number
+from picowatch.recipe.resolve.layers import normalised
+from picowatch.recipe.samplers import SamplerUnknown, find_sampler, find_schedule_type
 from picowatch.recipe.written import Layer
 
 
@@ -24,10 +26,19 @@ def borrowed(layer: Layer, warnings: list[str]) -> Layer:
 def _with_sampler(layer: Layer) -> Layer:
     """SD.Next's "Scheduler" is the class of its sampler, and not a schedule type."""
     written = layer.get("schedule_type")
-    if written is None or meaning_of_scheduler(written.text) != "sampler":
+    if written is None or not _is_sampler_alone(written.text):
         return layer
     others = {name: one for name, one in layer.items() if name != "schedule_type"}
     return {"sampler": written, **others}
+
+
+def _is_sampler_alone(text: str) -> bool:
+    """Whether it names a sampler, but no schedule type."""
+    for find in (find_schedule_type, find_sampler):
+        with suppress(ValueInvalid):
+            find(text)
+            return find is find_sampler
+    return False
 
 
 def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:

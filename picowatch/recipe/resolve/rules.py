@@ -21,11 +21,12 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.grammar import Mistake, embedding_words, lora_tags, split_loras
-from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.control import controls_fit
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.prompts import mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -332,6 +333,7 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
 
 _ALWAYS: tuple[Rule, ...] = (_sides, upscaled_size, _clip_skip)
 _OF_CHECKPOINT: tuple[Rule, ...] = (
+    controls_fit,
     _lacks,
     _sampler,
     _schedule_type,
