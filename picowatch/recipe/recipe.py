@@ -90,7 +90,10 @@ class Recipe(RecipeFields):
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
-        if part:
+        if field == "control":  # others' ControlNets are used whole, or not at all
+            index = int(part.partition(".")[0])
+            value = self.control[:index] + self.control[index + 1 :]
+        elif part:
             value = replace(getattr(self, field), **{part: value})
         return self.model_copy(update={field: value})
 
@@ -204,7 +207,7 @@ class Recipe(RecipeFields):
     @property
     def wants_sheet(self) -> bool:
         """Whether there is to be a contact sheet of its images."""
-        return self.grid or bool(self.sweep)
+        return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property
     def pictures(self) -> list[tuple[str, str]]:
