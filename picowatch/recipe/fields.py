@@ -441,6 +441,10 @@ class RecipeFields(BaseModel, ImageFields):
         bool,
         Row("true: also one contact sheet of the images.", changes_pixels=False),
     ] = False
+    grid_seconds: Annotated[
+        bool,
+        Row("true: a contact sheet that also shows each image's seconds.", changes_pixels=False),
+    ] = False
     priority: Annotated[
         int,
         Field(ge=-1_000_000, le=1_000_000),

@@ -207,7 +207,7 @@ class Recipe(RecipeFields):
     @property
     def wants_sheet(self) -> bool:
         """Whether there is to be a contact sheet of its images."""
-        return self.grid or bool(self.sweep)
+        return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property
     def pictures(self) -> list[tuple[str, str]]:

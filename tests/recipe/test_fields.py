@@ -56,6 +56,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "upscale": None,
         "sweep": (),
         "grid": False,
+        "grid_seconds": False,
         "shrink_to_fit": False,
         "exact": False,
         "priority": 0,

@@ -20,8 +20,6 @@ from itertools import accumulate, zip_longest
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.prompts.brackets import Bracket, ended, joined
 
-MAX_WILDCARDS = 1000
-MAX_CHOSEN = 100
 # Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
 MAX_LENGTH = 20_000
 MAX_DEPTH = 100

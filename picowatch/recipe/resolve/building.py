@@ -139,7 +139,7 @@ class _Building:
         except PictureUnreadable as error:
             self._report("image", named(image, str(error)))
             return None
-        others = ("exact", "grid", "priority")
+        others = ("exact", "grid", "grid_seconds", "priority")
         values = {name: layer[name].value for name in others if name in layer}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale}
         recipe = self._validated(values, self._context(NO_CHECKPOINT))

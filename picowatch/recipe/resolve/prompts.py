@@ -22,9 +22,7 @@ from picowatch.recipe.prompts.grammar import (
     unsupported,
 )
 from picowatch.recipe.prompts.wildcards import (
-    MAX_CHOSEN,
     MAX_LENGTH,
-    MAX_WILDCARDS,
     PACK_ENDINGS,
     Choice,
     ExpansionFailed,
@@ -97,8 +95,6 @@ class Prompts:
         self._loras = loras
         self._inventory = inventory
         self._swept = swept
-        # Prompts without wildcards are the same for every seed.
-        self._undrawn: DrawnPrompts | None = None
 
     def named(self) -> list[tuple[str, str]]:
         """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
@@ -135,14 +131,6 @@ class Prompts:
 
     def drawn(self, seed: int) -> DrawnPrompts:
         """What the image with this seed is rendered from. Raises PromptFailed."""
-        if self._undrawn is None:
-            drawn = self._drawn(seed)
-            if any(template.is_drawn for template in self._templates.values()):
-                return drawn
-            self._undrawn = drawn
-        return self._undrawn
-
-    def _drawn(self, seed: int) -> DrawnPrompts:
         prompt, negative = (self._text(field, seed) for field in PROMPTS)
         prompt = without_tags(prompt, self._swept, self._inventory)
         installed = self._inventory.embeddings
@@ -218,7 +206,7 @@ def _repeated_loras(
 ) -> Iterator[Mistake]:
     """LoRAs named twice, where that is certain: a wildcard may choose one of its tags."""
     seen = {name for name, _ in loras}
-    choices = [node for node in nodes if isinstance(node, Choice)][:MAX_WILDCARDS]
+    choices = [node for node in nodes if isinstance(node, Choice)]
     for tag in lora_tags(text):
         if any(c.offset <= tag.offset < c.offset + c.length for c in choices):
             continue
@@ -232,21 +220,17 @@ def _repeated_loras(
 
 
 def _wildcard_mistakes(field: str, parsed: Nodes, inventory: Inventory) -> Iterator[Mistake]:
-    nodes = list(found_in(parsed))
-    if len(nodes) > MAX_WILDCARDS:
-        last = nodes[MAX_WILDCARDS]
-        yield Mistake(last.offset, 1, f"more than {MAX_WILDCARDS:,} wildcards in one prompt.")
-        return
-    for node in nodes:
-        if isinstance(node, FromFile):
+    seen = set[str]()
+    for node in found_in(parsed):
+        if isinstance(node, Choice):
+            if node.low > node.high:
+                what = f"{{{node.low}-{node.high}$$…}} cannot be drawn"
+                message = f"{what}: the first number must not be above the second."
+                yield Mistake(node.offset, node.length, message)
+        elif node.name not in seen:
+            seen.add(node.name)
             for message in islice(_file_mistakes(field, node.name, inventory), MAX_FOUND):
                 yield Mistake(node.offset, len(node.written), message)
-        elif not node.low <= node.high <= MAX_CHOSEN:
-            message = (
-                f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be "
-                f"above the second, and the limit is {MAX_CHOSEN}."
-            )
-            yield Mistake(node.offset, node.length, message)
 
 
 def _file_mistakes(field: str, name: str, inventory: Inventory) -> Iterator[str]:

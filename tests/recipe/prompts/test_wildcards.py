@@ -155,7 +155,6 @@ def test_a_line_may_name_a_file_of_its_own_folder_or_of_one_above(tmp_path: Path
          "models/wildcards/a.txt)"),
         ("__a__", {"a": ("<lora:y:1>",)}, "no LoRA 'y' in models/loras. Only x is available. Put "
          "its file there, or write the prompt without the tag. (in models/wildcards/a.txt)"),
-        (" ".join(["{a|b}"] * 1001), {}, "more than 1,000 wildcards in one prompt."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_before_anything_is(
