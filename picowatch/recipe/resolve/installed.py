@@ -20,10 +20,6 @@ ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 # The smallest model of its makers, under the Apache licence; the larger ones are not for business.
 DEPTH = "Depth-Anything-V2-Small-hf"
-# What Forge calls a further file of a checkpoint: it is the VAE if it is an installed one.
-MODULE = "module"
-# The names of a picture's embeddings, with commas between them; A1111 adds their hashes.
-EMBEDDINGS = "embeddings"
 
 # The folders of models that a name may begin with: ours, and those of other programs.
 FOLDERS = (
