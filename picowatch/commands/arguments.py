@@ -62,6 +62,7 @@ def _check(parser: ArgumentParser) -> None:
 
 def _show(parser: ArgumentParser) -> None:
     _words(parser, "pictures", "PICTURE", help="pictures with metadata")
+    parser.add_argument("--all", action="store_true", help="print fields with defaults, too")
     parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
 
 

@@ -169,7 +169,10 @@ def test_check_of_defaults_says_what_is_wrong_with_them(tmp_path: Path) -> None:
     [
         ("nosuch.yaml", "cannot read nosuch.yaml: No such file or directory."),
         ("folder", "folder is a folder. Name the recipes in it instead."),
-        ("a.png", "a.png is not a recipe file name. Recipe names end in .yaml, .yml, .json, .txt."),
+        (
+            "a.png",
+            "a.png is not a recipe file name. Recipe names end in .yaml, .yml, .json, .csv, .txt.",
+        ),
     ],
 )
 def test_check_says_what_is_no_recipe(tmp_path: Path, name: str, said: str) -> None:

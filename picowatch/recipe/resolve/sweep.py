@@ -14,7 +14,7 @@ from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import FIRST_NAME_OF, NO_SWEEP, PART_FIELDS, PROMPTS, SIZE, Axis
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import about_cut_number, wrong_value
+from picowatch.recipe.messages.wording import DECIMAL_POINT, wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised
@@ -74,8 +74,9 @@ def read_axes(
         return []
     axes: dict[str, WrittenAxis] = {}
     for key, values in written.pairs:
-        if cut := about_cut_number(values.name_position):
-            problems.add(values.name_position, cut)
+        if key.isdigit():
+            message = f"sweep cannot vary '{shown(key)}'. {DECIMAL_POINT}"
+            problems.add(values.name_position, message)
             continue
         found = _axis(key, values, layer, most, problems)
         if found and found.label in axes:

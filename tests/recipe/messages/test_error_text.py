@@ -88,7 +88,9 @@ def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
     prompts[7], prompts[200] = "fine", "cats AND dogs"
     invalid = refused("\n".join(prompts), name="a.txt")
     ink = invalid.problems[0].message
-    again = "(The same mistake 297 more times, on lines 2–7, 9–200 and 202–300.)"
+    again = (
+        "(The same mistake 297 more times, on lines 2, 3, 4, 5, 6, 7, 9, 10, 11, 12 and 287 more.)"
+    )
     text = error_text(invalid)
     assert text.startswith(
         "inbox/a.txt, line 1, column 1\n\n    1 | a <lora:ink:1>\n        ^^^^^^^^^^^^^^\n"
@@ -121,7 +123,7 @@ def test_problems_that_are_not_kept_are_not_denied() -> None:
     assert "… and at least 950 more.\n" in error_text(invalid)
     assert one_line(invalid).endswith("; and at least 950 more")
     invalid = refused("cats AND dogs\n" * 1001, name="corgi.txt", max_images=2000)
-    assert "(The same mistake at least 999 more times, on lines 2–1000.)" in error_text(invalid)
+    assert "(The same mistake at least 999 more times, on lines 2, 3, 4, " in error_text(invalid)
 
 
 def test_problems_of_defaults_name_their_own_file_once() -> None:

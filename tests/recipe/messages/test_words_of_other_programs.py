@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recipe.reading import messages, read_one
+from tests.recipe.reading import messages
 
 REFINER = "picowatch does not have SDXL's refiner. Remove it."
 WHOLE = "picowatch always renders the whole picture, not the masked part alone. Remove it."
@@ -115,23 +115,3 @@ def test_a_line_of_a_txt_that_reads_like_one_has_the_same_remedy() -> None:
         "each line of a .txt is a prompt, and this one reads like a setting. Recipes have no "
         f"'mask_content'. {CONTENT}"
     ]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "field"),
-    [
-        ("prompt: |\n  a dog\n  Negative prompt: blurry\n  Steps: 20, Sampler: Euler", "prompt"),
-        ("prompt: 'a dog, Steps: 20, Sampler: Euler a, CFG scale: 7'", "prompt"),
-        ("prompt: 'a dog Negative prompt: blurry'", "prompt"),
-        ("prompt: a\nnegative_prompt: 'bad Steps: 20, CFG scale: 7'", "negative_prompt"),
-    ],
-)
-def test_parameters_within_a_prompt_come_with_a_warning(recipe: str, field: str) -> None:
-    """They are drawn, and act on nothing else."""
-    (warning,) = read_one(recipe).warnings
-    assert warning.startswith(f"{field} has another program's parameters in it")
-
-
-def test_a_prompt_may_speak_of_steps() -> None:
-    """Only values that a program wrote are taken for them."""
-    assert not read_one("prompt: 'a sign: 3 steps, Steps: 3'").warnings

@@ -22,20 +22,6 @@ def test_a_value_may_follow_an_equals_sign(text: str) -> None:
     assert (recipe.prompt, recipe.steps, recipe.negative_prompt) == ("a cat", 30, "dim, dark")
 
 
-def test_the_flags_of_compvis_are_understood() -> None:
-    """Those of its scripts/txt2img.py; what a recipe cannot say is left out with a warning."""
-    recipe = read_one(
-        '--prompt "a cat" --plms --H 512 --W 768 --n_samples 2 --n_iter 3 --ddim_steps 50 '
-        "--seed 7 --skip_grid --outdir out --C 4 --f 8 --precision full --ddim_eta 0.0 "
-        "--fixed_code",
-        TXT,
-    )
-    assert (recipe.prompt, recipe.sampler, recipe.size) == ("a cat", "PNDM", "768x512")
-    assert (recipe.count, recipe.steps, recipe.seed) == (6, 50, 7)
-    assert recipe.warnings == ("Recipes have no '--fixed_code' setting; it was ignored.",)
-    assert messages("a --scale 7", TXT) == ["--scale: CompVis' cfg_scale; write --cfg_scale"]
-
-
 @pytest.mark.parametrize(
     ("line", "program", "instead"),
     [
@@ -58,9 +44,9 @@ def test_the_flags_of_compvis_are_understood() -> None:
          "a cat --sampler euler_a"),
         ('-m sd.gguf -p "a cat"', "stable-diffusion.cpp", "a cat --checkpoint sd.gguf"),
         (
-            'python scripts/txt2img.py --prompt "a cat" --plms --n_samples 2',
+            'python scripts/txt2img.py --prompt "a cat" --n_samples 2',
             "Python",
-            '--prompt "a cat" --plms --n_samples 2',
+            '--prompt "a cat" --n_samples 2',
         ),
     ],
 )  # fmt: skip
