@@ -289,7 +289,7 @@ PICTURES = {
             "seed": 3186540132,
             "size": "512x768",
         },
-        ("InvokeAI's weights (word++", "'controlnets: ["),
+        ("InvokeAI's weights (word+", "'controlnets: ["),
         sd_parsers=True,
     ),
     "invokeai 6": Picture(
