@@ -181,7 +181,7 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
     [
         # ComfyUI's nodes that save A1111's text put the scheduler after the sampler.
         ("Sampler: euler_ancestral, normal, CFG Scale: 4", ignored("normal")),
-        ("Sampler: Euler a, (x:1.2), , CFG scale: 4", ignored("(x:1.2)")),
+        ("Sampler: Euler a, (x:1.2), , CFG scale: 4, 4", ignored("(x:1.2)", "4")),
         ("Face restoration: CodeFormer, Hires Fix: false",
          ignored("Face restoration: CodeFormer")),
         ('ControlNet 0: "Module: canny, Model: canny"',
