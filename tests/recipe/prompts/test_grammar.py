@@ -85,7 +85,7 @@ VALUES = "passes values to a wildcard, which is not supported. Write them into i
         ("a __colour__ hat", "__colour__", "no wildcard file 'colour.txt' in models/wildcards. "
          "Write that file, with a choice in each line."),
         ("a {3-2$$x|y} hat", "{3-2$$x|y}", "{3-2$$…} cannot be drawn: the first number must not be "
-         "above the second."),
+         "above the second, and the limit is 100."),
         ("${ a : red } hat", "${ a :", "${ a : is a variable, which is not supported. Write its "
          "value where it is used."),
         ("${a=!{x|y}} hat", "${a=", "${a= is a variable, which is not supported. Write its value "
