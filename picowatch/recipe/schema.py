@@ -36,7 +36,6 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
 from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.resolve.control import MAX_CONTROLS
 from picowatch.recipe.row import Row
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
@@ -57,6 +56,8 @@ _SIZE = {
     "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
 }
 _MODELS = ("Hires", "Upscale", "Control")
+# What pydantic takes for true or false.
+_SWITCH = ("true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0")
 _TEXT = ["string", "number", "boolean"]
 
 
@@ -78,7 +79,12 @@ class _Weights(RootModel[dict[str, _Weight | _Lora]]):
     pass
 
 
-_OFF = {"enum": ["off", "none", "no", "", False]}
+_OFF = {
+    "anyOf": [
+        {"enum": ["none", "", False, 0]},
+        {"type": "string", "pattern": r"^\s*([oO]ff|OFF|[nN]o|NO|[fF]alse|FALSE|[fFnN0])\s*$"},
+    ]
+}
 _Off = Annotated[str, WithJsonSchema(_OFF)]
 _Random = Annotated[str, Field(pattern=r"^\s*([rR]andom|RANDOM)\s*$")]
 _OneSeed = Annotated[int, Field(ge=-1, le=MAX_SEED)] | _Random
@@ -116,7 +122,7 @@ class _AsWritten(GenerateJsonSchema):
         return {"anyOf": [super().float_schema(schema), text]}
 
     def bool_schema(self, schema: core_schema.BoolSchema) -> Schema:
-        text = {"type": "string", "pattern": rf"^\s*{_in_any_case(TRUE_OR_FALSE)}\s*$"}
+        text = {"type": "string", "pattern": rf"^\s*{_in_any_case(_SWITCH)}\s*$"}
         return {"anyOf": [super().bool_schema(schema), text, {"enum": [0, 1]}]}
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
