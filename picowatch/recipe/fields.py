@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.parts import Control, Hires, Upscale, final_side
-from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS, SCHEDULE_TYPES
 
@@ -29,8 +29,10 @@ SIZE = "size"
 PICTURE = "picture"  # the size that is the start image's
 MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
-# What a picture says beside the fields: how the hash of its checkpoint's file begins.
+# What a picture says beside the fields: how the hash of its checkpoint's file begins, and the names
+# of its embeddings, with commas between them; A1111 adds their hashes.
 CHECKPOINT_HASH = "checkpoint hash"
+EMBEDDINGS = "embeddings"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 
