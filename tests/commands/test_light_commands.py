@@ -48,7 +48,6 @@ def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch
         (("models",), 0),
         (("status",), 1),
         (("show", "inbox/corgi.yaml"), 1),
-        (("convert", "inbox/corgi.yaml"), 1),
         (("bench", "--help"), 0),
         (("bench", "--sizes", "100x64"), 1),
     )

@@ -18,9 +18,9 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.settings import Settings
-from tests.catalog import pickled
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
+from tests.commands import pickled
 from tests.metadata.requests import CORGI
 from tests.recipe.read.test_other_programs_pictures import PICTURES
 

@@ -13,10 +13,10 @@ from io import BytesIO
 from pathlib import Path
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.converting import convert
 from picowatch.catalog.hashes import HashCache
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
+from picowatch.engine.convert import convert
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import read_chunk, recipe_yaml, settings_yaml, texts_of
