@@ -225,15 +225,6 @@ def _folders() -> Iterator[bytes]:
     yield b"\0".join([index.replace(b"Stable", b"\\b"), unet, vae.replace(b"4}", b'"\\n"}')])
 
 
-def _hashes() -> Iterator[bytes]:
-    whole = b'{"version": 1, "files": {\0"' + b"a" * 64 + b'"]}}'
-    yield whole
-    yield whole.replace(b"aa", b"a\\n")
-    yield whole.replace(b"aa", b"zz")
-    yield b'{"version": 1, "files": {"a": [1e999, 1, ""]}}'
-    yield b"[" * 100_000
-
-
 _SEEDS = {
     "yaml_recipe": _yaml,
     "json_recipe": _json,
@@ -249,5 +240,4 @@ _SEEDS = {
     "gguf_file": _gguf_files,
     "model_folder": _folders,
     "wildcard_file": lambda: iter([b"# colours\nred\n2::blue\n{green|__x__}\n<lora:x:1>\n"]),
-    "hash_cache": _hashes,
 }

@@ -13,7 +13,6 @@ from io import BytesIO
 from pathlib import Path
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.hashes import HashCache
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.engine.convert import convert
@@ -238,18 +237,6 @@ def wildcard_file(data: bytes) -> None:
         check_recipe("a.yaml", b"prompt: 'a __x__ {2$$__x__}'\ncount: 3", inventory=inventory)
 
 
-def hash_cache(data: bytes) -> None:
-    """The file that keeps hashes between runs: a damaged one costs time only."""
-    with _models() as models:
-        file, cache = models / "it.safetensors", models / "hashes.json"
-        file.write_bytes(b"weights")
-        stamp = file.stat()
-        place = f'"{file}":[{stamp.st_size},{stamp.st_mtime_ns},'.encode()
-        cache.write_bytes(data.replace(b"\0", place))
-        digest = HashCache(cache).sha256(file)
-        assert len(digest) == 64 and set(digest) <= set("0123456789abcdef")
-
-
 @contextmanager
 def _models() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
@@ -280,6 +267,5 @@ TARGETS: dict[str, Target] = {
         gguf_file,
         model_folder,
         wildcard_file,
-        hash_cache,
     )
 }
