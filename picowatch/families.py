@@ -107,7 +107,7 @@ class Family:
     """A family of checkpoints; the defaults are those of one with a transformer.
 
     `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
-    "flow" is drawn by a pipeline of diffusers with a transformer; "" is recognised, and refused.
+    "flow" is drawn by a pipeline of diffusers with a transformer.
     `short` families have no code of their own: the pipeline reads the prompt itself.
 
     Drawing: `inputs` are what each call of a pipeline gets beside the request, and
@@ -124,11 +124,13 @@ class Family:
     index must be as here, where it has them.
 
     Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer;
-    `by_header` tells the variant, `by_name` changes it by a word in the name of the file or folder
-    (variant before, word, variant after). The first that fits counts, in both. Unless the family is
-    short, its transformer may be a file of its own, which is completed by `encoders` (by part), and
-    a VAE of one of the variants in `vaes`. With `vae_assets` no folder is needed, because the
-    package has the other configs, and those of that family's VAE; `vae_file` says which VAE to get.
+    `by_header` tells the variant, and is no file of this family where none fits; `by_name` changes
+    it by a word in the name of the file or folder (variant before, word, variant after). The first
+    that fits counts, in both. Variants that are not in `variants` are not rendered. Unless the
+    family is short, its transformer may be a file of its own, which is completed by `encoders` (by
+    part), and a VAE of one of the variants in `vaes`. With `vae_assets` no folder is needed,
+    because the package has the other configs, and those of that family's VAE; `vae_file` says which
+    VAE to get.
     Variants that are `alike` may lend one another their parts.
 
     UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
@@ -142,7 +144,7 @@ class Family:
 
     key: str
     name: str
-    kind: Literal["unet", "flow", ""] = "flow"
+    kind: Literal["unet", "flow"] = "flow"
     short: bool = False
     pipelines: Pipelines = Pipelines()
     guidance: Guidance = "cfg_scale"
@@ -224,6 +226,7 @@ _NOISE_SCHEDULERS = (
     *(_DPM_SOLVER, "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
     *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
     *("LCMScheduler", "TCDScheduler", "DPMSolverSDEScheduler"),
+    *("IPNDMScheduler", "SASolverScheduler"),
 )
 _CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
@@ -266,6 +269,8 @@ SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
 QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
 
+_FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
+_FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
 _FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 
 # Numbers of positions, which are those of a square: of patches of the picture's latents.
@@ -285,7 +290,7 @@ _KLEIN_CONFIGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 class _Unet(Family):
     """A Stable Diffusion with a UNet, as 1.x."""
 
-    kind: Literal["unet", "flow", ""] = "unet"
+    kind: Literal["unet", "flow"] = "unet"
     pipelines: Pipelines = Pipelines(text="StableDiffusionPipeline")
     size_multiple: int = 8
     samplers: tuple[str, ...] = ()
@@ -300,26 +305,9 @@ class _Unet(Family):
     vaes: tuple[str, ...] = (SD_VAE,)
 
 
-def _refused(key: str, name: str, *signs: str, layers: str = "", mark: str = "") -> Family:
-    """A family that is recognised only to say what it is."""
-    return Family(
-        key=key,
-        name=name,
-        kind="",
-        native_size=0,
-        samplers=(),
-        lacks={},
-        signs=signs,
-        loras=False,
-        lora_layers=(layers,) if layers else (),
-        lora_marks=(mark,) if mark else (),
-    )
-
-
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
-# `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image, FLUX.2 and
-# HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion
-# 3, Sana before PixArt, Anima before Wan.
+# `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
+# before FLUX.1, Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3, Sana before PixArt.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -383,7 +371,7 @@ _ROWS = (
         parts=_parts("AuraFlowTransformer2DModel", _KL, ("UMT5EncoderModel", _LLAMA_WORDS)),
         by_config=(("0.3", {"transformer/pos_embed_max_size": _96_ROWS}),),
         signs=("joint_transformer_blocks.", "double_layers."),
-        by_header=(("0.3", Sign(positions=_96_ROWS)),),
+        by_header=(("0.3", Sign(positions=_96_ROWS)), ("", Sign())),
         vaes=(SD_VAE,),
         lora_layers=(r"double_layers_|single_layers_|joint_transformer_blocks_",),
         lora_marks=("auraflow",),
@@ -439,21 +427,12 @@ _ROWS = (
         preview="flux",
         parts=_parts("ChromaTransformer2DModel", _KL, _T5),
         signs=("distilled_guidance_layer.",),
-        by_header=(("Radiance", Sign(has=("nerf_",))),),
+        by_header=(("", Sign(lacks=("nerf_",))),),
         encoders={"text_encoder": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
         lora_layers=(r"distilled_guidance_layer_",),
         lora_marks=("chroma",),
     ),
-    _refused(
-        "hunyuan_video",
-        "HunyuanVideo",
-        "context_embedder.token_refiner.",
-        "txt_in.individual_token_refiner.",
-        layers=r"txt_in_individual_token_refiner_",
-        mark="hunyuan-video",
-    ),
-    _refused("flux3", "FLUX.3", "early_stream_modulations.", layers=r"early_stream_modulations_"),
     # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
     Family(
         key="flux2",
@@ -474,9 +453,12 @@ _ROWS = (
         by_config=_KLEIN_CONFIGS,
         signs=("single_stream_modulation.",),
         # By the width of the text.
-        by_header=tuple(
-            (name, Sign(of=("txt_in.weight", "context_embedder.weight"), width=width))
-            for width, name in ((7680, "4B"), (12288, "9B"), (15360, "dev"))
+        by_header=(
+            *(
+                (name, Sign(of=("txt_in.weight", "context_embedder.weight"), width=width))
+                for width, name in ((7680, "4B"), (12288, "9B"), (15360, "dev"))
+            ),
+            ("", Sign()),
         ),
         by_name=tuple(
             (size, word, " ".join(filter(None, ("klein", word, size))))
@@ -537,11 +519,17 @@ _ROWS = (
         signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
         # By the width of the image's latents. Krea and Kontext look like dev.
         by_header=(
-            ("schnell", Sign(lacks=("guidance_in.", "time_text_embed.guidance_embedder."))),
-            *(
-                (name, Sign(of=("img_in.weight", "x_embedder.weight"), width=width))
-                for width, name in ((64, "dev"), (128, "Depth or Canny"), (384, "Fill"))
+            (
+                "schnell",
+                Sign(
+                    has=("vector_in.", "time_text_embed.text_embedder."),
+                    lacks=_FLUX_GUIDANCE,
+                    of=_FLUX_LATENTS,
+                    width=64,
+                ),
             ),
+            ("dev", Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64)),
+            ("Fill", Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384)),
         ),
         by_name=(("dev", "kontext", "Kontext"), ("dev", "krea", "Krea")),
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
@@ -551,7 +539,6 @@ _ROWS = (
         alike=True,
         lora_marks=("flux",),
     ),
-    _refused("newbie", "NewBie", "clip_text_pooled_proj."),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
     Family(
         key="z_image",
@@ -591,6 +578,7 @@ _ROWS = (
         more_folders={"Lumina2Text2ImgPipeline": ""},
         parts=_parts("Lumina2Transformer2DModel", _KL, _GEMMA2),
         signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
+        by_header=(("", Sign(lacks=("clip_text_pooled_proj.",))),),
         encoders={"text_encoder": "Gemma 2 2B"},
         vaes=(SIXTEEN, FLUX_VAE),
         lora_widths=(2304,),
@@ -608,11 +596,8 @@ _ROWS = (
         hub="Qwen/Qwen-Image",
         preview="wan",
         parts=_parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
-        signs=("txt_norm.", "txt_in.text_norm."),
-        by_header=(
-            ("Edit", Sign(has=("__index_timestep_zero__",))),
-            ("2.1", Sign(has=("txt_in.text_norm.",))),
-        ),
+        signs=("txt_norm.",),
+        by_header=(("", Sign(lacks=("__index_timestep_zero__",))),),
         by_name=(("", "image-edit", "Edit"),),
         encoders={"text_encoder": "Qwen2.5-VL 7B"},
         vaes=(QWEN_VAE,),
@@ -780,25 +765,6 @@ _ROWS = (
         vaes=(SD_VAE,),
         loras=False,
     ),
-    _refused(
-        "hidream",
-        "HiDream",
-        "caption_projection.0.linear.",
-        layers=r"double_stream_blocks_|single_stream_blocks_",
-    ),
-    _refused(
-        "anima",
-        "Anima",
-        "llm_adapter.",
-        layers=r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_",
-        mark="anima",
-    ),
-    _refused(
-        "wan",
-        "Wan",
-        "head.modulation",
-        layers=r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_",
-    ),
 )
 FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}
 UNETS = tuple(row.key for row in _ROWS if row.kind == "unet")
@@ -815,4 +781,4 @@ def hub_folder(family: str, variant: str) -> str:
 
 def row_of_pipeline(class_name: str) -> Family | None:
     """Return the family whose folders say this class; the UNets' share theirs."""
-    return next((row for row in _ROWS if row.kind and class_name in row.folders), None)
+    return next((row for row in _ROWS if class_name in row.folders), None)

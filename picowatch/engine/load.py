@@ -18,7 +18,7 @@ from picowatch.catalog import Model
 from picowatch.catalog.configs import KNOWN, known_values, read_json
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
-from picowatch.catalog.parts import VAE, is_unet, parts_of, prefix_in
+from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
 from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.flow_samplers import scheduler_of
@@ -69,7 +69,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         config = _config(checkpoint, part)
     else:
         config = _config(checkpoint, part)
-        part = replace(part, weights=vae.path, prefix=prefix_in(vae.path, VAE))
+        part = replace(part, weights=vae.path, prefix=prefix_in(vae.path, VAE_PREFIX))
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
         if is_tiny(vae.variant):

@@ -1,93 +1,75 @@
 """Which family a LoRA is for: by its layers' names and widths, then by what its trainer wrote."""
 
-import pytest
+import json
+from pathlib import Path
 
-from picowatch.catalog.families import ONLY
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from picowatch.catalog import Catalog, Model
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import expect_usable, recognise
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES
-from tests.catalog.files import Shapes
-
-
-def kohya(layer: str, inputs: int, outputs: int) -> Shapes:
-    return {f"{layer}.lora_down.weight": (8, inputs), f"{layer}.lora_up.weight": (outputs, 8)}
-
-
-def peft(layer: str, inputs: int, outputs: int) -> Shapes:
-    return {f"{layer}.lora_A.weight": (8, inputs), f"{layer}.lora_B.weight": (outputs, 8)}
-
+from picowatch.families import DEMO_WIDTH, FAMILIES
+from picowatch.recipe.resolve.installed import find_lora
+from tests.catalog.files import Shapes, kohya_lora_shapes
+from tests.catalog.shapes import kohya, peft
 
 BLOCK = "transformer_blocks_0_attn1_to_q"
-USABLE: dict[str, tuple[Shapes, dict[str, str], str]] = {
+CROSS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+SAYS_XL = {"ss_base_model_version": "sdxl_base_v1-0"}
+TE1 = kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072)
+
+# Shapes, a trainer's notes, and the key of the family.
+UNETS: dict[str, tuple[Shapes, dict[str, str], str]] = {
     "kohya's, in SGM's names": (
         kohya(f"lora_unet_input_blocks_4_1_{BLOCK}", 640, 640),
-        {},
-        "sdxl",
+        *({}, "sdxl"),
     ),
-    "kohya's middle block": (kohya(f"lora_unet_middle_block_1_{BLOCK}", 1280, 1280), {}, "sdxl"),
     "ComfyUI's": (
         peft("diffusion_model.input_blocks.7.1.transformer_blocks.0.attn1.to_q", 1280, 1280),
-        {},
-        "sdxl",
+        *({}, "sdxl"),
     ),
     "kohya's second text encoder": (
         kohya("lora_te2_text_model_encoder_layers_31_mlp_fc1", 1280, 5120),
-        {},
-        "sdxl",
+        *({}, "sdxl"),
     ),
     "diffusers' second text encoder": (
         peft("text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj", 1280, 1280),
-        {},
-        "sdxl",
+        *({}, "sdxl"),
     ),
-    "diffusers' by width": (
-        peft("unet.down_blocks.2.attentions.0.transformer_blocks.0.attn2.to_k", 2048, 1280),
-        {},
-        "sdxl",
-    ),
+    "by width": (peft(CROSS, 2048, 1280), {}, "sdxl"),
     "peft's by depth": (
         peft(
             "base_model.model.unet.down_blocks.2.attentions.0.transformer_blocks.9.attn1.to_q",
-            1280,
-            1280,
+            *(1280, 1280),
         ),
-        {},
-        "sdxl",
+        *({}, "sdxl"),
     ),
-    "by kohya's word": (
-        kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072),
-        {"ss_base_model_version": "sdxl_base_v1-0"},
-        "sdxl",
-    ),
+    "by kohya's word": (TE1, SAYS_XL, "sdxl"),
     "by ModelSpec's word": (
-        kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072),
+        TE1,
         {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"},
         "sdxl",
     ),
-    "width before word": (
-        kohya(
-            f"lora_unet_down_blocks_0_attentions_0_{BLOCK}".replace("1_to_q", "2_to_k"), 768, 320
-        ),
-        {"ss_base_model_version": "sdxl_base_v1-0"},
-        "sd1",
+    "width before word": (kohya_lora_shapes(), SAYS_XL, "sd1"),
+    "diffusers' only text encoder is te1 in kohya's names": (TE1 | kohya_lora_shapes(), {}, "sd1"),
+    "SD 1 by width": (peft(CROSS, 768, 320), {}, "sd1"),
+    "the demo model's": (peft(CROSS, DEMO_WIDTH, 320), {}, "demo"),
+    "SD 2 by width": (peft(CROSS, 1024, 320), {}, "sd2"),
+    "LoHa by width": (
+        {
+            f"{CROSS}.hada_w1_a": (320, 4),
+            f"{CROSS}.hada_w1_b": (4, 1024),
+            f"{CROSS}.hada_w2_a": (320, 4),
+            f"{CROSS}.hada_w2_b": (4, 1024),
+        },
+        *({}, "sd2"),
     ),
-    "SD 2 by width": (
-        peft("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", 1024, 320),
-        {},
-        "sd2",
-    ),
-    "one text encoder": (kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072), {}, ""),
+    "unsaid": (TE1, {}, ""),
+    "unsaid by a UNet's layer": (kohya("lora_unet_conv_in", 4, 320), {}, ""),
 }
-
-
-@pytest.mark.parametrize("name", USABLE)
-def test_a_lora_that_can_be_used_says_its_family(name: str) -> None:
-    """By names and widths first."""
-    shapes, metadata, family = USABLE[name]
-    found = recognise(Header(shapes, metadata))
-    assert (found.kind, found.family) == ("lora", family)
-    expect_usable(found, "lora")
 
 
 FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
@@ -237,44 +219,33 @@ FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
         {"modelspec.architecture": "ovis-image/lora"},
         "Ovis-Image",
     ),
-    "Anima": (peft("diffusion_model.blocks.0.self_attn.q_proj", 2048, 2048), {}, "Anima"),
-    "Wan": (peft("diffusion_model.blocks.0.self_attn.q", 1536, 1536), {}, "Wan"),
     "AuraFlow": (kohya("lora_unet_double_layers_0_attn_w1q", 3072, 3072), {}, "AuraFlow"),
-    "HiDream": (
-        peft("diffusion_model.double_stream_blocks.0.block.attn1.to_q", 2560, 2560),
-        {},
-        "HiDream",
-    ),
 }
 
 
 ROWS = {row.name: row for row in FAMILIES.values()}
-REFUSED = [name for name, (_, _, family) in FLOWS.items() if not ROWS[family].loras]
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_a_lora_for_stable_diffusion_says_its_family(name: str) -> None:
+    """By names and widths first."""
+    shapes, metadata, family = UNETS[name]
+    found = recognise(Header(shapes, metadata))
+    assert (found.kind, found.family) == ("lora", family)
+    expect_usable(found, "lora")
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_lora_for_a_flow_family_says_which(name: str) -> None:
-    """In kohya's, diffusers' and the authors' names."""
+    """In kohya's, diffusers' and the authors' names; of some families diffusers loads none."""
     shapes, metadata, family = FLOWS[name]
     found = recognise(Header(shapes, metadata))
     assert (found.kind, FAMILIES[found.family].name) == ("lora", family)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_lora_that_nothing_loads_is_refused_by_name(name: str) -> None:
-    """As its checkpoints are; diffusers loads none for some families that are rendered."""
-    shapes, metadata, family = FLOWS[name]
-    with pytest.raises(ModelRefused) as refused:
-        expect_usable(recognise(Header(shapes, metadata)), "lora")
-    why = "diffusers loads none for this family." if ROWS[family].kind else ONLY
-    assert refused.value.message == f"is a LoRA for {family}: {why}"
-
-
-@pytest.mark.parametrize("name", [name for name in FLOWS if name not in REFUSED])
-def test_a_lora_for_a_rendered_flow_family_can_be_used(name: str) -> None:
-    """The engine compares shapes, too."""
-    shapes, metadata, _ = FLOWS[name]
-    expect_usable(recognise(Header(shapes, metadata)), "lora")
+    if ROWS[family].loras:
+        expect_usable(found, "lora")
+    else:
+        with pytest.raises(ModelRefused, match="diffusers loads none for this family"):
+            expect_usable(found, "lora")
 
 
 def test_the_trainers_word_tells_a_transformer_of_unknown_widths() -> None:
@@ -287,62 +258,75 @@ def test_the_trainers_word_tells_a_transformer_of_unknown_widths() -> None:
 @pytest.mark.parametrize(
     "shapes",
     [
-        peft("unet.down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q", 320, 320),
-        {
-            "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0."
-            "attention_blocks.0.processor.to_q_lora.down.weight": (128, 320)
-        },
+        # LTX-Video's text is as wide as that of Stable Diffusion XL.
+        peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048),
+        kohya("lora_unet_blocks_0_self_attn_q", 1536, 1536),  # Wan's
     ],
 )
-def test_a_motion_lora_is_refused(shapes: Shapes) -> None:
-    """In a sentence of its own: a ControlNet would not do instead."""
-    with pytest.raises(ModelRefused) as refused:
+def test_a_lora_for_an_unknown_transformer_is_refused(shapes: Shapes) -> None:
+    """With what it begins with."""
+    with pytest.raises(ModelRefused, match="a transformer that picowatch does not know: its tens"):
         recognise(Header(shapes, {}))
-    assert refused.value.message == (
-        "is a motion module or motion LoRA (AnimateDiff), for videos: not supported."
-    )
-
-
-def test_a_lora_that_guides_by_depth_is_refused() -> None:
-    """Black Forest Labs' FLUX.1-Depth-dev-lora."""
-    shapes = peft("double_blocks.0.img_attn.qkv", 3072, 9216)
-    shapes["double_blocks.0.img_attn.norm.query_norm.scale"] = (128,)
-    with pytest.raises(ModelRefused, match="by depth or edges"):
-        recognise(Header(shapes, {}))
-
-
-def test_a_lora_for_an_unknown_transformer_is_refused() -> None:
-    """LTX-Video's text is as wide as that of Stable Diffusion XL."""
-    shapes = peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048)
-    with pytest.raises(ModelRefused) as refused:
-        recognise(Header(shapes, {}))
-    assert refused.value.message == f"is a LoRA for a transformer of an unknown family: {ONLY}"
 
 
 @pytest.mark.parametrize(
-    ("name", "what"),
-    [
-        ("to_q.dora_scale", "a DoRA"),
-        ("to_q.lora_magnitude_vector", "a DoRA"),
-        ("to_q.lora_B.bias", "a LoRA with biases (lora_bias)"),
-        ("to_q.oft_blocks", "an OFT adapter"),
-        ("to_q.lora_mid.weight", "a LyCORIS around a kernel (Tucker)"),
-        ("to_q.hada_t1", "a LyCORIS around a kernel (Tucker)"),
-        ("to_q.on_input", "an (IA)^3 adapter"),
-    ],
+    "part",
+    ["dora_scale", "lora_magnitude_vector", "lora_B.bias", "lora_mid.weight", "hada_t1", "oft_r"],
 )
-def test_formats_that_the_engine_does_not_render_are_refused_by_name(name: str, what: str) -> None:
-    """When they are found, not when they are rendered."""
-    shapes = kohya("lora_unet_to_q", 320, 320) | {name: (8,)}
-    with pytest.raises(ModelRefused) as refused:
+def test_a_layer_with_more_than_a_lora_needs_is_refused(part: str) -> None:
+    """When it is found, not when it is rendered: without that part the pictures would differ."""
+    shapes = peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}
+    with pytest.raises(
+        ModelRefused, match=f"layers have a '{part}', which picowatch does not know"
+    ):
         recognise(Header(shapes, {}))
-    assert refused.value.message == f"is {what}: picowatch supports LoRA, LoHa and LoKr."
 
 
-def test_whole_differences_are_refused_but_not_beside_a_loras_layers() -> None:
-    """There they may be zero, which the engine sees."""
-    differences = {"diffusion_model.to_q.diff": (8, 8), "diffusion_model.norm.diff_b": (8,)}
-    with pytest.raises(ModelRefused, match="a file of whole differences: picowatch supports"):
+def test_differences_beside_a_loras_layers_may_be_zero() -> None:
+    """The engine looks. A file of nothing else is none that is known."""
+    differences: Shapes = {"diffusion_model.to_q.diff": (8, 8), "diffusion_model.n.diff_b": (8,)}
+    with pytest.raises(ModelRefused, match="is no model that picowatch knows"):
         recognise(Header(differences, {}))
     layer = peft("diffusion_model.layers.0.attention.qkv", 3840, 11520)
-    assert recognise(Header(layer | differences, {})).family == "z_image"
+    beside: Shapes = {"diffusion_model.layers.0.attention.qkv.diff_b": (8,)}
+    assert recognise(Header(layer | differences | beside, {})).family == "z_image"
+
+
+def described(tmp_path: Path, **metadata: str) -> Model:
+    """A LoRA file with a trainer's notes in it."""
+    tmp_path.joinpath("loras").mkdir()
+    weights = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
+    save_file(weights, tmp_path / "loras/it.safetensors", metadata)
+    (found,) = Catalog(tmp_path).scan().models
+    return found
+
+
+def test_a_lora_names_its_base_model_and_trigger_words(tmp_path: Path) -> None:
+    """kohya's notes: the checkpoint's file, and how often each tag was trained."""
+    tags = {"10_pixel": {"pixel art": 40, "a dog": 3}, "5_more": {"pixel art": 9, "sprite\n": 20}}
+    found = described(
+        tmp_path, ss_sd_model_name="v1-5.safetensors", ss_tag_frequency=json.dumps(tags)
+    )
+    assert found.base_model == "v1-5.safetensors"
+    assert found.trigger_words == ("pixel art", "sprite", "a dog")
+
+
+def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
+    """Stability's ModelSpec has a field for it."""
+    notes = {"modelspec.trigger_phrase": "pxl style", "modelspec.architecture": "sd-v1/lora"}
+    found = described(tmp_path, **notes)
+    assert (found.base_model, found.trigger_words) == ("sd-v1/lora", ("pxl style",))
+
+
+def test_a_lora_can_be_called_by_the_name_that_its_trainer_gave_it(tmp_path: Path) -> None:
+    """kohya writes it, and A1111 calls the file so in prompts."""
+    found = described(tmp_path, ss_output_name="Pixel Art v2")
+    inventory = Catalog(tmp_path).inventory()
+    assert find_lora("pixel art v2", inventory) == find_lora("it", inventory) == found.name == "it"
+
+
+@pytest.mark.parametrize("tags", ["", "no JSON", "[1]", '{"a": 1}', '{"a": {"b": "c"}}', "null"])
+def test_odd_notes_in_a_lora_do_no_harm(tmp_path: Path, tags: str) -> None:
+    """Anybody can write anything there."""
+    found = described(tmp_path, ss_tag_frequency=tags, ss_sd_model_name="None")
+    assert (found.base_model, found.trigger_words) == ("", ())
