@@ -117,9 +117,10 @@ class Catalog:
         `must_exist`: without the folder itself, nothing stands in for a checkpoint.
         """
         found = self.scan()
-        inventory = inventory_of(found, self._wildcards.scan(), self.demo, embedded("controlnet"))
+        hashes = {one.name: self._known_hash(one) for one in found.of_kind("checkpoint")}
+        wildcards = self._wildcards.scan()
         return replace(
-            inventory,
+            inventory_of(found, hashes, wildcards, self.demo, embedded("controlnet")),
             default_checkpoint=default_checkpoint,
             unusable_checkpoint=self._unusable_checkpoint(found, must_exist),
         )
@@ -158,6 +159,12 @@ class Catalog:
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
         return all(map(self._hashes.known, _files(model).values()))
+
+    def _known_hash(self, model: Model) -> str:
+        """Return its hash, "" if files would have to be read for it."""
+        with suppress(ModelRefused):
+            return self.sha256(model) if not model.missing and self.is_hashed(model) else ""
+        return ""
 
     def size(self, model: Model) -> int:
         """How many bytes `sha256` reads, if it has to: of all files that the model is read from.

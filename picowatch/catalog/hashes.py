@@ -22,7 +22,6 @@ _DAY_SECONDS = 86_400
 _FORGET_DAYS, _RENEW_DAYS = 200, 20
 _WAIT_SECONDS = 1.0  # for another process that writes
 _BLOCK_BYTES = 1 << 20
-_OLD_OFFSET, _OLD_BYTES = 1 << 20, 1 << 16
 
 # Called with how many bytes more were read; what it raises ends the reading.
 OnBlock = Callable[[int], None]
@@ -30,13 +29,6 @@ OnBlock = Callable[[int], None]
 
 def ignore_block(size: int) -> None:
     """An OnBlock that does nothing."""
-
-
-def old_hash(path: Path) -> str:
-    """How A1111 tells models apart in a few digits: by 64 KB of them (sd_models.model_hash)."""
-    with os.fdopen(open_regular(path), "rb") as file:
-        file.seek(_OLD_OFFSET)
-        return hashlib.sha256(file.read(_OLD_BYTES)).hexdigest()[:8]
 
 
 class _Entry(NamedTuple):

@@ -1,7 +1,7 @@
 """What recipes may name, as the recipe package has it, made of what a scan found."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -20,16 +20,25 @@ _SILENT = ("sd1", "sdxl")
 
 
 def inventory_of(
-    found: FoundModels, wildcards: FoundWildcards, demo: Model, demo_controlnet: Model
+    found: FoundModels,
+    hashes: Mapping[str, str],
+    wildcards: FoundWildcards,
+    demo: Model,
+    demo_controlnet: Model,
 ) -> Inventory:
-    """The inventory: refused files are in it by their names with ending, and without."""
+    """The inventory: refused files are in it by their names with ending, and without.
+
+    `hashes` are those of checkpoints, "" where one is not known yet.
+    """
     vaes, loras = found.of_kind("vae"), found.of_kind("lora")
     embeddings = found.of_kind("embedding")
     known_words = _known_words(demo)
     return Inventory(
         demo=replace(_checkpoint(demo), rules=DEMO_RULES, known_words=known_words),
         checkpoints=tuple(
-            _checkpoint(one) for one in found.of_kind("checkpoint") if not one.missing
+            replace(_checkpoint(one), hash=hashes[one.name])
+            for one in found.of_kind("checkpoint")
+            if not one.missing
         ),
         vaes=_names(vaes),
         loras=_names(loras),

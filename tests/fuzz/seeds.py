@@ -3,7 +3,7 @@
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from itertools import chain
@@ -218,16 +218,29 @@ def _gguf_files() -> Iterator[bytes]:
 def _folders() -> Iterator[bytes]:
     unet = b'{"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}'
     vae = b'{"_class_name": "AutoencoderKL", "latent_channels": 4}'
-    index = b'{"_class_name": "StableDiffusionPipeline"}'
+    index = (
+        b'{"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"],'
+        b'"unet": ["diffusers", "UNet2DConditionModel"],'
+        b'"scheduler": ["diffusers", "DDIMScheduler"],'
+        b'"tokenizer": ["transformers", "CLIPTokenizer"],'
+        b'"text_encoder": ["transformers", "CLIPTextModel"]}'
+    )
     yield b"\0".join([index, unet, vae])
     for side in (b"7", b"64.0", b"true", b"1" + b"0" * 400):
         yield b"\0".join([index, unet.replace(b"64", side), vae])
     yield b"\0".join([index.replace(b"Stable", b"\\b"), unet, vae.replace(b"4}", b'"\\n"}')])
 
 
-_SEEDS = {
+def _csv() -> Iterator[bytes]:
+    yield b'prompt,steps,seed\na corgi,3,7\n"a ""red""\ncat",,1..3\n'
+    yield b"\xef\xbb\xbfPrompt;cfg scale;x\na;7,5;\n;;\n"
+    yield b'prompt\tsize\na\t64x64\t\t\n"b'
+
+
+_SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "yaml_recipe": _yaml,
     "json_recipe": _json,
+    "csv_recipe": _csv,
     "txt_recipe": _txt,
     "defaults_file": _yaml,
     "picture_with_settings": _pictures_with_settings,

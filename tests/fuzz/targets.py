@@ -94,6 +94,11 @@ def json_recipe(data: bytes) -> None:
     check_recipe("b/a.json", data)
 
 
+def csv_recipe(data: bytes) -> None:
+    """A recipe with the ending .csv."""
+    check_recipe("a.csv", data)
+
+
 def txt_recipe(data: bytes) -> None:
     """A recipe with the ending .txt."""
     check_recipe("a.txt", data)
@@ -193,6 +198,10 @@ def model_folder(data: bytes) -> None:
         files = {
             "checkpoints/it/model_index.json": index,
             "checkpoints/it/unet/config.json": unet,
+            "checkpoints/it/vae/config.json": vae,
+            "checkpoints/it/text_encoder/config.json": b"{}",
+            "checkpoints/it/scheduler/scheduler_config.json": b"{}",
+            "checkpoints/it/tokenizer/vocab.json": b"{}",
             "vae/it/config.json": vae,
         }
         for part in ("unet", "vae", "text_encoder"):
@@ -201,8 +210,6 @@ def model_folder(data: bytes) -> None:
         for name, content in files.items():
             (models / name).parent.mkdir(parents=True, exist_ok=True)
             (models / name).write_bytes(content)
-        for name in ("scheduler", "tokenizer"):
-            (models / "checkpoints/it" / name).mkdir()
         _check_catalog(models)
 
 
@@ -255,6 +262,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         yaml_recipe,
         json_recipe,
+        csv_recipe,
         txt_recipe,
         defaults_file,
         picture_with_settings,

@@ -68,7 +68,11 @@ def unix_line_ends(text: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Without byte order marks before lines: files that were joined have them there."""
+    """Without byte order marks before lines: files that were joined have them there.
+
+    And without what other programs end a text with: NUL characters, DOS' end of a file.
+    """
+    text = text.rstrip("\0\x1a")
     return re.sub("(?m)^\ufeff", "", text) if "\ufeff" in text else text
 
 

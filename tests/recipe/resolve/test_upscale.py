@@ -143,7 +143,7 @@ def test_a_request_of_its_own_survives_the_ledger_and_its_metadata() -> None:
     assert again == found and again.digest == found.digest
     text = recipe_yaml(found)
     assert text == (
-        "image: 'a.png'\nupscale: {model: '4x-UltraSharp', scale: 2}\nexact: false\nsweep: off\n"
+        "image: a.png\nupscale:\n  model: 4x-UltraSharp\n  scale: 2\nexact: false\nsweep: false\n"
     )
     assert only_request(text).digest == found.digest
     assert parameters_text(found, "1") == (
@@ -188,7 +188,8 @@ def test_a1111s_texts_are_read() -> None:
         recipe = read_one(text, "a.txt", inventory=real)
         assert recipe.upscale is None
         assert recipe.warnings == (
-            f"upscale was left out: the upscaler '{name}' is not in models/upscalers.",
+            f"no upscaler '{name}' in models/upscalers. Available: RealESRGAN_x4plus and "
+            "demo-compact. It was left out.",
         )
 
 
