@@ -137,9 +137,9 @@ class Family:
     encoder that clip_skip chooses from, and one of `text_prefixes` stands before the names of a
     text encoder's tensors in single files.
 
-    LoRAs: with `loras`, its pipelines load them. `lora_layers` are regular expressions for names of
-    layers, `lora_widths` the widths of a transformer block's inputs, `lora_marks` what trainers
-    write into metadata.
+    LoRAs: with `loras`, its pipelines load them. `lora_layers` tell them by names of tensors, as
+    regular expressions, with "_" for ".". With widths, that is the width of their layer's inputs;
+    of its outputs for the upper half. `lora_marks` are what trainers write into metadata.
     """
 
     key: str
@@ -175,8 +175,7 @@ class Family:
     text_layers: int = 0
     text_prefixes: tuple[str, ...] = ()
     loras: bool = True
-    lora_layers: tuple[str, ...] = ()
-    lora_widths: tuple[int, ...] = ()
+    lora_layers: tuple[tuple[str, tuple[int, ...]], ...] = ()
     lora_marks: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Variant:
@@ -305,6 +304,13 @@ class _Unet(Family):
     vaes: tuple[str, ...] = (SD_VAE,)
 
 
+# Names of LoRAs' tensors, of the half that is as wide as the layer's inputs.
+_DOWN = r"_lora_(down|A)_"
+_ATTENTION = r"single_transformer_blocks_\d+_attn_to_q"
+_TO_Q = rf"transformer_blocks_\d+_attn1?_to_q{_DOWN}"
+_LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_1)){_DOWN}"
+
+
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
 # before FLUX.1, Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3, Sana before PixArt.
@@ -373,7 +379,7 @@ _ROWS = (
         signs=("joint_transformer_blocks.", "double_layers."),
         by_header=(("0.3", Sign(positions=_96_ROWS)), ("", Sign())),
         vaes=(SD_VAE,),
-        lora_layers=(r"double_layers_|single_layers_|joint_transformer_blocks_",),
+        lora_layers=((r"double_layers_|single_layers_|joint_transformer_blocks_", ()),),
         lora_marks=("auraflow",),
     ),
     # https://arxiv.org/abs/2403.03206: two CLIPs and T5 read the prompt.
@@ -412,8 +418,7 @@ _ROWS = (
         vae_assets="sd3",
         vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
         alike=True,
-        lora_layers=(r"joint_blocks_",),
-        lora_widths=(1536, 2432),
+        lora_layers=((r"joint_blocks_", ()), (_TO_Q, (1536, 2432))),
         lora_marks=("sd3", "stable-diffusion-3"),
     ),
     # https://huggingface.co/lodestones/Chroma: FLUX.1 schnell with T5 alone, and guidance.
@@ -430,7 +435,7 @@ _ROWS = (
         by_header=(("", Sign(lacks=("nerf_",))),),
         encoders={"text_encoder": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
-        lora_layers=(r"distilled_guidance_layer_",),
+        lora_layers=((r"distilled_guidance_layer_", ()),),
         lora_marks=("chroma",),
     ),
     # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
@@ -469,8 +474,15 @@ _ROWS = (
         vae_assets="flux2",
         vae_file="a VAE with 32 latent channels (such as flux2-vae.safetensors)",
         lora_layers=(
-            r"(double|single)_stream_modulation_",
-            r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_",
+            (r"(double|single)_stream_modulation_", ()),
+            (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", ()),
+            # Other names are those of FLUX.1; klein 4B is as wide, but for this.
+            (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
+            (
+                rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{_ATTENTION}){_DOWN}",
+                (4096, 6144),
+            ),
+            (rf"transformer_blocks_\d+_attn_to_q{_DOWN}", (4096,)),
         ),
         lora_marks=("flux2", "flux.2", "flux-2"),
     ),
@@ -537,6 +549,11 @@ _ROWS = (
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
         alike=True,
+        # Qwen-Image's attention has the names and widths of the double blocks'.
+        lora_layers=(
+            (r"(double|single)_blocks_|single_transformer_blocks_", ()),
+            (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{_DOWN}", (3072,)),
+        ),
         lora_marks=("flux",),
     ),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
@@ -563,7 +580,7 @@ _ROWS = (
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
         alike=True,
-        lora_widths=(3840,),
+        lora_layers=((_LAYERS, (3840,)),),
         lora_marks=("zimage", "z-image"),
     ),
     # https://arxiv.org/abs/2503.21758: Gemma 2 reads the prompt.
@@ -581,7 +598,7 @@ _ROWS = (
         by_header=(("", Sign(lacks=("clip_text_pooled_proj.",))),),
         encoders={"text_encoder": "Gemma 2 2B"},
         vaes=(SIXTEEN, FLUX_VAE),
-        lora_widths=(2304,),
+        lora_layers=((_LAYERS, (2304,)),),
         lora_marks=("lumina",),
     ),
     # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
@@ -601,8 +618,7 @@ _ROWS = (
         by_name=(("", "image-edit", "Edit"),),
         encoders={"text_encoder": "Qwen2.5-VL 7B"},
         vaes=(QWEN_VAE,),
-        lora_layers=(r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_",),
-        lora_widths=(3072,),
+        lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (_TO_Q, (3072,))),
         lora_marks=("qwen",),
     ),
     # Qwen3-VL reads the prompt, and the transformer looks at twelve of its layers.
@@ -627,10 +643,10 @@ _ROWS = (
         by_name=(("", "turbo", "Turbo"), ("", "", "Raw")),
         vaes=(QWEN_VAE,),
         lora_layers=(
-            r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_",
-            r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_",
+            (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", ()),
+            (r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_", ()),
+            (_TO_Q, (6144,)),
         ),
-        lora_widths=(6144,),
         lora_marks=("krea2", "krea-2"),
     ),
     # https://arxiv.org/abs/2410.10629: Gemma 2 reads the prompt, after an instruction.
@@ -649,7 +665,7 @@ _ROWS = (
         parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler=_DPM_SOLVER),
         signs=("attention_y_norm.", "caption_norm."),
         vaes=(SANA_VAE,),
-        lora_widths=(2240,),
+        lora_layers=((_TO_Q, (2240,)),),
         lora_marks=("sana",),
     ),
     # https://arxiv.org/abs/2503.09641: Sana in few steps, with guidance as an input.
@@ -685,7 +701,9 @@ _ROWS = (
         signs=("layers.0.adaLN_sa_ln.",),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         vaes=(FLUX2_VAE,),
-        lora_layers=(r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))",),
+        lora_layers=(
+            (r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))", ()),
+        ),
         lora_marks=("ernie",),
     ),
     # https://arxiv.org/abs/2403.04692: T5 reads the prompt, and it removes noise.
@@ -723,7 +741,7 @@ _ROWS = (
         hub="THUDM/CogView4-6B",
         parts=_parts("CogView4Transformer2DModel", _KL, ("GlmModel", _ANY_WORDS)),
         vaes=(COGVIEW4_VAE,),
-        lora_widths=(4096,),
+        lora_layers=((rf"transformer_blocks_\d+_attn1_to_q{_DOWN}", (4096,)),),
         lora_marks=("cogview4",),
     ),
     # https://arxiv.org/abs/2403.05121: T5 reads the prompt, and it removes noise.

@@ -1,13 +1,12 @@
 """Reads the configs of diffusers folders, each number within its limit.
 
 They are strangers' files: a single large number is gigabytes or minutes before the first weight is
-read. What libraries would make of keys that are not known is theirs to say (`_attn_implementation`
-ends in the advice to install a package), so UNets and depth models get the known ones alone.
+read. What libraries would make of any other key is theirs to say, so schedulers and depth models
+get the known ones alone.
 """
 
 import os
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +22,12 @@ _MOST_STEPS = 10_000
 _MOST = 100_000_000
 _DEPTHS = ("layers", "blocks", "depth")
 
-# diffusers' UNet2DConditionModel, ControlNetModel and AutoencoderKL, transformers' CLIPTextConfig,
-# and what diffusers' schedulers know of the model they are for.
-_KNOWN = """
-    sample_size in_channels out_channels center_input_sample flip_sin_to_cos freq_shift
-    down_block_types mid_block_type up_block_types only_cross_attention block_out_channels
-    layers_per_block downsample_padding mid_block_scale_factor dropout act_fn norm_num_groups
-    norm_eps cross_attention_dim transformer_layers_per_block
-    reverse_transformer_layers_per_block encoder_hid_dim encoder_hid_dim_type attention_head_dim
-    num_attention_heads dual_cross_attention use_linear_projection class_embed_type
-    addition_embed_type addition_time_embed_dim num_class_embeds upcast_attention
-    resnet_time_scale_shift resnet_skip_time_act resnet_out_scale_factor time_embedding_type
-    time_embedding_dim time_embedding_act_fn timestep_post_act time_cond_proj_dim conv_in_kernel
-    conv_out_kernel projection_class_embeddings_input_dim attention_type class_embeddings_concat
-    mid_block_only_cross_attention cross_attention_norm addition_embed_type_num_heads
-    global_pool_conditions controlnet_conditioning_channel_order
-
-    latent_channels scaling_factor shift_factor latents_mean latents_std force_upcast
-    use_quant_conv use_post_quant_conv mid_block_add_attention
-
-    vocab_size hidden_size intermediate_size projection_dim num_hidden_layers
-    max_position_embeddings hidden_act layer_norm_eps attention_dropout initializer_range
-    initializer_factor pad_token_id bos_token_id eos_token_id
-
+# What diffusers' schedulers know of the model that they are for.
+_OF_THE_MODEL = """
     num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type
     clip_sample clip_sample_range set_alpha_to_one skip_prk_steps steps_offset timestep_spacing
     rescale_betas_zero_snr thresholding dynamic_thresholding_ratio sample_max_value
-    _class_name
 """
-KNOWN = frozenset(_KNOWN.split())
 # Depth Anything's config in transformers' layout, and its backbone's.
 _DEPTH_ANYTHING = """
     patch_size reassemble_hidden_size reassemble_factors neck_hidden_sizes fusion_hidden_size
@@ -69,13 +45,20 @@ _VELOCITY = re.compile(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The known keys of a config; ModelRefused says what is missing, damaged or beyond measure."""
-    return known_values(f"{path.parent.name}/{path.name}", read_json(path), KNOWN)
+    """A config; ModelRefused says what is missing, damaged or beyond measure."""
+    config = read_json(path)
+    _check_numbers(f"{path.parent.name}/{path.name}", config)
+    return config
 
 
-def known_values(name: str, values: dict[str, Any], keys: Collection[str] | None) -> dict[str, Any]:
-    """The values under known `keys`, or all; ModelRefused for one beyond measure."""
-    known = {key: value for key, value in values.items() if keys is None or key in keys}
+def read_schedule(folder: Path) -> dict[str, Any]:
+    """What the config of a scheduler says of the model that it is for; as `read_config`."""
+    name = "scheduler_config.json"
+    return _known(f"{folder.name}/{name}", read_json(folder / name), _OF_THE_MODEL)
+
+
+def _known(name: str, values: dict[str, Any], keys: str) -> dict[str, Any]:
+    known = {key: values[key] for key in keys.split() if key in values}
     _check_numbers(name, known)
     return known
 
@@ -90,8 +73,8 @@ def depth_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             "is not a folder of Depth Anything with the backbone DINOv2, which alone guesses depth."
         )
     return (
-        known_values("config.json", values, _DEPTH_ANYTHING.split()),
-        known_values("its backbone_config", backbone, _DINO_V2.split()),
+        _known("config.json", values, _DEPTH_ANYTHING),
+        _known("its backbone_config", backbone, _DINO_V2),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from picowatch.catalog.configs import KNOWN, depth_config, known_values, read_json
+from picowatch.catalog.configs import depth_config, read_config, read_json, read_schedule
 from picowatch.catalog.folder_files import (
     INDEX,
     WEIGHTS_ENDINGS,
@@ -26,7 +26,7 @@ from picowatch.catalog.recognise import ONLY
 from picowatch.catalog.unets import POOLED, USABLE_INPUTS, controlnet
 from picowatch.catalog.vaes import vae_of_config
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, SD_VAE, Family, row_of_pipeline
+from picowatch.families import FAMILIES, Family, row_of_pipeline
 from picowatch.recipe.messages.problems import shown
 
 NATIVE_SIZE = 1024
@@ -49,13 +49,11 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
         if part.startswith("tokenizer"):
             _check_vocabulary(folder / part)
         elif part == "scheduler":
-            name = f"{part}/scheduler_config.json"
-            configs[part] = known_values(name, read_json(folder / name), KNOWN)
+            configs[part] = read_schedule(folder / part)
         else:
             if part != "transformer" or not only_lends(folder):
                 check_weights(folder / part)
-            name, keys = f"{part}/config.json", KNOWN if row.kind == "unet" else None
-            configs[part] = known_values(name, read_json(folder / name), keys)
+            configs[part] = read_config(folder / part / "config.json")
     if row.kind == "unet":
         return _unet_folder(row, configs)
     return _flow_folder(row, index, configs["transformer"])
@@ -194,13 +192,12 @@ def is_part_folder(folder: Path) -> bool:
 
 
 def _vae_folder(folder: Path) -> Recognised:
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json")
     variant = vae_of_config(config)
     if variant is None:
         told = ("_class_name", "latent_channels", "scaling_factor")
         said = ", ".join(f"{key}: {shown(str(config.get(key)))}" for key in told)
         raise ModelRefused(f"is not the folder of a VAE that picowatch knows ({said}).")
-    known_values("config.json", config, KNOWN if variant == SD_VAE else None)
     return Recognised("vae", "", variant=variant)
 
 

@@ -42,26 +42,12 @@ _UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers beside the
 _ONLY_SDXL = re.compile(
     r"(?:down|mid|up)_blocks?_\d?.*_transformer_blocks_[1-9]|(?:in|out)put_blocks_|middle_block_"
 )
-_LAYERS = {
-    row.key: re.compile("|".join(row.lora_layers)) for row in FAMILIES.values() if row.lora_layers
-}
-_FAMILY_OF_INPUTS = {width: row.key for row in FAMILIES.values() for width in row.lora_widths}
-_TRANSFORMER_INPUT = re.compile(
-    r"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_1))_"
-    r"|transformer_blocks_\d+_attn1?_to_q_"
-)
-# FLUX.1 and those whose layers have the same names: widths tell FLUX.2 (klein 9B's and dev's), the
-# trainer's word others.
-_FLUX_BLOCK = re.compile(r"(double|single)_blocks_|single_transformer_blocks_")
-# Qwen-Image's attention has the same names and widths.
-_FLUX_FEED_FORWARD = re.compile(r"transformer_blocks_\d+_ff(_context)?_net_0_proj_lora_(down|A)_")
-_FLUX_WIDTH = 3072
-_FLUX_INPUT = re.compile(
-    r"double_blocks_\d+_img_attn_qkv_|single_blocks_\d+_linear1_|single_transformer_blocks_\d+_attn_to_q_"
-)
-_FLUX2_WIDTHS = (4096, 6144)
-_FLUX_GATED = re.compile(r"single_blocks_\d+_linear1_lora_(up|B)_")
-_FLUX2_GATED_WIDTH = 27648  # klein 4B's, as wide as FLUX.1 otherwise
+_LAYERS = [
+    (row.key, re.compile(pattern), widths)
+    for row in FAMILIES.values()
+    for pattern, widths in row.lora_layers
+]
+# Their layers have the names and widths of FLUX.1's.
 _LIKE_FLUX = ("flux2", "chroma", "ovis")
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
@@ -153,25 +139,12 @@ def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
 
 def _transformer_family(names: Shapes) -> str:
     """The family of a LoRA for a transformer, by its layers' flat names; "" for anything else."""
-    for family, pattern in _LAYERS.items():
-        if any(map(pattern.match, names)):
-            return family
-    flux = any(
-        _FLUX_BLOCK.match(name)
-        or (_FLUX_FEED_FORWARD.match(name) and (*shape, 0, 0)[1] == _FLUX_WIDTH)
-        for name, shape in names.items()
-    )
-    for name, shape in names.items():
-        inputs = (*shape, 0, 0)[1] if _DOWN.search(name) else 0
-        if not flux and inputs in _FAMILY_OF_INPUTS and _TRANSFORMER_INPUT.match(name):
-            family = _FAMILY_OF_INPUTS[inputs]
-            # FLUX.2 klein 9B's blocks are as wide as CogView4's.
-            return "flux2" if family == "cogview4" and "_attn1_" not in name else family
-        if flux and inputs in _FLUX2_WIDTHS and _FLUX_INPUT.match(name):
-            return "flux2"
-        if flux and shape[:1] == (_FLUX2_GATED_WIDTH,) and _FLUX_GATED.match(name):
-            return "flux2"
-    return "flux" if flux else ""
+    for family, pattern, widths in _LAYERS:
+        for name, shape in names.items():
+            side = 1 if _DOWN.search(name) else 0
+            if pattern.match(name) and (not widths or (*shape, 0, 0)[side] in widths):
+                return family
+    return ""
 
 
 def _said(metadata: Mapping[str, str]) -> str:

@@ -423,7 +423,7 @@ PARTS: dict[str, tuple[str, dict[str, Any], Shapes, str]] = {
         "vae",
         VAES["Qwen-Image"] | {"base_dim": 10**9},
         tiny_vae(4),
-        "cannot be used: config.json says base_dim: 1000000000; the limit is 100,000,000.",
+        "cannot be used: it/config.json says base_dim: 1000000000; the limit is 100,000,000.",
     ),
     "another ControlNet": (
         "controlnet",
