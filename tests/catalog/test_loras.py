@@ -16,243 +16,99 @@ from picowatch.recipe.resolve.installed import find_lora
 from tests.catalog.files import Shapes, kohya_lora_shapes
 from tests.catalog.shapes import kohya, peft
 
-BLOCK = "transformer_blocks_0_attn1_to_q"
 CROSS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-SAYS_XL = {"ss_base_model_version": "sdxl_base_v1-0"}
+ARCHITECTURE = "modelspec.architecture"
+TE2 = kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120)
 TE1 = kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072)
 
-# Shapes, a trainer's notes, and the key of the family.
-UNETS: dict[str, tuple[Shapes, dict[str, str], str]] = {
-    "kohya's, in SGM's names": (
-        kohya(f"lora_unet_input_blocks_4_1_{BLOCK}", 640, 640),
-        *({}, "sdxl"),
-    ),
-    "ComfyUI's": (
-        peft("diffusion_model.input_blocks.7.1.transformer_blocks.0.attn1.to_q", 1280, 1280),
-        *({}, "sdxl"),
-    ),
-    "kohya's second text encoder": (
-        kohya("lora_te2_text_model_encoder_layers_31_mlp_fc1", 1280, 5120),
-        *({}, "sdxl"),
-    ),
-    "diffusers' second text encoder": (
-        peft("text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj", 1280, 1280),
-        *({}, "sdxl"),
-    ),
-    "by width": (peft(CROSS, 2048, 1280), {}, "sdxl"),
-    "peft's by depth": (
-        peft(
-            "base_model.model.unet.down_blocks.2.attentions.0.transformer_blocks.9.attn1.to_q",
-            *(1280, 1280),
-        ),
-        *({}, "sdxl"),
-    ),
-    "by kohya's word": (TE1, SAYS_XL, "sdxl"),
-    "by ModelSpec's word": (
-        TE1,
-        {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"},
-        "sdxl",
-    ),
-    "width before word": (kohya_lora_shapes(), SAYS_XL, "sd1"),
-    "diffusers' only text encoder is te1 in kohya's names": (TE1 | kohya_lora_shapes(), {}, "sd1"),
-    "SD 1 by width": (peft(CROSS, 768, 320), {}, "sd1"),
-    "the demo model's": (peft(CROSS, DEMO_WIDTH, 320), {}, "demo"),
-    "SD 2 by width": (peft(CROSS, 1024, 320), {}, "sd2"),
-    "LoHa by width": (
-        {
-            f"{CROSS}.hada_w1_a": (320, 4),
-            f"{CROSS}.hada_w1_b": (4, 1024),
-            f"{CROSS}.hada_w2_a": (320, 4),
-            f"{CROSS}.hada_w2_b": (4, 1024),
-        },
-        *({}, "sd2"),
-    ),
-    "unsaid": (TE1, {}, ""),
-    "unsaid by a UNet's layer": (kohya("lora_unet_conv_in", 4, 320), {}, ""),
-}
+UNETS: list[tuple[str, Shapes, dict[str, str]]] = [
+    ("sdxl", kohya("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q", 640, 640), {}),
+    ("sdxl", peft("diffusion_model.input_blocks.7.1.proj_in", 1280, 1280), {}),
+    ("sdxl", TE2, {}),
+    ("sdxl", peft("text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj", 1280, 1280), {}),
+    ("sdxl", peft(CROSS, 2048, 1280), {}),
+    ("sdxl", peft(f"base_model.model.{CROSS}".replace("s.0.attn2", "s.9.attn1"), 1280, 1280), {}),
+    ("sdxl", TE1, {"ss_base_model_version": "sdxl_base_v1-0"}),
+    ("sdxl", TE1, {ARCHITECTURE: "stable-diffusion-xl-v1-base/lora"}),
+    ("sd1", kohya_lora_shapes(), {"ss_base_model_version": "sdxl_base_v1-0"}),  # width counts
+    ("sd1", TE1 | kohya_lora_shapes(), {}),  # diffusers calls the only text encoder te1
+    ("sd1", peft(CROSS, 768, 320), {}),
+    ("demo", peft(CROSS, DEMO_WIDTH, 320), {}),
+    ("sd2", peft(CROSS, 1024, 320), {}),
+    ("sd2", {f"{CROSS}.hada_w1_a": (320, 4), f"{CROSS}.hada_w1_b": (4, 1024)}, {}),
+    ("", TE1, {}),
+    ("", kohya("lora_unet_conv_in", 4, 320), {}),
+]
 
 
-FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
-    "SD 3, kohya": (
-        kohya("lora_unet_joint_blocks_0_context_block_attn_qkv", 1536, 4608)
-        | kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120),
-        {},
-        "Stable Diffusion 3.x",
-    ),
-    "SD 3, diffusers": (
-        peft("transformer.transformer_blocks.0.attn.to_q", 1536, 1536),
-        {},
-        "Stable Diffusion 3.x",
-    ),
-    "SD 3.5 Large, diffusers": (
-        peft("transformer.transformer_blocks.0.attn.to_q", 2432, 2432),
-        {},
-        "Stable Diffusion 3.x",
-    ),
-    "SD 3, OneTrainer": (
-        kohya("lora_transformer_transformer_blocks_0_attn_to_q", 1536, 1536)
-        | kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120),
-        {},
-        "Stable Diffusion 3.x",
-    ),
-    "FLUX.1, OneTrainer": (
-        kohya("lora_transformer_single_transformer_blocks_0_attn_to_q", 3072, 3072)
-        | kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072)
-        | kohya("lora_te2_encoder_block_0_layer_0_SelfAttention_q", 4096, 4096),
-        {},
-        "FLUX.1",
-    ),
-    "FLUX.1, LyCORIS": (
-        kohya("lycoris_single_transformer_blocks_0_attn_to_q", 3072, 3072),
-        {},
-        "FLUX.1",
-    ),
-    "FLUX.1, kohya": (kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216), {}, "FLUX.1"),
-    "FLUX.1, authors": (
-        peft("diffusion_model.single_blocks.0.linear1", 3072, 21504),
-        {},
-        "FLUX.1",
-    ),
-    "FLUX.1, peft around all of it": (
-        peft("base_model.model.diffusion_model.single_blocks.0.linear1", 3072, 21504),
-        {},
-        "FLUX.1",
-    ),
-    "FLUX.1, in a checkpoint's names": (
-        kohya("model.diffusion_model.single_blocks.0.linear1", 3072, 21504),
-        {},
-        "FLUX.1",
-    ),
-    "FLUX.1, diffusers": (
-        peft("transformer.single_transformer_blocks.0.attn.to_q", 3072, 3072)
-        | peft("transformer.transformer_blocks.0.attn.to_q", 3072, 3072),
-        {},
-        "FLUX.1",
-    ),
-    "FLUX.1, double blocks alone": (
-        peft("transformer.transformer_blocks.0.attn.to_q", 3072, 3072)
-        | peft("transformer.transformer_blocks.0.ff.net.0.proj", 3072, 12288),
-        {},
-        "FLUX.1",
-    ),
-    "FLUX.1, xlabs": (
-        {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)},
-        {},
-        "FLUX.1",
-    ),
-    "Chroma by its trainer's word": (
-        kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216),
-        {"modelspec.architecture": "chroma/lora"},
-        "Chroma",
-    ),
-    "Chroma": (
-        kohya("lora_unet_distilled_guidance_layer_in_proj", 64, 5120)
-        | kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216),
-        {},
-        "Chroma",
-    ),
-    "FLUX.2 dev": (peft("diffusion_model.double_blocks.0.img_attn.qkv", 6144, 18432), {}, "FLUX.2"),
-    "FLUX.2 klein": (peft("diffusion_model.single_blocks.0.linear1", 3072, 27648), {}, "FLUX.2"),
-    "FLUX.2, diffusers": (
-        peft("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj", 3072, 27648),
-        {},
-        "FLUX.2",
-    ),
-    "FLUX.2 klein 9B, double blocks alone": (
-        peft("transformer.transformer_blocks.0.attn.to_q", 4096, 4096),
-        {},
-        "FLUX.2",
-    ),
-    "Z-Image, authors": (
-        peft("diffusion_model.layers.0.attention.qkv", 3840, 11520),
-        {},
-        "Z-Image",
-    ),
-    "Z-Image, diffusers": (peft("transformer.layers.0.attention.to_q", 3840, 3840), {}, "Z-Image"),
-    "Lumina 2, diffusers": (peft("transformer.layers.0.attn.to_q", 2304, 2304), {}, "Lumina 2"),
-    "Lumina 2, diffusers' feed-forward layers alone": (
-        peft("transformer.layers.0.feed_forward.linear_1", 2304, 9216),
-        {},
-        "Lumina 2",
-    ),
-    "Lumina 2": (kohya("lora_unet_layers_0_attention_qkv", 2304, 3840), {}, "Lumina 2"),
-    "Qwen-Image": (
-        peft("transformer.transformer_blocks.0.img_mlp.net.0.proj", 3072, 12288),
-        {},
-        "Qwen-Image",
-    ),
-    "Qwen-Image, attention alone": (
-        peft("transformer_blocks.0.attn.to_q", 3072, 3072),
-        {},
-        "Qwen-Image",
-    ),
-    "Krea 2": (peft("diffusion_model.blocks.0.attn.wq", 3072, 3072), {}, "Krea 2"),
-    "AuraFlow, diffusers": (
-        peft("transformer.joint_transformer_blocks.0.attn.to_q", 3072, 3072),
-        {},
-        "AuraFlow",
-    ),
-    "Sana": (peft("transformer.transformer_blocks.0.attn1.to_q", 2240, 2240), {}, "Sana"),
-    "CogView4 by its trainer's word": (
-        peft("transformer.transformer_blocks.0.attn1.to_q", 4096, 4096),
-        {"modelspec.architecture": "cogview4/lora"},
-        "CogView4",
-    ),
-    "CogView4": (peft("transformer.transformer_blocks.0.attn1.to_q", 4096, 4096), {}, "CogView4"),
-    "Chroma by ModelSpec, not by kohya's word": (
-        kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216),
-        {"ss_base_model_version": "flux1", "modelspec.architecture": "chroma/lora"},
-        "Chroma",
-    ),
-    "Krea 2, diffusers": (
-        peft("transformer.transformer_blocks.0.attn.to_q", 6144, 6144),
-        {},
-        "Krea 2",
-    ),
-    "ERNIE-Image": (
-        peft("diffusion_model.layers.0.self_attention.to_q", 3072, 3072),
-        {},
-        "ERNIE-Image",
-    ),
-    "Ovis-Image by its trainer's word": (
-        peft("transformer.single_transformer_blocks.0.attn.to_q", 3072, 3072),
-        {"modelspec.architecture": "ovis-image/lora"},
-        "Ovis-Image",
-    ),
-    "AuraFlow": (kohya("lora_unet_double_layers_0_attn_w1q", 3072, 3072), {}, "AuraFlow"),
-}
+U, D = "lora_unet_", "diffusion_model."
+T, S = "transformer.transformer_blocks.0", "transformer.single_transformer_blocks.0"
+FLUX_QKV = kohya(f"{U}double_blocks_0_img_attn_qkv", 3072, 9216)
+FLOWS: list[tuple[str, Shapes]] = [
+    ("sd3", kohya(f"{U}joint_blocks_0_context_block_attn_qkv", 1536, 4608) | TE2),
+    ("sd3", peft(f"{T}.attn.to_q", 1536, 1536)),
+    ("sd3", peft(f"{T}.attn.to_q", 2432, 2432)),
+    ("sd3", kohya("lora_transformer_transformer_blocks_0_attn_to_q", 1536, 1536) | TE2),
+    ("flux", kohya("lora_transformer_single_transformer_blocks_0_attn_to_q", 3072, 3072) | TE1),
+    ("flux", kohya("lycoris_single_transformer_blocks_0_attn_to_q", 3072, 3072)),
+    ("flux", FLUX_QKV),
+    ("flux", peft(f"{D}single_blocks.0.linear1", 3072, 21504)),
+    ("flux", peft(f"base_model.model.{D}single_blocks.0.linear1", 3072, 21504)),
+    ("flux", kohya(f"model.{D}single_blocks.0.linear1", 3072, 21504)),
+    ("flux", peft(f"{S}.attn.to_q", 3072, 3072) | peft(f"{T}.attn.to_q", 3072, 3072)),
+    ("flux", peft(f"{T}.attn.to_q", 3072, 3072) | peft(f"{T}.ff.net.0.proj", 3072, 12288)),
+    ("flux", {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)}),  # XLabs'
+    ("chroma", kohya(f"{U}distilled_guidance_layer_in_proj", 64, 5120) | FLUX_QKV),
+    ("flux2", peft(f"{D}double_blocks.0.img_attn.qkv", 6144, 18432)),
+    ("flux2", peft(f"{D}single_blocks.0.linear1", 3072, 27648)),
+    ("flux2", peft(f"{S}.attn.to_qkv_mlp_proj", 3072, 27648)),
+    ("flux2", peft(f"{T}.attn.to_q", 4096, 4096)),  # klein 9B's double blocks alone
+    ("z_image", peft(f"{D}layers.0.attention.qkv", 3840, 11520)),
+    ("z_image", peft("transformer.layers.0.attention.to_q", 3840, 3840)),
+    ("lumina2", peft("transformer.layers.0.attn.to_q", 2304, 2304)),
+    ("lumina2", peft("transformer.layers.0.feed_forward.linear_1", 2304, 9216)),
+    ("lumina2", kohya(f"{U}layers_0_attention_qkv", 2304, 3840)),
+    ("qwen_image", peft(f"{T}.img_mlp.net.0.proj", 3072, 12288)),
+    ("qwen_image", peft("transformer_blocks.0.attn.to_q", 3072, 3072)),
+    ("krea2", peft(f"{D}blocks.0.attn.wq", 3072, 3072)),
+    ("krea2", peft(f"{T}.attn.to_q", 6144, 6144)),
+    ("aura_flow", peft("transformer.joint_transformer_blocks.0.attn.to_q", 3072, 3072)),
+    ("aura_flow", kohya(f"{U}double_layers_0_attn_w1q", 3072, 3072)),
+    ("sana", peft(f"{T}.attn1.to_q", 2240, 2240)),
+    ("cogview4", peft(f"{T}.attn1.to_q", 4096, 4096)),
+    ("ernie_image", peft(f"{D}layers.0.self_attention.to_q", 3072, 3072)),
+]
+# What trainers write, where layers look like another family's or like none.
+SAID: list[tuple[str, Shapes, dict[str, str]]] = [
+    ("chroma", FLUX_QKV, {"ss_base_model_version": "flux1", ARCHITECTURE: "chroma/lora"}),
+    ("ovis", peft(f"{S}.attn.to_q", 3072, 3072), {ARCHITECTURE: "ovis-image/lora"}),
+    ("cogview4", peft(f"{T}.attn1.to_q", 4096, 4096), {ARCHITECTURE: "cogview4/lora"}),
+    ("z_image", peft("transformer.layers.0.attention.to_q", 5120, 5120), {ARCHITECTURE: "z-image"}),
+]
 
 
-ROWS = {row.name: row for row in FAMILIES.values()}
-
-
-@pytest.mark.parametrize("name", UNETS)
-def test_a_lora_for_stable_diffusion_says_its_family(name: str) -> None:
+@pytest.mark.parametrize(("family", "shapes", "said"), UNETS)
+def test_a_lora_for_stable_diffusion_says_its_family(
+    family: str, shapes: Shapes, said: dict[str, str]
+) -> None:
     """By names and widths first."""
-    shapes, metadata, family = UNETS[name]
-    found = recognise(Header(shapes, metadata))
+    found = recognise(Header(shapes, said))
     assert (found.kind, found.family) == ("lora", family)
     expect_usable(found, "lora")
 
 
-@pytest.mark.parametrize("name", FLOWS)
-def test_a_lora_for_a_flow_family_says_which(name: str) -> None:
+@pytest.mark.parametrize(("family", "shapes", "said"), [*((*one, {}) for one in FLOWS), *SAID])
+def test_a_lora_for_a_transformer_says_its_family(
+    family: str, shapes: Shapes, said: dict[str, str]
+) -> None:
     """In kohya's, diffusers' and the authors' names; of some families diffusers loads none."""
-    shapes, metadata, family = FLOWS[name]
-    found = recognise(Header(shapes, metadata))
-    assert (found.kind, FAMILIES[found.family].name) == ("lora", family)
-    if ROWS[family].loras:
+    found = recognise(Header(shapes, said))
+    assert (found.kind, found.family) == ("lora", family)
+    if FAMILIES[family].loras:
         expect_usable(found, "lora")
     else:
         with pytest.raises(ModelRefused, match="diffusers loads none for this family"):
             expect_usable(found, "lora")
-
-
-def test_the_trainers_word_tells_a_transformer_of_unknown_widths() -> None:
-    """A new variant of a known family."""
-    shapes = peft("transformer.layers.0.attention.to_q", 5120, 5120)
-    said = {"modelspec.architecture": "z-image/lora"}
-    assert recognise(Header(shapes, said)).family == "z_image"
 
 
 @pytest.mark.parametrize(
