@@ -68,7 +68,9 @@ def tiny_channels(variant: str) -> int:
 
 
 def vae_of_header(header: Header) -> str | None:
-    """The variant of the VAE in a file; None for anything else."""
+    """The variant of the VAE in a file; None for anything else, as a whole checkpoint."""
+    if header.has("model.diffusion_model."):
+        return None
     if header.inputs(_TINY_FIRST) == _COLOURS:
         return _TINY_OF_CHANNELS.get(header.inputs(_TINY_LAST))
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
@@ -77,8 +79,7 @@ def vae_of_header(header: Header) -> str | None:
         return SANA_VAE
     if header.has("bn.running_mean"):
         return FLUX2_VAE
-    start = "first_stage_model."  # of one cut out of a checkpoint
-    prefix = start if all(name.startswith(start) for name in header.shapes) else ""
+    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
     first = header.shapes.get(f"{prefix}decoder.conv_in.weight", ())
     if first[1:2] == (16,):
         return COGVIEW4_VAE if first[0] == _COGVIEW4_WIDTH else SIXTEEN

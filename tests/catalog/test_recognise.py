@@ -77,94 +77,53 @@ def told(found: object, *names: str) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names}
 
 
-# Shapes, metadata, and what is different from a Stable Diffusion 1.x, 2.x or XL as it came out.
-UNET_FILES: dict[str, tuple[Shapes, dict[str, str], str, dict[str, Any]]] = {
-    "SD 1.5": (SD1, {}, "sd1", {}),
-    "SD 1.5 inpainting": (SD1 | INPAINTING, {}, "sd1", {"in_channels": 9}),
-    "SD 1.5 unpruned": (
-        SD1
-        | {
-            "model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3),
-            "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
-            "alphas_cumprod": (1000,),
-        },
-        {},
-        "sd1",
-        {},
-    ),
-    "SD 1.5 of a merge without text_model. in its names": (
-        without(SD1, "cond_stage_model.") | {TEXT.replace("text_model.", ""): (49408, 768)},
-        {},
-        "sd1",
-        {},
-    ),
-    "SD 1.5 that says epsilon": (
-        SD1,
-        {"modelspec.prediction_type": "epsilon"},
-        "sd1",
-        {"prediction": "epsilon"},
-    ),
-    "SDXL": (SDXL_SHAPES, {}, "sdxl", {}),
-    "SDXL inpainting": (SDXL_SHAPES | INPAINTING, {}, "sdxl", {"in_channels": 9}),
-    "SDXL v-prediction with zero terminal SNR": (
-        SDXL_SHAPES | V_PRED | {"ztsnr": ()},
-        {"modelspec.prediction_type": "epsilon"},  # of the checkpoint it was trained from
-        "sdxl",
-        {"prediction": "v_prediction", "zero_snr": True},
-    ),
-    "SDXL v-prediction by kohya's metadata": (
-        SDXL_SHAPES,
-        {"modelspec.prediction_type": "v"},
-        "sdxl",
-        {"prediction": "v_prediction"},
-    ),
-    "SDXL by ComfyUI's metadata": (
-        SDXL_SHAPES,
-        {"modelspec.predict_key": "epsilon"},
-        "sdxl",
-        {"prediction": "epsilon"},
-    ),
-    "SDXL with odd metadata": (SDXL_SHAPES, {"modelspec.prediction_type": "sample"}, "sdxl", {}),
-    "a small random SDXL": (
-        {
-            UNET_INPUT: (32, 4, 3, 3),
-            f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (64, 80),
-            f"{UNET}label_emb.0.0.weight": (128, 96),
-            f"{CLIP_L}final_layer_norm.bias": (32,),
-            f"{OPEN_CLIP_G}ln_final.bias": (48,),
-            "first_stage_model.decoder.conv_in.weight": (64, 4, 3, 3),
-        },
-        {},
-        "sdxl",
-        {},
-    ),
-    "SD 2.1": (sd2_shapes(), {}, "sd2", {}),
-    "SD 2.1 base": (
-        sd2_shapes(),
-        {"modelspec.prediction_type": "epsilon"},
-        "sd2",
-        {"prediction": "epsilon", "native_size": 512},
-    ),
-    "SD 2 inpainting": (
-        sd2_shapes(replace(SD2, inputs=9)),
-        {},
-        "sd2",
-        {"in_channels": 9, "native_size": 512},
-    ),
-    "SD 2.1 in Stability's names": (
-        without(sd2_shapes(), OPEN_CLIP_H)
-        | open_clip_shapes("conditioner.embedders.0.model.", 1024, 24),
-        {},
-        "sd2",
-        {},
-    ),
+SAYS = "modelspec.prediction_type"
+UNPRUNED: Shapes = {
+    "model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3),
+    "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
+    "alphas_cumprod": (1000,),
 }
+MERGED = without(SD1, "cond_stage_model.") | {TEXT.replace("text_model.", ""): (49408, 768)}
+SMALL_SDXL: Shapes = {
+    UNET_INPUT: (32, 4, 3, 3),
+    f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (64, 80),
+    f"{UNET}label_emb.0.0.weight": (128, 96),
+    f"{CLIP_L}final_layer_norm.bias": (32,),
+    f"{OPEN_CLIP_G}ln_final.bias": (48,),
+    "first_stage_model.decoder.conv_in.weight": (64, 4, 3, 3),
+}
+IN_STABILITYS_NAMES = without(sd2_shapes(), OPEN_CLIP_H) | open_clip_shapes(
+    "conditioner.embedders.0.model.", 1024, 24
+)
+V, SNR = {"prediction": "v_prediction"}, {"zero_snr": True}
+BASE = {"native_size": 512}
+# Family, shapes, metadata, and what is different from a model as it came out.
+UNET_FILES: list[tuple[str, Shapes, dict[str, str], dict[str, Any]]] = [
+    ("sd1", SD1, {}, {}),
+    ("sd1", SD1 | INPAINTING, {}, {"in_channels": 9}),
+    ("sd1", SD1 | UNPRUNED, {}, {}),
+    ("sd1", MERGED, {}, {}),
+    ("sd1", SD1, {SAYS: "epsilon"}, {"prediction": "epsilon"}),
+    ("sdxl", SDXL_SHAPES, {}, {}),
+    ("sdxl", SMALL_SDXL, {}, {}),
+    ("sdxl", SDXL_SHAPES | INPAINTING, {}, {"in_channels": 9}),
+    # The metadata are those of the checkpoint that it was trained from.
+    ("sdxl", SDXL_SHAPES | V_PRED | {"ztsnr": ()}, {SAYS: "epsilon"}, V | SNR),
+    ("sdxl", SDXL_SHAPES, {SAYS: "v"}, V),
+    ("sdxl", SDXL_SHAPES, {"modelspec.predict_key": "epsilon"}, {"prediction": "epsilon"}),
+    ("sdxl", SDXL_SHAPES, {SAYS: "sample"}, {}),
+    ("sd2", sd2_shapes(), {}, {}),
+    ("sd2", IN_STABILITYS_NAMES, {}, {}),
+    ("sd2", sd2_shapes(), {SAYS: "epsilon"}, {"prediction": "epsilon"} | BASE),
+    ("sd2", sd2_shapes(replace(SD2, inputs=9)), {}, {"in_channels": 9} | BASE),
+]
 
 
-@pytest.mark.parametrize("name", UNET_FILES)
-def test_a_checkpoint_with_a_unet_is_recognised(name: str) -> None:
+@pytest.mark.parametrize(("family", "shapes", "metadata", "more"), UNET_FILES)
+def test_a_checkpoint_with_a_unet_is_recognised(
+    family: str, shapes: Shapes, metadata: dict[str, str], more: dict[str, Any]
+) -> None:
     """Family, native size, inputs, layers for clip_skip and prediction, without a weight."""
-    shapes, metadata, family, more = UNET_FILES[name]
     size, layers = {"sd1": (512, 12), "sd2": (768, 23), "sdxl": (1024, 12)}[family]
     usual = {"native_size": size, "in_channels": 4, "text_layers": layers}
     expected = usual | {"prediction": "", "zero_snr": False, "family": family} | more
@@ -176,43 +135,47 @@ def test_the_headers_here_are_those_of_whole_checkpoints() -> None:
     assert len(SDXL_SHAPES) == 2513
 
 
-TRANSFORMERS: dict[str, tuple[Shapes, str, str, bool]] = {
-    "flux1-dev": (flux(), "flux", "dev", False),
-    "flux1-dev-with-encoders": (below(UNET, flux()) | VAE_AND_TEXT, "flux", "dev", False),
-    "flux1-krea-dev": (flux(), "flux", "Krea", True),
-    "flux1-fill-dev": (flux(384), "flux", "Fill", False),
-    "flux1-schnell": (flux(guided=False), "flux", "schnell", False),
-    "flux1-prefixed": (below(UNET, DIFFUSERS_FLUX), "flux", "dev", False),
-    "Chroma1-HD": (CHROMA, "chroma", "", False),
-    "lumina_2": (LUMINA, "lumina2", "", False),
-    "qwen_image": (QWEN_IMAGE, "qwen_image", "", False),
-    "z_image_turbo": (Z_IMAGE, "z_image", "Turbo", True),
-    "z_image": (below(UNET, Z_IMAGE) | VAE_AND_TEXT, "z_image", "Base", True),
-    "sd3_medium": (below(UNET, sd3(36864, 1536, 24)), "sd3", "3 Medium", False),
-    "sd3.5_medium": (sd3(147456, 1536, 24), "sd3", "3.5 Medium", False),
-    "sd3.5_large": (below(UNET, sd3(36864, 2432, 38)), "sd3", "3.5 Large", False),
-    "sd3.5_large_turbo": (sd3(36864, 2432, 38), "sd3", "3.5 Large Turbo", True),
-    "sd3.5_medium_diffusers": (
-        {"pos_embed.pos_embed": (1, 147456, 1536)},
-        *("sd3", "3.5 Medium", False),
-    ),
-    "flux-2-klein-4b": (flux2(7680), "flux2", "klein 4B", True),
-    "flux-2-klein-base-4b": (flux2(7680), "flux2", "klein base 4B", True),
-    "flux-2-klein-9b": (below(UNET, flux2(12288)), "flux2", "klein 9B", True),
-    "krea2_raw": ({"txtfusion.projector.weight": (1, 12)}, "krea2", "Raw", True),
-    "krea2_turbo": ({"text_fusion.projector.weight": (1, 12)}, "krea2", "Turbo", True),
-    "ernie-image-turbo": ({"layers.0.adaLN_sa_ln.weight": (4096,)}, "ernie_image", "Turbo", True),
-}
+LARGE, SD35 = sd3(36864, 2432, 38), sd3(147456, 1536, 24)
+FUSION: Shapes = {"text_fusion.projector.weight": (1, 12)}
+# The file's name, family, variant, whether its name alone says that, and shapes.
+TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
+    ("flux1-dev", "flux", "dev", False, flux()),
+    ("flux1-dev-with-encoders", "flux", "dev", False, below(UNET, flux()) | VAE_AND_TEXT),
+    ("flux1-krea-dev", "flux", "Krea", True, flux()),
+    ("flux1-fill-dev", "flux", "Fill", False, flux(384)),
+    ("flux1-schnell", "flux", "schnell", False, flux(guided=False)),
+    ("flux1-prefixed", "flux", "dev", False, below(UNET, DIFFUSERS_FLUX)),
+    ("Chroma1-HD", "chroma", "", False, CHROMA),
+    ("lumina_2", "lumina2", "", False, LUMINA),
+    ("qwen_image", "qwen_image", "", False, QWEN_IMAGE),
+    ("z_image_turbo", "z_image", "Turbo", True, Z_IMAGE),
+    ("z_image", "z_image", "Base", True, below(UNET, Z_IMAGE) | VAE_AND_TEXT),
+    ("sd3_medium", "sd3", "3 Medium", False, below(UNET, sd3(36864, 1536, 24))),
+    ("sd3.5_medium", "sd3", "3.5 Medium", False, SD35),
+    ("sd3.5_diffusers", "sd3", "3.5 Medium", False, {"pos_embed.pos_embed": (1, 147456, 1536)}),
+    ("sd3.5_large", "sd3", "3.5 Large", False, below(UNET, LARGE)),
+    ("sd3.5_large_turbo", "sd3", "3.5 Large Turbo", True, LARGE),
+    ("flux-2-klein-4b", "flux2", "klein 4B", True, flux2(7680)),
+    ("flux-2-klein-base-4b", "flux2", "klein base 4B", True, flux2(7680)),
+    ("flux-2-klein-9b", "flux2", "klein 9B", True, below(UNET, flux2(12288))),
+    ("krea2_raw", "krea2", "Raw", True, {"txtfusion.projector.weight": (1, 12)}),
+    ("krea2_turbo", "krea2", "Turbo", True, FUSION),
+    ("ernie-turbo", "ernie_image", "Turbo", True, {"layers.0.adaLN_sa_ln.weight": (4096,)}),
+]
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
-def test_a_transformer_says_its_family_and_variant(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "family", "variant", "by_name", "shapes"), TRANSFORMERS)
+def test_a_transformer_says_its_family_and_variant(
+    tmp_path: Path, name: str, family: str, variant: str, *, by_name: bool, shapes: Shapes
+) -> None:
     """The variant by the header, or by the file's name if that alone says it."""
-    shapes, *expected = TRANSFORMERS[name]
     found = look_at(tmp_path, shapes, name=name)
-    assert isinstance(found, Model)
-    assert [found.family, found.variant, found.by_name] == expected
-    assert found.native_size == (1328 if found.family == "qwen_image" else 1024)
+    assert told(found, "family", "variant", "by_name", "native_size") == {
+        "family": family,
+        "variant": variant,
+        "by_name": by_name,
+        "native_size": 1328 if family == "qwen_image" else 1024,
+    }
 
 
 SPAN_2, SIXTEEN = span_shapes(2), "16 latent channels"
@@ -230,61 +193,54 @@ DIFFUSERS_VAE: Shapes = {
     "post_quant_conv.weight": (4, 4, 1, 1),
 }
 SMALL = diffusers_controlnet(0, deepest=0, sdxl=True)
-# Kind, shapes, family, and the variant.
-PARTS: dict[str, tuple[Kind, Shapes, str, str]] = {
-    "Stable Diffusion's VAE": ("vae", vae_file_shapes(), "", ""),
-    "… cut out of a checkpoint": ("vae", vae_file_shapes("first_stage_model."), "", ""),
-    "… in diffusers' names": ("vae", DIFFUSERS_VAE, "", ""),
-    "FLUX.1's VAE": ("vae", FLUX1_VAE, "", SIXTEEN),
-    "CogView4's": ("vae", {"decoder.conv_in.weight": (1024, 16, 3, 3)}, "", "CogView4"),
-    "FLUX.2's": ("vae", FLUX2_VAE, "", "FLUX.2"),
-    "Qwen-Image's in Wan's names": ("vae", WAN_VAE, "", "Qwen-Image"),
-    "Qwen-Image's": ("vae", {"encoder.conv_in.weight": (96, 3, 3, 3, 3)}, "", "Qwen-Image"),
-    "Sana's": ("vae", {"encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3)}, "", "Sana"),
-    "TAESD": ("vae", tiny_vae(4), "", "tiny"),
-    "TAEF1": ("vae", tiny_vae(16), "", "tiny, 16 latent channels"),
-    "CLIP": (
-        "text_encoder",
-        {"text_model.embeddings.token_embedding.weight": (49408, 768)},
-        *("", "CLIP L"),
-    ),
-    "SD 1.x": ("controlnet", controlnet(768, prefix="control_model."), "sd1", ""),
-    "SD 1.x without prefix": ("controlnet", controlnet(768), "sd1", ""),
-    "SD 1.x with its checkpoint": (
-        *("controlnet", controlnet(768, prefix="control_model.") | SD1, "sd1", ""),
-    ),
-    "SD 2.x of diffusers": ("controlnet", diffusers_controlnet(1024), "sd2", ""),
-    "SDXL": ("controlnet", controlnet(2048, deepest=10, sdxl=True), "sdxl", ""),
-    "SDXL mid": ("controlnet", diffusers_controlnet(2048, sdxl=True), "sdxl", "mid"),
-    "SDXL small": ("controlnet", SMALL, "sdxl", "small"),
-    "the demo model's": ("controlnet", diffusers_controlnet(DEMO_WIDTH), "demo", ""),
-    "the demo model's without attention": (
-        "controlnet",
-        diffusers_controlnet(0, deepest=0) | {"conv_in.weight": (64, 4, 3, 3)},
-        *("demo", ""),
-    ),
-    "union": ("controlnet", SMALL | {"task_embedding": (6, 320)}, "sdxl", "union"),
-    "union ProMax": ("controlnet", SMALL | {"task_embedding": (8, 320)}, "sdxl", "union ProMax"),
-    "A1111's embedding": ("embedding", {"emb_params": (8, 768)}, "sd1", ""),
-    "one vector": ("embedding", {"emb_params": (768,)}, "sd1", ""),
-    "SD 1.x's by its encoder": ("embedding", {"clip_l": (4, 768)}, "sd1", ""),
-    "diffusers' embedding": ("embedding", {"<corgi>": (1, 1024)}, "sd2", ""),
-    "the demo model's embedding": ("embedding", {"emb_params": (2, DEMO_WIDTH)}, "demo", ""),
-    "SDXL's": ("embedding", {"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl", ""),
-}
+CLIP: Shapes = {"text_model.embeddings.token_embedding.weight": (49408, 768)}
+WITH_CHECKPOINT = controlnet(768, prefix="control_model.") | SD1
+NO_ATTENTION = diffusers_controlnet(0, deepest=0) | {"conv_in.weight": (64, 4, 3, 3)}
+# Kind, family, variant and shapes.
+PARTS: list[tuple[Kind, str, str, Shapes]] = [
+    ("vae", "", "", vae_file_shapes()),
+    ("vae", "", "", vae_file_shapes("first_stage_model.")),
+    ("vae", "", "", DIFFUSERS_VAE),
+    ("vae", "", SIXTEEN, FLUX1_VAE),
+    ("vae", "", "CogView4", {"decoder.conv_in.weight": (1024, 16, 3, 3)}),
+    ("vae", "", "FLUX.2", FLUX2_VAE),
+    ("vae", "", "Qwen-Image", WAN_VAE),
+    ("vae", "", "Qwen-Image", {"encoder.conv_in.weight": (96, 3, 3, 3, 3)}),
+    ("vae", "", "Sana", {"encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3)}),
+    ("vae", "", "tiny", tiny_vae(4)),
+    ("vae", "", "tiny, 16 latent channels", tiny_vae(16)),
+    ("text_encoder", "", "CLIP L", CLIP),
+    ("controlnet", "sd1", "", controlnet(768, prefix="control_model.")),
+    ("controlnet", "sd1", "", controlnet(768)),
+    ("controlnet", "sd1", "", WITH_CHECKPOINT),
+    ("controlnet", "sd2", "", diffusers_controlnet(1024)),
+    ("controlnet", "sdxl", "", controlnet(2048, deepest=10, sdxl=True)),
+    ("controlnet", "sdxl", "mid", diffusers_controlnet(2048, sdxl=True)),
+    ("controlnet", "sdxl", "small", SMALL),
+    ("controlnet", "sdxl", "union", SMALL | {"task_embedding": (6, 320)}),
+    ("controlnet", "sdxl", "union ProMax", SMALL | {"task_embedding": (8, 320)}),
+    ("controlnet", "demo", "", diffusers_controlnet(DEMO_WIDTH)),
+    ("controlnet", "demo", "", NO_ATTENTION),
+    ("embedding", "sd1", "", {"emb_params": (8, 768)}),
+    ("embedding", "sd1", "", {"emb_params": (768,)}),
+    ("embedding", "sd1", "", {"clip_l": (4, 768)}),
+    ("embedding", "sd2", "", {"<corgi>": (1, 1024)}),
+    ("embedding", "demo", "", {"emb_params": (2, DEMO_WIDTH)}),
+    ("embedding", "sdxl", "", {"clip_l": (4, 768), "clip_g": (4, 1280)}),
+]
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_a_part_or_an_addition_is_recognised(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("kind", "family", "variant", "shapes"), PARTS)
+def test_a_part_or_an_addition_is_recognised(
+    tmp_path: Path, kind: Kind, family: str, variant: str, shapes: Shapes
+) -> None:
     """By its layers, in whatever names they are; in another folder it is told the right one."""
-    kind, shapes, family, variant = PARTS[name]
     found = look_at(tmp_path, shapes, kind)
     assert isinstance(found, Model)
     assert (found.kind, found.family, found.variant) == (kind, family, variant)
     if family == "demo" and kind == "controlnet":
         assert found.text_width == DEMO_WIDTH
-    other: Kind = "lora" if kind != "lora" else "vae"
-    refused = look_at(tmp_path, shapes, other)
+    refused = look_at(tmp_path, shapes, "lora")
     assert isinstance(refused, Refused)
     assert refused.reason.endswith(f"not a LoRA: move it to models/{FOLDERS[kind]}/.")
 
@@ -581,7 +537,7 @@ def test_only_its_name_tells_the_vae_of_stable_diffusion_3(
 @pytest.mark.parametrize("family", (*UNETS, *FLOWS))
 def test_the_vaes_of_a_family_are_recognised(family: str) -> None:
     """In a file or a folder. A tiny VAE is for the families of the one that it stands for."""
-    variants = {variant for kind, _, _, variant in PARTS.values() if kind == "vae"}
+    variants = {variant for kind, _, variant, _ in PARTS if kind == "vae"}
     assert {*FAMILIES[family].vaes} <= variants | {"FLUX.1", "Stable Diffusion 3.x"}
     assert FAMILIES[family].vaes or family == "cogview3"
     assert not serves("another", family)
