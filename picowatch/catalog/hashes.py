@@ -115,6 +115,7 @@ class HashCache:
                     raise
                 self._file.unlink()  # damaged, or not made by SQLite
                 _write(self._file, self._known)
+            self._read_at = _stamp_of(self._file)
         except (sqlite3.Error, OSError):  # only time is lost: other processes compute them again
             self._unwritten = new | self._unwritten
 
@@ -144,7 +145,7 @@ class HashCache:
 def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()  # with the mode that the umask leaves; SQLite would give less
-    rows = [(name, *entry) for name, entry in entries.items()]
+    rows = [(name, *entry) for name, entry in [*entries.items()]]
     with closing(sqlite3.connect(file, timeout=_WAIT_SECONDS)) as database, database:
         database.execute(_TABLE)
         database.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)", rows)

@@ -5,7 +5,6 @@ training's files only the weights are kept that its author publishes.
 """
 
 import os
-import pickle
 import re
 import secrets
 import struct
@@ -40,12 +39,6 @@ _PREFIXES = ("module.", "netG.")
 _MOST_COPIES = 4
 _NAMED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 _NOT_RUN = "Nothing of it was run. Get the model from its author, as .safetensors if there is one."
-# What torch.load raises for damaged pickles and zips.
-_READ_ERRORS = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError),
-    *(AttributeError, ArithmeticError, AssertionError, struct.error, MemoryError, RecursionError),
-)
-
 Tensors = dict[str, torch.Tensor]
 
 
@@ -122,7 +115,8 @@ def _loaded(path: Path) -> Any:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd protocols; what comes of them is said below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except _READ_ERRORS as error:
+    # It raises whatever a stranger's bytes lead to.
+    except Exception as error:
         raise _refusal(str(error)) from error
 
 
@@ -158,10 +152,7 @@ def _check_zip(path: Path) -> None:
 def _weights_in(content: Any) -> Tensors:
     """The named tensors of a file's content; ModelRefused if it has none."""
     for _ in range(_MOST_WITHIN):
-        inner = _inner(content)
-        if inner is None:
-            break
-        content = inner
+        content = _within(content)
     if isinstance(content, list | tuple):
         raise ModelRefused("is a list of tensors without names, which cannot be converted.")
     named = content.items() if isinstance(content, dict) else ()
@@ -182,15 +173,14 @@ def _weights_in(content: Any) -> Tensors:
     return tensors
 
 
-def _inner(content: Any) -> dict[Any, Any] | None:
-    """The dictionary within in which the weights are; None if they are here."""
+def _within(content: Any) -> Any:
+    """The dictionary within a dictionary in which the weights are; else the content itself."""
     if not isinstance(content, dict):
-        return None
-    for name in _WITHIN:
-        if isinstance(content.get(name), dict):
-            return dict(content[name])
-    only = next(iter(content.values())) if len(content) == 1 else None
-    return only if isinstance(only, dict) else None
+        return content
+    inner = [content[name] for name in _WITHIN if isinstance(content.get(name), dict)]
+    if len(content) == 1:
+        inner += [one for one in content.values() if isinstance(one, dict)]
+    return inner[0] if inner else content
 
 
 def _separate(tensors: Tensors, size: int) -> Tensors:
