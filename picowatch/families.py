@@ -43,7 +43,7 @@ class Pipelines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """What a header shows: one of the beginnings of names in `has`, and none of `lacks`.
+    """A sign in a header: one of the beginnings of names in `has`, and none of `lacks`.
 
     With `width`, that is the width of the inputs of a tensor in `of`; with `positions`, that is the
     length of its table of positions.
@@ -189,7 +189,7 @@ class Family:
 
 
 def _all_three(name: str) -> Pipelines:
-    """What diffusers calls the pipelines of a model that it draws from text, pictures and masks."""
+    """The pipelines of a model that diffusers draws from text, pictures and masks."""
     return Pipelines(
         text=f"{name}Pipeline", image=f"{name}Img2ImgPipeline", mask=f"{name}InpaintPipeline"
     )

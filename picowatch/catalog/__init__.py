@@ -1,4 +1,4 @@
-"""What is in models/, recognised from names and headers alone, without torch."""
+"""The models in models/, recognised from names and headers alone, without torch."""
 
 from picowatch.catalog.catalog import DEMO_CONTROLNET, DEMO_UPSCALER, Catalog, embedded
 from picowatch.catalog.folder_files import weight_files

@@ -1,4 +1,4 @@
-"""What is in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
+"""The models in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
 
 import json
 import os
@@ -112,7 +112,7 @@ class Catalog:
     def inventory(
         self, default_checkpoint: str | None = None, *, must_exist: bool = False
     ) -> Inventory:
-        """What recipes may name, and why they may not name the rest.
+        """Return what recipes may name, and why they may not name the rest.
 
         `must_exist`: without the folder itself, nothing stands in for a checkpoint.
         """
@@ -167,7 +167,7 @@ class Catalog:
         return ""
 
     def size(self, model: Model) -> int:
-        """How many bytes `sha256` reads, if it has to: of all files that the model is read from.
+        """The bytes that `sha256` reads, if it has to: of all files that the model is read from.
 
         ModelRefused if they are gone.
         """
@@ -194,11 +194,11 @@ class Catalog:
         return lines.hexdigest()
 
     def weights_hash(self, model: Model) -> str:
-        """How A1111 identifies a LoRA: sha256 of the bytes after the safetensors header."""
+        """A1111's hash of a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
     def _candidates(self, kind: Kind, name: str = "") -> Iterator[Candidate]:
-        """What may be a model of this kind; with a `name` only what that may mean."""
+        """Yield what may be a model of this kind; with a `name` only what that may mean."""
         for root in folders_of(self._models, kind):
             for candidate in candidates(root, kind, name):
                 self._expect_time()
@@ -253,7 +253,7 @@ class Catalog:
         return refused
 
     def _kind_of(self, path: Path) -> Kind | None:
-        """What a file is, or a diffusers folder; None for all others."""
+        """The kind of a file or a diffusers folder; None for all others."""
         if is_file(path / INDEX):
             return "checkpoint"
         if path.suffix.lower() not in (*SAFETENSORS, GGUF) or not is_file(path):
@@ -264,7 +264,7 @@ class Catalog:
             return None
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """What a candidate is, from memory if nothing of it has changed."""
+        """Return what a candidate is, from memory if nothing of it has changed."""
         key = (candidate.kind, candidate.path)
         stamp, entry = self._seen.get(key, (None, None))
         if entry is None or stamp != candidate.stamp:
@@ -297,7 +297,7 @@ class Catalog:
         return model
 
     def _recognised(self, path: Path) -> Recognised:
-        """What a single file is: its header is read once, also where thousands take minutes."""
+        """Recognise a single file; its header is read once, as thousands of them take minutes."""
 
         def read() -> str:
             return json.dumps(asdict(recognise(read_any_header(path))))
@@ -337,7 +337,7 @@ def _unreadable(model: Model, error: OSError) -> ModelRefused:
 
 
 def _dangling(folder: Path) -> str:
-    """What is wrong with a link whose goal is not there, as on a disk that is away; else ""."""
+    """Say that a link leads nowhere, as to a disk that is away; else ""."""
     away = os.path.islink(folder) and not is_folder(folder)  # noqa: PTH114  (never raises)
     return f"the folder {folder} is a link that leads nowhere." if away else ""
 

@@ -52,7 +52,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_schedule(folder: Path) -> dict[str, Any]:
-    """What the config of a scheduler says of the model that it is for; as `read_config`."""
+    """The config of a scheduler, as far as it is about the model; see `read_config`."""
     name = "scheduler_config.json"
     return _known(f"{folder.name}/{name}", read_json(folder / name), _OF_THE_MODEL)
 
@@ -79,7 +79,7 @@ def depth_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def config_beside(checkpoint: Path) -> Path:
-    """Where A1111 looks for the config of a checkpoint's file: model.yaml for model.safetensors."""
+    """The config of a checkpoint's file, as A1111 finds it: model.yaml for model.safetensors."""
     return checkpoint.with_suffix(".yaml")
 
 

@@ -128,7 +128,7 @@ def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]
 
 
 def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:
-    """What the index and the transformer's config tell; "" where the name has to."""
+    """The variant by the index and the transformer's config; "" where the name has to tell it."""
     settings = index | {f"transformer/{name}": value for name, value in transformer.items()}
     for variant, told in row.by_config:
         if all(settings.get(name) == value for name, value in told.items()):
@@ -172,7 +172,7 @@ def encoder_of(part: str) -> str:
 
 
 def _class_name(index: dict[str, Any], part: str) -> str | None:
-    """What stands in the index: ["library", "class"], or [null, null]."""
+    """The class of a part in the index: ["library", "class"], or [null, null]."""
     entry = index.get(part)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 

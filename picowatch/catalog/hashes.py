@@ -59,7 +59,7 @@ class HashCache:
         self._read_at: tuple[int, ...] = ()
 
     def noted(self, path: Path, by: str, read: Callable[[], str]) -> str:
-        """What `read` says of the file, or said before; `by` tells one reader from another.
+        """Return what `read` says of the file, or said before; `by` is the version of the reader.
 
         It outlives the process once `write` is called. Raises OSError, and what `read` does.
         """
@@ -123,7 +123,7 @@ class HashCache:
         self._known[name] = self._unwritten[name] = _Entry(size, mtime, text, _today())
 
     def _entry(self, name: bytes, size: int, mtime: int) -> str:
-        """What is known of a file as it is now, or ""; other processes may have added it."""
+        """Look up a file as it is now, "" if it is not known; other processes may have added it."""
         for again in (False, True):
             if again:
                 self._read_again()
@@ -153,7 +153,7 @@ def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
 
 
 def _read(file: Path) -> dict[bytes, _Entry]:
-    """What is stored; nothing if the file is missing, damaged or something else."""
+    """The stored entries; none if the file is missing, damaged or something else."""
     try:
         uri = f"{file.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=_WAIT_SECONDS)) as database:

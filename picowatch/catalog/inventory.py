@@ -1,4 +1,4 @@
-"""What recipes may name, as the recipe package has it, made of what a scan found."""
+"""The inventory for recipes, made of what a scan found."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -181,7 +181,7 @@ def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _noted(metadata: Mapping[str, str], key: str) -> str:
-    """What a trainer wrote under a key; kohya's writes "None" for nothing."""
+    """A trainer's note under this key; kohya's writes "None" for nothing."""
     text = _line(metadata.get(key, ""))
     return "" if text == "None" else text
 

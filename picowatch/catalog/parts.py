@@ -1,4 +1,4 @@
-"""Where each part of a checkpoint's pipeline is: its config, and its weights.
+"""The parts of a checkpoint's pipeline: where the config and the weights of each are.
 
 A transformer in a file of its own is completed: the file may hold the text encoders and the VAE,
 too. A diffusers folder of the same family that is installed lends what is not in it; or that is in
@@ -69,7 +69,7 @@ def parts_of(model: Model) -> tuple[Part, ...]:
 
 
 def _parts_of_unet(model: Model) -> tuple[Part, ...]:
-    """Those of a single file in the original layout, with configs of the package."""
+    """The parts of a single file in the original layout, with configs of the package."""
     row = FAMILIES[model.family]
     starts: Mapping[str, tuple[str, ...]] = {
         "unet": (UNET,),
@@ -90,7 +90,7 @@ def _parts_of_unet(model: Model) -> tuple[Part, ...]:
 
 
 def prefix_in(file: Path, *starts: str) -> str:
-    """What stands before the names of a part's tensors in a file; nothing in a file of its own."""
+    """The beginning of the names of a part's tensors in a file; "" in a file of its own."""
     header = read_any_header(file)
     return next((start for start in starts if header.has(start)), "")
 
@@ -109,7 +109,7 @@ def completed(model: Model, installed: FoundModels) -> Model:
 
 
 def _sources(model: Model, installed: FoundModels) -> _Sources:
-    """Where the text encoders and the VAE are: in the file itself, or in one of those installed."""
+    """Find the text encoders and the VAE in the file itself, or among those installed."""
     found = {
         part: _inside(model, encoder)
         or _largest([one for one in installed.of_kind("text_encoder") if one.variant == encoder])
@@ -135,7 +135,7 @@ def _encoders_of(model: Model) -> Mapping[str, str]:
 
 
 def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
-    """Those for its family. What may be FLUX.1's or Stable Diffusion 3's is taken for FLUX.1's."""
+    """The VAEs for its family; one that may be FLUX.1's or Stable Diffusion 3's is FLUX.1's."""
     unsaid = SIXTEEN if SD3_VAE in FAMILIES[model.family].vaes else None
     vaes = [one for one in installed.of_kind("vae") if not is_tiny(one.variant)]
     return [one for one in vaes if serves(one.variant, model.family) and one.variant != unsaid]
@@ -209,7 +209,7 @@ def files_of(parts: Sequence[Part]) -> dict[str, Path]:
 
 
 def completed_by(model: Model) -> list[str]:
-    """What a transformer's file is completed by: files and folders below models/."""
+    """The files and folders below models/ that complete a transformer's file."""
     found = []
     for part in model.parts:
         if part.weights and part.weights != model.path:
@@ -237,7 +237,7 @@ def _alike(one: Model, other: Model) -> bool:
 
 
 def _missing(model: Model, sources: _Sources) -> str:
-    """What to install, and where; either way will do."""
+    """Say what to install, and where; either way will do."""
     variant = f" ({model.variant})" if model.variant else ""
     ways = [listed(needed)] if (needed := _needed(model, sources)) else []
     name = FAMILIES[model.family].name

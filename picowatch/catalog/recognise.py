@@ -40,7 +40,7 @@ _SDXL_WIDTHS = (768, 1280)  # of SDXL's two text encoders
 
 
 def recognise(header: Header, families: Mapping[str, Family] = FAMILIES) -> Recognised:
-    """What the file is; ModelRefused shows what an unknown one begins with."""
+    """Return what the file is; ModelRefused shows what an unknown one begins with."""
     if not header.shapes:
         raise ModelRefused("is an empty file of weights, without one tensor.")
     found = (
@@ -141,7 +141,7 @@ def _shows(header: Header, prefix: str, sign: Sign) -> bool:
 
 
 def _positions(header: Header, prefix: str) -> int:
-    """How many there are; GGUF files may leave out the first side, which is 1."""
+    """The number of positions; GGUF files may leave out the first side, which is 1."""
     shapes = (header.shapes.get(f"{prefix}{name}", ()) for name in _POSITIONS)
     return max(((0, 0, *shape)[-2] for shape in shapes), default=0)
 

@@ -1,4 +1,4 @@
-"""How a file's weights are stored: in full, as fp8 or GGUF. Any other form is refused.
+"""The forms in which weights are stored: in full, as fp8 or GGUF. Any other is refused.
 
 The names of tensors are ComfyUI's (QUANTIZATION.md).
 """

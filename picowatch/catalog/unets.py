@@ -85,7 +85,7 @@ def _unet_family(header: Header, prefix: str) -> str:
 
 
 def _lacks(header: Header, family: str) -> str:
-    """What a checkpoint of this family is not whole without."""
+    """The first part that a whole checkpoint of this family has and the file lacks; else ""."""
     starts = FAMILIES[family].text_prefixes
     absent = [start for start in starts if not header.has(start)]
     if absent and (family == "sdxl" or len(absent) == len(starts)):  # of 2.x has one of two names
@@ -101,7 +101,7 @@ def text_width(header: Header, prefix: str) -> int:
 
 
 def _depths(header: Header, prefix: str) -> list[int]:
-    """How many transformer blocks the attentions of a UNet's first half have, in their order."""
+    """The numbers of transformer blocks of the attentions of a UNet's first half."""
     blocks: dict[str, set[str]] = {}
     for name in header.shapes:
         match = _BLOCK.match(name, len(prefix)) if name.startswith(prefix) else None
@@ -111,7 +111,7 @@ def _depths(header: Header, prefix: str) -> list[int]:
 
 
 def _prediction(header: Header) -> str:
-    """Tell what it predicts, which a tensor (NoobAI) or metadata (kohya, ComfyUI) says."""
+    """Read what it predicts, which a tensor (NoobAI) or metadata (kohya, ComfyUI) says."""
     if "v_pred" in header.shapes:
         return "v_prediction"
     for key in ("modelspec.prediction_type", "modelspec.predict_key"):

@@ -40,7 +40,7 @@ def convert_files(files: Sequence[Path], *, force: bool) -> int:
 
 
 def _described(path: Path, tensors: int, size: int) -> str:
-    """What was written, and where it belongs."""
+    """Say what was written, and where it belongs."""
     text = f"{path}: {tensors} tensors, {size / 1e6:.1f} MB"
     folder = path.absolute().parents[1]
     if is_file(folder / INDEX):

@@ -43,7 +43,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class _Ignored:
-    """What trainers write beside weights: means nothing here."""
+    """A value that trainers write beside weights, which means nothing here."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -100,7 +100,7 @@ def convert(old: Path, *, force: bool = False) -> Converted:
 
 
 def _loaded(path: Path) -> Any:
-    """What a file holds; of a zip the tensors are mapped, not read."""
+    """Load a file's content; the tensors of a zip are mapped, not read."""
     with os.fdopen(open_regular(path), "rb") as file:
         start = file.read(64)
     refuse_foreign(start, path.stat().st_size)
