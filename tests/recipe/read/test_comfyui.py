@@ -189,7 +189,8 @@ STYLER = node("SDXLPromptStyler", text_positive="a dog", text_negative="dim")
 # https://github.com/jags111/efficiency-nodes-comfyui
 EFFICIENT = node(
     "Efficient Loader", ckpt_name="pony", positive="a dog, 1920x1080", negative="dim",
-    empty_latent_width=640, empty_latent_height=896, lora_name="None", clip_skip=-2, vae_name="Baked VAE",
+    empty_latent_width=640, empty_latent_height=896, lora_name="None", clip_skip=-2,
+    vae_name="Baked VAE",
 )  # fmt: skip
 
 
