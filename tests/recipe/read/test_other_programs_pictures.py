@@ -147,6 +147,8 @@ SWARMUI = {
         "variationseed": 5,
         "variationseedstrength": "0.2",
         "seamlesstileable": "true",
+        "comfyuisampler": "dpmpp_2m",
+        "comfyuischeduler": "karras",
         "zeronegative": True,
         "negativeprompt": "<embed:xl/bad.safetensors>, (<embedding:bad>:1.2)",
         "swarm_version": "0.9.3.1",
@@ -247,7 +249,7 @@ PICTURES = {
         png({"parameters": json.dumps(SWARMUI, indent=2)}),
         {
             "prompt": "a photo of a cat <segment:face>smile", "negative_prompt": "bad, (bad:1.2)",
-            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0", "sampler": "Euler",
+            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0", "sampler": "DPM++ 2M", "schedule_type": "karras",
             "steps": 20, "cfg_scale": 7, "clip_skip": 2, "seed": 1, "variation_seed": 5,
             "variation_strength": 0.2, "tiling": True, "size": "1024x1024",
             "loras": (("maid", 0.8), ("style/film", 1)),
