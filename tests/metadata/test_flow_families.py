@@ -162,10 +162,3 @@ def test_a_pictures_lora_for_another_family_is_left_out(loras: str) -> None:
         assert "the LoRA 'film' is for FLUX.1, b" in warnings
     with pytest.raises(RecipeInvalid, match="the LoRA 'film' is for"):
         read_from(f"{text}\n{loras}", texts)
-
-
-def test_what_a_sweep_says_is_the_recipes_own() -> None:
-    """So it is a mistake if the checkpoint cannot do it."""
-    texts = texts_of(request_of(RECIPES["Z-Image"]))
-    with pytest.raises(RecipeInvalid, match="Z-Image has no guidance"):
-        read_from("from: a.png\nsweep: {guidance: [2, 3]}", texts)

@@ -23,6 +23,7 @@ from picowatch.recipe.read.a1111_blocks import (
     block_of_picture,
     blocks,
     negative_in,
+    why_no_prompt,
 )
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -81,6 +82,9 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
         message = f"more than {MAX_BLOCKS:,} prompts or {MAX_LINES:,} lines in one file. Split it."
         problems.add(source.whole_line(1), message)
         return []
+    for line in (line for block in found for line in block.text):
+        if why := why_no_prompt(line.text):
+            problems.add(source.whole_line(line.number), why)
     return [_entry(source, block) for block in found]
 
 

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from picowatch.recipe.a1111_keys import KNOWN
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.written import Source
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
@@ -57,9 +58,15 @@ def begins_parameters(text: str) -> bool:
     return any(not line[:1].isspace() and _says_values(line) for line in text.split("\n"))
 
 
-def within(line: str) -> re.Match[str] | None:
-    """Where values stand within a line that is a prompt; None for other prompts."""
-    return next((found for found in _WITHIN.finditer(line) if _is_known(found)), None)
+def why_no_prompt(line: str) -> str | None:
+    """What to say of a line that has values within it; None for a prompt."""
+    for found in _WITHIN.finditer(line):
+        if _is_known(found):
+            return (
+                f"'{shown(found[0])} …' looks like A1111's settings within a prompt. Write the "
+                "prompt, 'Negative prompt: …' and 'Steps: …' in a line each."
+            )
+    return None
 
 
 def negative_in(line: Line) -> Line | None:

@@ -111,10 +111,8 @@ def test_lines_that_only_speak_of_steps_are_prompts() -> None:
     ("line", "message"),
     [
         ("a cat. Negative prompt: dim", "'Negative prompt:' within a prompt would be part of"),
-        (
-            "a cat Steps: 9, Seed: 7",
-            "'Steps: 9, Seed: …' looks like A1111's settings",
-        ),
+        ("a cat Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
+        ("Negative prompt: dim.Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
     ],
 )
 def test_settings_within_a_line_of_a_list_are_refused(line: str, message: str) -> None:
@@ -139,6 +137,8 @@ def test_values_go_on_in_lines_below() -> None:
         ("Sampler: Euler,CFG scale: 7.5,Seed: 3", {"cfg_scale": 7.5, "seed": 3}),
         ("Sampler: Undefined", {"sampler": "DPM++ 2M"}),
         ("Sampler: EulerAncestralDiscreteScheduler", {"sampler": "Euler a"}),
+        ("Scheduler: UniPCMultistepScheduler", {"sampler": "UniPC"}),
+        ("Sampler: Euler a, Schedule type: Karras", {"schedule_type": "karras"}),
         ('Model: "a, b: c", Seed: 5', {"checkpoint": "a, b: c", "seed": 5}),
         ("Clip skip: 0, RNG: GPU", {"clip_skip": 1, "noise": "cpu"}),
         ("RNG: NV", {"noise": "nvidia"}),

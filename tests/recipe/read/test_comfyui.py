@@ -52,9 +52,10 @@ FLUX: Nodes = {
     "22": node("BasicGuider", model=["30", 0], conditioning=["26", 0]),
     "25": node("RandomNoise", noise_seed=71415104642),
     "26": node("FluxGuidance", guidance=2.5, conditioning=["6", 0]),
-    "27": node("EmptySD3LatentImage", width=["40", 0], height=1216, batch_size=1),
+    "27": node("EmptySD3LatentImage", width=["40", 0], height=["41", 1], batch_size=1),
     "30": node("ModelSamplingFlux", max_shift=1.15, base_shift=0.5, model=["12", 0]),
     "40": node("PrimitiveInt", value=832),
+    "41": node("CR SDXL Aspect Ratio", width=832, height=1216, aspect_ratio="custom"),
 }
 Z_IMAGE: Nodes = {
     "1": node("UnetLoaderGGUF", unet_name="z_image_turbo.gguf"),
@@ -188,7 +189,7 @@ STYLER = node("SDXLPromptStyler", text_positive="a dog", text_negative="dim")
 # https://github.com/jags111/efficiency-nodes-comfyui
 EFFICIENT = node(
     "Efficient Loader", ckpt_name="pony", positive="a dog", negative="dim", empty_latent_width=640,
-    empty_latent_height=896, lora_name="None",
+    empty_latent_height=896, lora_name="None", clip_skip=-2, vae_name="Baked VAE",
 )  # fmt: skip
 
 
