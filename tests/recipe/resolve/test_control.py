@@ -330,3 +330,22 @@ def test_a_sweep_of_one_of_several_is_refused() -> None:
         "'control: weight' could vary any of the 2 ControlNets here. Sweep 'control' itself, with "
         "whole lists as values."
     )
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "written", "count"),
+    [
+        ("flow", "{image: a.png, model: canny}", 0),
+        ("large", "[{image: a.png, model: canny}, {image: a.png, model: xl-small}]", 1),
+        ("photo", "[{image: a.png, model: canny}, {image: a.png, model: union}]", 1),
+    ],
+)
+def test_a_folders_controlnet_that_does_not_fit_is_left_out(
+    checkpoint: str, written: str, count: int
+) -> None:
+    """With a warning; the others are used."""
+    defaults = {"_defaults.yaml": f"control: {written}"}
+    text = f"prompt: a\ncheckpoint: {checkpoint}"
+    recipe = read_one(text, inventory=INSTALLED, defaults=defaults)
+    assert len(recipe.control) == count
+    assert len(recipe.warnings) == 1
