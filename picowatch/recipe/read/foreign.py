@@ -198,7 +198,7 @@ def _read_invokeais_own(mode: str, found: Found) -> None:
     elif sampler and mode.startswith(_STABLE_DIFFUSION):
         found.values["schedule_type"] = "leading"
     if any(_COMPELS_WEIGHT.search(found.values.get(field, "")) for field in PROMPTS):
-        found.warn("InvokeAI's weights (word++, (words)1.2) are read as words: write (word:1.2).")
+        found.warn("InvokeAI's weights (word+, (words)1.2) are read as words: write (word:1.2).")
 
 
 def _with_embeddings(prompt: str, found: Found) -> str:
