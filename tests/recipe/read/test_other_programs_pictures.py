@@ -249,8 +249,8 @@ PICTURES = {
         png({"parameters": json.dumps(SWARMUI, indent=2)}),
         {
             "prompt": "a photo of a cat <segment:face>smile", "negative_prompt": "bad, (bad:1.2)",
-            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0", "sampler": "DPM++ 2M", "schedule_type": "karras",
-            "steps": 20, "cfg_scale": 7, "clip_skip": 2, "seed": 1, "variation_seed": 5,
+            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0", "sampler": "DPM++ 2M",
+            "schedule_type": "karras", "steps": 20, "cfg_scale": 7, "clip_skip": 2, "seed": 1, "variation_seed": 5,
             "variation_strength": 0.2, "tiling": True, "size": "1024x1024",
             "loras": (("maid", 0.8), ("style/film", 1)),
         },
