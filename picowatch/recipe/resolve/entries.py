@@ -138,15 +138,13 @@ class EntryResolver:
 
     def _axes(self, whole: _WholeEntry) -> list[WrittenAxis] | None:
         """What makes several images of an entry; None if these are too many."""
-        layer, sweep, limit = whole.layer, whole.sweep, self._limit
+        layer, sweep = whole.layer, whole.sweep
         axes: list[WrittenAxis] = []
         if sweep:
             axes = read_axes(sweep, layer, whole.own, self._max_images, self._problems)
-            if limit.refuses_sweep(axes, sweep):
-                return None
-            if refuse_long_sweep(axes, layer, sweep, self._problems):
-                return None
-        if limit.refuses_seeds(axes, layer):
+        if self._limit.refuses(axes, layer, sweep):
+            return None
+        if sweep and refuse_long_sweep(axes, layer, sweep, self._problems):
             return None
         return axes
 
