@@ -85,7 +85,7 @@ class Job:
         file.write_text(json.dumps(self.asked() | {"out": str(pictures)}))
 
     def asked(self) -> dict[str, Any]:
-        """What other programs read."""
+        """The job as plain values, for other programs."""
         return {
             "checkpoint": str(self.checkpoint.path),
             "configs": str(self.checkpoint.configs),

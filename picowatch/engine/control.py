@@ -32,7 +32,7 @@ from picowatch.engine.noise import LATENT_CHANNELS
 from picowatch.engine.part_files import diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
-from picowatch.recipe.preprocessors import KINDS
+from picowatch.recipe.parts import KINDS
 from picowatch.recipe.request import ControlUse, ImageRequest
 
 # One for each block of the UNet's first half in their order, the middle's last.

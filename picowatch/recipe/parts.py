@@ -1,13 +1,13 @@
 """The fields that are mappings: what `hires`, `upscale` and each entry of `control` can say."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.messages.suggestions import squeezed
-from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
 
 # What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.
@@ -120,6 +120,7 @@ ControlMode = Literal["balanced", "prompt", "control"]
 ControlKind = Literal[
     "", "pose", "depth", "soft edges", "hard edges", "normals", "segments", "tile", "inpaint"
 ]
+KINDS: tuple[str, ...] = get_args(ControlKind)[1:]
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -90,7 +90,7 @@ class Recipe(RecipeFields):
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
-        if field == "control":  # others' ControlNets are used whole, or not at all
+        if part and field == "control":  # others' ControlNets are used whole, or not at all
             index = int(part.partition(".")[0])
             value = self.control[:index] + self.control[index + 1 :]
         elif part:

@@ -23,6 +23,7 @@ from picowatch.recipe.fields import (
     FROM,
     MAX_SEED,
     NO_SWEEP,
+    PART_ALIASES,
     PARTS,
     PICTURE,
     PROMPTS,
@@ -35,9 +36,7 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
 from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.resolve.control import MAX_CONTROLS
-from picowatch.recipe.resolve.mappings import ALIASES
 from picowatch.recipe.row import Row
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
@@ -45,8 +44,8 @@ Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-_WHOLE = r"^\s*[-−+]?\d+(\.0*)?\s*$"
-_DECIMAL = r"[-+]?\d*\.?\d*([eE][-+]?\d+)?"
+_WHOLE = r"^\s*[-−+]?[\d_]+(\.0*)?\s*$"
+_DECIMAL = r"[-+]?[\d_]*\.?[\d_]*([eE][-+]?\d+)?"
 _RANGE = {
     "type": "string",
     "pattern": rf"^\s*{_DECIMAL}\s*\.\.\s*{_DECIMAL}(\s+step\s.+)?\s*$",
@@ -57,6 +56,8 @@ _SIZE = {
     "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
 }
 _MODELS = ("Hires", "Upscale", "Control")
+# What pydantic takes for true or false.
+_SWITCH = ("true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0")
 _TEXT = ["string", "number", "boolean"]
 
 
@@ -78,7 +79,12 @@ class _Weights(RootModel[dict[str, _Weight | _Lora]]):
     pass
 
 
-_OFF = {"enum": ["off", "none", "", False]}
+_OFF = {
+    "anyOf": [
+        {"enum": ["none", "", False, 0]},
+        {"type": "string", "pattern": r"^\s*([oO]ff|OFF|[nN]o|NO|[fF]alse|FALSE|[fFnN0])\s*$"},
+    ]
+}
 _Off = Annotated[str, WithJsonSchema(_OFF)]
 _Random = Annotated[str, Field(pattern=r"^\s*([rR]andom|RANDOM)\s*$")]
 _OneSeed = Annotated[int, Field(ge=-1, le=MAX_SEED)] | _Random
@@ -116,8 +122,8 @@ class _AsWritten(GenerateJsonSchema):
         return {"anyOf": [super().float_schema(schema), text]}
 
     def bool_schema(self, schema: core_schema.BoolSchema) -> Schema:
-        text = {"type": "string", "pattern": rf"^\s*{_in_any_case(TRUE_OR_FALSE)}\s*$"}
-        return {"anyOf": [super().bool_schema(schema), text]}
+        text = {"type": "string", "pattern": rf"^\s*{_in_any_case(_SWITCH)}\s*$"}
+        return {"anyOf": [super().bool_schema(schema), text, {"enum": [0, 1]}]}
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
         # Other programs' names for these are understood, too.
@@ -126,20 +132,24 @@ class _AsWritten(GenerateJsonSchema):
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    needed = [{"required": [name]} for name in ("prompt", FROM, "upscale")]
+    needed = [{"required": [name]} for name in ("prompt", "Prompt", "PROMPT", FROM, "upscale")]
     definitions = _definitions(inventory) | {"recipe": _mapping() | {"anyOf": needed}}
-    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}, {"type": "null"}]
+    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}]
     return _document("recipe", forms, definitions)
 
 
 def defaults_schema(inventory: Inventory | None = None) -> Schema:
     """A `_defaults.yaml`: any fields."""
-    return _document("defaults", [_mapping(), {"type": "null"}], _definitions(inventory))
+    return _document("defaults", [_mapping()], _definitions(inventory))
 
 
 def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
-    title = f"picowatch {name}"
-    return {"$schema": DRAFT, "title": title, "anyOf": forms, "definitions": definitions}
+    return {
+        "$schema": DRAFT,
+        "title": f"picowatch {name}",
+        "anyOf": [*forms, {"enum": [None, ""]}],  # nothing, or only comments
+        "definitions": definitions,
+    }
 
 
 def _mapping() -> Schema:
@@ -170,8 +180,9 @@ def _definitions(inventory: Inventory | None) -> Schema:
         model.pop("required", None)  # an alias may stand for it
         for name, row in rows.items():
             _describe(model["properties"][name], row)
-        for alias, name in ALIASES[field].items():
+        for alias, name in PART_ALIASES[field].items():
             model["properties"][alias] = _hidden(model["properties"][name])
+        model["patternProperties"] = {f"^{_in_any_case(model['properties'])}$": {}}
     _propose(fields, models, inventory or Inventory(demo=Checkpoint("demo", 0)))
     fields["sweep"] = {"description": fields["sweep"]["description"], "anyOf": [_axes(), _OFF]}
     return fields | models
@@ -230,8 +241,8 @@ def _axes() -> Schema:
 
 
 def _in_any_case(names: Iterable[str]) -> str:
-    """A pattern for names in small letters or capitals, with spaces for underscores."""
-    either = "|".join(names).replace("_", "[_ ]")
+    """A pattern for names in small letters or capitals, with spaces or hyphens in them."""
+    either = "|".join(names).replace("_", "[-_ ]")
     return f"({re.sub('[a-z]', lambda one: f'[{one[0]}{one[0].upper()}]', either)})"
 
 

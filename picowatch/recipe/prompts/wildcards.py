@@ -9,8 +9,8 @@ they are drawn at random, as all are here.
 """
 
 import re
-from bisect import bisect_right, insort
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -20,6 +20,7 @@ from itertools import accumulate, zip_longest
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.prompts.brackets import Bracket, ended, joined
 
+MAX_CHOSEN = 100
 # Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
 MAX_LENGTH = 20_000
 MAX_DEPTH = 100
@@ -199,21 +200,21 @@ class Options:
 
     def __init__(self, weighed: Sequence[tuple[float, Nodes]]) -> None:
         self.nodes = tuple(nodes for _, nodes in weighed)
-        weights = [weight for weight, _ in weighed]
-        # Most lists have no weights, and thousands of lines that are drawn from a thousand times.
-        self._weights = weights if any(weight != 1 for weight in weights) else None
+        self._weights = [weight for weight, _ in weighed]
+        self._sums = _sums(self._weights)
 
-    def index(self, fraction: float, taken: Sequence[int]) -> int:
-        """Which one a fraction from 0 to 1 means when those at the sorted indexes are gone."""
-        if self._weights is None:
-            index = int(fraction * (len(self.nodes) - len(taken)))
-            for gone in taken:
-                index += gone <= index
-            return index
-        left = [i for i in range(len(self.nodes)) if i not in taken]
-        weights = [self._weights[i] for i in left]
-        sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
+    def index(self, fraction: float, taken: Collection[int] = ()) -> int:
+        """Which one a fraction from 0 to 1 means when those at these indexes are gone."""
+        left: Sequence[int] = range(len(self.nodes))
+        sums = self._sums
+        if taken:
+            left = [index for index in left if index not in taken]
+            sums = _sums([self._weights[index] for index in left])
         return left[min(bisect_right(sums, fraction * sums[-1]), len(sums) - 1)]
+
+
+def _sums(weights: Sequence[float]) -> list[float]:
+    return list(accumulate(weights if any(weights) else [1.0] * len(weights)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -319,14 +320,14 @@ class _Draws:
         return text
 
     def _chosen(self, options: Options, low: int, high: int, join: str = "") -> str:
-        high = min(high, len(options.nodes))
+        high = min(high, len(options.nodes), MAX_CHOSEN)
         low = min(low, high)
         how_many = low + int(self._fraction() * (high - low + 1)) if high > low else low
         chosen: list[str] = []
-        taken: list[int] = []
+        taken: set[int] = set()
         for _ in range(how_many):
             index = options.index(self._fraction(), taken)
-            insort(taken, index)
+            taken.add(index)
             chosen.append(self._drawn(options.nodes[index]))
         if how_many == 1:
             return chosen[0]

@@ -97,8 +97,6 @@ def read_settings(program: Program, settings: dict[str, Any], found: Found) -> N
                 found.leave_out(keys[column], value)
     for name, weight in settings.pop("loras"):
         found.put_lora(name, weight)
-    if program.name == _INVOKEAI:
-        _read_invokeais_own(mode, found)
     if not found.values.get("variation_strength"):
         found.values.pop("variation_seed", None)
     if "denoising_strength" in found.values:
@@ -107,6 +105,8 @@ def read_settings(program: Program, settings: dict[str, Any], found: Found) -> N
     for field in PROMPTS:
         if field in found.values:
             found.values[field] = _with_embeddings(found.values[field], found)
+    if program.name == _INVOKEAI:
+        _read_invokeais_own(mode, found)
     for tag in sorted(set(_TAGS.findall(found.values["prompt"]))):
         found.leave_out("prompt", f"<{tag}:…>")
     for name, value in settings.items():
@@ -197,11 +197,8 @@ def _read_invokeais_own(mode: str, found: Found) -> None:
         found.values["sampler"] = f"{sampler.removesuffix('_k')}_karras"
     elif sampler and mode.startswith(_STABLE_DIFFUSION):
         found.values["schedule_type"] = "leading"
-    if _COMPELS_WEIGHT.search(found.values.get("prompt", "")):
-        found.warn(
-            "InvokeAI's weights (word++, (words)1.2) in the prompt are read as words: write "
-            "(word:1.2)."
-        )
+    if any(_COMPELS_WEIGHT.search(found.values.get(field, "")) for field in PROMPTS):
+        found.warn("InvokeAI's weights (word+, (words)1.2) are read as words: write (word:1.2).")
 
 
 def _with_embeddings(prompt: str, found: Found) -> str:

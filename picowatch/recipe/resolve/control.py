@@ -9,14 +9,14 @@ from picowatch.recipe.inventory import ControlNet
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.parts import KINDS
 from picowatch.recipe.preprocessors import (
-    KINDS,
     OPTIONS,
     find_mode,
     find_preprocessor,
 )
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import names_none, unquoted
+from picowatch.recipe.resolve.layers import names_none, typed
 from picowatch.recipe.resolve.mappings import parts_in, read_parts
 from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.written import Layer, Written
@@ -50,7 +50,7 @@ def split_controls(layer: Layer, problems: Problems) -> int:
             return 0
         parts = read_parts(CONTROL, entry, problems) | swept
         for name, part in parts.items():
-            layer[f"{CONTROL}.{index}.{name}"] = unquoted(f"{CONTROL}.{name}", part)
+            layer[f"{CONTROL}.{index}.{name}"] = typed(f"{CONTROL}.{name}", part)
     return len(entries)
 
 
