@@ -127,12 +127,7 @@ AT_FIRST = {"strange": name_a_strange_type, "half": cut, "lying": lie}
 REFUSED = ("half",)
 # No embedding, or no weights that could be read, by their headers alone.
 NOT_MADE = (("embedding", "half"), ("embedding", "lying"), ("checkpoint", "strange"))
-CASES = [
-    (kind, change)
-    for kind in FOLDERS
-    for change in SAID
-    if (kind, change) not in NOT_MADE
-]
+CASES = [(kind, change) for kind in FOLDERS for change in SAID if (kind, change) not in NOT_MADE]
 NOT_KEPT = [change for change in CHANGES if change != "replaced"]  # of a start image's copy
 
 
