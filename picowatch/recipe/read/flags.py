@@ -57,8 +57,6 @@ _KOHYA = {
     "t": "denoising_strength",
 }
 _TAKING_MAPPINGS = (*MAPPINGS, "loras", "control", "sweep")
-# There are not so many fields.
-MAX_FLAGS = 200
 _OTHER_TOOLS = {
     "p": "write the prompt first, without a flag, or after --prompt",
     "from_file": "write the prompts of that file here, one per line",
@@ -103,11 +101,7 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
         layer["prompt"] = prompt
         _refuse_no_flags(line, 0, end, problems)
     factors: list[Written] = []
-    for index, (name, written) in enumerate(_flags(line, first, problems)):
-        if index == MAX_FLAGS:
-            message = f"more than {MAX_FLAGS} flags in one line."
-            problems.add(written.name_position, message)
-            break
+    for name, written in _flags(line, first, problems):
         _put_flag(layer, name, written, factors, problems, warnings)
     _put_count(layer, factors, problems)
     return layer
