@@ -19,7 +19,6 @@ from PIL import Image
 from picowatch.files.retry import Retry
 from picowatch.outbox.commands import Command, Commands, send
 from picowatch.outbox.lock import OutboxLock
-from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
@@ -158,29 +157,6 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
         assert list(house.outbox.rglob(".picowatch-*")) == []
         assert house.error("b.yaml") is None
         assert "replaced" not in house.log()
-
-
-def test_lines_that_a_full_disk_refused_are_logged_when_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In their order, each once; also where the log would be rotated meanwhile."""
-    monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", 20_000)
-    log = logging.getLogger("picowatch")
-    with disk(tmp_path / "disk"):
-        open_log(tmp_path / "disk/picowatch.log", "text", None)
-        try:
-            for number in range(350):
-                log.info("picture %s", number)
-            filler = fill(tmp_path / "disk")
-            for number in range(350, 1000):
-                log.info("picture %s", number)
-            filler.unlink()
-            log.info("picture 1000")
-        finally:
-            close_log()
-        files = sorted((tmp_path / "disk").glob("picowatch.log*"), reverse=True)
-        lines = [line for file in files for line in file.read_text().splitlines()]
-    assert [int(line.rpartition(" ")[2]) for line in lines] == [*range(1001)]
 
 
 def test_trouble_of_two_engines_is_said_once(
