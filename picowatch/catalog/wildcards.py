@@ -10,11 +10,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from picowatch.recipe.characters import FORBIDDEN, NEVER_IN_NAMES, invisible
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
+from picowatch.recipe.numbers import number
 from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
-from picowatch.recipe.read.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
 from picowatch.recipe.read.nodes import compose
-from picowatch.recipe.read.plain import number
 from picowatch.recipe.written import Source, Written
 
 FOLDER = "wildcards"

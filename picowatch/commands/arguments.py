@@ -13,7 +13,7 @@ from picowatch.commands.completing import checkpoints, files, queued_recipes, re
 
 KINDS = ("recipe", "defaults", "settings")  # of schemas
 _NUMBERS: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
-_RECIPES = ("yaml", "yml", "txt", "json")
+_RECIPES = ("yaml", "yml", "txt", "json", "csv")
 _PICTURES = ("png", "jpg", "jpeg", "webp", "avif")
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.parts import Control, Hires, Upscale, final_side
-from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
 

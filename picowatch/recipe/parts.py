@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.messages.suggestions import squeezed
-from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
 
 # What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.numbers import plain_number
 
 
 @dataclass(frozen=True, slots=True)

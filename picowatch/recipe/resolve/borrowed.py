@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from picowatch.recipe.fields import json_schemas
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.read.plain import number, plain_number
+from picowatch.recipe.numbers import number, plain_number
 from picowatch.recipe.resolve.layers import normalised
 from picowatch.recipe.samplers import SamplerUnknown, find_sampler
 from picowatch.recipe.written import Layer

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from picowatch.recipe.fields import PART_FIELDS, PICTURE, ROWS
-from picowatch.recipe.read.plain import number
+from picowatch.recipe.numbers import number
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.resolve.severity import Finding, Origin

@@ -11,8 +11,8 @@ from picowatch.recipe.fields import Loras
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.numbers import number
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
-from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.severity import Finding, Judge, Origin
 from picowatch.recipe.written import Layer, Position, Written

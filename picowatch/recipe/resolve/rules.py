@@ -6,6 +6,7 @@ A rule takes a resolved recipe and gives findings; what they mean is decided in 
 from collections.abc import Callable, Iterator
 
 from picowatch.families import FAMILIES
+from picowatch.recipe.characters import FORBIDDEN, invisible
 from picowatch.recipe.families import family_called
 from picowatch.recipe.fields import (
     BAKED,
@@ -22,7 +23,6 @@ from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.grammar import Mistake, embedding_words, lora_tags, split_loras
 from picowatch.recipe.prompts.prompts import mistakes_in
-from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
