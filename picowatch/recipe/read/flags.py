@@ -11,7 +11,7 @@ from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
 from picowatch.recipe.numbers import number
-from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.read.names import excuse_prompt, field_named, put
 from picowatch.recipe.written import Layer, Position, Written, plain_name
 
 _NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
@@ -136,6 +136,7 @@ def _put_flag(
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None and name not in _THEIR_FILES:
         problems.add(key, _unknown(flag, written.text))
+        excuse_prompt(layer, written)
     elif field in _TAKING_MAPPINGS and written.text.startswith("{"):
         message = (
             f"a flag takes no mapping. Write {name}: {shown(written.text, 200)} between two lines "

@@ -6,7 +6,7 @@ from dataclasses import replace
 from picowatch.recipe.fields import FIRST_NAME_OF, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import quoted
-from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.read.names import excuse_prompt, field_named, put
 from picowatch.recipe.read.nodes import compose
 from picowatch.recipe.read.yaml_errors import nearly_field
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
@@ -55,9 +55,8 @@ def layer_of(mapping: Written, problems: Problems) -> Layer:
             continue
         if field_named(name) in PROMPTS and _has_lost_text(name, value, problems):
             value = replace(value, value="")
-        if not put(layer, name, value, problems) and " " in value.text:
-            # It explains why there is no prompt, which is not to be said as well.
-            layer.setdefault("prompt", replace(value, value=""))
+        if not put(layer, name, value, problems):
+            excuse_prompt(layer, value)
     return layer
 
 
@@ -89,28 +88,22 @@ def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
 
 
 def _refuse(node: Written, problems: Problems) -> None:
-    """What is no recipe: text, or lines that are nearly fields."""
-    source, first = node.position.source, node.position.line
-    for number in range(first, first + node.raw.count("\n") + 1):
-        if not (found := nearly_field(source.line(number))):
-            break
-        problems.add(Position(source, number, found[0]), found[1])
-    else:
-        return
-    if number > first:
-        return
-    text = shown(node.raw.partition("\n")[0])
-    if source.is_json:
-        message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
-        problems.add(node.position, message)
+    """What is no recipe: lines that are nearly fields, or anything else."""
+    source, line = node.position.source, node.position.line
+    while found := nearly_field(source.line(line)):
+        problems.add(Position(source, line, found[0]), found[1])
+        line += 1
+    if line > node.position.line:
         return
     name = source.name.rpartition("/")[2].rpartition(".")[0]
-    text = text if isinstance(node.value, str) else "…"
-    problems.add(
-        node.position,
-        f"this is not a recipe. Write 'prompt: {text}', or rename the file to {name}.txt: there "
-        "each line is a prompt.",
+    text = shown(node.position.text)
+    message = (
+        f"this is not a recipe. Write 'prompt: {text if node.text else '…'}', or rename the file to {name}.txt: "
+        "there each line is a prompt."
     )
+    if source.is_json:
+        message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
+    problems.add(node.position, message)
 
 
 def first_flag(text: str) -> tuple[str, str]:

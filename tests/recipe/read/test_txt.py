@@ -113,6 +113,7 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
         ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("a --xyz", 1, 3, "unknown flag '--xyz'."),
+        ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
         ("a --scheduler x", 1, 3, "unknown field 'scheduler'. Did you mean 'schedule_type'?"),
         (
             "a --ar 16:9",
