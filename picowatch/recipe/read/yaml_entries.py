@@ -97,9 +97,10 @@ def _refuse(node: Written, problems: Problems) -> None:
         return
     name = source.name.rpartition("/")[2].rpartition(".")[0]
     text = shown(node.position.text)
+    instead = f"prompt: {text if node.text else '…'}"
     message = (
-        f"this is not a recipe. Write 'prompt: {text if node.text else '…'}', or rename the file to {name}.txt: "
-        "there each line is a prompt."
+        f"this is not a recipe. Write '{instead}', or rename the file to {name}.txt: there each "
+        "line is a prompt."
     )
     if source.is_json:
         message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
