@@ -7,13 +7,13 @@ file is called. A file that is nothing but a list has the file's name.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from picowatch.recipe.characters import FORBIDDEN, NEVER_IN_NAMES, invisible
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
 from picowatch.recipe.numbers import number
-from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
+from picowatch.recipe.prompts.wildcards import PACK_ENDINGS, with_whole_names
 from picowatch.recipe.read.nodes import compose
 from picowatch.recipe.written import Source, Written
 
@@ -70,7 +70,7 @@ class WildcardFiles:
                 found.refused[name] = f"{path.name} cannot be read: {error.strerror}."
             except ValueError as error:
                 found.refused[name] = f"{path.name} {error}"
-        return found
+        return replace(found, lines=with_whole_names(found.lines))
 
     def _files(self) -> list[Path]:
         """The files by name. Links to folders are not followed: circles of them would never end."""

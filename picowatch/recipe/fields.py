@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.parts import Control, Hires, Upscale, final_side
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
-from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
+from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS, SCHEDULE_TYPES
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32
@@ -34,11 +34,6 @@ CHECKPOINT_HASH = "checkpoint hash"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 
-# Samplers that add noise in their steps.
-NOISY_SAMPLERS = (
-    *("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun"),
-    *("LCM", "TCD", "DDPM", "SA-Solver"),
-)
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
 
@@ -269,7 +264,7 @@ class ImageFields:
             "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
             batch="may differ",
-            samplers=NOISY_SAMPLERS,
+            samplers=tuple(one.name for one in SAMPLERS if one.noisy),
             a1111=A1111("ENSD", lambda delta: str(delta or "")),
         ),
     ] = 0
@@ -446,6 +441,10 @@ class RecipeFields(BaseModel, ImageFields):
         bool,
         Row("true: also one contact sheet of the images.", changes_pixels=False),
     ] = False
+    grid_seconds: Annotated[
+        bool,
+        Row("true: a contact sheet that also shows each image's seconds.", changes_pixels=False),
+    ] = False
     priority: Annotated[
         int,
         Field(ge=-1_000_000, le=1_000_000),
@@ -467,6 +466,11 @@ PARTS = {field: dict(_rows(kind)) for field, kind in _KINDS.items()}
 # The same with the field's name before theirs: `hires.scale`.
 PART_FIELDS = {
     f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
+}
+# Other names of the parts of each: A1111's API and ComfyUI's nodes have them.
+PART_ALIASES = {
+    field: {alias: name for name, row in parts.items() for alias in row.aliases}
+    for field, parts in PARTS.items()
 }
 
 ROWS = dict(_rows(RecipeFields))

@@ -31,7 +31,11 @@ class Hires:
     scale: Annotated[
         float,
         Field(ge=1, le=4, allow_inf_nan=False, strict=True),
-        Row("How much larger.", a1111=A1111("Hires upscale", plain_number, ("hires scale",))),
+        Row(
+            "How much larger.",
+            ("upscale",),
+            a1111=A1111("Hires upscale", plain_number, ("hires scale",)),
+        ),
     ] = 2.0
     steps: Annotated[
         int,
@@ -45,6 +49,7 @@ class Hires:
         Share,
         Row(
             "How far to go away from the first pass.",
+            aliases=("strength",),
             a1111=replace(DENOISING_STRENGTH, also=("hires strength",)),
         ),
     ] = 0.7
@@ -69,7 +74,9 @@ class Upscale:
     model: Annotated[
         str,
         Field(strict=True),
-        Row("A name in models/upscalers.", a1111=A1111("Postprocess upscaler")),
+        Row(
+            "A name in models/upscalers.", ("upscaler", "name"), a1111=A1111("Postprocess upscaler")
+        ),
     ] = ""
     scale: Annotated[
         Annotated[float, Field(ge=1, le=8, allow_inf_nan=False, strict=True)] | None,
@@ -122,17 +129,25 @@ class Control:
     image: Annotated[
         str, Field(strict=True), Row("The picture to follow; without it the start image.")
     ]
-    model: Annotated[str, Field(strict=True), Row("A name in models/controlnet.")]
+    model: Annotated[str, Field(strict=True), Row("A name in models/controlnet.", ("controlnet",))]
     preprocess: Annotated[
-        Preprocessor, Row("How the map is made of the picture; none: it is a map.")
+        Preprocessor,
+        Row("How the map is made of the picture; none: it is a map.", ("module", "preprocessor")),
     ] = "none"
     weight: Annotated[
-        float, Field(ge=0, le=2, allow_inf_nan=False, strict=True), Row("How strongly.")
+        float,
+        Field(ge=0, le=2, allow_inf_nan=False, strict=True),
+        Row("How strongly.", ("strength",)),
     ] = 1.0
-    start: Annotated[Share, Row("The share of the steps after which it begins.")] = 0.0
-    end: Annotated[Share, Row("The share of the steps after which it ends.")] = 1.0
+    start: Annotated[
+        Share, Row("The share of the steps after which it begins.", ("guidance_start",))
+    ] = 0.0
+    end: Annotated[Share, Row("The share of the steps after which it ends.", ("guidance_end",))] = (
+        1.0
+    )
     mode: Annotated[
-        ControlMode, Row("What is more important: the prompt, the control, or neither.")
+        ControlMode,
+        Row("What is more important: the prompt, the control, or neither.", ("control_mode",)),
     ] = "balanced"
     kind: Annotated[ControlKind, Row("What the map shows, for a union ControlNet.")] = ""
     low: Annotated[int, Field(ge=0, le=2000, strict=True), Row("canny: of the weakest edges.")] = (

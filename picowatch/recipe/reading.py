@@ -8,7 +8,6 @@ from functools import lru_cache
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
-from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode
@@ -19,6 +18,7 @@ from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver
 from picowatch.recipe.resolve.layers import typed
 from picowatch.recipe.resolve.limits import position_of_count, too_many
+from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.written import Entry, Layer
 
 # What all images of a save ask for together: each image's prompt is hashed and kept.

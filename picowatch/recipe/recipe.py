@@ -23,7 +23,6 @@ from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
-from picowatch.recipe.prompts.prompts import PromptFailed, Prompts
 from picowatch.recipe.request import (
     ControlUse,
     EmbeddingUse,
@@ -33,6 +32,7 @@ from picowatch.recipe.request import (
 )
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
+from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
 from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Written
 
@@ -90,7 +90,10 @@ class Recipe(RecipeFields):
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
         field, _, part = field.partition(".")
-        if part:
+        if field == "control":  # others' ControlNets are used whole, or not at all
+            index = int(part.partition(".")[0])
+            value = self.control[:index] + self.control[index + 1 :]
+        elif part:
             value = replace(getattr(self, field), **{part: value})
         return self.model_copy(update={field: value})
 
@@ -204,7 +207,7 @@ class Recipe(RecipeFields):
     @property
     def wants_sheet(self) -> bool:
         """Whether there is to be a contact sheet of its images."""
-        return self.grid or bool(self.sweep)
+        return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property
     def pictures(self) -> list[tuple[str, str]]:

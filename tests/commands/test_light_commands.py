@@ -39,7 +39,7 @@ def without_torch(tmp_path: Path) -> str:
 
 
 def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch: str) -> None:
-    """init, check, models, status, --help, and what show and bench refuse."""
+    """init, check, models, status, --help, and what show and convert refuse."""
     calls = (
         (("--help",), 0),
         (("--version",), 0),
@@ -49,8 +49,6 @@ def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch
         (("status",), 1),
         (("show", "inbox/corgi.yaml"), 1),
         (("convert", "inbox/corgi.yaml"), 1),
-        (("bench", "--help"), 0),
-        (("bench", "--sizes", "100x64"), 1),
     )
     for arguments, code in calls:
         started = time.monotonic()

@@ -148,7 +148,7 @@ def image_requests(
         checkpoint_hash=draw(HASHES),
         vae=vae,
         vae_hash="" if vae == "baked" else draw(HASHES),
-        prediction=draw(st.sampled_from(PREDICTIONS[: 4 if sampler.reaches_zero_snr else 3])),
+        prediction=draw(st.sampled_from(PREDICTIONS[: 4 if sampler.zero_snr else 3])),
         sampler=sampler.name,
         schedule_type=draw(st.sampled_from(sampler.schedule_types)),
         steps=draw(st.integers(1, 150)),

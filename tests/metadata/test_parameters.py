@@ -244,7 +244,7 @@ def test_hires_of_another_program_is_shown_as_a_recipe_has_it() -> None:
     """Its parts stand apart in A1111's text."""
     text = "a corgi\nSteps: 20, Sampler: Euler a, Hires upscale: 1.5, Hires upscaler: Lanczos"
     shown = settings_yaml(*settings_in({PARAMETERS: text}))
-    assert "\nhires: {scale: 1.5, upscaler: Lanczos}\n" in shown
+    assert "\nhires:\n  scale: 1.5\n  upscaler: Lanczos\n" in shown
 
 
 @given(image_requests())

@@ -18,7 +18,7 @@ from picowatch.outbox.listing import request_of
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The entry of an enlisted picture, with its recipe as `picowatch show` prints it.
+    """The entry of an enlisted picture, with its recipe as `picowatch show --all` prints it.
 
     `differs` names the recipe's fields that are not at their defaults.
     """

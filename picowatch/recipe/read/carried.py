@@ -15,10 +15,8 @@ from picowatch.recipe.samplers import (
     AUTOMATIC,
     SamplerUnknown,
     ScheduleUnknown,
-    decide_schedule_type,
     find_sampler,
     find_schedule_type,
-    sampler_named,
 )
 from picowatch.recipe.written import Entry, Position, written_at
 
@@ -79,21 +77,21 @@ class Carried:
         if name is not None:
             try:
                 sampler, in_name = find_sampler(str(name))
-            except SamplerUnknown:
-                self.warn(f"picowatch has no sampler '{shown(str(name))}'; the usual one is used.")
-                return
+            except SamplerUnknown as error:
+                used = error.instead or "the usual one"
+                self.warn(f"picowatch has no sampler '{shown(str(name))}'; {used} is used.")
+                if not error.instead:
+                    return
+                sampler, in_name = find_sampler(error.instead)
             self.values["sampler"] = sampler.name
             self.values["schedule_type"] = in_name or AUTOMATIC
         if schedule_type is not None:
             self._put_schedule_type(str(schedule_type))
 
     def _put_schedule_type(self, name: str) -> None:
-        """The schedule type, unless the sampler takes none of this name."""
+        """The schedule type, unless picowatch has none of this name."""
         try:
-            found = find_schedule_type(name)
-            if "sampler" in self.values:
-                decide_schedule_type(sampler_named(self.values["sampler"]), found)
-            self.values["schedule_type"] = found
+            self.values["schedule_type"] = find_schedule_type(name)
         except ScheduleUnknown:
             self.leave_out("schedule type", name)
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 
 from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -17,10 +16,7 @@ from picowatch.recipe.prompts.grammar import (
     split_loras,
 )
 from picowatch.recipe.prompts.known_words import unknown_words
-from picowatch.recipe.read.a1111_blocks import names_parameters
-from picowatch.recipe.read.yaml_entries import first_flag
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.edits import edit_warnings
 from picowatch.recipe.resolve.severity import Origin
 from picowatch.recipe.written import Layer, Written
 
@@ -41,7 +37,6 @@ def advice(
         yield from recipe.warnings
         if recipe.draws:
             yield from checkpoint_advice(recipe)
-            yield from islice(edit_warnings(recipe, inventory.wildcards), MAX_WARNINGS)
     yield from _doubtful_predictions(images, inventory)
 
 
@@ -136,26 +131,8 @@ def _ignored_by_samplers(images: Sequence[Recipe], origins: Mapping[str, Origin]
 
 
 def _probable_mistakes(own: Layer) -> list[str]:
-    found: list[str] = []
-    for field in PROMPTS:
-        prompt = own.get(field)
-        if prompt is None or not isinstance(prompt.value, str):
-            continue
-        is_txt = prompt.position.source.is_txt
-        found += probable_mistakes(prompt.value, may_be_quoted=not is_txt)
-        flag, instead = first_flag(prompt.value)
-        if flag and not is_txt:
-            found.append(
-                f"'{shown(flag)}' in {field} is part of its text: flags are for .txt files. Write "
-                f"the field {instead.partition(':')[0]} instead."
-            )
-        if not is_txt and names_parameters(prompt.value):
-            found.append(
-                f"{field} has another program's parameters in it, which are part of its text here. "
-                "Write them as fields (negative_prompt: …, steps: …), or save the whole text as a "
-                ".txt file, where they are read."
-            )
-    return found[:MAX_WARNINGS]
+    texts = [own[field].text for field in PROMPTS if field in own]
+    return [mistake for text in texts for mistake in probable_mistakes(text)][:MAX_WARNINGS]
 
 
 def _doubtful_predictions(images: Sequence[Recipe], inventory: Inventory) -> list[str]:

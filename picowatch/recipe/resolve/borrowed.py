@@ -1,12 +1,14 @@
 """What a picture or another program says, brought to what recipes can have, with warnings."""
 
+from contextlib import suppress
 from dataclasses import replace
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import json_schemas
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.numbers import number, plain_number
 from picowatch.recipe.resolve.layers import normalised
-from picowatch.recipe.samplers import SamplerUnknown, find_sampler
+from picowatch.recipe.samplers import SamplerUnknown, find_sampler, find_schedule_type
 from picowatch.recipe.written import Layer
 
 
@@ -16,9 +18,27 @@ def borrowed(layer: Layer, warnings: list[str]) -> Layer:
     What no recipe can say is left out. `warnings` tell both.
     """
     problems = Problems()
-    found = normalised(_with_known_sampler(layer, warnings), problems)
+    found = normalised(_with_known_sampler(_with_sampler(layer), warnings), problems)
     warnings += [f"{problem.message} It was left out." for problem in problems.found]
     return _within_limits(found, warnings)
+
+
+def _with_sampler(layer: Layer) -> Layer:
+    """SD.Next's "Scheduler" is the class of its sampler, and not a schedule type."""
+    written = layer.get("schedule_type")
+    if written is None or not _is_sampler_alone(written.text):
+        return layer
+    others = {name: one for name, one in layer.items() if name != "schedule_type"}
+    return {"sampler": written, **others}
+
+
+def _is_sampler_alone(text: str) -> bool:
+    """Whether it names a sampler, but no schedule type."""
+    for find in (find_schedule_type, find_sampler):
+        with suppress(ValueInvalid):
+            find(text)
+            return find is find_sampler
+    return False
 
 
 def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:

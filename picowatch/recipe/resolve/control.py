@@ -1,78 +1,74 @@
 """The field `control`: a mapping, or a list of mappings, each a ControlNet and what it follows."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from picowatch.errors import ValueInvalid
-from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
+from picowatch.recipe.fields import PARTS
+from picowatch.recipe.inventory import ControlNet
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.parts import Control
-from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.preprocessors import (
-    KIND_OF,
     KINDS,
     OPTIONS,
     find_mode,
     find_preprocessor,
-    why_no_preprocessor,
 )
-from picowatch.recipe.resolve.installed import find_controlnet, find_depth
+from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import names_none, unquoted
 from picowatch.recipe.resolve.mappings import parts_in, read_parts
-from picowatch.recipe.resolve.severity import Finding, Judge
-from picowatch.recipe.resolve.start_image import read_path
+from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.written import Layer, Written
 
 CONTROL = "control"
 MAX_CONTROLS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """What ControlNets may follow: the files that are there, start image and mask."""
+def split_controls(layer: Layer, problems: Problems) -> int:
+    """Add the parts of each entry to the layer, as `control.0.weight`; returns how many there are.
 
-    inventory: Inventory
-    pictures: Pictures
-    checkpoint: Checkpoint
-    image: str
-    has_mask: bool
-
-
-def read_controls(layer: Layer, followed: Followed, judge: Judge) -> tuple[Control, ...]:
-    """The ControlNets of an entry, with what a sweep says of them.
-
-    Where each one stands in the file is added to the layer, for later errors.
+    With what a sweep says of one of them.
     """
     written = layer.get(CONTROL)
     if written is None or written.value is False or names_none(written):
-        return ()
+        return 0
     entries = _entries(layer)
+    swept = parts_in(layer, CONTROL)
     if len(entries) > MAX_CONTROLS:
         what = f"more than {MAX_CONTROLS} ControlNets here."
-        judge.replaces(Finding(CONTROL, what, position=entries[MAX_CONTROLS].position))
-        return ()
-    swept = parts_in(layer, CONTROL)
+        problems.add(entries[MAX_CONTROLS].position, what)
+        return 0
     for name, part in swept.items() if len(entries) > 1 else ():
         what = f"'control: {name}' could vary any of the {len(entries)} ControlNets here."
         remedy = "Sweep 'control' itself, with whole lists as values."
-        judge.replaces(Finding(CONTROL, what, remedy, position=part.name_position))
-    found = []
+        problems.add(part.name_position, f"{what} {remedy}")
     for index, entry in enumerate(entries):
-        parts: Layer = {}
-        if isinstance(entry.value, dict):
-            parts = read_parts(CONTROL, entry, judge.problems) | swept
-            control = _Reader(followed, entry, parts, judge).control()
-            found += [control] if control else []
-        else:
-            what = wrong_value(CONTROL, entry)
-            judge.replaces(Finding(CONTROL, what, position=entry.error_position))
-        layer[f"{CONTROL}.{index}"] = parts.get("image", entry)
-    return tuple(found)
+        layer[f"{CONTROL}.{index}"] = entry
+        if not isinstance(entry.value, dict):
+            problems.add(entry.error_position, wrong_value(CONTROL, entry))
+            return 0
+        parts = read_parts(CONTROL, entry, problems) | swept
+        for name, part in parts.items():
+            layer[f"{CONTROL}.{index}.{name}"] = unquoted(f"{CONTROL}.{name}", part)
+    return len(entries)
+
+
+def parts_of(layer: Layer, index: int) -> dict[str, Any]:
+    """The values of an entry's parts, with our names of what has others, too."""
+    names = [name for name in PARTS[CONTROL] if f"{CONTROL}.{index}.{name}" in layer]
+    values: dict[str, Any] = {name: layer[f"{CONTROL}.{index}.{name}"].value for name in names}
+    for name, find in _MEANINGS.items():
+        if isinstance(values.get(name), str | int):
+            values[name] = find(str(values[name]).strip())
+    return values
+
+
+_MEANINGS: dict[str, Callable[[str], str]] = {
+    "mode": find_mode,
+    "kind": str.casefold,
+    "preprocess": lambda text: find_preprocessor(text) or text,
+}
 
 
 def control_images(layer: Layer) -> Iterator[tuple[int, Written]]:
@@ -100,140 +96,63 @@ def _entries(layer: Layer) -> tuple[Written, ...]:
     return written.parts if isinstance(written.value, tuple) else (written,)
 
 
-class _Reader:
-    """Reads one entry; one that somebody else wrote is left out where it is wrong."""
+def controls_fit(recipe: Recipe) -> Iterator[Finding]:
+    """What its ControlNets cannot be used with; others' are left out then."""
+    for index, control in enumerate(recipe.control):
+        for name, message in _mistakes(recipe, index):
+            is_misfit = name == "model" and control.model != ""
+            field = f"{CONTROL}.{index}.{name}"
+            yield Finding(field, message, instead="", of_checkpoint=is_misfit)
 
-    def __init__(self, followed: Followed, entry: Written, parts: Layer, judge: Judge) -> None:
-        self._followed = followed
-        self._entry = entry
-        self._parts = {name: unquoted(f"{CONTROL}.{name}", part) for name, part in parts.items()}
-        self._judge = judge
-        self._is_wrong = False
 
-    def control(self) -> Control | None:
-        """The ControlNet; None if something is wrong."""
-        model, preprocess = self._model(), self._preprocess()
-        for name, needed in OPTIONS.items():
-            if name in self._parts and needed != preprocess:
-                what = f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
-                self._add(name, what)
-        values: dict[str, Any] = {name: part.value for name, part in self._parts.items()} | {
-            "image": self._image(),
-            "model": model.name if model else "",
-            "preprocess": preprocess,
-            "depth": self._depth() if preprocess == "depth" else "",
-            "kind": self._kind(model, preprocess) if model else "",
-        }
-        if "mode" in self._parts:
-            values["mode"] = find_mode(str(values["mode"]))
-        try:
-            control = Control(**values)
-        except ValidationError as error:
-            for mistake in error.errors(include_url=False, include_context=False):
-                name = str(mistake["loc"][0])
-                if name in self._parts:
-                    self._add(name, wrong_value(f"{CONTROL}.{name}", self._parts[name]))
-            return None
-        if control.start > control.end:
-            what = f"control begins at {control.start:g}, after its end at {control.end:g}."
-            self._add("start", what)
-        return None if self._is_wrong else control
-
-    def _image(self) -> str:
-        """The path of the picture to follow: its own, or the start image."""
-        written = self._parts.get("image")
-        if written and not names_none(written):
-            problems = Problems()
-            path = read_path(f"{CONTROL} image", written, self._followed.pictures, problems)
-            for problem in problems.found:
-                self._add("image", problem.message)
-            return path
-        if not self._followed.image:
-            self._add("image", "control has no picture to follow. Write 'image: …' there.")
-        return self._followed.image
-
-    def _model(self) -> ControlNet | None:
-        """The ControlNet that is named, if it fits the checkpoint."""
-        name, checkpoint = self._text("model"), self._followed.checkpoint
-        installed = self._followed.inventory.controlnets
-        if name is None:
-            names = [one.name for one in installed if one.fits(checkpoint)]
-            there = f"Installed: {listed(names)}." if names else "None is installed for it."
-            if "model" not in self._parts:
-                self._add("model", f"control names no model from models/controlnet. {there}")
-            return None
-        try:
-            model = find_controlnet(name, self._followed.inventory)
-        except ValueInvalid as error:
-            self._add("model", str(error))
-            return None
-        if not checkpoint.rules.flow and not model.fits(checkpoint):
-            self._add("model", _misfit(model, checkpoint), of_checkpoint=True)
-        return model
-
-    def _preprocess(self) -> str:
-        text = self._text("preprocess") or "none"
-        found = find_preprocessor(text)
-        if not found:
-            self._add("preprocess", why_no_preprocessor(text))
-        elif found == "inpaint" and not self._followed.has_mask:
-            what = (
-                "'preprocess: inpaint' shows a ControlNet what the mask leaves of the start "
-                "image. Add image and mask."
-            )
-            self._add("preprocess", what)
-        return found or "none"
-
-    def _depth(self) -> str:
-        try:
-            return find_depth(self._text("depth") or "", self._followed.inventory)
-        except ValueInvalid as error:
-            self._add("depth" if "depth" in self._parts else "preprocess", str(error))
-            return ""
-
-    def _kind(self, model: ControlNet, preprocess: str) -> str:
-        """What the map shows, which a union has to be told."""
-        text = (self._text("kind") or "").strip().casefold()
-        if not model.kinds:
-            if text:
-                what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind"
-                self._add("kind", f"{what} of map. Remove kind.")
-            return ""
-        known = KINDS[: model.kinds]
-        kind = text or KIND_OF.get(preprocess, "")
-        if kind in known:
-            return kind
-        what = f"not '{shown(kind)}'" if kind else "which 'preprocess: none' does not say"
-        message = (
-            f"the union ControlNet '{shown(model.name)}' must be told what the map shows, {what}. "
-            f"Write 'kind: …' with {listed(known, 'or')}."
+def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
+    """Parts of a ControlNet, and what is wrong with them."""
+    control, checkpoint = recipe.control[index], recipe.installed_checkpoint
+    installed = recipe.inventory.controlnets
+    model = next((one for one in installed if one.name == control.model), None)
+    if not control.image and not recipe.image:
+        yield "image", "control has no picture to follow. Write 'image: …' there."
+    if not recipe.says(f"{CONTROL}.{index}.model"):
+        names = [one.name for one in installed if one.fits(checkpoint)]
+        there = f"Installed: {listed(names)}." if names else "None is installed for it."
+        yield "model", f"control names no model from models/controlnet. {there}"
+    elif model and not checkpoint.rules.flow and not model.fits(checkpoint):
+        other = f"belongs to {checkpoint.family}"
+        if model.family == checkpoint.family:
+            other = "is of another size"
+        yield (
+            "model",
+            f"the ControlNet '{shown(model.name)}' is for {model.family}, but the checkpoint "
+            f"'{shown(checkpoint.name)}' {other}. Use a ControlNet of its family, or another "
+            "checkpoint.",
         )
-        self._add("kind", message)
+    if control.preprocess == "inpaint" and not recipe.mask:
+        yield (
+            "preprocess",
+            "'preprocess: inpaint' shows a ControlNet what the mask leaves of the start image. Add "
+            "image and mask.",
+        )
+    for name, needed in OPTIONS.items():
+        if recipe.says(f"{CONTROL}.{index}.{name}") and needed != control.preprocess:
+            what = f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
+            yield name, what
+    if control.start > control.end:
+        what = f"control begins at {control.start:g}, after its end at {control.end:g}."
+        yield "start", what
+    if model and (why := _wrong_kind(model, control.kind)):
+        yield "kind", why
+
+
+def _wrong_kind(model: ControlNet, kind: str) -> str:
+    """Why a map of this kind cannot be given to a model; a union has to be told the kind."""
+    if not model.kinds:
+        what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind of map."
+        return f"{what} Remove kind." if kind else ""
+    known = KINDS[: model.kinds]
+    if kind in known:
         return ""
-
-    def _text(self, name: str) -> str | None:
-        """An option's text; None if it is missing or, which is reported, something else."""
-        written = self._parts.get(name)
-        if written is None or isinstance(written.value, str):
-            return None if written is None else str(written.value)
-        self._add(name, wrong_value(f"{CONTROL}.{name}", written))
-        return None
-
-    def _add(self, name: str, message: str, *, of_checkpoint: bool = False) -> None:
-        """Report an option, or the entry that lacks it: others' entries are left out."""
-        written = self._parts.get(name)
-        at = written.error_position if written else self._entry.name_position
-        finding = Finding(CONTROL, message, instead="", of_checkpoint=of_checkpoint, position=at)
-        self._judge.replaces(finding)
-        self._is_wrong = True
-
-
-def _misfit(model: ControlNet, checkpoint: Checkpoint) -> str:
-    other = f"belongs to {checkpoint.family}"
-    if model.family == checkpoint.family:
-        other = "is of another size"
+    what = f"not '{shown(kind)}'" if kind else "which 'preprocess: none' does not say"
     return (
-        f"the ControlNet '{shown(model.name)}' is for {model.family}, but the checkpoint "
-        f"'{shown(checkpoint.name)}' {other}. Use a ControlNet of its family, or another "
-        "checkpoint."
+        f"the union ControlNet '{shown(model.name)}' must be told what the map shows, {what}. "
+        f"Write 'kind: …' with {listed(known, 'or')}."
     )

@@ -18,7 +18,7 @@ _NEEDS = {
 }
 _NEEDED = frozenset(need for needs in _NEEDS.values() for need in needs)
 # What a recipe without a prompt can say, whose start image is only enlarged.
-_WITHOUT_DRAWING = ("image", "upscale", "exact", "sweep", "grid", "priority")
+_WITHOUT_DRAWING = ("image", "upscale", "exact", "sweep", "grid", "grid_seconds", "priority")
 
 
 def says_drawing(layer: Layer) -> bool:

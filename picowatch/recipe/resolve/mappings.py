@@ -6,7 +6,7 @@ the field itself is true or false. The entries of `control` are mappings, too.
 
 from dataclasses import replace
 
-from picowatch.recipe.fields import MAPPINGS, PARTS
+from picowatch.recipe.fields import MAPPINGS, PART_ALIASES, PARTS
 from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
@@ -14,20 +14,7 @@ from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice, wrong_
 from picowatch.recipe.numbers import number, switch
 from picowatch.recipe.written import Layer, Written, plain_name
 
-ALIASES = {
-    "hires": {"strength": "denoising_strength", "upscale": "scale"},
-    "upscale": {"upscaler": "model", "name": "model"},
-    # Names of A1111's API and of ComfyUI's nodes.
-    "control": {
-        "controlnet": "model",
-        "module": "preprocess",
-        "preprocessor": "preprocess",
-        "strength": "weight",
-        "guidance_start": "start",
-        "guidance_end": "end",
-        "control_mode": "mode",
-    },
-}
+ALIASES = PART_ALIASES
 # The part that a text alone is.
 TEXT_PARTS = {"upscale": "model"}
 
@@ -69,7 +56,7 @@ def read_parts(field: str, mapping: Written, problems: Problems) -> Layer:
     known = list(PARTS[field])
     for name, part in mapping.pairs:
         plain = plain_name(name)
-        first = ALIASES[field].get(plain, plain)
+        first = PART_ALIASES[field].get(plain, plain)
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
             words = DECIMAL_POINT if name.isdigit() else words_for_part(field, name, known) + words

@@ -22,10 +22,11 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.grammar import Mistake, embedding_words, lora_tags, split_loras
-from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.control import controls_fit
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.prompts import mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -205,8 +206,8 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("sampler", what, f"Use {listed(able, 'or')}, or leave it out.", able[0])
         return
     zero_snr = recipe.prediction == ZERO_SNR if recipe.prediction else checkpoint.zero_snr
-    if zero_snr and not sampler_named(recipe.sampler).reaches_zero_snr:
-        able = tuple(one.name for one in SAMPLERS if one.reaches_zero_snr)
+    if zero_snr and not sampler_named(recipe.sampler).zero_snr:
+        able = tuple(one.name for one in SAMPLERS if one.zero_snr)
         why = f"which the checkpoint '{checkpoint.name}' is trained on"
         if recipe.prediction:
             why = f"as 'prediction: {ZERO_SNR}' demands"
@@ -228,10 +229,11 @@ def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
             )
             yield Finding("schedule_type", what, f"Remove it, or write {SIMPLE}.", SIMPLE)
         return
+    sampler = sampler_named(recipe.sampler)
     try:
-        decide_schedule_type(sampler_named(recipe.sampler), recipe.schedule_type)
+        decide_schedule_type(sampler, recipe.schedule_type)
     except ScheduleUnknown as error:
-        yield Finding("schedule_type", str(error), instead=AUTOMATIC)
+        yield Finding("schedule_type", str(error), instead=sampler.automatic)
 
 
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
@@ -331,6 +333,7 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
 
 _ALWAYS: tuple[Rule, ...] = (_sides, upscaled_size, _clip_skip)
 _OF_CHECKPOINT: tuple[Rule, ...] = (
+    controls_fit,
     _lacks,
     _sampler,
     _schedule_type,

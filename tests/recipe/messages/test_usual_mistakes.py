@@ -142,11 +142,6 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(text: str, field: str, valu
             "the bracket of '(corgi:1.2 wearing a hat' is never closed, so everything after it "
             "gets more weight. Close it, or write \\( for the character.",
         ),
-        (
-            "a {red|blue corgi",
-            "the brace in '{red|blue corgi' is never closed, so it is used as literal text. Close "
-            "it, or write \\{ for the character.",
-        ),
     ],
 )
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
@@ -156,15 +151,6 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
         assert (recipe.prompt, recipe.warnings) == (prompt, (warning,))
     recipe = read_one(f"prompt: a\nnegative_prompt: {prompt}")
     assert recipe.warnings == (warning,)
-
-
-@pytest.mark.parametrize("quotes", ["“”", "„”", "»«", "””", '“"', "‚‘"])
-def test_curly_quotes_around_a_prompt_are_a_warning(quotes: str) -> None:
-    """In a .txt, straight ones would be part of the prompt, too."""
-    said = f"the quotes {quotes[0]} and {quotes[1]} around the prompt are part of its text. Remove"
-    text = f"{quotes[0]}a corgi{quotes[1]}"
-    assert read_one(f"prompt: {text}").warnings == (f"{said} them, or use straight quotes.",)
-    assert read_one(f"{text} --seed 3", "corgi.txt").warnings == (f"{said} them.",)
 
 
 @pytest.mark.parametrize(
@@ -177,16 +163,6 @@ def test_curly_quotes_around_a_prompt_are_a_warning(quotes: str) -> None:
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
     """Weights, escapes and quotes within."""
     assert read_one(prompt, "corgi.txt").warnings == ()
-
-
-def test_flags_in_a_prompt_of_yaml_are_a_warning() -> None:
-    """They are drawn as text, unlike in a .txt."""
-    recipe = read_one("prompt: a corgi --steps 30 --cfg-scale 5\n")
-    assert recipe.warnings == (
-        "'--steps 30' in prompt is part of its text: flags are for .txt files. Write the "
-        "field steps instead.",
-    )
-    assert read_one("prompt: a corgi --ish 30").warnings == ()
 
 
 def test_a_piece_of_the_prompt_alone_is_no_field_to_sweep() -> None:

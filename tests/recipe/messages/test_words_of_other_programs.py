@@ -4,7 +4,7 @@ import pytest
 
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for, words_for_part
-from tests.recipe.reading import messages, read_one
+from tests.recipe.reading import messages
 
 REFINER = "picowatch does not have SDXL's refiner. Remove it."
 HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
@@ -75,23 +75,3 @@ def test_a_part_under_another_programs_name_is_understood(field: str, name: str,
 def test_what_clients_of_apis_send_may_be_off(name: str, value: object, is_off: bool) -> None:
     """Only what another program has is told apart from a mistake."""
     assert is_switched_off(name, value) == is_off
-
-
-@pytest.mark.parametrize(
-    ("recipe", "field"),
-    [
-        ("prompt: |\n  a dog\n  Negative prompt: blurry\n  Steps: 20, Sampler: Euler", "prompt"),
-        ("prompt: 'a dog, Steps: 20, Sampler: Euler a, CFG scale: 7'", "prompt"),
-        ("prompt: a\nnegative_prompt: 'bad Steps: 20, CFG scale: 7'", "negative_prompt"),
-    ],
-)
-def test_parameters_within_a_prompt_come_with_a_warning(recipe: str, field: str) -> None:
-    """They are drawn, and act on nothing else."""
-    (warning,) = read_one(recipe).warnings
-    assert warning.startswith(f"{field} has another program's parameters in it")
-
-
-@pytest.mark.parametrize("prompt", ["a sign: 3 steps, Steps: 3", "Steps: 20, Stairs: many"])
-def test_a_prompt_may_speak_of_steps(prompt: str) -> None:
-    """Only values that a program wrote are taken for them."""
-    assert not read_one(f"prompt: '{prompt}'").warnings

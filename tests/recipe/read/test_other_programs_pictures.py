@@ -170,7 +170,7 @@ NOVELAI_1 = {
     "Comment": json.dumps(
         {
             "steps": 23,
-            "sampler": "ddim",
+            "sampler": "k_euler_ancestral",
             "seed": 4028746890,
             "strength": 0.69,
             "noise": 0.667,
@@ -481,7 +481,7 @@ PICTURES = {
         {
             "prompt": "masterpiece, ((long shot:1.05):1.05), (dim:0.952), golden eyes \\(left\\)",
             "negative_prompt": "lowres",
-            "sampler": "DDIM",
+            "sampler": "Euler a",
             "steps": 23,
             "cfg_scale": 12,
             "seed": 4028746890,

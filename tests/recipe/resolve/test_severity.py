@@ -139,7 +139,7 @@ def test_what_is_swept_is_the_recipes_own() -> None:
 def test_what_a_sampler_does_not_look_at_is_said() -> None:
     """The pictures are drawn; in a sweep one of the samplers may look at it."""
     (warning,) = read_one("prompt: a\nensd: 5\nsampler: Euler").warnings
-    assert warning.startswith("ensd has no effect with the sampler Euler: it is for Euler a, ")
+    assert warning.startswith("ensd has no effect with the sampler Euler: it is for DPM++ 2M SDE, ")
     assert read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}").warnings == ()
 
 

@@ -143,7 +143,7 @@ def test_a_request_of_its_own_survives_the_ledger_and_its_metadata() -> None:
     assert again == found and again.digest == found.digest
     text = recipe_yaml(found)
     assert text == (
-        "image: 'a.png'\nupscale: {model: '4x-UltraSharp', scale: 2}\nexact: false\nsweep: off\n"
+        "image: a.png\nupscale:\n  model: 4x-UltraSharp\n  scale: 2\nexact: false\nsweep: false\n"
     )
     assert only_request(text).digest == found.digest
     assert parameters_text(found, "1") == (

@@ -22,10 +22,7 @@ from picowatch.recipe.prompts.grammar import (
     unsupported,
 )
 from picowatch.recipe.prompts.wildcards import (
-    MAX_CHOSEN,
     MAX_LENGTH,
-    MAX_SIGNS,
-    MAX_WILDCARDS,
     PACK_ENDINGS,
     Choice,
     ExpansionFailed,
@@ -33,7 +30,6 @@ from picowatch.recipe.prompts.wildcards import (
     Nodes,
     SameLines,
     Template,
-    Wildcards,
     found_in,
     lines_of,
     matching_files,
@@ -42,12 +38,10 @@ from picowatch.recipe.prompts.wildcards import (
 from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, find_lora
 from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice, without_tags
 
-MAX_BRACKETS = 100_000
 # Of all images that wildcards are drawn for, or whose prompt is swept.
 MAX_SIGNS_OF_ALL = 250_000
-_WILDCARD_SIGNS = ("{", "|", "}", "__")
-_BRACKET_SIGNS = tuple("()[]:<")
 PROMPT, NEGATIVE = PROMPTS
+_SIGNS = ("{", "|", "}", "__", *"()[]:<")
 # What names an embedding, unless a wildcard does.
 _OF_COMFYUI = re.compile(r"(?<![\w-])embedding:(?!__)[^\s,()\[\]:<>{}|]+")
 
@@ -62,14 +56,12 @@ class PromptFailed(ValueInvalid):
 
 def count_signs(text: str) -> int:
     """How many signs a prompt with wildcards has that each draw looks at; without any, none."""
-    if "{" not in text and "__" not in text:
-        return 0
-    return count_all_signs(text)
+    return count_all_signs(text) if "{" in text or "__" in text else 0
 
 
 def count_all_signs(text: str) -> int:
     """The same of any prompt."""
-    return sum(map(text.count, (*_WILDCARD_SIGNS, *_BRACKET_SIGNS)))
+    return sum(map(text.count, _SIGNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +95,17 @@ class Prompts:
         self._loras = loras
         self._inventory = inventory
         self._swept = swept
-        # Prompts without wildcards are the same for every seed.
-        self._undrawn: DrawnPrompts | None = None
 
     def named(self) -> list[tuple[str, str]]:
         """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
-        loras = {name for name, _ in self._loras} | {
-            find_lora(name, self._inventory)
-            for name, _ in split_loras(self._templates[PROMPT].text)[1]
-        }
-        embeddings = {
-            name
-            for template in self._templates.values()
-            for *_, name in embedding_words(
-                split_loras(template.text)[0], self._inventory.embeddings
-            )
-        }
-        return sorted([("lora", n) for n in loras] + [("embedding", n) for n in embeddings])
+        installed = self._inventory.embeddings
+        found = {("lora", name) for name, _ in self._loras}
+        for name, _ in split_loras(self._templates[PROMPT].text)[1]:
+            found.add(("lora", find_lora(name, self._inventory)))
+        for template in self._templates.values():
+            words = embedding_words(split_loras(template.text)[0], installed)
+            found |= {("embedding", name) for *_, name in words}
+        return sorted(found)
 
     def refused_embeddings(self) -> list[str]:
         """Sentences about embeddings that the prompts seem to name, but that cannot be used.
@@ -127,12 +113,11 @@ class Prompts:
         ComfyUI's `embedding:` says that one is named.
         """
         refused = self._inventory.refused_embeddings
-        names = tuple(name for name in refused if name not in self._inventory.embeddings)
-        every = (*self._inventory.embeddings, *names)
+        every = tuple(dict.fromkeys((*self._inventory.embeddings, *refused)))
         found, missing = set[str](), set[str]()
         for template in self._templates.values():
             words = embedding_words(template.text, every)
-            found |= {name for *_, name in words if name in names}
+            found |= {name for *_, name in words if name not in self._inventory.embeddings}
             starts = {start for start, *_ in words}
             missing |= {
                 one[0] for one in _OF_COMFYUI.finditer(template.text) if one.start() not in starts
@@ -146,24 +131,12 @@ class Prompts:
 
     def drawn(self, seed: int) -> DrawnPrompts:
         """What the image with this seed is rendered from. Raises PromptFailed."""
-        if self._undrawn is None:
-            drawn = self._drawn(seed)
-            if any(template.is_drawn for template in self._templates.values()):
-                return drawn
-            self._undrawn = drawn
-        return self._undrawn
-
-    def _drawn(self, seed: int) -> DrawnPrompts:
-        prompt, negative = (self._text(field, seed) for field in (PROMPT, NEGATIVE))
+        prompt, negative = (self._text(field, seed) for field in PROMPTS)
         prompt = without_tags(prompt, self._swept, self._inventory)
-        embeddings = {
-            name
-            for text in (prompt, negative)
-            for name in embeddings_in(text, self._inventory.embeddings)
-        }
-        return DrawnPrompts(
-            prompt, negative, self._all_loras(prompt, seed), tuple(sorted(embeddings))
-        )
+        installed = self._inventory.embeddings
+        embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
+        loras = self._all_loras(prompt, seed)
+        return DrawnPrompts(prompt, negative, loras, tuple(sorted(embeddings)))
 
     def _text(self, field: str, seed: int) -> str:
         template = self._templates[field]
@@ -200,10 +173,6 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
     if len(text) > MAX_LENGTH:
         message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
         return [Mistake(0, 1, message)]
-    for signs, most in ((_WILDCARD_SIGNS, MAX_SIGNS), (_BRACKET_SIGNS, MAX_BRACKETS)):
-        if sum(map(text.count, signs)) > most:
-            message = f"more than {most:,} of the characters {' '.join(signs)} in one prompt."
-            return [Mistake(0, 1, message)]
     nodes = parse(text, inventory.wildcards)
     found = [*unsupported(text), *_wildcard_mistakes(field, nodes, inventory)]
     tags = lora_tags(text)
@@ -237,7 +206,7 @@ def _repeated_loras(
 ) -> Iterator[Mistake]:
     """LoRAs named twice, where that is certain: a wildcard may choose one of its tags."""
     seen = {name for name, _ in loras}
-    choices = [node for node in nodes if isinstance(node, Choice)][:MAX_WILDCARDS]
+    choices = [node for node in nodes if isinstance(node, Choice)]
     for tag in lora_tags(text):
         if any(c.offset <= tag.offset < c.offset + c.length for c in choices):
             continue
@@ -251,34 +220,23 @@ def _repeated_loras(
 
 
 def _wildcard_mistakes(field: str, parsed: Nodes, inventory: Inventory) -> Iterator[Mistake]:
-    nodes = list(found_in(parsed))
-    if len(nodes) > MAX_WILDCARDS:
-        last = nodes[MAX_WILDCARDS]
-        yield Mistake(last.offset, 1, f"more than {MAX_WILDCARDS:,} wildcards in one prompt.")
-        return
-    for node in nodes:
+    seen = set[str]()
+    for node in found_in(parsed):
         if isinstance(node, Choice):
-            yield from _choice_mistakes(node)
-        elif isinstance(node, Mistake):
-            yield node
-        else:
-            for message in islice(_file_mistakes(field, node, inventory), MAX_FOUND):
+            if node.low > node.high:
+                what = f"{{{node.low}-{node.high}$$…}} cannot be drawn"
+                message = f"{what}: the first number must not be above the second."
+                yield Mistake(node.offset, node.length, message)
+        elif node.name not in seen:
+            seen.add(node.name)
+            for message in islice(_file_mistakes(field, node.name, inventory), MAX_FOUND):
                 yield Mistake(node.offset, len(node.written), message)
 
 
-def _choice_mistakes(node: Choice) -> Iterator[Mistake]:
-    if not 0 <= node.low <= node.high <= MAX_CHOSEN:
-        message = (
-            f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be above "
-            f"the second, and the limit is {MAX_CHOSEN}."
-        )
-        yield Mistake(node.offset, node.length, message)
-
-
-def _file_mistakes(field: str, node: FromFile, inventory: Inventory) -> Iterator[str]:
-    """What is wrong with a wildcard file, or with those that its lines name."""
+def _file_mistakes(field: str, name: str, inventory: Inventory) -> Iterator[str]:
+    """What is wrong with the wildcard files that a name means, or that their lines name."""
     wildcards = inventory.wildcards
-    waiting, seen = [(node.name, "")], {node.name}
+    waiting, seen = [(name, "")], {name}
     while waiting:
         name, within = waiting.pop()
         files = matching_files(name, wildcards)
@@ -288,35 +246,18 @@ def _file_mistakes(field: str, node: FromFile, inventory: Inventory) -> Iterator
             yield f"the wildcard file {_path(files[0], inventory)} has no lines.{within}"
         for file in files:
             within = f" (in {_path(file, inventory)})"
-            held = _held_in(file, wildcards)
+            held = _held(SameLines((wildcards[file],)))
             yield from (message + within for message in held.mistakes)
             for tag in held.tags:
                 yield from (m.message + within for m in _lora_mistakes(field, tag, inventory))
-            for inner in sorted(held.names):
-                if _reaches(inner, file, wildcards):
-                    yield f"the wildcard __{shown(inner)}__ never ends: it contains itself.{within}"
-                elif inner not in seen:
-                    seen.add(inner)
-                    waiting.append((inner, within))
+            waiting += [(inner, within) for inner in sorted(held.names - seen)]
+            seen |= held.names
 
 
 def _path(wildcard: str, inventory: Inventory) -> str:
     """The file that a wildcard's lines stand in."""
     file = inventory.wildcard_packs.get(wildcard, f"{wildcard}.txt")
     return f"models/wildcards/{shown(file)}"
-
-
-def _reaches(name: str, goal: str, wildcards: Wildcards) -> bool:
-    """Whether drawing `__name__` can lead to the file `goal` again."""
-    waiting, seen = [name], {name}
-    while waiting:
-        for file in matching_files(waiting.pop(), wildcards):
-            if file == goal:
-                return True
-            more = _held_in(file, wildcards).names - seen
-            seen |= more
-            waiting += more
-    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,27 +272,19 @@ class _Held:
     mistakes: tuple[str, ...]
 
 
-def _held_in(file: str, wildcards: Wildcards) -> _Held:
-    return _held(SameLines((wildcards[file],)))
-
-
 @lru_cache(maxsize=256)
 def _held(same: SameLines) -> _Held:
+    """Looked for once in each file, however many prompts name it."""
     (lines,) = same.files
     names: set[str] = set()
     tags: dict[str, None] = {}
-    mistakes: list[Mistake] = []
+    messages: dict[str, None] = {}
     for line in lines:
-        if any(sign in line for sign in ("[", "(", "<", "AND")) and len(mistakes) < MAX_FOUND:
-            mistakes += unsupported(line)
-        if any(sign in line for sign in ("${", "__", "{@")):
-            nodes = list(found_in(parse(line, {})))
-            names |= {node.name for node in nodes if isinstance(node, FromFile)}
-            if len(mistakes) < MAX_FOUND:
-                mistakes += [node for node in nodes if isinstance(node, Mistake)]
-        if "<" in line:
+        if any(sign in line for sign in ("[", "(", "<", "{", "__", "AND")):
+            if len(messages) < MAX_FOUND:
+                messages |= dict.fromkeys(mistake.message for mistake in unsupported(line))
+            names |= {n.name for n in found_in(parse(line, {})) if isinstance(n, FromFile)}
             tags |= dict.fromkeys(tag.written for tag in lora_tags(line))
-    messages = dict.fromkeys(mistake.message for mistake in mistakes)
     return _Held(frozenset(names), tuple(tags), tuple(messages))
 
 
