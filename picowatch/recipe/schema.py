@@ -35,7 +35,6 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
 from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.resolve.control import MAX_CONTROLS
 from picowatch.recipe.resolve.mappings import ALIASES
 from picowatch.recipe.row import Row
@@ -45,7 +44,7 @@ Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-_WHOLE = r"^\s*[-−+]?\d+(\.0*)?\s*$"
+_WHOLE = r"^\s*[-−+]?\d[\d_]*(\.0*)?\s*$"
 _DECIMAL = r"[-+]?\d*\.?\d*([eE][-+]?\d+)?"
 _RANGE = {
     "type": "string",
@@ -56,6 +55,9 @@ _SIZE = {
     "pattern": rf"^\s*(\d+\s*[xX×*]\s*\d+|{PICTURE})\s*$",
     "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
 }
+# What pydantic takes for them.
+_FALSE = ("false", "f", "no", "n", "off", "0")
+_SWITCH = ("true", "t", "yes", "y", "on", "1", *_FALSE)
 _MODELS = ("Hires", "Upscale", "Control")
 _TEXT = ["string", "number", "boolean"]
 
@@ -78,7 +80,12 @@ class _Weights(RootModel[dict[str, _Weight | _Lora]]):
     pass
 
 
-_OFF = {"enum": ["off", "none", "", False]}
+_OFF = {
+    "anyOf": [
+        {"enum": ["none", "", False, 0]},
+        {"type": "string", "pattern": r"^\s*([oO]ff|OFF|[nN]o|NO|[fF]alse|FALSE|[fFnN0])\s*$"},
+    ]
+}
 _Off = Annotated[str, WithJsonSchema(_OFF)]
 _Random = Annotated[str, Field(pattern=r"^\s*([rR]andom|RANDOM)\s*$")]
 _OneSeed = Annotated[int, Field(ge=-1, le=MAX_SEED)] | _Random
@@ -116,8 +123,8 @@ class _AsWritten(GenerateJsonSchema):
         return {"anyOf": [super().float_schema(schema), text]}
 
     def bool_schema(self, schema: core_schema.BoolSchema) -> Schema:
-        text = {"type": "string", "pattern": rf"^\s*{_in_any_case(TRUE_OR_FALSE)}\s*$"}
-        return {"anyOf": [super().bool_schema(schema), text]}
+        text = {"type": "string", "pattern": rf"^\s*{_in_any_case(_SWITCH)}\s*$"}
+        return {"anyOf": [super().bool_schema(schema), text, {"enum": [0, 1]}]}
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
         # Other programs' names for these are understood, too.
@@ -126,8 +133,9 @@ class _AsWritten(GenerateJsonSchema):
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    needed = [{"required": [name]} for name in ("prompt", FROM, "upscale")]
-    definitions = _definitions(inventory) | {"recipe": _mapping() | {"anyOf": needed}}
+    needed = _in_any_case(("prompt", FROM, "upscale"))
+    lacking = {"propertyNames": {"not": {"pattern": f"^{needed}$"}}}
+    definitions = _definitions(inventory) | {"recipe": _mapping() | {"not": lacking}}
     forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}, {"type": "null"}]
     return _document("recipe", forms, definitions)
 
@@ -172,6 +180,7 @@ def _definitions(inventory: Inventory | None) -> Schema:
             _describe(model["properties"][name], row)
         for alias, name in ALIASES[field].items():
             model["properties"][alias] = _hidden(model["properties"][name])
+        model["patternProperties"] = {f"^{_in_any_case(model['properties'])}$": {}}
     _propose(fields, models, inventory or Inventory(demo=Checkpoint("demo", 0)))
     fields["sweep"] = {"description": fields["sweep"]["description"], "anyOf": [_axes(), _OFF]}
     return fields | models
@@ -231,7 +240,7 @@ def _axes() -> Schema:
 
 def _in_any_case(names: Iterable[str]) -> str:
     """A pattern for names in small letters or capitals, with spaces for underscores."""
-    either = "|".join(names).replace("_", "[_ ]")
+    either = "|".join(names).replace("_", "[_ -]")
     return f"({re.sub('[a-z]', lambda one: f'[{one[0]}{one[0].upper()}]', either)})"
 
 

@@ -66,7 +66,14 @@ def start_of(mapping: Written) -> Position:
 
 
 def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
-    """Whether a comment follows a prompt: it was probably meant, and nobody would see it lost."""
+    """Whether YAML lost a part of a prompt that is written there; nobody would see it.
+
+    What follows ` #` is a comment to YAML, and a block of text that is not indented is empty.
+    """
+    if value.raw[:1] in ("|", ">") and not value.text.strip():
+        message = f"{name} is empty: the lines of the text below {value.raw[:1]} must be indented."
+        problems.add(value.position, message)
+        return True
     if value.raw[:1] in ("'", '"', "|", ">"):
         return False
     last_line = value.raw.rpartition("\n")[2]

@@ -43,7 +43,7 @@ def test_a_field_reads_numbers_and_switches(text: str, field: str, value: object
 MISTAKES = [
     ("prompt: a\nheight:", (2, 1), "height has no value. Write a whole number from 64 to 2048, or"),
     ("prompt:", (1, 1), "prompt has no value. Write prompt: '' for empty text, or delete"),
-    ("prompt: >\nsteps: 3", (1, 9), "prompt has no value."),
+    ("prompt: >\nsteps: 3", (1, 9), "prompt is empty: the lines of the text below > must be"),
     ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
     ("prompt: a\nsteps: yes", (2, 8), "steps must be a whole number from 1 to 150, not 'yes'."),
     ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
