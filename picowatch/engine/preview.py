@@ -90,7 +90,7 @@ COLOURS: dict[str, tuple[tuple[float, float, float], ...]] = {
         (0.1984, 0.0913, 0.1861),
         (-0.1835, -0.0868, -0.3360),
     ),
-    # The demo model's VAE has latents of its own. training/preview_colours.py fitted these to
+    # The demo model's VAE has latents of its own. Ridge regression fitted these to
     # drawings; they explain 73 % of the colours of 8x8 pixels.
     DEMO: (
         (0.2486, 0.1663, 0.2076),

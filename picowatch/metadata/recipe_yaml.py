@@ -11,7 +11,6 @@ from picowatch.recipe.fields import PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.request import ImageRequest, recipe_values
-from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
 
 USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
@@ -93,7 +92,6 @@ def settings_yaml(settings: Mapping[str, object], warnings: Iterable[str]) -> st
 
     Only what the picture says is written. Numbers that are text there are numbers here.
     """
-    settings = {("vae" if name == MODULE else name): value for name, value in settings.items()}
     lines = [f"# {harmless(warning)}\n" for warning in warnings]
     values = {
         name: settings[name] if name in PROMPTS else _with_numbers(settings[name])

@@ -29,8 +29,10 @@ SIZE = "size"
 PICTURE = "picture"  # the size that is the start image's
 MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
-# What a picture says beside the fields: how the hash of its checkpoint's file begins.
+# What a picture says beside the fields: how the hash of its checkpoint's file begins, and the names
+# of its embeddings, with commas between them; A1111 adds their hashes.
 CHECKPOINT_HASH = "checkpoint hash"
+EMBEDDINGS = "embeddings"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 

@@ -22,7 +22,6 @@ from PIL import Image
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
-from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
@@ -236,8 +235,8 @@ class Publisher:
             rendered=_rendered(picture),
         )
         with self._lock:
-            hashes = self._lora_hashes(image.request), self._controlnet_hashes(image.request)
-        parameters = parameters_text(_as_rendered(image.request, picture), __version__, *hashes)
+            hashes = self._lora_hashes(image.request)
+        parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
         parameters = ", ".join(filter(None, [without_postprocessing(before), parameters]))
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
@@ -249,16 +248,6 @@ class Publisher:
                 model = self._catalog.find("lora", lora.name)
                 if self._catalog.sha256(model) == lora.hash:
                     hashes[lora.name] = self._catalog.weights_hash(model)
-        return hashes
-
-    def _controlnet_hashes(self, request: ImageRequest) -> dict[str, str]:
-        """A1111's hashes of the image's ControlNets that are single files, likewise."""
-        hashes = {}
-        for use in request.control:
-            with suppress(ModelRefused, OSError):
-                model = self._catalog.find("controlnet", use.model)
-                if model.layout == "file" and self._catalog.sha256(model) == use.model_hash:
-                    hashes[use.model] = old_hash(model.path)
         return hashes
 
 

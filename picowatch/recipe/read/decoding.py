@@ -43,7 +43,8 @@ def decode(name: str, content: bytes) -> Source:
         )
     encoding = _encoding(content)
     try:
-        source = Source(name, unix_line_ends(content.decode(encoding)))
+        # Other programs end a text with a NUL, or with DOS' end of a file.
+        source = Source(name, unix_line_ends(content.decode(encoding).rstrip("\0\x1a")))
     except UnicodeDecodeError as error:
         whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
         refuse(*_bad_byte(Source(name, whole), encoding, error))

@@ -3,7 +3,7 @@
 import json
 
 from picowatch.recipe.messages.problems import Problems
-from picowatch.recipe.read.command_lines import is_comfyui_workflow
+from picowatch.recipe.read.no_prompts import is_comfyui_workflow
 from picowatch.recipe.read.nodes import compose_json
 from picowatch.recipe.read.yaml_entries import entries_of, start_of
 from picowatch.recipe.written import Entry, Source

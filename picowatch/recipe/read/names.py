@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.other_programs import words_for
+from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice
 from picowatch.recipe.samplers import find_sampler, find_schedule_type
@@ -25,6 +25,8 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
     if problems.is_full:
         return True
     field = field_named(meaning_of_scheduler(written) if name == "scheduler" else name)
+    if field is None and is_switched_off(name, written.value):
+        return True
     if field is None:
         words = DECIMAL_POINT if name.isdigit() else words_for(name, FIRST_NAME_OF)
         message = f"unknown field '{shown(name)}'. {words}".rstrip()

@@ -8,9 +8,9 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.a1111 import a1111_entries
 from picowatch.recipe.read.a1111_blocks import holds_parameters
-from picowatch.recipe.read.command_lines import why_no_page, why_no_prompt
 from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
 from picowatch.recipe.read.names import field_named
+from picowatch.recipe.read.no_prompts import why_no_page, why_no_prompt
 from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 

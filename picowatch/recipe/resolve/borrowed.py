@@ -4,8 +4,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.fields import json_schemas
+from picowatch.recipe.fields import NUMBERS, PICTURE, json_schemas
 from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.numbers import number, plain_number
 from picowatch.recipe.resolve.layers import normalised
 from picowatch.recipe.samplers import SamplerUnknown, find_sampler, find_schedule_type
@@ -66,6 +67,9 @@ def _within_limits(layer: Layer, warnings: list[str]) -> Layer:
         schema = schema.get("anyOf", [schema])[0]
         value = number(written.value) if isinstance(written.value, str) else written.value
         if not isinstance(value, int | float) or isinstance(value, bool):
+            if field in NUMBERS and isinstance(written.value, str) and written.value != PICTURE:
+                warnings.append(f"{wrong_value(field, written)} It was left out.")
+                del found[field]
             continue
         least, most = schema.get("minimum", value), schema.get("maximum", value)
         nearest = min(max(value, least), most)

@@ -10,6 +10,7 @@ from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import (
     BAKED,
     CHECKPOINT_HASH,
+    EMBEDDINGS,
     MAX_SIDE,
     MIN_SIDE,
     PICTURE,
@@ -28,8 +29,6 @@ from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
 from picowatch.recipe.resolve.control import CONTROL, parts_of, split_controls
 from picowatch.recipe.resolve.installed import (
-    EMBEDDINGS,
-    MODULE,
     find_checkpoint,
     find_controlnet,
     find_depth,
@@ -105,7 +104,6 @@ class _Building:
         read_seed(layer, self._judge)
         checkpoint = self._find("checkpoint", find_checkpoint) or NO_CHECKPOINT
         self._check_hash(checkpoint)
-        self._take_module()
         self._take_embeddings(checkpoint)
         loras, families = read_loras(layer, self._inventory, self._judge)
         native = checkpoint.native_size
@@ -227,13 +225,6 @@ class _Building:
                 f"the picture's checkpoint '{shown(written.text)}' is taken for "
                 f"'{shown(checkpoint.name)}', which may be another one."
             )
-
-    def _take_module(self) -> None:
-        """Forge's module is the VAE, if none is named."""
-        module = self._layer.pop(MODULE, None)
-        if module and "vae" not in self._layer:
-            self._layer["vae"] = module
-            self._judge.origins = {**self._judge.origins, "vae": Origin.OTHERS}
 
     def _take_embeddings(self, checkpoint: Checkpoint) -> None:
         """Warn of those that a picture's prompts name, but that are not here."""

@@ -13,15 +13,13 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
 
+# Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
+_SD15, _SD15_FILE = "stable-diffusion-v1-5", "v1-5-pruned-emaonly"
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 # The smallest model of its makers, under the Apache licence; the larger ones are not for business.
 DEPTH = "Depth-Anything-V2-Small-hf"
-# What Forge calls a further file of a checkpoint: it is the VAE if it is an installed one.
-MODULE = "module"
-# The names of a picture's embeddings, with commas between them; A1111 adds their hashes.
-EMBEDDINGS = "embeddings"
 
 # The folders of models that a name may begin with: ours, and those of other programs.
 FOLDERS = (
@@ -85,7 +83,8 @@ def find_vae(written: str, inventory: Inventory) -> str:
     """The VAE a recipe means, or "baked". Raises NotInstalled."""
     if written.strip().casefold() in _BAKED_WORDS:
         return BAKED
-    return _find("VAE", "vae", written, inventory.vaes, inventory, BAKED)
+    missing = f"no VAE '{shown(written)}' in models/vae."
+    return _find("VAE", missing, written, inventory.vaes, inventory, BAKED)
 
 
 def find_lora(written: str, inventory: Inventory) -> str:
@@ -99,8 +98,9 @@ def find_lora(written: str, inventory: Inventory) -> str:
     files = (*inventory.loras, *inventory.refused_as("lora"))
     if len(trained) == 1 and not any(folded in _by(of, files) for of in (_folded, _last)):
         return trained[0]
+    missing = f"no LoRA '{shown(written)}' in models/loras."
     try:
-        return _find("LoRA", "loras", written, inventory.loras, inventory)
+        return _find("LoRA", missing, written, inventory.loras, inventory)
     except NoneOfThisName:
         if not trained:
             raise
@@ -113,14 +113,15 @@ def find_lora(written: str, inventory: Inventory) -> str:
 def find_controlnet(written: str, inventory: Inventory) -> ControlNet:
     """The ControlNet a recipe means. Raises NotInstalled."""
     controlnets = {one.name: one for one in inventory.controlnets}
-    name = _find("ControlNet", "controlnet", written, list(controlnets), inventory)
-    return controlnets[name]
+    missing = f"no ControlNet '{shown(written)}' in models/controlnet."
+    return controlnets[_find("ControlNet", missing, written, list(controlnets), inventory)]
 
 
 def find_depth(written: str, inventory: Inventory) -> str:
     """The model that guesses depth: the one that is named, or the only one. Raises NotInstalled."""
     if written:
-        return _find("depth model", "depth", written, inventory.depths, inventory)
+        missing = f"no model '{shown(written)}' in models/depth."
+        return _find("depth model", missing, written, inventory.depths, inventory)
     if len(inventory.depths) > 1:
         names = listed(inventory.depths)
         raise NotInstalled(f"several models guess depth: {names}. Write which one: 'depth: …'.")
@@ -198,8 +199,9 @@ def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list
 
 def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
     checkpoints = {c.name: c for c in (*inventory.checkpoints, inventory.demo)}
+    missing = f"no checkpoint '{shown(written)}' in models/checkpoints."
     try:
-        name = _find("checkpoint", "checkpoints", written, list(checkpoints), inventory)
+        name = _find("checkpoint", missing, written, list(checkpoints), inventory)
     except NoneOfThisName:
         _refuse_download(written)
         raise
@@ -207,20 +209,15 @@ def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
 
 
 def _upscaler(written: str, names: Sequence[str], inventory: Inventory, *also: str) -> str:
-    file = _A1111_UPSCALERS.get(written.strip(), "")
-    try:
-        return _find("upscaler", "upscalers", file or written, names, inventory, *also)
-    except NoneOfThisName as error:
-        if not file:
-            raise
-        raise NoneOfThisName(
-            f"no upscaler '{shown(written)}' in models/upscalers. Put {file}.safetensors there; "
-            "'picowatch convert' makes it from a .pth file. " + _there([*names, *also])
-        ) from error
+    file = _A1111_UPSCALERS.get(written.strip())
+    missing = f"no upscaler '{shown(written)}' in models/upscalers."
+    if file:
+        missing += f" Put {file}.safetensors there; 'picowatch convert' makes it from a .pth file."
+    return _find("upscaler", missing, file or written, names, inventory, *also)
 
 
 def _find(
-    kind: str, folder: str, written: str, names: Sequence[str], inventory: Inventory, *also: str
+    kind: str, missing: str, written: str, names: Sequence[str], inventory: Inventory, *also: str
 ) -> str:
     """The one name that is meant; NotInstalled says what would do, or why a file is refused.
 
@@ -242,24 +239,23 @@ def _find(
         reason = own.get(found[0]) or anywhere[found[0]]
         raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
     every = [*names, *also]
-    meant = did_you_mean(_stem(written), every)
-    raise NoneOfThisName(f"no {kind} '{shown(written)}' in models/{folder}. {meant}{_there(every)}")
-
-
-def _there(names: Sequence[str]) -> str:
-    if not names:
-        return "None is installed."
-    return f"Available: {listed(names)}." if len(names) > 1 else f"Only {names[0]} is available."
+    there = f"Available: {listed(every)}." if every else "None is installed."
+    if len(every) == 1:
+        there = f"Only {every[0]} is available."
+    raise NoneOfThisName(f"{missing} {did_you_mean(_stem(written), every)}{there}")
 
 
 def _refuse_download(written: str) -> None:
     repository = re.fullmatch(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?", written)
     if repository and not written.casefold().endswith(ENDINGS):
         name = repository[2]
+        fetch = f"{repository[1]} --local-dir models/checkpoints/{name}"
+        if name.casefold() == _SD15:
+            name = _SD15_FILE
+            fetch = f"{_SD15}/{_SD15} {name}.safetensors --local-dir models/checkpoints (4.3 GB)"
         raise NotInstalled(
             f"'{shown(written)}' is not in models/checkpoints, and picowatch never downloads. "
-            f"Fetch it once: hf download {repository[1]} --local-dir models/checkpoints/{name}, "
-            f"and write 'checkpoint: {name}'."
+            f"Fetch it once: hf download {fetch}, and write 'checkpoint: {name}'."
         )
     if re.match(r"(?i)https?://", written):
         raise NotInstalled(

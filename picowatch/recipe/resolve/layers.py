@@ -24,7 +24,6 @@ from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
 from picowatch.recipe.numbers import number, switch
 from picowatch.recipe.read.names import put as put
-from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.resolve.ranges import NumberRange, range_in
 from picowatch.recipe.samplers import (
@@ -60,14 +59,12 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
 def merged(layers: Iterable[Layer]) -> Layer:
     """The fields of all layers, farthest first: the nearest layer wins, field by field.
 
-    Seeds bring their own count, and what may be the VAE is nearer than a farther layer's.
+    Seeds bring their own count.
     """
     result: Layer = {}
     for layer in layers:
         if isinstance(layer["seed"].value if "seed" in layer else None, tuple | NumberRange):
             result.pop("count", None)
-        if MODULE in layer:
-            result.pop("vae", None)
         for field in MAPPINGS.keys() & layer.keys():
             result = {name: w for name, w in result.items() if not name.startswith(f"{field}.")}
         result.update(layer)

@@ -4,7 +4,7 @@ import pytest
 
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for, words_for_part
-from tests.recipe.reading import messages
+from tests.recipe.reading import messages, read_one
 
 REFINER = "picowatch does not have SDXL's refiner. Remove it."
 HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
@@ -75,3 +75,18 @@ def test_a_part_under_another_programs_name_is_understood(field: str, name: str,
 def test_what_clients_of_apis_send_may_be_off(name: str, value: object, is_off: bool) -> None:
     """Only what another program has is told apart from a mistake."""
     assert is_switched_off(name, value) == is_off
+
+
+def test_what_an_api_sends_is_a_recipe() -> None:
+    """A1111's, with all that is off."""
+    recipe = read_one(
+        '{"prompt": "a cat", "styles": [], "seed": 7, "sampler_name": "Euler a", "steps": 20, '
+        '"restore_faces": false, "override_settings": {}, "enable_hr": false, "eta": 0, '
+        '"alwayson_scripts": {}, "seed_resize_from_h": -1, "tiling": false}',
+        "a.json",
+    )
+    assert (recipe.prompt, recipe.seed, recipe.sampler) == ("a cat", 7, "Euler a")
+    assert messages('{"prompt": "a", "styles": ["b"]}', "a.json") == [
+        "unknown field 'styles'. picowatch has no styles. Write their words into the prompt, or "
+        "into _defaults.yaml."
+    ]
