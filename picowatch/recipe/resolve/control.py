@@ -16,7 +16,7 @@ from picowatch.recipe.preprocessors import (
     find_preprocessor,
 )
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import names_none, unquoted
+from picowatch.recipe.resolve.layers import names_none, typed
 from picowatch.recipe.resolve.mappings import parts_in, read_parts
 from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.written import Layer, Written
@@ -50,7 +50,7 @@ def split_controls(layer: Layer, problems: Problems) -> int:
             return 0
         parts = read_parts(CONTROL, entry, problems) | swept
         for name, part in parts.items():
-            layer[f"{CONTROL}.{index}.{name}"] = unquoted(f"{CONTROL}.{name}", part)
+            layer[f"{CONTROL}.{index}.{name}"] = typed(f"{CONTROL}.{name}", part)
     return len(entries)
 
 

@@ -23,7 +23,6 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
 from picowatch.recipe.numbers import number, switch
-from picowatch.recipe.read.names import put as put
 from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.resolve.ranges import NumberRange, range_in
 from picowatch.recipe.samplers import (
@@ -80,9 +79,6 @@ def typed(field: str, written: Written) -> Written:
         elif field in SWITCHES:
             value = switch(written.value)
     return written if value is None else replace(written, value=value)
-
-
-unquoted = typed  # the name that others still use
 
 
 def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
