@@ -43,8 +43,10 @@ def decode(name: str, content: bytes) -> Source:
         )
     encoding = _encoding(content)
     try:
-        # Other programs end a text with a NUL, or with DOS' end of a file.
-        source = Source(name, unix_line_ends(content.decode(encoding).rstrip("\0\x1a")))
+        # Other programs end a text with a NUL, or with DOS' end of a file; files that were joined
+        # have marks within.
+        text = unix_line_ends(content.decode(encoding).rstrip("\0\x1a"))
+        source = Source(name, text.replace("\n\ufeff", "\n"))
     except UnicodeDecodeError as error:
         whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
         refuse(*_bad_byte(Source(name, whole), encoding, error))

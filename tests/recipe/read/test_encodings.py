@@ -26,6 +26,13 @@ def test_what_editors_write_is_read(mark: bytes, encoding: str, ending: str) -> 
     assert (recipe.prompt, recipe.steps) == ("ein Corgi, 猫 🐶", 3)
 
 
+def test_marks_of_files_that_were_joined_are_no_text() -> None:
+    """`cat a.txt b.txt`: what begins a line is no letter of it; elsewhere it is."""
+    joined = "".join(f"\ufeff{line}\n" for line in ("a corgi", "# a comment", "a \ufeffcat"))
+    assert [one.prompt for one in read(joined, "a.txt")] == ["a corgi", "a \ufeffcat"]
+    assert len(read("\ufeffprompt: a\n\ufeff---\nprompt: b\n\ufeffsteps: 3\n")) == 2
+
+
 @pytest.mark.parametrize("code", [0xA0, 0x202F, 0x3000])
 def test_spaces_of_web_pages_and_keyboards_are_spaces_to_yaml(code: int) -> None:
     """They look like it; within a text they stay as they are."""
