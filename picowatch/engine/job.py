@@ -14,8 +14,8 @@ from picowatch.engine.canvas import RESAMPLING, Bytes
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import ControlMap, OnStep
 from picowatch.engine.upscale import Upscalers
+from picowatch.recipe.parts import UPSCALERS
 from picowatch.recipe.request import ControlUse, ImageRequest
-from picowatch.recipe.resolve.hires import is_model
 
 Interrupted = Callable[[], bool]
 # Gives an RGB picture in another size.
@@ -67,7 +67,7 @@ class Job:
         """What makes the second pass' picture of the first one's."""
         assert request.hires is not None
         name, size = request.hires.upscaler, request.size_before_upscale
-        if not is_model(name):
+        if name in UPSCALERS:
             return lambda picture: picture.resize(size, RESAMPLING[name])
         hash_ = request.hires_upscaler_hash
         return lambda picture: self.upscalers.enlarged(picture, name, hash_, size, self.before_tile)

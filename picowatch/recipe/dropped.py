@@ -10,6 +10,7 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.pictures import Pictures, as_written
 from picowatch.recipe.read.decoding import decode, is_empty
+from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.reading import DefaultsFile, defaults_layer
 from picowatch.recipe.recipe import Recipe
@@ -77,7 +78,8 @@ def dropped_recipes(
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
     entries = _entries(dropped, layers, problems)
-    resolver = EntryResolver([*layers, {}], inventory, max_images, pictures, problems)
+    layers.append({})
+    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]

@@ -11,6 +11,7 @@ from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode
+from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
@@ -56,7 +57,7 @@ def read_recipes(
     layers.append(settings)
     if len(entries) > max_images:  # before anything is drawn or looked up
         refuse(position_of_count(entries[0]), too_many(len(entries), max_images))
-    resolver = EntryResolver(layers, inventory, max_images, pictures, problems)
+    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     _refuse_too_long(recipes, entries, problems)

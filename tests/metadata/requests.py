@@ -5,15 +5,14 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
+from picowatch.recipe.characters import FORBIDDEN
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import ControlNet, Upscaler
-from picowatch.recipe.parts import ControlKind, Hires, Preprocessor, Upscale
+from picowatch.recipe.parts import UPSCALERS, ControlKind, Hires, Preprocessor, Upscale
 from picowatch.recipe.preprocessors import KINDS
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
-from picowatch.recipe.read.decoding import FORBIDDEN
 from picowatch.recipe.request import ControlUse, LoraUse
-from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.samplers import SAMPLERS
 
 CORGI = ImageRequest(

@@ -41,7 +41,7 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
     assert "\nsize: 512x768\nseed: 42\n" in text
     assert text.endswith("\nloras: {}\ncontrol: none\ncount: 1\nsweep: false\n")
     idle = {"height", "width", "mask", "mask_blur", "mask_invert", "variation_seed", "resize"}
-    idle |= {"denoising_strength", "grid", "priority"}
+    idle |= {"denoising_strength", "grid", "grid_seconds", "priority"}
     assert set(yaml.safe_load(text)) == ROWS.keys() - idle | {"size"}
 
 

@@ -82,8 +82,14 @@ def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
     """The recipes of a pasted text, an older one, A1111's picture and ComfyUI's."""
     text = f"a\nSteps: 3, Sampler: {sampler}, Schedule type: {schedule_type}, Seed: 7"
     older = text.replace(", Schedule type:", "")
-    inputs = {"steps": 3, "sampler_name": sampler, "scheduler": schedule_type.lower()}
-    graph = {"3": {"class_type": "KSampler", "inputs": inputs}}
+    inputs = {
+        "steps": 3, "positive": ["6", 0],
+        "sampler_name": sampler, "scheduler": schedule_type.lower(),
+    }  # fmt: skip
+    graph = {
+        "3": {"class_type": "KSampler", "inputs": inputs},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}},
+    }
     texts = {"a.png": {"parameters": text}, "b.png": {"prompt": json.dumps(graph)}}
     pictures = PicturesWith(texts.__getitem__)
     starts = [read_one(f"from: {name}\nprompt: a", pictures=pictures) for name in texts]

@@ -89,12 +89,14 @@ class _Workflow:
     def __init__(self, nodes: Mapping[str, Node], found: Found) -> None:
         self._nodes = {str(number): node for number, node in nodes.items()}
         self._found = found
+        self._passed: list[Node] = []  # nodes on the way that lead on to others
         self._unread: set[str] = set()
         self._last = ""  # the class of the node in which a prompt was looked for
 
     def read(self) -> None:
         """Put the values of a recipe's fields."""
         sampler = self._first_sampler()
+        self._passed.clear()
         guider = self._node(sampler, "guider") or sampler
         sigmas = self._node(sampler, "sigmas") or sampler
         choice = self._node(sampler, "sampler") or sampler
@@ -119,7 +121,7 @@ class _Workflow:
         self._put_size(sampler, self._value(sigmas, "denoise"))
         for name, weight in self._loras(guider):
             self._found.put_lora(name, weight)
-        self._warn_of_unread(sampler, guider)
+        self._warn_of_unread()
 
     def _first_sampler(self) -> Node:
         """The one that begins with an empty picture; others draw on what it made."""
@@ -250,6 +252,7 @@ class _Workflow:
         names = [name for name in node["inputs"] if not _SIGNED[other].search(name)]
         signed = [name for name in names if _SIGNED[sign].search(name)]
         encoded = [name for name in _ENCODED if name in names]
+        self._passed += [node] if any(self._node(node, name) for name in signed) else []
         texts = [self._text_of(node, name, sign, seen) for name in (*signed, *encoded)]
         texts = [text for text in texts if text is not None]
         if texts:
@@ -268,22 +271,15 @@ class _Workflow:
         given = node["inputs"][name]
         return given.strip() if isinstance(given, str) else None
 
-    def _warn_of_unread(self, sampler: Node, guider: Node) -> None:
+    def _warn_of_unread(self) -> None:
         """Warn about nodes between models, prompts and file that do what is not known."""
-        ways: list[tuple[Node | None, tuple[str, ...]]] = [
-            (self._start(guider, sign), (sign, *_CONDITIONING)) for sign in _SIGNED
-        ]
-        ways += [(self._node(node, "model"), _MODEL) for node in (guider, sampler)]
-        ways += [(self._node(node, "images"), _OUTPUT) for node in self._nodes.values()
-                 if "filename_prefix" in node["inputs"]]  # fmt: skip
+        for node in self._nodes.values():
+            if "filename_prefix" in node["inputs"]:
+                list(self._way(self._node(node, "images"), *_OUTPUT))
         unread = self._unread | {
             str(one["class_type"])
-            for start, onward in ways
-            for one in self._way(start, *onward)
-            if one["class_type"] not in _KNOWN
-            and not _is_sampler(one)
-            and _READ.isdisjoint(one["inputs"])
-            and any(self._node(one, name) for name in onward)
+            for one in self._passed
+            if one["class_type"] not in _KNOWN and _READ.isdisjoint(one["inputs"])
         }
         if unread:
             nodes, they = ("nodes", "were not read; they") if len(unread) > 1 else (
@@ -299,8 +295,9 @@ class _Workflow:
             yield node
             if _is_sampler(node):
                 return
-            found = (self._node(node, name) for name in onward)
-            node = next((one for one in found if one is not None), None)
+            following = next((n for one in onward if (n := self._node(node, one))), None)
+            self._passed += [node] if following else []
+            node = following
 
     def _node(self, node: Node, name: str) -> Node | None:
         """The node that gives an input, None for a value."""

@@ -4,11 +4,9 @@ import codecs
 import re
 import string
 
-from picowatch.recipe.characters import FORBIDDEN, NEVER_IN_NAMES, invisible
+from picowatch.recipe.characters import FORBIDDEN, invisible
 from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.written import Position, Source
-
-__all__ = ["FORBIDDEN", "NEVER_IN_NAMES", "decode", "invisible", "is_empty", "unix_line_ends"]
 
 MAX_BYTES = 1024 * 1024
 # Each line of a TXT would be rendered as a prompt.

@@ -199,7 +199,7 @@ def _read_invokeais_own(mode: str, found: Found) -> None:
         found.values["schedule_type"] = "leading"
     if _COMPELS_WEIGHT.search(found.values.get("prompt", "")):
         found.warn(
-            "InvokeAI's weights (word++, (words)1.2) in the prompt are read as words: write "
+            "InvokeAI's weights (word+, (words)1.2) in the prompt are read as words: write "
             "(word:1.2)."
         )
 

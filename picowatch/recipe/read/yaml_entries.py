@@ -1,9 +1,8 @@
 """The entries of a YAML or JSON recipe, of a `_defaults.yaml`, and of a TXT's settings."""
 
-import re
 from dataclasses import replace
 
-from picowatch.recipe.fields import FIRST_NAME_OF, PROMPTS
+from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import excuse_prompt, field_named, put
@@ -112,12 +111,3 @@ def _refuse(node: Written, problems: Problems) -> None:
     if source.is_json:
         message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
     problems.add(node.position, message)
-
-
-def first_flag(text: str) -> tuple[str, str]:
-    """The first flag of a prompt, as in a TXT, and as a field; both "" without any."""
-    for flag in re.finditer(r"(?<=\s)--(?P<name>[A-Za-z][\w-]*)[ =]+(?P<value>[^\s\"']+)", text):
-        name = flag["name"].replace("-", "_")
-        if name in FIRST_NAME_OF:
-            return flag[0], f"{name}: {shown(flag['value'])}"
-    return "", ""

@@ -1,6 +1,6 @@
 """What entries say, with everything looked up: written values become recipes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from picowatch.errors import PictureUnreadable
@@ -8,7 +8,6 @@ from picowatch.recipe.fields import FROM, PICTURE_FIELDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.pictures import Pictures
-from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.advice import advice, with_unknown_words
 from picowatch.recipe.resolve.borrowed import borrowed
@@ -21,6 +20,9 @@ from picowatch.recipe.resolve.severity import Judge, Origin
 from picowatch.recipe.resolve.start_image import named, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes, refuse_same_images
 from picowatch.recipe.written import Entry, Layer, Written
+
+# The picture that `from` names, the pictures of the recipe, what it says itself, and the problems.
+ReadFrom = Callable[[Written, Pictures, Layer, Problems], Entry | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class EntryResolver:
 
     `layers` hold what all of them start from, farthest first; the last one are the file's own
     settings. Sweeps beyond `max_images` are refused before any combination is worked out.
+    `read_from` reads the settings of a picture.
     """
 
     def __init__(
@@ -54,12 +57,14 @@ class EntryResolver:
         max_images: int,
         pictures: Pictures,
         problems: Problems,
+        read_from: ReadFrom,
     ) -> None:
         *self._defaults, self._settings = [normalised(layer, problems) for layer in layers]
         self._inventory = inventory
         self._max_images = max_images
         self._pictures = pictures
         self._problems = problems
+        self._read_from = read_from
         self._builder = RecipeBuilder(inventory, pictures, problems)
         self._limit = ImageLimit(max_images, problems)
         self._named: list[Written] = []  # the pictures of all entries
@@ -119,7 +124,7 @@ class EntryResolver:
         path = read_path(FROM, written, self._pictures, self._problems)
         if not path:
             return None
-        return read_from(replace(written, value=path), self._pictures, given, self._problems)
+        return self._read_from(replace(written, value=path), self._pictures, given, self._problems)
 
     def _recipe_of(self, whole: _WholeEntry) -> Recipe | None:
         """The entry's recipe; None if something is wrong with all of it."""

@@ -289,7 +289,7 @@ PICTURES = {
             "seed": 3186540132,
             "size": "512x768",
         },
-        ("InvokeAI's weights (word++", "'controlnets: ["),
+        ("InvokeAI's weights (word+", "'controlnets: ["),
         sd_parsers=True,
     ),
     "invokeai 6": Picture(
@@ -468,6 +468,7 @@ HOSTILE: dict[str, tuple[str, Callable[[str], dict[str, str]]]] = {
     "invokeai 6": (json.dumps(INVOKEAI_6), lambda text: {"invokeai_metadata": text}),
     "fooocus": (json.dumps(FOOOCUS), lambda text: {"parameters": text}),
     "swarmui": (json.dumps(SWARMUI), lambda text: {"parameters": text}),
+    "comfyui": (json.dumps(XL), lambda text: {"prompt": text}),
 }
 
 

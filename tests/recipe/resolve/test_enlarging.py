@@ -1,4 +1,4 @@
-"""The field `upscale`: after drawing, and alone for a picture without a prompt."""
+"""The fields `hires` and `upscale`: a second, larger pass, and an upscaler at last or alone."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,16 +13,13 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, messages, read_one
 
+OLD = {"4x-Old.pth": "4x-Old.pth is a pickle file.", "4x-Old": "4x-Old.pth is a pickle file."}
 INSTALLED = Inventory(
     demo=DEMO,
     upscalers=(Upscaler("4x-UltraSharp", 4), Upscaler("anime/2x-Lines", 2)),
-    refused={
-        "upscaler": {
-            "4x-Old.pth": "4x-Old.pth is a pickle file.",
-            "4x-Old": "4x-Old.pth is a pickle file.",
-        },
-    },
+    refused={"upscaler": OLD},
 )
+USUAL = Hires(2.0, 0, 0.7, "Latent")
 
 
 class Sized(Pictures):
@@ -46,6 +43,44 @@ def only_request(text: str, inventory: Inventory = INSTALLED, **more: Any) -> Im
 
 
 @pytest.mark.parametrize(
+    ("written", "hires"),
+    [
+        ("hires: true", USUAL),
+        ("hires_fix: on", USUAL),
+        ("hires: 1.5", Hires(1.5, 0, 0.7, "Latent")),
+        ("hires: {}", USUAL),
+        ("hires: {scale: 3, steps: 12}", Hires(3.0, 12, 0.7, "Latent")),
+        (
+            "hires:\n  strength: 0.5\n  upscaler: latent nearest exact",
+            Hires(2.0, 0, 0.5, "Latent (nearest-exact)"),
+        ),
+        ("hires: on\nstrength: 0.4", Hires(2.0, 0, 0.4, "Latent")),
+        ("hires: {strength: 0.5}\nstrength: 0.4\nimage: a.png", Hires(2.0, 0, 0.5, "Latent")),
+        ("image: a.png\nstrength: 0.4\nhires: on", USUAL),
+        ("hires: false", None),
+        ("hires: 0", None),
+    ],
+)
+def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None) -> None:
+    """Without a start image the strength beside it is the second pass's."""
+    assert only_request(f"prompt: a\nseed: 1\n{written}").hires == hires
+
+
+def test_flags_turn_hires_on() -> None:
+    """With a scale or without."""
+    assert read_one("a --hires", "a.txt").size_before_upscale == (256, 256)
+    assert read_one("a --hires 1.5 --size 200x104", "a.txt").size_before_upscale == (296, 152)
+
+
+def test_the_nearest_hires_is_the_whole_of_it() -> None:
+    """It is one field."""
+    defaults = {"_defaults.yaml": "hires: {scale: 3, steps: 5}"}
+    assert only_request("prompt: a\nhires: {steps: 7}", defaults=defaults).hires == Hires(steps=7)
+    assert only_request("prompt: a\nhires: off", defaults=defaults).hires is None
+    assert only_request("prompt: a", defaults=defaults).hires == Hires(scale=3.0, steps=5)
+
+
+@pytest.mark.parametrize(
     ("written", "meant"),
     [
         ("4x-UltraSharp", Upscale("4x-UltraSharp", 4)),
@@ -55,10 +90,9 @@ def only_request(text: str, inventory: Inventory = INSTALLED, **more: Any) -> Im
         ("{upscaler: demo-compact}", Upscale("demo-compact", 4)),
         ("off", None),
         ("none", None),
-        ("false", None),
     ],
 )
-def test_a_model_is_named_as_other_models_are(written: str, meant: Upscale | None) -> None:
+def test_an_upscaler_is_named_as_other_models_are(written: str, meant: Upscale | None) -> None:
     """Its scale is the default; the request has the hash of the file."""
     found = only_request(f"prompt: a\nupscale: {written}")
     assert found.upscale == meant
@@ -76,33 +110,41 @@ def test_without_a_name_it_is_the_only_one_installed(written: str, scale: float)
         "no upscaler is named, and several are installed: 4x-UltraSharp and anime/2x-Lines. Write "
         "'upscale: {model: …}'."
     ]
-    refused = {"upscaler": {"4x-Old.pth": "4x-Old.pth is a pickle file."}}
-    assert messages(text, inventory=Inventory(demo=DEMO, refused=refused)) == [
+    assert messages(text, inventory=Inventory(demo=DEMO, refused={"upscaler": OLD})) == [
         "no upscaler is named, and none that is installed can be used: 4x-Old.pth is a pickle "
         "file. For the embedded one, write 'upscale: {model: demo-compact}'."
     ]
 
 
 MISTAKES = {
+    "hires: {scale: 5}": "hires scale must be a number from 1 to 4, not 5.",
+    "hires: {scale: big}": "hires scale must be a number from 1 to 4, not 'big'.",
+    "hires: {steps: 200}": "hires steps must be a whole number from 0 to 150, not 200.",
+    "hires: {steps: 3, upscal: x}": "hires has no 'upscal'. Did you mean 'upscaler'? Its fields "
+    "are scale, steps, denoising_strength and upscaler.",
+    "hires: much": "hires must be true, false, or a mapping like {scale: 2, steps: 12}, not "
+    "'much'.",
+    "hires: 4\nsize: 2048x64": "hires makes 8192x256 of 2048x64; the limit is 4096 pixels a side. "
+    "Use a smaller scale or size.",
+    "hires: {upscaler: 4x-UltraShrap}": "no upscaler '4x-UltraShrap' in models/upscalers. Did you "
+    "mean '4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines, demo-compact, Latent, Latent "
+    "(nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), Latent "
+    "(bicubic antialiased), Lanczos and Nearest.",
     "upscale: 4x-UltraShrap": "no upscaler '4x-UltraShrap' in models/upscalers. Did you mean "
     "'4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines and demo-compact.",
     "upscale: 4x-Old": "the upscaler '4x-Old' cannot be used: 4x-Old.pth is a pickle file.",
-    "upscale: {model: 4x-UltraSharp, scal: 2}": "upscale has no 'scal'. Did you mean 'scale'? Its "
-    "fields are model and scale.",
     "upscale: {model: demo-compact, scale: 9}": "upscale scale must be a number from 1 to 8, not "
     "9.",
     "upscale: {model: demo-compact, scale: 8}\nsize: 2048x2048": "upscale makes 16384x16384 of "
     "2048x2048; the limit is 100 million pixels. Use a smaller scale.",
-    "hires: {upscaler: 4x-UltraShrap}": "no upscaler '4x-UltraShrap' in models/upscalers. Did you "
-    "mean '4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines, demo-compact, Latent, Latent "
-    "(nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), Latent "
-    "(bicubic antialiased), Lanczos and "
-    "Nearest.",
+    "upscale: R-ESRGAN 4x+": "no upscaler 'R-ESRGAN 4x+' in models/upscalers. Put "
+    "RealESRGAN_x4plus.safetensors there; 'picowatch convert' makes it from a .pth file. "
+    "Available: 4x-UltraSharp, anime/2x-Lines and demo-compact.",
 }
 
 
 @pytest.mark.parametrize("written", MISTAKES)
-def test_what_it_cannot_do_is_refused(written: str) -> None:
+def test_what_they_cannot_do_is_refused(written: str) -> None:
     """With the name that was probably meant, the limit, and the remedy."""
     found = messages(f"prompt: a\n{written}", inventory=INSTALLED)
     assert found == [MISTAKES[written]]
@@ -141,14 +183,12 @@ def test_a_request_of_its_own_survives_the_ledger_and_its_metadata() -> None:
     found = only_request("image: a.png\nupscale: {model: 4x-UltraSharp, scale: 2}")
     again = ImageRequest.from_dict(found.as_dict())
     assert again == found and again.digest == found.digest
-    text = recipe_yaml(found)
-    assert text == (
-        "image: a.png\nupscale:\n  model: 4x-UltraSharp\n  scale: 2\nexact: false\nsweep: false\n"
-    )
-    assert only_request(text).digest == found.digest
+    assert only_request(recipe_yaml(found)).digest == found.digest
     assert parameters_text(found, "1") == (
         "Postprocess upscale by: 2, Postprocess upscaler: 4x-UltraSharp"
     )
+    values = only_request("prompt: a\nhires: true").as_dict()
+    assert not [name for name in values if "upscale" in name]
 
 
 def test_every_value_of_a_sweep_is_an_image() -> None:
@@ -159,41 +199,16 @@ def test_every_value_of_a_sweep_is_an_image() -> None:
     found = [one.upscale for one in recipe.image_requests(hash_of, 5)]
     models = [("4x-UltraSharp", 1), ("4x-UltraSharp", 2), ("demo-compact", 1), ("demo-compact", 2)]
     assert found == [Upscale(*one) for one in models]
-    drawn = read_one(f"prompt: a\nupscale: 2\nsweep: {{{axis}}}", inventory=INSTALLED)
-    assert [one.upscale for one in drawn.image_requests(hash_of, 5)] == [
-        Upscale("4x-UltraSharp", 2),
-        Upscale("demo-compact", 2),
-    ]
 
 
 def test_a1111s_texts_are_read() -> None:
-    """Its names of Real-ESRGAN's files too; what is not installed is a warning."""
+    """Its names of Real-ESRGAN's files, too."""
     lines = "a\nSteps: 20, Sampler: Euler a, Size: 512x512, {}"
     real = replace(INSTALLED, upscalers=(Upscaler("RealESRGAN_x4plus", 4),))
-
-    def request(values: str) -> ImageRequest:
-        return only_request(lines.format(values), real, name="a.txt")
-
-    found = request("Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+")
+    values = "Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+"
+    found = only_request(lines.format(values), real, name="a.txt")
     assert found.upscale == Upscale("RealESRGAN_x4plus", 2)
-    found = request("Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+")
+    values = "Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+"
+    found = only_request(lines.format(values), real, name="a.txt")
     assert found.hires == Hires(2.0, 0, 0.5, "RealESRGAN_x4plus")
     assert found.hires_upscaler_hash == "upscaler/RealESRGAN_x4plus"
-    assert messages("prompt: a\nupscale: R-ESRGAN 4x+", inventory=Inventory(demo=DEMO)) == [
-        "no upscaler 'R-ESRGAN 4x+' in models/upscalers. Put RealESRGAN_x4plus.safetensors there; "
-        "'picowatch convert' makes it from a .pth file. Only demo-compact is available."
-    ]
-    for name in ("SwinIR_4x", "Lanczos", "Nearest"):
-        text = lines.format(f"Postprocess upscale by: 2, Postprocess upscaler: {name}")
-        recipe = read_one(text, "a.txt", inventory=real)
-        assert recipe.upscale is None
-        assert recipe.warnings == (
-            f"no upscaler '{name}' in models/upscalers. Available: RealESRGAN_x4plus and "
-            "demo-compact. It was left out.",
-        )
-
-
-def test_images_without_it_are_what_they_were() -> None:
-    """Their digests do not know of it."""
-    values = only_request("prompt: a\nhires: true").as_dict()
-    assert not [name for name in values if "upscale" in name]
