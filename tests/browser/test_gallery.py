@@ -179,7 +179,7 @@ def test_the_recipe_is_copied(gallery: Page) -> None:
     gallery.press("y")
     short = gallery.text("#yaml")
     assert re.fullmatch(
-        "prompt: 'a cat'\nnegative_prompt: 'blurry'\ncheckpoint: 'demo'\nsampler: Euler a\n"
+        "prompt: a cat\nnegative_prompt: blurry\ncheckpoint: demo\nsampler: Euler a\n"
         "schedule_type: uniform\nsteps: 30\ncfg_scale: 4\nsize: .*\nseed: 77\n",
         short,
     ), short
@@ -197,7 +197,7 @@ def test_the_recipe_is_copied_where_pages_from_disk_get_no_clipboard(gallery: Pa
     gallery.leave_large(by="#large [data-do=close]")
     gallery.find("#search").send_keys(Keys.CONTROL, "v")
     pasted = "return document.getElementById('search').value"
-    wait_for(lambda: gallery.js(pasted).startswith("prompt: 'a cat'"), "the copied text")
+    wait_for(lambda: gallery.js(pasted).startswith("prompt: a cat"), "the copied text")
     assert not gallery.all("textarea")
 
 
@@ -522,7 +522,7 @@ def test_the_recipe_is_shown(gallery: Page) -> None:
     gallery.tile(of("pets/cat", gallery)[0]).click()
     assert not gallery.find("#yaml").is_displayed()
     gallery.find("#large [data-do=recipe]").click()
-    assert gallery.find("#yaml").text.startswith("prompt: 'a cat'")
+    assert gallery.find("#yaml").text.startswith("prompt: a cat")
     assert "cfg_rescale" not in gallery.find("#yaml").text
     gallery.find("#recipe details summary").click()
     assert "cfg_rescale: 0" in gallery.find("#whole").text

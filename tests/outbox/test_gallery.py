@@ -152,7 +152,7 @@ def test_an_entry_holds_the_settings_and_the_recipe(house: House) -> None:
     house.once()
     (entry,) = shown(house.outbox)
     assert (entry["seed"], entry["steps"], entry["recipe"]) == (7, 3, "a.yaml")
-    assert entry["yaml"].startswith("prompt: 'a corgi'\n")
+    assert entry["yaml"].startswith("prompt: a corgi\n")
     assert entry["made_at"] == int((house.outbox / entry["file"]).stat().st_mtime)
 
 
