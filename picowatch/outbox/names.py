@@ -20,8 +20,7 @@ from picowatch.settings import Settings
 LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
 OWN_NAMES = {
     *LATEST,
-    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl"),
-    *("stars.jsonl", ".picowatch"),
+    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", ".picowatch"),
 }
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 MAP_ENDING = ".control{}.png"

@@ -66,7 +66,7 @@ def said_by(desk: Path, *command: str) -> list[str]:
 def test_bash_completes_commands_flags_and_names(desk: Path) -> None:
     """Recipes as `retry` takes them, folders for `cancel`, checkpoints, files that are recipes."""
     lines = {
-        "picowatch sta": ["star", "status"],
+        "picowatch sta": ["status"],
         "picowatch make --j": ["--json"],
         "picowatch retry ": ["pets/corgi.yaml"],
         "picowatch cancel ": ["pets", "pets/corgi.yaml"],
@@ -82,7 +82,7 @@ def test_bash_completes_commands_flags_and_names(desk: Path) -> None:
 def test_fish_completes_commands_with_what_they_do(desk: Path) -> None:
     """By its own question for what it would show."""
     script = "picowatch completion fish | source; complete -C 'picowatch sta'"
-    assert said_by(desk, shell("fish"), "--no-config", "-c", script) == ["star", "status"]
+    assert said_by(desk, shell("fish"), "--no-config", "-c", script) == ["status"]
 
 
 def test_zsh_completes_at_the_keyboard(desk: Path) -> None:

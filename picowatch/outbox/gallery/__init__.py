@@ -4,7 +4,6 @@ A page opened from disk may not fetch files, but it may load scripts, so the dat
 
     page-00001.js …   250 pictures each, one call a line, only appended to   (pages.py)
     pages.js          which of them have changed                             (pages.py)
-    stars.js          which have a star                                    (gallery.py)
     now.js            what is running, what is queued, what went wrong  (../status.py)
     thumbs/           a small WebP of each picture                           (thumbnails.py)
 """

@@ -5,13 +5,12 @@ and the pictures.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from importlib import resources
 from itertools import count
@@ -44,17 +43,8 @@ CHECK_SECONDS = 60.0  # between checks for pictures that the user deleted
 class Gallery:
     """Safe to use from several threads."""
 
-    def __init__(
-        self,
-        root: Path,
-        listing: Listing,
-        starred: Callable[[], Sequence[str]] = lambda: (),
-    ) -> None:
-        """`listing` holds what must be shown: what a crash left out is added.
-
-        `starred` gives the pictures that have a star.
-        """
-        self._starred = starred
+    def __init__(self, root: Path, listing: Listing) -> None:
+        """`listing` holds what must be shown: what a crash left out is added."""
         self._root = root
         self._listing = listing
         self._folder = root / ".picowatch" / "gallery"
@@ -66,7 +56,6 @@ class Gallery:
             self._rebuild()
         else:
             self._write_page()
-            self._write_stars()
             self._pages.announce()
             self._catch_up()
 
@@ -101,21 +90,6 @@ class Gallery:
         with self._lock:
             return list(set(files).intersection(self._pages.files()))
 
-    def show_stars(self) -> None:
-        """Show which pictures have a star now."""
-        with self._lock:
-            self._write_stars()
-            self._pages.announce()
-
-    def _write_stars(self) -> None:
-        """Write the stars for the page, which loads it where pages.js names another version."""
-        files = json.dumps(list(self._starred()), ensure_ascii=True)
-        target = self._folder / "stars.js"
-        content = f"stars({files});\n".encode()
-        if not target.is_file() or target.read_bytes() != content:
-            write_atomically(target, content, durable=False)
-        self._pages.stars = hashlib.sha256(content).hexdigest()[:16]
-
     # -- maintenance
 
     def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
@@ -148,7 +122,6 @@ class Gallery:
         with self._lock:
             if self._pages.are_there():
                 self._write_page(missing_only=True)
-                self._write_stars()
             else:
                 self._rebuild()
 
@@ -213,7 +186,6 @@ class Gallery:
 
     def _rebuild(self) -> None:
         self._write_page()
-        self._write_stars()
         self._pages.rewrite(self._all_entries())
 
     def _catch_up(self) -> None:
