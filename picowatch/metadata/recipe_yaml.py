@@ -43,7 +43,7 @@ def recipe_yaml(request: ImageRequest) -> str:
     return "".join(f"{name}: {text}\n" for name, text in _fields(request).items())
 
 
-def differing_fields(request: ImageRequest) -> list[str]:
+def short_recipe_yaml(request: ImageRequest) -> str:
     """The fields that a recipe needs where no `_defaults.yaml` says anything; the others are left.
 
     Which checkpoint and size are usual depends on what is installed, so these are always named. So
@@ -59,9 +59,11 @@ def differing_fields(request: ImageRequest) -> list[str]:
         named |= set(DEMO_RULES.defaults)
     if request.schedule_type == SIMPLE:  # all flow families have it
         named |= {"steps", "cfg_scale", "guidance", "denoising_strength"}
-    return [
-        name for name, text in _fields(request).items() if name in named or usual.get(name) != text
-    ]
+    return "".join(
+        f"{name}: {text}\n"
+        for name, text in _fields(request).items()
+        if name in named or usual.get(name) != text
+    )
 
 
 def _usual(request: ImageRequest) -> ImageRequest:

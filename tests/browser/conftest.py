@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,17 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.house import wait_for
+from tests.house import House, wait_for
+
+INDEX = "index.html"
+RECIPES = {
+    "corgi.yaml": "prompt: a corgi wearing a red hat\nseed: [1, 2]\n",
+    "pets/cat.yaml": "prompt: a cat\nnegative_prompt: blurry\nseed: 77\nsteps: 30\n"
+    "sampler: Euler a\n",
+    "pets/old/dog.txt": "a dog at the beach --seed 7 --size 256x512\n",
+    "study.yaml": "prompt: a red star\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n",
+    "wrong.yaml": "prompt: a corgi\nstesp: 2\n",
+}
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -29,7 +39,7 @@ MOUSE = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,available
 # Chromium takes a file's size before it opens the file: one that is replaced or grows in between is
 # read in part. The page loads it again.
 READ_IN_PART = re.compile(
-    r"/gallery/(?:now|pages|stars|page-\d+)\.js\?\S* .*Uncaught SyntaxError|ERR_FILE_NOT_FOUND"
+    r"/gallery/(?:now|pages|page-\d+)\.js\?\S* .*Uncaught SyntaxError|ERR_FILE_NOT_FOUND"
 )
 
 TWO_FRAMES = """
@@ -96,6 +106,21 @@ class Page:
         )
         return found
 
+    def choose(self, selector: str, text: str) -> None:
+        """Take this entry of a list."""
+        self.js(
+            "const box = document.querySelector(arguments[0]);"
+            "box.value = [...box.options].find(one => one.text === arguments[1]).value;"
+            "box.dispatchEvent(new Event('change'))",
+            selector,
+            text,
+        )
+
+    def headings(self) -> list[str]:
+        """The days or folders that one may go to."""
+        found: list[str] = self.js("return Grid.headings()")
+        return found
+
     def focused(self) -> str:
         """The file whose picture in the grid has the focus."""
         return str(self.js("return document.activeElement.closest('.tile')?.entry.file ?? ''"))
@@ -108,15 +133,14 @@ class Page:
     def leave_large(self, *, by: str = "") -> None:
         """Close the large view, by Escape or a button, and wait until the grid has the focus.
 
-        Browsers tell a page that a dialog was closed with the next frame, and go back in the
-        history later still. What is clicked or typed before that may miss.
+        Browsers tell a page with the next frame that a dialog was closed.
         """
         if by:
             self.find(by).click()
         else:
             self.press(Keys.ESCAPE)
         assert self.large() is None
-        wait_for(lambda: self.js("return history.state") is None, "the history is left")
+        wait_for(lambda: self.js("return location.hash") == "", "the address is left")
 
     def settings(self) -> dict[str, str]:
         """What the large view lists."""
@@ -145,29 +169,21 @@ class Page:
         self._tell("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         self.next_frame()
 
-    def enlarge(self, scale: float) -> None:
-        """As two fingers do; 1 is as it was."""
-        self._tell("Emulation.setPageScaleFactor", {"pageScaleFactor": scale})
-        wait_for(lambda: abs(self.js("return visualViewport.scale") - scale) < 0.01, "the scale")
-
     def next_frame(self) -> None:
         """Wait until the browser has drawn, and told of what it tells of then."""
         self.driver.execute_async_script(TWO_FRAMES)
-
-    def texts_of(self, selector: str) -> Callable[[], list[str]]:
-        """What an element says from now on, also where it is for a moment only."""
-        self.js(
-            "const said = globalThis.said = [], one = document.querySelector(arguments[0]);"
-            "new MutationObserver(() => said.push(one.textContent)).observe(one,"
-            " { childList: true, characterData: true, subtree: true })",
-            selector,
-        )
-        return lambda: list(self.js("return said"))
 
     def colours(self, scheme: str) -> None:
         """`light` or `dark`, as the system would say."""
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         self._tell("Emulation.setEmulatedMedia", {"features": media})
+
+    def copied(self) -> str:
+        """What the clipboard holds, by pasting it into the search."""
+        box = self.find("#search")
+        box.clear()
+        box.send_keys(Keys.CONTROL, "v")
+        return str(box.get_attribute("value"))
 
     def time_zone(self, name: str) -> None:
         """As the computer's, `America/New_York`; "" is this computer's."""
@@ -255,3 +271,20 @@ def page(chromium: webdriver.Chrome) -> Iterator[Page]:
     shown.forget()
     chromium.get("about:blank")
     assert complaints == [], "no script fails, and the page's own policy forbids nothing of it"
+
+
+@pytest.fixture(scope="session")
+def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some pictures that no test changes."""
+    house = House(tmp_path_factory.mktemp("user"))
+    for name, text in RECIPES.items():
+        house.save(name, text)
+    house.once()
+    return house.outbox
+
+
+@pytest.fixture
+def gallery(page: Page, outbox: Path) -> Page:
+    """The browser with the gallery of those pictures."""
+    page.open(outbox / INDEX)
+    return page

@@ -1,12 +1,11 @@
 """A picture's recipe as YAML: it makes the same picture again."""
 
-import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
-from picowatch.metadata import differing_fields, picowatch_json, recipe_yaml
+from picowatch.metadata import picowatch_json, recipe_yaml, short_recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
@@ -68,32 +67,25 @@ def _again(request: ImageRequest) -> ImageRequest:
     return again
 
 
-def _short(request: ImageRequest) -> str:
-    """What the gallery copies: the fields that differ, of the whole recipe."""
-    named = differing_fields(request)
-    fields = re.split(r"^(?=[a-z_]+:)", recipe_yaml(request), flags=re.MULTILINE)
-    return "".join(field for field in fields if field.partition(":")[0] in named)
-
-
 def test_a_short_recipe_has_only_what_differs() -> None:
     """Beside what depends on the models that are installed, or on their family."""
-    assert _short(replace(CORGI, negative_prompt="")) == (
+    assert short_recipe_yaml(replace(CORGI, negative_prompt="")) == (
         "prompt: 'a corgi'\ncheckpoint: 'dreamshaper_8'\nsize: 512x768\nseed: 42\n"
     )
     other = replace(CORGI, image="a.png", image_hash="1" * 64, steps=9, sampler="Euler",
                     schedule_type="simple", denoising_strength=0.3)  # fmt: skip
-    assert _short(other).partition("checkpoint: 'dreamshaper_8'\n")[2] == (
+    assert short_recipe_yaml(other).partition("checkpoint: 'dreamshaper_8'\n")[2] == (
         "sampler: Euler\nschedule_type: simple\nsteps: 9\ncfg_scale: 7.5\nguidance: 0\n"
         "size: 512x768\nseed: 42\nimage: 'a.png'\ndenoising_strength: 0.3\n"
     )
     demo = replace(CORGI, negative_prompt="", checkpoint="demo")
-    assert "\ncfg_scale: 7.5\n" in _short(demo)
+    assert "\ncfg_scale: 7.5\n" in short_recipe_yaml(demo)
 
 
 @given(image_requests())
 def test_a_short_recipe_gives_the_same_request(request: ImageRequest) -> None:
     """Where no folder's defaults say anything else."""
-    content = _short(request).encode()
+    content = short_recipe_yaml(request).encode()
     (recipe,) = read_recipes("short.yaml", content, inventory_for(request), [])
     (again,) = recipe.image_requests(hashes_of(request))
     assert again.digest == request.digest

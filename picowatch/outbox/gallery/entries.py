@@ -1,4 +1,4 @@
-"""What the gallery knows of a picture: its line of images.jsonl, and what the page shows beside."""
+"""What the gallery knows of a picture: its line of images.jsonl, and what the page shows too."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, differing_fields, read_chunk, read_texts, recipe_yaml
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts, short_recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.formats import PILLOW_NAMES
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
@@ -18,20 +18,15 @@ from picowatch.outbox.listing import request_of
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The entry of an enlisted picture, with its recipe as `picowatch show` prints it.
-
-    `differs` names the recipe's fields that are not at their defaults.
-    """
+    """The entry of a listed picture; `yaml` is its recipe, without what is at its default."""
     entry = _entry(root, line["file"]) | line
     # `made_at` says it, also of pictures that are not listed; a copy may have a later time.
     with suppress(KeyError, TypeError, ValueError, OverflowError):
         finished = datetime.fromisoformat(entry.pop("finished"))
         entry["made_at"] = min(entry["made_at"], int(finished.timestamp()))
-    try:
-        request = request_of(line)
-        entry |= {"yaml": recipe_yaml(request), "differs": differing_fields(request)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return entry  # not a line of ours: it is shown as it is
+    # A line that is not ours is shown as it is.
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        entry["yaml"] = short_recipe_yaml(request_of(line))
     return entry
 
 
