@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test tests test-heavy test-pythons lint format types docs strips storm meetings \
-	fuzz soak bench bench-gpu train release up down image-check clean
+	fuzz bench bench-gpu train release up down image-check clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,10 +89,7 @@ meetings: $(READY)  ## Combine features: 100,000 random actions, compared with a
 fuzz: $(READY)  ## Fuzz everything that reads untrusted input for 10 minutes (Linux).
 	$(BIN)/python -m tests.fuzz.run --minutes 10
 
-soak: $(READY)  ## Save a recipe every second for an hour, and report what grows.
-	$(BIN)/python -m benchmarks.soak --minutes 60
-
-bench: $(READY)  ## Compare picowatch with its peers on the CPU (20 minutes), into benchmarks/RESULTS.md.
+bench: $(READY)  ## Compare picowatch with a diffusers script on the CPU (12 minutes).
 	$(BIN)/python -m benchmarks.cpu
 
 bench-gpu: $(READY)  ## Find out in ten minutes what works on a GPU and how fast, into gpu-results/.

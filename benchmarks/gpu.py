@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import jobs
+from benchmarks.folders import PROJECT, Folders, run_once
 from benchmarks.measuring import Findings, Found, spread
-from benchmarks.ours import PROJECT, Folders, run_once
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.memory import CUDA_LADDER, Rung
 from picowatch.engine.options import EngineOptions
@@ -259,7 +259,7 @@ def folder(part: Part) -> None:
     """Recipes of the demo model that wait, `picowatch run --once`, and their pictures."""
     job = part.job("demo", *((64, 24) if part.on_cuda else (4, 4)))
     folders = Folders(part.work / "folder", device=part.device)
-    folders.drop(job, *job.pictures)
+    folders.save(job, *job.pictures)
     seconds, at = run_once(folders), folders.published_at()
     part.add("pictures", folders.how_made(job.pictures))
     part.add("images a second", round(len(at) / seconds, 2))  # the start included

@@ -1,4 +1,4 @@
-"""The pictures that picowatch and its peers both make, and the checkpoints they come from."""
+"""Pictures that picowatch and other programs both make, and the checkpoints they come from."""
 
 import json
 import shutil
@@ -9,15 +9,15 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.make_sd15 import write_checkpoint
+from benchmarks.random_weights import write_checkpoint
 from picowatch.catalog import Catalog
 from picowatch.recipe.request import ImageRequest
-from tests.catalog.unets import sdxl_shapes
+from tests.catalog.unets import sd15_shapes, sdxl_shapes
 
 ASSETS = Path(__file__).parents[1] / "picowatch" / "assets"
 NEGATIVE_PROMPT = "blurry"
 CFG_SCALE = 7.5
-HASHES = "hashes.json"  # in a models folder: hashes that are known already
+HASHES = "hashes.json"  # in a models folder: the hashes that are known
 # Where the full-size checkpoints are kept between runs: 2.1 GB each, that of SDXL 6.9 GB.
 KEPT = Path(tempfile.gettempdir()) / "sd15"
 SD15_WORDS, XL_WORDS = "full-size Stable Diffusion 1.5", "full-size Stable Diffusion XL"
@@ -49,7 +49,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint: its name in recipes, where it lies, and what it is, for tables.
+    """A checkpoint: its name in recipes, its path, and words for tables.
 
     `configs` are those of a single file, `pipeline` is its class in diffusers.
     """
@@ -81,12 +81,11 @@ class Job:
     device: str = "cpu"
 
     def write(self, file: Path, pictures: Path) -> None:
-        """The job as peers read it; they put their pictures into the folder `pictures`."""
-        pictures.mkdir(parents=True, exist_ok=True)
+        """Write the job as other programs read it; their pictures go into the folder `pictures`."""
         file.write_text(json.dumps(self.asked() | {"out": str(pictures)}))
 
     def asked(self) -> dict[str, Any]:
-        """What peers are told."""
+        """What other programs read."""
         return {
             "checkpoint": str(self.checkpoint.path),
             "configs": str(self.checkpoint.configs),
@@ -102,7 +101,7 @@ class Job:
         }
 
     def requests(self, models: Path, **values: Any) -> list[ImageRequest]:
-        """What an engine with this models folder is asked for; the values say what differs."""
+        """Requests to an engine with this models folder; `values` are other fields."""
         self.checkpoint.install(models)
         catalog = Catalog(models, models / HASHES)
         model = catalog.find("checkpoint", self.checkpoint.name)
@@ -132,7 +131,7 @@ class Job:
 
 
 def pictures(count: int, steps: int) -> tuple[Picture, ...]:
-    """As many different pictures, seeds 1, 2, 3, …"""
+    """So many different pictures, with the seeds 1, 2, 3, …"""
     texts = islice(_prompts(), count)
     return tuple(Picture(text, seed, steps) for seed, text in enumerate(texts, start=1))
 
@@ -146,26 +145,28 @@ def pictures_of_steps(*steps: int) -> tuple[Picture, ...]:
 
 
 def _prompts() -> Iterator[str]:
-    """Without end; the seeds differ where the words are the same again."""
+    """Prompts without end, the same again after all combinations."""
     for ground, colour, thing in cycle(product(_BACKGROUNDS, _COLOURS, _THINGS)):
         yield f"a {colour} {thing} on a {ground} background"
 
 
 def full_size(seed: int = 1) -> Checkpoint:
     """Stable Diffusion 1.5 with random weights, written once; each seed is another content."""
-    path = _kept(f"random{seed}.safetensors", lambda file: write_checkpoint(file, seed=seed))
+    path = _kept(
+        f"random{seed}.safetensors", lambda file: write_checkpoint(file, sd15_shapes(), seed)
+    )
     return Checkpoint(f"random{seed}", path, ASSETS / "sd15", SD15_WORDS)
 
 
 def full_size_xl() -> Checkpoint:
-    """Stable Diffusion XL likewise."""
-    path = _kept("randomxl.safetensors", lambda file: write_checkpoint(file, shapes=sdxl_shapes()))
+    """Stable Diffusion XL with random weights, written once."""
+    path = _kept("randomxl.safetensors", lambda file: write_checkpoint(file, sdxl_shapes()))
     configs = _kept("configs-xl", _xl_configs)
     return Checkpoint("randomxl", path, configs, XL_WORDS, XL_PIPELINE)
 
 
 def tiny_xl(folder: Path) -> Checkpoint:
-    """A toy with the same parts, to show that a script works; written to the folder, once."""
+    """A tiny model with the parts of Stable Diffusion XL, written to the folder once."""
     if not folder.exists():
         from tests.engine.tiny_models import tiny_sdxl  # imports torch and diffusers
 
@@ -174,7 +175,7 @@ def tiny_xl(folder: Path) -> Checkpoint:
 
 
 def _kept(name: str, write: Callable[[Path], None]) -> Path:
-    """What is written once and kept between runs."""
+    """The path of what is written once and kept between runs."""
     path = KEPT / name
     if not path.exists():
         print(f"writing {path}", flush=True)
@@ -186,7 +187,7 @@ def _kept(name: str, write: Callable[[Path], None]) -> Path:
 
 
 def _xl_configs(folder: Path) -> None:
-    """What diffusers asks of the folder beside a single file: an index, configs and tokenizers."""
+    """Write what diffusers reads beside a single file: an index, configs and tokenizers."""
     folder.mkdir()
     for part in (ASSETS / "sdxl").iterdir():
         (folder / part.name).symlink_to(part)

@@ -54,11 +54,14 @@ def _shown(default: object) -> str:
 
 
 def sampler_table() -> str:
-    """Every sampler with the schedule types it takes, the automatic one first."""
-    rows = ["| sampler | schedule types (automatic is the first) |", "|---|---|"]
-    for sampler in SAMPLERS:
-        types = [sampler.automatic, *(t for t in sampler.schedule_types if t != sampler.automatic)]
-        rows.append(f"| `{sampler.name}` | {', '.join(f'`{kind}`' for kind in types)} |")
+    """Every sampler: its automatic schedule type, its work in each step, and its noise."""
+    rows = [
+        "| sampler | automatic schedule type | evaluations a step | draws noise in steps |",
+        "|---|---|---|---|",
+    ]
+    for one in SAMPLERS:
+        noise = "yes" if one.noisy else ""
+        rows.append(f"| `{one.name}` | `{one.automatic}` | {one.evaluations} | {noise} |")
     return "\n".join(rows)
 
 

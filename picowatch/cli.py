@@ -37,9 +37,7 @@ COMMANDS = {
     "delete": ("control", "Delete pictures, also from the gallery; they are not rendered again."),
     "doctor": ("doctor", "Check the machine and time a test image: OK or a remedy."),
     "schema": ("schema", "Print the JSON Schema that editors use to check recipes."),
-    "bench": ("bench", "Measure how fast this machine renders."),
     "init": ("init", "Create the folders, a commented picowatch.yaml and example recipes."),
-    "completion": ("completion", "Print the script that completes commands in bash, zsh or fish."),
 }
 # As `--help` shows them.
 GROUPS = {
@@ -47,8 +45,8 @@ GROUPS = {
     "Recipes": ("make", "check", "show"),
     "While it runs": ("status", "pause", "resume", "cancel", "retry"),
     "Pictures": ("delete",),
-    "Models": ("models", "convert", "bench"),
-    "Editors and shells": ("schema", "completion"),
+    "Models": ("models", "convert"),
+    "Editors": ("schema",),
 }
 # Words of other command lines, and what to say to them.
 _DELETE = "`picowatch delete` deletes pictures, `picowatch cancel` cancels queued images."
@@ -81,10 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(words: Sequence[str]) -> int:
     parser, commands = parsers()
-    if "_ARGCOMPLETE" in os.environ:  # set by the script of `picowatch completion`
-        import argcomplete
-
-        argcomplete.autocomplete(parser, always_complete_options=False)
     if not words:
         parser.print_help()
         return SUCCEEDED

@@ -36,7 +36,7 @@ ControlFlow
     │   └── NoneOfThisName       not even one that is refused (recipe/resolve/installed.py)
     ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
     ├── ScheduleUnknown      no schedule type of this name (recipe/samplers.py)
-    ├── PromptFailed         what was drawn cannot be a prompt (recipe/prompts/prompts.py)
+    ├── PromptFailed         what was drawn cannot be a prompt (recipe/resolve/prompts.py)
     └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
 """
 

@@ -29,7 +29,8 @@ class DigestEngine:
     Equal requests give equal pixels, different ones different pixels. `before_batch` is called
     in the engine's thread before each batch: it may wait for an event the test holds, or raise
     what this batch is to fail with. `after_step` is called after each step's `on_step`, with
-    the steps done; it may wait or raise too. `batches` lists every batch that was started.
+    the steps done; it may wait or raise too. `batches` lists every batch that was started;
+    `timings` are those of each picture, if there are any.
     """
 
     before_batch: Callable[[Batch], None] = lambda batch: None
@@ -39,6 +40,7 @@ class DigestEngine:
     batches: list[tuple[ImageRequest, ...]] = field(default_factory=list)
     starts: int = 0
     prepared: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _in_progress: Future[list[RenderedImage]] | None = None
     _started: bool = False
@@ -107,6 +109,8 @@ class DigestEngine:
                 on_step(done, batch[0].steps)
                 self.after_step(done)
             images = [digest_picture(request, len(batch)) for request in batch]
+            for image in images:
+                image.timings.update(self.timings)
         # What a test's hook raises is what this batch fails with.
         except BaseException as failure:
             resolve(future, failure)

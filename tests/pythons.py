@@ -25,8 +25,8 @@ TESTS = (
 NEED_TORCH = ("catalog/test_transformer_files.py",)
 NEED_DIFFUSERS = ("recipe/test_samplers.py::test_the_table_agrees_with_diffusers",)
 PACKAGES = (
-    *("argcomplete", "numpy", "pillow", "psutil", "pydantic", "pyyaml", "rich", "safetensors"),
-    *("watchdog", "gguf", "hypothesis", "jsonschema", "prometheus-client", "sd-parsers"),
+    *("numpy", "pillow", "psutil", "pydantic", "pyyaml", "rich", "safetensors", "watchdog"),
+    *("gguf", "hypothesis", "jsonschema", "prometheus-client", "sd-parsers"),
     *("pytest", "pytest-timeout", "pytest-xdist"),
 )
 ABOUT = """

@@ -61,6 +61,14 @@ def test_imports_point_down() -> None:
     assert not upward
 
 
+def test_reading_and_resolving_recipes_do_not_know_of_each_other() -> None:
+    """What is written, and what it means: reading.py composes them."""
+    for own, other in (("read", "resolve"), ("resolve", "read")):
+        for path in (PACKAGE / "recipe" / own).glob("*.py"):
+            named = {".".join(name.split(".")[:3]) for name in imports_of(path)}
+            assert f"picowatch.recipe.{other}" not in named, path
+
+
 def modules_imported_by(path: Path, modules: Mapping[str, Path]) -> set[str]:
     """The modules of the package that a file imports, those for types alone, too."""
     names = set()

@@ -149,7 +149,7 @@ def _is_installable(word: str, page: Path) -> bool:
     return re.search(rf"^{target}=={version or ''}", CONSTRAINTS, re.MULTILINE) is not None
 
 
-@pytest.mark.parametrize("extra", ["bench", "metrics", "ray"])
+@pytest.mark.parametrize("extra", ["metrics", "ray"])
 @pytest.mark.parametrize(
     ("module", "ending"),
     [

@@ -16,7 +16,6 @@ from training.networks import Denoiser
 from training.precision import autocast
 from training.progress import Progress, RateOfStage, Schedule
 from training.stages import run_stage
-from training.workers import average_gradients, worker_count, worker_number
 
 SCHEDULE = Schedule(steps=40_000, rate=8e-4, rise=200, fall=2500)
 AVERAGE_DECAY = 0.9995
@@ -31,7 +30,7 @@ STEPS_BETWEEN_LOOKS = 500
 def train_denoiser(
     run_folder: Path, device: torch.device, tokenizer: CLIPTokenizer, steps: int | None = None
 ) -> None:
-    """Trains until `denoiser.state.pt` holds the last step; its average is what is exported."""
+    """Train until `denoiser.state.pt` holds the last step; its average is what is exported."""
     progress = Progress(run_folder, "denoiser")
     torch.manual_seed(SEED)
     denoiser = Denoiser(tokenizer).to(device).train()
@@ -44,9 +43,7 @@ def train_denoiser(
         if step % STEPS_BETWEEN_LOOKS == 0:
             pictures = encoded_pictures(run_folder)
         examples = examples_of(step, pictures, tokenizer)
-        return denoiser_step(
-            denoiser, optimizer, examples.part(worker_number(), worker_count()).to(device)
-        )
+        return denoiser_step(denoiser, optimizer, examples.to(device))
 
     rate = RateOfStage(SCHEDULE.with_steps(steps), progress)
     run_stage(denoiser, optimizer, progress, rate, AVERAGE_DECAY, one_step)
@@ -57,7 +54,7 @@ def denoiser_step(
     optimizer: Optimizers,
     examples: Examples,
 ) -> dict[str, Tensor]:
-    """One step; gives the parts of its loss."""
+    """Take one step; return the parts of its loss."""
     with autocast(examples.noisy.device):
         text: Any = denoiser.text_encoder(examples.tokens)
         hints = {name: probe(text.pooler_output) for name, probe in denoiser.probes.items()}
@@ -70,7 +67,6 @@ def denoiser_step(
     loss = weighted + PROBE_WEIGHT * torch.stack(probe_losses).sum()
     optimizer.zero_grad()
     loss.backward()
-    average_gradients(denoiser.parameters())
     nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
     optimizer.step()
     return {
@@ -81,6 +77,6 @@ def denoiser_step(
 
 
 def probe_loss(hint: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the labels that the captions say; zero when they say none."""
+    """The cross-entropy over the labels that the captions say; zero when they say none."""
     total = nn.functional.cross_entropy(hint, labels, ignore_index=UNSAID, reduction="sum")
     return total / (labels != UNSAID).sum().clamp(min=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,22 +68,14 @@ class Examples:
         """How much each example's error counts."""
         return loss_weights(PREDICTION).to(self.timesteps.device)[self.timesteps]
 
-    def part(self, number: int, count: int) -> Examples:
-        """Every `count`th example from the given one on."""
-        return self.each(lambda values: values[number::count])
-
     def to(self, device: torch.device) -> Examples:
         """The same on a device."""
-        return self.each(lambda values: values.to(device))
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Examples:
-        """All of it, changed in the same way."""
         return Examples(
-            change(self.noisy),
-            change(self.target),
-            change(self.timesteps),
-            change(self.tokens),
-            {name: change(labels) for name, labels in self.labels.items()},
+            self.noisy.to(device),
+            self.target.to(device),
+            self.timesteps.to(device),
+            self.tokens.to(device),
+            {name: labels.to(device) for name, labels in self.labels.items()},
         )
 
 

@@ -36,9 +36,3 @@ def as_batch(pictures: list[Image.Image]) -> Tensor:
     """Pictures of one size as floats in [-1, 1], channels first."""
     pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def as_pictures(batch: Tensor) -> list[Image.Image]:
-    """The inverse of `as_batch`, clipped."""
-    pixels = ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]

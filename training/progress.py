@@ -144,9 +144,3 @@ def save_whole(state: Mapping[str, Any], file: Path) -> None:
 def rise_and_fall(step: int, steps: int, *, rise: int, fall: int) -> float:
     """1, but for a straight rise from zero at the beginning and a straight fall at the end."""
     return min(1.0, (step + 1) / rise, (steps - step) / fall)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Gives every parameter group the same rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from training.muon import Optimizers
 from training.progress import Averages, MovingAverage, Progress, RateOfStage
-from training.workers import worker_number
 
 
 def run_stage(
@@ -19,10 +18,10 @@ def run_stage(
     average_decay: float,
     one_step: Callable[[int], dict[str, Tensor]],
 ) -> int:
-    """Takes steps until the stage's last one, from the saved state on, and saves now and then.
+    """Take steps until the stage's last one, from the saved state on, and save now and then.
 
-    Leaves the average's weights in the network, and gives the number of steps. `one_step` is
-    given a step's number, and gives the parts of its loss.
+    Leave the average's weights in the network, and return the number of steps. `one_step` takes
+    a step's number, and returns the parts of its loss.
     """
     average = MovingAverage(network, average_decay)
     step = 0
@@ -38,8 +37,6 @@ def run_stage(
         averages.add(**one_step(step))
         average.follow(network, step)
         step += 1
-        if worker_number() > 0:
-            continue
         if step % 100 == 0:
             progress.log(step, rate=rate.of(step), **averages.taken())
         if progress.save_is_due() or step == rate.end(step):

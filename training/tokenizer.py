@@ -6,9 +6,9 @@ import json
 import random
 import re
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
+from tokenizers import Tokenizer, models, trainers
 from transformers import CLIPTokenizer
 
 from training.captions import caption, known_words
@@ -19,12 +19,13 @@ CAPTIONS_READ = 30_000
 MAX_TOKENS = 77
 WORD_END = "</w>"
 
-Word = tuple[str, ...]
+LARGEST_VOCABULARY = 10_000  # never reached
+
 Merge = tuple[str, str]
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Writes the tokenizer's folder. Every word of a caption is one token; any text tokenises."""
+    """Write the tokenizer's folder. Every word of a caption is one token; any text tokenises."""
     merges = learnt_merges(caption_words())
     vocabulary = {token: number for number, token in enumerate(tokens_of(merges))}
     tokenizer = CLIPTokenizer(
@@ -52,35 +53,12 @@ def caption_words() -> Counter[str]:
 
 def learnt_merges(counts: Counter[str]) -> list[Merge]:
     """Byte-pair merges, the most frequent pair first, until every word is one token."""
-    words: Counter[Word] = Counter()
-    for text, count in counts.items():
-        words[(*text[:-1], text[-1] + WORD_END)] += count
-    merges: list[Merge] = []
-    while pairs := pair_counts(words):
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))
-        merges.append(best)
-        words = Counter({merged(word, best): count for word, count in words.items()})
-    return merges
-
-
-def pair_counts(words: Counter[Word]) -> Counter[Merge]:
-    """How often two parts stand side by side."""
-    pairs: Counter[Merge] = Counter()
-    for word, count in words.items():
-        for left, right in pairwise(word):
-            pairs[left, right] += count
-    return pairs
-
-
-def merged(word: Word, pair: Merge) -> Word:
-    """The word with each occurrence of the pair made one part."""
-    parts: list[str] = []
-    for part in word:
-        if parts and (parts[-1], part) == pair:
-            parts[-1] += part
-        else:
-            parts.append(part)
-    return tuple(parts)
+    model = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=LARGEST_VOCABULARY, end_of_word_suffix=WORD_END, show_progress=False
+    )
+    model.train_from_iterator(counts.elements(), trainer)
+    return [(left, right) for left, right in json.loads(model.to_str())["model"]["merges"]]
 
 
 def tokens_of(merges: list[Merge]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -14,13 +13,12 @@ from training.export import begin_with, export_model
 from training.latents import PARTS, encode_pictures
 from training.tokenizer import build_tokenizer
 from training.vae import refine_decoder, train_vae
-from training.workers import run_workers
 
 STAGES = ("vae", "latents", "denoiser", "decoder", "export")
 
 
 def main() -> None:
-    """Runs the stages in order; a finished one is skipped, a broken one goes on."""
+    """Run the stages in order; a finished one is skipped, an interrupted one goes on."""
     arguments = parsed_arguments()
     run_folder, device = arguments.run_dir, chosen_device(arguments.device)
     if arguments.finish:
@@ -35,17 +33,11 @@ def main() -> None:
     if "latents" in stages:
         encode_pictures(run_folder, device, arguments.parts)
     if "denoiser" in stages:
-        workers = arguments.workers if device.type == "cpu" else 1
-        run_workers(workers, run_denoiser_stage, run_folder, device, arguments.steps)
+        train_denoiser(run_folder, device, tokenizer_of(run_folder), arguments.steps)
     if "decoder" in stages:
         refine_decoder(run_folder, device)
     if "export" in stages:
         export_model(run_folder, arguments.out)
-
-
-def run_denoiser_stage(run_folder: Path, device: torch.device, steps: int | None) -> None:
-    """The part of the denoiser's training that each worker does."""
-    train_denoiser(run_folder, device, tokenizer_of(run_folder), steps)
 
 
 def tokenizer_of(run_folder: Path) -> CLIPTokenizer:
@@ -65,7 +57,7 @@ def chosen_device(name: str) -> torch.device:
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=STAGES, help="one stage only")
     parser.add_argument("--run-dir", type=Path, default=Path("training/runs/demo"))
@@ -80,9 +72,6 @@ def parsed_arguments() -> argparse.Namespace:
         "--finish",
         choices=("vae", "denoiser", "decoder"),
         help="let the learning rate of a running stage fall now, so that it ends soon",
-    )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes, on a CPU"
     )
     return parser.parse_args()
 

@@ -1,8 +1,14 @@
-"""Peer 2, well-used diffusers: SDPA, no slicing, one at a time.
+"""A program as people write it around diffusers: one picture after the other.
 
-python -m benchmarks.peers.diffusers_loop JOB.json
+    python -m benchmarks.peers.diffusers_loop JOB.json
+
+`benchmarks/jobs.py` writes the job. The last line that it prints is JSON: the seconds of each
+picture, and its peak memory.
 """
 
+import json
+import resource
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +17,6 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DPMSolverMultistepScheduler
-
-from benchmarks.peers.asked import asked, resident_peak, seconds_since_start, tell
 
 
 def pipeline(job: Mapping[str, Any]) -> Any:
@@ -45,16 +49,15 @@ def draw(pipe: Any, job: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]
 
 @torch.inference_mode()
 def main() -> None:
-    job = asked()
+    job = json.loads(Path(sys.argv[1]).read_text())
     pipe = pipeline(job)
-    start_up = seconds_since_start()
     seconds = []
     for number, picture in enumerate(job["pictures"]):
         began = time.perf_counter()
         draw(pipe, job, [picture])[0].save(Path(job["out"]) / f"{number:04}.png")
         seconds.append(time.perf_counter() - began)
-    on_cuda = job["device"].startswith("cuda")
-    tell(start_up, seconds, torch.cuda.max_memory_allocated() if on_cuda else resident_peak())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in kilobytes on Linux
+    print(json.dumps({"pictures": seconds, "peak_bytes": peak * 1024}))
 
 
 if __name__ == "__main__":

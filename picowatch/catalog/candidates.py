@@ -26,8 +26,8 @@ from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.vaes import recognise_vae_folder
 from picowatch.errors import ModelRefused
 from picowatch.files.skipped_folders import SKIPPED_FOLDERS
+from picowatch.recipe.characters import NEVER_IN_NAMES, invisible
 from picowatch.recipe.messages.problems import harmless
-from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first

@@ -126,7 +126,11 @@ class Catalog:
         checkpoints = found.of_kind("checkpoint")
         return Inventory(
             demo=replace(_checkpoint(self.demo), rules=DEMO_RULES, known_words=_known_words()),
-            checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
+            checkpoints=tuple(
+                replace(_checkpoint(one), hash=self._known_hash(one))
+                for one in checkpoints
+                if not one.missing
+            ),
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
@@ -188,6 +192,12 @@ class Catalog:
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
         return all(map(self._hashes.known, _files(model).values()))
+
+    def _known_hash(self, model: Model) -> str:
+        """Return its hash, "" if files would have to be read for it."""
+        with suppress(ModelRefused):
+            return self.sha256(model) if self.is_hashed(model) else ""
+        return ""
 
     def size(self, model: Model) -> int:
         """How many bytes `sha256` reads, if it has to: of all files that the model is read from.

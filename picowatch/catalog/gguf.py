@@ -62,9 +62,14 @@ MIXTURES = {
 }  # fmt: skip
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a file's ending says that it is one."""
+    return path.suffix.lower() == GGUF
+
+
 def read_any_header(path: Path) -> Header:
     """The header of a safetensors file, or by its ending of a GGUF file."""
-    return read_gguf(path) if path.suffix.lower() == GGUF else read_header(path)
+    return read_gguf(path) if is_gguf(path) else read_header(path)
 
 
 def stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:

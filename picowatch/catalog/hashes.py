@@ -16,7 +16,6 @@ from picowatch.files.inside import open_regular
 _VERSION = 1
 _DIGEST = re.compile("[0-9a-f]{64}")
 _BLOCK_BYTES = 1 << 20
-_OLD_OFFSET, _OLD_BYTES = 1 << 20, 1 << 16
 # Writing an entry takes about 6 microseconds. A core hashes this many bytes in ten times as long.
 _FEW, _BYTES_FOR_AN_ENTRY = 200, 60_000
 
@@ -29,13 +28,6 @@ OnBlock = Callable[[int], None]
 
 def ignore_block(size: int) -> None:
     """An OnBlock that does nothing."""
-
-
-def old_hash(path: Path) -> str:
-    """How A1111 tells models apart in a few digits: by 64 KB of them (sd_models.model_hash)."""
-    with os.fdopen(open_regular(path), "rb") as file:
-        file.seek(_OLD_OFFSET)
-        return hashlib.sha256(file.read(_OLD_BYTES)).hexdigest()[:8]
 
 
 class HashCache:

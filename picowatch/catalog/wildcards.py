@@ -7,14 +7,14 @@ file is called. A file that is nothing but a list has the file's name.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from picowatch.recipe.characters import FORBIDDEN, NEVER_IN_NAMES, invisible
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
-from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
-from picowatch.recipe.read.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
+from picowatch.recipe.numbers import number
+from picowatch.recipe.prompts.wildcards import PACK_ENDINGS, with_whole_names
 from picowatch.recipe.read.nodes import compose
-from picowatch.recipe.read.plain import number
 from picowatch.recipe.written import Source, Written
 
 FOLDER = "wildcards"
@@ -70,7 +70,7 @@ class WildcardFiles:
                 found.refused[name] = f"{path.name} cannot be read: {error.strerror}."
             except ValueError as error:
                 found.refused[name] = f"{path.name} {error}"
-        return found
+        return replace(found, lines=with_whole_names(found.lines))
 
     def _files(self) -> list[Path]:
         """The files by name. Links to folders are not followed: circles of them would never end."""
@@ -158,8 +158,8 @@ def read_pack(file: str, name: str, text: str) -> FoundWildcards:
 def _take(node: Written, name: str, keys: tuple[str, ...], pack: FoundWildcards, file: str) -> None:
     name = "/".join(keys) or name
     if isinstance(node.value, dict):
-        for key, (text, value) in zip(node.keys, node.pairs, strict=True):
-            if key.style is not None and text and not NEVER_IN_NAMES.search(text):
+        for text, value in node.pairs:
+            if text and not NEVER_IN_NAMES.search(text):
                 _take(value, name, (*keys, text), pack, file)
         return
     lines = [_line(element) for element in node.parts]
@@ -175,11 +175,11 @@ def _take(node: Written, name: str, keys: tuple[str, ...], pack: FoundWildcards,
 
 def _line(element: Written) -> str | None:
     """One choice in a line; None if it is not a choice."""
-    if element.style is not None:
+    if element.value is None or isinstance(element.value, str):
         return _joined(element.text)
     if not isinstance(element.value, dict):
         return None
-    values = {name: value.text for name, value in element.pairs if value.style is not None}
+    values = {name: value.text for name, value in element.pairs}
     text = values.get("text") or values.get("content")
     weight = values.get("weight", "1")
     return f"{weight}::{_joined(text)}" if text and number(weight) is not None else None

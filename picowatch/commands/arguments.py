@@ -1,20 +1,14 @@
 """What each command takes, with examples. Imports no command.
 
-The commands' own imports take up to a second. `--help`, a mistyped flag and the shell's completion
-are answered without.
+The commands' own imports take up to a second; `--help` and a mistyped flag do without them.
 """
 
-from argparse import Action, ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from picowatch.commands.completing import checkpoints, files, queued_recipes, recipes
-
 KINDS = ("recipe", "defaults", "settings")  # of schemas
-_NUMBERS: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
-_RECIPES = ("yaml", "yml", "txt", "json")
-_PICTURES = ("png", "jpg", "jpeg", "webp", "avif")
 
 
 def add_arguments(parser: ArgumentParser, command: str) -> None:
@@ -50,7 +44,7 @@ def _run(parser: ArgumentParser) -> None:
 
 
 def _make(parser: ArgumentParser) -> None:
-    _words(parser, "files", "FILE", files(*_RECIPES), help="recipe files; - is standard input")
+    _words(parser, "files", "FILE", help="recipe files; - is standard input")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--name",
@@ -62,12 +56,13 @@ def _make(parser: ArgumentParser) -> None:
 
 
 def _check(parser: ArgumentParser) -> None:
-    _words(parser, "files", "FILE", files(*_RECIPES), help="recipe files")
+    _words(parser, "files", "FILE", help="recipe files")
     parser.add_argument("--json", action="store_true", help="print every resolved field as JSON")
 
 
 def _show(parser: ArgumentParser) -> None:
-    _words(parser, "pictures", "PICTURE", files(*_PICTURES), help="pictures with metadata")
+    _words(parser, "pictures", "PICTURE", help="pictures with metadata")
+    parser.add_argument("--all", action="store_true", help="print fields with defaults, too")
     parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
 
 
@@ -76,7 +71,7 @@ def _json(parser: ArgumentParser) -> None:
 
 
 def _convert(parser: ArgumentParser) -> None:
-    _words(parser, "files", "FILE", files("pth", "pt", "ckpt", "bin"), help="pickled models")
+    _words(parser, "files", "FILE", help="pickled models")
     parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
@@ -96,15 +91,15 @@ def _none(parser: ArgumentParser) -> None:
 
 
 def _retry(parser: ArgumentParser) -> None:
-    _words(parser, "recipes", "RECIPE", recipes, nargs="*", help="recipes in the inbox (all)")
+    _words(parser, "recipes", "RECIPE", nargs="*", help="recipes in the inbox (all)")
 
 
 def _cancel(parser: ArgumentParser) -> None:
-    _words(parser, "recipes", "RECIPE", queued_recipes, help="recipes, folders or 'globs*'")
+    _words(parser, "recipes", "RECIPE", help="recipes, folders or 'globs*'")
 
 
 def _of_pictures(parser: ArgumentParser) -> None:
-    _words(parser, "pictures", "PICTURE", files(*_PICTURES), help="pictures in the outbox")
+    _words(parser, "pictures", "PICTURE", help="pictures in the outbox")
 
 
 def _schema(parser: ArgumentParser) -> None:
@@ -122,44 +117,14 @@ def _schema(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=path, metavar="FILE", help="write to a file")
 
 
-def _bench(parser: ArgumentParser) -> None:
-    parser.add_argument("--steps", default=[24], help="numbers of steps (24)", **_NUMBERS)
-    parser.add_argument(
-        "--sizes", nargs="+", default=[], metavar="WxH", help="sizes (the checkpoint's own)"
-    )
-    parser.add_argument("--batches", default=[1, 2, 4, 8], help="batch sizes (1 2 4 8)", **_NUMBERS)
-    _completed(
-        parser.add_argument("--checkpoint", metavar="NAME", help="as in a recipe"), checkpoints
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--plot", type=path, metavar="FILE.png", help="also draw a plot (needs matplotlib)"
-    )
-
-
 def _init(parser: ArgumentParser) -> None:
     parser.add_argument(
         "folder", nargs="?", type=path, default=Path(), metavar="DIR", help="where (here)"
     )
 
 
-def _completion(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish"
-    )
-
-
-def _words(
-    parser: ArgumentParser, name: str, shown: str, completer: Any, nargs: str = "+", **more: Any
-) -> None:
-    action = parser.add_argument(name, nargs=nargs, type=path, metavar=shown, **more)
-    _completed(action, completer)
-
-
-def _completed(action: Action, completer: Any) -> None:
-    """Where argcomplete looks for it (https://kislyuk.github.io/argcomplete/, "Specifying
-    completers")."""
-    vars(action)["completer"] = completer
+def _words(parser: ArgumentParser, name: str, shown: str, nargs: str = "+", **more: Any) -> None:
+    parser.add_argument(name, nargs=nargs, type=path, metavar=shown, **more)
 
 
 _OF_COMMANDS: dict[str, Callable[[ArgumentParser], None]] = {
@@ -177,9 +142,7 @@ _OF_COMMANDS: dict[str, Callable[[ArgumentParser], None]] = {
     "delete": _of_pictures,
     "doctor": _json,
     "schema": _schema,
-    "bench": _bench,
     "init": _init,
-    "completion": _completion,
 }
 
 # Lines to copy, each with what it does.
@@ -225,14 +188,5 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "schema": [
         ("picowatch schema --installed --output recipe.json", "for an editor's completion"),
     ],
-    "bench": [
-        ("picowatch bench", "seconds a picture for batches of 1, 2, 4 and 8"),
-        ("picowatch bench --checkpoint demo --sizes 128x128 --steps 8 24", "for these only"),
-    ],
     "init": [("picowatch init pictures", "then: cd pictures && picowatch run")],
-    "completion": [
-        ('eval "$(picowatch completion bash)"', "in ~/.bashrc"),
-        ('eval "$(picowatch completion zsh)"', "in ~/.zshrc, after compinit"),
-        ("picowatch completion fish | source", "in ~/.config/fish/config.fish"),
-    ],
 }

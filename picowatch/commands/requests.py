@@ -47,6 +47,7 @@ from picowatch.outbox.status import Status, is_running
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import harmless_lines
+from picowatch.recipe.written import plain_name
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
 
@@ -268,8 +269,8 @@ def _ending(content: bytes) -> str:
         if isinstance(json.loads(content), dict | list):
             return ".json"
     text = re.sub(rb"\A(?:\s|#.*\n|---\s*\n|- )*", b"", content)
-    field = re.match(rb"([a-z_]+)\s*:", text)
-    is_yaml = field is not None and field[1].decode() in FIRST_NAME_OF
+    field = re.match(rb"([A-Za-z_ -]+):", text)
+    is_yaml = field is not None and plain_name(field[1].decode()) in FIRST_NAME_OF
     return ".yaml" if is_yaml else ".txt"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.metadata import (
     PICOWATCH,
+    differing_fields,
     escaped_json,
     read_chunk,
     read_texts,
@@ -24,19 +25,21 @@ from picowatch.settings import Settings
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return show([_found(path, load) for path in options.pictures], as_json=options.json)
+    pictures = [_found(path, load) for path in options.pictures]
+    return show(pictures, as_json=options.json, whole=options.all)
 
 
-def show(pictures: Sequence[Path], as_json: bool) -> int:
+def show(pictures: Sequence[Path], as_json: bool, whole: bool = False) -> int:
     """Print each picture's recipe as a YAML document, or its whole chunk.
 
-    A picture by another program gives the settings that it names, with comments for what a recipe
-    cannot say; as JSON, its texts. One without any does not stop the others.
+    Without `whole`, fields that have their defaults are left out. A picture by another program
+    gives the settings that it names, with comments for what a recipe cannot say; as JSON, its
+    texts. One without any does not stop the others.
     """
     code, separator = SUCCEEDED, ""
     for path in pictures:
         try:
-            text = _text(path, as_json)
+            text = _text(path, as_json, whole)
         except PictureUnreadable as error:
             print(harmless(f"picowatch: {error.with_remedy}"), file=sys.stderr)
             code = FAILED
@@ -46,7 +49,7 @@ def show(pictures: Sequence[Path], as_json: bool) -> int:
     return code
 
 
-def _text(path: Path, as_json: bool) -> str:
+def _text(path: Path, as_json: bool, whole: bool) -> str:
     texts = read_texts(path)
     if as_json:
         return (
@@ -56,7 +59,7 @@ def _text(path: Path, as_json: bool) -> str:
     if SHEET_KEYWORD in texts:
         raise PictureUnreadable(f"{path}: It is a contact sheet.", "Show one of its pictures.")
     try:
-        return _recipe(texts)
+        return _recipe(texts, whole)
     except PictureUnreadable as error:
         raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
 
@@ -69,10 +72,11 @@ def _found(path: Path, load: Callable[[], Settings]) -> Path:
     return inside if os.path.exists(inside) else path  # noqa: PTH110
 
 
-def _recipe(texts: Mapping[str, str]) -> str:
+def _recipe(texts: Mapping[str, str], whole: bool) -> str:
     if PICOWATCH in texts:
         request = read_chunk(texts[PICOWATCH]).request
-        return _embeddings(request) + recipe_yaml(request)
+        named = None if whole else differing_fields(request)
+        return _embeddings(request) + recipe_yaml(request, named)
     return settings_yaml(*settings_in(texts))
 
 

@@ -3,13 +3,17 @@
 import json
 import logging
 from collections.abc import Sequence
+from itertools import takewhile
 from math import prod
+from pathlib import Path
 from typing import Any
 
+from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import unexpected
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
 from picowatch.recipe import ImageRequest, Recipe
@@ -25,7 +29,8 @@ def sheet_of(recipe: Recipe) -> str | None:
     if not recipe.wants_sheet:
         return None
     axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.sweep]
-    return json.dumps({"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count})
+    shown = {"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count}
+    return json.dumps(shown | ({"seconds": True} if recipe.grid_seconds else {}))
 
 
 def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
@@ -60,20 +65,23 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
     images = due.images[-shown.pop("images", 0) :]
-    requests = [request for request, _ in images]
+    requests, files = [request for request, _ in images], [picture for _, picture in images]
     size = prod(len(axis.values) for axis in axes)
     seeds = _seeds([requests[at : at + size] for at in range(0, len(requests), size)])
-    labels = [""] * len(images) if axes else [f"{seeds.label} {seed}" for seed in seeds.values]
+    labels = [
+        [] if axes else [f"{seeds.label} {seed}"] for seed in seeds.values for _ in range(size)
+    ]
     if axes and len(seeds.values) > 1:
         axes.insert(0, seeds)
         shown["axes"] = [{"label": axis.label, "values": list(axis.values)} for axis in axes]
-    files = [picture for _, picture in images]
-    cells = [
-        Cell(outbox.root / picture if picture else None, label)
-        for picture, label in zip(files, labels, strict=True)
-    ]
+    pictures = [outbox.root / file if file else None for file in files]
+    if shown.pop("seconds", False):
+        labels = [label + _seconds(one) for label, one in zip(labels, pictures, strict=True)]
+    words = _differing_words(requests, size)
+    told = [", ".join([*label, *drawn]) for label, drawn in zip(labels, words, strict=True)]
+    cells = [Cell(picture, label) for picture, label in zip(pictures, told, strict=True)]
     side = max(max(request.published_size) for request in requests)
-    about = {"recipe": recipe, **shown, "files": files}
+    about = {"recipe": recipe, **shown, "files": files, "labels": told}
     outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about)
 
 
@@ -84,3 +92,37 @@ def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
         if all(len(one) == 1 for one in seeds) and len(set().union(*seeds)) == len(rounds):
             return Axis(label, tuple(str(*one) for one in seeds))
     return Axis("image", tuple(str(number) for number, _ in enumerate(rounds, start=1)))
+
+
+def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
+    """The words of each prompt that other images of its combination do not have there.
+
+    Seeds that draw other words from wildcards are told apart by them. Each round has `size`
+    combinations.
+    """
+    words = [request.prompt.split() for request in requests]
+    return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]
+
+
+def _middle(prompt: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
+    """The prompt without what all of them begin and end with, as one text; none if all agree."""
+    first = _common([*others])
+    last = _common([one[first:][::-1] for one in others])
+    return [text] if (text := " ".join(prompt[first : len(prompt) - last])) else []
+
+
+def _common(texts: Sequence[Sequence[str]]) -> int:
+    """How many words all of them begin with."""
+    places = zip(*texts, strict=False)
+    return sum(1 for _ in takewhile(lambda words: len({*words}) == 1, places))
+
+
+def _seconds(picture: Path | None) -> list[str]:
+    """The seconds that drawing a picture took, loading not counted, as its metadata says."""
+    if picture is None:
+        return []
+    try:
+        timings = read_chunk(read_texts(picture)[PICOWATCH]).rendered["timings"]
+        return [f"{sum(timings.values()) - timings.get('load', 0):.3g} s"]
+    except (PictureUnreadable, KeyError):  # deleted meanwhile, or changed by another program
+        return []

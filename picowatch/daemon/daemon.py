@@ -19,7 +19,6 @@ from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import FolderAway
-from picowatch.files.inside import bring_back
 from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import PutBack, QueuedImage
@@ -172,7 +171,6 @@ class Daemon:
                 )
             self.outbox.remove_leftovers()
             self.outbox.repair_latest()
-            bring_back(self.inbox.path)
             known = self.ledger.known_recipes()
             wrong = [recipe for recipe, one in known.items() if one.problem]
             self.outbox.problems.remove_all_but(known, wrong)

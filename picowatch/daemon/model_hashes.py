@@ -11,7 +11,6 @@ from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
 from picowatch.files.retry import passes
 from picowatch.recipe import HashOf
-from picowatch.threads import start_thread
 
 log = logging.getLogger("picowatch")
 
@@ -67,7 +66,7 @@ class ModelHashes:
             self._thread = threading.Thread(
                 target=self._read, args=(needed.kind, needed.name), name="hash", daemon=True
             )
-            start_thread(self._thread)
+            self._thread.start()
 
     def _of_model(self, kind: Kind, name: str) -> str:
         if refused := self._refused.pop((kind, name), None):

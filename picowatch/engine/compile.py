@@ -28,6 +28,7 @@ import torch
 # Private, for torch has no public one; what diffusers' models are called with is nested.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from picowatch.engine.failures import one_line
 from picowatch.engine.memory import free_bytes
 from picowatch.extras import install_command
 from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
@@ -112,7 +113,7 @@ class CompiledDenoisers:
         with self.eager():
             output = denoiser(*given, **named)
         if reason:
-            said = f"{type(reason).__name__}: {' '.join(str(reason).split())}"[:300]
+            said = one_line(f"{type(reason).__name__}: {reason}")
             self._fail(
                 denoiser, f"failed for {type(denoiser).__name__}, which computes without: {said}"
             )

@@ -27,11 +27,12 @@ from picowatch.engine.canvas import Canvas, read_picture
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.job import Job
+from picowatch.engine.noise import LATENT_CHANNELS
 from picowatch.engine.part_files import diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
+from picowatch.recipe.preprocessors import KINDS
 from picowatch.recipe.request import ControlUse, ImageRequest
-from picowatch.recipe.resolve.control import KINDS
 
 # One for each block of the UNet's first half in their order, the middle's last.
 Residuals = tuple[torch.Tensor, ...]
@@ -173,7 +174,6 @@ _POOLED = "shuffle"  # only the name of a file tells that it was trained so
 # diffusers' conversion leaves these out, which SDXL's has.
 _ADDED = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
 _HINT = "controlnet_cond_embedding."
-_CHANNELS = 4
 _TASKS = "task_embedding"
 
 
@@ -195,7 +195,7 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
         like: Any = getattr(diffusers, kind).from_unet(unet, load_weights_from_unet=False)
     config = {key: value for key, value in like.config.items() if not key.startswith("_")}
     # The latents of an inpainting UNet have more channels.
-    config |= {"in_channels": _CHANNELS, **_layers(tensors, unet.config), **own}
+    config |= {"in_channels": LATENT_CHANNELS, **_layers(tensors, unet.config), **own}
     if _TASKS in tensors:
         config |= _union(tensors)
     what = f"ControlNet {model.name!r}"

@@ -34,9 +34,7 @@ class Embeddings:
 
         `tokens` are those of each embedding by its hash; a checkpoint's text encoders share them.
         """
-        # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
-        parts = getattr(text_encoder, "text_model", text_encoder)
-        self._table = parts.embeddings.token_embedding
+        self._table = layers_of(text_encoder).embeddings.token_embedding
         self._find = find
         self._key = key
         self._vectors: dict[int, torch.Tensor] = {}
@@ -88,6 +86,11 @@ class Embeddings:
             taken = sum(map(len, self._tokens.values()))
             self._tokens[use.hash] = tuple(range(-taken - 1, -taken - 1 - count, -1))
         self._vectors.update(zip(self._tokens[use.hash], vectors, strict=True))
+
+
+def layers_of(text_encoder: Any) -> Any:
+    """The module with a text encoder's layers: one with a projection has another inside."""
+    return getattr(text_encoder, "text_model", text_encoder)
 
 
 def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:

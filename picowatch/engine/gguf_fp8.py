@@ -14,7 +14,7 @@ from gguf.quants import dequantize
 from safetensors import safe_open
 
 from picowatch.catalog import weight_files
-from picowatch.catalog.gguf import BLOCKS, GGUF, read_any_header, stays_quantised
+from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
 from picowatch.catalog.storage import FP8, SCALES
 
@@ -24,10 +24,6 @@ TypeOf = Callable[[str], torch.dtype]
 
 # What stands beside quantised layers: scales of weights and of inputs, and descriptions.
 _NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
-
-
-def _is_gguf(file: Path) -> bool:
-    return file.suffix.lower() == GGUF
 
 
 def read_tensors(
@@ -42,7 +38,7 @@ def read_tensors(
     found: Tensors = {}
     for file in _files(path):
         header = read_any_header(file)
-        if _is_gguf(file):
+        if is_gguf(file):
             found |= _read_gguf(file, header, prefix, type_of, device)
         else:
             found |= _read_safetensors(file, header, prefix, type_of, device, copy=copy)
@@ -61,7 +57,7 @@ def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "") -> int:
         for name, shape in header.shapes.items():
             if name.startswith(prefix):
                 kind = header.types[name]
-                quantised = _is_gguf(file) and stays_quantised(name, kind, shape)
+                quantised = is_gguf(file) and stays_quantised(name, kind, shape)
                 numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
                 size += prod(shape) // numbers * taken
     return size

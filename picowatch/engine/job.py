@@ -1,28 +1,25 @@
-"""What drawing a batch needs besides its checkpoint, and what it gives. Imports no torch."""
+"""What drawing a batch needs besides its checkpoint, and what it gives."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from picowatch.engine.canvas import RESAMPLING
+import torch
+from PIL import Image
+
+from picowatch.engine.canvas import RESAMPLING, Bytes
+from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import ControlMap, OnStep
+from picowatch.engine.upscale import Upscalers
+from picowatch.recipe.parts import UPSCALERS
 from picowatch.recipe.request import ControlUse, ImageRequest
-from picowatch.recipe.resolve.hires import is_model
-
-if TYPE_CHECKING:
-    import torch
-    from PIL import Image
-
-    from picowatch.engine.canvas import Bytes
-    from picowatch.engine.preview import Previewer
-    from picowatch.engine.upscale import Upscalers
 
 Interrupted = Callable[[], bool]
 # Gives an RGB picture in another size.
-Enlarge = Callable[["Image.Image"], "Image.Image"]
+Enlarge = Callable[[Image.Image], Image.Image]
 
 
 class Picture(NamedTuple):
@@ -54,23 +51,23 @@ class Job:
     what computes in place of the denoiser, or None.
     """
 
-    device: "torch.device"
+    device: torch.device
     start_images: Path | None
     on_step: OnStep
     before_tile: Callable[[], None]
     interrupted: Interrupted
     timings: dict[str, float]
-    previewer: "Previewer"
-    guess_depth: "Callable[[Bytes, ControlUse], Bytes]"
-    upscalers: "Upscalers"
+    previewer: Previewer
+    guess_depth: Callable[[Bytes, ControlUse], Bytes]
+    upscalers: Upscalers
     alone: bool
-    compiled: "Callable[..., tuple[torch.Tensor, ...]] | None" = None
+    compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
 
     def enlarge_for_hires(self, request: ImageRequest) -> Enlarge:
         """What makes the second pass' picture of the first one's."""
         assert request.hires is not None
         name, size = request.hires.upscaler, request.size_before_upscale
-        if not is_model(name):
+        if name in UPSCALERS:
             return lambda picture: picture.resize(size, RESAMPLING[name])
         hash_ = request.hires_upscaler_hash
         return lambda picture: self.upscalers.enlarged(picture, name, hash_, size, self.before_tile)

@@ -23,6 +23,7 @@ from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.flow_samplers import scheduler_of
 from picowatch.engine.gguf_fp8 import bytes_in, read_tensors
+from picowatch.engine.noise import LATENT_CHANNELS
 from picowatch.engine.part_files import Config, diffusers_model, text_encoder, type_of
 
 _CPU = torch.device("cpu")
@@ -99,9 +100,6 @@ def _padding(model: Model, part: Part) -> dict[str, str]:
     return {"pad_token": "!"} if second or alone else {}
 
 
-_LATENTS = 4
-
-
 def _scheduler(model: Model, part: Part) -> Any:
     """The scheduler of a folder's config: for UNets what its class is does not matter.
 
@@ -132,7 +130,7 @@ def _prediction(model: Model) -> str:
     By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
     checkpoints predict noise.
     """
-    if model.in_channels != _LATENTS:
+    if model.in_channels != LATENT_CHANNELS:
         return "epsilon"
     with safe_open(model.path, framework="pt") as file:
         spread = file.get_tensor(_TELLING).float().std(correction=0)

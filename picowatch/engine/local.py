@@ -41,8 +41,4 @@ class LocalEngines:
     def close(self) -> None:
         """Close all at once, for each may take a second to end."""
         with ThreadPoolExecutor(len(self._engines)) as pool:
-            try:
-                list(pool.map(lambda engine: engine.close(), self._engines))
-            except RuntimeError:  # the system allows no more threads
-                for engine in self._engines:
-                    engine.close()
+            list(pool.map(lambda engine: engine.close(), self._engines))

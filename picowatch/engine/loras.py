@@ -14,7 +14,7 @@ from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_off
 from diffusers.utils import logging
 from torch import nn
 
-from picowatch.engine.failures import out_of_memory
+from picowatch.engine.failures import one_line, out_of_memory
 from picowatch.engine.lora_files import read_lora
 from picowatch.engine.verify import FindFile, unchanged
 from picowatch.errors import RenderFailed
@@ -83,7 +83,7 @@ class Loras:
             if out_of_memory(error):
                 raise
             raise RenderFailed(
-                f"The LoRA {name!r} cannot be used: diffusers refuses it ({error!s:.200}).",
+                f"The LoRA {name!r} cannot be used: diffusers refuses it ({one_line(error)}).",
                 "Get the file again, or another one.",
                 traceback.format_exc(),
             ) from error

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
+from picowatch.engine.noise import LATENT_FACTOR
 from picowatch.engine.protocol import OnPreview, Preview
 from picowatch.families import DEMO, DEMO_WIDTH, Family
-
-_FACTOR = 8  # pixels of a side for one of the latents'
 
 # What each latent channel adds to red, green and blue, from -1 to 1; the last row is the constant.
 # From ComfyUI at a125cd8, comfy/latent_formats.py, `latent_rgb_factors` of the classes SD15, SDXL,
@@ -91,7 +90,7 @@ COLOURS: dict[str, tuple[tuple[float, float, float], ...]] = {
         (0.1984, 0.0913, 0.1861),
         (-0.1835, -0.0868, -0.3360),
     ),
-    # The demo model's VAE has latents of its own. training/preview_colours.py fitted these to
+    # The demo model's VAE has latents of its own. Ridge regression fitted these to
     # drawings; they explain 73 % of the colours of 8x8 pixels.
     DEMO: (
         (0.2486, 0.1663, 0.2076),
@@ -179,7 +178,7 @@ class FlowPreview:
 
     def __init__(self, previewer: Previewer, width: int, height: int) -> None:
         self._previewer = previewer
-        self._side = (height // _FACTOR, width // _FACTOR)
+        self._side = (height // LATENT_FACTOR, width // LATENT_FACTOR)
         self._before: tuple[torch.Tensor, float] | None = None
 
     def after_step(self, scheduler: Any, latents: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.engine.embeddings import Embeddings
+from picowatch.engine.embeddings import Embeddings, layers_of
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import parse_edits, text_at
 from picowatch.recipe.prompts.grammar import (
@@ -115,14 +115,12 @@ class TextTower:
     def encoded(self, chunk: Chunk, end: int, clip_skip: int, device: torch.device) -> Encoded:
         """One chunk's hidden states, 1 x 77 x width, and its summary, where there is one."""
         encoder, skip = self.encoder, max(clip_skip, self.least_skip)
-        # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
-        parts = getattr(encoder, "text_model", encoder)
         with self.embeddings.inserted(self._padded(chunk.tokens, end)) as known:
             tokens = torch.tensor([known], device=device)
             output = encoder(input_ids=tokens, output_hidden_states=True)
         states = output.last_hidden_state if skip == 1 else output.hidden_states[-skip]
         if skip > 1 and self.normed:
-            states = parts.final_layer_norm(states)
+            states = layers_of(encoder).final_layer_norm(states)
         return Encoded(states, getattr(output, "text_embeds", None))
 
     def _padded(self, tokens: tuple[int, ...], end: int) -> tuple[int, ...]:

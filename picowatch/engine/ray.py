@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from picowatch.engine.child_main import MakeRenderer, new_renderer
+from picowatch.engine.failures import one_line
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine, EngineLost
 from picowatch.engine.torch_check import Check
@@ -202,7 +203,7 @@ def connected(address: str) -> Iterator[Place]:
                 here = ray.get_runtime_context().get_node_id()
                 [node] = [node for node in ray.nodes() if node["NodeID"] == here]
             except Exception as error:  # nearly anything, gRPC's errors, too
-                reason = " ".join(str(error).partition("Traceback")[0].split())[:300].rstrip(".: ")
+                reason = one_line(str(error).partition("Traceback")[0])
                 words = f"Cannot connect to the Ray cluster ({address}): {reason}."
                 raise EngineLost(words, _START) from error
             # The node ends when its head does. It is not asked by Ray, whose calls wait for a head

@@ -12,6 +12,7 @@ from ray import exceptions
 from picowatch.catalog import Catalog
 from picowatch.engine import ray_actor
 from picowatch.engine.child_main import FromEngine, MakeRenderer, Outcome, Render
+from picowatch.engine.failures import one_line
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineCannotStart, EngineLost
 from picowatch.engine.remote import Batch, RemoteEngine
@@ -162,8 +163,7 @@ class RayEngine(RemoteEngine):
             except Exception as later:
                 error = later
         if isinstance(error, exceptions.RayTaskError):  # raised on the node: a full disk
-            reason = " ".join(str(error.cause).split())[:300].rstrip(".")
-            return self._unfit(f"{reason}.")
+            return self._unfit(f"{one_line(error.cause)}.")
         if isinstance(error, exceptions.NodeDiedError) or "node has died" in str(error):
             return EngineLost(f"The cluster lost {self._node}.")
         if isinstance(error, _CRASHES) and self.is_placed:

@@ -20,7 +20,6 @@ from picowatch.engine.protocol import (
 )
 from picowatch.engine.versions import versions
 from picowatch.recipe.request import ImageRequest
-from picowatch.threads import start_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,8 @@ class RemoteEngine(ABC):
             if self._batch is not None and not self._batch.future.done():
                 raise RuntimeError("one batch at a time")
             self._batch = begun
-            try:
-                start_thread(thread)
-            except OSError as error:
-                resolve(begun.future, cannot_start(error))
-            else:
-                self._thread = thread
+            thread.start()
+            self._thread = thread
         return begun.future
 
     def describe(self) -> dict[str, str]:

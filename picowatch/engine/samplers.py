@@ -10,28 +10,14 @@ from the configuration in a folder of Stable Diffusion 1.x.
 import math
 from collections.abc import Callable
 from functools import partial
-from types import MethodType, SimpleNamespace
-from typing import Any, NamedTuple
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DEISMultistepScheduler,
-    DPMSolverMultistepScheduler,
-    DPMSolverSinglestepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    KDPM2AncestralDiscreteScheduler,
-    KDPM2DiscreteScheduler,
-    LCMScheduler,
-    PNDMScheduler,
-    SASolverScheduler,
-    TCDScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import PNDMScheduler, TCDScheduler
 from diffusers.schedulers import AysSchedules
 
 # diffusers hides this name where scipy is not installed.
@@ -39,6 +25,7 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from numpy.typing import NDArray
 
 from picowatch.recipe.passes import steps_taken
+from picowatch.recipe.samplers import EVEN, KnownSampler, sampler_named
 
 # "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
 _BETA_SHAPE = 0.6
@@ -58,61 +45,9 @@ _PREDICTIONS: dict[str, dict[str, Any]] = {
     "v_zero_snr": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
 }
 # Few-step models are distilled on a schedule of 50 steps; more need a finer one.
-_DISTILLED = (LCMScheduler, TCDScheduler)
+_DISTILLED = ("LCM", "TCD")
 _DISTILLED_STEPS = 50
 _TCD_ETA = 0.3  # TCDScheduler.step's own default; pipelines pass 0
-
-
-class _Kind(NamedTuple):
-    """A scheduler class, its fixed options, and how "uniform" spaces steps.
-
-    What else a sampler can do is in its row in recipe/samplers.py.
-    """
-
-    scheduler: Any
-    options: dict[str, Any]
-    uniform_spacing: str = "linspace"
-
-
-_TO_ZERO = {"final_sigmas_type": "zero"}
-_SECOND_ORDER = {"solver_order": 2, **_TO_ZERO}
-_SDE = {"algorithm_type": "sde-dpmsolver++", **_SECOND_ORDER}
-# Otherwise latents are cut to -1..1, which is DDIM's default.
-_UNCUT = {"clip_sample": False}
-
-_KINDS = {
-    "DPM++ 2M": _Kind(
-        DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", **_SECOND_ORDER}
-    ),
-    "DPM++ 2M SDE": _Kind(DPMSolverMultistepScheduler, _SDE),
-    "DPM++ 2M SDE Heun": _Kind(DPMSolverMultistepScheduler, {"solver_type": "heun", **_SDE}),
-    "SA-Solver": _Kind(SASolverScheduler, {}),
-    "Euler": _Kind(EulerDiscreteScheduler, _TO_ZERO),
-    "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}),
-    "DDIM": _Kind(DDIMScheduler, _UNCUT, "leading"),
-    "UniPC": _Kind(UniPCMultistepScheduler, _SECOND_ORDER),
-    "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading"),
-    "Heun": _Kind(HeunDiscreteScheduler, _UNCUT),
-    "LMS": _Kind(LMSDiscreteScheduler, {}),
-    "DPM2": _Kind(KDPM2DiscreteScheduler, {}),
-    "DPM2 a": _Kind(KDPM2AncestralDiscreteScheduler, {}),
-    # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's, but needs torchsde and draws
-    # its noise from trees of its own, which no per-image generator can serve. This one evaluates
-    # the UNet once a step, A1111's twice: 40 steps here are about 20 there.
-    "DPM++ SDE": _Kind(DPMSolverSinglestepScheduler, {"lower_order_final": True, **_SDE}),
-    "DEIS": _Kind(
-        DEISMultistepScheduler,
-        {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
-    ),
-    "DDPM": _Kind(
-        DDPMScheduler,
-        {"variance_type": "fixed_small", **_UNCUT},
-        "leading",
-    ),
-    # Steps are spread over the distillation's 50, whatever the spacing.
-    "LCM": _Kind(LCMScheduler, _UNCUT, "leading"),
-    "TCD": _Kind(TCDScheduler, _UNCUT, "leading"),
-}
 
 
 class PreparedSampler:
@@ -165,24 +100,58 @@ def build_sampler(
     overrides it. `family` is the checkpoint's. With a `strength` below 1 only that share of the
     steps is taken, the last ones; at least one, none for 0.
     """
-    kind = _KINDS[name]
+    sampler = sampler_named(name)
+    if schedule_type not in EVEN and sampler.with_levels:
+        sampler = sampler_named(sampler.with_levels)
     config = config | _PREDICTIONS[prediction]
+    scheduler = _scheduler(sampler, schedule_type, steps, config, family)
+    return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength))
+
+
+def class_of(sampler: KnownSampler) -> Any:
+    """The sampler's class in diffusers."""
+    if sampler.scheduler == "LMSDiscrete":
+        return LMSDiscreteScheduler
+    return getattr(diffusers, f"{sampler.scheduler}Scheduler")
+
+
+def _scheduler(
+    sampler: KnownSampler, schedule_type: str, steps: int, config: dict[str, Any], family: str
+) -> Any:
+    """The sampler's scheduler with all its steps."""
+    kind = class_of(sampler)
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
-    spacing = _spacing(kind.uniform_spacing, schedule_type, steps, zero_snr=zero_snr)
-    options = kind.options | {"timestep_spacing": spacing}
-    if kind.scheduler in _DISTILLED:
+    spacing = _spacing(sampler.spacing, schedule_type, steps, zero_snr=zero_snr)
+    options = {**sampler.options, "timestep_spacing": spacing}
+    if sampler.scheduler in _DISTILLED:
         options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
     if schedule_type in _SIGMA_OPTIONS:
         options[_SIGMA_OPTIONS[schedule_type]] = True
-    scheduler = kind.scheduler.from_config(config, **options)
+    scheduler = kind.from_config(config, **options)
     if schedule_type in NOISE_LEVELS:
         use_noise_levels(scheduler, schedule_type, family)
-    if kind.scheduler is LMSDiscreteScheduler:
-        scheduler.get_lms_coefficient = MethodType(_lms_coefficient, scheduler)
+    if kind is LMSDiscreteScheduler:
+        scheduler.get_lms_coefficient = partial(_lms_coefficient, scheduler)
     if spacing == "trailing":
-        steps = _counted_back(steps, scheduler.config.num_train_timesteps)
-    scheduler.set_timesteps(steps, device="cpu")
-    return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength))
+        scheduler.set_timesteps(_counted_back(steps, scheduler.config.num_train_timesteps))
+    else:
+        scheduler.set_timesteps(steps)
+    needed = "timestep_spacing" if schedule_type in EVEN else "use_karras_sigmas"
+    if needed not in signature(kind.__init__).parameters and schedule_type != "uniform":
+        euler = _scheduler(sampler_named("Euler"), schedule_type, steps, config, family)
+        _follow(scheduler, euler)
+    return scheduler
+
+
+def _follow(scheduler: Any, euler: Any) -> None:
+    """Let a scheduler without options for it step through the noise levels of Euler's.
+
+    If it knows training steps alone, through the nearest ones, as A1111's LCM does.
+    """
+    whole = not scheduler.timesteps.is_floating_point()
+    scheduler.timesteps = euler.timesteps.round().long() if whole else euler.timesteps
+    if hasattr(scheduler, "sigmas"):
+        scheduler.sigmas = euler.sigmas
 
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
@@ -262,17 +231,13 @@ def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> No
     diffusers has a place for the first of them, which needs scipy there, and none for the others:
     its private method is replaced (test_samplers.py fails if that changes).
     """
-    levels = NOISE_LEVELS[schedule_type]
+
+    def levels(in_sigmas: Any, num_inference_steps: int) -> Levels:
+        low, high = float(in_sigmas[-1]), float(in_sigmas[0])
+        return NOISE_LEVELS[schedule_type](low, high, num_inference_steps, family)
+
     scheduler.register_to_config(use_beta_sigmas=True)
-    scheduler._convert_to_beta = partial(_of_range, levels=levels, family=family)
-
-
-def _of_range(
-    in_sigmas: Any, num_inference_steps: int, *_: Any, levels: Any, family: str, **__: Any
-) -> Levels:
-    low, high = float(in_sigmas[-1]), float(in_sigmas[0])
-    found: Levels = levels(low, high, num_inference_steps, family)
-    return found
+    scheduler._convert_to_beta = levels
 
 
 def _beta(low: float, high: float, steps: int, _: str) -> Levels:

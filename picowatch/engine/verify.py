@@ -13,6 +13,7 @@ from typing import TypeVar
 from safetensors import SafetensorError
 
 from picowatch.catalog import Catalog, Kind, Model
+from picowatch.engine.failures import one_line
 from picowatch.errors import ModelRefused, RenderFailed
 
 Found = TypeVar("Found")
@@ -79,15 +80,10 @@ def unchanged(
         find(kind, name, expected_hash)
         if isinstance(error, RenderFailed):
             raise
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise RenderFailed(
-            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is damaged: {_reason(error)}.",
+            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is damaged: {reason}.",
             "Get the file again, or another one.",
             traceback.format_exc(),
         ) from error
     find(kind, name, expected_hash)
-
-
-def _reason(error: Exception) -> str:
-    """The reader's message, in one short line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text[:200].rstrip(".")

@@ -6,12 +6,9 @@ in after that makes the opening fail, and is never followed.
 """
 
 import errno
-import fcntl
 import os
-import signal
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,9 +17,6 @@ _ROOT = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _ROOT | os.O_NOFOLLOW
 # NONBLOCK: a FIFO that replaces the file must not block the daemon.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-ASIDE = ".picowatch-done-"  # prefix of a file that is about to be deleted
-MAX_NAME_BYTES = 255
 
 
 def open_below(root: Path, path: str) -> int:
@@ -69,102 +63,30 @@ def open_regular(path: Path) -> int:
 def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
     """Delete the regular file `path` below `root` if `is_meant`; returns whether it was.
 
-    It is moved aside first: what is saved under its name from then on stays. What turns out to be
-    another file by then, or is open for writing, is moved back. A link in its place stays. Raises
-    OSError as `open_below`.
+    A file that was saved again meanwhile stays, and so does a link. Raises OSError as `open_below`.
     """
     target = root / path
-    name, aside = target.name, _aside(target.name)
     real_root = _real(root)
     within = _enter(real_root, _parts_below(real_root, _real(target.parent, strict=True)))
     try:
-        if not _is_meant(within, name, is_meant):
+        with os.fdopen(os.open(target.name, _FILE, dir_fd=within), "rb") as file:
+            before = os.fstat(file.fileno())
+            _check_regular(before)
+            if not is_meant(file):
+                return False
+        now = os.stat(target.name, dir_fd=within, follow_symlinks=False)
+        if _version(now) != _version(before):
             return False
-        os.rename(name, aside, src_dir_fd=within, dst_dir_fd=within)
-        removed = _unlink_aside(within, aside, is_meant)
-        if not removed:
-            _move_back(within, aside, name)
+        os.unlink(target.name, dir_fd=within)
         _sync_folder(within)
-        return removed
+        return True
     finally:
         os.close(within)
 
 
-def bring_back(root: Path) -> None:
-    """Move back what was moved aside when the process died."""
-    for folder, _, names in os.walk(root):
-        for aside in names:
-            if aside.startswith(ASIDE):
-                with suppress(OSError):
-                    real_root = _real(root)
-                    within = _enter(real_root, _parts_below(real_root, _real(Path(folder))))
-                    _move_back(within, aside, aside.removeprefix(ASIDE))
-                    os.close(within)
-
-
-def _aside(name: str) -> str:
-    """A name that is too long loses its beginning: its end still marks a recipe."""
-    end = os.fsencode(name)[len(ASIDE) - MAX_NAME_BYTES :]
-    return ASIDE + end.decode("utf-8", "ignore")
-
-
-def _unlink_aside(within: int, aside: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
-    """Nobody opens it by that name, so what is found here stays true."""
-    meant = _is_meant(within, aside, is_meant, unwritten=True)
-    if meant:
-        os.unlink(aside, dir_fd=within)
-    return meant
-
-
-def _is_meant(
-    folder: int, name: str, is_meant: Callable[[IO[bytes]], bool], *, unwritten: bool = False
-) -> bool:
-    """Whether the file's bytes are meant, and, if it matters, nobody has it open for writing."""
-    handle = os.open(name, _FILE, dir_fd=folder)
-    with os.fdopen(handle, "rb") as file:
-        _check_regular(os.fstat(handle))
-        return not (unwritten and _is_open_for_writing(handle)) and is_meant(file)
-
-
-def _is_open_for_writing(handle: int) -> bool:
-    """A read lease is refused where somebody has the file open for writing: fcntl(2).
-
-    Some file systems have none, nor do systems other than Linux: nothing is detected there.
-    """
-    try:
-        # Opening it meanwhile makes the kernel send a signal: use one that does nothing.
-        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except AttributeError:
-        return False
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    return False
-
-
-def _move_back(within: int, aside: str, name: str) -> None:
-    """Move it back, unless a newer file has its name: then that one is kept.
-
-    inotify does not report writes through an older handle: the next scan finds them.
-    """
-    try:
-        os.link(aside, name, src_dir_fd=within, dst_dir_fd=within, follow_symlinks=False)
-    except FileExistsError:
-        pass
-    except OSError:  # a folder, or a file system without hard links
-        if not _is_there(within, name):
-            os.rename(aside, name, src_dir_fd=within, dst_dir_fd=within)
-            return
-    os.unlink(aside, dir_fd=within)
-
-
-def _is_there(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    """What differs between two saves."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _sync_folder(folder: int) -> None:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from picowatch.files.picture_names import is_mask_name, is_other_picture_name, is_picture_name
 from picowatch.files.skipped_folders import SKIPPED_FOLDERS
 
-ENDINGS = (".yaml", ".yml", ".json", ".txt")
+ENDINGS = (".yaml", ".yml", ".json", ".csv", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
 # In a folder with this template every picture is a request, there and below (dropped.py).
 PICTURES_NAME = "_pictures.yaml"
@@ -14,9 +14,10 @@ TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
 # How alike a misspelt one is, endings included: _default.yaml is, _draft.yaml is not.
 _MISSPELT = 0.88
 # What people put beside recipes, or mistake for one.
-_RECIPES_ARE = "recipes are .yaml, .yml, .json and .txt"
+_RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHER_ENDINGS = dict.fromkeys(
-    ("", ".py", ".csv", ".md", ".toml", ".ini", ".rtf", ".doc", ".docx", ".odt"), _RECIPES_ARE
+    ("", ".py", ".md", ".toml", ".ini", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
+    _RECIPES_ARE,
 )
 # Deeper folders are no user's intention; endless recursion would crash picowatch.
 MAX_DEPTH = 64
@@ -35,7 +36,7 @@ def is_recipe_name(name: str) -> bool:
 
 
 def syntax_of(path: str) -> str:
-    """How a recipe is read, by its name: `yaml`, `json` or `txt` (lines of prompts)."""
+    """How a recipe is read, by its name: `yaml`, `json`, `csv` or `txt` (lines of prompts)."""
     return path.lower().rpartition(".")[2].replace("yml", "yaml")
 
 

@@ -3,13 +3,14 @@
 from picowatch.metadata.a1111 import parameters_text, without_postprocessing
 from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk
 from picowatch.metadata.exif import PARAMETERS
-from picowatch.metadata.recipe_yaml import recipe_yaml, settings_yaml, short_recipe_yaml
+from picowatch.metadata.recipe_yaml import differing_fields, recipe_yaml, settings_yaml
 from picowatch.metadata.texts import PICOWATCH, read_texts, texts_in, texts_of
 
 __all__ = [
     "PARAMETERS",
     "PICOWATCH",
     "Chunk",
+    "differing_fields",
     "escaped_json",
     "parameters_text",
     "picowatch_json",
@@ -17,7 +18,6 @@ __all__ = [
     "read_texts",
     "recipe_yaml",
     "settings_yaml",
-    "short_recipe_yaml",
     "texts_in",
     "texts_of",
     "without_postprocessing",

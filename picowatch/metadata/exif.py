@@ -6,35 +6,33 @@ stands in MakerNote, after its keyword and a colon: the place for what only the 
 (EXIF 2.32, 4.6.5), so readers ignore it and no photo program shows JSON as a caption. ComfyUI
 keeps its texts in the same form, but as the names of a camera:
 https://github.com/comfyanonymous/ComfyUI, comfy_extras/nodes_images.py.
-
-A JPEG has 64 kB for EXIF. Texts that are too long for that follow in comment segments, each of
-them after the keyword and a colon; then only picowatch finds them.
 """
 
 import codecs
-import struct
+import json
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffTags
+
+from picowatch.recipe.request import ImageRequest
 
 PARAMETERS = "parameters"
 KEYWORDS = ("picowatch", "picowatch-sheet")
 
 # A megabyte of text in UTF-16, and what else cameras write.
 MAX_EXIF_BYTES = 3 * 1024 * 1024
-# A segment's length has 16 bits and counts itself (ITU T.81, B.1.1.4).
-MAX_SEGMENT_BYTES = 65_533
+# A JPEG's segment: its length has 16 bits and counts itself (ITU T.81, B.1.1.4).
+MAX_JPEG_EXIF_BYTES = 65_533
+# How an image was rendered, and the keys of all texts.
+_ROOM = 12_000
 
 _COMFYUIS = ("prompt", "workflow")
 _COMFYUI_TAGS = (ExifTags.Base.Model, ExifTags.Base.Make, ExifTags.Base.ImageDescription)
 
 _EXIF = b"Exif\0\0"
-_HEADER = b"MM\0*" + struct.pack(">I", 8)
-_ENTRY = struct.Struct(">HHI4s")  # tag, type, count, value or its offset
-_SHORT, _LONG, _UNDEFINED = 3, 4, 7
-_VERSION = b"0232"
+_HEADER = b"MM\0*\0\0\0\x08"
 _SRGB = 1
 
 _UNICODE = b"UNICODE\0"
@@ -52,64 +50,41 @@ _UTF16 = ("utf-16-le", "utf-16-be")
 def exif_of(texts: Mapping[str, str]) -> bytes:
     """The texts by keyword, "parameters" and at most one other, as EXIF data; sRGB, too.
 
-    Written by hand, so that types, order and bytes are A1111's and always the same.
+    The bytes are those that A1111 writes by piexif, which reads a comment of no other type.
     """
-    values = [(ExifTags.Base.ExifVersion, _UNDEFINED, _VERSION)]
-    values += [
-        (ExifTags.Base.MakerNote, _UNDEFINED, f"{keyword}:{text}".encode())
-        for keyword, text in texts.items()
-        if keyword != PARAMETERS
-    ]
-    if PARAMETERS in texts:
-        comment = _UNICODE + texts[PARAMETERS].encode("utf-16-be")
-        values.append((ExifTags.Base.UserComment, _UNDEFINED, comment))
-    values.append((ExifTags.Base.ColorSpace, _SHORT, struct.pack(">HH", _SRGB, 0)))
-    first = _directory([(ExifTags.IFD.Exif, _LONG, struct.pack(">I", 26))], 8)
-    return _EXIF + _HEADER + first + _directory(values, len(_HEADER) + len(first))
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2  # takes 20 ms, which few commands need
 
-
-def _directory(values: Iterable[tuple[int, int, bytes]], offset: int) -> bytes:
-    """A directory of the TIFF structure that stands at `offset`, its long values after it."""
-    values = list(values)
-    entries, long_values = b"", b""
-    start = offset + 2 + len(values) * _ENTRY.size + 4
-    for tag, kind, value in values:
-        count = len(value) if kind == _UNDEFINED else 1
-        if len(value) > 4:
-            entries += _ENTRY.pack(tag, kind, count, struct.pack(">I", start + len(long_values)))
-            long_values += value + b"\0" * (len(value) % 2)
-        else:
-            entries += _ENTRY.pack(tag, kind, count, value)
-    return struct.pack(">H", len(values)) + entries + bytes(4) + long_values
-
-
-def fitting_into_jpeg(texts: Mapping[str, str]) -> dict[str, str]:
-    """The texts that fit into a JPEG's EXIF data. What other programs read comes first."""
-    fitting: dict[str, str] = {}
-    for keyword in sorted(texts, key=lambda keyword: keyword != PARAMETERS):
-        if len(exif_of({**fitting, keyword: texts[keyword]})) <= MAX_SEGMENT_BYTES:
-            fitting[keyword] = texts[keyword]
-    return fitting
-
-
-def comment_segments(texts: Mapping[str, str]) -> bytes:
-    """Segments of a JPEG that hold the texts, each as many as it needs (ITU T.81, B.2.4.5)."""
-    segments = b""
+    values = {ExifTags.Base.ExifVersion: b"0232"}
     for keyword, text in texts.items():
-        mark, content = f"{keyword}:".encode(), text.encode()
-        room = MAX_SEGMENT_BYTES - len(mark)
-        for start in range(0, len(content), room):
-            piece = mark + content[start : start + room]
-            segments += b"\xff\xfe" + struct.pack(">H", 2 + len(piece)) + piece
-    return segments
+        if keyword == PARAMETERS:
+            values[ExifTags.Base.UserComment] = _UNICODE + text.encode("utf-16-be")
+        else:
+            values[ExifTags.Base.MakerNote] = f"{keyword}:{text}".encode()
+    inner = ImageFileDirectory_v2(_HEADER)
+    for tag, value in values.items():
+        inner.tagtype[tag] = TiffTags.UNDEFINED  # Pillow would guess bytes
+        inner[tag] = value
+    inner[ExifTags.Base.ColorSpace] = _SRGB
+    outer = ImageFileDirectory_v2(_HEADER)
+    outer[ExifTags.IFD.Exif] = 0
+    length = len(_HEADER) + len(outer.tobytes(len(_HEADER)))
+    outer[ExifTags.IFD.Exif] = length
+    return _EXIF + _HEADER + outer.tobytes(len(_HEADER)) + inner.tobytes(length)
 
 
-def texts_in_exif(exif: bytes) -> dict[str, str]:
+def fits_jpeg(request: ImageRequest) -> bool:
+    """Whether the texts of a picture of this request fit into a JPEG, which has 64 kB for EXIF."""
+    values = json.dumps(request.as_dict(), ensure_ascii=False)
+    most = len(values.encode("utf-16-be")) + 2 * len(values.encode()) + _ROOM
+    return most <= MAX_JPEG_EXIF_BYTES
+
+
+def texts_in_exif(exif: object) -> dict[str, str]:
     """The texts by keyword; damaged EXIF is as if there were none.
 
     The user comment belongs in the Exif IFD. Fooocus writes it beside that, as text.
     """
-    if not exif or len(exif) > MAX_EXIF_BYTES:
+    if not isinstance(exif, bytes) or not exif or len(exif) > MAX_EXIF_BYTES:
         return {}
     tags = Image.Exif()
     with warnings.catch_warnings():
@@ -127,20 +102,10 @@ def texts_in_exif(exif: bytes) -> dict[str, str]:
     return texts | _keyed([_bytes(note)], KEYWORDS)
 
 
-def texts_in_comments(comments: Iterable[bytes]) -> dict[str, str]:
-    """The texts that did not fit into a JPEG's EXIF data, from its comment segments."""
-    return _keyed(comments, (PARAMETERS, *KEYWORDS))
-
-
 def _keyed(values: Iterable[bytes], keywords: Iterable[str]) -> dict[str, str]:
-    """The texts that stand after one of these keywords and a colon, pieces joined."""
-    found: dict[str, bytes] = {}
-    for value in values:
-        mark, colon, piece = value.partition(b":")
-        for keyword in keywords:
-            if colon and mark == keyword.encode():
-                found[keyword] = found.get(keyword, b"") + piece
-    return {keyword: text.decode("utf-8", "replace") for keyword, text in found.items()}
+    """The texts that stand after one of these keywords and a colon."""
+    parted = (value.decode("utf-8", "replace").partition(":") for value in values)
+    return {mark: text for mark, colon, text in parted if colon and mark in keywords}
 
 
 def _bytes(value: Any) -> bytes:

@@ -8,7 +8,8 @@ from typing import Any
 from PIL import Image, PngImagePlugin, features
 
 from picowatch.errors import SettingsInvalid
-from picowatch.metadata.exif import PARAMETERS, comment_segments, exif_of, fitting_into_jpeg
+from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, exif_of
+from picowatch.metadata.texts import as_utf8
 from picowatch.outbox.formats import FORMATS, Format, format_of
 from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 
@@ -29,7 +30,8 @@ def encode_png(picture: Image.Image, texts: Mapping[str, str]) -> bytes:
     for keyword, text in texts.items():
         _check_keyword(keyword)
         # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
-        (chunks.add_itxt if "\0" in text else chunks.add_text)(keyword, text)
+        is_plain = "\0" not in text and as_utf8(text) == text
+        (chunks.add_text if is_plain else chunks.add_itxt)(keyword, text)
     file = BytesIO()
     picture.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
     return file.getvalue()
@@ -77,7 +79,7 @@ def encoded(
                 picture = Image.alpha_composite(white, picture).convert("RGB")
             # Full colour resolution: pictures are drawn with edges between pure colours.
             # Without `optimize`: Pillow gives it too little room for a grainy picture.
-            options = {"subsampling": "4:4:4", **_jpeg_texts(file, texts)}
+            options = {"subsampling": "4:4:4", "exif": _exif_of_jpeg(file, texts)}
         case "avif":
             options = {"subsampling": "4:4:4", "exif": exif_of(texts)}
         case _:
@@ -100,16 +102,13 @@ def _quality(kind: Format, settings: Settings) -> dict[str, Any]:
     return {"quality": quality}
 
 
-def _jpeg_texts(file: str, texts: Mapping[str, str]) -> dict[str, bytes]:
-    fitting = fitting_into_jpeg(texts)
-    left = {keyword: text for keyword, text in texts.items() if keyword not in fitting}
-    if PARAMETERS in left:
-        log.warning(
-            "%s: its prompt is too long for the 64 kB that a JPEG has for settings; only "
-            "picowatch can read them",
-            file,
-        )
-    return {"exif": exif_of(fitting), "extra": comment_segments(left)}
+def _exif_of_jpeg(file: str, texts: Mapping[str, str]) -> bytes:
+    """Return a contact sheet without its text, where many pictures leave no room for it."""
+    exif = exif_of(texts)
+    if len(exif) <= MAX_JPEG_EXIF_BYTES:
+        return exif
+    log.warning("%s: what it shows is too long for the 64 kB that a JPEG has for it", file)
+    return exif_of({})
 
 
 def check_format(settings: Settings) -> None:

@@ -16,7 +16,6 @@ from picowatch.recipe.messages.problems import harmless, harmless_lines
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5
-KEPT_BYTES = 1024 * 1024  # of lines that a full disk refuses, until there is room
 
 
 class LineFormatter(logging.Formatter):
@@ -53,10 +52,7 @@ def _traceback(record: logging.LogRecord) -> str:
 
 
 class _TolerantHandler(logging.Handler):
-    """A handler whose target may be full or gone for a while; that logs no traceback.
-
-    What could not be written stays in the stream's buffer, and is written when there is room.
-    """
+    """A handler whose target may be full or gone for a while; that logs no traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         if not isinstance(sys.exc_info()[1], OSError):
@@ -79,20 +75,9 @@ class _LogFile(_TolerantHandler, RotatingFileHandler):
             self._follow()
         super().emit(record)
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 (logging's name)
-        """Decide by the size of the file: logging's own needs what is kept to be written first."""
-        if self.stream is None:
-            return False
-        size = os.fstat(self.stream.fileno()).st_size + len(self.format(record))
-        with suppress(OSError):
-            if size >= self.maxBytes:
-                self.stream.flush()
-                return True
-        return False
-
     def _open(self) -> TextIOWrapper:
         check_in_place(self._path)
-        return self._path.open("a", buffering=KEPT_BYTES, encoding="utf-8")
+        return self._path.open("a", encoding="utf-8")
 
     def _follow(self) -> None:
         if self.stream is None:

@@ -13,7 +13,8 @@ from os.path import lexists
 from pathlib import Path, PurePosixPath
 
 from picowatch.files.picture_names import is_picture_name
-from picowatch.outbox.formats import ENDINGS, FORMATS, PNG, SIDECAR_ENDING
+from picowatch.metadata.exif import fits_jpeg
+from picowatch.outbox.formats import ENDINGS, FORMATS, PNG, SIDECAR_ENDING, Format
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 
@@ -220,10 +221,10 @@ class OutboxNames:
         """The file of this name, or None if anything exists there, whatever its ending.
 
         A picture of another format, or a text, beside it would look as if it belonged to it. A
-        picture that is larger than its format allows is a PNG.
+        picture that is larger than its format allows, or has longer settings, is a PNG.
         """
         kind = FORMATS[self._settings.format]
-        if request and max(request.published_size) > kind.longest_side:
+        if request and not _fits(request, kind):
             kind = PNG
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
             name += "_"
@@ -233,6 +234,11 @@ class OutboxNames:
         if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
             return None
         return path + kind.ending
+
+
+def _fits(request: ImageRequest, kind: Format) -> bool:
+    has_room = kind.name != "jpeg" or fits_jpeg(request)
+    return has_room and max(request.published_size) <= kind.longest_side
 
 
 def map_of(file: str, index: int) -> str:

@@ -1,7 +1,7 @@
 """Dropped pictures: a template, what lies beside a picture, and the picture itself, as recipes."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from picowatch.errors import PictureUnreadable
@@ -9,8 +9,8 @@ from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.pictures import Pictures, as_written
-from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.read.decoding import decode, is_empty
+from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.reading import DefaultsFile, defaults_layer
 from picowatch.recipe.recipe import Recipe
@@ -78,7 +78,8 @@ def dropped_recipes(
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
     entries = _entries(dropped, layers, problems)
-    resolver = EntryResolver([*layers, {}], inventory, max_images, pictures, problems)
+    layers.append({})
+    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
@@ -89,24 +90,17 @@ def check_template(
 ) -> None:
     """Raise RecipeInvalid for a template with which no picture could be rendered."""
     folder = template.name.rpartition("/")[0]
-    some_prompt = DefaultsFile("", b"prompt: a picture")
     without_mask = Dropped(f"{folder}/any.png", template)
     with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
-    # A prompt may stand beside each picture; `upscale` alone needs none.
-    ways = [
-        (dropped, layers)
-        for dropped in (without_mask, with_mask)
-        for layers in (defaults, [some_prompt, *defaults])
-    ]
+    # A prompt may stand beside each picture.
+    layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
     families = {one.family: one.name for one in (inventory.demo, *inventory.checkpoints)}
     for checkpoint in ("", *families.values()):
         picture = StandIn(checkpoint)
-        for dropped, layers in ways:
+        for dropped in (without_mask, with_mask):
             try:
                 dropped_recipes(dropped, inventory, layers, max_images, picture)
-            except NothingSaid:
-                continue
             except RecipeInvalid as invalid:
                 failures.append(invalid)
             else:
@@ -127,28 +121,19 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
     problems.raise_if_any()
     found = []
     for entry in entries:
-        said = {*entry.layer, *(name for layer in (*defaults, *sidecars) for name in layer)}
-        if not said.intersection(_SAYING_WHAT):
+        own: Layer = {}
+        for layer in (entry.layer, *sidecars):
+            own |= layer
+        if not {*own, *(name for layer in defaults for name in layer)}.intersection(_SAYING_WHAT):
             raise NothingSaid
-        own = dict(entry.layer)
-        for sidecar in sidecars:
-            own |= sidecar
-        _refuse_other_picture(own, problems)
-        nearer = (*sidecars, _picture_layer(dropped, own))
-        warnings = (*entry.warnings, *_doubtful_texts(sidecars))
-        found.append(replace(entry, nearer=nearer, warnings=warnings))
+        image = own.get("image")
+        if image and not _is_picture(image):
+            what = (
+                "image is the dropped picture itself. Remove it here, or save a recipe elsewhere."
+            )
+            problems.add(image.error_position, what)
+        found.append(replace(entry, nearer=(*sidecars, _picture_layer(dropped, own))))
     return found
-
-
-def _doubtful_texts(sidecars: Sequence[Layer]) -> Iterator[str]:
-    """One warning for all pictures: what the setting `sidecar` writes is easily copied along."""
-    prompts = (str(layer["prompt"].value) for layer in sidecars if "prompt" in layer)
-    if any(map(holds_parameters, prompts)):
-        yield (
-            "the text beside a picture has settings in it ('Steps: …, Sampler: …'), and all of it "
-            "is used as the prompt. Keep only the prompt there, or delete it and write "
-            "'from: picture' here."
-        )
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
@@ -160,16 +145,6 @@ def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
         text = source.text.strip()
         return {"prompt": Written(text, source.whole_line(1), text)}
     return yaml_layer(source, problems)
-
-
-def _refuse_other_picture(own: Layer, problems: Problems) -> None:
-    """What is dropped is the picture that is started from: another one is a mistake."""
-    image = own.get("image")
-    if image and not _is_picture(image):
-        problems.add(
-            image.error_position,
-            "image is the dropped picture itself. Remove it here, or save a recipe elsewhere.",
-        )
 
 
 def _picture_layer(dropped: Dropped, own: Layer) -> Layer:

@@ -13,11 +13,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from picowatch.recipe.parts import Control, Hires, Upscale
-from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.resolve.hires import final_side
+from picowatch.recipe.numbers import plain_number
+from picowatch.recipe.parts import Control, Hires, Upscale, final_side
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
-from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
+from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS, SCHEDULE_TYPES
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32
@@ -30,6 +29,10 @@ SIZE = "size"
 PICTURE = "picture"  # the size that is the start image's
 MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
+# What a picture says beside the fields: how the hash of its checkpoint's file begins, and the names
+# of its embeddings, with commas between them; A1111 adds their hashes.
+CHECKPOINT_HASH = "checkpoint hash"
+EMBEDDINGS = "embeddings"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 
@@ -263,6 +266,7 @@ class ImageFields:
             "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
             batch="may differ",
+            samplers=tuple(one.name for one in SAMPLERS if one.noisy),
             a1111=A1111("ENSD", lambda delta: str(delta or "")),
         ),
     ] = 0
@@ -439,6 +443,10 @@ class RecipeFields(BaseModel, ImageFields):
         bool,
         Row("true: also one contact sheet of the images.", changes_pixels=False),
     ] = False
+    grid_seconds: Annotated[
+        bool,
+        Row("true: a contact sheet that also shows each image's seconds.", changes_pixels=False),
+    ] = False
     priority: Annotated[
         int,
         Field(ge=-1_000_000, le=1_000_000),
@@ -460,6 +468,11 @@ PARTS = {field: dict(_rows(kind)) for field, kind in _KINDS.items()}
 # The same with the field's name before theirs: `hires.scale`.
 PART_FIELDS = {
     f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
+}
+# Other names of the parts of each: A1111's API and ComfyUI's nodes have them.
+PART_ALIASES = {
+    field: {alias: name for name, row in parts.items() for alias in row.aliases}
+    for field, parts in PARTS.items()
 }
 
 ROWS = dict(_rows(RecipeFields))

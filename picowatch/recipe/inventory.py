@@ -17,7 +17,7 @@ class Checkpoint:
     `prediction` is what a recipe that says none gets, "" what its file says. `says_prediction`
     tells whether its file, its weights or its family say what it predicts. `text_width` is that
     of the texts that its UNet looks at, 0 where it is not known. `known_words` are all it was
-    taught, where that is known.
+    taught, and `hash` is its file's sha256, where they are known.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Checkpoint:
     says_prediction: bool = True
     text_width: int = 0
     known_words: KnownWords | None = None
+    hash: str = ""
 
 
 # For a recipe that draws nothing, or names a checkpoint that is not installed. That is reported;

@@ -6,8 +6,22 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.messages.suggestions import squeezed
+from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
+
+# What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.
+UPSCALERS = (
+    "Latent",
+    "Latent (nearest)",
+    "Latent (nearest-exact)",
+    "Latent (bicubic)",
+    "Latent (antialiased)",
+    "Latent (bicubic antialiased)",
+    "Lanczos",
+    "Nearest",
+)
+PIXEL_UPSCALERS = ("Lanczos", "Nearest")
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -17,7 +31,11 @@ class Hires:
     scale: Annotated[
         float,
         Field(ge=1, le=4, allow_inf_nan=False, strict=True),
-        Row("How much larger.", a1111=A1111("Hires upscale", plain_number, ("hires scale",))),
+        Row(
+            "How much larger.",
+            ("upscale",),
+            a1111=A1111("Hires upscale", plain_number, ("hires scale",)),
+        ),
     ] = 2.0
     steps: Annotated[
         int,
@@ -31,13 +49,19 @@ class Hires:
         Share,
         Row(
             "How far to go away from the first pass.",
+            aliases=("strength",),
             a1111=replace(DENOISING_STRENGTH, also=("hires strength",)),
         ),
     ] = 0.7
-    # One of hires.UPSCALERS, or an installed model.
+    # One of UPSCALERS, or an installed model.
     upscaler: Annotated[
         str, Field(strict=True), Row("How it is enlarged.", a1111=A1111("Hires upscaler"))
     ] = "Latent"
+
+    @property
+    def model(self) -> str:
+        """The installed model that enlarges; "" for none."""
+        return "" if self.upscaler in UPSCALERS else self.upscaler
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -50,7 +74,9 @@ class Upscale:
     model: Annotated[
         str,
         Field(strict=True),
-        Row("A name in models/upscalers.", a1111=A1111("Postprocess upscaler")),
+        Row(
+            "A name in models/upscalers.", ("upscaler", "name"), a1111=A1111("Postprocess upscaler")
+        ),
     ] = ""
     scale: Annotated[
         Annotated[float, Field(ge=1, le=8, allow_inf_nan=False, strict=True)] | None,
@@ -64,6 +90,16 @@ class Upscale:
         """How large a picture of this size becomes."""
         scale = self.scale or 1
         return round(width * scale), round(height * scale)
+
+
+def usual_upscaler(written: str) -> str | None:
+    """The upscaler without a model that somebody means; None if it is none of them."""
+    return next((name for name in UPSCALERS if squeezed(written) == squeezed(name)), None)
+
+
+def final_side(side: int, scale: float) -> int:
+    """A side after the second pass: a multiple of 8, rounded down as A1111 does."""
+    return int(side * scale) // 8 * 8
 
 
 Preprocessor = Literal[
@@ -93,17 +129,25 @@ class Control:
     image: Annotated[
         str, Field(strict=True), Row("The picture to follow; without it the start image.")
     ]
-    model: Annotated[str, Field(strict=True), Row("A name in models/controlnet.")]
+    model: Annotated[str, Field(strict=True), Row("A name in models/controlnet.", ("controlnet",))]
     preprocess: Annotated[
-        Preprocessor, Row("How the map is made of the picture; none: it is a map.")
+        Preprocessor,
+        Row("How the map is made of the picture; none: it is a map.", ("module", "preprocessor")),
     ] = "none"
     weight: Annotated[
-        float, Field(ge=0, le=2, allow_inf_nan=False, strict=True), Row("How strongly.")
+        float,
+        Field(ge=0, le=2, allow_inf_nan=False, strict=True),
+        Row("How strongly.", ("strength",)),
     ] = 1.0
-    start: Annotated[Share, Row("The share of the steps after which it begins.")] = 0.0
-    end: Annotated[Share, Row("The share of the steps after which it ends.")] = 1.0
+    start: Annotated[
+        Share, Row("The share of the steps after which it begins.", ("guidance_start",))
+    ] = 0.0
+    end: Annotated[Share, Row("The share of the steps after which it ends.", ("guidance_end",))] = (
+        1.0
+    )
     mode: Annotated[
-        ControlMode, Row("What is more important: the prompt, the control, or neither.")
+        ControlMode,
+        Row("What is more important: the prompt, the control, or neither.", ("control_mode",)),
     ] = "balanced"
     kind: Annotated[ControlKind, Row("What the map shows, for a union ControlNet.")] = ""
     low: Annotated[int, Field(ge=0, le=2000, strict=True), Row("canny: of the weakest edges.")] = (

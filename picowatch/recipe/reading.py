@@ -1,5 +1,6 @@
 """A recipe file, from its bytes to its recipes: the whole story in one place."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,20 +8,24 @@ from functools import lru_cache
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
-from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.read.a1111_blocks import begins_parameters
+from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode
+from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.json_entries import has_surrogates, json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver
-from picowatch.recipe.resolve.layers import unquoted
+from picowatch.recipe.resolve.layers import typed
 from picowatch.recipe.resolve.limits import position_of_count, too_many
+from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.written import Entry, Layer
 
 # What all images of a save ask for together: each image's prompt is hashed and kept.
 MAX_CHARACTERS = 20_000_000
+# The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.
+_PROMPT = re.compile(r"\s*(?:- +)?prompt\s*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ def read_recipes(
     layers.append(settings)
     if len(entries) > max_images:  # before anything is drawn or looked up
         refuse(position_of_count(entries[0]), too_many(len(entries), max_images))
-    resolver = EntryResolver(layers, inventory, max_images, pictures, problems)
+    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     _refuse_too_long(recipes, entries, problems)
@@ -64,7 +69,7 @@ def priority_of(defaults: Sequence[DefaultsFile]) -> int:
     priority = 0
     for file in defaults:
         written = defaults_layer(file, Problems()).get("priority")
-        value = unquoted("priority", written).value if written else None
+        value = typed("priority", written).value if written else None
         priority = value if isinstance(value, int) else priority
     return priority
 
@@ -94,9 +99,11 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
         source = decode(name, content)
         if name.lower().endswith(".txt"):
             return txt_entries(source, problems)
+        if name.lower().endswith(".csv"):
+            return csv_entries(source, problems), {}
         if name.lower().endswith(".json") or has_surrogates(source.text):
             return json_entries(source, problems), {}
-        if begins_parameters(source.text):
+        if begins_parameters(source.text) and not _PROMPT.match(source.text):
             what = rename_to(source, "txt", "A1111's generation parameters")
             problems.add(source.whole_line(1), what)
             return [], {}

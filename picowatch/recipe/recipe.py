@@ -1,7 +1,7 @@
 """One entry of a recipe file with everything decided but the random seed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from pydantic import PrivateAttr
@@ -23,7 +23,6 @@ from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
-from picowatch.recipe.prompts.prompts import PromptFailed, Prompts
 from picowatch.recipe.request import (
     ControlUse,
     EmbeddingUse,
@@ -31,9 +30,9 @@ from picowatch.recipe.request import (
     LoraUse,
     digest_of,
 )
-from picowatch.recipe.resolve.edits import edit_mistakes
-from picowatch.recipe.resolve.hires import is_model
+from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
+from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
 from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Written
 
@@ -88,6 +87,16 @@ class Recipe(RecipeFields):
         self._warnings = tuple(dict.fromkeys(warnings))
         return self
 
+    def with_value(self, field: str, value: object) -> Self:
+        """The same recipe with another value of a field, or of a part like `hires.scale`."""
+        field, _, part = field.partition(".")
+        if field == "control":  # others' ControlNets are used whole, or not at all
+            index = int(part.partition(".")[0])
+            value = self.control[:index] + self.control[index + 1 :]
+        elif part:
+            value = replace(getattr(self, field), **{part: value})
+        return self.model_copy(update={field: value})
+
     def swept(self, axes: tuple[Axis, ...], variants: Sequence[Self]) -> Self:
         """The recipe that makes all these, one image each for every seed."""
         recipe = self.model_copy(update={"sweep": axes})
@@ -109,6 +118,11 @@ class Recipe(RecipeFields):
         return self._context.entry_index
 
     @property
+    def inventory(self) -> Inventory:
+        """What was installed when it was read."""
+        return self._context.inventory
+
+    @property
     def installed_checkpoint(self) -> Checkpoint:
         """The checkpoint that it names, as it was installed when the recipe was read."""
         return self._context.checkpoint
@@ -122,9 +136,9 @@ class Recipe(RecipeFields):
         """Whether its file, or what it starts from, says a field."""
         return field in self._context.layer
 
-    def written(self, *fields: str) -> Written:
-        """The first of these fields that it says."""
-        return next(self._context.layer[field] for field in fields if self.says(field))
+    def written(self, field: str) -> Written | None:
+        """A field as its file says it."""
+        return self._context.layer.get(field)
 
     @property
     def line(self) -> int:
@@ -193,7 +207,7 @@ class Recipe(RecipeFields):
     @property
     def wants_sheet(self) -> bool:
         """Whether there is to be a contact sheet of its images."""
-        return self.grid or bool(self.sweep)
+        return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property
     def pictures(self) -> list[tuple[str, str]]:
@@ -272,7 +286,7 @@ class Recipe(RecipeFields):
     @property
     def _upscalers(self) -> tuple[str, str]:
         """The models that enlarge for hires, and at last; "" for none."""
-        hires = self.hires.upscaler if self.hires and is_model(self.hires.upscaler) else ""
+        hires = self.hires.model if self.hires else ""
         return hires, self.upscale.model if self.upscale else ""
 
     def image_requests(
@@ -338,9 +352,10 @@ class Recipe(RecipeFields):
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
-        for field in PROMPTS:
-            for mistake in edit_mistakes(getattr(drawn, field), self._context.checkpoint, {}):
-                raise self.problem_at(field, mistake.message)
+        checkpoint = self._context.checkpoint
+        for field in PROMPTS if not checkpoint.rules.weighs else ():
+            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
+                raise self.problem_at(field, finding.error)
         hires, at_last = self._upscalers
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.numbers import plain_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Row:
     """What the table says of a field beside its name, type, limits and default.
 
     `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
-    in it may share a batch. `needs` are the fields without all of which this one changes nothing. A
+    in it may share a batch. `needs` are the fields without all of which this one changes nothing,
+    `samplers` those that look at it, if not all do. A
     default that is empty, 0 or false is left out of digests and metadata; `left_out`: this one is,
     too.
     `no_sweep` says why no sweep can vary it. `wanted` are the values in the words of an error,
@@ -39,6 +40,7 @@ class Row:
     changes_pixels: bool = True
     batch: Literal["same", "may differ"] = "same"
     needs: tuple[str, ...] = ()
+    samplers: tuple[str, ...] = ()
     left_out: bool = False
     no_sweep: str = ""
     a1111: A1111 | None = None

@@ -1,17 +1,19 @@
 """Samplers, schedule types and predictions: A1111's names, forgiving look-up.
 
-To add a sampler, add its row to `SAMPLERS`, and its class to `_KINDS` in engine/samplers.py.
+To add a sampler, add its row to `SAMPLERS`.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 
 AUTOMATIC = "automatic"
+SIMPLE = "simple"
 
 # Our name to what A1111 and its readers show. "SGM Uniform" is diffusers'
 # timestep_spacing="trailing"; "DDIM" is "leading", which the folders of Stable Diffusion 1.x say.
@@ -23,19 +25,21 @@ SCHEDULE_TYPES = {
     "uniform": "Uniform",
     "sgm_uniform": "SGM Uniform",
     "leading": "DDIM",
-    "simple": "Simple",
+    SIMPLE: "Simple",
     "kl_optimal": "KL Optimal",
     "align_your_steps": "Align Your Steps",
 }
-SIMPLE = "simple"
 _SCHEDULE_ALIASES = {
     "ddim": "leading",
     "ddimuniform": "leading",
     "auto": AUTOMATIC,
     "normal": "uniform",
-    "turbo": "simple",
+    "sgm": "sgm_uniform",
+    "turbo": SIMPLE,
     "ays": "align_your_steps",
 }
+# The schedule types that choose among the training steps. The others choose noise levels.
+EVEN = ("uniform", "sgm_uniform", "leading")
 
 # What a UNet was trained to predict: our name to other programs' words. "Zero Terminal SNR" is
 # A1111's. Epsilon is never trained so: to call pure noise noise teaches nothing.
@@ -49,92 +53,115 @@ PREDICTIONS = {
 }
 _PREDICTION_ALIASES = ("auto", "default")  # of automatic
 
-_NOISE_LEVELS = ("karras", "exponential", "beta", "kl_optimal", "align_your_steps")
-_SIGMAS = (*_NOISE_LEVELS, "uniform", "sgm_uniform", "leading")
-# DPMSolverSinglestep, one of the two classes that can be DPM++ SDE, has no timestep_spacing.
-_SINGLESTEP = (*_NOISE_LEVELS, "uniform")
-_STEPS_ONLY = ("uniform", "sgm_uniform", "leading")
-
 
 @dataclass(frozen=True, slots=True)
 class KnownSampler:
-    """A sampler: A1111's name, the schedule types it takes, the one "automatic" means.
+    """A sampler: A1111's name, its class in diffusers, and what "automatic" means for it.
 
-    `aliases` are diffusers' class names (without "Scheduler"), and others that no rule gives. All
-    are compared as `_squeezed` writes them: case, spaces, dots and underscores do not count.
-    `evaluations` of the model are made in each step but the last, which has one.
-    `reaches_zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need it,
-    since its class in diffusers takes `rescale_betas_zero_snr`.
+    `scheduler` is the class without "Scheduler", `options` what it is created with, and `spacing`
+    its timestep_spacing for "uniform". `aliases` are the names that no rule gives; all are compared
+    as `_squeezed` writes them: case, spaces, dots and underscores do not count.
+    `evaluations` of the model are made in each step but the last, which has one. `noisy`: its steps
+    draw noise. `zero_snr`: it can begin with pure noise, as checkpoints of zero terminal SNR need
+    it, since its class takes `rescale_betas_zero_snr`.
+    `with_levels` is the sampler that takes the same steps from one noise level to the next, if the
+    class only knows training steps.
     """
 
     name: str
-    schedule_types: tuple[str, ...]
-    automatic: str
+    scheduler: str
+    automatic: str = "uniform"
     aliases: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    spacing: str = "linspace"
     evaluations: int = 1
-    reaches_zero_snr: bool = True
+    noisy: bool = False
+    zero_snr: bool = True
+    with_levels: str = ""
+    schedule_types: tuple[str, ...] = tuple(one for one in SCHEDULE_TYPES if one != SIMPLE)
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """The name and its aliases; ComfyUI's `euler_ancestral`, k-diffusion's with `k_`."""
-        plain = self.name.lower().replace("++", "pp").replace("dpm2", "dpm_2").replace(" ", "_")
-        short = dict.fromkeys((plain, re.sub("_a$", "_ancestral", plain)))
-        theirs = (f"{before}{name}" for name in short for before in ("", "k_"))
-        on_gpu = (f"{plain}_gpu",) if "_sde" in plain else ()
-        return (self.name, *self.aliases, *theirs, *on_gpu)
+        """The names that mean it."""
+        return (*_spellings(self.name), self.scheduler, *self.aliases)
 
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """A name, ComfyUI's like `euler_ancestral`, and k-diffusion's like `k_euler_a`."""
+    plain = name.lower().replace("++", "pp").replace("dpm2", "dpm_2").replace(" ", "_")
+    short = dict.fromkeys((plain, re.sub("_a$", "_ancestral", plain)))
+    theirs = (f"{before}{one}" for one in short for before in ("", "k_"))
+    on_gpu = (f"{plain}_gpu",) if "_sde" in plain else ()
+    return (name, *theirs, *on_gpu)
+
+
+_SECOND_ORDER = {"solver_order": 2, "final_sigmas_type": "zero", "lower_order_final": True}
+_DPM = {"algorithm_type": "dpmsolver++", **_SECOND_ORDER}
+_SDE = {"algorithm_type": "sde-dpmsolver++", **_SECOND_ORDER}
+_SDE_HEUN = {"solver_type": "heun", **_SDE}
+_DEIS = {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2}
+# Otherwise latents are cut to -1..1, which is DDIM's default.
+_UNCUT = {"clip_sample": False}
+_FLOW = ("FlowMatchEulerDiscrete", "Euler FlowMatch")
+_MULTISTEP = "DPMSolverMultistep"
+# diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's DPM++ SDE, but needs torchsde and
+# draws its noise from trees of its own, which no per-image generator can serve. This one evaluates
+# the UNet once a step, A1111's twice: 40 steps here are about 20 there.
+_SINGLESTEP, _SDES = "DPMSolverSinglestep", ("DPMSolverSDE", "DPM SDE")
 
 SAMPLERS = (
-    KnownSampler("DPM++ 2M", _SIGMAS, "karras", ("DPMSolverMultistep", "dpm2m")),
-    KnownSampler("DPM++ 2M SDE", _SIGMAS, "exponential", ("dpm2msde",)),
-    KnownSampler("DPM++ 2M SDE Heun", _SIGMAS, "exponential"),
-    KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete",)),
-    KnownSampler("Euler a", _STEPS_ONLY, "uniform", ("EulerAncestralDiscrete",)),
+    KnownSampler("DPM++ 2M", _MULTISTEP, "karras", ("dpm2m",), _DPM),
+    KnownSampler("DPM++ 2M SDE", _MULTISTEP, "exponential", ("dpm2msde",), _SDE, noisy=True),
+    KnownSampler("DPM++ 2M SDE Heun", _MULTISTEP, "exponential", (), _SDE_HEUN, noisy=True),
+    KnownSampler("Euler", "EulerDiscrete", "uniform", _FLOW, {"final_sigmas_type": "zero"}),
+    KnownSampler("Euler a", "EulerAncestralDiscrete", noisy=True),
+    KnownSampler("Heun", "HeunDiscrete", options=_UNCUT, evaluations=2, zero_snr=False),
+    KnownSampler("LMS", "LMSDiscrete", aliases=("LMSD",), zero_snr=False),
+    KnownSampler("DPM2", "KDPM2Discrete", "karras", ("KDPM2",), evaluations=2, zero_snr=False),
     KnownSampler(
-        "Heun", _SIGMAS, "uniform", ("HeunDiscrete",), evaluations=2, reaches_zero_snr=False
-    ),
-    KnownSampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete",), reaches_zero_snr=False),
-    KnownSampler(
-        "DPM2", _SIGMAS, "karras", ("KDPM2Discrete",), evaluations=2, reaches_zero_snr=False
-    ),
-    KnownSampler(
-        "DPM2 a",
-        _SIGMAS,
-        "karras",
-        ("KDPM2AncestralDiscrete",),
+        *("DPM2 a", "KDPM2AncestralDiscrete", "karras", ("KDPM2 a",)),
         evaluations=2,
-        reaches_zero_snr=False,
+        noisy=True,
+        zero_snr=False,
     ),
+    KnownSampler("DPM++ SDE", _SINGLESTEP, "karras", _SDES, _SDE, noisy=True, zero_snr=False),
+    KnownSampler("DDIM", "DDIM", options=_UNCUT, spacing="leading", with_levels="Euler"),
     KnownSampler(
-        "DPM++ SDE",
-        _SINGLESTEP,
-        "karras",
-        ("DPMSolverSDE", "DPMSolverSinglestep"),
-        reaches_zero_snr=False,
+        *("DDPM", "DDPM", "uniform", (), {"variance_type": "fixed_small", **_UNCUT}, "leading"),
+        noisy=True,
+        with_levels="Euler a",
     ),
-    KnownSampler("DDIM", _STEPS_ONLY, "uniform"),
-    KnownSampler("DDPM", _STEPS_ONLY, "uniform"),
-    KnownSampler("SA-Solver", _SIGMAS, "uniform", ("SASolver",), reaches_zero_snr=False),
-    KnownSampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",), reaches_zero_snr=False),
-    KnownSampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc", "uni_pc_bh2")),
-    KnownSampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",), reaches_zero_snr=False),
-    KnownSampler("LCM", _STEPS_ONLY, "uniform"),
-    KnownSampler("TCD", _STEPS_ONLY, "uniform"),
+    KnownSampler("SA-Solver", "SASolver", noisy=True, zero_snr=False),
+    KnownSampler("DEIS", "DEISMultistep", options=_DEIS, zero_snr=False),
+    KnownSampler("UniPC", "UniPCMultistep", aliases=("uni_pc_bh2",), options=_SECOND_ORDER),
+    KnownSampler(
+        *("PNDM", "PNDM", "uniform", ("PLMS",), {"skip_prk_steps": True}, "leading"),
+        zero_snr=False,
+        schedule_types=EVEN,  # its formula is for steps of one length
+    ),
+    # The steps of these two are spread over the distillation's 50, whatever the spacing.
+    KnownSampler("LCM", "LCM", options=_UNCUT, spacing="leading", noisy=True),
+    KnownSampler("TCD", "TCD", options=_UNCUT, spacing="leading", noisy=True),
 )
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
 
 # A1111's samplers that picowatch does not have, and what comes closest.
 _MISSING = {
-    "DPM fast": ("DPM++ 2M", ("dpm_fast", "k_dpm_fast")),
-    "DPM++ 2S a": ("Euler a", ("dpmpp_2s_ancestral", "k_dpmpp_2s_ancestral", "k_dpmpp_2s_a")),
-    "DPM++ 3M SDE": ("DPM++ 2M SDE", ("dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "k_dpmpp_3m_sde")),
-    "DPM adaptive": ("DPM++ 2M", ("dpm_adaptive", "k_dpm_ad", "dpm_ad")),
-    "Restart": ("Heun", ()),
+    "DPM++ 2S a": "Euler a",
+    "DPM++ 3M SDE": "DPM++ 2M SDE",
+    "DPM fast": "DPM++ 2M",
+    "DPM adaptive": "DPM++ 2M",
+    "DPM ad": "DPM++ 2M",
+    "Restart": "Heun",
 }
 
 
 class SamplerUnknown(ValueInvalid):
-    """No sampler of this name; the text says what would do."""
+    """No sampler of this name; the text says what would do, `instead` what comes closest."""
+
+    def __init__(self, message: str, instead: str = "") -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 class ScheduleUnknown(ValueInvalid):
@@ -148,10 +175,16 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
     the first two say Karras, too. Raises SamplerUnknown.
     """
     squeezed = _squeezed(written)
-    for ending, schedule_type in [("", None), *_SCHEDULE_ENDINGS]:
-        sampler = _BY_NAME.get(squeezed.removesuffix(ending)) if squeezed.endswith(ending) else None
-        if sampler:
-            return sampler, schedule_type
+    for ending, schedule_type in [("", None), *_ENDINGS]:
+        name = squeezed.removesuffix(ending)
+        if name in _BY_NAME:
+            return _BY_NAME[name], schedule_type
+        if name in _BY_MISSING_NAME:
+            missing = _BY_MISSING_NAME[name]
+            closest = _MISSING[missing]
+            why = f"the sampler {missing} is not supported; {closest} comes closest."
+            with_type = f"{closest} {SCHEDULE_TYPES.get(schedule_type or '', '')}".rstrip()
+            raise SamplerUnknown(f"{why} {_THE_SAMPLERS}", with_type)
     raise SamplerUnknown(_why_unknown(written))
 
 
@@ -172,21 +205,12 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
         return sampler.automatic
     if schedule_type == SIMPLE:
         schedule_type = "sgm_uniform"
-    if schedule_type in sampler.schedule_types:
-        return schedule_type
-    takes = listed([AUTOMATIC, *sampler.schedule_types])
-    raise ScheduleUnknown(
-        f"{sampler.name} does not take the schedule type '{schedule_type}': it takes {takes}."
-    )
-
-
-def check_flow_schedule(schedule_type: str, family: str) -> None:
-    """Families with a flow have their own schedule alone. Raises ScheduleUnknown."""
-    if schedule_type not in (AUTOMATIC, SIMPLE):
+    if schedule_type not in sampler.schedule_types:
         raise ScheduleUnknown(
-            f"{family} does not take the schedule type '{schedule_type}': it has a schedule of its "
-            f"own. Remove it, or write {SIMPLE}."
+            f"{sampler.name} does not take the schedule type '{schedule_type}': it takes "
+            f"{listed([AUTOMATIC, *sampler.schedule_types])}."
         )
+    return schedule_type
 
 
 def find_prediction(written: str) -> str:
@@ -222,25 +246,14 @@ def _squeezed(name: str) -> str:
 
 
 def _why_unknown(written: str) -> str:
-    squeezed = _squeezed(written)
-    names = listed([sampler.name for sampler in SAMPLERS], most=len(SAMPLERS))
-    for ending in ("", *(ending for ending, _ in _SCHEDULE_ENDINGS)):
-        for name, (closest, aliases) in _MISSING.items():
-            if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
-                return (
-                    f"the sampler {name} is not supported; {closest} comes closest. "
-                    f"The samplers are {names}."
-                )
-    for ending, kind in _SCHEDULE_ENDINGS:
-        if squeezed == ending:
-            return (
-                f"'{shown(written)}' is a schedule type, not a sampler. Write "
-                f"schedule_type: {kind}, or name a sampler before it. The samplers are {names}."
-            )
+    if kind := _BY_SCHEDULE_TYPE.get(_squeezed(written)):
+        return (
+            f"'{shown(written)}' is a schedule type, not a sampler. Write "
+            f"schedule_type: {kind}, or name a sampler before it. {_THE_SAMPLERS}"
+        )
     known = [spelling for s in SAMPLERS for spelling in s.spellings]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
-    meant = did_you_mean(written, known)
-    return f"unknown sampler '{shown(written)}'. {meant}The samplers are {names}."
+    return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}{_THE_SAMPLERS}"
 
 
 def _unknown(what: str, written: str, known: Iterable[str]) -> str:
@@ -249,15 +262,17 @@ def _unknown(what: str, written: str, known: Iterable[str]) -> str:
     return f"unknown {what} '{shown(written)}'. {meant}The {what}s are {listed(names)}."
 
 
+_THE_SAMPLERS = f"The samplers are {listed([one.name for one in SAMPLERS], most=len(SAMPLERS))}."
 _BY_SCHEDULE_TYPE = {_squeezed(name): name for name in (*SCHEDULE_TYPES, AUTOMATIC)}
 _BY_SCHEDULE_TYPE |= _SCHEDULE_ALIASES
 # The longest first: "sgm_uniform" ends in "uniform".
-_SCHEDULE_ENDINGS = [
+_ENDINGS = [
     (ending, _BY_SCHEDULE_TYPE[ending])
     for ending in sorted(_BY_SCHEDULE_TYPE, key=len, reverse=True)
     if ending != AUTOMATIC
 ]
-_BY_NAME = {_squeezed(name): s for s in SAMPLERS for name in s.spellings}
+_BY_NAME = {_squeezed(name): one for one in reversed(SAMPLERS) for name in one.spellings}
+_BY_MISSING_NAME = {_squeezed(name): one for one in _MISSING for name in _spellings(one)}
 _BY_PREDICTION = {_squeezed(one): "" for one in (AUTOMATIC, *_PREDICTION_ALIASES)} | {
     _squeezed(one): name for name, aliases in PREDICTIONS.items() for one in (name, *aliases)
 }

@@ -1,391 +1,243 @@
 """JSON Schema of recipes, for editors that complete and check while somebody types.
 
-Descriptions, defaults, types and limits come from the table of fields; here is only what reading
-forgives beside them: numbers in quotes, names in any case, aliases, and the fields that can be
-written in several ways. It refuses what a schema can express; what needs to look at several
-fields, at a prompt's inside or at files is left to `picowatch check`. It is draft 7: the YAML
-language server of VS Code and Neovim knows no later one
-(https://github.com/redhat-developer/yaml-language-server, "Supports JSON Schema 7 and below").
+pydantic writes it from the table of fields, with what may be written for a value: its text for a
+number, another name for a field, a mapping for LoRAs. Names that there are, of samplers or of
+installed models, are examples, which editors propose. What needs to look at several fields, at a
+prompt's inside or at files is left to `picowatch check`. It is draft 7: the YAML language server of
+VS Code and Neovim knows no later one (https://github.com/redhat-developer/yaml-language-server,
+"Supports JSON Schema 7 and below").
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema, create_model
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import (
     BAKED,
     FIRST_NAME_OF,
     FROM,
-    MAPPINGS,
     MAX_SEED,
     NO_SWEEP,
-    NOISE_NAMES,
     PARTS,
     PICTURE,
     PROMPTS,
-    RANDOM,
     ROWS,
     SHORTHANDS,
     SIZE,
-    NoiseSource,
-    json_schemas,
+    RecipeFields,
+    Seed,
 )
-from picowatch.recipe.inventory import DEMO_UPSCALER, Inventory
+from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
+from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
-from picowatch.recipe.read.yaml_entries import NAMES_SCHEMA
+from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.resolve.control import MAX_CONTROLS
-from picowatch.recipe.resolve.control import MODES as CONTROL_MODES
-from picowatch.recipe.resolve.hires import UPSCALERS
-from picowatch.recipe.resolve.installed import ENDINGS, FOLDERS, HASH
-from picowatch.recipe.resolve.loras import MAX_LORAS
-from picowatch.recipe.resolve.mappings import ALIASES, TEXT_PARTS
-from picowatch.recipe.resolve.ranges import RANGE
+from picowatch.recipe.resolve.mappings import ALIASES
 from picowatch.recipe.row import Row
-from picowatch.recipe.samplers import (
-    AUTOMATIC,
-    DEFAULT_SAMPLER,
-    PREDICTIONS,
-    SAMPLERS,
-    SCHEDULE_TYPES,
-    accepted_names,
-    accepted_predictions,
-)
-from picowatch.recipe.schema_patterns import beginning_of, one_of, whole
+from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-_NUMBER = f"{WHOLE.pattern}|{DECIMAL.pattern}"
-_SEED = r"\+?(?:0|[1-9][0-9]*)|-0"
-_NO_LETTER = "[^A-Za-z0-9+]*"
-_ENDINGS = rf"(?:{one_of(ENDINGS)})?(?:{HASH})?"
-_FOLDER = rf"(?:\.\/)?(?:models\/)?(?:{one_of(FOLDERS)}\/)?"
-# A path that leads nowhere else: no address, no home folder, no drive, no `..` in it.
-_PATH: Schema = {
+_WHOLE = r"^\s*[-−+]?\d+(\.0*)?\s*$"
+_DECIMAL = r"[-+]?\d*\.?\d*([eE][-+]?\d+)?"
+_RANGE = {
     "type": "string",
-    "pattern": (
-        r"^(?!\s*(?:\.\/)?(?:~|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:\/\/))"
-        r"(?!\s*(?:[^\/]*\/)*\.\.\s*(?:\/|$))[^\\]*$"
-    ),
+    "pattern": rf"^\s*{_DECIMAL}\s*\.\.\s*{_DECIMAL}(\s+step\s.+)?\s*$",
 }
-_SIDE = rf"0*{one_of(map(str, range(64, 2049, 8)))}"
-_SIZE: Schema = {
+_SIZE = {
     "type": "string",
-    "pattern": rf"^\s*(?:{_SIDE}\s*[xX×*]\s*{_SIDE}|{one_of([PICTURE])})\s*$",
-    "patternErrorMessage": "A size is like 512x768 (64 to 2048, multiples of 8), or picture.",
+    "pattern": rf"^\s*(\d+\s*[xX×*]\s*\d+|{PICTURE})\s*$",
+    "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
 }
-_SWEPT = {name: first for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP}
+_MODELS = ("Hires", "Upscale", "Control")
+_TEXT = ["string", "number", "boolean"]
+
+
+_Weight = Annotated[float, Field(ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)]
+
+
+class _Lora(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    weight: _Weight = 1
+    family: Annotated[str, Field(examples=[row.key for row in FAMILIES.values() if row.loras])] = ""
+
+
+class _NamedLora(_Lora):
+    name: str
+
+
+class _Weights(RootModel[dict[str, _Weight | _Lora]]):
+    pass
+
+
+_OFF = {"enum": ["off", "none", "", False]}
+_Off = Annotated[str, WithJsonSchema(_OFF)]
+_Random = Annotated[str, Field(pattern=r"^\s*([rR]andom|RANDOM)\s*$")]
+_OneSeed = Annotated[int, Field(ge=-1, le=MAX_SEED)] | _Random
+_Scale = Annotated[float, Field(ge=0, le=8)]
+# What may be written for fields of which the table's types do not say it.
+_FORMS: Mapping[str, Any] = {
+    "loras": str | _Weights | _NamedLora | list[str | _Weights | _NamedLora],
+    "seed": _OneSeed
+    | Annotated[str, WithJsonSchema(_RANGE)]
+    | Annotated[list[Seed], Field(min_length=1)],
+    "variation_seed": _OneSeed,
+    "hires": Hires | bool | _Scale,
+    "upscale": Upscale | bool | _Scale | str,
+    "control": Control | Annotated[list[Control], Field(max_length=MAX_CONTROLS)] | _Off,
+    SIZE: Annotated[str, WithJsonSchema(_SIZE)],
+    FROM: str,
+}
+_Recipe: type[BaseModel] = create_model(
+    "recipe", __base__=RecipeFields, **{name: (form, None) for name, form in _FORMS.items()}
+)  # type: ignore[call-overload]
+
+
+class _AsWritten(GenerateJsonSchema):
+    """Writes what may stand for a value: its text, too, since YAML's types do not count."""
+
+    def str_schema(self, schema: core_schema.StringSchema) -> Schema:
+        found = super().str_schema(schema)
+        return found if "pattern" in found else {"type": _TEXT}
+
+    def int_schema(self, schema: core_schema.IntSchema) -> Schema:
+        return {"anyOf": [super().int_schema(schema), {"type": "string", "pattern": _WHOLE}]}
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> Schema:
+        text = {"type": "string", "pattern": rf"^\s*{_DECIMAL}\s*$"}
+        return {"anyOf": [super().float_schema(schema), text]}
+
+    def bool_schema(self, schema: core_schema.BoolSchema) -> Schema:
+        text = {"type": "string", "pattern": rf"^\s*{_in_any_case(TRUE_OR_FALSE)}\s*$"}
+        return {"anyOf": [super().bool_schema(schema), text]}
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
+        # Other programs' names for these are understood, too.
+        return {"type": _TEXT, "examples": list(filter(None, schema["expected"]))}
 
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    alone = [
-        {"required": [name, "upscale"]} for name in FIRST_NAME_OF if FIRST_NAME_OF[name] == "image"
-    ]
-    recipe = _mapping() | {"anyOf": [{"required": ["prompt"]}, {"required": [FROM]}, *alone]}
-    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}]
-    return _document("recipe", forms, _definitions(inventory) | {"recipe": recipe})
+    needed = [{"required": [name]} for name in ("prompt", FROM, "upscale")]
+    definitions = _definitions(inventory) | {"recipe": _mapping() | {"anyOf": needed}}
+    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}, {"type": "null"}]
+    return _document("recipe", forms, definitions)
 
 
 def defaults_schema(inventory: Inventory | None = None) -> Schema:
     """A `_defaults.yaml`: any fields."""
-    definitions = _definitions(inventory) | {"defaults": _mapping()}
-    return _document("defaults", [_ref("defaults")], definitions)
+    return _document("defaults", [_mapping(), {"type": "null"}], _definitions(inventory))
 
 
-def _document(name: str, forms: Sequence[Schema], definitions: dict[str, Schema]) -> Schema:
-    return {
-        "$schema": DRAFT,
-        "title": f"picowatch {name}",
-        "anyOf": [*forms, {"type": "null"}],
-        "definitions": definitions,
-    }
+def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
+    title = f"picowatch {name}"
+    return {"$schema": DRAFT, "title": title, "anyOf": forms, "definitions": definitions}
 
 
 def _mapping() -> Schema:
-    """Every field under every name; each once, and size not beside width or height."""
-    properties = {
-        name: _ref(name)
-        if name == first
-        else {
-            "allOf": [_ref(first)],
-            "description": f"The same as {first}.",
-            "doNotSuggest": True,
-        }
+    """Every field under every name, which may be written with capitals and spaces."""
+    names = {
+        name: _ref(name) if name == first else _hidden(_ref(first))
         for name, first in FIRST_NAME_OF.items()
     }
-    properties["scheduler"] = {
-        "anyOf": [_ref("schedule_type"), _ref("sampler")],
-        "description": "ComfyUI's schedule_type, or diffusers' sampler.",
-        "doNotSuggest": True,
-    }
-    pairs = combinations(FIRST_NAME_OF, 2)
-    twice = [pair for pair in pairs if FIRST_NAME_OF[pair[0]] == FIRST_NAME_OF[pair[1]]]
-    together = [*twice, (SIZE, "width"), (SIZE, "height")]
-    several = [{"type": "array"}, _seed_range()]
-    seeds = {"required": ["seed", "count"], "properties": {"seed": {"anyOf": several}}}
+    any_case = _in_any_case([*names, "scheduler"])
     return {
         "type": "object",
-        "properties": properties | {NAMES_SCHEMA: {"type": "string", "doNotSuggest": True}},
+        "properties": names,
+        "patternProperties": {rf"^({any_case}|\$schema)$": {}},
         "additionalProperties": False,
-        "not": {"anyOf": [*({"required": list(pair)} for pair in together), seeds]},
     }
 
 
-def _definitions(inventory: Inventory | None) -> dict[str, Schema]:
+def _definitions(inventory: Inventory | None) -> Schema:
     """What each field takes, under its first name, and what these consist of."""
-    forms = _forms(inventory)
-    models = ((name, json_schemas()[name]) for name in ROWS if name not in forms)
-    # A side that nothing is said of is null there; nobody writes it so.
-    forms |= {name: _plain(model.get("anyOf", [model])[0]) for name, model in models}
-    rows = ROWS | SHORTHANDS
-    fields = {name: {**form, **_said(name, rows[name])} for name, form in forms.items()}
-    if inventory is not None:
-        for field in PROMPTS:
-            fields[field]["description"] += _words(inventory)
-    axes = {_axis(name): _several(_ref(name)) for name in [*_SWEPT.values(), "weight"]}
-    return fields | _lora_forms(inventory) | axes
+    reference = "#/definitions/{model}"
+    found = _Recipe.model_json_schema(schema_generator=_AsWritten, ref_template=reference)
+    fields: Schema = found["properties"]
+    models: Schema = found["$defs"]
+    for name, row in (ROWS | SHORTHANDS).items():
+        _describe(fields[name], row)
+    for field, rows in PARTS.items():
+        model = models[field.title()]
+        model.pop("required", None)  # an alias may stand for it
+        for name, row in rows.items():
+            _describe(model["properties"][name], row)
+        for alias, name in ALIASES[field].items():
+            model["properties"][alias] = _hidden(model["properties"][name])
+    _propose(fields, models, inventory or Inventory(demo=Checkpoint("demo", 0)))
+    fields["sweep"] = {"description": fields["sweep"]["description"], "anyOf": [_axes(), _OFF]}
+    return fields | models
 
 
-def _words(inventory: Inventory) -> str:
-    """What a prompt may name of what is installed; nothing completes words inside of a text."""
-    embeddings = ", ".join(inventory.embeddings)
-    wildcards = ", ".join(f"__{name}__" for name in inventory.wildcards)
-    said = {" Embeddings here: ": embeddings, " Wildcards here: ": wildcards}
-    return "".join(f"{words}{names}." for words, names in said.items() if names)
-
-
-def _said(name: str, row: Row) -> Schema:
-    """The description, and the default where it is a value that somebody could write."""
+def _describe(schema: Schema, row: Row) -> None:
+    """Say what the table says, and the default where somebody could write it."""
+    schema["description"] = row.description
     if row.default_text:
-        return {"description": f"{row.description} Default: {row.default_text}."}
-    default = json_schemas().get(name, {}).get("default")
-    return {"description": row.description} | (
-        {} if default in (None, "") else {"default": default}
-    )
+        schema["description"] += f" Default: {row.default_text}."
+    if row.default_text or not schema.get("default"):
+        schema.pop("default", None)
 
 
-def _forms(inventory: Inventory | None) -> dict[str, Schema]:
-    """The fields that can be written in more ways than their types say."""
-    samplers, schedule_types = map(_one_of, accepted_names())
-    endings = _one_of([name for name in accepted_names()[1] if name != AUTOMATIC])
-    sampler_names = [DEFAULT_SAMPLER, *(sampler.name for sampler in SAMPLERS)]
-    checkpoints, vaes = None, None
-    if inventory is not None:
-        checkpoints = [checkpoint.name for checkpoint in (*inventory.checkpoints, inventory.demo)]
-        vaes = [BAKED, *inventory.vaes]
-    return {
-        "sampler": _named(sampler_names, rf"{samplers}(?:{_NO_LETTER}{endings})?"),
-        "schedule_type": _named([AUTOMATIC, *SCHEDULE_TYPES], schedule_types),
-        "prediction": _named([AUTOMATIC, *PREDICTIONS], _one_of(accepted_predictions())),
-        "checkpoint": _installed(checkpoints),
-        "vae": _installed(vaes, "none", "automatic"),
-        "loras": _loras(),
-        "seed": _seed(),
-        "noise": {
-            "type": "string",
-            "anyOf": [{"enum": list(get_args(NoiseSource))}, _text(one_of(NOISE_NAMES))],
-        },
-        "variation_seed": {"anyOf": _one_seed()},
-        "image": _PATH,
-        "mask": _PATH,
-        **{field: _mapping_of(field, inventory) for field in MAPPINGS},
-        "control": _control(inventory),
-        "sweep": _sweep(inventory),
-        SIZE: _SIZE,
-        FROM: _PATH,
+def _propose(fields: Schema, models: Schema, inventory: Inventory) -> None:
+    """Add the names that there are as examples."""
+    hires, upscale, control = (models[name]["properties"] for name in _MODELS)
+    upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
+    for schema, names in (
+        (fields["sampler"], [DEFAULT_SAMPLER, *(one.name for one in SAMPLERS)]),
+        (fields["checkpoint"], [one.name for one in (*inventory.checkpoints, inventory.demo)]),
+        (fields["vae"], [BAKED, *inventory.vaes]),
+        (fields["loras"], list(inventory.loras)),
+        (hires["upscaler"], [*UPSCALERS, *upscalers]),
+        (upscale["model"], upscalers),
+        (control["model"], [one.name for one in inventory.controlnets]),
+        (control["depth"], list(inventory.depths)),
+    ):
+        schema["examples"] = names
+    weights = models["_Weights"]
+    weights["properties"] = dict.fromkeys(inventory.loras, weights["additionalProperties"])
+    # Nothing completes words inside of a text; a description shows them.
+    wildcards = [f"__{name}__" for name in inventory.wildcards]
+    for words, named in (("Embeddings", inventory.embeddings), ("Wildcards", wildcards)):
+        for field in PROMPTS if named else ():
+            fields[field]["description"] += f" {words} here: {', '.join(named)}."
+
+
+def _axes() -> Schema:
+    """A sweep's axes, each a list of values or a range of numbers."""
+    names = [name for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP]
+    several = {"type": "array", "minItems": 1}
+    fields = {
+        name: {"anyOf": [several | {"items": _ref(name)}, _RANGE]}
+        for name in names
+        if name == FIRST_NAME_OF[name]
     }
-
-
-def _plain(model: Schema) -> Schema:
-    """Text, a word out of few, a number or a switch; the last two in quotes, too."""
-    if {"type": "null"} in model.get("anyOf", []):
-        return {"anyOf": [*_plain(model["anyOf"][0])["anyOf"], {"type": "null"}]}
-    quoted = {"boolean": one_of(TRUE_OR_FALSE), "integer": WHOLE.pattern, "number": _NUMBER}
-    kept = ("type", "enum", "minimum", "maximum", "multipleOf")
-    plain = {key: model[key] for key in kept if key in model}
-    expression = quoted.get(model.get("type", ""))
-    return {"anyOf": [plain, _text(expression)]} if expression else plain
-
-
-def _text(expression: str) -> Schema:
-    return {"type": "string", "pattern": whole(expression)}
-
-
-def _named(names: Sequence[str], accepted: str) -> Schema:
-    """Names to complete with, and whatever else means one of them."""
-    scheduler = one_of(["scheduler"], _NO_LETTER)
-    pattern = f"^{_NO_LETTER}{accepted}(?:{_NO_LETTER}{scheduler})?{_NO_LETTER}$"
-    return {"type": "string", "anyOf": [{"enum": list(names)}, {"pattern": pattern}]}
-
-
-def _one_of(squeezed: Iterable[str]) -> str:
-    """Matches names that were squeezed, whatever does not count between their letters."""
-    spelled = [spelling for name in squeezed for spelling in (name, name.replace("pp", "++"))]
-    return one_of(spelled, _NO_LETTER)
-
-
-def _installed(names: Sequence[str] | None, *words: str) -> Schema:
-    if names is None:
-        return {"type": "string"}
-    pattern = _meant([*names, *words])
-    return {"type": "string", "anyOf": [{"enum": list(names)}, {"pattern": pattern}]}
-
-
-def _meant(names: Sequence[str]) -> str:
-    """The names of models as recipes may write them: see `installed.matching`."""
-    if not names:
-        return "^(?!)"  # matches nothing
-    last_parts = [name.rpartition("/")[2] for name in names]
-    return whole(f"{_FOLDER}{beginning_of([*names, *last_parts])}{_ENDINGS}")
-
-
-def _lora_forms(inventory: Inventory | None) -> dict[str, Schema]:
-    """What `loras` and its list consist of."""
-    limits = {"minimum": -MAX_LORA_WEIGHT, "maximum": MAX_LORA_WEIGHT}
-    name: Schema = {"type": "string"}
-    weights: Schema = {"type": "object", "additionalProperties": _ref("lora_weight")}
-    family = {"enum": [row.key for row in FAMILIES.values() if row.loras]}
-    parts = {"weight": _ref("weight"), "family": family}
-    if inventory is not None:
-        name["pattern"] = _meant([*inventory.loras, *inventory.lora_names.values()])
-        weights["properties"] = dict.fromkeys(inventory.loras, _ref("lora_weight"))
-        weights["propertyNames"] = _ref("lora_name")
-    return {
-        "weight": _plain({"type": "number", **limits}),
-        "lora_weight": {
-            "anyOf": [
-                _ref("weight"),
-                {"type": "object", "properties": parts, "additionalProperties": False},
-            ]
-        },
-        "lora_name": name,
-        "lora_weights": weights | {"maxProperties": MAX_LORAS},
-        "lora_use": {
-            "type": "object",
-            "properties": {"name": _ref("lora_name"), **parts},
-            "required": ["name"],
-            "additionalProperties": False,
-        },
-    }
-
-
-def _loras() -> Schema:
-    one = [_ref("lora_weights"), {"type": "string"}, _ref("lora_use")]
-    return {"anyOf": [*one, {"type": "array", "items": {"anyOf": one}}]}
-
-
-def _seed() -> Schema:
-    one = {"type": "integer", "minimum": 0, "maximum": MAX_SEED}
-    several = {"type": "array", "items": {"anyOf": [one, _text(_SEED)]}, "minItems": 1}
-    return {"anyOf": [*_one_seed(), _seed_range(), several]}
-
-
-def _seed_range() -> Schema:
-    return _text(rf"(?:{_SEED})\s*\.\.\s*(?:{_SEED})(?:\s+step\s+[0-9]+)?")
-
-
-def _one_seed() -> list[Schema]:
-    """A number, or one that is drawn."""
-    number = {"type": "integer", "minimum": -1, "maximum": MAX_SEED}
-    return [{"const": RANDOM}, number, _text(rf"{one_of([RANDOM])}|[-−]1|{_SEED}")]
-
-
-def _mapping_of(field: str, inventory: Inventory | None) -> Schema:
-    """Off, on, a scale, the part that a text alone is, or a mapping of parts."""
-    parts = _parts_of(field, inventory)
-    switch = _plain({"type": "boolean"})["anyOf"]
-    forms = [_object(parts, ALIASES[field]), *switch, *parts["scale"]["anyOf"]]
-    if field in TEXT_PARTS:
-        forms += [parts[TEXT_PARTS[field]], _text("(?:none)?")]
-    return {"anyOf": forms}
-
-
-def _object(parts: Schema, aliases: Mapping[str, str]) -> Schema:
-    """A mapping of these parts, each under one of its names."""
-    named = {alias: {**parts[name], "doNotSuggest": True} for alias, name in aliases.items()}
+    # A piece of a prompt, the weight of a LoRA, a part of a mapping.
+    others = {rf"^\s*{_in_any_case(names)}\s*(:.*)?$": {"anyOf": [several, _RANGE]}}
     return {
         "type": "object",
-        "properties": parts | named,
-        "additionalProperties": False,
-        "not": {"anyOf": [{"required": [alias, name]} for alias, name in aliases.items()]},
-    }
-
-
-def _control(inventory: Inventory | None) -> Schema:
-    one = _object(_parts_of("control", inventory), ALIASES["control"])
-    one["anyOf"] = [{"required": [name]} for name in ("model", "controlnet")]
-    several = {"type": "array", "items": one, "maxItems": MAX_CONTROLS}
-    return {"anyOf": [one, several, {"const": False}, _text(one_of(["none"]) + "?")]}
-
-
-def _parts_of(field: str, inventory: Inventory | None) -> dict[str, Schema]:
-    """What each part of a mapping takes, under its first name."""
-    models = {name: json_schemas()[f"{field}.{name}"] for name in PARTS[field]}
-    forms = {name: _plain(model) for name, model in models.items()}
-    forms |= _forms_of_parts(inventory)[field]
-    said = {name: _said(f"{field}.{name}", row) for name, row in PARTS[field].items()}
-    # A1111's names of preprocessors and modes are understood, too.
-    for name in said.keys() & {"preprocess", "mode", "kind"}:
-        said[name]["examples"] = list(filter(None, models[name]["enum"]))
-    return {name: {**form, **said[name]} for name, form in forms.items()}
-
-
-def _forms_of_parts(inventory: Inventory | None) -> dict[str, dict[str, Schema]]:
-    """The parts that can be written in more ways than their types say."""
-    upscalers, controlnets, depths = None, None, None
-    if inventory is not None:
-        upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
-        controlnets = [one.name for one in inventory.controlnets]
-        depths = list(inventory.depths)
-    letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]
-    usual = f"^[^A-Za-z]*{one_of(letters, '[^A-Za-z]*')}[^A-Za-z]*$"
-    choice = [{"enum": list(UPSCALERS)}, {"pattern": usual}, _installed(upscalers)]
-    return {
-        "upscale": {"model": _installed(upscalers)},
-        "hires": {"upscaler": {"type": "string", "anyOf": choice}},
-        "control": {
-            "image": _PATH,
-            "model": _installed(controlnets),
-            "preprocess": {"type": "string"},
-            "kind": {"type": "string"},
-            "depth": _installed(depths),
-            "mode": {"anyOf": [_text(one_of(CONTROL_MODES)), {"enum": [0, 1, 2]}]},
-        },
-    }
-
-
-def _sweep(inventory: Inventory | None) -> Schema:
-    """A mapping of axes, each a list of values or a range of numbers."""
-    axes = {name: _ref(_axis(first)) for name, first in _SWEPT.items()}
-    patterns = {rf"^\s*{name}\s*:?\s*$": axis for name, axis in axes.items()}
-    details = {"prompt": "prompt", "negative_prompt": "prompt", "loras": "weight"}
-    for name, first in _SWEPT.items():
-        if first in details:
-            patterns[rf"^\s*{name}\s*:\s*\S"] = _ref(_axis(details[first]))
-        elif first in PARTS:
-            for part, values in _parts_of(first, inventory).items():
-                patterns[rf"^\s*{name}\s*:\s*{part}\s*$"] = _several(values)
-    mapping = {
-        "type": "object",
-        "properties": {name: axes[name] for name in _SWEPT.values()},
-        "patternProperties": patterns,
+        "properties": fields,
+        "patternProperties": others,
         "additionalProperties": False,
     }
-    return {"anyOf": [mapping, {"enum": [False, "off", "none"]}]}
 
 
-def _axis(name: str) -> str:
-    return f"sweep_{name}"
+def _in_any_case(names: Iterable[str]) -> str:
+    """A pattern for names in small letters or capitals, with spaces for underscores."""
+    either = "|".join(names).replace("_", "[_ ]")
+    return f"({re.sub('[a-z]', lambda one: f'[{one[0]}{one[0].upper()}]', either)})"
 
 
-def _several(values: Schema) -> Schema:
-    listed = {"type": "array", "items": values, "minItems": 1}
-    return {"anyOf": [listed, {"type": "string", "pattern": f"^{RANGE.pattern}$"}]}
+def _hidden(schema: Schema) -> Schema:
+    """The same for another name, which editors understand and do not propose."""
+    return {"allOf": [schema], "doNotSuggest": True}
 
 
 def _ref(name: str) -> Schema:

@@ -1,7 +1,6 @@
 """What somebody wrote, and where it stands, so that an error can point at it."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 
@@ -48,38 +47,24 @@ class Position:
     width: int = 1
     note: str = ""
 
+    @property
+    def text(self) -> str:
+        """What stands there."""
+        return self.source.line(self.line)[self.column - 1 :][: self.width]
+
     def shifted(self, offset: int, width: int) -> "Position":
         """Another stretch of the same line, `offset` characters further right."""
         return Position(self.source, self.line, self.column + offset, width, self.note)
-
-
-At = Callable[[int, int], Position]
-# What YAML takes for no part of a value: its anchor and its tag.
-_PROPERTIES = re.compile(r"^(?:[&!]\S*\s*)+")
-
-
-@dataclass(frozen=True, slots=True)
-class Misread:
-    """A plain YAML scalar that YAML takes for something else than it looks like.
-
-    `understood` completes the sentence "YAML reads 012 as …".
-    """
-
-    text: str
-    understood: str
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """A value somebody wrote, and its position.
 
-    `value` is what was understood: text, a number, true or false, None, a Misread, a tuple of
-    values for a list, or a dict for a mapping. `raw` is the text as it stands in the file.
-    `key` is the position of the field's name. `parts` are the elements of a list, `pairs` the names
-    and values of a mapping, `keys` the names as they stand in YAML or JSON. `style` is that of
-    YAML's scalars: "" for a plain one, a quote, or | or > for a block of text. `at` gives the
-    position of an offset and width in `raw`, where that is not simply further right or below: in a
-    TXT a backslash joins lines. `unswept` is a prompt before a sweep replaced a piece of it.
+    `value` is text, None where there is none, a tuple of values for a list, or a dict for a
+    mapping; once its field has read it, it has the field's type. `raw` is a text as it stands in
+    the file, with its quotes. `key` is the position of the field's name. `parts` are the elements
+    of a list, `pairs` the names and values of a mapping, repeated ones included.
     """
 
     value: object
@@ -88,15 +73,12 @@ class Written:
     key: Position | None = None
     parts: tuple["Written", ...] = ()
     pairs: tuple[tuple[str, "Written"], ...] = ()
-    keys: tuple["Written", ...] = ()
-    style: str | None = None
-    at: "At | None" = field(default=None, compare=False, repr=False)
     unswept: "Written | None" = field(default=None, compare=False, repr=False)
 
     @property
     def text(self) -> str:
-        """What stands there, whatever YAML makes of a value without quotes."""
-        return self.value if isinstance(self.value, str) else _PROPERTIES.sub("", self.raw)
+        """The value if it is text, else ""."""
+        return self.value if isinstance(self.value, str) else ""
 
     def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
         """The same mapping, of these names and values."""
@@ -105,7 +87,7 @@ class Written:
     @property
     def error_position(self) -> Position:
         """Where to point: at the value, or at the field's name when there is nothing to see."""
-        return self.key if self.key and not self.raw else self.position
+        return self.key if self.key and self.value is None and not self.raw else self.position
 
     @property
     def name_position(self) -> Position:
@@ -114,35 +96,34 @@ class Written:
 
 
 def mapping_at(
-    position: Position,
-    raw: str,
-    key: Position | None,
-    keys: Sequence[Written],
-    values: Sequence[Written],
+    position: Position, key: Position | None, pairs: Iterable[tuple[str, Written]]
 ) -> Written:
-    """A mapping of these names and values, duplicates included."""
-    pairs = tuple((name.text, value) for name, value in zip(keys, values, strict=True))
+    """A mapping of these names and values, repeated ones included."""
+    pairs = tuple(pairs)
     value = {name: value.value for name, value in pairs}
-    return Written(value, position, raw, key, pairs=pairs, keys=tuple(keys))
+    return Written(value, position, position.text, key, pairs=pairs)
 
 
-def list_at(
-    position: Position, raw: str, key: Position | None, parts: Sequence[Written]
-) -> Written:
+def list_at(position: Position, key: Position | None, parts: Iterable[Written]) -> Written:
     """A list of these elements."""
-    return Written(tuple(part.value for part in parts), position, raw, key, tuple(parts))
+    parts = tuple(parts)
+    return Written(tuple(part.value for part in parts), position, position.text, key, parts)
 
 
 def written_at(position: Position, value: object) -> Written:
-    """A value that another file holds, as if it stood there, with its pairs or parts."""
-    pairs = value.items() if isinstance(value, dict) else ()
-    parts = value if isinstance(value, list) else ()
-    return Written(
-        tuple(value) if isinstance(value, list) else value,
-        position,
-        parts=tuple(written_at(position, part) for part in parts),
-        pairs=tuple((str(name), written_at(position, v)) for name, v in pairs),
-    )
+    """A value that another file holds, as if it stood there."""
+    if isinstance(value, dict):
+        return mapping_at(
+            position, None, ((str(k), written_at(position, v)) for k, v in value.items())
+        )
+    if isinstance(value, list | tuple):
+        return list_at(position, None, (written_at(position, part) for part in value))
+    return Written(value, position)
+
+
+def plain_name(name: str) -> str:
+    """A name as fields have it: in lower case, with underscores for spaces and hyphens."""
+    return "_".join(name.lower().replace("-", " ").replace("_", " ").split())
 
 
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.

@@ -22,7 +22,6 @@ from PIL import Image
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
-from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
@@ -67,24 +66,11 @@ class Publisher:
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Publish a batch; the future is done when all of it is published, or given up.
 
-        When this returns, the start images are not needed any more. Where the system allows no
-        more threads, it is done here: the executor keeps what it could start none for.
+        When this returns, the start images are not needed any more.
         """
         texts_before = [self._text_before(image.request) for image in batch]
-        published: Future[None] = Future()
-        begun = threading.Lock()
-
-        def publish_once() -> None:
-            if begun.acquire(blocking=False):
-                self._try_to_publish(batch, pictures, texts_before)
-                self.run.wake.set()
-                published.set_result(None)
-
-        try:
-            self._executor.submit(publish_once)
-        except RuntimeError:
-            publish_once()
-        return published
+        publish = partial(self._try_to_publish, batch, pictures, texts_before)
+        return self._executor.submit(publish)
 
     def close(self) -> None:
         """Finish what was submitted, then end."""
@@ -138,6 +124,7 @@ class Publisher:
         except Exception as error:  # nobody looks at what this thread raises
             log.debug("unexpected", exc_info=True)
             self.result.cannot_go_on(f"cannot record what was rendered: {error}")
+        self.run.wake.set()
 
     def _publish(
         self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
@@ -248,8 +235,8 @@ class Publisher:
             rendered=_rendered(picture),
         )
         with self._lock:
-            hashes = self._lora_hashes(image.request), self._controlnet_hashes(image.request)
-        parameters = parameters_text(_as_rendered(image.request, picture), __version__, *hashes)
+            hashes = self._lora_hashes(image.request)
+        parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
         parameters = ", ".join(filter(None, [without_postprocessing(before), parameters]))
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
@@ -261,16 +248,6 @@ class Publisher:
                 model = self._catalog.find("lora", lora.name)
                 if self._catalog.sha256(model) == lora.hash:
                     hashes[lora.name] = self._catalog.weights_hash(model)
-        return hashes
-
-    def _controlnet_hashes(self, request: ImageRequest) -> dict[str, str]:
-        """A1111's hashes of the image's ControlNets that are single files, likewise."""
-        hashes = {}
-        for use in request.control:
-            with suppress(ModelRefused, OSError):
-                model = self._catalog.find("controlnet", use.model)
-                if model.layout == "file" and self._catalog.sha256(model) == use.model_hash:
-                    hashes[use.model] = old_hash(model.path)
         return hashes
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import gpu
 from benchmarks.measuring import Findings, Found
 from picowatch.recipe.samplers import SAMPLERS
-from tests.benchmarks.test_tables import SECONDS, benchmark
+from tests.benchmarks.scripts import SECONDS, benchmark
 
 
 def found_in(folder: Path, name: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
     assert "hash" not in gallery.text("#settings")
     gallery.find("#recipe summary").click()
     assert re.fullmatch(
-        "prompt: 'a cat'\nnegative_prompt: 'blurry'\ncheckpoint: 'demo'\nsampler: Euler a\n"
+        "prompt: a cat\nnegative_prompt: blurry\ncheckpoint: demo\nsampler: Euler a\n"
         "schedule_type: uniform\nsteps: 30\ncfg_scale: 4\nsize: .*\nseed: 77\n",
         gallery.text("#yaml"),
     )

@@ -1,12 +1,25 @@
 """Model files that are headers only: real key names and shapes, sparse weights."""
 
+import json
+import struct
+from math import prod
 from pathlib import Path
 
-from benchmarks.make_sd15 import checkpoint_shapes, header, vae_shapes
+from tests.catalog.unets import UNET, Shapes, sd15_shapes, vae_file_shapes
 
-Shapes = dict[str, tuple[int, ...]]
+__all__ = [
+    "TEXT",
+    "UNET",
+    "UNET_CROSS",
+    "UNET_INPUT",
+    "Shapes",
+    "header",
+    "kohya_lora_shapes",
+    "sd15_shapes",
+    "vae_file_shapes",
+    "write_model",
+]
 
-UNET = "model.diffusion_model."
 UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
 UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 TEXT = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
@@ -18,18 +31,21 @@ def write_model(path: Path, shapes: Shapes, missing_bytes: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(head)
-        file.truncate(len(head) + _weight_bytes(shapes) - missing_bytes)
+        file.truncate(len(head) + 2 * sum(map(prod, shapes.values())) - missing_bytes)
     return path
 
 
-def sd15_shapes() -> Shapes:
-    """A whole Stable Diffusion 1.5 checkpoint."""
-    return checkpoint_shapes()
-
-
-def vae_file_shapes(prefix: str = "") -> Shapes:
-    """A VAE by itself, as kohya's tools (bare) or a cut-out checkpoint (prefix) have it."""
-    return dict(vae_shapes(prefix))
+def header(shapes: Shapes) -> bytes:
+    """The safetensors header of these tensors in float16, its length in front."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for tensor, shape in shapes.items():
+        end = place + 2 * prod(shape)
+        entries[tensor] = {"dtype": "F16", "shape": shape, "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def kohya_lora_shapes() -> Shapes:
@@ -40,13 +56,3 @@ def kohya_lora_shapes() -> Shapes:
         f"{layer}.lora_down.weight": (8, 768),
         f"{layer}.lora_up.weight": (320, 8),
     }
-
-
-def _weight_bytes(shapes: Shapes) -> int:
-    total = 0
-    for shape in shapes.values():
-        count = 1
-        for side in shape:
-            count *= side
-        total += 2 * count
-    return total

@@ -114,7 +114,7 @@ def terminal_part(terminal: IO[bytes]) -> bytes:
             "status: It takes no '--inbx=x'. Did you mean '--inbox'?",
         ),
         (["--outbox", "x", "status"], "--outbox comes after a command, as in `picowatch status"),
-        (["--plot", "x"], "--plot comes after a command, as in `picowatch bench --plot`."),
+        (["--force"], "--force comes after a command, as in `picowatch convert --force`."),
         (["-v"], "There is no '-v'. Did you mean '--help' or '--version'?"),
         (["help", "mkae"], "There is no command 'mkae'. Did you mean 'make'?"),
         (["make"], "picowatch make: the following arguments are required: FILE."),

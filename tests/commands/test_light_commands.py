@@ -39,7 +39,7 @@ def without_torch(tmp_path: Path) -> str:
 
 
 def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch: str) -> None:
-    """init, check, models, status, --help, and what show and bench refuse."""
+    """init, check, models, status, --help, and what show and convert refuse."""
     calls = (
         (("--help",), 0),
         (("--version",), 0),
@@ -49,8 +49,6 @@ def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch
         (("status",), 1),
         (("show", "inbox/corgi.yaml"), 1),
         (("convert", "inbox/corgi.yaml"), 1),
-        (("bench", "--help"), 0),
-        (("bench", "--sizes", "100x64"), 1),
     )
     for arguments, code in calls:
         started = time.monotonic()
@@ -171,7 +169,10 @@ def test_check_of_defaults_says_what_is_wrong_with_them(tmp_path: Path) -> None:
     [
         ("nosuch.yaml", "cannot read nosuch.yaml: No such file or directory."),
         ("folder", "folder is a folder. Name the recipes in it instead."),
-        ("a.png", "a.png is not a recipe file name. Recipe names end in .yaml, .yml, .json, .txt."),
+        (
+            "a.png",
+            "a.png is not a recipe file name. Recipe names end in .yaml, .yml, .json, .csv, .txt.",
+        ),
     ],
 )
 def test_check_says_what_is_no_recipe(tmp_path: Path, name: str, said: str) -> None:

@@ -237,7 +237,7 @@ def test_make_refuses_what_is_no_recipe(house: House) -> None:
     """Before anything is put into the inbox."""
     good = elsewhere(house, "a.txt", "one\n")
     for name, text, said in (
-        ("a.md", "one\n", "is never run: recipes are .yaml, .yml, .json and .txt"),
+        ("a.md", "one\n", "is never run: recipes are .yaml, .yml, .json, .csv and .txt"),
         ("a (conflicted copy).txt", "one\n", "is never run: it is a conflict copy of a sync tool"),
         ("b.txt", "\n", "is empty"),
     ):

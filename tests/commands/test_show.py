@@ -28,6 +28,26 @@ def test_show_names_embeddings(house: House, capsys: pytest.CaptureFixture[str])
     assert again == first
 
 
+def test_show_leaves_out_what_is_a_default(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe of two lines is one of few again; `--all` has every field."""
+    house.save("a.yaml", "prompt: a star\nsteps: 2\n")
+    assert house.once()
+    (picture,) = house.pictures()
+    show([house.outbox / picture], as_json=False)
+    short = capsys.readouterr().out
+    show([house.outbox / picture], as_json=False, whole=True)
+    whole = capsys.readouterr().out
+    fields = [line.partition(":")[0] for line in short.splitlines()]
+    assert fields == ["prompt", "checkpoint", "steps", "cfg_scale", "size", "seed"]
+    assert set(short.splitlines()) < set(whole.splitlines())
+    house.save("b.yaml", short)
+    house.save("c.yaml", whole)
+    assert house.once()
+    assert len({house.chunk(file).request.digest for file in house.pictures()}) == 1
+
+
 def test_show_goes_on_after_a_picture_without_a_recipe(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:

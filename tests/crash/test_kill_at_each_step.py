@@ -33,7 +33,7 @@ DURABILITY = Path(__file__).parents[2] / "docs/durability.md"
 RENAMED = "before a renaming is noted"
 ARCHIVED = (
     "before a recipe is archived",
-    "while a recipe is taken out of the inbox",
+    "before a recipe is taken out of the inbox",
     "after a recipe is archived",
 )
 COMMANDED = ("before a command is done", "before a command is answered")

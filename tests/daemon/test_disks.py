@@ -19,7 +19,6 @@ from PIL import Image
 from picowatch.files.retry import Retry
 from picowatch.outbox.commands import Command, Commands, send
 from picowatch.outbox.lock import OutboxLock
-from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
@@ -158,29 +157,6 @@ def test_trouble_is_waited_for_and_nothing_is_failed(
         assert list(house.outbox.rglob(".picowatch-*")) == []
         assert house.error("b.yaml") is None
         assert "replaced" not in house.log()
-
-
-def test_lines_that_a_full_disk_refused_are_logged_when_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In their order, each once; also where the log would be rotated meanwhile."""
-    monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", 20_000)
-    log = logging.getLogger("picowatch")
-    with disk(tmp_path / "disk"):
-        open_log(tmp_path / "disk/picowatch.log", "text", None)
-        try:
-            for number in range(350):
-                log.info("picture %s", number)
-            filler = fill(tmp_path / "disk")
-            for number in range(350, 1000):
-                log.info("picture %s", number)
-            filler.unlink()
-            log.info("picture 1000")
-        finally:
-            close_log()
-        files = sorted((tmp_path / "disk").glob("picowatch.log*"), reverse=True)
-        lines = [line for file in files for line in file.read_text().splitlines()]
-    assert [int(line.rpartition(" ")[2]) for line in lines] == [*range(1001)]
 
 
 def test_trouble_of_two_engines_is_said_once(
@@ -363,27 +339,3 @@ def test_an_inbox_that_is_away_at_the_start_is_waited_for(house: House) -> None:
         assert ends(daemon) == 0
     assert len(house.pictures("random")) == 1
     assert "cancelled" not in house.log()
-
-
-@pytest.mark.parametrize("refused", ["hash", "publisher"])
-def test_threads_that_the_system_refuses_lose_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch, refused: str
-) -> None:
-    """Where a container's limit of processes is reached: waited for, or done without."""
-    allowed, start = threading.Event(), threading.Thread.start
-
-    def start_if_allowed(thread: threading.Thread) -> None:
-        if thread.name.startswith(refused) and not allowed.is_set():
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
-    with house.running(batch_size=1):
-        house.save("a.yaml", SMALL)
-        if refused == "hash":
-            wait_for(lambda: "[Errno 11] can't start new thread; waiting" in house.log())
-            allowed.set()
-        wait_for(lambda: len(house.listed()) == 5, "the pictures")
-    assert house.seeds() == [1, 2, 3, 4, 5]
-    assert house.error("a.yaml") is None
-    assert house.log().count("can't start new thread") == (refused == "hash")

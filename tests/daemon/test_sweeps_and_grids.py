@@ -74,6 +74,29 @@ def test_a_sheet_says_which_seed_is_where(
     assert (first["label"], first["values"]) == axis
 
 
+@pytest.mark.parametrize(
+    ("recipe", "labels"),
+    [
+        ("prompt: a corgi\ncount: 2\ngrid: true", ["seed 7", "seed 8"]),
+        ("prompt: a {red|green} heart\ncount: 2\ngrid: true", ["seed 7, red", "seed 8, green"]),
+        (
+            "prompt: '{a|one} {red|green} heart'\ncount: 2\nsweep: {steps: [3, 4]}",
+            ["a red", "a red", "one green", "one green"],
+        ),
+        ("prompt: a {red|green} heart\nsweep: {steps: [3, 4]}", ["", ""]),
+        ("prompt: a corgi\nsweep: {steps: [3, 4]}\ngrid_seconds: true", ["0.5 s", "0.5 s"]),
+        ("prompt: a corgi\ngrid_seconds: true", ["seed 7, 0.5 s"]),
+    ],
+)
+def test_a_label_says_what_its_picture_differs_in(
+    house: House, recipe: str, labels: list[str]
+) -> None:
+    """The words drawn for its seed, and its seconds if they are wanted, loading not counted."""
+    house.engine.timings = {"load": 9.0, "denoise": 0.4, "decode": 0.1}
+    told = told_by_its_sheet(house, f"{recipe}\nseed: 7\nsize: 64x64\n")
+    assert told["labels"] == labels
+
+
 def test_a_sheet_has_room_for_pictures_as_large_as_they_become(house: House) -> None:
     """Otherwise nothing is seen of what hires and upscalers did."""
     hires = "hires: {upscaler: Lanczos}"

@@ -1,9 +1,8 @@
 """Each sentence under "What a save means": recipes in, pictures and log out."""
 
-import os
 import shutil
 import sqlite3
-import threading
+import subprocess
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -499,29 +498,28 @@ def test_a_recipe_edited_meanwhile_is_not_archived(house: House) -> None:
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_a_save_in_the_moment_of_the_removal_is_not_deleted_unread(
-    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str
-) -> None:
-    """Neither one that takes the recipe's place nor one that is written into its file."""
-    really_unlink, saved = os.unlink, threading.Event()
-    writer = house.save("written.txt", "a corgi\n").open("r+")
-    replaced = house.save("replaced.txt", "a corgi\n")
-
-    def unlink(path: str | Path, **options: int) -> None:
-        if str(path).endswith(replaced.name) and not saved.is_set():
-            saved.set()
-            house.save(".new", "a star\n").rename(replaced)
-        really_unlink(path, **options)
-
-    monkeypatch.setattr(os, "unlink", unlink)
+def test_a_recipe_that_an_editor_has_open_is_not_taken_away(house: House, when_done: str) -> None:
+    """What is written into the file then is a save like any other."""
+    hold = HeldEngine(house)
+    path = house.save("written.txt", "a corgi\n")
     with house.running(when_done=when_done):
-        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
-        wait_for(lambda: "a star" in house.prompts("replaced"), "the save in its place")
-        with writer:
-            writer.write("a moon\n")
-            writer.truncate()
-        wait_for(lambda: "a moon" in house.prompts("written"), "the save in its file")
-        wait_for(lambda: not list(house.inbox.iterdir()), "the removal of both")
+        hold.wait_until_held()
+        with subprocess.Popen(
+            ["sh", "-c", 'exec 3<>"$0"; echo open; read line; echo "$line" >&3', path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as editor:
+            assert editor.stdout
+            assert editor.stdout.readline() == "open\n"
+            hold.release()
+            wait_for(lambda: len(house.listed()) == 1, "the first picture")
+            house.save("other.txt", "a star\n")
+            wait_for(lambda: not (house.inbox / "other.txt").exists(), "the removal of another")
+            assert path.exists()
+            editor.communicate("a moon!\n")
+        wait_for(lambda: "a moon!" in house.prompts("written"), "the save in its file")
+        wait_for(lambda: not list(house.inbox.iterdir()), "the removal")
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])

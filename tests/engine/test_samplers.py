@@ -1,5 +1,6 @@
 """Each sampler is the right class of diffusers, at every number of steps, and for each image."""
 
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -9,25 +10,64 @@ import torch
 
 from picowatch.catalog import read_config
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.samplers import _KINDS, build_sampler
+from picowatch.engine.samplers import build_sampler, class_of
 from picowatch.recipe.passes import evaluations
-from picowatch.recipe.samplers import SAMPLERS, KnownSampler
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler, sampler_named
 from tests.engine.requests import NUMPY_WARNINGS, request
 
 pytestmark = NUMPY_WARNINGS
 
 CONFIG = read_config(CONFIGS["sd1"] / "scheduler" / "scheduler_config.json")
 ZERO_SNR = {**CONFIG, "rescale_betas_zero_snr": True}
-# Those whose steps draw noise: a table of its own, so that a sampler that forgets to is noticed.
-NOISY = {
-    *("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ SDE"),
-    *("SA-Solver", "DDPM", "LCM", "TCD"),
-}
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 
 
 def build(name: str, schedule_type: str, steps: int = 24, **more: Any) -> Any:
     return build_sampler(name, schedule_type, steps, CONFIG, **more).scheduler
+
+
+# A1111's nine noise levels between the model's most noise and its least: k-diffusion's sampling.py,
+# and beta_scheduler in modules/sd_schedulers.py with scipy's stats.beta.ppf(…, 0.6, 0.6).
+HALF = [1, 0.942844, 0.82432, 0.670619]
+QUANTILES = np.array([*HALF, 0.5, *(1 - each for each in reversed(HALF))])
+LEVELS: dict[str, Callable[[float, float], Any]] = {
+    "karras": lambda low, high: np.linspace(high ** (1 / 7), low ** (1 / 7), 9) ** 7,
+    "exponential": lambda low, high: np.exp(np.linspace(np.log(high), np.log(low), 9)),
+    "beta": lambda low, high: low + QUANTILES * (high - low),
+}
+
+
+@pytest.mark.parametrize("schedule_type", LEVELS)
+@pytest.mark.parametrize(
+    "name", [one.name for one in SAMPLERS if one.evaluations == 1 and one.name != "PNDM"]
+)
+def test_noise_levels_are_those_of_a1111(name: str, schedule_type: str) -> None:
+    """The UNet is told their times between training steps, or one beside them."""
+    kept = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    trained = np.sqrt((1 - kept) / kept)
+    levels = LEVELS[schedule_type](trained[0], trained[-1])
+    times = np.interp(np.log(levels), np.log(trained), np.arange(1000))
+    scheduler = build(name, schedule_type, 9)
+    given = scheduler.timesteps.numpy()
+    assert np.abs(given - times).max() <= (0.1 if given.dtype == np.float32 else 1)
+    if name not in ("LCM", "TCD"):
+        assert np.allclose(scheduler.sigmas[:9], levels, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [one.name for one in SAMPLERS if one.with_levels])
+def test_what_stands_in_for_a_sampler_takes_the_same_steps(name: str) -> None:
+    """DDIM is Euler's method, and DDPM that with noise, for latents that are scaled otherwise."""
+    latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+    after = []
+    for each in (name, sampler_named(name).with_levels):
+        scheduler = build(each, "leading", 8)
+        sigmas = getattr(scheduler, "sigmas", torch.zeros(9))
+        before, behind = ((sigma**2 + 1) ** 0.5 for sigma in sigmas[:2])
+        timestep, drawn = scheduler.timesteps[0], torch.Generator().manual_seed(2)
+        scheduler.scale_model_input(latents, timestep)
+        stepped = scheduler.step(latents * 0.9, timestep, latents * before, generator=drawn)
+        after.append(stepped.prev_sample / behind)
+    assert (after[0] - after[1]).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -80,7 +120,7 @@ def test_steps_draw_from_the_generators_of_their_images_alone(
     together = made([1, 2])
     for row, seed in enumerate((1, 2)):
         assert torch.allclose(together[row], made([seed])[0], atol=1e-5)
-    assert torch.equal(*together) == (sampler.name not in NOISY)
+    assert torch.equal(*together) == (not sampler.noisy)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -102,7 +142,7 @@ def test_zero_terminal_snr_begins_with_pure_noise(sampler: KnownSampler) -> None
 
     Recipes know which samplers can without importing diffusers, and refuse the others.
     """
-    parameters = signature(_KINDS[sampler.name].scheduler.__init__).parameters
-    assert sampler.reaches_zero_snr == ("rescale_betas_zero_snr" in parameters)
-    if sampler.reaches_zero_snr:
+    parameters = signature(class_of(sampler).__init__).parameters
+    assert sampler.zero_snr == ("rescale_betas_zero_snr" in parameters)
+    if sampler.zero_snr:
         assert int(build_sampler(sampler.name, "uniform", 8, ZERO_SNR).timesteps[0]) == 999

@@ -321,25 +321,25 @@ def _texts(count: int, text: bytes) -> bytes:
 SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "zTXt of 500 MB": (
         lambda: png(chunk(b"zTXt", b"parameters\0\0" + deflated(500 * MEGABYTE))),
-        "too long",
+        "not a picture",
     ),
     "iTXt of 500 MB": (
         lambda: png(chunk(b"iTXt", b"picowatch\0\1\0\0\0" + deflated(500 * MEGABYTE))),
-        "too long",
+        "not a picture",
     ),
     "a hundred texts": (
         lambda: _texts(100, ("🐶" + "a" * 999_000).encode()),
-        "too long",
+        "not a picture",
     ),
-    "a million texts": (lambda: _texts(MEGABYTE, b"a"), "texts"),
-    "a million chunks": (lambda: png(chunk(b"IDAT", b"") * MEGABYTE), "chunks"),
+    "a million texts": (lambda: _texts(MEGABYTE, b"a"), "not a picture"),
+    "a million chunks": (lambda: png(chunk(b"IDAT", b"") * MEGABYTE), "contains no settings"),
     "a chunk of 2 GB": (
         lambda: png()[:33] + b"\x7f\xff\xff\xfftEXtparameters\0" + bytes(99),
-        "contains no settings",
+        "not a picture",
     ),
     "400 million pixels": (
         lambda: png(chunk(b"IDAT", deflated(400 * MEGABYTE)), width=20_000, height=20_000),
-        "contains no settings",
+        "pixels",
     ),
     "EXIF of 60 MB": (
         lambda: png(chunk(b"eXIf", _exif(b"UNICODE\0" + "🐶a".encode("utf-16-le") * 10**7))),
@@ -367,14 +367,6 @@ SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG of a thousand segments of EXIF": (
         lambda: _jpeg_of(jpeg_segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 1_000),
         "in too many pieces",
-    ),
-    "JPEG of a thousand comments": (
-        lambda: _jpeg_of(jpeg_segment(0xFE, b"picowatch:" + b"[" * 65_000) * 1_000),
-        "too long",
-    ),
-    "JPEG with deep JSON in comments": (
-        lambda: _jpeg_of(jpeg_segment(0xFE, b"picowatch:" + b"[" * 65_000) * 15),
-        "damaged",
     ),
     "GIF": (lambda: _gif_of(8), ""),
     "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "not a picture"),

@@ -234,9 +234,16 @@ def _hashes() -> Iterator[bytes]:
     yield b"[" * 100_000
 
 
+def _csv() -> Iterator[bytes]:
+    yield b'prompt,steps,seed\na corgi,3,7\n"a ""red""\ncat",,1..3\n'
+    yield b"\xef\xbb\xbfPrompt;cfg scale;x\na;7,5;\n;;\n"
+    yield b'prompt\tsize\na\t64x64\t\t\n"b'
+
+
 _SEEDS = {
     "yaml_recipe": _yaml,
     "json_recipe": _json,
+    "csv_recipe": _csv,
     "txt_recipe": _txt,
     "defaults_file": _yaml,
     "picture_with_settings": _pictures_with_settings,

@@ -95,6 +95,11 @@ def json_recipe(data: bytes) -> None:
     check_recipe("b/a.json", data)
 
 
+def csv_recipe(data: bytes) -> None:
+    """A recipe with the ending .csv."""
+    check_recipe("a.csv", data)
+
+
 def txt_recipe(data: bytes) -> None:
     """A recipe with the ending .txt."""
     check_recipe("a.txt", data)
@@ -268,6 +273,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         yaml_recipe,
         json_recipe,
+        csv_recipe,
         txt_recipe,
         defaults_file,
         picture_with_settings,

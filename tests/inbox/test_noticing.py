@@ -56,14 +56,14 @@ def test_names_that_are_never_recipes(path: str) -> None:
 
 # -- said, and not run
 
-RECIPES_ARE = "recipes are .yaml, .yml, .json and .txt"
+RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHERS = {
     "_Pictures.json": "it must be called _pictures.yaml, which may contain JSON",
     "pets/_Picture.yml": "if it is meant to be _pictures.yaml, rename",
     "_default.yaml": "if it is meant to be _defaults.yaml, rename",
     "_defaults.json": "it must be called _defaults.yaml, which may contain JSON",
     "pets/make.PY": RECIPES_ARE,
-    "table.csv": RECIPES_ARE,
+    "table.xls": RECIPES_ARE,
     "README": RECIPES_ARE,
     "a.sync-conflict-20260101-120000-ABC.yaml": "it is a conflict copy of a sync tool",
     os.fsdecode(b"caf\xe9.txt"): "its name is not valid UTF-8",

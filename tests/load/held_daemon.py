@@ -3,13 +3,12 @@
     python -m tests.load.held_daemon FOLDER SETTINGS [SECONDS]
 
 SETTINGS is JSON, SECONDS is how long a batch takes at least. No batch is rendered while FOLDER/hold
-is there. FOLDER/steps gets a line a batch: its first seed, and the Unix times of its begin and end.
+is there.
 """
 
 import json
 import sys
 import threading
-import time
 from pathlib import Path
 
 from picowatch.commands.run import run
@@ -21,20 +20,15 @@ LOOK_SECONDS = 0.05
 
 def main(folder: Path, settings: str, seconds: float = 0.0) -> int:
     engine = DigestEngine()
-    hold, steps = folder / "hold", (folder / "steps").open("a", buffering=1)
-    pause = threading.Event()
-    begun = ""
+    hold, pause = folder / "hold", threading.Event()
 
     def before_batch(batch: Batch) -> None:
-        nonlocal begun
         while hold.exists():
             pause.wait(LOOK_SECONDS)
-        begun = f"{batch[0].seed} {time.time()}"
         engine.batches.clear()  # what a test keeps of them is no memory of the daemon
 
     def after_step(done: int) -> None:
         pause.wait(seconds)
-        steps.write(f"{begun} {time.time()}\n")
 
     engine.before_batch, engine.after_step = before_batch, after_step
     return run(

@@ -98,12 +98,6 @@ class LiveDaemon:
         """proc(5): from the third field on, the state."""
         return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
 
-    def batches(self) -> list[tuple[int, float, float]]:
-        """Each batch that was rendered: its first seed, and the Unix times of begin and end."""
-        lines = (self._house.folder / "steps").read_text().splitlines()
-        fields = (line.split() for line in lines)
-        return [(int(seed), float(begin), float(end)) for seed, begin, end in fields]
-
 
 @contextmanager
 def live_daemon(

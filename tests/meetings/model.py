@@ -194,7 +194,7 @@ class Model:
             self.recipes[new] = self.recipes.pop(old)
         there = {one.request: one for one in self.images if one.recipe == new}
         for mine in [image for image in self.images if image.recipe == old]:
-            other = there.get(mine.request)
+            other = there.pop(mine.request, None)  # an old list may tell one picture twice
             mine.recipe = new
             if other is not None:
                 self._merge(mine, other)

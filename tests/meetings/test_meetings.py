@@ -162,7 +162,7 @@ def test_frames_that_are_touched_copied_and_renamed_are_rendered_once(
 @pytest.mark.parametrize("how", ["archive", "delete"])
 def test_frames_that_are_archived_or_deleted_may_come_again(how: str) -> None:
     """`when_done` x touch x the same name again x crash in the middle."""
-    crash: Action = ("die", "while a recipe is taken out of the inbox", 1)
+    crash: Action = ("die", "before a recipe is taken out of the inbox", 1)
     again = drop(FRAMES[0], 0), drop(FRAMES[1], 30), A_WHILE, ("start",), A_WHILE
     touch: Action = ("again", FRAMES[0], "touch")
     assert not found(*frames(), touch, *RENDERED, crash, *again, when_done=how)

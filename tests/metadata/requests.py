@@ -5,15 +5,14 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
+from picowatch.recipe.characters import FORBIDDEN
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import ControlNet, Upscaler
-from picowatch.recipe.parts import ControlKind, Hires, Preprocessor, Upscale
+from picowatch.recipe.parts import UPSCALERS, ControlKind, Hires, Preprocessor, Upscale
+from picowatch.recipe.preprocessors import KINDS
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
-from picowatch.recipe.read.decoding import FORBIDDEN
 from picowatch.recipe.request import ControlUse, LoraUse
-from picowatch.recipe.resolve.control import KINDS
-from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.samplers import SAMPLERS
 
 CORGI = ImageRequest(
@@ -148,7 +147,7 @@ def image_requests(
         checkpoint_hash=draw(HASHES),
         vae=vae,
         vae_hash="" if vae == "baked" else draw(HASHES),
-        prediction=draw(st.sampled_from(PREDICTIONS[: 4 if sampler.reaches_zero_snr else 3])),
+        prediction=draw(st.sampled_from(PREDICTIONS[: 4 if sampler.zero_snr else 3])),
         sampler=sampler.name,
         schedule_type=draw(st.sampled_from(sampler.schedule_types)),
         steps=draw(st.integers(1, 150)),

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import yaml
 from hypothesis import given
 
-from picowatch.metadata import picowatch_json, recipe_yaml, short_recipe_yaml
+from picowatch.metadata import differing_fields, picowatch_json, recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
+from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI, hashes_of, image_requests, inventory_for
@@ -25,39 +27,22 @@ DEFAULTS = DefaultsFile(
 def test_it_reads_like_a_recipe_somebody_wrote() -> None:
     """Every field is there, so that no folder's defaults change the picture."""
     request = replace(CORGI, prompt="it's a corgi: \\(cute\\)", negative_prompt="blurry,\ndim # x")
-    assert recipe_yaml(request) == (
+    text = recipe_yaml(request)
+    assert text.startswith(
         "prompt: 'it''s a corgi: \\(cute\\)'\n"
         "negative_prompt: |-\n"
         "  blurry,\n"
         "  dim # x\n"
-        "checkpoint: 'dreamshaper_8'\n"
+        "checkpoint: dreamshaper_8\n"
         "vae: baked\n"
-        "prediction: automatic\n"
-        "sampler: DPM++ 2M\n"
-        "schedule_type: karras\n"
-        "steps: 24\n"
-        "cfg_scale: 7.5\n"
-        "cfg_rescale: 0\n"
-        "cfg_start: 0\n"
-        "cfg_end: 1\n"
-        "guidance: 0\n"
-        "size: 512x768\n"
-        "seed: 42\n"
-        "noise: cpu\n"
-        "variation_strength: 0\n"
-        "ensd: 0\n"
-        "clip_skip: 1\n"
-        "image: none\n"
-        "hires: false\n"
-        "tiling: false\n"
-        "upscale: false\n"
-        "shrink_to_fit: false\n"
-        "exact: false\n"
-        "loras: {}\n"
-        "control: none\n"
-        "count: 1\n"
-        "sweep: off\n"
     )
+    assert "\nsampler: DPM++ 2M\n" in text
+    assert "\ncfg_scale: 7.5\ncfg_rescale: 0\n" in text
+    assert "\nsize: 512x768\nseed: 42\n" in text
+    assert text.endswith("\nloras: {}\ncontrol: none\ncount: 1\nsweep: false\n")
+    idle = {"height", "width", "mask", "mask_blur", "mask_invert", "variation_seed", "resize"}
+    idle |= {"denoising_strength", "grid", "grid_seconds", "priority"}
+    assert set(yaml.safe_load(text)) == ROWS.keys() - idle | {"size"}
 
 
 def _again(request: ImageRequest) -> ImageRequest:
@@ -67,25 +52,29 @@ def _again(request: ImageRequest) -> ImageRequest:
     return again
 
 
+def _short(request: ImageRequest) -> str:
+    return recipe_yaml(request, differing_fields(request))
+
+
 def test_a_short_recipe_has_only_what_differs() -> None:
     """Beside what depends on the models that are installed, or on their family."""
-    assert short_recipe_yaml(replace(CORGI, negative_prompt="")) == (
-        "prompt: 'a corgi'\ncheckpoint: 'dreamshaper_8'\nsize: 512x768\nseed: 42\n"
+    assert _short(replace(CORGI, negative_prompt="")) == (
+        "prompt: a corgi\ncheckpoint: dreamshaper_8\nsize: 512x768\nseed: 42\n"
     )
     other = replace(CORGI, image="a.png", image_hash="1" * 64, steps=9, sampler="Euler",
                     schedule_type="simple", denoising_strength=0.3)  # fmt: skip
-    assert short_recipe_yaml(other).partition("checkpoint: 'dreamshaper_8'\n")[2] == (
+    assert _short(other).partition("checkpoint: dreamshaper_8\n")[2] == (
         "sampler: Euler\nschedule_type: simple\nsteps: 9\ncfg_scale: 7.5\nguidance: 0\n"
-        "size: 512x768\nseed: 42\nimage: 'a.png'\ndenoising_strength: 0.3\n"
+        "size: 512x768\nseed: 42\nimage: a.png\ndenoising_strength: 0.3\n"
     )
     demo = replace(CORGI, negative_prompt="", checkpoint="demo")
-    assert "\ncfg_scale: 7.5\n" in short_recipe_yaml(demo)
+    assert "\ncfg_scale: 7.5\n" in _short(demo)
 
 
 @given(image_requests())
 def test_a_short_recipe_gives_the_same_request(request: ImageRequest) -> None:
     """Where no folder's defaults say anything else."""
-    content = short_recipe_yaml(request).encode()
+    content = _short(request).encode()
     (recipe,) = read_recipes("short.yaml", content, inventory_for(request), [])
     (again,) = recipe.image_requests(hashes_of(request))
     assert again.digest == request.digest
@@ -145,24 +134,23 @@ def test_start_images_loras_and_hires_are_restored() -> None:
         hires=Hires(1.5, 0, 1e-7, "Latent (nearest-exact)"),
         shrink_to_fit=True,
     )
-    assert recipe_yaml(request).partition("clip_skip: 1\n")[2] == (
-        "image: 'photos/a.png'\n"
-        "denoising_strength: 0.3\n"
-        "resize: fit\n"
-        "mask: 'm.png'\n"
-        "mask_blur: 8\n"
-        "mask_invert: true\n"
-        "hires: {scale: 1.5, steps: 0, denoising_strength: 1.0e-07, upscaler: Latent "
-        "(nearest-exact)}\n"
-        "tiling: false\n"
-        "upscale: false\n"
-        "shrink_to_fit: true\n"
-        "exact: false\n"
-        "loras: {'style/it''s': -1}\n"
-        "control: none\n"
-        "count: 1\n"
-        "sweep: off\n"
-    )
+    values = yaml.safe_load(recipe_yaml(request))
+    assert values["image"] == "photos/a.png"
+    assert values["hires"] == {
+        "scale": 1.5,
+        "steps": 0,
+        "denoising_strength": 1e-7,
+        "upscaler": "Latent (nearest-exact)",
+    }
+    assert values["loras"] == {"style/it's": -1}
+
+
+def test_nothing_steers_a_terminal() -> None:
+    """Whatever somebody wrote into a picture."""
+    request = replace(CORGI, prompt="a\u202eb\x1b[31m", image="\u2066.png", image_hash="1" * 64)
+    text = recipe_yaml(request)
+    assert all(map(str.isprintable, text.split("\n")))
+    assert yaml.safe_load(text)["prompt"] == request.prompt
 
 
 @given(image_requests())

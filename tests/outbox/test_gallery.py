@@ -86,7 +86,7 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
         (7, 2, "a.yaml"),
         (7, 3, "a.yaml"),
     ]
-    assert pictures[0]["yaml"].startswith("prompt: 'a corgi'\n")
+    assert pictures[0]["yaml"].startswith("prompt: a corgi\n")
     assert "cfg_rescale" not in pictures[0]["yaml"]
     assert pictures[0]["made_at"] == int((house.outbox / pictures[0]["file"]).stat().st_mtime)
     assert sheet["sheet"] == [["steps", ["2", "3"]]]

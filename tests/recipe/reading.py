@@ -92,7 +92,8 @@ def messages(
     name: str = "corgi.yaml",
     inventory: Inventory = INVENTORY,
     pictures: Pictures = NO_PICTURES,
+    defaults: dict[str, str] | None = None,
 ) -> list[str]:
     """The messages alone, in order."""
-    found = refused(text, name, inventory, pictures=pictures)
+    found = refused(text, name, inventory, defaults, pictures=pictures)
     return [problem.message for problem in found.problems]

@@ -81,7 +81,7 @@ PIECES = [
     ),
 ]
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(string.printable, max_size=5)).map("".join)
-NAMES = st.sampled_from(["a.yaml", "b/c.yml", "d.txt", "e.json"])
+NAMES = st.sampled_from(["a.yaml", "b/c.yml", "d.txt", "e.json", "f.csv"])
 
 
 def _chunk(values: Mapping[str, object]) -> str:

@@ -108,13 +108,13 @@ def test_each_is_another_entry_and_another_image(changed: str) -> None:
         ),
         (
             "variation_strength: 0.5\nvariation_seed:",
-            "variation_seed has no value: YAML reads an empty value as null. Write a whole number "
-            "from 0 to 4294967295, or random, or delete the line.",
+            "variation_seed has no value. Write a whole number from 0 to 4294967295, or random, or "
+            "delete the field.",
         ),
         (
             "variation_strength: 0.5\nvariation_seed: [1, 2]",
-            "variation_seed must be a whole number from 0 to 4294967295, or random, but YAML reads "
-            "[1, 2] as a list. For one image with each write sweep: {variation_seed: [1, 2]}",
+            "variation_seed must be a whole number from 0 to 4294967295, or random, not [1, 2]. "
+            "For one image with each write sweep: {variation_seed: [1, 2]}",
         ),
         (
             "variation_seed: 5",
@@ -122,7 +122,7 @@ def test_each_is_another_entry_and_another_image(changed: str) -> None:
             "variation_seed.",
         ),
         ("ensd: -1", "ensd must be a whole number from 0 to 4294967295, not -1."),
-        ("tiling: 1", "tiling must be true or false, not 1."),
+        ("tiling: 2", "tiling must be true or false, not 2."),
     ],
 )
 def test_wrong_values(written: str, message: str) -> None:
@@ -224,8 +224,7 @@ def test_a_flow_family_has_nvidias_numbers_and_no_variations() -> None:
     assert seeds(recipe) == [(7, None)]
     assert recipe.noise == "nvidia"
     assert recipe.warnings == (
-        "variation_strength was ignored: flux has none. Its noise is drawn by its pipeline.",
-        "ensd was ignored: flux has none. Its noise is drawn by its pipeline.",
-        "tiling was ignored: flux has none. Its transformer does not draw with convolutions.",
-        "variation_seed was ignored: it needs variation_strength, which is missing here.",
+        "flux has no variation_strength: its noise is drawn by its pipeline. It was left out.",
+        "flux has no ensd: its noise is drawn by its pipeline. It was left out.",
+        "flux has no tiling: its transformer does not draw with convolutions. It was left out.",
     )

@@ -1,62 +1,62 @@
-"""Sampler names and schedule types."""
+"""Sampler names, schedule types and predictions."""
 
-import ast
-from importlib.util import find_spec
-from pathlib import Path
+import json
 
 import pytest
 
+from picowatch.recipe import Recipe
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.samplers import SAMPLERS, KnownSampler, find_sampler
-from tests.recipe.reading import DEMO, messages, read_one
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler
+from tests.recipe.reading import DEMO, PicturesWith, messages, read_one
 
-
-@pytest.mark.parametrize(
-    ("written", "sampler", "schedule_type"),
-    [
-        ("DPM++ 2M Karras", "DPM++ 2M", "karras"),
-        ("dpm++ 2m", "DPM++ 2M", "karras"),
-        ("dpmpp_2m", "DPM++ 2M", "karras"),
-        ("DPMSolverMultistepScheduler", "DPM++ 2M", "karras"),
-        ("DPM++ 2M SDE", "DPM++ 2M SDE", "exponential"),
-        ("DPM++ 2M SDE Karras", "DPM++ 2M SDE", "karras"),
-        ("dpmpp_2m_sde_karras", "DPM++ 2M SDE", "karras"),
-        ("dpmpp_2m_sde_gpu", "DPM++ 2M SDE", "exponential"),
-        ("dpmpp_sde_gpu", "DPM++ SDE", "karras"),
-        ("DPM++ 2M SDE Heun", "DPM++ 2M SDE Heun", "exponential"),
-        ("dpmpp_2m_sde_heun_gpu", "DPM++ 2M SDE Heun", "exponential"),
-        ("DPM++ 2M SDE Heun Karras", "DPM++ 2M SDE Heun", "karras"),
-        ("k_dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", "exponential"),
-        ("DPM++ 2M SGM Uniform", "DPM++ 2M", "sgm_uniform"),
-        ("DPM++ 2M Simple", "DPM++ 2M", "sgm_uniform"),
-        ("Euler", "Euler", "uniform"),
-        ("EulerDiscreteScheduler", "Euler", "uniform"),
-        ("Euler a", "Euler a", "uniform"),
-        ("k_euler_a", "Euler a", "uniform"),
-        ("EulerAncestralDiscrete", "Euler a", "uniform"),
-        ("ddim", "DDIM", "uniform"),
-        ("Uni-PC", "UniPC", "uniform"),
-        ("UniPCMultistepScheduler", "UniPC", "uniform"),
-        ("uni_pc_bh2", "UniPC", "uniform"),
-        ("PLMS", "PNDM", "uniform"),
-        ("Heun Karras", "Heun", "karras"),
-        ("DPM2 a", "DPM2 a", "karras"),
-        ("KDPM2DiscreteScheduler", "DPM2", "karras"),
-        ("DPM++ SDE Exponential", "DPM++ SDE", "exponential"),
-        ("LCM", "LCM", "uniform"),
-        ("TCDScheduler", "TCD", "uniform"),
-        ("DEIS beta", "DEIS", "beta"),
-        ("Euler DDIM", "Euler", "leading"),
-        ("euler_leading", "Euler", "leading"),
-        ("euler_ddim_uniform", "Euler", "leading"),
-    ],
+NOOB = Inventory(
+    demo=DEMO, checkpoints=(Checkpoint("noob", 1024, zero_snr=True), Checkpoint("plain", 1024))
 )
-def test_names_of_other_tools_are_understood(
-    written: str, sampler: str, schedule_type: str
-) -> None:
-    """A1111's, diffusers' and k-diffusion's names; without a schedule type it is automatic."""
-    recipe = read_one(f"prompt: a\nsampler: {written}")
-    assert (recipe.sampler, recipe.schedule_type) == (sampler, schedule_type)
+ALL = (
+    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, Heun, "
+    "LMS, DPM2, DPM2 a, DPM++ SDE, DDIM, DDPM, SA-Solver, DEIS, UniPC, PNDM, LCM and TCD"
+)
+FROM_NOISE = (
+    "Use DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
+)
+
+# The names that A1111, ComfyUI, k-diffusion, diffusers and SD.Next give each sampler.
+NAMES = {
+    ("DPM++ 2M", "karras"): "DPM++ 2M Karras | dpm++ 2m | dpmpp_2m | DPMSolverMultistepScheduler",
+    ("DPM++ 2M", "sgm_uniform"): "DPM++ 2M SGM Uniform | DPM++ 2M Simple",
+    ("DPM++ 2M SDE", "exponential"): "DPM++ 2M SDE | dpmpp_2m_sde_gpu",
+    ("DPM++ 2M SDE", "karras"): "DPM++ 2M SDE Karras | dpmpp_2m_sde_karras",
+    ("DPM++ 2M SDE Heun", "exponential"): "dpmpp_2m_sde_heun_gpu | k_dpmpp_2m_sde_heun",
+    ("DPM++ 2M SDE Heun", "karras"): "DPM++ 2M SDE Heun Karras",
+    ("Euler", "uniform"): "Euler | EulerDiscreteScheduler | FlowMatchEulerDiscreteScheduler",
+    ("Euler", "leading"): "Euler DDIM | euler_leading | euler_ddim_uniform",
+    ("Euler", "sgm_uniform"): "Euler SGM",
+    ("Euler a", "uniform"): "Euler a | k_euler_a | EulerAncestralDiscrete | euler_ancestral",
+    ("Euler a", "karras"): "Euler a Karras | euler_ancestral_karras",
+    ("Euler a", "exponential"): "Euler a Exponential",
+    ("Heun", "karras"): "Heun Karras",
+    ("LMS", "uniform"): "LMSD | LMSDiscreteScheduler",
+    ("DPM2", "karras"): "KDPM2DiscreteScheduler | KDPM2 | dpm_2",
+    ("DPM2 a", "karras"): "DPM2 a | KDPM2 a | k_dpm_2_ancestral | KDPM2AncestralDiscreteScheduler",
+    ("DPM++ SDE", "karras"): "dpmpp_sde_gpu | DPM SDE | DPMSolverSDEScheduler",
+    ("DPM++ SDE", "sgm_uniform"): "DPM++ SDE SGM Uniform",
+    ("DDIM", "uniform"): "ddim | DDIMScheduler",
+    ("DDIM", "beta"): "DDIM Beta",
+    ("DEIS", "beta"): "DEIS beta",
+    ("SA-Solver", "uniform"): "SA Solver | sa_solver",
+    ("UniPC", "uniform"): "Uni-PC | UniPCMultistepScheduler | uni_pc_bh2",
+    ("PNDM", "uniform"): "PLMS | PNDMScheduler",
+    ("LCM", "karras"): "LCM Karras",
+    ("TCD", "uniform"): "TCDScheduler",
+}
+
+
+@pytest.mark.parametrize(("meant", "written"), NAMES.items())
+def test_names_of_other_tools_are_understood(meant: tuple[str, str], written: str) -> None:
+    """Without a schedule type, it is the one that is usual for the sampler."""
+    for name in written.split(" | "):
+        recipe = read_one(f"prompt: a\nsampler: {name}")
+        assert (recipe.sampler, recipe.schedule_type) == meant, name
 
 
 def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
@@ -65,140 +65,121 @@ def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
     assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M", "exponential")
 
 
-ALL = (
-    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, Heun, "
-    "LMS, DPM2, DPM2 a, DPM++ SDE, DDIM, DDPM, SA-Solver, DEIS, UniPC, PNDM, LCM and TCD"
-)
+def test_samplers_that_do_not_go_are_explained() -> None:
+    """Unknown, or not supported."""
+    for written, why in {
+        "Eulr": "unknown sampler 'Eulr'. Did you mean 'Euler'?",
+        "k_dpm_fast": "the sampler DPM fast is not supported; DPM++ 2M comes closest.",
+        "dpmpp_2s_ancestral_karras": "the sampler DPM++ 2S a is not supported; Euler a comes "
+        "closest.",
+        "dpmpp_3m_sde_gpu": "the sampler DPM++ 3M SDE is not supported; DPM++ 2M SDE comes "
+        "closest.",
+    }.items():
+        assert messages(f"prompt: a\nsampler: {written}") == [f"{why} The samplers are {ALL}."]
 
 
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        (
-            "sampler: Eulr",
-            f"unknown sampler 'Eulr'. Did you mean 'Euler'? The samplers are {ALL}.",
-        ),
-        (
-            "sampler: DPM fast",
-            "the sampler DPM fast is not supported; DPM++ 2M comes closest. "
-            f"The samplers are {ALL}.",
-        ),
-        (
-            "sampler: dpmpp_2s_ancestral_karras",
-            "the sampler DPM++ 2S a is not supported; Euler a comes closest. "
-            f"The samplers are {ALL}.",
-        ),
-        (
-            "sampler: dpmpp_3m_sde_gpu",
-            "the sampler DPM++ 3M SDE is not supported; DPM++ 2M SDE comes closest. "
-            f"The samplers are {ALL}.",
-        ),
-        (
-            "sampler: k_dpm_ad",
-            "the sampler DPM adaptive is not supported; DPM++ 2M comes closest. "
-            f"The samplers are {ALL}.",
-        ),
-        (
-            "sampler: Euler a\nschedule_type: karras",
-            "Euler a does not take the schedule type 'karras': it takes automatic, uniform, "
-            "sgm_uniform and leading.",
-        ),
-        (
-            "sampler: Euler a Karras",
-            "Euler a does not take the schedule type 'karras': it takes automatic, uniform, "
-            "sgm_uniform and leading.",
-        ),
-    ],
-)
-def test_samplers_that_do_not_go_are_explained(written: str, message: str) -> None:
-    """Unknown, not supported, or not with this schedule type."""
-    assert messages(f"prompt: a\n{written}") == [message]
+def everywhere(sampler: str, schedule_type: str) -> list[Recipe]:
+    """The recipes of a pasted text, an older one, A1111's picture and ComfyUI's."""
+    text = f"a\nSteps: 3, Sampler: {sampler}, Schedule type: {schedule_type}, Seed: 7"
+    older = text.replace(", Schedule type:", "")
+    inputs = {
+        "steps": 3, "positive": ["6", 0],
+        "sampler_name": sampler, "scheduler": schedule_type.lower(),
+    }  # fmt: skip
+    graph = {
+        "3": {"class_type": "KSampler", "inputs": inputs},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a"}},
+    }
+    texts = {"a.png": {"parameters": text}, "b.png": {"prompt": json.dumps(graph)}}
+    pictures = PicturesWith(texts.__getitem__)
+    starts = [read_one(f"from: {name}\nprompt: a", pictures=pictures) for name in texts]
+    return [read_one(text, "a.txt"), read_one(older, "a.txt"), *starts]
 
 
-# The file of each sampler's class: reading it needs none of the libraries that two of them need.
-FILES = {
-    "DPM++ 2M": "dpmsolver_multistep",
-    "DPM++ 2M SDE": "dpmsolver_multistep",
-    "DPM++ 2M SDE Heun": "dpmsolver_multistep",
-    "Euler": "euler_discrete",
-    "Euler a": "euler_ancestral_discrete",
-    "Heun": "heun_discrete",
-    "LMS": "lms_discrete",
-    "DPM2": "k_dpm_2_discrete",
-    "DPM2 a": "k_dpm_2_ancestral_discrete",
-    "DPM++ SDE": "dpmsolver_singlestep",
-    "DDIM": "ddim",
-    "DDPM": "ddpm",
-    "SA-Solver": "sasolver",
-    "DEIS": "deis_multistep",
-    "UniPC": "unipc_multistep",
-    "PNDM": "pndm",
-    "LCM": "lcm",
-    "TCD": "tcd",
-}
+@pytest.mark.parametrize("schedule_type", ["Karras", "Exponential", "Beta"])
+@pytest.mark.parametrize("sampler", ["Euler a", "DDIM", "LCM", "DPM++ SDE"])
+def test_noise_levels_go_with_samplers_that_have_no_option_for_them_in_diffusers(
+    sampler: str, schedule_type: str
+) -> None:
+    """A1111 offers them with every sampler."""
+    own = read_one(f"prompt: a\nsampler: {sampler}\nschedule_type: {schedule_type}")
+    for recipe in (own, *everywhere(sampler, schedule_type)):
+        assert (recipe.sampler, recipe.schedule_type) == (sampler, schedule_type.lower())
+        assert not any("chedule" in warning for warning in recipe.warnings)
+
+
+def test_what_comes_closest_stands_for_a_borrowed_sampler() -> None:
+    """With its schedule type."""
+    for recipe in everywhere("DPM++ 2S a", "Karras"):
+        assert (recipe.sampler, recipe.schedule_type) == ("Euler a", "karras")
+        assert any("has no sampler 'DPM++ 2S a" in warning for warning in recipe.warnings)
+
+
+@pytest.mark.parametrize("values", ["Sampler: Heun, Scheduler: {}", "Scheduler: {}"])
+def test_sd_nexts_scheduler_is_the_class_of_its_sampler(values: str) -> None:
+    """It writes it beside the sampler's name, or alone."""
+    recipe = read_one(f"a\nSteps: 3, {values.format('HeunDiscreteScheduler')}, Seed: 7", "a.txt")
+    assert (recipe.sampler, recipe.warnings) == ("Heun", ())
+
+
+def test_a_schedule_type_that_is_impossible_is_refused_or_if_borrowed_replaced() -> None:
+    """The formula of PLMS is for steps of one length."""
+    why = (
+        "PNDM does not take the schedule type 'karras': it takes automatic, uniform, sgm_uniform "
+        "and leading."
+    )
+    assert messages("prompt: a\nsampler: PLMS Karras") == [why]
+    for recipe in everywhere("PLMS", "Karras"):
+        assert (recipe.sampler, recipe.schedule_type) == ("PNDM", "uniform")
+        assert any(f"{why} uniform is used instead." in warning for warning in recipe.warnings)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-def test_the_table_agrees_with_diffusers(sampler: KnownSampler) -> None:
-    """A schedule type is in the table exactly if diffusers' class has the parameter for it."""
-    found = find_spec("diffusers")
-    assert found and found.origin
-    schedulers = Path(found.origin).parent / "schedulers"
-    source = (schedulers / f"scheduling_{FILES[sampler.name]}.py").read_text()
-    parameters = {
-        argument.arg
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
-        for argument in node.args.args
-    }
-    for schedule_type in ("karras", "exponential", "beta"):
-        has_parameter = f"use_{schedule_type}_sigmas" in parameters
-        assert (schedule_type in sampler.schedule_types) == has_parameter
-    for spacing in ("sgm_uniform", "leading"):
-        assert (spacing in sampler.schedule_types) == ("timestep_spacing" in parameters)
-
-
-def test_every_sampler_finds_itself() -> None:
-    """The canonical name is a name of the sampler."""
-    for sampler in SAMPLERS:
-        assert find_sampler(sampler.name) == (sampler, None)
-
-
-def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it() -> None:
-    """With the names of those that can, before anything is loaded."""
-    noob = Checkpoint("noob", 1024, zero_snr=True)
-    inventory = Inventory(demo=DEMO, checkpoints=(noob,))
-    assert messages("prompt: a\nsampler: Heun", inventory=inventory) == [
-        "the sampler Heun cannot begin with pure noise, which the checkpoint 'noob' is trained on "
-        "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, "
-        "Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
-    ]
-    assert read_one("prompt: a\nsampler: Euler", inventory=inventory).checkpoint == "noob"
+def test_ensd_is_said_to_do_nothing_where_steps_draw_no_noise(sampler: KnownSampler) -> None:
+    """Each sampler is found by its own name, whatever others' aliases are."""
+    recipe = read_one(f"prompt: a\nensd: 7\nsampler: {sampler.name}")
+    assert recipe.sampler == sampler.name
+    said = [f"ensd has no effect with the sampler {sampler.name}: it is for "]
+    assert [one[: len(said[0])] for one in recipe.warnings] == ([] if sampler.noisy else said)
 
 
 @pytest.mark.parametrize(
-    ("written", "prediction"),
+    ("sampler", "checkpoint", "prediction", "why"),
     [
-        ("automatic", ""),
-        ("Auto", ""),
-        ("epsilon", "epsilon"),
-        ("EPS", "epsilon"),
-        ("v", "v"),
-        ("v-prediction", "v"),
-        ("v_prediction", "v"),
-        ("vpred", "v"),
-        ("v_zero_snr", "v_zero_snr"),
-        ("v zero-snr", "v_zero_snr"),
-        ("ztsnr", "v_zero_snr"),
-        ("Zero Terminal SNR", "v_zero_snr"),
+        ("Heun", "noob", "automatic", "which the checkpoint 'noob' is trained on"),
+        ("Heun", "plain", "v_zero_snr", "as 'prediction: v_zero_snr' demands"),
+        ("Heun", "noob", "v", ""),
+        ("Heun", "noob", "epsilon", ""),
+        ("Euler", "noob", "automatic", ""),
+        ("Euler", "plain", "v_zero_snr", ""),
     ],
 )
-@pytest.mark.parametrize("field", ["prediction", "prediction_type", "parameterization"])
-def test_what_a_checkpoint_predicts_in_other_programs_words(
-    field: str, written: str, prediction: str
+def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it(
+    sampler: str, checkpoint: str, prediction: str, why: str
 ) -> None:
+    """Whatever its file says, the recipe's prediction decides; before anything is loaded."""
+    text = f"prompt: a\nsampler: {sampler}\ncheckpoint: {checkpoint}\nprediction: {prediction}"
+    if why:
+        message = f"the sampler Heun cannot begin with pure noise, {why} (zero terminal SNR)."
+        assert messages(text, inventory=NOOB) == [f"{message} {FROM_NOISE}"]
+    else:
+        assert read_one(text, inventory=NOOB).sampler == sampler
+
+
+PREDICTIONS = {
+    "": "automatic | Auto",
+    "epsilon": "epsilon | EPS",
+    "v": "v | v-prediction | v_prediction | vpred",
+    "v_zero_snr": "v_zero_snr | v zero-snr | ztsnr | Zero Terminal SNR",
+}
+
+
+@pytest.mark.parametrize("field", ["prediction", "prediction_type", "parameterization"])
+def test_what_a_checkpoint_predicts_in_other_programs_words(field: str) -> None:
     """diffusers', ComfyUI's, and those of A1111's `model.yaml`."""
-    assert read_one(f"prompt: a\n{field}: {written}").prediction == prediction
+    for prediction, written in PREDICTIONS.items():
+        for word in written.split(" | "):
+            assert read_one(f"prompt: a\n{field}: {word}").prediction == prediction
 
 
 def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
@@ -207,8 +188,9 @@ def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
         "unknown prediction 'v_zero_snrr'. Did you mean 'v_zero_snr'? The predictions are "
         "automatic, epsilon, v and v_zero_snr."
     ]
-    assert messages("prompt: a\nprediction: 1\n") == [
-        "prediction must be automatic, epsilon, v or v_zero_snr, not 1."
+    assert messages("prompt: a\nprediction: [v]\n") == [
+        "prediction must be automatic, epsilon, v or v_zero_snr, not [v]. For one image with each "
+        "write sweep: {prediction: [v]}"
     ]
 
 
@@ -226,26 +208,6 @@ def test_what_stands_beside_a_checkpoint_holds_where_the_recipe_says_nothing() -
     for written, prediction in (("", "v"), ("automatic", "v"), ("epsilon", "epsilon")):
         text = "prompt: a\ncheckpoint: old\n" + (f"prediction: {written}\n" if written else "")
         assert read_one(text, inventory=inventory).prediction == prediction
-
-
-def test_a_recipe_decides_which_samplers_must_begin_with_pure_noise() -> None:
-    """Whatever the file says."""
-    inventory = Inventory(
-        demo=DEMO, checkpoints=(Checkpoint("noob", 1024, zero_snr=True), Checkpoint("plain", 1024))
-    )
-    text = "prompt: a\nsampler: {}\ncheckpoint: {}\nprediction: {}"
-    assert messages(text.format("Heun", "plain", "v_zero_snr"), inventory=inventory) == [
-        "the sampler Heun cannot begin with pure noise, as 'prediction: v_zero_snr' demands "
-        "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, "
-        "DPM++ 2M SDE Heun, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
-    ]
-    for sampler, checkpoint, prediction in (
-        ("Euler", "plain", "v_zero_snr"),
-        ("Heun", "noob", "v"),
-        ("Heun", "noob", "epsilon"),
-    ):
-        recipe = read_one(text.format(sampler, checkpoint, prediction), inventory=inventory)
-        assert recipe.prediction == prediction
 
 
 def test_a_name_that_says_v_prediction_is_not_believed_but_not_passed_over() -> None:

@@ -14,11 +14,10 @@ import yaml
 from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
 
-from benchmarks.make_sd15 import header
 from picowatch.metadata import read_texts
 from picowatch.observers.console import LiveConsole, progress_text
 from picowatch.outbox.status import Status
-from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.catalog.files import header, kohya_lora_shapes, write_model
 from tests.commands.picowatch import clean_environment, command, picowatch
 from tests.house import House
 from tests.security.attacks import STEERING, steers

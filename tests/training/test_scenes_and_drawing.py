@@ -1,36 +1,47 @@
-"""The drawn pictures, and the judge that later looks at the model's."""
+"""The drawn pictures, by their pixels: what a caption says is there."""
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from numpy.typing import NDArray
+from PIL import Image
 
+from tests.colours import background_of, main_colours
 from training.drawing import draw
-from training.judge import (
-    edge_sharpness,
-    matches,
-    mean_distance,
-    roundness,
-    see_shape,
-    straightness,
-)
 from training.scenes import (
     COLOURS,
     POSITIONS,
     SHAPES,
     AnimalScene,
     PairScene,
+    Scene,
     ShapeScene,
     Subject,
     random_scene,
 )
 
 RED_CIRCLE = ShapeScene("white", "red", "circle")
+
+
+def pixels_of(picture: Image.Image) -> NDArray[np.float64]:
+    return np.asarray(picture.convert("RGB"), dtype=np.float64)
+
+
+def subject_in(picture: Image.Image) -> NDArray[np.bool_]:
+    """Where the picture is clearly not its corner's colour."""
+    pixels = pixels_of(picture)
+    return np.asarray(np.abs(pixels - pixels[1, 1]).sum(axis=2) > 100)
+
+
+def centre_of(picture: Image.Image) -> tuple[float, float]:
+    """The subject's place as shares of width and height."""
+    rows, columns = subject_in(picture).nonzero()
+    return float(columns.mean() / picture.width), float(rows.mean() / picture.height)
 
 
 def test_the_same_seed_and_scene_give_the_same_pixels() -> None:
@@ -40,81 +51,52 @@ def test_the_same_seed_and_scene_give_the_same_pixels() -> None:
     assert first == second
 
 
-def test_seeds_of_one_scene_are_plainly_different_pictures() -> None:
+@pytest.mark.parametrize(
+    "scene", [RED_CIRCLE, AnimalScene("blue", "cat"), ShapeScene("pink", "red", "house")]
+)
+def test_seeds_of_one_scene_are_plainly_different_pictures(scene: Scene) -> None:
     """What no caption says varies: where, how large, how tilted, which face."""
-    for scene in (RED_CIRCLE, AnimalScene("blue", "cat"), ShapeScene("pink", "red", "house")):
-        assert mean_distance([draw(scene, random.Random(seed)) for seed in range(6)]) > 12
+    one, *others = (pixels_of(draw(scene, random.Random(seed))) for seed in range(6))
+    assert np.mean([np.abs(one - other).mean() for other in others]) > 6
 
 
-@pytest.mark.heavy
-def test_the_judge_recognises_nearly_everything_in_drawn_pictures() -> None:
-    """A judge that is wrong about drawings could not tell what a model does."""
-    rng = random.Random(4)
-    answers: list[bool] = []
-    for _ in range(100):
-        scene = replace(random_scene(rng), blurry=False)
-        answers.append(all(matches(draw(scene, rng), scene).values()))
-    assert sum(answers) >= 0.96 * len(answers)
+@pytest.mark.parametrize("colour", ["red", "green", "purple"])
+def test_colours_are_those_of_the_scene(colour: str, tmp_path: Path) -> None:
+    """Of the background, and of every shape."""
+    for shape in SHAPES:
+        draw(ShapeScene("white", colour, shape), random.Random(3)).save(tmp_path / "a.png")
+        assert background_of(tmp_path / "a.png") == "white"
+        assert main_colours(tmp_path / "a.png") == {"white", colour}
 
 
-@pytest.mark.parametrize("wrong", ["background", "colour", "shape", "position", "size"])
-def test_the_judge_sees_what_is_wrong_with_a_shape(wrong: str) -> None:
-    """Only the property that differs is called wrong."""
-    scene = replace(RED_CIRCLE, size="small", position="right")
-    other: dict[str, Any] = {
-        "background": "green",
-        "colour": "blue",
-        "shape": "star",
-        "position": "left",
-        "size": "large",
-    }
-    right = matches(draw(scene, random.Random(5)), replace(scene, **{wrong: other[wrong]}))
-    assert [name for name, value in right.items() if not value] == [wrong]
-
-
-@pytest.mark.parametrize(("rays", "shape"), [(0, "circle"), (7, "sun"), (9, "sun"), (13, "sun")])
-def test_the_judge_counts_the_rays_of_a_sun(rays: int, shape: str) -> None:
-    """A model's are round and uneven, and as a whole more like a balloon."""
-    picture = Image.new("RGB", (128, 128), COLOURS["red"])
-    pen = ImageDraw.Draw(picture)
-    pen.ellipse((38, 40, 90, 92), COLOURS["yellow"])
-    for number in range(rays):
-        turn, reach = math.tau * (number + 0.2 * (number % 2)) / rays, 32 + 2 * (number % 3)
-        x, y = 64 + reach * math.cos(turn), 66 + reach * math.sin(turn)
-        pen.ellipse((x - 5, y - 5, x + 5, y + 5), COLOURS["yellow"])
-    assert see_shape(picture).shape == shape
-
-
-@pytest.mark.parametrize("wrong", ["background", "hat", "sunglasses", "bow tie", "face"])
-def test_the_judge_sees_what_is_wrong_with_an_animal(wrong: str) -> None:
-    """The property that differs is called wrong."""
-    scene = AnimalScene("blue", hat="red", sunglasses=True, bow_tie="yellow")
-    changed = {
-        "background": replace(scene, background="green"),
-        "hat": replace(scene, hat="pink"),
-        "sunglasses": replace(scene, sunglasses=False),
-        "bow tie": replace(scene, bow_tie="black"),
-        "face": replace(scene, animal="cat"),
-    }
-    for seed in range(4):
-        right = matches(draw(changed[wrong], random.Random(seed)), scene)
-        assert [name for name, value in right.items() if not value] == [wrong]
-
-
-def test_the_judge_sees_which_of_two_is_where() -> None:
-    """Swapped subjects, another kind and another colour are each called wrong."""
-    balloon, house = Subject("balloon", "red"), Subject("house", "pink")
-    scene = PairScene("blue", balloon, "above", house)
-    picture = draw(scene, random.Random(1))
-    assert all(matches(picture, scene).values())
-    assert all(matches(picture, PairScene("blue", house, "under", balloon)).values())
-    for other in (
-        replace(scene, first=house, second=balloon),
-        replace(scene, relation="left of"),
-        replace(scene, first=Subject("balloon", "green")),
-        replace(scene, second=Subject("corgi")),
+def test_what_an_animal_wears_is_seen() -> None:
+    """Each part adds its colour to the same face, and sunglasses are dark."""
+    bare = AnimalScene("blue")
+    for wearing, colour in (
+        (replace(bare, hat="green"), "green"),
+        (replace(bare, bow_tie="yellow"), "yellow"),
+        (replace(bare, sunglasses=True), "black"),
     ):
-        assert not all(matches(picture, other).values())
+        counts = [near(draw(one, random.Random(4)), colour) for one in (wearing, bare)]
+        assert counts[0] > counts[1] + 100, wearing
+
+
+def near(picture: Image.Image, colour: str) -> int:
+    """How many pixels have nearly this colour."""
+    return int((np.abs(pixels_of(picture) - COLOURS[colour]).sum(axis=2) < 120).sum())
+
+
+@pytest.mark.parametrize("relation", ["above", "under", "left of", "right of"])
+def test_two_subjects_stand_as_their_relation_says(relation: str) -> None:
+    """The first one's colour lies on its side of the second's."""
+    scene = PairScene("white", Subject("heart", "red"), relation, Subject("square", "green"))
+    pixels = pixels_of(draw(scene, random.Random(5)))
+    places = [
+        np.argwhere(np.abs(pixels - COLOURS[colour]).sum(axis=2) < 120).mean(axis=0)
+        for colour in ("red", "green")
+    ]
+    down, right = places[0] - places[1]
+    assert {"above": -down, "under": down, "left of": -right, "right of": right}[relation] > 15
 
 
 @pytest.mark.parametrize("position", POSITIONS[1:])
@@ -123,18 +105,27 @@ def test_a_shape_stands_where_its_scene_says(position: str, size: tuple[int, int
     """Position words mean the same in every picture size."""
     for shape in SHAPES[::2]:
         scene = ShapeScene("white", "red", shape, position=position)
-        assert see_shape(draw(scene, random.Random(7), *size)).position == position
+        x, y = centre_of(draw(scene, random.Random(7), *size))
+        sides = {"left": 0.5 - x, "right": x - 0.5, "top": 0.5 - y, "bottom": y - 0.5}
+        if position in sides:
+            assert sides[position] > 0.08, (x, y)
+        else:
+            assert abs(x - 0.5) < 0.12 and abs(y - 0.5) < 0.12, (x, y)
+
+
+def test_small_and_large_are_told_apart() -> None:
+    """By the share of the picture."""
+    small, large = (
+        subject_in(draw(replace(RED_CIRCLE, size=size), random.Random(8))).mean()
+        for size in ("small", "large")
+    )
+    assert large > 3 * small
 
 
 def test_a_blurry_picture_has_no_sharp_edges() -> None:
     """What the captions call blurry is measurably so."""
-    sharp, blurry = (draw(replace(RED_CIRCLE, blurry=b), random.Random(8)) for b in (False, True))
-    assert edge_sharpness(blurry) < 25 < edge_sharpness(sharp)
-
-
-def test_a_circle_is_round_and_a_square_straight() -> None:
-    """Drawn ones nearly quite so; the one is not the other."""
-    circle = draw(RED_CIRCLE, random.Random(9))
-    square = draw(replace(RED_CIRCLE, shape="square"), random.Random(9))
-    assert roundness(circle) > 0.985 > 0.95 > roundness(square)
-    assert straightness(square) > 0.975 > 0.95 > straightness(circle)
+    sharp, blurry = (
+        np.abs(np.diff(pixels_of(draw(replace(RED_CIRCLE, blurry=one), random.Random(8))), axis=1))
+        for one in (False, True)
+    )
+    assert blurry.max() < 0.5 * sharp.max()

@@ -25,6 +25,7 @@ const Grid = (() => {
     }
     blocks = [...below].flatMap(([heading, its]) => divide(sectionOf(heading), its));
     fill(grid, [...below.keys()].map(sectionOf));
+    if (blocks.length && !blocks[0].isFilled) fillBlock(blocks[0]); // as a rule it is in the window
     for (const heading of sections.keys()) if (!below.has(heading)) sections.delete(heading);
     if (placeOf(current) < 0) setCurrent(shown[Math.max(0, Math.min(place, shown.length - 1))]?.file);
     if (hadFocus && !grid.contains(document.activeElement)) focusCurrent();

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts, short_recipe_yaml
+from picowatch.metadata import PICOWATCH, differing_fields, read_chunk, read_texts, recipe_yaml
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.formats import PILLOW_NAMES
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
@@ -26,7 +26,8 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
         entry["made_at"] = min(entry["made_at"], int(finished.timestamp()))
     # A line that is not ours is shown as it is.
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        entry["yaml"] = short_recipe_yaml(request_of(line))
+        request = request_of(line)
+        entry["yaml"] = recipe_yaml(request, differing_fields(request))
     return entry
 
 

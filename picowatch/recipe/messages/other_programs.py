@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from picowatch.recipe.messages.suggestions import did_you_mean
 
 _COUNT = "Write count for the number of images."
-# Names that mean the same, and what to say of them.
+_HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
+_WHOLE = "picowatch always renders the whole picture, not the masked part alone. Remove it."
+_KOHYA = "It is kohya's flag; write --{}."
+_MIDJOURNEY = "It is Midjourney's flag; {}."
+
+# Words that mean the same, and what to say of them. Flags of one or few letters have hyphens.
 _WORDS = {
     "n images num_images num_images_per_prompt n_samples n_iter batch_count number_of_images "
     "iterations batch": _COUNT,
     "batch_size": f"{_COUNT} In picowatch.yaml, batch_size limits how many render at once.",
-    "enable_hr hr_scale hires_scale hires_upscale upscale_by hires_fix hires_denoising_strength": (
-        "Write hires: {scale: 2, denoising_strength: 0.5}."
-    ),
-    "hires_steps hr_second_pass_steps": "Write hires: {steps: 20}.",
-    "hr_upscaler hires_upscaler": "Write hires: {scale: 2, upscaler: …}.",
+    "enable_hr hr_scale hires_scale hires_upscale upscale_by hires_fix hires_denoising_strength "
+    "hires_steps hr_second_pass_steps hr_upscaler hires_upscaler": _HIRES,
     "upscaler": "Write upscale: NAME for the finished picture, or hires: {upscaler: NAME}.",
     "scale": "It is a part of hires or upscale: indent it below that line, or write "
     "hires: {scale: 2}.",
@@ -28,7 +30,7 @@ _WORDS = {
     "embedding embeddings textual_inversion textual_inversions": "An embedding needs no field. "
     "Write its name into the prompt.",
     "num_inference_steps ddim_steps sampling_steps": "Write steps.",
-    "sampling_method": "Write sampler.",
+    "sampling_method sampler_index": "Write sampler.",
     "clip_stop_at_last_layers": "Write clip_skip, the same number.",
     "model_hash sd_model_hash": "Write checkpoint: and its name in models/checkpoints, without the "
     "hash.",
@@ -42,49 +44,71 @@ _WORDS = {
     "mask_content masked_content inpainting_fill": "The masked part starts from image. For new "
     "content, write denoising_strength: 1.",
     "inpaint_area inpaint_full_res only_masked inpaint_full_res_padding only_masked_padding": (
-        "picowatch always renders the whole picture, not the masked part alone. Remove it."
+        _WHOLE
     ),
-    "soft_inpainting": "picowatch does not have soft inpainting. mask_blur sets how wide the "
-    "mask's soft edge is.",
     "eta": "The samplers' eta cannot be changed. Remove it. A1111's \"Eta noise seed delta\" is "
     "ensd.",
     "control_weight controlnet_weight": "Write control: {image: …, model: …, weight: 1}.",
     "pixel_perfect": "ControlNets are always pixel perfect. Remove it.",
-    "script": "picowatch runs no scripts. For an X/Y/Z plot, write sweep: {steps: [10, 20]}; for "
-    "several prompts, a .txt with one on each line.",
-    "x_type x_values y_type y_values z_type z_values": "Write a sweep, like sweep: {steps: [10, "
-    "20]}.",
+    "script x_type x_values y_type y_values z_type z_values": "picowatch runs no scripts. For an "
+    "X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
     "format quality sidecar": "It is a setting for all pictures: write it into picowatch.yaml.",
+    # Of A1111's API alone.
+    "override_settings alwayson_scripts script_name script_args seed_resize_from_h "
+    "seed_resize_from_w s_min_uncond s_churn s_tmin s_tmax s_noise do_not_save_samples "
+    "do_not_save_grid send_images save_images firstphase_width firstphase_height comments "
+    "override_settings_restore_afterwards": "It belongs to A1111's API. Remove it.",
+    "p": "Write the prompt first, without a flag, or after --prompt.",
+    "from_file": "Write the prompts of that file here, one per line.",
+    "--n": _KOHYA.format("negative_prompt"),
+    "--w": _KOHYA.format("width"),
+    "--h": _KOHYA.format("height"),
+    "--s": _KOHYA.format("steps"),
+    "--d": _KOHYA.format("seed"),
+    "--l": _KOHYA.format("cfg_scale"),
+    "--t": _KOHYA.format("denoising_strength"),
+    "--v --niji": _MIDJOURNEY.format("choose a model with --checkpoint"),
+    "--no": _MIDJOURNEY.format("write --negative_prompt"),
+    "--stylize --chaos": _MIDJOURNEY.format("leave it out"),
 }
-_FIELDS = {name: words for names, words in _WORDS.items() for name in names.split()}
-# The parts of mappings.
+_HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
+# Parts of mappings whose names look most like another part's.
 _PARTS = {
-    "hires": {
-        "upscale_by": "scale",
-        "hires_steps": "steps",
-        "denoise": "denoising_strength",
-        "denoising": "denoising_strength",
-    },
-    "upscale": {"upscale_by": "scale"},
+    "hires upscale_by": "scale",
+    "hires hires_steps": "steps",
+    "hires denoise": "denoising_strength",
+    "hires denoising": "denoising_strength",
+    "upscale upscale_by": "scale",
 }
+# What says of a setting that it is off, also in JSON.
+_OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
 
 def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
-    """What to write instead of an unknown name, or which of the fields may have been meant."""
-    return words_of_others(name) or did_you_mean(name, fields, before).rstrip()
+    """What to write instead of an unknown name, or which of the fields may have been meant.
+
+    `before` are a flag's hyphens.
+    """
+    hint = _HINTS.get(before + _plain(name)) if before else ""
+    return hint or words_of_others(name) or did_you_mean(name, fields, before).rstrip()
 
 
 def words_of_others(name: str) -> str:
     """What to write instead of another program's name; nothing for all others."""
-    return _FIELDS.get(_plain(name), "")
+    return _HINTS.get(_plain(name), "")
 
 
 def words_for_part(field: str, name: str, parts: Iterable[str]) -> str:
     """The same for a part of a field that is a mapping."""
     plain = _plain(name)
-    if field == "control" and plain == "pixel_perfect":
-        return f"{_FIELDS[plain]} "
-    return did_you_mean(_PARTS.get(field, {}).get(plain, name), parts)
+    if plain == "pixel_perfect":
+        return f"{_HINTS[plain]} "
+    return did_you_mean(_PARTS.get(f"{field} {plain}", name), parts)
+
+
+def is_switched_off(name: str, value: object) -> bool:
+    """Whether it is another program's setting, and off: clients of APIs send all they have."""
+    return bool(words_of_others(name)) and str(value).strip().casefold() in _OFF
 
 
 def _plain(name: str) -> str:

@@ -85,7 +85,7 @@ class Problems:
     @property
     def found(self) -> list[Problem]:
         """All of them, in the order of the files."""
-        return sorted(self._found, key=lambda p: (p.file, p.line, p.column))
+        return sorted(self._found, key=_place)
 
     def raise_if_any(self) -> None:
         """Raise RecipeInvalid with everything found so far."""
@@ -115,11 +115,10 @@ def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOS
 
     `inbox` is the folder of the files as users know it, "" if the problems name it themselves.
     """
-    different = _different(invalid.problems)
-    shown = [_paragraph(problem, inbox) for problem in different[:MAX_SHOWN]]
-    if left := _left(invalid.problems, different):
-        shown.append(f"… and {left}.\n")
-    return "\n".join([*shown, closing + "\n"])
+    different, left = _different(invalid.problems)
+    paragraphs = [_paragraph(problem, inbox) for problem in different]
+    paragraphs += [f"… and {left}.\n"] if left else []
+    return "\n".join([*paragraphs, closing + "\n"])
 
 
 def one_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
@@ -151,58 +150,44 @@ def _harmless_character(character: str) -> str:
 
 
 def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]:
-    file, different = None, _different(problems)
-    for problem in different[:MAX_SHOWN]:
+    file, (different, left) = None, _different(problems)
+    for problem in different:
         head = _head(problem, inbox)
         if problem.file == file:
             head = head.removeprefix(harmless(_path(problem, inbox))).removeprefix(", ")
         file = problem.file
         message = " ".join(harmless_lines(problem.message).split("\n"))
         yield f"{head}: {message}" if head else message
-    if left := _left(problems, different):
+    if left:
         yield f"and {left}"
 
 
-def _different(problems: Sequence[Problem]) -> list[Problem]:
-    """Without those that say the same as others; the first of these says so."""
+def _different(problems: Sequence[Problem]) -> tuple[list[Problem], str]:
+    """The problems to show, and how many more there are.
+
+    Without those that say the same as others: the first of these says so.
+    """
+    at_least = "at least " if len(problems) >= MAX_KEPT else ""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         alike.setdefault((problem.file, problem.message), []).append(problem)
-    different = []
-    for problem in problems:
-        same = alike[problem.file, problem.message]
-        if len(same) <= MOST_ALIKE:
-            different.append(problem)
-        elif problem is same[0]:
-            times = f"{_at_least(problems)}{len(same) - 1} more times"
-            again = f"(The same mistake {times}{_other_lines(same)}.)"
-            different.append(replace(problem, message=f"{problem.message}\n{again}"))
-    return different
-
-
-def _other_lines(same: Sequence[Problem]) -> str:
-    """Where all but the first one are, if that is on other lines."""
-    lines = sorted({problem.line for problem in same} - {same[0].line})
-    runs: list[list[int]] = []
-    for line in lines:
-        if runs and line == runs[-1][-1] + 1:
-            runs[-1][1:] = [line]
-        else:
-            runs.append([line])
-    if not lines:
-        return ""
-    plural = "s" if len(lines) > 1 else ""
-    return f", on line{plural} {listed(['–'.join(map(str, run)) for run in runs])}"
-
-
-def _left(problems: Sequence[Problem], different: Sequence[Problem]) -> str:
-    """How many are not shown; what was not kept is not counted."""
+    different: list[Problem] = []
+    for same in alike.values():
+        if len(same) > MOST_ALIKE:
+            lines = sorted({problem.line for problem in same[1:]} - {same[0].line})
+            more = f"{at_least}{len(same) - 1} more times"
+            if lines:
+                more += f", on line{'s' * (len(lines) > 1)} {listed(list(map(str, lines)))}"
+            message = f"{same[0].message}\n(The same mistake {more}.)"
+            same = [replace(same[0], message=message)]
+        different += same
+    different.sort(key=_place)
     left = len(different) - MAX_SHOWN
-    return f"{_at_least(problems)}{left} more" if left > 0 else ""
+    return different[:MAX_SHOWN], f"{at_least}{left} more" if left > 0 else ""
 
 
-def _at_least(problems: Sequence[Problem]) -> str:
-    return "at least " if len(problems) >= MAX_KEPT else ""
+def _place(problem: Problem) -> tuple[str, int, int]:
+    return problem.file, problem.line, problem.column
 
 
 def harmless_lines(message: str) -> str:

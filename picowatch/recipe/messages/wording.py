@@ -1,8 +1,6 @@
-"""How a wrong value is described: field, value, limit, remedy, and what YAML made of it."""
+"""How a wrong value is described: field, value, limit, remedy."""
 
-import json
 import re
-from contextlib import suppress
 from typing import get_args
 
 from picowatch.recipe.fields import (
@@ -17,137 +15,99 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.numbers import number
 from picowatch.recipe.parts import Preprocessor
-from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.read.yaml_errors import quoted
-from picowatch.recipe.written import Misread, Position, Written
+from picowatch.recipe.written import Written
 
 TEXT = "text"
-_SEVERAL = "For several pictures write a recipe for each, or a _pictures.yaml in their folder."
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")
 MAX_WARNINGS = 50  # of one entry
+# Said where digits stand for a name: `{scale: 1,5}` has a scale of 1, and a 5 without a value.
+DECIMAL_POINT = "A comma ends a number here; a decimal number has a point, like 1.5."
 
 
 def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
     """Why this value does not do for this field; `wanted` where it is not the field's own."""
     wanted = wanted or wanted_for(field)
-    field = field.replace(".", " ")
+    name = field.replace(".", " ")
     if written.value is None:
-        return _no_value(field, written, wanted)
-    if "number" in wanted and (remedy := _without_end(str(written.value).strip())):
-        return f"{field} must be {wanted}, not '{shown(str(written.value))}'. {remedy}"
-    understood = _understood(written, wanted)
-    if swept := _as_sweep(field, written):
-        made = f", but YAML reads {_raw(written)} as a list" if understood == "a list" else ""
-        if not made or written.position.source.is_json:
-            made = f", not {_raw(written)}"
-        return f"{field} must be {wanted}{made}. {swept}"
-    if understood and written.position.source.is_json:
-        is_one = not isinstance(written.value, tuple | dict)
-        remedy = f" Write {json.dumps(written.raw)}." if wanted == TEXT and is_one else ""
-        if field in PICTURE_FIELDS and isinstance(written.value, tuple):
-            remedy = f" {_SEVERAL}"
-        return f"{field} must be {wanted}, not {_raw(written)}.{remedy}"
-    if understood:
-        remedy = _in_quotes(field, written) if wanted == TEXT else _plainly(written, wanted)
-        words = f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}."
-        return f"{words} {remedy}".rstrip()
-    comma = re.fullmatch(r"(\d{1,9}),(\d{1,9})", str(written.value))
-    if comma and field != "seed":
-        return f"{field} must be {wanted}. Write {_without_comma(comma, wanted)}."
-    value = _quoted_unless_number(written.value)
-    return f"{field} must be {wanted}, not {value}.{_hint(field, written.value)}"
+        value = "a name" if wanted == TEXT else wanted
+        value = f"{name}: '' for empty text" if field in PROMPTS else value
+        return f"{name} has no value. Write {value}, or delete the field."
+    if point := _without_comma(str(written.value).strip(), wanted):
+        return f"{name} must be {wanted}. {point}"
+    value = shown(str(written.value).strip())
+    if isinstance(written.value, tuple | dict):
+        value = shown(written.position.text)
+    elif number(value) is None and not isinstance(written.value, bool):
+        value = f"'{value}'"
+    return f"{name} must be {wanted}, not {value}. {_remedy(field, written)}".rstrip()
 
 
-def _without_comma(number: re.Match[str], wanted: str) -> str:
+def _without_comma(text: str, wanted: str) -> str:
     """The number that was meant: a comma stands for a point, or parts thousands."""
-    if "whole number" not in wanted:
-        return f"{number[1]}.{number[2]}, with a point"
-    if re.fullmatch(r"[1-9]\d?\d?,\d{3}", number[0]):
-        return f"{number[1]}{number[2]}, without a comma"
-    return f"a whole number, such as {number[1]}"
-
-
-def cut_number(position: Position) -> tuple[str, str]:
-    """Both parts of a number with a decimal comma; to YAML a value begins after the comma.
-
-    Empty where the position is not there, or where the numbers are a list without spaces.
-    """
-    line, start = position.source.line(position.line), position.column - 1
-    before = re.search(r"(?<![\w.,])([-+]?\d{1,9}),$", line[max(0, start - 12) : start])
-    after = re.match(r"\d{1,9}(?![\w.]|,\d)", line[start : start + 12])
-    return (before[1], after[0]) if before and after else ("", "")
-
-
-def about_cut_number(position: Position) -> str:
-    """What to say where the name of a field is the rest of a number; else ""."""
-    whole, rest = cut_number(position)
-    if not rest:
-        return ""
-    thousands = f", or {whole}{rest}" if len(rest) == 3 and whole != "0" else ""
-    return (
-        f"the comma before this ends the number. Write {whole}.{rest}, with a decimal "
-        f"point{thousands}."
-    )
-
-
-def _without_end(text: str) -> str:
-    """The remedy for a number with a sign after it, as sentences and programs have it."""
-    found = re.fullmatch(r"(?P<number>[-+]?[0-9]{1,12}(?:\.[0-9]{1,12})?)(?P<end>[;,]|\.)", text)
-    if not found or (found["end"] == "." and "." not in found["number"]):
-        return ""
-    names = {";": "semicolon", ",": "comma", ".": "point"}
-    return f"Write {found['number']}, without the {names[found['end']]} after it."
-
-
-def _hint(field: str, value: object) -> str:
-    """What somebody may have wanted who wrote a number beyond the limits, a range, or None."""
-    if str(value).strip().casefold() == "none":
-        default = "random seeds" if field == "seed" else "the default"
-        return f" For {default} leave out {field}."
-    if isinstance(value, int | float):
-        if field == "cfg_scale" and value < 1:
-            return " 1 switches guidance off."
-        if field in ("width", "height") and value > MAX_SIDE:
-            return (
-                " For a larger picture write a smaller size, and hires: {scale: 2} to redraw it "
-                "larger, or upscale: {scale: 4} to enlarge it."
-            )
-    if field == "seed":
-        return _seeds_hint(str(value).strip())
-    if field == "control" and value in get_args(Preprocessor):
-        return f" Write control: {{image: photo.png, model: …, preprocess: {value}}}."
+    if "whole number" in wanted and re.fullmatch(r"[1-9]\d?\d?,\d{3}", text):
+        return f"Write {text.replace(',', '')}, without a comma."
+    if wanted.startswith("a number") and re.fullmatch(r"\d{1,9},\d{1,9}", text):
+        return f"Write {text.replace(',', '.')}, with a point."
     return ""
 
 
-def _seeds_hint(written: str) -> str:
-    if ends := re.fullmatch(r"(\d+) *(?:[-–]|to) *(\d+)", written):
-        return f" Write {ends[1]}..{ends[2]} for a range."
-    if re.fullmatch(r"\d+( *, *\d+)+", written) and len(written) <= 100:
-        return f" Write [{', '.join(re.findall(r'[0-9]+', written))}] for a list."
+def _remedy(field: str, written: Written) -> str:
+    if isinstance(written.value, tuple | dict):
+        return _instead_of_several(field, written)
+    text = str(written.value).strip()
+    if field == "seed" and (ends := re.fullmatch(r"(\d+) *(?:[-–]|to) *(\d+)", text)):
+        return f"Write {ends[1]}..{ends[2]} for a range."
+    if field == "seed" and re.fullmatch(r"\d+( *, *\d+)+", text) and len(text) <= 100:
+        return f"Write [{', '.join(re.findall('[0-9]+', text))}] for a list."
+    if _RANGE.fullmatch(text) and field in ROWS and field not in NO_SWEEP:
+        return _as_sweep(field, written)
+    if text.casefold() == "none":
+        return f"For the default leave out {field}."
+    value = number(text)
+    if field == "cfg_scale" and value is not None and value < 1:
+        return "1 switches guidance off."
+    if field in ("width", "height") and value is not None and value > MAX_SIDE:
+        return (
+            "For a larger picture write a smaller size, and hires: {scale: 2} to redraw it "
+            "larger, or upscale: {scale: 4} to enlarge it."
+        )
+    if field == "control" and text in get_args(Preprocessor):
+        return f"Write control: {{image: photo.png, model: …, preprocess: {text}}}."
     return ""
 
 
-def _no_value(field: str, written: Written, wanted: str) -> str:
+def _instead_of_several(field: str, written: Written) -> str:
+    text = written.position.text
+    if field in PROMPTS and text.startswith(("[", "{")) and not written.position.source.is_json:
+        return f"For text, put it in quotes: {field}: {shown(quoted(text), 200)}"
+    if field in (*PICTURE_FIELDS, *PROMPTS, FROM):
+        return "For several pictures write a recipe for each."
+    if field in ROWS and field not in NO_SWEEP and text.startswith("["):
+        return _as_sweep(field, written)
+    return ""
+
+
+def _as_sweep(field: str, written: Written) -> str:
+    """How several values of a field are written that can be swept."""
+    values = shown(written.position.text, 200)
     if written.position.source.is_json:
-        return f"{field} must be {wanted}, not null. Write a value, or delete the field."
-    reads = f"{shown(written.raw)} as null" if written.raw else "an empty value as null"
-    remedy = f"Write {wanted}, or delete the line."
-    if field in PROMPTS:
-        remedy = f"Write {field}: '' for empty text, or delete the line."
-    elif wanted == TEXT:
-        remedy = "Write a name, or delete the line."
-    return f"{field} has no value: YAML reads {reads}. {remedy}"
+        return f'For one image with each write "sweep": {{"{field}": {values}}}'
+    return f"For one image with each write sweep: {{{field}: {values}}}"
+
+
+def quoted(text: str) -> str:
+    """The text as a YAML single-quoted scalar."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def given_twice(name: str, before: Written) -> str:
     """About a name whose field has a value already."""
-    earlier = before.name_position
-    start = earlier.column - 1
-    other = earlier.source.line(earlier.line)[start : start + earlier.width]
-    same = before.key is None or other.lstrip("-").strip("'\"") == name
-    called = "" if same else f" as '{shown(other)}'"
-    return f"'{shown(name)}' is given twice: already on line {earlier.line}{called}. Keep one."
+    position = before.name_position
+    other = position.text.strip("-'\"")
+    called = f" as '{shown(other)}'" if before.key and other != name.strip("-") else ""
+    return f"'{shown(name)}' is given twice: already on line {position.line}{called}. Keep one."
 
 
 def not_multiple_of(multiple: int, field: str, value: int) -> str:
@@ -201,76 +161,3 @@ def wanted_for(field: str) -> str:
     elif "exclusiveMinimum" in schema and "maximum" in schema:
         words += f" above {schema['exclusiveMinimum']:.10g}, up to {schema['maximum']:.10g}"
     return words
-
-
-def _understood(written: Written, wanted: str) -> str:
-    """What YAML made of a value, if that is not what it looks like or not what was wanted."""
-    match written.value:
-        case Misread(understood=understood):
-            return understood
-        case bool(value):
-            read = str(value).lower()
-            return "" if wanted != TEXT and written.raw.lower() == read else read
-        case tuple():
-            return "a list"
-        case dict():
-            return "a mapping"
-        case str(text) if written.style == "" and _looks_like_number(text):
-            return "text"
-        case int() | float() if wanted == TEXT:
-            return "a number"
-    return ""
-
-
-def _looks_like_number(text: str) -> bool:
-    """1e3 and 089 are text in YAML 1.1."""
-    return re.fullmatch(r"[-+]?[0-9.]{1,9}([eE][-+]?[0-9]{1,3})?", text) is not None
-
-
-def _as_sweep(field: str, written: Written) -> str:
-    """How several values of a field are written that can be swept; else ""."""
-    is_list = isinstance(written.value, tuple) and written.raw.startswith("[")
-    is_range = isinstance(written.value, str) and _RANGE.fullmatch(written.value.strip())
-    cannot = field not in ROWS or field in {*PROMPTS, *NO_SWEEP, *PICTURE_FIELDS}
-    if cannot or "\n" in written.raw or not (is_list or is_range):
-        return ""
-    values = shown(written.raw, 200)
-    if written.position.source.is_json:
-        return f'For one image with each write "sweep": {{"{field}": {values}}}'
-    return f"For one image with each write sweep: {{{field}: {values}}}"
-
-
-def _in_quotes(field: str, written: Written) -> str:
-    is_one_line = written.raw.startswith("[") and "\n" not in written.raw
-    if field in (*PICTURE_FIELDS, FROM) and isinstance(written.value, tuple):
-        one = written.parts[0].raw if is_one_line and len(written.parts) == 1 else ""
-        if field == FROM and not one:
-            return "Write a recipe for each."
-        return f"Write {field}: {shown(one, 200)}" if one else _SEVERAL
-    if isinstance(written.value, tuple) and written.raw.startswith("- "):
-        return "For several pictures write several recipes, or a .txt with a prompt on each line."
-    return f"For text, put it in quotes: {field}: {shown(quoted(written.raw), 200)}"
-
-
-def _plainly(written: Written, wanted: str) -> str:
-    if isinstance(written.value, tuple | dict):
-        if wanted.startswith("a mapping"):
-            return ""
-        return "Write one value; for several pictures write several recipes."
-    if isinstance(written.value, str):
-        with suppress(ValueError):
-            value = float(written.value)
-            if abs(value) < 1e9:
-                plain = f"{value:.10g}"
-                return f"Write {plain_number(value) if 'e' in plain else plain}."
-    return "Write the number you mean in plain digits."
-
-
-def _raw(written: Written) -> str:
-    return shown(" ".join(written.raw.split()))
-
-
-def _quoted_unless_number(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return shown(str(value)) if isinstance(value, int | float) else f"'{shown(str(value))}'"

@@ -9,11 +9,11 @@ here it is a character.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from picowatch.recipe.passes import Pass
-from picowatch.recipe.prompts.grammar import joined_texts
+from picowatch.recipe.prompts.brackets import Bracket, ended, joined
 
 # Deeper brackets are text.
 MAX_DEPTH = 100
@@ -21,6 +21,7 @@ MAX_DEPTH = 100
 _TOKEN = re.compile(r"\\.|[()\[\]:|]|[^\\()\[\]:|]+|\\", re.DOTALL)
 _WHEN = re.compile(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*")
 _CLOSED_BY = {")": "(", "]": "["}
+_SEPARATORS = {"": "", "(": ":", "[": ":|"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,84 +60,28 @@ class Edit:
 Nodes = tuple[str | Edit, ...]
 
 
-@dataclass(slots=True)
-class _Bracket:
-    """An open one: where, what stands in it so far, parted by its own colons and bars.
+class _Open(Bracket):
+    """An open bracket; one that is not `whole` holds brackets that are text, and is text itself."""
 
-    One that is not `whole` holds brackets that are text, and is text itself.
-    """
-
-    opening: str
-    start: int
-    parts: list[list[str | Edit]] = field(default_factory=lambda: [[]])
-    separators: list[str] = field(default_factory=list)
-    whole: bool = True
-
-    def as_nodes(self, closing: str = "") -> Iterator[str | Edit]:
-        yield self.opening
-        for separator, part in zip(["", *self.separators], self.parts, strict=True):
-            yield separator
-            yield from part
-        yield closing
+    whole = True
 
     def closed(self, end: int) -> Edit | None:
         """The edit that it is, now that it is closed."""
-        separators = set(self.separators)
-        if self.opening != "[" or not self.whole or len(separators) != 1:
+        if self.sign != "[" or not self.whole:
             return None
-        if separators == {"|"}:
-            return Edit(tuple(map(_joined, self.parts)), "", self.start, end)
-        *options, last = self.parts
-        when = _WHEN.fullmatch("".join(map(str, last)))
-        if not when or len(options) > 2:
+        parts = list(map(joined, self.parts))
+        if set(self.separators) == {"|"}:
+            return Edit(tuple(parts), "", self.offset, end)
+        when = _WHEN.fullmatch("".join(map(str, parts[-1])))
+        if not when or self.separators not in ([":"], [":", ":"]):
             return None
-        before = options[0] if len(options) == 2 else []
-        return Edit((_joined(before), _joined(options[-1])), when[1], self.start, end)
+        before = parts[0] if len(parts) == 3 else ()
+        return Edit((before, parts[-2]), when[1], self.offset, end)
 
     @property
     def is_emphasis(self) -> bool:
         """Whether it only weighs its words, so that it may stand in an edit."""
-        return self.whole and self.separators in ([], [":"] if self.opening == "(" else [])
-
-
-class _Parser:
-    """Brackets are matched on a stack."""
-
-    def __init__(self) -> None:
-        self._open = [_Bracket("", 0)]
-
-    def nodes(self, text: str) -> Nodes:
-        for token in _TOKEN.finditer(text):
-            self._take(token[0], token.start())
-        # Brackets that are never closed are text.
-        nodes = list(self._open[0].parts[0])
-        for bracket in self._open[1:]:
-            nodes.extend(bracket.as_nodes())
-        return _joined(nodes)
-
-    def _take(self, token: str, offset: int) -> None:
-        top = self._open[-1]
-        if token in ("(", "[") and len(self._open) <= MAX_DEPTH:
-            self._open.append(_Bracket(token, offset))
-        elif token in (")", "]") and top.opening == _CLOSED_BY[token]:
-            self._close(token, offset + 1)
-        elif (token == ":" and top.opening) or (token == "|" and top.opening == "["):
-            top.separators.append(token)
-            top.parts.append([])
-        else:
-            top.parts[-1].append(token)
-            top.whole = top.whole and token not in ("(", ")", "[", "]")
-
-    def _close(self, token: str, end: int) -> None:
-        bracket = self._open.pop()
-        around = self._open[-1]
-        edit = bracket.closed(end)
-        around.parts[-1].extend([edit] if edit else bracket.as_nodes(token))
-        around.whole = around.whole and (edit is not None or bracket.is_emphasis)
-
-
-def _joined(nodes: list[str | Edit]) -> Nodes:
-    return tuple(joined_texts(nodes))
+        return self.whole and self.separators in ([], [":"] if self.sign == "(" else [])
 
 
 @lru_cache(maxsize=64)
@@ -144,7 +89,22 @@ def parse_edits(prompt: str) -> Nodes:
     """A prompt without wildcards and LoRA tags, taken apart. Never fails."""
     if "[" not in prompt:
         return (prompt,)
-    return _Parser().nodes(prompt)
+    opened = [_Open()]
+    for token in _TOKEN.finditer(prompt):
+        sign, top = token[0], opened[-1]
+        if sign in ("(", "[") and len(opened) <= MAX_DEPTH:
+            opened.append(_Open(sign, token.start()))
+        elif sign in (")", "]") and top.sign == _CLOSED_BY[sign]:
+            opened.pop()
+            edit = top.closed(token.end())
+            opened[-1].add(*([edit] if edit else top.as_text(sign)))
+            opened[-1].whole &= edit is not None or top.is_emphasis
+        elif sign in tuple(_SEPARATORS[top.sign]):
+            top.separate(sign)
+        else:
+            top.add(sign)
+            top.whole &= sign not in ("(", ")", "[", "]")
+    return ended(opened)
 
 
 def edits_in(nodes: Nodes) -> Iterator[Edit]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 from picowatch.recipe.messages.problems import shown
 
@@ -31,18 +30,9 @@ _LORA_TAG = re.compile(
 )
 # As A1111's \s*\bBREAK\b\s*, but linear on long stretches of white space.
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
-
-
-_COMMA_WEIGHT = re.compile(
-    r"\((?P<text>[^()\[\]:]{1,200}):\s*(?P<whole>\d{1,2}),(?P<rest>\d{1,3})\s*\)"
-)
-_COMMA_STEP = re.compile(
-    r"\[(?P<text>[^()\[\]{}]{0,200}):\s*(?P<whole>\d{1,3}),(?P<rest>\d{1,3})\s*\]"
-)
-# `[a|b:0.5]` changes nothing, `[[a|b]:c:0.5]` would.
-_BAR_AND_STEP = re.compile(r"\[[^()\[\]{}\\|]{0,200}\|[^()\[\]{}\\]{0,200}:\s*[\d.]{1,5}\s*\]")
-_BRACKET = re.compile(r"\\.|[(){}|]", re.DOTALL)
-_CURLY = ("“”", "„“", "„”", "””", "‘’", "‚‘", "«»", "»«", '„"', '“"')
+_WEIGHT = re.compile(r":\s*([+-]?[.\d]+)\s*\)")
+_BRACKET = re.compile(r"[()\[\]{}]")
+_COMMA_WEIGHT = re.compile(r"(?P<before>\([^()\[\]:]{1,200}:\s*\d{1,2}),(?P<after>\d{1,3}\s*\))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +114,14 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [("".join(text for text, _ in run), weight) for weight, run in runs]
 
 
-def joined_texts(nodes: Iterable[Any]) -> list[Any]:
-    """The nodes of a prompt, with neighbouring pieces of text in one."""
-    joined: list[Any] = []
-    for is_text, group in groupby(nodes, lambda node: isinstance(node, str)):
-        if not is_text:
-            joined += group
-        elif text := "".join(group):
-            joined.append(text)
-    return joined
-
-
 def without_weights(text: str) -> str:
     """The prompt's words alone, for text encoders that take no weights and no chunks."""
     return "".join(" " if piece == BREAK else piece for piece, _ in parse_attention(text))
+
+
+def lora_tags(text: str) -> list[LoraTag]:
+    """Every LoRA tag of a text, in order."""
+    return list(filter(None, map(_lora, _LORA_TAG.finditer(text))))
 
 
 def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
@@ -147,11 +131,6 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
     """
     without = _LORA_TAG.sub(lambda tag: "" if _lora(tag) else tag[0], text)
     return without, [(tag.name, tag.weight) for tag in lora_tags(text)]
-
-
-def lora_tags(text: str) -> list[LoraTag]:
-    """Every LoRA tag of a text, in order."""
-    return list(filter(None, map(_lora, _LORA_TAG.finditer(text))))
 
 
 def _lora(tag: re.Match[str]) -> LoraTag | None:
@@ -166,11 +145,7 @@ def _lora(tag: re.Match[str]) -> LoraTag | None:
 def plain_prompt(text: str) -> str:
     """What the text encoder is given: no LoRA tags, and what only wildcards escape unescaped."""
     without, _ = split_loras(text)
-    return re.sub(r"\\(.)", _unescaped, without, flags=re.DOTALL)
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    return escape[1] if escape[1] in "{}|<_" else escape[0]
+    return re.sub(r"\\([{}|<_])|\\.", lambda found: found[1] or found[0], without, flags=re.DOTALL)
 
 
 def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -182,9 +157,9 @@ def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str
     """
     if not names:
         return []
-    by_name = _by_name(tuple(names))
+    pattern, by_name = _names_in_prompts(tuple(names))
     found = []
-    for m in _words_pattern(tuple(names)).finditer(text):
+    for m in pattern.finditer(text):
         # The pattern takes the Turkish i with and without a dot for "i"; it is another letter.
         for called in (m["name"].casefold(), m["word"].casefold()):
             if called in by_name:
@@ -203,22 +178,18 @@ def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
 
 
 @lru_cache(maxsize=8)
-def _by_name(names: tuple[str, ...]) -> dict[str, str]:
-    """Embeddings by their names, and by the last part: the first of several of one name."""
-    last = {name.rpartition("/")[2].casefold(): name for name in sorted(names, reverse=True)}
-    return last | {name.casefold(): name for name in names}
-
-
-@lru_cache(maxsize=8)
-def _words_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+def _names_in_prompts(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    """A pattern for how embeddings are called, and which is meant: the first of one last name."""
     parts = [name.rpartition("/") for name in names]
     folders = _any_of(folder + slash for folder, slash, _ in parts)
     words = _any_of(word for *_, word in parts)
-    return re.compile(
+    pattern = re.compile(
         rf"(?<![\w-])(?P<comfyui>embedding:)?(?P<name>(?:{folders})?(?P<word>{words}))"
         r"(?(comfyui)(?:\.safetensors|\.pt|\.bin)?)(?![\w-])",
         re.IGNORECASE,
     )
+    last = {name.rpartition("/")[2].casefold(): name for name in sorted(names, reverse=True)}
+    return pattern, last | {name.casefold(): name for name in names}
 
 
 def _any_of(texts: Iterable[str]) -> str:
@@ -227,144 +198,92 @@ def _any_of(texts: Iterable[str]) -> str:
     return "|".join(map(re.escape, longest_first))
 
 
+_UNSUPPORTED = {
+    re.compile(r"<(?:lyco|hypernet):[^<>\n]*>", re.IGNORECASE): (
+        "{} is not supported. For a LoRA write <lora:name:0.8>."
+    ),
+    re.compile(r"\bAND\b"): (
+        "AND (composing prompts) is not supported yet. Write 'and' in lower case, a comma, "
+        "or one recipe for each prompt."
+    ),
+    # What dynamicprompts alone knows.
+    re.compile(r"(?<!\$)\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)"): (
+        "{} is a variable, which is not supported. Write its value where it is used."
+    ),
+    re.compile(r"\{@[^{}|]*\||(?<!\w)__@[^\W_][\w/.* -]*?__"): (
+        "{} would be used in turn, but wildcards are drawn at random. Leave out the @, or sweep "
+        "the choices."
+    ),
+    re.compile(r"(?<!\w)__(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\)__"): (
+        "{} passes values to a wildcard, which is not supported. Write them into its lines."
+    ),
+}
+
+
 def unsupported(text: str) -> list[Mistake]:
     """What in a prompt picowatch cannot do yet, in the order of the text: the first 20.
 
     A backslash before a bracket or brace makes it plain text, which is never refused.
     """
-    plain = _without_escapes(text)
+    # Each escaped character is replaced by a letter, so that offsets stay.
+    plain = re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
     found = [
-        *_constructs(plain),
-        *_lora_tags(plain),
-        *_brackets(plain),
-        *_weights(plain),
+        Mistake(one.start(), len(one[0]), message.format(shown(one[0], 40)))
+        for pattern, message in _UNSUPPORTED.items()
+        for one in pattern.finditer(plain)
     ]
-    return sorted(found, key=lambda construct: construct.offset)[:MAX_FOUND]
+    found += [*_wrong_tags(plain), *_wrong_weights(plain), *_too_deep(plain)]
+    return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
 
 
-def _without_escapes(text: str) -> str:
-    """The text with each escaped character replaced by a letter, so that offsets stay."""
-    return re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
-
-
-_CONSTRUCTS = (
-    (
-        re.compile(r"<(?:lyco|hypernet):[^<>\n]*>", re.IGNORECASE),
-        "{} is not supported. For a LoRA write <lora:name:0.8>.",
-    ),
-    (
-        re.compile(r"\bAND\b"),
-        "AND (composing prompts) is not supported yet. Write 'and' in lower case, a comma, "
-        "or one recipe for each prompt.",
-    ),
-)
-
-
-def _constructs(text: str) -> Iterator[Mistake]:
-    for pattern, message in _CONSTRUCTS:
-        for found in pattern.finditer(text):
-            yield Mistake(found.start(), len(found[0]), message.format(_cut(found[0])))
-
-
-def _lora_tags(text: str) -> Iterator[Mistake]:
+def _wrong_tags(text: str) -> Iterator[Mistake]:
     for tag in _LORA_TAG.finditer(text):
         lora = _lora(tag)
-        if lora is None and ":" in (tag["weight"] or ""):
-            why = "has more than one weight, and picowatch applies one to the whole LoRA"
-        elif lora is None:
-            why = "is not a LoRA with a weight"
-        elif not abs(lora.weight) <= MAX_LORA_WEIGHT:
-            why = f"has a weight beyond {MAX_LORA_WEIGHT:.0f}"
-        else:
-            continue
-        message = f"{_cut(tag[0])} {why}. Write one like <lora:name:0.8>."
-        yield Mistake(tag.start(), len(tag[0]), message)
+        if lora is None or not abs(lora.weight) <= MAX_LORA_WEIGHT:
+            message = (
+                f"{shown(tag[0], 40)} is not a LoRA with one weight from -{MAX_LORA_WEIGHT:.0f} to "
+                f"{MAX_LORA_WEIGHT:.0f}. Write one like <lora:name:0.8>."
+            )
+            yield Mistake(tag.start(), len(tag[0]), message)
 
 
-def _weights(text: str) -> Iterator[Mistake]:
-    for found in re.finditer(r":\s*([+-]?[.\d]+)\s*\)", text):
+def _wrong_weights(text: str) -> Iterator[Mistake]:
+    for found in _WEIGHT.finditer(text):
         number = _number(found[1])
         if number is None or abs(number) > MAX_WEIGHT:
-            why = "is not a number" if number is None else f"is beyond {MAX_WEIGHT:.0f}"
-            message = f"the weight '{_cut(found[1])}' {why}. Write one like (word:1.2)."
+            message = (
+                f"the weight '{shown(found[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
+                f"{MAX_WEIGHT:.0f}. Write one like (word:1.2)."
+            )
             yield Mistake(found.start(1), len(found[1]), message)
 
 
-def _brackets(text: str) -> Iterator[Mistake]:
-    """Too deep nesting, which would take the text encoder forever."""
-    opened: list[str] = []
-    for found in re.finditer(r"[()\[\]{}]", text):
-        if found[0] in "([{":
-            opened.append(found[0])
-        elif opened and opened[-1] + found[0] in ("()", "[]", "{}"):
-            opened.pop()
-        if len(opened) > MAX_NESTING:
+def _too_deep(text: str) -> Iterator[Mistake]:
+    """Brackets that would take the text encoder forever."""
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        depth = depth + 1 if found[0] in "([{" else max(0, depth - 1)
+        if depth > MAX_NESTING:
             yield Mistake(found.start(), 1, f"more than {MAX_NESTING} brackets are open here.")
             return
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= 40 else text[:39] + "…"
-
-
-def probable_mistakes(text: str, may_be_quoted: bool = True) -> Iterator[str]:
-    """Warnings about a prompt as written: what is drawn, but was hardly meant to be.
-
-    `may_be_quoted`: straight quotes around it would not be part of it.
-    """
-    if "," in text and "(" in text:
-        for found in _COMMA_WEIGHT.finditer(text):
-            instead = f"({found['text']}:{found['whole']}.{found['rest']})"
-            yield (
-                f"'{shown(found[0])}' is used as literal text, because a weight has a decimal "
-                f"point. For the weight, write {shown(instead)}."
-            )
-    if "[" in text:
-        yield from _failed_edits(text)
-    for start, _ in _never_closed(text, "(", ")")[:1]:
+def probable_mistakes(text: str) -> Iterator[str]:
+    """Warnings about a prompt as written: what is drawn, but was hardly meant to be."""
+    for found in _COMMA_WEIGHT.finditer(text):
+        instead = f"{found['before']}.{found['after']}"
         yield (
-            f"the bracket of '{shown(text[start:], 30)}' is never closed, so everything after it "
-            "gets more weight. Close it, or write \\( for the character."
+            f"'{shown(found[0])}' is used as literal text, because a weight has a decimal point. "
+            f"For the weight, write {shown(instead)}."
         )
-    choices = [start for start, has_bar in _never_closed(text, "{", "}") if has_bar]
-    for start in choices[-1:]:
-        yield (
-            f"the brace in '{shown(text[start:], 30)}' is never closed, so it is used as literal "
-            "text. Close it, or write \\{ for the character."
-        )
-    stripped = text.strip()
-    quotes = stripped[:1] + stripped[1:][-1:]
-    if quotes in _CURLY and not any(quote in stripped[1:-1] for quote in quotes):
-        remedy = "Remove them, or use straight quotes." if may_be_quoted else "Remove them."
-        yield (
-            f"the quotes {stripped[0]} and {stripped[-1]} around the prompt are part of its text. "
-            f"{remedy}"
-        )
-
-
-def _failed_edits(text: str) -> Iterator[str]:
-    """Brackets that look like prompt editing, but are text."""
-    for found in _COMMA_STEP.finditer(text):
-        instead = f"[{found['text']}:{found['whole']}.{found['rest']}]"
-        yield (
-            f"'{shown(found[0])}' is used as literal text, because numbers have a decimal point. "
-            f"To change words between the steps, write {shown(instead)}."
-        )
-    for found in _BAR_AND_STEP.finditer(text):
-        yield (
-            f"'{shown(found[0])}' is used as literal text, because | and : cannot share a bracket. "
-            "Write [a|b] in a bracket of its own, as in [[a|b]:c:0.5]."
-        )
-
-
-def _never_closed(text: str, opening: str, closing: str) -> list[tuple[int, bool]]:
-    """Where brackets stand that are open at the end, and whether there is a bar in each."""
-    opened: list[tuple[int, bool]] = []
-    for found in _BRACKET.finditer(text):
-        if found[0] == opening:
-            opened.append((found.start(), False))
-        elif found[0] == closing and opened:
+    opened = []
+    for bracket in re.finditer(r"\\.|[()]", text, re.DOTALL):
+        if bracket[0] == "(":
+            opened.append(bracket.start())
+        elif bracket[0] == ")" and opened:
             opened.pop()
-        elif found[0] == "|" and opened:
-            opened[-1] = (opened[-1][0], True)
-    return opened
+    if opened:
+        yield (
+            f"the bracket of '{shown(text[opened[0] :], 30)}' is never closed, so everything after "
+            "it gets more weight. Close it, or write \\( for the character."
+        )

@@ -5,8 +5,7 @@ The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts, docs/
 " and ", `{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and
 lines may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash
 escapes. The `|` of A1111's `[a|b]` within an option is text, too. `{~a|b}` and `__~name__` say that
-they are drawn at random, as all are here. Its variables, its draws in turn (`@`) and its parameters
-are not supported: each is a Mistake.
+they are drawn at random, as all are here.
 """
 
 import re
@@ -16,15 +15,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.prompts.grammar import Mistake, joined_texts
+from picowatch.recipe.prompts.brackets import Bracket, ended, joined
 
-MAX_WILDCARDS = 1000
-MAX_SIGNS = 20_000
-MAX_CHOSEN = 100
 # Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
 MAX_LENGTH = 20_000
 MAX_DEPTH = 100
@@ -36,14 +31,13 @@ PACK_ENDINGS = (".yaml", ".yml")
 
 Wildcards = Mapping[str, tuple[str, ...]]
 
-_VARIABLE = r"\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)"
 # Spaces stand within a name only. No letter of it begins a `__`: so none but the longest name is
 # ever the right one, and a name without end is read once.
 _NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))+"
-_FROM_FILE = rf"__[~@]?(?! ){_NAME}(?:\([^()\n]{{0,200}}\))?__"
-_TOKEN = re.compile(rf"\\.|{_VARIABLE}|[{{}}|]|{_FROM_FILE}|[^\\{{}}|_$]+|.", re.DOTALL)
+_FROM_FILE = rf"__~?(?! ){_NAME}__"
+_TOKEN = re.compile(rf"\\.|[{{}}\[\]|]|{_FROM_FILE}|[^\\{{}}\[\]|_]+|.", re.DOTALL)
+_REFERENCE = re.compile(rf"\\.|{_FROM_FILE}")
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
-_BRACKET = re.compile(r"\\.|[\[\]{}|]", re.DOTALL)
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 
 
@@ -61,7 +55,11 @@ class FromFile:
     @property
     def name(self) -> str:
         """The name as written, without its underscores."""
-        return self.written[2:-2].removeprefix("~")
+        return _name_in(self.written)
+
+
+def _name_in(written: str) -> str:
+    return written[2:-2].removeprefix("~")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,153 +74,88 @@ class Choice:
     length: int
 
 
-_Node = str | FromFile | Choice | Mistake
-Nodes = tuple[_Node, ...]
+Nodes = tuple[str | FromFile | Choice, ...]
 
 
 def parse(text: str, wildcards: Wildcards) -> Nodes:
     """The text taken apart. Never fails: what is no wildcard is text."""
     if "{" not in text and "__" not in text:
         return (text,)
-    return tuple(_Parser(text, wildcards).nodes())
-
-
-class _Parser:
-    """Braces are matched on a stack; more than MAX_DEPTH open ones are text."""
-
-    def __init__(self, text: str, wildcards: Wildcards) -> None:
-        self.text = text
-        self.wildcards = wildcards
-        self.alternations = _bars_of_alternations(text)
-        # One level for each open brace: where it stands, and its options so far.
-        self.levels: list[tuple[int, list[list[_Node]]]] = [(0, [[]])]
-
-    def nodes(self) -> list[_Node]:
-        for token in _TOKEN.finditer(self.text):
-            self.take(token[0], token.start())
-        while len(self.levels) > 1:
-            _, options = self.levels.pop()
-            self.add("{", *_as_text(options))
-        return joined_texts(self.levels[0][1][0])
-
-    def take(self, token: str, offset: int) -> None:
-        if token == "{" and len(self.levels) <= MAX_DEPTH:
-            self.levels.append((offset, [[]]))
-        elif token == "}" and len(self.levels) > 1:
-            self.close(offset + 1)
-        elif token == "|" and len(self.levels) > 1 and offset not in self.alternations:
-            self.levels[-1][1].append([])
-        elif token.startswith("__") and self.is_wildcard(token, offset):
-            self.add(_from_file(token, offset))
-        elif token.startswith("${"):
-            self.add(_variable(token, offset))
+    opened = [Bracket()]
+    for token in _TOKEN.finditer(text):
+        if token[0].startswith("__") and _is_reference(token, wildcards):
+            opened[-1].add(FromFile(token[0], token.start()))
         else:
-            self.add(token)
-
-    def is_wildcard(self, token: str, offset: int) -> bool:
-        """Within a word only if there is such a file: long__snake__case is a word."""
-        if not any(character.isalnum() for character in token):
-            return False
-        around = self.text[max(0, offset - 1) : offset], self.text[offset + len(token) :][:1]
-        within = any(re.fullmatch(r"\w", character) for character in around)
-        name = token[2:-2].strip("~@").casefold()
-        return not within or any(name == known.casefold() for known in self.wildcards)
-
-    def close(self, end: int) -> None:
-        start, parts = self.levels.pop()
-        options = [joined_texts(part) for part in parts]
-        first = options[0][0] if options[0] and isinstance(options[0][0], str) else ""
-        if len(options) > 1 and first.startswith("~"):
-            options[0][0] = first = first[1:]
-        count = _COUNT.match(first)
-        if len(options) == 1 and not count:
-            self.add("{", *_as_text(options), "}")
-            return
-        if first.startswith("@"):
-            self.add(Mistake(start, len("{@"), _in_turn("{@…}", "{…}")))
-        low, high, join = 1, 1, ", "
-        if count:
-            options[0][0] = first[count.end() :]
-            low, high, join = _bounds(count, len(options))
-        self.add(Choice(tuple(map(tuple, options)), low, high, join, start, end - start))
-
-    def add(self, *nodes: _Node) -> None:
-        self.levels[-1][1][-1].extend(nodes)
+            _take(token[0], token.start(), opened)
+    return ended(opened)
 
 
-def _bars_of_alternations(text: str) -> set[int]:
-    """Where each `|` of a closed `[a|b]` stands; not those of wildcards within."""
-    found: set[int] = set()
-    opened: list[tuple[str, list[int]]] = []
-    for token in _BRACKET.finditer(text):
-        sign = token[0]
-        if sign in "[{":
-            opened.append((sign, []))
-        elif sign == "|" and opened:
-            opened[-1][1].append(token.start())
-        elif sign == "]" and opened and opened[-1][0] == "[":
-            found.update(opened.pop()[1])
-        elif sign == "}":
-            # A bracket that is not closed within its option is text.
-            while opened and opened.pop()[0] == "[":
-                pass
-    return found
-
-
-def _from_file(token: str, offset: int) -> FromFile | Mistake:
-    name = token[2:-2].removeprefix("~")
-    if name.startswith("@"):
-        return Mistake(offset, len(token), _in_turn(token, f"__{name[1:]}__"))
-    if name.endswith(")"):
-        plain = name.partition("(")[0]
-        return Mistake(
-            offset,
-            len(token),
-            f"{shown(token)} passes values to a wildcard, but picowatch does not support "
-            f"variables. Write __{shown(plain)}__, and the values themselves into its lines.",
-        )
-    return FromFile(token, offset)
-
-
-def _in_turn(written: str, instead: str) -> str:
-    return (
-        f"{shown(written)} would be used in turn, but picowatch draws at random. "
-        f"Write {shown(instead)}, or sweep the choices."
+def _is_reference(token: re.Match[str], wildcards: Wildcards) -> bool:
+    """Within a word only if there is such a file: long__snake__case is a word."""
+    if not any(character.isalnum() for character in token[0]):
+        return False
+    around = token.string[: token.start()][-1:], token.string[token.end() :][:1]
+    within = any(re.match(r"\w", character) for character in around)
+    return not within or (
+        "*" not in token[0] and bool(matching_files(_name_in(token[0]), wildcards))
     )
 
 
-def _variable(token: str, offset: int) -> Mistake:
-    name = re.sub(r"[${}=?:\s]", "", token)
-    return Mistake(
-        offset,
-        len(token),
-        f"${{{shown(name)}}} is a variable of Dynamic Prompts, which picowatch does not support. "
-        "Write its value where it is used.",
-    )
+def _take(sign: str, offset: int, opened: list[Bracket]) -> None:
+    """More than MAX_DEPTH open brackets are text."""
+    top = opened[-1]
+    if sign in ("{", "[") and len(opened) <= MAX_DEPTH:
+        opened.append(Bracket(sign, offset))
+    elif sign == "]" and top.sign == "[":
+        opened.pop()
+        opened[-1].add(*top.as_text("]"))
+    elif sign == "}" and any(bracket.sign == "{" for bracket in opened):
+        _close(opened, offset + 1)
+    elif sign == "|" and top.sign:
+        top.separate("|")
+    else:
+        top.add(sign)
 
 
-def _as_text(options: list[list[_Node]]) -> Iterator[_Node]:
-    for index, option in enumerate(options):
-        if index:
-            yield "|"
-        yield from joined_texts(option)
+def _close(opened: list[Bracket], end: int) -> None:
+    while opened[-1].sign == "[":  # never closed within its option: its bars are the brace's
+        inner = opened.pop()
+        opened[-1].add("[", *inner.parts[0])
+        for part in inner.parts[1:]:
+            opened[-1].separate("|")
+            opened[-1].add(*part)
+    brace = opened.pop()
+    choice = _choice(brace, end)
+    opened[-1].add(*([choice] if choice else brace.as_text("}")))
 
 
-def _bounds(count: re.Match[str], options: int) -> tuple[int, int, str]:
-    low = int(count["low"] or 1)
-    high = int(count["high"] or options) if count["to"] else low
-    return low, high, ", " if count["join"] is None else count["join"]
+def _choice(brace: Bracket, end: int) -> Choice | None:
+    """What the braces choose from; None if they are text."""
+    first, *others = map(joined, brace.parts)
+    start = first[0] if first and isinstance(first[0], str) else ""
+    rest = start.removeprefix("~") if others else start
+    count = _COUNT.match(rest)
+    low, high, join = 1, 1, ", "
+    if count:
+        low = int(count["low"] or 1)
+        high = int(count["high"] or len(brace.parts)) if count["to"] else low
+        join = ", " if count["join"] is None else count["join"]
+        rest = rest[count.end() :]
+    elif not others:
+        return None
+    if start:
+        first = (rest, *first[1:])
+    return Choice((first, *others), low, high, join, brace.offset, end - brace.offset)
 
 
-def found_in(nodes: Nodes) -> Iterator[FromFile | Choice | Mistake]:
+def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
     """Every wildcard in a text, those inside of others too."""
-    waiting: list[_Node] = list(reversed(nodes))
-    while waiting:
-        node = waiting.pop()
+    for node in nodes:
         if not isinstance(node, str):
             yield node
         if isinstance(node, Choice):
-            waiting += [inner for option in reversed(node.options) for inner in reversed(option)]
+            for option in node.options:
+                yield from found_in(option)
 
 
 def matching_files(name: str, wildcards: Wildcards) -> list[str]:
@@ -233,6 +166,32 @@ def matching_files(name: str, wildcards: Wildcards) -> list[str]:
     if "*" in name:
         return sorted(n for n in wildcards if fnmatchcase(n.casefold(), folded))
     return sorted(n for n in wildcards if n.casefold() == folded)[:1]
+
+
+def with_whole_names(wildcards: Wildcards) -> dict[str, tuple[str, ...]]:
+    """The same files; lines that name a file of their own folder, or of one above, say which.
+
+    `__dogs__` in animals/all.txt is animals/dogs.txt, unless there is a dogs.txt.
+    """
+    known = {name.casefold() for name in wildcards}
+    found = dict(wildcards)
+    for name, lines in wildcards.items():
+        folder = name.rpartition("/")[0]
+        if folder and any("__" in line for line in lines):
+            found[name] = tuple(_with_whole_names(line, folder, known) for line in lines)
+    return found
+
+
+def _with_whole_names(line: str, folder: str, known: set[str]) -> str:
+    def whole(token: re.Match[str]) -> str:
+        name, parent = _name_in(token[0]), folder
+        if token[0].startswith("\\") or name.casefold() in known:
+            return token[0]
+        while parent and f"{parent}/{name}".casefold() not in known:
+            parent = parent.rpartition("/")[0]
+        return f"__{parent}/{name}__" if parent else token[0]
+
+    return _REFERENCE.sub(whole, line)
 
 
 class Options:
@@ -267,8 +226,8 @@ class SameLines:
         return hash(tuple(map(id, self.files)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SameLines) and tuple(map(id, self.files)) == tuple(
-            map(id, other.files)
+        return isinstance(other, SameLines) and all(
+            mine is theirs for mine, theirs in zip_longest(self.files, other.files)
         )
 
 
@@ -281,8 +240,15 @@ def lines_of(name: str, wildcards: Wildcards) -> Options:
 @lru_cache(maxsize=64)
 def _weighed_lines(same: SameLines) -> Options:
     lines = (line.strip() for file in same.files for line in file)
-    weighed = (_weighed(line) for line in lines if line and not line.startswith("#"))
-    return Options([(weight, (text,)) for weight, text in weighed])
+    return Options([_weighed((line,)) for line in lines if line and not line.startswith("#")])
+
+
+def _weighed(option: Nodes) -> tuple[float, Nodes]:
+    first = option[0] if option else ""
+    weight = _WEIGHT.match(first) if isinstance(first, str) else None
+    if not weight:
+        return 1.0, option
+    return float(weight[1]), (weight.string[weight.end() :], *option[1:])
 
 
 class Template:
@@ -309,7 +275,7 @@ class Template:
         for _ in range(MAX_ROUNDS):
             if all(isinstance(node, str) for node in nodes):
                 return text
-            text = draws.drawn_whole(nodes)
+            text = draws.whole(nodes)
             nodes = parse(text, self._wildcards)
         raise ExpansionFailed(f"its wildcards still contain wildcards after {MAX_ROUNDS} draws")
 
@@ -326,52 +292,46 @@ class _Draws:
         self._length = 0
         self._wildcards = wildcards
 
-    def drawn_whole(self, nodes: Nodes) -> str:
+    def whole(self, nodes: Nodes) -> str:
         """The text of a whole prompt's nodes, a draw for each wildcard."""
         self._length = 0
         return self._drawn(nodes)
 
     def _drawn(self, nodes: Nodes) -> str:
-        return "".join(self._text(node) for node in nodes)
+        return "".join(map(self._text, nodes))
 
-    def _text(self, node: _Node) -> str:
+    def _text(self, node: str | FromFile | Choice) -> str:
+        if isinstance(node, str):
+            return self._within_limit(node)
         if isinstance(node, Choice):
-            return self._chosen(node)
-        if isinstance(node, Mistake):
-            raise ExpansionFailed(node.message.removesuffix("."))
-        text = node if isinstance(node, str) else self._line(node)
-        self._grow(len(text))
-        return text
+            return self._chosen(self._options(node), node.low, node.high, node.join)
+        lines = lines_of(node.name, self._wildcards)
+        if not lines.nodes:
+            raise ExpansionFailed(f"there is no line for the wildcard {node.written}")
+        return self._chosen(lines, 1, 1)
 
-    def _grow(self, letters: int) -> None:
-        self._length += letters
+    def _within_limit(self, text: str) -> str:
+        self._length += len(text)
         if self._length > MAX_LENGTH:
             raise ExpansionFailed(
                 f"its wildcards give a text of more than {MAX_LENGTH:,} characters"
             )
+        return text
 
-    def _line(self, node: FromFile) -> str:
-        lines = lines_of(node.name, self._wildcards)
-        if not lines.nodes:
-            raise ExpansionFailed(f"there is no line for the wildcard {node.written}")
-        (text,) = lines.nodes[self._index(lines)]
-        return str(text)
-
-    def _chosen(self, choice: Choice) -> str:
-        options = self._options(choice)
-        high = min(choice.high, len(options.nodes))
-        low = min(choice.low, high)
+    def _chosen(self, options: Options, low: int, high: int, join: str = "") -> str:
+        high = min(high, len(options.nodes))
+        low = min(low, high)
         how_many = low + int(self._fraction() * (high - low + 1)) if high > low else low
-        chosen = []
+        chosen: list[str] = []
         taken: list[int] = []
         for _ in range(how_many):
-            index = self._index(options, taken)
+            index = options.index(self._fraction(), taken)
             insort(taken, index)
             chosen.append(self._drawn(options.nodes[index]))
         if how_many == 1:
             return chosen[0]
-        self._grow(len(choice.join) * how_many)
-        return choice.join.join(text.strip() for text in chosen)
+        self._within_limit(join * how_many)
+        return join.join(text.strip() for text in chosen)
 
     def _options(self, choice: Choice) -> Options:
         """The options with their weights; `{2$$__name__}` takes two lines of one file."""
@@ -379,25 +339,10 @@ class _Draws:
             meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
             if len(meant) == 1 and isinstance(meant[0], FromFile):
                 return lines_of(meant[0].name, self._wildcards)
-        return Options([_weighed_nodes(option) for option in choice.options])
-
-    def _index(self, options: Options, taken: Sequence[int] = ()) -> int:
-        return options.index(self._fraction(), taken)
+        return Options(list(map(_weighed, choice.options)))
 
     def _fraction(self) -> float:
         """The next number from 0 to 1."""
         self._count += 1
         digest = sha256(f"{self._start}:{self._count}".encode()).digest()
         return (int.from_bytes(digest[:8]) >> 11) / 2**53
-
-
-def _weighed(text: str) -> tuple[float, str]:
-    weight = _WEIGHT.match(text)
-    return (float(weight[1]), text[weight.end() :]) if weight else (1.0, text)
-
-
-def _weighed_nodes(option: Nodes) -> tuple[float, Nodes]:
-    if not option or not isinstance(option[0], str):
-        return 1.0, option
-    weight, text = _weighed(option[0])
-    return weight, (text, *option[1:])

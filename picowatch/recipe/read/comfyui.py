@@ -1,10 +1,11 @@
-"""ComfyUI's workflow in a picture: what its usual nodes say, as values.
+"""ComfyUI's workflow in a picture: what its nodes say, as values.
 
-ComfyUI stores the workflow that it ran as JSON under `prompt`: nodes by number, each with its class
-and its inputs, and an input is a value, or the number of the node that gives it
-(https://github.com/comfyanonymous/ComfyUI, nodes.py, comfy_extras/nodes_flux.py,
-nodes_custom_sampler.py). A workflow can do much that a recipe cannot. What is read is the way from
-the node that draws from noise back to its prompts, model and size; the rest is named in warnings.
+ComfyUI stores the workflow that it ran as JSON under `prompt`, Civitai in a JPEG's user comment:
+nodes by number, each with its class and its inputs, and an input is a value, or the number of the
+node that gives it (https://github.com/comfyanonymous/ComfyUI, nodes.py, comfy_extras). A workflow
+can do much that a recipe cannot. What is read is the way from the node that draws from noise back
+to its prompts, model and size. Nodes are known by their inputs, so those of extensions are read as
+far as they call these as usual; the rest is named in warnings.
 """
 
 import json
@@ -13,236 +14,300 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import EMBEDDINGS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
-from picowatch.recipe.read.carried import Carried
-from picowatch.recipe.resolve.installed import MODULE
+from picowatch.recipe.read.foreign import Found
 
 Node = Mapping[str, Any]
 
-_SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced", "SamplerCustom")
+_POSITIVE, _NEGATIVE = "positive", "negative"
+_SIGNED = {
+    sign: re.compile(rf"(?:^|[_ .]){sign[:3]}(?:itive|ative)?(?:$|[_ .])")
+    for sign in (_POSITIVE, _NEGATIVE)
+}
 # Inputs that lead on, through nodes that change what goes through them.
-_POSITIVE = ("model", "conditioning", "conditioning_1", "samples", "latent", "positive", "clip")
-_NEGATIVE = ("conditioning", "conditioning_1", "negative", "clip")
+_CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
 _MODEL = ("model",)
-_OUTPUT = ("images", "image", "pixels", "samples")
+_LATENT = ("samples", "latent", "latent_image")
+_OUTPUT = ("images", "image", "pixels", *_LATENT)
+# Inputs whose text is the prompt, the likeliest first; and all that may hold or lead to one.
+_ENCODED = ("text", "t5xxl", "text_g", "clip_l", "text_l", "prompt")
+_TEXT = re.compile(r"text|prompt|string|value|wildcard|^(?:any|input)")
+_NO_TEXT = re.compile(r"delimiter|separator|filename|path")
 # Inputs that hold the value of a node whose output is a number or text.
 _VALUES = ("value", "seed", "noise_seed", "text", "string", "int", "float", "number", "prompt")
-_TEXTS = ("text", "t5xxl", "text_g", "prompt", "clip_l", "text_l")
-_CHECKPOINTS = ("ckpt_name", "unet_name", "model_name", "model_path")
+_CHECKPOINTS = ("ckpt_name", "unet_name", "model_name", "model_path", "base_ckpt_name")
 # With its folder, also on Windows, and its ending; a backslash before a bracket is an escape.
 _EMBEDDING = re.compile(
     r"embedding:(?:[^\s,()\[\]:]*[/\\](?![()\[\]]))?"
     r"(?:(?P<name>[^\s,()\[\]:/\\]+?)(?:\.safetensors|\.pt|\.bin)?(?=[\s,()\[\]:]|$))?"
 )
-_EMPTY = "ConditioningZeroOut"
+_ZEROED = "ConditioningZeroOut"
 # https://github.com/rgthree/rgthree-comfy; its inputs are mappings of on, lora and strength.
 _SEVERAL_LORAS = "Power Lora Loader (rgthree)"
 # Inputs of nodes on the way that are read there.
-_READ = {
-    *_TEXTS,
-    *_CHECKPOINTS,
-    "lora_name",
-    "stop_at_clip_layer",
-    "guidance",
-    "shift",
-    "max_shift",
-}
+_READ = {*_ENCODED, *_CHECKPOINTS, "lora_name", "stop_at_clip_layer", "guidance", "shift",
+         "max_shift"}  # fmt: skip
 # Nodes on the way that have nothing to be read.
-_KNOWN = {
-    *_SAMPLERS,
-    _EMPTY,
-    _SEVERAL_LORAS,
-    "VAEDecode",
-    "VAEDecodeTiled",
-    "Reroute",
-    "TorchCompileModel",
-}
+_KNOWN = {_ZEROED, _SEVERAL_LORAS, "VAEDecode", "VAEDecodeTiled", "Reroute", "TorchCompileModel"}
 _USUAL_SHIFT = {"ModelSamplingFlux": 1.15}
 _MOST_NODES = 2000
 _LONGEST_WAY = 200
 
 
-def is_comfyui(texts: Mapping[str, str]) -> bool:
-    """Whether a picture's text under `prompt` is a workflow."""
-    text = texts.get("prompt", "")
-    return text.lstrip().startswith("{") and '"class_type"' in text
+def comfyui_in(texts: Mapping[str, str]) -> str:
+    """The workflow that is in a picture's texts; "" if there is none."""
+    found = (texts.get(keyword, "") for keyword in ("prompt", "parameters"))
+    return next(
+        (text for text in found if text.lstrip().startswith("{") and '"class_type"' in text), ""
+    )
 
 
-def read_comfyui(texts: Mapping[str, str], carried: Carried) -> None:
-    """The settings, and warnings for what was not read. Raises PictureUnreadable."""
-    nodes = json.loads(texts["prompt"])
+def read_comfyui(workflow: str, found: Found) -> None:
+    """Put the settings, and warn about what was not read. Raises PictureUnreadable."""
+    nodes = json.loads(workflow)
     if len(nodes) > _MOST_NODES:
         raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
-    _Workflow(nodes, carried).read()
+    # Civitai puts other things beside the nodes.
+    nodes = {n: one for n, one in nodes.items() if isinstance(one, dict) and "class_type" in one}
+    _Workflow(nodes, found).read()
+
+
+def _is_sampler(node: Node) -> bool:
+    """Whether a node draws: it has prompts, and steps or the levels of noise."""
+    inputs = node["inputs"]
+    return "guider" in inputs or (
+        isinstance(inputs.get(_POSITIVE), list) and ("steps" in inputs or "sigmas" in inputs)
+    )
 
 
 class _Workflow:
     """The nodes, and what the one that draws from noise was given."""
 
-    def __init__(self, nodes: Mapping[str, Node], carried: Carried) -> None:
+    def __init__(self, nodes: Mapping[str, Node], found: Found) -> None:
         self._nodes = {str(number): node for number, node in nodes.items()}
-        self._carried = carried
+        self._found = found
+        self._passed: list[Node] = []  # nodes on the way that lead on to others
+        self._unread: set[str] = set()
+        self._last = ""  # the class of the node in which a prompt was looked for
 
     def read(self) -> None:
-        """The values of a recipe's fields."""
+        """Put the values of a recipe's fields."""
         sampler = self._first_sampler()
+        self._passed.clear()
         guider = self._node(sampler, "guider") or sampler
-        positive = self._node(guider, "positive") or self._node(guider, "conditioning")
-        carried = self._carried
-        carried.put("prompt", self._text(positive))
-        negative = self._text(self._node(guider, "negative"), _NEGATIVE)
-        skipped = self._found(positive, "stop_at_clip_layer")
         sigmas = self._node(sampler, "sigmas") or sampler
         choice = self._node(sampler, "sampler") or sampler
         noise = self._node(sampler, "noise") or sampler
-        found = {
-            "negative_prompt": negative or None,
+        way = list(self._way(self._start(guider, _POSITIVE), _POSITIVE, *_CONDITIONING, "clip"))
+        skipped = self._first(way, "stop_at_clip_layer", "clip_skip")
+        values = {
+            "prompt": self._prompt(guider, _POSITIVE),
+            "negative_prompt": self._prompt(guider, _NEGATIVE) or None,
             "steps": self._value(sigmas, "steps"),
             "cfg_scale": self._value(guider, "cfg"),
-            "guidance": self._found(positive, "guidance"),
+            "guidance": self._first(way, "guidance"),
             "clip_skip": None if skipped is None else abs(int(skipped)),
-            "checkpoint": self._file(self._model(guider) or self._model(sampler)),
-            MODULE: self._vae(),
+            "checkpoint": self._model(guider) or self._model(sampler),
+            "vae": self._vae(),
+            "sampler": self._value(choice, "sampler_name"),
+            "schedule_type": self._value(sigmas, "scheduler"),
+            "seed": self._first([noise], "noise_seed", "seed"),
         }
-        for field, value in found.items():
-            carried.put(field, value)
-        carried.put_sampler(self._value(choice, "sampler_name"), self._value(sigmas, "scheduler"))
-        carried.put_seed(self._seed(noise))
+        for field, value in values.items():
+            self._found.put(field, value)
         self._put_size(sampler, self._value(sigmas, "denoise"))
         for name, weight in self._loras(guider):
-            carried.put_lora(name, weight)
-        self._warn_of_unread(sampler, guider)
-
-    def _warn_of_unread(self, sampler: Node, guider: Node) -> None:
-        """Of nodes between models, prompts and file that do what is not known."""
-        ways = [(guider, "positive", _POSITIVE), (guider, "conditioning", _POSITIVE),
-                (guider, "negative", _NEGATIVE), (guider, "model", _MODEL),
-                (sampler, "model", _MODEL)]  # fmt: skip
-        ways += [(node, "images", _OUTPUT) for node in self._nodes.values()
-                 if "filename_prefix" in node["inputs"]]  # fmt: skip
-        unread = {
-            one["class_type"]
-            for node, name, onward in ways
-            for one in self._way(self._node(node, name), onward)
-            if one["class_type"] not in _KNOWN
-            and _READ.isdisjoint(one["inputs"])
-            and any(self._node(one, name) for name in onward)
-        }
-        if unread:
-            names = listed([shown(str(name)) for name in sorted(unread)])
-            what = (
-                f"nodes {names} were not read; they"
-                if len(unread) > 1
-                else f"node {names} was not read; it"
-            )
-            self._carried.warn(f"The workflow's {what} may change the picture.")
+            self._found.put_lora(name, weight)
+        self._warn_of_unread()
 
     def _first_sampler(self) -> Node:
         """The one that begins with an empty picture; others draw on what it made."""
-        samplers = [node for node in self._nodes.values() if node["class_type"] in _SAMPLERS]
+        samplers = [node for node in self._nodes.values() if _is_sampler(node)]
         if not samplers:
             raise PictureUnreadable(
-                f"its workflow from ComfyUI has none of the nodes {', '.join(_SAMPLERS)}, which "
-                "picowatch reads.",
+                "its workflow from ComfyUI has no node with 'positive' and 'steps', as KSampler.",
                 "Write the settings into a recipe.",
             )
         if len(samplers) > 1:
-            self._carried.warn(
+            self._found.warn(
                 f"The workflow draws in {len(samplers)} steps; only the first one was read."
             )
-        firsts = [node for node in samplers if self._empty_latent(node)]
-        return (firsts or samplers)[0]
+        return next((one for one in samplers if self._is_empty(one)), samplers[0])
 
-    def _empty_latent(self, sampler: Node) -> Node | None:
-        start = self._node(sampler, "latent_image")
-        *_, last = (None, *self._way(start))
-        return last if last and "width" in last["inputs"] else None
+    def _latents(self, sampler: Node) -> list[Node]:
+        start = next((n for one in _LATENT if (n := self._node(sampler, one))), None)
+        return list(self._way(start, *_LATENT))
+
+    def _is_empty(self, sampler: Node) -> bool:
+        """Whether it begins with an empty picture: behind it is no other, and no other sampler."""
+        latents = self._latents(sampler)
+        if not latents or _is_sampler(latents[-1]):
+            return False
+        return {"pixels", "image", "images"}.isdisjoint(latents[-1]["inputs"])
 
     def _put_size(self, sampler: Node, denoise: Any) -> None:
-        empty = self._empty_latent(sampler)
-        if empty is None:
-            self._carried.miss_start_image()
-            self._carried.put("denoising_strength", denoise)
-        else:
-            self._carried.put_size(self._value(empty, "width"), self._value(empty, "height"))
+        if not self._is_empty(sampler):
+            self._found.miss_start_image()
+            self._found.put("denoising_strength", denoise)
+            return
+        if denoise is not None and float(denoise) < 1:
+            self._found.warn(
+                f"denoise {shown(str(denoise))} of an empty picture was ignored: recipes draw all "
+                "steps without a start image."
+            )
+        empty = self._latents(sampler)[-1]
+        sides = [self._side(empty, side) for side in ("width", "height")]
+        if None in sides:
+            texts = (
+                re.search(r"(\d{2,5}) ?[x×] ?(\d{2,5})", str(v)) for v in empty["inputs"].values()
+            )
+            sides = next((list(text.groups()) for text in texts if text), sides)
+        for field, side in zip(("width", "height"), sides, strict=True):
+            self._found.put(field, side)
+        if None in sides:
+            self._found.warn(
+                f"The size was not found in the workflow's node {shown(empty['class_type'])}; "
+                "'size: …' in the recipe sets one."
+            )
 
-    def _seed(self, noise: Node) -> str | int | float | None:
-        value = self._value(noise, "noise_seed")
-        return self._value(noise, "seed") if value is None else value
+    def _side(self, node: Node, side: str) -> str | int | float | None:
+        name = next((name for name in node["inputs"] if name.endswith(side)), side)
+        return self._value(node, name)
 
-    def _model(self, node: Node) -> Any:
+    def _model(self, node: Node) -> str | None:
         """The model's file, past the nodes that change how it samples."""
-        start = self._node(node, "model")
-        for one in self._way(start, _MODEL):
+        for one in self._way(self._node(node, "model"), *_MODEL):
             shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))
             if shift is not None and shift != _USUAL_SHIFT.get(one["class_type"]):
-                self._carried.warn(left_out(f"{one['class_type']}: {shift}"))
-            for name in _CHECKPOINTS:
-                if name in one["inputs"]:
-                    return self._value(one, name)
+                self._found.warn(left_out(f"{one['class_type']}: {shift}"))
+            name = self._first([one], *_CHECKPOINTS)
+            if isinstance(name, str) and name.startswith("urn:"):
+                self._found.warn(
+                    f"Civitai does not say which file the checkpoint {shown(name)} is; the usual "
+                    "one is used. Write 'checkpoint: …'."
+                )
+                return None
+            if name is not None:
+                return _file(name)
         return None
 
     def _loras(self, node: Node) -> Iterator[tuple[str, Any]]:
-        for one in self._way(self._node(node, "model"), _MODEL):
+        for one in self._way(self._node(node, "model"), *_MODEL):
             for file, weight, of_text in self._lora_files(one):
-                name = self._file(file)
+                name = _file(file)
                 if name and of_text not in (None, weight):
-                    self._carried.warn(left_out(f"strength_clip: {of_text}"))
-                if name:
+                    self._found.warn(left_out(f"strength_clip: {of_text}"))
+                if name and name != "None":
                     yield name, weight
 
     def _lora_files(self, node: Node) -> list[tuple[Any, ...]]:
         """A node's files, with their weights for the model and for its text encoders."""
         if node["class_type"] != _SEVERAL_LORAS:
-            names = ("lora_name", "strength_model", "strength_clip")
-            return [tuple(self._value(node, name) for name in names)]
+            weight = self._first([node], "strength_model", "lora_model_strength")
+            return [(self._value(node, "lora_name"), weight, self._value(node, "strength_clip"))]
         return [
             tuple(entry.get(name) for name in ("lora", "strength", "strengthTwo"))
             for entry in node["inputs"].values()
             if isinstance(entry, dict) and entry.get("on") is True
         ]
 
-    def _text(self, conditioning: Node | None, onward: tuple[str, ...] = _POSITIVE) -> str:
-        for one in self._way(conditioning, onward):
-            if one["class_type"] == _EMPTY:
-                return ""
-            for name in _TEXTS:
-                text = self._value(one, name)
-                if isinstance(text, str) and text.strip():
-                    return self._carried.with_embeddings(text.strip(), _EMBEDDING)
-        return ""
-
-    def _found(self, start: Node | None, name: str) -> Any:
-        """The first value of this name on the way back."""
-        values = (self._value(node, name) for node in self._way(start))
-        return next((value for value in values if value is not None), None)
-
     def _vae(self) -> str | None:
-        values = [self._value(node, "vae_name") for node in self._nodes.values()]
-        return next((self._file(value) for value in values if isinstance(value, str)), None)
+        found = (self._value(node, "vae_name") for node in self._nodes.values())
+        return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
-    @staticmethod
-    def _file(name: Any) -> str | None:
-        """A file's name without its folder, on Windows, too."""
-        return re.split(r"[/\\]", name)[-1] if isinstance(name, str) else None
+    def _start(self, guider: Node, sign: str) -> Node | None:
+        node = self._node(guider, sign)
+        return node or (self._node(guider, "conditioning") if sign == _POSITIVE else None)
 
-    def _way(self, node: Node | None, onward: tuple[str, ...] = _POSITIVE) -> Iterator[Node]:
+    def _prompt(self, guider: Node, sign: str) -> str:
+        """The text that a prompt was encoded from; a warning names the node where it is lost."""
+        start = self._start(guider, sign)
+        text = "" if start is None else None
+        for node in self._way(start, sign, *_CONDITIONING):
+            text = "" if node["class_type"] == _ZEROED else self._text(node, sign, set())
+            if text is not None:
+                break
+        if text is None:
+            self._found.warn(
+                f"The {sign} prompt was not found: the workflow's node {shown(self._last)} was not "
+                "read."
+            )
+        names = [found["name"] or "" for found in _EMBEDDING.finditer(text or "")]
+        self._found.values[EMBEDDINGS] = ",".join([self._found.values.get(EMBEDDINGS, ""), *names])
+        return _EMBEDDING.sub(lambda found: found["name"] or "", text or "")
+
+    def _text(self, node: Node, sign: str, seen: set[int]) -> str | None:
+        """A node's text, or what the nodes behind its inputs of text give; None if there is none.
+
+        An input that says that it is of the prompt's sign comes first, then one that is encoded.
+        """
+        if id(node) in seen or len(seen) > _LONGEST_WAY:
+            return None
+        seen.add(id(node))
+        self._last = str(node["class_type"])
+        (other,) = {_POSITIVE, _NEGATIVE} - {sign}
+        names = [name for name in node["inputs"] if not _SIGNED[other].search(name)]
+        signed = [name for name in names if _SIGNED[sign].search(name)]
+        encoded = [name for name in _ENCODED if name in names]
+        self._passed += [node] if any(self._node(node, name) for name in signed) else []
+        texts = [self._text_of(node, name, sign, seen) for name in (*signed, *encoded)]
+        texts = [text for text in texts if text is not None]
+        if texts:
+            return next(filter(None, texts), "")
+        others = [name for name in names if _TEXT.search(name) and not _NO_TEXT.search(name)]
+        texts = [self._text_of(node, name, sign, seen) for name in others if name not in encoded]
+        found = [text for text in texts if text]
+        if len(found) > 1:
+            self._unread.add(str(node["class_type"]))
+        return ", ".join(found) or None
+
+    def _text_of(self, node: Node, name: str, sign: str, seen: set[int]) -> str | None:
+        source = self._node(node, name)
+        if source:
+            return None if _is_sampler(source) else self._text(source, sign, seen)
+        given = node["inputs"][name]
+        return given.strip() if isinstance(given, str) else None
+
+    def _warn_of_unread(self) -> None:
+        """Warn about nodes between models, prompts and file that do what is not known."""
+        for node in self._nodes.values():
+            if "filename_prefix" in node["inputs"]:
+                list(self._way(self._node(node, "images"), *_OUTPUT))
+        unread = self._unread | {
+            str(one["class_type"])
+            for one in self._passed
+            if one["class_type"] not in _KNOWN and _READ.isdisjoint(one["inputs"])
+        }
+        if unread:
+            nodes, they = ("nodes", "were not read; they") if len(unread) > 1 else (
+                "node", "was not read; it")  # fmt: skip
+            names = listed([shown(name) for name in sorted(unread)])
+            self._found.warn(f"The workflow's {nodes} {names} {they} may change the picture.")
+
+    def _way(self, node: Node | None, *onward: str) -> Iterator[Node]:
         """A node and those that it got its input from, one by one; samplers end it."""
         for _ in range(_LONGEST_WAY):
             if node is None:
                 return
             yield node
-            if node["class_type"] in _SAMPLERS:
+            if _is_sampler(node):
                 return
-            found = (self._node(node, name) for name in onward)
-            node = next((one for one in found if one is not None), None)
+            following = next((n for one in onward if (n := self._node(node, one))), None)
+            self._passed += [node] if following else []
+            node = following
 
     def _node(self, node: Node, name: str) -> Node | None:
         """The node that gives an input, None for a value."""
         link = node["inputs"].get(name)
         return self._nodes.get(str(link[0])) if isinstance(link, list) and link else None
+
+    def _first(self, nodes: list[Node], *names: str) -> str | int | float | None:
+        """The first value of one of these names."""
+        values = (self._value(node, name) for node in nodes for name in names)
+        return next((value for value in values if value is not None), None)
 
     def _value(self, node: Node, name: str) -> str | int | float | None:
         """An input's value; that of another node, if it is one that holds a value."""
@@ -251,6 +316,10 @@ class _Workflow:
             return given if isinstance(given, str | int | float) else None
         source = self._node(node, name)
         held = source["inputs"] if source else {}
-        return next(
-            (held[one] for one in _VALUES if isinstance(held.get(one), str | int | float)), None
-        )
+        found = (held.get(one) for one in (name, *_VALUES))
+        return next((one for one in found if isinstance(one, str | int | float)), None)
+
+
+def _file(name: Any) -> str | None:
+    """A file's name without its folder, on Windows, too."""
+    return re.split(r"[/\\]", name)[-1] if isinstance(name, str) else None

@@ -3,18 +3,14 @@
 import codecs
 import re
 import string
-import unicodedata
 from typing import NoReturn
 
+from picowatch.recipe.characters import FORBIDDEN, invisible
 from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.written import Position, Source
 
 MAX_BYTES = 1024 * 1024
 
-# Controls other than tab and line break, what YAML and Unicode count as further line breaks
-# (lines would be counted differently than an editor counts them), and non-characters.
-_HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff"
-FORBIDDEN = re.compile(f"[{_HIDDEN}]")
 # UTF-16 without its mark: what a recipe begins with is ASCII in most of them.
 _UTF16_LE = re.compile(rb"(?:[\x01-\x7f]\0){2}|[\x01-\x7f]\0\Z")
 _UTF16_BE = re.compile(rb"(?:\0[\x01-\x7f]){2}|\0[\x01-\x7f]\Z")
@@ -29,7 +25,6 @@ _NO_PLAIN_TEXT = (
         "this is a web page, not a recipe. Save only its text.",
     ),
 )
-NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
 
 
 def is_empty(content: bytes) -> bool:
@@ -68,7 +63,11 @@ def unix_line_ends(text: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Without byte order marks before lines: files that were joined have them there."""
+    """Without byte order marks before lines: files that were joined have them there.
+
+    And without what other programs end a text with: NUL characters, DOS' end of a file.
+    """
+    text = text.rstrip("\0\x1a")
     return re.sub("(?m)^\ufeff", "", text) if "\ufeff" in text else text
 
 
@@ -102,12 +101,3 @@ def _refuse_invisible(source: Source) -> None:
             position = Position(source, number, found.start() + 1)
             problems.add(position, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")
     problems.raise_if_any()
-
-
-def invisible(character: str) -> str:
-    """How a character that cannot be seen is called in a message."""
-    code = f"U+{ord(character):04X}"
-    if character == "\0":
-        return f"the NUL character ({code})"
-    name = unicodedata.name(character, "")
-    return f"the invisible character {code}" + (f" ({name.lower()})" if name else "")

@@ -1,52 +1,52 @@
 """Flags after a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from picowatch.recipe.fields import FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
 from picowatch.recipe.messages.other_programs import words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
-from picowatch.recipe.read.plain import number
-from picowatch.recipe.resolve.layers import meaning_of_scheduler, put
-from picowatch.recipe.written import At, Layer, Position, Written
+from picowatch.recipe.numbers import number
+from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.written import Layer, Position, Written, plain_name
 
-_FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
-# What word processors and phones make of two hyphens.
-_LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z][\w-]*)")
-# Only with a number behind it: search engines have taught people to write -blurry.
-_NO_SPACE = re.compile(r"(?<=[^\s-])--(?P<name>[A-Za-z][\w-]{0,40})(?=[ =]{1,9}\d)")
-_ONE_HYPHEN = re.compile(r"(?:(?<=\s)|^)-(?P<name>[A-Za-z][\w-]{0,40})(?=[ =]{1,9}\d)")
-
+_NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
+_FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")
+# What word processors make of two hyphens, a hyphen too few, a space too few. The last two only
+# with a number behind them: search engines have taught people to write -blurry.
+_NO_FLAG = re.compile(
+    rf"(?:(?:(?<=\s)|^)[\N{{EN DASH}}\N{{EM DASH}}]|(?:(?:(?<=\s)|^)-|(?<=[^\s-])--)"
+    rf"(?=[\w-]{{1,40}}[ =]{{1,9}}\d)){_NAME}"
+)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 # A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
-_SINGLE_QUOTED = re.compile(r"'(?P<text>[^']*)'(?=\s+--[A-Za-z]|\s*$)")
+_SINGLE_QUOTED = re.compile(r"'([^']*)'(?=\s+--[A-Za-z]|\s*$)")
 
-# stable-diffusion.cpp's names that are not ours with hyphens, and CompVis'.
+# Names of A1111, CompVis and stable-diffusion.cpp that are not ours with hyphens.
 ALIASES = {
+    "sampler_index": "sampler",
     "sampling_method": "sampler",
     "batch_count": "count",
+    "scale": "cfg_scale",
+    "ddim_steps": "steps",
+    "ddim_eta": "eta",
     "H": "height",
     "W": "width",
-    "ddim_steps": "steps",
 }
-# CompVis' flags without a value that name a sampler.
-_SAMPLERS = {"plms": "PLMS", "ddim": "DDIM"}
-# A1111's "Prompts from file", and CompVis: their product is the count.
+# A1111's "Prompts from file": their product is the count.
 _FACTORS = ("batch_size", "n_iter", "n_samples")
 # Their other flags: what a recipe cannot say is left out with a warning, unless it is switched
 # off; where they put and show their files means nothing here.
-_THEIRS_ALONE = {
-    *("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces"),
-    *("ddim_eta", "fixed_code", "laion400m", "config"),
-}
+_THEIRS_ALONE = ("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta")
 _OFF = {"false", "0", "0.0", "-1"}
-_THEIR_FILES = {
+_THEIR_FILES = (
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
-    *("outdir", "skip_grid", "skip_save", "n_rows", "precision", "C", "f"),
-}
+)
 _KOHYA = {
     "n": "negative_prompt",
     "w": "width",
@@ -60,11 +60,7 @@ _TAKING_MAPPINGS = (*MAPPINGS, "loras", "control", "sweep")
 # There are not so many fields.
 MAX_FLAGS = 200
 _OTHER_TOOLS = {
-    "scheduler": "stable-diffusion.cpp's schedule type; write --schedule_type",
-    "schedule": "stable-diffusion.cpp's schedule type; write --schedule_type",
-    "sampler_index": "A1111's older name; write --sampler",
     "p": "write the prompt first, without a flag, or after --prompt",
-    "scale": "CompVis' cfg_scale; write --cfg_scale",
     "from_file": "write the prompts of that file here, one per line",
     "v": "Midjourney's version; choose a model with --checkpoint",
     "niji": "Midjourney's version; choose a model with --checkpoint",
@@ -74,93 +70,126 @@ _OTHER_TOOLS = {
 }
 
 
-def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str]) -> Layer:
+@dataclass(frozen=True, slots=True)
+class PromptLine:
+    """A prompt with its flags. `pieces` are the offsets and positions of the lines it is of."""
+
+    text: str
+    pieces: tuple[tuple[int, Position], ...]
+
+    def at(self, offset: int, width: int) -> Position:
+        """The position of a piece of the text."""
+        start, position = self.pieces[bisect_right(self.pieces, offset, key=itemgetter(0)) - 1]
+        return position.shifted(offset - start, max(1, width))
+
+    def written(self, start: int, end: int, key: Position | None = None) -> Written:
+        """A piece of the text."""
+        raw = self.text[start:end].strip()
+        start += len(self.text[start:end]) - len(self.text[start:end].lstrip())
+        return Written(raw, self.at(start, len(raw)), raw, key)
+
+
+def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) -> Layer:
     """The fields of one prompt line.
 
     A flag's value, after a space or =, runs to the next ` --`, or, if it opens with a double
-    quote, to the closing one. `at` gives the position of an offset and width in the text. What
-    other programs alone can do goes to `warnings`.
+    quote, to the closing one. What other programs alone can do goes to `warnings`.
     """
     layer: Layer = {}
-    first = _FLAG.search(text)
-    prompt = (text[: first.start()] if first else text).strip()
-    if prompt:
-        start = text.index(prompt)
-        layer["prompt"] = Written(
-            prompt, at(start, len(prompt)), prompt, at=partial(_from, at, start)
-        )
-        _refuse_other_dashes(prompt, start, at, problems)
+    first = _FLAG.search(line.text)
+    end = first.start() if first else len(line.text)
+    prompt = line.written(0, end)
+    if prompt.text:
+        layer["prompt"] = prompt
+        _refuse_no_flags(line, 0, end, problems)
     factors: list[Written] = []
-    flags = _flags(text, first.start() if first else len(text), at, problems)
-    for index, (name, written) in enumerate(flags):
+    for index, (name, written) in enumerate(_flags(line, first, problems)):
         if index == MAX_FLAGS:
             message = f"more than {MAX_FLAGS} flags in one line."
             problems.add(written.name_position, message)
             break
-        if name in _THEIRS_ALONE:
-            _leave_out(name, written, warnings)
-        elif name not in _THEIR_FILES:
-            _put_flag(layer, name, written, factors, problems)
+        _put_flag(layer, name, written, factors, problems, warnings)
     _put_count(layer, factors, problems)
     return layer
 
 
-def _from(at: At, start: int, offset: int, width: int) -> Position:
-    return at(start + offset, width)
+def _flags(
+    line: PromptLine, found: re.Match[str] | None, problems: Problems
+) -> Iterator[tuple[str, Written]]:
+    """The names as written, and the values."""
+    while found:
+        start = found.end()
+        name = found["name"]
+        key = line.at(found.start(), len(name) + 2)
+        quoted = _QUOTED.match(line.text, start) or _SINGLE_QUOTED.match(line.text, start)
+        found = _FLAG.search(line.text, quoted.end() if quoted else start)
+        end = found.start() if found else len(line.text)
+        written = line.written(start, end, key)
+        if quoted:
+            if after := line.written(quoted.end(), end).text:
+                problems.add(
+                    line.written(quoted.end(), end).position,
+                    f"'{shown(after)}' stands after the closing quote. Put the quotes around all "
+                    'of it; write \\" for a quote inside.',
+                )
+            is_double = quoted[0].startswith('"')
+            text = re.sub(r'\\(["\\])', r"\1", quoted[1]) if is_double else quoted[1]
+            written = replace(written, value=text)
+        elif written.text.startswith('"'):
+            message = 'the quote " that opens here is never closed.'
+            problems.add(line.at(start, 1), message)
+        elif _refuse_no_flags(line, start, end, problems):
+            continue
+        yield name, written
 
 
 def _put_flag(
-    layer: Layer, written_name: str, written: Written, factors: list[Written], problems: Problems
+    layer: Layer,
+    flag: str,
+    written: Written,
+    factors: list[Written],
+    problems: Problems,
+    warnings: list[str],
 ) -> None:
-    name = written_name.replace("-", "_")
-    name = ALIASES.get(name, name)
-    if name in ("scheduler", "schedule"):
-        name = meaning_of_scheduler(written.value)
+    name = ALIASES.get(flag) or ALIASES.get(plain_name(flag), plain_name(flag))
+    field = "scheduler" if name in ("scheduler", "schedule") else field_named(name)
     key = written.name_position
-    if name in _SAMPLERS and not written.raw:
-        put(layer, "sampler", Written(_SAMPLERS[name], key, "", key), problems)
-    elif name in _FACTORS:
+    if name in _FACTORS:
         factors.append(written)
-    elif name not in FIRST_NAME_OF:
-        problems.add(key, _why_refused(written_name, name, str(written.value)))
-    elif FIRST_NAME_OF[name] in _TAKING_MAPPINGS and str(written.value).startswith("{"):
+    elif field is None and name in _THEIRS_ALONE:
+        if written.text.lower() not in _OFF and len(warnings) < MAX_WARNINGS:
+            warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
+    elif field is None and name not in _THEIR_FILES:
+        problems.add(key, _why_refused(flag, name, written.text))
+    elif field in _TAKING_MAPPINGS and written.text.startswith("{"):
         message = (
-            f"a flag takes no mapping. Write {name}: {shown(str(written.value), 200)} between two "
-            "lines --- above the prompts, or in a .yaml file."
+            f"a flag takes no mapping. Write {name}: {shown(written.text, 200)} between two lines "
+            "--- above the prompts, or in a .yaml file."
         )
-        problems.add(written.error_position, message)
-    elif written.raw:
-        put(layer, name, _seed_list(written) if name == "seed" else written, problems)
-    elif FIRST_NAME_OF[name] in (*SWITCHES, *MAPPINGS):
-        put(layer, name, Written(True, key, "", key), problems)
-    else:
-        message = f"--{written_name} has no value: write --{written_name} and what it takes."
-        problems.add(key, message)
+        problems.add(written.position, message)
+    elif field and written.raw:
+        put(layer, field, seed_list(written) if field == "seed" else written, problems)
+    elif field in (*SWITCHES, *MAPPINGS):
+        put(layer, field, Written("true", key, "", key), problems)
+    elif field:
+        problems.add(key, f"--{flag} has no value: write --{flag} and what it takes.")
 
 
-def _leave_out(name: str, written: Written, warnings: list[str]) -> None:
-    value = str(written.value)
-    if value.lower() not in _OFF and len(warnings) < MAX_WARNINGS:
-        warnings.append(left_out(f"--{name} {value}".rstrip()))
-
-
-def _why_refused(written: str, name: str, value: str) -> str:
-    if written in _KOHYA:
-        meant = _KOHYA[written]
-        return f"--{written}: kohya's {meant}; write --{meant}"
+def _why_refused(flag: str, name: str, value: str) -> str:
+    if flag in _KOHYA:
+        return f"--{flag}: kohya's {_KOHYA[flag]}; write --{_KOHYA[flag]}"
     if name in _OTHER_TOOLS:
-        return f"--{written}: {_OTHER_TOOLS[name]}"
+        return f"--{flag}: {_OTHER_TOOLS[name]}"
     if name == "ar":
         return f"--ar: Midjourney's aspect ratio; write --size {sizes_of_ratio(value)}"
-    words = words_for(name, FIRST_NAME_OF, "--")
-    return f"unknown flag '--{shown(written)}'. {words}".rstrip()
+    return f"unknown flag '--{shown(flag)}'. {words_for(name, FIRST_NAME_OF, '--')}".rstrip()
 
 
-def _seed_list(written: Written) -> Written:
-    """`--seed 1, 2, 3` is a list, with or without its brackets."""
-    if "," not in str(written.value):
+def seed_list(written: Written) -> Written:
+    """`1, 2, 3` is a list, with or without its brackets."""
+    if "," not in written.text:
         return written
-    texts = [text.strip() for text in str(written.value).strip("[] ").split(",")]
+    texts = [text.strip() for text in written.text.strip("[] ").split(",")]
     parts = tuple(Written(text, written.position, text) for text in texts)
     return replace(written, value=tuple(texts), parts=parts)
 
@@ -169,74 +198,22 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
     """A1111's batch_size times n_iter is the count."""
     product = 1
     for factor in factors:
-        value = number(str(factor.value))
+        value = number(factor.text)
         if not isinstance(value, int) or not 1 <= value <= MOST_IMAGES:
-            problems.add(factor.error_position, wrong_value("count", factor))
+            problems.add(factor.position, wrong_value("count", factor))
             return
         product *= value
     if factors:
-        put(layer, "count", replace(factors[0], value=product), problems)
+        put(layer, "count", replace(factors[0], value=str(product)), problems)
 
 
-def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[tuple[str, Written]]:
-    """The names as written, and the values."""
-    position = start
-    while found := _FLAG.search(text, position):
-        value_start = _skip_spaces(text, found.end())
-        if text.startswith("=", value_start):
-            value_start = _skip_spaces(text, value_start + 1)
-        quote = text[value_start : value_start + 1]
-        if quote == '"':
-            value, end = _quoted(text, value_start, at, problems)
-        elif whole := _SINGLE_QUOTED.match(text, value_start):
-            value, end = whole["text"], whole.end()
-        else:
-            following = _FLAG.search(text, value_start)
-            end = following.start() if following else len(text)
-            value = text[value_start:end].strip()
-            _refuse_other_dashes(value, value_start, at, problems)
-        raw = text[value_start:end].strip()
-        name = found["name"]
-        key = at(found.start(), len(name) + 2)
-        value_position = at(value_start, max(1, len(raw)))
-        inside = partial(_from, at, value_start)
-        yield name, Written(value, value_position, raw, key, at=inside)
-        position = end
-
-
-def _skip_spaces(text: str, position: int) -> int:
-    return len(text) - len(text[position:].lstrip())
-
-
-def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int]:
-    """A value in double quotes: `\\"` and `\\\\` stand for a quote and a backslash."""
-    found = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, start)
-    if not found:
-        problems.add(at(start, 1), 'the quote " that opens here is never closed.')
-        return text[start + 1 :], len(text)
-    following = _FLAG.search(text, found.end())
-    end = following.start() if following else len(text)
-    after = text[found.end() : end].strip()
-    if after:
-        start = text.index(after, found.end())
+def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
+    """Whether a text has what was meant for a flag, and would be part of it."""
+    found = [one for one in _NO_FLAG.finditer(line.text, start, end) if field_named(one["name"])]
+    for one in found:
         problems.add(
-            at(start, len(after)),
-            "there is more text after the closing quote. Put the quotes around all of it; "
-            'write \\" for a quote inside.',
+            line.at(one.start(), len(one[0])),
+            f"'{shown(one[0])}' would be part of the text. For a flag, write a space and two "
+            f"hyphens: --{one['name']}.",
         )
-    return re.sub(r'\\(["\\])', r"\1", found[1]), end
-
-
-def _refuse_other_dashes(text: str, start: int, at: At, problems: Problems) -> None:
-    for found in _NO_SPACE.finditer(text):
-        if found["name"].replace("-", "_") in FIRST_NAME_OF:
-            where = at(start + found.start(), len(found[0]))
-            problems.add(where, f"a space is missing before '{found[0]}'.")
-    for pattern, what in ((_LONG_DASH, "a long dash"), (_ONE_HYPHEN, "only one hyphen")):
-        for found in pattern.finditer(text):
-            name = found["name"]
-            if name.replace("-", "_") in FIRST_NAME_OF:
-                problems.add(
-                    at(start + found.start(), len(found[0])),
-                    f"there is {what} before '{name}'; for a flag, write two hyphens: --{name}.",
-                )
+    return bool(found)

@@ -1,41 +1,33 @@
 """The field `from`: the settings that a picture's metadata holds, as a layer of fields.
 
-Read are, in this order: picowatch's own JSON; NovelAI's `Comment`; Fooocus' or SwarmUI's JSON, or
-A1111's text, in `parameters`; InvokeAI's JSON; picoDiffusion's keys; ComfyUI's workflow; Draw
-Things' XMP.
+Read are, in this order: picowatch's own JSON; settings of Fooocus, SwarmUI, InvokeAI and
+picoDiffusion; ComfyUI's workflow, and A1111's text in `parameters`, which some of its nodes write.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
-from typing import NamedTuple
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import PROMPTS
+from picowatch.recipe.characters import FORBIDDEN
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.prompts.editing import edits_in, parse_edits
 from picowatch.recipe.prompts.grammar import split_loras
+from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
-from picowatch.recipe.read.carried import DAMAGE, Carried
-from picowatch.recipe.read.comfyui import is_comfyui, read_comfyui
+from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
-from picowatch.recipe.read.draw_things import is_draw_things, read_draw_things
-from picowatch.recipe.read.fooocus import is_fooocus, read_fooocus
-from picowatch.recipe.read.invokeai import is_invokeai, read_invokeai
-from picowatch.recipe.read.novelai import is_novelai, read_novelai
-from picowatch.recipe.read.swarmui import is_swarmui, read_swarmui
+from picowatch.recipe.read.foreign import DAMAGE, Found, read_settings, settings_of
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
-from picowatch.recipe.resolve.installed import EMBEDDINGS
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written, written_at
 
 _HASH_DIGITS = 10
-_PICODIFFUSION = ("steps", "seed", "sampler", "checkpoint", "vae", "width", "height")
-# What picoDiffusion always does.
-_PICODIFFUSION_CLIP_SKIP = 3
+_BRACKET = re.compile(r"(?<!\\)[\[\]]")
+_WILDCARD = re.compile(r"\\.|\{|__", re.DOTALL)
 
 
 def read_from(
@@ -74,8 +66,7 @@ def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str,
 
     Raises PictureUnreadable.
     """
-    position = Source("", "").whole_line(1)
-    found = _fields("", texts, NO_PICTURES, position, names_checkpoint=True)
+    found = _fields("", texts, NO_PICTURES, Position(Source("", ""), 0, 0))
     return {name: written.value for name, written in found.layer.items()}, found.warnings
 
 
@@ -84,7 +75,7 @@ def _fields(
     texts: Mapping[str, str],
     pictures: Pictures,
     position: Position,
-    names_checkpoint: bool,
+    names_checkpoint: bool = False,
 ) -> Entry:
     if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
@@ -94,16 +85,30 @@ def _fields(
         )
     if "picowatch" in texts:
         return Entry(_of_picowatch(texts["picowatch"], pictures, position), position)
-    other = _of_another_program(texts, position)
-    if other:
-        return replace(other, warnings=(*other.warnings, *_brackets_in(other.layer)))
-    if "parameters" in texts:
-        return _of_a1111(path, texts["parameters"], position, names_checkpoint)
-    raise PictureUnreadable(
-        "it contains no settings that picowatch can read.",
-        "Unedited pictures by picowatch, A1111, ComfyUI, Draw Things, Fooocus, InvokeAI, NovelAI, "
-        "picoDiffusion and SwarmUI do." + _about_its_result(path, pictures),
-    )
+    visible = {name: _visible(text) for name, text in texts.items()}
+    found = _of_another_program(visible, position, names_checkpoint)
+    if found is None:
+        raise PictureUnreadable(
+            "it contains no settings that picowatch can read.",
+            "Unedited pictures by picowatch, A1111, ComfyUI, Fooocus, InvokeAI 3 and later, "
+            "picoDiffusion and SwarmUI do." + _about_its_result(path, pictures),
+        )
+    return replace(found, layer={name: _final(name, one) for name, one in found.layer.items()})
+
+
+def _visible(text: str) -> str:
+    """The text as a recipe can hold it: with line breaks of one kind, and nothing invisible."""
+    return FORBIDDEN.sub("", unix_line_ends(text)).rstrip("\n")
+
+
+def _final(field: str, written: Written) -> Written:
+    """The value; a prompt is what was drawn, so wildcards in it are words."""
+    if field not in PROMPTS:
+        return written
+    text = str(written.value)
+    if Template(text, {}).is_drawn:
+        text = _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", text)
+    return replace(written, value=text)
 
 
 def _about_its_result(path: str, pictures: Pictures) -> str:
@@ -115,28 +120,65 @@ def _about_its_result(path: str, pictures: Pictures) -> str:
     return ""
 
 
-def _of_another_program(texts: Mapping[str, str], position: Position) -> Entry | None:
-    """What other programs than A1111 wrote, as far as theirs is known."""
-    for name, wrote, read in (*_IN_PARAMETERS, *(() if "parameters" in texts else _ELSEWHERE)):
-        if wrote(texts):
-            carried = Carried()
-            try:
-                read(texts, carried)
-            except DAMAGE:
-                raise PictureUnreadable(f"its {name} is damaged.") from None
-            return carried.entry(position)
-    return None
+def _of_another_program(
+    texts: Mapping[str, str], position: Position, names_checkpoint: bool
+) -> Entry | None:
+    text, found, what = texts.get("parameters", ""), Found(), "text"
+    try:
+        if settings := settings_of(texts):
+            what = f"text from {settings[0].name}"
+            read_settings(*settings, found)
+            return _without_brackets(found.entry(position))
+        beside = _of_a1111(text, position, names_checkpoint) if holds_parameters(text) else None
+        if workflow := comfyui_in(texts):
+            what = "workflow from ComfyUI"
+            return _of_comfyui(workflow, beside, position)
+    except DAMAGE:
+        raise PictureUnreadable(f"its {what} is damaged.") from None
+    if "parameters" in texts and beside is None:
+        raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
+    return beside
 
 
-def _brackets_in(layer: Layer) -> Iterator[str]:
-    """Brackets that only A1111 reads as changes between the steps."""
-    for field in PROMPTS:
-        text = str(layer[field].value) if field in layer else ""
-        for edit in islice(edits_in(parse_edits(text)), 1):
-            yield (
-                f"'{shown(text[edit.start : edit.end])}' in {field} changes words between the "
-                "steps, as in A1111. If the other program read it as words, write \\[ and \\]."
-            )
+def _of_comfyui(workflow: str, beside: Entry | None, position: Position) -> Entry:
+    """What the workflow says, and what only A1111's text beside it does.
+
+    Nodes that save such a text are given its values by hand: it may be the poorer of the two.
+    """
+    found = Found()
+    try:
+        read_comfyui(workflow, found)
+    except PictureUnreadable:
+        if beside is None:
+            raise
+        return beside
+    entry = _without_brackets(found.entry(position))
+    if beside is None:
+        return entry
+    said = {name: one for name, one in entry.layer.items() if one.value}
+    return replace(entry, layer=entry.layer | beside.layer | said)
+
+
+def _without_brackets(entry: Entry) -> Entry:
+    """The entry, its square brackets as the words that they are to all other programs."""
+    layer = {
+        name: replace(one, value=_BRACKET.sub(r"\\\g<0>", str(one.value)))
+        for name, one in entry.layer.items()
+        if name in PROMPTS
+    }
+    return replace(entry, layer=entry.layer | layer)
+
+
+def _of_a1111(text: str, position: Position, names_checkpoint: bool) -> Entry:
+    entry = a1111_picture(Source("", text), names_checkpoint)
+    layer = {name: _at(written, position) for name, written in entry.layer.items()}
+    return Entry(layer, position, entry.warnings)
+
+
+def _at(written: Written, position: Position) -> Written:
+    """The value as if it stood in the recipe, where the picture is named."""
+    pairs = tuple((name, _at(pair, position)) for name, pair in written.pairs)
+    return Written(written.value, position, pairs=pairs)
 
 
 def _of_picowatch(text: str, pictures: Pictures, position: Position) -> Layer:
@@ -163,6 +205,7 @@ def _layer_of(request: ImageRequest, position: Position) -> Layer:
     if not request.draws:
         return {name: layer[name] for name in ("image", "upscale", "exact")}
     layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
+    layer[CHECKPOINT_HASH] = Written(request.checkpoint_hash, position)
     if request.vae_hash:
         layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
     names = ",".join(use.name for use in request.embeddings)
@@ -182,62 +225,3 @@ def _hashed(position: Position, hash_: str) -> Position:
 def _noted(position: Position, more: str) -> Position:
     """The position with more in the brackets of its note."""
     return replace(position, note=f"{position.note.removesuffix(')')}{more})")
-
-
-def _of_a1111(path: str, text: str, position: Position, names_checkpoint: bool) -> Entry:
-    text = unix_line_ends(text).rstrip("\n")
-    if not holds_parameters(text):
-        raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
-    source = Source(path, text)
-    mistakes = Problems()
-    entry, model_hash = a1111_picture(source, mistakes)
-    for mistake in mistakes.found:
-        raise PictureUnreadable(mistake.message)
-    if model_hash and not names_checkpoint:
-        raise PictureUnreadable(
-            f"the model with the hash {shown(model_hash)} is not known by name.",
-            "Write 'checkpoint: …' here.",
-        )
-    layer = {name: _at(written, position) for name, written in entry.layer.items()}
-    return Entry(layer, position, entry.warnings)
-
-
-def _at(written: Written, position: Position) -> Written:
-    """The value as if it stood in the recipe, where the picture is named."""
-    pairs = tuple((name, _at(pair, position)) for name, pair in written.pairs)
-    return Written(written.value, position, pairs=pairs)
-
-
-def _is_picodiffusion(texts: Mapping[str, str]) -> bool:
-    return texts.get("generator", "").casefold() == "picodiffusion"
-
-
-def _read_picodiffusion(texts: Mapping[str, str], carried: Carried) -> None:
-    carried.values |= {"prompt": "", "clip_skip": _PICODIFFUSION_CLIP_SKIP}
-    fields = {name: name for name in (*PROMPTS, *_PICODIFFUSION)} | {"cfg": "cfg_scale"}
-    carried.take_all({key: text for key, text in texts.items() if text}, fields)
-    lora = texts.get("lora", "")
-    if lora.casefold() != "none":
-        carried.put_lora(lora, texts.get("lora_weight") or "1")
-
-
-class _Program(NamedTuple):
-    """What a program wrote into a picture: a name for it, whether it is there, what it says."""
-
-    name: str
-    wrote: Callable[[Mapping[str, str]], bool]
-    read: Callable[[Mapping[str, str], Carried], None]
-
-
-# Those that may write `parameters` as A1111 does, and the others.
-_IN_PARAMETERS = (
-    _Program("text from NovelAI", is_novelai, read_novelai),
-    _Program("text from Fooocus", is_fooocus, read_fooocus),
-    _Program("text from SwarmUI", is_swarmui, read_swarmui),
-)
-_ELSEWHERE = (
-    _Program("text from InvokeAI", is_invokeai, read_invokeai),
-    _Program("text from picoDiffusion", _is_picodiffusion, _read_picodiffusion),
-    _Program("workflow from ComfyUI", is_comfyui, read_comfyui),
-    _Program("text from Draw Things", is_draw_things, read_draw_things),
-)

@@ -1,140 +1,151 @@
-"""YAML text to values that know their positions, within limits.
+"""YAML and JSON text to values that know their positions, within limits.
 
-Built from the parser's events instead of its composer, so that a hostile file is stopped while
-it is read: deep nesting, thousands of aliases and anchors that multiply (YAML bombs) never
-take more than a moment. Nothing is ever constructed but text, lists and mappings.
+Scalars stay text: what it means is decided by the field that reads it. Values are built from
+PyYAML's events, so that a hostile file is stopped while it is read.
 """
 
+import json
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
 
 from picowatch.recipe.messages.problems import Problems, refuse, shown
-from picowatch.recipe.read.plain import plain_value
-from picowatch.recipe.read.yaml_errors import explain_syntax
+from picowatch.recipe.read.yaml_errors import MAX_DEPTH, TOO_DEEP, explain_syntax
 from picowatch.recipe.written import Position, Source, Written, list_at, mapping_at
 
-MAX_DEPTH = 20
-MAX_ALIASES = 200
 MAX_NODES = 50_000
 
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
 _SPACE = "[ \u00a0\u202f\u3000]"
-_BEFORE_VALUE = re.compile(f"^{_SPACE}*(?:-{_SPACE}+)*(?:[a-z_]+:{_SPACE}+)?")
-
+_BEFORE_VALUE = re.compile(f"^{_SPACE}*(?:-{_SPACE}+)*(?:\\w+:{_SPACE}+)?")
+_NULLS = ("", "~", "null", "Null", "NULL")
+# Half a character outside of the first 65,536: JSON writes two escapes, YAML has one for all of it.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def compose(source: Source, problems: Problems) -> list[Written]:
-    """The documents of a YAML file; tags, and undefined aliases, go to `problems`.
+    """The documents of a YAML file.
 
-    Raises RecipeInvalid when it is no YAML or beyond the limits: then nothing else is known.
+    Tags, anchors and references go to `problems`. Raises RecipeInvalid when it is no YAML or
+    beyond the limits: then nothing else is known.
+    """
+    return _composed(source, _with_plain_spaces(source), _yaml_scalar, problems)
+
+
+def compose_json(source: Source) -> Written:
+    """The value of a JSON file. Raises RecipeInvalid when it is no JSON or beyond the limits.
+
+    PyYAML finds the positions, once `json.loads` has accepted the text.
     """
     try:
-        return list(_Composer(source, problems).documents())
+        json.loads(source.text, parse_int=str)
+    except json.JSONDecodeError as error:
+        refuse(*_explain_json(source, error))
+    except RecursionError:
+        refuse(source.whole_line(1), TOO_DEEP)
+    text = _SURROGATE.sub("tttttt", source.text.replace("\t", " "))
+    return _composed(source, text, _json_scalar, Problems())[0]
+
+
+def _composed(
+    source: Source, text: str, scalar: "_ReadScalar", problems: Problems
+) -> list[Written]:
+    try:
+        return list(_Composer(source, text, scalar, problems).documents())
     except yaml.YAMLError as error:
         refuse(*explain_syntax(source, error))
 
 
+def _yaml_scalar(event: Any, raw: str) -> str | None:
+    text = str(event.value)
+    if not event.style and text in _NULLS:
+        return None
+    if event.style in ("|", ">"):
+        # The last line break is how blocks are written. One that is not indented is empty.
+        return text.removesuffix("\n") or None
+    return text
+
+
+def _json_scalar(event: Any, raw: str) -> str | None:
+    if event.style == '"':
+        return str(json.loads(raw))
+    return None if raw == "null" else raw
+
+
+_ReadScalar = Callable[[Any, str], str | None]
+
+
 class _Composer:
-    def __init__(self, source: Source, problems: Problems) -> None:
+    """Reads `text`, which has as many characters as the source's and may differ in spaces."""
+
+    def __init__(
+        self, source: Source, text: str, read_scalar: _ReadScalar, problems: Problems
+    ) -> None:
         self.source = source
         self.problems = problems
-        self.events: Iterator[Any] = yaml.parse(_with_plain_spaces(source), _LOADER)
-        # With how many values each holds; None while it is read.
-        self.anchors: dict[str, tuple[Written, int] | None] = {}
-        self.unused: dict[str, Position] = {}
-        self.aliases = 0
+        self.read_scalar = read_scalar
+        self.events: Iterator[Any] = yaml.parse(text, _LOADER)
         self.nodes = 0
 
     def documents(self) -> Iterator[Written]:
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
-                self.anchors, self.unused = {}, {}
                 yield self.node(next(self.events), 0)
-            elif isinstance(event, yaml.DocumentEndEvent):
-                self.refuse_unused_anchors()
 
     def node(self, event: Any, depth: int, key: Position | None = None) -> Written:
         position = self.position(event)
-        if isinstance(event, yaml.AliasEvent):
-            return self.alias(str(event.anchor), position, key)
-        before = self.nodes
-        self.count(1, position)
-        if event.tag is not None:
-            self.problems.add(position, _about_tag(self.raw(event)))
-        if depth > MAX_DEPTH:
-            refuse(position, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
-        if event.anchor is not None:
-            self.anchors[event.anchor] = None
-            self.unused[event.anchor] = position
-        node = self.built(event, position, depth, key)
-        if event.anchor is not None:
-            self.anchors[event.anchor] = node, self.nodes - before
-        return node
-
-    def built(self, event: Any, position: Position, depth: int, key: Position | None) -> Written:
-        if isinstance(event, yaml.ScalarEvent):
-            return self.scalar(event, position, key)
-        is_mapping = isinstance(event, yaml.MappingStartEvent)
-        children: list[Written] = []
-        for child in self.events:
-            if isinstance(child, yaml.SequenceEndEvent | yaml.MappingEndEvent):
-                break
-            has_name = is_mapping and len(children) % 2
-            name = children[-1].position if has_name else None
-            children.append(self.node(child, depth + 1, name))
-        raw = self.source.text[event.start_mark.index : child.end_mark.index].strip()
-        if is_mapping:
-            return mapping_at(position, raw, key, children[::2], children[1::2])
-        return list_at(position, raw, key, children)
-
-    def scalar(self, event: Any, position: Position, key: Position | None) -> Written:
-        value: object = event.value
-        if not event.style:
-            value = plain_value(event.value)
-        elif event.style in "|>":
-            # Its last line break is how blocks are written, not part of what is meant.
-            value = event.value.removesuffix("\n")
-        return Written(value, position, self.raw(event), key, style=event.style or "")
-
-    def alias(self, name: str, position: Position, key: Position | None) -> Written:
-        self.aliases += 1
-        if self.aliases > MAX_ALIASES:
-            refuse(position, f"more than {MAX_ALIASES} aliases (*name) in one file.")
-        self.unused.pop(name, None)
-        anchor = self.anchors.get(name)
-        if anchor is None:
-            self.problems.add(position, _about_alias(name, name in self.anchors))
-            return Written("", position, f"*{name}", key, style="'")
-        node, size = anchor
-        self.count(size, position)
-        return replace(node, key=key)
-
-    def count(self, size: int, position: Position) -> None:
-        """Count what is added: an alias adds all that its anchor holds."""
-        self.nodes += size
+        self.nodes += 1
         if self.nodes > MAX_NODES:
             refuse(position, f"the file holds more than {MAX_NODES:,} values.")
+        if depth > MAX_DEPTH:
+            refuse(position, TOO_DEEP)
+        if event.anchor is not None or getattr(event, "tag", None) is not None:
+            sign = shown(position.text.split(maxsplit=1)[0])
+            message = f"{sign} has a meaning of its own in YAML. If it is text, put it in quotes."
+            self.problems.add(position, message)
+        if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
+            raw = self.raw(event)
+            is_text = isinstance(event, yaml.ScalarEvent)
+            return Written(self.read_scalar(event, raw) if is_text else raw, position, raw, key)
+        if isinstance(event, yaml.MappingStartEvent):
+            pairs, end = self.pairs(depth + 1)
+            return mapping_at(self.position(event, end), key, pairs)
+        parts, end = self.elements(depth + 1)
+        return list_at(self.position(event, end), key, parts)
 
-    def refuse_unused_anchors(self) -> None:
-        for name, position in self.unused.items():
-            self.problems.add(
-                position,
-                f"YAML reads &{shown(name)} as the name of what follows, not as text, and nothing "
-                "in the file refers to that name. Put the text in quotes.",
-            )
+    def elements(self, depth: int) -> tuple[list[Written], Any]:
+        """The elements of a list, and the event of its end."""
+        found = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            found.append(self.node(event, depth))
+        return found, event
+
+    def pairs(self, depth: int) -> tuple[list[tuple[str, Written]], Any]:
+        """The names and values of a mapping, repeated ones too, and the event of its end."""
+        found = []
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            name = self.node(event, depth)
+            value = self.node(next(self.events), depth, name.position)
+            if isinstance(name.value, str):
+                found.append((name.value, value))
+            else:
+                message = "a field's name must be a word, as in 'steps: 30'."
+                self.problems.add(name.position, message)
+        return found, event
 
     def raw(self, event: Any) -> str:
         return self.source.text[event.start_mark.index : event.end_mark.index]
 
-    def position(self, event: Any) -> Position:
-        first_line = self.raw(event).partition("\n")[0].rstrip()
-        mark = event.start_mark
-        return Position(self.source, mark.line + 1, mark.column + 1, max(1, len(first_line)))
+    def position(self, first: Any, last: Any = None) -> Position:
+        """The first line of what begins and ends with these events."""
+        start, end = first.start_mark, (last or first).end_mark
+        line = self.source.line(start.line + 1)
+        stop = end.column if end.line == start.line else len(line)
+        width = len(line[start.column : stop].rstrip())
+        return Position(self.source, start.line + 1, start.column + 1, max(1, width))
 
 
 def _with_plain_spaces(source: Source) -> str:
@@ -151,18 +162,10 @@ def _with_plain_spaces(source: Source) -> str:
     )
 
 
-def _about_tag(raw: str) -> str:
-    tag = raw.split(maxsplit=1)[0] if raw.split() else "!"
-    return (
-        f"YAML reads {shown(tag)} as a tag, and picowatch reads plain values only, without tags. "
-        "If it is text, put it in quotes."
-    )
-
-
-def _about_alias(name: str, inside_itself: bool) -> str:
-    if inside_itself:
-        return f"*{shown(name)} is inside what it refers to, which would never end."
-    return (
-        f"YAML reads *{shown(name)} as a reference to something named &{shown(name)}, and there "
-        "is nothing of that name. If it is text, put it in quotes."
+def _explain_json(source: Source, error: json.JSONDecodeError) -> tuple[Position, str]:
+    problem = error.msg.removesuffix(" at").removesuffix(" starting")
+    return Position(source, error.lineno, error.colno), (
+        f"this is not JSON: {problem[0].lower()}{problem[1:]}. Names and texts have double quotes "
+        "in JSON, values have commas between them and none after the last, there are no comments, "
+        "and several recipes are a list: [{…}, {…}]."
     )

@@ -1,8 +1,6 @@
 """The entries of a TXT recipe, by the three rules of the docs."""
 
 import re
-from bisect import bisect_right
-from operator import itemgetter
 
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
@@ -10,20 +8,21 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.a1111 import a1111_entries
 from picowatch.recipe.read.a1111_blocks import holds_parameters
-from picowatch.recipe.read.command_lines import why_no_page, why_no_prompt
-from picowatch.recipe.read.flags import prompt_and_flags
+from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
+from picowatch.recipe.read.names import field_named
+from picowatch.recipe.read.no_prompts import why_no_page, why_no_prompt
 from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
-_PROMPT_FIELD = re.compile(r"(?m)^[ \t]*(?:- +)?prompt:")
+_PROMPT_FIELD = re.compile(r"(?im)^[ \t]*(?:- +)?prompt:")
 # A line like `steps: 10` or `from: corgi.png`: no prompt reads like this, and drawing it would
 # hide a mistake.
 _SETTING = re.compile(
     r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off|"
     r"\S*\.(?:png|jpe?g|webp|avif))"
 )
-_NEGATIVE = re.compile(r"\b[Nn]egative [Pp]rompt: *(?P<text>.*)")
+_NEGATIVE = re.compile(r"(?i)(?P<name>\bnegative[ _]prompt|^negative): *(?P<text>.*)")
 MAX_PROMPTS = 10_000
 
 
@@ -58,9 +57,9 @@ def _looks_like_yaml(source: Source, problems: Problems) -> bool:
         if _is_skipped(text):
             continue
         field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
-        if not field or field[1] not in FIRST_NAME_OF:
+        if not field or not field_named(field[1]):
             return False
-        if field[1] != "prompt" and not _PROMPT_FIELD.search(source.text):
+        if field_named(field[1]) != "prompt" and not _PROMPT_FIELD.search(source.text):
             return False
         position = Position(source, number, field.start(1) + 1, len(field[1]))
         problems.add(position, rename_to(source, "yaml", "YAML"))
@@ -76,7 +75,7 @@ def rename_to(source: Source, ending: str, what: str) -> str:
 def _renamed(source: Source, ending: str) -> str:
     stem = source.name.rpartition("/")[2].rpartition(".")[0]
     # Windows hides the ending that its editor adds to corgi.yaml.
-    stem = re.sub(r"(?i)(?<=.)\.(ya?ml|json|txt)$", "", stem)
+    stem = re.sub(r"(?i)(?<=.)\.(ya?ml|json|csv|txt)$", "", stem)
     return f"{stem}.{ending}"
 
 
@@ -106,10 +105,6 @@ def _is_skipped(text: str) -> bool:
     return not text.strip() or text.lstrip().startswith("#")
 
 
-# The parts of a prompt line that backslashes go on with: the offset of each, and where it stands.
-_Pieces = list[tuple[int, Position]]
-
-
 def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]:
     entries: list[Entry] = []
     number = first
@@ -117,87 +112,64 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
         if _is_skipped(source.lines[number]):
             number += 1
             continue
-        start = number
-        text, pieces, number = _whole_line(source, number, problems)
-        if _RULE.fullmatch(text):
-            position = Position(source, start + 1, 1, len(text))
-            problems.add(
-                position, "settings between --- lines may appear only once, above all prompts."
-            )
-            continue
-        if len(entries) == MAX_PROMPTS:
+        line, number = _whole_line(source, number, problems)
+        if _RULE.fullmatch(line.text):
+            message = "settings between --- lines may appear only once, above all prompts."
+            problems.add(line.at(0, len(line.text)), message)
+        elif len(entries) == MAX_PROMPTS:
             message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
-            problems.add(source.whole_line(start + 1), message)
+            problems.add(line.at(0, len(line.text)), message)
             break
-        entry = _prompt_line(source, text, pieces, problems)
-        entries += [entry] if entry else []
+        elif why := why_no_prompt(line.text) or _why_setting(line.text):
+            problems.add(source.whole_line(line.pieces[0][1].line), why)
+        else:
+            warnings: list[str] = []
+            layer = prompt_and_flags(line, problems, warnings)
+            entries.append(Entry(layer, line.at(0, len(line.text)), tuple(warnings)))
     return entries
 
 
-def _prompt_line(source: Source, text: str, pieces: _Pieces, problems: Problems) -> Entry | None:
-    def at(offset: int, width: int) -> Position:
-        start, position = pieces[bisect_right(pieces, offset, key=itemgetter(0)) - 1]
-        return position.shifted(offset - start, width)
-
-    no_prompt = why_no_prompt(text)
-    if no_prompt:
-        problems.add(at(0, len(source.line(pieces[0][1].line).strip())), no_prompt)
-        return None
-    warnings: list[str] = []
-    layer = prompt_and_flags(text, at, problems, warnings)
-    negative = _NEGATIVE.search(text)
-    if negative:
-        problems.add(
-            at(negative.start(), len("Negative prompt:")),
-            "'Negative prompt:' within a prompt would be part of its text. Write --negative_prompt "
-            f"{shown(negative['text'])} after the prompt.",
+def _why_setting(line: str) -> str:
+    """What to say of a line that is a setting, and would be drawn; "" for a prompt."""
+    if negative := _NEGATIVE.search(line):
+        return (
+            f"'{negative['name']}:' within a prompt would be part of its text. Write "
+            f"--negative_prompt {shown(negative['text'])} after the prompt."
         )
-    setting = _SETTING.fullmatch(text)
-    if setting:
-        _refuse_setting(setting["name"], setting["value"], at(0, len(setting["name"])), problems)
-    return Entry(layer, at(0, len(text)), tuple(warnings))
-
-
-def _refuse_setting(name: str, value: str, position: Position, problems: Problems) -> None:
     reads = "each line of a .txt is a prompt, and this one reads like a setting."
+    setting = _SETTING.fullmatch(line)
+    if not setting:
+        return ""
+    name, value = setting["name"], setting["value"]
     if theirs := words_of_others(name):
-        problems.add(position, f"{reads} Recipes have no '{name}'. {theirs}")
-        return
-    meant = name if name in FIRST_NAME_OF else closest(name, FIRST_NAME_OF)
-    if meant:
-        question = "" if meant == name else f"Did you mean '{meant}'? "
-        problems.add(
-            position,
-            f"{reads} {question}Write --{meant} {value} after a prompt, or {meant}: {value} "
-            "between two lines --- above the prompts.",
-        )
+        return f"{reads} Recipes have no '{name}'. {theirs}"
+    meant = name if field_named(name) else closest(name, FIRST_NAME_OF)
+    if not meant:
+        return ""
+    question = "" if meant == name else f"Did you mean '{meant}'? "
+    return (
+        f"{reads} {question}Write --{meant} {value} after a prompt, or {meant}: {value} between "
+        "two lines --- above the prompts."
+    )
 
 
-def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, _Pieces, int]:
+def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
     """A line with all that backslashes at its end go on with, and the index after it."""
-    parts: list[str] = []
-    pieces: _Pieces = []
-    length = 0
+    text = ""
+    pieces: list[tuple[int, Position]] = []
     while True:
         line = source.lines[number]
         body = line.strip()
-        goes_on = _goes_on(body)
-        column = len(line) - len(line.lstrip()) + 1
-        pieces.append((length, Position(source, number + 1, column)))
-        parts.append(body[:-1].rstrip() + " " if goes_on else body)
-        length += len(parts[-1])
+        pieces.append((len(text), Position(source, number + 1, len(line) - len(line.lstrip()) + 1)))
         number += 1
-        if not goes_on:
-            return "".join(parts), pieces, number
+        # An odd number of backslashes: two of them are one that is meant.
+        if (len(body) - len(body.rstrip("\\"))) % 2 == 0:
+            return PromptLine(text + body, tuple(pieces)), number
+        text += body[:-1].rstrip() + " "
         if number == len(source.lines):
             problems.add(
                 Position(source, number, len(line.rstrip())),
                 "a backslash at the end of a line continues it on the next line, but there is no "
                 "next line.",
             )
-            return "".join(parts), pieces, number
-
-
-def _goes_on(line: str) -> bool:
-    """An odd number of backslashes: two of them are one that is meant."""
-    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
+            return PromptLine(text, tuple(pieces)), number

@@ -11,24 +11,15 @@ from picowatch.recipe.fields import BAKED
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
-from picowatch.recipe.resolve.hires import UPSCALERS, usual_upscaler
+from picowatch.recipe.parts import UPSCALERS, usual_upscaler
 
 # Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
-_SD15 = "stable-diffusion-v1-5"
-_SD15_FILE = "v1-5-pruned-emaonly"
+_SD15, _SD15_FILE = "stable-diffusion-v1-5", "v1-5-pruned-emaonly"
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
-
-
 # The smallest model of its makers, under the Apache licence; the larger ones are not for business.
 DEPTH = "Depth-Anything-V2-Small-hf"
-
-# What Forge calls a further file of a checkpoint: it is the VAE if it is an installed one.
-MODULE = "module"
-# The names of a picture's embeddings, with commas between them; A1111 adds their hashes.
-EMBEDDINGS = "embeddings"
-
 
 # The folders of models that a name may begin with: ours, and those of other programs.
 FOLDERS = (
@@ -102,7 +93,7 @@ def find_lora(written: str, inventory: Inventory) -> str:
     A1111 writes the name that a LoRA's trainer gave it, whatever its file is called. That counts if
     no file is called so, and one LoRA was.
     """
-    folded = _stem(written).casefold()
+    folded = _folded(written)
     trained = [name for name, own in inventory.lora_names.items() if own.casefold() == folded]
     files = (*inventory.loras, *inventory.refused_as("lora"))
     if len(trained) == 1 and not any(folded in _by(of, files) for of in (_folded, _last)):
@@ -113,10 +104,9 @@ def find_lora(written: str, inventory: Inventory) -> str:
     except NoneOfThisName:
         if not trained:
             raise
-        choice = listed(trained, "or")
         raise NotInstalled(
-            f"the LoRA '{shown(written)}' could be {choice}: their trainers called them so. "
-            "Write the name of one."
+            f"the LoRA '{shown(written)}' could be {listed(trained, 'or')}: their trainers called "
+            "them so. Write the name of one."
         ) from None
 
 
@@ -147,40 +137,28 @@ def find_depth(written: str, inventory: Inventory) -> str:
 def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
     """The upscaler a recipe means; without a name as with checkpoints. Raises NotInstalled."""
     upscalers = {one.name: one for one in (*inventory.upscalers, DEMO_UPSCALER)}
-    if written is None:
-        if len(inventory.upscalers) > 1:
-            names = listed([one.name for one in inventory.upscalers])
-            raise NotInstalled(
-                f"no upscaler is named, and several are installed: {names}. Write "
-                "'upscale: {model: …}'."
-            )
-        refused = inventory.refused_as("upscaler")
-        if refused and not inventory.upscalers:
-            raise NotInstalled(
-                "no upscaler is named, and none that is installed can be used: "
-                f"{next(iter(refused.values()))} For the embedded one, write "
-                "'upscale: {model: demo-compact}'."
-            )
-        return inventory.upscalers[0] if inventory.upscalers else DEMO_UPSCALER
-    return upscalers[_upscaler(written, list(upscalers), inventory)]
+    if written is not None:
+        return upscalers[_upscaler(written, list(upscalers), inventory)]
+    if len(inventory.upscalers) > 1:
+        names = listed([one.name for one in inventory.upscalers])
+        raise NotInstalled(
+            f"no upscaler is named, and several are installed: {names}. Write 'upscale: {{model: "
+            "…}'."
+        )
+    refused = inventory.refused_as("upscaler")
+    if refused and not inventory.upscalers:
+        raise NotInstalled(
+            "no upscaler is named, and none that is installed can be used: "
+            f"{next(iter(refused.values()))} For the embedded one, write 'upscale: {{model: "
+            "demo-compact}'."
+        )
+    return inventory.upscalers[0] if inventory.upscalers else DEMO_UPSCALER
 
 
 def find_hires_upscaler(written: str, inventory: Inventory) -> str:
     """How a recipe means to enlarge for hires: as usual, or by a model. Raises NotInstalled."""
-    usual = usual_upscaler(written)
-    if usual:
-        return usual
     names = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
-    return _upscaler(written, names, inventory, *UPSCALERS)
-
-
-def _upscaler(written: str, names: Sequence[str], inventory: Inventory, *also: str) -> str:
-    file = _A1111_UPSCALERS.get(written.strip())
-    missing = f"no upscaler '{shown(written)}' in models/upscalers."
-    if file:
-        written = file
-        missing += f" Put {file}.safetensors there; 'picowatch convert' makes it from a .pth file."
-    return _find("upscaler", missing, written, names, inventory, *also)
+    return usual_upscaler(written) or _upscaler(written, names, inventory, *UPSCALERS)
 
 
 def matching(written: str, names: Sequence[str]) -> list[str]:
@@ -205,6 +183,11 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
     return list(next((found for found in chain(whole, begun) if found), ()))
 
 
+def is_whole_name(written: str, name: str) -> bool:
+    """Whether a name is meant by more than its beginning."""
+    return _folded(written) in [of_name(name) for of_name in (_folded, _last, _flat)]
+
+
 @lru_cache(maxsize=64)
 def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list[str]]:
     """What is installed by a part of its name: thousands of LoRAs, in each prompt of a file."""
@@ -216,81 +199,69 @@ def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list
 
 def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
     checkpoints = {c.name: c for c in (*inventory.checkpoints, inventory.demo)}
-    names = list(checkpoints)
-    if not _named("checkpoint", written, names, inventory):
-        _refuse_download(written)
     missing = f"no checkpoint '{shown(written)}' in models/checkpoints."
-    return checkpoints[_find("checkpoint", missing, written, names, inventory)]
+    try:
+        name = _find("checkpoint", missing, written, list(checkpoints), inventory)
+    except NoneOfThisName:
+        _refuse_download(written)
+        raise
+    return checkpoints[name]
+
+
+def _upscaler(written: str, names: Sequence[str], inventory: Inventory, *also: str) -> str:
+    file = _A1111_UPSCALERS.get(written.strip())
+    missing = f"no upscaler '{shown(written)}' in models/upscalers."
+    if file:
+        missing += f" Put {file}.safetensors there; 'picowatch convert' makes it from a .pth file."
+    return _find("upscaler", missing, file or written, names, inventory, *also)
 
 
 def _find(
     kind: str, missing: str, written: str, names: Sequence[str], inventory: Inventory, *also: str
 ) -> str:
-    """The one name that is meant; NotInstalled says what would do, or why a file is refused."""
-    found = _named(kind, written, names, inventory)
+    """The one name that is meant; NotInstalled says what would do, or why a file is refused.
+
+    What is refused in another kind's folder may only have been misplaced. A refused file beside a
+    usable one may have the same name without its ending.
+    """
+    own = inventory.refused_as(kind.casefold().partition(" ")[0])
+    anywhere = inventory.refused_anywhere()
+    found = matching(written, [*dict.fromkeys([*names, *own])]) or matching(written, [*anywhere])
     usable = [name for name in found if name in names]
     if len(usable) > 1:
-        choice = listed(usable, "or")
         raise NotInstalled(
-            f"the {kind} '{shown(written)}' could be {choice}. Write more of the name."
+            f"the {kind} '{shown(written)}' could be {listed(usable, 'or')}. Write more of the "
+            "name."
         )
     if usable:
         return usable[0]
     if found:
-        own = inventory.refused_as(_key(kind))
-        reason = own.get(found[0]) or inventory.refused_anywhere()[found[0]]
+        reason = own.get(found[0]) or anywhere[found[0]]
         raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
-    raise NoneOfThisName(f"{missing} {_instead(written, [*names, *also])}")
-
-
-def _named(kind: str, written: str, names: Sequence[str], inventory: Inventory) -> list[str]:
-    """Those that are meant. What is refused in another kind's folder may only have been misplaced.
-
-    A refused file beside a usable one may have the same name without its ending.
-    """
-    own = inventory.refused_as(_key(kind))
-    found = matching(written, [*dict.fromkeys([*names, *own])])
-    return found or matching(written, [*inventory.refused_anywhere()])
-
-
-def _key(kind: str) -> str:
-    """What the inventory calls what messages call so: "depth" for "depth model"."""
-    return kind.casefold().partition(" ")[0]
-
-
-def _instead(written: str, names: Sequence[str]) -> str:
-    if not names:
-        return "None is installed."
-    there = f"Available: {listed(names)}." if len(names) > 1 else f"Only {names[0]} is available."
-    return did_you_mean(_stem(written), names) + there
+    every = [*names, *also]
+    there = f"Available: {listed(every)}." if every else "None is installed."
+    if len(every) == 1:
+        there = f"Only {every[0]} is available."
+    raise NoneOfThisName(f"{missing} {did_you_mean(_stem(written), every)}{there}")
 
 
 def _refuse_download(written: str) -> None:
     repository = re.fullmatch(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?", written)
     if repository and not written.casefold().endswith(ENDINGS):
+        name = repository[2]
+        fetch = f"{repository[1]} --local-dir models/checkpoints/{name}"
+        if name.casefold() == _SD15:
+            name = _SD15_FILE
+            fetch = f"{_SD15}/{_SD15} {name}.safetensors --local-dir models/checkpoints (4.3 GB)"
         raise NotInstalled(
             f"'{shown(written)}' is not in models/checkpoints, and picowatch never downloads. "
-            + _how_to_fetch(repository[1], repository[2])
+            f"Fetch it once: hf download {fetch}, and write 'checkpoint: {name}'."
         )
     if re.match(r"(?i)https?://", written):
         raise NotInstalled(
             f"'{shown(written)}' is an address, and picowatch never downloads. Fetch the "
             ".safetensors file into models/checkpoints and write its name."
         )
-
-
-def _how_to_fetch(repository: str, name: str) -> str:
-    """The command, once; `hf` comes with picowatch's own libraries."""
-    if name.casefold() == _SD15:
-        return (
-            f"Fetch it once: hf download {_SD15}/{_SD15} {_SD15_FILE}.safetensors --local-dir "
-            f"models/checkpoints (4.3 GB), and write 'checkpoint: {_SD15_FILE}'."
-        )
-    folder = f"models/checkpoints/{name}"
-    return (
-        f"Fetch it once: hf download {repository} --local-dir {folder}, and write "
-        f"'checkpoint: {name}'."
-    )
 
 
 def _stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Layers of settings: what each says, brought to the fields that decide, nearest one wins.
+"""Layers of settings: each value read by its field, and layers merged, the nearest one wins.
 
 The layers of an entry are the `_defaults.yaml` from the inbox's root down, a TXT's settings,
 and the entry itself.
@@ -11,7 +11,6 @@ from typing import Literal
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import (
-    FIRST_NAME_OF,
     MAPPINGS,
     MAX_SEED,
     NOISE_NAMES,
@@ -21,22 +20,13 @@ from picowatch.recipe.fields import (
     SIZE,
     SWITCHES,
 )
-from picowatch.recipe.messages.other_programs import words_for
-from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.wording import (
-    about_cut_number,
-    given_twice,
-    sizes_of_ratio,
-    wrong_value,
-)
-from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
-from picowatch.recipe.resolve.installed import MODULE
+from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
+from picowatch.recipe.numbers import number, switch
 from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.resolve.ranges import NumberRange, range_in
 from picowatch.recipe.samplers import (
     AUTOMATIC,
-    SamplerUnknown,
-    ScheduleUnknown,
     find_prediction,
     find_sampler,
     find_schedule_type,
@@ -46,49 +36,12 @@ from picowatch.recipe.written import Layer, Written
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
 
 
-def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
-    """Add a field under its first name; unknown ones and repetitions are problems."""
-    if problems.is_full:
-        return
-    position = written.name_position
-    if name == "scheduler":
-        name = meaning_of_scheduler(written.value)
-    first = FIRST_NAME_OF.get(name)
-    if first is None:
-        words = words_for(name, FIRST_NAME_OF)
-        if name[:1] == "-" and (bare := name[1:]) in FIRST_NAME_OF and not position.source.is_json:
-            words = f"Write '{bare}: …', or for a list of recipes '- {bare}: …' with a space."
-        message = f"unknown field '{shown(name)}'. {words}".rstrip()
-        problems.add(position, about_cut_number(position) or message)
-    elif first in layer:
-        problems.add(position, given_twice(name, layer[first]))
-    else:
-        layer[first] = written
-
-
-def meaning_of_scheduler(value: object) -> str:
-    """ComfyUI's and Fooocus' scheduler is a schedule type, diffusers' is a sampler."""
-    try:
-        find_schedule_type(str(value))
-    except ScheduleUnknown:
-        return "sampler" if _is_sampler(str(value)) else "scheduler"
-    return "schedule_type"
-
-
-def _is_sampler(text: str) -> bool:
-    try:
-        find_sampler(text)
-    except SamplerUnknown:
-        return False
-    return True
-
-
 def normalised(layer: Layer, problems: Problems) -> Layer:
-    """The layer with `size` split into width and height, sampler's name and mappings taken apart.
+    """The layer with each value as its field has it, and what stands for several fields split.
 
     A sampler without schedule type takes "automatic" with it, so that a nearer layer's
     sampler is not paired with a farther layer's schedule type. Values that are wrong are left
-    out, and are problems.
+    out, and are problems; numbers and switches are left as text, for whoever knows their limits.
     """
     result = dict(layer)
     _split_size(result, problems)
@@ -99,24 +52,33 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
                 result[field] = replace(written, value=meaning(written))
     _normalise_sampler(result, problems)
     split_mappings(result, problems)
-    return result
+    return {field: typed(field, written) for field, written in result.items()}
 
 
 def merged(layers: Iterable[Layer]) -> Layer:
     """The fields of all layers, farthest first: the nearest layer wins, field by field.
 
-    Seeds bring their own count, and what may be the VAE is nearer than a farther layer's.
+    Seeds bring their own count.
     """
     result: Layer = {}
     for layer in layers:
         if isinstance(layer["seed"].value if "seed" in layer else None, tuple | NumberRange):
             result.pop("count", None)
-        if MODULE in layer:
-            result.pop("vae", None)
         for field in MAPPINGS.keys() & layer.keys():
             result = {name: w for name, w in result.items() if not name.startswith(f"{field}.")}
         result.update(layer)
     return result
+
+
+def typed(field: str, written: Written) -> Written:
+    """A number or a switch that was written as text, as what it is."""
+    value: object = None
+    if isinstance(written.value, str):
+        if field in NUMBERS:
+            value = number(written.value)
+        elif field in SWITCHES:
+            value = switch(written.value)
+    return written if value is None else replace(written, value=value)
 
 
 def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
@@ -135,19 +97,6 @@ def _text(field: str, written: Written) -> str:
     return written.value
 
 
-def unquoted(field: str, written: Written) -> Written:
-    """Numbers, true and false in quotes or after flags mean the same as without."""
-    if not isinstance(written.value, str):
-        return written
-    text = written.value.strip()
-    value: object = None
-    if field in NUMBERS:
-        value = number(text)
-    elif field in SWITCHES:
-        value = TRUE_OR_FALSE.get(text.casefold())
-    return written if value is None else replace(written, value=value)
-
-
 def names_none(written: Written) -> bool:
     """Whether nothing is meant, so that a folder's default is set aside."""
     value = written.value
@@ -163,39 +112,31 @@ def _split_size(layer: Layer, problems: Problems) -> None:
     written = layer.pop(SIZE, None)
     if written is None:
         return
+    text = written.text.strip()
+    sides = _SIDES.fullmatch(text)
     if "width" in layer or "height" in layer:
         problems.add(written.error_position, SIZE_AND_SIDE)
-        return
-    if isinstance(written.value, str) and written.value.strip().casefold() == PICTURE:
+    elif text.casefold() == PICTURE:
         layer["width"] = layer["height"] = replace(written, value=PICTURE)
-        return
-    sides = _SIDES.fullmatch(str(written.value).strip())
-    if not sides or not isinstance(written.value, str):
+    elif sides:
+        layer["width"] = replace(written, value=int(sides["width"]))
+        layer["height"] = replace(written, value=int(sides["height"]))
+    else:
         problems.add(written.error_position, _not_a_size(written))
-        return
-    for name in ("width", "height"):
-        # The sides' offsets in the text, which may be quoted in the file.
-        offset = max(0, written.raw.find(written.value)) + sides.start(name)
-        position = written.position.shifted(offset, len(sides[name]))
-        layer[name] = Written(int(sides[name]), position, sides[name], written.key)
 
 
 _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
 
 
 def _not_a_size(written: Written) -> str:
-    if re.fullmatch(r"\d{1,3} *: *\d{1,3}", ratio := written.raw.strip("'\" ")):
+    text = written.text.strip()
+    if re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
         return (
-            f"size is width and height in pixels, like 512x768. For {ratio} write "
-            f"{sizes_of_ratio(ratio)}."
+            f"size is width and height in pixels, like 512x768. For {text} write "
+            f"{sizes_of_ratio(text)}."
         )
-    value = number(written.value) if isinstance(written.value, str) else written.value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"size must be like 512x768. For a square write {value}x{value}."
-    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
-        return f"size must be like 512x768. Write {value[0]}x{value[1]}."
-    if isinstance(written.value, str):
-        return f"size must be like 512x768, not '{shown(written.value)}'."
+    if re.fullmatch(r"\d{1,9}", text):
+        return f"size must be like 512x768. For a square write {text}x{text}."
     return wrong_value(SIZE, written)
 
 
@@ -219,7 +160,7 @@ def _normalise_sampler(layer: Layer, problems: Problems) -> None:
 
 def _noise(written: Written) -> object:
     """In any case, and under other programs' names."""
-    name = written.value.strip() if isinstance(written.value, str) else ""
+    name = written.text.strip()
     return NOISE_NAMES.get(name.casefold(), name) if name else written.value
 
 
@@ -239,13 +180,18 @@ def _variation_seed(written: Written) -> int | None:
     return None if seed == RANDOM else seed
 
 
+def _or_off(written: Written) -> object:
+    """A mapping, or false for none."""
+    return False if switch(written.text) is False else written.value
+
+
 def seed_in(written: Written) -> int | Literal["random"] | None:
     """The seed that is meant; None if it is none."""
     value = written.value
     if isinstance(value, str):
         if value.strip().casefold() in _RANDOM_WORDS:
             return RANDOM
-        value = number(value.strip())
+        value = number(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     if value == -1:
@@ -262,4 +208,6 @@ _MEANINGS: dict[str, Callable[[Written], object]] = {
     "noise": _noise,
     "seed": _seeds,
     "variation_seed": _variation_seed,
+    "control": _or_off,
+    "sweep": _or_off,
 }

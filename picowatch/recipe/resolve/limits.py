@@ -5,7 +5,7 @@ from math import prod
 
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems
-from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
+from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.resolve.ranges import NumberRange
 from picowatch.recipe.resolve.sweep import WrittenAxis
 from picowatch.recipe.written import Entry, Layer, Position, Written

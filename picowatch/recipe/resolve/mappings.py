@@ -1,4 +1,4 @@
-"""Fields that are mappings, `hires` and `upscale`: off, on, one of their parts alone, or a mapping.
+"""Fields that are mappings, `hires` and `upscale`: on, off, one of their parts, or a mapping.
 
 In a normalised layer their parts stand under names of their own, `hires.scale` and so on, and
 the field itself is true or false. The entries of `control` are mappings, too.
@@ -6,31 +6,17 @@ the field itself is true or false. The entries of `control` are mappings, too.
 
 from dataclasses import replace
 
-from picowatch.recipe.fields import MAPPINGS, PARTS
+from picowatch.recipe.fields import MAPPINGS, PART_ALIASES, PARTS
 from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import about_cut_number, given_twice, wrong_value
-from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
-from picowatch.recipe.written import Layer, Written
+from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice, wrong_value
+from picowatch.recipe.numbers import number, switch
+from picowatch.recipe.written import Layer, Written, plain_name
 
-ALIASES = {
-    "hires": {"strength": "denoising_strength", "upscale": "scale"},
-    "upscale": {"upscaler": "model", "name": "model"},
-    # Names of A1111's API and of ComfyUI's nodes.
-    "control": {
-        "controlnet": "model",
-        "module": "preprocess",
-        "preprocessor": "preprocess",
-        "strength": "weight",
-        "guidance_start": "start",
-        "guidance_end": "end",
-        "control_mode": "mode",
-    },
-}
+ALIASES = PART_ALIASES
 # The part that a text alone is.
 TEXT_PARTS = {"upscale": "model"}
-_OFF = {"": False, "none": False}
 
 
 def split_mappings(layer: Layer, problems: Problems) -> None:
@@ -42,28 +28,26 @@ def split_mappings(layer: Layer, problems: Problems) -> None:
 
 def _split(field: str, layer: Layer, problems: Problems) -> None:
     written = layer[field]
-    value = written.value
-    if isinstance(value, str):
-        text = value.strip().casefold()
-        switch = TRUE_OR_FALSE.get(text, number(text))
-        if switch is None and field in TEXT_PARTS:
-            switch = _OFF.get(text)
-            if switch is None:
-                layer[f"{field}.{TEXT_PARTS[field]}"] = written
-                switch = True
-        value = switch if switch is not None else value
-    if isinstance(value, dict):
-        parts = read_parts(field, written, problems)
-        layer |= {f"{field}.{name}": part for name, part in parts.items()}
-        value = True
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        layer[f"{field}.scale"] = replace(written, value=value)
-        value = True
-    if isinstance(value, bool):
-        layer[field] = replace(written, value=value)
-    else:
+    text = str(written.value) if isinstance(written.value, str | int | float) else ""
+    number_in, switch_in = number(text), switch(text)
+    parts: Layer = {}
+    is_on: bool | None = None
+    if isinstance(written.value, dict):
+        parts, is_on = read_parts(field, written, problems), True
+    elif number_in is not None:  # 0 is off, and 1 as large as it is
+        parts, is_on = {"scale": written}, number_in != 0
+    elif switch_in is not None:
+        is_on = switch_in
+    elif field in TEXT_PARTS and isinstance(written.value, str):
+        is_on = text.strip().casefold() not in ("", "none")
+        parts = {TEXT_PARTS[field]: written}
+    if is_on is None:
         problems.add(written.error_position, wrong_value(field, written))
         del layer[field]
+        return
+    layer[field] = replace(written, value=is_on)
+    if is_on:
+        layer |= {f"{field}.{name}": part for name, part in parts.items()}
 
 
 def read_parts(field: str, mapping: Written, problems: Problems) -> Layer:
@@ -71,12 +55,13 @@ def read_parts(field: str, mapping: Written, problems: Problems) -> Layer:
     parts: Layer = {}
     known = list(PARTS[field])
     for name, part in mapping.pairs:
-        first = ALIASES[field].get(name, name)
+        plain = plain_name(name)
+        first = PART_ALIASES[field].get(plain, plain)
         if first not in known:
-            meant = words_for_part(field, name, known)
-            fields = listed(known, most=len(known))
-            message = f"{field} has no '{shown(name)}'. {meant}Its fields are {fields}."
-            problems.add(part.name_position, about_cut_number(part.name_position) or message)
+            words = f"Its fields are {listed(known, most=len(known))}."
+            words = DECIMAL_POINT if name.isdigit() else words_for_part(field, name, known) + words
+            message = f"{field} has no '{shown(name)}'. {words}"
+            problems.add(part.name_position, message)
         elif first in parts:
             problems.add(part.name_position, given_twice(name, parts[first]))
         else:

@@ -6,34 +6,22 @@ part of a mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of
 (`"control: weight": [0.5, 1]`).
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.fields import (
-    FIRST_NAME_OF,
-    NO_SWEEP,
-    PART_FIELDS,
-    PROMPTS,
-    SIZE,
-    Axis,
-)
+from picowatch.recipe.fields import FIRST_NAME_OF, NO_SWEEP, PART_FIELDS, PROMPTS, SIZE, Axis
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import (
-    about_cut_number,
-    cut_number,
-    wanted_for,
-    wrong_value,
-)
+from picowatch.recipe.messages.wording import DECIMAL_POINT, wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
-from picowatch.recipe.read.yaml_errors import quoted_name
+from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised
 from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.resolve.ranges import meant_range, range_in
 from picowatch.recipe.samplers import AUTOMATIC
-from picowatch.recipe.written import Layer, Written
+from picowatch.recipe.written import Layer, Position, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +33,7 @@ class Value:
 
     text: str
     overlay: Layer
+    position: Position
     replaces: str = ""
 
     def over(self, layer: Layer) -> Layer:
@@ -53,7 +42,7 @@ class Value:
             return merged([layer, self.overlay])
         ((field, new),) = self.overlay.items()
         old = layer[field]
-        text = str(old.value).replace(self.replaces, str(new.value))
+        text = old.text.replace(self.replaces, new.text)
         return {**layer, field: replace(new, value=text, unswept=old)}
 
 
@@ -85,13 +74,13 @@ def read_axes(
         return []
     axes: dict[str, WrittenAxis] = {}
     for key, values in written.pairs:
-        if cut := about_cut_number(values.name_position):
-            problems.add(values.name_position, cut)
+        if key.isdigit():
+            message = f"sweep cannot vary '{shown(key)}'. {DECIMAL_POINT}"
+            problems.add(values.name_position, message)
             continue
         found = _axis(key, values, layer, most, problems)
         if found and found.label in axes:
-            position = values.name_position
-            problems.add(position, f"'{shown(key)}' is swept twice. Keep one.")
+            problems.add(values.name_position, f"'{shown(key)}' is swept twice. Keep one.")
         elif found:
             axes[found.label] = found
             if SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
@@ -100,6 +89,38 @@ def read_axes(
     if "sampler" in axes and ("schedule_type" in axes or _says_schedule_type(own)):
         axes["sampler"] = _without_automatic(axes["sampler"])
     return list(axes.values())
+
+
+def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
+    """The entry's layer with every combination of values, the last axis fastest."""
+    if not axes:
+        yield layer
+        return
+    for value in axes[0].values:
+        yield from combinations(axes[1:], value.over(layer))
+
+
+def refuse_same_images(
+    axes: Sequence[WrittenAxis], images: Sequence[Recipe], problems: Problems
+) -> None:
+    """Refuse a value that makes the same images as another one of its axis, like 7 and 7.0."""
+    combined = list(product(*(range(len(axis.values)) for axis in axes)))
+    made = [tuple(dict(image).values()) for image in images]
+    for place, axis in enumerate(axes):
+        images_of: list[list[object]] = [[] for _ in axis.values]
+        for indexes, image in zip(combined, made, strict=True):
+            images_of[indexes[place]].append(image)
+        for index, value in enumerate(axis.values):
+            first = images_of.index(images_of[index])
+            if first < index:
+                other = axis.values[first].text
+                what = f"'{shown(value.text)}' appears twice in the '{shown(axis.label)}' sweep."
+                if other != value.text:
+                    what = (
+                        f"'{shown(value.text)}' means the same as '{shown(other)}' in the "
+                        f"'{shown(axis.label)}' sweep. Keep one."
+                    )
+                problems.add(value.position, what)
 
 
 def _says_schedule_type(own: Layer) -> bool:
@@ -123,21 +144,12 @@ def _without_automatic(axis: WrittenAxis) -> WrittenAxis:
     )
 
 
-def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
-    """The entry's layer with every combination of values, the last axis fastest."""
-    if not axes:
-        yield layer
-        return
-    for value in axes[0].values:
-        yield from combinations(axes[1:], value.over(layer))
-
-
 def _axis(
     key: str, values: Written, layer: Layer, most: int, problems: Problems
 ) -> WrittenAxis | None:
     position = values.name_position
     name, _, detail = (part.strip() for part in key.partition(":"))
-    field = FIRST_NAME_OF.get(name)
+    field = FIRST_NAME_OF.get(name.casefold().replace(" ", "_"))
     parts = _values(key, values, most, problems)
     if field is None:
         problems.add(position, f"sweep cannot vary '{shown(key)}': {_meant(key, parts, layer)}")
@@ -146,7 +158,7 @@ def _axis(
     elif not detail:
         return _over(field, field, parts, problems)
     elif field in PROMPTS:
-        return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, values, problems)
+        return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, position, problems)
     elif field == "loras":
         return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
     elif f"{field}.{detail}" in PART_FIELDS:
@@ -156,85 +168,68 @@ def _axis(
     return None
 
 
-def _meant(key: str, parts: Sequence[tuple[str, Written]], layer: Layer) -> str:
-    """What a name that is no field's may mean; for A1111's `Prompt S/R` the first value is old."""
+def _meant(key: str, parts: Sequence[Written], layer: Layer) -> str:
+    """What a name that is no field's may mean: a piece of the prompt, as in `Prompt S/R`."""
     name, _, detail = (part.strip() for part in key.partition(":"))
-    if detail and name.casefold() in FIRST_NAME_OF:
-        instead = quoted_name(f"{name.casefold()}: {detail}")
-        return f"field names are lower case. Write {shown(instead)}."
-    if re.fullmatch(r"prompt[ _-]*(s ?[_/]? ?r|search.*)", name, re.IGNORECASE):
-        old = detail or (parts[0][0] if parts else "")
-        is_there = "prompt" in layer and old and old in str(layer["prompt"].value)
-        instead = quoted_name(f"prompt: {old if is_there else '…'}")
-        return f"there is no such field. For a piece of the prompt write {shown(instead)}."
     names = [name for name in FIRST_NAME_OF if name not in NO_SWEEP]
-    if "prompt" in layer and key in str(layer["prompt"].value) and not did_you_mean(name, names):
-        instead = quoted_name(f"prompt: {key}")
-        return f"there is no such field. For a piece of the prompt write {shown(instead)}."
-    return f"there is no such field. {did_you_mean(name, names)}".rstrip()
+    meant = did_you_mean(name, names)
+    prompt = layer["prompt"].text if "prompt" in layer else ""
+    pieces = [detail, key]
+    pieces += [parts[0].text] if parts and "prompt" in name.casefold() else []
+    piece = next((one for one in pieces if one and one in prompt), "")
+    if piece:
+        meant = f'For a piece of the prompt write "prompt: {shown(piece)}".'
+    return f"there is no such field. {meant}".rstrip()
 
 
 def _over(
-    label: str, field: str, parts: list[tuple[str, Written]], problems: Problems
+    label: str, field: str, parts: Sequence[Written], problems: Problems
 ) -> WrittenAxis | None:
-    values = tuple(Value(text, normalised({field: part}, problems)) for text, part in parts)
+    values = tuple(
+        Value(_text(part), normalised({field: part}, problems), part.position) for part in parts
+    )
     return WrittenAxis(label, values) if values else None
 
 
 def _over_prompt(
     field: str,
     old: str,
-    parts: list[tuple[str, Written]],
+    parts: Sequence[Written],
     layer: Layer,
-    written: Written,
+    position: Position,
     problems: Problems,
 ) -> WrittenAxis | None:
-    text = layer[field].value if field in layer else ""
-    position = written.name_position
-    if not isinstance(text, str) or old not in text:
-        problems.add(
-            position, f"'{shown(old)}' does not occur in {field}: there is nothing to vary."
-        )
+    text = layer[field].text if field in layer else ""
+    if old not in text:
+        what = f"'{shown(old)}' does not occur in {field}: there is nothing to vary."
+        problems.add(position, what)
         return None
     if len(text) > MAX_LENGTH:
-        problems.add(position, f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
+        what = f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters."
+        problems.add(position, what)
         return None
-    for _, part in parts:
+    for part in parts:
         if not isinstance(part.value, str):
             problems.add(part.error_position, wrong_value(field, part))
             return None
-    values = tuple(Value(text, {field: part}, old) for text, part in parts)
+    values = tuple(Value(_text(part), {field: part}, part.position, old) for part in parts)
     return WrittenAxis(f"{field}: {old}", values) if values else None
 
 
-def _values(key: str, written: Written, most: int, problems: Problems) -> list[tuple[str, Written]]:
-    """The values as texts and as written, each once."""
-    is_list = isinstance(written.value, tuple)
-    parts = list(written.parts) if is_list else _range(key, written, most, problems)
-    values: dict[str, Written] = {}
-    for part in parts[:most]:
-        text = part.value if isinstance(part.value, str) else part.raw
-        if text in values:
-            message = f"'{shown(text)}' appears twice in the '{shown(key)}' sweep."
-            problems.add(part.position, message + _decimal(key, part))
-        values[text] = replace(part, key=written.key)
-    if is_list and not parts:
+def _values(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
+    """The values as written, or those of a range."""
+    if not isinstance(written.value, tuple):
+        return _range(key, written, most, problems)
+    if not written.parts:
         problems.add(written.error_position, f"the '{shown(key)}' sweep has no values.")
-    if len(parts) > most:
-        problems.add(
-            written.error_position,
-            f"the '{shown(key)}' sweep has {len(parts):,} values{beyond(most)}",
-        )
-    return list(values.items())
+    if len(written.parts) > most:
+        what = f"the '{shown(key)}' sweep has {len(written.parts):,} values{beyond(most)}"
+        problems.add(written.error_position, what)
+    return [replace(part, key=written.key) for part in written.parts[:most]]
 
 
-def _decimal(key: str, part: Written) -> str:
-    """For a value that is a piece of a number with a decimal comma."""
-    whole, rest = cut_number(part.position)
-    field = FIRST_NAME_OF.get(key.strip())
-    if not rest or (field and "whole number" in wanted_for(field)):
-        return ""
-    return f" If {whole},{rest} is one number, write {whole}.{rest}."
+def _text(part: Written) -> str:
+    return part.value if isinstance(part.value, str) else part.raw
 
 
 def _range(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
@@ -242,23 +237,18 @@ def _range(key: str, written: Written, most: int, problems: Problems) -> list[Wr
     try:
         numbers = range_in(written.value)
     except ValueInvalid as error:
-        end = written.position.shifted(written.position.width + 1, 1)
-        if not cut_number(end)[1]:  # else its step is not 0, and that has a message
-            problems.add(written.error_position, str(error))
+        problems.add(written.error_position, str(error))
         return []
+    text = written.text.strip()
     if numbers is None:
-        problems.add(
-            written.error_position,
-            f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2."
-            + _instead(written),
-        )
+        meant = meant_range(text) or (f"[{text}]" if "," in text else "")
+        what = f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2."
+        what += f" Write {shown(meant)}." if meant else ""
+        problems.add(written.error_position, what)
         return []
     if len(numbers) > most:
-        text = shown(str(written.value).strip())
-        problems.add(
-            written.error_position,
-            f"the range {text} has {len(numbers):,} values{beyond(most)}",
-        )
+        what = f"the range {shown(text)} has {len(numbers):,} values{beyond(most)}"
+        problems.add(written.error_position, what)
         return []
     return [replace(written, value=number, raw=f"{number}") for number in numbers]
 
@@ -266,10 +256,3 @@ def _range(key: str, written: Written, most: int, problems: Problems) -> list[Wr
 def beyond(most: int) -> str:
     """How a message goes on about more values than a save may request images."""
     return f"; one save may request {most:,} images (the setting max_images_per_save)."
-
-
-def _instead(written: Written) -> str:
-    """Of a range in another notation, or a list that misses its brackets: `4, 8, 12`."""
-    text = written.value.strip() if isinstance(written.value, str) else ""
-    instead = meant_range(text) or (f"[{text}]" if "," in text else "")
-    return f" Write {shown(instead)}." if instead else ""

@@ -2,68 +2,45 @@
 
 import pytest
 
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.other_programs import is_switched_off, words_for, words_for_part
 from tests.recipe.reading import messages, read_one
 
 REFINER = "picowatch does not have SDXL's refiner. Remove it."
-WHOLE = "picowatch always renders the whole picture, not the masked part alone. Remove it."
-CONTENT = "The masked part starts from image. For new content, write denoising_strength: 1."
-STYLES = "picowatch has no styles. Write their words into the prompt, or into _defaults.yaml."
-HIRES = "Write hires: {scale: 2, denoising_strength: 0.5}."
-HIRES_STEPS = "Write hires: {steps: 20}."
-SWEEP = "Write a sweep, like sweep: {steps: [10, 20]}."
-CHECKPOINT = "Write checkpoint: and its name in models/checkpoints, without the hash."
-FORMAT = "It is a setting for all pictures: write it into picowatch.yaml."
-ADETAILER = "picowatch does not have ADetailer. Remove it, or redraw the part with image and mask."
+HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("mask_content", CONTENT),
-        ("masked_content", CONTENT),
-        ("inpainting_fill", CONTENT),
-        ("upscale_by", HIRES),
-        ("model hash", CHECKPOINT),
-        ("model_hash", CHECKPOINT),
+        ("model hash", "Write checkpoint: and its name in models/checkpoints, without the hash."),
         ("refiner", REFINER),
-        ("refiner_switch_at", REFINER),
-        ("inpaint_full_res", WHOLE),
-        ("only_masked", WHOLE),
-        ("Only masked padding", WHOLE),
-        (
-            "soft_inpainting",
-            "picowatch does not have soft inpainting. mask_blur sets how wide the mask's soft edge "
-            "is.",
-        ),
-        ("sampling_method", "Write sampler."),
         ("Sampling method", "Write sampler."),
-        ("hires_steps", HIRES_STEPS),
-        ("Hires steps", HIRES_STEPS),
-        ("format", FORMAT),
-        ("sidecar", FORMAT),
-        ("style", STYLES),
-        ("embeddings", "An embedding needs no field. Write its name into the prompt."),
-        ("neg", "Write negative_prompt."),
-        (
-            "script",
-            "picowatch runs no scripts. For an X/Y/Z plot, write sweep: {steps: [10, 20]}; for "
-            "several prompts, a .txt with one on each line.",
-        ),
-        ("x_type", SWEEP),
-        ("adetailer", ADETAILER),
-        (
-            "eta",
-            "The samplers' eta cannot be changed. Remove it. A1111's \"Eta noise seed delta\" is "
-            "ensd.",
-        ),
         ("CLIP_stop_at_last_layers", "Write clip_skip, the same number."),
-        ("control_weight", "Write control: {image: …, model: …, weight: 1}."),
-        ("pixel_perfect", "ControlNets are always pixel perfect. Remove it."),
+        ("upscale_by", HIRES),
+        ("Hires steps", HIRES),
+        ("neg", "Write negative_prompt."),
+        ("format", "It is a setting for all pictures: write it into picowatch.yaml."),
     ],
 )
-def test_a_field_of_a1111_says_what_to_write(name: str, remedy: str) -> None:
-    """Or that there is no such thing, and no field that only looks alike."""
+def test_a_field_of_another_program_says_what_to_write(name: str, remedy: str) -> None:
+    """And no field that only looks alike."""
     assert messages(f"prompt: a\n{name}: 1") == [f"unknown field '{name}'. {remedy}"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("n", "It is kohya's flag; write --negative_prompt."),
+        ("no", "It is Midjourney's flag; write --negative_prompt."),
+        ("refiner", REFINER),
+        ("stepz", "Did you mean '--steps'?"),
+        ("qqq", ""),
+    ],
+)
+def test_a_flag_has_its_own_hint_or_the_fields(flag: str, hint: str) -> None:
+    """A letter means another thing as a flag."""
+    assert words_for(flag, FIRST_NAME_OF, "--") == hint
 
 
 def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
@@ -76,62 +53,40 @@ def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
+    ("field", "name", "hint"),
     [
-        ("hires: {upscale_by: 2}", "scale"),
-        ("hires: {hires_steps: 2}", "steps"),
-        ("hires: {denoise: 0.5}", "denoising_strength"),
-        ("upscale: {upscale_by: 2}", "scale"),
+        ("hires", "upscale_by", "Did you mean 'scale'? "),
+        ("hires", "denoise", "Did you mean 'denoising_strength'? "),
+        ("hires", "step", "Did you mean 'steps'? "),
+        ("control", "Pixel Perfect", "ControlNets are always pixel perfect. Remove it. "),
     ],
 )
-def test_a_part_under_another_programs_name_is_understood(text: str, meant: str) -> None:
+def test_a_part_under_another_programs_name_is_understood(field: str, name: str, hint: str) -> None:
     """Not the part whose name looks most like it."""
-    (message,) = messages(f"prompt: a\n{text}")
-    assert f"Did you mean '{meant}'? Its fields are" in message
-
-
-def test_a_control_is_always_pixel_perfect() -> None:
-    """It may be removed."""
-    found = messages("prompt: a\ncontrol: {image: a.png, model: b, pixel_perfect: true}")
-    assert any(
-        message.startswith(
-            "control has no 'pixel_perfect'. ControlNets are always pixel perfect. Remove it. "
-        )
-        for message in found
-    )
-
-
-def test_a_flag_has_the_same_remedy() -> None:
-    """A .txt says it with two hyphens."""
-    assert messages("a corgi --refiner xl", "a.txt") == [f"unknown flag '--refiner'. {REFINER}"]
-    assert messages("a --mask_content fill", "a.txt") == [
-        f"unknown flag '--mask_content'. {CONTENT}"
-    ]
-
-
-def test_a_line_of_a_txt_that_reads_like_one_has_the_same_remedy() -> None:
-    """And is no prompt."""
-    assert messages("mask_content: 1", "a.txt") == [
-        "each line of a .txt is a prompt, and this one reads like a setting. Recipes have no "
-        f"'mask_content'. {CONTENT}"
-    ]
+    parts = ["scale", "steps", "denoising_strength", "upscaler"]
+    assert words_for_part(field, name, parts) == hint
 
 
 @pytest.mark.parametrize(
-    ("recipe", "field"),
-    [
-        ("prompt: |\n  a dog\n  Negative prompt: blurry\n  Steps: 20, Sampler: Euler", "prompt"),
-        ("prompt: 'a dog, Steps: 20, Sampler: Euler a, CFG scale: 7'", "prompt"),
-        ("prompt: 'a dog Negative prompt: blurry'", "prompt"),
-        ("prompt: a\nnegative_prompt: 'bad Steps: 20, CFG scale: 7'", "negative_prompt"),
-    ],
-)
-def test_parameters_within_a_prompt_come_with_a_warning(recipe: str, field: str) -> None:
-    """They are drawn, and act on nothing else."""
-    (warning,) = read_one(recipe).warnings
-    assert warning.startswith(f"{field} has another program's parameters in it")
+    ("name", "value", "is_off"),
+    [("styles", (), True), ("enable_hr", False, True), ("styles", ("a",), False),
+     ("stepz", 0, False)],
+)  # fmt: skip
+def test_what_clients_of_apis_send_may_be_off(name: str, value: object, is_off: bool) -> None:
+    """Only what another program has is told apart from a mistake."""
+    assert is_switched_off(name, value) == is_off
 
 
-def test_a_prompt_may_speak_of_steps() -> None:
-    """Only values that a program wrote are taken for them."""
-    assert not read_one("prompt: 'a sign: 3 steps, Steps: 3'").warnings
+def test_what_an_api_sends_is_a_recipe() -> None:
+    """A1111's, with all that is off."""
+    recipe = read_one(
+        '{"prompt": "a cat", "styles": [], "seed": 7, "sampler_name": "Euler a", "steps": 20, '
+        '"restore_faces": false, "override_settings": {}, "enable_hr": false, "eta": 0, '
+        '"alwayson_scripts": {}, "seed_resize_from_h": -1, "tiling": false}',
+        "a.json",
+    )
+    assert (recipe.prompt, recipe.seed, recipe.sampler) == ("a cat", 7, "Euler a")
+    assert messages('{"prompt": "a", "styles": ["b"]}', "a.json") == [
+        "unknown field 'styles'. picowatch has no styles. Write their words into the prompt, or "
+        "into _defaults.yaml."
+    ]

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.recipe import Inventory, RecipeInvalid
 from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one
@@ -52,12 +54,10 @@ def results(text: str) -> set[str]:
         ("snake__case__name", {"snake__case__name"}),
         ("__~colour__", {"red", "green", "blue"}),
         ("{~a|b}", {"a", "b"}),
-        ("__my hats__", {"cap", "fez"}),
         ("__my hats__ __my hats__", {f"{a} {b}" for a in ("cap", "fez") for b in ("cap", "fez")}),
         ("a__my hats__", {"acap", "afez"}),
         ("snake__case and other__case", {"snake__case and other__case"}),
         ("for ${5|6} $ each", {"for $5 $ each", "for $6 $ each"}),
-        (r"\${a} \__@b__", {r"\${a} \__@b__"}),
     ],
 )
 def test_wildcards_mean_what_dynamicprompts_means(text: str, possible: set[str]) -> None:
@@ -74,13 +74,13 @@ def test_weights_count() -> None:
 
 def test_the_same_seed_draws_the_same_for_ever() -> None:
     """On any machine and version of Python; a change here changes what old recipes make."""
-    template = Template("{a|b|c} __colour__ {2$$d|e|f}", WILDCARDS)
+    template = Template("{a|b|c} __colour__ {2$$d|e|f} {1-2$$2::g|h} __animals/*__", WILDCARDS)
     assert [template.expand(seed, "prompt") for seed in (0, 1, 2**32 - 1)] == [
-        "c blue e, d",
-        "c blue f, e",
-        "a green d, f",
+        "c blue e, d g corgi",
+        "c blue f, e h red poodle",
+        "a green d, f h, g tabby",
     ]
-    assert template.expand(0, "negative_prompt") == "a red f, d"
+    assert template.expand(0, "negative_prompt") == "a red f, d g tabby"
 
 
 @given(st.text("{}|$2-:_a~@()[]=\\ "), st.integers(0, 2**32 - 1))
@@ -89,51 +89,9 @@ def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) 
     try:
         drawn = Template(text, {}).expand(seed, "prompt")
     except ExpansionFailed:
-        assert any(sign in text for sign in ("__", "${", "{@"))
+        assert "__" in text
     else:
         assert not Template(drawn, {}).is_drawn
-
-
-IN_TURN = "would be used in turn, but picowatch draws at random. Write"
-VARIABLE = (
-    "is a variable of Dynamic Prompts, which picowatch does not support. Write its value where it "
-    "is used."
-)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ("${season=!{summer|winter}} in ${season}", f"${{season}} {VARIABLE}"),
-        ("a ${ hat : red } hat", f"${{hat}} {VARIABLE}"),
-        ("${hat?=red} hat", f"${{hat}} {VARIABLE}"),
-        ("a __@colour__ hat", f"__@colour__ {IN_TURN} __colour__, or sweep the choices."),
-        ("a {@red|blue} hat", f"{{@…}} {IN_TURN} {{…}}, or sweep the choices."),
-        (
-            "__colour(season=winter)__",
-            "__colour(season=winter)__ passes values to a wildcard, but picowatch does not "
-            "support variables. Write __colour__, and the values themselves into its lines.",
-        ),
-        (
-            "__with space__",
-            "no wildcard file 'with space.txt' in models/wildcards. Available: animals/cats, "
-            "animals/dogs, colour and my hats.",
-        ),
-    ],
-)
-def test_what_dynamicprompts_alone_knows_is_refused_by_name(prompt: str, message: str) -> None:
-    """In a prompt, and in the line of a wildcard; never drawn as words."""
-    assert messages(f"prompt: '{prompt}'", inventory=INVENTORY)[0] == message
-    within = Inventory(demo=DEMO, wildcards={**WILDCARDS, "outer": ("a", f"x {prompt}")})
-    found = messages("prompt: __outer__", inventory=within)[0]
-    assert found.startswith(message.partition(" Available: ")[0])
-    assert found.endswith("(in models/wildcards/outer.txt)")
-
-
-def test_a_wildcard_whose_file_is_not_there_is_refused() -> None:
-    """Whatever it is called."""
-    with pytest.raises(ExpansionFailed, match="there is no line for the wildcard __2__"):
-        Template("__2__", {}).expand(0, "prompt")
 
 
 def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None:
@@ -157,51 +115,54 @@ def test_changing_a_wildcard_file_changes_no_entry() -> None:
     assert one.digest(hash_of) == changed.digest(hash_of)
 
 
+def test_a_line_may_name_a_file_of_its_own_folder_or_of_one_above(tmp_path: Path) -> None:
+    """As packs do that were written to lie elsewhere; a file at the top comes first."""
+    for name, text in (
+        ("animals/all", "__mystical__"),
+        ("animals/mystical", "__~Colour__ unicorn"),
+        ("animals/big/cats", r"__mystical__ tiger \__mystical__, __gone__"),
+        ("animals/colour", "red"),
+        ("colour", "blue"),
+    ):
+        file = tmp_path / f"wildcards/{name}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    lines = WildcardFiles(tmp_path).scan().lines
+    inventory = Inventory(demo=DEMO, wildcards=lines)
+    assert lines["animals/big/cats"] == (r"__animals/mystical__ tiger \__mystical__, __gone__",)
+    (request,) = read_one("prompt: __animals/*l__", inventory=inventory).image_requests(hash_of, 1)
+    assert request.prompt == "blue unicorn"
+    assert messages("prompt: __animals/*__", inventory=inventory) == [
+        "no wildcard file 'gone.txt' in models/wildcards. Available: animals/all, "
+        "animals/big/cats, animals/colour, animals/mystical and colour. (in "
+        "models/wildcards/animals/big/cats.txt)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("prompt", "wildcards", "message"),
     [
-        (
-            "__color__",
-            {"colour": ("red",)},
-            "no wildcard file 'color.txt' in models/wildcards. Did you mean 'colour'? Available: "
-            "colour.",
-        ),
-        (
-            "{a|__b__}",
-            {"b": ("__c__",)},
-            "no wildcard file 'c.txt' in models/wildcards. Available: b. (in "
-            "models/wildcards/b.txt)",
-        ),
-        (
-            "__a__",
-            {"a": ("__b__",), "b": ("x", "__a__")},
-            "the wildcard __b__ never ends: it contains itself. (in models/wildcards/a.txt)",
-        ),
-        (
-            "__a__",
-            {"a": ("# nothing", "")},
-            "the wildcard file models/wildcards/a.txt has no lines.",
-        ),
-        (
-            "__a__",
-            {"a": ("x", "(cat:1.2.3)")},
-            "the weight '1.2.3' is not a number. Write one like (word:1.2). (in "
-            "models/wildcards/a.txt)",
-        ),
-        (
-            "__a__",
-            {"a": ("<lora:y:1>",)},
-            "no LoRA 'y' in models/loras. Only x is available. Put its file there, or write the "
-            "prompt without the tag. (in models/wildcards/a.txt)",
-        ),
+        ("__color__", {"colour": ("red",)}, "no wildcard file 'color.txt' in models/wildcards. Did "
+         "you mean 'colour'? Available: colour."),
+        ("__with space__", {"a": ("b",)}, "no wildcard file 'with space.txt' in models/wildcards. "
+         "Available: a."),
+        ("{a|__b__}", {"b": ("__c__",)}, "no wildcard file 'c.txt' in models/wildcards. Available: "
+         "b. (in models/wildcards/b.txt)"),
+        ("__a__", {"a": ("# nothing", "")}, "the wildcard file models/wildcards/a.txt has no "
+         "lines."),
+        ("__a__", {"a": ("x", "one AND two")}, "AND (composing prompts) is not supported yet. "
+         "Write 'and' in lower case, a comma, or one recipe for each prompt. (in "
+         "models/wildcards/a.txt)"),
+        ("__a__", {"a": ("<lora:y:1>",)}, "no LoRA 'y' in models/loras. Only x is available. Put "
+         "its file there, or write the prompt without the tag. (in models/wildcards/a.txt)"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_before_anything_is(
     prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
 ) -> None:
     """In wildcard files that a prompt reaches, too."""
     inventory = Inventory(demo=DEMO, loras=("x",), wildcards=wildcards)
-    assert message in messages(f"prompt: '{prompt}'", inventory=inventory)
+    assert messages(f"prompt: '{prompt}'", inventory=inventory) == [message]
 
 
 def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
@@ -212,19 +173,32 @@ def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
     ]
 
 
-def test_what_only_a_draw_can_show_is_an_error_with_its_position() -> None:
-    """Pieces that become a weight together."""
-    recipe = read_one("prompt: 'a (x{:0.5|:0.6}.1)'\nseed: 1")
-    with pytest.raises(RecipeInvalid, match=r"column 9: with seed 1 this becomes: a \(x:0\.\d\.1"):
+@pytest.mark.parametrize(
+    ("prompt", "wildcards", "message"),
+    [
+        ("a (x{:0.5|:0.6}.1)", {}, r"column 9: with seed 1 this becomes: a \(x:0\.\d\.1"),
+        ("__a__", {"a": ("x __b__",), "b": ("y __a__",)}, "still contain wildcards after 20 draws"),
+        (
+            "__w0__",
+            {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)},
+            "a text of more than 20,000 characters",
+        ),
+    ],
+)
+def test_what_only_a_draw_can_show_is_an_error_with_its_position(
+    prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
+) -> None:
+    """Pieces that become a weight together, circles, and lines a hundred times the one before."""
+    inventory = Inventory(demo=DEMO, wildcards=wildcards)
+    recipe = read_one(f"prompt: '{prompt}'\nseed: 1", inventory=inventory)
+    with pytest.raises(RecipeInvalid, match=message):
         recipe.image_requests(hash_of)
 
 
-def test_a_text_without_end_is_stopped() -> None:
-    """Each line a hundred times the one before."""
-    lines = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)}
-    recipe = read_one("prompt: __w0__\nseed: 1", inventory=Inventory(demo=DEMO, wildcards=lines))
-    with pytest.raises(RecipeInvalid, match="a text of more than 20,000 characters"):
-        recipe.image_requests(hash_of)
+def test_a_circle_that_ends_is_drawn() -> None:
+    """A file may name itself in one of its lines."""
+    template = Template("__a__", {"a": ("x", "x and __a__")})
+    assert {template.expand(seed, "prompt") for seed in range(9)} >= {"x", "x and x"}
 
 
 def test_a_long_file_is_looked_through_once_for_all_entries() -> None:

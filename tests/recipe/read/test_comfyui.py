@@ -1,6 +1,7 @@
 """Pictures by ComfyUI as what a recipe starts from: the workflows of its own examples.
 
-https://comfyanonymous.github.io/ComfyUI_examples/flux/, z_image/, sdxl/.
+https://comfyanonymous.github.io/ComfyUI_examples/flux/, z_image/, sdxl/. And what nodes of
+extensions, Civitai, and nodes that save A1111's text make of them.
 """
 
 import json
@@ -22,6 +23,7 @@ INVENTORY = Inventory(
     vaes=("ae",),
     loras=("style/film",),
     embeddings=("bad",),
+    default_checkpoint="xl/pony",
 )
 Nodes = dict[str, dict[str, Any]]
 
@@ -50,9 +52,10 @@ FLUX: Nodes = {
     "22": node("BasicGuider", model=["30", 0], conditioning=["26", 0]),
     "25": node("RandomNoise", noise_seed=71415104642),
     "26": node("FluxGuidance", guidance=2.5, conditioning=["6", 0]),
-    "27": node("EmptySD3LatentImage", width=["40", 0], height=1216, batch_size=1),
+    "27": node("EmptySD3LatentImage", width=["40", 0], height=["41", 1], batch_size=1),
     "30": node("ModelSamplingFlux", max_shift=1.15, base_shift=0.5, model=["12", 0]),
     "40": node("PrimitiveInt", value=832),
+    "41": node("CR SDXL Aspect Ratio", width=832, height=1216, aspect_ratio="custom"),
 }
 Z_IMAGE: Nodes = {
     "1": node("UnetLoaderGGUF", unet_name="z_image_turbo.gguf"),
@@ -115,19 +118,28 @@ XL: Nodes = {
 }
 
 
-def read(nodes: object, text: str = "from: a.png") -> Recipe:
-    picture = {"prompt": nodes if isinstance(nodes, str) else json.dumps(nodes)}
+def read(nodes: object, text: str = "from: a.png", keyword: str = "prompt", **more: str) -> Recipe:
+    picture = {keyword: nodes if isinstance(nodes, str) else json.dumps(nodes), **more}
     (recipe,) = read_recipes(
         "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: picture)
     )
     return recipe
 
 
-def refused(nodes: object) -> str:
-    with pytest.raises(RecipeInvalid) as invalid:
-        read(nodes)
-    (problem,) = invalid.value.problems
-    return problem.message
+def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
+    """A picture of one step, whose sampler has these inputs, too; other nodes are 70, 71, …"""
+    sampler = XL["30"]["inputs"] | {"seed": 42} | inputs
+    save = node("SaveImage", filename_prefix="ComfyUI", images=["8", 0])
+    only = {number: XL[number] for number in "4567"}
+    return (
+        only
+        | {
+            "8": node("VAEDecode", samples=["30", 0], vae=["4", 2]),
+            "9": save,
+            "30": node("KSampler", **sampler),
+        }
+        | {str(number): one for number, one in enumerate(also, 70)}
+    )
 
 
 def test_flux_is_read() -> None:
@@ -172,21 +184,99 @@ def test_of_two_passes_the_first_is_read() -> None:
     assert recipe.warnings == ("The workflow draws in 2 steps; only the first one was read.",)
 
 
-def test_brackets_that_are_words_there_are_a_warning() -> None:
-    """Here they change words between the steps."""
-    recipe = read(XL | {"6": node("CLIPTextEncode", text="a [cat|dog] [b]", clip=["4", 1])})
-    assert recipe.prompt == "a [cat|dog] [b]"
-    assert recipe.warnings[-1] == (
-        "'[cat|dog]' in prompt changes words between the steps, as in A1111. If the other program "
-        "read it as words, write \\[ and \\]."
+LINK = ["70", 0]
+STYLER = node("SDXLPromptStyler", text_positive="a dog", text_negative="dim")
+# https://github.com/jags111/efficiency-nodes-comfyui
+EFFICIENT = node(
+    "Efficient Loader", ckpt_name="pony", positive="a dog", negative="dim", empty_latent_width=640,
+    empty_latent_height=896, lora_name="None", clip_skip=-2, vae_name="Baked VAE",
+)  # fmt: skip
+
+
+def encode(text: object) -> dict[str, Any]:
+    return node("CLIPTextEncode", text=text, clip=["4", 1])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected", "unread"),
+    [
+        (one_pass() | {"6": encode(""), "7": encode("dim")}, ("", "dim"), ""),
+        (one_pass(node("Text", value="a dog")) | {"6": encode(LINK)}, ("a dog", "blurry, bad"), ""),
+        (
+            one_pass(node("ImpactWildcardProcessor", wildcard_text=["71", 0], mode="fixed"),
+                     node("ShowText", text_0="a dog")) | {"6": encode(LINK)},
+            ("a dog", "blurry, bad"), "",
+        ),
+        (
+            one_pass(node("Text Concatenate", text_a="a dog", text_b=["71", 0], delimiter=", "),
+                     node("String", string="dusk")) | {"6": encode(LINK)},
+            ("a dog, dusk", "blurry, bad"), "Text Concatenate",
+        ),
+        (
+            one_pass(STYLER) | {"6": encode(LINK), "7": encode(["70", 1])},
+            ("a dog", "dim"), "",
+        ),
+        (one_pass(EFFICIENT, positive=LINK, negative=["70", 1]), ("a dog", "dim"), ""),
+        (
+            one_pass(node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
+                     positive=LINK),
+            ("a cat", "blurry, bad"), "ConditioningCombine",
+        ),
+        (
+            one_pass(node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0],
+                          image=["72", 0]), positive=LINK, negative=["70", 1]),
+            ("a cat", "blurry, bad"), "ControlNetApplyAdvanced",
+        ),
+    ],
+)  # fmt: skip
+def test_prompts_are_found_behind_other_nodes(
+    nodes: Nodes, expected: tuple[str, str], unread: str
+) -> None:
+    """Through any input of text; the positive one is never taken for the negative one."""
+    recipe = read(nodes)
+    assert (recipe.prompt, recipe.negative_prompt) == expected
+    said = f"The workflow's node {unread} was not read; it may change the picture."
+    assert recipe.warnings == ((said,) if unread else ())
+
+
+def test_a_prompt_that_is_not_found_is_said() -> None:
+    """With the node in which it was looked for."""
+    nodes = one_pass(node("Mystery", magic=3)) | {"6": encode(LINK)}
+    recipe = read(nodes)
+    assert (recipe.prompt, recipe.negative_prompt) == ("", "blurry, bad")
+    assert recipe.warnings == (
+        "The positive prompt was not found: the workflow's node Mystery was not read.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("latent", "size", "warned"),
+    [
+        (node("SDXL Empty Latent (rgthree)", dimensions="832 x 1216 (portrait)"), "832x1216", ""),
+        (EFFICIENT, "640x896", ""),
+        (node("Mystery", ratio="3:4"), "1024x1024",
+         "The size was not found in the workflow's node Mystery; 'size: …' in the recipe"),
+    ],
+)  # fmt: skip
+def test_the_size_of_other_empty_pictures(latent: dict[str, Any], size: str, warned: str) -> None:
+    """None of them is a start image."""
+    recipe = read(one_pass(latent, latent_image=LINK))
+    assert (recipe.size, recipe.image, recipe.denoising_strength) == (size, "", 0.75)
+    assert [one.startswith(warned) for one in recipe.warnings] == ([True] if warned else [])
+
+
+def test_denoise_of_an_empty_picture_is_a_warning() -> None:
+    """A recipe has no such thing."""
+    assert read(one_pass(denoise=0.5)).warnings == (
+        "denoise 0.5 of an empty picture was ignored: recipes draw all steps without a start "
+        "image.",
     )
 
 
 def test_a_start_image_is_not_in_the_picture() -> None:
     """The recipe can name it."""
-    nodes = XL | {"30": XL["20"] | {"inputs": XL["20"]["inputs"] | {"latent_image": ["60", 0]}}}
-    nodes |= {"60": node("VAEEncode", pixels=["61", 0]), "61": node("LoadImage", image="x.png")}
-    nodes.pop("20")
+    load = node("VAEEncode", pixels=["71", 0]), node("LoadImage", image="x.png")
+    nodes = one_pass(*load, latent_image=LINK, denoise=0.5)
     recipe = read(nodes, "from: a.png\nimage: x.png\nsize: 832x1216")
     assert (recipe.image, recipe.denoising_strength) == ("x.png", 0.5)
     assert recipe.warnings == (
@@ -194,123 +284,106 @@ def test_a_start_image_is_not_in_the_picture() -> None:
     )
 
 
-def one_pass(**inputs: Any) -> Nodes:
-    """A picture of one step, whose sampler has these inputs, too."""
-    sampler = XL["30"]["inputs"] | {"seed": 42} | inputs
-    save = node("SaveImage", filename_prefix="ComfyUI", images=["8", 0])
-    only = {number: XL[number] for number in "4567"}
-    return only | {
-        "8": node("VAEDecode", samples=["30", 0], vae=["4", 2]),
-        "9": save,
-        "30": node("KSampler", **sampler),
-    }
-
-
 def test_clip_skip_is_read() -> None:
     """A node between the checkpoint and the prompts' own says it."""
-    nodes = one_pass() | {
-        "6": node("CLIPTextEncode", text="a cat", clip=["70", 0]),
-        "70": node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1]),
-    }
+    skip = node("CLIPSetLastLayer", stop_at_clip_layer=-2, clip=["4", 1])
+    nodes = one_pass(skip) | {"6": node("CLIPTextEncode", text="a cat", clip=LINK)}
     assert read(one_pass()).clip_skip == 1
-    recipe = read(nodes)
-    assert (recipe.clip_skip, recipe.warnings) == (2, ())
-
-
-def test_a_controlnet_leaves_both_prompts_as_they_are_and_is_a_warning() -> None:
-    """Its node passes both on; the picture that it follows is not in this one."""
-    nodes = one_pass(positive=["70", 0], negative=["70", 1]) | {
-        "70": node(
-            "ControlNetApplyAdvanced",
-            positive=["6", 0], negative=["7", 0], control_net=["71", 0], image=["72", 0],
-            strength=1,
-        ),
-        "71": node("ControlNetLoader", control_net_name="canny.safetensors"),
-        "72": node("LoadImage", image="x.png"),
-    }  # fmt: skip
-    recipe = read(nodes)
-    assert (recipe.prompt, recipe.negative_prompt) == ("a cat", "blurry, bad")
-    assert recipe.warnings == (
-        "The workflow's node ControlNetApplyAdvanced was not read; it may change the picture.",
-    )
+    assert (read(nodes).clip_skip, read(nodes).warnings) == (2, ())
 
 
 def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
-    """On the way from the models and prompts to the file; those that only give values are not."""
-    nodes = one_pass(model=["70", 0], positive=["71", 0]) | {
-        "70": node("FreeU_V2", model=["4", 0], b1=1.3),
-        "71": node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
-        "72": node("Reroute", image=["8", 0]),
-        "73": node("ImageUpscaleWithModel", image=["72", 0], upscale_model=["74", 0]),
-        "74": node("UpscaleModelLoader", model_name="4x.safetensors"),
-        "9": node("SaveImage", filename_prefix="ComfyUI", images=["73", 0]),
-    }
+    """On the way from the model to the file; those that only give values are not."""
+    nodes = one_pass(
+        node("FreeU_V2", model=["4", 0], b1=1.3),
+        node("Reroute", image=["8", 0]),
+        node("ImageUpscaleWithModel", image=["71", 0], upscale_model=["73", 0]),
+        node("UpscaleModelLoader", model_name="4x.safetensors"),
+        model=LINK,
+    ) | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])}
     assert read(nodes).warnings == (
-        "The workflow's nodes ConditioningCombine, FreeU_V2 and ImageUpscaleWithModel were not "
-        "read; they may change the picture.",
+        "The workflow's nodes FreeU_V2 and ImageUpscaleWithModel were not read; they may change "
+        "the picture.",
     )
 
 
-def test_another_weight_for_the_text_encoder_is_a_warning() -> None:
-    """A recipe's LoRA has one weight for both."""
-    lora = node(
-        "LoraLoader", model=["4", 0], clip=["4", 1], lora_name="film.safetensors",
-        strength_model=0.8, strength_clip=0.5,
-    )  # fmt: skip
-    nodes = one_pass(model=["70", 0]) | {"70": lora}
-    recipe = read(nodes)
+SEVERAL = node(
+    "Power Lora Loader (rgthree)", model=["4", 0], clip=["4", 1],
+    PowerLoraLoaderHeaderWidget={"type": "PowerLoraLoaderHeaderWidget"},
+    lora_1={"on": True, "lora": "style\\film.safetensors", "strength": 0.8, "strengthTwo": 0.5},
+    lora_2={"on": False, "lora": "absent.safetensors", "strength": 1},
+    lora_3={"on": True, "lora": 7, "strength": 1},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "loras",
+    [
+        node("LoraLoader", model=["4", 0], lora_name="film.safetensors", strength_model=0.8,
+             strength_clip=0.5),
+        SEVERAL,
+    ],
+)  # fmt: skip
+def test_loras_are_read(loras: dict[str, Any]) -> None:
+    """Those that are switched on; a recipe has one weight for model and text encoders."""
+    recipe = read(one_pass(loras, model=LINK))
     assert recipe.loras == (("style/film", 0.8),)
     ignored = "Recipes have no 'strength_clip: 0.5' setting; it was ignored."
     assert recipe.warnings == (ignored,)
-    lora["inputs"]["strength_clip"] = 0.8
-    assert read(nodes).warnings == ()
 
 
-def test_a_node_of_several_loras_is_read() -> None:
-    """rgthree's; entries that are switched off did nothing."""
-    loras = node(
-        "Power Lora Loader (rgthree)", model=["4", 0], clip=["4", 1],
-        PowerLoraLoaderHeaderWidget={"type": "PowerLoraLoaderHeaderWidget"},
-        lora_1={"on": True, "lora": "style\\film.safetensors", "strength": 0.8},
-        lora_2={"on": False, "lora": "absent.safetensors", "strength": 1},
-        lora_3={"on": True, "lora": 7, "strength": 1},
-    )  # fmt: skip
-    loras["inputs"]["➕ Add Lora"] = ""
-    nodes = one_pass(model=["70", 0]) | {"70": loras}
-    recipe = read(nodes)
-    assert recipe.loras == (("style/film", 0.8),)
-    assert recipe.warnings == ()
-    loras["inputs"]["lora_1"]["strengthTwo"] = 0.5
-    assert read(nodes).warnings == (
-        "Recipes have no 'strength_clip: 0.5' setting; it was ignored.",
+def test_brackets_are_words_there() -> None:
+    """Here they would change words between the steps."""
+    recipe = read(one_pass() | {"6": encode(r"a [cat|dog] (b:1.2) \[c\]")})
+    assert (recipe.prompt, recipe.warnings) == (r"a \[cat|dog\] (b:1.2) \[c\]", ())
+
+
+def test_a_text_beside_the_workflow_only_adds_to_it() -> None:
+    """comfy-image-saver is given its values by hand, or has none."""
+    text = "unknown\nNegative prompt: unknown\nSteps: 20, Sampler: euler, Seed: 1, Clip skip: 2"
+    recipe = read(one_pass(), parameters=text)
+    assert (recipe.prompt, recipe.steps, recipe.seed, recipe.clip_skip) == ("a cat", 30, 42, 2)
+    unreadable = read({"1": node("LoadImage", image="x.png")}, parameters=text)
+    assert (unreadable.prompt, unreadable.steps) == ("unknown", 20)
+
+
+def test_civitais_pictures_are_read() -> None:
+    """Its workflow stands in the user comment, with other things, and names no files."""
+    urn = "urn:air:sdxl:checkpoint:civitai:101055@128078"
+    nodes = one_pass() | {
+        "4": node("CheckpointLoaderSimple", ckpt_name=urn),
+        "extra": {"airs": [urn]},
+        "extraMetadata": json.dumps({"prompt": "class_type"}),
+    }
+    recipe = read(nodes, keyword="parameters")
+    assert (recipe.prompt, recipe.steps, recipe.checkpoint) == ("a cat", 30, "xl/pony")
+    assert recipe.warnings == (
+        f"Civitai does not say which file the checkpoint {urn} is; the usual one is used. Write "
+        "'checkpoint: …'.",
     )
 
 
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        (
-            {"1": node("LoadImage", image="x.png")},
-            "its workflow from ComfyUI has none of the nodes",
-        ),
+        ({"1": node("LoadImage", image="x.png")}, "its workflow from ComfyUI has no node with"),
         ('{"1": {"class_type": "KSampler"', "its workflow from ComfyUI is damaged"),
         ({"1": {"class_type": "KSampler"}}, "its workflow from ComfyUI is damaged"),
-        ('{"1": ["class_type", "class_type"]}', "its workflow from ComfyUI is damaged"),
         ({str(n): node("Note") for n in range(2001)}, "its workflow has more than 2,000 nodes"),
     ],
 )
 def test_what_cannot_be_read_is_said(nodes: object, message: str) -> None:
     """With what the recipe can do instead."""
-    assert f"a.png: {message}" in refused(nodes)
+    with pytest.raises(RecipeInvalid, match=f"a.png: {message}"):
+        read(nodes)
 
 
 def test_a_workflow_in_a_circle_ends() -> None:
     """Nodes that give each other their input."""
     nodes = Z_IMAGE | {
         "1": node("A", model=["3", 0]),
-        "4": node("B", conditioning=["5", 0]),
-        "5": node("C", conditioning=["4", 0]),
+        "4": node("B", conditioning=["5", 0], text=["5", 0]),
+        "5": node("C", conditioning=["4", 0], text=["4", 0]),
         "6": node("D", samples=["6", 0]),
     }
-    with pytest.raises(RecipeInvalid):
-        read(nodes)
+    assert "not found" in str(read(nodes).warnings)

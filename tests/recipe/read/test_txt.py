@@ -99,8 +99,11 @@ def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
     )
 
 
-def test_stable_diffusion_cpps_long_names_are_aliases() -> None:
-    """Hyphens are underscores."""
+def test_other_programs_long_names_are_aliases() -> None:
+    """Those of stable-diffusion.cpp and CompVis; hyphens are underscores."""
+    recipe = read_one("a --scale 7 --sampler_index Euler --ddim_steps 9 --H 64 --ddim_eta 0", TXT)
+    assert (recipe.cfg_scale, recipe.sampler, recipe.steps) == (7.0, "Euler", 9)
+    assert (recipe.height, recipe.warnings) == (64, ())
     recipe = read_one(
         "a --cfg-scale 3 --sampling-method euler_a --batch-count 3 --negative-prompt x", TXT
     )
@@ -135,8 +138,7 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("a --t 0.6", 3, "--t: kohya's denoising_strength; write --denoising_strength"),
         ("a --stesp 30", 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("a --xyz", 3, "unknown flag '--xyz'."),
-        ("a --scheduler x", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
-         "--schedule_type"),
+        ("a --scheduler x", 3, "unknown field 'scheduler'. Did you mean 'schedule_type'?"),
         ("a --ar 16:9", 3, "--ar: Midjourney's aspect ratio; write --size 912x512 for SD "
          "1.5, 1344x768 for SDXL, 224x128 for the demo model"),
         ("a --ar 2:3", 3, "--ar: Midjourney's aspect ratio; write --size 512x768 for SD "
@@ -152,13 +154,37 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         (
             'a --negative "dim" dark',
             20,
-            "there is more text after the closing quote. Put the quotes around all of it; write "
+            "'dark' stands after the closing quote. Put the quotes around all of it; write "
             '\\" for a quote inside.',
         ),
         (
             "a —steps 30",
             3,
-            "there is a long dash before 'steps'; for a flag, write two hyphens: --steps.",
+            "'—steps' would be part of the text. For a flag, write a space and two hyphens: "
+            "--steps.",
+        ),
+        (
+            "a --seed 7 -cfg=7.5",
+            12,
+            "'-cfg' would be part of the text. For a flag, write a space and two hyphens: --cfg.",
+        ),
+        (
+            "a corgi,--steps 10",
+            9,
+            "'--steps' would be part of the text. For a flag, write a space and two hyphens: "
+            "--steps.",
+        ),
+        (
+            "a --control {image: a}",
+            13,
+            "a flag takes no mapping. Write control: {image: a} between two lines --- above the "
+            "prompts, or in a .yaml file.",
+        ),
+        (
+            "a corgi\nnegative: blurry",
+            1,
+            "'negative:' within a prompt would be part of its text. Write --negative_prompt "
+            "blurry after the prompt.",
         ),
         ("--steps 3", 1, "a prompt is missing. Write it before the flags."),
         (
@@ -232,13 +258,4 @@ def test_a_file_of_comments_has_no_entries() -> None:
 def test_the_ending_decides_in_any_case(name: str) -> None:
     """Windows likes capitals."""
     assert read_one("a corgi", name).prompt == "a corgi"
-    assert messages("a corgi", "a.YML")[0].startswith("this is text, not a recipe.")
-
-
-def test_a_mistake_in_a_line_that_goes_on_is_shown_where_it_stands() -> None:
-    """A backslash joins lines for reading, not for pointing."""
-    (problem,) = refused("a corgi \\\n  at sea a AND b\n", "corgi.txt").problems
-    assert (problem.line, problem.column) == (2, 12)
-    assert problem.source_line == "  at sea a AND b"
-    (problem,) = refused('a --negative "b \\\n  AND c"\n', "corgi.txt").problems
-    assert (problem.line, problem.column) == (2, 3)
+    assert messages("a corgi", "a.YML")[0].startswith("this is not a recipe.")

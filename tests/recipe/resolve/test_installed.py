@@ -1,5 +1,6 @@
 """Which installed checkpoint or VAE a name means."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.inventory import ControlNet
-from tests.recipe.reading import DEMO, messages, read, read_one
+from tests.metadata.requests import CORGI
+from tests.recipe.reading import DEMO, PicturesWith, messages, read, read_one
 
 DREAM = Checkpoint("dreamshaper_8", 512)
 REAL = Checkpoint("sd15/RealisticVision", 768)
@@ -85,17 +87,6 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
             "checkpoint: old",
             "the checkpoint 'old.ckpt' cannot be used: a .ckpt can run code; convert it to "
             ".safetensors.",
-        ),
-        *(
-            (
-                f"checkpoint: {owner}/stable-diffusion-v1-5",
-                f"'{owner}/stable-diffusion-v1-5' is not in models/checkpoints, and picowatch "
-                "never downloads. Fetch it once: hf download "
-                "stable-diffusion-v1-5/stable-diffusion-v1-5 v1-5-pruned-emaonly.safetensors "
-                "--local-dir models/checkpoints (4.3 GB), and write 'checkpoint: "
-                "v1-5-pruned-emaonly'.",
-            )
-            for owner in ("runwayml", "stable-diffusion-v1-5", "https://huggingface.co/runwayml")
         ),
         (
             "checkpoint: Lykon/dreamshaper-8",
@@ -181,3 +172,32 @@ def test_many_models_are_looked_through_once_for_all_entries() -> None:
     inventory = Inventory(demo=DEMO, loras=tuple(Name(f"styles/Lora_{n:03}") for n in range(50)))
     read("".join(f"- prompt: a <lora:lora_{n:03}:0.5>\n" for n in range(50)), inventory=inventory)
     assert Name.looked_at < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "hash_", "warning"),
+    [
+        ("dreamshaper_8", "879db523c3", ""),
+        ("dreamshaper_8", "879DB523C3", ""),
+        ("dream", "879db523c3", ""),
+        ("dreamshaper_8", "0123456789", "'dreamshaper_8' is another file than the picture's: its "
+         "hash begins 879db523c3, the picture's 0123456789"),
+        ("dream", "0123456789", "is another file than the picture's"),
+        ("dream", "01234567", "the picture's checkpoint 'dream' is taken for 'dreamshaper_8'"),
+        ("dream", "", "the picture's checkpoint 'dream' is taken for 'dreamshaper_8'"),
+    ],
+)  # fmt: skip
+def test_a_pictures_checkpoint_is_compared_by_its_hash(name: str, hash_: str, warning: str) -> None:
+    """A name may be the beginning of another one's, or another file's by now."""
+    inventory = Inventory(demo=DEMO, checkpoints=(replace(DREAM, hash="879db523c3" + "0" * 54),))
+    request = replace(CORGI, checkpoint=name, checkpoint_hash=hash_, embeddings=(), loras=())
+    chunk = json.dumps({"format": 1, "request": request.as_dict()})
+    pictures = PicturesWith(lambda _: {"picowatch": chunk})
+    recipe = read_one("from: a.png\nprompt: a", inventory=inventory, pictures=pictures)
+    assert recipe.checkpoint == "dreamshaper_8"
+    assert len(recipe.warnings) == bool(warning)
+    assert all(warning in one for one in recipe.warnings)
+    own = read_one(
+        "from: a.png\nprompt: a\ncheckpoint: dream", inventory=inventory, pictures=pictures
+    )
+    assert own.warnings == ()

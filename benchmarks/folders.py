@@ -1,0 +1,156 @@
+"""picowatch as a user runs it: a process, folders, recipes that are saved, pictures that come."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.jobs import Checkpoint, Job, Picture
+from benchmarks.measuring import wait_until
+
+PROJECT = Path(__file__).parents[1]
+PATIENCE = 1800.0
+END_SECONDS = 30.0
+LOOK_SECONDS = 0.01  # between looks at images.jsonl
+
+
+class Folders:
+    """A user's inbox, outbox and models."""
+
+    def __init__(self, folder: Path, *checkpoints: Checkpoint, **settings: object) -> None:
+        """Create them; `settings` are picowatch's, such as batch_size=1."""
+        self.folder = folder
+        self.inbox, self.outbox = folder / "inbox", folder / "outbox"
+        models = folder / "models"
+        for one in (self.inbox, models):
+            one.mkdir(parents=True, exist_ok=True)
+        for checkpoint in checkpoints:
+            checkpoint.install(models)
+        self._settings = {f"PICOWATCH_{name.upper()}": str(v) for name, v in settings.items()}
+
+    def command(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start a command in these folders, without other settings; it prints into said.txt."""
+        kept = {name: v for name, v in os.environ.items() if not name.startswith("PICOWATCH_")}
+        with (self.folder / "said.txt").open("ab") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "picowatch", *arguments],
+                cwd=self.folder,
+                env={**kept, "PYTHONPATH": str(PROJECT), **self._settings},
+                stdout=said,
+                stderr=said,
+            )
+
+    def said(self) -> str:
+        """The last words of what commands printed."""
+        return (self.folder / "said.txt").read_text()[-500:]
+
+    def save(self, job: Job, *pictures: Picture) -> None:
+        """Save a recipe for each picture."""
+        for picture in pictures:
+            (self.inbox / f"r{picture.seed:05}.yaml").write_text(job.recipe(picture))
+
+    def made(self) -> int:
+        """Number of published pictures."""
+        listing = self.outbox / "images.jsonl"
+        return listing.read_bytes().count(b"\n") if listing.exists() else 0
+
+    def picture(self, seed: int) -> Path:
+        """The picture of a seed; each is made once here."""
+        return next(self.outbox.glob(f"*/*-{seed}.png"))
+
+    def published_at(self) -> list[float]:
+        """When each picture was written, in Unix seconds, in order."""
+        return sorted(path.stat().st_mtime for path in self.outbox.glob("*/*.png"))
+
+    def how_made(self, pictures: Sequence[Picture]) -> str:
+        """Batch size, precision and so on of these pictures, as their metadata says, in words."""
+        found = (_rendered(self.picture(picture.seed)) for picture in pictures)
+        counts = Counter(
+            f"batch {one['batch_size']}, {one['precision']}, "
+            f"{'compiled' if one['compiled'] else 'eager'}, memory: {one['memory_rung']}"
+            for one in found
+        )
+        return "; ".join(f"{count} in {how}" for how, count in counts.items())
+
+
+def _rendered(picture: Path) -> dict[str, Any]:
+    with Image.open(picture) as image:
+        rendered: dict[str, Any] = json.loads(image.info["picowatch"])["rendered"]
+    return rendered
+
+
+class Daemon:
+    """`picowatch run` at work in a user's folders."""
+
+    def __init__(self, folders: Folders, process: "subprocess.Popen[bytes]") -> None:
+        self._folders = folders
+        self._process = process
+
+    def wait_for_pictures(self, count: int) -> None:
+        """Wait until so many are published. Raises RuntimeError if the daemon ended."""
+
+        def made() -> bool:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"picowatch ended: {self._folders.said()}")
+            return self._folders.made() >= count
+
+        wait_until(made, f"{count} pictures", PATIENCE, LOOK_SECONDS)
+
+    def seconds_for(self, job: Job, *pictures: Picture) -> float:
+        """Seconds from saving these recipes to their last picture, the settle time included."""
+        count = self._folders.made() + len(pictures)
+        began = time.monotonic()
+        self._folders.save(job, *pictures)
+        self.wait_for_pictures(count)
+        return time.monotonic() - began
+
+    def peak_bytes(self) -> int:
+        """The most main memory that daemon and engine held, together (proc(5))."""
+        return sum(_peak_of(process) for process in (self._process.pid, *self._children()))
+
+    def _children(self) -> Iterator[int]:
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            except OSError:  # it ended meanwhile
+                continue
+            if parent == self._process.pid:
+                yield int(stat.parent.name)
+
+
+def _peak_of(process: int) -> int:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@contextmanager
+def running(folders: Folders) -> Iterator[Daemon]:
+    """A daemon that is ended as a service manager would end it."""
+    process = folders.command("run")
+    try:
+        yield Daemon(folders, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def run_once(folders: Folders) -> float:
+    """Seconds of `picowatch run --once` with what is in the inbox."""
+    began = time.monotonic()
+    code = folders.command("run", "--once").wait(PATIENCE)
+    if code:
+        raise RuntimeError(f"picowatch run --once ended with {code}: {folders.said()}")
+    return time.monotonic() - began

@@ -1,0 +1,71 @@
+"""The keys of A1111's text: those of the table of fields, and what only informs.
+
+metadata/a1111.py writes them, recipe/read/a1111.py reads them. The formats:
+https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/infotext_utils.py, Forge's of the
+same name, and https://github.com/vladmandic/sdnext, modules/processing_info.py.
+"""
+
+from collections.abc import Mapping
+
+from picowatch.recipe.fields import PARTS, ROWS, SIZE
+from picowatch.recipe.row import Row
+
+# A1111's order; other keys of the table come between these. "CFG rescale" is SD.Next's,
+# "Distilled CFG Scale" and "Module 1", which is the VAE, are Forge's.
+FIRST = (
+    *("Steps", "Sampler", "Schedule type", "CFG scale", "Distilled CFG Scale", "CFG rescale"),
+    *("Seed", "Size", "Model hash", "Model", "VAE hash", "VAE", "Module 1"),
+    *("Denoising strength", "Clip skip", "Mask blur"),
+    *("Hires upscale", "Hires steps", "Hires upscaler"),
+)
+UPSCALE = ("Postprocess upscale by", "Postprocess upscaler")
+LAST = ("Lora hashes", "TI hashes", *UPSCALE, "Version")
+
+HIRES_SIZE = "hires resize"
+# A1111's and SD.Next's; their names are the prompts' embeddings.
+EMBEDDINGS = ("ti hashes", "embeddings")
+MODEL_HASH = "model hash"
+# Civitai's own generator names models there, and nowhere else.
+RESOURCES = "civitai resources"
+
+
+def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
+    return {
+        key.casefold(): name
+        for name, row in rows.items()
+        if row.a1111
+        for key in (row.a1111.key, *row.a1111.also)
+    }
+
+
+# The fields by their keys, in lower case. Fooocus writes "Lora weights".
+FIELDS = {**_by_key(ROWS), "size": SIZE, "lora weights": "loras"}
+# The parts of mappings by their keys: the mapping and the part.
+PARTS_BY_KEY = {
+    key: (field, name)
+    for field, parts in PARTS.items()
+    for key, name in _by_key(parts).items()
+    if key not in FIELDS
+}
+# What draws nothing: the hashes of LoRAs and embeddings say which files the prompt's names meant.
+INFORMATION = {
+    *("version", "vae hash", "hashes", "lora hashes", "user", "created date"),
+    *(RESOURCES, "civitai metadata", "template", "negative template", "app", "pipeline"),
+    *("operations", "lora networks", "hires size", "wildcard prompt", "raw prompt"),
+    *("raw negative prompt", "batch size", "batch pos", "old prompt editing timelines"),
+}
+KNOWN = frozenset({*FIELDS, *PARTS_BY_KEY, *INFORMATION, *EMBEDDINGS, MODEL_HASH, HIRES_SIZE})
+# What a key says if it says nothing: of Civitai's sampler, and what is so without these.
+SAYS_NOTHING = {
+    "sampler": ("undefined", "default"),
+    "clip skip": ("0",),
+    "rng": ("gpu", "std_default"),  # any maker's, and stable-diffusion.cpp's
+    "diffusion in low bits": ("automatic", "automatic (fp16 lora)"),
+    "beta schedule alpha": ("0.6",),
+    "beta schedule beta": ("0.6",),
+}
+# Keys of the second pass, and the first one's with the same meaning: a recipe has one for both.
+AS_FIRST_PASS = {
+    "hires cfg scale": "cfg scale",
+    "hires distilled cfg scale": "distilled cfg scale",
+}

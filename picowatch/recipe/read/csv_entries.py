@@ -1,0 +1,82 @@
+"""The entries of a CSV recipe: the first row names fields, each further row is a recipe."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+
+from picowatch.recipe.messages.problems import Problems, refuse
+from picowatch.recipe.read.flags import seed_list
+from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.read.txt_entries import MAX_PROMPTS
+from picowatch.recipe.written import Entry, Layer, Position, Source, Written
+
+_DELIMITERS = ",;\t"
+
+
+def csv_entries(source: Source, problems: Problems) -> list[Entry]:
+    """One entry a row; an empty cell says nothing. Raises RecipeInvalid where it is no CSV.
+
+    Programs write commas, semicolons or tabs between cells: it is what the first row has most of.
+    """
+    rows = _rows(source)
+    names = next(rows, [])
+    known = [_is_field(name, problems) for name in names]
+    entries: list[Entry] = []
+    for cells in rows:
+        position = cells[0].position
+        if len(entries) == MAX_PROMPTS:
+            problems.add(position, f"more than {MAX_PROMPTS:,} rows in one file. Split it.")
+            break
+        if len(cells) > len(names):
+            problems.add(
+                cells[len(names)].position,
+                f"this row has {len(cells)} cells, and the first one {len(names)}. Put double "
+                "quotes around a text that has the character between cells in it.",
+            )
+        layer: Layer = {}
+        for name, is_known, cell in zip(names, known, cells, strict=False):
+            if is_known and cell.text:
+                value = seed_list(cell) if field_named(name.text) == "seed" else cell
+                put(layer, name.text, replace(value, key=cell.position), problems)
+        if layer:
+            entries.append(Entry(layer, position))
+    return entries
+
+
+def _is_field(name: Written, problems: Problems) -> bool:
+    """Whether a column has a name; an unknown one is a problem once, not in each row."""
+    return bool(name.text) and put({}, name.text, name, problems)
+
+
+def _rows(source: Source) -> Iterator[list[Written]]:
+    """The cells of each row that has any, with their positions."""
+    first = next((line for line in source.lines if line.strip()), "")
+    delimiter = max(_DELIMITERS, key=first.count)
+    lines = (f"{line}\n" for line in source.lines)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    begins = 1
+    for number in range(1, len(source.lines) + 1):
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            message = f"this is not CSV: {error}. Double quotes around a cell must be closed."
+            refuse(replace(source.whole_line(begins), note=f" (row {number})"), message)
+        if row is None:
+            return
+        if any(cell.strip() for cell in row):
+            yield list(_cells(row, source, begins, f" (row {number})"))
+        begins = reader.line_num + 1
+
+
+def _cells(row: list[str], source: Source, line: int, note: str) -> Iterator[Written]:
+    """The cells of a row, each where it stands in the row's first line, if it does."""
+    text, column = source.line(line), 0
+    for cell in row:
+        shown = cell.strip().partition("\n")[0].replace('"', '""')
+        found = text.find(shown, column)
+        if found < 0:
+            position = source.whole_line(line)
+        else:
+            position = Position(source, line, found + 1, max(1, len(shown)))
+            column = found + len(shown)
+        yield Written(cell.strip(), replace(position, note=note), cell)

@@ -1,0 +1,287 @@
+"""Pictures by Fooocus, InvokeAI 3 and later, SwarmUI and picoDiffusion: one table of their keys.
+
+Sources: https://github.com/lllyasviel/Fooocus, modules/meta_parser.py (FooocusMetadataParser);
+https://github.com/invoke-ai/InvokeAI, invokeai/app/invocations/metadata.py;
+https://github.com/mcmonkeyprojects/SwarmUI, docs/Image Metadata Format.md.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from picowatch.recipe.fields import EMBEDDINGS, NOISE_NAMES, PROMPTS
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.numbers import plain_number
+from picowatch.recipe.read.a1111 import seed_of_32_bits
+from picowatch.recipe.written import Entry, Position, written_at
+
+# What a damaged or hostile file may raise in code that reads it as if it were a good one.
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+
+
+class Found:
+    """The fields of a recipe that another program's settings give, with warnings."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+    def put(self, field: str, value: object) -> None:
+        """A field's value, which becomes text; None is as if it were not there."""
+        if value is None:
+            return
+        if not isinstance(value, str | int | float):
+            raise TypeError(field)
+        if isinstance(value, float):
+            text = plain_number(value)
+        else:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+        if field == "seed":
+            text, warning = seed_of_32_bits(text)
+            self.warn(warning)
+        self.values[field] = text
+
+    def put_lora(self, name: object, weight: object) -> None:
+        """A LoRA with its weight; 1 if it has none."""
+        if isinstance(name, str) and name and name.casefold() != "none":
+            self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
+
+    def miss_start_image(self) -> None:
+        self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")
+
+    def leave_out(self, name: str, value: object) -> None:
+        """A warning that this setting is not carried over, unless it says that it is off."""
+        if value is not None and str(value).strip().casefold() not in _OFF:
+            self.warn(left_out(f"{name}: {value}"))
+
+    def warn(self, message: str) -> None:
+        if message and len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(message)
+
+    def entry(self, position: Position) -> Entry:
+        """The fields, all of them at the position where a recipe names the picture."""
+        layer = {field: written_at(position, value) for field, value in self.values.items()}
+        return Entry(layer, position, tuple(self.warnings))
+
+
+class Program(NamedTuple):
+    """A program by its column in the table, where its settings are, and what is peculiar to it."""
+
+    name: str
+    settings: Callable[[Mapping[str, str]], dict[str, Any] | None]
+    usual: Mapping[str, str] = {}
+
+
+def settings_of(texts: Mapping[str, str]) -> tuple[Program, dict[str, Any]] | None:
+    """The program that wrote a picture's texts, and what it says. Raises what DAMAGE lists."""
+    for program in _PROGRAMS:
+        settings = program.settings(texts)
+        if settings is not None:
+            return program, settings
+    return None
+
+
+def read_settings(program: Program, settings: dict[str, Any], found: Found) -> None:
+    """Put the settings that have a field; warn about the others, unless they draw nothing."""
+    settings = {**program.usual, **settings}
+    column = [one.name for one in _PROGRAMS].index(program.name)
+    settings["loras"] = list(_loras(settings))
+    mode = str(settings.get("generation_mode") or "")
+    for field, keys in _KEYS.items():
+        value = settings.pop(keys[column], None)
+        if value not in (None, ""):
+            meant = _MEANINGS[field](value) if field in _MEANINGS else value
+            found.put(field, meant)
+            if meant is None:
+                found.leave_out(keys[column], value)
+    for name, weight in settings.pop("loras"):
+        found.put_lora(name, weight)
+    if program.name == _INVOKEAI:
+        _read_invokeais_own(mode, found)
+    if not found.values.get("variation_strength"):
+        found.values.pop("variation_seed", None)
+    if "denoising_strength" in found.values:
+        found.miss_start_image()
+    found.values.setdefault("prompt", "")
+    for field in PROMPTS:
+        if field in found.values:
+            found.values[field] = _with_embeddings(found.values[field], found)
+    for tag in sorted(set(_TAGS.findall(found.values["prompt"]))):
+        found.leave_out("prompt", f"<{tag}:…>")
+    for name, value in settings.items():
+        if name not in _INFORMATION and not name.startswith("lora_combined_"):
+            found.leave_out(name, value)
+
+
+def _fooocus(texts: Mapping[str, str]) -> dict[str, Any] | None:
+    settings = _json_in(texts, "parameters", '"full_prompt"')
+    if settings and settings.get("refiner_model") in ("None", "", None):
+        settings.pop("refiner_switch", None)
+    return settings
+
+
+def _swarmui(texts: Mapping[str, str]) -> dict[str, Any] | None:
+    settings = _json_in(texts, "parameters", '"sui_image_params"')
+    return None if settings is None else dict(settings["sui_image_params"])
+
+
+def _invokeai(texts: Mapping[str, str]) -> dict[str, Any] | None:
+    settings = _json_in(texts, "invokeai_metadata")
+    if settings and settings.get("seamless_x") is True and settings.get("seamless_y") is True:
+        del settings["seamless_x"], settings["seamless_y"]
+        settings["seamlesstileable"] = True
+    return settings
+
+
+def _picodiffusion(texts: Mapping[str, str]) -> dict[str, Any] | None:
+    if texts.get("generator", "").casefold() != "picodiffusion":
+        return None
+    return {name: text for name, text in texts.items() if name in _PICODIFFUSION and text}
+
+
+def _json_in(texts: Mapping[str, str], keyword: str, sign: str = "") -> dict[str, Any] | None:
+    """The JSON object that this text is, if the sign is in it."""
+    text = texts.get(keyword, "")
+    if keyword not in texts or (sign and not (text.lstrip().startswith("{") and sign in text)):
+        return None
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise TypeError("not an object")
+    return values
+
+
+def _loras(settings: dict[str, Any]) -> Iterator[tuple[object, object]]:
+    """Names and weights: in pairs, in mappings, or as texts with commas; one by picoDiffusion."""
+    loras, weights = (
+        _listed(settings.pop("loras", None)),
+        _listed(settings.pop("loraweights", None)),
+    )
+    if "lora" in settings:
+        yield settings.pop("lora"), settings.pop("lora_weight", None)
+    for index, lora in enumerate(loras):
+        if isinstance(lora, str):
+            yield lora, weights[index] if index < len(weights) else None
+        elif isinstance(lora, Mapping):
+            yield _name(lora.get("model") or lora.get("lora")), lora.get("weight")
+        else:
+            yield lora[0], lora[1]
+
+
+def _listed(value: object) -> list[Any]:
+    """A list, which may be written as text with commas."""
+    if isinstance(value, str):
+        return [piece.strip() for piece in value.split(",") if piece.strip()]
+    return list(value) if isinstance(value, list) else []
+
+
+def _name(model: object) -> object:
+    """A model's name; InvokeAI has it in a mapping, under a key that changed with version 4."""
+    return model.get("name") or model.get("model_name") if isinstance(model, Mapping) else model
+
+
+def _joined(prompt: object) -> object:
+    """The prompt; Fooocus has a list of its lines and the styles'."""
+    return ", ".join(map(str, prompt)) if isinstance(prompt, list) else prompt
+
+
+def _clip_skip(layers: Any) -> int:
+    """SwarmUI counts from the end, -2 is A1111's 2; InvokeAI's 1 leaves out one layer, too."""
+    return abs(int(layers)) if int(layers) < 0 else int(layers) + 1
+
+
+def _read_invokeais_own(mode: str, found: Found) -> None:
+    """Its schedule is Karras' or, for Stable Diffusion, "leading"; its weights are compel's."""
+    sampler = found.values.get("sampler", "")
+    if sampler.endswith("_k"):
+        found.values["sampler"] = f"{sampler.removesuffix('_k')}_karras"
+    elif sampler and mode.startswith(_STABLE_DIFFUSION):
+        found.values["schedule_type"] = "leading"
+    if _COMPELS_WEIGHT.search(found.values.get("prompt", "")):
+        found.warn(
+            "InvokeAI's weights (word+, (words)1.2) in the prompt are read as words: write "
+            "(word:1.2)."
+        )
+
+
+def _with_embeddings(prompt: str, found: Found) -> str:
+    """A prompt with the bare names of its embeddings."""
+    names = _EMBEDDING.findall(prompt)
+    if names:
+        found.values[EMBEDDINGS] = ",".join([found.values.get(EMBEDDINGS, ""), *names])
+    return _EMBEDDING.sub(r"\1", prompt)
+
+
+# https://github.com/damian0815/compel, doc/syntax.md: `word++`, `(some words)1.2`.
+_COMPELS_WEIGHT = re.compile(
+    r"\w(?:\+|--+)(?=[\s,.;:)+]|$)|\)(?:\d|\.\d|[+-](?=[\s,.;:)+-]|$))|\)\.\w+\("
+)
+# InvokeAI's `<name>`, SwarmUI's `<embed:folder/name.safetensors>`.
+_EMBEDDING = re.compile(
+    r"<(?!break>)(?:embed(?:ding)?:)?(?:[^<>:/]*/)*([\w., -]+?)(?:\.safetensors|\.pt|\.bin)?>"
+)
+_TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\[]")
+_INVOKEAI = "InvokeAI"
+_STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
+_PROGRAMS = (
+    Program("Fooocus", _fooocus),
+    # What the sampler is where the picture does not say it (ComfyUIBackendExtension.cs).
+    Program("SwarmUI", _swarmui, {"sampler": "euler"}),
+    Program(_INVOKEAI, _invokeai),
+    Program("picoDiffusion", _picodiffusion, {"clip_skip": "2"}),  # always A1111's 3
+)
+# The fields, and what each of these programs calls them; "" for what it does not have.
+_KEYS = {
+    "prompt": ("full_prompt", "prompt", "positive_prompt", "prompt"),
+    "negative_prompt": (
+        *("full_negative_prompt", "negativeprompt"),
+        *("negative_prompt", "negative_prompt"),
+    ),
+    "checkpoint": ("base_model", "model", "model", "checkpoint"),
+    "vae": ("vae", "vae", "vae", "vae"),
+    "sampler": ("sampler", "sampler", "scheduler", "sampler"),
+    "schedule_type": ("scheduler", "scheduler", "", ""),
+    "steps": ("steps", "steps", "steps", "steps"),
+    "cfg_scale": ("guidance_scale", "cfgscale", "cfg_scale", "cfg"),
+    "cfg_rescale": ("", "", "cfg_rescale_multiplier", ""),
+    "guidance": ("", "fluxguidancescale", "guidance", ""),
+    "size": ("resolution", "", "", ""),
+    "width": ("", "width", "width", "width"),
+    "height": ("", "height", "height", "height"),
+    "seed": ("seed", "seed", "seed", "seed"),
+    "variation_seed": ("", "variationseed", "", ""),
+    "variation_strength": ("", "variationseedstrength", "", ""),
+    "noise": ("", "", "rand_device", ""),
+    "tiling": ("", "seamlesstileable", "seamlesstileable", ""),
+    "clip_skip": ("", "clipstopatlayer", "clip_skip", "clip_skip"),
+    "denoising_strength": ("", "initimagecreativity", "strength", ""),
+}
+_PICODIFFUSION = {*(keys[-1] for keys in _KEYS.values()), "lora", "lora_weight"}
+# What their values mean where a recipe writes them otherwise.
+_MEANINGS: dict[str, Callable[[Any], object]] = {
+    "prompt": _joined,
+    "negative_prompt": _joined,
+    "checkpoint": _name,
+    "vae": _name,
+    "size": lambda text: "x".join(re.findall("[0-9]+", text)),  # "(768, 1280)"
+    "noise": lambda device: NOISE_NAMES.get(str(device)),
+    "tiling": lambda tiled: str(tiled).casefold() == "true" or None,
+    "clip_skip": _clip_skip,
+    "variation_strength": lambda text: text if float(text) else None,
+}
+# What draws nothing, or is said by another key, too; SDXL is always drawn with Fooocus' clip_skip.
+_INFORMATION = {
+    *("prompt", "negative_prompt", "styles", "base_model_hash", "refiner_model_hash", "version"),
+    *("created_by", "metadata_scheme", "performance", "prompt_expansion", "clip_skip"),
+    *("swarm_version", "swarmversion", "images", "aspectratio", "sidelength", "automaticvae"),
+    *("nopreviews", "wildcardseed", "wildcardseedbehavior", "imageformat", "date", "batchsize"),
+    *("generation_time", "prep_time", "original_prompt", "original_negativeprompt", "donotsave"),
+    *("used_wildcards", "internalbackendtype", "exactbackendid", "modelspecificenhancements"),
+    *("personalnote", "used_embeddings", "unused_parameters", "loratencweights", "colordepth"),
+    *("colorcorrectionbehavior", "presets", "outpathoverride", "vaetilesize", "vaetileoverlap"),
+    *("comfyuisampler", "comfyuischeduler", "initimage", "app_version", "canvas_v2_metadata"),
+    *("generation_mode", "hrf_method", "hrf_strength", "negative_style_prompt"),
+    *("positive_style_prompt", "z_image_seed_variance_enabled"),
+}
+# What says of a setting that it is off.
+_OFF = ("", "none", "null", "false", "0", "0.0", "[]", "{}")

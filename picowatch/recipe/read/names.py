@@ -1,0 +1,48 @@
+"""Names that files give fields, and the layers that hold their values."""
+
+from contextlib import suppress
+
+from picowatch.errors import ValueInvalid
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.other_programs import is_switched_off, words_for
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice
+from picowatch.recipe.samplers import find_sampler, find_schedule_type
+from picowatch.recipe.written import Layer, Written, plain_name
+
+
+def field_named(name: str) -> str | None:
+    """The field that is called so."""
+    return FIRST_NAME_OF.get(plain_name(name))
+
+
+def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
+    """Add a value to the field of that name, and return whether there is one.
+
+    Unknown fields and repeated ones are problems.
+    """
+    if problems.is_full:
+        return True
+    field = field_named(meaning_of_scheduler(written) if name == "scheduler" else name)
+    if field is None and is_switched_off(name, written.value):
+        return True
+    if field is None:
+        words = DECIMAL_POINT if name.isdigit() else words_for(name, FIRST_NAME_OF)
+        message = f"unknown field '{shown(name)}'. {words}".rstrip()
+        problems.add(written.name_position, message)
+        return False
+    if field in layer:
+        problems.add(written.name_position, given_twice(name, layer[field]))
+    else:
+        layer[field] = written
+    return True
+
+
+def meaning_of_scheduler(written: Written) -> str:
+    """ComfyUI's and Fooocus' scheduler is a schedule type, diffusers' is a sampler."""
+    meanings = {"schedule_type": find_schedule_type, "sampler": find_sampler}
+    for field, find in meanings.items():
+        with suppress(ValueInvalid):
+            find(written.text)
+            return field
+    return "scheduler"

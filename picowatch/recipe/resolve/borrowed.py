@@ -1,0 +1,83 @@
+"""What a picture or another program says, brought to what recipes can have, with warnings."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+from picowatch.errors import ValueInvalid
+from picowatch.recipe.fields import NUMBERS, PICTURE, json_schemas
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.numbers import number, plain_number
+from picowatch.recipe.resolve.layers import normalised
+from picowatch.recipe.samplers import SamplerUnknown, find_sampler, find_schedule_type
+from picowatch.recipe.written import Layer
+
+
+def borrowed(layer: Layer, warnings: list[str]) -> Layer:
+    """The layer as `normalised` gives it, in which the nearest values stand for impossible ones.
+
+    What no recipe can say is left out. `warnings` tell both.
+    """
+    problems = Problems()
+    found = normalised(_with_known_sampler(_with_sampler(layer), warnings), problems)
+    warnings += [f"{problem.message} It was left out." for problem in problems.found]
+    return _within_limits(found, warnings)
+
+
+def _with_sampler(layer: Layer) -> Layer:
+    """SD.Next's "Scheduler" is the class of its sampler, and not a schedule type."""
+    written = layer.get("schedule_type")
+    if written is None or not _is_sampler_alone(written.text):
+        return layer
+    others = {name: one for name, one in layer.items() if name != "schedule_type"}
+    return {"sampler": written, **others}
+
+
+def _is_sampler_alone(text: str) -> bool:
+    """Whether it names a sampler, but no schedule type."""
+    for find in (find_schedule_type, find_sampler):
+        with suppress(ValueInvalid):
+            find(text)
+            return find is find_sampler
+    return False
+
+
+def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:
+    written = layer.get("sampler")
+    if written is None:
+        return layer
+    try:
+        find_sampler(written.text)
+    except SamplerUnknown as error:
+        if error.instead:
+            warnings.append(
+                f"picowatch has no sampler '{shown(written.text)}'; {error.instead} is used."
+            )
+            return {**layer, "sampler": replace(written, value=error.instead)}
+        warnings.append(f"picowatch has no sampler '{shown(written.text)}'; the usual one is used.")
+        return {name: one for name, one in layer.items() if name != "sampler"}
+    return layer
+
+
+def _within_limits(layer: Layer, warnings: list[str]) -> Layer:
+    """Numbers beyond a field's limits become the limit."""
+    found = dict(layer)
+    for field, written in layer.items():
+        schema = json_schemas().get(field, {})
+        schema = schema.get("anyOf", [schema])[0]
+        value = number(written.value) if isinstance(written.value, str) else written.value
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            if field in NUMBERS and isinstance(written.value, str) and written.value != PICTURE:
+                warnings.append(f"{wrong_value(field, written)} It was left out.")
+                del found[field]
+            continue
+        least, most = schema.get("minimum", value), schema.get("maximum", value)
+        nearest = min(max(value, least), most)
+        nearest -= nearest % schema.get("multipleOf", 1) if isinstance(nearest, int) else 0
+        if nearest != value:
+            warnings.append(
+                f"{field} {plain_number(value)} is beyond the limits; {plain_number(nearest)} is "
+                "used instead."
+            )
+            found[field] = replace(written, value=nearest)
+    return found

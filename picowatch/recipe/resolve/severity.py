@@ -1,0 +1,99 @@
+"""What is wrong with a value, and the one place that decides whether it is an error or a warning.
+
+A rule gives a `Finding`: the field, the message, the value instead. In a recipe's own words it is
+an error. Values that somebody else chose are replaced, with a warning: those of a picture or of
+another program's text, and of a folder's defaults where a checkpoint cannot do what they say.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.written import Layer, Position
+
+
+class Origin(Enum):
+    """Who wrote a value."""
+
+    OWN = "the recipe itself"
+    FOLDER = "the defaults of its folder"
+    OTHERS = "a picture, or another program"
+
+
+class _Nothing(Enum):
+    NOTHING = "there is no value that could be used instead"
+
+
+NOTHING: Final = _Nothing.NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A value that cannot be used, why, and what to do about it.
+
+    `instead` is what is used if somebody else chose the value; NOTHING: then the recipe is refused
+    all the same. `of_checkpoint`: another checkpoint could use the value. `position` is where to
+    point, if not at the field's value.
+    """
+
+    field: str
+    message: str
+    remedy: str = ""
+    instead: Any = NOTHING
+    of_checkpoint: bool = True
+    position: Position | None = None
+
+    @property
+    def error(self) -> str:
+        """What to tell the person who wrote the value."""
+        return f"{self.message} {self.remedy}".rstrip()
+
+    @property
+    def warning(self) -> str:
+        """What to tell the person who did not."""
+        name = self.instead
+        is_left_out = not isinstance(name, str | int | float) or not name or self.field in _LONG
+        if is_left_out:
+            return f"{self.message} It was left out."
+        value = shown(f"{name:g}" if isinstance(name, float) else str(name))
+        return f"{self.message} {value} is used instead."
+
+
+# Fields of which a warning does not repeat the whole value.
+_LONG = ("prompt", "negative_prompt")
+
+
+@dataclass(slots=True)
+class Judge:
+    """Decides about the findings of one recipe.
+
+    `layer` is what is written, `origins` who wrote it. A field that nobody wrote is reported at
+    `position`.
+    """
+
+    layer: Layer
+    origins: Mapping[str, Origin]
+    position: Position
+    problems: Problems
+    warnings: list[str] = field(default_factory=list)
+
+    def replaces(self, finding: Finding) -> bool:
+        """Whether the value instead is used, with a warning; otherwise the finding is an error."""
+        position = finding.position or self.position_of(finding.field)
+        if finding.instead is not NOTHING and self._is_borrowed(finding):
+            self.warnings.append(finding.warning + position.note)
+            return True
+        self.problems.add(position, finding.error)
+        return False
+
+    def position_of(self, name: str) -> Position:
+        """Where a field's value stands; of a part like `hires.scale`, at least its mapping."""
+        written = self.layer.get(name) or self.layer.get(name.partition(".")[0])
+        return written.error_position if written else self.position
+
+    def _is_borrowed(self, finding: Finding) -> bool:
+        mapping = finding.field.partition(".")[0]
+        origin = self.origins.get(finding.field) or self.origins.get(mapping, Origin.OWN)
+        return origin is Origin.OTHERS or (origin is Origin.FOLDER and finding.of_checkpoint)

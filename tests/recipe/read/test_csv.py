@@ -1,0 +1,113 @@
+"""CSV recipes: tables from spreadsheets, a recipe a row."""
+
+import codecs
+import csv
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picowatch.recipe import error_text
+from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.read.csv_entries import csv_entries
+from picowatch.recipe.read.decoding import decode
+from tests.recipe.reading import messages, read, read_one, refused
+
+CSV = "table.csv"
+TABLE = 'prompt,Negative Prompt,steps,seed\na corgi,,30,7\n"a cat, ""red"",\nasleep",dim,,1..3\n'
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_each_row_is_a_recipe(delimiter: str, mark: bytes, ending: str) -> None:
+    """As programs write tables; an empty cell is the default."""
+    text = StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=ending)
+    writer.writerows(csv.reader(StringIO(TABLE)))
+    first, second = read(mark + text.getvalue().encode(), CSV)
+    assert (first.prompt, first.negative_prompt, first.steps, first.seed) == ("a corgi", "", 30, 7)
+    assert second.prompt == 'a cat, "red",\nasleep'
+    assert (second.negative_prompt, second.steps, second.seed) == ("dim", 24, (1, 2, 3))
+    assert (first.line, second.line) == (2, 3)
+
+
+def test_cells_are_read_as_flags_are() -> None:
+    """A list of seeds, LoRAs, switches."""
+    recipe = read_one('prompt;seed;exact;hires;size\na;"1, 2";yes;2;64x64\n', CSV)
+    assert (recipe.seed, recipe.exact, recipe.size) == ((1, 2), True, "64x64")
+    assert recipe.hires and recipe.hires.scale == 2
+
+
+def test_rows_and_columns_without_anything_are_skipped() -> None:
+    """Spreadsheets leave them behind the table."""
+    assert [one.prompt for one in read("prompt,steps,,\na,3,,\n,,,\n\n,,,\nb\n", CSV)] == ["a", "b"]
+    assert read("prompt\n", CSV) == read("", CSV) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "message"),
+    [
+        (
+            "prompt,stesp\na,3\nb,4\n",
+            (1, 8),
+            "unknown field 'stesp'. Did you mean 'steps'? (row 1)",
+        ),
+        ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' is given twice: already on line 2"),
+        (
+            'prompt;steps\n"a\nb";3\nc;300\n',
+            (4, 3),
+            "steps must be a whole number from 1 to 150, not 300. (row 3)",
+        ),
+        (
+            "prompt;cfg\na;7,5\n",
+            (2, 3),
+            "cfg_scale must be a number from 1 to 30. Write 7.5, with a point. (row 2)",
+        ),
+        ("prompt,steps\n,3\n", (2, 1), "a prompt is missing. Write 'prompt: …'. (row 2)"),
+        (
+            "prompt\na corgi, at the beach\n",
+            (2, 10),
+            "this row has 2 cells, and the first one 1. Put double quotes around a text that has "
+            "the character between cells in it. (row 2)",
+        ),
+        (
+            'prompt\na\n"b\nc\n',
+            (3, 1),
+            "this is not CSV: unexpected end of data. Double quotes around a cell must be closed. "
+            "(row 3)",
+        ),
+        ("name,prompt\nx,a\n", (1, 1), "unknown field 'name'. (row 1)"),
+    ],
+)
+def test_a_mistake_names_row_and_cell(text: str, position: tuple[int, int], message: str) -> None:
+    """Rows as a spreadsheet counts them, lines as an editor does."""
+    (problem,) = refused(text, CSV).problems
+    assert (problem.line, problem.column) == position
+    assert problem.message.startswith(message)
+
+
+def test_an_error_shows_the_cell() -> None:
+    """With a caret, as everywhere."""
+    assert error_text(refused("prompt,steps\na corgi,many\n", CSV)).startswith(
+        "inbox/table.csv, line 2, column 9\n\n    2 | a corgi,many\n                ^^^^\n"
+    )
+
+
+def test_a_table_without_names_is_refused() -> None:
+    """Its first row is no prompt, which would be lost."""
+    assert messages("a corgi\na cat\n", CSV)[0].startswith("unknown field 'a corgi'.")
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1)
+
+
+@given(st.lists(CELLS, min_size=1, max_size=5), st.sampled_from(",;\t"))
+def test_whatever_a_spreadsheet_writes_is_read(prompts: list[str], delimiter: str) -> None:
+    """Text out, text in."""
+    text = StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter)
+    writer.writerows([["vae", "image"], *(["baked", f"x{prompt}.png"] for prompt in prompts)])
+    entries = csv_entries(decode(CSV, text.getvalue().encode()), Problems())
+    assert [entry.layer["image"].value for entry in entries] == [f"x{p}.png" for p in prompts]

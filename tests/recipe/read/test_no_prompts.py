@@ -1,0 +1,89 @@
+"""Command lines, JSON, scripts and tables in a TXT: answered with what to write, never drawn."""
+
+import json
+
+import pytest
+
+from tests.recipe.reading import messages, read, read_one, refused
+
+TXT = "corgi.txt"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '$ ./bin/sd -m ../models/sd-v1-4.ckpt -p "a lovely cat" -n "dim" --cfg-scale 3',
+        "sd.exe -p 'a cat' --sampling-method euler_a",
+        '-m sd.gguf -p "a cat"',
+        'python3 scripts/txt2img.py --prompt "a cat" --plms --n_samples 2',
+        "(stable-diffusion-1.5) invoke> a cat -A ddim",
+    ],
+)
+def test_a_command_line_is_answered_with_what_to_write(line: str) -> None:
+    """In one error."""
+    (message,) = messages(line, TXT)
+    assert message.startswith("this is a command line of another program, not a prompt. Write the")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "an old BMW -S 54 engine", "a frozen lake at -C 5", "a cat -s 50 -W 512",
+        "an F -16 over a -p- sign", "the sd card -- macro", "portrait of Mr. T - s 50",
+        "a plan B -m", "python in the grass, by a .py file", "> a cat", "import cars",
+        "name, prompt, title", '{"a"|b} cat',
+    ],
+)  # fmt: skip
+def test_prompts_that_only_look_alike_are_drawn(prompt: str) -> None:
+    """What hyphens, numbers and braces stand for in a prompt is not guessed."""
+    assert read_one(prompt, TXT).prompt == prompt
+
+
+def test_a_value_may_follow_an_equals_sign() -> None:
+    """As shells write it."""
+    recipe = read_one('--prompt="a cat" --steps=30 --negative-prompt = dim, dark', TXT)
+    assert (recipe.prompt, recipe.steps, recipe.negative_prompt) == ("a cat", 30, "dim, dark")
+
+
+def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
+    """Two pictures of ``` would be rendered."""
+    found = refused("```text\na corgi\n```\n", TXT).problems
+    assert [(p.line, p.column, p.message) for p in found] == [
+        (line, 1, "``` is how chats and web pages mark a text. Delete the lines that have it.")
+        for line in (1, 3)
+    ]
+
+
+COMFYUI = {
+    "3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 20, "cfg": 8}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat"}},
+}
+JSON = "this is JSON, not prompts. Each line of a .txt is a prompt."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps(COMFYUI), "this is a workflow of ComfyUI, which picowatch cannot run. Write "),
+        (json.dumps({"prompt": COMFYUI}, indent=2), "this is a workflow of ComfyUI"),
+        ('{"nodes": [], "links": []}', "this is a workflow of ComfyUI"),
+        ('{\n "prompt": "a cat"}', "this looks like JSON; rename it to corgi.json"),
+        ('[{"prompt": "a"}, {"prompt": "b"}]', "this looks like JSON; rename it to corgi.json"),
+        ('{"text": "a cat"}', JSON),
+        ('{"prompt": "a cat",}', "this looks like JSON, but is incomplete."),
+        ("#!/usr/bin/env python3\nprint('a')", "this is a Python script, not prompts."),
+        ("# coding\nimport torch\n\npipe = Pipe()", "this is a Python script, not prompts."),
+        ("from diffusers import Flux\na", "this is a Python script, not prompts."),
+        ("name,prompt,negative_prompt\nA,cinematic {prompt},dim", "this is a table, not prompts."),
+        ('"prompt";"steps"\na cat;10', "this is a table, not prompts. Save it with the ending"),
+    ],
+)
+def test_a_file_that_is_no_page_of_prompts_is_one_error(text: str, message: str) -> None:
+    """Not a picture of each of its lines."""
+    (found,) = messages(text, TXT)
+    assert found.startswith(message)
+
+
+def test_a_comment_may_speak_of_code() -> None:
+    """Only what is not skipped is looked at."""
+    assert [one.prompt for one in read("# import torch\na cat\n\nb", TXT)] == ["a cat", "b"]

@@ -1,0 +1,218 @@
+"""YAML recipes: scalars are text until a field reads them, and errors are PyYAML's, explained."""
+
+import json
+from unittest.mock import patch
+
+import pytest
+import yaml
+
+from picowatch.recipe import error_text
+from picowatch.recipe.read import nodes
+from tests.recipe.reading import messages, read, read_one, refused
+
+
+@pytest.mark.parametrize(
+    "text", ["yes", "Off", "42", "1984", "2024-01-01", "1:30", "012", "1e3", ".inf", "0x20", "1_0"]
+)
+def test_a_prompt_is_the_text_that_stands_there(text: str) -> None:
+    """Whatever YAML would make of it."""
+    recipe = read_one(f"prompt: {text}\nnegative: {text}")
+    assert (recipe.prompt, recipe.negative_prompt) == (text, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("steps: 012", "steps", 12),
+        ("steps: 1e2", "steps", 100),
+        ("steps: '30'", "steps", 30),
+        ("steps: 30.0", "steps", 30),
+        ("seed: 1_000", "seed", 1000),
+        ("seed: 089", "seed", 89),
+        ("cfg_rescale: 1e-05", "cfg_rescale", 0.00001),
+        ("exact: yes", "exact", True),
+        ("exact: 1", "exact", True),
+        ("exact: 'Off'", "exact", False),
+    ],
+)
+def test_a_field_reads_numbers_and_switches(text: str, field: str, value: object) -> None:
+    """In the ways people write them."""
+    assert getattr(read_one(f"prompt: a\n{text}"), field) == value
+
+
+# The file, line and column of the problem, what its message says.
+MISTAKES = [
+    ("prompt: a\nheight:", (2, 1), "height has no value. Write a whole number from 64 to 2048, or"),
+    ("prompt:", (1, 1), "prompt has no value. Write prompt: '' for empty text, or delete"),
+    ("prompt: >\nsteps: 3", (1, 9), "prompt has no value."),
+    ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
+    ("prompt: a\nsteps: yes", (2, 8), "steps must be a whole number from 1 to 150, not 'yes'."),
+    ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
+    ("prompt: a\ncfg_scale: .inf", (2, 12), "cfg_scale must be a number from 1 to 30, not '.inf'."),
+    ("prompt: a\nsteps: " + "1" * 10_000, (2, 8), "steps must be a whole number from 1 to 150,"),
+    ("prompt: a corgi # in the park", (1, 17), "write prompt: 'a corgi # in the park'"),
+    ("prompt: a corgi\n  in the #park", (2, 10), "write prompt: 'a corgi in the #park'"),
+    ("prompt: #corgi", (1, 9), "write prompt: '#corgi'"),
+    ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
+    ("prompt: [cat] dog", (1, 15), "put it in quotes: prompt: '[cat] dog'"),
+    ("prompt: [cat]", (1, 9), "prompt must be text, not [cat]. For text, put it in quotes: prompt"),
+    ("prompt: {red|blue}", (1, 9), "For text, put it in quotes: prompt: '{red|blue}'"),
+    ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
+    ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. If it is text, put it in"),
+    ("prompt: &co dog", (1, 9), "&co has a meaning of its own in YAML."),
+    ("prompt: !wow dog", (1, 9), "!wow has a meaning of its own in YAML."),
+    ("prompt: !!python/name:os.system x", (1, 9), "has a meaning of its own in YAML."),
+    ("prompt: %dog", (1, 9), "put it in quotes: prompt: '%dog'"),
+    ("prompt: @dog", (1, 9), "put it in quotes: prompt: '@dog'"),
+    ("prompt: - dog", (1, 9), "put it in quotes: prompt: '- dog'"),
+    ("prompt: 'dog\nsteps: 3", (1, 9), "the quote ' that opens here is never closed."),
+    ('prompt: a\n"steps: 3', (2, 1), 'the quote " that opens here is never closed.'),
+    ('prompt: "a" dog', (1, 13), "put it in quotes: prompt: '\"a\" dog'"),
+    ('prompt: "a "red" dog"', (1, 13), "put it in quotes: prompt: 'a \"red\" dog'"),
+    ('prompt: "a \\(dog\\)"', (1, 12), "put it in quotes: prompt: 'a \\(dog\\)'"),
+    ('prompt: a\nimage: "C:\\Users\\dog.png"', (2, 13), "image: 'C:\\Users\\dog.png'"),
+    ("prompt: dog\n\tsteps: 3", (2, 1), "this line is indented with a tab. YAML requires spaces."),
+    ("prompt: dog\n  steps: 3", (2, 8), "lines like 'steps: 30', without commas and all indented"),
+    ("prompt: dog\nsteps:3", (2, 6), "a field has a colon and a space: write 'steps: 3'."),
+    ("prompt:dog\nsteps: 3", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
+    ("prompt dog", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
+    ("steps 30\nprompt: a", (1, 6), "a field has a colon and a space: write 'steps: 30'."),
+    ("prompt = a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
+    ("prompt： a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
+    ('"prompt": "a",\n"steps": 3', (1, 14), "without commas"),
+    ("- prompt: dog\nsteps: 3", (2, 1), "YAML cannot parse this: did not find expected '-'"),
+    ("prompt: dog\n- prompt: cat", (2, 1), "YAML cannot parse this: did not find expected key."),
+    ("prompt: a\nseed: [1, 2\nsteps: 3", (2, 7), "Is the [ that opens here closed?"),
+    ("prompt: a\nsweep: {steps: [1, 2}}", (2, 16), "Is the [ that opens here closed?"),
+    ("prompt: a\n}", (2, 1), "YAML cannot parse this: did not find expected key."),
+    ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
+    ("```yaml\nprompt: a\n```", (1, 1), "``` is how chats and web pages mark a text. Delete"),
+    ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
+    ("image of a corgi", (1, 1), "Write 'prompt: image of a corgi', or rename"),
+    ("- a dog", (1, 3), "this is not a recipe. Write 'prompt: a dog'"),
+    ("- prompt: a\n-", (2, 2), "this is not a recipe."),
+    ("- [a]", (1, 3), "this is not a recipe."),
+    ("prompt: a\n? [x]\n: 3", (2, 3), "a field's name must be a word, as in 'steps: 30'."),
+    ("prompt: a\n<<: 3", (2, 1), "unknown field '<<'."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "position", "message"), MISTAKES)
+def test_a_mistake_has_one_message_with_its_remedy(
+    text: str, position: tuple[int, int], message: str
+) -> None:
+    """At its position; nothing of the file that could harm a terminal."""
+    invalid = refused(text)
+    (problem,) = invalid.problems
+    assert (problem.line, problem.column) == position
+    assert message in problem.message
+    assert error_text(invalid).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "proposal"),
+    [
+        (text, message.partition("prompt: ")[2])
+        for text, _, message in MISTAKES
+        if "quotes: prompt: " in message
+    ],
+)
+def test_what_a_message_proposes_to_write_is_read(text: str, proposal: str) -> None:
+    """A proposal `prompt: 'text'` is YAML that holds the text, without quotes around all of it."""
+    (message,) = messages(text)
+    assert read_one(message[message.index("prompt: '") :]).prompt == yaml.safe_load(proposal)
+
+
+def test_every_line_without_its_space_is_shown() -> None:
+    """YAML takes all of them for one text."""
+    assert messages("prompt:a corgi\nsteps:10") == [
+        "a field has a colon and a space: write 'prompt: a corgi'.",
+        "a field has a colon and a space: write 'steps: 10'.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Prompt: a\nNegative Prompt: b\nSteps: 3\nCFG Scale: 4\nhires: {Denoising Strength: 0.5}",
+        "PROMPT: a\nNegative-Prompt: b\nsteps: 3\ncfg-scale: 4\nHires: {denoising_strength: 0.5}",
+    ],
+)
+def test_names_of_fields_have_any_case_and_spaces(text: str) -> None:
+    """As A1111 and people write them."""
+    recipe = read_one(text)
+    assert (recipe.prompt, recipe.negative_prompt, recipe.steps) == ("a", "b", 3)
+    assert recipe.cfg_scale == 4
+    assert recipe.hires and recipe.hires.denoising_strength == 0.5
+
+
+@pytest.mark.parametrize("name", ["promt", "text", "positive_prompt", "Propmt"])
+def test_a_missing_prompt_is_not_reported_beside_its_typo(name: str) -> None:
+    """One mistake, one message."""
+    (message,) = messages(f"{name}: a corgi in the park\nsteps: 3")
+    assert message.startswith(f"unknown field '{name}'.")
+
+
+def test_plain_text_over_several_lines_is_one_prompt() -> None:
+    """YAML joins indented lines with spaces."""
+    assert read_one("prompt: a corgi\n  at the beach\nsteps: 3").prompt == "a corgi at the beach"
+
+
+def test_a_block_keeps_its_lines_and_not_its_last_line_break() -> None:
+    """`|` is for prompts with anything in them."""
+    text = "prompt: |\n  a corgi # no comment\n  style: oil, [x]\nsteps: 3\n"
+    assert read_one(text).prompt == "a corgi # no comment\nstyle: oil, [x]"
+
+
+def test_comments_are_fine_where_nothing_can_be_lost() -> None:
+    """Behind numbers, names and quoted text."""
+    recipe = read_one("# mine\nprompt: 'a' # b\nsteps: 3 # few\nsampler: Euler # fast\n")
+    assert (recipe.prompt, recipe.steps, recipe.sampler) == ("a", 3, "Euler")
+
+
+def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
+    """Their positions count through the file; empty documents do not count."""
+    recipes = read("prompt: a\n---\n- prompt: b\n- prompt: c\n---\n---\n# end\n")
+    assert [(r.prompt, r.entry_index, r.line) for r in recipes] == [
+        ("a", 0, 1),
+        ("b", 1, 3),
+        ("c", 2, 4),
+    ]
+
+
+def test_tabs_that_editors_leave_on_empty_lines_are_no_indentation() -> None:
+    """Nobody sees them."""
+    assert read_one("prompt: a\n\t\n  \t \nsteps: 3\n\t").steps == 3
+
+
+def test_json_is_yaml_too() -> None:
+    """Scripts like to write JSON, and emoji in two escapes."""
+    assert read_one('{"prompt": "a\\n\\u00e9", "steps": 3}').prompt == "a\né"
+    assert read_one(json.dumps({"prompt": "a 😀", "steps": 3})).prompt == "a 😀"
+
+
+@pytest.mark.parametrize("text", ["# only a comment\n", "---\n", "[]\n", "~\n"])
+def test_a_file_without_entries_is_no_error(text: str) -> None:
+    """There is just nothing to make."""
+    assert read(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt: " + "[" * 500_000, "this is nested more than 20 deep. A recipe needs three."),
+        ("- a\n" * 60_000, "the file holds more than 50,000 values."),
+        ("b: [" + "*a, " * 60_000 + "]", "the file holds more than 50,000 values."),
+    ],
+)
+@pytest.mark.parametrize("loader", [nodes._LOADER, yaml.SafeLoader])
+def test_hostile_yaml_is_stopped_while_it_is_read(text: str, message: str, loader: object) -> None:
+    """Nesting, floods of values and references; with and without libyaml."""
+    with patch.object(nodes, "_LOADER", loader):
+        assert message in [problem.message for problem in refused(text).problems]
+
+
+def test_references_expand_to_nothing() -> None:
+    """So that no file of a few lines holds millions of values."""
+    found = messages("- &base {prompt: a}\n- *base\n")
+    assert found[0].startswith("&base has a meaning of its own in YAML.")

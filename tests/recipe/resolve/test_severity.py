@@ -1,0 +1,151 @@
+"""Who wrote a value decides what a mistake in it is: an error, or a warning and another value."""
+
+from typing import Any
+
+import pytest
+
+from picowatch.metadata import PICOWATCH, picowatch_json
+from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe.families import rules_of
+from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read_one
+
+SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
+INVENTORY = Inventory(
+    demo=DEMO,
+    checkpoints=(
+        Checkpoint("dream", 512, family=SD1),
+        Checkpoint("zero", 512, family=SD1, zero_snr=True),
+        Checkpoint("dev", 1024, family=FLUX, rules=rules_of("flux", "dev")),
+    ),
+    vaes=("ae",),
+    vae_families={"ae": (FLUX,)},
+    loras=("pixel",),
+    lora_families={"pixel": XL},
+)
+
+# Checkpoint, a field's value as a recipe and as A1111's text have it, the value instead, and what
+# is said of it.
+IMPOSSIBLE: list[tuple[str, str, str, str, Any, str]] = [
+    ("dream", "vae: ae", "VAE: ae", "vae", "baked", "the VAE 'ae' is for FLUX.1"),
+    ("dream", "loras: pixel", "", "loras", (), "the LoRA 'pixel' is for Stable Diffusion XL"),
+    ("zero", "sampler: LMS", "Sampler: LMS", "sampler", "DPM++ 2M", "the sampler LMS cannot begin"),
+    ("dev", "sampler: LMS", "Sampler: LMS", "sampler", "Euler", "the sampler LMS cannot be used"),
+    ("dev", "schedule_type: karras", "Schedule type: Karras", "schedule_type", "simple",
+     "FLUX.1 does not take the schedule type 'karras'"),
+    ("dev", "clip_skip: 2", "Clip skip: 2", "clip_skip", 1, "FLUX.1 has no clip_skip"),
+    ("dev", "tiling: true", "Tiling: True", "tiling", False, "FLUX.1 has no tiling"),
+    ("dev", "size: 520x512", "Size: 520x512", "width", 512, "width must be a multiple of 16"),
+]  # fmt: skip
+# The same of what no checkpoint could have.
+UNKNOWN: list[tuple[str, str, str, Any, str]] = [
+    ("vae: mse", "VAE: mse", "vae", "baked", "no VAE 'mse' in models/vae"),
+    ("loras: ink", "", "loras", (), "no LoRA 'ink' in models/loras"),
+    ("steps: 200", "Steps: 200", "steps", 150, "steps"),
+    ("cfg_scale: 0", "CFG scale: 0", "cfg_scale", 1, "cfg_scale"),
+    ("size: 500x512", "Size: 500x512", "width", 496, "width"),
+    ("sampler: Restart", "Sampler: Restart", "sampler", "Heun", "Restart"),
+    ("sampler: Nope", "Sampler: Nope", "sampler", "DPM++ 2M", "Nope"),
+    ("hires: {upscaler: x2}", "Hires upscale: 2, Hires upscaler: x2", "hires", "Lanczos", "'x2'"),
+    ("upscale: x2", "Postprocess upscaler: x2", "upscale", None, "no upscaler 'x2'"),
+]
+
+
+def pasted(setting: str, checkpoint: str) -> str:
+    said = dict(one.split(": ") for one in setting.split(", "))
+    values = {"Steps": "3", "Sampler": "Euler", "Model": checkpoint} | said
+    return "a cat\n" + ", ".join(f"{key}: {value}" for key, value in values.items())
+
+
+def of(recipe: Any, field: str) -> Any:
+    value = getattr(recipe, field)
+    return value.upscaler if field == "hires" else value
+
+
+@pytest.mark.parametrize(("checkpoint", "own", "theirs", "field", "instead", "words"), IMPOSSIBLE)
+def test_what_a_checkpoint_cannot_have(
+    checkpoint: str, own: str, theirs: str, field: str, instead: Any, words: str
+) -> None:
+    """In the recipe an error; in a folder's defaults, a paste and a picture a warning."""
+    model = f"prompt: a cat\ncheckpoint: {checkpoint}\n"
+    (message,) = messages(model + own, inventory=INVENTORY)
+    assert message.startswith(words)
+    recipes = [read_one(model, inventory=INVENTORY, defaults={"_defaults.yaml": own})]
+    if theirs:
+        text = pasted(theirs, checkpoint)
+        recipes.append(read_one(text, "a.txt", INVENTORY))
+        pictures = PicturesWith(lambda _: {"parameters": text})
+        recipes.append(read_one("from: a.png", inventory=INVENTORY, pictures=pictures))
+    for recipe in recipes:
+        assert of(recipe, field) == instead
+        (warning,) = recipe.warnings
+        assert warning.startswith(words)
+
+
+@pytest.mark.parametrize(("own", "theirs", "field", "instead", "words"), UNKNOWN)
+def test_what_no_checkpoint_could_have(
+    own: str, theirs: str, field: str, instead: Any, words: str
+) -> None:
+    """In the recipe and in its folder's defaults an error: a typing mistake, perhaps."""
+    model = "prompt: a cat\ncheckpoint: dream\n"
+    for text, defaults in ((model + own, ""), (model, own)):
+        (message,) = messages(text, inventory=INVENTORY, defaults={"_defaults.yaml": defaults})
+        assert words in message
+    if theirs:
+        text = pasted(theirs, "dream")
+        pictures = PicturesWith(lambda _: {"parameters": text})
+        for recipe in (
+            read_one(text, "a.txt", INVENTORY),
+            read_one("from: a.png", inventory=INVENTORY, pictures=pictures),
+        ):
+            assert of(recipe, field) == instead
+            (warning,) = recipe.warnings
+            assert words in warning
+
+
+def test_a_pictures_prompt_loses_what_cannot_be_used() -> None:
+    """LoRAs that are not here or for another family, and words that change between the steps."""
+    drawn = read_one("prompt: a [cat|dog] b\ncheckpoint: dream\nseed: 1", inventory=INVENTORY)
+    (request,) = drawn.image_requests(hash_of)
+    whole = picowatch_json(
+        request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0, rendered={}
+    )
+    pictures = PicturesWith(lambda _: {PICOWATCH: whole})
+    recipe = read_one("from: a.png\ncheckpoint: dev", inventory=INVENTORY, pictures=pictures)
+    assert recipe.prompt == "a dog b"
+    assert any("cannot change words between the steps" in one for one in recipe.warnings)
+    text = pasted("Seed: 1", "dream").replace("a cat", "a <lora:pixel:1> cat <lora:ink:1>")
+    recipe = read_one(text, "a.txt", INVENTORY)
+    assert recipe.prompt == "a  cat"
+    assert [one.partition(" is ")[0] for one in recipe.warnings] == [
+        "no LoRA 'ink' in models/loras. Only pixel",
+        "the LoRA 'pixel'",
+    ]
+
+
+def test_a_missing_checkpoint_is_an_error_whoever_names_it() -> None:
+    """There is nothing that could be used instead."""
+    assert messages(pasted("Seed: 1", "lost"), "a.txt", INVENTORY)[0].startswith(
+        "no checkpoint 'lost' in models/checkpoints."
+    )
+
+
+def test_what_is_swept_is_the_recipes_own() -> None:
+    """Whatever a folder's defaults say of the field."""
+    text = "prompt: a\ncheckpoint: dev\nsweep: {clip_skip: [1, 2]}"
+    (message,) = messages(text, inventory=INVENTORY, defaults={"_defaults.yaml": "clip_skip: 2"})
+    assert message.startswith("FLUX.1 has no clip_skip")
+
+
+def test_what_a_sampler_does_not_look_at_is_said() -> None:
+    """The pictures are drawn; in a sweep one of the samplers may look at it."""
+    (warning,) = read_one("prompt: a\nensd: 5\nsampler: Euler").warnings
+    assert warning.startswith("ensd has no effect with the sampler Euler: it is for DPM++ 2M SDE, ")
+    assert read_one("prompt: a\nensd: 5\nsweep: {sampler: [Euler, Euler a]}").warnings == ()
+
+
+@pytest.mark.parametrize("seeds", ["[1, 1]", "[1, 2, '1']"])
+def test_a_seed_is_listed_once(seeds: str) -> None:
+    """Its images would be one and the same."""
+    assert messages(f"prompt: a\nseed: {seeds}") == [
+        "the seed 1 is listed twice: both images would be the same. Keep one."
+    ]
