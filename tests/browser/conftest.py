@@ -1,17 +1,14 @@
 """A headless Chromium that opens the gallery from disk, as a user does."""
 
 import base64
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -155,20 +152,6 @@ class Page:
         wait_for(lambda: width in self.js("return [innerWidth, screen.width]"), "the size")
         self.next_frame()  # with which the page is told
 
-    def slide(self, start: tuple[int, int], end: tuple[int, int]) -> None:
-        """A finger that touches the window here, and leaves it there."""
-        steps = 8
-        for step in range(steps + 1):
-            x, y = (
-                one + (other - one) * step / steps for one, other in zip(start, end, strict=True)
-            )
-            kind = "touchMove" if step else "touchStart"
-            self._tell(
-                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
-            )
-        self._tell("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        self.next_frame()
-
     def next_frame(self) -> None:
         """Wait until the browser has drawn, and told of what it tells of then."""
         self.driver.execute_async_script(TWO_FRAMES)
@@ -178,30 +161,9 @@ class Page:
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         self._tell("Emulation.setEmulatedMedia", {"features": media})
 
-    def copied(self) -> str:
-        """What the clipboard holds, by pasting it into the search."""
-        box = self.find("#search")
-        box.clear()
-        box.send_keys(Keys.CONTROL, "v")
-        return str(box.get_attribute("value"))
-
-    def time_zone(self, name: str) -> None:
-        """As the computer's, `America/New_York`; "" is this computer's."""
-        self._tell("Emulation.setTimezoneOverride", {"timezoneId": name})
-
     def screenshot(self, target: Path) -> None:
         found = self._tell("Page.captureScreenshot", {"format": "png"})
         target.write_bytes(base64.b64decode(found["data"]))
-
-    def pixel(self, element: WebElement, across: float, down: float) -> tuple[int, ...]:
-        """The colour of a point of an element, by its share of the width and height."""
-        box = element.rect
-        found = self._tell("Page.captureScreenshot", {"format": "png"})
-        with Image.open(BytesIO(base64.b64decode(found["data"]))) as picture:
-            x, y = box["x"] + box["width"] * across, box["y"] + box["height"] * down
-            colour = picture.convert("RGB").getpixel((int(x), int(y - self.js("return scrollY"))))
-        assert isinstance(colour, tuple)
-        return colour
 
     def accessibility(self) -> list[dict[str, Any]]:
         """The tree that a screen reader gets."""
@@ -210,20 +172,8 @@ class Page:
 
     def errors(self) -> list[str]:
         """What the browser complained about since the last question."""
-        return [str(entry["message"]) for entry in self._log("browser")]
-
-    def requests(self) -> list[str]:
-        """The addresses that were asked for since the last question."""
-        told = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
-        return [
-            message["params"]["request"]["url"]
-            for message in told
-            if message["method"] == "Network.requestWillBeSent"
-        ]
-
-    def _log(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
-        return found
+        log: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [str(entry["message"]) for entry in log]
 
     def _tell(self, command: str, values: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = self.driver.execute_cdp_cmd(command, values)
@@ -239,7 +189,7 @@ def start_chromium() -> webdriver.Chrome:
         options.add_argument(argument)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
 
 
@@ -264,7 +214,6 @@ def page(chromium: webdriver.Chrome) -> Iterator[Page]:
     shown.resize(1280, 800)
     shown.colours("light")
     shown.errors()
-    shown.requests()
     yield shown
     expected = READ_IN_PART if shown.is_live else re.compile("ERR_FILE_NOT_FOUND")
     complaints = [text for text in shown.errors() if not expected.search(text)]

@@ -70,24 +70,6 @@ Pictures.onchange();
 """
 
 
-def test_only_new_pictures_above_are_promised_there(gallery: Page) -> None:
-    """Not those of other folders, and none of them where the oldest come first."""
-    gallery.resize(500, 300)
-    bottom = "scrollTo(0, document.body.scrollHeight)"
-    for query, order, told in (
-        ("", "Newest first", "↑ 1 new picture"),
-        ("recipe:corgi", "Newest first", ""),
-        ("", "Oldest first", ""),
-    ):
-        gallery.choose("#sort", order)
-        gallery.search(query)
-        gallery.js(bottom)
-        gallery.js(ARRIVE, f"pets/{len(gallery.shown())}.png")
-        assert gallery.find("#fresh").text == told
-        gallery.js("scrollTo(0, 0)")
-        wait_for(lambda: not gallery.find("#fresh").is_displayed(), "at the top")
-
-
 def test_a_day_of_many_pictures_comes_in_blocks(gallery: Page) -> None:
     """Which have their tiles once they come near; keys and addresses reach every picture."""
     gallery.js(
@@ -139,12 +121,6 @@ def test_a_page_that_is_read_in_the_middle_of_a_write_is_read_again(
     wait_for(lambda: page.shown() == ["two/0002-2.png"], "the whole one")
     (data / "page-00001.js").write_text(older)
     wait_for(lambda: page.shown() == ["two/0002-2.png", "two/0001-1.png"], "both")
-    told = "ResizeObserver loop completed with undelivered notifications."
-    assert page.driver.execute_async_script(
-        "dispatchEvent(new ErrorEvent('error', { message: arguments[0] }));"
-        "load('pages.js', arguments[1])",
-        told,
-    ), "a scrollbar that comes is no script that fails"
 
 
 def test_a_page_of_another_version_asks_to_be_reloaded(house: House, page: Page) -> None:
@@ -255,16 +231,12 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
         wait_for(lambda: page.text("#line") == "picowatch is running; nothing to do", "the end")
         assert page.driver.title == "picowatch"
     wait_for(lambda: page.text("#line") == "picowatch is not running", "it was ended")
-
-
-def test_a_daemon_that_was_killed_is_not_shown_as_running(house: House, page: Page) -> None:
-    """Its last word is an old one."""
-    house.once()
-    told = house.outbox / ".picowatch/gallery/now.js"
-    text = told.read_text().replace('"runs": false', '"runs": true')
-    told.write_text(re.sub(r'"updated": [\d.]+', '"updated": 1700000000.5', text))
-    page.open(house.outbox / INDEX)
-    wait_for(lambda: page.text("#line") == "picowatch is not running", "it is seen")
+    # The last word of one that was killed is an old one.
+    killed = (
+        "now({ updated: 1700000000, runs: true, recipe: '', image: 0, of: 0, steps: 0, waiting: [],"
+    )
+    page.js(f"{killed} images: {{ queued: 0 }}, inbox: '', problems: [], more_problems: 0 }})")
+    assert page.text("#line") == "picowatch is not running"
 
 
 # -- errors
@@ -278,7 +250,9 @@ def test_errors_stand_on_top_until_they_are_fixed(live: House, page: Page) -> No
     assert line.startswith("Error wrong.yaml") and "Did you mean 'steps'?" in line
     assert "Error: wrong.yaml" in page.text("#live")
     page.find("#problems summary").click()
-    assert "line 2, column 1" in page.find("#problems pre").text
+    assert page.text("#problems pre") == live.error("wrong.yaml")
+    quoted, carets = page.text("#problems pre .quoted").splitlines()
+    assert quoted.index("stesp") == carets.index("^")
     link = page.find("#problems a").get_attribute("href") or ""
     assert link.endswith("/outbox/wrong.yaml.error.txt")
     live.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
@@ -318,25 +292,6 @@ def test_errors_are_folded_to_three(house: House, page: Page) -> None:
     page.open(house.outbox / INDEX)
     wait_for(lambda: len(page.all("#problems details")) == 3, "the first ones")
     assert page.find("#problems .first").text == "2 images failed. Bad."
-    assert page.find("#fold").text == "Show 17 more"
-    others = "and 6 more: look for .error.txt and .warning.txt in the outbox"
-    assert others in page.find("#problems .buttons").text
+    assert "and 6 more: look for .error.txt" in page.find("#problems .buttons").text
     page.find("#fold").click()
     assert len(page.all("#problems details")) == 20
-    assert page.find("#fold").get_attribute("aria-expanded") == "true"
-
-
-def test_carets_stay_below_what_they_point_at(house: House, page: Page) -> None:
-    """In a narrow window the quoted line scrolls sideways; sentences wrap."""
-    house.save("wrong.yaml", f"prompt: a corgi\nsampler: a very {'long ' * 15}name\n")
-    house.once()
-    page.resize(360, 800)
-    page.open(house.outbox / INDEX)
-    wait_for(lambda: page.all("#problems .error"), "the error")
-    page.find("#problems summary").click()
-    line, carets = page.text("#problems pre .quoted").splitlines()
-    assert line.index("a very") == carets.index("^")
-    beyond = "const one = arguments[0]; return one.scrollWidth - one.clientWidth"
-    assert page.js(beyond, page.find("#problems pre .quoted")) > 0
-    assert page.js(beyond, page.find("#problems pre")) == 0
-    assert page.text("#problems pre") == (house.outbox / "wrong.yaml.error.txt").read_text()

@@ -16,13 +16,14 @@ from PIL import Image
 
 from picowatch.outbox.gallery import gallery as gallery_module
 from picowatch.outbox.gallery import pages
-from picowatch.outbox.gallery.gallery import ASSETS, Gallery, GalleryMaintenance
+from picowatch.outbox.gallery.gallery import ASSETS, Gallery
 from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
+from picowatch.outbox.status import Status, write_news
 from picowatch.settings import Settings
-from tests.house import PATIENCE, House, wait_for
+from tests.house import House, wait_for
 
 DATA = ".picowatch/gallery"
 
@@ -137,30 +138,14 @@ def test_the_page_is_that_of_this_version(tmp_path: Path) -> None:
 # -- what is damaged, missing or deleted
 
 
-def hole(data: Path) -> None:
-    content = (data / "page-00001.js").read_bytes()
-    (data / "page-00001.js").write_bytes(content[:50] + bytes(100) + content[150:])
-
-
-def other_version(data: Path) -> None:
-    index = (data / "pages.js").read_text()
-    (data / "pages.js").write_text(index.replace(f'"format": {pages.FORMAT}', '"format": 0'))
-    (data / "page-00001.js").write_text('picture({"file": "old.png"});\n')
-
-
-def both_lists(data: Path) -> None:
-    shutil.rmtree(data)
-    (data.parents[1] / "images.jsonl").unlink()
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "all is gone": shutil.rmtree,
-    "a page is gone": lambda data: (data / "page-00001.js").unlink(),
-    "a page has a hole": hole,
-    "the last page is cut off": lambda data: os.truncate(data / "page-00003.js", 50),
-    "the index is empty": lambda data: os.truncate(data / "pages.js", 0),
-    "another version": other_version,
-    "both lists are gone": both_lists,
+DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
+    "all is gone": ("", None),
+    "a page is gone": ("page-00001.js", None),
+    "a page has a hole": ("page-00001.js", lambda old: old[:50] + bytes(100) + old[150:]),
+    "the last page is cut off": ("page-00003.js", lambda old: old[:50]),
+    "the index is empty": ("pages.js", lambda old: b""),
+    "another version": ("pages.js", lambda old: old.replace(b'"format": ', b'"format": 1')),
+    "images.jsonl is gone, too": ("", lambda old: b""),
 }
 
 
@@ -172,7 +157,16 @@ def test_a_damaged_gallery_is_made_anew(house: House, damage: str) -> None:
     house.once()
     before = {entry["file"]: entry for entry in shown(house.outbox)}
     assert len(before) == 6
-    DAMAGES[damage](house.outbox / DATA)
+    name, change = DAMAGES[damage]
+    path = house.outbox / DATA / name
+    if not name:
+        shutil.rmtree(path)
+        if change:
+            (house.outbox / "images.jsonl").unlink()
+    elif change:
+        path.write_bytes(change(path.read_bytes()))
+    else:
+        path.unlink()
     house.once()
     assert {entry["file"]: entry for entry in shown(house.outbox)} == before
     assert len(script(house.outbox, "pages")["pages"]) == 3
@@ -231,6 +225,13 @@ def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
     assert files(tmp_path) == []
     gallery_of(tmp_path, "5")
     assert names(tmp_path) == "5", "pages may be empty"
+
+
+def test_a_picture_that_cannot_be_read_gets_no_thumbnail(tmp_path: Path) -> None:
+    """The page then shows the picture itself."""
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
+    Thumbnails(tmp_path, tmp_path).make("a.png")
+    assert not Thumbnails(tmp_path, tmp_path).has("a.png")
 
 
 def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
@@ -294,63 +295,41 @@ def test_the_daemon_repairs_the_gallery_while_it_runs(
 
 def test_the_end_waits_for_no_slow_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A share may take minutes to list the folders of a large outbox."""
-    reached, over = threading.Event(), threading.Event()
 
     def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-        reached.set()
-        while not over.is_set():
+        while True:
             yield str(root), [], []
 
     gallery = gallery_of(tmp_path)
     monkeypatch.setattr(os, "walk", walk)
-    problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
-    maintenance = GalleryMaintenance(gallery, problems)
-    wait_for(reached.is_set, "the first look")
-    end = threading.Thread(target=maintenance.close)
-    end.start()
-    end.join(PATIENCE / 12)
-    ended = not end.is_alive()
-    over.set()
-    end.join()
-    assert ended
-
-
-def test_a_picture_that_cannot_be_read_gets_no_thumbnail(tmp_path: Path) -> None:
-    """The page then shows the picture itself."""
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
-    thumbnails = Thumbnails(tmp_path, tmp_path)
-    for name in ("a.png", "there is none.png"):
-        thumbnails.make(name)
-        assert not thumbnails.has(name)
+    gallery.add_missing(lambda: True)
+    ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path))).list_existing(lambda: True)
 
 
 # -- the news
 
 
-def test_now_js_has_what_is_running_queued_and_wrong(house: House) -> None:
-    """Problems that earlier runs left, and queued recipes in the order of the work."""
+def test_now_js_has_what_waits_in_the_order_of_the_work(house: House) -> None:
+    """And the words of now.txt, the time left among them: a page has none of its own."""
     go = threading.Event()
     house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
-    house.save("wrong.yaml", "prompt: a corgi\nstesp: 2\n")
-    house.once()
-    assert script(house.outbox, "now")["runs"] is False
     with house.running(batch_size=1):
         try:
             house.save("a.txt", "first\n")
             wait_for(lambda: house.started() == ["first"], "the first is in progress")
             house.save("b.yaml", "prompt: b\ncount: 3\n")
-            house.save("urgent.yaml", "prompt: c\ncount: 250\npriority: 5\n")
-            waiting = [["urgent.yaml", 250], ["b.yaml", 3]]
+            house.save("urgent.yaml", "prompt: c\ncount: 2\npriority: 5\n")
+            waiting = [["urgent.yaml", 2], ["b.yaml", 3]]
             wait_for(lambda: script(house.outbox, "now")["waiting"] == waiting, "their names")
             news = script(house.outbox, "now")
-            assert (news["runs"], news["images"]["queued"]) == (True, 253)
-            assert news["line"] == (house.outbox / "now.txt").read_text().rstrip("\n")
-            (problem,) = (one for one in news["problems"] if one["is_error"])
-            assert problem["recipe"] == "wrong.yaml"
-            assert "Did you mean 'steps'?" in problem["text"]
+            assert (news["runs"], news["images"]["queued"]) == (True, 5)
         finally:
             go.set()
-            house.save("urgent.yaml", "prompt: c\nseed: 1\n")
+    status = Status(updated=0, started=0, images={"queued": 0}, recipe="a.txt", of=1,
+                    seconds_left=99.7)  # fmt: skip
+    write_news(house.outbox, status)
+    words = "a.txt: 0 of 1, 2 min left; 0 images wait"
+    assert script(house.outbox, "now")["line"] == status.line() == words
 
 
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:

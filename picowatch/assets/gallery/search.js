@@ -25,7 +25,7 @@ function readTexts(entry) {
 
 // A contact sheet is found by what its pictures show, not by what its recipe could have drawn.
 function asDrawn(settings, entry) {
-  const prompts = entry.cells.map(file => Pictures.byFile.get(file)?.prompt.toLowerCase()).filter(Boolean);
+  const prompts = entry.cells.map(file => Pictures.byFile.get(file)?.prompt?.toLowerCase()).filter(Boolean);
   if (!prompts.length) return;
   const prompt = settings.find(([name]) => name === "prompt");
   if (prompt) prompt[0] = "unexpanded_prompt";
