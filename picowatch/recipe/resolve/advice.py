@@ -1,4 +1,4 @@
-"""What is drawn as it is written, but perhaps not as it was meant: warnings, never errors."""
+"""Advice about what is drawn, but perhaps not as it was meant: warnings, never errors."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ def missing_embeddings(
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
-    """With one warning about words that the demo model was not taught.
+    """Add one warning about words that the demo model was not taught.
 
     LoRAs teach words of their own.
     """
@@ -90,7 +90,7 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
 
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
-    """What its family does not honour of a recipe that it can render."""
+    """Say what its family does not honour of a recipe that it can render."""
     checkpoint = recipe.installed_checkpoint
     rules = checkpoint.rules
     if not rules.weighs and any(_weighs(getattr(recipe, field)) for field in PROMPTS):

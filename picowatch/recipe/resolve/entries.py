@@ -1,4 +1,4 @@
-"""What entries say, with everything looked up: written values become recipes."""
+"""Entries with everything looked up: written values become recipes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -137,7 +137,7 @@ class EntryResolver:
         return recipe.warned(self._warnings(whole, axes, images))
 
     def _axes(self, whole: _WholeEntry) -> list[WrittenAxis] | None:
-        """What makes several images of an entry; None if these are too many."""
+        """The axes that make several images of an entry; None if these are too many."""
         layer, sweep = whole.layer, whole.sweep
         axes: list[WrittenAxis] = []
         if sweep:
@@ -149,7 +149,7 @@ class EntryResolver:
         return axes
 
     def _images(self, whole: _WholeEntry, axes: Sequence[WrittenAxis]) -> list[Recipe]:
-        """Each combination of the axes' values, those left out in which something is wrong."""
+        """The combinations of the axes' values, without those in which something is wrong."""
         origins = whole.origins | dict.fromkeys(_swept(axes), Origin.OWN)
         found = []
         for combination in combinations(axes, whole.layer):

@@ -68,7 +68,7 @@ class Rules:
         return self._mistakes[key]
 
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
-        """What no prompt may hold."""
+        """Find what no prompt may hold."""
         for field in PROMPTS:
             text = getattr(recipe, field)
             for found in FORBIDDEN.finditer(text.replace("\n", " ")):
@@ -176,7 +176,7 @@ def _is_for(kind: str, name: str, family: str, checkpoint: Checkpoint) -> str:
 
 
 def _other_lora(name: str, checkpoint: Checkpoint) -> str:
-    """What to do about a LoRA of another family, and how to say that its file is wrong."""
+    """The remedy for a LoRA of another family, and how to say that its file is wrong."""
     remedy = "Remove the LoRA, or use a checkpoint of its family."
     if key := family_called(checkpoint.family):
         remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
@@ -194,7 +194,7 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
-    """Only some samplers step along a flow, and only some can begin with pure noise."""
+    """Check the sampler: only some step along a flow, only some can begin with pure noise."""
     checkpoint = recipe.installed_checkpoint
     able = checkpoint.rules.samplers
     if checkpoint.rules.flow:
@@ -310,7 +310,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
-    """What is published, whether anything is drawn for it or not."""
+    """Check the size that is published, whether anything is drawn for it or not."""
     width, height = recipe.published_size
     if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
         before = recipe.size_before_upscale
