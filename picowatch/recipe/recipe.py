@@ -261,7 +261,7 @@ class Recipe(RecipeFields):
         return kind if name in self._dropped else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
-        """The values that count for the identity: not those that are off, so new fields change none."""
+        """The values that count for the identity: without those that are off, as new fields are."""
         off = {name for name, row in ROWS.items() if self._is_off(name, row)}
         off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)

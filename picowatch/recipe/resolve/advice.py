@@ -29,7 +29,7 @@ _MOST_EMBEDDINGS = 200
 def advice(
     images: Sequence[Recipe], own: Layer, origins: Mapping[str, Origin], inventory: Inventory
 ) -> Iterator[str]:
-    """About an entry's images; `own` is what the file says, `origins` who wrote it."""
+    """Sentences about an entry's images; `own` is what the file says, `origins` who wrote it."""
     yield from images[0].refused_embeddings()
     yield from _probable_mistakes(own)
     yield from _ignored_by_samplers(images, origins)

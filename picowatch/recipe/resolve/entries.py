@@ -162,7 +162,7 @@ class EntryResolver:
     def _warnings(
         self, whole: _WholeEntry, axes: Sequence[WrittenAxis], images: Sequence[Recipe]
     ) -> list[str]:
-        """All of a recipe's; fields without effect that the file itself says are refused."""
+        """All warnings of a recipe; fields without effect that the file itself says are refused."""
         swept = _swept(axes)
         origins = whole.origins | dict.fromkeys(swept, Origin.OWN)
         layer = whole.layer | swept

@@ -15,7 +15,7 @@ from picowatch.recipe.written import Layer, Position
 
 
 class Origin(Enum):
-    """Who wrote a value."""
+    """The author of a value."""
 
     OWN = "the recipe itself"
     FOLDER = "the defaults of its folder"
