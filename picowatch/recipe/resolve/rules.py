@@ -75,7 +75,6 @@ class Rules:
                 without = text.replace(found[0], "")
                 what = f"{field} contains {invisible(found[0])}."
                 yield Finding(field, what, "Remove it.", without, of_checkpoint=False)
-            tags = {tag.written for tag in lora_tags(text)}
             mistakes = self._mistakes_in(field, text, recipe.loras)
             before = recipe.written(field) if mistakes else None
             earliest: dict[str, Position] = {}  # before a sweep replaced pieces of the prompt
@@ -84,7 +83,7 @@ class Rules:
                 earliest |= {one.message: before.error_position for one in known}
             for mistake in mistakes:
                 start, end = mistake.offset, mistake.offset + mistake.length
-                is_tag = text[start:end] in tags
+                is_tag = bool(lora_tags(text[start:end]))
                 without = (text[:start] + text[end:]).strip() if is_tag else NOTHING
                 at = earliest.get(mistake.message)
                 yield Finding(field, mistake.message, "", without, False, at)
