@@ -38,7 +38,7 @@ MEBI = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much of everything; `folder` holds all that is made."""
+    """Rounds, pictures, sizes and steps; `folder` holds all that is made."""
 
     folder: Path
     rounds: int = 3
@@ -54,7 +54,7 @@ class Extent:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
     def by_turns(self, **measures: Callable[[], float]) -> list[list[float]]:
-        """What each measure gives in each round; rounds begin with another one by turns."""
+        """Take each measure in each round; rounds begin with another one by turns."""
         found: dict[str, list[float]] = {name: [] for name in measures}
         for turn in range(self.rounds):
             begin = turn % len(measures)

@@ -78,7 +78,7 @@ next();
 
 
 def line(number: int) -> dict[str, Any]:
-    """What images.jsonl says of a picture like those of a real checkpoint."""
+    """A line of images.jsonl like those of a real checkpoint."""
     draw = random.Random(number)
     width, height = SIZES[number % KINDS % len(SIZES)]
     request = ImageRequest(

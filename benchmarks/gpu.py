@@ -1,4 +1,4 @@
-"""What works on a card and how fast, in some minutes: a JSON file for each part.
+"""A check in some minutes of what works on a card and how fast: a JSON file for each part.
 
     python -m benchmarks.gpu --minutes 10 --out DIR [--parts demo rungs] [--device cpu]
 
@@ -78,7 +78,7 @@ class Part(Findings):
 
 
 def versions(part: Part) -> None:
-    """What is there, and what `picowatch doctor` says of it."""
+    """Versions, the card, and what `picowatch doctor` says of it."""
     import torch
 
     part.add("libraries", libraries() | {"python": sys.version, "cuda": torch.version.cuda})

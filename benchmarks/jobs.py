@@ -17,7 +17,7 @@ from tests.catalog.unets import sd15_shapes, sdxl_shapes
 ASSETS = Path(__file__).parents[1] / "picowatch" / "assets"
 NEGATIVE_PROMPT = "blurry"
 CFG_SCALE = 7.5
-HASHES = "hashes.json"  # in a models folder: the hashes that are known
+HASHES = "hashes.sqlite"  # in a models folder: the hashes that are known
 # Where the full-size checkpoints are kept between runs: 2.1 GB each, that of SDXL 6.9 GB.
 KEPT = Path(tempfile.gettempdir()) / "sd15"
 SD15_WORDS, XL_WORDS = "full-size Stable Diffusion 1.5", "full-size Stable Diffusion XL"
@@ -85,7 +85,7 @@ class Job:
         file.write_text(json.dumps(self.asked() | {"out": str(pictures)}))
 
     def asked(self) -> dict[str, Any]:
-        """What other programs read."""
+        """The job as plain values, for other programs."""
         return {
             "checkpoint": str(self.checkpoint.path),
             "configs": str(self.checkpoint.configs),

@@ -1,4 +1,4 @@
-"""What benchmarks share: rows with their spread, the machine in words, findings in a file."""
+"""Parts that benchmarks share: rows with their spread, the machine in words, findings in a file."""
 
 import gc
 import json
@@ -61,12 +61,12 @@ def _processor() -> str:
 
 
 def load() -> str:
-    """How much else ran in the last minute."""
+    """The load of the last minute."""
     return f"{os.getloadavg()[0]:.1f}"
 
 
 class Findings:
-    """What was found so far, in a JSON file that is complete at any moment."""
+    """Findings so far, in a JSON file that is complete at any moment."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         """`seconds` are those that finding may take."""

@@ -43,7 +43,7 @@ class Pipelines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """What a header shows: one of the beginnings of names in `has`, and none of `lacks`.
+    """A sign in a header: one of the beginnings of names in `has`, and none of `lacks`.
 
     With `width`, that is the width of the inputs of a tensor in `of`; with `positions`, that is the
     length of its table of positions.
@@ -107,7 +107,7 @@ class Family:
     """A family of checkpoints; the defaults are those of one with a transformer.
 
     `kind`: "unet" is a Stable Diffusion with a UNet, whose single files are whole checkpoints;
-    "flow" is drawn by a pipeline of diffusers with a transformer; "" is recognised, and refused.
+    "flow" is drawn by a pipeline of diffusers with a transformer.
     `short` families have no code of their own: the pipeline reads the prompt itself.
 
     Drawing: `inputs` are what each call of a pipeline gets beside the request, and
@@ -124,25 +124,27 @@ class Family:
     index must be as here, where it has them.
 
     Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer;
-    `by_header` tells the variant, `by_name` changes it by a word in the name of the file or folder
-    (variant before, word, variant after). The first that fits counts, in both. Unless the family is
-    short, its transformer may be a file of its own, which is completed by `encoders` (by part), and
-    a VAE of one of the variants in `vaes`. With `vae_assets` no folder is needed, because the
-    package has the other configs, and those of that family's VAE; `vae_file` says which VAE to get.
+    `by_header` tells the variant, and is no file of this family where none fits; `by_name` changes
+    it by a word in the name of the file or folder (variant before, word, variant after). The first
+    that fits counts, in both. Variants that are not in `variants` are not rendered. Unless the
+    family is short, its transformer may be a file of its own, which is completed by `encoders` (by
+    part), and a VAE of one of the variants in `vaes`. With `vae_assets` no folder is needed,
+    because the package has the other configs, and those of that family's VAE; `vae_file` says which
+    VAE to get.
     Variants that are `alike` may lend one another their parts.
 
     UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
     encoder that clip_skip chooses from, and one of `text_prefixes` stands before the names of a
     text encoder's tensors in single files.
 
-    LoRAs: with `loras`, its pipelines load them. `lora_layers` are regular expressions for names of
-    layers, `lora_widths` the widths of a transformer block's inputs, `lora_marks` what trainers
-    write into metadata.
+    LoRAs: with `loras`, its pipelines load them. `lora_layers` tell them by names of tensors, as
+    regular expressions, with "_" for ".". With widths, that is the width of their layer's inputs;
+    of its outputs for the upper half. `lora_marks` are what trainers write into metadata.
     """
 
     key: str
     name: str
-    kind: Literal["unet", "flow", ""] = "flow"
+    kind: Literal["unet", "flow"] = "flow"
     short: bool = False
     pipelines: Pipelines = Pipelines()
     guidance: Guidance = "cfg_scale"
@@ -173,8 +175,7 @@ class Family:
     text_layers: int = 0
     text_prefixes: tuple[str, ...] = ()
     loras: bool = True
-    lora_layers: tuple[str, ...] = ()
-    lora_widths: tuple[int, ...] = ()
+    lora_layers: tuple[tuple[str, tuple[int, ...]], ...] = ()
     lora_marks: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Variant:
@@ -188,7 +189,7 @@ class Family:
 
 
 def _all_three(name: str) -> Pipelines:
-    """What diffusers calls the pipelines of a model that it draws from text, pictures and masks."""
+    """The pipelines of a model that diffusers draws from text, pictures and masks."""
     return Pipelines(
         text=f"{name}Pipeline", image=f"{name}Img2ImgPipeline", mask=f"{name}InpaintPipeline"
     )
@@ -224,6 +225,7 @@ _NOISE_SCHEDULERS = (
     *(_DPM_SOLVER, "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler"),
     *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler"),
     *("LCMScheduler", "TCDScheduler", "DPMSolverSDEScheduler"),
+    *("IPNDMScheduler", "SASolverScheduler"),
 )
 _CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
@@ -266,6 +268,8 @@ SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
 QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
 
+_FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
+_FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
 _FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 
 # Numbers of positions, which are those of a square: of patches of the picture's latents.
@@ -285,7 +289,7 @@ _KLEIN_CONFIGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 class _Unet(Family):
     """A Stable Diffusion with a UNet, as 1.x."""
 
-    kind: Literal["unet", "flow", ""] = "unet"
+    kind: Literal["unet", "flow"] = "unet"
     pipelines: Pipelines = Pipelines(text="StableDiffusionPipeline")
     size_multiple: int = 8
     samplers: tuple[str, ...] = ()
@@ -300,26 +304,16 @@ class _Unet(Family):
     vaes: tuple[str, ...] = (SD_VAE,)
 
 
-def _refused(key: str, name: str, *signs: str, layers: str = "", mark: str = "") -> Family:
-    """A family that is recognised only to say what it is."""
-    return Family(
-        key=key,
-        name=name,
-        kind="",
-        native_size=0,
-        samplers=(),
-        lacks={},
-        signs=signs,
-        loras=False,
-        lora_layers=(layers,) if layers else (),
-        lora_marks=(mark,) if mark else (),
-    )
+# Names of LoRAs' tensors, of the half that is as wide as the layer's inputs.
+_DOWN = r"_lora_(down|A)_"
+_ATTENTION = r"single_transformer_blocks_\d+_attn_to_q"
+_TO_Q = rf"transformer_blocks_\d+_attn1?_to_q{_DOWN}"
+_LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_1)){_DOWN}"
 
 
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
-# `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image, FLUX.2 and
-# HunyuanVideo before FLUX.1, NewBie and Z-Image before Lumina 2, AuraFlow before Stable Diffusion
-# 3, Sana before PixArt, Anima before Wan.
+# `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
+# before FLUX.1, Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3, Sana before PixArt.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -383,9 +377,9 @@ _ROWS = (
         parts=_parts("AuraFlowTransformer2DModel", _KL, ("UMT5EncoderModel", _LLAMA_WORDS)),
         by_config=(("0.3", {"transformer/pos_embed_max_size": _96_ROWS}),),
         signs=("joint_transformer_blocks.", "double_layers."),
-        by_header=(("0.3", Sign(positions=_96_ROWS)),),
+        by_header=(("0.3", Sign(positions=_96_ROWS)), ("", Sign())),
         vaes=(SD_VAE,),
-        lora_layers=(r"double_layers_|single_layers_|joint_transformer_blocks_",),
+        lora_layers=((r"double_layers_|single_layers_|joint_transformer_blocks_", ()),),
         lora_marks=("auraflow",),
     ),
     # https://arxiv.org/abs/2403.03206: two CLIPs and T5 read the prompt.
@@ -424,8 +418,7 @@ _ROWS = (
         vae_assets="sd3",
         vae_file="a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
         alike=True,
-        lora_layers=(r"joint_blocks_",),
-        lora_widths=(1536, 2432),
+        lora_layers=((r"joint_blocks_", ()), (_TO_Q, (1536, 2432))),
         lora_marks=("sd3", "stable-diffusion-3"),
     ),
     # https://huggingface.co/lodestones/Chroma: FLUX.1 schnell with T5 alone, and guidance.
@@ -439,21 +432,12 @@ _ROWS = (
         preview="flux",
         parts=_parts("ChromaTransformer2DModel", _KL, _T5),
         signs=("distilled_guidance_layer.",),
-        by_header=(("Radiance", Sign(has=("nerf_",))),),
+        by_header=(("", Sign(lacks=("nerf_",))),),
         encoders={"text_encoder": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
-        lora_layers=(r"distilled_guidance_layer_",),
+        lora_layers=((r"distilled_guidance_layer_", ()),),
         lora_marks=("chroma",),
     ),
-    _refused(
-        "hunyuan_video",
-        "HunyuanVideo",
-        "context_embedder.token_refiner.",
-        "txt_in.individual_token_refiner.",
-        layers=r"txt_in_individual_token_refiner_",
-        mark="hunyuan-video",
-    ),
-    _refused("flux3", "FLUX.3", "early_stream_modulations.", layers=r"early_stream_modulations_"),
     # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
     Family(
         key="flux2",
@@ -474,9 +458,12 @@ _ROWS = (
         by_config=_KLEIN_CONFIGS,
         signs=("single_stream_modulation.",),
         # By the width of the text.
-        by_header=tuple(
-            (name, Sign(of=("txt_in.weight", "context_embedder.weight"), width=width))
-            for width, name in ((7680, "4B"), (12288, "9B"), (15360, "dev"))
+        by_header=(
+            *(
+                (name, Sign(of=("txt_in.weight", "context_embedder.weight"), width=width))
+                for width, name in ((7680, "4B"), (12288, "9B"), (15360, "dev"))
+            ),
+            ("", Sign()),
         ),
         by_name=tuple(
             (size, word, " ".join(filter(None, ("klein", word, size))))
@@ -487,8 +474,15 @@ _ROWS = (
         vae_assets="flux2",
         vae_file="a VAE with 32 latent channels (such as flux2-vae.safetensors)",
         lora_layers=(
-            r"(double|single)_stream_modulation_",
-            r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_",
+            (r"(double|single)_stream_modulation_", ()),
+            (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", ()),
+            # Other names are those of FLUX.1; klein 4B is as wide, but for this.
+            (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
+            (
+                rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{_ATTENTION}){_DOWN}",
+                (4096, 6144),
+            ),
+            (rf"transformer_blocks_\d+_attn_to_q{_DOWN}", (4096,)),
         ),
         lora_marks=("flux2", "flux.2", "flux-2"),
     ),
@@ -537,11 +531,17 @@ _ROWS = (
         signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
         # By the width of the image's latents. Krea and Kontext look like dev.
         by_header=(
-            ("schnell", Sign(lacks=("guidance_in.", "time_text_embed.guidance_embedder."))),
-            *(
-                (name, Sign(of=("img_in.weight", "x_embedder.weight"), width=width))
-                for width, name in ((64, "dev"), (128, "Depth or Canny"), (384, "Fill"))
+            (
+                "schnell",
+                Sign(
+                    has=("vector_in.", "time_text_embed.text_embedder."),
+                    lacks=_FLUX_GUIDANCE,
+                    of=_FLUX_LATENTS,
+                    width=64,
+                ),
             ),
+            ("dev", Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64)),
+            ("Fill", Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384)),
         ),
         by_name=(("dev", "kontext", "Kontext"), ("dev", "krea", "Krea")),
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
@@ -549,9 +549,13 @@ _ROWS = (
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
         alike=True,
+        # Qwen-Image's attention has the names and widths of the double blocks'.
+        lora_layers=(
+            (r"(double|single)_blocks_|single_transformer_blocks_", ()),
+            (rf"transformer_blocks_\d+_ff(_context)?_net_0_proj{_DOWN}", (3072,)),
+        ),
         lora_marks=("flux",),
     ),
-    _refused("newbie", "NewBie", "clip_text_pooled_proj."),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
     Family(
         key="z_image",
@@ -576,7 +580,7 @@ _ROWS = (
         vae_assets="flux",
         vae_file=_FLUX_VAE_FILE,
         alike=True,
-        lora_widths=(3840,),
+        lora_layers=((_LAYERS, (3840,)),),
         lora_marks=("zimage", "z-image"),
     ),
     # https://arxiv.org/abs/2503.21758: Gemma 2 reads the prompt.
@@ -591,9 +595,10 @@ _ROWS = (
         more_folders={"Lumina2Text2ImgPipeline": ""},
         parts=_parts("Lumina2Transformer2DModel", _KL, _GEMMA2),
         signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
+        by_header=(("", Sign(lacks=("clip_text_pooled_proj.",))),),
         encoders={"text_encoder": "Gemma 2 2B"},
         vaes=(SIXTEEN, FLUX_VAE),
-        lora_widths=(2304,),
+        lora_layers=((_LAYERS, (2304,)),),
         lora_marks=("lumina",),
     ),
     # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
@@ -608,16 +613,12 @@ _ROWS = (
         hub="Qwen/Qwen-Image",
         preview="wan",
         parts=_parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
-        signs=("txt_norm.", "txt_in.text_norm."),
-        by_header=(
-            ("Edit", Sign(has=("__index_timestep_zero__",))),
-            ("2.1", Sign(has=("txt_in.text_norm.",))),
-        ),
+        signs=("txt_norm.",),
+        by_header=(("", Sign(lacks=("__index_timestep_zero__",))),),
         by_name=(("", "image-edit", "Edit"),),
         encoders={"text_encoder": "Qwen2.5-VL 7B"},
         vaes=(QWEN_VAE,),
-        lora_layers=(r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_",),
-        lora_widths=(3072,),
+        lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (_TO_Q, (3072,))),
         lora_marks=("qwen",),
     ),
     # Qwen3-VL reads the prompt, and the transformer looks at twelve of its layers.
@@ -642,10 +643,10 @@ _ROWS = (
         by_name=(("", "turbo", "Turbo"), ("", "", "Raw")),
         vaes=(QWEN_VAE,),
         lora_layers=(
-            r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_",
-            r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_",
+            (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", ()),
+            (r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_", ()),
+            (_TO_Q, (6144,)),
         ),
-        lora_widths=(6144,),
         lora_marks=("krea2", "krea-2"),
     ),
     # https://arxiv.org/abs/2410.10629: Gemma 2 reads the prompt, after an instruction.
@@ -664,7 +665,7 @@ _ROWS = (
         parts=_parts("SanaTransformer2DModel", "AutoencoderDC", _GEMMA2, scheduler=_DPM_SOLVER),
         signs=("attention_y_norm.", "caption_norm."),
         vaes=(SANA_VAE,),
-        lora_widths=(2240,),
+        lora_layers=((_TO_Q, (2240,)),),
         lora_marks=("sana",),
     ),
     # https://arxiv.org/abs/2503.09641: Sana in few steps, with guidance as an input.
@@ -700,7 +701,9 @@ _ROWS = (
         signs=("layers.0.adaLN_sa_ln.",),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         vaes=(FLUX2_VAE,),
-        lora_layers=(r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))",),
+        lora_layers=(
+            (r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))", ()),
+        ),
         lora_marks=("ernie",),
     ),
     # https://arxiv.org/abs/2403.04692: T5 reads the prompt, and it removes noise.
@@ -738,7 +741,7 @@ _ROWS = (
         hub="THUDM/CogView4-6B",
         parts=_parts("CogView4Transformer2DModel", _KL, ("GlmModel", _ANY_WORDS)),
         vaes=(COGVIEW4_VAE,),
-        lora_widths=(4096,),
+        lora_layers=((rf"transformer_blocks_\d+_attn1_to_q{_DOWN}", (4096,)),),
         lora_marks=("cogview4",),
     ),
     # https://arxiv.org/abs/2403.05121: T5 reads the prompt, and it removes noise.
@@ -780,25 +783,6 @@ _ROWS = (
         vaes=(SD_VAE,),
         loras=False,
     ),
-    _refused(
-        "hidream",
-        "HiDream",
-        "caption_projection.0.linear.",
-        layers=r"double_stream_blocks_|single_stream_blocks_",
-    ),
-    _refused(
-        "anima",
-        "Anima",
-        "llm_adapter.",
-        layers=r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_",
-        mark="anima",
-    ),
-    _refused(
-        "wan",
-        "Wan",
-        "head.modulation",
-        layers=r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_",
-    ),
 )
 FAMILIES: Mapping[str, Family] = {row.key: row for row in _ROWS}
 UNETS = tuple(row.key for row in _ROWS if row.kind == "unet")
@@ -815,4 +799,4 @@ def hub_folder(family: str, variant: str) -> str:
 
 def row_of_pipeline(class_name: str) -> Family | None:
     """Return the family whose folders say this class; the UNets' share theirs."""
-    return next((row for row in _ROWS if row.kind and class_name in row.folders), None)
+    return next((row for row in _ROWS if class_name in row.folders), None)

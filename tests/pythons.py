@@ -22,7 +22,7 @@ TESTS = (
     *("daemon/test_what_a_save_means.py", "commands/test_light_commands.py"),
     *("test_architecture.py", "test_errors.py", "test_settings.py"),
 )
-NEED_TORCH = ("catalog/test_transformer_files.py",)
+NEED_TORCH = ("catalog/test_parts.py",)
 NEED_DIFFUSERS = ("recipe/test_samplers.py::test_the_table_agrees_with_diffusers",)
 PACKAGES = (
     *("numpy", "pillow", "psutil", "pydantic", "pyyaml", "rich", "safetensors", "watchdog"),

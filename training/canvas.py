@@ -1,4 +1,4 @@
-"""What pictures are drawn with: smooth outlines on a picture of four times the size."""
+"""The canvas of all pictures: smooth outlines on a picture of four times the size."""
 
 from __future__ import annotations
 

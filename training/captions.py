@@ -231,7 +231,7 @@ def listed(things: list[str], rng: random.Random) -> str:
 
 
 def position_words(position: str, rng: random.Random) -> str:
-    """Where the shape is; nothing where that is left to the seed."""
+    """Words for the shape's place; none where that is left to the seed."""
     if not position:
         return ""
     if position == "middle":

@@ -1,4 +1,4 @@
-"""Trains UNet and text encoder together, from nothing, on the pictures' latents."""
+"""Train UNet and text encoder together, from nothing, on the pictures' latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws scenes: the same random state and scene give the same pixels.
+"""Draw scenes: the same random state and scene give the same pixels.
 
 Captions say kinds, colours, and now and then sizes and places. All else varies with the random
 state: where in the picture, how large, how tilted, which shade, which fur and which face.

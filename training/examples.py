@@ -1,4 +1,4 @@
-"""What each step of the denoiser's training shows it."""
+"""The examples of each step of the denoiser's training."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Examples:
 
     @property
     def weights(self) -> Tensor:
-        """How much each example's error counts."""
+        """The weight of each example's error."""
         return loss_weights(PREDICTION).to(self.timesteps.device)[self.timesteps]
 
     def to(self, device: torch.device) -> Examples:
@@ -127,7 +127,7 @@ def caption_or_nothing(scene: Scene, rng: random.Random) -> str:
 
 
 def labels_of(scene: Scene, text: str) -> dict[str, int]:
-    """What the probes must find; nothing where the caption does not say it."""
+    """Labels for the probes; UNSAID where the caption does not say it."""
     labels = dict.fromkeys(PROBED, UNSAID)
     if scene.blurry or not text or all_made_up(text) or text in ONLY_BLURRY:
         return labels
@@ -151,7 +151,7 @@ def labels_of(scene: Scene, text: str) -> dict[str, int]:
 
 
 def labels_of_subject(which: str, subject: Subject, text: str) -> dict[str, int]:
-    """Its kind, and its colour if that is said."""
+    """The labels of a subject: its kind, and its colour if that is said."""
     said = any(word in text for word in COLOUR_WORDS.get(subject.colour, [subject.colour]))
     return {
         f"{which}subject": KINDS.index(subject.kind),
@@ -162,5 +162,5 @@ def labels_of_subject(which: str, subject: Subject, text: str) -> dict[str, int]
 
 
 def all_made_up(text: str) -> bool:
-    """Whether a caption holds no word of ours."""
+    """Return true if a caption holds no word of ours."""
     return KNOWN.isdisjoint(text.replace(",", " ").split())

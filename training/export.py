@@ -1,4 +1,4 @@
-"""Writes the trained parts as a diffusers folder in half precision, and goes on from one."""
+"""Write the trained parts as a diffusers folder in half precision, and goes on from one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def export_model(run_folder: Path, target: Path) -> None:
 
 
 def begin_with(model: Path, run_folder: Path) -> None:
-    """Begins a run with an exported model's weights; a run that has begun stays what it is.
+    """Begin a run with an exported model's weights; a run that has begun stays what it is.
 
     The optimizer begins anew, and so do the probes: at zero, so that they disturb the text encoder
     as little as they know.
@@ -68,7 +68,7 @@ def begin_with(model: Path, run_folder: Path) -> None:
 
 
 def load_weights(network: Any, file: Path) -> None:
-    """Fills a network from its file; every weight must be there."""
+    """Fill a network from its file; every weight must be there."""
     stored: dict[str, Tensor] = load_file(file)
     network.load_state_dict({name: value.float() for name, value in stored.items()})
 
@@ -80,7 +80,7 @@ def write_known_words(target: Path) -> None:
 
 
 def edit_json(file: Path, **changes: object) -> None:
-    """Sets the fields; None takes one out, such as the folder that a part was read from."""
+    """Set the fields; None takes one out, such as the folder that a part was read from."""
     fields = {**json.loads(file.read_text("utf-8")), **changes}
     kept = {name: value for name, value in fields.items() if (name, value) not in dropped(changes)}
     file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -50,7 +50,7 @@ class EncodedPictures:
 
 
 def encode_pictures(run_folder: Path, device: torch.device, parts: int = PARTS) -> None:
-    """Draws and encodes the training pictures, a part to a file; what is there is kept."""
+    """Draw and encodes the training pictures, a part to a file; what is there is kept."""
     folder = run_folder / "latents"
     folder.mkdir(parents=True, exist_ok=True)
     missing = [part for part in range(parts) if not (folder / f"{part}.pt").exists()]

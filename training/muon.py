@@ -80,13 +80,13 @@ class Optimizers:
         ]
 
     def set_rate(self, rate: float) -> None:
-        """Gives every parameter the same learning rate."""
+        """Give every parameter the same learning rate."""
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
 
     def zero_grad(self) -> None:
-        """Forgets the gradients."""
+        """Forget the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
@@ -96,10 +96,10 @@ class Optimizers:
             part.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """What `load_state_dict` takes."""
+        """The state for `load_state_dict`."""
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Goes on from a saved state."""
+        """Go on from a saved state."""
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)

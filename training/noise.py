@@ -35,7 +35,7 @@ def new_sampler() -> Any:
 
 @cache
 def signal_shares() -> Tensor:
-    """How much of the picture's variance is left at each timestep, alpha-bar in DDPM's paper."""
+    """The share of the picture's variance that is left at each timestep, DDPM's alpha-bar."""
     shares: Tensor = new_sampler().alphas_cumprod
     return shares
 

@@ -1,4 +1,4 @@
-"""How a stage survives a kill: it saves its whole state every few minutes and goes on from it."""
+"""The state of a stage, saved every few minutes, so that a killed stage goes on from there."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Progress:
         return state
 
     def save_is_due(self) -> bool:
-        """Whether the last save is some minutes old."""
+        """Return true if the last save is some minutes old."""
         return time.monotonic() - self.saved_at > SECONDS_BETWEEN_SAVES
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the saved state; a kill leaves the old one or the new one, whole."""
+        """Replace the saved state; a kill leaves the old one or the new one, whole."""
         save_whole(dict(state), self.state_file)
         self.saved_at = time.monotonic()
 
     def log(self, step: int, **figures: float) -> None:
-        """Prints the figures and appends them to the stage's log."""
+        """Print the figures and appends them to the stage's log."""
         now = time.strftime("%H:%M:%S")
         print(now, f"step {step}", *(f"{k} {v:.5g}" for k, v in figures.items()), flush=True)
         with self.log_file.open("a", encoding="utf-8") as log:
@@ -101,13 +101,13 @@ class MovingAverage:
         self.values = {name: value.clone() for name, value in network.state_dict().items()}
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Goes on from saved values."""
+        """Go on from saved values."""
         for name, value in self.values.items():
             value.copy_(values[name])
 
     @torch.no_grad()
     def follow(self, network: nn.Module, step: int) -> None:
-        """Moves on by one step."""
+        """Move on by one step."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             if value.is_floating_point():
@@ -122,7 +122,7 @@ class Averages:
         self.count = 0
 
     def add(self, **figures: torch.Tensor) -> None:
-        """Counts one step's figures."""
+        """Count one step's figures."""
         self.count += 1
         for name, figure in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(figure)
@@ -135,7 +135,7 @@ class Averages:
 
 
 def save_whole(state: Mapping[str, Any], file: Path) -> None:
-    """Writes beside the file and renames, so that a kill never leaves half of it."""
+    """Write beside the file and renames, so that a kill never leaves half of it."""
     draft = file.with_suffix(".part")
     torch.save(dict(state), draft)
     draft.replace(file)

@@ -1,4 +1,4 @@
-"""What a picture of the demo world may hold: things and animals, one or two, on a background."""
+"""Scenes of the demo world: things and animals, one or two, on a background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stages of training share: steps, averaged weights, saves that survive a kill."""
+"""The loop that the stages share: steps, averaged weights, saves that survive a kill."""
 
 from __future__ import annotations
 

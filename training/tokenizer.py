@@ -43,7 +43,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def caption_words() -> Counter[str]:
-    """How often each word occurs in the captions."""
+    """The number of times that each word occurs in the captions."""
     rng = random.Random(SEED)
     counts: Counter[str] = Counter(known_words()["words"])
     for _ in range(CAPTIONS_READ):

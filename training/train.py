@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: `python -m training.train`."""
+"""Train the demo model from nothing: `python -m training.train`."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def train_vae(run_folder: Path, device: torch.device, steps: int | None = None) 
 
 
 def refine_decoder(run_folder: Path, device: torch.device, steps: int | None = None) -> None:
-    """Trains the decoder alone, on whole pictures, and puts it into `vae/`.
+    """Train the decoder alone, on whole pictures, and puts it into `vae/`.
 
     The latents stay what they are, and with them all that was learnt from them.
     """
@@ -117,7 +117,7 @@ def train(
     *,
     all_whole: bool = False,
 ) -> int:
-    """Trains what wants gradients, goes on from a saved state, and leaves the average's weights.
+    """Train what wants gradients, goes on from a saved state, and leaves the average's weights.
 
     Gives the number of steps.
     """
@@ -134,7 +134,7 @@ def train(
 
 
 def save_vae(vae: Any, target: Path, device: torch.device, progress: Progress, step: int) -> None:
-    """Writes the autoencoder, and logs how exact it is."""
+    """Write the autoencoder, and logs how exact it is."""
     progress.log(step, held_out_psnr=held_out_psnr(vae, device))
     vae.to("cpu").save_pretrained(target)
 
@@ -184,7 +184,7 @@ def drifting(latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def normalise_latents(vae: Any, device: torch.device) -> None:
-    """Makes latents times the scaling factor have mean 0 and spread 1 in every channel.
+    """Make latents times the scaling factor have mean 0 and spread 1 in every channel.
 
     Exactly, by folding it into the 1x1 convolutions on both sides of the latents.
     """

@@ -1,1 +1,1 @@
-"""What picowatch is measured against: each a program such as people write, without picowatch."""
+"""Programs such as people write without picowatch, to measure it against."""

@@ -1,7 +1,7 @@
-"""What is in models/, recognised from names and headers alone, without torch."""
+"""The models in models/, recognised from names and headers alone, without torch."""
 
-from picowatch.catalog.catalog import DEMO_CONTROLNET, DEMO_UPSCALER, Catalog, embedded
-from picowatch.catalog.configs import read_config
+from picowatch.catalog.catalog import Catalog
+from picowatch.catalog.entries import DEMO_CONTROLNET, DEMO_UPSCALER, embedded
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
 from picowatch.families import DEMO
@@ -17,6 +17,5 @@ __all__ = [
     "Model",
     "Refused",
     "embedded",
-    "read_config",
     "weight_files",
 ]

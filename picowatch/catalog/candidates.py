@@ -2,14 +2,12 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.catalog.configs import config_beside
-from picowatch.catalog.controlnets import recognise_controlnet_folder
-from picowatch.catalog.depth import recognise_depth_folder
 from picowatch.catalog.folder_files import (
     ARIA2,
     INDEX,
@@ -20,10 +18,9 @@ from picowatch.catalog.folder_files import (
     other_weights,
     weight_files,
 )
-from picowatch.catalog.folders import is_part_folder
+from picowatch.catalog.folders import PART_FOLDERS, is_part_folder
 from picowatch.catalog.gguf import GGUF
-from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
-from picowatch.catalog.vaes import recognise_vae_folder
+from picowatch.catalog.models import FOLDERS, Kind, Layout
 from picowatch.errors import ModelRefused
 from picowatch.files.skipped_folders import SKIPPED_FOLDERS
 from picowatch.recipe.characters import NEVER_IN_NAMES, invisible
@@ -32,12 +29,6 @@ from picowatch.recipe.messages.problems import harmless
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
 _ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
-# Kinds of which a folder may hold one.
-PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
-    "vae": recognise_vae_folder,
-    "controlnet": recognise_controlnet_folder,
-    "depth": recognise_depth_folder,
-}
 Stamp = tuple[tuple[str, int, int], ...]
 
 

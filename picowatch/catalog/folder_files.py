@@ -64,7 +64,7 @@ def other_weights(part: Path) -> list[Path]:
 
 
 def _safetensors(part: Path) -> list[Path]:
-    """Those files, sorted, without the ones that aria2 is still downloading."""
+    """The safetensors files, sorted, without those that aria2 is still downloading."""
     paths = {path.name: path for path in part.iterdir()}
     return [
         path

@@ -1,147 +1,238 @@
-"""Recognises diffusers folders: a model_index.json and a folder for each part."""
+"""Recognises diffusers folders: a model_index.json and a folder for each part, or a single part.
 
+A positive check: the rows of picowatch/families.py say which classes of diffusers and transformers
+each part may have. The engine loads these and no others, whatever else a folder names or brings
+along.
+"""
+
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-from picowatch.catalog.configs import read_config, read_json
-from picowatch.catalog.families import ONLY
-from picowatch.catalog.folder_files import INDEX, check_files, check_weights, is_file, is_folder
-from picowatch.catalog.models import Recognised
-from picowatch.catalog.pipelines import from_text, recognise_pipeline
-from picowatch.catalog.recognise import (
-    OTHER_INPUTS,
-    REFINER,
-    USABLE_INPUTS,
-    distilled,
+from picowatch.catalog.configs import depth_config, read_config, read_json, read_schedule
+from picowatch.catalog.folder_files import (
+    INDEX,
+    WEIGHTS_ENDINGS,
+    check_files,
+    check_weights,
+    is_file,
+    is_folder,
+    weight_files,
 )
+from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.models import Kind, Recognised
+from picowatch.catalog.recognise import ONLY
+from picowatch.catalog.unets import POOLED, USABLE_INPUTS, controlnet
+from picowatch.catalog.vaes import vae_of_config
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, row_of_pipeline
+from picowatch.families import FAMILIES, Family, row_of_pipeline
 from picowatch.recipe.messages.problems import shown
 
-# The parts of a checkpoint; the second ones are Stable Diffusion XL's.
-_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-_SDXL_PARTS = (*_PARTS, "text_encoder_2", "tokenizer_2")
-_WEIGHED_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+NATIVE_SIZE = 1024
+_MOST_PIXELS = 2048  # of a side in a recipe
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
-# How many inputs the UNets of other pipelines have.
-_PIPELINE_INPUTS = {
-    "StableDiffusionDepth2ImgPipeline": 5,
-    "StableDiffusionUpscalePipeline": 7,
-    "StableDiffusionInstructPix2PixPipeline": 8,
-    "StableDiffusionXLInstructPix2PixPipeline": 8,
-}
-# Relatives of what is supported, by what the names of their pipelines begin with.
-_RELATIVES = {
-    "FluxKontext": "FLUX.1 Kontext, which edits pictures",
-    "FluxControlNet": "FLUX.1 with a ControlNet",
-    "FluxControl": "FLUX.1 Depth or Canny, which also needs a depth map or edges",
-    "FluxPriorRedux": "FLUX.1 Redux, which varies pictures",
-    "Flux2KleinKV": "FLUX.2 klein KV, which edits pictures",
-    "QwenImage21": "Qwen-Image 2.1 (Qwen-Image and Qwen-Image-2512 are supported)",
-    "QwenImageControlNet": "Qwen-Image with a ControlNet",
-    "QwenImageEdit": "Qwen-Image-Edit, which edits pictures",
-    "QwenImageLayered": "Qwen-Image-Layered, which takes pictures apart",
-    "Flux2Pipeline": "FLUX.2 dev (FLUX.2 klein is supported)",
-}
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 _SDXL_DEPTHS = [2, 10]  # blocks of transformers in the two levels of the UNet that have them
+_FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
+_CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel")
 
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """A whole diffusers folder; ModelRefused says what is missing or not supported."""
-    named = str(read_json(folder / INDEX).get("_class_name"))
-    pipeline = from_text(named)
-    row = row_of_pipeline(pipeline)
-    if row is None:
-        raise ModelRefused(_other_pipeline(named))
-    if row.kind == "flow":
-        return recognise_pipeline(folder, row)
+    index = read_json(folder / INDEX)
+    row = _row_of(index)
     check_files(folder)
-    unet = read_config(folder / "unet" / "config.json")
-    family = _unet_family(pipeline, unet)
-    in_channels, sample_size = unet.get("in_channels"), unet.get("sample_size")
-    if isinstance(in_channels, int) and in_channels in OTHER_INPUTS:
-        raise ModelRefused(OTHER_INPUTS[in_channels])
-    if in_channels not in USABLE_INPUTS or not _is_sample_size(sample_size):
-        raise ModelRefused("is a diffusers folder with a UNet that picowatch does not support.")
-    parts = _SDXL_PARTS if family == "sdxl" else _PARTS
-    for part in parts:
-        if not is_folder(folder / part):
-            raise ModelRefused(f"is a diffusers folder without {part}/: copy the whole folder.")
-    weighed = [part for part in parts if part in _WEIGHED_PARTS]
-    for part in weighed:
-        check_weights(folder / part)
-    configs = {part: read_config(folder / part / "config.json") for part in weighed}
-    schedule = read_config(folder / "scheduler" / "scheduler_config.json")
-    if str(schedule.get("_class_name")).startswith("EDM"):
-        raise ModelRefused(
-            "is a diffusers folder with a noise schedule of its own (EDM, as of Playground 2.5): "
-            "not supported."
-        )
+    configs = {}
+    for part in classes_of(folder):
+        if part.startswith("tokenizer"):
+            _check_vocabulary(folder / part)
+        elif part == "scheduler":
+            configs[part] = read_schedule(folder / part)
+        else:
+            if part != "transformer" or not only_lends(folder):
+                check_weights(folder / part)
+            configs[part] = read_config(folder / part / "config.json")
+    if row.kind == "unet":
+        return _unet_folder(row, configs)
+    return _flow_folder(row, index, configs["transformer"])
+
+
+def _row_of(index: dict[str, Any]) -> Family:
+    """The family of a folder. Scripts save it under pipelines for pictures, with the same parts."""
+    pipeline = str(index.get("_class_name"))
+    row = row_of_pipeline(_FROM_PICTURES.sub("", pipeline))
+    if row is None:
+        raise ModelRefused(f"is a diffusers folder of a {shown(pipeline)}: {ONLY}")
+    return row
+
+
+def _unet_folder(row: Family, configs: dict[str, dict[str, Any]]) -> Recognised:
+    unet, schedule = configs["unet"], configs["scheduler"]
+    width = unet.get("cross_attention_dim")
+    family = row.key
+    if family != "sdxl":
+        # Stable Diffusion 1.x projects by convolutions.
+        family = "sd2" if width == 1024 or unet.get("use_linear_projection") else "sd1"
+    size, layers = unet.get("sample_size"), unet.get("transformer_layers_per_block")
+    pooled = unet.get("projection_class_embeddings_input_dim")
+    expected = {"in_channels": unet.get("in_channels") in [*USABLE_INPUTS]}
+    expected["sample_size"] = type(size) is int and size in _SAMPLE_SIZES
+    if family == "sdxl":
+        narrow = isinstance(width, int) and width < FAMILIES["sdxl"].text_width
+        depths = layers[1:] if isinstance(layers, list) else layers
+        expected["cross_attention_dim"] = width != 1280
+        expected["projection_class_embeddings_input_dim"] = narrow or pooled == POOLED["sdxl"]
+        expected["transformer_layers_per_block"] = narrow or depths == _SDXL_DEPTHS
+    for key, fits in expected.items():
+        if not fits:
+            raise ModelRefused(
+                f"is a diffusers folder with a UNet that picowatch does not know: its {key} is "
+                f"{shown(str(unet.get(key)))}."
+            )
+    texts = (config for part, config in configs.items() if part.startswith("text_encoder"))
     prediction = schedule.get("prediction_type")
     return Recognised(
         "checkpoint",
         family,
-        sample_size * _VAE_FACTOR,
-        in_channels,
-        min(_text_layers(configs[part]) for part in weighed if part.startswith("text_encoder")),
+        size * _VAE_FACTOR if isinstance(size, int) else 0,
+        unet["in_channels"],
+        min(map(_text_layers, texts)),
         prediction if prediction in ("epsilon", "v_prediction") else "",
         schedule.get("rescale_betas_zero_snr") is True,
-        text_width=_text_width(unet),
+        text_width=width if isinstance(width, int) else 0,
     )
-
-
-def _other_pipeline(name: str) -> str:
-    """The sentence that refuses a folder of a pipeline that picowatch cannot run."""
-    if name in _PIPELINE_INPUTS:
-        return OTHER_INPUTS[_PIPELINE_INPUTS[name]]
-    relative = next((_RELATIVES[start] for start in _RELATIVES if name.startswith(start)), "")
-    if relative:
-        return f"is {relative}: not supported."
-    named = [row for row in FAMILIES.values() if _is_called(name, row.key)]
-    family = max(named, key=lambda row: len(row.key)).name if named else f"a {shown(name)}"
-    return f"is a diffusers folder of {family}: {ONLY}"
-
-
-def _is_called(pipeline: str, family: str) -> bool:
-    """Whether a pipeline's name begins with a family's: QwenImageEditPipeline, not AnimateDiff."""
-    word, called = family.replace("_", ""), pipeline.replace("StableDiffusion", "SD")
-    return called.casefold().startswith(word) and not called[len(word) :][:1].islower()
-
-
-def _unet_family(pipeline: str, unet: dict[str, Any]) -> str:
-    """Tell the family by the pipeline and the UNet's config.
-
-    Raises ModelRefused for SDXL's refiner and small relatives.
-    """
-    width = unet.get("cross_attention_dim")
-    if pipeline not in FAMILIES["sdxl"].folders:
-        # Stable Diffusion 1.x projects by convolutions.
-        return "sd2" if width == 1024 or unet.get("use_linear_projection") else "sd1"
-    if width == 1280 or unet.get("projection_class_embeddings_input_dim") == 2560:
-        raise ModelRefused(REFINER)
-    layers = unet.get("transformer_layers_per_block")
-    depths = layers[1:] if isinstance(layers, list) else []
-    if width == 2048 and depths != _SDXL_DEPTHS:
-        raise distilled(depths)
-    return "sdxl"
 
 
 def _text_layers(config: dict[str, Any]) -> int:
     layers = config.get("num_hidden_layers")
-    usual = FAMILIES["sd1"].text_layers  # as transformers has it then
-    return layers if isinstance(layers, int) else usual
+    return layers if isinstance(layers, int) else FAMILIES["sd1"].text_layers
 
 
-def _text_width(unet: dict[str, Any]) -> int:
-    width = unet.get("cross_attention_dim")
-    return width if isinstance(width, int) else 0
+def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> Recognised:
+    for setting, value in row.settings.items():
+        if index.get(setting) not in (value, None):
+            raise ModelRefused(
+                f"cannot be used: {INDEX} says {setting}: {shown(str(index[setting]))}; "
+                f"only {value} is supported."
+            )
+    side = row.native_size
+    if row.latent_pixels:
+        size = transformer.get("sample_size")
+        size = size if isinstance(size, int) and size > 0 else 0
+        side = min(row.latent_pixels * size, _MOST_PIXELS)
+    named = row.folders[_FROM_PICTURES.sub("", str(index["_class_name"]))]
+    variant = named or _variant(row, index, transformer)
+    return Recognised("checkpoint", row.key, side or NATIVE_SIZE, variant=variant)
 
 
-def _is_sample_size(value: object) -> TypeGuard[int]:
-    return type(value) is int and value in _SAMPLE_SIZES
+def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:
+    """The variant by the index and the transformer's config; "" where the name has to tell it."""
+    settings = index | {f"transformer/{name}": value for name, value in transformer.items()}
+    for variant, told in row.by_config:
+        if all(settings.get(name) == value for name, value in told.items()):
+            return variant
+    return ""
+
+
+def only_lends(folder: Path) -> bool:
+    """Whether a folder has no weights in transformer/: it may complete transformer files."""
+    return not any(path.suffix in WEIGHTS_ENDINGS for path in (folder / "transformer").iterdir())
+
+
+def classes_of(folder: Path) -> dict[str, str]:
+    """The class of each part that is loaded; ModelRefused for one that the family does not have."""
+    index = read_json(folder / INDEX)
+    row = _row_of(index)
+    found: dict[str, str] = {}
+    for part, allowed in row.parts.items():
+        encoder = encoder_of(part)
+        if encoder in row.optional and _class_name(index, encoder) is None:
+            continue
+        name = _class_name(index, part)
+        if name not in allowed:
+            raise ModelRefused(
+                f"is a diffusers folder whose {part} is {shown(str(name))}, not {allowed[0]}: "
+                "not supported."
+            )
+        if not is_folder(folder / part):
+            may_lack = part in row.optional and part == encoder
+            null = f", or write [null, null] for it in {INDEX}" if may_lack else ""
+            raise ModelRefused(
+                f"is a diffusers folder without {part}/: copy the whole folder{null}."
+            )
+        found[part] = str(name)
+    return found
+
+
+def encoder_of(part: str) -> str:
+    """The text encoder that reads what this tokenizer gives; other parts are their own."""
+    return part.replace("tokenizer", "text_encoder")
+
+
+def _class_name(index: dict[str, Any], part: str) -> str | None:
+    """The class of a part in the index: ["library", "class"], or [null, null]."""
+    entry = index.get(part)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+
+
+def _check_vocabulary(folder: Path) -> None:
+    """transformers makes up a vocabulary where it finds none, without a word."""
+    if not any(is_file(folder / name) for name in _VOCABULARIES):
+        raise ModelRefused(
+            f"is a diffusers folder without a vocabulary in {folder.name}/ "
+            "(tokenizer.json, or vocab.json, or spiece.model): copy the whole folder."
+        )
 
 
 def is_part_folder(folder: Path) -> bool:
     """True for a folder with a config.json of its own: of a single part, as a VAE."""
     return is_file(folder / "config.json") and not is_file(folder / INDEX)
+
+
+def _vae_folder(folder: Path) -> Recognised:
+    config = read_config(folder / "config.json")
+    variant = vae_of_config(config)
+    if variant is None:
+        told = ("_class_name", "latent_channels", "scaling_factor")
+        said = ", ".join(f"{key}: {shown(str(config.get(key)))}" for key in told)
+        raise ModelRefused(f"is not the folder of a VAE that picowatch knows ({said}).")
+    return Recognised("vae", "", variant=variant)
+
+
+def _controlnet_folder(folder: Path) -> Recognised:
+    kind = read_json(folder / "config.json").get("_class_name")
+    if kind not in _CONTROLNETS:
+        raise ModelRefused("is a diffusers folder, but not of a ControlNet (ControlNetModel).")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder):
+        shapes |= read_header(file).shapes
+    header = Header(shapes, {})
+    found = controlnet(header)
+    if shapes and found is None:
+        raise ModelRefused(
+            f"is no ControlNet that picowatch knows: its tensors begin with {header.beginning()}."
+        )
+    return found or Recognised("controlnet", "")
+
+
+def _depth_folder(folder: Path) -> Recognised:
+    depth_config(folder)
+    return Recognised("depth", "")
+
+
+# Kinds of which a folder may hold one.
+PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
+    "vae": _vae_folder,
+    "controlnet": _controlnet_folder,
+    "depth": _depth_folder,
+}
+
+
+def recognise_part_folder(folder: Path, kind: Kind) -> Recognised:
+    """The folder of a single part of this kind, in diffusers' or transformers' layout."""
+    check_files(folder)
+    found = PART_FOLDERS[kind](folder)
+    check_weights(folder)
+    return found

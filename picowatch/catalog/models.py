@@ -1,4 +1,4 @@
-"""What a scan finds: usable models and refused files, as plain values."""
+"""The results of a scan: usable models and refused files, as plain values."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What a file or folder is, recognised from headers and configs.
+    """A file or folder as its headers and configs tell it.
 
     `family` is what it belongs to ("sd1"; "" where the header does not say). `native_size` is the
     side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are the inputs
@@ -139,7 +139,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class FoundModels:
-    """What a scan found, sorted by kind and name; the embedded demo model is not in it."""
+    """The result of a scan, sorted by kind and name; the embedded demo model is not in it."""
 
     models: tuple[Model, ...] = ()
     refused: tuple[Refused, ...] = ()

@@ -1,20 +1,53 @@
-"""Where each part of a checkpoint's pipeline is: its config, and its weights."""
+"""The parts of a checkpoint's pipeline: where the config and the weights of each are.
 
-from collections.abc import Mapping
+A transformer in a file of its own is completed: the file may hold the text encoders and the VAE,
+too. A diffusers folder of the same family that is installed lends what is not in it; or that is in
+files in models/text_encoders/ and models/vae/, and the package has their configs and vocabularies.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from picowatch.catalog.families import UNET
+from picowatch.catalog.folder_files import folder_files
+from picowatch.catalog.folders import classes_of, encoder_of
 from picowatch.catalog.gguf import read_any_header
-from picowatch.catalog.models import Model, Part
-from picowatch.catalog.transformer_files import ASSETS
-from picowatch.catalog.transformer_files import parts_of as parts_with_transformer
-from picowatch.families import FAMILIES
+from picowatch.catalog.models import FoundModels, Model, Part
+from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
+from picowatch.catalog.unets import UNET
+from picowatch.catalog.vaes import is_tiny, serves
+from picowatch.families import FAMILIES, FLOWS, SD3_VAE, SIXTEEN, hub_folder
+from picowatch.recipe.messages.suggestions import listed
 
-# The folder that describes single files, for each family.
+ASSETS = Path(__file__).parent.parent / "assets"
+# The folder that describes single files, for each family of UNets.
 CONFIGS = {"sd1": ASSETS / "sd15", "sd2": ASSETS / "sd2", "sdxl": ASSETS / "sdxl"}
 # The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
 _VOCABULARY = ASSETS / "sd15" / "tokenizer"
-VAE = "first_stage_model."
+VAE_PREFIX = "first_stage_model."
+# Only the language model is read of these, and files may leave the rest out.
+_HEADLESS = {
+    "Qwen3ForCausalLM": "Qwen3Model",
+    "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel",
+}
+# What variants of a family may have configs of their own for.
+_OF_A_VARIANT = ("scheduler", "transformer")
+_NOTHING = FoundModels()
+
+
+class _Source(NamedTuple):
+    """The file of a part's weights, and what stands before the names of its tensors.
+
+    Or the folder of the part.
+    """
+
+    path: Path
+    prefix: str = ""
+    is_folder: bool = False
+
+
+_Sources = Mapping[str, _Source | None]
 
 
 def is_unet(model: Model) -> bool:
@@ -22,33 +55,214 @@ def is_unet(model: Model) -> bool:
     return FAMILIES[model.family].kind == "unet"
 
 
+def is_transformer(model: Model) -> bool:
+    """Whether it is a transformer in a file, which needs the other parts of its pipeline."""
+    return model.kind == "checkpoint" and model.layout == "file" and model.family in FLOWS
+
+
 def parts_of(model: Model) -> tuple[Part, ...]:
     """All parts of a checkpoint, by the names that its pipeline has for them."""
-    if not is_unet(model):
-        return parts_with_transformer(model)
-    row = FAMILIES[model.family]
-    classes = {name: kinds[0] for name, kinds in row.parts.items()}
     if model.layout == "folder":
+        classes = classes_of(model.path)
         return tuple(Part(name, kind, model.path / name) for name, kind in classes.items())
+    return _parts_of_unet(model) if is_unet(model) else model.parts
+
+
+def _parts_of_unet(model: Model) -> tuple[Part, ...]:
+    """The parts of a single file in the original layout, with configs of the package."""
+    row = FAMILIES[model.family]
     starts: Mapping[str, tuple[str, ...]] = {
         "unet": (UNET,),
-        "vae": (VAE,),
+        "vae": (VAE_PREFIX,),
         "text_encoder": row.text_prefixes,
         "text_encoder_2": row.text_prefixes[-1:],
     }
     parts = []
-    for name, kind in classes.items():
+    for name, kinds in row.parts.items():
         folder = CONFIGS[model.family] / name
         if name in starts:
             prefix = prefix_in(model.path, *starts[name])
-            parts.append(Part(name, kind, folder, model.path, prefix))
+            parts.append(Part(name, kinds[0], folder, model.path, prefix))
         else:
             has_none = name.startswith("tokenizer") and not folder.is_dir()
-            parts.append(Part(name, kind, _VOCABULARY if has_none else folder))
+            parts.append(Part(name, kinds[0], _VOCABULARY if has_none else folder))
     return tuple(parts)
 
 
 def prefix_in(file: Path, *starts: str) -> str:
-    """What stands before the names of a part's tensors in a file; nothing in a file of its own."""
+    """The beginning of the names of a part's tensors in a file; "" in a file of its own."""
     header = read_any_header(file)
     return next((start for start in starts if header.has(start)), "")
+
+
+def completed(model: Model, installed: FoundModels) -> Model:
+    """The model with all parts of its pipeline, from what is `installed`, or what is missing."""
+    inside = _sources(model, _NOTHING)
+    lender = _lender(model, installed.of_kind("checkpoint"))
+    if lender and not _suffice(model, inside):
+        parts = _lent(model, lender, inside)
+        return replace(model, parts=parts, native_size=lender.native_size)
+    sources = _sources(model, installed)
+    if _suffice(model, sources):
+        return replace(model, parts=_of_the_package(model, sources))
+    return replace(model, missing=_missing(model, sources))
+
+
+def _sources(model: Model, installed: FoundModels) -> _Sources:
+    """Find the text encoders and the VAE in the file itself, or among those installed."""
+    found = {
+        part: _inside(model, encoder)
+        or _largest([one for one in installed.of_kind("text_encoder") if one.variant == encoder])
+        for part, encoder in _encoders_of(model).items()
+    }
+    return found | {"vae": _inside(model, VAE) or _largest(_vaes_for(model, installed))}
+
+
+def _inside(model: Model, content: str) -> _Source | None:
+    prefix = dict(model.contents).get(content)
+    return None if prefix is None else _Source(model.path, prefix)
+
+
+def _largest(models: Sequence[Model]) -> _Source | None:
+    """The one with the most exact weights: float16, where there is fp8, too."""
+    found = max(models, key=lambda model: model.bytes, default=None)
+    return _Source(found.path, is_folder=found.layout == "folder") if found else None
+
+
+def _encoders_of(model: Model) -> Mapping[str, str]:
+    row = FAMILIES[model.family]
+    return row.variant(model.variant).encoders or row.encoders
+
+
+def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
+    """The VAEs for its family; one that may be FLUX.1's or Stable Diffusion 3's is FLUX.1's."""
+    unsaid = SIXTEEN if SD3_VAE in FAMILIES[model.family].vaes else None
+    vaes = [one for one in installed.of_kind("vae") if not is_tiny(one.variant)]
+    return [one for one in vaes if serves(one.variant, model.family) and one.variant != unsaid]
+
+
+def _suffice(model: Model, sources: _Sources) -> bool:
+    """Whether the package has all but these."""
+    optional = FAMILIES[model.family].optional
+    alone = FAMILIES[model.family].vae_assets and _encoders_of(model)
+    return bool(alone) and all(source or part in optional for part, source in sources.items())
+
+
+def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
+    """The parts of a folder, but for what the file has of its own."""
+    parts = []
+    for name, class_name in classes_of(lender.path).items():
+        folder = lender.path / name
+        if name in _OF_A_VARIANT and lender.variant != model.variant:
+            own = _package_folder(model, name)
+            folder = own if own.is_dir() else folder
+        parts.append(_part(model, name, class_name, folder, inside))
+    return tuple(parts)
+
+
+def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
+    """All parts, with configs, vocabularies and noise schedule of the package."""
+    row = FAMILIES[model.family]
+    return tuple(
+        _part(model, name, classes[0], _package_folder(model, name), sources)
+        for name, classes in row.parts.items()
+        if (encoder := encoder_of(name)) not in row.optional or sources[encoder]
+    )
+
+
+def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
+    source = _inside(model, TRANSFORMER) if name == "transformer" else sources.get(name)
+    if source is None or source.is_folder:
+        return Part(name, class_name, source.path if source else folder)
+    return Part(name, _HEADLESS.get(class_name, class_name), folder, source.path, source.prefix)
+
+
+def _package_folder(model: Model, part: str) -> Path:
+    """The package's config, vocabulary or noise schedule of a part."""
+    row = FAMILIES[model.family]
+    encoder = _encoders_of(model).get(encoder_of(part))
+    if encoder:
+        known = ENCODERS[encoder]
+        return ASSETS / (known.words if part.startswith("tokenizer") else known.config)
+    variant = row.variant(model.variant).configs or model.variant
+    own = ASSETS / model.family / variant.casefold().replace(" ", "-") / part
+    if part in _OF_A_VARIANT and own.is_dir():
+        return own
+    return ASSETS / (row.vae_assets if part == "vae" else model.family) / part
+
+
+def files_of(parts: Sequence[Part]) -> dict[str, Path]:
+    """The files that these parts are read from by name, but the package's own, sorted.
+
+    A file with several parts counts once, as the transformer.
+    """
+    found = {}
+    (whole,) = (part.weights for part in parts if part.name == "transformer")
+    for part in parts:
+        for relative, path in folder_files(part.folder).items():
+            is_other_weight = part.weights and path.suffix == ".safetensors"
+            if ASSETS not in path.parents and not is_other_weight:
+                found[f"{part.name}/{relative}"] = path
+        if part.weights and (part.weights != whole or part.name == "transformer"):
+            found[part.name] = part.weights
+    return dict(sorted(found.items()))
+
+
+def completed_by(model: Model) -> list[str]:
+    """The files and folders below models/ that complete a transformer's file."""
+    found = []
+    for part in model.parts:
+        if part.weights and part.weights != model.path:
+            used = part.weights
+        elif part.weights or ASSETS in part.folder.parents:
+            continue
+        else:  # a folder with all parts, or a VAE's own
+            used = part.folder.parent if part.folder.name == part.name else part.folder
+        found.append(f"{used.parent.name}/{used.name}")
+    return list(dict.fromkeys(found))
+
+
+def _lender(model: Model, checkpoints: Sequence[Model]) -> Model | None:
+    """The folder that lends its parts: of the same variant, else of one that differs little."""
+    folders = [one for one in checkpoints if one.layout == "folder" and one.family == model.family]
+    same = [one for one in folders if one.variant == model.variant]
+    return next(iter((*same, *(one for one in folders if _alike(one, model)))), None)
+
+
+def _alike(one: Model, other: Model) -> bool:
+    """Whether two variants of a family differ by little; FLUX.2 klein and its base of a size do."""
+    if one.family == "flux2":
+        return one.variant.replace(" base", "") == other.variant.replace(" base", "")
+    return FAMILIES[one.family].alike
+
+
+def _missing(model: Model, sources: _Sources) -> str:
+    """Say what to install, and where; either way will do."""
+    variant = f" ({model.variant})" if model.variant else ""
+    ways = [listed(needed)] if (needed := _needed(model, sources)) else []
+    name = FAMILIES[model.family].name
+    folder = name + ("" if FAMILIES[model.family].alike else variant)
+    ways.append(
+        f"a diffusers folder of {folder} (such as {hub_folder(model.family, model.variant)}) in "
+        "models/checkpoints/, which lends its own"
+    )
+    has = [f"the {one}" if one in (TRANSFORMER, VAE) else one for one, _ in model.contents]
+    return (
+        f"{model.path.name} has only {listed(has)} of {name}{variant}. "
+        f"It also needs {'; or '.join(ways)}."
+    )
+
+
+def _needed(model: Model, sources: _Sources) -> list[str]:
+    """The files that would complete it, if files alone can."""
+    row = FAMILIES[model.family]
+    if not row.vae_assets or not _encoders_of(model):
+        return []
+    needed = [
+        f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"
+        for part, encoder in _encoders_of(model).items()
+        if not sources[part] and part not in row.optional
+    ]
+    if not sources["vae"]:
+        needed.append(f"{row.vae_file} in models/vae/")
+    return needed

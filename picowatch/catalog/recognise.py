@@ -1,62 +1,24 @@
-"""Recognises from its header alone what a single safetensors file is.
+"""Recognises from its header alone what a single file is: a positive check, family by family.
 
-Key names: CompVis' latent-diffusion layout (`model.diffusion_model.`, `first_stage_model.`,
-`cond_stage_model.`), Stability's for SDXL (`conditioner.embedders.`), diffusers' for single
-parts. LoRAs and embeddings are recognised in adapters.py.
+The rows of picowatch/families.py say which tensors tell a transformer.
 """
 
-import re
-from itertools import groupby
-from typing import Any
+from collections.abc import Mapping
 
-from picowatch.catalog import adapters
-from picowatch.catalog.controlnets import (
-    is_controlnet,
-    is_first_controlnet,
-    recognise_controlnet,
-)
-from picowatch.catalog.families import ONLY, UNET, transformer
 from picowatch.catalog.headers import Header
+from picowatch.catalog.loras import lora
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.storage import stored
 from picowatch.catalog.text_encoders import ENCODERS, contents, text_encoder
+from picowatch.catalog.unets import UNET, controlnet, unet
 from picowatch.catalog.upscalers import layout_of
-from picowatch.catalog.vaes import is_vae, recognise_vae
+from picowatch.catalog.vaes import vae_of_header
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, UNETS, Family, hub_folder
-from picowatch.recipe.messages.problems import shown
+from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, Family, Sign, hub_folder
 
-# Halves of a TAESD, in its author's names or diffusers'.
-_TAESD = {"decoder.layers.0.weight", "1.conv.0.weight", "3.conv.0.weight"}
-_TAESD |= {f"taesd_{part}.{name}" for part in ("encoder", "decoder") for name in _TAESD}
-USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
-# What UNets with other inputs are for.
-OTHER_INPUTS = {
-    5: "is a depth-to-image checkpoint, which also needs a depth map: not supported.",
-    7: "is an upscaling checkpoint: not supported.",
-    8: "is an image-editing checkpoint (InstructPix2Pix): not supported.",
-}
-REFINER = (
-    "is the refiner of Stable Diffusion XL, which only finishes pictures of the base model: "
-    "not supported. Use the base checkpoint without it."
-)
-# How many transformer blocks each attention of the UNet's first half has in SDXL, and those of a
-# level in models that were distilled from it.
-_SDXL_DEPTHS = [2, 2, 10, 10]
-_DISTILLED = {"SSD-1B": [2, 4], "Segmind Vega": [1, 2], "KOALA-700M": [2, 5], "KOALA-1B": [2, 6]}
-_TRANSFORMER_BLOCK = re.compile(
-    r"(?:model\.diffusion_model\.)?input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\."
-)
-# Without their scales, such weights would give noise: ComfyUI's and bitsandbytes' names.
-_SCALED = re.compile(
-    r"(?:^|\.)scaled_fp8$|\.(?:scale_weight|weight_scale|comfy_quant)$|\.quant_state\."
-)
-
-_OF_A_FOLDER = (
-    "of a diffusers folder: copy the whole folder with its model_index.json, or get a complete "
-    "checkpoint"
-)
-ARTICLES = {
+# The end of every sentence that refuses another family.
+ONLY = "picowatch does not support it; docs/models.md lists what it does."
+ARTICLES: dict[Kind, str] = {
     "checkpoint": "a checkpoint",
     "vae": "a VAE",
     "text_encoder": "a text encoder",
@@ -67,31 +29,139 @@ ARTICLES = {
     "depth": "a model that guesses depth",
 }
 
+# What stands before the names of a transformer's tensors: that of whole checkpoints, of NVIDIA's
+# Cosmos, of AuraFlow's authors, or nothing.
+_PREFIXES = (UNET, f"{UNET}net.", "net.", "model.", "")
+# Beginnings of names in what guides a transformer, and has copies of its layers.
+_GUIDES = ("controlnet_", "control_layers.", "control_blocks.", "ip_adapter", "image_proj.")
+_POSITIONS = ("pos_embed", "pos_embed.pos_embed", "positional_encoding")
+_EMBEDDING_WIDTHS = {row.text_width for row in FAMILIES.values() if row.key != "sdxl"} - {0}
+_SDXL_WIDTHS = (768, 1280)  # of SDXL's two text encoders
 
-def recognise(header: Header) -> Recognised:
-    """What the file is, whichever family it belongs to; ModelRefused for what nothing can use."""
-    if f"{UNET}input_blocks.0.0.weight" in header.shapes and not is_first_controlnet(header):
-        return _unet(header, UNET)
-    if is_controlnet(header):
-        return recognise_controlnet(header)
-    if adapters.is_lora(header):
-        return _lora(header)
-    if "input_blocks.0.0.weight" in header.shapes:
-        return _unet(header, "")
-    found = transformer(header)
-    if found:
-        return Recognised(
-            "checkpoint",
-            found.family,
-            FAMILIES[found.family].native_size,
-            variant=found.variant,
-            stored=stored(header),
-            contents=contents(header, found.prefix),
+
+def recognise(header: Header, families: Mapping[str, Family] = FAMILIES) -> Recognised:
+    """Return what the file is; ModelRefused shows what an unknown one begins with."""
+    if not header.shapes:
+        raise ModelRefused("is an empty file of weights, without one tensor.")
+    found = (
+        controlnet(header)
+        or unet(header)
+        or lora(header)
+        or _transformer(header, families)
+        or _part(header)
+        or _embedding(header)
+    )
+    if found is None:
+        raise ModelRefused(
+            f"is no model that picowatch knows: its tensors begin with {header.beginning()}."
         )
-    if header.has(UNET):
-        raise ModelRefused(f"is a checkpoint of an unknown kind: {ONLY}")
-    if is_vae(header):
-        return recognise_vae(header)
+    return found
+
+
+def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right: str = "") -> None:
+    """A file belongs in the folder of its kind, and to a family and variant that can be rendered.
+
+    `right` is what that folder is called here, if not as usual.
+    """
+    row = FAMILIES.get(found.family)
+    if row and not _is_usable(row, found.kind, kind, layout):
+        raise ModelRefused(f"{_with_family(found)}: {_why_not(row, found)}")
+    if found.kind != kind:
+        folder = right or FOLDERS[found.kind]
+        raise ModelRefused(
+            f"is {ARTICLES[found.kind]}, not {ARTICLES[kind]}: move it to models/{folder}/."
+        )
+
+
+def expect_rendered(found: Recognised, layout: Layout) -> None:
+    """A checkpoint's variant is one that can be rendered; a file's is exactly that."""
+    if found.kind != "checkpoint" or FAMILIES[found.family].kind == "unet":
+        return
+    variants = FAMILIES[found.family].variants
+    if found.variant not in variants and (layout == "file" or "" not in variants):
+        raise ModelRefused(f"{_with_family(found)}: {ONLY}")
+
+
+def _is_usable(row: Family, found: Kind, kind: Kind, layout: Layout) -> bool:
+    if found == "lora":
+        return row.loras
+    if kind == "checkpoint" and row.kind == "flow":
+        return layout == "folder" or not row.short
+    return row.kind == "unet"
+
+
+def _why_not(row: Family, found: Recognised) -> str:
+    """Say why its family is not rendered from this file, and what to get instead."""
+    if found.kind == "lora":
+        return "diffusers loads none for this family."
+    if row.kind == "unet" or not row.short:
+        return ONLY
+    return (
+        "picowatch renders it from diffusers folders only. Get the folder "
+        f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
+    )
+
+
+def _with_family(found: Recognised) -> str:
+    name = FAMILIES[found.family].name + (f" ({found.variant})" if found.variant else "")
+    return f"is {ARTICLES[found.kind]} {'of' if found.kind == 'checkpoint' else 'for'} {name}"
+
+
+def _transformer(header: Header, families: Mapping[str, Family]) -> Recognised | None:
+    """The transformer in a file, in its original names or diffusers', with what is beside it."""
+    if header.has(_GUIDES):
+        return None
+    for prefix in _PREFIXES:
+        names = [name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix)]
+        for row in families.values():
+            if not row.signs or not any(name.startswith(row.signs) for name in names):
+                continue
+            shown = (name for name, sign in row.by_header if _shows(header, prefix, sign))
+            variant = next(shown, None if row.by_header else "")
+            if variant is not None:
+                return Recognised(
+                    "checkpoint",
+                    row.key,
+                    row.native_size,
+                    variant=variant,
+                    stored=stored(header),
+                    contents=contents(header, prefix),
+                )
+    return None
+
+
+def _shows(header: Header, prefix: str, sign: Sign) -> bool:
+    if sign.has and not any(header.has(f"{prefix}{name}") for name in sign.has):
+        return False
+    if any(header.has(f"{prefix}{name}") for name in sign.lacks):
+        return False
+    if sign.width:
+        return sign.width == max(header.inputs(f"{prefix}{name}") for name in sign.of)
+    return sign.positions in (0, _positions(header, prefix))
+
+
+def _positions(header: Header, prefix: str) -> int:
+    """The number of positions; GGUF files may leave out the first side, which is 1."""
+    shapes = (header.shapes.get(f"{prefix}{name}", ()) for name in _POSITIONS)
+    return max(((0, 0, *shape)[-2] for shape in shapes), default=0)
+
+
+def variant_by_name(family: str, variant: str, name: str) -> str:
+    """The variant of a checkpoint, where its file's or folder's name alone tells it.
+
+    `variant` is what its weights and configs say.
+    """
+    words = name.casefold().replace("_", "-")
+    told = FAMILIES[family].by_name if family else ()
+    return next((after for before, word, after in told if before == variant and word in words),
+                variant)  # fmt: skip
+
+
+def _part(header: Header) -> Recognised | None:
+    """A VAE, a text encoder or an upscaler."""
+    vae = vae_of_header(header)
+    if vae is not None:
+        return Recognised("vae", "", variant=vae)
     encoder = text_encoder(header)
     if encoder and not ENCODERS[encoder].file:
         raise ModelRefused(
@@ -103,222 +173,21 @@ def recognise(header: Header) -> Recognised:
     layout = layout_of(header.shapes)
     if layout:
         return Recognised("upscaler", "", variant=layout.architecture, scale=layout.scale)
-    if adapters.is_embedding(header):
-        return Recognised("embedding", adapters.embedding_family(header))
-    raise ModelRefused(f"is {_something_else(header)}.")
+    return None
 
 
-def _lora(header: Header) -> Recognised:
-    return Recognised(
-        "lora",
-        adapters.lora_family(header),
-        base_model=adapters.base_model(header),
-        trained_as=adapters.trained_as(header),
-        trigger_words=adapters.trigger_words(header),
-    )
-
-
-def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right: str = "") -> None:
-    """A file belongs in the folder of its kind, and to a family that can be rendered.
-
-    `right` is what that folder is called here, if not as usual.
-    """
-    if found.family and not _is_usable(FAMILIES[found.family], found.kind, kind, layout):
-        raise ModelRefused(f"{_with_family(found)}: {_why_not(found)}")
-    if found.kind != kind:
-        folder = right or FOLDERS[found.kind]
-        raise ModelRefused(
-            f"is {ARTICLES[found.kind]}, not {ARTICLES[kind]}: move it to models/{folder}/."
-        )
-
-
-def _is_usable(row: Family, found: Kind, kind: Kind, layout: Layout) -> bool:
-    if found == "lora":
-        return row.loras
-    if kind == "checkpoint" and row.kind == "flow":
-        return layout == "folder" or not row.short
-    return row.kind == "unet"
-
-
-def expect_rendered(found: Recognised, layout: Layout) -> None:
-    """A checkpoint's variant is one that can be rendered; a file's is exactly that."""
-    if found.kind != "checkpoint" or FAMILIES[found.family].kind != "flow":
-        return
-    variants = FAMILIES[found.family].variants
-    if found.variant not in variants and (layout == "file" or "" not in variants):
-        raise ModelRefused(f"{_with_family(found)}: {ONLY}")
-
-
-def _why_not(found: Recognised) -> str:
-    """Say why: its family is not rendered, or only from folders: with one to get instead."""
-    if FAMILIES[found.family].kind != "flow":
-        return ONLY
-    if found.kind == "lora":
-        return "diffusers loads none for this family."
-    return (
-        "picowatch renders it from diffusers folders only. Get the folder "
-        f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
-    )
-
-
-def _with_family(found: Recognised) -> str:
-    name = FAMILIES[found.family].name + (f" ({found.variant})" if found.variant else "")
-    if found.kind == "lora":
-        return f"is a LoRA for {name}"
-    if found.kind in ("embedding", "controlnet"):
-        return f"is {ARTICLES[found.kind]} for {name}"
-    return f"is a checkpoint of {name}"
-
-
-def _unet(header: Header, prefix: str) -> Recognised:
-    """A checkpoint in the original layout: a UNet, and with it text encoders and VAE."""
-    _refuse_variants(header, prefix)
-    family = _unet_family(header, prefix)
-    in_channels = header.inputs(f"{prefix}input_blocks.0.0.weight")
-    if family in UNETS:
-        _check_complete(header, family)
-    prediction = _prediction(header)
-    return Recognised(
-        "checkpoint",
-        family,
-        _native_size(family, prediction, in_channels),
-        in_channels,
-        FAMILIES[family].text_layers,
-        prediction,
-        "ztsnr" in header.shapes,
-        text_width=cross_width(header, prefix),
-    )
-
-
-def _refuse_variants(header: Header, prefix: str) -> None:
-    """UNets that need what picowatch has not: another noise schedule, more inputs, other layers."""
+def _embedding(header: Header) -> Recognised | None:
+    """Textual inversion: A1111's `emb_params`, `clip_l`, SDXL's pair, diffusers' one tensor."""
     shapes = header.shapes
-    if "edm_mean" in shapes or "edm_std" in shapes:
-        raise ModelRefused("is Playground 2.5, which has a noise schedule of its own (EDM): "
-                           "not supported.")  # fmt: skip
-    if "edm_vpred.sigma_max" in shapes:
-        raise ModelRefused(
-            "is an EDM v-prediction checkpoint (CosXL), with a noise schedule of its own: "
-            "not supported."
-        )
-    if any(".time_stack." in name for name in shapes):
-        raise ModelRefused("is a video checkpoint (Stable Video Diffusion): not supported.")
-    if any(_SCALED.search(name) for name in shapes):
-        raise ModelRefused(
-            "is quantised, with scales beside its weights (scaled fp8, NF4): not supported. "
-            "Get it in float16 or bfloat16."
-        )
-    inputs = header.inputs(f"{prefix}input_blocks.0.0.weight")
-    if inputs not in USABLE_INPUTS:
-        unknown = f"is a checkpoint of an unknown kind: {ONLY}"
-        raise ModelRefused(OTHER_INPUTS.get(inputs, unknown))
-    width = cross_width(header, prefix)
-    pooled = header.inputs(f"{prefix}label_emb.0.0.weight")
-    if width == 1280 or pooled == 2560:
-        raise ModelRefused(REFINER)
-    if width == 1024 and pooled:
-        raise ModelRefused(
-            "is an unCLIP checkpoint of Stable Diffusion 2.x, for variations of a picture: "
-            "not supported."
-        )
-    depths = _depths(header)
-    if width == 2048 and depths != _SDXL_DEPTHS:
-        raise distilled([depth for depth, _ in groupby(depths)])
-
-
-def distilled(depths: list[Any]) -> ModelRefused:
-    """The refusal of a model with other layers than SDXL, of these depths by level."""
-    for name, known in _DISTILLED.items():
-        if known == depths:
-            return ModelRefused(
-                f"is {name}, a Stable Diffusion XL with fewer layers: not supported."
-            )
-    return ModelRefused("is a checkpoint of Stable Diffusion XL with other layers: not supported.")
-
-
-def cross_width(header: Header, prefix: str) -> int:
-    """The width of the text that the UNet's cross-attention looks at; 0 without cross-attention."""
-    for name in header.shapes:
-        if name.startswith(prefix) and name.endswith(".attn2.to_k.weight"):
-            return header.inputs(name)
-    return 0
-
-
-def _depths(header: Header) -> list[int]:
-    blocks: dict[int, set[str]] = {}
-    for name in header.shapes:
-        match = _TRANSFORMER_BLOCK.match(name)
-        if match:
-            blocks.setdefault(int(match[1]), set()).add(match[2])
-    return [len(blocks[index]) for index in sorted(blocks)]
-
-
-def _unet_family(header: Header, prefix: str) -> str:
-    """Tell the family by its text encoders; a UNet alone by the width of the text it looks at."""
-    if any(map(header.has, FAMILIES["sdxl"].text_prefixes)):
-        return "sdxl"
-    if any(map(header.has, FAMILIES["sd2"].text_prefixes)):
-        return "sd2"
-    family = FAMILY_OF_WIDTH.get(cross_width(header, prefix), "")
-    if family == "sdxl" or header.has(f"{prefix}label_emb."):
-        return "sdxl"
-    return "sd2" if family == "sd2" else "sd1"
-
-
-def _check_complete(header: Header, family: str) -> None:
-    found = [prefix for prefix in FAMILIES[family].text_prefixes if header.has(prefix)]
-    if not found:
-        raise ModelRefused(
-            "is only the UNet of a checkpoint, without text encoder: a complete checkpoint is "
-            "needed."
-        )
-    if family == "sdxl" and len(found) < len(FAMILIES[family].text_prefixes):
-        raise ModelRefused(
-            f"is a checkpoint of {FAMILIES[family].name} with only one of its two text encoders: "
-            "a complete checkpoint is needed."
-        )
-    if not header.has("first_stage_model.decoder."):
-        raise ModelRefused("is a checkpoint without its VAE: a complete checkpoint is needed.")
-
-
-def _prediction(header: Header) -> str:
-    """Tell what it predicts, which a tensor (NoobAI) or metadata (kohya, ComfyUI) says."""
-    if "v_pred" in header.shapes:
-        return "v_prediction"
-    for key in ("modelspec.prediction_type", "modelspec.predict_key"):
-        said = header.metadata.get(key, "")
-        if said in ("v", "epsilon"):
-            return "v_prediction" if said == "v" else said
-    return ""
-
-
-def _native_size(family: str, prediction: str, in_channels: int) -> int:
-    """Stable Diffusion 2.x has 768 pixels where it predicts v; its inpainting predicts epsilon."""
-    if family == "sdxl":
-        return 1024
-    if family == "sd2" and prediction != "epsilon" and in_channels == 4:
-        return 768
-    return 512
-
-
-def _something_else(header: Header) -> str:
-    """A name for what picowatch cannot use at all."""
-    if not header.shapes:
-        return "an empty safetensors file, without one tensor"
-    if header.has("down_blocks.") and header.has("conv_in."):
-        return f"only the UNet {_OF_A_FOLDER}"
-    if header.has("transformer_blocks.0."):
-        return f"only the transformer {_OF_A_FOLDER}"
-    if _TAESD & set(header.shapes):
-        return (
-            "only a half of a TAESD: get it whole, in diffusers' names (such as "
-            "diffusion_pytorch_model.safetensors of madebyollin/taesd)"
-        )
-    if header.has("token_embd."):
-        architecture = shown(header.metadata.get("general.architecture", ""))
-        return f"a language model as GGUF ({architecture}): not supported"
-    if header.has("text_model.") or header.has("encoder.block."):
-        return "a text encoder of an unknown kind: not supported"
-    return (
-        f"not a model that picowatch knows; its first tensor is {next(iter(header.shapes))[:80]!r}"
-    )
+    if "clip_g" in shapes:  # SDXL's, as many vectors of either
+        pair = shapes.get("clip_l", ()), shapes["clip_g"]
+        fits = pair[0][:1] == pair[1][:1] and (pair[0][1:] + pair[1][1:]) == _SDXL_WIDTHS
+        return Recognised("embedding", "sdxl") if fits else None
+    named = shapes.keys() & {"emb_params", "clip_l"}
+    name = min(named or shapes)
+    shape = shapes[name]
+    if not named and (len(shapes) > 1 or "." in name):
+        return None
+    if len(shape) not in (1, 2) or 0 in shape or shape[-1] not in _EMBEDDING_WIDTHS:
+        return None
+    return Recognised("embedding", FAMILY_OF_WIDTH[shape[-1]])

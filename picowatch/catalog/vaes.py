@@ -1,19 +1,13 @@
-"""VAEs in files and folders of their own: told apart by their layers, or by their configs.
+"""VAEs: told apart by their layers in files, and by their configs in folders.
 
 Key names after diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py).
 """
 
 import re
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from picowatch.catalog.configs import read_config, read_json
-from picowatch.catalog.families import ONLY
-from picowatch.catalog.folder_files import check_files, check_weights
 from picowatch.catalog.headers import Header
-from picowatch.catalog.models import Recognised
-from picowatch.catalog.pipelines import check_numbers
-from picowatch.errors import ModelRefused
 from picowatch.families import (
     COGVIEW4_VAE,
     FAMILIES,
@@ -25,7 +19,6 @@ from picowatch.families import (
     SD_VAE,
     SIXTEEN,
 )
-from picowatch.recipe.messages.problems import shown
 
 # Files of Stable Diffusion 1.x, 2.x and XL look alike, and so do those of FLUX.1 and of Stable
 # Diffusion 3.x; folders say what latents are scaled by.
@@ -39,10 +32,8 @@ _CLASSES = {
 # the families of the VAE that it stands for: headers tell only the number of channels.
 TINY_CLASS = "AutoencoderTiny"
 _TINY = {"tiny": SD_VAE, "tiny, 16 latent channels": SIXTEEN}
-_TINY_CHANNELS = dict(zip((4, 16), _TINY, strict=True))
+_TINY_OF_CHANNELS = dict(zip((4, 16), _TINY, strict=True))
 _TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
-# What a file may have before the names of its tensors.
-_PREFIXES = ("", "first_stage_model.", "vae.")
 # The first layers of Wan's and Qwen-Image's encoders, in their authors' names and diffusers'.
 _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
 _COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
@@ -72,92 +63,38 @@ def is_tiny(variant: str) -> bool:
 
 
 def tiny_channels(variant: str) -> int:
-    """The number of latent channels of a tiny VAE."""
-    return next(channels for channels, name in _TINY_CHANNELS.items() if name == variant)
+    """The latent channels of a tiny VAE of this variant."""
+    return next(number for number, name in _TINY_OF_CHANNELS.items() if name == variant)
 
 
-def is_vae(header: Header) -> bool:
-    """Whether a file has the first layer of a VAE's encoder or decoder."""
-    if _is_tiny(header):
-        return True
-    return any(
-        header.has(f"{prefix}{part}.{layer}.")
-        for prefix in _PREFIXES
-        for part in ("encoder", "decoder")
-        for layer in ("conv_in", "conv1", "project_in")
-    )
-
-
-def _is_tiny(header: Header) -> bool:
-    return header.inputs(_TINY_FIRST) == _COLOURS and _TINY_LAST in header.shapes
-
-
-def recognise_vae(header: Header) -> Recognised:
-    """A VAE in a file; ModelRefused for those of no family that is rendered."""
-    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
-    unknown = ModelRefused(f"is a VAE of an unknown kind: {ONLY}")
-    if _is_tiny(header):
-        return _tiny(header.inputs(_TINY_LAST))
+def vae_of_header(header: Header) -> str | None:
+    """The variant of the VAE in a file; None for anything else, as a whole checkpoint."""
+    if header.has("model.diffusion_model."):
+        return None
+    if header.inputs(_TINY_FIRST) == _COLOURS:
+        return _TINY_OF_CHANNELS.get(header.inputs(_TINY_LAST))
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
-        if max(map(header.inputs, _FRAMES)) != _COLOURS:
-            raise unknown
-        return Recognised("vae", "", variant=QWEN_VAE)
-    if header.has("encoder.stages."):
-        raise ModelRefused(
-            "is a VAE of Sana in the names of its authors: not supported. Get it in diffusers' "
-            "names."
-        )
+        return QWEN_VAE if max(map(header.inputs, _FRAMES)) == _COLOURS else None
     if header.has("encoder.down_blocks.0.0."):
-        return Recognised("vae", "", variant=SANA_VAE)
+        return SANA_VAE
     if header.has("bn.running_mean"):
-        return Recognised("vae", "", variant=FLUX2_VAE)
-    first = f"{prefix}decoder.conv_in.weight"
-    channels = header.inputs(first)
-    if channels == 16:
-        wide = header.shapes[first][0] == _COGVIEW4_WIDTH
-        return Recognised("vae", "", variant=COGVIEW4_VAE if wide else SIXTEEN)
-    if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
-        raise unknown
-    return Recognised("vae", "")
+        return FLUX2_VAE
+    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
+    first = header.shapes.get(f"{prefix}decoder.conv_in.weight", ())
+    if first[1:2] == (16,):
+        return COGVIEW4_VAE if first[0] == _COGVIEW4_WIDTH else SIXTEEN
+    of_sd = first[1:2] == (4,) and header.has(f"{prefix}post_quant_conv.")
+    return SD_VAE if of_sd else None
 
 
-def _tiny(channels: int) -> Recognised:
-    if channels not in _TINY_CHANNELS:
-        raise ModelRefused(f"is a tiny VAE with {shown(str(channels))} latent channels: {ONLY}")
-    return Recognised("vae", "", variant=_TINY_CHANNELS[channels])
-
-
-def recognise_vae_folder(folder: Path) -> Recognised:
-    """A VAE in diffusers' layout."""
-    check_files(folder)
-    config = read_json(folder / "config.json")
-    class_name = str(config.get("_class_name"))
+def vae_of_config(config: Mapping[str, Any]) -> str | None:
+    """The variant of the VAE with this config in diffusers' layout; None for any other."""
+    class_name, channels = config.get("_class_name"), config.get("latent_channels", 4)
     if class_name == TINY_CLASS:
-        check_numbers("config.json", config)
-        check_weights(folder)
-        return _tiny(config.get("latent_channels", 4))
-    if class_name not in ("AutoencoderKL", *_CLASSES):
-        raise ModelRefused(
-            f"is a diffusers folder, but not of a supported VAE: its class is {shown(class_name)}."
-        )
-    variant = _CLASSES.get(class_name) or _variant(config)
-    if variant:
-        check_numbers("config.json", config)
-    else:
-        read_config(folder / "config.json")
-    check_weights(folder)
-    return Recognised("vae", "", variant=variant)
-
-
-def _variant(config: dict[str, Any]) -> str:
-    """Tell the variant of an AutoencoderKL by its latents."""
-    channels, scale = config.get("latent_channels", 4), config.get("scaling_factor")
+        return _TINY_OF_CHANNELS.get(channels) if isinstance(channels, int) else None
+    if class_name != "AutoencoderKL":
+        return _CLASSES.get(str(class_name))
     if channels == 4:
-        return ""
-    known = _SCALED_BY.get(scale) if isinstance(scale, int | float) else None
-    if channels != 16 or known is None:
-        raise ModelRefused(
-            f"is a VAE with {shown(str(channels))} latent channels, scaled by "
-            f"{shown(str(scale))}: {ONLY}"
-        )
-    return known
+        return SD_VAE
+    scale = config.get("scaling_factor")
+    return _SCALED_BY.get(scale) if channels == 16 and isinstance(scale, int | float) else None

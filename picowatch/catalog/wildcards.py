@@ -27,7 +27,7 @@ MAX_PACK_BYTES = 1_000_000  # of YAML, which takes longer to read
 
 @dataclass(frozen=True, slots=True)
 class FoundWildcards:
-    """What recipes may draw from, of one file or of all.
+    """The wildcards that recipes may draw from, of one file or of all.
 
     `lines` maps the wildcards' names to their lines, `packs` those of them that stand in a YAML
     file to that file, and `refused` the names of wildcards and files that cannot be used to the
@@ -41,7 +41,7 @@ class FoundWildcards:
 
 
 class WildcardFiles:
-    """What is in models/wildcards; a file is read again only when its size or time changed."""
+    """The files in models/wildcards; one is read again only when its size or time changed."""
 
     def __init__(self, models: Path) -> None:
         self._root = models / FOLDER
@@ -133,7 +133,7 @@ def _add(found: FoundWildcards, pack: FoundWildcards) -> None:
 
 
 def _refuse_invisible(text: str) -> None:
-    """What no recipe may hold cannot come into one by a wildcard."""
+    """Refuse letters that no recipe may hold, for they would come into one by a wildcard."""
     found = FORBIDDEN.search(text.replace("\n", " "))
     if found:
         line = text.count("\n", 0, found.start()) + 1

@@ -5,7 +5,6 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from picowatch.catalog.converting import Converted, convert
 from picowatch.catalog.folder_files import INDEX, is_file
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
@@ -21,10 +20,14 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def convert_files(files: Sequence[Path], *, force: bool) -> int:
     """Convert each; one that cannot be converted does not stop the others."""
+    # Imports torch, which takes seconds: other commands do without.
+    from picowatch.engine.convert import convert
+
     code = SUCCEEDED
     for path in files:
         try:
-            print(harmless(_described(convert(path, force=force))))
+            new = convert(path, force=force)
+            print(harmless(_described(new.path, new.tensors, new.size)))
         except ModelRefused as refused:
             text = f"{path} {refused.message} {refused.remedy}".strip()
         except CommandFailed as failed:
@@ -36,14 +39,14 @@ def convert_files(files: Sequence[Path], *, force: bool) -> int:
     return code
 
 
-def _described(new: Converted) -> str:
-    """What was written, and where it belongs."""
-    text = f"{new.path}: {new.tensors} tensors, {new.size / 1e6:.1f} MB"
-    folder = new.path.absolute().parents[1]
+def _described(path: Path, tensors: int, size: int) -> str:
+    """Say what was written, and where it belongs."""
+    text = f"{path}: {tensors} tensors, {size / 1e6:.1f} MB"
+    folder = path.absolute().parents[1]
     if is_file(folder / INDEX):
         return f"{text}. It is a part of the folder {folder.name}/."
     try:
-        found = recognise(read_header(new.path))
+        found = recognise(read_header(path))
     except ModelRefused as refused:
         return f"{text}. It {refused.message}"
     return f"{text}. It is {ARTICLES[found.kind]}: it belongs in models/{FOLDERS[found.kind]}/."

@@ -8,8 +8,8 @@ from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused, embedded
 from picowatch.catalog.folder_files import is_file, is_folder
+from picowatch.catalog.parts import completed_by
 from picowatch.catalog.text_encoders import TRANSFORMER
-from picowatch.catalog.transformer_files import completed_by
 from picowatch.catalog.vaes import families_of
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES

@@ -61,7 +61,9 @@ class Accepting:
     def __init__(self, run: Run, inbox: Inbox) -> None:
         self.run, self.inbox = run, inbox
         self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
-        self._catalog = Catalog(self.settings.models, self.settings.hash_cache)
+        self._catalog = Catalog(
+            self.settings.models, self.settings.hash_cache, has_ended=run.retry.has_ended
+        )
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
         self._inventory_at = 0.0

@@ -20,9 +20,10 @@ import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from numpy.typing import NDArray
 
-from picowatch.catalog import Model, read_config
-from picowatch.catalog.controlnets import ORIGINAL
+from picowatch.catalog import Model
+from picowatch.catalog.configs import read_json
 from picowatch.catalog.headers import read_header
+from picowatch.catalog.unets import ORIGINAL
 from picowatch.engine.canvas import Canvas, read_picture
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
@@ -31,7 +32,7 @@ from picowatch.engine.noise import LATENT_CHANNELS
 from picowatch.engine.part_files import diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
-from picowatch.recipe.preprocessors import KINDS
+from picowatch.recipe.parts import KINDS
 from picowatch.recipe.request import ControlUse, ImageRequest
 
 # One for each block of the UNet's first half in their order, the middle's last.
@@ -181,7 +182,7 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
     """The ControlNet, on `device`, to compute beside this UNet in the type of `target`."""
     own: dict[str, Any] = {}
     if model.layout == "folder":
-        config = read_config(model.path / "config.json")
+        config = read_json(model.path / "config.json")
         own = {key: config[key] for key in _OWN if key in config}
         prefix = ""
     else:

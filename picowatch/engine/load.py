@@ -15,10 +15,10 @@ import transformers
 from safetensors import safe_open
 
 from picowatch.catalog import Model
-from picowatch.catalog.configs import KNOWN, known_values, read_json
+from picowatch.catalog.configs import read_json, read_schedule
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
-from picowatch.catalog.parts import VAE, is_unet, parts_of, prefix_in
+from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
 from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
 from picowatch.engine.flow_samplers import scheduler_of
@@ -70,7 +70,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         config = _config(checkpoint, part)
     else:
         config = _config(checkpoint, part)
-        part = replace(part, weights=vae.path, prefix=prefix_in(vae.path, VAE))
+        part = replace(part, weights=vae.path, prefix=prefix_in(vae.path, VAE_PREFIX))
         if _FIXED.search(vae.name):
             config["force_upcast"] = False
         if is_tiny(vae.variant):
@@ -105,11 +105,10 @@ def _scheduler(model: Model, part: Part) -> Any:
 
     The samplers of recipes take their numbers from its config.
     """
-    config = read_json(part.folder / "scheduler_config.json")
     kind = getattr(diffusers, part.class_name)
     if not is_unet(model):
-        return scheduler_of(kind, config)
-    config = known_values("scheduler/scheduler_config.json", config, KNOWN - {"_class_name"})
+        return scheduler_of(kind, read_json(part.folder / "scheduler_config.json"))
+    config = read_schedule(part.folder)
     if model.prediction:  # what the checkpoint's own header says of its training
         config["prediction_type"] = model.prediction
     elif (model.family, model.layout) == ("sd2", "file"):
@@ -143,8 +142,6 @@ _GUIDANCE = ".cond_proj.weight"
 def _config(model: Model, part: Part) -> dict[str, Any]:
     """The config of a part, with what the checkpoint's own tensors say otherwise."""
     config = read_json(part.folder / "config.json")
-    if is_unet(model) and part.class_name != TINY_CLASS:
-        config = known_values(f"{part.folder.name}/config.json", config, KNOWN)
     if part.name == "unet":
         config["in_channels"] = model.in_channels
         if part.weights:  # one that was distilled (LCM) is told the guidance

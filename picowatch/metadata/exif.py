@@ -8,7 +8,6 @@ keeps its texts in the same form, but as the names of a camera:
 https://github.com/comfyanonymous/ComfyUI, comfy_extras/nodes_images.py.
 """
 
-import codecs
 import json
 import warnings
 from collections.abc import Iterable, Mapping
@@ -37,14 +36,6 @@ _SRGB = 1
 
 _UNICODE = b"UNICODE\0"
 _PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
-_BOMS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-# Settings are named in ASCII, whatever the prompt is written in.
-_SURE_SIGNS = ("Steps: ", '": ', '":')
-_UTF16 = ("utf-16-le", "utf-16-be")
 
 
 def exif_of(texts: Mapping[str, str]) -> bytes:
@@ -97,7 +88,7 @@ def texts_in_exif(exif: object) -> dict[str, str]:
             names = [tags.get(tag) for tag in _COMFYUI_TAGS]
         except Exception:  # Pillow's readers raise whatever they stumble over
             return {}
-    texts = {} if not _bytes(comment) else {PARAMETERS: _decoded_comment(_bytes(comment))}
+    texts = {} if not _bytes(comment) else {PARAMETERS: _decoded(_bytes(comment))}
     texts |= _keyed([_bytes(name) for name in names], _COMFYUIS)
     return texts | _keyed([_bytes(note)], KEYWORDS)
 
@@ -115,31 +106,18 @@ def _bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _decoded_comment(comment: bytes) -> str:
+def _decoded(comment: bytes) -> str:
     """The text of an EXIF user comment. What cannot be decoded becomes the replacement character.
 
     EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
     "UNICODE" means: UTF-16 in either byte order, with or without a byte order mark, or UTF-8; and
     Fooocus writes no such bytes at all (https://github.com/lllyasviel/Fooocus,
-    modules/meta_parser.py).
+    modules/meta_parser.py). Settings are named in ASCII, whatever the prompt is written in: in
+    the wrong byte order, they are Chinese.
     """
     prefix = next((p for p in _PREFIXES if comment.startswith(p)), b"")
-    return _decoded(comment[len(prefix) :], prefix == _UNICODE).rstrip("\0")
-
-
-def _decoded(text: bytes, may_be_utf16: bool) -> str:
-    for bom, encoding in _BOMS.items():
-        if text.startswith(bom):
-            return text[len(bom) :].decode(encoding, "replace")
-    if b"\0" in text.rstrip(b"\0"):
-        return max((text.decode(order, "replace") for order in _UTF16), key=_certainty)
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        # UTF-16 without a single ASCII letter, or damaged text.
-        return text.decode("utf-16-le" if may_be_utf16 else "utf-8", "replace")
-
-
-def _certainty(text: str) -> tuple[bool, int]:
-    """How likely this is the right byte order: in the wrong one, ASCII is Chinese."""
-    return any(sign in text for sign in _SURE_SIGNS), sum(letter.isascii() for letter in text)
+    text = comment[len(prefix) :].rstrip(b"\0")
+    text += b"\0" * (len(text) % 2 if b"\0" in text else 0)
+    encodings = ("utf-16-be", "utf-16-le") if b"\0" in text else ("utf-8",)
+    found = [text.decode(encoding, "replace") for encoding in encodings]
+    return max(found, key=lambda one: sum(map(str.isascii, one))).strip("\ufeff\0")

@@ -1,7 +1,7 @@
 """The fields that are mappings: what `hires`, `upscale` and each entry of `control` can say."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -87,7 +87,7 @@ class Upscale:
     ] = None
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """How large a picture of this size becomes."""
+        """Return the size that a picture of this size becomes."""
         scale = self.scale or 1
         return round(width * scale), round(height * scale)
 
@@ -120,6 +120,7 @@ ControlMode = Literal["balanced", "prompt", "control"]
 ControlKind = Literal[
     "", "pose", "depth", "soft edges", "hard edges", "normals", "segments", "tile", "inpaint"
 ]
+KINDS: tuple[str, ...] = get_args(ControlKind)[1:]
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -23,6 +23,7 @@ from picowatch.recipe.fields import (
     FROM,
     MAX_SEED,
     NO_SWEEP,
+    PART_ALIASES,
     PARTS,
     PICTURE,
     PROMPTS,
@@ -36,7 +37,6 @@ from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
 from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.control import MAX_CONTROLS
-from picowatch.recipe.resolve.mappings import ALIASES
 from picowatch.recipe.row import Row
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
@@ -142,12 +142,16 @@ def recipe_schema(inventory: Inventory | None = None) -> Schema:
 
 def defaults_schema(inventory: Inventory | None = None) -> Schema:
     """A `_defaults.yaml`: any fields."""
-    return _document("defaults", [_mapping(), {"type": "null"}], _definitions(inventory))
+    return _document("defaults", [_mapping()], _definitions(inventory))
 
 
 def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
-    title = f"picowatch {name}"
-    return {"$schema": DRAFT, "title": title, "anyOf": forms, "definitions": definitions}
+    return {
+        "$schema": DRAFT,
+        "title": f"picowatch {name}",
+        "anyOf": [*forms, {"enum": [None, ""]}],  # nothing, or only comments
+        "definitions": definitions,
+    }
 
 
 def _mapping() -> Schema:
@@ -178,7 +182,7 @@ def _definitions(inventory: Inventory | None) -> Schema:
         model.pop("required", None)  # an alias may stand for it
         for name, row in rows.items():
             _describe(model["properties"][name], row)
-        for alias, name in ALIASES[field].items():
+        for alias, name in PART_ALIASES[field].items():
             model["properties"][alias] = _hidden(model["properties"][name])
         model["patternProperties"] = {f"^{_in_any_case(model['properties'])}$": {}}
     _propose(fields, models, inventory or Inventory(demo=Checkpoint("demo", 0)))

@@ -211,7 +211,7 @@ class Settings(BaseModel):
     @property
     def hash_cache(self) -> Path:
         """The hashes of model files, so that each is read once."""
-        return self.state_folder / "hashes.json"
+        return self.state_folder / "hashes.sqlite"
 
     @property
     def names_models(self) -> bool:

@@ -29,21 +29,15 @@ def refusal(models: Path) -> str:
 
 
 def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
-    """A broken download, or a copy still going on."""
-    write_model(tmp_path / "checkpoints/it.safetensors", sd15_shapes(), missing_bytes=1000)
-    said = refusal(tmp_path)
-    assert said.startswith(
-        "it.safetensors is cut off: 2,132,469,614 of 2,132,470,614 bytes of weights are there"
-    )
-    assert "still being copied, or its download was interrupted" in said
-
-
-def test_a_file_that_grew_whole_is_a_model_at_the_next_scan(tmp_path: Path) -> None:
-    """No restart is needed when a copy is done."""
+    """A broken download, or a copy still going on: no restart is needed when it is done."""
     path = tmp_path / "checkpoints/it.safetensors"
     catalog = Catalog(tmp_path)
     write_model(path, sd15_shapes(), missing_bytes=1000)
-    assert not catalog.scan().models
+    (refused,) = catalog.scan().refused
+    assert refused.reason == (
+        "it.safetensors is cut off: 2,132,469,614 of 2,132,470,614 bytes of weights are there; it "
+        "is still being copied, or its download was interrupted."
+    )
     write_model(path, sd15_shapes())
     assert [model.name for model in catalog.scan().models] == ["it"]
 
@@ -77,6 +71,7 @@ def header_of(text: bytes, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if length is None else length) + text
 
 
+UNREADABLE = "is damaged: its header cannot be read."
 TENSOR = {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}
 
 BROKEN = {
@@ -89,17 +84,14 @@ BROKEN = {
     "bare pickle": (b"\x80\x02}q\x00" + bytes(60), "is a pickle file (.ckpt) under the name"),
     "gguf": (b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
     "length beyond the file": (header_of(b"{}", 5000), "is cut off inside its header"),
-    "absurd length": (header_of(b"{}", 1 << 62), "is not a usable safetensors file"),
-    "no JSON": (header_of(b"{ not json }"), "is damaged: its header is not JSON"),
-    "deep JSON": (header_of(b'{"a":' + b"[" * 100_000), "is damaged: its header is not JSON"),
-    "entry is a number": (header_of(b'{"a": 1}'), "is damaged: its header's entry 'a'"),
-    "entry without shape": (
-        header_of(b'{"a": {"data_offsets": [0, 2]}}'),
-        "is damaged: its header's entry 'a'",
-    ),
+    "absurd length": (header_of(b"{}", 1 << 62), "is not a safetensors file"),
+    "no JSON": (header_of(b"{ not json }"), UNREADABLE),
+    "deep JSON": (header_of(b'{"a":' + b"[" * 100_000), UNREADABLE),
+    "entry is a number": (header_of(b'{"a": 1}'), UNREADABLE),
+    "entry without shape": (header_of(b'{"a": {"data_offsets": [0, 2]}}'), UNREADABLE),
     "offsets are words": (
         header_of(b'{"a": {"shape": [1], "data_offsets": ["x", "y"]}}'),
-        "is damaged: its header's entry 'a'",
+        UNREADABLE,
     ),
     "bytes left over": (
         header_of(json.dumps({"a": TENSOR}).encode()) + bytes(9),
@@ -136,7 +128,7 @@ def test_no_bytes_raise_anything_but_a_refusal(tmp_path: Path, content: bytes) -
         assert refused.message.endswith(".")
 
 
-@pytest.mark.parametrize("ending", [".ckpt", ".pt", ".pth", ".bin", ".CKPT"])
+@pytest.mark.parametrize("ending", [".ckpt", ".pt", ".CKPT"])
 def test_pickles_are_refused_unopened(tmp_path: Path, ending: str) -> None:
     """A pickle can run code; the reason says so, and what to do."""
     (tmp_path / "checkpoints").mkdir()
@@ -146,7 +138,7 @@ def test_pickles_are_refused_unopened(tmp_path: Path, ending: str) -> None:
     assert "convert it" in said
 
 
-@pytest.mark.parametrize("ending", [".part", ".crdownload", ".aria2"])
+@pytest.mark.parametrize("ending", [".part", ".aria2"])
 def test_unfinished_downloads_are_refused(tmp_path: Path, ending: str) -> None:
     """Browsers and download tools name them so."""
     (tmp_path / "checkpoints").mkdir()

@@ -1,20 +1,20 @@
 """Names, scans, folders and what recipes get to know."""
 
-import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from picowatch.catalog import Catalog, FoundModels, catalog
-from picowatch.catalog.families import ONLY
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
+from picowatch.files.retry import Ended
 from picowatch.recipe.families import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
-from tests.catalog.test_families import Z_IMAGE
+from tests.catalog.shapes import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
 from tests.house import House
 
@@ -118,114 +118,6 @@ def test_linked_notes_are_no_models(tmp_path: Path) -> None:
     assert not found.refused
 
 
-def test_a_diffusers_folder_is_a_checkpoint_with_its_own_native_size(tmp_path: Path) -> None:
-    """The UNet's sample_size times the VAE's factor of 8."""
-    shutil.copytree(DEMO, tmp_path / "checkpoints/sub/mine")
-    (model,) = Catalog(tmp_path).scan().models
-    assert (model.name, model.layout, model.native_size) == ("sub/mine", "folder", 128)
-
-
-def folder_refusal(models: Path) -> str:
-    found = Catalog(models).scan()
-    assert not found.models
-    (refused,) = found.refused
-    return refused.reason
-
-
-def changed_json(path: Path, **values: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None:
-    """By the pipeline in their index."""
-    folder = tmp_path / "checkpoints/xl"
-    shutil.copytree(DEMO, folder)
-    for pipeline, name in (
-        ("WanPipeline", "Wan"),
-        ("CogVideoXPipeline", "a CogVideoXPipeline"),
-    ):
-        changed_json(folder / "model_index.json", _class_name=pipeline)
-        assert folder_refusal(tmp_path) == f"xl is a diffusers folder of {name}: {ONLY}"
-    for pipeline, name in (
-        ("FluxKontextPipeline", "FLUX.1 Kontext, which edits pictures"),
-        ("FluxControlPipeline", "FLUX.1 Depth or Canny, which also needs a depth map or edges"),
-        ("FluxControlNetPipeline", "FLUX.1 with a ControlNet"),
-        ("FluxPriorReduxPipeline", "FLUX.1 Redux, which varies pictures"),
-        (
-            "QwenImage21Pipeline",
-            "Qwen-Image 2.1 (Qwen-Image and Qwen-Image-2512 are supported)",
-        ),
-        ("QwenImageEditPipeline", "Qwen-Image-Edit, which edits pictures"),
-        ("QwenImageLayeredPipeline", "Qwen-Image-Layered, which takes pictures apart"),
-        ("QwenImageControlNetPipeline", "Qwen-Image with a ControlNet"),
-        ("Flux2Pipeline", "FLUX.2 dev (FLUX.2 klein is supported)"),
-        ("Flux2KleinKVPipeline", "FLUX.2 klein KV, which edits pictures"),
-    ):
-        changed_json(folder / "model_index.json", _class_name=pipeline)
-        assert folder_refusal(tmp_path) == f"xl is {name}: not supported."
-
-
-def test_the_unets_config_tells_stable_diffusion_2_and_inpainting(tmp_path: Path) -> None:
-    """Whatever the pipeline is called."""
-    folder = tmp_path / "checkpoints/it"
-    shutil.copytree(DEMO, folder)
-    for sign, value in (("cross_attention_dim", 1024), ("use_linear_projection", True)):
-        changed_json(folder / "unet/config.json", **{sign: value})
-        (model,) = Catalog(tmp_path).scan().models
-        assert model.family == "sd2"
-    changed_json(folder / "unet/config.json", use_linear_projection=False)
-    changed_json(folder / "unet/config.json", cross_attention_dim=768, in_channels=9)
-    (model,) = Catalog(tmp_path).scan().models
-    assert (model.family, model.in_channels) == ("sd1", 9)
-    changed_json(folder / "model_index.json", _class_name="StableDiffusionInpaintPipeline")
-    (model,) = Catalog(tmp_path).scan().models
-    assert model.in_channels == 9
-    changed_json(folder / "unet/config.json", in_channels=8)
-    assert "an image-editing checkpoint (InstructPix2Pix)" in folder_refusal(tmp_path)
-    changed_json(folder / "unet/config.json", in_channels=6)
-    assert "a UNet that picowatch does not support" in folder_refusal(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "pipeline", ["StableDiffusionImg2ImgPipeline", "LatentConsistencyModelPipeline"]
-)
-def test_a_folder_may_be_saved_by_a_pipeline_with_the_same_parts(
-    tmp_path: Path, pipeline: str
-) -> None:
-    """LCM_Dreamshaper_v7 is: its UNet says that it is told the guidance."""
-    folder = tmp_path / "checkpoints/it"
-    shutil.copytree(DEMO, folder)
-    changed_json(folder / "model_index.json", _class_name=pipeline)
-    changed_json(folder / "unet/config.json", cross_attention_dim=768)
-    (model,) = Catalog(tmp_path).scan().models
-    assert model.family == "sd1"
-
-
-def test_a_folder_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:
-    """A part, its weights, or a piece of them."""
-    folder = tmp_path / "checkpoints/it"
-    shutil.copytree(DEMO, folder)
-    weights = folder / "vae/diffusion_pytorch_model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-10])
-    said = folder_refusal(tmp_path)
-    assert said.startswith("it cannot be used: its file vae/diffusion_pytorch_model.safetensors is")
-    assert "cut off" in said
-    weights.rename(folder / "vae/diffusion_pytorch_model.bin")
-    assert "only as pickle files (.bin)" in folder_refusal(tmp_path)
-    shutil.rmtree(folder / "vae")
-    assert "without vae/" in folder_refusal(tmp_path)
-    (folder / "unet/config.json").unlink()
-    assert "unet/config.json is missing" in folder_refusal(tmp_path)
-
-
-def test_a_diffusers_vae_folder_is_a_vae(tmp_path: Path) -> None:
-    """Its config and weights, without an index."""
-    shutil.copytree(DEMO / "vae", tmp_path / "vae/soft")
-    (model,) = Catalog(tmp_path).scan().models
-    assert (model.name, model.kind, model.layout) == ("soft", "vae", "folder")
-
-
 def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
     """Else a recipe could mean either; the demo's name is taken, too."""
     checkpoint(tmp_path, "same")
@@ -266,8 +158,8 @@ def test_a_rescan_reads_only_headers_that_changed(
 def test_a_restart_reads_only_headers_that_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of thousands of LoRAs take minutes. Damage, or other code, costs time only."""
-    models, cache = tmp_path / "models", tmp_path / "hashes.json"
+    """Those of thousands of LoRAs take minutes. Other code looks again."""
+    models, cache = tmp_path / "models", tmp_path / "hashes.sqlite"
     read: list[str] = []
 
     def counted(path: Path) -> Header:
@@ -293,8 +185,6 @@ def test_a_restart_reads_only_headers_that_changed(
     assert set(scanned()) <= {"half", "wrong"}
     write_model(models / "loras/style.safetensors", vae_file_shapes())
     assert set(scanned()) <= {"half", "wrong", "style"}
-    cache.write_text(cache.read_text().replace("sd1", "sd\\ud8001"))
-    assert "a" in scanned()
     monkeypatch.setattr(catalog, "_code", lambda: "another version")
     assert {"4x", "a", "flow"} <= set(scanned())
 
@@ -315,6 +205,29 @@ def test_a_look_for_one_model_reads_no_header_of_another(
         write_model(tmp_path / f"{other}.safetensors", kohya_lora_shapes())
     assert Catalog(tmp_path).find("lora", "style/a").path == wanted
     assert read == [wanted]
+
+
+def test_a_scan_of_any_kind_ends_with_picowatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end does not wait for all files of a slow share, not for those that complete others."""
+    read: list[str] = []
+
+    def counted(path: Path) -> Header:
+        read.append(path.parent.name)
+        return read_header(path)
+
+    monkeypatch.setattr("picowatch.catalog.catalog.read_any_header", counted)
+    write_model(tmp_path / "checkpoints/flow.safetensors", Z_IMAGE)
+    for name in "ab":
+        write_model(tmp_path / f"text_encoders/{name}.safetensors", vae_file_shapes())
+        write_model(tmp_path / f"vae/{name}.safetensors", vae_file_shapes())
+    for last in ("checkpoints", "text_encoders", "vae"):
+        read.clear()
+        with pytest.raises(Ended):
+            catalog = Catalog(tmp_path, has_ended=partial(read.__contains__, last))
+            catalog.find("checkpoint", "flow")
+        assert read.count(last) == 1
 
 
 def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:
@@ -363,19 +276,16 @@ def test_looking_for_what_cannot_be_used_says_why(tmp_path: Path) -> None:
         catalog.find("vae", "soft")
 
 
-def write_demo_lora(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_model(path, kohya_lora_shapes())
-
-
-@pytest.mark.parametrize("beside", ["style.pt", "style.safetensors.part", "Style.ckpt"])
-@pytest.mark.parametrize("written", ["style", "style.safetensors", "STYLE", "sty"])
+@pytest.mark.parametrize(
+    ("beside", "written"),
+    [("style.pt", "style.safetensors"), ("style.safetensors.part", "STYLE"), ("Style.ckpt", "sty")],
+)
 def test_a_usable_model_beside_a_refused_file_can_be_named(
     tmp_path: Path, beside: str, written: str
 ) -> None:
     """Who converts a pickle keeps both for a while; a download starts again beside the model."""
     house = House(tmp_path)
-    write_demo_lora(house.models / "loras/style.safetensors")
+    write_model(house.models / "loras/style.safetensors", kohya_lora_shapes())
     (house.models / "loras" / beside).write_bytes(b"x")
     house.save("a.yaml", f"prompt: a\ncheckpoint: demo\nloras: {written}\n")
     assert house.once(), house.error("a.yaml")
@@ -401,7 +311,7 @@ def test_a_refused_file_of_another_kind_takes_no_name_away(tmp_path: Path) -> No
 def test_neither_a_refused_demo_nor_a_refused_embedding_takes_a_name_away(tmp_path: Path) -> None:
     """The embedded model stays; what is refused is of another kind."""
     house = House(tmp_path)
-    write_demo_lora(house.models / "loras/style.safetensors")
+    write_model(house.models / "loras/style.safetensors", kohya_lora_shapes())
     for name in ("checkpoints/demo.ckpt", "embeddings/style.pt", "vae/style.safetensors.tmp"):
         (house.models / name).parent.mkdir(exist_ok=True)
         (house.models / name).write_bytes(b"x")

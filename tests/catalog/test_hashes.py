@@ -1,8 +1,9 @@
 """sha256 of models: what it covers, and that it is computed once."""
 
-import json
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import ModelRefused
 from picowatch.files import inside
-from picowatch.files.atomic import write_atomically
 from tests.catalog.files import sd15_shapes, write_model
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -32,10 +32,18 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_files_hash_is_its_sha256(tmp_path: Path) -> None:
-    """The one that model sites show."""
-    path = write_model(tmp_path / "vae/v.safetensors", {"decoder.conv_in.weight": (8, 4)})
-    assert HashCache().sha256(path) == sha256(path.read_bytes()).hexdigest()
+def file_with(folder: Path, content: str, name: str = "a") -> Path:
+    """A file of these words."""
+    (folder / name).write_text(content)
+    return folder / name
+
+
+def stored(cache: Path) -> list[str]:
+    """The names of the files whose hashes are kept."""
+    with closing(sqlite3.connect(cache)) as database:
+        return sorted(
+            Path(name.decode()).name for (name,) in database.execute("SELECT name FROM known")
+        )
 
 
 def test_a_folders_hash_is_that_of_its_sha256sum_listing(tmp_path: Path) -> None:
@@ -51,15 +59,9 @@ def test_a_folders_hash_is_that_of_its_sha256sum_listing(tmp_path: Path) -> None
     listing = "".join(
         f"{sha256((model.path / name).read_bytes()).hexdigest()}  {name}\n" for name in files
     )
-    assert catalog.sha256(model) == sha256(listing.encode()).hexdigest()
-
-
-def test_files_that_are_not_read_do_not_change_a_folders_hash(tmp_path: Path) -> None:
-    """Previews, notes, weights for training."""
-    shutil.copytree(DEMO, tmp_path / "checkpoints/mine")
-    catalog = Catalog(tmp_path)
-    (model,) = catalog.scan().models
     before = catalog.sha256(model)
+    assert before == sha256(listing.encode()).hexdigest()
+    # Previews, notes and weights for training do not count.
     (model.path / "README.md").write_text("words")
     (model.path / "unet/diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"x")
     (model.path / "safety_checker").mkdir()
@@ -70,12 +72,9 @@ def test_files_that_are_not_read_do_not_change_a_folders_hash(tmp_path: Path) ->
 
 
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:
-    """By path, size and mtime."""
-    path = tmp_path / "a"
-    path.write_bytes(b"one")
-    cache = HashCache()
-    first = cache.sha256(path)
-    assert cache.sha256(path) == first
+    """By path, size and mtime; its hash is the one that model sites show."""
+    path, cache = file_with(tmp_path, "one"), HashCache()
+    assert cache.sha256(path) == cache.sha256(path) == sha256(b"one").hexdigest()
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
     assert cache.sha256(path) == sha256(b"two").hexdigest()
@@ -83,100 +82,58 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str
 
 
 def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[str]) -> None:
-    """A restart of the daemon does not read gigabytes again; nor does its engine."""
-    path, cache_file = tmp_path / "a", tmp_path / "state/hashes.json"
-    cache_file.parent.mkdir()
-    path.write_bytes(b"one")
-    first = HashCache(cache_file).sha256(path)
-    assert HashCache(cache_file, keep=False).sha256(path) == first
-    assert hashed == ["a"]
-    assert [file.name for file in cache_file.parent.iterdir()] == ["hashes.json"]
-
-
-def test_a_reader_notices_what_was_hashed_since_it_began(tmp_path: Path, hashed: list[str]) -> None:
-    """The engine outlives many new models."""
-    path, cache_file = tmp_path / "a", tmp_path / "hashes.json"
-    path.write_bytes(b"one")
-    reader = HashCache(cache_file, keep=False)
-    first = HashCache(cache_file).sha256(path)
-    assert reader.sha256(path) == first
-    assert hashed == ["a"]
-
-
-def test_a_reader_of_the_hash_file_never_writes_it(tmp_path: Path) -> None:
-    """One writer: the daemon."""
-    path, cache_file = tmp_path / "a", tmp_path / "hashes.json"
-    path.write_bytes(b"one")
-    HashCache(cache_file, keep=False).sha256(path)
-    assert not cache_file.exists()
-
-
-def test_who_keeps_hashes_keeps_those_of_others(tmp_path: Path, hashed: list[str]) -> None:
-    """`picowatch models` beside a daemon: neither reads what the other has read."""
-    daemon, command = (HashCache(tmp_path / "hashes.json") for _ in range(2))
+    """A restart, an engine and `picowatch models` do not read again what another has read."""
+    file = tmp_path / "state/hashes.sqlite"
+    engine = HashCache(file, keep=False)
+    engine.sha256(file_with(tmp_path, "alone", "own"))
+    assert not file.exists(), "it only reads"
+    daemon, command = HashCache(file), HashCache(file)
     for name, cache in (("a", command), ("b", daemon), ("c", command)):
-        (tmp_path / name).write_text(name)
-        cache.sha256(tmp_path / name)
-    restarted = HashCache(tmp_path / "hashes.json")
-    for cache in (restarted, daemon):
+        cache.sha256(file_with(tmp_path, name, name))
+    for cache in (HashCache(file), daemon, engine):
         for name in "abc":
             assert cache.sha256(tmp_path / name) == sha256(name.encode()).hexdigest()
-    assert hashed == ["a", "b", "c"]
+    assert hashed == ["own", "a", "b", "c"]
+    assert [path.name for path in file.parent.iterdir()] == ["hashes.sqlite"]
 
 
-def test_many_hashes_are_written_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file with thousands of them takes longer to write than a small model to read."""
-    written: list[Path] = []
-    real = write_atomically
-
-    def write(path: Path, content: bytes, **options: bool) -> None:
-        written.append(path)
-        real(path, content, **options)
-
-    monkeypatch.setattr(hashes, "write_atomically", write)
-    monkeypatch.setattr(hashes, "_FEW", 2)
-    monkeypatch.setattr(hashes, "_BYTES_FOR_AN_ENTRY", 100)
-    cache = HashCache(tmp_path / "hashes.json")
-    counts = []
-    for number, size in enumerate((1, 1, 1, 1, 500, 1, 1)):
-        (tmp_path / str(number)).write_bytes(b"x" * size)
-        cache.sha256(tmp_path / str(number))
-        counts.append(len(written))
-    assert counts == [1, 2, 2, 2, 3, 3, 3]
-    cache.write()
-    cache.write()
-    assert len(written) == 4, "nothing is left to be written"
-    known = HashCache(tmp_path / "hashes.json", keep=False)
-    assert all(known.known(tmp_path / str(number)) for number in range(7))
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b'{"version": 9, "files": {}}', b'{"version": 1, "files": [1]}']
-)
+@pytest.mark.parametrize("content", [b"", b"[]", b"SQLite format 3\0" + bytes(4096)])
 def test_a_damaged_hash_file_costs_time_only(tmp_path: Path, content: bytes) -> None:
     """It is written again."""
-    path, cache_file = tmp_path / "a", tmp_path / "hashes.json"
-    path.write_bytes(b"one")
-    cache_file.write_bytes(content)
-    assert HashCache(cache_file).sha256(path) == sha256(b"one").hexdigest()
-    assert str(path.resolve()) in json.loads(cache_file.read_text())["files"]
+    path, file = file_with(tmp_path, "one"), tmp_path / "hashes.sqlite"
+    file.write_bytes(content)
+    assert HashCache(file).sha256(path) == sha256(b"one").hexdigest()
+    assert stored(file) == ["a"]
 
 
-def test_a_hash_file_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+def test_a_hash_file_that_cannot_be_written_costs_time_only(
+    tmp_path: Path, hashed: list[str]
+) -> None:
     """A full disk must not stop pictures. Once there is room, or it was deleted, it is written."""
-    path, folder = tmp_path / "a", tmp_path / "file"
-    path.write_bytes(b"one")
-    folder.write_text("not a folder")
-    cache = HashCache(folder / "hashes.json")
+    path, folder = file_with(tmp_path, "one"), file_with(tmp_path, "not a folder", "file")
+    cache = HashCache(folder / "hashes.sqlite")
     for _ in range(2):
         assert cache.sha256(path) == sha256(b"one").hexdigest()
     folder.unlink()
     for _ in range(2):
         cache.sha256(path)
-        assert str(path.resolve()) in json.loads((folder / "hashes.json").read_text())["files"]
-        (folder / "hashes.json").unlink()
+        assert stored(folder / "hashes.sqlite") == ["a"]
+        (folder / "hashes.sqlite").unlink()
+    assert hashed == ["a"]
+
+
+def test_hashes_that_nobody_uses_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file would grow for ever; a disk may be away for months."""
+    file, today = tmp_path / "hashes.sqlite", hashes._today()
+    for name in ("deleted", "used"):
+        HashCache(file).sha256(file_with(tmp_path, name, name))
+    for later in (100, 250):
+        monkeypatch.setattr(hashes, "_today", lambda later=later: today + later)
+        assert stored(file) == ["deleted", "used"]
+        HashCache(file).sha256(tmp_path / "used")
+    assert stored(file) == ["used"]
 
 
 def test_a_model_that_vanishes_is_refused(tmp_path: Path) -> None:
@@ -189,18 +146,8 @@ def test_a_model_that_vanishes_is_refused(tmp_path: Path) -> None:
         catalog.sha256(model)
 
 
-def test_a_file_that_changes_while_it_is_hashed_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path) -> None:
     """Its hash would be that of neither."""
-    path = tmp_path / "a"
-    path.write_bytes(b"one")
-    real = hashes._digest
-
-    def digest(file, on_block):  # type: ignore[no-untyped-def]
-        path.write_bytes(b"longer")
-        return real(file, on_block)
-
-    monkeypatch.setattr(hashes, "_digest", digest)
+    path = file_with(tmp_path, "one")
     with pytest.raises(ModelRefused, match="a changed while it was read"):
-        HashCache().sha256(path)
+        HashCache().sha256(path, on_block=lambda size: (path.write_bytes(b"longer"), None)[1])

@@ -8,7 +8,7 @@ from picowatch.catalog import Catalog, FoundModels
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
 from tests.catalog.files import Shapes, kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
-from tests.catalog.test_families import Z_IMAGE
+from tests.catalog.shapes import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
 
 A1111 = {

@@ -32,9 +32,6 @@ SDXL = Unet((320, 640, 1280), (0, 2, 10), 2048, pooled=2816)
 SD2 = Unet((320, 640, 1280, 1280), (1, 1, 1, 0), 1024, middle=1)
 REFINER = Unet((384, 768, 1536, 1536), (0, 4, 4, 0), 1280, middle=4, pooled=2560)
 SSD_1B = Unet((320, 640, 1280), (0, 2, 4), 2048, middle=0, pooled=2816)
-VEGA = Unet((320, 640, 1280), (0, 1, 2), 2048, middle=0, pooled=2816)
-KOALA_700M = Unet((320, 640, 1280), (0, 2, 5), 2048, 1, middle=0, pooled=2816)
-KOALA_1B = Unet((320, 640, 1280), (0, 2, 6), 2048, 1, pooled=2816)
 
 
 def unet_shapes(unet: Unet, prefix: str = UNET) -> Shapes:

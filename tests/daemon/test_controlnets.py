@@ -9,7 +9,7 @@ from picowatch.families import DEMO_WIDTH
 from picowatch.metadata import read_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from tests.catalog.files import write_model
-from tests.catalog.test_controlnets import original
+from tests.catalog.shapes import controlnet
 from tests.house import House
 
 RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"
@@ -24,7 +24,7 @@ def draw(path: Path, colour: str = "red") -> None:
 @pytest.fixture
 def house(house: House) -> House:
     """With a ControlNet for the demo model, and a picture to follow."""
-    write_model(house.models / "controlnet/sketch.safetensors", original(DEMO_WIDTH))
+    write_model(house.models / "controlnet/sketch.safetensors", controlnet(DEMO_WIDTH))
     draw(house.inbox / "lines.png")
     return house
 

@@ -94,7 +94,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
             without_weights = shutil.ignore_patterns("*.safetensors")
             source = tiny_flow(folder) / part
             shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
-        monkeypatch.setattr("picowatch.catalog.transformer_files.ASSETS", assets)
+        monkeypatch.setattr("picowatch.catalog.parts.ASSETS", assets)
     tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
     monkeypatch.setitem(FAMILIES, "flux2", replace(FAMILIES["flux2"], by_header=(("4B", tiny),)))
 

@@ -10,7 +10,7 @@ import pytest
 import transformers
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.transformer_files import parts_of
+from picowatch.catalog.parts import parts_of
 from picowatch.families import FAMILIES, FLOWS, UNETS, Family, Pipelines
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
 from tests.engine.tiny_models import checkpoints_of

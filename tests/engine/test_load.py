@@ -204,7 +204,6 @@ def changed(models: Path, config: str, **values: object) -> Model:
 STRANGE = {
     "_attn_implementation": "flash_attention_2",
     "attn_implementation": "kernels/evil",
-    "quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"},
     "auto_map": {"AutoModel": "evil.Model"},
 }
 

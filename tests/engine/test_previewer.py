@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from picowatch.catalog import read_config
+from picowatch.catalog.configs import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.preview import COLOURS, Previewer
@@ -23,7 +23,7 @@ from tests.engine.requests import NUMPY_WARNINGS, ignore_steps, request
 
 pytestmark = NUMPY_WARNINGS
 
-CONFIG = read_config(CONFIGS["sd1"] / "scheduler" / "scheduler_config.json")
+CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 AFTER_EACH_STEP = 1e-6
 SD1 = torch.tensor(COLOURS["sd1"])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from picowatch.catalog import read_config
+from picowatch.catalog.configs import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.samplers import build_sampler, class_of
 from picowatch.recipe.passes import evaluations
@@ -17,7 +17,7 @@ from tests.engine.requests import NUMPY_WARNINGS, request
 
 pytestmark = NUMPY_WARNINGS
 
-CONFIG = read_config(CONFIGS["sd1"] / "scheduler" / "scheduler_config.json")
+CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 ZERO_SNR = {**CONFIG, "rescale_betas_zero_snr": True}
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 

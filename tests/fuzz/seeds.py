@@ -3,7 +3,7 @@
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from itertools import chain
@@ -18,9 +18,9 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.settings import Settings
-from tests.catalog import pickled
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
+from tests.commands import pickled
 from tests.metadata.requests import CORGI
 from tests.recipe.read.test_other_programs_pictures import PICTURES
 
@@ -218,20 +218,17 @@ def _gguf_files() -> Iterator[bytes]:
 def _folders() -> Iterator[bytes]:
     unet = b'{"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}'
     vae = b'{"_class_name": "AutoencoderKL", "latent_channels": 4}'
-    index = b'{"_class_name": "StableDiffusionPipeline"}'
+    index = (
+        b'{"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"],'
+        b'"unet": ["diffusers", "UNet2DConditionModel"],'
+        b'"scheduler": ["diffusers", "DDIMScheduler"],'
+        b'"tokenizer": ["transformers", "CLIPTokenizer"],'
+        b'"text_encoder": ["transformers", "CLIPTextModel"]}'
+    )
     yield b"\0".join([index, unet, vae])
     for side in (b"7", b"64.0", b"true", b"1" + b"0" * 400):
         yield b"\0".join([index, unet.replace(b"64", side), vae])
     yield b"\0".join([index.replace(b"Stable", b"\\b"), unet, vae.replace(b"4}", b'"\\n"}')])
-
-
-def _hashes() -> Iterator[bytes]:
-    whole = b'{"version": 1, "files": {\0"' + b"a" * 64 + b'"]}}'
-    yield whole
-    yield whole.replace(b"aa", b"a\\n")
-    yield whole.replace(b"aa", b"zz")
-    yield b'{"version": 1, "files": {"a": [1e999, 1, ""]}}'
-    yield b"[" * 100_000
 
 
 def _csv() -> Iterator[bytes]:
@@ -240,7 +237,7 @@ def _csv() -> Iterator[bytes]:
     yield b'prompt\tsize\na\t64x64\t\t\n"b'
 
 
-_SEEDS = {
+_SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     "yaml_recipe": _yaml,
     "json_recipe": _json,
     "csv_recipe": _csv,
@@ -256,5 +253,4 @@ _SEEDS = {
     "gguf_file": _gguf_files,
     "model_folder": _folders,
     "wildcard_file": lambda: iter([b"# colours\nred\n2::blue\n{green|__x__}\n<lora:x:1>\n"]),
-    "hash_cache": _hashes,
 }

@@ -13,10 +13,9 @@ from io import BytesIO
 from pathlib import Path
 
 from picowatch.catalog import Catalog
-from picowatch.catalog.converting import convert
-from picowatch.catalog.hashes import HashCache
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
+from picowatch.engine.convert import convert
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import read_chunk, recipe_yaml, settings_yaml, texts_of
@@ -199,6 +198,10 @@ def model_folder(data: bytes) -> None:
         files = {
             "checkpoints/it/model_index.json": index,
             "checkpoints/it/unet/config.json": unet,
+            "checkpoints/it/vae/config.json": vae,
+            "checkpoints/it/text_encoder/config.json": b"{}",
+            "checkpoints/it/scheduler/scheduler_config.json": b"{}",
+            "checkpoints/it/tokenizer/vocab.json": b"{}",
             "vae/it/config.json": vae,
         }
         for part in ("unet", "vae", "text_encoder"):
@@ -207,8 +210,6 @@ def model_folder(data: bytes) -> None:
         for name, content in files.items():
             (models / name).parent.mkdir(parents=True, exist_ok=True)
             (models / name).write_bytes(content)
-        for name in ("scheduler", "tokenizer"):
-            (models / "checkpoints/it" / name).mkdir()
         _check_catalog(models)
 
 
@@ -243,18 +244,6 @@ def wildcard_file(data: bytes) -> None:
         check_recipe("a.yaml", b"prompt: 'a __x__ {2$$__x__}'\ncount: 3", inventory=inventory)
 
 
-def hash_cache(data: bytes) -> None:
-    """The file that keeps hashes between runs: a damaged one costs time only."""
-    with _models() as models:
-        file, cache = models / "it.safetensors", models / "hashes.json"
-        file.write_bytes(b"weights")
-        stamp = file.stat()
-        place = f'"{file}":[{stamp.st_size},{stamp.st_mtime_ns},'.encode()
-        cache.write_bytes(data.replace(b"\0", place))
-        digest = HashCache(cache).sha256(file)
-        assert len(digest) == 64 and set(digest) <= set("0123456789abcdef")
-
-
 @contextmanager
 def _models() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
@@ -286,6 +275,5 @@ TARGETS: dict[str, Target] = {
         gguf_file,
         model_folder,
         wildcard_file,
-        hash_cache,
     )
 }

@@ -8,8 +8,7 @@ from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
 from picowatch.recipe.characters import FORBIDDEN
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import ControlNet, Upscaler
-from picowatch.recipe.parts import UPSCALERS, ControlKind, Hires, Preprocessor, Upscale
-from picowatch.recipe.preprocessors import KINDS
+from picowatch.recipe.parts import KINDS, UPSCALERS, ControlKind, Hires, Preprocessor, Upscale
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.request import ControlUse, LoraUse

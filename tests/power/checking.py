@@ -30,8 +30,8 @@ EXPECTED = re.compile(REJECTED.pattern + r"|killed or stopped in the middle of s
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
 ARCHIVE = "archive"  # of the setting `when_done`
 OWN_STATE = {
-    "commands", "gallery", "hashes.json", "ledger.sqlite", "ledger.sqlite-journal", "lock",
-    "start-images", "status.json",
+    "commands", "gallery", "hashes.sqlite", "hashes.sqlite-journal", "ledger.sqlite",
+    "ledger.sqlite-journal", "lock", "start-images", "status.json",
 }  # fmt: skip
 
 

@@ -27,7 +27,8 @@ from tests.power.operations import ROOT, Names, Operation, Recording, Resize, Sy
 SECTOR = 512
 # Files whose content nothing depends on: they are there or not as all together.
 PASSING = (
-    "picowatch.log", "lock", "status.json", "now.txt", "latest.png", "hashes.json",
+    "picowatch.log", "lock", "status.json", "now.txt", "latest.png", "hashes.sqlite",
+    "hashes.sqlite-journal",
 )  # fmt: skip
 LOG = "picowatch.log"
 CERTAIN = "nothing that was not synced"

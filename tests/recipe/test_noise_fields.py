@@ -204,7 +204,7 @@ def test_a1111s_flags_are_read() -> None:
 
 
 def test_a_flow_family_has_nvidias_numbers_and_no_variations() -> None:
-    """What a recipe says is refused, what a text says is left out with a warning."""
+    """As Stable Diffusion draws them, nothing else can."""
     recipe = read_one("prompt: a\ncheckpoint: flux\nnoise: nvidia", inventory=FLOW)
     assert recipe.noise == "nvidia"
     assert messages(
@@ -215,16 +215,3 @@ def test_a_flow_family_has_nvidias_numbers_and_no_variations() -> None:
         "flux has no ensd: its noise is drawn by its pipeline. Remove it.",
         "flux has no tiling: its transformer does not draw with convolutions. Remove it.",
     ]
-    recipe = read_one(
-        "a\nSteps: 3, Sampler: Euler, Seed: 7, Model: flux, Variation seed: 5, "
-        "Variation seed strength: 0.5, ENSD: 1, Tiling: True, RNG: NV\n",
-        TXT,
-        FLOW,
-    )
-    assert seeds(recipe) == [(7, None)]
-    assert recipe.noise == "nvidia"
-    assert recipe.warnings == (
-        "flux has no variation_strength: its noise is drawn by its pipeline. It was left out.",
-        "flux has no ensd: its noise is drawn by its pipeline. It was left out.",
-        "flux has no tiling: its transformer does not draw with convolutions. It was left out.",
-    )

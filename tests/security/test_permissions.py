@@ -67,7 +67,7 @@ def test_files_get_what_umask_leaves_of_0666_and_folders_of_0777(
         run_with(umask, folder)
     found = modes(folder / "outbox")
     assert {"pets/a/0001-1.png", "warned.txt.warning.txt", ".picowatch/status.json"} <= set(found)
-    assert {"picowatch.log", ".picowatch/hashes.json", ".picowatch/ledger.sqlite"} <= set(found)
+    assert {"picowatch.log", ".picowatch/hashes.sqlite", ".picowatch/ledger.sqlite"} <= set(found)
     for path, mode in found.items():
         assert mode == (0o777 if path.endswith("/") else 0o666) & ~umask, path
 

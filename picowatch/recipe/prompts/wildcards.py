@@ -20,6 +20,7 @@ from itertools import accumulate, zip_longest
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.prompts.brackets import Bracket, ended, joined
 
+MAX_CHOSEN = 100
 # Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
 MAX_LENGTH = 20_000
 MAX_DEPTH = 100
@@ -319,7 +320,7 @@ class _Draws:
         return text
 
     def _chosen(self, options: Options, low: int, high: int, join: str = "") -> str:
-        high = min(high, len(options.nodes))
+        high = min(high, len(options.nodes), MAX_CHOSEN)
         low = min(low, high)
         how_many = low + int(self._fraction() * (high - low + 1)) if high > low else low
         chosen: list[str] = []

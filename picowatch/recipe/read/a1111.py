@@ -195,12 +195,10 @@ class _Values:
 
     def _says_nothing(self, key: str, text: str) -> bool:
         """Whether it is so without this value, too, or as in the first pass."""
-        first = self.said.get(keys.AS_FIRST_PASS.get(key, ""), "")
-        return (
-            text in keys.SAYS_NOTHING.get(key, ())
-            or text.startswith("use same ")
-            or (number(text) is not None and number(text) == number(first))
-        )
+        if text in keys.SAYS_NOTHING.get(key, ()) or text.startswith("use same "):
+            return True
+        first = self.said.get(keys.AS_FIRST_PASS[key], "") if key in keys.AS_FIRST_PASS else ""
+        return number(text) is not None and number(text) == number(first)
 
     def _put(self, layer: Layer, field: str, name: str, written: Written) -> None:
         if field in ("seed", "variation_seed"):

@@ -1,14 +1,16 @@
-"""What a picture or another program says, brought to what recipes can have, with warnings."""
+"""Layers of pictures and other programs, brought to what recipes can have, with warnings."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.fields import NUMBERS, PICTURE, json_schemas
+from picowatch.recipe.fields import PICTURE, RANDOM, json_schemas
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.numbers import number, plain_number
-from picowatch.recipe.resolve.layers import normalised
+from picowatch.recipe.resolve.layers import normalised, seed_in
 from picowatch.recipe.samplers import SamplerUnknown, find_sampler, find_schedule_type
 from picowatch.recipe.written import Layer
 
@@ -34,7 +36,7 @@ def _with_sampler(layer: Layer) -> Layer:
 
 
 def _is_sampler_alone(text: str) -> bool:
-    """Whether it names a sampler, but no schedule type."""
+    """Return whether it names a sampler, but no schedule type."""
     for find in (find_schedule_type, find_sampler):
         with suppress(ValueInvalid):
             find(text)
@@ -59,6 +61,13 @@ def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:
     return layer
 
 
+def _may_be(word: str, schema: Mapping[str, Any]) -> bool:
+    """Return whether a word is a value of a field: a number or a switch would not be one by now."""
+    if schema.get("type") in ("integer", "number", "boolean"):
+        return word == PICTURE
+    return word in schema.get("enum", (word,))
+
+
 def _within_limits(layer: Layer, warnings: list[str]) -> Layer:
     """Numbers beyond a field's limits become the limit."""
     found = dict(layer)
@@ -66,8 +75,10 @@ def _within_limits(layer: Layer, warnings: list[str]) -> Layer:
         schema = json_schemas().get(field, {})
         schema = schema.get("anyOf", [schema])[0]
         value = number(written.value) if isinstance(written.value, str) else written.value
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            if field in NUMBERS and isinstance(written.value, str) and written.value != PICTURE:
+        if field == "seed" and seed_in(written) == RANDOM:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(written.value, str) and not _may_be(written.value, schema):
                 warnings.append(f"{wrong_value(field, written)} It was left out.")
                 del found[field]
             continue

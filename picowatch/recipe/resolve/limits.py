@@ -1,4 +1,4 @@
-"""How many images one save may request, and how much text one sweep may make."""
+"""Limits: how many images one save may request, and how much text one sweep may make."""
 
 from collections.abc import Sequence
 from math import prod
@@ -14,7 +14,7 @@ MAX_SWEPT_CHARACTERS = 2_000_000
 
 
 def position_of_count(entry: Entry) -> Position:
-    """Where to point at when a file requests too many images."""
+    """The position to point at when a file requests too many images."""
     return entry.layer["count"].position if "count" in entry.layer else entry.position
 
 
@@ -34,6 +34,25 @@ class ImageLimit:
         self._problems = problems
         self._counted = 0
 
+    def refuses(self, axes: Sequence[WrittenAxis], layer: Layer, sweep: Written | None) -> bool:
+        """Return whether a sweep or a range of seeds, which are short to write, makes too many."""
+        images = _combinations(axes)
+        position = sweep.name_position if sweep else None
+        message = ""
+        if sweep and self._counted + images > self._max_images:
+            sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
+            message = (
+                f"this sweep makes {sizes} = {images:,} images; one save may request "
+                f"{self._max_images:,} (the setting max_images_per_save)."
+            )
+        elif "seed" in layer and isinstance(layer["seed"].value, NumberRange):
+            images *= len(layer["seed"].value)
+            position = layer["seed"].position
+        if position is None or self._counted + images <= self._max_images:
+            return False
+        self._problems.add(position, message or too_many(self._counted + images, self._max_images))
+        return True
+
     def count(self, images: int) -> None:
         """These are requested."""
         self._counted += images
@@ -43,30 +62,6 @@ class ImageLimit:
         if self._counted > self._max_images and not self._problems:
             self._problems.add(position, too_many(self._counted, self._max_images))
 
-    def refuses_sweep(self, axes: Sequence[WrittenAxis], sweep: Written) -> bool:
-        """Whether a sweep makes too many images."""
-        images = _combinations(axes)
-        sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
-        message = (
-            f"this sweep makes {sizes} = {images:,} images; one save may request "
-            f"{self._max_images:,} (the setting max_images_per_save)."
-        )
-        return self._refuses(images, sweep.name_position, message)
-
-    def refuses_seeds(self, axes: Sequence[WrittenAxis], layer: Layer) -> bool:
-        """Whether a range of seeds makes too many images: it is short to write."""
-        written = layer.get("seed")
-        if written is None or not isinstance(written.value, NumberRange):
-            return False
-        return self._refuses(_combinations(axes) * len(written.value), written.position)
-
-    def _refuses(self, images: int, position: Position, message: str = "") -> bool:
-        """Whether so many more are too many: then the message says so."""
-        counted = self._counted + images
-        if counted > self._max_images:
-            self._problems.add(position, message or too_many(counted, self._max_images))
-        return counted > self._max_images
-
 
 def _combinations(axes: Sequence[WrittenAxis]) -> int:
     return prod(len(axis.values) for axis in axes)
@@ -75,10 +70,10 @@ def _combinations(axes: Sequence[WrittenAxis]) -> int:
 def refuse_long_sweep(
     axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
 ) -> bool:
-    """Whether sweeping a piece of a prompt makes more text than can be looked through."""
+    """Return whether sweeping a piece of a prompt makes more text than can be looked through."""
     if not any(value.replaces for axis in axes for value in axis.values):
         return False
-    texts = [str(layer[field].value) for field in PROMPTS if field in layer]
+    texts = [layer[field].text for field in PROMPTS if field in layer]
     signs = "characters of wildcards and brackets"
     for what, most, each in (
         ("characters", MAX_SWEPT_CHARACTERS, sum(map(len, texts))),

@@ -1,6 +1,6 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.numbers import number
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
-from picowatch.recipe.resolve.severity import Finding, Judge, Origin
+from picowatch.recipe.resolve.severity import Finding, Judge
 from picowatch.recipe.written import Layer, Position, Written
 
 LORAS = "loras"
@@ -33,12 +33,11 @@ class LorasRead(NamedTuple):
 
 
 class _Use(NamedTuple):
-    """A LoRA as a recipe names it; `family` is what it says that it is for, "" if nothing."""
+    """A LoRA as a recipe names it, and what it says of it."""
 
     name: str
-    weight: float
+    parts: Mapping[str, Written]
     position: Position
-    family: str = ""
 
 
 def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> LorasRead:
@@ -46,24 +45,28 @@ def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> LorasRead:
 
     A tag in the prompt of one that is swept is taken out of the layer.
     """
-    uses = _read_field(layer[LORAS], inventory, judge) if LORAS in layer else {}
-    weights = {name: use.weight for name, use in uses.items()}
-    text = layer["prompt"].text if "prompt" in layer else ""
-    if judge.origins.get(LORAS) is Origin.FOLDER and judge.origins.get("prompt") is Origin.OWN:
-        for tag in lora_tags(text):  # what is nearer holds
+    reader = _Reader(inventory, judge)
+    if LORAS in layer:
+        reader.read(layer[LORAS])
+    prompt = layer.get("prompt")
+    if prompt and LORAS in layer and _is_a_folders(layer[LORAS]) and not _is_a_folders(prompt):
+        for tag in lora_tags(prompt.text):  # what is nearer holds
             with suppress(NotInstalled):
-                weights.pop(find_lora(tag.name, inventory), None)
+                reader.weights.pop(find_lora(tag.name, inventory), None)
     swept = [name for name in layer if name.startswith(ONE_LORA)]
     for field in swept:
-        written = layer[field]
-        for use in _weighed(field.removeprefix(ONE_LORA), written, written.name_position, judge):
-            if name := _installed(use, inventory, judge):
-                weights[name] = use.weight
-    if swept and text:
-        text = without_tags(text, swept_names(layer, inventory), inventory)
-        layer["prompt"] = replace(layer["prompt"], value=text)
-    families = ((name, use.family) for name, use in uses.items() if use.family and name in weights)
-    return LorasRead(tuple(weights.items()), tuple(families))
+        use = _Use(field.removeprefix(ONE_LORA), {"weight": layer[field]}, layer[field].position)
+        reader.take(use)
+    if swept and prompt:
+        text = without_tags(prompt.text, swept_names(layer, inventory), inventory)
+        layer["prompt"] = replace(prompt, value=text)
+    families = {name: key for name, key in reader.families.items() if name in reader.weights}
+    return LorasRead(tuple(reader.weights.items()), tuple(families.items()))
+
+
+def _is_a_folders(written: Written) -> bool:
+    file = written.position.source.name.rpartition("/")[2]
+    return file in ("_defaults.yaml", "_pictures.yaml")
 
 
 def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
@@ -87,108 +90,111 @@ def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
 
 
 def named_twice(name: str) -> str:
-    """What to do about a LoRA that is named twice: whether weights add up is not guessed."""
+    """Say that a LoRA is named twice: whether weights add up is not guessed."""
     return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
 
 
-def _read_field(written: Written, inventory: Inventory, judge: Judge) -> dict[str, _Use]:
-    """The LoRAs somebody means, each with its weight.
+class _Reader:
+    """Reads the field; what is wrong with one LoRA leaves it out if somebody else wrote it."""
 
-    `{name: weight}`, `{name: {weight: …, family: …}}`, `[name, {name: weight}, {name: …, weight:
-    …, family: …}]`, or text with commas: `name, name:weight`.
-    """
-    loras: dict[str, _Use] = {}
-    for index, use in enumerate(_uses(written, judge)):
-        if index == MAX_LORAS:
-            judge.replaces(_finding(f"more than {MAX_LORAS} LoRAs here.", use.position))
-            break
-        name = _installed(use, inventory, judge)
-        if name in loras:
-            judge.replaces(_finding(named_twice(name), use.position))
-        if name:
-            loras[name] = use
-    return loras
+    def __init__(self, inventory: Inventory, judge: Judge) -> None:
+        self._inventory = inventory
+        self._judge = judge
+        self.weights: dict[str, float] = {}
+        self.families: dict[str, str] = {}
+
+    def read(self, written: Written) -> None:
+        """Take all LoRAs of the field."""
+        for index, use in enumerate(self._uses(written)):
+            if index == MAX_LORAS:
+                self._report(f"more than {MAX_LORAS} LoRAs here.", use.position)
+                break
+            before = dict(self.weights)
+            name = self.take(use)
+            if name in before:
+                self._report(named_twice(name), use.position)
+
+    def take(self, use: _Use) -> str:
+        """The installed name of a LoRA whose weight and family are kept; "" if it is wrong."""
+        for part in [part for part in use.parts if part not in _PARTS]:
+            remedy = f"Write {{name: {shown(use.name)}, weight: 0.8}}."
+            what = f"a LoRA has no '{shown(part)}'. {remedy}"
+            self._report(what, use.parts[part].name_position)
+        weight = self._weight(use)
+        family = self._family(use)
+        try:
+            name = find_lora(use.name, self._inventory)
+        except NotInstalled as error:
+            self._report(str(error), use.position)
+            return ""
+        if weight is not None:
+            self.weights[name] = weight
+        if family:
+            self.families[name] = family
+        return name
+
+    def _weight(self, use: _Use) -> float | None:
+        written = use.parts.get("weight")
+        value = 1.0 if written is None else _number(written)
+        if value is None and written:
+            what = wrong_value(f"the weight of '{shown(use.name)}'", written, _LIMIT)
+            self._report(what, written.error_position)
+        return value
+
+    def _family(self, use: _Use) -> str:
+        written = use.parts.get("family")
+        key = family_called(written.text) if written else ""
+        if written and not key:
+            able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
+            what = wrong_value(f"the family of '{shown(use.name)}'", written, f"one of {able}")
+            self._report(what, written.error_position)
+        return key
+
+    def _uses(self, written: Written) -> Iterator[_Use]:
+        """`{name: weight}`, `{name: {weight: …, family: …}}`, text like `name, name:weight`.
+
+        A list has these, and `{name: …, weight: …, family: …}`.
+        """
+        for part in written.parts if isinstance(written.value, tuple) else (written,):
+            if isinstance(part.value, str):
+                yield from _in_text(part)
+            elif isinstance(part.value, dict):
+                yield from _in_mapping(part)
+            else:
+                self._report(wrong_value(LORAS, part), part.error_position)
+
+    def _report(self, message: str, position: Position) -> None:
+        finding = Finding(LORAS, message, instead="", of_checkpoint=False, position=position)
+        self._judge.replaces(finding)
 
 
-def _installed(use: _Use, inventory: Inventory, judge: Judge) -> str:
-    """The name of its file; "" if there is none."""
-    try:
-        return find_lora(use.name, inventory)
-    except NotInstalled as error:
-        judge.replaces(_finding(str(error), use.position))
-        return ""
-
-
-def _finding(message: str, position: Position) -> Finding:
-    """What is wrong with one LoRA, which others may leave out."""
-    return Finding(LORAS, message, instead="", of_checkpoint=False, position=position)
-
-
-def _read_weight(written: Written) -> float | None:
-    value = number(written.value.strip()) if isinstance(written.value, str) else written.value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
+def _number(written: Written) -> float | None:
+    """A LoRA's weight, if it is one."""
+    value = number(str(written.value))
     # Adding 0 makes -0.0 the 0.0 that it is.
-    return float(value) + 0.0 if abs(value) <= MAX_LORA_WEIGHT else None
-
-
-def _uses(written: Written, judge: Judge) -> Iterator[_Use]:
-    for part in written.parts if isinstance(written.value, tuple) else (written,):
-        if isinstance(part.value, str):
-            yield from _in_text(part)
-        elif isinstance(part.value, dict):
-            yield from _in_mapping(part, judge)
-        else:
-            judge.replaces(_finding(wrong_value(LORAS, part), part.error_position))
+    return None if value is None or abs(value) > MAX_LORA_WEIGHT else float(value) + 0.0
 
 
 def _in_text(written: Written) -> Iterator[_Use]:
-    text = str(written.value)
-    if text.strip().casefold() in ("", "none"):
-        return
-    for part in text.split(","):
-        name, _, weight = part.rpartition(":")
-        value = _read_weight(Written(weight, written.position))
-        if name.strip() and value is not None:
-            yield _Use(name.strip(), value, written.error_position)
-        else:
-            yield _Use(part.strip(), 1.0, written.error_position)
+    for part in written.text.split(",") if written.text.strip().casefold() != "none" else ():
+        name, _, weight = (piece.strip() for piece in part.rpartition(":"))
+        said = replace(written, value=weight)
+        has_weight = name and _number(said) is not None
+        if part.strip():
+            parts = {"weight": said} if has_weight else {}
+            yield _Use(name if has_weight else part.strip(), parts, written.error_position)
 
 
-def _in_mapping(written: Written, judge: Judge) -> Iterator[_Use]:
+def _in_mapping(written: Written) -> Iterator[_Use]:
     pairs = dict(written.pairs)
     name = pairs.get("name")
-    others = [part for part in pairs if part not in _PARTS]
-    if name and isinstance(name.value, str) and not (others and _read_weight(name) is not None):
-        yield from _described(name.value, written, name.position, judge)
+    # A LoRA may be called so: {name: 0.8, other: 1}.
+    if name and not (set(pairs) - {*_PARTS} and _number(name) is not None):
+        parts = {part: value for part, value in pairs.items() if part != "name"}
+        yield _Use(name.text, parts, name.position)
         return
-    for text, weight in written.pairs:
-        if isinstance(weight.value, dict):
-            yield from _described(text, weight, weight.name_position, judge)
-        else:
-            yield from _weighed(text, weight, weight.name_position, judge)
-
-
-def _described(name: str, written: Written, position: Position, judge: Judge) -> Iterator[_Use]:
-    """A LoRA whose weight and family stand in a mapping of their own."""
-    pairs = dict(written.pairs)
-    for part in [part for part in pairs if part not in _PARTS]:
-        what = f"a LoRA has no '{shown(part)}'. Write {{name: {shown(name)}, weight: 0.8}}."
-        judge.replaces(_finding(what, pairs[part].name_position))
-    family = pairs.get("family")
-    key = family_called(family.text) if family else ""
-    if family and not key:
-        able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
-        what = wrong_value(f"the family of '{shown(name)}'", family, f"one of {able}")
-        judge.replaces(_finding(what, family.error_position))
-    for use in _weighed(name, pairs.get("weight"), position, judge):
-        yield use._replace(family=key)
-
-
-def _weighed(name: str, weight: Written | None, position: Position, judge: Judge) -> Iterator[_Use]:
-    value = 1.0 if weight is None else _read_weight(weight)
-    if value is not None:
-        yield _Use(name, value, position)
-    elif weight is not None:
-        what = wrong_value(f"the weight of '{shown(name)}'", weight, _LIMIT)
-        judge.replaces(_finding(what, weight.error_position))
+    for text, value in written.pairs:
+        is_mapping = isinstance(value.value, dict)
+        yield _Use(
+            text, dict(value.pairs) if is_mapping else {"weight": value}, value.name_position
+        )

@@ -22,6 +22,7 @@ from picowatch.recipe.prompts.grammar import (
     unsupported,
 )
 from picowatch.recipe.prompts.wildcards import (
+    MAX_CHOSEN,
     MAX_LENGTH,
     PACK_ENDINGS,
     Choice,
@@ -223,9 +224,11 @@ def _wildcard_mistakes(field: str, parsed: Nodes, inventory: Inventory) -> Itera
     seen = set[str]()
     for node in found_in(parsed):
         if isinstance(node, Choice):
-            if node.low > node.high:
-                what = f"{{{node.low}-{node.high}$$…}} cannot be drawn"
-                message = f"{what}: the first number must not be above the second."
+            if not node.low <= node.high <= MAX_CHOSEN:
+                message = (
+                    f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be "
+                    f"above the second, and the limit is {MAX_CHOSEN}."
+                )
                 yield Mistake(node.offset, node.length, message)
         elif node.name not in seen:
             seen.add(node.name)

@@ -181,7 +181,7 @@ FLUX = "CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
     [
         # ComfyUI's nodes that save A1111's text put the scheduler after the sampler.
         ("Sampler: euler_ancestral, normal, CFG Scale: 4", ignored("normal")),
-        ("Sampler: Euler a, (x:1.2), , CFG scale: 4", ignored("(x:1.2)")),
+        ("Sampler: Euler a, (x:1.2), , CFG scale: 4, 4", ignored("(x:1.2)", "4")),
         ("Face restoration: CodeFormer, Hires Fix: false",
          ignored("Face restoration: CodeFormer")),
         ('ControlNet 0: "Module: canny, Model: canny"',
@@ -268,6 +268,8 @@ def test_the_vae_is_nearer_than_a_folders_default(values: str) -> None:
         ("Steps: 300, Sampler: Euler, Size: 500x512", {"steps": 150, "width": 496},
          "steps 300 is beyond the limits; 150 is used instead."),
         ("Steps: 3, CFG scale: 7,5", {"cfg_scale": 7.5}, "cfg_scale must be a number from 1 to "),
+        ("Steps: 3, RNG: x", {"noise": "cpu"}, "noise must be cpu or nvidia, not 'x'. It was left"),
+        ("Steps: 3, Tiling: x", {"tiling": False}, "tiling must be true or false, not 'x'. It was"),
         ("Steps: many, Sampler: Euler", {"steps": 24}, "steps must be a whole number from 1 to "),
         ("Steps: 3, Sampler: Restart", {"sampler": "Heun"}, "picowatch has no sampler 'Restart'; "),
         ("Steps: 3, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",

@@ -79,102 +79,55 @@ class Picture:
 # https://github.com/comfyanonymous/ComfyUI: SaveImage, SaveAnimatedWEBP (comfy_extras).
 WORKFLOW = {"nodes": [], "links": [], "version": 0.4}
 COMFYUI = {
-    "prompt": "a cat",
-    "negative_prompt": "blurry, bad",
-    "checkpoint": "xl/pony",
-    "sampler": "DPM++ 2M",
-    "schedule_type": "karras",
-    "steps": 30,
-    "cfg_scale": 6.5,
-    "seed": 42,
+    "prompt": "a cat", "negative_prompt": "blurry, bad", "checkpoint": "xl/pony",
+    "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 30, "cfg_scale": 6.5, "seed": 42,
     "size": "832x1216",
-}
+}  # fmt: skip
+CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "a cat"}'}
 UNKNOWN_SAMPLER = json.loads(json.dumps(XL).replace("dpmpp_2m", "res_multistep"))
 
 # Version 3.3: pictures in public test suites.
 INVOKEAI_3 = {
-    "app_version": "3.3.0post3",
-    "generation_mode": "txt2img",
+    "app_version": "3.3.0post3", "generation_mode": "txt2img",
     "positive_prompt": "retro artstyle, (1990s (style))1.2, anime++",
-    "negative_prompt": "(worst quality)++, [low quality]",
-    "width": 512,
-    "height": 768,
-    "seed": 3186540132,
-    "rand_device": "cpu",
-    "cfg_scale": 7.5,
-    "steps": 24,
-    "scheduler": "dpmpp_2m_k",
-    "clip_skip": 1,
+    "negative_prompt": "(worst quality)++, [low quality]", "width": 512, "height": 768,
+    "seed": 3186540132, "rand_device": "cpu", "cfg_scale": 7.5, "steps": 24,
+    "scheduler": "dpmpp_2m_k", "clip_skip": 1,
     "model": {"model_name": "Journey", "base_model": "sd-1", "model_type": "main"},
     "controlnets": [{"control_model": {"model_name": "canny"}, "control_weight": 1}],
-    "ipAdapters": [],
-    "t2iAdapters": [],
-    "loras": [],
+    "ipAdapters": [], "t2iAdapters": [], "loras": [],
     "vae": {"model_name": "mpaffl", "base_model": "sd-1"},
-}
+}  # fmt: skip
 # Since version 4: invokeai/app/invocations/metadata.py.
 INVOKEAI_6 = {
-    "app_version": "6.9.0",
-    "generation_mode": "sdxl_txt2img",
-    "positive_prompt": "1girl",
-    "negative_prompt": "",
-    "positive_style_prompt": "1girl",
-    "width": 1024,
-    "height": 1344,
-    "seed": 2443106208,
-    "rand_device": "cuda",
-    "cfg_scale": 5.0,
-    "cfg_rescale_multiplier": 0.25,
-    "steps": 20,
-    "scheduler": "euler",
-    "seamless_x": True,
-    "seamless_y": True,
+    "app_version": "6.9.0", "generation_mode": "sdxl_txt2img", "positive_prompt": "1girl",
+    "negative_prompt": "", "positive_style_prompt": "1girl", "width": 1024, "height": 1344,
+    "seed": 2443106208, "rand_device": "cuda", "cfg_scale": 5.0, "cfg_rescale_multiplier": 0.25,
+    "steps": 20, "scheduler": "euler", "seamless_x": True, "seamless_y": True,
     "model": {"key": "b1", "hash": "blake3:c7f4", "name": "noobai", "base": "sdxl", "type": "main"},
     "loras": [{"model": {"key": "a", "name": "maid", "base": "sdxl"}, "weight": 0.75}],
     "hrf_enabled": True,
-}
+}  # fmt: skip
 # sd-parsers, tests/test_fooocus.py.
 FOOOCUS = {
-    "adm_guidance": "(1.5, 0.8, 0.3)",
-    "base_model": "juggernautXL",
-    "base_model_hash": "aeb7e9e689",
-    "clip_skip": 2,
+    "adm_guidance": "(1.5, 0.8, 0.3)", "base_model": "juggernautXL",
+    "base_model_hash": "aeb7e9e689", "clip_skip": 2,
     "full_negative_prompt": ["(worst quality:1.4)", "anime"],
-    "full_prompt": ["cinematic still a smiling goldfish", "intricate"],
-    "guidance_scale": 4,
+    "full_prompt": ["cinematic still a smiling goldfish", "intricate"], "guidance_scale": 4,
     "loras": [["maid.safetensors", 0.5, "0123456789"]],
-    "lora_combined_1": "maid.safetensors : 0.5",
-    "metadata_scheme": "fooocus",
-    "negative_prompt": "",
-    "performance": "Speed",
-    "prompt": "a smiling goldfish",
-    "prompt_expansion": "intricate",
-    "refiner_model": "None",
-    "refiner_switch": 0.5,
-    "resolution": "(768, 1280)",
-    "sampler": "dpmpp_2m_sde_gpu",
-    "scheduler": "karras",
-    "seed": "1952411511",
-    "sharpness": 2,
-    "steps": 30,
-    "styles": "['Fooocus V2']",
-    "vae": "Default (model)",
-    "version": "Fooocus v2.4.3",
-}
+    "lora_combined_1": "maid.safetensors : 0.5", "metadata_scheme": "fooocus",
+    "negative_prompt": "", "performance": "Speed", "prompt": "a smiling goldfish",
+    "prompt_expansion": "intricate", "refiner_model": "None", "refiner_switch": 0.5,
+    "resolution": "(768, 1280)", "sampler": "dpmpp_2m_sde_gpu", "scheduler": "karras",
+    "seed": "1952411511", "sharpness": 2, "steps": 30, "styles": "['Fooocus V2']",
+    "vae": "Default (model)", "version": "Fooocus v2.4.3",
+}  # fmt: skip
 FOOOCUS_FIELDS = {
     "prompt": "cinematic still a smiling goldfish, intricate",
-    "negative_prompt": "(worst quality:1.4), anime",
-    "checkpoint": "juggernautXL",
-    "vae": "baked",
-    "sampler": "DPM++ 2M SDE",
-    "schedule_type": "karras",
-    "steps": 30,
-    "cfg_scale": 4,
-    "seed": 1952411511,
-    "size": "768x1280",
-    "clip_skip": 1,
-    "loras": (("maid", 0.5),),
-}
+    "negative_prompt": "(worst quality:1.4), anime", "checkpoint": "juggernautXL", "vae": "baked",
+    "sampler": "DPM++ 2M SDE", "schedule_type": "karras", "steps": 30, "cfg_scale": 4,
+    "seed": 1952411511, "size": "768x1280", "clip_skip": 1, "loras": (("maid", 0.5),),
+}  # fmt: skip
 FOOOCUS_WARNINGS = ("'adm_guidance: (1.5, 0.8, 0.3)'", "'sharpness: 2'")
 
 # https://github.com/mcmonkeyprojects/SwarmUI, docs/Image Metadata Format.md.
@@ -195,8 +148,10 @@ SWARMUI = {
         "variationseed": 5,
         "variationseedstrength": "0.2",
         "seamlesstileable": "true",
+        "comfyuisampler": "dpmpp_2m",
+        "comfyuischeduler": "karras",
         "zeronegative": True,
-        "negativeprompt": "",
+        "negativeprompt": "<embed:xl/bad.safetensors>, (<embedding:bad>:1.2)",
         "swarm_version": "0.9.3.1",
     },
     "sui_extra_data": {
@@ -229,33 +184,17 @@ SWARMUI_FLUX = {
     }
 }
 SWARMUI_FLUX_FIELDS = {
-    "prompt": "A Close-Up photograph of 日本の城",
-    "checkpoint": "Flux/flux1-dev-fp8",
-    "vae": "ae",
-    "sampler": "Euler",
-    "steps": 25,
-    "cfg_scale": 1,
-    "guidance": 3,
-    "seed": 305223794,
+    "prompt": "A Close-Up photograph of 日本の城", "checkpoint": "Flux/flux1-dev-fp8", "vae": "ae",
+    "sampler": "Euler", "steps": 25, "cfg_scale": 1, "guidance": 3, "seed": 305223794,
     "size": "1024x1024",
-}
+}  # fmt: skip
 SWARMUI_COMMENT = json.dumps(SWARMUI_FLUX, indent=2)
 
 PICODIFFUSION = {
-    "generator": "picodiffusion",
-    "prompt": "a corgi",
-    "negative_prompt": "dim",
-    "seed": "42",
-    "steps": "30",
-    "cfg": "6.5",
-    "sampler": "dpmpp_2m_karras",
-    "checkpoint": "Journey.safetensors",
-    "vae": "",
-    "lora": "maid",
-    "lora_weight": "0.8",
-    "width": "512",
-    "height": "768",
-}
+    "generator": "picodiffusion", "prompt": "a corgi", "negative_prompt": "dim", "seed": "42",
+    "steps": "30", "cfg": "6.5", "sampler": "dpmpp_2m_karras", "checkpoint": "Journey.safetensors",
+    "vae": "", "lora": "maid", "lora_weight": "0.8", "width": "512", "height": "768",
+}  # fmt: skip
 
 PICTURES = {
     "comfyui png": Picture(
@@ -269,6 +208,11 @@ PICTURES = {
         COMFYUI,
         ("The workflow draws in 2 steps",),
     ),
+    "comfyui at civitai, jpeg": Picture(
+        encoded("JPEG", exif=exif(b"UNICODE\0" + json.dumps(CIVITAI).encode("utf-16-be"))),
+        COMFYUI,
+        ("The workflow draws in 2 steps",),
+    ),
     "comfyui, a sampler that picowatch lacks": Picture(
         png({"prompt": json.dumps(UNKNOWN_SAMPLER)}),
         COMFYUI,
@@ -278,16 +222,9 @@ PICTURES = {
         png({"invokeai_metadata": json.dumps(INVOKEAI_3), "invokeai_graph": "{}"}),
         {
             "prompt": "retro artstyle, (1990s (style))1.2, anime++",
-            "negative_prompt": "(worst quality)++, \\[low quality\\]",
-            "checkpoint": "Journey",
-            "vae": "mpaffl",
-            "sampler": "DPM++ 2M",
-            "schedule_type": "karras",
-            "steps": 24,
-            "cfg_scale": 7.5,
-            "clip_skip": 2,
-            "seed": 3186540132,
-            "size": "512x768",
+            "negative_prompt": "(worst quality)++, \\[low quality\\]", "checkpoint": "Journey",
+            "vae": "mpaffl", "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 24,
+            "cfg_scale": 7.5, "clip_skip": 2, "seed": 3186540132, "size": "512x768",
         },
         ("InvokeAI's weights (word+", "'controlnets: ["),
         sd_parsers=True,
@@ -295,17 +232,9 @@ PICTURES = {
     "invokeai 6": Picture(
         png({"invokeai_metadata": json.dumps(INVOKEAI_6), "invokeai_workflow": "{}"}),
         {
-            "prompt": "1girl",
-            "checkpoint": "noobai",
-            "sampler": "Euler",
-            "schedule_type": "leading",
-            "steps": 20,
-            "cfg_scale": 5,
-            "cfg_rescale": 0.25,
-            "seed": 2443106208,
-            "noise": "nvidia",
-            "tiling": True,
-            "size": "1024x1344",
+            "prompt": "1girl", "checkpoint": "noobai", "sampler": "Euler",
+            "schedule_type": "leading", "steps": 20, "cfg_scale": 5, "cfg_rescale": 0.25,
+            "seed": 2443106208, "noise": "nvidia", "tiling": True, "size": "1024x1344",
             "loras": (("maid", 0.75),),
         },
         ("'hrf_enabled: True'",),
@@ -325,17 +254,10 @@ PICTURES = {
     "swarmui png": Picture(
         png({"parameters": json.dumps(SWARMUI, indent=2)}),
         {
-            "prompt": "a photo of a cat <segment:face>smile",
-            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0",
-            "sampler": "Euler",
-            "steps": 20,
-            "cfg_scale": 7,
-            "clip_skip": 2,
-            "seed": 1,
-            "variation_seed": 5,
-            "variation_strength": 0.2,
-            "tiling": True,
-            "size": "1024x1024",
+            "prompt": "a photo of a cat <segment:face>smile", "negative_prompt": "bad, (bad:1.2)",
+            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0", "sampler": "DPM++ 2M",
+            "schedule_type": "karras", "steps": 20, "cfg_scale": 7, "clip_skip": 2, "seed": 1,
+            "variation_seed": 5, "variation_strength": 0.2, "tiling": True, "size": "1024x1024",
             "loras": (("maid", 0.8), ("style/film", 1)),
         },
         ("'prompt: <segment:…>'", "'zeronegative: True'"),
@@ -344,25 +266,12 @@ PICTURES = {
         encoded("JPEG", exif=exif(b"UNICODE\0" + SWARMUI_COMMENT.encode("utf-16-le"))),
         SWARMUI_FLUX_FIELDS,
     ),
-    "swarmui webp": Picture(
-        encoded("WEBP", exif=exif(b"UNICODE\0" + SWARMUI_COMMENT.encode("utf-16-be"))),
-        SWARMUI_FLUX_FIELDS,
-    ),
     "picodiffusion": Picture(
         png(PICODIFFUSION),
         {
-            "prompt": "a corgi",
-            "negative_prompt": "dim",
-            "checkpoint": "Journey",
-            "vae": "baked",
-            "sampler": "DPM++ 2M",
-            "schedule_type": "karras",
-            "steps": 30,
-            "cfg_scale": 6.5,
-            "clip_skip": 3,
-            "seed": 42,
-            "size": "512x768",
-            "loras": (("maid", 0.8),),
+            "prompt": "a corgi", "negative_prompt": "dim", "checkpoint": "Journey", "vae": "baked",
+            "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 30, "cfg_scale": 6.5,
+            "clip_skip": 3, "seed": 42, "size": "512x768", "loras": (("maid", 0.8),),
         },
     ),
 }  # fmt: skip

@@ -1,7 +1,6 @@
 """The field `control`: what its entries say, and what is wrong with them."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -129,12 +128,6 @@ def test_a_union_is_told_what_its_map_shows(written: str, kind: str) -> None:
     """By the preprocessor, where that says it."""
     text = f"checkpoint: large\ncontrol: {{image: a.png, model: union, {written}}}"
     assert controls(text)[0].kind == kind
-
-
-def test_promax_takes_two_kinds_more() -> None:
-    """Tiles and inpainting."""
-    text = "checkpoint: large\ncontrol: {image: a.png, model: promax, preprocess: tile}"
-    assert controls(text)[0].kind == "tile"
 
 
 @pytest.mark.parametrize("word", ["none", "false", "[]", "off"])
@@ -298,23 +291,6 @@ def test_a_request_holds_the_hashes_of_all_files() -> None:
     assert ImageRequest.from_dict(request.as_dict()) == request
 
 
-def test_each_file_and_option_is_another_entry() -> None:
-    """And without ControlNets an entry is what it was."""
-    text = "prompt: a\ncontrol: {image: a.png, model: depth, preprocess: depth}"
-    recipe = read_one(text, inventory=INSTALLED)
-
-    def other(which: str) -> Any:
-        return lambda kind, name: "x" if kind == which else hash_of(kind, name)
-
-    digests = [
-        recipe.digest(hash_of),
-        *(recipe.digest(other(kind)) for kind in ("image", "controlnet", "depth")),
-        read_one(text.replace("}", ", weight: 0.5}"), inventory=INSTALLED).digest(hash_of),
-        read_one("prompt: a", inventory=INSTALLED).digest(hash_of),
-    ]
-    assert len({*digests}) == 6
-
-
 def test_images_of_a_batch_may_follow_other_pictures() -> None:
     """But not by other weights."""
     one, other, third = (
@@ -347,13 +323,6 @@ def test_a_sweep_varies_what_a_controlnet_says() -> None:
     assert [path for _, path in whole.pictures] == ["b.png"]
 
 
-def test_a_sweep_of_a_part_needs_a_controlnet() -> None:
-    """Or else all its pictures would be the same one."""
-    assert said("sweep: {'control: weight': [0, 1]}") == [
-        '"control: weight" has no effect without control. Add it, or remove "control: weight".'
-    ]
-
-
 def test_a_sweep_of_one_of_several_is_refused() -> None:
     """It could be either's."""
     entry = "{image: a.png, model: canny}"
@@ -361,3 +330,22 @@ def test_a_sweep_of_one_of_several_is_refused() -> None:
         "'control: weight' could vary any of the 2 ControlNets here. Sweep 'control' itself, with "
         "whole lists as values."
     )
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "written", "count"),
+    [
+        ("flow", "{image: a.png, model: canny}", 0),
+        ("large", "[{image: a.png, model: canny}, {image: a.png, model: xl-small}]", 1),
+        ("photo", "[{image: a.png, model: canny}, {image: a.png, model: union}]", 1),
+    ],
+)
+def test_a_folders_controlnet_that_does_not_fit_is_left_out(
+    checkpoint: str, written: str, count: int
+) -> None:
+    """With a warning; the others are used."""
+    defaults = {"_defaults.yaml": f"control: {written}"}
+    text = f"prompt: a\ncheckpoint: {checkpoint}"
+    recipe = read_one(text, inventory=INSTALLED, defaults=defaults)
+    assert len(recipe.control) == count
+    assert len(recipe.warnings) == 1

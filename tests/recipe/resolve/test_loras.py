@@ -8,7 +8,7 @@ from picowatch.metadata import recipe_yaml
 from picowatch.recipe import Inventory, RecipeInvalid, read_recipes
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
-from tests.recipe.reading import DEMO, hash_of, messages, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -62,13 +62,6 @@ def test_a_recipe_may_say_which_family_a_lora_is_for(written: str) -> None:
     assert ImageRequest.from_dict(request.as_dict()) == request
 
 
-def test_a_family_that_is_not_said_changes_no_digest() -> None:
-    """Those of pictures that are made already."""
-    recipe = read_one("prompt: a\nseed: 1\nloras: {add: 1}", inventory=INVENTORY)
-    (request,) = recipe.image_requests(hash_of)
-    assert request.as_dict()["loras"] == [{"name": "add_detail", "hash": "a" * 64, "weight": 1.0}]
-
-
 TRAINED = Inventory(
     demo=DEMO,
     loras=("detail_41", "film-000004", "film-000008", "noir_v2", "last"),
@@ -119,12 +112,6 @@ def test_a_refused_file_is_not_replaced_by_another_of_its_trainers_name() -> Non
     inventory = replace(TRAINED, lora_names={"last": "ink"})
     with pytest.raises(NotInstalled, match="is a LoHa"):
         find_lora("ink", inventory)
-
-
-def test_a_flag_can_name_loras() -> None:
-    """As text."""
-    recipe = read_one("a corgi --lora add:0.5, pixel --steps 3", "a.txt", INVENTORY)
-    assert recipe.loras == (("add_detail", 0.5), ("style/pixel art", 1.0))
 
 
 WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
@@ -191,12 +178,6 @@ def test_a_tag_of_a_lora_that_is_missing_may_be_left_out() -> None:
         assert "without the tag" not in message
 
 
-def test_a_wrong_weight_is_pointed_at() -> None:
-    """Within the mapping."""
-    (problem,) = refused("prompt: a\nloras:\n  add: x\n", inventory=INVENTORY).problems
-    assert (problem.line, problem.column, problem.width) == (3, 8, 1)
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -251,14 +232,6 @@ def test_a_recipe_needs_the_hash_of_all_that_its_prompts_name_as_written() -> No
     requests = recipe.image_requests(hash_of)
     named = {lora.name for request in requests for lora in request.loras}
     assert named == {"add_detail", "style/pixel art"}
-
-
-def test_another_lora_file_is_another_entry_and_another_picture() -> None:
-    """The name alone is not what was requested."""
-    recipe = read_one("prompt: a <lora:add>\nseed: 1", inventory=INVENTORY)
-    for one, other in ((hash_of, lambda kind, name: hash_of(kind, name)[::-1] + "0"),):
-        assert recipe.digest(one) != recipe.digest(other)
-        assert recipe.image_requests(one)[0].digest != recipe.image_requests(other)[0].digest
 
 
 def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:

@@ -29,26 +29,6 @@ def test_without_a_start_image_a_request_has_none() -> None:
     assert request == read_one("prompt: a\nseed: 1").image_requests(hash_of)[0]
 
 
-def test_flags_name_pictures_too() -> None:
-    """As in YAML."""
-    recipe = read_one("a --image a b.png --strength 0.4 --mask m.png --mask_invert", "a.txt")
-    assert (recipe.image, recipe.denoising_strength) == ("a b.png", 0.4)
-    assert (recipe.mask, recipe.mask_invert) == ("m.png", True)
-
-
-def test_another_picture_is_another_entry() -> None:
-    """Its hash is part of what was requested, and so is its path."""
-    recipe = read_one("prompt: a\nimage: a.png\nmask: b.png")
-    digests = {
-        recipe.digest(hash_of),
-        recipe.digest(lambda kind, name: "x" if kind == "image" else hash_of(kind, name)),
-        recipe.digest(lambda kind, name: "x" if kind == "mask" else hash_of(kind, name)),
-        read_one("prompt: a\nimage: a.png").digest(hash_of),
-        read_one("prompt: a").digest(hash_of),
-    }
-    assert len(digests) == 5
-
-
 OUT = (
     "must stay within inbox/ or outbox/, but '{}' leads out of them. Put the picture beside the "
     "recipe, or name one under inbox/ or outbox/."

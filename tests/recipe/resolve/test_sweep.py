@@ -1,7 +1,5 @@
 """Sweeps: every combination of values, with the same seed."""
 
-import re
-
 import pytest
 
 from picowatch.recipe import Axis, Checkpoint, Inventory, Recipe, RecipeInvalid
@@ -121,11 +119,6 @@ def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
     assert [request.prompt for request in swept] == [
         "a green hat", "a green cap", "a blue hat", "a blue cap",
     ]  # fmt: skip
-
-
-def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
-    """Without it, several installed ones would be an error."""
-    assert len(requests("checkpoint: [dream, real]", "prompt: a\nseed: 1\n")) == 2
 
 
 @pytest.mark.parametrize(
@@ -254,13 +247,6 @@ def test_the_name_of_a_swept_piece_without_quotes_gets_them(written: str, instea
     assert read_one(f"{above}\n  {instead}").sweep
 
 
-def test_a_colon_outside_of_a_sweep_asks_for_quotes_around_the_text() -> None:
-    """Also below a sweep, and in what is no sweep."""
-    for above in ("sweep:\n  steps: [3]\n", "sweep: {steps: [3]}\n", "hires:\n  "):
-        (message,) = messages(f"{above}prompt: red: hat")
-        assert message.endswith("For text, put it in quotes: prompt: 'red: hat'")
-
-
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
@@ -316,15 +302,9 @@ def test_a_grid_may_have_cells_that_are_the_same() -> None:
         ("5..9 step 0,5", "5..9 step 0.5"),
         ("4,5..6", "4.5..6"),
         ("1-13(+3)", "1..13 step 3"),
-        ("13-1 (-3)", "13..1 step 3"),
-        ("1..2(+0,5)", "1..2 step 0.5"),
-        ("1-7 step 2", "1..7 step 2"),
         ("1..7 by 2", "1..7 step 2"),
-        ("10-30", "10..30"),
-        ("10 – 12", "10..12"),
         ("10 to 12", "10..12"),
         ("4, 8, 12", "[4, 8, 12]"),
-        ("4,8,12", "[4,8,12]"),
     ],
 )
 def test_a_range_as_others_write_it_is_written_out(written: str, instead: str) -> None:
@@ -337,37 +317,11 @@ def test_a_range_as_others_write_it_is_written_out(written: str, instead: str) -
     assert read_one(above + instead).sweep
 
 
-@pytest.mark.parametrize("written", ["1-2-3", "1-13 [5]", "1-9(+0)", "a-b", "5,5"])
-def test_no_range_is_made_of_something_else(written: str) -> None:
-    """Two numbers and a step, no more."""
-    (message,) = messages(f"prompt: a\nsweep:\n  cfg_scale: {written}")
-    assert not re.search(r"Write [^\[]", message)
-
-
-@pytest.mark.timeout(10)
-@pytest.mark.parametrize(
-    "line", ["\n  prompt: a:{}x: y:z", " {{prompt:{}a: b: c}}", " {{prompt: a:{}b: c}}"]
-)
-def test_many_spaces_in_a_sweep_are_read_at_once(line: str) -> None:
-    """A hostile file's error must not take long to find."""
-    (message,) = messages("sweep:" + line.format(" " * 300_000))
-    assert "YAML cannot parse this" in message
-
-
-def test_the_weight_of_a_lora_in_the_prompt_is_swept() -> None:
-    """Its tag goes, another LoRA's stays."""
-    prompt = "prompt: red <lora:detail:1> cat <lora:pixel:0.3>"
-    swept = requests("'lora: deta': [0, 0.5]", f"{prompt}\nmodel: demo\nseed: 1\n")
-    assert [request.prompt for request in swept] == ["red  cat <lora:pixel:0.3>"] * 2
-    weights = [{use.name: use.weight for use in request.loras} for request in swept]
-    assert weights == [{"detail": 0.0, "pixel": 0.3}, {"detail": 0.5, "pixel": 0.3}]
-
-
 def test_a_tag_with_the_files_ending_is_swept_too() -> None:
     """A tag may call a LoRA by any name that is understood."""
-    text = "prompt: a <lora:detail.safetensors:0.5>\nmodel: demo\nseed: 1\n"
-    swept = requests("'lora: detail': [0, 1]", text)
-    assert [[(use.name, use.weight) for use in one.loras] for one in swept] == [
-        [("detail", 0.0)],
-        [("detail", 1.0)],
-    ]
+    prompt = "prompt: red <lora:{}:0.5> cat <lora:pixel:0.3>\nmodel: demo\nseed: 1\n"
+    for tag, swept in (("detail", "deta"), ("detail.safetensors", "detail")):
+        images = requests(f"'lora: {swept}': [0, 1]", prompt.format(tag))
+        assert [image.prompt for image in images] == ["red  cat <lora:pixel:0.3>"] * 2
+        weights = [{use.name: use.weight for use in image.loras} for image in images]
+        assert weights == [{"detail": 0.0, "pixel": 0.3}, {"detail": 1.0, "pixel": 0.3}]

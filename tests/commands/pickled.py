@@ -62,7 +62,8 @@ def zipped(content: bytes, storages: dict[str, bytes], *, packed: bool = False) 
 def rowed(content: bytes, storages: dict[str, bytes], each: int = 4) -> bytes:
     """As torch wrote before 1.6."""
     parts = [pickle.dumps(part, 2) for part in (MAGIC, 1001, {"little_endian": True})]
-    parts += [content, pickle.dumps(list(storages), 2)]
+    # Each storage said there of which other one it is a view; "tQ" ends its description.
+    parts += [content.replace(b"tQ", b"NtQ"), pickle.dumps(list(storages), 2)]
     for held in storages.values():
         parts.append(struct.pack("<q", len(held) // each) + held)
     return b"".join(parts)

@@ -1,0 +1,192 @@
+"""Recognises LoRAs: how their layers are stored, and which family they are for.
+
+Layers are those of kohya's sd-scripts, diffusers and peft, LyCORIS' LoHa and LoKr. Their names are
+those of diffusers' loaders/lora_conversion_utils.py: its own, those of the models' authors, and
+kohya's, which join either with "_".
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+
+from picowatch.catalog.headers import Header, small_json
+from picowatch.catalog.models import Recognised
+from picowatch.errors import ModelRefused
+from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, UNETS
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_ROLE = re.compile(
+    r"\.lora_(?:down|up|A|B)(?:\.\w+)?\.weight$"
+    r"|(?:_lora|\.lora|\.lora_linear_layer|_lora[12])\.(?:down|up)\.weight$"
+    r"|\.(?:hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)(?:\.weight)?$"
+)
+# What else a layer may have: a scale, and differences that ComfyUI extracts, many of them zero.
+_BESIDE = ("alpha", "diff", "diff_b")
+_INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
+_DOWN = re.compile(r"_lora_(down|A)_")
+# What stands before the names of a denoiser's layers; `lora_transformer_` is OneTrainer's, and
+# peft's alone before all names.
+_DENOISER = re.compile(
+    r"^(?:base_model\.model\.|(?:lora_unet|lora_transformer|lycoris)_"
+    r"|(?:model\.diffusion_model|diffusion_model|transformer|unet)\.)+"
+)
+# The UNets' blocks in diffusers' names and in SGM's.
+_UNET_BLOCKS = (
+    *("down_blocks_", "mid_block_", "up_blocks_"),
+    *("input_blocks_", "middle_block_", "output_blocks_"),
+)
+_UNET_END = re.compile(r"(conv|time|add|label|class|out)_")  # layers beside the blocks
+# Deeper stacks of transformer blocks than other UNets have, and SGM's names: kohya's for SDXL.
+_ONLY_SDXL = re.compile(
+    r"(?:down|mid|up)_blocks?_\d?.*_transformer_blocks_[1-9]|(?:in|out)put_blocks_|middle_block_"
+)
+_LAYERS = [
+    (row.key, re.compile(pattern), widths)
+    for row in FAMILIES.values()
+    for pattern, widths in row.lora_layers
+]
+# Their layers have the names and widths of FLUX.1's.
+_LIKE_FLUX = ("flux2", "chroma", "ovis")
+_MOST_WORDS = 5
+_MOST_LETTERS = 100
+_MOST_COUNTED = 1_000_000
+
+
+def lora(header: Header) -> Recognised | None:
+    """A LoRA with its family, "" where nothing says it; None for a file without such layers."""
+    layers = {name[: role.start()] for name in header.shapes if (role := _ROLE.search(name))}
+    if not layers:
+        return None
+    _refuse_other_parts(header, layers)
+    return Recognised(
+        "lora",
+        _family(header),
+        base_model=_base_model(header.metadata),
+        trained_as=_noted(header.metadata, "ss_output_name"),
+        trigger_words=_trigger_words(header.metadata),
+    )
+
+
+def _refuse_other_parts(header: Header, layers: set[str]) -> None:
+    """Layers have what a LoRA needs and no more: a DoRA's, say, would change other pictures."""
+    for name in header.shapes:
+        if _ROLE.search(name):
+            continue
+        layer, rest = name.rpartition(".")[0], name.rpartition(".")[2]
+        while layer and layer not in layers:
+            layer, _, more = layer.rpartition(".")
+            rest = f"{more}.{rest}"
+        if layer and rest not in _BESIDE:
+            raise ModelRefused(
+                f"is an adapter whose layers have a {rest[:80]!r}, which picowatch does not know: "
+                "it supports LoRA, LoHa and LoKr."
+            )
+
+
+def _family(header: Header) -> str:
+    """Tell the family by its layers' names and widths, else by what its trainer wrote, or "".
+
+    ModelRefused for a transformer's of an unknown family.
+    `lora_te1_` says nothing: diffusers' export to kohya's names has it for every family.
+    """
+    said = _said(header.metadata)
+    header = Header(header.shapes | _halves(header.shapes), header.metadata)
+    names = {
+        _DENOISER.sub("", name).replace(".", "_"): shape for name, shape in header.shapes.items()
+    }
+    if not any(name.startswith(_UNET_BLOCKS) for name in names):
+        family = _transformer_family(names)
+        if family == "flux" and said in _LIKE_FLUX:
+            return said
+        if family:
+            return family
+        if said and said not in UNETS:
+            return said
+        if any(map(_DENOISER.match, header.shapes)) and not any(map(_UNET_END.match, names)):
+            raise ModelRefused(
+                "is a LoRA for a transformer that picowatch does not know: its tensors begin with "
+                f"{header.beginning()}."
+            )
+    for name in header.shapes:
+        if "attn2" in name and "to_k" in name and any(mark in name for mark in _INPUTS):
+            family = FAMILY_OF_WIDTH.get(header.inputs(name), "")
+            if family:
+                return family
+    if header.has("lora_te2_") or any("text_encoder_2." in name for name in header.shapes):
+        return "sdxl"
+    return "sdxl" if any(map(_ONLY_SDXL.search, names)) else said
+
+
+def _halves(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The sides of the layers of a LoHa or LoKr, as a LoRA's halves would show them."""
+    found: dict[str, tuple[int, ...]] = {}
+    for layer, kind in {name.rpartition(".")[::2] for name in shapes}:
+        if kind.startswith(("hada_w1", "lokr_w1")):
+            factors = ("hada_w1",) if kind.startswith("hada") else ("lokr_w1", "lokr_w2")
+            sides = [_sides(shapes, f"{layer}.{factor}") for factor in factors]
+            found[f"{layer}.lora_down.weight"] = (1, prod(columns for _, columns in sides))
+            found[f"{layer}.lora_up.weight"] = (prod(rows for rows, _ in sides), 1)
+    return found
+
+
+def _sides(shapes: Shapes, factor: str) -> tuple[int, int]:
+    """The rows and columns of a factor, which is whole or of two matrices."""
+    left, right = (shapes.get(factor) or shapes.get(f"{factor}_{half}", ()) for half in "ab")
+    return (*left, 1)[0], (*right, 1, 1)[1]
+
+
+def _transformer_family(names: Shapes) -> str:
+    """The family of a LoRA for a transformer, by its layers' flat names; "" for anything else."""
+    for family, pattern, widths in _LAYERS:
+        for name, shape in names.items():
+            side = 1 if _DOWN.search(name) else 0
+            if pattern.match(name) and (not widths or (*shape, 0, 0)[side] in widths):
+                return family
+    return ""
+
+
+def _said(metadata: Mapping[str, str]) -> str:
+    """The family that the trainer wrote: Stability's architecture, or kohya's base version.
+
+    Trainers of Chroma say "flux1" as the latter, and "chroma/lora" as the former.
+    """
+    for key in ("modelspec.architecture", "ss_base_model_version"):
+        base = metadata.get(key, "").lower()
+        for row in FAMILIES.values():
+            if any(mark in base for mark in row.lora_marks):
+                return row.key
+    return ""
+
+
+def _base_model(metadata: Mapping[str, str]) -> str:
+    """The checkpoint a LoRA was trained on, by kohya's or Stability's metadata; "" if unsaid."""
+    keys = ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture")
+    return next(filter(None, (_noted(metadata, key) for key in keys)), "")
+
+
+def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The trainer's trigger phrase, else the five tags that most training pictures had."""
+    if phrase := _noted(metadata, "modelspec.trigger_phrase"):
+        return (phrase,)
+    counts: Counter[str] = Counter()
+    try:
+        for tags in small_json(metadata.get("ss_tag_frequency", "{}")).values():
+            counts.update({str(tag): min(int(count), _MOST_COUNTED) for tag, count in tags.items()})
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
+        return ()
+    words = (_line(tag) for tag, _ in counts.most_common(_MOST_WORDS))
+    return tuple(word for word in words if word)
+
+
+def _noted(metadata: Mapping[str, str], key: str) -> str:
+    """A trainer's note under this key; kohya's writes "None" for nothing."""
+    text = _line(metadata.get(key, ""))
+    return "" if text == "None" else text
+
+
+def _line(text: str) -> str:
+    """A stranger's text as one short printable line."""
+    words = "".join(c if c.isprintable() else " " for c in text[:1000]).split()
+    return " ".join(words)[:_MOST_LETTERS]

@@ -1,0 +1,213 @@
+"""Writes the weights of a file by torch.save as safetensors, bit for bit.
+
+PyTorch reads the file without running what is in it (`torch.load(weights_only=True)`). Of a
+training's files only the weights are kept that its author publishes.
+"""
+
+import os
+import re
+import secrets
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from picowatch.catalog.headers import refuse_foreign
+from picowatch.errors import CommandFailed, ModelRefused
+from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, rename, sync_file
+from picowatch.files.inside import open_regular
+
+ENDING = ".safetensors"
+_ZIP = b"PK\x03\x04"
+# Where trainers keep the weights beside other things, the better ones first: BasicSR's average
+# over the training (Real-ESRGAN) and its last state, Lightning's, others', A1111's embeddings.
+_WITHIN = (
+    *("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net"),
+    "string_to_param",
+)
+_MOST_WITHIN = 4
+# Before every name where a model was trained on several GPUs, or as a part of a pair.
+_PREFIXES = ("module.", "netG.")
+# Views of one memory become copies: some weights have two names, but not many.
+_MOST_COPIES = 4
+_NAMED = re.compile(r"GLOBAL (\S+) was not an allowed global")
+_NOT_RUN = "Nothing of it was run. Get the model from its author, as .safetensors if there is one."
+Tensors = dict[str, torch.Tensor]
+
+
+class _Ignored:
+    """A value that trainers write beside weights, which means nothing here."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+class _Parameters(dict[str, Any]):
+    """A ParameterDict, in which the first embeddings keep their vectors."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.update(state.get("_parameters", ()))
+
+
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Parameters, "torch.nn.modules.container.ParameterDict"),
+    # Lightning's callbacks, and the numbers that they keep.
+    (_Ignored, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (_Ignored, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
+    *((_Ignored, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    (_Ignored, "numpy.dtype"),
+]
+
+
+class Converted(NamedTuple):
+    """The new file, how many tensors it has, and its bytes."""
+
+    path: Path
+    tensors: int
+    size: int
+
+
+def convert(old: Path, *, force: bool = False) -> Converted:
+    """Write `old` beside it as safetensors; ModelRefused or CommandFailed says why it cannot be.
+
+    Nothing is overwritten without `force`.
+    """
+    # transformers' name for pickles is another one than for safetensors.
+    new = old.with_name(re.sub("^pytorch_model", "model", old.name)).with_suffix(ENDING)
+    if new == old:
+        raise CommandFailed(f"{old} is a safetensors file already.", "Nothing has to be done.")
+    if new.exists() and not force:
+        raise CommandFailed(f"{new} exists.", "With --force it is replaced.")
+    try:
+        tensors = _separate(_weights_in(_loaded(old)), old.stat().st_size)
+    except OSError as error:
+        raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error
+    try:
+        _write(new, tensors)
+    except OSError as error:
+        raise CommandFailed(f"{new} cannot be written: {error.strerror}.") from error
+    return Converted(new, len(tensors), new.stat().st_size)
+
+
+def _loaded(path: Path) -> Any:
+    """Load a file's content; the tensors of a zip are mapped, not read."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        start = file.read(64)
+    refuse_foreign(start, path.stat().st_size)
+    if start[8:9] == b"{":  # behind the length of a header
+        raise ModelRefused("is a safetensors file already: rename it to .safetensors.")
+    zipped = start.startswith(_ZIP)
+    if zipped:
+        _check_zip(path)
+    elif not start.startswith(b"\x80"):
+        raise ModelRefused("is not a PyTorch file, or one older than PyTorch 0.2.")
+    try:
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd protocols; what comes of them is said below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    # It raises whatever a stranger's bytes lead to.
+    except Exception as error:
+        raise _refusal(str(error)) from error
+
+
+def _refusal(said: str) -> ModelRefused:
+    """Say in a sentence why PyTorch did not read a file."""
+    if name := _NAMED.search(said):
+        return ModelRefused(f"contains more than numbers: it names {name[1][:80]!r}.", _NOT_RUN)
+    if "nsupported" in said or "blocked" in said:
+        return ModelRefused("contains more than numbers.", _NOT_RUN)
+    return ModelRefused("is damaged, or no PyTorch file of weights.", "Get the file again.")
+
+
+def _check_zip(path: Path) -> None:
+    """All entries are there as they were written, and none is packed: they are mapped."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if any(one.compress_type != zipfile.ZIP_STORED for one in entries):
+                raise ModelRefused("is a packed zip, which torch.save does not write.")
+            if any(one.filename.endswith("constants.pkl") for one in entries):
+                words = "is a program (TorchScript), not a file of weights."
+                raise ModelRefused(words, "Get the weights.")
+            damaged = archive.testzip()
+    # zipfile raises what it stumbles over, too.
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
+        raise ModelRefused("is cut off or damaged: its end is missing.") from error
+    except RuntimeError as error:  # of an encrypted entry
+        raise ModelRefused("is a zip with a password, which torch.save does not write.") from error
+    if damaged:
+        raise ModelRefused("is damaged: its numbers are not as written.", "Get the file again.")
+
+
+def _weights_in(content: Any) -> Tensors:
+    """The named tensors of a file's content; ModelRefused if it has none."""
+    for _ in range(_MOST_WITHIN):
+        content = _within(content)
+    if isinstance(content, list | tuple):
+        raise ModelRefused("is a list of tensors without names, which cannot be converted.")
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {
+        name: value.detach()
+        for name, value in named
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        raise ModelRefused("holds no tensors.")
+    if any(one.layout != torch.strided or one.is_quantized for one in tensors.values()):
+        raise ModelRefused("has tensors that are not plain numbers (sparse or quantised).")
+    if len(tensors) == 1:  # an embedding, whatever it was called
+        return {"emb_params": tensors.popitem()[1]}
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _within(content: Any) -> Any:
+    """The dictionary within a dictionary in which the weights are; else the content itself."""
+    if not isinstance(content, dict):
+        return content
+    inner = [content[name] for name in _WITHIN if isinstance(content.get(name), dict)]
+    if len(content) == 1:
+        inner += [one for one in content.values() if isinstance(one, dict)]
+    return inner[0] if inner else content
+
+
+def _separate(tensors: Tensors, size: int) -> Tensors:
+    """The same tensors, each with a memory of its own; refused if a few bytes claim many."""
+    if sum(one.nbytes for one in tensors.values()) > _MOST_COPIES * size:
+        raise ModelRefused("is no file of weights: its tensors repeat the same numbers.")
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if storage in seen else tensor
+        found[name] = found[name].contiguous()
+        seen.add(storage)
+    return found
+
+
+def _write(new: Path, tensors: Tensors) -> None:
+    """Write the file whole or not at all."""
+    name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    temporary = new.with_name(name)
+    try:
+        save_file(tensors, temporary, {"format": "pt"})
+        with temporary.open("rb") as file:
+            sync_file(file)
+        rename(temporary, new)
+    except (SafetensorError, LookupError, ValueError, TypeError) as error:
+        raise ModelRefused("has a name or a type that safetensors does not allow.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""What tells models apart, as names and shapes at full size."""
+
+from tests.catalog.files import Shapes
+
+FLUX1_VAE: Shapes = {"decoder.conv_in.weight": (512, 16, 3, 3), "encoder.conv_in.bias": (128,)}
+
+
+def without(shapes: Shapes, *prefixes: str) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(prefixes)}
+
+
+def below(prefix: str, shapes: Shapes) -> Shapes:
+    return {f"{prefix}{name}": shape for name, shape in shapes.items()}
+
+
+def flux(inputs: int = 64, guided: bool = True) -> Shapes:
+    """What tells FLUX.1 and its variants."""
+    guidance: Shapes = {"guidance_in.in_layer.weight": (3072, 256)} if guided else {}
+    return guidance | {
+        "img_in.weight": (3072, inputs),
+        "txt_in.weight": (3072, 4096),
+        "vector_in.in_layer.weight": (3072, 768),
+        "double_blocks.0.img_attn.norm.key_norm.scale": (128,),
+        "double_blocks.0.img_attn.qkv.weight": (9216, 3072),
+        "single_blocks.0.linear1.weight": (21504, 3072),
+    }
+
+
+DIFFUSERS_FLUX: Shapes = {
+    "x_embedder.weight": (3072, 64),
+    "context_embedder.weight": (3072, 4096),
+    "time_text_embed.guidance_embedder.linear_1.weight": (3072, 256),
+    "transformer_blocks.0.attn.add_q_proj.weight": (3072, 3072),
+    "single_transformer_blocks.0.proj_mlp.weight": (12288, 3072),
+}
+CHROMA = without(flux(), "guidance_in.", "vector_in.") | {
+    "distilled_guidance_layer.in_proj.weight": (5120, 64)
+}
+
+
+def flux2(text: int) -> Shapes:
+    """FLUX.2 tells its size by the text encoder's width."""
+    return {
+        "img_in.weight": (3072, 128),
+        "txt_in.weight": (3072, text),
+        "single_stream_modulation.lin.weight": (9216, 3072),
+        "double_blocks.0.img_attn.qkv.weight": (9216, 3072),
+    }
+
+
+def sd3(positions: int, width: int, depth: int) -> Shapes:
+    """MMDiT: SD 3 and 3.5 differ in depth and in the number of positions."""
+    blocks: Shapes = {
+        f"joint_blocks.{index}.x_block.mlp.fc1.weight": (4 * width, width) for index in range(depth)
+    }
+    return blocks | {
+        "pos_embed": (1, positions, width),
+        "joint_blocks.0.context_block.attn.qkv.weight": (3 * width, width),
+    }
+
+
+LUMINA: Shapes = {
+    "cap_embedder.1.weight": (2304, 2304),
+    "layers.0.adaLN_modulation.1.weight": (9216, 1024),
+}
+Z_IMAGE: Shapes = {
+    "cap_embedder.1.weight": (3840, 2560),
+    "cap_pad_token": (1, 3840),
+    "layers.0.adaLN_modulation.0.weight": (15360, 256),
+}
+QWEN_IMAGE: Shapes = {
+    "img_in.weight": (3072, 64),
+    "txt_norm.weight": (3584,),
+    "transformer_blocks.0.attn.add_k_proj.weight": (3072, 3072),
+}
+PIXART: Shapes = {
+    "t_block.1.weight": (6912, 1152),
+    "blocks.0.cross_attn.q_linear.weight": (1152, 1152),
+}
+AURA_FLOW: Shapes = {"double_layers.0.attn.w1q.weight": (3072, 3072)}
+VAE_AND_TEXT: Shapes = {
+    "text_encoders.t5xxl.transformer.encoder.final_layer_norm.weight": (4096,),
+    "vae.decoder.conv_in.weight": (512, 16, 3, 3),
+}
+
+
+def tiny_vae(channels: int) -> Shapes:
+    """diffusers' AutoencoderTiny."""
+    return {
+        "encoder.layers.0.weight": (64, 3, 3, 3),
+        "decoder.layers.0.weight": (64, channels, 3, 3),
+    }
+
+
+def controlnet(width: int, *, prefix: str = "", deepest: int = 1, sdxl: bool = False) -> Shapes:
+    """A ControlNet in lllyasviel's names; SDXL is told the picture's size."""
+    shapes: Shapes = {
+        "input_hint_block.0.weight": (16, 3, 3, 3),
+        "input_blocks.0.0.weight": (320, 4, 3, 3),
+    }
+    block = "input_blocks.4.1.transformer_blocks.{}.attn2.to_k.weight"
+    shapes |= {block.format(index): (640, width) for index in range(deepest)}
+    if sdxl:
+        shapes |= {"label_emb.0.0.weight": (1280, 2816)}
+    return below(prefix, shapes)
+
+
+def diffusers_controlnet(
+    width: int, *, deepest: int = 1, sdxl: bool = False, kinds: int = 0
+) -> Shapes:
+    """A ControlNet in diffusers' names; with `kinds` a union."""
+    shapes: Shapes = {
+        "controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3),
+        "conv_in.weight": (320, 4, 3, 3),
+    }
+    block = "down_blocks.2.attentions.0.transformer_blocks.{}.attn2.to_k.weight"
+    shapes |= {block.format(index): (640, width) for index in range(deepest)}
+    if sdxl:
+        shapes |= {"add_embedding.linear_1.weight": (1280, 2816)}
+    return shapes | ({"task_embedding": (kinds, 320)} if kinds else {})
+
+
+def kohya(layer: str, inputs: int, outputs: int) -> Shapes:
+    """A LoRA's layer in kohya's names."""
+    return {f"{layer}.lora_down.weight": (8, inputs), f"{layer}.lora_up.weight": (outputs, 8)}
+
+
+def peft(layer: str, inputs: int, outputs: int) -> Shapes:
+    """A LoRA's layer in peft's names."""
+    return {f"{layer}.lora_A.weight": (8, inputs), f"{layer}.lora_B.weight": (outputs, 8)}

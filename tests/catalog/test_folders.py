@@ -1,0 +1,499 @@
+"""Diffusers folders: recognised by their indexes and configs, refused in words."""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowatch.catalog import Catalog, Model
+from picowatch.catalog.recognise import ONLY
+from picowatch.catalog.vaes import families_of
+from picowatch.errors import ModelRefused
+from tests.catalog.files import Shapes, write_model
+from tests.catalog.shapes import controlnet, diffusers_controlnet, tiny_vae
+from tests.house import House
+
+DEMO = Catalog(Path("nowhere")).demo.path
+Index = dict[str, Any]
+
+
+def index_of(pipeline: str, transformer: str, vae: str, **texts: str) -> Index:
+    """The index of a family with a transformer."""
+    return {
+        "_class_name": pipeline,
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer": ["diffusers", transformer],
+        "vae": ["diffusers", vae],
+        **{part: ["transformers", name] for part, name in texts.items()},
+    }
+
+
+CLIP = {"tokenizer": "CLIPTokenizer", "text_encoder": "CLIPTextModel"}
+PROJECTED = "CLIPTextModelWithProjection"
+FLUX = index_of(
+    *("FluxPipeline", "FluxTransformer2DModel", "AutoencoderKL"),
+    **CLIP,
+    text_encoder_2="T5EncoderModel",
+    tokenizer_2="T5TokenizerFast",
+)
+SD3 = index_of(
+    *("StableDiffusion3Pipeline", "SD3Transformer2DModel", "AutoencoderKL"),
+    **CLIP | {"text_encoder": PROJECTED, "text_encoder_2": PROJECTED},
+    tokenizer_2="CLIPTokenizer",
+    text_encoder_3="T5EncoderModel",
+    tokenizer_3="T5TokenizerFast",
+)
+KLEIN = index_of(
+    *("Flux2KleinPipeline", "Flux2Transformer2DModel", "AutoencoderKLFlux2"),
+    text_encoder="Qwen3ForCausalLM",
+    tokenizer="Qwen2TokenizerFast",
+)
+QWEN = index_of(
+    *("QwenImagePipeline", "QwenImageTransformer2DModel", "AutoencoderKLQwenImage"),
+    text_encoder="Qwen2_5_VLForConditionalGeneration",
+    tokenizer="Qwen2Tokenizer",
+)
+KREA2 = index_of(
+    *("Krea2Pipeline", "Krea2Transformer2DModel", "AutoencoderKLQwenImage"),
+    text_encoder="Qwen3VLModel",
+    tokenizer="Qwen2Tokenizer",
+)
+SANA = index_of(
+    *("SanaPipeline", "SanaTransformer2DModel", "AutoencoderDC"),
+    text_encoder="Gemma2Model",
+    tokenizer="GemmaTokenizerFast",
+) | {"scheduler": ["diffusers", "DPMSolverMultistepScheduler"]}
+SD1: Index = {
+    "_class_name": "StableDiffusionPipeline",
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    **{part: ["transformers", name] for part, name in CLIP.items()},
+}
+SDXL = SD1 | {
+    "_class_name": "StableDiffusionXLPipeline",
+    "text_encoder_2": ["transformers", PROJECTED],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+}
+SDXL_UNET = {
+    "in_channels": 4,
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "transformer_layers_per_block": [1, 2, 10],
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD1_UNET = {"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}
+
+
+def write_folder(models: Path, name: str, index: Index, **configs: Any) -> Path:
+    """A folder of the parts of an index, with weights of one tensor."""
+    folder = models / "checkpoints" / name
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for part, entry in index.items():
+        if not isinstance(entry, list) or entry == [None, None] or part.endswith("_layers"):
+            continue
+        (folder / part).mkdir()
+        if part.startswith("tokenizer"):
+            (folder / part / "tokenizer.json").write_text("{}")
+            continue
+        kind = "scheduler_config" if part == "scheduler" else "config"
+        (folder / part / f"{kind}.json").write_text(json.dumps(configs.get(part, {})))
+        if part != "scheduler":
+            write_model(folder / part / "model.safetensors", {"a": (2, 2)})
+    return folder
+
+
+def found_in(models: Path) -> Model:
+    (found,) = Catalog(models).scan().models
+    return found
+
+
+def refused_in(models: Path) -> str:
+    (refused,) = Catalog(models).scan().refused
+    return refused.reason
+
+
+LARGE = {"num_layers": 38, "pos_embed_max_size": 192}
+DISTILLED, WIDE = {"is_distilled": True}, "joint_attention_dim"
+SAVED_FOR_IMAGES = FLUX | {"_class_name": "FluxImg2ImgPipeline"}
+FILL = FLUX | {"_class_name": "FluxFillPipeline"}
+WITHOUT_T5 = SD3 | {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+# The folder's name, its index, the transformer's config; then family, variant and native size.
+FLOWS: list[tuple[str, Index, dict[str, Any], tuple[str, str, int]]] = [
+    ("flux", FLUX, {"guidance_embeds": True}, ("flux", "dev", 1024)),
+    ("FLUX.1-Krea-dev", FLUX, {"guidance_embeds": True}, ("flux", "Krea", 1024)),
+    ("Krea", FLUX, {"guidance_embeds": False}, ("flux", "schnell", 1024)),
+    ("flux", SAVED_FOR_IMAGES, {}, ("flux", "schnell", 1024)),
+    ("flux", FILL, {}, ("flux", "Fill", 1024)),
+    ("klein", KLEIN | DISTILLED, {WIDE: 7680}, ("flux2", "klein 4B", 1024)),
+    ("klein", KLEIN, {WIDE: 12288}, ("flux2", "klein base 9B", 1024)),
+    ("klein", KLEIN | DISTILLED, {WIDE: [7680]}, ("flux2", "klein", 1024)),
+    ("qwen", QWEN, {}, ("qwen_image", "", 1328)),
+    ("krea", KREA2 | DISTILLED, {}, ("krea2", "Turbo", 1024)),
+    ("krea", KREA2, {}, ("krea2", "Raw", 1024)),
+    ("sd3", SD3, {"pos_embed_max_size": 192}, ("sd3", "3 Medium", 1024)),
+    ("sd3", SD3, {"pos_embed_max_size": 384}, ("sd3", "3.5 Medium", 1024)),
+    ("large", SD3, LARGE, ("sd3", "3.5 Large", 1024)),
+    ("Turbo", SD3, LARGE, ("sd3", "3.5 Large Turbo", 1024)),
+    ("sd3", WITHOUT_T5, {}, ("sd3", "3 Medium", 1024)),
+    ("sana", SANA, {"sample_size": 16}, ("sana", "", 512)),
+    ("sana", SANA, {"sample_size": 128}, ("sana", "", 2048)),  # the largest in a recipe
+    ("sana", SANA, {"sample_size": "many"}, ("sana", "", 1024)),
+]
+
+
+@pytest.mark.parametrize(("name", "index", "transformer", "expected"), FLOWS)
+def test_a_folder_with_a_transformer_is_recognised(
+    tmp_path: Path,
+    name: str,
+    index: Index,
+    transformer: dict[str, Any],
+    expected: tuple[str, str, int],
+) -> None:
+    """By its index, the transformer's config, or its name."""
+    write_folder(tmp_path, name, index, transformer=transformer)
+    model = found_in(tmp_path)
+    assert (model.family, model.variant, model.native_size) == expected
+    assert (model.name, model.kind) == (name, "checkpoint")
+
+
+LCM = SD1 | {"_class_name": "LatentConsistencyModelPipeline"}
+INPAINT = SD1 | {"_class_name": "StableDiffusionInpaintPipeline"}
+XL_FOR_IMAGES = SDXL | {"_class_name": "StableDiffusionXLImg2ImgPipeline"}
+SD2_UNET = SD1_UNET | {"sample_size": 96, "cross_attention_dim": 1024}
+EPSILON = {"prediction_type": "epsilon"}
+V_PREDICTION = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+UNETS: list[tuple[Index, dict[str, Any], dict[str, Any], tuple[Any, ...]]] = [
+    (SD1, SD1_UNET, {}, ("sd1", 512, 4, "", False)),
+    (LCM, SD1_UNET, {}, ("sd1", 512, 4, "", False)),
+    (SD1, SD2_UNET, {}, ("sd2", 768, 4, "", False)),
+    (INPAINT, SD1_UNET | {"in_channels": 9}, {}, ("sd1", 512, 9, "", False)),
+    (SDXL, SDXL_UNET, EPSILON, ("sdxl", 1024, 4, "epsilon", False)),
+    (SDXL, SDXL_UNET, V_PREDICTION, ("sdxl", 1024, 4, "v_prediction", True)),
+    (XL_FOR_IMAGES, SDXL_UNET, {}, ("sdxl", 1024, 4, "", False)),
+]
+
+
+@pytest.mark.parametrize(("index", "unet", "schedule", "expected"), UNETS)
+def test_a_folder_with_a_unet_is_recognised(
+    tmp_path: Path,
+    index: Index,
+    unet: dict[str, Any],
+    schedule: dict[str, Any],
+    expected: tuple[Any, ...],
+) -> None:
+    """By the UNet's config; the scheduler's says what is predicted."""
+    write_folder(tmp_path, "it", index, unet=unet, scheduler=schedule)
+    one = found_in(tmp_path)
+    found = one.family, one.native_size, one.in_channels, one.prediction, one.zero_snr
+    assert found == expected
+    assert one.text_layers == 12  # what transformers has where the config does not say
+
+
+UNKNOWN_UNETS: list[tuple[Index, str, Any]] = [
+    (SDXL, "transformer_layers_per_block", [1, 2, 4]),  # SSD-1B
+    (SDXL, "transformer_layers_per_block", 3),
+    (SDXL, "projection_class_embeddings_input_dim", 2560),  # the refiner
+    (SD1, "in_channels", 8),  # InstructPix2Pix
+    (SD1, "in_channels", [4]),
+    (SD1, "sample_size", None),
+]
+
+
+@pytest.mark.parametrize(("index", "key", "value"), UNKNOWN_UNETS)
+def test_a_unet_that_is_not_known_is_refused_with_what_differs(
+    tmp_path: Path, index: Index, key: str, value: Any
+) -> None:
+    """Before anything is loaded."""
+    unet = (SDXL_UNET if index is SDXL else SD1_UNET) | {key: value}
+    write_folder(tmp_path, "it", index, unet=unet)
+    assert refused_in(tmp_path) == (
+        f"it is a diffusers folder with a UNet that picowatch does not know: its {key} is {value}."
+    )
+
+
+def _without(name: str) -> Callable[[Path], object]:
+    def remove(folder: Path) -> None:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return remove
+
+
+def _index(**changed: Any) -> Callable[[Path], object]:
+    return lambda folder: (folder / "model_index.json").write_text(json.dumps(FLUX | changed))
+
+
+def _config(path: str, **values: Any) -> Callable[[Path], object]:
+    return lambda folder: (folder / path).write_text(json.dumps(values))
+
+
+def _renamed(part: str, name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / part / "model.safetensors").rename(folder / part / name)
+
+
+ENCODER, SCHEDULE = "text_encoder_2/config.json", "scheduler/scheduler_config.json"
+ONE_OF_TWO = "model-00001-of-00002.safetensors"
+REFUSED: list[tuple[Callable[[Path], object], str]] = [
+    (_without("vae"), "without vae/: copy the whole folder."),
+    (_without("vae/model.safetensors"), "without weights in vae/."),
+    (_without("transformer/config.json"), "is incomplete: transformer/config.json is missing."),
+    (_without("tokenizer_2/tokenizer.json"), "without a vocabulary in tokenizer_2/ (tokenizer."),
+    (_index(_class_name="WanPipeline"), f"is a diffusers folder of a WanPipeline: {ONLY}"),
+    (_index(transformer=["my_code", "My"]), "whose transformer is My, not FluxTransformer2DModel"),
+    (_index(text_encoder_2=[None, None]), "whose text_encoder_2 is None, not T5EncoderModel"),
+    (_index(scheduler=["diffusers", "EDM"]), "whose scheduler is EDM, not FlowMatchEulerDiscrete"),
+    (_config(ENCODER, num_layers=100000), f"{ENCODER} says num_layers: 100000; the limit is 200."),
+    (_config(ENCODER, a=[1] * 2000), f"{ENCODER} says a with 2,000 entries; the limit is 1,000."),
+    (_config(ENCODER, quantization_config={"a": 1}), "is quantised (quantization_config)"),
+    (_config(SCHEDULE, num_train_timesteps=10**8), f"{SCHEDULE} says num_train_timesteps: 1000000"),
+    (_renamed("text_encoder_2", ONE_OF_TWO), "text_encoder_2/ has 1 of 2 files of weights."),
+    (_renamed("transformer", "model.bin"), "has its weights in transformer/ only as pickle files"),
+    (
+        lambda folder: os.truncate(folder / "vae/model.safetensors", 20),
+        "its file vae/model.safetensors is cut off inside its header (20 bytes)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED)
+def test_what_is_missing_or_not_allowed_is_said(
+    tmp_path: Path, change: Callable[[Path], object], words: str
+) -> None:
+    """Before anything is loaded."""
+    change(write_folder(tmp_path, "it", FLUX))
+    assert words in refused_in(tmp_path)
+
+
+def test_other_settings_of_a_pipeline_are_refused(tmp_path: Path) -> None:
+    """Krea 2 reads twelve layers of its text encoder."""
+    write_folder(tmp_path, "it", KREA2 | {"text_encoder_select_layers": [1, 2]})
+    assert refused_in(tmp_path).startswith(
+        "it cannot be used: model_index.json says text_encoder_select_layers: [1, 2]; only [2, 5,"
+    )
+
+
+def test_an_optional_text_encoder_is_null_or_there(tmp_path: Path) -> None:
+    """A folder that is only missing could be a broken download."""
+    folder = write_folder(tmp_path, "sd3", SD3)
+    shutil.rmtree(folder / "text_encoder_3")
+    assert refused_in(tmp_path) == (
+        "sd3 is a diffusers folder without text_encoder_3/: copy the whole folder, or write "
+        "[null, null] for it in model_index.json."
+    )
+
+
+@pytest.mark.parametrize("index", [FLUX, SDXL])
+def test_the_hash_covers_everything_that_is_read(tmp_path: Path, index: Index) -> None:
+    """Vocabularies and templates without .json, too; it is that of the sha256sum listing."""
+    folder = write_folder(tmp_path, "it", index, unet=SDXL_UNET)
+    catalog = Catalog(tmp_path)
+    hashes = {catalog.sha256(catalog.find("checkpoint", "it"))}
+    changed = (
+        *("tokenizer_2/spiece.model", "tokenizer/chat_template.jinja", "tokenizer/merges.txt"),
+        *("text_encoder_2/config.json", "scheduler/scheduler_config.json"),
+    )
+    for name in changed:
+        (folder / name).write_text('{"changed": true}')
+        hashes.add(catalog.sha256(catalog.find("checkpoint", "it")))
+    assert len(hashes) == 6
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    lines = (f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    assert sha256("".join(lines).encode()).hexdigest() in hashes
+
+
+# -- folders of a single part
+
+KL = {"_class_name": "AutoencoderKL", "latent_channels": 16}
+VAES: dict[str, dict[str, Any]] = {
+    "": {"_class_name": "AutoencoderKL", "scaling_factor": 0.13025},
+    "FLUX.1": KL | {"scaling_factor": 0.3611},
+    "Stable Diffusion 3.x": KL | {"scaling_factor": 1.5305},
+    "CogView4": KL | {"scaling_factor": 1.0},
+    "FLUX.2": {"_class_name": "AutoencoderKLFlux2"},
+    "Qwen-Image": {"_class_name": "AutoencoderKLQwenImage", "z_dim": 16},
+    "Sana": {"_class_name": "AutoencoderDC", "latent_channels": 32},
+    "tiny": {"_class_name": "AutoencoderTiny"},
+}
+
+
+def write_part(path: Path, config: dict[str, Any], shapes: Shapes) -> Path:
+    """A folder with a config and weights."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(config))
+    return write_model(path / "diffusion_pytorch_model.safetensors", shapes)
+
+
+@pytest.mark.parametrize("variant", VAES)
+def test_a_folder_of_a_vae_is_known_by_its_config(tmp_path: Path, variant: str) -> None:
+    """Which also says what latents are scaled by."""
+    write_part(tmp_path / "vae/it", VAES[variant], tiny_vae(4))
+    catalog = Catalog(tmp_path)
+    assert catalog.find("vae", "it").variant == variant
+    assert catalog.inventory().vae_families == {"it": families_of(variant)}
+
+
+def test_a_diffusers_folder_is_a_controlnet_with_its_config(tmp_path: Path) -> None:
+    """Named as the folder; weights of another name in it are one of their own."""
+    folder = tmp_path / "controlnet/xinsir"
+    union = diffusers_controlnet(2048, deepest=10, sdxl=True, kinds=6)
+    whole = write_part(folder, {"_class_name": "ControlNetUnionModel"}, union)
+    pro = folder / "diffusion_pytorch_model_promax.safetensors"
+    write_model(pro, union | {"task_embedding": (8, 320)})
+    write_model(folder / "diffusion_pytorch_model.non_ema.safetensors", union)
+    promax = {"xinsir/diffusion_pytorch_model_promax": "union ProMax"}
+    for expected in ({"xinsir": "union"} | promax, promax):
+        found = Catalog(tmp_path).scan()
+        assert {model.name: model.variant for model in found.models} == expected
+        assert not found.refused
+        whole.unlink(missing_ok=True)
+
+
+CONTROLNET = {"_class_name": "ControlNetModel"}
+DEPTH = {"model_type": "depth_anything", "backbone_config": {"model_type": "dinov2"}}
+BACKBONE = {"model_type": "dinov2", "num_hidden_layers": 10**9}
+KL_VAE, QWEN_VAE, WAN = VAES["FLUX.1"], VAES["Qwen-Image"], {"_class_name": "AutoencoderKLWan"}
+PARTS: list[tuple[str, dict[str, Any], Shapes, str]] = [
+    ("vae", WAN, tiny_vae(4), "is not the folder of a VAE that picowatch knows (_class_name: Aut"),
+    ("vae", KL_VAE | {"scaling_factor": 7}, tiny_vae(4), "scaling_factor: 7)"),
+    ("vae", KL_VAE | {"scaling_factor": [1]}, tiny_vae(4), "scaling_factor: [1])"),
+    ("vae", VAES["tiny"] | {"latent_channels": 32}, tiny_vae(32), "latent_channels: 32, "),
+    ("vae", QWEN_VAE | {"base_dim": 10**9}, tiny_vae(4), "config.json says base_dim: 1000000000"),
+    ("controlnet", {"_class_name": "Flux"}, diffusers_controlnet(768), "but not of a ControlNet"),
+    ("controlnet", CONTROLNET, controlnet(4096), "is no ControlNet that picowatch knows: its ten"),
+    ("depth", DEPTH, {"x": (8,)}, ""),
+    ("depth", {"model_type": "dpt"}, {"x": (8,)}, "is not a folder of Depth Anything"),
+    ("depth", DEPTH | {"backbone_config": 1}, {"x": (8,)}, "is not a folder of Depth Anything"),
+    ("depth", DEPTH | {"backbone_config": BACKBONE}, {"x": (8,)}, "says num_hidden_layers: 1000"),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "shapes", "words"), PARTS)
+def test_a_folder_of_another_part_is_refused(
+    tmp_path: Path, kind: str, config: dict[str, Any], shapes: Shapes, words: str
+) -> None:
+    """Its config is looked at before anything is made of it."""
+    write_part(tmp_path / kind / "it", config, shapes)
+    if words:
+        assert words in refused_in(tmp_path)
+    else:
+        assert (found_in(tmp_path).kind, found_in(tmp_path).name) == (kind, "it")
+
+
+# -- strange folders
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    """A checkpoint folder called it."""
+    return Path(shutil.copytree(DEMO, tmp_path / "models/checkpoints/it"))
+
+
+def _fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def _device(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+def _in_time(action: Callable[[], Any]) -> Any:
+    """What the action gives; fails the test where it hangs."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(action()), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert results, "it hangs"
+    return results[0]
+
+
+@pytest.mark.parametrize("make", [_fifo, _device])
+@pytest.mark.parametrize("name", ["unet/more.json", "tokenizer/vocab.json", "vae/config.json"])
+def test_what_has_no_end_is_refused_unread(
+    demo: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    """A FIFO is waited for, a device gives bytes for ever; hashing looks once more."""
+    catalog = Catalog(demo.parents[1])
+    (model,) = catalog.scan().models
+    make(demo / name)
+
+    def hashed() -> str:
+        with pytest.raises(ModelRefused, match="not a regular file"):
+            catalog.sha256(model)
+        return "refused"
+
+    assert _in_time(hashed) == "refused"
+    (refused,) = _in_time(catalog.scan).refused
+    assert f"{name} is not a regular file" in refused.reason
+
+
+def test_weights_that_aria2_is_still_downloading_are_not_there(demo: Path) -> None:
+    """They have their whole size and header at once; whole repositories are fetched so."""
+    control = demo / "unet/diffusion_pytorch_model.safetensors.aria2"
+    control.write_bytes(b"abc")
+    assert refused_in(demo.parents[1]) == "it is a diffusers folder without weights in unet/."
+    control.unlink()
+    assert found_in(demo.parents[1]).name == "it"
+
+
+def test_links_that_cannot_be_followed_refuse_themselves_alone(demo: Path) -> None:
+    """A target that is too long, and a link to itself."""
+    (demo.parent / "long.safetensors").symlink_to("x" * 300)
+    (demo.parent / "deep").symlink_to("y" * 300)
+    (demo.parent / "loop.safetensors").symlink_to("loop.safetensors")
+    (demo.parents[1] / "vae").symlink_to("vae")
+    found = Catalog(demo.parents[1]).scan()
+    assert [model.name for model in found.models] == ["it"]
+    expected = {"deep", "long.safetensors", "loop.safetensors", "vae"}
+    assert {refused.name for refused in found.refused} == expected
+
+
+BEYOND_MEASURE: dict[str, tuple[str, Any]] = {
+    "scheduler/scheduler_config.json": ("trained_betas", [0.1] * 20_000),
+    "text_encoder/config.json": ("vocab_size", 10**9),
+    "unet/config.json": ("layers_per_block", [1, 1, 10**6]),
+    "vae/config.json": ("norm_eps", float("1e400")),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND_MEASURE)
+def test_numbers_beyond_measure_are_refused_before_anything_is_built(demo: Path, name: str) -> None:
+    """They are gigabytes, or minutes, whatever the weights are."""
+    key, value = BEYOND_MEASURE[name]
+    config = json.loads((demo / name).read_text()) | {key: value}
+    (demo / name).write_text(json.dumps(config))
+    assert refused_in(demo.parents[1]).startswith(f"it cannot be used: {name} says {key}")
+
+
+def test_what_diffusers_writes_for_infinity_is_a_number(demo: Path) -> None:
+    """Into the configs of its DPM++ schedulers, and so into folders that scripts saved."""
+    path = demo / "scheduler/scheduler_config.json"
+    schedule = json.loads(path.read_text()) | {"lambda_min_clipped": float("-inf")}
+    path.write_text(json.dumps(schedule))
+    assert "-Infinity" in path.read_text()
+    assert found_in(demo.parents[1]).name == "it"
+
+
+def test_a_recipe_with_a_strange_folder_is_answered_in_words(tmp_path: Path) -> None:
+    """And every other recipe with its picture."""
+    house = House(tmp_path)
+    folder = Path(shutil.copytree(DEMO, house.models / "checkpoints/it"))
+    (folder / "text_encoder/config.json").write_text('{"num_hidden_layers": 1000000}')
+    house.save("a.yaml", "prompt: a\ncheckpoint: it\n")
+    house.save("b.yaml", "prompt: b\ncheckpoint: demo\nseed: 1\n")
+    assert not house.once()
+    assert "text_encoder/config.json says num_hidden_layers: 1000000; the limit is 200." in (
+        house.error("a.yaml") or ""
+    )
+    assert house.pictures() == ["b/0001-1.png"]

@@ -1,0 +1,188 @@
+"""Which family a LoRA is for: by its layers' names and widths, then by what its trainer wrote."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from picowatch.catalog import Catalog, Model
+from picowatch.catalog.headers import Header
+from picowatch.catalog.recognise import expect_usable, recognise
+from picowatch.errors import ModelRefused
+from picowatch.families import DEMO_WIDTH, FAMILIES
+from picowatch.recipe.resolve.installed import find_lora
+from tests.catalog.files import Shapes, kohya_lora_shapes
+from tests.catalog.shapes import kohya, peft
+
+CROSS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+ARCHITECTURE = "modelspec.architecture"
+TE2 = kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120)
+TE1 = kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072)
+
+UNETS: list[tuple[str, Shapes, dict[str, str]]] = [
+    ("sdxl", kohya("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q", 640, 640), {}),
+    ("sdxl", peft("diffusion_model.input_blocks.7.1.proj_in", 1280, 1280), {}),
+    ("sdxl", TE2, {}),
+    ("sdxl", peft("text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj", 1280, 1280), {}),
+    ("sdxl", peft(CROSS, 2048, 1280), {}),
+    ("sdxl", peft(f"base_model.model.{CROSS}".replace("s.0.attn2", "s.9.attn1"), 1280, 1280), {}),
+    ("sdxl", TE1, {"ss_base_model_version": "sdxl_base_v1-0"}),
+    ("sdxl", TE1, {ARCHITECTURE: "stable-diffusion-xl-v1-base/lora"}),
+    ("sd1", kohya_lora_shapes(), {"ss_base_model_version": "sdxl_base_v1-0"}),  # width counts
+    ("sd1", TE1 | kohya_lora_shapes(), {}),  # diffusers calls the only text encoder te1
+    ("sd1", peft(CROSS, 768, 320), {}),
+    ("demo", peft(CROSS, DEMO_WIDTH, 320), {}),
+    ("sd2", peft(CROSS, 1024, 320), {}),
+    ("sd2", {f"{CROSS}.hada_w1_a": (320, 4), f"{CROSS}.hada_w1_b": (4, 1024)}, {}),
+    ("", TE1, {}),
+    ("", kohya("lora_unet_conv_in", 4, 320), {}),
+]
+
+
+U, D = "lora_unet_", "diffusion_model."
+T, S = "transformer.transformer_blocks.0", "transformer.single_transformer_blocks.0"
+FLUX_QKV = kohya(f"{U}double_blocks_0_img_attn_qkv", 3072, 9216)
+FLOWS: list[tuple[str, Shapes]] = [
+    ("sd3", kohya(f"{U}joint_blocks_0_context_block_attn_qkv", 1536, 4608) | TE2),
+    ("sd3", peft(f"{T}.attn.to_q", 1536, 1536)),
+    ("sd3", peft(f"{T}.attn.to_q", 2432, 2432)),
+    ("sd3", kohya("lora_transformer_transformer_blocks_0_attn_to_q", 1536, 1536) | TE2),
+    ("flux", kohya("lora_transformer_single_transformer_blocks_0_attn_to_q", 3072, 3072) | TE1),
+    ("flux", kohya("lycoris_single_transformer_blocks_0_attn_to_q", 3072, 3072)),
+    ("flux", FLUX_QKV),
+    ("flux", peft(f"{D}single_blocks.0.linear1", 3072, 21504)),
+    ("flux", peft(f"base_model.model.{D}single_blocks.0.linear1", 3072, 21504)),
+    ("flux", kohya(f"model.{D}single_blocks.0.linear1", 3072, 21504)),
+    ("flux", peft(f"{S}.attn.to_q", 3072, 3072) | peft(f"{T}.attn.to_q", 3072, 3072)),
+    ("flux", peft(f"{T}.attn.to_q", 3072, 3072) | peft(f"{T}.ff.net.0.proj", 3072, 12288)),
+    ("flux", {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)}),  # XLabs'
+    ("chroma", kohya(f"{U}distilled_guidance_layer_in_proj", 64, 5120) | FLUX_QKV),
+    ("flux2", peft(f"{D}double_blocks.0.img_attn.qkv", 6144, 18432)),
+    ("flux2", peft(f"{D}single_blocks.0.linear1", 3072, 27648)),
+    ("flux2", peft(f"{S}.attn.to_qkv_mlp_proj", 3072, 27648)),
+    ("flux2", peft(f"{T}.attn.to_q", 4096, 4096)),  # klein 9B's double blocks alone
+    ("z_image", peft(f"{D}layers.0.attention.qkv", 3840, 11520)),
+    ("z_image", peft("transformer.layers.0.attention.to_q", 3840, 3840)),
+    ("lumina2", peft("transformer.layers.0.attn.to_q", 2304, 2304)),
+    ("lumina2", peft("transformer.layers.0.feed_forward.linear_1", 2304, 9216)),
+    ("lumina2", kohya(f"{U}layers_0_attention_qkv", 2304, 3840)),
+    ("qwen_image", peft(f"{T}.img_mlp.net.0.proj", 3072, 12288)),
+    ("qwen_image", peft("transformer_blocks.0.attn.to_q", 3072, 3072)),
+    ("krea2", peft(f"{D}blocks.0.attn.wq", 3072, 3072)),
+    ("krea2", peft(f"{T}.attn.to_q", 6144, 6144)),
+    ("aura_flow", peft("transformer.joint_transformer_blocks.0.attn.to_q", 3072, 3072)),
+    ("aura_flow", kohya(f"{U}double_layers_0_attn_w1q", 3072, 3072)),
+    ("sana", peft(f"{T}.attn1.to_q", 2240, 2240)),
+    ("cogview4", peft(f"{T}.attn1.to_q", 4096, 4096)),
+    ("ernie_image", peft(f"{D}layers.0.self_attention.to_q", 3072, 3072)),
+]
+# What trainers write, where layers look like another family's or like none.
+SAID: list[tuple[str, Shapes, dict[str, str]]] = [
+    ("chroma", FLUX_QKV, {"ss_base_model_version": "flux1", ARCHITECTURE: "chroma/lora"}),
+    ("ovis", peft(f"{S}.attn.to_q", 3072, 3072), {ARCHITECTURE: "ovis-image/lora"}),
+    ("cogview4", peft(f"{T}.attn1.to_q", 4096, 4096), {ARCHITECTURE: "cogview4/lora"}),
+    ("z_image", peft("transformer.layers.0.attention.to_q", 5120, 5120), {ARCHITECTURE: "z-image"}),
+]
+
+
+@pytest.mark.parametrize(("family", "shapes", "said"), UNETS)
+def test_a_lora_for_stable_diffusion_says_its_family(
+    family: str, shapes: Shapes, said: dict[str, str]
+) -> None:
+    """By names and widths first."""
+    found = recognise(Header(shapes, said))
+    assert (found.kind, found.family) == ("lora", family)
+    expect_usable(found, "lora")
+
+
+@pytest.mark.parametrize(("family", "shapes", "said"), [*((*one, {}) for one in FLOWS), *SAID])
+def test_a_lora_for_a_transformer_says_its_family(
+    family: str, shapes: Shapes, said: dict[str, str]
+) -> None:
+    """In kohya's, diffusers' and the authors' names; of some families diffusers loads none."""
+    found = recognise(Header(shapes, said))
+    assert (found.kind, found.family) == ("lora", family)
+    if FAMILIES[family].loras:
+        expect_usable(found, "lora")
+    else:
+        with pytest.raises(ModelRefused, match="diffusers loads none for this family"):
+            expect_usable(found, "lora")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        # LTX-Video's text is as wide as that of Stable Diffusion XL.
+        peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048),
+        kohya("lora_unet_blocks_0_self_attn_q", 1536, 1536),  # Wan's
+    ],
+)
+def test_a_lora_for_an_unknown_transformer_is_refused(shapes: Shapes) -> None:
+    """With what it begins with."""
+    with pytest.raises(ModelRefused, match="a transformer that picowatch does not know: its tens"):
+        recognise(Header(shapes, {}))
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["dora_scale", "lora_magnitude_vector", "lora_B.bias", "lora_mid.weight", "hada_t1", "oft_r"],
+)
+def test_a_layer_with_more_than_a_lora_needs_is_refused(part: str) -> None:
+    """When it is found, not when it is rendered: without that part the pictures would differ."""
+    shapes = peft(CROSS, 768, 320) | {f"{CROSS}.{part}": (8,)}
+    with pytest.raises(
+        ModelRefused, match=f"layers have a '{part}', which picowatch does not know"
+    ):
+        recognise(Header(shapes, {}))
+
+
+def test_differences_beside_a_loras_layers_may_be_zero() -> None:
+    """The engine looks. A file of nothing else is none that is known."""
+    differences: Shapes = {"diffusion_model.to_q.diff": (8, 8), "diffusion_model.n.diff_b": (8,)}
+    with pytest.raises(ModelRefused, match="is no model that picowatch knows"):
+        recognise(Header(differences, {}))
+    layer = peft("diffusion_model.layers.0.attention.qkv", 3840, 11520)
+    beside: Shapes = {"diffusion_model.layers.0.attention.qkv.diff_b": (8,)}
+    assert recognise(Header(layer | differences | beside, {})).family == "z_image"
+
+
+def described(tmp_path: Path, **metadata: str) -> Model:
+    """A LoRA file with a trainer's notes in it."""
+    tmp_path.joinpath("loras").mkdir()
+    weights = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
+    save_file(weights, tmp_path / "loras/it.safetensors", metadata)
+    (found,) = Catalog(tmp_path).scan().models
+    return found
+
+
+def test_a_lora_names_its_base_model_and_trigger_words(tmp_path: Path) -> None:
+    """kohya's notes: the checkpoint's file, and how often each tag was trained."""
+    tags = {"10_pixel": {"pixel art": 40, "a dog": 3}, "5_more": {"pixel art": 9, "sprite\n": 20}}
+    found = described(
+        tmp_path, ss_sd_model_name="v1-5.safetensors", ss_tag_frequency=json.dumps(tags)
+    )
+    assert found.base_model == "v1-5.safetensors"
+    assert found.trigger_words == ("pixel art", "sprite", "a dog")
+
+
+def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
+    """Stability's ModelSpec has a field for it."""
+    notes = {"modelspec.trigger_phrase": "pxl style", "modelspec.architecture": "sd-v1/lora"}
+    found = described(tmp_path, **notes)
+    assert (found.base_model, found.trigger_words) == ("sd-v1/lora", ("pxl style",))
+
+
+def test_a_lora_can_be_called_by_the_name_that_its_trainer_gave_it(tmp_path: Path) -> None:
+    """kohya writes it, and A1111 calls the file so in prompts."""
+    found = described(tmp_path, ss_output_name="Pixel Art v2")
+    inventory = Catalog(tmp_path).inventory()
+    assert find_lora("pixel art v2", inventory) == find_lora("it", inventory) == found.name == "it"
+
+
+@pytest.mark.parametrize("tags", ["", "no JSON", "[1]", '{"a": 1}', '{"a": {"b": "c"}}', "null"])
+def test_odd_notes_in_a_lora_do_no_harm(tmp_path: Path, tags: str) -> None:
+    """Anybody can write anything there."""
+    found = described(tmp_path, ss_tag_frequency=tags, ss_sd_model_name="None")
+    assert (found.base_model, found.trigger_words) == ("", ())

@@ -1,0 +1,194 @@
+"""Transformers in files of their own: completed by a folder, or by files for the other parts."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from picowatch.catalog import Catalog, Model
+from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.errors import ModelRefused
+from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
+from tests.catalog.files import UNET, Shapes, write_model
+from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
+from tests.engine.tiny_flows import tiny_flow
+
+ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}
+CLIP_L, CLIP_G, T5 = "clip_l.safetensors", "clip_g.safetensors", "t5xxl_fp16.safetensors"
+SD35 = sd3(147456, 1536, 24)
+
+
+def add(models: Path, transformer: Shapes, *encoders: str, vae: str = "ae") -> None:
+    """A transformer called it, these text encoders' files, and a VAE with 16 latent channels."""
+    write_model(models / "checkpoints/it.safetensors", transformer)
+    for name in encoders:
+        write_model(models / "text_encoders" / name, ENCODER_FILES[name])
+    if vae:
+        write_model(models / f"vae/{vae}.safetensors", FLUX1_VAE)
+
+
+def add_folder(models: Path, name: str) -> None:
+    folder = models / "checkpoints" / name
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(tiny_flow(name))
+
+
+def completed(models: Path, name: str = "it") -> Model:
+    return Catalog(models).find("checkpoint", name)
+
+
+def digest(models: Path, name: str = "it") -> str:
+    catalog = Catalog(models)
+    return catalog.sha256(catalog.find("checkpoint", name))
+
+
+PLACE = "in models/text_encoders/"
+NEEDS_CLIPS = f"CLIP L (such as {CLIP_L}) {PLACE}", f"CLIP G (such as {CLIP_G}) {PLACE}"
+FOLDER = "; or a diffusers folder of {} (such as {}) in models/checkpoints/, which lends its own."
+SD3_FOLDER = FOLDER.format("Stable Diffusion 3.x", "stabilityai/stable-diffusion-3.5-medium")
+ONLY = "it.safetensors has only the transformer of"
+LACKS: dict[str, tuple[Shapes, tuple[str, ...], str, str]] = {
+    "CLIP": (
+        *(flux(), (T5,), "ae"),
+        f"{ONLY} FLUX.1 (dev). It also needs CLIP L (such as {CLIP_L}) {PLACE}"
+        + FOLDER.format("FLUX.1", "black-forest-labs/FLUX.1-dev"),
+    ),
+    "T5": (flux(), (CLIP_L,), "ae", f"It also needs T5 XXL (such as {T5}) {PLACE}; or"),
+    "a VAE": (
+        *(flux(), (CLIP_L, T5), ""),
+        "It also needs a VAE with 16 latent channels (such as ae.safetensors) in models/vae/; or",
+    ),
+    "a VAE beside a tiny one": (flux(), (CLIP_L, T5), "tiny", "needs a VAE with 16 latent"),
+    "all of SD 3, but T5, which is not needed": (
+        *(SD35, (), "ae"),
+        f"{ONLY} Stable Diffusion 3.x (3.5 Medium). It also needs {NEEDS_CLIPS[0]}, "
+        f"{NEEDS_CLIPS[1]} and a VAE of Stable Diffusion 3 with sd3 in its name (such as "
+        f"sd3_vae.safetensors) in models/vae/{SD3_FOLDER}",
+    ),
+    "text encoders beside a VAE inside": (
+        below(UNET, SD35) | below("first_stage_model.", FLUX1_VAE),
+        *((), ""),
+        "it.safetensors has only the transformer and the VAE of Stable Diffusion 3.x (3.5 Medium). "
+        f"It also needs {NEEDS_CLIPS[0]} and {NEEDS_CLIPS[1]}{SD3_FOLDER}",
+    ),
+    "a VAE with 32 channels": (
+        *(flux2(7680), ("qwen_3_4b.safetensors",), "ae"),
+        "It also needs a VAE with 32 latent channels (such as flux2-vae.safetensors) in models/vae/"
+        + FOLDER.format("FLUX.2 (klein 4B)", "black-forest-labs/FLUX.2-klein-4B"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LACKS)
+def test_each_missing_file_is_named_with_its_place(tmp_path: Path, what: str) -> None:
+    """And no other; a diffusers folder would do as well. A recipe learns it, too."""
+    transformer, encoders, vae, message = LACKS[what]
+    add(tmp_path, transformer, *encoders, vae=vae)
+    if vae == "tiny":
+        write_model(tmp_path / "vae/tiny.safetensors", tiny_vae(16))
+    with pytest.raises(ModelRefused) as refused:
+        completed(tmp_path)
+    assert message in refused.value.message
+    with pytest.raises(NotInstalled) as told:
+        find_checkpoint("it", Catalog(tmp_path).inventory())
+    assert message in str(told.value)
+
+
+def test_the_largest_file_of_each_part_counts(tmp_path: Path) -> None:
+    """float16 where there is fp8, too; SD 3's VAE by its name, as headers do not tell it."""
+    add(tmp_path, SD35, CLIP_L, CLIP_G, T5, vae="sd3_vae")
+    larger = ENCODER_FILES[T5] | {"more.weight": (8,)}
+    write_model(tmp_path / "text_encoders/larger.safetensors", larger)
+    add(tmp_path, SD35)
+    used = {part.name: part.weights.stem for part in completed(tmp_path).parts if part.weights}
+    assert used == {
+        "transformer": "it",
+        "vae": "sd3_vae",
+        "text_encoder": "clip_l",
+        "text_encoder_2": "clip_g",
+        "text_encoder_3": "larger",
+    }
+
+
+def test_each_file_is_in_the_hash_and_its_name_is_not(tmp_path: Path) -> None:
+    """A request is for these weights, whatever the files are called."""
+    add(tmp_path, flux2(7680), "qwen_3_4b.safetensors", vae="")
+    vae = {"decoder.conv_in.weight": (512, 32, 3, 3), "bn.running_mean": (128,)}
+    path = write_model(tmp_path / "vae/flux2-vae.safetensors", vae)
+    before = digest(tmp_path)
+    path = path.rename(path.with_name("other.safetensors"))
+    write_model(tmp_path / "text_encoders" / CLIP_L, ENCODER_FILES[CLIP_L])  # not used
+    assert digest(tmp_path) == before
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert digest(tmp_path) != before
+
+
+def test_a_folder_of_the_family_completes_it(tmp_path: Path) -> None:
+    """Of its variant, if there is one; of another one, with what the package has for its own."""
+    write_model(tmp_path / "checkpoints/it.safetensors", flux())
+    add_folder(tmp_path, "Z-Image-Turbo")
+    with pytest.raises(ModelRefused):
+        completed(tmp_path)
+    add_folder(tmp_path, "FLUX.1-schnell")
+    parts = {part.name: part.folder for part in completed(tmp_path).parts}
+    assert parts["vae"] == tmp_path / "checkpoints/FLUX.1-schnell/vae"
+    for name in ("scheduler", "transformer"):
+        assert parts[name].parts[-3:] == ("assets", "flux", name)
+    add_folder(tmp_path, "FLUX.1-dev")
+    assert {part.folder.parent.name for part in completed(tmp_path).parts} == {"FLUX.1-dev"}
+
+
+def test_a_folder_that_only_lends_needs_no_weights_of_a_transformer(tmp_path: Path) -> None:
+    """A recipe cannot name it; its hash for others is that of the whole folder."""
+    folder = tmp_path / "checkpoints/Z-Image-Turbo"
+    shutil.copytree(tiny_flow("Z-Image-Turbo"), folder)
+    write_model(tmp_path / "checkpoints/z-turbo.safetensors", Z_IMAGE)
+    whole = digest(tmp_path, "z-turbo")
+    (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    assert digest(tmp_path, "z-turbo") == whole
+    assert [one.name for one in Catalog(tmp_path).inventory().checkpoints] == ["z-turbo"]
+    with pytest.raises(ModelRefused) as refused:
+        completed(tmp_path, "Z-Image-Turbo")
+    assert refused.value.message == (
+        "Z-Image-Turbo/ has no weights in transformer/: it only completes transformer files. To "
+        "render with it, copy the whole folder."
+    )
+
+
+LENDER = "checkpoints/Z-Image-Turbo"
+CHANGES = {
+    "checkpoints/z-turbo.safetensors": True,
+    f"{LENDER}/vae/diffusion_pytorch_model.safetensors": True,
+    f"{LENDER}/text_encoder/model.safetensors": True,
+    f"{LENDER}/tokenizer/tokenizer.json": True,
+    f"{LENDER}/scheduler/scheduler_config.json": True,
+    f"{LENDER}/transformer/config.json": True,
+    f"{LENDER}/transformer/diffusion_pytorch_model.safetensors": False,
+    f"{LENDER}/model_index.json": False,
+}
+
+
+def test_each_file_that_changes_pixels_is_in_the_hash(tmp_path: Path) -> None:
+    """And none that does not: the folder's own transformer is not read, names mean nothing."""
+    shutil.copytree(tiny_flow("Z-Image-Turbo"), tmp_path / LENDER)
+    save_file(
+        {name: torch.zeros(shape[:1]) for name, shape in Z_IMAGE.items()},
+        tmp_path / "checkpoints/z-turbo.safetensors",
+    )
+    before = digest(tmp_path, "z-turbo")
+    for changed, counts in CHANGES.items():
+        path = tmp_path / changed
+        content = path.read_bytes()
+        other = content[:-1] + bytes([content[-1] ^ 1])
+        path.write_bytes(content + b" " if path.suffix == ".json" else other)
+        assert (digest(tmp_path, "z-turbo") != before) == counts, changed
+        path.write_bytes(content)
+    (tmp_path / LENDER).rename(tmp_path / "checkpoints/another-turbo")
+    (tmp_path / "checkpoints/z-turbo.safetensors").rename(
+        tmp_path / "checkpoints/my-turbo.safetensors"
+    )
+    assert digest(tmp_path, "my-turbo") == before

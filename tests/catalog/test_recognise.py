@@ -1,0 +1,496 @@
+"""What a single file is, by its header alone: what is known is listed here, all else refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowatch.catalog import DEMO_UPSCALER, Catalog, Kind, Model, Refused
+from picowatch.catalog.headers import Header
+from picowatch.catalog.models import FOLDERS
+from picowatch.catalog.recognise import ONLY, recognise
+from picowatch.catalog.vaes import families_of, serves
+from picowatch.errors import ModelRefused
+from picowatch.families import DEMO_WIDTH, FAMILIES, FLOWS, UNETS
+from tests.catalog.files import (
+    TEXT,
+    UNET,
+    UNET_CROSS,
+    UNET_INPUT,
+    Shapes,
+    kohya_lora_shapes,
+    sd15_shapes,
+    vae_file_shapes,
+    write_model,
+)
+from tests.catalog.shapes import (
+    AURA_FLOW,
+    CHROMA,
+    DIFFUSERS_FLUX,
+    FLUX1_VAE,
+    LUMINA,
+    PIXART,
+    QWEN_IMAGE,
+    VAE_AND_TEXT,
+    Z_IMAGE,
+    below,
+    controlnet,
+    diffusers_controlnet,
+    flux,
+    flux2,
+    sd3,
+    tiny_vae,
+    without,
+)
+from tests.catalog.unets import (
+    CLIP_L,
+    OPEN_CLIP_G,
+    OPEN_CLIP_H,
+    REFINER,
+    SD2,
+    SDXL,
+    SSD_1B,
+    open_clip_shapes,
+    sd2_shapes,
+    sdxl_shapes,
+    unet_shapes,
+)
+from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
+
+SDXL_SHAPES = sdxl_shapes()
+SD1, V_PRED = sd15_shapes(), {"v_pred": ()}
+INPAINTING = {UNET_INPUT: (320, 9, 3, 3)}
+
+
+def look_at(
+    models: Path, shapes: Shapes, kind: Kind = "checkpoint", name: str = "it"
+) -> Model | Refused:
+    """What the catalog says of one file in the folder of a kind."""
+    path = write_model(models / FOLDERS[kind] / f"{name}.safetensors", shapes)
+    found = Catalog(models).scan()
+    everything: list[Model | Refused] = [*found.models, *found.refused]
+    return next(one for one in everything if one.path == path)
+
+
+def told(found: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names}
+
+
+SAYS = "modelspec.prediction_type"
+UNPRUNED: Shapes = {
+    "model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3),
+    "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
+    "alphas_cumprod": (1000,),
+}
+MERGED = without(SD1, "cond_stage_model.") | {TEXT.replace("text_model.", ""): (49408, 768)}
+SMALL_SDXL: Shapes = {
+    UNET_INPUT: (32, 4, 3, 3),
+    f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (64, 80),
+    f"{UNET}label_emb.0.0.weight": (128, 96),
+    f"{CLIP_L}final_layer_norm.bias": (32,),
+    f"{OPEN_CLIP_G}ln_final.bias": (48,),
+    "first_stage_model.decoder.conv_in.weight": (64, 4, 3, 3),
+}
+IN_STABILITYS_NAMES = without(sd2_shapes(), OPEN_CLIP_H) | open_clip_shapes(
+    "conditioner.embedders.0.model.", 1024, 24
+)
+V, SNR = {"prediction": "v_prediction"}, {"zero_snr": True}
+BASE = {"native_size": 512}
+# Family, shapes, metadata, and what is different from a model as it came out.
+UNET_FILES: list[tuple[str, Shapes, dict[str, str], dict[str, Any]]] = [
+    ("sd1", SD1, {}, {}),
+    ("sd1", SD1 | INPAINTING, {}, {"in_channels": 9}),
+    ("sd1", SD1 | UNPRUNED, {}, {}),
+    ("sd1", MERGED, {}, {}),
+    ("sd1", SD1, {SAYS: "epsilon"}, {"prediction": "epsilon"}),
+    ("sdxl", SDXL_SHAPES, {}, {}),
+    ("sdxl", SMALL_SDXL, {}, {}),
+    ("sdxl", SDXL_SHAPES | INPAINTING, {}, {"in_channels": 9}),
+    # The metadata are those of the checkpoint that it was trained from.
+    ("sdxl", SDXL_SHAPES | V_PRED | {"ztsnr": ()}, {SAYS: "epsilon"}, V | SNR),
+    ("sdxl", SDXL_SHAPES, {SAYS: "v"}, V),
+    ("sdxl", SDXL_SHAPES, {"modelspec.predict_key": "epsilon"}, {"prediction": "epsilon"}),
+    ("sdxl", SDXL_SHAPES, {SAYS: "sample"}, {}),
+    ("sd2", sd2_shapes(), {}, {}),
+    ("sd2", IN_STABILITYS_NAMES, {}, {}),
+    ("sd2", sd2_shapes(), {SAYS: "epsilon"}, {"prediction": "epsilon"} | BASE),
+    ("sd2", sd2_shapes(replace(SD2, inputs=9)), {}, {"in_channels": 9} | BASE),
+]
+
+
+@pytest.mark.parametrize(("family", "shapes", "metadata", "more"), UNET_FILES)
+def test_a_checkpoint_with_a_unet_is_recognised(
+    family: str, shapes: Shapes, metadata: dict[str, str], more: dict[str, Any]
+) -> None:
+    """Family, native size, inputs, layers for clip_skip and prediction, without a weight."""
+    size, layers = {"sd1": (512, 12), "sd2": (768, 23), "sdxl": (1024, 12)}[family]
+    usual = {"native_size": size, "in_channels": 4, "text_layers": layers}
+    expected = usual | {"prediction": "", "zero_snr": False, "family": family} | more
+    assert told(recognise(Header(shapes, metadata)), *expected) == expected
+
+
+def test_the_headers_here_are_those_of_whole_checkpoints() -> None:
+    """As diffusers' modules of the original sizes give them."""
+    assert len(SDXL_SHAPES) == 2513
+
+
+LARGE, SD35 = sd3(36864, 2432, 38), sd3(147456, 1536, 24)
+FUSION: Shapes = {"text_fusion.projector.weight": (1, 12)}
+# The file's name, family, variant, whether its name alone says that, and shapes.
+TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
+    ("flux1-dev", "flux", "dev", False, flux()),
+    ("flux1-dev-with-encoders", "flux", "dev", False, below(UNET, flux()) | VAE_AND_TEXT),
+    ("flux1-krea-dev", "flux", "Krea", True, flux()),
+    ("flux1-fill-dev", "flux", "Fill", False, flux(384)),
+    ("flux1-schnell", "flux", "schnell", False, flux(guided=False)),
+    ("flux1-prefixed", "flux", "dev", False, below(UNET, DIFFUSERS_FLUX)),
+    ("Chroma1-HD", "chroma", "", False, CHROMA),
+    ("lumina_2", "lumina2", "", False, LUMINA),
+    ("qwen_image", "qwen_image", "", False, QWEN_IMAGE),
+    ("z_image_turbo", "z_image", "Turbo", True, Z_IMAGE),
+    ("z_image", "z_image", "Base", True, below(UNET, Z_IMAGE) | VAE_AND_TEXT),
+    ("sd3_medium", "sd3", "3 Medium", False, below(UNET, sd3(36864, 1536, 24))),
+    ("sd3.5_medium", "sd3", "3.5 Medium", False, SD35),
+    ("sd3.5_diffusers", "sd3", "3.5 Medium", False, {"pos_embed.pos_embed": (1, 147456, 1536)}),
+    ("sd3.5_large", "sd3", "3.5 Large", False, below(UNET, LARGE)),
+    ("sd3.5_large_turbo", "sd3", "3.5 Large Turbo", True, LARGE),
+    ("flux-2-klein-4b", "flux2", "klein 4B", True, flux2(7680)),
+    ("flux-2-klein-base-4b", "flux2", "klein base 4B", True, flux2(7680)),
+    ("flux-2-klein-9b", "flux2", "klein 9B", True, below(UNET, flux2(12288))),
+    ("krea2_raw", "krea2", "Raw", True, {"txtfusion.projector.weight": (1, 12)}),
+    ("krea2_turbo", "krea2", "Turbo", True, FUSION),
+    ("ernie-turbo", "ernie_image", "Turbo", True, {"layers.0.adaLN_sa_ln.weight": (4096,)}),
+]
+
+
+@pytest.mark.parametrize(("name", "family", "variant", "by_name", "shapes"), TRANSFORMERS)
+def test_a_transformer_says_its_family_and_variant(
+    tmp_path: Path, name: str, family: str, variant: str, *, by_name: bool, shapes: Shapes
+) -> None:
+    """The variant by the header, or by the file's name if that alone says it."""
+    found = look_at(tmp_path, shapes, name=name)
+    assert told(found, "family", "variant", "by_name", "native_size") == {
+        "family": family,
+        "variant": variant,
+        "by_name": by_name,
+        "native_size": 1328 if family == "qwen_image" else 1024,
+    }
+
+
+SPAN_2, SIXTEEN = span_shapes(2), "16 latent channels"
+WAN_VAE: Shapes = {
+    "encoder.conv1.weight": (96, 3, 3, 3, 3),
+    "decoder.conv1.weight": (384, 16, 3, 3, 3),
+}
+FLUX2_VAE: Shapes = {
+    "decoder.conv_in.weight": (512, 32, 3, 3),
+    "encoder.conv_in.weight": (128, 3, 3, 3),
+    "bn.running_mean": (128,),
+}
+DIFFUSERS_VAE: Shapes = {
+    "decoder.conv_in.weight": (512, 4, 3, 3),
+    "post_quant_conv.weight": (4, 4, 1, 1),
+}
+SMALL = diffusers_controlnet(0, deepest=0, sdxl=True)
+CLIP: Shapes = {"text_model.embeddings.token_embedding.weight": (49408, 768)}
+WITH_CHECKPOINT = controlnet(768, prefix="control_model.") | SD1
+NO_ATTENTION = diffusers_controlnet(0, deepest=0) | {"conv_in.weight": (64, 4, 3, 3)}
+# Kind, family, variant and shapes.
+PARTS: list[tuple[Kind, str, str, Shapes]] = [
+    ("vae", "", "", vae_file_shapes()),
+    ("vae", "", "", vae_file_shapes("first_stage_model.")),
+    ("vae", "", "", DIFFUSERS_VAE),
+    ("vae", "", SIXTEEN, FLUX1_VAE),
+    ("vae", "", "CogView4", {"decoder.conv_in.weight": (1024, 16, 3, 3)}),
+    ("vae", "", "FLUX.2", FLUX2_VAE),
+    ("vae", "", "Qwen-Image", WAN_VAE),
+    ("vae", "", "Qwen-Image", {"encoder.conv_in.weight": (96, 3, 3, 3, 3)}),
+    ("vae", "", "Sana", {"encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3)}),
+    ("vae", "", "tiny", tiny_vae(4)),
+    ("vae", "", "tiny, 16 latent channels", tiny_vae(16)),
+    ("text_encoder", "", "CLIP L", CLIP),
+    ("controlnet", "sd1", "", controlnet(768, prefix="control_model.")),
+    ("controlnet", "sd1", "", controlnet(768)),
+    ("controlnet", "sd1", "", WITH_CHECKPOINT),
+    ("controlnet", "sd2", "", diffusers_controlnet(1024)),
+    ("controlnet", "sdxl", "", controlnet(2048, deepest=10, sdxl=True)),
+    ("controlnet", "sdxl", "mid", diffusers_controlnet(2048, sdxl=True)),
+    ("controlnet", "sdxl", "small", SMALL),
+    ("controlnet", "sdxl", "union", SMALL | {"task_embedding": (6, 320)}),
+    ("controlnet", "sdxl", "union ProMax", SMALL | {"task_embedding": (8, 320)}),
+    ("controlnet", "demo", "", diffusers_controlnet(DEMO_WIDTH)),
+    ("controlnet", "demo", "", NO_ATTENTION),
+    ("embedding", "sd1", "", {"emb_params": (8, 768)}),
+    ("embedding", "sd1", "", {"emb_params": (768,)}),
+    ("embedding", "sd1", "", {"clip_l": (4, 768)}),
+    ("embedding", "sd2", "", {"<corgi>": (1, 1024)}),
+    ("embedding", "demo", "", {"emb_params": (2, DEMO_WIDTH)}),
+    ("embedding", "sdxl", "", {"clip_l": (4, 768), "clip_g": (4, 1280)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "family", "variant", "shapes"), PARTS)
+def test_a_part_or_an_addition_is_recognised(
+    tmp_path: Path, kind: Kind, family: str, variant: str, shapes: Shapes
+) -> None:
+    """By its layers, in whatever names they are; in another folder it is told the right one."""
+    found = look_at(tmp_path, shapes, kind)
+    assert isinstance(found, Model)
+    assert (found.kind, found.family, found.variant) == (kind, family, variant)
+    if family == "demo" and kind == "controlnet":
+        assert found.text_width == DEMO_WIDTH
+    refused = look_at(tmp_path, shapes, "lora")
+    assert isinstance(refused, Refused)
+    assert refused.reason.endswith(f"not a LoRA: move it to models/{FOLDERS[kind]}/.")
+
+
+UPSCALERS: dict[str, tuple[Shapes, str, int]] = {
+    "4x-UltraSharp": (esrgan_shapes("old"), "ESRGAN", 4),
+    "BSRGANx2": (esrgan_shapes("trunk", doublings=1), "ESRGAN", 2),
+    "RealESRGAN_x4plus_anime_6B": (esrgan_shapes("new", blocks=6), "ESRGAN", 4),
+    "RealESRGAN_x2plus": (esrgan_shapes("new", takes=12), "ESRGAN", 2),
+    "1x-unshuffled": (esrgan_shapes("new", takes=48), "ESRGAN", 1),
+    "1x-DeJPG": (esrgan_shapes("old", doublings=0), "ESRGAN", 1),
+    "8x": (esrgan_shapes("old", doublings=3), "ESRGAN", 8),
+    "realesr-general-x4v3": (compact_shapes(4, blocks=32), "Compact", 4),
+    "2x-compact": (compact_shapes(2), "Compact", 2),
+    "ClearReality": (span_shapes(4, normalised=False), "SPAN", 4),
+    "2x-span": (SPAN_2, "SPAN", 2),
+}
+
+
+@pytest.mark.parametrize("name", UPSCALERS)
+def test_an_upscalers_scale_follows_from_its_shapes(tmp_path: Path, name: str) -> None:
+    """Whoever named the weights."""
+    shapes, architecture, scale = UPSCALERS[name]
+    found = look_at(tmp_path, shapes, "upscaler", name)
+    assert told(found, "kind", "variant", "scale") == {
+        "kind": "upscaler",
+        "variant": architecture,
+        "scale": scale,
+    }
+    refused = look_at(tmp_path, shapes, "upscaler", DEMO_UPSCALER)
+    assert isinstance(refused, Refused)
+    assert "has the same name as the embedded upscaler: rename it." in refused.reason
+
+
+CONTROL_LORA = controlnet(2048, sdxl=True) | {"lora_controlnet": (1,)}
+ONE_BLOCK = esrgan_shapes("new", blocks=1)
+UNKNOWN: dict[str, Shapes] = {
+    # Stable Diffusion with other inputs, layers or schedules.
+    "refiner": unet_shapes(REFINER)
+    | open_clip_shapes("conditioner.embedders.0.model.", 1280, 32)
+    | {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3)},
+    "SSD-1B": sdxl_shapes(SSD_1B),
+    "a cut SDXL": sdxl_shapes(replace(SDXL, depths=(0, 2, 8))),
+    "InstructPix2Pix": SDXL_SHAPES | {UNET_INPUT: (320, 8, 3, 3)},
+    "depth": sd2_shapes(replace(SD2, inputs=5)),
+    "unCLIP": sd2_shapes(replace(SD2, pooled=2048)),
+    "video": sd2_shapes() | {f"{UNET}input_blocks.1.1.time_stack.0.attn1.to_q.weight": (8, 8)},
+    "CosXL": SDXL_SHAPES | V_PRED | {"edm_vpred.sigma_max": ()},
+    "Playground 2.5": SDXL_SHAPES | {"edm_mean": (1, 4, 1, 1)},
+    # Transformers near those that are known.
+    "FLUX.1 Depth": flux(128),
+    "Chroma1-Radiance": CHROMA | {"nerf_blocks.0.norm.scale": (64,)},
+    "HunyuanVideo": flux() | {"img_in.weight": (3072, 16, 1, 2, 2)},
+    "NewBie": LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)},
+    "Qwen-Image-Edit": QWEN_IMAGE | {"__index_timestep_zero__": ()},
+    "Wan": {"head.modulation": (1, 2, 1536), "head.head.weight": (64, 1536)},
+    "Anima with encoders": {f"{UNET}net.llm_adapter.blocks.0.weight": (8, 8)} | VAE_AND_TEXT,
+    "ControlNet for FLUX.1": DIFFUSERS_FLUX | {"controlnet_x_embedder.weight": (3072, 64)},
+    # VAEs.
+    "Wan 2.2's VAE": WAN_VAE | {"encoder.conv1.weight": (160, 12, 3, 3, 3)},
+    "8 channels": {"decoder.conv_in.weight": (512, 8, 3, 3)},
+    "TAEF2": tiny_vae(32),
+    "half a TAESD": {"decoder.layers.0.weight": (64, 4, 3, 3)},
+    # What guides by other means.
+    "difference": controlnet(768) | {"difference": (1,)},
+    "Control-LoRA": CONTROL_LORA,
+    "T2I-Adapter": {"adapter.body.0.resnets.0.block1.weight": (320, 320, 3, 3)},
+    "IP-Adapter": {"image_proj.proj.weight": (3072, 1024)},
+    "maps with one channel": controlnet(768) | {"input_hint_block.0.weight": (16, 1, 3, 3)},
+    "texts 4096 wide": controlnet(4096),
+    "another union": SMALL | {"task_embedding": (7, 320)},
+    # Upscalers.
+    "ESRGAN+": ONE_BLOCK | {"body.0.rdb1.conv1x1.weight": (32, 64, 1, 1)},
+    "SwinIR": {"layers.0.residual_group.blocks.0.norm1.weight": (1,)},
+    "grey": esrgan_shapes("new", blocks=1, takes=1, gives=1),
+    "RGBA": esrgan_shapes("old", blocks=1, gives=4),
+    "odd colours": esrgan_shapes("old", blocks=1, takes=7),
+    "odd layers": esrgan_shapes("old", blocks=1) | {"model.11.weight": (3, 64, 3, 3)},
+    "blocks beyond measure": ONE_BLOCK | {"body.4000000000.rdb1.conv1.weight": (32, 64, 3, 3)},
+    "no last layer": without(compact_shapes(blocks=1), "body.4"),
+    "no scale": compact_shapes(blocks=1) | {"body.4.weight": (47, 64, 3, 3)},
+    # Embeddings, and everything else.
+    "unequal pair": {"clip_l": (4, 768), "clip_g": (3, 1280)},
+    "half a pair": {"clip_g": (4, 1280)},
+    "500 numbers": {"emb_params": (4, 500)},
+    "no vectors": {"emb_params": (0, 768)},
+    "part of a folder": {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.norm1.bias": (320,)},
+    "a language model": {"token_embd.weight": (8, 256)},
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_not_known_is_refused_with_its_beginning(name: str) -> None:
+    """One sentence, by which its owner and we can tell what it is."""
+    shapes = UNKNOWN[name]
+    with pytest.raises(ModelRefused) as refused:
+        recognise(Header(shapes, {}))
+    begin = f"is no model that picowatch knows: its tensors begin with {next(iter(shapes))!r} "
+    assert refused.value.message.startswith(begin)
+    assert refused.value.message.endswith("].")
+
+
+GET = "picowatch renders it from diffusers folders only. Get the folder {} instead"
+SIGMA = GET.format("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS")
+SANA = GET.format("Efficient-Large-Model/Sana_1600M_1024px_diffusers")
+OVIS = flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8)}
+GEMMA: Shapes = {"model.embed_tokens.weight": (256000, 2304)}
+NO_VAE = without(sd2_shapes(), "first_stage_model.")
+OTHER_ENCODER = SD1 | {UNET_CROSS: (320, 1024)}
+REFUSED: list[tuple[Kind, Shapes, str]] = [
+    ("checkpoint", {}, "is an empty file of weights"),
+    ("checkpoint", unet_shapes(SDXL, ""), f"XL without its text encoder ({CLIP_L[:35]}"),
+    ("checkpoint", without(SDXL_SHAPES, OPEN_CLIP_G), f"its text encoder ({OPEN_CLIP_G}…): a "),
+    ("checkpoint", OTHER_ENCODER, "of Stable Diffusion 2.x without its text encoder"),
+    ("checkpoint", NO_VAE, "without its VAE: a complete checkpoint is needed."),
+    ("checkpoint", below(UNET, flux2(15360)), f"is a checkpoint of FLUX.2 (dev): {ONLY}"),
+    ("checkpoint", PIXART, SIGMA),
+    ("checkpoint", PIXART | {"attention_y_norm.weight": (2240,)}, SANA),
+    ("checkpoint", below("model.", AURA_FLOW), GET.format("fal/AuraFlow")),
+    (
+        "checkpoint",
+        AURA_FLOW | {"positional_encoding": (1, 9216, 8)},
+        GET.format("fal/AuraFlow-v0.3"),
+    ),
+    ("checkpoint", OVIS, GET.format("AIDC-AI/Ovis-Image-7B")),
+    ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
+    ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
+    ("checkpoint", kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/."),
+]
+
+
+@pytest.mark.parametrize(("kind", "shapes", "words"), REFUSED)
+def test_what_cannot_be_used_here_says_why(
+    tmp_path: Path, kind: Kind, shapes: Shapes, words: str
+) -> None:
+    """And what to get or where to put it."""
+    found = look_at(tmp_path, shapes, kind)
+    assert isinstance(found, Refused)
+    assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "says"),
+    [
+        ("qwen_image_edit_fp8", QWEN_IMAGE, "Qwen-Image (Edit)"),
+        ("flux1-dev-kontext_fp8", flux(), "FLUX.1 (Kontext)"),
+    ],
+)
+def test_an_editing_model_is_refused_by_its_name(
+    tmp_path: Path, name: str, shapes: Shapes, says: str
+) -> None:
+    """Older files of Qwen-Image-Edit look like Qwen-Image, and Kontext's like FLUX.1 dev."""
+    found = look_at(tmp_path, shapes, name=name)
+    assert isinstance(found, Refused)
+    assert f"is a checkpoint of {says}: {ONLY}" in found.reason
+
+
+LAYER = "noise_refiner.0.attention.qkv"
+WEIGHT, SCALE = f"{LAYER}.weight", f"{LAYER}.weight_scale"
+FP8, FP8_2 = "F8_E4M3", "F8_E5M2"
+Types = dict[str, str]
+
+
+def typed(shapes: Shapes, types: Types, **metadata: str) -> Header:
+    """`types` has the type of all tensors under "", and of some by their names."""
+    usual = types.get("", "F16")
+    return Header(shapes, metadata, {name: types.get(name, usual) for name in shapes})
+
+
+BY_LAYER: Shapes = {WEIGHT: (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)}
+STORED: list[tuple[Shapes, Types, str]] = [
+    ({}, {}, "float16"),
+    ({WEIGHT: (8, 8)}, {"": "BF16"}, "bfloat16"),
+    ({WEIGHT: (8, 8)}, {"": FP8}, "fp8"),
+    ({WEIGHT: (8, 8)}, {"": FP8_2}, "fp8"),
+    (BY_LAYER, {"": FP8, f"{LAYER}.scale_weight": "F32"}, "scaled fp8"),
+    ({WEIGHT: (8, 8), SCALE: (8, 1)}, {"": FP8, SCALE: "F32"}, "scaled fp8"),
+    # NF4, Nunchaku's, mxfp8, int8, with scales for blocks or smoothed inputs: without their scales
+    # such weights would be noise.
+    ({WEIGHT: (8, 8)}, {WEIGHT: "U8"}, ""),
+    ({f"{LAYER}.qweight": (8, 8)}, {f"{LAYER}.qweight": "I8"}, ""),
+    ({WEIGHT: (8, 64), SCALE: (8, 2)}, {WEIGHT: FP8, SCALE: "F8_E8M0"}, ""),
+    ({WEIGHT: (8, 8), SCALE: (8,)}, {WEIGHT: FP8, SCALE: "F8_E8M0"}, ""),
+    ({WEIGHT: (8, 8), SCALE: ()}, {WEIGHT: "I8"}, ""),
+    ({WEIGHT: (256, 256), SCALE: (2, 2)}, {WEIGHT: FP8}, ""),
+    ({WEIGHT: (8, 8), SCALE: (), f"{LAYER}.pre_quant_scale": (8,)}, {WEIGHT: FP8}, ""),
+]
+
+
+@pytest.mark.parametrize(("shapes", "types", "expected"), STORED)
+def test_how_weights_are_stored_is_told_by_the_header(
+    shapes: Shapes, types: Types, expected: str
+) -> None:
+    """By the type of most of them; a form that the engine cannot read is refused."""
+    header = typed(Z_IMAGE | shapes, types)
+    if expected:
+        assert recognise(header).stored == expected
+        return
+    with pytest.raises(ModelRefused, match="is quantised in a form that picowatch does not know"):
+        recognise(header)
+
+
+def test_a_scaled_fp8_checkpoint_with_a_unet_is_refused() -> None:
+    """The engine multiplies the scales of transformers alone."""
+    name = f"{UNET}out.2"
+    shapes = SDXL_SHAPES | {f"{name}.scale_weight": ()}
+    with pytest.raises(ModelRefused, match=r"is quantised \(scaled fp8\)"):
+        recognise(typed(shapes, {"": FP8, f"{name}.scale_weight": "F32"}))
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ('{"layers": {"a": {"format": "float8_e4m3fn"}}}', False),
+        ('{"layers": {"a": {"format": "float8_e4m3fn"}, "b": {"format": "mxfp8"}}}', True),
+        *((odd, False) for odd in ("", "no JSON", "[]", '{"layers": 1}', "[" * 100_000)),
+    ],
+)
+def test_a_files_own_description_of_its_layers_is_read(said: str, refused: bool) -> None:
+    """ComfyUI writes it. Anybody can write anything there."""
+    header = typed(Z_IMAGE, {}, _quantization_metadata=said)
+    if refused:
+        with pytest.raises(ModelRefused, match="it names mxfp8"):
+            recognise(header)
+    else:
+        assert recognise(header).stored == "float16"
+
+
+@pytest.mark.parametrize(
+    ("name", "families"),
+    [
+        ("sd3_vae", ("Stable Diffusion 3.x",)),
+        ("stable-diffusion-3.5", ("Stable Diffusion 3.x",)),
+        ("ae", families_of(SIXTEEN)),
+    ],
+)
+def test_only_its_name_tells_the_vae_of_stable_diffusion_3(
+    tmp_path: Path, name: str, families: tuple[str, ...]
+) -> None:
+    """From FLUX.1's, with which its pictures have wrong colours."""
+    write_model(tmp_path / f"vae/{name}.safetensors", FLUX1_VAE)
+    assert Catalog(tmp_path).inventory().vae_families == {name: families}
+
+
+@pytest.mark.parametrize("family", (*UNETS, *FLOWS))
+def test_the_vaes_of_a_family_are_recognised(family: str) -> None:
+    """In a file or a folder. A tiny VAE is for the families of the one that it stands for."""
+    variants = {variant for kind, _, variant, _ in PARTS if kind == "vae"}
+    assert {*FAMILIES[family].vaes} <= variants | {"FLUX.1", "Stable Diffusion 3.x"}
+    assert FAMILIES[family].vaes or family == "cogview3"
+    assert not serves("another", family)
+    assert serves("tiny", family) == serves("", family)
+    assert serves("tiny, 16 latent channels", family) == serves(SIXTEEN, family)
