@@ -15,20 +15,12 @@ from picowatch.catalog.candidates import (
     Stamp,
     by_name,
     candidates,
-    check_name,
     place,
     printable,
     without_ending,
 )
-from picowatch.catalog.configs import says_velocity
+from picowatch.catalog.entries import EMBEDDED, embedded, may_pass, model_of, reason_of, refusal
 from picowatch.catalog.folder_files import INDEX, folder_files, is_file, is_folder
-from picowatch.catalog.folders import (
-    PART_FOLDERS,
-    is_part_folder,
-    only_lends,
-    recognise_checkpoint_folder,
-    recognise_part_folder,
-)
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.inventory import inventory_of
@@ -41,28 +33,13 @@ from picowatch.catalog.models import (
     Refused,
     folders_of,
 )
-from picowatch.catalog.parts import ASSETS, completed, files_of, is_transformer
-from picowatch.catalog.recognise import (
-    expect_rendered,
-    expect_usable,
-    recognise,
-    variant_by_name,
-)
-from picowatch.catalog.vaes import vae_by_name
+from picowatch.catalog.parts import completed, files_of, is_transformer
+from picowatch.catalog.recognise import recognise
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO, FLOWS, UNETS
 from picowatch.files.retry import Ended
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.suggestions import listed
-
-# The models in the package: their names, what messages call them, and where they are.
-_EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
-    "checkpoint": (DEMO, "the embedded demo model", ASSETS / "demo"),
-    "upscaler": ("demo-compact", "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
-    "controlnet": ("demo-sketch", "the embedded ControlNet", ASSETS / "demo-sketch.safetensors"),
-}
-DEMO_UPSCALER, DEMO_CONTROLNET = (_EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
 
 
 class Catalog:
@@ -136,7 +113,7 @@ class Catalog:
 
     def find(self, kind: Kind, name: str) -> Model:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
-        if kind in _EMBEDDED and _EMBEDDED[kind][0] == name:
+        if kind in EMBEDDED and EMBEDDED[kind][0] == name:
             return embedded(kind)
         # Checkpoints complete each other, and are few: all are looked at.
         entries = self._scan_kind(kind, "" if kind == "checkpoint" else name)
@@ -211,14 +188,14 @@ class Catalog:
     def _scan_kind(self, kind: Kind, name: str = "") -> list[Model | Refused]:
         """One kind's entries sorted by name; the second of two with one name is refused."""
         entries: list[Model | Refused] = []
-        taken = {_EMBEDDED[kind][0]: _EMBEDDED[kind][1]} if kind in _EMBEDDED else {}
+        taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         first = folders_of(self._models, kind)[0]
         for candidate in sorted(self._candidates(kind, name), key=by_name):  # stable: ours first
             entry = self._entry(candidate)
             if isinstance(entry, Model) and entry.name in taken:
                 own = place(candidate)
                 reason = f"{own} has the same name as {taken[entry.name]}: rename it."
-                entry = _refused(candidate, reason)
+                entry = refusal(candidate, reason)
                 if candidate.root != first:  # its name with ending is the other's, too
                     entry = replace(entry, name=f"{candidate.root.name}/{entry.name}")
             elif isinstance(entry, Model):
@@ -270,31 +247,13 @@ class Catalog:
         if entry is None or stamp != candidate.stamp:
             self._expect_time()
             try:
-                entry = self._model(candidate)
+                entry = model_of(candidate, self._recognised)
             except (ModelRefused, OSError) as error:
-                entry = _refused(candidate, f"{place(candidate)} {_reason(error)}")
-                if _may_pass(error):
+                entry = refusal(candidate, f"{place(candidate)} {reason_of(error)}")
+                if may_pass(error):
                     return entry
             self._seen[key] = (candidate.stamp, entry)
         return entry
-
-    def _model(self, candidate: Candidate) -> Model:
-        """A model of the kind that its folder is for; ModelRefused says why it is none."""
-        check_name(candidate)
-        path, kind = candidate.path, candidate.kind
-        if candidate.layout == "file":
-            found = self._recognised(path)
-        elif kind in PART_FOLDERS and is_part_folder(path):
-            found = recognise_part_folder(path, kind)
-        else:
-            found = recognise_checkpoint_folder(path)
-        right = folders_of(candidate.root.parent, found.kind)[0]
-        expect_usable(found, kind, candidate.layout, right.name)
-        model = _model(candidate.name, path, found)
-        expect_rendered(model, candidate.layout)
-        if model.family in UNETS and candidate.layout == "file" and not model.prediction:
-            return replace(model, velocity_beside=says_velocity(path))
-        return model
 
     def _recognised(self, path: Path) -> Recognised:
         """Recognise a single file; its header is read once, as thousands of them take minutes."""
@@ -340,57 +299,3 @@ def _dangling(folder: Path) -> str:
     """Say that a link leads nowhere, as to a disk that is away; else ""."""
     away = os.path.islink(folder) and not is_folder(folder)  # noqa: PTH114  (never raises)
     return f"the folder {folder} is a link that leads nowhere." if away else ""
-
-
-def _reason(error: ModelRefused | OSError) -> str:
-    if isinstance(error, ModelRefused):
-        return error.message
-    return f"cannot be read: {error.strerror or error}."  # whatever was there a moment ago
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    """Whether the system said it: a permission or a disk that is back changes no stamp."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__
-    return error is not None
-
-
-@cache
-def embedded(kind: Kind) -> Model:
-    """The model of this kind that is in the package: a checkpoint, an upscaler, a ControlNet."""
-    name, _, path = _EMBEDDED[kind]
-    if kind == "checkpoint":
-        return _model(name, path, recognise_checkpoint_folder(path))
-    return _model(name, path, recognise(read_any_header(path)))
-
-
-def _model(name: str, path: Path, found: Recognised) -> Model:
-    variant = variant_by_name(found.family, found.variant, name)
-    if found.kind == "vae":
-        variant = vae_by_name(found.variant, name)
-    by_name = variant != found.variant
-    folder = is_folder(path)
-    files = [*folder_files(path).values()] if folder else [path]
-    missing = ""
-    if folder and found.kind == "checkpoint" and found.family in FLOWS and only_lends(path):
-        missing = (
-            f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
-            "render with it, copy the whole folder."
-        )
-    return Model(
-        name=name,
-        layout="folder" if folder else "file",
-        path=path,
-        bytes=sum(file.stat().st_size for file in files),
-        by_name=by_name,
-        missing=missing,
-        **asdict(replace(found, variant=variant)),
-    )
-
-
-def _refused(candidate: Candidate, reason: str) -> Refused:
-    """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
-    name = candidate.name
-    if candidate.layout == "file" and not name.endswith(candidate.path.suffix):
-        name += candidate.path.suffix
-    return Refused(name=printable(name), kind=candidate.kind, path=candidate.path, reason=reason)

@@ -9,7 +9,7 @@ from typing import cast
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import Model
 from picowatch.errors import ControlFlow, ModelRefused
-from picowatch.files.retry import passes
+from picowatch.files.retry import Ended, passes
 from picowatch.recipe import HashOf
 
 log = logging.getLogger("picowatch")
@@ -84,6 +84,8 @@ class ModelHashes:
             self._catalog.sha256(model, _progress_of(model, self._catalog.size(model)))
         except ModelRefused as error:
             self._refused[kind, name] = error
+        except Ended:  # the next start answers the save
+            pass
         except Exception as error:  # a share that goes away is waited for: the save tries again
             if not passes(error):
                 words = f"Unexpected error: {type(error).__name__}: {error}."

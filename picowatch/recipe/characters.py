@@ -1,4 +1,4 @@
-"""Characters that nobody sees: no recipe may have them, and no name."""
+"""Characters that nobody can see, which neither recipes nor names may hold."""
 
 import re
 import unicodedata

@@ -12,7 +12,7 @@ from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode
 from picowatch.recipe.read.from_picture import read_from
-from picowatch.recipe.read.json_entries import has_surrogates, json_entries
+from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
@@ -101,7 +101,7 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
             return txt_entries(source, problems)
         if name.lower().endswith(".csv"):
             return csv_entries(source, problems), {}
-        if name.lower().endswith(".json") or has_surrogates(source.text):
+        if name.lower().endswith(".json"):
             return json_entries(source, problems), {}
         if begins_parameters(source.text) and not _PROMPT.match(source.text):
             what = rename_to(source, "txt", "A1111's generation parameters")

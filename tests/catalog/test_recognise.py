@@ -343,76 +343,40 @@ def test_what_is_not_known_is_refused_with_its_beginning(name: str) -> None:
     assert refused.value.message.endswith("].")
 
 
-COMPLETE = ": a complete checkpoint is needed."
-FOLDER_ONLY = "picowatch renders it from diffusers folders only. Get the folder {} instead"
-REFUSED: dict[str, tuple[Kind, Shapes, str]] = {
-    "nothing": ("checkpoint", {}, "is an empty file of weights"),
-    "SDXL's UNet alone": (
+GET = "picowatch renders it from diffusers folders only. Get the folder {} instead"
+SIGMA = GET.format("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS")
+SANA = GET.format("Efficient-Large-Model/Sana_1600M_1024px_diffusers")
+OVIS = flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8)}
+GEMMA: Shapes = {"model.embed_tokens.weight": (256000, 2304)}
+NO_VAE = without(sd2_shapes(), "first_stage_model.")
+OTHER_ENCODER = SD1 | {UNET_CROSS: (320, 1024)}
+REFUSED: list[tuple[Kind, Shapes, str]] = [
+    ("checkpoint", {}, "is an empty file of weights"),
+    ("checkpoint", unet_shapes(SDXL, ""), f"XL without its text encoder ({CLIP_L[:35]}"),
+    ("checkpoint", without(SDXL_SHAPES, OPEN_CLIP_G), f"its text encoder ({OPEN_CLIP_G}…): a "),
+    ("checkpoint", OTHER_ENCODER, "of Stable Diffusion 2.x without its text encoder"),
+    ("checkpoint", NO_VAE, "without its VAE: a complete checkpoint is needed."),
+    ("checkpoint", below(UNET, flux2(15360)), f"is a checkpoint of FLUX.2 (dev): {ONLY}"),
+    ("checkpoint", PIXART, SIGMA),
+    ("checkpoint", PIXART | {"attention_y_norm.weight": (2240,)}, SANA),
+    ("checkpoint", below("model.", AURA_FLOW), GET.format("fal/AuraFlow")),
+    (
         "checkpoint",
-        unet_shapes(SDXL, ""),
-        f"is a checkpoint of Stable Diffusion XL without its text encoder ({CLIP_L[:35]}",
+        AURA_FLOW | {"positional_encoding": (1, 9216, 8)},
+        GET.format("fal/AuraFlow-v0.3"),
     ),
-    "SDXL without its second text encoder": (
-        "checkpoint",
-        without(SDXL_SHAPES, OPEN_CLIP_G),
-        f"without its text encoder ({OPEN_CLIP_G}…){COMPLETE}",
-    ),
-    "SD 2's UNet with the text encoder of 1": (
-        "checkpoint",
-        SD1 | {UNET_CROSS: (320, 1024)},
-        "is a checkpoint of Stable Diffusion 2.x without its text encoder",
-    ),
-    "SD 2.1 without VAE": (
-        "checkpoint",
-        without(sd2_shapes(), "first_stage_model."),
-        f"is a checkpoint of Stable Diffusion 2.x without its VAE{COMPLETE}",
-    ),
-    "FLUX.2 dev": (
-        "checkpoint",
-        below(UNET, flux2(15360)),
-        f"is a checkpoint of FLUX.2 (dev): {ONLY}",
-    ),
-    "PixArt": (
-        "checkpoint",
-        PIXART,
-        FOLDER_ONLY.format("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
-    ),
-    "Sana": (
-        "checkpoint",
-        PIXART | {"attention_y_norm.weight": (2240,)},
-        FOLDER_ONLY.format("Efficient-Large-Model/Sana_1600M_1024px_diffusers"),
-    ),
-    "AuraFlow": ("checkpoint", below("model.", AURA_FLOW), FOLDER_ONLY.format("fal/AuraFlow")),
-    "AuraFlow 0.3": (
-        "checkpoint",
-        AURA_FLOW | {"positional_encoding": (1, 9216, 3072)},
-        FOLDER_ONLY.format("fal/AuraFlow-v0.3"),
-    ),
-    "Ovis-Image": (
-        "checkpoint",
-        flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8)},
-        FOLDER_ONLY.format("AIDC-AI/Ovis-Image-7B"),
-    ),
-    "Gemma": (
-        "text_encoder",
-        {"model.embed_tokens.weight": (256000, 2304)},
-        "is Gemma 2 2B, a text encoder that picowatch reads from diffusers folders and whole",
-    ),
-    "a checkpoint among VAEs": (
-        *("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
-    ),
-    "a LoRA among checkpoints": (
-        "checkpoint",
-        kohya_lora_shapes(),
-        "is a LoRA, not a checkpoint: move it to models/loras/.",
-    ),
-}
+    ("checkpoint", OVIS, GET.format("AIDC-AI/Ovis-Image-7B")),
+    ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
+    ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
+    ("checkpoint", kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/."),
+]
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_used_here_says_why(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("kind", "shapes", "words"), REFUSED)
+def test_what_cannot_be_used_here_says_why(
+    tmp_path: Path, kind: Kind, shapes: Shapes, words: str
+) -> None:
     """And what to get or where to put it."""
-    kind, shapes, words = REFUSED[name]
     found = look_at(tmp_path, shapes, kind)
     assert isinstance(found, Refused)
     assert words in found.reason
@@ -446,44 +410,31 @@ def typed(shapes: Shapes, types: Types, **metadata: str) -> Header:
     return Header(shapes, metadata, {name: types.get(name, usual) for name in shapes})
 
 
-STORED: dict[str, tuple[Shapes, Types, str]] = {
-    "float16": ({}, {}, "float16"),
-    "bfloat16": ({WEIGHT: (8, 8)}, {"": "BF16"}, "bfloat16"),
-    "fp8": ({WEIGHT: (8, 8)}, {"": FP8}, "fp8"),
-    "fp8 with five bits of exponent": ({WEIGHT: (8, 8)}, {"": FP8_2}, "fp8"),
-    "a number for each layer": (
-        {WEIGHT: (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)},
-        {"": FP8, f"{LAYER}.scale_weight": "F32"},
-        "scaled fp8",
-    ),
-    "a number for each row": (
-        {WEIGHT: (8, 8), SCALE: (8, 1)},
-        {"": FP8, SCALE: "F32"},
-        "scaled fp8",
-    ),
-    # Others: without their scales such weights would be noise.
-    "NF4": ({WEIGHT: (8, 8)}, {WEIGHT: "U8"}, ""),
-    "Nunchaku": ({f"{LAYER}.qweight": (8, 8)}, {f"{LAYER}.qweight": "I8"}, ""),
-    "mxfp8": ({WEIGHT: (8, 64), SCALE: (8, 2)}, {WEIGHT: FP8, SCALE: "F8_E8M0"}, ""),
-    "mxfp8 with a scale a row": (
-        {WEIGHT: (8, 8), SCALE: (8,)},
-        {WEIGHT: FP8, SCALE: "F8_E8M0"},
-        "",
-    ),
-    "int8": ({WEIGHT: (8, 8), SCALE: ()}, {WEIGHT: "I8"}, ""),
-    "blocks": ({WEIGHT: (256, 256), SCALE: (2, 2)}, {WEIGHT: FP8}, ""),
-    "smoothed": (
-        {WEIGHT: (8, 8), SCALE: (), f"{LAYER}.pre_quant_scale": (8,)},
-        {WEIGHT: FP8},
-        "",
-    ),
-}
+BY_LAYER: Shapes = {WEIGHT: (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)}
+STORED: list[tuple[Shapes, Types, str]] = [
+    ({}, {}, "float16"),
+    ({WEIGHT: (8, 8)}, {"": "BF16"}, "bfloat16"),
+    ({WEIGHT: (8, 8)}, {"": FP8}, "fp8"),
+    ({WEIGHT: (8, 8)}, {"": FP8_2}, "fp8"),
+    (BY_LAYER, {"": FP8, f"{LAYER}.scale_weight": "F32"}, "scaled fp8"),
+    ({WEIGHT: (8, 8), SCALE: (8, 1)}, {"": FP8, SCALE: "F32"}, "scaled fp8"),
+    # NF4, Nunchaku's, mxfp8, int8, with scales for blocks or smoothed inputs: without their scales
+    # such weights would be noise.
+    ({WEIGHT: (8, 8)}, {WEIGHT: "U8"}, ""),
+    ({f"{LAYER}.qweight": (8, 8)}, {f"{LAYER}.qweight": "I8"}, ""),
+    ({WEIGHT: (8, 64), SCALE: (8, 2)}, {WEIGHT: FP8, SCALE: "F8_E8M0"}, ""),
+    ({WEIGHT: (8, 8), SCALE: (8,)}, {WEIGHT: FP8, SCALE: "F8_E8M0"}, ""),
+    ({WEIGHT: (8, 8), SCALE: ()}, {WEIGHT: "I8"}, ""),
+    ({WEIGHT: (256, 256), SCALE: (2, 2)}, {WEIGHT: FP8}, ""),
+    ({WEIGHT: (8, 8), SCALE: (), f"{LAYER}.pre_quant_scale": (8,)}, {WEIGHT: FP8}, ""),
+]
 
 
-@pytest.mark.parametrize("name", STORED)
-def test_how_weights_are_stored_is_told_by_the_header(name: str) -> None:
+@pytest.mark.parametrize(("shapes", "types", "expected"), STORED)
+def test_how_weights_are_stored_is_told_by_the_header(
+    shapes: Shapes, types: Types, expected: str
+) -> None:
     """By the type of most of them; a form that the engine cannot read is refused."""
-    shapes, types, expected = STORED[name]
     header = typed(Z_IMAGE | shapes, types)
     if expected:
         assert recognise(header).stored == expected

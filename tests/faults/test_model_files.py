@@ -119,18 +119,15 @@ SAID = {
     "cut": ("{name}.safetensors is cut off: ", AGAIN),
     "overwritten": ("{name}.safetensors is not a safetensors file", AGAIN),
     "strange": ("The {word} '{name}' is damaged: SafetensorError", "Get the file again"),
-    # These are refused with the save: a download that broke off, a header that lies about its size.
+    "lying": ("The {word} '{name}' is damaged: SafetensorError", "Get the file again"),
+    # A download that broke off is refused with the save.
     "half": ("'{name}' cannot be used: {name}.safetensors is", "or its download was interrupted"),
-    "lying": ("'{name}' cannot be used: {name}.safetensors is", "is damaged: its header's entry"),
 }
 AT_FIRST = {"strange": name_a_strange_type, "half": cut, "lying": lie}
-REFUSED = ("half", "lying")
-CASES = [
-    (kind, change)
-    for kind in FOLDERS
-    for change in SAID
-    if change not in REFUSED or kind != "embedding"
-]
+REFUSED = ("half",)
+# No embedding, or no weights that could be read, by their headers alone.
+NOT_MADE = (("embedding", "half"), ("embedding", "lying"), ("checkpoint", "strange"))
+CASES = [(kind, change) for kind in FOLDERS for change in SAID if (kind, change) not in NOT_MADE]
 NOT_KEPT = [change for change in CHANGES if change != "replaced"]  # of a start image's copy
 
 

@@ -22,6 +22,7 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.grammar import Mistake, embedding_words, lora_tags, split_loras
+from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import controls_fit
 from picowatch.recipe.resolve.edits import edit_findings
@@ -71,11 +72,12 @@ class Rules:
         """Find what no prompt may hold."""
         for field in PROMPTS:
             text = getattr(recipe, field)
-            for found in FORBIDDEN.finditer(text.replace("\n", " ")):
+            is_short = len(text) <= MAX_LENGTH  # else a sweep reads a megabyte again and again
+            for found in FORBIDDEN.finditer(text.replace("\n", " ")) if is_short else ():
                 without = text.replace(found[0], "")
                 what = f"{field} contains {invisible(found[0])}."
                 yield Finding(field, what, "Remove it.", without, of_checkpoint=False)
-            tags = {tag.written for tag in lora_tags(text)}
+            tags = {tag.written for tag in lora_tags(text)} if is_short else set()
             mistakes = self._mistakes_in(field, text, recipe.loras)
             before = recipe.written(field) if mistakes else None
             earliest: dict[str, Position] = {}  # before a sweep replaced pieces of the prompt
