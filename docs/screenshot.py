@@ -74,15 +74,13 @@ def main() -> None:
             study = "recipe:studies cfg:8 "
             page.search(f"{study} steps:>=24")
             page.tile(page.shown()[0]).click()
-            page.find("#large [data-do=star]").click()
-            page.find("#large [data-do=recipe]").click()
+            page.find("#recipe summary").click()
             take(page, "gallery-large")
             page.press(Keys.ESCAPE)
             page.search(f"{study} steps:<20")
             for file in page.shown()[:2]:
                 page.tile(file, ".pick").click()
             page.find("#compare").click()
-            page.find("#pair [data-do=slide]").click()
             take(page, "gallery-compare")
             page.press(Keys.ESCAPE)
             page.colours("dark")

@@ -34,8 +34,6 @@ COMMANDS = {
     "resume": ("control", "Continue after `pause`."),
     "retry": ("control", "Try failed images again, of the given recipes or of all."),
     "cancel": ("control", "Cancel the queued images of a recipe, a folder or a 'glob*'."),
-    "star": ("control", "Give pictures a star; the gallery shows it, stars.jsonl lists it."),
-    "unstar": ("control", "Take the star from pictures."),
     "delete": ("control", "Delete pictures, also from the gallery; they are not rendered again."),
     "doctor": ("doctor", "Check the machine and time a test image: OK or a remedy."),
     "schema": ("schema", "Print the JSON Schema that editors use to check recipes."),
@@ -46,7 +44,7 @@ GROUPS = {
     "Begin": ("init", "run", "doctor"),
     "Recipes": ("make", "check", "show"),
     "While it runs": ("status", "pause", "resume", "cancel", "retry"),
-    "Pictures": ("star", "unstar", "delete"),
+    "Pictures": ("delete",),
     "Models": ("models", "convert"),
     "Editors": ("schema",),
 }

@@ -51,11 +51,8 @@ POINTS = {
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
     "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
-    "before a deleted picture loses its star": "picowatch.outbox.outbox:Outbox.star",
     "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
     "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages.announce",
-    "before stars are exported": "picowatch.outbox.stars:Stars._write_export",
-    "before stars are shown": f"{_GALLERY}:Gallery.show_stars",
     "in the middle of building a new ledger": "picowatch.ledger.rebuild:_enter",
 }
 

@@ -139,8 +139,6 @@ _OF_COMMANDS: dict[str, Callable[[ArgumentParser], None]] = {
     "resume": _none,
     "retry": _retry,
     "cancel": _cancel,
-    "star": _of_pictures,
-    "unstar": _of_pictures,
     "delete": _of_pictures,
     "doctor": _json,
     "schema": _schema,
@@ -185,8 +183,6 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("picowatch cancel night", "… of a folder"),
         ("picowatch cancel 'draft*'", "… of all recipes that match"),
     ],
-    "star": [("picowatch star outbox/corgi/0001-7.png", "shown in the gallery")],
-    "unstar": [("picowatch unstar outbox/corgi/0001-7.png", "take it back")],
     "delete": [("picowatch delete outbox/corgi/0002-8.png", "also from the gallery")],
     "doctor": [("picowatch doctor", "include its output in bug reports")],
     "schema": [

@@ -1,7 +1,5 @@
-"""`picowatch pause`, `resume`, `retry`, `cancel`, `star`, `unstar`, `delete`: sent to the daemon as
-files in the outbox.
-
-So they work from any machine that mounts it.
+"""`picowatch pause`, `resume`, `retry`, `cancel`, `delete`: sent to the daemon as files in the
+outbox, so they work from any machine that mounts it.
 """
 
 import errno
@@ -17,13 +15,12 @@ from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 ANSWER_SECONDS = 15.0
-OF_PICTURES = ("star", "unstar", "delete")
 FILES_AT_ONCE = 100  # in one command; its file may have 100 kB
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
     settings, name = load(), options.command
-    if name in OF_PICTURES:
+    if name == "delete":
         files = [_below(settings.outbox, picture) for picture in options.pictures]
         parts = (files[at : at + FILES_AT_ONCE] for at in range(0, len(files), FILES_AT_ONCE))
         return control(settings, [Command(name, files=tuple(part)) for part in parts])

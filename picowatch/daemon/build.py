@@ -196,8 +196,8 @@ _CHMOD = "Give the user that runs picowatch the necessary permission."
 # What is in the outbox and written in place; a missing one is created.
 _OWN = (
     "picowatch.log", "images.jsonl", ".picowatch", ".picowatch/lock", f".picowatch/{LEDGER}",
-    ".picowatch/stars.jsonl", ".picowatch/commands",
-    ".picowatch/gallery", ".picowatch/gallery/thumbs", ".picowatch/start-images",
+    ".picowatch/commands", ".picowatch/gallery", ".picowatch/gallery/thumbs",
+    ".picowatch/start-images",
 )  # fmt: skip
 
 

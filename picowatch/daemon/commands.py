@@ -1,4 +1,4 @@
-"""Commands of other processes: pause, resume, retry, cancel, make, star, unstar, delete."""
+"""Commands of other processes: pause, resume, retry, cancel, make, delete."""
 
 import logging
 import time
@@ -81,8 +81,6 @@ class Control:
                 if answer := self._make(recipe, digest, waiting):
                     self.archive.remove(recipe, digest)
                 return answer
-            case Command("star" | "unstar", files=(_, *_)):
-                return self._star(command.files, starred=command.name == "star")
             case Command("delete", files=(_, *_)):
                 return self._delete(command.files)
         return Answer(False, f"Unknown command '{command.name}', or not of this form.")
@@ -170,18 +168,10 @@ class Control:
 
     # -- pictures
 
-    def _star(self, files: Collection[str], *, starred: bool) -> Answer:
-        """Only pictures that the gallery shows; the others are named."""
-        shown, unknown = self._shown(files)
-        changed = self.outbox.star(shown, starred)
-        words = "starred" if starred else "without a star"
-        if changed:
-            log.info("%s: %s, as requested", _listed(changed), words)
-        return Answer(not unknown, f"{_pictures(len(shown))} {words}.{unknown}")
-
     def _delete(self, files: Collection[str]) -> Answer:
         """Delete pictures; as after a user deletes them, only a save renders them again."""
-        shown, unknown = self._shown(files)
+        shown = sorted(self.outbox.gallery.shown(files))
+        unknown = _named("Not in the gallery", sorted({*files}.difference(shown)))
         kept = self.outbox.delete(shown)
         if deleted := [file for file in shown if file not in kept]:
             log.info("%s: deleted, as requested", _listed(deleted))
@@ -189,15 +179,6 @@ class Control:
         if kept:
             words += f"{_named('No permission to delete', kept)} {FOLDER_REMEDY}"
         return Answer(not (unknown or kept), words)
-
-    def _shown(self, files: Collection[str]) -> tuple[list[str], str]:
-        """Those that the gallery shows, and a sentence about the others.
-
-        One with a star counts, too: its file may be gone since a crash, and so is its tile.
-        """
-        known = {*self.outbox.gallery.shown(files), *self.outbox.stars.files()}
-        unknown = {*files} - known
-        return sorted({*files} & known), _named("Not in the gallery", sorted(unknown))
 
     # -- make
 

@@ -2,12 +2,10 @@
 mounted.
 
 A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, of pictures,
-{"command": "star", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
+{"command": "delete", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
 {"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in between
 repeats it. The sender deletes the answer; answers that are unread after an hour are deleted at the
-daemon's next start.
-A sender that no longer waits for its answer deletes the command. The gallery sends commands, too:
-browsers create an empty file, and replace it when all is written.
+daemon's next start. A sender that no longer waits for its answer deletes the command.
 """
 
 import json
@@ -29,7 +27,6 @@ log = logging.getLogger("picowatch")
 
 MAX_BYTES = 100_000
 POLL_SECONDS = 0.1
-WRITING_SECONDS = 60.0  # that a browser may take to write the file that it created
 # That a sender may take to read its answer: it may be stopped meanwhile, and picowatch restarted.
 READING_SECONDS = 3600.0
 
@@ -114,8 +111,6 @@ class Commands:
                 log.warning(words, path.name, error.strerror or error)
                 self._ignored.add(path.name)
             return None
-        if command is None:
-            return None
         try:
             return do(command)
         except Exception as error:  # no command may end the daemon
@@ -183,16 +178,11 @@ def _folder(outbox: Path) -> Path:
     return outbox / ".picowatch" / "commands"
 
 
-def _read(path: Path) -> Command | None:
-    """None for a new file that is still empty.
-
-    Raises ValueError with a message; anything may be in a file that others write.
-    """
+def _read(path: Path) -> Command:
+    """Raises ValueError with a message: anything may be in a file that others write."""
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_BYTES + 1)
         sent_at_ns = os.fstat(file.fileno()).st_mtime_ns
-    if not content and time.time() - sent_at_ns / 1e9 < WRITING_SECONDS:
-        return None
     if len(content) > MAX_BYTES:
         raise ValueError("it is too long")
     try:

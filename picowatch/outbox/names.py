@@ -7,7 +7,7 @@ The pictures of `inbox/pets/corgi.yaml` are in `outbox/pets/corgi/`, its errors 
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from os.path import lexists
 from pathlib import Path, PurePosixPath
@@ -21,8 +21,7 @@ from picowatch.settings import Settings
 LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
 OWN_NAMES = {
     *LATEST,
-    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl"),
-    *("stars.jsonl", ".picowatch"),
+    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", ".picowatch"),
 }
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 MAP_ENDING = ".control{}.png"
@@ -248,9 +247,14 @@ def map_of(file: str, index: int) -> str:
     return f"{PurePosixPath(file).with_suffix('')}{MAP_ENDING.format(number)}"
 
 
-def picture_files(outbox: Path) -> Iterator[str]:
-    """The pictures in the recipes' folders, whatever their format, as paths below the outbox."""
+def picture_files(outbox: Path, ends: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """The pictures in the recipes' folders, whatever their format, as paths below the outbox.
+
+    No other folder is looked at once picowatch `ends`.
+    """
     for folder, folders, names in os.walk(outbox):
+        if ends():
+            return
         if folder == str(outbox):  # here all files are picowatch's own
             folders[:] = (name for name in folders if not name.startswith("."))
         else:

@@ -34,7 +34,6 @@ from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import LATEST, OutboxNames, map_of, picture_files
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
-from picowatch.outbox.stars import Stars
 from picowatch.outbox.status import StatusFiles
 from picowatch.recipe.fields import Axis
 from picowatch.settings import Settings
@@ -51,8 +50,7 @@ class Outbox:
         self.root = root = settings.outbox
         self.names = OutboxNames(settings)
         self.listing = Listing(root / "images.jsonl")
-        self.stars = Stars(root)
-        self.gallery = Gallery(root, self.listing, self.stars.files)
+        self.gallery = Gallery(root, self.listing)
         self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)
         self._latest_warned = False
@@ -157,12 +155,6 @@ class Outbox:
         for newest in self.listing.newest(1):
             self.show_as_latest(newest)
 
-    def star(self, files: Collection[str], starred: bool) -> list[str]:
-        """Give these pictures a star, or take it from them; returns those that this changed."""
-        changed = self.stars.set(files, starred)
-        self.gallery.show_stars()
-        return changed
-
     def delete(self, files: Collection[str]) -> list[str]:
         """Delete pictures that the gallery shows, durably, with what lies beside each.
 
@@ -180,7 +172,6 @@ class Outbox:
                     raise
                 kept.append(file)
         gone = [file for file in files if file not in kept]
-        self.star(gone, False)
         self.gallery.remove(gone)
         return kept
 

@@ -23,8 +23,7 @@ from picowatch.recipe.messages.problems import harmless
 FRESH_SECONDS = 30.0
 # Fields that the gallery shows.
 IN_GALLERY = (
-    "updated", "recipe", "image", "last_image", "of", "loading", "step", "steps", "seconds_left",
-    "trouble", "images", "paused", "waiting",
+    "updated", "recipe", "image", "of", "step", "steps", "trouble", "images", "paused", "waiting",
 )  # fmt: skip
 
 

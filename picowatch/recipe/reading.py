@@ -12,7 +12,7 @@ from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode
 from picowatch.recipe.read.from_picture import read_from
-from picowatch.recipe.read.json_entries import has_surrogates, json_entries
+from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
@@ -65,7 +65,7 @@ def read_recipes(
 
 
 def priority_of(defaults: Sequence[DefaultsFile]) -> int:
-    """What these `_defaults.yaml` say of the priority, nearest last; 0 where they do not."""
+    """Return the priority of these `_defaults.yaml`, nearest last; 0 where they say none."""
     priority = 0
     for file in defaults:
         written = defaults_layer(file, Problems()).get("priority")
@@ -101,7 +101,7 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
             return txt_entries(source, problems)
         if name.lower().endswith(".csv"):
             return csv_entries(source, problems), {}
-        if name.lower().endswith(".json") or has_surrogates(source.text):
+        if name.lower().endswith(".json"):
             return json_entries(source, problems), {}
         if begins_parameters(source.text) and not _PROMPT.match(source.text):
             what = rename_to(source, "txt", "A1111's generation parameters")

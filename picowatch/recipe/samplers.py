@@ -221,19 +221,6 @@ def find_prediction(written: str) -> str:
     return found
 
 
-def accepted_predictions() -> list[str]:
-    """What means a prediction, in lower case and without what does not count."""
-    return list(_BY_PREDICTION)
-
-
-def accepted_names() -> tuple[list[str], list[str]]:
-    """What means a sampler, and what means a schedule type, alone or after a sampler's name.
-
-    In lower case, and without what does not count.
-    """
-    return list(_BY_NAME), list(_BY_SCHEDULE_TYPE)
-
-
 def sampler_named(name: str) -> KnownSampler:
     """The sampler with exactly A1111's name, as an ImageRequest holds it."""
     return next(sampler for sampler in SAMPLERS if sampler.name == name)

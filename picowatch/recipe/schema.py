@@ -44,8 +44,8 @@ Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-_WHOLE = r"^\s*[-−+]?[\d_]+(\.0*)?\s*$"
-_DECIMAL = r"[-+]?[\d_]*\.?[\d_]*([eE][-+]?\d+)?"
+_WHOLE = r"^\s*[-−+]?\d[\d_]*(\.0*)?\s*$"
+_DECIMAL = r"[-+]?\d*\.?\d*([eE][-+]?\d+)?"
 _RANGE = {
     "type": "string",
     "pattern": rf"^\s*{_DECIMAL}\s*\.\.\s*{_DECIMAL}(\s+step\s.+)?\s*$",
@@ -55,9 +55,10 @@ _SIZE = {
     "pattern": rf"^\s*(\d+\s*[xX×*]\s*\d+|{PICTURE})\s*$",
     "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
 }
+# What pydantic takes for them.
+_FALSE = ("false", "f", "no", "n", "off", "0")
+_SWITCH = ("true", "t", "yes", "y", "on", "1", *_FALSE)
 _MODELS = ("Hires", "Upscale", "Control")
-# What pydantic takes for true or false.
-_SWITCH = ("true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0")
 _TEXT = ["string", "number", "boolean"]
 
 
@@ -132,9 +133,10 @@ class _AsWritten(GenerateJsonSchema):
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    needed = [{"required": [name]} for name in ("prompt", "Prompt", "PROMPT", FROM, "upscale")]
-    definitions = _definitions(inventory) | {"recipe": _mapping() | {"anyOf": needed}}
-    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}]
+    needed = _in_any_case(("prompt", FROM, "upscale"))
+    lacking = {"propertyNames": {"not": {"pattern": f"^{needed}$"}}}
+    definitions = _definitions(inventory) | {"recipe": _mapping() | {"not": lacking}}
+    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}, {"type": "null"}]
     return _document("recipe", forms, definitions)
 
 
@@ -241,8 +243,8 @@ def _axes() -> Schema:
 
 
 def _in_any_case(names: Iterable[str]) -> str:
-    """A pattern for names in small letters or capitals, with spaces or hyphens in them."""
-    either = "|".join(names).replace("_", "[-_ ]")
+    """A pattern for names in small letters or capitals, with spaces for underscores."""
+    either = "|".join(names).replace("_", "[_ -]")
     return f"({re.sub('[a-z]', lambda one: f'[{one[0]}{one[0].upper()}]', either)})"
 
 

@@ -1,24 +1,31 @@
 """A headless Chromium that opens the gallery from disk, as a user does."""
 
 import base64
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.house import wait_for
+from tests.house import House, wait_for
+
+INDEX = "index.html"
+RECIPES = {
+    "corgi.yaml": "prompt: a corgi wearing a red hat\nseed: [1, 2]\n",
+    "pets/cat.yaml": "prompt: a cat\nnegative_prompt: blurry\nseed: 77\nsteps: 30\n"
+    "sampler: Euler a\n",
+    "pets/old/dog.txt": "a dog at the beach --seed 7 --size 256x512\n",
+    "study.yaml": "prompt: a red star\nseed: 5\nsweep: {cfg_scale: [5, 8]}\n",
+    "wrong.yaml": "prompt: a corgi\nstesp: 2\n",
+}
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -29,7 +36,7 @@ MOUSE = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,available
 # Chromium takes a file's size before it opens the file: one that is replaced or grows in between is
 # read in part. The page loads it again.
 READ_IN_PART = re.compile(
-    r"/gallery/(?:now|pages|stars|page-\d+)\.js\?\S* .*Uncaught SyntaxError|ERR_FILE_NOT_FOUND"
+    r"/gallery/(?:now|pages|page-\d+)\.js\?\S* .*Uncaught SyntaxError|ERR_FILE_NOT_FOUND"
 )
 
 TWO_FRAMES = """
@@ -96,6 +103,21 @@ class Page:
         )
         return found
 
+    def choose(self, selector: str, text: str) -> None:
+        """Take this entry of a list."""
+        self.js(
+            "const box = document.querySelector(arguments[0]);"
+            "box.value = [...box.options].find(one => one.text === arguments[1]).value;"
+            "box.dispatchEvent(new Event('change'))",
+            selector,
+            text,
+        )
+
+    def headings(self) -> list[str]:
+        """The days or folders that one may go to."""
+        found: list[str] = self.js("return Grid.headings()")
+        return found
+
     def focused(self) -> str:
         """The file whose picture in the grid has the focus."""
         return str(self.js("return document.activeElement.closest('.tile')?.entry.file ?? ''"))
@@ -108,15 +130,14 @@ class Page:
     def leave_large(self, *, by: str = "") -> None:
         """Close the large view, by Escape or a button, and wait until the grid has the focus.
 
-        Browsers tell a page that a dialog was closed with the next frame, and go back in the
-        history later still. What is clicked or typed before that may miss.
+        Browsers tell a page with the next frame that a dialog was closed.
         """
         if by:
             self.find(by).click()
         else:
             self.press(Keys.ESCAPE)
         assert self.large() is None
-        wait_for(lambda: self.js("return history.state") is None, "the history is left")
+        wait_for(lambda: self.js("return location.hash") == "", "the address is left")
 
     def settings(self) -> dict[str, str]:
         """What the large view lists."""
@@ -131,61 +152,18 @@ class Page:
         wait_for(lambda: width in self.js("return [innerWidth, screen.width]"), "the size")
         self.next_frame()  # with which the page is told
 
-    def slide(self, start: tuple[int, int], end: tuple[int, int]) -> None:
-        """A finger that touches the window here, and leaves it there."""
-        steps = 8
-        for step in range(steps + 1):
-            x, y = (
-                one + (other - one) * step / steps for one, other in zip(start, end, strict=True)
-            )
-            kind = "touchMove" if step else "touchStart"
-            self._tell(
-                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
-            )
-        self._tell("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        self.next_frame()
-
-    def enlarge(self, scale: float) -> None:
-        """As two fingers do; 1 is as it was."""
-        self._tell("Emulation.setPageScaleFactor", {"pageScaleFactor": scale})
-        wait_for(lambda: abs(self.js("return visualViewport.scale") - scale) < 0.01, "the scale")
-
     def next_frame(self) -> None:
         """Wait until the browser has drawn, and told of what it tells of then."""
         self.driver.execute_async_script(TWO_FRAMES)
-
-    def texts_of(self, selector: str) -> Callable[[], list[str]]:
-        """What an element says from now on, also where it is for a moment only."""
-        self.js(
-            "const said = globalThis.said = [], one = document.querySelector(arguments[0]);"
-            "new MutationObserver(() => said.push(one.textContent)).observe(one,"
-            " { childList: true, characterData: true, subtree: true })",
-            selector,
-        )
-        return lambda: list(self.js("return said"))
 
     def colours(self, scheme: str) -> None:
         """`light` or `dark`, as the system would say."""
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         self._tell("Emulation.setEmulatedMedia", {"features": media})
 
-    def time_zone(self, name: str) -> None:
-        """As the computer's, `America/New_York`; "" is this computer's."""
-        self._tell("Emulation.setTimezoneOverride", {"timezoneId": name})
-
     def screenshot(self, target: Path) -> None:
         found = self._tell("Page.captureScreenshot", {"format": "png"})
         target.write_bytes(base64.b64decode(found["data"]))
-
-    def pixel(self, element: WebElement, across: float, down: float) -> tuple[int, ...]:
-        """The colour of a point of an element, by its share of the width and height."""
-        box = element.rect
-        found = self._tell("Page.captureScreenshot", {"format": "png"})
-        with Image.open(BytesIO(base64.b64decode(found["data"]))) as picture:
-            x, y = box["x"] + box["width"] * across, box["y"] + box["height"] * down
-            colour = picture.convert("RGB").getpixel((int(x), int(y - self.js("return scrollY"))))
-        assert isinstance(colour, tuple)
-        return colour
 
     def accessibility(self) -> list[dict[str, Any]]:
         """The tree that a screen reader gets."""
@@ -194,20 +172,8 @@ class Page:
 
     def errors(self) -> list[str]:
         """What the browser complained about since the last question."""
-        return [str(entry["message"]) for entry in self._log("browser")]
-
-    def requests(self) -> list[str]:
-        """The addresses that were asked for since the last question."""
-        told = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
-        return [
-            message["params"]["request"]["url"]
-            for message in told
-            if message["method"] == "Network.requestWillBeSent"
-        ]
-
-    def _log(self, kind: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
-        return found
+        log: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [str(entry["message"]) for entry in log]
 
     def _tell(self, command: str, values: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = self.driver.execute_cdp_cmd(command, values)
@@ -223,7 +189,7 @@ def start_chromium() -> webdriver.Chrome:
         options.add_argument(argument)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
 
 
@@ -248,10 +214,26 @@ def page(chromium: webdriver.Chrome) -> Iterator[Page]:
     shown.resize(1280, 800)
     shown.colours("light")
     shown.errors()
-    shown.requests()
     yield shown
     expected = READ_IN_PART if shown.is_live else re.compile("ERR_FILE_NOT_FOUND")
     complaints = [text for text in shown.errors() if not expected.search(text)]
     shown.forget()
     chromium.get("about:blank")
     assert complaints == [], "no script fails, and the page's own policy forbids nothing of it"
+
+
+@pytest.fixture(scope="session")
+def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some pictures that no test changes."""
+    house = House(tmp_path_factory.mktemp("user"))
+    for name, text in RECIPES.items():
+        house.save(name, text)
+    house.once()
+    return house.outbox
+
+
+@pytest.fixture
+def gallery(page: Page, outbox: Path) -> Page:
+    """The browser with the gallery of those pictures."""
+    page.open(outbox / INDEX)
+    return page

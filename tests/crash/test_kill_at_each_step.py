@@ -40,15 +40,13 @@ COMMANDED = ("before a command is done", "before a command is answered")
 DELETED = {
     "before pictures are deleted": 1,
     "before a picture is deleted": 2,
-    "before a deleted picture loses its star": 1,
     "before a deleted picture leaves the gallery": 1,
     "before open galleries hear of it": 1,
 }
-STARRED = {"before stars are exported": 2, "before stars are shown": 1}
 REBUILT = "in the middle of building a new ledger"
 FORGOTTEN = "before a deletion is noted"
 # These need more than a save: they have a test of their own.
-SPECIAL = {RENAMED, *ARCHIVED, *COMMANDED, *DELETED, *STARRED, REBUILT, FORGOTTEN}
+SPECIAL = {RENAMED, *ARCHIVED, *COMMANDED, *DELETED, REBUILT, FORGOTTEN}
 
 
 class Daemons:
@@ -111,11 +109,6 @@ def assert_counted(house: House) -> None:
     for file in filterfalse(is_sheet, rendered(house.outbox)):
         path = house.outbox / file
         assert path.with_suffix(".txt").read_text() == f"{read_texts(path)[PARAMETERS]}\n"
-
-
-def starred(house: House) -> list[str]:
-    lines = (house.outbox / "stars.jsonl").read_text().splitlines()
-    return [json.loads(line)["file"] for line in lines]
 
 
 @pytest.mark.parametrize("times", [1, 4])
@@ -206,29 +199,13 @@ def test_a_death_while_pictures_are_deleted(house: House, daemons: Daemons, poin
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
     daemons.run(house)
     deleted, kept = ("a/0001-1.png", "a/0002-2.png"), ["a/0003-3.png"]
-    send(house.outbox, Command("star", files=(*deleted, *kept)))
-    daemons.run(house)
     command = send(house.outbox, Command("delete", files=deleted))
     daemons.die(house, f"{point}:{DELETED[point]}")
     daemons.run(house)
     assert not command.exists()
-    assert house.pictures() == list(shown(house.outbox)) == starred(house) == kept
+    assert house.pictures() == list(shown(house.outbox)) == kept
     assert [path.name for path in (house.outbox / "a").glob("*.txt")] == ["0003-3.txt"]
     assert (house.outbox / "latest.png").read_bytes() == (house.outbox / kept[0]).read_bytes()
-
-
-@pytest.mark.parametrize("point", STARRED)
-def test_a_death_while_stars_are_given(house: House, daemons: Daemons, point: str) -> None:
-    """The next start shows and exports them, once."""
-    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
-    daemons.run(house)
-    send(house.outbox, Command("star", files=("a/0002-2.png",)))
-    daemons.die(house, f"{point}:{STARRED[point]}")
-    daemons.run(house)
-    assert starred(house) == ["a/0002-2.png"]
-    assert (house.outbox / ".picowatch/stars.jsonl").read_text().count("\n") == 1
-    shown = house.outbox / ".picowatch/gallery/stars.js"
-    assert 'stars(["a/0002-2.png"]);' in shown.read_text()
 
 
 def test_a_death_while_a_ledger_is_rebuilt(house: House, daemons: Daemons) -> None:

@@ -23,6 +23,15 @@ def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
     assert house.pictures() == ["pets/corgi/0001-7.png", "pets/corgi/0002-8.png"]
 
 
+def test_a_table_is_a_recipe(house: House) -> None:
+    """Each row is an entry, and a new row one picture more."""
+    house.save("corgis.csv", "prompt,seed\na corgi,1\n")
+    assert house.once()
+    house.save("corgis.csv", "prompt,seed\na corgi,1\na cat,2\n")
+    assert house.once()
+    assert house.pictures() == ["corgis/0001-1.png", "corgis/0002-2.png"]
+
+
 def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
     """Also of a picture that a crash left out of the list, and none of it keeps a recipe back."""
     house.save("corgi.yaml", "prompt: a corgi\nseed: 1\nsize: 64x128\nhires: {scale: 2}")

@@ -39,7 +39,7 @@ SAVED = {
     ),
     "settings of no picture": ("a.yaml", b"prompt: a\nfrom: a.png\n", "line 2, column 7"),
     "a model that is none": ("a.yaml", b"prompt: a\ncheckpoint: it\n", "line 2, column 13"),
-    "a wildcard file that is none": ("a.yaml", b"prompt: a __x__\n", "line 1, column 11"),
+    "a wildcard file that is none": ("a.yaml", b"prompt: a __x__\n", "line 1, column 9"),
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_of
+from picowatch.metadata import picowatch_json, read_chunk, texts_of
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest
 from tests.metadata.requests import CORGI, image_requests
@@ -37,54 +37,31 @@ def chunk_text(request: ImageRequest = CORGI) -> str:
 
 
 def test_the_chunk_holds_everything_that_made_the_picture() -> None:
-    """As the documentation lists it."""
-    values = json.loads(chunk_text())
-    assert values == {
-        "format": 1,
-        "request": CORGI.as_dict(),
-        "digest": CORGI.digest,
-        "recipe": "pets/corgi.yaml",
-        "save_digest": "5" * 64,
-        "entry_index": 1,
-        "image_index": 2,
-        "unexpanded_prompt": "a corgi",
-        "hashes": {"loras": {}, "embeddings": {}, "start_images": {}},
-        "rendered": RENDERED,
-    }
-
-
-def test_the_prompt_before_wildcards_is_kept() -> None:
-    """Beside the one that made the picture."""
-    request = replace(CORGI, prompt="a cat", unexpanded_prompt="a {cat|dog}")
-    chunk = read_chunk(chunk_text(request))
-    assert (chunk.unexpanded_prompt, chunk.request.prompt) == ("a {cat|dog}", "a cat")
+    """As the documentation lists it; beside the drawn prompt, the one before wildcards."""
+    drawn = replace(CORGI, prompt="a cat", unexpanded_prompt="a {cat|dog}")
+    for request, prompt in ((CORGI, "a corgi"), (drawn, "a {cat|dog}")):
+        assert json.loads(chunk_text(request)) == {
+            "format": 1,
+            "request": request.as_dict(),
+            "digest": request.digest,
+            "recipe": "pets/corgi.yaml",
+            "save_digest": "5" * 64,
+            "entry_index": 1,
+            "image_index": 2,
+            "unexpanded_prompt": prompt,
+            "hashes": {"loras": {}, "embeddings": {}, "start_images": {}},
+            "rendered": RENDERED,
+        }
 
 
 @given(image_requests())
 def test_the_chunk_reads_back_as_what_was_written(request: ImageRequest) -> None:
     """Request, place in the inbox, and how it was made."""
-    assert read_chunk(chunk_text(request)) == Chunk(
-        request=request,
-        recipe="pets/corgi.yaml",
-        save_digest="5" * 64,
-        entry_index=1,
-        image_index=2,
-        unexpanded_prompt=request.prompt,
-        hashes={
-            "loras": {use.name: use.hash for use in request.loras},
-            "embeddings": {},
-            "start_images": {
-                path: digest
-                for path, digest in (
-                    (request.image, request.image_hash),
-                    (request.mask, request.mask_hash),
-                    *((use.image, use.image_hash) for use in request.control),
-                )
-                if path
-            },
-        },
-        rendered=RENDERED,
-    )
+    chunk = read_chunk(chunk_text(request))
+    assert (chunk.request, chunk.rendered) == (request, RENDERED)
+    assert (chunk.recipe, chunk.entry_index, chunk.image_index) == ("pets/corgi.yaml", 1, 2)
+    assert chunk.hashes["loras"] == {use.name: use.hash for use in request.loras}
+    assert chunk.hashes["start_images"] == request.pictures
 
 
 def _changed(**changes: object) -> str:
@@ -92,6 +69,10 @@ def _changed(**changes: object) -> str:
     for key, value in changes.items():
         (values["request"] if key in values["request"] else values)[key] = value
     return json.dumps(values)
+
+
+def _with_lora(**parts: object) -> str:
+    return _changed(request=CORGI.as_dict() | {"loras": [{"name": "a", "hash": "b", **parts}]})
 
 
 @pytest.mark.parametrize(
@@ -107,17 +88,8 @@ def _changed(**changes: object) -> str:
         (_changed(request={"prompt": "a"}), "is damaged: "),
         (_changed(request=CORGI.as_dict() | {"styles": []}), "does not know: styles."),
         (_changed(request=CORGI.as_dict() | {"cfg_scale": None}), "cfg_scale: Input should be"),
-        (
-            _changed(request=CORGI.as_dict() | {"loras": [{"name": "a", "hash": "b", "w": 1}]}),
-            "is damaged: request.loras.0.weight: ",
-        ),
-        (
-            _changed(
-                request=CORGI.as_dict()
-                | {"loras": [{"name": "a", "weight": 1, "hash": "b", "evil": 1}]}
-            ),
-            "has fields that this version does not know.",
-        ),
+        (_with_lora(w=1), "is damaged: request.loras.0.weight: "),
+        (_with_lora(weight=1, evil=1), "has fields that this version does not know."),
     ],
 )
 def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: str) -> None:

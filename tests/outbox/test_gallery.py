@@ -1,4 +1,4 @@
-"""The gallery's data on disk: kept current at a constant cost, rebuilt when damaged."""
+"""The gallery's data on disk: kept current at a constant cost, made anew when damaged."""
 
 import hashlib
 import json
@@ -6,36 +6,46 @@ import os
 import re
 import shutil
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from picowatch.files.atomic import append, write_atomically
 from picowatch.outbox.gallery import gallery as gallery_module
 from picowatch.outbox.gallery import pages
-from picowatch.outbox.gallery.gallery import Gallery, GalleryMaintenance
+from picowatch.outbox.gallery.gallery import ASSETS, Gallery
 from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
+from picowatch.outbox.status import Status, write_news
 from picowatch.settings import Settings
-from tests.house import PATIENCE, House, wait_for
+from tests.house import House, wait_for
 
 DATA = ".picowatch/gallery"
 
 
-def gallery_of(root: Path) -> Gallery:
-    return Gallery(root, Listing(root / "images.jsonl"))
+@pytest.fixture(autouse=True)
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
 
 
-def picture(root: Path, file: str) -> dict[str, Any]:
+def gallery_of(root: Path, *names: str) -> Gallery:
+    """A gallery to which pictures of these names are added."""
+    listing = Listing(root / "images.jsonl")
+    gallery = Gallery(root, listing)
+    for name in names:
+        listing.append(picture(root, name))
+        gallery.add(picture(root, name))
+    return gallery
+
+
+def picture(root: Path, name: str) -> dict[str, Any]:
     """A picture file, and its line."""
+    file = f"a/{name}.png"
     (root / file).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 48), "red").save(root / file)
     return {"file": file, "prompt": "a corgi"}
@@ -54,6 +64,10 @@ def files(root: Path) -> list[str]:
     return [entry["file"] for entry in shown(root)]
 
 
+def names(root: Path) -> str:
+    return "".join(Path(file).stem for file in files(root))
+
+
 def script(root: Path, name: str) -> dict[str, Any]:
     """The values in pages.js or now.js."""
     text = (root / DATA / f"{name}.js").read_text()
@@ -61,162 +75,123 @@ def script(root: Path, name: str) -> dict[str, Any]:
     return values
 
 
-def test_the_end_waits_for_no_slow_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A share may take minutes to list the folders of a large outbox."""
-    reached, over = threading.Event(), threading.Event()
-
-    def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-        reached.set()
-        while not over.is_set():
-            yield str(root), [], []
-
-    gallery = gallery_of(tmp_path)
-    monkeypatch.setattr(os, "walk", walk)
-    problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
-    maintenance = GalleryMaintenance(gallery, problems)
-    wait_for(reached.is_set, "the first look")
-    end = threading.Thread(target=maintenance.close)
-    end.start()
-    end.join(PATIENCE / 12)
-    ended = not end.is_alive()
-    over.set()
-    end.join()
-    assert ended
+# -- what it shows
 
 
-def test_no_other_folder_is_looked_at_in_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither for pictures that the user has deleted."""
-    looked, go = SimpleQueue[str](), threading.Event()
-
-    def gone(gallery: Gallery, folder: str, files: list[str]) -> Iterator[str]:
-        looked.put(folder)
-        assert go.wait(PATIENCE)
-        yield from ()
-
-    monkeypatch.setattr(Gallery, "_gone", gone)
-    gallery = gallery_of(tmp_path)
-    for name in ("a", "b", "c"):
-        gallery.add(picture(tmp_path, f"{name}/0001-1.png"))
-    problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
-    maintenance = GalleryMaintenance(gallery, problems)
-    assert looked.get(timeout=PATIENCE) == "a"
-    maintenance._stop.set()
-    go.set()
-    maintenance.close()
-    assert looked.empty()
-
-
-def test_a_full_page_is_never_touched_again(tmp_path: Path) -> None:
-    """A picture more is a line more on the newest page; a crash's half line is cut off."""
-    gallery = gallery_of(tmp_path)
-    for number in range(pages.PICTURES_PER_PAGE + 1):
-        gallery.add({"file": f"a/{number}.png"})
-    first, second = (tmp_path / DATA / f"page-0000{page}.js" for page in (1, 2))
-    assert first.read_text().count("\n") == pages.PICTURES_PER_PAGE
-    assert second.read_text().count("\n") == 1
-    before = first.stat().st_mtime_ns
-    assert len(script(tmp_path, "pages")["pages"]) == 2
-    with second.open("a") as file:
-        file.write("picture({")
-    gallery_of(tmp_path).add({"file": "a/last.png"})
-    assert files(tmp_path)[-2:] == [f"a/{pages.PICTURES_PER_PAGE}.png", "a/last.png"]
-    assert first.stat().st_mtime_ns == before
-
-
-def test_a_picture_is_shown_once_however_often_it_is_added(tmp_path: Path) -> None:
-    """As when a crash came between the gallery and the ledger."""
-    gallery = gallery_of(tmp_path)
-    for _ in range(2):
-        gallery.add(picture(tmp_path, "a/1.png"))
-    assert files(tmp_path) == ["a/1.png"]
-
-
-def test_a_crash_between_list_and_gallery_is_repaired_after_a_later_picture(
-    tmp_path: Path,
-) -> None:
-    """Of two publishers the slower one died; the faster one's picture is shown already."""
-    gallery = gallery_of(tmp_path)
-    slower, faster = picture(tmp_path, "a/1.png"), picture(tmp_path, "a/2.png")
-    for line in (slower, faster):
-        append(tmp_path / "images.jsonl", json.dumps(line).encode() + b"\n")
-    gallery.add(faster)
-    gallery_of(tmp_path)
-    assert sorted(files(tmp_path)) == ["a/1.png", "a/2.png"]
-
-
-def test_an_entry_holds_the_settings_and_the_recipe(house: House) -> None:
-    """The recipe is the text that `picowatch show` prints."""
-    house.save("a.yaml", "prompt: a corgi\nseed: 7\nsteps: 3\n")
+def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
+    """So do contact sheets, with what they vary and their pictures."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 7\nsize: 1024x512\nsweep: {steps: [2, 3]}\n")
     house.once()
-    (entry,) = shown(house.outbox)
-    assert (entry["seed"], entry["steps"], entry["recipe"]) == (7, 3, "a.yaml")
-    assert entry["yaml"].startswith("prompt: 'a corgi'\n")
-    assert entry["made_at"] == int((house.outbox / entry["file"]).stat().st_mtime)
-
-
-def test_each_picture_gets_a_small_thumbnail_when_it_is_written(house: House) -> None:
-    """A WebP, contact sheets included."""
-    house.save("a.yaml", "prompt: a corgi\nsize: 1024x512\nsweep: {steps: [1, 2]}\n")
-    house.once()
-    assert len(shown(house.outbox)) == 3
-    for entry in shown(house.outbox):
+    *pictures, sheet = shown(house.outbox)
+    assert [(one["seed"], one["steps"], one["recipe"]) for one in pictures] == [
+        (7, 2, "a.yaml"),
+        (7, 3, "a.yaml"),
+    ]
+    assert pictures[0]["yaml"].startswith("prompt: a corgi\n")
+    assert "cfg_rescale" not in pictures[0]["yaml"]
+    assert pictures[0]["made_at"] == int((house.outbox / pictures[0]["file"]).stat().st_mtime)
+    assert sheet["sheet"] == [["steps", ["2", "3"]]]
+    assert sheet["cells"] == [one["file"] for one in pictures]
+    for entry in (*pictures, sheet):
         with Image.open(house.outbox / DATA / "thumbs" / entry["thumb"]) as thumbnail:
-            assert thumbnail.format == "WEBP"
-            assert max(thumbnail.size) <= SIDE
+            assert (thumbnail.format, max(thumbnail.size) <= SIDE) == ("WEBP", True)
             assert abs(thumbnail.width / thumbnail.height - entry["width"] / entry["height"]) < 0.02
 
 
-def test_a_sweep_is_shown_by_its_contact_sheet(house: House) -> None:
-    """With what it varies, and its pictures."""
-    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
-    house.once()
-    *pictures, sheet = shown(house.outbox)
-    assert sheet["sheet"] == [["steps", ["2", "3"]]]
-    assert sheet["cells"] == sorted(entry["file"] for entry in pictures)
+def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
+    """On the newest page, whose version alone changes; once, however often it is added."""
+    gallery = gallery_of(tmp_path, "1", "2", "3")
+    before = script(tmp_path, "pages")["pages"]
+    for _ in range(2):
+        gallery.add(picture(tmp_path, "4"))
+    after = script(tmp_path, "pages")["pages"]
+    assert names(tmp_path) == "1234"
+    assert [one != other for one, other in zip(before, after, strict=True)] == [False, True]
+    gallery_of(tmp_path)
+    assert script(tmp_path, "pages")["pages"] == after, "a start changes nothing"
 
 
-@pytest.mark.parametrize("damage", ["all", "a page", "a hole", "another version", "both lists"])
-def test_a_damaged_gallery_is_rebuilt(
-    house: House, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
+def test_hostile_prompts_stay_data(tmp_path: Path) -> None:
+    """Only ASCII JSON in a script file, shown as text."""
+    gallery_of(tmp_path).add({"file": "a/1.png", "prompt": "</script>😀 ü\u2028x"})
+    page = (tmp_path / DATA / "page-00001.js").read_text()
+    assert page.isascii()
+    assert "\\ud83d\\ude00" in page and "\\u2028" in page
+
+
+def test_the_page_is_that_of_this_version(tmp_path: Path) -> None:
+    """Each version of what it loads has its own address: browsers keep what a server sent them."""
+    gallery_of(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    loaded = dict(re.findall(r'"\.picowatch/gallery/(\w+\.(?:js|css))\?(\w+)"', page))
+    assert len(loaded) == page.count(".picowatch/gallery/") > 8
+    for path in (tmp_path / "index.html", *(tmp_path / DATA / name for name in loaded)):
+        path.write_text("old")
+    gallery_of(tmp_path)
+    assert (tmp_path / "index.html").read_text() == page
+    for name, version in loaded.items():
+        content = (tmp_path / DATA / name).read_bytes()
+        assert content == ASSETS.joinpath(name).read_bytes()
+        assert hashlib.sha256(content).hexdigest().startswith(version)
+
+
+# -- what is damaged, missing or deleted
+
+
+DAMAGES: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
+    "all is gone": ("", None),
+    "a page is gone": ("page-00001.js", None),
+    "a page has a hole": ("page-00001.js", lambda old: old[:50] + bytes(100) + old[150:]),
+    "the last page is cut off": ("page-00003.js", lambda old: old[:50]),
+    "the index is empty": ("pages.js", lambda old: b""),
+    "another version": ("pages.js", lambda old: old.replace(b'"format": ', b'"format": 1')),
+    "images.jsonl is gone, too": ("", lambda old: b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_gallery_is_made_anew(house: House, damage: str) -> None:
     """From images.jsonl, and from the pictures themselves if that is gone, too."""
-    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
     house.save("b.yaml", "prompt: a cat\nseed: 4\nsweep: {steps: [2, 3]}\n")
     house.once()
     before = {entry["file"]: entry for entry in shown(house.outbox)}
     assert len(before) == 6
-    data = house.outbox / DATA
-    if damage in ("all", "both lists"):
-        shutil.rmtree(data)
-    if damage == "both lists":
-        (house.outbox / "images.jsonl").unlink()
-    if damage == "a page":
-        (data / "page-00001.js").unlink()
-    if damage == "a hole":
-        content = (data / "page-00001.js").read_bytes()
-        (data / "page-00001.js").write_bytes(content[:50] + bytes(100) + content[150:])
-    if damage == "another version":
-        content = (data / "pages.js").read_bytes()
-        (data / "pages.js").write_bytes(
-            content.replace(b'"format": %d' % pages.FORMAT, b'"format": 0')
-        )
-        (data / "page-00001.js").write_text('picture({"file": "old.png"});\n')
+    name, change = DAMAGES[damage]
+    path = house.outbox / DATA / name
+    if not name:
+        shutil.rmtree(path)
+        if change:
+            (house.outbox / "images.jsonl").unlink()
+    elif change:
+        path.write_bytes(change(path.read_bytes()))
+    else:
+        path.unlink()
     house.once()
     assert {entry["file"]: entry for entry in shown(house.outbox)} == before
     assert len(script(house.outbox, "pages")["pages"]) == 3
 
 
+def test_what_a_power_cut_took_back_is_shown_again(house: House) -> None:
+    """Nothing of the gallery waits for the disk: pictures come from the list, sheets from disk."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
+    house.once()
+    whole = files(house.outbox)
+    for path in (house.outbox / DATA).glob("page-*.js"):
+        os.truncate(path, 0)
+    gallery = Gallery(house.outbox, Listing(house.outbox / "images.jsonl"))
+    assert files(house.outbox) == whole[:2]
+    gallery.add_missing(lambda: False)
+    assert files(house.outbox) == whole
+
+
 def test_pictures_of_a_copied_outbox_keep_their_days(house: House) -> None:
-    """Also where the copy did not keep the files' times, and the gallery is rebuilt."""
+    """Also where the copy did not keep the files' times, and the gallery is made anew."""
     house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
     house.once()
     before = shown(house.outbox)
-    for index, file in enumerate(reversed(house.pictures())):
-        copied_at = time.time() + 1000 * (index + 1)
-        os.utime(house.outbox / file, (copied_at, copied_at))
+    for later, file in enumerate(reversed(house.pictures()), start=1):
+        os.utime(house.outbox / file, (2_000_000_000 + later,) * 2)
     shutil.rmtree(house.outbox / DATA)
     house.once()
     after = shown(house.outbox)
@@ -226,122 +201,88 @@ def test_pictures_of_a_copied_outbox_keep_their_days(house: House) -> None:
     assert after == before
 
 
-def test_an_index_that_a_power_cut_emptied_is_written_again(tmp_path: Path) -> None:
-    """pages.js is not durable; the pages are."""
-    gallery_of(tmp_path).add({"file": "a/1.png"})
-    (tmp_path / DATA / "pages.js").write_bytes(b"")
-    gallery_of(tmp_path)
-    assert len(script(tmp_path, "pages")["pages"]) == 1
-    assert files(tmp_path) == ["a/1.png"]
-
-
-def test_a_crash_while_it_is_rebuilt_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next start rebuilds it."""
-    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 1)
-    listing = Listing(tmp_path / "images.jsonl")
-    for number in range(3):
-        listing.append(picture(tmp_path, f"a/{number}.png"))
-        os.utime(tmp_path / f"a/{number}.png", (number, number))
-    really, left = write_atomically, [2]
-
-    def crash(target: Path, content: bytes, *, durable: bool = True) -> None:
-        if target.name.startswith("page-"):
-            if not left[0]:
-                raise OSError("no space")
-            left[0] -= 1
-        really(target, content, durable=durable)
-
-    monkeypatch.setattr(pages, "write_atomically", crash)
-    with pytest.raises(OSError, match="no space"):
-        gallery_of(tmp_path)
-    assert len(files(tmp_path)) == 2
-    monkeypatch.setattr(pages, "write_atomically", really)
-    gallery_of(tmp_path)
-    assert files(tmp_path) == ["a/0.png", "a/1.png", "a/2.png"]
-
-
-def test_a_deleted_picture_is_no_longer_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor does its thumbnail stay; open galleries load again the pages that it was on."""
-    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
-    gallery = gallery_of(tmp_path)
-    for number in range(5):
-        gallery.add(picture(tmp_path, f"a/{number}.png"))
+def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
+    """Nor do their thumbnails stay; open galleries load only the pages again that changed."""
+    gallery = gallery_of(tmp_path, *"01234")
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
-    before = script(tmp_path, "pages")
+    before = script(tmp_path, "pages")["pages"]
     gallery.remove_deleted()
-    assert script(tmp_path, "pages") == before, "nothing was deleted"
-    (tmp_path / "a/1.png").unlink()
-    (tmp_path / "a/4.png").unlink()
+    assert script(tmp_path, "pages")["pages"] == before, "nothing was deleted"
+    for name in "14":
+        (tmp_path / f"a/{name}.png").unlink()
     gallery.remove_deleted()
-    assert files(tmp_path) == ["a/0.png", "a/2.png", "a/3.png"]
-    after = script(tmp_path, "pages")
-    changed = [one != other for one, other in zip(before["pages"], after["pages"], strict=True)]
-    assert (after["edition"], changed) == (before["edition"], [True, False, True])
+    assert names(tmp_path) == "023"
+    after = script(tmp_path, "pages")["pages"]
+    changed = [one != other for one, other in zip(before, after, strict=True)]
+    assert changed == [True, False, True]
     assert len(list((tmp_path / DATA / "thumbs").rglob("*.webp"))) == 3
-    gallery.add(picture(tmp_path, "a/5.png"))
+    (tmp_path / DATA / "page-00001.js").unlink()
+    (tmp_path / "a/0.png").unlink()
+    gallery.remove(["a/0.png"])
+    assert set(names(tmp_path)) == set("23"), "although its page was gone"
     shutil.rmtree(tmp_path / "a")
     gallery.remove_deleted()
     assert files(tmp_path) == []
+    gallery_of(tmp_path, "5")
+    assert names(tmp_path) == "5", "pages may be empty"
 
 
-def test_a_deletion_that_leaves_the_folder_s_time_is_noticed(tmp_path: Path) -> None:
-    """The clocks of shares and sticks may step by two seconds."""
-    gallery = gallery_of(tmp_path)
-    gallery.add(picture(tmp_path, "a/1.png"))
-    gallery.add(picture(tmp_path, "a/2.png"))
-    folder = tmp_path / "a"
-    gallery.remove_deleted()
-    before = folder.stat().st_mtime_ns
-    (folder / "1.png").unlink()
-    os.utime(folder, ns=(before, before))
-    gallery.remove_deleted()
-    assert files(tmp_path) == ["a/2.png"]
+def test_a_picture_that_cannot_be_read_gets_no_thumbnail(tmp_path: Path) -> None:
+    """The page then shows the picture itself."""
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
+    Thumbnails(tmp_path, tmp_path).make("a.png")
+    assert not Thumbnails(tmp_path, tmp_path).has("a.png")
 
 
 def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
     """As when a network share is unmounted for a while."""
     outbox = tmp_path / "outbox"
-    gallery = gallery_of(outbox)
-    gallery.add(picture(outbox, "a/1.png"))
+    gallery = gallery_of(outbox, "1")
     outbox.rename(tmp_path / "away")
     gallery.remove_deleted()
     (tmp_path / "away").rename(outbox)
     gallery.remove_deleted()
-    assert files(outbox) == ["a/1.png"]
+    assert names(outbox) == "1"
 
 
-def test_the_running_daemon_writes_missing_thumbnails_and_removes_deleted_pictures(
+def test_a_full_disk_delays_the_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written is written later: pictures that came, and that went."""
+    gallery = gallery_of(tmp_path, "1", "2")
+    (tmp_path / "a/1.png").unlink()
+
+    def full(target: Path, *_: object, durable: bool = True) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages, "append", full)
+        patch.setattr(pages, "write_atomically", full)
+        for action in (lambda: gallery_of(tmp_path), gallery.remove_deleted):
+            with pytest.raises(OSError, match="no space"):
+                action()
+        with pytest.raises(OSError, match="no space"):
+            gallery.add(picture(tmp_path, "3"))
+    gallery.remove_deleted()
+    gallery.add(picture(tmp_path, "3"))
+    assert names(tmp_path) == "23"
+
+
+# -- in the background
+
+
+def test_the_daemon_repairs_the_gallery_while_it_runs(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the background, newest first; an empty one that a power cut left is a missing one."""
-    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
-    house.once()
-    thumbnails = sorted((house.outbox / DATA / "thumbs").rglob("*.webp"))
-    assert len(thumbnails) == 3
-    thumbnails[0].unlink()
-    thumbnails[1].write_bytes(b"")
-    (house.outbox / house.pictures()[2]).unlink()
-    with house.running():
-        wait_for(lambda: len(files(house.outbox)) == 2, "the deleted picture is shown no more")
-        made = Thumbnails(house.outbox, house.outbox / DATA)
-        wait_for(lambda: all(map(made.has, files(house.outbox))), "the thumbnails")
-
-
-def test_old_files_that_a_cron_job_deletes_come_back(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As `find outbox -mtime +7 -delete` does: an old page, and what a start has written."""
-    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
+    """Thumbnails, empty ones too; deleted pictures; what `find outbox -mtime +7 -delete` takes."""
     monkeypatch.setattr(gallery_module, "CHECK_SECONDS", 0.05)
     house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")
     house.once()
     data, page = house.outbox / DATA, house.outbox / "index.html"
-    whole = files(house.outbox)
+    whole, made = files(house.outbox), Thumbnails(house.outbox, data)
+    thumbnails = sorted((data / "thumbs").rglob("*.webp"))
+    thumbnails[0].unlink()
+    thumbnails[1].write_bytes(b"")
     with house.running():
+        wait_for(lambda: all(map(made.has, whole)), "the thumbnails")
         with house.seen_at_once():
             for old in (data / "page-00001.js", data / "page.js", page, house.outbox / "now.txt"):
                 old.unlink()
@@ -352,122 +293,43 @@ def test_old_files_that_a_cron_job_deletes_come_back(
         wait_for(lambda: files(house.outbox) == whole[1:], "the page without a deleted picture")
 
 
-def test_a_picture_can_be_deleted_although_its_page_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise its command would never be answered."""
-    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
-    listing, gallery = Listing(tmp_path / "images.jsonl"), gallery_of(tmp_path)
-    for number in range(3):
-        line = picture(tmp_path, f"a/{number}.png")
-        listing.append(line)
-        gallery.add(line)
-    (tmp_path / DATA / "page-00001.js").unlink()
-    (tmp_path / "a/0.png").unlink()
-    gallery.remove(["a/0.png"])
-    assert sorted(files(tmp_path)) == ["a/1.png", "a/2.png"]
+def test_the_end_waits_for_no_slow_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share may take minutes to list the folders of a large outbox."""
 
+    def walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        while True:
+            yield str(root), [], []
 
-def test_a_full_disk_does_not_rebuild_the_gallery(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A line that could not be written is written later, also as the first one of a page."""
-    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 1)
     gallery = gallery_of(tmp_path)
-    gallery.add({"file": "a/1.png"})
-    really = append
-
-    def full(target: Path, content: bytes) -> None:
-        target.touch()
-        raise OSError("no space")
-
-    monkeypatch.setattr(pages, "append", full)
-    for _ in range(2):
-        with pytest.raises(OSError, match="no space"):
-            gallery.add({"file": "a/2.png"})
-    monkeypatch.setattr(pages, "append", really)
-    gallery.add({"file": "a/2.png"})
-    assert files(tmp_path) == ["a/1.png", "a/2.png"], "none of them lies there to be found anew"
+    monkeypatch.setattr(os, "walk", walk)
+    gallery.add_missing(lambda: True)
+    ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path))).list_existing(lambda: True)
 
 
-def test_a_deletion_that_could_not_be_shown_is_shown_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a full disk."""
-    gallery = gallery_of(tmp_path)
-    gallery.add(picture(tmp_path, "a/1.png"))
-    (tmp_path / "a/1.png").unlink()
-
-    def full(target: Path, content: bytes, *, durable: bool = True) -> None:
-        raise OSError("no space")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pages, "write_atomically", full)
-        with pytest.raises(OSError, match="no space"):
-            gallery.remove_deleted()
-    gallery.remove_deleted()
-    assert files(tmp_path) == []
+# -- the news
 
 
-def test_a_picture_that_cannot_be_read_gets_no_thumbnail(tmp_path: Path) -> None:
-    """The page then shows the picture itself."""
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
-    thumbnails = Thumbnails(tmp_path, tmp_path)
-    thumbnails.make("a.png")
-    thumbnails.make("there is none.png")
-    assert not thumbnails.has("a.png")
-
-
-def test_the_page_of_another_version_is_replaced(tmp_path: Path) -> None:
-    """What it loads beside the data, too."""
-    gallery_of(tmp_path)
-    assets = Path(gallery_module.__file__).parents[2] / "assets/gallery"
-    names = [source.name for source in assets.iterdir() if source.name != "index.html"]
-    page = (tmp_path / "index.html").read_bytes()
-    for target in (tmp_path / "index.html", *(tmp_path / DATA / name for name in names)):
-        target.write_text("old")
-    gallery_of(tmp_path)
-    assert (tmp_path / "index.html").read_bytes() == page
-    for name in names:
-        assert (tmp_path / DATA / name).read_bytes() == (assets / name).read_bytes()
-
-
-def test_each_version_of_what_the_page_loads_has_its_own_address(tmp_path: Path) -> None:
-    """Browsers keep what a web server sent them for days, also where the page is loaded again."""
-    gallery_of(tmp_path)
-    page = (tmp_path / "index.html").read_text()
-    loaded = dict(re.findall(r'"\.picowatch/gallery/(\w+\.(?:js|css))\?(\w+)"', page))
-    assert len(loaded) == page.count(".picowatch/gallery/") > 8
-    for name, version in loaded.items():
-        content = (tmp_path / DATA / name).read_bytes()
-        assert hashlib.sha256(content).hexdigest().startswith(version)
-
-
-def test_hostile_prompts_stay_data(tmp_path: Path) -> None:
-    """Only ASCII JSON in a script file, shown as text."""
-    gallery_of(tmp_path).add({"file": "a/1.png", "prompt": "</script>😀 ü\u2028x"})
-    page = (tmp_path / DATA / "page-00001.js").read_text()
-    assert page.isascii()
-    assert "\\ud83d\\ude00" in page
-    assert "\\u2028" in page
-
-
-def test_now_js_has_what_is_running_queued_and_wrong(house: House) -> None:
-    """For the page's top; problems that earlier runs left are listed, too."""
-    house.save("wrong.yaml", "prompt: a corgi\nstesp: 2\n")
-    house.once()
-    assert script(house.outbox, "now")["runs"] is False
-    house.save("b.txt", "a star\na circle\na ring\n")
-    with house.running():
-        wait_for(lambda: script(house.outbox, "now")["images"]["done"] == 3, "all pictures")
-        wait_for(lambda: script(house.outbox, "now")["problems"], "the problem")
-        news = script(house.outbox, "now")
-        assert news["runs"] is True
-        (problem,) = news["problems"]
-        assert (problem["recipe"], problem["is_error"]) == ("wrong.yaml", True)
-        assert "Did you mean 'steps'?" in problem["text"]
-        house.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
-        wait_for(lambda: not script(house.outbox, "now")["problems"], "it is fixed")
+def test_now_js_has_what_waits_in_the_order_of_the_work(house: House) -> None:
+    """And the words of now.txt, the time left among them: a page has none of its own."""
+    go = threading.Event()
+    house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
+    with house.running(batch_size=1):
+        try:
+            house.save("a.txt", "first\n")
+            wait_for(lambda: house.started() == ["first"], "the first is in progress")
+            house.save("b.yaml", "prompt: b\ncount: 3\n")
+            house.save("urgent.yaml", "prompt: c\ncount: 2\npriority: 5\n")
+            waiting = [["urgent.yaml", 2], ["b.yaml", 3]]
+            wait_for(lambda: script(house.outbox, "now")["waiting"] == waiting, "their names")
+            news = script(house.outbox, "now")
+            assert (news["runs"], news["images"]["queued"]) == (True, 5)
+        finally:
+            go.set()
+    status = Status(updated=0, started=0, images={"queued": 0}, recipe="a.txt", of=1,
+                    seconds_left=99.7)  # fmt: skip
+    write_news(house.outbox, status)
+    words = "a.txt: 0 of 1, 2 min left; 0 images wait"
+    assert script(house.outbox, "now")["line"] == status.line() == words
 
 
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
@@ -476,33 +338,11 @@ def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: P
     problems.write_warnings("w.yaml", ["not quite"])
     for number in range(MOST_SHOWN + 2):
         problems.write_error(f"{number}.yaml", "wrong")
-    shown, more = problems.shown()
-    assert (shown[0].recipe, len(shown), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
+    found, more = problems.shown()
+    assert (found[0].recipe, len(found), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
     for number in range(MOST_SHOWN):
         (tmp_path / f"{number}.yaml.error.txt").unlink()
-    shown, more = problems.shown()
+    found, more = problems.shown()
     left = [f"{MOST_SHOWN + 1}.yaml", f"{MOST_SHOWN}.yaml", "w.yaml"]
-    assert [problem.recipe for problem in shown] == left
-    assert more == 0
-    assert not shown[-1].is_error
-
-
-def test_queued_recipes_are_listed_in_the_order_of_the_work(house: House) -> None:
-    """Recipes with their number of images."""
-    go = threading.Event()
-    house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
-    house.save("a.txt", "first\n")
-    with house.running(batch_size=1):
-        try:
-            wait_for(lambda: house.started() == ["first"], "the first is in progress")
-            house.save("b.yaml", "prompt: b\ncount: 3\n")
-            house.save("urgent.yaml", "prompt: c\ncount: 250\npriority: 5\n")
-            wait_for(
-                lambda: script(house.outbox, "now")["images"]["queued"] == 253, "both are queued"
-            )
-            waiting = [["urgent.yaml", 250], ["b.yaml", 3]]
-            wait_for(lambda: script(house.outbox, "now")["waiting"] == waiting, "their names")
-        finally:
-            go.set()
-            house.save("urgent.yaml", "prompt: c\nseed: 1\n")
-            wait_for(lambda: script(house.outbox, "now")["images"]["queued"] == 0, "the end")
+    assert ([problem.recipe for problem in found], more) == (left, 0)
+    assert not found[-1].is_error

@@ -3,132 +3,148 @@
 
 const News = (() => {
   const POLL = 2000, SILENT = 15000; // milliseconds
-  const FEW = 3; // problems that are shown at once
   const part = id => document.getElementById(id);
-  const self = { runs: false, inbox: "" };
-  let updated = null, heardAt = 0, shownProblems = "", shownWaiting = "", knownProblems = null;
+  const self = { runs: false, inbox: "inbox" };
+  let updated = null, heardAt = 0;
 
   // Called by now.js.
   globalThis.now = news => {
     if (news.updated !== updated) { updated = news.updated; heardAt = Date.now(); }
     // Clocks of two machines may differ; a status that never changes is an old one.
-    const old = Date.now() - heardAt > SILENT || Date.now() / 1000 - news.updated > 3600;
-    const runs = news.runs && !old;
-    self.runs = runs;
-    Grid.hold(() => {
-      if (news.inbox !== self.inbox) { self.inbox = news.inbox; showEmpty(); }
-      tellWork(news, runs);
-      tellWaiting(news);
-      tellProblems(news);
-    });
+    const isOld = Date.now() - heardAt > SILENT || Date.now() / 1000 - news.updated > 3600;
+    self.runs = news.runs && !isOld;
+    self.inbox = news.inbox;
+    showEmpty();
+    tellWork(news);
+    tellWaiting(news);
+    Problems.tell(news);
   };
 
-  function tellWork(news, runs) {
-    const works = runs && news.recipe !== "";
-    part("work").className = works ? "works" : runs && !news.trouble ? "idle" : runs ? "trouble" : "off";
-    part("line").textContent = runs ? lineOf(news) : "picowatch is not running";
-    part("bar").hidden = !works;
-    if (works) {
-      const share = news.steps ? news.step / news.steps : 0;
-      part("bar").max = news.of || 1;
-      part("bar").value = Math.min(news.of, news.image - 1 + share);
-    }
+  function tellWork(news) {
+    const works = self.runs && news.recipe !== "", preview = part("preview");
+    part("work").className = works ? "works" : !self.runs ? "off" : news.trouble ? "trouble" : "idle";
+    part("line").textContent = self.runs ? lineOf(news) : "picowatch is not running";
     document.title = works ? `(${news.image}/${news.of}) picowatch` : "picowatch";
-    const preview = part("preview");
+    part("bar").hidden = !works;
+    part("bar").max = news.of || 1;
+    part("bar").value = Math.max(0, Math.min(news.of, news.image - 1 + (news.steps && news.step / news.steps)));
     // Between two pictures the last preview stays, so that nothing below it jumps.
     preview.hidden = !works || !(news.preview || preview.src);
     if (works && news.preview) preview.src = `preview.png?${news.updated}`;
   }
 
   function lineOf(news) {
-    if (news.trouble || (news.paused && !news.recipe)) return news.line;
-    if (!news.recipe) return "picowatch is running; nothing to do";
-    const step = news.step ? ` · step ${news.step} of ${news.steps}` : "";
-    const left = news.seconds_left === null ? "" : ` · ${duration(news.seconds_left)} left`;
-    const pictures = news.last_image > news.image ? `s ${news.image}–${news.last_image}` : ` ${news.image}`;
-    const loading = news.loading ? ` · loading ${news.loading} …` : "";
-    return `${news.recipe}: picture${pictures} of ${news.of}${loading}${step}${left}`;
+    if (!news.recipe && !news.trouble && !news.paused) return "picowatch is running; nothing to do";
+    return news.step ? `${news.line} · step ${news.step} of ${news.steps}` : news.line;
   }
 
-  function duration(seconds) {
-    if (seconds < 100) return `${Math.round(seconds)} s`;
-    const minutes = Math.round(seconds / 60);
-    return minutes < 100 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  }
-
-  function tellWaiting({ images, waiting }) {
-    const told = JSON.stringify([images.queued, waiting]);
-    if (told === shownWaiting) return;
-    shownWaiting = told;
-    const count = images.queued, box = part("waiting");
-    box.hidden = !count;
-    box.querySelector("summary").textContent = `${count.toLocaleString()} ${count === 1 ? "image queued" : "images queued"}`;
-    const rows = waiting.map(([recipe, number]) => {
+  function tellWaiting({ images: { queued }, waiting }) {
+    const more = queued - waiting.reduce((sum, [, count]) => sum + count, 0);
+    const rows = waiting.map(([recipe, count]) => {
       const row = element("li", recipe);
-      row.append(element("small", ` ${number}`));
+      row.append(element("small", ` ${count}`));
       return row;
     });
-    const more = count - waiting.reduce((sum, [, number]) => sum + number, 0);
     if (more > 0) rows.push(element("li", `and ${more.toLocaleString()} more images`));
-    box.querySelector("ol").replaceChildren(...rows);
+    part("waiting").hidden = !queued;
+    part("waiting").querySelector("summary").textContent = `${queued.toLocaleString()} ${queued === 1 ? "image" : "images"} queued`;
+    part("waiting").querySelector("ol").replaceChildren(...rows);
   }
 
-  const QUOTED = /((?:^ {4}.*\n?)+)/m; // lines of a recipe, with carets below what is wrong
-  function tellProblems({ problems, more_problems: more }) {
-    const told = JSON.stringify([problems, more]);
-    if (told === shownProblems) return;
-    shownProblems = told;
-    const open = new Set([...part("problems").querySelectorAll("[open]")].map(box => box.dataset.file));
-    part("problems").replaceChildren(...problems.map(problem => {
-      const box = element("details", undefined, problem.is_error ? "error" : "warning");
-      const summary = element("summary", problem.recipe), link = element("a", "Open the file");
-      box.dataset.file = problem.file;
-      box.open = open.has(problem.file);
-      summary.prepend(element("strong", problem.is_error ? "Error " : "Warning "));
-      summary.append(element("span", firstWords(problem.text), "first"));
-      link.href = address(problem.file);
-      const text = element("pre");
-      text.append(...problem.text.split(QUOTED).map((part, place) => place % 2 ? element("span", part, "quoted") : part));
-      box.append(summary, text, link);
-      return box;
-    }));
-    if (more) part("problems").append(element("p", `and ${more.toLocaleString()} more: look for .error.txt and .warning.txt in the outbox`));
-    fold();
-    const files = new Set(problems.map(problem => problem.file));
-    const fresh = knownProblems && problems.find(problem => !knownProblems.has(problem.file));
-    if (fresh) announce(`${fresh.is_error ? "Error" : "Warning"}: ${fresh.recipe}`);
-    knownProblems = files;
-  }
-
-  // Only the first few, until the user asks for the others.
-  let isUnfolded = false;
-  function fold() {
-    const boxes = [...part("problems").querySelectorAll("details")];
-    for (const [place, box] of boxes.entries()) box.hidden = !isUnfolded && place >= FEW;
-    const folded = boxes.length - FEW;
-    part("fold")?.remove();
-    if (folded <= 0) return;
-    const button = element("button", isUnfolded ? "Show fewer" : `Show ${folded} more`);
-    button.id = "fold";
-    button.type = "button";
-    button.ariaExpanded = String(isUnfolded);
-    button.onclick = () => { isUnfolded = !isUnfolded; fold(); part("fold").focus(); };
-    boxes.at(-1).after(button);
-  }
-
-  // Of an error file, the sentence that says what is wrong: neither the path nor the quoted line,
-  // and of images that failed the reason of the first.
-  const IMAGE = /^entry \d+, image \d+, seed \d+:$/;
-  function firstWords(text) {
-    const lines = text.split("\n").slice(1).filter(line => line.trim() && !line.startsWith("    "));
-    const failed = lines.filter(line => IMAGE.test(line)).length;
-    const reason = lines.find(line => !IMAGE.test(line)) || "";
-    return failed > 1 ? `${failed} images failed. ${reason}` : reason;
-  }
-
-  const ask = () => { lookAtPages(); load("now.js"); };
+  const ask = () => { lookAtPages(); load("now.js"); showNewDay(); };
   setInterval(() => { if (!document.hidden) ask(); }, POLL);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
   self.ask = ask;
   return self;
+})();
+
+// Errors and warnings of recipes, until they are fixed, or dismissed in this browser.
+const Problems = (() => {
+  const FEW = 3; // shown at once
+  const DISMISSED = `picowatch dismissed ${outboxFolder()}`;
+  const box = document.getElementById("problems");
+  const keyOf = problem => JSON.stringify([problem.file, problem.text]);
+  let problems = [], more = 0, shown = "", known = null, isUnfolded = false;
+  let dismissed = new Set(kept(() => JSON.parse(localStorage.getItem(DISMISSED))) ?? []);
+
+  function tell(news) {
+    const told = JSON.stringify([news.problems, news.more_problems]);
+    if (told === shown) return;
+    shown = told;
+    problems = news.problems;
+    more = news.more_problems;
+    show();
+    const fresh = known && problems.find(({ file }) => !known.has(file));
+    if (fresh) say(`${fresh.is_error ? "Error" : "Warning"}: ${fresh.recipe}`);
+    known = new Set(problems.map(({ file }) => file));
+  }
+
+  function show() {
+    const left = problems.filter(problem => !dismissed.has(keyOf(problem)));
+    const open = new Set([...box.querySelectorAll("[open]")].map(made => made.dataset.file));
+    const rows = left.slice(0, isUnfolded ? left.length : FEW).map(problem => row(problem, open));
+    const buttons = element("p", undefined, "buttons");
+    if (left.length > FEW) buttons.append(fold(left.length - FEW));
+    if (left.length > 1) buttons.append(button("Dismiss all", () => dismiss(left)));
+    if (more) buttons.append(`and ${more.toLocaleString()} more: look for .error.txt and .warning.txt in the outbox`);
+    box.replaceChildren(...rows, ...buttons.hasChildNodes() ? [buttons] : []);
+  }
+
+  function row(problem, open) {
+    const made = element("div", undefined, problem.is_error ? "error" : "warning");
+    const details = element("details"), summary = element("summary", problem.recipe), text = element("pre"), link = element("a", "Open the file");
+    details.dataset.file = problem.file;
+    details.open = open.has(problem.file);
+    summary.prepend(element("strong", problem.is_error ? "Error " : "Warning "));
+    summary.append(" ", element("span", firstWords(problem.text), "first"));
+    text.append(...problem.text.split(QUOTED).map((some, place) => place % 2 ? element("span", some, "quoted") : some));
+    link.href = address(problem.file);
+    const out = button("✕", () => dismiss([problem]));
+    out.title = "Dismiss: the file stays until the recipe is fixed";
+    out.ariaLabel = `Dismiss what is said of ${problem.recipe}`;
+    details.append(summary, text, link);
+    made.append(details, out);
+    return made;
+  }
+
+  function fold(count) {
+    const made = button(isUnfolded ? "Show fewer" : `Show ${count} more`, () => {
+      isUnfolded = !isUnfolded;
+      show();
+      document.getElementById("fold")?.focus();
+    });
+    made.id = "fold";
+    made.ariaExpanded = String(isUnfolded);
+    return made;
+  }
+
+  function button(text, action) {
+    const made = element("button", text);
+    made.type = "button";
+    made.onclick = action;
+    return made;
+  }
+
+  // A text that changes is another problem. What is no more is forgotten.
+  function dismiss(some) {
+    const present = new Set(problems.map(keyOf));
+    dismissed = new Set([...dismissed, ...some.map(keyOf)].filter(key => present.has(key)));
+    kept(() => localStorage.setItem(DISMISSED, JSON.stringify([...dismissed])));
+    show();
+    say("Dismissed");
+  }
+
+  const QUOTED = /((?:^ {4}.*\n?)+)/m; // lines of a recipe, with carets below what is wrong
+  const IMAGE = /^entry \d+, image \d+, seed \d+:$/;
+
+  // The sentence that says what is wrong: neither the path nor the quoted line, and of images that
+  // failed the reason of the first.
+  function firstWords(text) {
+    const lines = text.split("\n").slice(1).filter(line => line.trim() && !line.startsWith("    "));
+    const failed = lines.filter(line => IMAGE.test(line)).length;
+    const reason = lines.find(line => !IMAGE.test(line)) ?? "";
+    return failed > 1 ? `${failed} images failed. ${reason}` : reason;
+  }
+
+  return { tell };
 })();

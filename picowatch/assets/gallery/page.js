@@ -1,5 +1,5 @@
 "use strict";
-// What the views have in common.
+// What all parts of the page use.
 
 function element(tag, text, kind) {
   const made = document.createElement(tag);
@@ -8,75 +8,92 @@ function element(tag, text, kind) {
   return made;
 }
 
-// Tell a screen reader; the same words twice are told twice.
+// Replace what is in a list, and leave alone what stays: it may have the focus, or be touched now.
+function fill(list, wanted) {
+  const stays = new Set(wanted);
+  for (const old of [...list.children]) if (!stays.has(old)) old.remove();
+  let next = list.firstElementChild;
+  for (const one of wanted) {
+    if (one === next) next = next.nextElementSibling; else list.insertBefore(one, next);
+  }
+}
+
+// Browsers may refuse to keep anything for a page from disk, and names need not be UTF-8.
+const kept = action => { try { return action(); } catch { return null; } };
+
+// -- telling
+
+// Tell a screen reader.
 function say(text) {
-  const live = document.getElementById("live");
-  live.textContent = live.textContent === text ? `${text}\u00a0` : text;
+  const told = element("p", text);
+  document.getElementById("live").append(told);
+  setTimeout(() => told.remove(), 5000);
 }
 
-// Tell it what came by itself: a picture and a warning may come at once, and both are told.
-function announce(text) {
-  const recent = Date.now() - (announce.at ?? 0) < 1000; // milliseconds
-  say(recent ? `${announce.text}. ${text}` : text);
-  announce.text = document.getElementById("live").textContent;
-  announce.at = Date.now();
+// Tell everybody, above whatever is open.
+function notice(text) {
+  const box = document.getElementById("notice");
+  say(text);
+  box.textContent = text;
+  box.togglePopover(false);
+  box.togglePopover(true);
+  clearTimeout(notice.ends);
+  notice.ends = setTimeout(() => box.togglePopover(false), 4000);
 }
 
-async function copy(text) {
+// -- copying
+
+async function copy(text, words) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Some browsers give pages from disk no clipboard; the old way needs a selection.
-    const area = element("textarea", text), focused = document.activeElement;
-    ([...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-    focused.focus({ preventScroll: true });
+    copySelected(text); // pages from most web servers have no clipboard
   }
+  notice(words);
 }
 
-// Open a dialog that fills the window: the page's scrollbar goes, and its width is kept free.
-function fillWindow(dialog) {
+function copySelected(text) {
+  const area = element("textarea", text), focused = document.activeElement;
+  ([...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+  focused.focus({ preventScroll: true });
+}
+
+const isFromDisk = location.protocol === "file:";
+
+// The outbox as commands name it. A page from a web server does not know where it is.
+function outboxFolder() {
+  const path = location.pathname.slice(0, location.pathname.lastIndexOf("/"));
+  return isFromDisk ? kept(() => decodeURIComponent(path)) ?? path : "outbox";
+}
+
+const quoted = text => /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+
+// The command for a terminal that deletes a picture; a name like a flag's comes behind "--".
+function deleteCommand(file) {
+  const outbox = isFromDisk ? ["--outbox", outboxFolder()] : [];
+  return ["picowatch", "delete", ...outbox, ...file.startsWith("-") ? ["--"] : [], file].map(quoted).join(" ");
+}
+
+// -- going back
+
+// What fills the window has one entry in the history, so that going back closes it, as phones do.
+// The entry stays, as the grid's, when it is closed otherwise, and is used again.
+history.scrollRestoration = "manual"; // the grid knows better where the user is
+
+function fillWindow(dialog, address) {
   const root = document.documentElement;
   root.style.setProperty("--scrollbar", `${Math.max(0, innerWidth - root.clientWidth)}px`);
-  dialog.showModal();
-  enterHistory();
+  if (!dialog.open) dialog.showModal();
+  const change = history.state ? "replaceState" : "pushState";
+  history[change]({}, "", address ?? location.hash);
 }
 
-// What fills the window has an entry in the history, so that going back closes it, as phones do, and
-// going forward opens it again. A comparison above the large view shares its entry.
-history.scrollRestoration = "manual"; // the grid knows better where the user is
-let leaving = false; // the way back to the entry before is not done yet
-const isFilled = () => Boolean(document.querySelector("#large[open], #pair[open]"));
+const leaveWindow = () => history.replaceState(history.state, "", "#");
+const linkedFile = () => kept(() => decodeURIComponent(location.hash.slice(1)));
 
-function enterHistory() {
-  if (leaving) return;
-  const isLarge = document.getElementById("large").open;
-  const entry = isLarge ? [{ large: true }, "", `#${address(Large.entry.file)}`] : [{ pair: true }, ""];
-  if (history.state) history.replaceState(...entry); else history.pushState(...entry);
-}
-
-function leaveHistory() {
-  if (!history.state || leaving || isFilled()) return;
-  leaving = true;
-  history.back();
-}
-
-addEventListener("popstate", () => {
-  if (leaving) {
-    leaving = false;
-    if (isFilled()) enterHistory();
-  } else if (!history.state) {
-    if (isFilled()) for (const open of document.querySelectorAll("dialog[open]")) open.close();
-  } else if (history.state.pair) {
-    Pair.reopen();
-  } else {
-    const entry = Pictures.byFile.get(linkedFile());
-    if (entry) Large.open(entry);
-  }
-});
-
-function fillList(list, settings) {
-  list.replaceChildren(...settings.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+function closeAll() {
+  for (const open of document.querySelectorAll("dialog[open]")) open.close();
 }

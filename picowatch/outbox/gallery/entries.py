@@ -1,4 +1,4 @@
-"""What the gallery knows of a picture: its line of images.jsonl, and what the page shows beside."""
+"""What the gallery knows of a picture: its line of images.jsonl, and what the page shows too."""
 
 import json
 from collections.abc import Mapping
@@ -18,20 +18,16 @@ from picowatch.outbox.listing import request_of
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The entry of an enlisted picture, with its recipe as `picowatch show --all` prints it.
-
-    `differs` names the recipe's fields that are not at their defaults.
-    """
+    """The entry of a listed picture; `yaml` is its recipe, without what is at its default."""
     entry = _entry(root, line["file"]) | line
     # `made_at` says it, also of pictures that are not listed; a copy may have a later time.
     with suppress(KeyError, TypeError, ValueError, OverflowError):
         finished = datetime.fromisoformat(entry.pop("finished"))
         entry["made_at"] = min(entry["made_at"], int(finished.timestamp()))
-    try:
+    # A line that is not ours is shown as it is.
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
         request = request_of(line)
-        entry |= {"yaml": recipe_yaml(request), "differs": differing_fields(request)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return entry  # not a line of ours: it is shown as it is
+        entry["yaml"] = recipe_yaml(request, differing_fields(request))
     return entry
 
 

@@ -1,20 +1,14 @@
-"""The gallery of one outbox: adds new pictures, removes those that the user deleted.
-
-A damaged gallery, or one of another version, is rebuilt from images.jsonl
-and the pictures.
-"""
+"""The gallery of one outbox: adds new pictures, removes those that the user deleted."""
 
 import hashlib
-import json
 import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from importlib import resources
-from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -34,52 +28,45 @@ log = logging.getLogger("picowatch")
 PAGE = "index.html"
 ASSETS = resources.files("picowatch").joinpath("assets/gallery")
 LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # by the page
-
-CHECKED_AT_ONCE = 250  # files
-CHECK_REST = 9.0  # times as long as a check takes
-CLOCK_STEP_NS = 5_000_000_000  # of a folder's time: two seconds on exFAT and some shares
-CHECK_SECONDS = 60.0  # between checks for pictures that the user deleted
+CHECK_SECONDS = 60.0  # between checks for pictures that the user deleted, at least
+CHECK_REST = 100.0  # times as long as a check takes
 
 
 class Gallery:
     """Safe to use from several threads."""
 
-    def __init__(
-        self,
-        root: Path,
-        listing: Listing,
-        starred: Callable[[], Sequence[str]] = lambda: (),
-    ) -> None:
-        """`listing` holds what must be shown: what a crash left out is added.
-
-        `starred` gives the pictures that have a star.
-        """
-        self._starred = starred
+    def __init__(self, root: Path, listing: Listing) -> None:
+        """Take up the gallery as it is, or make it from the list and the pictures."""
         self._root = root
         self._listing = listing
         self._folder = root / ".picowatch" / "gallery"
         self._lock = Lock()
-        self._folder_times: dict[str, int] = {}
         self._pages = Pages(self._folder)
         self._thumbnails = Thumbnails(root, self._folder)
-        if self._pages.damaged:
-            self._rebuild()
+        self._write_page()
+        if self._pages.read():
+            self._add_recent()
         else:
-            self._write_page()
-            self._write_stars()
-            self._pages.announce()
-            self._catch_up()
+            self._rebuild()
 
     def add(self, line: dict[str, Any]) -> None:
-        """Show an enlisted picture; nothing happens if it is shown already."""
-        self._add(picture_entry(self._root, line))
+        """Show a listed picture; nothing happens if it is shown already."""
+        with self._lock:
+            self._rebuild_if_deleted()
+            if line["file"] not in self._pages:
+                self._pages.append(picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
         """Show a contact sheet, which may have been drawn again; `text` is its description."""
         entry = sheet_entry(self._root, file, page.width, page.height, text)
         self.add_thumbnail(file, page)
-        if entry is not None:
-            self._add(entry)
+        if entry is None:
+            return
+        with self._lock:
+            self._rebuild_if_deleted()
+            if file in self._pages:
+                self._pages.remove({file})
+            self._pages.append(entry)
 
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
         """Write a picture's thumbnail from its pixels, which are changed by it.
@@ -89,54 +76,54 @@ class Gallery:
         with suppress(OSError):
             self._thumbnails.write(file, picture)
 
-    def _add(self, entry: dict[str, Any]) -> None:
-        with self._lock:
-            if not self._pages.is_intact():
-                self._rebuild()
-            if entry["file"] not in self._pages.recent():
-                self._pages.append(entry)
-
     def shown(self, files: Collection[str]) -> list[str]:
         """Those of these files that are pictures or contact sheets of the gallery."""
         with self._lock:
-            return list(set(files).intersection(self._pages.files()))
+            return [file for file in dict.fromkeys(files) if file in self._pages]
 
-    def show_stars(self) -> None:
-        """Show which pictures have a star now."""
+    def remove(self, files: Collection[str]) -> None:
+        """Remove pictures that were deleted, and their thumbnails."""
+        for file in files:
+            self._thumbnails.remove(file)
         with self._lock:
-            self._write_stars()
-            self._pages.announce()
-
-    def _write_stars(self) -> None:
-        """Write the stars for the page, which loads it where pages.js names another version."""
-        files = json.dumps(list(self._starred()), ensure_ascii=True)
-        target = self._folder / "stars.js"
-        content = f"stars({files});\n".encode()
-        if not target.is_file() or target.read_bytes() != content:
-            write_atomically(target, content, durable=False)
-        self._pages.stars = hashlib.sha256(content).hexdigest()[:16]
+            if self._pages.are_there():
+                self._pages.remove(files)
+            else:
+                self._rebuild()
 
     # -- maintenance
 
-    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
-        """Newest first. `rest` waits for so many seconds; once it returns true, this ends.
+    def add_missing(self, ends: Callable[[], bool]) -> None:
+        """Show pictures that are there and not shown, until picowatch `ends`.
 
-        It waits as long as each thumbnail took, and most of the time while it only checks: with a
-        hundred thousand pictures that takes a second of processor time.
+        A power cut takes back what was shown last, and users restore pictures by hand.
+        """
+        with self._lock:
+            shown = set(self._pages.files())
+        missing = [file for file in picture_files(self._root, ends) if file not in shown]
+        if not missing or ends():
+            return
+        for entry in self._entries_of(missing):
+            with self._lock:
+                if entry["file"] not in self._pages:
+                    self._pages.append(entry)
+
+    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
+        """Make them newest first. `rest` waits so many seconds; once it returns true, this ends.
+
+        It waits as long as each thumbnail took, so that rendering keeps the processor.
         """
         with self._lock:
             files = list(self._pages.files())
-        for end in range(len(files), 0, -CHECKED_AT_ONCE):
+        for file in reversed(files):
             began = time.monotonic()
-            some = files[max(0, end - CHECKED_AT_ONCE) : end]
-            missing = [file for file in reversed(some) if not self._thumbnails.has(file)]
-            if rest(CHECK_REST * (time.monotonic() - began)):
-                return
-            for file in missing:
-                began = time.monotonic()
+            if self._thumbnails.has(file):
+                took = 0.0
+            else:
                 self._thumbnails.make(file)
-                if rest(time.monotonic() - began):
-                    return
+                took = time.monotonic() - began
+            if rest(took):
+                return
 
     def restore_files(self) -> None:
         """Write what is gone of the gallery's own files: programs that tidy up delete old ones.
@@ -145,18 +132,15 @@ class Gallery:
         """
         if not self._folder.is_dir():
             return
+        self._write_page(missing_only=True)
         with self._lock:
-            if self._pages.are_there():
-                self._write_page(missing_only=True)
-                self._write_stars()
-            else:
+            if not self._pages.are_there():
                 self._rebuild()
 
     def remove_deleted(self, ends: Callable[[], bool] = lambda: False) -> None:
-        """Remove what the user has deleted.
+        """Remove what the user has deleted, unless picowatch `ends` meanwhile.
 
-        A folder is only listed if its time has changed. Without the gallery's own folder the
-        whole outbox is away, which deletes nothing. It stops where picowatch `ends`.
+        Without the gallery's own folder the whole outbox is away, which deletes nothing.
         """
         with self._lock:
             shown = list(self._pages.files())
@@ -169,70 +153,39 @@ class Gallery:
                 return
             gone.update(self._gone(folder, files))
         if gone and self._folder.is_dir():
-            try:
-                self.remove(gone)
-            except OSError:
-                self._folder_times.clear()  # so that the next look finds them again
-                raise
-
-    def remove(self, files: Collection[str]) -> None:
-        """Remove pictures that were deleted, and their thumbnails."""
-        for file in files:
-            self._thumbnails.remove(file)
-        with self._lock:
-            if is_damaged := not (self._pages.is_intact() and self._pages.are_there()):
-                self._rebuild()
-        if not is_damaged:
-            self._remove(set(files))
-
-    def _remove(self, gone: set[str]) -> None:
-        """Page by page, so that no new picture has to wait for all of them."""
-        for page in count(1):
-            with self._lock:
-                if page > self._pages.count():
-                    break
-                self._pages.remove(gone, page)
-        with self._lock:
-            self._pages.announce()
+            self.remove(gone)
 
     def _gone(self, folder: str, files: list[str]) -> Iterator[str]:
         try:
-            changed_at = (self._root / folder).stat().st_mtime_ns
-            if self._folder_times.get(folder) == changed_at:
-                return
             there = set(os.listdir(self._root / folder))  # noqa: PTH208  (their names)
         except (FileNotFoundError, NotADirectoryError):
-            changed_at, there = 0, set()
+            there = set()
         except OSError:
             return  # unknown
         yield from (file for file in files if file.rpartition("/")[2] not in there)
-        if time.time_ns() - changed_at > CLOCK_STEP_NS:  # else another change may have this time
-            self._folder_times[folder] = changed_at
 
-    # -- rebuilding
+    # -- making it
+
+    def _rebuild_if_deleted(self) -> None:
+        if not self._pages.is_announced():
+            self._write_page()
+            self._rebuild()
 
     def _rebuild(self) -> None:
-        self._write_page()
-        self._write_stars()
-        self._pages.rewrite(self._all_entries())
+        """Make all pages from the list and the pictures."""
+        self._pages.rewrite(self._entries_of(picture_files(self._root)))
 
-    def _catch_up(self) -> None:
-        """Add what is in the list, but was not shown yet when picowatch last ended.
-
-        Several publishers at work may have shown a later one already.
-        """
-        shown = set(self._pages.files())
+    def _add_recent(self) -> None:
+        """Add what is listed, but was not shown yet when picowatch last ended."""
         for line in self._listing.recent():
-            if line["file"] not in shown and (self._root / line["file"]).is_file():
-                self.add(line)
+            if line["file"] not in self._pages and (self._root / line["file"]).is_file():
+                self._pages.append(picture_entry(self._root, line))
 
-    def _all_entries(self) -> list[dict[str, Any]]:
-        """One for each picture that is there, oldest first."""
-        lines = {}
-        for listed in self._listing.all():
-            lines[listed["file"]] = listed
+    def _entries_of(self, files: Collection[str] | Iterator[str]) -> list[dict[str, Any]]:
+        """Return the entries of existing pictures, oldest first: listed ones by their lines."""
+        lines = {line["file"]: line for line in self._listing.all()}
         entries = []
-        for file in picture_files(self._root):
+        for file in files:
             line = lines.get(file)
             entry = (
                 picture_entry(self._root, line) if line else entry_from_picture(self._root, file)
@@ -244,7 +197,7 @@ class Gallery:
         return entries
 
     def _write_page(self, *, missing_only: bool = False) -> None:
-        """index.html and beside the data what it loads, as this version has them.
+        """Write index.html and, beside the data, what it loads, as this version has them.
 
         A folder in the place of one of them stays, and stops nothing.
         """
@@ -267,7 +220,7 @@ def _address(loaded: re.Match[bytes]) -> bytes:
 
 
 class GalleryMaintenance:
-    """Lists old problems, writes missing thumbnails, removes deleted pictures: in one thread."""
+    """A thread that lists old problems, adds what is missing and removes deleted pictures."""
 
     def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
         self._gallery = gallery
@@ -277,17 +230,20 @@ class GalleryMaintenance:
         self._thread.start()
 
     def close(self) -> None:
+        """End the thread, and wait for its end."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        self._try(lambda: self._problems.list_existing(self._stop.is_set))
-        # It idles as long as each thumbnail took, so that the work keeps the processor.
+        ends = self._stop.is_set
+        self._try(lambda: self._problems.list_existing(ends))
+        self._try(lambda: self._gallery.add_missing(ends))
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
-        while not self._stop.is_set():
+        while not ends():
+            began = time.monotonic()
             self._try(self._gallery.restore_files)
-            self._try(lambda: self._gallery.remove_deleted(self._stop.is_set))
-            self._stop.wait(CHECK_SECONDS)
+            self._try(lambda: self._gallery.remove_deleted(ends))
+            self._stop.wait(max(CHECK_SECONDS, CHECK_REST * (time.monotonic() - began)))
 
     def _try(self, action: Callable[[], None]) -> None:
         try:

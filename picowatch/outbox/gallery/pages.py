@@ -1,23 +1,22 @@
-"""The pages of the gallery: scripts of one call per line, which are only appended to.
+"""The pages of the gallery: scripts of one call a line, a line for each picture.
 
 Adding a picture costs the same however many there are: a line at the end of the newest page.
+All of it is a cache of images.jsonl and the pictures, so nothing waits for the disk.
 """
 
 import json
 import re
-import secrets
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from picowatch.files.atomic import append, make_folder, sync_folder, write_atomically
-from picowatch.outbox.listing import json_object, without_torn_line
+from picowatch.files.atomic import append, make_folder, write_atomically
 
 PICTURES_PER_PAGE = 250
-FORMAT = 3  # of the entries and the index; pages in another format are rebuilt
-NO_SIZE = -1  # a size that no page has
-CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
+FORMAT = 4  # of the entries and the index; pages in another format are written anew
+_CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
 
 
 class Pages:
@@ -25,133 +24,98 @@ class Pages:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        make_folder(folder)
-        self._files: list[list[str]] = []
-        self._changes: Counter[int] = Counter()  # of each page, since this edition began
-        self._newest_bytes: int | None = None
-        self._edition = secrets.token_hex(4)
-        self.stars = ""  # the version of stars.js
-        self.damaged = not self._read()
+        self._index = folder / "pages.js"
+        self._pages: list[dict[str, None]] = []  # the files of each page, the oldest first
+        self._versions: list[str] = []
 
     def files(self) -> Iterator[str]:
         """Every file that is shown, oldest first."""
-        for page in self._files:
-            yield from page
+        return chain.from_iterable(self._pages)
 
-    def count(self) -> int:
-        """How many pages there are."""
-        return len(self._files)
+    def __contains__(self, file: str) -> bool:
+        return any(file in page for page in self._pages)
 
-    def recent(self) -> set[str]:
-        """The files of the last two pages: enough to find what a crash left out."""
-        return {file for page in self._files[-2:] for file in page}
-
-    def is_intact(self) -> bool:
-        """Whether the newest page is as it was left; a user may have deleted the gallery."""
-        return self._measured() == self._newest_bytes
+    def read(self) -> bool:
+        """Take up the pages of an earlier run; False if any is missing or damaged."""
+        paths = sorted(self._folder.glob("page-*.js"))
+        if paths != [self._path(page) for page in range(len(paths))]:
+            return False
+        try:
+            if f'"format": {FORMAT},' not in self._index.read_text("ascii", "replace"):
+                return False
+            self._pages = [_files_of(path.read_bytes()) for path in paths]
+        except (FileNotFoundError, ValueError):
+            return False
+        self._versions = [self._measured(page) for page in range(len(paths))]
+        self.announce()
+        return True
 
     def are_there(self) -> bool:
-        """Whether no page is missing, nor the index."""
-        pages = map(self._path, range(1, self.count() + 1))
+        """Whether no page is missing, nor the index: programs that tidy up delete old files."""
+        pages = map(self._path, range(len(self._pages)))
         return self._index.is_file() and all(page.is_file() for page in pages)
 
+    def is_announced(self) -> bool:
+        """Whether the index is there; without it the user has deleted the gallery."""
+        return self._index.is_file()
+
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Show one more picture, durably; an error leaves the pages as they were."""
-        is_full = not self._files or len(self._files[-1]) >= PICTURES_PER_PAGE
-        append(self._path(len(self._files) + is_full), _call(entry))
+        """Show one more picture; an error leaves the pages as they were."""
+        is_full = not self._pages or len(self._pages[-1]) >= PICTURES_PER_PAGE
+        page = len(self._pages) - 1 + is_full
+        append(self._path(page), _call(entry), durable=False)
         if is_full:
-            self._files.append([])
-        self._files[-1].append(entry["file"])
-        self._changes[len(self._files)] += 1
+            self._pages.append({})
+            self._versions.append("")
+        self._pages[page][entry["file"]] = None
+        self._versions[page] = self._measured(page)
         self.announce()
 
     def rewrite(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Replace all pages by these entries, oldest first.
 
-        The index is deleted first and written last: so a crash in between is noticed.
+        The index is deleted first and written last, so a crash in between is noticed.
         """
-        self._newest_bytes = NO_SIZE
         make_folder(self._folder)
         self._index.unlink(missing_ok=True)
-        sync_folder(self._folder)
         for path in self._folder.glob("page-*.js"):
             path.unlink()
-        self._files = []
+        self._pages, self._versions = [], []
         for start in range(0, len(entries), PICTURES_PER_PAGE):
             page = entries[start : start + PICTURES_PER_PAGE]
-            self._files.append([entry["file"] for entry in page])
-            write_atomically(self._path(len(self._files)), b"".join(map(_call, page)))
-        self._edition = secrets.token_hex(4)
-        self.announce(durable=True)
+            self._pages.append({entry["file"]: None for entry in page})
+            self._versions.append("")
+            self._replace(len(self._pages) - 1, map(_call, page))
+        self.announce()
 
-    def remove(self, gone: Collection[str], page: int) -> None:
-        """Remove these files from one page, the first is 1; call `announce` afterwards."""
-        left = [file for file in self._files[page - 1] if file not in gone]
-        if len(left) < len(self._files[page - 1]):
+    def remove(self, gone: Collection[str]) -> None:
+        """Show these files no more."""
+        for page, files in enumerate(self._pages):
+            if files.keys().isdisjoint(gone):
+                continue
             lines = self._path(page).read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if _file(line.rstrip()) not in gone]
-            write_atomically(self._path(page), b"".join(kept))
-            self._files[page - 1] = left
-            self._changes[page] += 1
-            self._newest_bytes = self._measured()
+            self._replace(page, (line for line in lines if _file(line.rstrip()) not in gone))
+            self._pages[page] = {file: None for file in files if file not in gone}
+        self.announce()
 
-    def announce(self, *, durable: bool = False) -> None:
-        """Make open galleries load what has changed; each start does it again.
+    def announce(self) -> None:
+        """Let open galleries load the pages that have another version than before."""
+        index = json.dumps({"format": FORMAT, "pages": self._versions})
+        write_atomically(self._index, f"pages({index});\n".encode(), durable=False)
 
-        They load a page again if it has another number, and all pages of another edition.
-        """
-        self._newest_bytes = self._measured()
-        index = {
-            "format": FORMAT,
-            "edition": self._edition,
-            "pages": [self._changes[page] for page in range(1, self.count() + 1)],
-            "stars": self.stars,
-        }
-        write_atomically(self._index, f"pages({json.dumps(index)});\n".encode(), durable=durable)
+    def _replace(self, page: int, calls: Iterator[bytes]) -> None:
+        write_atomically(self._path(page), b"".join(calls), durable=False)
+        self._versions[page] = self._measured(page)
 
-    @property
-    def _index(self) -> Path:
-        return self._folder / "pages.js"
-
-    def _measured(self) -> int | None:
-        """The size of the newest page, None if there are no pages."""
-        try:
-            return self._path(len(self._files)).stat().st_size
-        except FileNotFoundError:
-            return None
+    def _measured(self, page: int) -> str:
+        """The version of a page: its size and time."""
+        with suppress(FileNotFoundError):
+            found = self._path(page).stat()
+            return f"{found.st_size:x}.{found.st_mtime_ns:x}"
+        return ""
 
     def _path(self, page: int) -> Path:
-        return self._folder / f"page-{page:05}.js"
-
-    def _read(self) -> bool:
-        """Read the existing pages; False if any is missing or damaged."""
-        if not self._is_of_this_format():
-            return False
-        paths = sorted(self._folder.glob("page-*.js"))
-        if paths != [self._path(number) for number in range(1, len(paths) + 1)]:
-            return False
-        for path in paths:
-            if path == paths[-1]:
-                self._cut_torn_line(path)
-            found = [_file(line) for line in path.read_bytes().splitlines()]
-            self._files.append([file for file in found if file is not None])
-            if None in found:
-                return False
-        return True
-
-    def _is_of_this_format(self) -> bool:
-        """A power cut may have emptied pages.js, which is not durable: then the pages decide."""
-        try:
-            index = self._index.read_text("ascii", "replace")
-        except FileNotFoundError:
-            return False
-        return not index.strip("\0") or f'"format": {FORMAT},' in index
-
-    def _cut_torn_line(self, path: Path) -> None:
-        content = path.read_bytes()
-        whole = without_torn_line(content, _whole_entry)
-        if whole != content:
-            write_atomically(path, whole)
+        return self._folder / f"page-{page + 1:05}.js"
 
 
 def _call(entry: Mapping[str, Any]) -> bytes:
@@ -159,14 +123,18 @@ def _call(entry: Mapping[str, Any]) -> bytes:
     return f"picture({json.dumps(entry, ensure_ascii=True)});\n".encode()
 
 
+def _files_of(content: bytes) -> dict[str, None]:
+    """Return the files that a page shows; raise ValueError if a line is damaged."""
+    files = dict.fromkeys(map(_file, content.splitlines()))
+    if None in files or (content and not content.endswith(b"\n")):
+        raise ValueError("a page of the gallery is damaged")
+    return {file: None for file in files if file is not None}
+
+
 def _file(line: bytes) -> str | None:
-    """The file that a line of a page shows, None if the line is not valid."""
-    found = CALL.fullmatch(line)
+    """Return the file that a line shows, None if the line is damaged."""
+    found = _CALL.fullmatch(line)
     if found is None or b"\0" in line:
         return None
     file: str = json.loads(found[1])
     return file
-
-
-def _whole_entry(line: bytes) -> object | None:
-    return json_object(line.strip().removeprefix(b"picture(").removesuffix(b");"))

@@ -27,6 +27,13 @@ _SIGNED = {
     sign: re.compile(rf"(?:^|[_ .]){sign[:3]}(?:itive|ative)?(?:$|[_ .])")
     for sign in (_POSITIVE, _NEGATIVE)
 }
+# A sampler's inputs of prompts.
+_PROMPTS = {
+    _POSITIVE: (_POSITIVE, "conditioning"),
+    _NEGATIVE: (_NEGATIVE, "neg_conditioning"),
+}
+_SIZE = re.compile(r"size|dimension|ratio|resolution")
+_SIDES = re.compile(r"\b(\d{2,5}) ?[x×] ?(\d{2,5})\b")
 # Inputs that lead on, through nodes that change what goes through them.
 _CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
 _MODEL = ("model",)
@@ -78,8 +85,9 @@ def read_comfyui(workflow: str, found: Found) -> None:
 def _is_sampler(node: Node) -> bool:
     """Whether a node draws: it has prompts, and steps or the levels of noise."""
     inputs = node["inputs"]
+    prompts = [inputs.get(name) for name in _PROMPTS[_POSITIVE]]
     return "guider" in inputs or (
-        isinstance(inputs.get(_POSITIVE), list) and ("steps" in inputs or "sigmas" in inputs)
+        any(isinstance(one, list) for one in prompts) and ("steps" in inputs or "sigmas" in inputs)
     )
 
 
@@ -160,11 +168,11 @@ class _Workflow:
             )
         empty = self._latents(sampler)[-1]
         sides = [self._side(empty, side) for side in ("width", "height")]
-        if None in sides:
-            texts = (
-                re.search(r"(\d{2,5}) ?[x×] ?(\d{2,5})", str(v)) for v in empty["inputs"].values()
-            )
-            sides = next((list(text.groups()) for text in texts if text), sides)
+        # A node that offers sizes as texts may have sides of its own beside the chosen one.
+        source = self._node(empty, "width") or empty
+        sizes = (str(value) for name, value in source["inputs"].items() if _SIZE.search(name))
+        found = next(filter(None, map(_SIDES.search, sizes)), None)
+        sides = list(found.groups()) if found else sides
         for field, side in zip(("width", "height"), sides, strict=True):
             self._found.put(field, side)
         if None in sides:
@@ -215,12 +223,14 @@ class _Workflow:
         ]
 
     def _vae(self) -> str | None:
-        found = (self._value(node, "vae_name") for node in self._nodes.values())
+        """The file of what decodes; a node that does it all may load it itself."""
+        decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
+        loaders = [loader for node in decoders if (loader := self._node(node, "vae"))]
+        found = (self._value(node, "vae_name") for node in loaders or self._nodes.values())
         return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
     def _start(self, guider: Node, sign: str) -> Node | None:
-        node = self._node(guider, sign)
-        return node or (self._node(guider, "conditioning") if sign == _POSITIVE else None)
+        return next((n for name in _PROMPTS[sign] if (n := self._node(guider, name))), None)
 
     def _prompt(self, guider: Node, sign: str) -> str:
         """The text that a prompt was encoded from; a warning names the node where it is lost."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.read.flags import seed_list
-from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.read.names import excuse_prompt, field_named, put
 from picowatch.recipe.read.txt_entries import MAX_PROMPTS
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -38,6 +38,8 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
             if is_known and cell.text:
                 value = seed_list(cell) if field_named(name.text) == "seed" else cell
                 put(layer, name.text, replace(value, key=cell.position), problems)
+            elif not is_known:
+                excuse_prompt(layer, cell)
         if layer:
             entries.append(Entry(layer, position))
     return entries

@@ -1,19 +1,14 @@
-"""Bytes to text: UTF-8 and UTF-16, with and without BOM; any line ending; nothing invisible."""
+"""Bytes to text: UTF-8, UTF-16 with its mark, any line ending, and nothing invisible."""
 
 import codecs
 import re
 import string
-from typing import NoReturn
 
 from picowatch.recipe.characters import FORBIDDEN, invisible
 from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.written import Position, Source
 
 MAX_BYTES = 1024 * 1024
-
-# UTF-16 without its mark: what a recipe begins with is ASCII in most of them.
-_UTF16_LE = re.compile(rb"(?:[\x01-\x7f]\0){2}|[\x01-\x7f]\0\Z")
-_UTF16_BE = re.compile(rb"(?:\0[\x01-\x7f]){2}|\0[\x01-\x7f]\Z")
 # Each line of a TXT would be rendered as a prompt.
 _NO_PLAIN_TEXT = (
     (
@@ -46,10 +41,13 @@ def decode(name: str, content: bytes) -> Source:
         )
     encoding = _encoding(content)
     try:
-        source = Source(name, _without_marks(unix_line_ends(content.decode(encoding))))
+        # Other programs end a text with a NUL, or with DOS' end of a file; files that were joined
+        # have marks within.
+        text = unix_line_ends(content.decode(encoding).rstrip("\0\x1a"))
+        source = Source(name, text.replace("\n\ufeff", "\n"))
     except UnicodeDecodeError as error:
         whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
-        _refuse_byte(Source(name, whole), encoding, error)
+        refuse(*_bad_byte(Source(name, whole), encoding, error))
     _refuse_invisible(source)
     for beginning, message in _NO_PLAIN_TEXT:
         if beginning.match(source.text):
@@ -62,42 +60,28 @@ def unix_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _without_marks(text: str) -> str:
-    """Without byte order marks before lines: files that were joined have them there.
-
-    And without what other programs end a text with: NUL characters, DOS' end of a file.
-    """
-    text = text.rstrip("\0\x1a")
-    return re.sub("(?m)^\ufeff", "", text) if "\ufeff" in text else text
-
-
 def _encoding(content: bytes) -> str:
     """UTF-16 is known by its byte order mark, which is also how UTF-32 begins."""
-    if _UTF16_LE.match(content):
-        return "utf-16-le"
-    if _UTF16_BE.match(content):
-        return "utf-16-be"
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return "utf-16" if is_utf16 and not content.startswith(codecs.BOM_UTF32_LE) else "utf-8-sig"
 
 
-def _refuse_byte(source: Source, encoding: str, error: UnicodeDecodeError) -> NoReturn:
+def _bad_byte(source: Source, encoding: str, error: UnicodeDecodeError) -> tuple[Position, str]:
     before = unix_line_ends(error.object[: error.start].decode(encoding))
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     what, width = "this is incomplete UTF-16, although the file begins like it", 1
     if encoding == "utf-8-sig":
         what, width = f"the byte {error.object[error.start]:#04x} is not UTF-8", 4
     message = f"{what}. Save it as UTF-8 (most editors: Save As, Encoding)."
-    refuse(Position(source, line, column, width), message)
+    return Position(source, line, column, width), message
 
 
 def _refuse_invisible(source: Source) -> None:
     problems = Problems()
     for number, line in enumerate(source.lines, 1):
-        found = FORBIDDEN.search(line)
         if problems.is_full:
             break
-        if found:
+        if found := FORBIDDEN.search(line):
             position = Position(source, number, found.start() + 1)
             problems.add(position, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")
     problems.raise_if_any()

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 
 from picowatch.recipe.fields import FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
-from picowatch.recipe.messages.other_programs import words_for
+from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
 from picowatch.recipe.numbers import number
-from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.read.names import excuse_prompt, field_named, put
 from picowatch.recipe.written import Layer, Position, Written, plain_name
 
 _NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
@@ -42,32 +42,11 @@ _FACTORS = ("batch_size", "n_iter", "n_samples")
 # Their other flags: what a recipe cannot say is left out with a warning, unless it is switched
 # off; where they put and show their files means nothing here.
 _THEIRS_ALONE = ("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta")
-_OFF = {"false", "0", "0.0", "-1"}
 _THEIR_FILES = (
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
 )
-_KOHYA = {
-    "n": "negative_prompt",
-    "w": "width",
-    "h": "height",
-    "s": "steps",
-    "d": "seed",
-    "l": "cfg_scale",
-    "t": "denoising_strength",
-}
 _TAKING_MAPPINGS = (*MAPPINGS, "loras", "control", "sweep")
-# There are not so many fields.
-MAX_FLAGS = 200
-_OTHER_TOOLS = {
-    "p": "write the prompt first, without a flag, or after --prompt",
-    "from_file": "write the prompts of that file here, one per line",
-    "v": "Midjourney's version; choose a model with --checkpoint",
-    "niji": "Midjourney's version; choose a model with --checkpoint",
-    "no": "Midjourney's negative prompt; write --negative_prompt",
-    "stylize": "Midjourney's; leave it out, or write --cfg_scale",
-    "chaos": "Midjourney's; leave it out",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +82,7 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
         layer["prompt"] = prompt
         _refuse_no_flags(line, 0, end, problems)
     factors: list[Written] = []
-    for index, (name, written) in enumerate(_flags(line, first, problems)):
-        if index == MAX_FLAGS:
-            message = f"more than {MAX_FLAGS} flags in one line."
-            problems.add(written.name_position, message)
-            break
+    for name, written in _flags(line, first, problems):
         _put_flag(layer, name, written, factors, problems, warnings)
     _put_count(layer, factors, problems)
     return layer
@@ -157,10 +132,11 @@ def _put_flag(
     if name in _FACTORS:
         factors.append(written)
     elif field is None and name in _THEIRS_ALONE:
-        if written.text.lower() not in _OFF and len(warnings) < MAX_WARNINGS:
+        if not is_switched_off(name, written.text) and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None and name not in _THEIR_FILES:
-        problems.add(key, _why_refused(flag, name, written.text))
+        problems.add(key, _unknown(flag, written.text))
+        excuse_prompt(layer, written)
     elif field in _TAKING_MAPPINGS and written.text.startswith("{"):
         message = (
             f"a flag takes no mapping. Write {name}: {shown(written.text, 200)} between two lines "
@@ -175,14 +151,11 @@ def _put_flag(
         problems.add(key, f"--{flag} has no value: write --{flag} and what it takes.")
 
 
-def _why_refused(flag: str, name: str, value: str) -> str:
-    if flag in _KOHYA:
-        return f"--{flag}: kohya's {_KOHYA[flag]}; write --{_KOHYA[flag]}"
-    if name in _OTHER_TOOLS:
-        return f"--{flag}: {_OTHER_TOOLS[name]}"
-    if name == "ar":
-        return f"--ar: Midjourney's aspect ratio; write --size {sizes_of_ratio(value)}"
-    return f"unknown flag '--{shown(flag)}'. {words_for(name, FIRST_NAME_OF, '--')}".rstrip()
+def _unknown(flag: str, value: str) -> str:
+    words = words_for(flag, FIRST_NAME_OF, "--")
+    if flag == "ar":
+        words = f"It is Midjourney's flag; write --size {sizes_of_ratio(value)}."
+    return f"unknown flag '--{shown(flag)}'. {words}".rstrip()
 
 
 def seed_list(written: Written) -> Written:

@@ -8,7 +8,7 @@ https://github.com/mcmonkeyprojects/SwarmUI, docs/Image Metadata Format.md.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from picowatch.recipe.fields import EMBEDDINGS, NOISE_NAMES, PROMPTS
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
@@ -65,27 +65,37 @@ class Found:
         return Entry(layer, position, tuple(self.warnings))
 
 
-class Program(NamedTuple):
-    """A program by its column in the table, where its settings are, and what is peculiar to it."""
-
-    name: str
-    settings: Callable[[Mapping[str, str]], dict[str, Any] | None]
-    usual: Mapping[str, str] = {}
-
-
-def settings_of(texts: Mapping[str, str]) -> tuple[Program, dict[str, Any]] | None:
+def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
     """The program that wrote a picture's texts, and what it says. Raises what DAMAGE lists."""
-    for program in _PROGRAMS:
-        settings = program.settings(texts)
-        if settings is not None:
-            return program, settings
+    if texts.get("generator", "").casefold() == _PICODIFFUSION.casefold():
+        known = {*(keys[-1] for keys in _KEYS.values()), "lora", "lora_weight"}
+        settings = {name: text for name, text in texts.items() if name in known and text}
+        return _PICODIFFUSION, {**settings, "clip_skip": "2"}  # always A1111's 3
+    for name, (keyword, sign) in _SIGNS.items():
+        text = texts.get(keyword, "")
+        if text.lstrip().startswith("{") and sign in text:
+            return name, _prepared(json.loads(text))
     return None
 
 
-def read_settings(program: Program, settings: dict[str, Any], found: Found) -> None:
+def _prepared(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with one key for what several say together."""
+    if _OF_SWARMUI in settings:
+        settings = settings[_OF_SWARMUI]
+        # What the sampler is where the picture does not say it (ComfyUIBackendExtension.cs).
+        usual = {"sampler": settings.get("comfyuisampler") or "euler"}
+        settings = {**usual, "scheduler": settings.get("comfyuischeduler"), **settings}
+    if settings.get("refiner_model") in ("None", "", None):
+        settings.pop("refiner_switch", None)
+    if settings.get("seamless_x") is True and settings.get("seamless_y") is True:
+        del settings["seamless_x"], settings["seamless_y"]
+        settings["seamlesstileable"] = True
+    return settings
+
+
+def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
     """Put the settings that have a field; warn about the others, unless they draw nothing."""
-    settings = {**program.usual, **settings}
-    column = [one.name for one in _PROGRAMS].index(program.name)
+    column = [*_SIGNS, _PICODIFFUSION].index(program)
     settings["loras"] = list(_loras(settings))
     mode = str(settings.get("generation_mode") or "")
     for field, keys in _KEYS.items():
@@ -105,7 +115,7 @@ def read_settings(program: Program, settings: dict[str, Any], found: Found) -> N
     for field in PROMPTS:
         if field in found.values:
             found.values[field] = _with_embeddings(found.values[field], found)
-    if program.name == _INVOKEAI:
+    if program == _INVOKEAI:
         _read_invokeais_own(mode, found)
     for tag in sorted(set(_TAGS.findall(found.values["prompt"]))):
         found.leave_out("prompt", f"<{tag}:…>")
@@ -114,49 +124,10 @@ def read_settings(program: Program, settings: dict[str, Any], found: Found) -> N
             found.leave_out(name, value)
 
 
-def _fooocus(texts: Mapping[str, str]) -> dict[str, Any] | None:
-    settings = _json_in(texts, "parameters", '"full_prompt"')
-    if settings and settings.get("refiner_model") in ("None", "", None):
-        settings.pop("refiner_switch", None)
-    return settings
-
-
-def _swarmui(texts: Mapping[str, str]) -> dict[str, Any] | None:
-    settings = _json_in(texts, "parameters", '"sui_image_params"')
-    return None if settings is None else dict(settings["sui_image_params"])
-
-
-def _invokeai(texts: Mapping[str, str]) -> dict[str, Any] | None:
-    settings = _json_in(texts, "invokeai_metadata")
-    if settings and settings.get("seamless_x") is True and settings.get("seamless_y") is True:
-        del settings["seamless_x"], settings["seamless_y"]
-        settings["seamlesstileable"] = True
-    return settings
-
-
-def _picodiffusion(texts: Mapping[str, str]) -> dict[str, Any] | None:
-    if texts.get("generator", "").casefold() != "picodiffusion":
-        return None
-    return {name: text for name, text in texts.items() if name in _PICODIFFUSION and text}
-
-
-def _json_in(texts: Mapping[str, str], keyword: str, sign: str = "") -> dict[str, Any] | None:
-    """The JSON object that this text is, if the sign is in it."""
-    text = texts.get(keyword, "")
-    if keyword not in texts or (sign and not (text.lstrip().startswith("{") and sign in text)):
-        return None
-    values = json.loads(text)
-    if not isinstance(values, dict):
-        raise TypeError("not an object")
-    return values
-
-
 def _loras(settings: dict[str, Any]) -> Iterator[tuple[object, object]]:
     """Names and weights: in pairs, in mappings, or as texts with commas; one by picoDiffusion."""
-    loras, weights = (
-        _listed(settings.pop("loras", None)),
-        _listed(settings.pop("loraweights", None)),
-    )
+    loras = _listed(settings.pop("loras", None))
+    weights = _listed(settings.pop("loraweights", None))
     if "lora" in settings:
         yield settings.pop("lora"), settings.pop("lora_weight", None)
     for index, lora in enumerate(loras):
@@ -218,21 +189,20 @@ _EMBEDDING = re.compile(
     r"<(?!break>)(?:embed(?:ding)?:)?(?:[^<>:/]*/)*([\w., -]+?)(?:\.safetensors|\.pt|\.bin)?>"
 )
 _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\[]")
-_INVOKEAI = "InvokeAI"
 _STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
-_PROGRAMS = (
-    Program("Fooocus", _fooocus),
-    # What the sampler is where the picture does not say it (ComfyUIBackendExtension.cs).
-    Program("SwarmUI", _swarmui, {"sampler": "euler"}),
-    Program(_INVOKEAI, _invokeai),
-    Program("picoDiffusion", _picodiffusion, {"clip_skip": "2"}),  # always A1111's 3
-)
-# The fields, and what each of these programs calls them; "" for what it does not have.
+_OF_SWARMUI = "sui_image_params"
+_INVOKEAI, _PICODIFFUSION = "InvokeAI", "picoDiffusion"
+# In which text the settings are, as JSON, and what tells that they are this program's.
+_SIGNS = {
+    "Fooocus": ("parameters", '"full_prompt"'),
+    "SwarmUI": ("parameters", f'"{_OF_SWARMUI}"'),
+    _INVOKEAI: ("invokeai_metadata", ""),
+}
+# The fields, and what these programs and picoDiffusion call them; "" for what it does not have.
 _KEYS = {
     "prompt": ("full_prompt", "prompt", "positive_prompt", "prompt"),
     "negative_prompt": (
-        *("full_negative_prompt", "negativeprompt"),
-        *("negative_prompt", "negative_prompt"),
+        "full_negative_prompt", "negativeprompt", "negative_prompt", "negative_prompt",
     ),
     "checkpoint": ("base_model", "model", "model", "checkpoint"),
     "vae": ("vae", "vae", "vae", "vae"),
@@ -252,8 +222,7 @@ _KEYS = {
     "tiling": ("", "seamlesstileable", "seamlesstileable", ""),
     "clip_skip": ("", "clipstopatlayer", "clip_skip", "clip_skip"),
     "denoising_strength": ("", "initimagecreativity", "strength", ""),
-}
-_PICODIFFUSION = {*(keys[-1] for keys in _KEYS.values()), "lora", "lora_weight"}
+}  # fmt: skip
 # What their values mean where a recipe writes them otherwise.
 _MEANINGS: dict[str, Callable[[Any], object]] = {
     "prompt": _joined,

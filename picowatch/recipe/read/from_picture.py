@@ -126,7 +126,7 @@ def _of_another_program(
     text, found, what = texts.get("parameters", ""), Found(), "text"
     try:
         if settings := settings_of(texts):
-            what = f"text from {settings[0].name}"
+            what = f"text from {settings[0]}"
             read_settings(*settings, found)
             return _without_brackets(found.entry(position))
         beside = _of_a1111(text, position, names_checkpoint) if holds_parameters(text) else None

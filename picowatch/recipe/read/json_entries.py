@@ -1,15 +1,12 @@
 """The entries of a JSON recipe: an object is one, a list of them are several."""
 
 import json
-import re
 
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.read.no_prompts import is_comfyui_workflow
 from picowatch.recipe.read.nodes import compose_json
 from picowatch.recipe.read.yaml_entries import entries_of, start_of
 from picowatch.recipe.written import Entry, Source
-
-_SURROGATES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F]")
 
 
 def json_entries(source: Source, problems: Problems) -> list[Entry]:
@@ -23,14 +20,3 @@ def json_entries(source: Source, problems: Problems) -> list[Entry]:
         )
         return []
     return entries_of(document, problems)
-
-
-def has_surrogates(text: str) -> bool:
-    """Whether it is JSON with emoji as scripts write them: two escapes each, which YAML refuses."""
-    if not _SURROGATES.search(text):
-        return False
-    try:
-        json.loads(text, parse_int=str)
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -1,6 +1,7 @@
 """Names that files give fields, and the layers that hold their values."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import FIRST_NAME_OF
@@ -36,6 +37,12 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
     else:
         layer[field] = written
     return True
+
+
+def excuse_prompt(layer: Layer, unknown: Written) -> None:
+    """An unknown name of a text explains why there is no prompt: nobody needs to hear of both."""
+    if " " in unknown.text:
+        layer.setdefault("prompt", replace(unknown, value=""))
 
 
 def meaning_of_scheduler(written: Written) -> str:

@@ -64,8 +64,8 @@ def _yaml_scalar(event: Any, raw: str) -> str | None:
     if not event.style and text in _NULLS:
         return None
     if event.style in ("|", ">"):
-        # The last line break is how blocks are written. One that is not indented is empty.
-        return text.removesuffix("\n") or None
+        # The last line break is how blocks are written, not part of what is meant.
+        return text.removesuffix("\n")
     return text
 
 

@@ -1,12 +1,11 @@
 """The entries of a YAML or JSON recipe, of a `_defaults.yaml`, and of a TXT's settings."""
 
-import re
 from dataclasses import replace
 
-from picowatch.recipe.fields import FIRST_NAME_OF, PROMPTS
+from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import quoted
-from picowatch.recipe.read.names import field_named, put
+from picowatch.recipe.read.names import excuse_prompt, field_named, put
 from picowatch.recipe.read.nodes import compose
 from picowatch.recipe.read.yaml_errors import nearly_field
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
@@ -55,9 +54,8 @@ def layer_of(mapping: Written, problems: Problems) -> Layer:
             continue
         if field_named(name) in PROMPTS and _has_lost_text(name, value, problems):
             value = replace(value, value="")
-        if not put(layer, name, value, problems) and " " in value.text:
-            # It explains why there is no prompt, which is not to be said as well.
-            layer.setdefault("prompt", replace(value, value=""))
+        if not put(layer, name, value, problems):
+            excuse_prompt(layer, value)
     return layer
 
 
@@ -67,7 +65,14 @@ def start_of(mapping: Written) -> Position:
 
 
 def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
-    """Whether a comment follows a prompt: it was probably meant, and nobody would see it lost."""
+    """Whether YAML lost a part of a prompt that is written there; nobody would see it.
+
+    What follows ` #` is a comment to YAML, and a block of text that is not indented is empty.
+    """
+    if value.raw[:1] in ("|", ">") and not value.text.strip():
+        message = f"{name} is empty: the lines of the text below {value.raw[:1]} must be indented."
+        problems.add(value.position, message)
+        return True
     if value.raw[:1] in ("'", '"', "|", ">"):
         return False
     last_line = value.raw.rpartition("\n")[2]
@@ -89,34 +94,20 @@ def _has_lost_text(name: str, value: Written, problems: Problems) -> bool:
 
 
 def _refuse(node: Written, problems: Problems) -> None:
-    """What is no recipe: text, or lines that are nearly fields."""
-    source, first = node.position.source, node.position.line
-    for number in range(first, first + node.raw.count("\n") + 1):
-        if not (found := nearly_field(source.line(number))):
-            break
-        problems.add(Position(source, number, found[0]), found[1])
-    else:
-        return
-    if number > first:
-        return
-    text = shown(node.raw.partition("\n")[0])
-    if source.is_json:
-        message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
-        problems.add(node.position, message)
+    """What is no recipe: lines that are nearly fields, or anything else."""
+    source, line = node.position.source, node.position.line
+    while found := nearly_field(source.line(line)):
+        problems.add(Position(source, line, found[0]), found[1])
+        line += 1
+    if line > node.position.line:
         return
     name = source.name.rpartition("/")[2].rpartition(".")[0]
-    text = text if isinstance(node.value, str) else "…"
-    problems.add(
-        node.position,
-        f"this is not a recipe. Write 'prompt: {text}', or rename the file to {name}.txt: there "
-        "each line is a prompt.",
+    text = shown(node.position.text)
+    instead = f"prompt: {text if node.text else '…'}"
+    message = (
+        f"this is not a recipe. Write '{instead}', or rename the file to {name}.txt: there each "
+        "line is a prompt."
     )
-
-
-def first_flag(text: str) -> tuple[str, str]:
-    """The first flag of a prompt, as in a TXT, and as a field; both "" without any."""
-    for flag in re.finditer(r"(?<=\s)--(?P<name>[A-Za-z][\w-]*)[ =]+(?P<value>[^\s\"']+)", text):
-        name = flag["name"].replace("-", "_")
-        if name in FIRST_NAME_OF:
-            return flag[0], f"{name}: {shown(flag['value'])}"
-    return "", ""
+    if source.is_json:
+        message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
+    problems.add(node.position, message)

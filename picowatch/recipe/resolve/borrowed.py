@@ -1,4 +1,4 @@
-"""What a picture or another program says, brought to what recipes can have, with warnings."""
+"""Layers of pictures and other programs, brought to what recipes can have, with warnings."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,7 +36,7 @@ def _with_sampler(layer: Layer) -> Layer:
 
 
 def _is_sampler_alone(text: str) -> bool:
-    """Whether it names a sampler, but no schedule type."""
+    """Return whether it names a sampler, but no schedule type."""
     for find in (find_schedule_type, find_sampler):
         with suppress(ValueInvalid):
             find(text)
@@ -62,7 +62,7 @@ def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:
 
 
 def _may_be(word: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a word is a value of a field: a number or a switch would not be one by now."""
+    """Return whether a word is a value of a field: a number or a switch would not be one by now."""
     if schema.get("type") in ("integer", "number", "boolean"):
         return word == PICTURE
     return word in schema.get("enum", (word,))

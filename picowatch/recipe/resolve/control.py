@@ -97,7 +97,7 @@ def _entries(layer: Layer) -> tuple[Written, ...]:
 
 
 def controls_fit(recipe: Recipe) -> Iterator[Finding]:
-    """What its ControlNets cannot be used with; others' are left out then."""
+    """Check what its ControlNets are used with; somebody else's are left out."""
     for index, control in enumerate(recipe.control):
         for name, message in _mistakes(recipe, index):
             is_misfit = name == "model" and control.model != ""
@@ -144,7 +144,7 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
 
 
 def _wrong_kind(model: ControlNet, kind: str) -> str:
-    """Why a map of this kind cannot be given to a model; a union has to be told the kind."""
+    """Say why a model takes no map of this kind; a union has to be told the kind."""
     if not model.kinds:
         what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind of map."
         return f"{what} Remove kind." if kind else ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recipe.reading import messages, read, read_one, refused
+from tests.recipe.reading import messages, read_one, refused
 
 SEED = (
     "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list like "
@@ -172,22 +172,6 @@ def test_a_piece_of_the_prompt_alone_is_no_field_to_sweep() -> None:
         "sweep cannot vary 'red': there is no such field. For a piece of the prompt write "
         '"prompt: red".'
     )
-
-
-def test_settings_without_prompts_are_a_mistake() -> None:
-    """As they are in YAML; comments alone are not."""
-    assert messages("---\nsteps: 3\n---\n# later\n", "corgi.txt") == [
-        "a prompt is missing. Write it below the settings, in a line of its own."
-    ]
-    assert read("---\n---\n", "corgi.txt") == read("# steps\n", "corgi.txt") == []
-
-
-@pytest.mark.parametrize(
-    "name", ["corgi.yaml.txt", "pets/corgi.yml.txt", "corgi.txt", "corgi.TXT.txt"]
-)
-def test_a_hidden_ending_is_not_kept(name: str) -> None:
-    """Windows hides the one that its editor adds."""
-    assert messages("prompt: a", name) == ["this looks like YAML; rename it to corgi.yaml"]
 
 
 def test_several_mistakes_come_at_once() -> None:

@@ -188,8 +188,9 @@ LINK = ["70", 0]
 STYLER = node("SDXLPromptStyler", text_positive="a dog", text_negative="dim")
 # https://github.com/jags111/efficiency-nodes-comfyui
 EFFICIENT = node(
-    "Efficient Loader", ckpt_name="pony", positive="a dog", negative="dim", empty_latent_width=640,
-    empty_latent_height=896, lora_name="None", clip_skip=-2, vae_name="Baked VAE",
+    "Efficient Loader", ckpt_name="pony", positive="a dog, 1920x1080", negative="dim",
+    empty_latent_width=640, empty_latent_height=896, lora_name="None", clip_skip=-2,
+    vae_name="Baked VAE",
 )  # fmt: skip
 
 
@@ -216,7 +217,10 @@ def encode(text: object) -> dict[str, Any]:
             one_pass(STYLER) | {"6": encode(LINK), "7": encode(["70", 1])},
             ("a dog", "dim"), "",
         ),
-        (one_pass(EFFICIENT, positive=LINK, negative=["70", 1]), ("a dog", "dim"), ""),
+        (one_pass(EFFICIENT, positive=LINK, negative=["70", 1]), ("a dog, 1920x1080", "dim"), ""),
+        # https://github.com/XLabs-AI/x-flux-comfyui
+        (one_pass(positive=None, negative=None, conditioning=["6", 0], neg_conditioning=["7", 0]),
+         ("a cat", "blurry, bad"), ""),
         (
             one_pass(node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0]),
                      positive=LINK),
@@ -253,6 +257,8 @@ def test_a_prompt_that_is_not_found_is_said() -> None:
     ("latent", "size", "warned"),
     [
         (node("SDXL Empty Latent (rgthree)", dimensions="832 x 1216 (portrait)"), "832x1216", ""),
+        (node("CR SDXL Aspect Ratio", width=1024, height=1024,
+              aspect_ratio="9:16 portrait 768x1344"), "768x1344", ""),
         (EFFICIENT, "640x896", ""),
         (node("Mystery", ratio="3:4"), "1024x1024",
          "The size was not found in the workflow's node Mystery; 'size: …' in the recipe"),
@@ -282,6 +288,14 @@ def test_a_start_image_is_not_in_the_picture() -> None:
     assert recipe.warnings == (
         "the start image is not inside the picture; 'image: …' in the recipe names one.",
     )
+
+
+def test_the_vae_is_that_of_the_decoder() -> None:
+    """Others encode latents for another model."""
+    nodes = one_pass(node("VAELoader", vae_name="other.pt")) | {"80": FLUX["10"]}
+    assert read(nodes).vae == "baked"
+    nodes["8"] = node("VAEDecode", samples=["30", 0], vae=["80", 0])
+    assert read(nodes).vae == "ae"
 
 
 def test_clip_skip_is_read() -> None:

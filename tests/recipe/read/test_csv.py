@@ -54,6 +54,11 @@ def test_rows_and_columns_without_anything_are_skipped() -> None:
             (1, 8),
             "unknown field 'stesp'. Did you mean 'steps'? (row 1)",
         ),
+        (
+            "promt,steps\na corgi,3\na cat,4\n",
+            (1, 1),
+            "unknown field 'promt'. Did you mean 'prompt'?",
+        ),
         ("prompt,cfg,cfg_scale\na,3,4\n", (2, 5), "'cfg_scale' is given twice: already on line 2"),
         (
             'prompt;steps\n"a\nb";3\nc;300\n',

@@ -83,6 +83,7 @@ COMFYUI = {
     "sampler": "DPM++ 2M", "schedule_type": "karras", "steps": 30, "cfg_scale": 6.5, "seed": 42,
     "size": "832x1216",
 }  # fmt: skip
+CIVITAI = {**XL, "extra": {"airs": []}, "extraMetadata": '{"prompt": "a cat"}'}
 UNKNOWN_SAMPLER = json.loads(json.dumps(XL).replace("dpmpp_2m", "res_multistep"))
 
 # Version 3.3: pictures in public test suites.
@@ -147,6 +148,8 @@ SWARMUI = {
         "variationseed": 5,
         "variationseedstrength": "0.2",
         "seamlesstileable": "true",
+        "comfyuisampler": "dpmpp_2m",
+        "comfyuischeduler": "karras",
         "zeronegative": True,
         "negativeprompt": "<embed:xl/bad.safetensors>, (<embedding:bad>:1.2)",
         "swarm_version": "0.9.3.1",
@@ -205,6 +208,11 @@ PICTURES = {
         COMFYUI,
         ("The workflow draws in 2 steps",),
     ),
+    "comfyui at civitai, jpeg": Picture(
+        encoded("JPEG", exif=exif(b"UNICODE\0" + json.dumps(CIVITAI).encode("utf-16-be"))),
+        COMFYUI,
+        ("The workflow draws in 2 steps",),
+    ),
     "comfyui, a sampler that picowatch lacks": Picture(
         png({"prompt": json.dumps(UNKNOWN_SAMPLER)}),
         COMFYUI,
@@ -247,19 +255,15 @@ PICTURES = {
         png({"parameters": json.dumps(SWARMUI, indent=2)}),
         {
             "prompt": "a photo of a cat <segment:face>smile", "negative_prompt": "bad, (bad:1.2)",
-            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0", "sampler": "Euler",
-            "steps": 20, "cfg_scale": 7, "clip_skip": 2, "seed": 1, "variation_seed": 5,
-            "variation_strength": 0.2, "tiling": True, "size": "1024x1024",
+            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0", "sampler": "DPM++ 2M",
+            "schedule_type": "karras", "steps": 20, "cfg_scale": 7, "clip_skip": 2, "seed": 1,
+            "variation_seed": 5, "variation_strength": 0.2, "tiling": True, "size": "1024x1024",
             "loras": (("maid", 0.8), ("style/film", 1)),
         },
         ("'prompt: <segment:…>'", "'zeronegative: True'"),
     ),
     "swarmui jpeg": Picture(
         encoded("JPEG", exif=exif(b"UNICODE\0" + SWARMUI_COMMENT.encode("utf-16-le"))),
-        SWARMUI_FLUX_FIELDS,
-    ),
-    "swarmui webp": Picture(
-        encoded("WEBP", exif=exif(b"UNICODE\0" + SWARMUI_COMMENT.encode("utf-16-be"))),
         SWARMUI_FLUX_FIELDS,
     ),
     "picodiffusion": Picture(

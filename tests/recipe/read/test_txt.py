@@ -26,62 +26,58 @@ def test_a_backslash_goes_on_in_the_next_line() -> None:
 
 def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
     """As YAML between two lines of three hyphens; a prompt's own flags are nearer."""
-    recipes = read("# c\n---\nsteps: 3 # few\ncfg: 5\n---\na corgi\na cat --steps 4\n", TXT)
+    recipes = read("# c\n---\nsteps: 3 # few\nCFG: 5\n---\na corgi\na cat --steps 4\n", TXT)
     assert [(r.prompt, r.steps, r.cfg_scale) for r in recipes] == [
         ("a corgi", 3, 5.0),
         ("a cat", 4, 5.0),
     ]
 
 
-def test_flags_stand_after_the_prompt() -> None:
-    """The example of the documentation."""
-    recipe = read_one(
-        "a corgi at the beach --steps 30 --seed 7 --size 512x768 --negative_prompt blurry, dim",
-        TXT,
-    )
-    assert recipe.prompt == "a corgi at the beach"
-    assert (recipe.steps, recipe.seed, recipe.size) == (30, 7, "512x768")
-    assert recipe.negative_prompt == "blurry, dim"
-
-
-def test_a_quoted_value_runs_to_its_closing_quote() -> None:
-    """Even over what would be another flag; a backslash keeps a quote inside."""
-    recipe = read_one(r'a corgi --negative "dim, --dark \"x\" \(y\)" --exact --seed random', TXT)
-    assert recipe.negative_prompt == r'dim, --dark "x" \(y\)'
-    assert (recipe.exact, recipe.seed) == (True, "random")
-
-
-@pytest.mark.parametrize("written", ["1, 2,3", "[1, 2, 3]", '"1,2,3"'])
-def test_a_list_of_seeds_fits_after_a_flag(written: str) -> None:
-    """With or without its brackets."""
-    assert read_one(f"a corgi --seed {written} --steps 3", TXT).seed == (1, 2, 3)
-
-
-def test_a1111s_prompts_from_file_are_understood() -> None:
-    """batch_size times n_iter is the count."""
-    recipe = read_one(
-        '--prompt "a corgi" --negative_prompt "dim" --steps 20 --cfg_scale 7 --seed 1 '
-        '--width 512 --height 768 --sampler_name "Euler a" --batch_size 2 --n_iter 3 '
-        "--sd_model demo",
-        TXT,
-    )
-    assert (recipe.prompt, recipe.negative_prompt) == ("a corgi", "dim")
-    assert (recipe.steps, recipe.cfg_scale, recipe.seed) == (20, 7.0, 1)
-    assert (recipe.size, recipe.sampler, recipe.count) == ("512x768", "Euler a", 6)
-
-
 @pytest.mark.parametrize(
-    ("written", "read"),
+    ("line", "values"),
     [
-        ("--prompt 'a corgi' --steps 3", "a corgi"),
-        ("--prompt 'a \"red\" corgi'", 'a "red" corgi'),
-        ("--prompt 'tis a corgi --steps 3", "'tis a corgi"),
-        ("--prompt 'red' and 'blue' --steps 3", "'red' and 'blue'"),
+        (
+            "a corgi at the beach --steps 30 --seed 7 --size 512x768 --negative_prompt blurry, dim",
+            {
+                "prompt": "a corgi at the beach",
+                "steps": 30,
+                "seed": 7,
+                "size": "512x768",
+                "negative_prompt": "blurry, dim",
+            },
+        ),
+        (
+            r'a --negative "dim, --dark \"x\" \(y\)" --exact --seed random',
+            {"negative_prompt": r'dim, --dark "x" \(y\)', "exact": True, "seed": "random"},
+        ),
+        ("a --seed 1, 2,3 --Steps=3", {"seed": (1, 2, 3), "steps": 3}),
+        ('a --seed "[1, 2]"', {"seed": (1, 2)}),
+        (
+            '--prompt "a corgi" --cfg_scale 7 --sampler_name "Euler a" --batch_size 2 --n_iter 3 '
+            "--sd_model demo",
+            {"prompt": "a corgi", "cfg_scale": 7.0, "sampler": "Euler a", "count": 6},
+        ),
+        ("--prompt 'a \"red\" corgi' --steps 3", {"prompt": 'a "red" corgi', "steps": 3}),
+        ("--prompt 'tis a corgi --steps 3", {"prompt": "'tis a corgi", "steps": 3}),
+        ("--prompt 'red' and 'blue' --steps 3", {"prompt": "'red' and 'blue'"}),
+        (
+            "a --cfg-scale 3 --sampling-method euler_a --batch-count 3 --negative-prompt x",
+            {"cfg_scale": 3.0, "sampler": "Euler a", "count": 3, "negative_prompt": "x"},
+        ),
+        (
+            "a --scale 7 --sampler_index Euler --ddim_steps 9 --H 64 --ddim_eta 0",
+            {"cfg_scale": 7.0, "sampler": "Euler", "steps": 9, "height": 64, "warnings": ()},
+        ),
+        ("a corgi -- asleep - at last — home", {"prompt": "a corgi -- asleep - at last — home"}),
     ],
 )
-def test_a_value_in_single_quotes_is_without_them_as_in_a1111(written: str, read: str) -> None:
-    """If they are around all of it; else they are apostrophes."""
-    assert read_one(written, TXT).prompt == read
+def test_flags_stand_after_the_prompt(line: str, values: dict[str, object]) -> None:
+    """Ours, A1111's "Prompts from file", stable-diffusion.cpp's and CompVis' long names.
+
+    A value in quotes runs to the closing one, even over what would be another flag.
+    """
+    recipe = read_one(line, TXT)
+    assert {name: getattr(recipe, name) for name in values} == values
 
 
 def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
@@ -89,26 +85,14 @@ def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
     recipe = read_one(
         '--prompt "a corgi" --steps 20 --restore_faces true --seed_resize_from_w 512 '
         '--seed_resize_from_h 0 --styles "ink" --outpath_samples out --do_not_save_grid true '
-        "--prompt_for_display x",
+        "--prompt_for_display x --ddim_eta 0.5",
         TXT,
     )
     assert (recipe.prompt, recipe.steps) == ("a corgi", 20)
+    left_out = ("restore_faces true", "seed_resize_from_w 512", "styles ink", "ddim_eta 0.5")
     assert recipe.warnings == tuple(
-        f"Recipes have no '{flag}' setting; it was ignored."
-        for flag in ("--restore_faces true", "--seed_resize_from_w 512", "--styles ink")
+        f"Recipes have no '--{flag}' setting; it was ignored." for flag in left_out
     )
-
-
-def test_other_programs_long_names_are_aliases() -> None:
-    """Those of stable-diffusion.cpp and CompVis; hyphens are underscores."""
-    recipe = read_one("a --scale 7 --sampler_index Euler --ddim_steps 9 --H 64 --ddim_eta 0", TXT)
-    assert (recipe.cfg_scale, recipe.sampler, recipe.steps) == (7.0, "Euler", 9)
-    assert (recipe.height, recipe.warnings) == (64, ())
-    recipe = read_one(
-        "a --cfg-scale 3 --sampling-method euler_a --batch-count 3 --negative-prompt x", TXT
-    )
-    assert (recipe.cfg_scale, recipe.sampler, recipe.count) == (3.0, "Euler a", 3)
-    assert recipe.negative_prompt == "x"
 
 
 @pytest.mark.parametrize("flag", ["hires", "hires_fix", "hires-fix", "upscale", "tiling"])
@@ -119,143 +103,124 @@ def test_a_flag_without_a_value_switches_on_what_true_switches_on(flag: str) -> 
     assert read_one(f"a --{flag} --steps 3", TXT).digest(hash_of) == written.digest(hash_of)
 
 
-def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
-    """Dashes are punctuation, too."""
-    assert read_one("a corgi -- asleep - at last — home", TXT).prompt == (
-        "a corgi -- asleep - at last — home"
-    )
+NO_FLAG = "would be part of the text. For a flag, write a space and two hyphens: --"
+SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
 
 
 @pytest.mark.parametrize(
-    ("text", "column", "message"),
+    ("text", "line", "column", "message"),
     [
-        ("a --d 3", 3, "--d: kohya's seed; write --seed"),
-        ("a --s 30", 3, "--s: kohya's steps; write --steps"),
-        ("a --n dim", 3, "--n: kohya's negative_prompt; write --negative_prompt"),
-        ("a --w 512", 3, "--w: kohya's width; write --width"),
-        ("a --h 512", 3, "--h: kohya's height; write --height"),
-        ("a --l 7", 3, "--l: kohya's cfg_scale; write --cfg_scale"),
-        ("a --t 0.6", 3, "--t: kohya's denoising_strength; write --denoising_strength"),
-        ("a --stesp 30", 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
-        ("a --xyz", 3, "unknown flag '--xyz'."),
-        ("a --scheduler x", 3, "unknown field 'scheduler'. Did you mean 'schedule_type'?"),
-        ("a --ar 16:9", 3, "--ar: Midjourney's aspect ratio; write --size 912x512 for SD "
-         "1.5, 1344x768 for SDXL, 224x128 for the demo model"),
-        ("a --ar 2:3", 3, "--ar: Midjourney's aspect ratio; write --size 512x768 for SD "
-         "1.5, 832x1280 for SDXL, 128x192 for the demo model"),
-        ("a --v 5", 3, "--v: Midjourney's version; choose a model with --checkpoint"),
-        ("a --seed 1 --seed 2", 12, "'seed' is given twice: already on line 1. Keep one."),
-        ("a --prompt b", 3, "'prompt' is given twice: already on line 1. Keep one."),
-        ("a --steps", 3, "--steps has no value: write --steps and what it takes."),
-        ("a --steps 300", 11, "steps must be a whole number from 1 to 150, not 300."),
-        ("a --width 500", 11, "width must be a multiple of 8: 496 or 504 would do."),
-        ("a --n_iter x", 12, "count must be a whole number from 1 to 1000000, not 'x'."),
-        ('a --negative "dim', 14, 'the quote " that opens here is never closed.'),
+        ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
+        ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
+        ("a --xyz", 1, 3, "unknown flag '--xyz'."),
+        ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
+        ("a --scheduler x", 1, 3, "unknown field 'scheduler'. Did you mean 'schedule_type'?"),
+        (
+            "a --ar 16:9",
+            1,
+            3,
+            "unknown flag '--ar'. It is Midjourney's flag; write --size 912x512 for SD 1.5, "
+            "1344x768 for SDXL, 224x128 for the demo model.",
+        ),
+        ("a --seed 1 --seed 2", 1, 12, "'seed' is given twice: already on line 1. Keep one."),
+        ("a --prompt b", 1, 3, "'prompt' is given twice: already on line 1. Keep one."),
+        ("a --steps", 1, 3, "--steps has no value: write --steps and what it takes."),
+        ("a --steps 300", 1, 11, "steps must be a whole number from 1 to 150, not 300."),
+        ("a \\\n  b --steps 300", 2, 13, "steps must be a whole number from 1 to 150, not 300."),
+        ("---\n\nsteps: 0\n---\na", 3, 8, "steps must be a whole number from 1 to 150, not 0."),
+        ("a --n_iter x", 1, 12, "count must be a whole number from 1 to 1000000, not 'x'."),
+        ('a --negative "dim', 1, 14, 'the quote " that opens here is never closed.'),
         (
             'a --negative "dim" dark',
+            1,
             20,
-            "'dark' stands after the closing quote. Put the quotes around all of it; write "
-            '\\" for a quote inside.',
+            "'dark' stands after the closing quote. Put the quotes around all of it; write \\\" "
+            "for a quote inside.",
         ),
-        (
-            "a —steps 30",
-            3,
-            "'—steps' would be part of the text. For a flag, write a space and two hyphens: "
-            "--steps.",
-        ),
-        (
-            "a --seed 7 -cfg=7.5",
-            12,
-            "'-cfg' would be part of the text. For a flag, write a space and two hyphens: --cfg.",
-        ),
-        (
-            "a corgi,--steps 10",
-            9,
-            "'--steps' would be part of the text. For a flag, write a space and two hyphens: "
-            "--steps.",
-        ),
+        ("a —steps 30", 1, 3, f"'—steps' {NO_FLAG}steps."),
+        ("a --seed 7 -cfg=7.5", 1, 12, f"'-cfg' {NO_FLAG}cfg."),
+        ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
         (
             "a --control {image: a}",
+            1,
             13,
             "a flag takes no mapping. Write control: {image: a} between two lines --- above the "
             "prompts, or in a .yaml file.",
         ),
         (
             "a corgi\nnegative: blurry",
+            2,
             1,
-            "'negative:' within a prompt would be part of its text. Write --negative_prompt "
-            "blurry after the prompt.",
+            "'negative:' within a prompt would be part of its text. Write --negative_prompt blurry "
+            "after the prompt.",
         ),
-        ("--steps 3", 1, "a prompt is missing. Write it before the flags."),
+        ("--steps 3", 1, 1, "a prompt is missing. Write it before the flags."),
         (
             "a corgi \\",
+            1,
             9,
             "a backslash at the end of a line continues it on the next line, but there is no next "
             "line.",
         ),
-        ("prompt: a", 1, "this looks like YAML; rename it to corgi.yaml"),
-        ("# c\n\n- prompt: a", 3, "this looks like YAML; rename it to corgi.yaml"),
-        ("steps: 3\nprompt: a", 1, "this looks like YAML; rename it to corgi.yaml"),
-        ("---\nsteps: 3\n", 1, "settings begin here and must end with a second line ---."),
+        ("Prompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
+        ("# c\n\n- prompt: a", 3, 3, "this looks like YAML; rename it to corgi.yaml"),
+        ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
+        ("---\nprompt: a\n", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
+        ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
         (
             "a\n---\nb",
+            2,
             1,
             "settings between --- lines may appear only once, above all prompts.",
         ),
-        ("---\nprompt: a\n", 1, "this looks like YAML; rename it to corgi.yaml"),
         (
             "a corgi\nstesp: 10",
+            2,
             1,
-            "each line of a .txt is a prompt, and this one reads like a setting. Did you mean "
-            "'steps'? Write --steps 10 after a prompt, or steps: 10 between two lines --- above "
-            "the prompts.",
+            f"{SETTING} Did you mean 'steps'? Write --steps 10 after a prompt, or steps: 10 "
+            "between two lines --- above the prompts.",
         ),
         (
             "from: pets/1.png",
             1,
-            "each line of a .txt is a prompt, and this one reads like a setting. Write --from "
-            "pets/1.png after a prompt, or from: pets/1.png between two lines --- above the "
-            "prompts.",
-        ),
-        (
-            "size: 512x768",
             1,
-            "each line of a .txt is a prompt, and this one reads like a setting. Write --size "
-            "512x768 after a prompt, or size: 512x768 between two lines --- above the prompts.",
+            f"{SETTING} Write --from pets/1.png after a prompt, or from: pets/1.png between two "
+            "lines --- above the prompts.",
         ),
-        ("---\nprompt: a\n---\nb", 1, "write the prompts below the settings, one per line."),
-        ("---\na dog\n---\nb", 1, "settings are lines like 'steps: 30', one per line."),
+        ("---\nprompt: a\n---\nb", 2, 1, "write the prompts below the settings, one per line."),
+        ("---\na dog\n---\nb", 2, 1, "settings are lines like 'steps: 30', one per line."),
+        (
+            "---\nsteps: 3\n---\n# later\n",
+            3,
+            1,
+            "a prompt is missing. Write it below the settings, in a line of its own.",
+        ),
     ],
-)  # fmt: skip
-def test_mistakes_in_lines_and_flags_are_reported(text: str, column: int, message: str) -> None:
-    """With the position of the flag or value."""
+)
+def test_mistakes_in_lines_and_flags_are_reported(
+    text: str, line: int, column: int, message: str
+) -> None:
+    """With the position of the flag or value in the file, not in the joined lines."""
     (problem,) = refused(text, TXT).problems
-    assert (problem.column, problem.message) == (column, message)
+    assert (problem.line, problem.column, problem.message) == (line, column, message)
 
 
-def test_positions_are_those_of_the_file_in_continued_lines_and_settings() -> None:
-    """Not those of the joined text."""
-    text = "---\n\nsteps: 0\n---\na corgi \\\n    --stesp 3 \\\n  at --cfg 0\n"
-    assert [(p.line, p.column, p.width) for p in refused(text, TXT).problems] == [
-        (3, 8, 1),
-        (6, 5, 7),
-        (7, 12, 1),
-    ][:3]
-
-
-def test_names_of_fields_as_the_first_words_of_a_prompt_are_a_prompt() -> None:
+@pytest.mark.parametrize("prompt", ["image: a woman in red", "model: 3 dogs", "3: 4"])
+def test_names_of_fields_as_the_first_words_of_a_prompt_are_a_prompt(prompt: str) -> None:
     """Only a file that has a `prompt:` line, too, looks like YAML."""
-    for prompt in ("image: a woman in red", "model: 3 dogs", "chapter: 3", "3: 4"):
-        assert read_one(prompt, TXT).prompt == prompt
+    assert read_one(prompt, TXT).prompt == prompt
 
 
 def test_a_file_of_comments_has_no_entries() -> None:
     """It makes nothing, and is no error."""
-    assert read("# later\n", TXT) == []
+    assert read("# later\n", TXT) == read("---\n---\n", TXT) == []
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.TXT", "b/a.Txt"])
 def test_the_ending_decides_in_any_case(name: str) -> None:
-    """Windows likes capitals."""
+    """Windows likes capitals, and hides the ending that its editor adds."""
     assert read_one("a corgi", name).prompt == "a corgi"
     assert messages("a corgi", "a.YML")[0].startswith("this is not a recipe.")
+    assert messages("prompt: a", f"corgi.yaml.{name[-3:]}") == [
+        "this looks like YAML; rename it to corgi.yaml"
+    ]

@@ -1,0 +1,93 @@
+"use strict";
+// Searching: `corgi "red hat" -blurry steps:<20`.
+
+const textsOf = (() => {
+  const texts = new WeakMap(); // of each entry: its settings in small letters, and all of them in one
+
+  return entry => {
+    let found = texts.get(entry);
+    if (!found) {
+      found = readTexts(entry);
+      if (Pictures.loaded || !entry.sheet) texts.set(entry, found); // a sheet is known before its pictures
+    }
+    return found;
+  };
+})();
+
+function readTexts(entry) {
+  const settings = settingsOf(entry).map(([name, text]) => [name, text.toLowerCase()]);
+  if (entry.sheet) asDrawn(settings, entry);
+  // What a prompt with wildcards could have been is found by its name alone: unexpanded:cat.
+  const drawn = settings.filter(([name]) => !name.startsWith("unexpanded_"));
+  settings.push(["width", `${entry.width}`], ["height", `${entry.height}`]);
+  return { settings, whole: drawn.map(([name, text]) => `${name} ${text}`).join("\n") };
+}
+
+// A contact sheet is found by what its pictures show, not by what its recipe could have drawn.
+function asDrawn(settings, entry) {
+  const prompts = entry.cells.map(file => Pictures.byFile.get(file)?.prompt?.toLowerCase()).filter(Boolean);
+  if (!prompts.length) return;
+  const prompt = settings.find(([name]) => name === "prompt");
+  if (prompt) prompt[0] = "unexpanded_prompt";
+  settings.push(["prompt", [...new Set(prompts)].join("\n")]);
+}
+
+// Read all pictures' texts while nothing else is to be done, so that the first letter finds them.
+function readAhead(place = 0) {
+  const entries = Pictures.all;
+  (globalThis.requestIdleCallback ?? setTimeout)(deadline => {
+    const until = performance.now() + Math.min(8, deadline?.timeRemaining() ?? 4);
+    while (place < entries.length && performance.now() < until) textsOf(entries[place++]);
+    if (place < entries.length && entries === Pictures.all) readAhead(place);
+  });
+}
+
+// What has to be true of a picture: every word of the query.
+function wanted(query) {
+  const words = wordsOf(query);
+  return entry => words.every(word => holds(textsOf(entry), word) !== word.not);
+}
+
+// `steps: < 20` is `steps:<20`; `steps:` and `steps:<`, while it is typed, find every picture.
+function wordsOf(query) {
+  const words = [], together = query.toLowerCase().replace(/\b([a-z_]+):\s*([<>]=?|=)?\s*(?=[\d.])/g,
+    (whole, name, sign = "") => isSetting(name) ? `${name}:${sign}` : whole);
+  for (const [, minus, name, phrase, word] of together.matchAll(/(-?)(?:([a-z_]+):)?(?:"([^"]*)"?|(\S+))/g)) {
+    const text = phrase ?? word, [, unfinished] = text.match(/^([a-z_]+):$/) ?? [];
+    const isWhole = name === undefined ? !unfinished || !isSetting(unfinished) : !/^[<>=]+$/.test(text);
+    if (text && isWhole) words.push({ not: minus === "-", name, text });
+  }
+  return words;
+}
+
+// Whether any picture has a setting whose name begins so.
+function isSetting(name) {
+  return Pictures.all.some(entry => textsOf(entry).settings.some(([own]) => own.startsWith(name)));
+}
+
+// The first word before a colon that no picture has as a setting.
+function unknownSetting(query) {
+  return wordsOf(query).find(({ name }) => name !== undefined && !isSetting(name))?.name;
+}
+
+function holds({ settings, whole }, { name, text }) {
+  if (name === undefined) return whole.includes(text);
+  const values = settings.filter(([own]) => own.startsWith(name)).map(([, value]) => value);
+  if (!values.length) return whole.includes(`${name}:${text}`);
+  const fits = numbers(text);
+  return values.some(value => fits && !isNaN(value) ? fits(Number(value)) : value.includes(text));
+}
+
+// What a number has to be: 24, <20, >=7.5 or 20..30; null for what is no number.
+function numbers(text) {
+  const [, sign, first, last] = text.match(/^([<>]=?|=)?(-?[\d.]+?)(?:\.\.(-?[\d.]+))?$/) ?? [];
+  const from = Number(first), to = Number(last ?? first);
+  if (isNaN(from) || isNaN(to) || (sign && last)) return null;
+  switch (sign) {
+    case "<": return value => value < from;
+    case "<=": return value => value <= from;
+    case ">": return value => value > from;
+    case ">=": return value => value >= from;
+    default: return value => value >= from && value <= to;
+  }
+}

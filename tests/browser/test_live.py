@@ -1,0 +1,297 @@
+"""The gallery while it is open: new pictures, what runs, errors, pictures that go."""
+
+import re
+import threading
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from picowatch.commands.init import init
+from tests.browser.conftest import INDEX, Page
+from tests.commands.picowatch import picowatch
+from tests.crash.dying_daemon import fail_on_bad
+from tests.house import House, wait_for
+
+WRONG = "prompt: a corgi\nstesp: 2\n"
+
+
+@pytest.fixture
+def live(house: House, page: Page) -> Iterator[House]:
+    """A daemon at work, and the browser that shows its gallery.
+
+    Tests that click pictures save words that the demo model knows: a warning would be told, and
+    move the grid, at any time.
+    """
+    house.save("first.txt", "a moon --seed 1\n")
+    house.once()
+    page.is_live = True
+    with house.running():
+        now = house.outbox / ".picowatch/gallery/now.js"
+        wait_for(lambda: '"runs": true' in now.read_text(), "the first news of this run")
+        page.open(house.outbox / INDEX)
+        yield house
+
+
+# -- pictures that come
+
+
+def test_what_the_user_looks_at_stays_where_it_is(live: House, page: Page) -> None:
+    """Also the focus, when new pictures come on top; they are told of, and one click away."""
+    page.resize(500, 400)
+    live.save("many.yaml", "prompt: a tree\nseed: 11..18\n")
+    wait_for(lambda: len(page.shown()) == 9, "all pictures")
+    page.js("document.querySelector('.tile').mark = 'the same'")
+    page.tile("first/0001-1.png").click()
+    page.leave_large()
+    where = "return Math.round([...document.querySelectorAll('.tile')].find(tile =>"
+    where += " tile.entry.file === 'first/0001-1.png').getBoundingClientRect().top)"
+    page.next_frame()
+    before, scrolled = page.js(where), page.js("return scrollY")
+    assert scrolled > 200
+    live.save("more.yaml", "prompt: a sun\nseed: 21..26\n")
+    wait_for(lambda: len(page.shown()) == 15, "the new ones")
+    page.next_frame()
+    assert abs(page.js(where) - before) <= 1
+    assert page.js("return scrollY") > scrolled
+    assert page.focused() == "first/0001-1.png"
+    assert page.js("return document.querySelectorAll('.tile')[6].mark") == "the same"
+    assert "new picture" in page.text("#live")
+    wait_for(lambda: page.find("#fresh").text == "↑ 6 new pictures", "it is told")
+    page.find("#fresh").click()
+    wait_for(lambda: not page.find("#fresh").is_displayed(), "at the top")
+
+
+ARRIVE = """
+const entry = { ...Pictures.all[0], file: arguments[0], recipe: arguments[0] };
+Pictures.byFile.set(entry.file, entry);
+Pictures.all = [entry, ...Pictures.all];
+Pictures.onchange();
+"""
+
+
+def test_a_day_of_many_pictures_comes_in_blocks(gallery: Page) -> None:
+    """Which have their tiles once they come near; keys and addresses reach every picture."""
+    gallery.js(
+        "const like = (_, at) => ({ ...Pictures.all[0], file: `${at}` });"
+        "Pictures.all = Array.from({ length: 1050 }, like);"
+        "Pictures.byFile = new Map(Pictures.all.map(entry => [entry.file, entry]));"
+        "Pictures.onchange()"
+    )
+    gallery.next_frame()
+    sizes = "return [...document.querySelectorAll('.tiles')].map(one => one.entries.length)"
+    assert gallery.js(sizes) == [150, *[100] * 9]
+    gallery.js(ARRIVE, "new")
+    assert gallery.js(sizes) == [151, *[100] * 9], "the others stay as they are"
+    assert len(gallery.all(".tile")) < 500
+    gallery.press(Keys.TAB)
+    gallery.js("Grid.goTo('500', { focus: true })")
+    seen = "const box = document.activeElement.getBoundingClientRect();"
+    assert gallery.focused() == "500"
+    wait_for(lambda: gallery.js(f"{seen} return box.top > 0 && box.bottom < innerHeight"))
+    gallery.press(Keys.END)
+    assert gallery.focused() == "1049"
+    gallery.press(Keys.ARROW_UP)
+    assert gallery.focused() != "1049"
+
+
+def test_folders_that_are_touched_stay_when_new_pictures_come(gallery: Page) -> None:
+    """They stay the elements that they were, or a click that began before would be lost."""
+    before = gallery.all("nav li")
+    gallery.js(ARRIVE, "a/1.png")
+    after = gallery.all("nav li")
+    assert [row.text.split()[0] for row in after if row not in before] == ["a"]
+    assert [row for row in before if row not in after] == []
+
+
+def test_a_page_that_is_read_in_the_middle_of_a_write_is_read_again(
+    house: House, page: Page
+) -> None:
+    """The others are shown meanwhile."""
+    house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
+    assert house.once()
+    data = house.outbox / ".picowatch/gallery"
+    older, newer = (data / "page-00001.js").read_text().splitlines(keepends=True)
+    (data / "page-00001.js").write_text(older[:-6])
+    (data / "page-00002.js").write_text(newer)
+    index = (data / "pages.js").read_text()
+    (data / "pages.js").write_text(re.sub('"pages": .*?]', '"pages": ["1", "1"]', index))
+    page.is_live = True  # what is read in part is no fault
+    page.driver.get((house.outbox / INDEX).as_uri())
+    wait_for(lambda: page.shown() == ["two/0002-2.png"], "the whole one")
+    (data / "page-00001.js").write_text(older)
+    wait_for(lambda: page.shown() == ["two/0002-2.png", "two/0001-1.png"], "both")
+
+
+def test_a_page_of_another_version_asks_to_be_reloaded(house: House, page: Page) -> None:
+    """Whatever else that version says in the same place."""
+    house.save("one.txt", "a moon --seed 1\n")
+    house.once()
+    page.is_live = True
+    page.open(house.outbox / INDEX)
+    index = house.outbox / ".picowatch/gallery/pages.js"
+    index.write_text(index.read_text().replace('"format": ', '"format": 9'))
+    wait_for(lambda: "Reload it." in page.text("#line"), "it is said")
+    page.driver.execute_async_script("const done = arguments[0]; load('now.js', () => done());")
+    assert "Reload it." in page.text("#line")
+    assert page.shown() == ["one/0001-1.png"]
+
+
+def test_an_empty_gallery_says_what_to_do(house: House, page: Page) -> None:
+    """Before the first picture, from `init` on: a recipe to copy, and the inbox's path."""
+    user = house.folder / "user"
+    assert init(user) == 0
+    page.open(user / "outbox" / INDEX)
+    wait_for(lambda: page.find("#inbox").text == str(user / "inbox"), "the inbox's path")
+    assert "picowatch run" in page.find("#start").text
+    assert page.text("#line") == "picowatch is not running"
+    recipe = page.text("#first-recipe")
+    page.find("[data-copy=first-recipe]").click()
+    wait_for(lambda: page.text("#notice") == "Copied.")
+    house.save("first.yaml", recipe.replace("count: 4", "count: 1"))
+    assert house.once()
+    assert house.prompts() == ["a corgi wearing a red hat"]
+
+
+# -- pictures that go
+
+
+def test_deleted_pictures_vanish(live: House, page: Page) -> None:
+    """By a command; the large view says so, and goes on with the next one."""
+    live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
+    wait_for(lambda: len(page.shown()) == 3, "all pictures")
+    shown = page.shown()
+    page.tile(shown[0]).click()
+    outbox = ["--outbox", str(live.outbox)]
+    assert picowatch(live.folder, "delete", *outbox, shown[0]).returncode == 0
+    wait_for(lambda: page.find("#deleted").is_displayed(), "it is said")
+    wait_for(lambda: page.shown() == shown[1:], "it is gone")
+    page.press(Keys.ARROW_RIGHT)
+    assert page.large() == shown[1]
+    assert not page.find("#deleted").is_displayed()
+    page.leave_large()
+    assert picowatch(live.folder, "delete", *outbox, *shown[1:]).returncode == 0
+    wait_for(lambda: page.shown() == [], "all are gone")
+    assert page.find("#empty").is_displayed()
+
+
+def test_pictures_come_back_with_an_outbox_that_was_away(house: House, page: Page) -> None:
+    """As a share is while the network is down."""
+    house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
+    house.once()
+    page.is_live = True
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: len(page.all(".tile.loaded")) == 2, "the thumbnails")
+    away = house.outbox.rename(house.folder / "away")
+    page.tile("two/0001-1.png").click()
+    wait_for(lambda: page.find("#deleted").is_displayed(), "it cannot be loaded")
+    page.js("for (const image of document.querySelectorAll('.tile img')) image.src += '?again'")
+    wait_for(lambda: len(page.all(".tile.missing")) == 2, "nor can the thumbnails")
+    wait_for(lambda: page.js("return isAway"), "the page knows")
+    away.rename(house.outbox)
+    wait_for(lambda: not page.find("#deleted").is_displayed(), "it is shown again")
+    wait_for(lambda: not page.all(".tile.missing"), "so are the thumbnails")
+    page.leave_large()
+
+
+def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, page: Page) -> None:
+    """With the next picture, all of it."""
+    # At once: the daemon writes into it meanwhile.
+    (live.outbox / ".picowatch/gallery").rename(live.folder / "deleted gallery")
+    live.save("pets/new.txt", "a ring --seed 2\n")
+    wait_for(lambda: page.shown() == ["pets/new/0001-2.png", "first/0001-1.png"], "both are there")
+    page.open(live.outbox / INDEX)
+    assert len(page.shown()) == 2
+
+
+# -- what runs
+
+
+def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> None:
+    """As now.txt says it; the rest of the queue is one click away; and the end of it all."""
+    go = threading.Event()
+    house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
+    house.save("a.yaml", "prompt: a corgi\ncount: 4\n")
+    house.save("z.txt", "a cat\na dog\n")
+    page.is_live = True
+    with house.running(batch_size=1):
+        try:
+            page.open(house.outbox / INDEX)
+            wait_for(lambda: "a.yaml: 1 of 4" in page.text("#line"), "the work")
+            said = (house.outbox / "now.txt").read_text().strip()
+            wait_for(lambda: page.text("#line") == said, "the words of now.txt")
+            assert page.find("#bar").is_displayed()
+            assert page.driver.title == "(1/4) picowatch"
+            page.find("#waiting summary").click()
+            wait_for(lambda: page.find("#waiting summary").text == "5 images queued", "the queue")
+            rows = "return [...document.querySelectorAll('#waiting li')].map(li => li.innerText)"
+            wait_for(lambda: page.js(rows) == ["a.yaml 3", "z.txt 2"], "its recipes")
+        finally:
+            go.set()
+        wait_for(lambda: page.text("#line") == "picowatch is running; nothing to do", "the end")
+        assert page.driver.title == "picowatch"
+    wait_for(lambda: page.text("#line") == "picowatch is not running", "it was ended")
+    # The last word of one that was killed is an old one.
+    killed = (
+        "now({ updated: 1700000000, runs: true, recipe: '', image: 0, of: 0, steps: 0, waiting: [],"
+    )
+    page.js(f"{killed} images: {{ queued: 0 }}, inbox: '', problems: [], more_problems: 0 }})")
+    assert page.text("#line") == "picowatch is not running"
+
+
+# -- errors
+
+
+def test_errors_stand_on_top_until_they_are_fixed(live: House, page: Page) -> None:
+    """With what is wrong in a line, and the whole text one click away."""
+    live.save("wrong.yaml", WRONG)
+    wait_for(lambda: page.all("#problems .error"), "the error")
+    line = page.find("#problems summary").text
+    assert line.startswith("Error wrong.yaml") and "Did you mean 'steps'?" in line
+    assert "Error: wrong.yaml" in page.text("#live")
+    page.find("#problems summary").click()
+    assert page.text("#problems pre") == live.error("wrong.yaml")
+    quoted, carets = page.text("#problems pre .quoted").splitlines()
+    assert quoted.index("stesp") == carets.index("^")
+    link = page.find("#problems a").get_attribute("href") or ""
+    assert link.endswith("/outbox/wrong.yaml.error.txt")
+    live.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
+    wait_for(lambda: not page.all("#problems .error"), "it is fixed")
+
+
+def test_errors_can_be_dismissed(live: House, page: Page) -> None:
+    """Until they say something else, in this browser, also after it is opened again."""
+
+    def recipes() -> list[str]:
+        found = [row.text.split() for row in page.all("#problems summary")]
+        return sorted(words[1] for words in found if words[0] == "Error")
+
+    for name in ("one", "two", "three"):
+        live.save(f"{name}.yaml", WRONG)
+    wait_for(lambda: recipes() == ["one.yaml", "three.yaml", "two.yaml"], "the errors")
+    page.find('[aria-label="Dismiss what is said of two.yaml"]').click()
+    assert recipes() == ["one.yaml", "three.yaml"]
+    page.open(live.outbox / INDEX)
+    wait_for(recipes, "the others")
+    assert recipes() == ["one.yaml", "three.yaml"]
+    page.find("#problems .buttons button").click()
+    assert recipes() == []
+    assert live.error("two.yaml"), "the file stays"
+    live.save("two.yaml", f"{WRONG}seed: x\n")
+    wait_for(lambda: recipes() == ["two.yaml"], "what is new")
+
+
+def test_errors_are_folded_to_three(house: House, page: Page) -> None:
+    """Of twenty; the others are files, a warning too. A failed image's headline is its reason."""
+    for number in range(24):
+        house.save(f"wrong{number:02}.yaml", WRONG)
+    house.once()
+    house.engine.before_batch = fail_on_bad
+    house.save("failing.yaml", "prompt: bad\nseed: [1, 2]\n")
+    house.once()
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: len(page.all("#problems details")) == 3, "the first ones")
+    assert page.find("#problems .first").text == "2 images failed. Bad."
+    assert "and 6 more: look for .error.txt" in page.find("#problems .buttons").text
+    page.find("#fold").click()
+    assert len(page.all("#problems details")) == 20
