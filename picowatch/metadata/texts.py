@@ -6,8 +6,7 @@ from io import SEEK_END, BytesIO
 from pathlib import Path
 from typing import IO, cast
 
-from PIL import Image
-from PIL.PngImagePlugin import iTXt
+from PIL import Image, PngImagePlugin
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
@@ -22,6 +21,8 @@ _WITHOUT_TEXTS = (b"BM", b"GIF8", b"II*\0", b"MM\0*")
 # Pillow reads no more of these than their beginning; the other formats whole.
 _READ_IN_PIECES = (b"\x89PNG", b"\xff\xd8")
 MAX_CHARACTERS = 4 * 1024 * 1024
+# What Pillow keeps of a PNG's texts, where each character may take four bytes.
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * MAX_CHARACTERS
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -72,7 +73,8 @@ def texts_in(file: IO[bytes]) -> dict[str, str]:
     texts = texts_in_exif(info.get("exif"))
     for keyword, value in info.items() if is_png else ():
         if isinstance(value, str) and value:
-            texts[str(keyword)] = str(value) if isinstance(value, iTXt) else as_utf8(value)
+            is_utf8 = isinstance(value, PngImagePlugin.iTXt)
+            texts[str(keyword)] = str(value) if is_utf8 else as_utf8(value)
     if sum(map(len, texts.values())) > MAX_CHARACTERS:
         raise PictureUnreadable("its texts are too long to be settings.")
     return texts

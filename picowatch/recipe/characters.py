@@ -11,7 +11,7 @@ NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
 
 
 def invisible(character: str) -> str:
-    """How a character that cannot be seen is called in a message."""
+    """Return the words for a character that cannot be seen."""
     code = f"U+{ord(character):04X}"
     if character == "\0":
         return f"the NUL character ({code})"

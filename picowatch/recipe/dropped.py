@@ -71,7 +71,7 @@ def dropped_recipes(
     max_images: int,
     pictures: Pictures,
 ) -> list[Recipe]:
-    """What the picture requests: a recipe for each of its template's.
+    """Return what the picture requests: a recipe for each of its template's.
 
     The parameters are those of `read_recipes`. Raises RecipeInvalid or NothingSaid.
     """
@@ -148,7 +148,7 @@ def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
 
 
 def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
-    """What the picture itself says: that it is the start image, perhaps its mask.
+    """The picture's own layer: that it is the start image, perhaps its mask.
 
     Where a ControlNet is to follow it, it is the start image only if the template says so, too.
     """

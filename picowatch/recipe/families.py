@@ -1,4 +1,4 @@
-"""What recipes can say for each family of checkpoints, and what they mean if they say nothing."""
+"""The rules of each family of checkpoints: what recipes can say, and what they mean without it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

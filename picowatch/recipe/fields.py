@@ -389,7 +389,7 @@ class ImageFields:
 
 
 class RecipeFields(BaseModel, ImageFields):
-    """What one entry can say."""
+    """The fields that one entry can have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -1,4 +1,4 @@
-"""What is installed, as plain values: recipes never look into models/ themselves."""
+"""The installed models, as plain values: recipes never look into models/ themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ DEMO_UPSCALER = Upscaler("demo-compact", 4)
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a recipe may name: the installed models, wildcards, and the setting `checkpoint`.
+    """All that a recipe may name: the installed models, wildcards, the setting `checkpoint`.
 
     `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers; the
     embedded ones are always there, as `demo` and DEMO_UPSCALER. `depths` are models that guess

@@ -87,7 +87,7 @@ class Upscale:
     ] = None
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """How large a picture of this size becomes."""
+        """Return the size that a picture of this size becomes."""
         scale = self.scale or 1
         return round(width * scale), round(height * scale)
 

@@ -47,17 +47,17 @@ def passes_of(image: ImageFields) -> list[Pass]:
 
 
 def evaluations(image: ImageFields) -> int:
-    """How often the UNet is evaluated for an image; with guidance each evaluation is double."""
+    """Count the evaluations of the UNet for an image; with guidance each is double."""
     return max(1, sum(one.evaluations for one in passes_of(image)))
 
 
 def has_steps(image: ImageFields) -> bool:
-    """Whether anything is drawn: a denoising strength of 0 leaves no step."""
+    """Return whether anything is drawn: a denoising strength of 0 leaves no step."""
     return any(one.evaluations for one in passes_of(image))
 
 
 def is_guided(image: ImageFields, share: float) -> bool:
-    """Whether an evaluation after this share of its pass' evaluations follows `cfg_scale`.
+    """Return whether an evaluation after this share of its pass' evaluations follows `cfg_scale`.
 
     "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion
     Models", https://arxiv.org/abs/2404.07724.
@@ -67,7 +67,7 @@ def is_guided(image: ImageFields, share: float) -> bool:
 
 
 def is_ever_guided(image: ImageFields) -> bool:
-    """Whether any evaluation of any pass is."""
+    """Return whether any evaluation of any pass is."""
     return any(
         is_guided(image, number / one.evaluations)
         for one in passes_of(image)

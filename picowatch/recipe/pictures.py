@@ -6,7 +6,7 @@ from picowatch.errors import PictureUnreadable
 
 
 def is_pattern(path: str) -> bool:
-    """Whether somebody may mean several pictures by a path."""
+    """Return whether somebody may mean several pictures by a path."""
     return "*" in path or "?" in path
 
 
@@ -40,7 +40,7 @@ class Pictures:
         return None
 
     def called_here(self, path: str, digest: str, folder: str) -> str:
-        """What the recipe calls the picture that one in another folder calls by this path.
+        """Return the recipe's name of the picture that one in another folder calls by this path.
 
         It is recognised by its sha256; without a match, the path stays as it is.
         """

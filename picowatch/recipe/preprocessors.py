@@ -1,4 +1,4 @@
-"""What makes the map that a ControlNet follows, and A1111's names around ControlNets."""
+"""Preprocessors, which make the map that a ControlNet follows, and A1111's names of them."""
 
 import re
 from typing import get_args
@@ -55,7 +55,7 @@ def find_preprocessor(written: str) -> str:
 
 
 def why_no_preprocessor(written: str) -> str:
-    """What to do without it."""
+    """Say what to do without it."""
     known = listed(PREPROCESSORS, most=20)
     if _DETECTORS.search(squeezed(written)):
         return (

@@ -65,7 +65,7 @@ def read_recipes(
 
 
 def priority_of(defaults: Sequence[DefaultsFile]) -> int:
-    """What these `_defaults.yaml` say of the priority, nearest last; 0 where they do not."""
+    """Return the priority of these `_defaults.yaml`, nearest last; 0 where they say none."""
     priority = 0
     for file in defaults:
         written = defaults_layer(file, Problems()).get("priority")

@@ -44,7 +44,7 @@ HashOf = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where an entry was read: what was installed, and its fields as written, with positions.
+    """The place where an entry was read: what was installed, and its fields as written.
 
     `checkpoint` is the one that the entry names, `lora_families` has those that it says LoRAs are
     for, whatever their files say.
@@ -114,12 +114,12 @@ class Recipe(RecipeFields):
 
     @property
     def entry_index(self) -> int:
-        """Which entry of its file it is, from 0."""
+        """Its number among the entries of its file, from 0."""
         return self._context.entry_index
 
     @property
     def inventory(self) -> Inventory:
-        """What was installed when it was read."""
+        """The models that were installed when it was read."""
         return self._context.inventory
 
     @property
@@ -133,7 +133,7 @@ class Recipe(RecipeFields):
         return dict(self._context.lora_families)
 
     def says(self, field: str) -> bool:
-        """Whether its file, or what it starts from, says a field."""
+        """Return whether its file, or what it starts from, says a field."""
         return field in self._context.layer
 
     def written(self, field: str) -> Written | None:
@@ -152,17 +152,17 @@ class Recipe(RecipeFields):
 
     @property
     def draws(self) -> bool:
-        """Whether something is drawn. Otherwise the start image is enlarged, and that is all."""
+        """Return whether something is drawn. Otherwise the start image is only enlarged."""
         return self._given_size == (0, 0)
 
     @property
     def names_loras(self) -> bool:
-        """Whether it uses LoRAs, in its prompt or beside it."""
+        """Return whether it uses LoRAs, in its prompt or beside it."""
         return bool(self.loras or lora_tags(self.prompt))
 
     @property
     def draws_from_files(self) -> bool:
-        """Whether a prompt may name wildcard files, which are no part of the `digest`."""
+        """Return whether a prompt may name wildcard files, which are no part of the `digest`."""
         return any("__" in one.prompt + one.negative_prompt for one in self.variants)
 
     @property
@@ -172,7 +172,7 @@ class Recipe(RecipeFields):
 
     @property
     def wants_random_seed(self) -> bool:
-        """Whether a seed has to be drawn before its images can be rendered."""
+        """Return whether a seed has to be drawn before its images can be rendered."""
         return self.seed == RANDOM or any(
             variant.variation_strength and variant.variation_seed is None
             for variant in self.variants
@@ -180,12 +180,12 @@ class Recipe(RecipeFields):
 
     @property
     def image_count(self) -> int:
-        """How many images the entry requests."""
+        """The number of images that the entry requests."""
         return self._seed_count * len(self.variants)
 
     @property
     def _seed_count(self) -> int:
-        """How many images each combination of a sweep makes."""
+        """The number of images that each combination of a sweep makes."""
         return len(self.seed) if isinstance(self.seed, tuple) else self.count
 
     def summed(self, measure: Callable[[str], int]) -> int:
@@ -201,12 +201,12 @@ class Recipe(RecipeFields):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was requested but cannot be honoured, in sentences; never silence."""
+        """Sentences about what was requested but cannot be honoured; never silence."""
         return self._warnings
 
     @property
     def wants_sheet(self) -> bool:
-        """Whether there is to be a contact sheet of its images."""
+        """Return whether there is to be a contact sheet of its images."""
         return self.grid or self.grid_seconds or bool(self.sweep)
 
     @property
@@ -261,7 +261,7 @@ class Recipe(RecipeFields):
         return kind if name in self._dropped else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
-        """What counts for the identity; what is off does not, so that new fields change none."""
+        """The values that count for the identity: without those that are off, as new fields are."""
         off = {name for name, row in ROWS.items() if self._is_off(name, row)}
         off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
@@ -417,7 +417,7 @@ def _drawn(seed: int | None) -> int:
 
 
 def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, object]:
-    """What a variant says otherwise; null where only the first says something."""
+    """The values of a variant that differ; null where only the first has one."""
     names = {*first, *other}
     return {n: other.get(n) for n in sorted(names) if first.get(n) != other.get(n)}
 

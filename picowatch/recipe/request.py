@@ -1,4 +1,4 @@
-"""What one picture is made from: every value fixed, nothing left to draw or to look up."""
+"""A request for one picture: every value fixed, nothing left to draw or to look up."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ class ControlUse(Control):
 
     @property
     def shared(self) -> tuple[object, ...]:
-        """What is equal in all images of a batch: their pictures and maps may differ.
+        """The values that are equal in all images of a batch: pictures and maps may differ.
 
         But canny is by itself: it weakens the ControlNet in the second pass of hires.
         """
@@ -120,7 +120,7 @@ class ImageRequest(ImageFields):
         )
 
     def is_idle(self, name: str) -> bool:
-        """Whether a field changes nothing, because what it needs is not there."""
+        """Return whether a field changes nothing, because what it needs is not there."""
         if name not in ROWS:
             return False
         if not self.draws and name not in WITHOUT_DRAWING:
@@ -130,7 +130,7 @@ class ImageRequest(ImageFields):
 
     @property
     def draws(self) -> bool:
-        """Whether something is drawn. Otherwise the start image is enlarged, and that is all."""
+        """Return whether something is drawn. Otherwise the start image is only enlarged."""
         return bool(self.checkpoint)
 
     @property
@@ -187,7 +187,7 @@ def digest_of(values: Mapping[str, object]) -> str:
 
 
 def _shared(value: Any) -> Any:
-    """What of a field's value all images of a batch have: of ControlNets all but the pictures."""
+    """The part of a value that all images of a batch have: of ControlNets all but the pictures."""
     if isinstance(value, tuple):
         return tuple(part.shared if isinstance(part, ControlUse) else part for part in value)
     return value
@@ -225,7 +225,7 @@ def _use_written(use: LoraUse) -> float | dict[str, Any]:
 
 
 def _as_written(use: ControlUse) -> dict[str, Any]:
-    """What a recipe says of a ControlNet, without what is as usual."""
+    """A ControlNet as a recipe writes it, without what is as usual."""
     values = _without_defaults(use)
     return {name: value for name, value in values.items() if not name.endswith("_hash")}
 

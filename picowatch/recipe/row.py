@@ -1,4 +1,4 @@
-"""What a row of the table of fields says beside a field's name, type, limits and default."""
+"""A row of the table of fields, beside a field's name, type, limits and default."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class A1111:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the table says of a field beside its name, type, limits and default.
+    """A field in the table, beside its name, type, limits and default.
 
     `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
     in it may share a batch. `needs` are the fields without all of which this one changes nothing,

@@ -9,8 +9,8 @@ they are drawn at random, as all are here.
 """
 
 import re
-from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -200,21 +200,21 @@ class Options:
 
     def __init__(self, weighed: Sequence[tuple[float, Nodes]]) -> None:
         self.nodes = tuple(nodes for _, nodes in weighed)
-        self._weights = [weight for weight, _ in weighed]
-        self._sums = _sums(self._weights)
+        weights = [weight for weight, _ in weighed]
+        # Most lists have no weights, and thousands of lines that are drawn from a thousand times.
+        self._weights = weights if any(weight != 1 for weight in weights) else None
 
-    def index(self, fraction: float, taken: Collection[int] = ()) -> int:
-        """Which one a fraction from 0 to 1 means when those at these indexes are gone."""
-        left: Sequence[int] = range(len(self.nodes))
-        sums = self._sums
-        if taken:
-            left = [index for index in left if index not in taken]
-            sums = _sums([self._weights[index] for index in left])
+    def index(self, fraction: float, taken: Sequence[int]) -> int:
+        """Which one a fraction from 0 to 1 means when those at the sorted indexes are gone."""
+        if self._weights is None:
+            index = int(fraction * (len(self.nodes) - len(taken)))
+            for gone in taken:
+                index += gone <= index
+            return index
+        left = [i for i in range(len(self.nodes)) if i not in taken]
+        weights = [self._weights[i] for i in left]
+        sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
         return left[min(bisect_right(sums, fraction * sums[-1]), len(sums) - 1)]
-
-
-def _sums(weights: Sequence[float]) -> list[float]:
-    return list(accumulate(weights if any(weights) else [1.0] * len(weights)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -324,10 +324,10 @@ class _Draws:
         low = min(low, high)
         how_many = low + int(self._fraction() * (high - low + 1)) if high > low else low
         chosen: list[str] = []
-        taken: set[int] = set()
+        taken: list[int] = []
         for _ in range(how_many):
             index = options.index(self._fraction(), taken)
-            taken.add(index)
+            insort(taken, index)
             chosen.append(self._drawn(options.nodes[index]))
         if how_many == 1:
             return chosen[0]

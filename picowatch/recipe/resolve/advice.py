@@ -1,4 +1,4 @@
-"""What is drawn as it is written, but perhaps not as it was meant: warnings, never errors."""
+"""Advice about what is drawn, but perhaps not as it was meant: warnings, never errors."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _MOST_EMBEDDINGS = 200
 def advice(
     images: Sequence[Recipe], own: Layer, origins: Mapping[str, Origin], inventory: Inventory
 ) -> Iterator[str]:
-    """About an entry's images; `own` is what the file says, `origins` who wrote it."""
+    """Sentences about an entry's images; `own` is what the file says, `origins` who wrote it."""
     yield from images[0].refused_embeddings()
     yield from _probable_mistakes(own)
     yield from _ignored_by_samplers(images, origins)
@@ -62,7 +62,7 @@ def missing_embeddings(
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
-    """With one warning about words that the demo model was not taught.
+    """Add one warning about words that the demo model was not taught.
 
     LoRAs teach words of their own.
     """
@@ -90,7 +90,7 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
 
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
-    """What its family does not honour of a recipe that it can render."""
+    """Say what its family does not honour of a recipe that it can render."""
     checkpoint = recipe.installed_checkpoint
     rules = checkpoint.rules
     if not rules.weighs and any(_weighs(getattr(recipe, field)) for field in PROMPTS):

@@ -1,4 +1,4 @@
-"""What a picture or another program says, brought to what recipes can have, with warnings."""
+"""Layers of pictures and other programs, brought to what recipes can have, with warnings."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,7 +36,7 @@ def _with_sampler(layer: Layer) -> Layer:
 
 
 def _is_sampler_alone(text: str) -> bool:
-    """Whether it names a sampler, but no schedule type."""
+    """Return whether it names a sampler, but no schedule type."""
     for find in (find_schedule_type, find_sampler):
         with suppress(ValueInvalid):
             find(text)
@@ -62,7 +62,7 @@ def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:
 
 
 def _may_be(word: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a word is a value of a field: a number or a switch would not be one by now."""
+    """Return whether a word is a value of a field: a number or a switch would not be one by now."""
     if schema.get("type") in ("integer", "number", "boolean"):
         return word == PICTURE
     return word in schema.get("enum", (word,))
@@ -87,8 +87,8 @@ def _within_limits(layer: Layer, warnings: list[str]) -> Layer:
         nearest -= nearest % schema.get("multipleOf", 1) if isinstance(nearest, int) else 0
         if nearest != value:
             warnings.append(
-                f"{field} {plain_number(value)} is beyond the limits; {plain_number(nearest)} is "
-                "used instead."
+                f"{field.replace('.', ' ')} cannot be {plain_number(value)}; "
+                f"{plain_number(nearest)} is used instead."
             )
             found[field] = replace(written, value=nearest)
     return found

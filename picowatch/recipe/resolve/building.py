@@ -190,7 +190,7 @@ class _Building:
     def _find(
         self, field: str, find: Callable[[Any, Inventory], _Found], instead: Any = NOTHING
     ) -> _Found | Any:
-        """What a field names of what is installed, or what stands in for it; None for an error."""
+        """Look up what a field names, or return what stands in for it; None for an error."""
         was_there = field in self._layer
         text = self._text(field)
         if was_there and text is None:
@@ -251,7 +251,7 @@ class _Building:
         return {"sampler": sampler, "schedule_type": schedule_type}
 
     def _hires(self, checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Without a start image, the denoising strength is that of the second pass."""
+        """The second pass. Without a start image, the denoising strength is its own."""
         layer = self._layer
         if "hires" not in layer or not layer["hires"].value:
             return None
@@ -266,7 +266,7 @@ class _Building:
         return parts
 
     def _upscale(self) -> dict[str, Any] | None:
-        """With the model that is meant, and its scale where none is given."""
+        """The upscaler that is meant, with its scale where none is given."""
         layer = self._layer
         if "upscale" not in layer or not layer["upscale"].value:
             return None

@@ -28,7 +28,7 @@ MAX_CONTROLS = 10
 def split_controls(layer: Layer, problems: Problems) -> int:
     """Add the parts of each entry to the layer, as `control.0.weight`; returns how many there are.
 
-    With what a sweep says of one of them.
+    With what a sweep says of one of them. `control.0` is its picture, for later errors.
     """
     written = layer.get(CONTROL)
     if written is None or written.value is False or names_none(written):
@@ -44,11 +44,11 @@ def split_controls(layer: Layer, problems: Problems) -> int:
         remedy = "Sweep 'control' itself, with whole lists as values."
         problems.add(part.name_position, f"{what} {remedy}")
     for index, entry in enumerate(entries):
-        layer[f"{CONTROL}.{index}"] = entry
         if not isinstance(entry.value, dict):
             problems.add(entry.error_position, wrong_value(CONTROL, entry))
             return 0
         parts = read_parts(CONTROL, entry, problems) | swept
+        layer[f"{CONTROL}.{index}"] = parts.get("image", entry)
         for name, part in parts.items():
             layer[f"{CONTROL}.{index}.{name}"] = typed(f"{CONTROL}.{name}", part)
     return len(entries)
@@ -97,7 +97,7 @@ def _entries(layer: Layer) -> tuple[Written, ...]:
 
 
 def controls_fit(recipe: Recipe) -> Iterator[Finding]:
-    """What its ControlNets cannot be used with; others' are left out then."""
+    """Check what its ControlNets are used with; somebody else's are left out."""
     for index, control in enumerate(recipe.control):
         for name, message in _mistakes(recipe, index):
             is_misfit = name == "model" and control.model != ""
@@ -144,7 +144,7 @@ def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
 
 
 def _wrong_kind(model: ControlNet, kind: str) -> str:
-    """Why a map of this kind cannot be given to a model; a union has to be told the kind."""
+    """Say why a model takes no map of this kind; a union has to be told the kind."""
     if not model.kinds:
         what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind of map."
         return f"{what} Remove kind." if kind else ""

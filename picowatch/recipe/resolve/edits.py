@@ -28,7 +28,7 @@ def edit_findings(field: str, prompt: str, family: str, wildcards: Wildcards) ->
 
 
 def _last_words(nodes: Nodes) -> Iterator[str]:
-    """What the picture ends with."""
+    """The words that the picture ends with."""
     for node in nodes:
         yield from _last_words(node.options[-1]) if isinstance(node, Edit) else (node,)
 

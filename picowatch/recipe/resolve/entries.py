@@ -1,4 +1,4 @@
-"""What entries say, with everything looked up: written values become recipes."""
+"""Entries with everything looked up: written values become recipes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -137,7 +137,7 @@ class EntryResolver:
         return recipe.warned(self._warnings(whole, axes, images))
 
     def _axes(self, whole: _WholeEntry) -> list[WrittenAxis] | None:
-        """What makes several images of an entry; None if these are too many."""
+        """The axes that make several images of an entry; None if these are too many."""
         layer, sweep = whole.layer, whole.sweep
         axes: list[WrittenAxis] = []
         if sweep:
@@ -149,7 +149,7 @@ class EntryResolver:
         return axes
 
     def _images(self, whole: _WholeEntry, axes: Sequence[WrittenAxis]) -> list[Recipe]:
-        """Each combination of the axes' values, those left out in which something is wrong."""
+        """The combinations of the axes' values, without those in which something is wrong."""
         origins = whole.origins | dict.fromkeys(_swept(axes), Origin.OWN)
         found = []
         for combination in combinations(axes, whole.layer):
@@ -162,7 +162,7 @@ class EntryResolver:
     def _warnings(
         self, whole: _WholeEntry, axes: Sequence[WrittenAxis], images: Sequence[Recipe]
     ) -> list[str]:
-        """All of a recipe's; fields without effect that the file itself says are refused."""
+        """All warnings of a recipe; fields without effect that the file itself says are refused."""
         swept = _swept(axes)
         origins = whole.origins | dict.fromkeys(swept, Origin.OWN)
         layer = whole.layer | swept

@@ -22,14 +22,14 @@ _WITHOUT_DRAWING = ("image", "upscale", "exact", "sweep", "grid", "grid_seconds"
 
 
 def says_drawing(layer: Layer) -> bool:
-    """Whether an entry says anything about drawing."""
+    """Return whether an entry says anything about drawing."""
     return any(map(_is_about_drawing, layer, layer.values()))
 
 
 def idle_fields(
     layer: Layer, origins: Mapping[str, Origin], found: Sequence[Recipe]
 ) -> Iterator[Finding]:
-    """What is written for nothing; a folder's defaults are for those recipes that use them."""
+    """Find what is written for nothing; a folder's defaults are for those recipes that use them."""
     layer = {name: w for name, w in layer.items() if origins.get(name) is not Origin.FOLDER}
     if not any(recipe.draws for recipe in found):
         for field, written in layer.items():
@@ -75,5 +75,5 @@ def _says_nothing(field: str, written: Written, layer: Layer) -> bool:
 
 
 def _is_zero(written: Written | None) -> bool:
-    """Whether a strength is switched off on purpose, so that what goes with it may stay."""
+    """Return whether a strength is switched off on purpose, so that what goes with it may stay."""
     return written is not None and number(str(written.value)) == 0

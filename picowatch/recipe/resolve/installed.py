@@ -1,4 +1,4 @@
-"""Which installed model a recipe means: names are forgiving, mistakes are explained."""
+"""The look-up of installed models: names are forgiving, mistakes are explained."""
 
 import re
 import unicodedata
@@ -156,7 +156,7 @@ def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
 
 
 def find_hires_upscaler(written: str, inventory: Inventory) -> str:
-    """How a recipe means to enlarge for hires: as usual, or by a model. Raises NotInstalled."""
+    """The way to enlarge for hires: as usual, or by a model. Raises NotInstalled."""
     names = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     return usual_upscaler(written) or _upscaler(written, names, inventory, *UPSCALERS)
 
@@ -184,13 +184,13 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
 
 
 def is_whole_name(written: str, name: str) -> bool:
-    """Whether a name is meant by more than its beginning."""
+    """Return whether a name is meant by more than its beginning."""
     return _folded(written) in [of_name(name) for of_name in (_folded, _last, _flat)]
 
 
 @lru_cache(maxsize=64)
 def _by(of_name: Callable[[str], str], names: tuple[str, ...]) -> dict[str, list[str]]:
-    """What is installed by a part of its name: thousands of LoRAs, in each prompt of a file."""
+    """Names by a part of them: there may be thousands of LoRAs, in each prompt of a file."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(of_name(name), []).append(name)
@@ -285,5 +285,5 @@ def _last(name: str) -> str:
 
 
 def _flat(name: str) -> str:
-    """What A1111 before 1.6 wrote of a checkpoint in a folder."""
+    """The name that A1111 before 1.6 wrote of a checkpoint in a folder."""
     return _folded(name).replace("/", "_")

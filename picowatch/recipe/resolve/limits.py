@@ -1,4 +1,4 @@
-"""How many images one save may request, and how much text one sweep may make."""
+"""Limits: how many images one save may request, and how much text one sweep may make."""
 
 from collections.abc import Sequence
 from math import prod
@@ -14,7 +14,7 @@ MAX_SWEPT_CHARACTERS = 2_000_000
 
 
 def position_of_count(entry: Entry) -> Position:
-    """Where to point at when a file requests too many images."""
+    """The position to point at when a file requests too many images."""
     return entry.layer["count"].position if "count" in entry.layer else entry.position
 
 
@@ -35,7 +35,7 @@ class ImageLimit:
         self._counted = 0
 
     def refuses(self, axes: Sequence[WrittenAxis], layer: Layer, sweep: Written | None) -> bool:
-        """Whether a sweep, or a range of seeds, makes too many images: both are short to write."""
+        """Return whether a sweep or a range of seeds, which are short to write, makes too many."""
         images = _combinations(axes)
         position = sweep.name_position if sweep else None
         message = ""
@@ -70,7 +70,7 @@ def _combinations(axes: Sequence[WrittenAxis]) -> int:
 def refuse_long_sweep(
     axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
 ) -> bool:
-    """Whether sweeping a piece of a prompt makes more text than can be looked through."""
+    """Return whether sweeping a piece of a prompt makes more text than can be looked through."""
     if not any(value.replaces for axis in axes for value in axis.values):
         return False
     texts = [layer[field].text for field in PROMPTS if field in layer]

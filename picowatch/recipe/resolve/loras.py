@@ -90,7 +90,7 @@ def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
 
 
 def named_twice(name: str) -> str:
-    """What to do about a LoRA that is named twice: whether weights add up is not guessed."""
+    """Say that a LoRA is named twice: whether weights add up is not guessed."""
     return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
 
 

@@ -22,6 +22,7 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.grammar import Mistake, embedding_words, lora_tags, split_loras
+from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import controls_fit
 from picowatch.recipe.resolve.edits import edit_findings
@@ -68,14 +69,15 @@ class Rules:
         return self._mistakes[key]
 
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
-        """What no prompt may hold."""
+        """Find what no prompt may hold."""
         for field in PROMPTS:
             text = getattr(recipe, field)
-            for found in FORBIDDEN.finditer(text.replace("\n", " ")):
+            is_short = len(text) <= MAX_LENGTH  # else a sweep reads a megabyte again and again
+            for found in FORBIDDEN.finditer(text.replace("\n", " ")) if is_short else ():
                 without = text.replace(found[0], "")
                 what = f"{field} contains {invisible(found[0])}."
                 yield Finding(field, what, "Remove it.", without, of_checkpoint=False)
-            tags = {tag.written for tag in lora_tags(text)}
+            tags = {tag.written for tag in lora_tags(text)} if is_short else set()
             mistakes = self._mistakes_in(field, text, recipe.loras)
             before = recipe.written(field) if mistakes else None
             earliest: dict[str, Position] = {}  # before a sweep replaced pieces of the prompt
@@ -176,7 +178,7 @@ def _is_for(kind: str, name: str, family: str, checkpoint: Checkpoint) -> str:
 
 
 def _other_lora(name: str, checkpoint: Checkpoint) -> str:
-    """What to do about a LoRA of another family, and how to say that its file is wrong."""
+    """The remedy for a LoRA of another family, and how to say that its file is wrong."""
     remedy = "Remove the LoRA, or use a checkpoint of its family."
     if key := family_called(checkpoint.family):
         remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
@@ -194,7 +196,7 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
-    """Only some samplers step along a flow, and only some can begin with pure noise."""
+    """Check the sampler: only some step along a flow, only some can begin with pure noise."""
     checkpoint = recipe.installed_checkpoint
     able = checkpoint.rules.samplers
     if checkpoint.rules.flow:
@@ -310,7 +312,7 @@ def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
 
 
 def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
-    """What is published, whether anything is drawn for it or not."""
+    """Check the size that is published, whether anything is drawn for it or not."""
     width, height = recipe.published_size
     if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
         before = recipe.size_before_upscale

@@ -1,4 +1,4 @@
-"""What is wrong with a value, and the one place that decides whether it is an error or a warning.
+"""Findings about values, and the one place that decides what is an error and what a warning.
 
 A rule gives a `Finding`: the field, the message, the value instead. In a recipe's own words it is
 an error. Values that somebody else chose are replaced, with a warning: those of a picture or of
@@ -15,7 +15,7 @@ from picowatch.recipe.written import Layer, Position
 
 
 class Origin(Enum):
-    """Who wrote a value."""
+    """The author of a value."""
 
     OWN = "the recipe itself"
     FOLDER = "the defaults of its folder"
@@ -47,12 +47,12 @@ class Finding:
 
     @property
     def error(self) -> str:
-        """What to tell the person who wrote the value."""
+        """The message for the person who wrote the value."""
         return f"{self.message} {self.remedy}".rstrip()
 
     @property
     def warning(self) -> str:
-        """What to tell the person who did not."""
+        """The message for a person who did not."""
         name = self.instead
         is_left_out = not isinstance(name, str | int | float) or not name or self.field in _LONG
         if is_left_out:
@@ -80,7 +80,7 @@ class Judge:
     warnings: list[str] = field(default_factory=list)
 
     def replaces(self, finding: Finding) -> bool:
-        """Whether the value instead is used, with a warning; otherwise the finding is an error."""
+        """Return whether the value instead is used, with a warning; otherwise it is an error."""
         position = finding.position or self.position_of(finding.field)
         if finding.instead is not NOTHING and self._is_borrowed(finding):
             self.warnings.append(finding.warning + position.note)
@@ -89,7 +89,7 @@ class Judge:
         return False
 
     def position_of(self, name: str) -> Position:
-        """Where a field's value stands; of a part like `hires.scale`, at least its mapping."""
+        """The position of a field's value; of a part like `hires.scale`, at least its mapping's."""
         written = self.layer.get(name) or self.layer.get(name.partition(".")[0])
         return written.error_position if written else self.position
 

@@ -61,7 +61,7 @@ def read_path(field: str, written: Written | None, pictures: Pictures, problems:
 
 
 def why_no_path(path: str) -> str | None:
-    """Why a recipe may not name a picture so."""
+    """Say why a recipe may not name a picture so; None if it may."""
     if hidden := FORBIDDEN.search(path) or re.search(r"[\t\n]", path):
         return f"contains {invisible(hidden[0])}. Remove it."
     for pattern, why in _WRONG_PATHS:
@@ -84,7 +84,7 @@ def refuse_unusable(recipes: Sequence[Recipe], use: Callable[[str], object]) -> 
 
 
 def named(path: str, words: str) -> str:
-    """What is wrong with a picture, with its name."""
+    """Say what is wrong with a picture, with its name."""
     return words if path in words else f"'{shown(path)}': {words}"
 
 

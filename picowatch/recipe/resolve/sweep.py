@@ -55,7 +55,7 @@ class WrittenAxis:
 
     @property
     def axis(self) -> Axis:
-        """As the contact sheet shows it."""
+        """The axis as the contact sheet shows it."""
         return Axis(self.label, tuple(value.text for value in self.values))
 
 
@@ -124,7 +124,7 @@ def refuse_same_images(
 
 
 def _says_schedule_type(own: Layer) -> bool:
-    """Whether the entry gives a schedule type itself, not only in its sampler's name."""
+    """Return whether the entry gives a schedule type itself, not only in its sampler's name."""
     sampler, schedule_type = own.get("sampler"), own.get("schedule_type")
     return schedule_type is not None and (
         sampler is None or sampler.position != schedule_type.position
@@ -169,7 +169,7 @@ def _axis(
 
 
 def _meant(key: str, parts: Sequence[Written], layer: Layer) -> str:
-    """What a name that is no field's may mean: a piece of the prompt, as in `Prompt S/R`."""
+    """Say what a name that is no field's may mean: a piece of the prompt, as in `Prompt S/R`."""
     name, _, detail = (part.strip() for part in key.partition(":"))
     names = [name for name in FIRST_NAME_OF if name not in NO_SWEEP]
     meant = did_you_mean(name, names)
@@ -254,5 +254,5 @@ def _range(key: str, written: Written, most: int, problems: Problems) -> list[Wr
 
 
 def beyond(most: int) -> str:
-    """How a message goes on about more values than a save may request images."""
+    """The end of a message about more values than a save may request images."""
     return f"; one save may request {most:,} images (the setting max_images_per_save)."

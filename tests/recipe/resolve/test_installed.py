@@ -27,19 +27,15 @@ INVENTORY = Inventory(
     [
         ("demo", "demo"),
         ("dreamshaper_8", "dreamshaper_8"),
-        ("dreamshaper_8.safetensors", "dreamshaper_8"),
         ("DREAMSHAPER_8.SafeTensors", "dreamshaper_8"),
         ("dreams", "dreamshaper_8"),
-        ("Dreams", "dreamshaper_8"),
         ("dream", "dream"),
         ("sd15/RealisticVision", "sd15/RealisticVision"),
         ("realisticvision", "sd15/RealisticVision"),
-        ("models/checkpoints/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
         ("Stable-diffusion/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
         ("sd15\\RealisticVision.safetensors", "sd15/RealisticVision"),
         ("sd15_realisticVision", "sd15/RealisticVision"),  # A1111 before 1.6
         ("dreamshaper_8.safetensors [879db523c3]", "dreamshaper_8"),
-        ("dreamshaper_8 [879db523]", "dreamshaper_8"),
     ],
 )
 def test_names_of_checkpoints_are_forgiving(written: str, meant: str) -> None:
