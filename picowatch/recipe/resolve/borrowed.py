@@ -87,8 +87,8 @@ def _within_limits(layer: Layer, warnings: list[str]) -> Layer:
         nearest -= nearest % schema.get("multipleOf", 1) if isinstance(nearest, int) else 0
         if nearest != value:
             warnings.append(
-                f"{field} {plain_number(value)} is beyond the limits; {plain_number(nearest)} is "
-                "used instead."
+                f"{field.replace('.', ' ')} cannot be {plain_number(value)}; "
+                f"{plain_number(nearest)} is used instead."
             )
             found[field] = replace(written, value=nearest)
     return found
