@@ -29,32 +29,16 @@ _MAX_NUMBER = 2**53
 _NUMBERS = "BbHhIif?"
 _TEXT, _LIST = 8, 9
 _LONG = {10: "Q", 11: "q", 12: "d"}
-# The types of tensors by their numbers in the format: how many values a block has, in how many
-# bytes. Those without a block are refused by their names.
-BLOCKS = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q5_0": (32, 22),
-    "Q5_1": (32, 24),
-    "Q8_0": (32, 34),
-    "Q2_K": (256, 84),
-    "Q3_K": (256, 110),
-    "Q4_K": (256, 144),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-    "IQ4_NL": (32, 18),
-    "IQ4_XS": (256, 136),
-}
+# The types of tensors that are read, by their numbers in the format: how many values a block has,
+# in how many bytes.
 TYPES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1",
-    10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS",
-    17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S",
-    23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 30: "BF16",
-    34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2),
+    2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 20: ("IQ4_NL", 32, 18),
+    23: ("IQ4_XS", 256, 136),
 }  # fmt: skip
+BLOCKS = {name: (values, size) for name, values, size in TYPES.values()}
 # What llama.cpp calls a mixture of types (LLAMA_FTYPE), in the entry general.file_type.
 MIXTURES = {
     "11": "Q3_K_S", "12": "Q3_K_M", "13": "Q3_K_L", "14": "Q4_K_S", "15": "Q4_K_M",
@@ -124,12 +108,12 @@ class _Reader:
         sides = self._count(_MAX_SIDES, "sides of a tensor", "I")
         shape = tuple(self._count(_MAX_NUMBER, "values") for _ in range(sides))[::-1]
         number = self._kind()
-        kind = TYPES.get(number, f"type {number}")
-        if kind not in BLOCKS:
+        if number not in TYPES:
             raise ModelRefused(
-                f"is quantised as {kind}: not supported. Get it as Q4_K_S or Q8_0, or in bfloat16."
+                f"is quantised as type {number}, which picowatch does not know: get it as Q4_K_S "
+                "or Q8_0, or in bfloat16."
             )
-        block, size = BLOCKS[kind]
+        kind, block, size = TYPES[number]
         values = prod(shape)
         if not shape or shape[-1] % block or values > _MAX_NUMBER:
             raise ModelRefused(f"is damaged: its tensor {name[:80]!r} has no valid shape.")

@@ -34,6 +34,7 @@ from picowatch.recipe.fields import (
     Seed,
 )
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
+from picowatch.recipe.messages.other_programs import names_of_others
 from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.control import MAX_CONTROLS
@@ -58,6 +59,8 @@ _SIZE = {
 # What pydantic takes for them.
 _FALSE = ("false", "f", "no", "n", "off", "0")
 _SWITCH = ("true", "t", "yes", "y", "on", "1", *_FALSE)
+# Of other programs' settings, as clients of their APIs send them.
+_SWITCHED_OFF: list[object] = [None, False, 0, -1, "", [], {}, "none", "false"]
 _MODELS = ("Hires", "Upscale", "Control")
 _TEXT = ["string", "number", "boolean"]
 
@@ -164,7 +167,10 @@ def _mapping() -> Schema:
     return {
         "type": "object",
         "properties": names,
-        "patternProperties": {rf"^({any_case}|\$schema)$": {}},
+        "patternProperties": {
+            rf"^({any_case}|\$schema)$": {},
+            f"^{_in_any_case(sorted(names_of_others() - names.keys()))}$": {"enum": _SWITCHED_OFF},
+        },
         "additionalProperties": False,
     }
 

@@ -13,7 +13,7 @@ from tests.catalog.files import Shapes
 from tests.catalog.shapes import Z_IMAGE, flux, flux2
 
 U32, TEXT, LIST = 4, 8, 9
-_NUMBERS = {name: number for number, name in TYPES.items()}
+_NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
 
 
 def text(value: str) -> bytes:
@@ -109,59 +109,45 @@ def test_metadata_of_every_type_are_read(tmp_path: Path) -> None:
 
 
 HEAD, SIZE = gguf(flux())
-DAMAGED: dict[str, tuple[tuple[bytes, int], str]] = {
-    "empty": ((b"", 0), "is empty"),
-    "another file": ((b"GGML" + HEAD[4:], SIZE), "is not a GGUF file"),
-    "version 1": (gguf(flux(), version=1), "is a GGUF file of version 1"),
-    "big-endian": (
-        (b"GGUF" + struct.pack(">I", 3) + HEAD[8:], SIZE),
-        "is a GGUF file of version 5",
-    ),
-    "cut off in its header": ((HEAD[:100], 100), "is cut off inside its header"),
-    "cut off in its weights": ((HEAD, SIZE - 40), "is cut off: "),
-    "too many tensors": (
-        (HEAD[:8] + struct.pack("<Q", 2**62) + HEAD[16:], SIZE),
-        "is damaged: it claims 4,611,686,018,427,387,904 tensors",
-    ),
-    "too many entries": (
-        (HEAD[:16] + struct.pack("<Q", 2**62) + HEAD[24:], SIZE),
-        "is damaged: it claims 4,611,686,018,427,387,904 entries",
-    ),
-    "a name without end": (
-        (HEAD[:24] + struct.pack("<Q", 2**40) + HEAD[32:], SIZE),
-        "is damaged: it claims 1,099,511,627,776 bytes of text",
-    ),
-    "a list without end": (
-        gguf(flux(), metadata=(entry("x", LIST, struct.pack("<IQ", TEXT, 2**33)),)),
-        "is damaged: it claims 8,589,934,592 values in a list",
-    ),
-    "lists in lists": (
-        gguf(flux(), metadata=(entry("x", LIST, struct.pack("<IQ", LIST, 1)),)),
-        "is damaged: its metadata has a list of an unknown type",
-    ),
-    "an unknown value": (gguf(flux(), metadata=(entry("x", 99, b""),)), "is damaged: its metadata"),
-    "an unknown type": (gguf(flux(), number=99), "is quantised as type 99: not supported"),
-    "a type without reader": (gguf(flux(), number=18), "is quantised as IQ3_XXS: not supported"),
-    "no alignment": (
-        gguf(flux(), metadata=(entry("general.alignment", U32, struct.pack("<I", 0)),)),
-        "is damaged: its alignment",
-    ),
-    "half a block": (
-        gguf({"double_blocks.0.img_attn.qkv.weight": (8, 100)}, number=12),
-        "is damaged: its tensor 'double_blocks.0.img_attn.qkv.weight' has no valid shape",
-    ),
-    "another family": (gguf(flux2(15360)), "is a checkpoint of FLUX.2 (dev)"),
-    "a language model": (
-        gguf({"token_embd.weight": (8, 256)}),
-        "is no model that picowatch knows: its tensors begin with 'token_embd.weight' [8, 256].",
-    ),
-}
 
 
-@pytest.mark.parametrize("name", DAMAGED)
-def test_what_cannot_be_used_is_refused_in_words(tmp_path: Path, name: str) -> None:
+def _claiming(at: int, count: int) -> tuple[bytes, int]:
+    """A header with another number of 8 bytes in this place."""
+    return HEAD[:at] + struct.pack("<Q", count) + HEAD[at + 8 :], SIZE
+
+
+def _with(kind: int, value: bytes, key: str = "x") -> tuple[bytes, int]:
+    """A file with an entry of metadata."""
+    return gguf(flux(), metadata=(entry(key, kind, value),))
+
+
+HALF = gguf({"double_blocks.0.img_attn.qkv.weight": (8, 100)}, number=12)
+DAMAGED: list[tuple[tuple[bytes, int], str]] = [
+    ((b"", 0), "is empty"),
+    ((b"GGML" + HEAD[4:], SIZE), "is not a GGUF file"),
+    (gguf(flux(), version=1), "is a GGUF file of version 1"),
+    ((b"GGUF" + struct.pack(">I", 3) + HEAD[8:], SIZE), "is a GGUF file of version 5"),
+    ((HEAD[:100], 100), "is cut off inside its header"),
+    ((HEAD, SIZE - 40), "is cut off: "),
+    (_claiming(8, 2**62), "is damaged: it claims 4,611,686,018,427,387,904 tensors"),
+    (_claiming(16, 2**62), "is damaged: it claims 4,611,686,018,427,387,904 entries"),
+    (_claiming(24, 2**40), "is damaged: it claims 1,099,511,627,776 bytes of text"),
+    (_with(LIST, struct.pack("<IQ", TEXT, 2**33)), "is damaged: it claims 8,589,934,592 values"),
+    (_with(LIST, struct.pack("<IQ", LIST, 1)), "is damaged: its metadata has a list of an unknown"),
+    (_with(99, b""), "is damaged: its metadata has a value of an unknown type"),
+    (_with(U32, struct.pack("<I", 0), "general.alignment"), "is damaged: its alignment"),
+    (gguf(flux(), number=99), "is quantised as type 99, which picowatch does not know"),
+    (HALF, "is damaged: its tensor 'double_blocks.0.img_attn.qkv.weight' has no valid shape"),
+    (gguf(flux2(15360)), "is a checkpoint of FLUX.2 (dev)"),
+    (gguf({"token_embd.weight": (8, 256)}), "is no model that picowatch knows: its tensors begin"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), DAMAGED)
+def test_what_cannot_be_used_is_refused_in_words(
+    tmp_path: Path, content: tuple[bytes, int], words: str
+) -> None:
     """Before anything of its size is taken from memory."""
-    content, words = DAMAGED[name]
     found = add(tmp_path, content)
     assert isinstance(found, Refused)
     assert found.reason.startswith(f"it.gguf {words}")

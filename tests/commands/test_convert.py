@@ -2,10 +2,12 @@
 
 import shutil
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,10 @@ def _diffusers_embedding(tensors: Tensors) -> dict[str, Any]:
     return {"<v1.5 mascot>": vectors[0]}
 
 
+class ModelCheckpoint:
+    """A callback of PyTorch Lightning's, as its checkpoints name it."""
+
+
 def _lightning(tensors: Tensors) -> dict[str, Any]:
     """As PyTorch Lightning's checkpoints are: the weights beside the state of the training."""
     optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4}]}
@@ -82,7 +88,7 @@ def _lightning(tensors: Tensors) -> dict[str, Any]:
         "state_dict": tensors,
         "epoch": 3,
         "optimizer_states": [optimiser],
-        "callbacks": {(1, 2): np.float64(0.5)},
+        "callbacks": {ModelCheckpoint: {"best": np.float64(0.5), "made_by": ModelCheckpoint()}},
         "global_step": 2**70,
     }
 
@@ -198,9 +204,14 @@ def test_the_numbers_are_torchs_bit_for_bit(
 
 
 def test_the_average_of_a_training_is_preferred_and_a_training_s_state_is_left_out(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in Real-ESRGAN's files; `module.` of several GPUs goes, too."""
+    module = ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+    monkeypatch.setattr(ModelCheckpoint, "__module__", module.__name__)
+    for parent in ("pytorch_lightning", "pytorch_lightning.callbacks", module.__name__):
+        monkeypatch.setitem(sys.modules, parent, module)
+    monkeypatch.setattr(module, "ModelCheckpoint", ModelCheckpoint, raising=False)
     one, two = torch.ones(2), torch.zeros(2)
     last = {"module.a": one, "module.b": two}
     torch.save({"params": last, "params_ema": {"a": two, "b": one}}, tmp_path / "ema.pth")

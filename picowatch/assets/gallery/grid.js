@@ -8,7 +8,7 @@ const Grid = (() => {
   const grid = document.getElementById("grid");
   const tiles = new Map(), sections = new Map(); // by file, by heading
   let shown = [], blocks = [], current = ""; // entries; the file whose tile Tab comes to
-  let size = 190; // height of a row, in pixels
+  let size = 190, width = 1000; // pixels: height of a row, width of the grid
   const self = {};
 
   // -- what is shown
@@ -17,6 +17,7 @@ const Grid = (() => {
   self.show = (entries, headingOf) => {
     const hadFocus = grid.contains(document.activeElement), place = placeOf(current);
     const below = new Map();
+    width = grid.clientWidth || width;
     shown = entries;
     for (const entry of entries) {
       const heading = headingOf(entry);
@@ -79,13 +80,14 @@ const Grid = (() => {
   // As high as a block will be, nearly, so that the scrollbar tells where one is.
   function estimate(block) {
     const wide = block.entries.reduce((sum, entry) => sum + shapeOf(entry) * size + GAP, 0);
-    const high = Math.max(1, wide / (grid.clientWidth || 1000)) * (size * STRETCHED + GAP);
+    const high = Math.max(1, wide / width) * (size * STRETCHED + GAP);
     block.style.height = `${Math.round(high)}px`;
     block.style.containIntrinsicHeight = `auto ${Math.round(high)}px`;
   }
 
   self.resize = next => {
     size = next;
+    width = grid.clientWidth || width;
     grid.style.setProperty("--size", `${size}px`);
     grid.classList.toggle("small", size <= 120);
     for (const block of blocks) if (!block.isFilled) estimate(block);

@@ -32,6 +32,8 @@ _LORA_TAG = re.compile(
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
 _WEIGHT = re.compile(r":\s*([+-]?[.\d]+)\s*\)")
 _BRACKET = re.compile(r"[()\[\]{}]")
+# Written for wildcards by who knows them from other programs.
+_ALTERNATIVES = re.compile(r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)")
 _COMMA_WEIGHT = re.compile(r"(?P<before>\([^()\[\]:]{1,200}:\s*\d{1,2}),(?P<after>\d{1,3}\s*\))")
 
 
@@ -275,6 +277,11 @@ def probable_mistakes(text: str) -> Iterator[str]:
         yield (
             f"'{shown(found[0])}' is used as literal text, because a weight has a decimal point. "
             f"For the weight, write {shown(instead)}."
+        )
+    for found in _ALTERNATIVES.finditer(text):
+        yield (
+            f"'{shown(found[0])}' is drawn as these words, with more weight. For one of them at "
+            f"random, write {{{shown(found[1])}}}."
         )
     opened = []
     for bracket in re.finditer(r"\\.|[()]", text, re.DOTALL):

@@ -24,6 +24,8 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
     entries: list[Entry] = []
     for cells in rows:
         position = cells[0].position
+        if problems.is_full:
+            break
         if len(entries) == MAX_PROMPTS:
             problems.add(position, f"more than {MAX_PROMPTS:,} rows in one file. Split it.")
             break

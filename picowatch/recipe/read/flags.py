@@ -46,6 +46,7 @@ _THEIR_FILES = (
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
 )
+MAX_FLAGS = 200  # there are not so many fields
 _TAKING_MAPPINGS = (*MAPPINGS, "loras", "control", "sweep")
 
 
@@ -82,7 +83,11 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
         layer["prompt"] = prompt
         _refuse_no_flags(line, 0, end, problems)
     factors: list[Written] = []
-    for name, written in _flags(line, first, problems):
+    for index, (name, written) in enumerate(_flags(line, first, problems)):
+        if index == MAX_FLAGS:
+            message = f"more than {MAX_FLAGS} flags in one line."
+            problems.add(written.name_position, message)
+            break
         _put_flag(layer, name, written, factors, problems, warnings)
     _put_count(layer, factors, problems)
     return layer

@@ -151,7 +151,9 @@ def test_prompts_out_of_all_reason_are_refused() -> None:
          "decimal point. For the weight, write (b, corgi:1.2)."),
         (r"a \) (corgi:1.2 in a (hat)", "the bracket of '(corgi:1.2 in a (hat)' is never closed, "
          "so everything after it gets more weight. Close it, or write \\( for the character."),
-        (r"(a), ((b:1.2)), \(c, at 1,2 (or 3), d)", ""),
+        ("a (red|blue) cat", "'(red|blue)' is drawn as these words, with more weight. For one of "
+         "them at random, write {red|blue}."),
+        (r"(a|b:1.2) \(a|b\), (a), ((b:1.2)), \(c, at 1,2 (or 3), d)", ""),
     ],
 )  # fmt: skip
 def test_brackets_that_were_hardly_meant_so_are_a_warning(prompt: str, warning: str) -> None:
