@@ -194,16 +194,6 @@ def test_pictures_come_back_with_an_outbox_that_was_away(house: House, page: Pag
     page.leave_large()
 
 
-def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, page: Page) -> None:
-    """With the next picture, all of it."""
-    # At once: the daemon writes into it meanwhile.
-    (live.outbox / ".picowatch/gallery").rename(live.folder / "deleted gallery")
-    live.save("pets/new.txt", "a ring --seed 2\n")
-    wait_for(lambda: page.shown() == ["pets/new/0001-2.png", "first/0001-1.png"], "both are there")
-    page.open(live.outbox / INDEX)
-    assert len(page.shown()) == 2
-
-
 # -- what runs
 
 

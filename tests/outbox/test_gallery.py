@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from picowatch.outbox.gallery import gallery as gallery_module
 from picowatch.outbox.gallery import pages
+from picowatch.outbox.gallery.entries import picture_entry
 from picowatch.outbox.gallery.gallery import ASSETS, Gallery
 from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
 from picowatch.outbox.listing import Listing
@@ -90,6 +90,8 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
     assert pictures[0]["yaml"].startswith("prompt: a corgi\n")
     assert "cfg_rescale" not in pictures[0]["yaml"]
     assert pictures[0]["made_at"] == int((house.outbox / pictures[0]["file"]).stat().st_mtime)
+    copied = pictures[0] | {"finished": "2023-11-14T22:13:20+00:00"}  # the file is younger
+    assert picture_entry(house.outbox, copied)["made_at"] == 1_700_000_000
     assert sheet["sheet"] == [["steps", ["2", "3"]]]
     assert sheet["cells"] == [one["file"] for one in pictures]
     for entry in (*pictures, sheet):
@@ -99,7 +101,10 @@ def test_entries_have_settings_a_recipe_and_a_thumbnail(house: House) -> None:
 
 
 def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
-    """On the newest page, whose version alone changes; once, however often it is added."""
+    """On the newest page, whose version alone changes; once, however often it is added.
+
+    Whatever its prompt says is ASCII JSON in a script file.
+    """
     gallery = gallery_of(tmp_path, "1", "2", "3")
     before = script(tmp_path, "pages")["pages"]
     for _ in range(2):
@@ -109,14 +114,12 @@ def test_a_picture_more_is_a_line_more(tmp_path: Path) -> None:
     assert [one != other for one, other in zip(before, after, strict=True)] == [False, True]
     gallery_of(tmp_path)
     assert script(tmp_path, "pages")["pages"] == after, "a start changes nothing"
-
-
-def test_hostile_prompts_stay_data(tmp_path: Path) -> None:
-    """Only ASCII JSON in a script file, shown as text."""
-    gallery_of(tmp_path).add({"file": "a/1.png", "prompt": "</script>😀 ü\u2028x"})
-    page = (tmp_path / DATA / "page-00001.js").read_text()
-    assert page.isascii()
-    assert "\\ud83d\\ude00" in page and "\\u2028" in page
+    gallery.add({"file": "a/5.png", "prompt": "</script>😀 ü\u2028x"})
+    page = (tmp_path / DATA / "page-00003.js").read_text()
+    assert page.isascii() and "\\ud83d\\ude00" in page and "\\u2028" in page
+    shutil.rmtree(tmp_path / DATA)
+    gallery.add(picture(tmp_path, "6"))
+    assert names(tmp_path) == "1236", "what is listed, after somebody deleted the gallery"
 
 
 def test_the_page_is_that_of_this_version(tmp_path: Path) -> None:
@@ -183,22 +186,6 @@ def test_what_a_power_cut_took_back_is_shown_again(house: House) -> None:
     assert files(house.outbox) == whole[:2]
     gallery.add_missing(lambda: False)
     assert files(house.outbox) == whole
-
-
-def test_pictures_of_a_copied_outbox_keep_their_days(house: House) -> None:
-    """Also where the copy did not keep the files' times, and the gallery is made anew."""
-    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
-    house.once()
-    before = shown(house.outbox)
-    for later, file in enumerate(reversed(house.pictures()), start=1):
-        os.utime(house.outbox / file, (2_000_000_000 + later,) * 2)
-    shutil.rmtree(house.outbox / DATA)
-    house.once()
-    after = shown(house.outbox)
-    for one, other in zip(after, before, strict=True):
-        # A second may begin between the writing of a picture and its line.
-        assert 0 <= one.pop("made_at") - other.pop("made_at") <= 1
-    assert after == before
 
 
 def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
@@ -309,22 +296,9 @@ def test_the_end_waits_for_no_slow_folder(tmp_path: Path, monkeypatch: pytest.Mo
 # -- the news
 
 
-def test_now_js_has_what_waits_in_the_order_of_the_work(house: House) -> None:
-    """And the words of now.txt, the time left among them: a page has none of its own."""
-    go = threading.Event()
-    house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
-    with house.running(batch_size=1):
-        try:
-            house.save("a.txt", "first\n")
-            wait_for(lambda: house.started() == ["first"], "the first is in progress")
-            house.save("b.yaml", "prompt: b\ncount: 3\n")
-            house.save("urgent.yaml", "prompt: c\ncount: 2\npriority: 5\n")
-            waiting = [["urgent.yaml", 2], ["b.yaml", 3]]
-            wait_for(lambda: script(house.outbox, "now")["waiting"] == waiting, "their names")
-            news = script(house.outbox, "now")
-            assert (news["runs"], news["images"]["queued"]) == (True, 5)
-        finally:
-            go.set()
+def test_the_news_have_the_words_of_now_txt(house: House) -> None:
+    """The time left among them, which the page no longer rounds in its own way."""
+    house.once()
     status = Status(updated=0, started=0, images={"queued": 0}, recipe="a.txt", of=1,
                     seconds_left=99.7)  # fmt: skip
     write_news(house.outbox, status)
