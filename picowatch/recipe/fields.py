@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.parts import Control, Hires, Upscale, final_side
-from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
+from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share, unless
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS, SCHEDULE_TYPES
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
@@ -117,7 +117,7 @@ class ImageFields:
         str,
         Row(
             "A name in models/vae, or baked: the checkpoint's own.",
-            a1111=A1111("VAE", lambda vae: "" if vae == BAKED else vae),
+            a1111=A1111("VAE", unless(BAKED)),
         ),
     ] = BAKED
     prediction: Annotated[
@@ -174,7 +174,7 @@ class ImageFields:
         Row(
             "How much of the contrast and colour that a high cfg_scale adds is taken back.",
             aliases=("guidance_rescale",),
-            a1111=A1111("CFG rescale", lambda share: plain_number(share) if share else ""),
+            a1111=A1111("CFG rescale", unless(0, plain_number)),
         ),
     ] = 0.0
     # A step after exactly that share is still without guidance, as in A1111
@@ -186,7 +186,7 @@ class ImageFields:
             "The share of the steps after which guidance begins; the steps before take half the "
             "time and know no negative prompt.",
             aliases=("guidance_start", "skip_early_cfg"),
-            a1111=A1111("Skip Early CFG", lambda share: plain_number(share) if share else ""),
+            a1111=A1111("Skip Early CFG", unless(0, plain_number)),
         ),
     ] = 0.0
     cfg_end: Annotated[
@@ -195,7 +195,7 @@ class ImageFields:
             "The share of the steps after which guidance ends.",
             aliases=("guidance_end",),
             left_out=True,
-            a1111=A1111("CFG end", lambda share: plain_number(share) if share < 1 else ""),
+            a1111=A1111("CFG end", unless(1, plain_number)),
         ),
     ] = 1.0
     guidance: Annotated[
@@ -205,7 +205,7 @@ class ImageFields:
             "How closely FLUX.1 dev follows the prompt, by the number that it was trained with; "
             "its cfg_scale stays 1.",
             aliases=("distilled_cfg",),
-            a1111=A1111("Distilled CFG Scale", lambda scale: plain_number(scale) if scale else ""),
+            a1111=A1111("Distilled CFG Scale", unless(0, plain_number)),
             default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
         ),
     ] = 0.0
@@ -241,7 +241,7 @@ class ImageFields:
             aliases=("subseed",),
             batch="may differ",
             needs=("variation_strength",),
-            a1111=A1111("Variation seed", lambda seed: "" if seed is None else str(seed)),
+            a1111=A1111("Variation seed", unless(None)),
             wanted=f"a whole number from 0 to {MAX_SEED}, or random",
             takes_text=f"0–{MAX_SEED} or `random`",
             default_text="random",
@@ -254,9 +254,7 @@ class ImageFields:
             "count uses variation_seed+i, and all use the same seed.",
             aliases=("subseed_strength",),
             batch="may differ",
-            a1111=A1111(
-                "Variation seed strength", lambda share: plain_number(share) if share else ""
-            ),
+            a1111=A1111("Variation seed strength", unless(0, plain_number)),
         ),
     ] = 0.0
     ensd: Annotated[
@@ -267,7 +265,7 @@ class ImageFields:
             aliases=("eta_noise_seed_delta",),
             batch="may differ",
             samplers=tuple(one.name for one in SAMPLERS if one.noisy),
-            a1111=A1111("ENSD", lambda delta: str(delta or "")),
+            a1111=A1111("ENSD", unless(0)),
         ),
     ] = 0
     clip_skip: Annotated[
@@ -275,7 +273,7 @@ class ImageFields:
         Field(ge=1, le=4),
         Row(
             "A1111's number; 1 skips nothing.",
-            a1111=A1111("Clip skip", lambda number: str(number) if number > 1 else ""),
+            a1111=A1111("Clip skip", unless(1)),
         ),
     ] = 1
     image: Annotated[
@@ -344,7 +342,7 @@ class ImageFields:
         bool,
         Row(
             "true: the picture repeats without seams, beside and below itself.",
-            a1111=A1111("Tiling", lambda on: "True" if on else ""),
+            a1111=A1111("Tiling", unless(False)),
         ),
     ] = False
     upscale: Annotated[

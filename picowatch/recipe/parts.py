@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from picowatch.recipe.messages.suggestions import squeezed
 from picowatch.recipe.numbers import plain_number
-from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
+from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share, unless
 
 # What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.
 UPSCALERS = (
@@ -42,7 +42,7 @@ class Hires:
         Field(ge=0, le=150, strict=True),
         Row(
             "Denoising steps; 0: as many as the first pass.",
-            a1111=A1111("Hires steps", lambda steps: str(steps or "")),
+            a1111=A1111("Hires steps", unless(0)),
         ),
     ] = 0
     denoising_strength: Annotated[

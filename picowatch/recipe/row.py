@@ -49,5 +49,10 @@ class Row:
     default_text: str = ""
 
 
+def unless(off: object, write: Callable[[Any], str] = str) -> Callable[[Any], str]:
+    """Return a function that writes a value, and "" for the one at which its field is off."""
+    return lambda value: "" if value == off else write(value)
+
+
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))

@@ -134,7 +134,7 @@ Layer = dict[str, Written]
 class Entry:
     """One recipe of a file as written: its own settings, and where it begins.
 
-    `warnings` say what of it cannot be honoured. `forgives`: another program wrote it, so
+    `warnings` say what of it cannot be honoured. `by_another_program`: another program wrote it, so
     settings that change nothing or that the checkpoint cannot do are warnings, not mistakes.
     `nearer` override the entry's own settings: they say what of a template's holds for a picture.
     """
@@ -142,5 +142,5 @@ class Entry:
     layer: Layer
     position: Position
     warnings: tuple[str, ...] = ()
-    forgives: bool = False
+    by_another_program: bool = False
     nearer: tuple[Layer, ...] = ()

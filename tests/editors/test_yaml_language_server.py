@@ -131,7 +131,7 @@ def editor(folder: Path) -> Iterator[Editor]:
 
 
 def test_it_finds_nothing_wrong_with_what_init_writes(folder: Path, editor: Editor) -> None:
-    """Nor with the spellings that picowatch forgives."""
+    """Nor with the spellings that picowatch by_another_program."""
     for file in [*folder.glob("*.yaml"), *(folder / "inbox").rglob("*.yaml")]:
         assert editor.open(str(file.relative_to(folder)), file.read_text()) == [], file
     forgiven = "prompt: a\nsampler: euler_a\ncfg: 3\nseed: -1\nexact: yes\nloras: {ink: '0.5'}\n"

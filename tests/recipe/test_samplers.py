@@ -108,7 +108,7 @@ def test_noise_levels_go_with_samplers_that_have_no_option_for_them_in_diffusers
         assert not any("chedule" in warning for warning in recipe.warnings)
 
 
-def test_what_comes_closest_stands_for_a_borrowed_sampler() -> None:
+def test_what_comes_closest_stands_for_a_sampler_of_others() -> None:
     """With its schedule type."""
     for recipe in everywhere("DPM++ 2S a", "Karras"):
         assert (recipe.sampler, recipe.schedule_type) == ("Euler a", "karras")
@@ -122,7 +122,7 @@ def test_sd_nexts_scheduler_is_the_class_of_its_sampler(values: str) -> None:
     assert (recipe.sampler, recipe.warnings) == ("Heun", ())
 
 
-def test_a_schedule_type_that_is_impossible_is_refused_or_if_borrowed_replaced() -> None:
+def test_a_schedule_type_that_is_impossible_is_refused_or_if_of_others_replaced() -> None:
     """The formula of PLMS is for steps of one length."""
     why = (
         "PNDM does not take the schedule type 'karras': it takes automatic, uniform, sgm_uniform "

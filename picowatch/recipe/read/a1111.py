@@ -110,7 +110,7 @@ def _entry(source: Source, block: Block, names_checkpoint: bool = False) -> Entr
     names_checkpoint |= "model" in values.said
     about_models = _unnamed_models(values.said, str(layer["prompt"].value), names_checkpoint)
     warnings = [*values.warnings, *about_models]
-    return Entry(layer, layer["prompt"].position, tuple(warnings), forgives=True)
+    return Entry(layer, layer["prompt"].position, tuple(warnings), by_another_program=True)
 
 
 def _text(source: Source, lines: Sequence[Line]) -> Written:

@@ -41,7 +41,7 @@ def csv_entries(source: Source, problems: Problems) -> list[Entry]:
                 value = seed_list(cell) if field_named(name.text) == "seed" else cell
                 put(layer, name.text, replace(value, key=cell.position), problems)
             elif not is_known:
-                excuse_prompt(layer, cell)
+                excuse_prompt(layer, name.text, cell)
         if layer:
             entries.append(Entry(layer, position))
     return entries

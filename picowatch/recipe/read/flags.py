@@ -141,7 +141,7 @@ def _put_flag(
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None and name not in _THEIR_FILES:
         problems.add(key, _unknown(flag, written.text))
-        excuse_prompt(layer, written)
+        excuse_prompt(layer, name, written)
     elif field in _TAKING_MAPPINGS and written.text.startswith("{"):
         message = (
             f"a flag takes no mapping. Write {name}: {shown(written.text, 200)} between two lines "

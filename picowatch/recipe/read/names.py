@@ -2,11 +2,13 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice
 from picowatch.recipe.samplers import find_sampler, find_schedule_type
 from picowatch.recipe.written import Layer, Written, plain_name
@@ -39,10 +41,15 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
     return True
 
 
-def excuse_prompt(layer: Layer, unknown: Written) -> None:
-    """An unknown name of a text explains why there is no prompt: nobody needs to hear of both."""
-    if " " in unknown.text:
+def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:
+    """An unknown name that may be the prompt's explains why there is none: one error is enough."""
+    if " " in unknown.text or _is_like_prompt(name):
         layer.setdefault("prompt", replace(unknown, value=""))
+
+
+@lru_cache(maxsize=256)  # a table has its columns in each row
+def _is_like_prompt(name: str) -> bool:
+    return closest(name, FIRST_NAME_OF) == "prompt"
 
 
 def meaning_of_scheduler(written: Written) -> str:

@@ -55,7 +55,7 @@ def layer_of(mapping: Written, problems: Problems) -> Layer:
         if field_named(name) in PROMPTS and _has_lost_text(name, value, problems):
             value = replace(value, value="")
         if not put(layer, name, value, problems):
-            excuse_prompt(layer, value)
+            excuse_prompt(layer, name, value)
     return layer
 
 

@@ -10,12 +10,12 @@ from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.advice import advice, with_unknown_words
-from picowatch.recipe.resolve.borrowed import borrowed
 from picowatch.recipe.resolve.building import RecipeBuilder, only_enlarges
 from picowatch.recipe.resolve.control import control_images
 from picowatch.recipe.resolve.idle import idle_fields, says_drawing
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.limits import ImageLimit, position_of_count, refuse_long_sweep
+from picowatch.recipe.resolve.others import nearest_possible
 from picowatch.recipe.resolve.severity import Judge, Origin
 from picowatch.recipe.resolve.start_image import named, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes, refuse_same_images
@@ -96,8 +96,8 @@ class EntryResolver:
     def _whole(self, index: int, entry: Entry) -> _WholeEntry | None:
         """The entry with what it starts from; None if the picture of its `from` failed."""
         warnings = list(entry.warnings)
-        if entry.forgives:
-            own = borrowed(entry.layer, warnings)
+        if entry.by_another_program:
+            own = nearest_possible(entry.layer, warnings)
         else:
             own = merged(normalised(one, self._problems) for one in (entry.layer, *entry.nearer))
         given = self._settings | own
@@ -105,12 +105,12 @@ class EntryResolver:
         if picture is None:
             return None
         warnings += picture.warnings
-        from_picture = borrowed(picture.layer, warnings)
+        from_picture = nearest_possible(picture.layer, warnings)
         layer = merged([*self._defaults, from_picture, self._settings, own])
         origins = dict.fromkeys([name for one in self._defaults for name in one], Origin.FOLDER)
         origins |= dict.fromkeys(from_picture, Origin.OTHERS)
         origins |= dict.fromkeys(self._settings, Origin.OWN)
-        origins |= dict.fromkeys(own, Origin.OTHERS if entry.forgives else Origin.OWN)
+        origins |= dict.fromkeys(own, Origin.OTHERS if entry.by_another_program else Origin.OWN)
         layer.pop(FROM, None)
         if only_enlarges(own) and not from_picture and not says_drawing(own):
             layer.pop("prompt", None)  # the folder's is for recipes that draw

@@ -82,7 +82,7 @@ class Judge:
     def replaces(self, finding: Finding) -> bool:
         """Return whether the value instead is used, with a warning; otherwise it is an error."""
         position = finding.position or self.position_of(finding.field)
-        if finding.instead is not NOTHING and self._is_borrowed(finding):
+        if finding.instead is not NOTHING and self._may_replace(finding):
             self.warnings.append(finding.warning + position.note)
             return True
         self.problems.add(position, finding.error)
@@ -93,7 +93,7 @@ class Judge:
         written = self.layer.get(name) or self.layer.get(name.partition(".")[0])
         return written.error_position if written else self.position
 
-    def _is_borrowed(self, finding: Finding) -> bool:
+    def _may_replace(self, finding: Finding) -> bool:
         mapping = finding.field.partition(".")[0]
         origin = self.origins.get(finding.field) or self.origins.get(mapping, Origin.OWN)
         return origin is Origin.OTHERS or (origin is Origin.FOLDER and finding.of_checkpoint)

@@ -266,7 +266,7 @@ def test_the_vae_is_nearer_than_a_folders_default(values: str) -> None:
     ("values", "fields", "warning"),
     [
         ("Steps: 300, Sampler: Euler, Size: 500x512", {"steps": 150, "width": 496},
-         "steps 300 is beyond the limits; 150 is used instead."),
+         "steps cannot be 300; 150 is used instead."),
         ("Steps: 3, CFG scale: 7,5", {"cfg_scale": 7.5}, "cfg_scale must be a number from 1 to "),
         ("Steps: 3, RNG: x", {"noise": "cpu"}, "noise must be cpu or nvidia, not 'x'. It was left"),
         ("Steps: 3, Tiling: x", {"tiling": False}, "tiling must be true or false, not 'x'. It was"),

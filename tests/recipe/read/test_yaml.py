@@ -152,6 +152,10 @@ def test_a_missing_prompt_is_not_reported_beside_its_typo(name: str) -> None:
     assert message.startswith(f"unknown field '{name}'.")
 
 
+def test_a_prompt_of_one_word_may_be_misspelt_too() -> None:
+    assert len(messages("promt: corgi\nsteps: 3")) == 1
+
+
 def test_plain_text_over_several_lines_is_one_prompt() -> None:
     """YAML joins indented lines with spaces."""
     assert read_one("prompt: a corgi\n  at the beach\nsteps: 3").prompt == "a corgi at the beach"

@@ -15,7 +15,7 @@ from picowatch.recipe.samplers import SamplerUnknown, find_sampler, find_schedul
 from picowatch.recipe.written import Layer
 
 
-def borrowed(layer: Layer, warnings: list[str]) -> Layer:
+def nearest_possible(layer: Layer, warnings: list[str]) -> Layer:
     """The layer as `normalised` gives it, in which the nearest values stand for impossible ones.
 
     What no recipe can say is left out. `warnings` tell both.
