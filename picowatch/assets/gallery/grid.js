@@ -3,7 +3,7 @@
 // into rows. A block gets its tiles once it comes near the window.
 
 const Grid = (() => {
-  const BLOCK = 100, NEAR = "1500px"; // pictures in a block at least; of the window
+  const BLOCK = 100, NEAR = "1500px", CALM = 50; // pictures in a block at least; of the window; milliseconds
   const GAP = 6, STRETCHED = 1.15; // pixels between tiles; how much rows are higher than asked for
   const grid = document.getElementById("grid");
   const tiles = new Map(), sections = new Map(); // by file, by heading
@@ -58,9 +58,22 @@ const Grid = (() => {
     return made;
   }
 
+  const waiting = new Set(); // blocks that are near, and not filled
   const near = new IntersectionObserver(seen => {
-    for (const { target, isIntersecting } of seen) if (isIntersecting) fillBlock(target);
+    for (const { target, isIntersecting } of seen) if (isIntersecting) waiting.add(target); else waiting.delete(target);
+    if (waiting.size) fillSoon();
   }, { rootMargin: NEAR });
+
+  // Where somebody rushes by, nothing is filled until it calms down.
+  let timer = 0;
+  function fillSoon() {
+    const top = scrollY;
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      if (Math.abs(scrollY - top) > innerHeight / 4) return fillSoon();
+      waiting.forEach(fillBlock);
+    }, CALM);
+  }
 
   function newBlock(label) {
     const block = element("div", undefined, "tiles");
@@ -72,6 +85,7 @@ const Grid = (() => {
 
   function fillBlock(block) {
     near.unobserve(block);
+    waiting.delete(block);
     block.isFilled = true;
     block.style.height = "";
     fill(block, block.entries.map(tileOf));
