@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
-
-from pydantic import PrivateAttr
+from typing import TYPE_CHECKING, Any, Self
 
 from picowatch.recipe.fields import (
     BAKED,
@@ -58,6 +56,21 @@ class Context:
     lora_families: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(slots=True)
+class _Read:
+    """What reading found out about a recipe beside its values.
+
+    `variants` are a sweep's combinations, `warnings` what of it cannot be honoured, `given_size`
+    is that of a picture that is only enlarged, and `dropped` are the paths of a dropped picture.
+    """
+
+    context: Context
+    variants: tuple[Any, ...] = ()
+    warnings: tuple[str, ...] = ()
+    given_size: tuple[int, int] = (0, 0)
+    dropped: frozenset[str] = frozenset()
+
+
 class Recipe(RecipeFields):
     """One entry: what it requests, and where it stands in its file.
 
@@ -66,25 +79,29 @@ class Recipe(RecipeFields):
     and `height` are set. Only a random seed is still to be drawn.
     """
 
-    _context: Context
-    _variants: tuple[Self, ...] = PrivateAttr(default=())
-    _warnings: tuple[str, ...] = PrivateAttr(default=())
-    _given_size: tuple[int, int] = PrivateAttr(default=(0, 0))
-    _dropped: frozenset[str] = PrivateAttr(default=frozenset())
+    # A slot: pydantic finds its private attributes slowly, and rules ask for these all the time.
+    __slots__ = ("_read",)
+    if TYPE_CHECKING:
+        _read: "_Read"
 
     def read_in(self, context: Context) -> Self:
         """The same recipe, once, as it was read there."""
-        self._context = context
+        object.__setattr__(self, "_read", _Read(context))
         return self
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        object.__setattr__(copied, "_read", replace(self._read))
+        return copied
 
     def without_drawing(self, size: tuple[int, int]) -> Self:
         """The same recipe for its start image of this size, which is enlarged and not drawn."""
-        self._given_size = size
+        self._read.given_size = size
         return self
 
     def warned(self, warnings: Sequence[str]) -> Self:
         """The same recipe, with what of it cannot be honoured."""
-        self._warnings = tuple(dict.fromkeys(warnings))
+        self._read.warnings = tuple(dict.fromkeys(warnings))
         return self
 
     def with_value(self, field: str, value: object) -> Self:
@@ -100,7 +117,7 @@ class Recipe(RecipeFields):
     def swept(self, axes: tuple[Axis, ...], variants: Sequence[Self]) -> Self:
         """The recipe that makes all these, one image each for every seed."""
         recipe = self.model_copy(update={"sweep": axes})
-        recipe._variants = tuple(variants)
+        recipe._read.variants = tuple(variants)
         return recipe
 
     def of_dropped(self, *paths: str) -> Self:
@@ -109,41 +126,41 @@ class Recipe(RecipeFields):
         So a picture that is renamed is still the same request.
         """
         for recipe in (self, *self.variants):
-            recipe._dropped = frozenset(paths)
+            recipe._read.dropped = frozenset(paths)
         return self
 
     @property
     def entry_index(self) -> int:
         """Its number among the entries of its file, from 0."""
-        return self._context.entry_index
+        return self._read.context.entry_index
 
     @property
     def inventory(self) -> Inventory:
         """The models that were installed when it was read."""
-        return self._context.inventory
+        return self._read.context.inventory
 
     @property
     def installed_checkpoint(self) -> Checkpoint:
         """The checkpoint that it names, as it was installed when the recipe was read."""
-        return self._context.checkpoint
+        return self._read.context.checkpoint
 
     @property
     def lora_families(self) -> dict[str, str]:
         """The families that it says LoRAs are for, by the LoRAs' names."""
-        return dict(self._context.lora_families)
+        return dict(self._read.context.lora_families)
 
     def says(self, field: str) -> bool:
         """Return whether its file, or what it starts from, says a field."""
-        return field in self._context.layer
+        return field in self._read.context.layer
 
     def written(self, field: str) -> Written | None:
         """A field as its file says it."""
-        return self._context.layer.get(field)
+        return self._read.context.layer.get(field)
 
     @property
     def line(self) -> int:
         """The line of its file where it begins, from 1."""
-        return self._context.position.line
+        return self._read.context.position.line
 
     @property
     def size(self) -> str:
@@ -153,7 +170,7 @@ class Recipe(RecipeFields):
     @property
     def draws(self) -> bool:
         """Return whether something is drawn. Otherwise the start image is only enlarged."""
-        return self._given_size == (0, 0)
+        return self._read.given_size == (0, 0)
 
     @property
     def names_loras(self) -> bool:
@@ -168,7 +185,7 @@ class Recipe(RecipeFields):
     @property
     def size_before_upscale(self) -> tuple[int, int]:
         """Width and height of what is drawn, or of the picture that is only enlarged."""
-        return super().size_before_upscale if self.draws else self._given_size
+        return super().size_before_upscale if self.draws else self._read.given_size
 
     @property
     def wants_random_seed(self) -> bool:
@@ -197,12 +214,12 @@ class Recipe(RecipeFields):
     @property
     def variants(self) -> tuple[Self, ...]:
         """The combinations of a sweep, the last axis fastest; without one the recipe itself."""
-        return self._variants or (self,)
+        return self._read.variants or (self,)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences about what was requested but cannot be honoured; never silence."""
-        return self._warnings
+        return self._read.warnings
 
     @property
     def wants_sheet(self) -> bool:
@@ -225,9 +242,9 @@ class Recipe(RecipeFields):
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its position."""
-        written = self._context.layer.get(field)
+        written = self._read.context.layer.get(field)
         problems = Problems()
-        problems.add(written.error_position if written else self._context.position, message)
+        problems.add(written.error_position if written else self._read.context.position, message)
         return RecipeInvalid(problems.found)
 
     def digest(self, hash_of: HashOf) -> str:
@@ -258,15 +275,15 @@ class Recipe(RecipeFields):
         return of_all - {("checkpoint", self.checkpoint), ("vae", self.vae), ("vae", BAKED)}
 
     def _label(self, kind: str, name: str) -> str:
-        return kind if name in self._dropped else f"{kind}/{name}"
+        return kind if name in self._read.dropped else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
         """The values that count for the identity: without those that are off, as new fields are."""
         off = {name for name, row in ROWS.items() if self._is_off(name, row)}
-        off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._dropped}
+        off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._read.dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
         for control in values.get("control", ()):
-            if control["image"] in self._dropped:
+            if control["image"] in self._read.dropped:
                 control["image"] = PICTURE
         return values
 
@@ -313,13 +330,13 @@ class Recipe(RecipeFields):
     def refused_embeddings(self) -> list[str]:
         """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
         named = "embedding:" in self.prompt or "embedding:" in self.negative_prompt
-        if not named and not self._context.inventory.refused_embeddings:
+        if not named and not self._read.context.inventory.refused_embeddings:
             return []
         return self._prompts().refused_embeddings()
 
     def _prompts(self) -> Prompts:
-        inventory = self._context.inventory
-        swept = swept_names(self._context.layer, inventory)
+        inventory = self._read.context.inventory
+        swept = swept_names(self._read.context.layer, inventory)
         return Prompts(self.prompt, self.negative_prompt, self.loras, inventory, swept)
 
     def _vae_hash(self, hash_of: HashOf) -> str:
@@ -352,7 +369,7 @@ class Recipe(RecipeFields):
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
-        checkpoint = self._context.checkpoint
+        checkpoint = self._read.context.checkpoint
         for field in PROMPTS if not checkpoint.rules.weighs else ():
             for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
                 raise self.problem_at(field, finding.error)
@@ -384,7 +401,7 @@ class Recipe(RecipeFields):
 
     def _request_without_drawing(self, hash_of: HashOf) -> ImageRequest:
         assert self.upscale
-        width, height = self._given_size
+        width, height = self._read.given_size
         return ImageRequest(
             prompt="",
             width=width,

@@ -170,7 +170,7 @@ def test_it_is_written_as_a1111s_text_and_as_a_recipe_and_both_give_the_same_ima
     assert "noise: nvidia\nvariation_seed: 5\nvariation_strength: 0.25\nensd: 31337\n" in shown
     assert "tiling: true\n" in shown
     for name, content in (("b.txt", text), ("b.yaml", shown)):
-        (again,) = read_recipes(name, content.encode(), recipe._context.inventory)
+        (again,) = read_recipes(name, content.encode(), recipe.inventory)
         assert again.image_requests(hash_of) == [request]
     assert "RNG" not in parameters_text(
         read_one("prompt: a\nseed: 7").image_requests(hash_of)[0], "1"
