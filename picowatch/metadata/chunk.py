@@ -75,6 +75,7 @@ def read_chunk(text: str) -> Chunk:
     """The inverse of `picowatch_json`. Raises PictureUnreadable for anything else."""
     try:
         values = json.loads(text)
+        json.dumps(values, ensure_ascii=False).encode()  # escapes may give lone surrogates
     except (ValueError, RecursionError):
         raise PictureUnreadable("the picture's 'picowatch' text is not JSON.") from None
     if not isinstance(values, dict) or not isinstance(values.get("request"), dict):

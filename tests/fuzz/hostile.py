@@ -397,18 +397,30 @@ def _lora(**entries: object) -> bytes:
 
 
 MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "header of 2^63 bytes": (lambda: safetensors(b"{}", 1 << 63), "claims"),
-    "header of 100 MB": (lambda: safetensors(b"{" + b"[" * 99_999_999), "claims"),
-    "deep header": (lambda: safetensors(b'{"a":' + b"[" * 15_000_000), "not JSON"),
-    "lists in a header": (lambda: safetensors(b'{"a":[' + b"[]," * 5_000_000 + b"1]}"), "not JSON"),
-    "a long number": (lambda: safetensors(b'{"a":' + b"9" * 15_000_000 + b"}"), "not JSON"),
+    "header of 2^63 bytes": (lambda: safetensors(b"{}", 1 << 63), "does not begin with a header"),
+    "header of 100 MB": (
+        lambda: safetensors(b"{" + b"[" * 99_999_999),
+        "does not begin with a header",
+    ),
+    "deep header": (lambda: safetensors(b'{"a":' + b"[" * 15_000_000), "its header cannot be read"),
+    "lists in a header": (
+        lambda: safetensors(b'{"a":[' + b"[]," * 5_000_000 + b"1]}"),
+        "its header cannot be read",
+    ),
+    "a long number": (
+        lambda: safetensors(b'{"a":' + b"9" * 15_000_000 + b"}"),
+        "its header cannot be read",
+    ),
     "a number of 4,000 digits": (
         lambda: safetensors(
             b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,' + b"9" * 4000 + b"]}}"
         ),
-        "is invalid",
+        "its header cannot be read",
     ),
-    "a long name": (lambda: safetensors(b'{"' + b"a" * 15_000_000 + b'":{}}'), "is invalid"),
+    "a long name": (
+        lambda: safetensors(b'{"' + b"a" * 15_000_000 + b'":{}}'),
+        "its header cannot be read",
+    ),
     "wide letters": (lambda: safetensors(b'{"' + "🐶".encode() + b"a" * 15_000_000 + b'":1}'), ""),
     "many tensors": (
         lambda: safetensors(
@@ -422,41 +434,41 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
             b'"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}',
             weights=4,
         ),
-        "overlap or leave gaps",
+        "its tensors begin with",
     ),
     "tensors over each other": (
         lambda: safetensors(tensors(a=_tensor([2], [0, 4]), b=_tensor([2], [2, 6])), weights=6),
-        "overlap",
+        "its tensors begin with",
     ),
     "negative shape": (
         lambda: safetensors(tensors(emb_params=_tensor([-1, -768], [0, 1536])), weights=1536),
-        "is invalid",
+        "its header cannot be read",
     ),
     "shape that is not a number": (
         lambda: safetensors(tensors(a=_tensor([float("nan")], [0, 2])), weights=2),
-        "not JSON",
+        "its header cannot be read",
     ),
     "endless offsets": (
         lambda: safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,1e999]}}'),
-        "is invalid",
+        "its header cannot be read",
     ),
     "shape that is not its bytes": (
         lambda: safetensors(tensors(a=_tensor([3], [0, 2])), weights=2),
-        "is invalid",
+        "its tensors begin with",
     ),
     "numbers as metadata": (
         lambda: _lora(__metadata__={"ss_base_model_version": 5}),
-        "is a LoRA",
+        "its tensors begin with",
     ),
     "tags without end": (
         lambda: _lora(__metadata__={"ss_tag_frequency": '{"a": {"b": 1e999}}'}),
-        "is a LoRA",
+        "its tensors begin with",
     ),
     "tags of megabytes": (
         lambda: _lora(
             __metadata__={"ss_tag_frequency": json.dumps({"a": {"b" * 9_000_000: 1, "c" * 99: 2}})}
         ),
-        "is a LoRA",
+        "its tensors begin with",
     ),
     "many tags": (
         lambda: _lora(
@@ -464,7 +476,7 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
                 "ss_tag_frequency": json.dumps({"a": {f"b{n}": n for n in range(240_000)}})
             }
         ),
-        "is a LoRA",
+        "its tensors begin with",
     ),
 }
 
