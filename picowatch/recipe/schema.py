@@ -136,9 +136,9 @@ class _AsWritten(GenerateJsonSchema):
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    needed = _in_any_case(("prompt", FROM, "upscale"))
-    lacking = {"propertyNames": {"not": {"pattern": f"^{needed}$"}}}
-    definitions = _definitions(inventory) | {"recipe": _mapping() | {"not": lacking}}
+    # A few spellings: editors say "Missing property" of these, and nothing clear of a pattern.
+    needed = [{"required": [name]} for name in ("prompt", "Prompt", "PROMPT", FROM, "upscale")]
+    definitions = _definitions(inventory) | {"recipe": _mapping() | {"anyOf": needed}}
     forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}, {"type": "null"}]
     return _document("recipe", forms, definitions)
 

@@ -121,9 +121,10 @@ def _weighs(prompt: str) -> bool:
 def _ignored_by_samplers(images: Sequence[Recipe], origins: Mapping[str, Origin]) -> Iterator[str]:
     """Fields that only other samplers look at."""
     for field, row in ROWS.items():
+        if not row.samplers or origins.get(field) is not Origin.OWN:
+            continue
         samplers = {recipe.sampler for recipe in images if getattr(recipe, field)}
-        is_own = origins.get(field) is Origin.OWN
-        if row.samplers and is_own and samplers and samplers.isdisjoint(row.samplers):
+        if samplers and samplers.isdisjoint(row.samplers):
             yield (
                 f"{field} has no effect with the sampler {listed(sorted(samplers))}: it is for "
                 f"{listed(row.samplers)}."
