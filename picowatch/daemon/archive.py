@@ -55,6 +55,7 @@ class Archive:
             return  # somebody deleted or renamed it, which the inbox reports
         except OSError as error:  # as in another user's folder, where `make` removes it itself
             log.info("%s: left for `make` to remove: %s", recipe, error.strerror)
+            self.ledger.leave_to_make(recipe)
             return
         if removed:
             log.info("%s: removed, as requested", recipe)

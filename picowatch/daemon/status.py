@@ -47,6 +47,7 @@ class Reporting:
         self._written: tuple[object, ...] = ()
         now = time.time()
         self._known = Status(updated=now, started=now, images=asdict(Counts()))  # by the ledger
+        self._asked: tuple[int, str] | None = None  # the state of the ledger that is known
         self._queued_recipes: QueuedRecipes = ()
         self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
         self._queued = 0  # images, when they were looked up
@@ -86,7 +87,11 @@ class Reporting:
     def _status(self) -> Status:
         """The state now; what the ledger says is the last known while it cannot be read."""
         with suppress(*PASSING, LedgerCorrupt):
-            self._known = self._by_ledger()
+            problem = self.settings_watch.problem if self.settings_watch else ""
+            asked = (self.ledger.changes, problem) if not self.pool.renderings() else None
+            if asked is None or asked != self._asked:  # else nothing has changed
+                self._known = self._by_ledger(problem)
+                self._asked = asked
         engines = tuple(map(_engine_status, self.pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
         newest = tuple(self.pool.publisher.newest)  # at once: pictures are added meanwhile
@@ -111,12 +116,12 @@ class Reporting:
         except OSError:
             return True
 
-    def _by_ledger(self) -> Status:
+    def _by_ledger(self, settings_problem: str) -> Status:
         counts = self.ledger.counts()
         self._look_up_queue(counts.queued)
         errors, error_count, refused = self.ledger.problems(ERRORS_KEPT)
-        if self.settings_watch and (problem := self.settings_watch.problem):
-            errors, error_count = [*errors, problem][-ERRORS_KEPT:], error_count + 1
+        if settings_problem:
+            errors, error_count = [*errors, settings_problem][-ERRORS_KEPT:], error_count + 1
         status = Status(
             updated=time.time(),
             started=self._known.started,

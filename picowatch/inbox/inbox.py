@@ -65,6 +65,8 @@ class Inbox:
         self._empty: dict[str, SizeAndTime] = {}  # files, which are not ready yet
         self._warned: dict[str, str] = {}
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
+        self._known: Mapping[str, KnownRecipe] = {}
+        self._known_at = -1  # the ledger's changes
         self._wanted = True  # a scan
         self.scanned_at = float("-inf")
         self._scan_took = 0.0
@@ -119,12 +121,19 @@ class Inbox:
         self._wanted = False
         self._watch.has_news.clear()
         began = time.perf_counter()
-        known = self._ledger.known_recipes()
+        known = self._known_recipes()
         found, skipped = scan(self._root, known)
         self._warn_of(skipped)
         self._compare(found, known, now)
         self.scanned_at = now
         self._scan_took = time.perf_counter() - began
+
+    def _known_recipes(self) -> Mapping[str, KnownRecipe]:
+        """The ledger's rows, read again if any row has changed: in an idle inbox none has."""
+        changes = self._ledger.changes
+        if changes != self._known_at:
+            self._known, self._known_at = self._ledger.known_recipes(), changes
+        return self._known
 
     def _is_due(self, now: float) -> bool:
         since = now - self.scanned_at

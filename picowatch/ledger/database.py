@@ -115,6 +115,11 @@ class Database:
         with self._lock, self._corruption_named():
             return self._connection.execute(query, values).fetchall()
 
+    @property
+    def changes(self) -> int:
+        """How many rows were changed since it was opened: equal numbers, equal answers."""
+        return self._connection.total_changes
+
     def is_in_place(self) -> bool:
         """Whether its file is still the one that was opened: SQLite writes to no other.
 

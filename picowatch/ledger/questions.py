@@ -101,6 +101,10 @@ class Questions(Database):
             (recipe,),
         )
 
+    def leave_to_make(self, recipe: str) -> None:
+        """Record that `make` removes the recipe: no file of the same bytes is its new name."""
+        self.change("UPDATE recipes SET digest = '' WHERE path = ?", (recipe,))
+
     def prune(self, now: float) -> None:
         """Delete what nobody asks for any more: old saves, and recipes archived long ago."""
         with self.transaction() as sql:

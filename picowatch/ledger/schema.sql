@@ -4,7 +4,7 @@
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
     path          TEXT PRIMARY KEY, -- below the inbox
     size_and_time TEXT NOT NULL,    -- size, time in ns and inode of that version; '0 0 0': read it again
-    digest        TEXT NOT NULL,    -- sha256 of its bytes; '' if it could not be read
+    digest        TEXT NOT NULL,    -- sha256 of its bytes; '' if unreadable, or removed by make
     outcome       TEXT NOT NULL     -- archived: done, and taken out of the inbox
                   CHECK (outcome IN ('accepted', 'refused', 'waiting', 'restored', 'archived')),
     save          INTEGER NOT NULL, -- the id of that save

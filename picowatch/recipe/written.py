@@ -80,6 +80,12 @@ class Written:
         """The value if it is text, else ""."""
         return self.value if isinstance(self.value, str) else ""
 
+    def with_value(self, value: object) -> "Written":
+        """Another value in the same place. Built by hand: `replace` takes three times as long."""
+        return Written(
+            value, self.position, self.raw, self.key, self.parts, self.pairs, self.unswept
+        )
+
     def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
         """The same mapping, of these names and values."""
         return replace(self, value={name: one.value for name, one in pairs}, pairs=pairs)

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 from math import ceil
 
@@ -203,7 +202,7 @@ class _Values:
     def _put(self, layer: Layer, field: str, name: str, written: Written) -> None:
         if field in ("seed", "variation_seed"):
             seed, warning = seed_of_32_bits(str(written.value))
-            written = replace(written, value=seed)
+            written = written.with_value(seed)
             self._warn(warning)
         if field not in layer:
             layer[field] = written
@@ -220,7 +219,7 @@ class _Values:
                     self._parts.pop("hires", None)
                     return
                 parts = self._parts.setdefault("hires", {})
-                parts["scale"] = replace(written, value=str(scale))
+                parts["scale"] = written.with_value(str(scale))
 
     def _is_civitais_flux(self) -> bool:
         """Whether Civitai wrote it for FLUX.1, as Forge tells it (modules/infotext_utils.py)."""
@@ -244,7 +243,7 @@ def _as_flux(name: str, written: Written) -> Iterator[tuple[str, Written]]:
     key = name.casefold()
     if key == "cfg scale":
         yield "Distilled CFG Scale", written
-        yield name, replace(written, value="1")
+        yield name, written.with_value("1")
     elif key != "clip skip":
         yield name, written
 

@@ -114,7 +114,7 @@ def _flags(
                 )
             is_double = quoted[0].startswith('"')
             text = re.sub(r'\\(["\\])', r"\1", quoted[1]) if is_double else quoted[1]
-            written = replace(written, value=text)
+            written = written.with_value(text)
         elif written.text.startswith('"'):
             message = 'the quote " that opens here is never closed.'
             problems.add(line.at(start, 1), message)
@@ -182,7 +182,7 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
             return
         product *= value
     if factors:
-        put(layer, "count", replace(factors[0], value=str(product)), problems)
+        put(layer, "count", factors[0].with_value(str(product)), problems)
 
 
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:

@@ -57,7 +57,7 @@ def read_from(
         for name in PROMPTS:
             if name in layer:
                 text = split_loras(str(layer[name].value))[0].strip()
-                layer[name] = replace(layer[name], value=text)
+                layer[name] = layer[name].with_value(text)
     return replace(found, layer=layer)
 
 
@@ -108,7 +108,7 @@ def _final(field: str, written: Written) -> Written:
     text = str(written.value)
     if Template(text, {}).is_drawn:
         text = _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", text)
-    return replace(written, value=text)
+    return written.with_value(text)
 
 
 def _about_its_result(path: str, pictures: Pictures) -> str:
@@ -162,7 +162,7 @@ def _of_comfyui(workflow: str, beside: Entry | None, position: Position) -> Entr
 def _without_brackets(entry: Entry) -> Entry:
     """The entry, its square brackets as the words that they are to all other programs."""
     layer = {
-        name: replace(one, value=_BRACKET.sub(r"\\\g<0>", str(one.value)))
+        name: one.with_value(_BRACKET.sub(r"\\\g<0>", str(one.value)))
         for name, one in entry.layer.items()
         if name in PROMPTS
     }

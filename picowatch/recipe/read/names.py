@@ -1,7 +1,6 @@
 """Names that files give fields, and the layers that hold their values."""
 
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache
 
 from picowatch.errors import ValueInvalid
@@ -44,7 +43,7 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> bool:
 def excuse_prompt(layer: Layer, name: str, unknown: Written) -> None:
     """An unknown name that may be the prompt's explains why there is none: one error is enough."""
     if " " in unknown.text or _is_like_prompt(name):
-        layer.setdefault("prompt", replace(unknown, value=""))
+        layer.setdefault("prompt", unknown.with_value(""))
 
 
 @lru_cache(maxsize=256)  # a table has its columns in each row

@@ -53,7 +53,7 @@ def layer_of(mapping: Written, problems: Problems) -> Layer:
         if name == NAMES_SCHEMA:
             continue
         if field_named(name) in PROMPTS and _has_lost_text(name, value, problems):
-            value = replace(value, value="")
+            value = value.with_value("")
         if not put(layer, name, value, problems):
             excuse_prompt(layer, name, value)
     return layer

@@ -1,7 +1,7 @@
 """Entries with everything looked up: written values become recipes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import FROM, PICTURE_FIELDS
@@ -124,7 +124,7 @@ class EntryResolver:
         path = read_path(FROM, written, self._pictures, self._problems)
         if not path:
             return None
-        return self._read_from(replace(written, value=path), self._pictures, given, self._problems)
+        return self._read_from(written.with_value(path), self._pictures, given, self._problems)
 
     def _recipe_of(self, whole: _WholeEntry) -> Recipe | None:
         """The entry's recipe; None if something is wrong with all of it."""

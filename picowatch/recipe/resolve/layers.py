@@ -6,7 +6,6 @@ and the entry itself.
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Literal
 
 from picowatch.errors import ValueInvalid
@@ -49,7 +48,7 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
         written = result.pop(field, None)
         if written:
             with problems.caught(written.error_position):
-                result[field] = replace(written, value=meaning(written))
+                result[field] = written.with_value(meaning(written))
     _normalise_sampler(result, problems)
     split_mappings(result, problems)
     return {field: typed(field, written) for field, written in result.items()}
@@ -78,7 +77,7 @@ def typed(field: str, written: Written) -> Written:
             value = number(written.value)
         elif field in SWITCHES:
             value = switch(written.value)
-    return written if value is None else replace(written, value=value)
+    return written if value is None else written.with_value(value)
 
 
 def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
@@ -117,10 +116,10 @@ def _split_size(layer: Layer, problems: Problems) -> None:
     if "width" in layer or "height" in layer:
         problems.add(written.error_position, SIZE_AND_SIDE)
     elif text.casefold() == PICTURE:
-        layer["width"] = layer["height"] = replace(written, value=PICTURE)
+        layer["width"] = layer["height"] = written.with_value(PICTURE)
     elif sides:
-        layer["width"] = replace(written, value=int(sides["width"]))
-        layer["height"] = replace(written, value=int(sides["height"]))
+        layer["width"] = written.with_value(int(sides["width"]))
+        layer["height"] = written.with_value(int(sides["height"]))
     else:
         problems.add(written.error_position, _not_a_size(written))
 
@@ -147,7 +146,7 @@ def _normalise_sampler(layer: Layer, problems: Problems) -> None:
     written, schedule_type = layer.pop("sampler"), layer.get("schedule_type")
     with problems.caught(written.position):
         sampler, in_name = find_sampler(text)
-        layer["sampler"] = replace(written, value=sampler.name)
+        layer["sampler"] = written.with_value(sampler.name)
         if in_name and schedule_type and schedule_type.value not in (AUTOMATIC, in_name):
             problems.add(
                 schedule_type.position,
@@ -155,7 +154,7 @@ def _normalise_sampler(layer: Layer, problems: Problems) -> None:
                 "Keep one.",
             )
         if in_name or schedule_type is None:
-            layer["schedule_type"] = replace(written, value=in_name or AUTOMATIC)
+            layer["schedule_type"] = written.with_value(in_name or AUTOMATIC)
 
 
 def _noise(written: Written) -> object:

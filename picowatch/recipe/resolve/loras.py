@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from picowatch.families import FAMILIES
@@ -59,7 +58,7 @@ def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> LorasRead:
         reader.take(use)
     if swept and prompt:
         text = without_tags(prompt.text, swept_names(layer, inventory), inventory)
-        layer["prompt"] = replace(prompt, value=text)
+        layer["prompt"] = prompt.with_value(text)
     families = {name: key for name, key in reader.families.items() if name in reader.weights}
     return LorasRead(tuple(reader.weights.items()), tuple(families.items()))
 
@@ -178,7 +177,7 @@ def _number(written: Written) -> float | None:
 def _in_text(written: Written) -> Iterator[_Use]:
     for part in written.text.split(",") if written.text.strip().casefold() != "none" else ():
         name, _, weight = (piece.strip() for piece in part.rpartition(":"))
-        said = replace(written, value=weight)
+        said = written.with_value(weight)
         has_weight = name and _number(said) is not None
         if part.strip():
             parts = {"weight": said} if has_weight else {}

@@ -4,8 +4,6 @@ In a normalised layer their parts stand under names of their own, `hires.scale` 
 the field itself is true or false. The entries of `control` are mappings, too.
 """
 
-from dataclasses import replace
-
 from picowatch.recipe.fields import MAPPINGS, PART_ALIASES, PARTS
 from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
@@ -45,7 +43,7 @@ def _split(field: str, layer: Layer, problems: Problems) -> None:
         problems.add(written.error_position, wrong_value(field, written))
         del layer[field]
         return
-    layer[field] = replace(written, value=is_on)
+    layer[field] = written.with_value(is_on)
     if is_on:
         layer |= {f"{field}.{name}": part for name, part in parts.items()}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from picowatch.errors import ValueInvalid
@@ -55,7 +54,7 @@ def _with_known_sampler(layer: Layer, warnings: list[str]) -> Layer:
             warnings.append(
                 f"picowatch has no sampler '{shown(written.text)}'; {error.instead} is used."
             )
-            return {**layer, "sampler": replace(written, value=error.instead)}
+            return {**layer, "sampler": written.with_value(error.instead)}
         warnings.append(f"picowatch has no sampler '{shown(written.text)}'; the usual one is used.")
         return {name: one for name, one in layer.items() if name != "sampler"}
     return layer
@@ -90,5 +89,5 @@ def _within_limits(layer: Layer, warnings: list[str]) -> Layer:
                 f"{field.replace('.', ' ')} cannot be {plain_number(value)}; "
                 f"{plain_number(nearest)} is used instead."
             )
-            found[field] = replace(written, value=nearest)
+            found[field] = written.with_value(nearest)
     return found

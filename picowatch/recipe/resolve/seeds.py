@@ -1,7 +1,5 @@
 """The field `seed`: a number, random, a range of numbers, or a list of them."""
 
-from dataclasses import replace
-
 from picowatch.recipe.fields import MAX_SEED
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.resolve.layers import seed_in
@@ -32,7 +30,7 @@ def read_seed(layer: Layer, judge: Judge) -> None:
         what = f"count and a {kind} of seeds together: the {kind} makes one image for each seed. "
         _report(what + "Remove count.", layer["count"].name_position, judge)
     if seed is not None:
-        layer["seed"] = replace(written, value=seed)
+        layer["seed"] = written.with_value(seed)
 
 
 def _seeds_of(written: Written, judge: Judge) -> tuple[int, ...] | None:
