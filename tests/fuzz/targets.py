@@ -15,7 +15,6 @@ from pathlib import Path
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
-from picowatch.engine.convert import convert
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import read_chunk, recipe_yaml, settings_yaml, texts_of
@@ -168,6 +167,8 @@ def safetensors_file(data: bytes) -> None:
 
 def pickled_model(data: bytes) -> None:
     """What `picowatch convert` gets: a safetensors file that can be read, or a reason."""
+    from picowatch.engine.convert import convert  # torch, which the other targets do without
+
     with _models() as models:
         (models / "it.pth").write_bytes(data)
         try:
