@@ -1,8 +1,6 @@
 """What leaves the inbox: recipes that are done, as `when_done` says, and those of `make --rm`."""
 
 import logging
-import os
-from typing import IO
 
 from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
 from picowatch.files.inside import unlink_below
@@ -11,7 +9,6 @@ from picowatch.files.pictures import MAX_BYTES
 from picowatch.inbox.dropped import sidecars_of, size_and_time_at
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.inbox import Inbox
-from picowatch.inbox.settling import held_open_for_writing
 from picowatch.save import KnownRecipe
 from picowatch.work.run import Run
 
@@ -109,11 +106,6 @@ class Archive:
             return False
 
     def _unlink(self, file: str, digest: str) -> bool:
-        """Raises OSError if it cannot be deleted, or is a link. What a program may write stays."""
-
-        def is_meant(found: IO[bytes]) -> bool:
-            status = os.fstat(found.fileno())
-            is_same = sha256_of(found, MAX_BYTES) == digest
-            return is_same and not held_open_for_writing([(status.st_dev, status.st_ino)])
-
-        return unlink_below(self.settings.inbox, file, is_meant)
+        """Raises OSError if it cannot be deleted, or is a link."""
+        inbox = self.settings.inbox
+        return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)

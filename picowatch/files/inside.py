@@ -6,7 +6,9 @@ in after that makes the opening fail, and is never followed.
 """
 
 import errno
+import fcntl
 import os
+import signal
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,7 +65,8 @@ def open_regular(path: Path) -> int:
 def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
     """Delete the regular file `path` below `root` if `is_meant`; returns whether it was.
 
-    A file that was saved again meanwhile stays, and so does a link. Raises OSError as `open_below`.
+    What was saved again meanwhile stays, what somebody has open for writing, and a link. Raises
+    OSError as `open_below`.
     """
     target = root / path
     real_root = _real(root)
@@ -72,7 +75,7 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
         with os.fdopen(os.open(target.name, _FILE, dir_fd=within), "rb") as file:
             before = os.fstat(file.fileno())
             _check_regular(before)
-            if not is_meant(file):
+            if _is_open_for_writing(file.fileno()) or not is_meant(file):
                 return False
         now = os.stat(target.name, dir_fd=within, follow_symlinks=False)
         if _version(now) != _version(before):
@@ -84,8 +87,25 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
         os.close(within)
 
 
+def _is_open_for_writing(handle: int) -> bool:
+    """Whether anybody else has the file open for writing: then a read lease is refused, fcntl(2).
+
+    Some file systems have no leases, nor do systems other than Linux: nothing is detected there.
+    """
+    try:
+        # Opening it meanwhile makes the kernel send a signal: use one that does nothing.
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except AttributeError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
+
+
 def _version(status: os.stat_result) -> tuple[int, int, int]:
-    """What differs between two saves."""
+    """The numbers that differ between two saves."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-import picowatch.daemon.archive
 import picowatch.inbox.inbox
 import picowatch.ledger.database
 from picowatch.daemon.process import build_and_run
@@ -119,8 +118,7 @@ class Machine:
 
         patch.setattr(database, "_prepare", remember)
         # Other processes on this machine are not part of the simulation.
-        for module in (picowatch.inbox.inbox, picowatch.daemon.archive):
-            patch.setattr(module, "held_open_for_writing", lambda ids: set())
+        patch.setattr(picowatch.inbox.inbox, "held_open_for_writing", lambda ids: set())
         patch.setattr(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
 
     def _wrapped(self, original: Callable[..., Any], point: str) -> Callable[..., Any]:
