@@ -178,10 +178,10 @@ class Catalog:
         """Yield what may be a model of this kind; with a `name` only what that may mean."""
         for root in folders_of(self._models, kind):
             for candidate in candidates(root, kind, name):
-                self._expect_time()
+                self._end_if_asked()
                 yield candidate
 
-    def _expect_time(self) -> None:
+    def _end_if_asked(self) -> None:
         if self._has_ended():
             raise Ended
 
@@ -241,11 +241,11 @@ class Catalog:
             return None
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """Return what a candidate is, from memory if nothing of it has changed."""
+        """Return the candidate as a model or a refusal; known ones that did not change are kept."""
         key = (candidate.kind, candidate.path)
         stamp, entry = self._seen.get(key, (None, None))
         if entry is None or stamp != candidate.stamp:
-            self._expect_time()
+            self._end_if_asked()
             try:
                 entry = model_of(candidate, self._recognised)
             except (ModelRefused, OSError) as error:

@@ -38,7 +38,7 @@ DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "co
 
 
 def model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model:
-    """A model of the kind that its folder is for; ModelRefused says why it is none."""
+    """Return a model of the kind that its folder is for. Raises ModelRefused with the reason."""
     check_name(candidate)
     path, kind = candidate.path, candidate.kind
     if candidate.layout == "file":
@@ -57,6 +57,7 @@ def model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> 
 
 
 def reason_of(error: ModelRefused | OSError) -> str:
+    """Return the reason why a file cannot be used, without the file's name."""
     if isinstance(error, ModelRefused):
         return error.message
     return f"cannot be read: {error.strerror or error}."  # whatever was there a moment ago

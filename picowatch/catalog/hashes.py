@@ -202,7 +202,7 @@ def _found(path: Path) -> tuple[Path, int, int]:
 
 
 def _stamp_of(file: Path) -> tuple[int, ...]:
-    """Identify a version of the stored hashes; () if there is none."""
+    """Return what changes with each version of the stored hashes; () if there are none."""
     with suppress(OSError):
         status = file.stat()
         return status.st_ino, status.st_size, status.st_mtime_ns

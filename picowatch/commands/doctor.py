@@ -214,7 +214,7 @@ def _driver() -> str:
 
 
 def _folder_checks(settings: Settings) -> Iterator[Check]:
-    """Only for an inbox that exists and an outbox that can be written."""
+    """Check an inbox that exists and an outbox that can be written."""
     yield _inbox(settings)
     yield _watch(settings)
     yield _outbox(settings)

@@ -61,7 +61,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
 
 
 def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
-    """If an entry's seeds were drawn again, images of earlier draws are not shown."""
+    """Draw and write a sheet. Images of earlier draws of the seeds are not shown."""
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
     images = due.images[-shown.pop("images", 0) :]

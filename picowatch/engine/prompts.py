@@ -1,4 +1,4 @@
-"""From prompt texts to what guides the UNet, with A1111's arithmetic.
+"""Turns prompt texts into what guides the UNet, with A1111's arithmetic.
 
 A text is cut into chunks of 75 tokens, each with its begin and end token, each encoded
 separately; weights multiply the hidden states, then the chunk's mean is restored. A comma within

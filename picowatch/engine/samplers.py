@@ -1,4 +1,4 @@
-"""From a request's sampler and schedule type to a diffusers scheduler: the one place for both.
+"""Turns a request's sampler and schedule type into a diffusers scheduler: the one place for both.
 
 Options: docs/moving.md. Karras, exponential and beta spread the sigmas over the model's
 whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic"

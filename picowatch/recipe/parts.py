@@ -93,7 +93,7 @@ class Upscale:
 
 
 def usual_upscaler(written: str) -> str | None:
-    """The upscaler without a model that somebody means; None if it is none of them."""
+    """Return the upscaler without a model that this text names; None if it names none."""
     return next((name for name in UPSCALERS if squeezed(written) == squeezed(name)), None)
 
 

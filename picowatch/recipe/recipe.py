@@ -131,7 +131,7 @@ class Recipe(RecipeFields):
 
     @property
     def entry_index(self) -> int:
-        """Its number among the entries of its file, from 0."""
+        """The entry's number in its file, from 0."""
         return self._read.context.entry_index
 
     @property

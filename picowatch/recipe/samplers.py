@@ -169,7 +169,7 @@ class ScheduleUnknown(ValueInvalid):
 
 
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
-    """The sampler somebody means, and the schedule type if the name holds one.
+    """Return the sampler that a name means, and the schedule type if the name holds one.
 
     "DPM++ 2M Karras", "dpmpp_2m_karras" and "DPMSolverMultistepScheduler" all mean DPM++ 2M;
     the first two say Karras, too. Raises SamplerUnknown.
@@ -189,7 +189,7 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
 
 
 def find_schedule_type(written: str) -> str:
-    """The schedule type somebody means, or "automatic". Raises ScheduleUnknown."""
+    """Return the schedule type that a name means, or "automatic". Raises ScheduleUnknown."""
     found = _BY_SCHEDULE_TYPE.get(_squeezed(written))
     if found is None:
         raise ScheduleUnknown(_unknown("schedule type", written, SCHEDULE_TYPES))
@@ -214,7 +214,7 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
 
 
 def find_prediction(written: str) -> str:
-    """The prediction somebody means, "" for automatic. Raises ValueInvalid."""
+    """Return the prediction that a name means, "" for automatic. Raises ValueInvalid."""
     found = _BY_PREDICTION.get(_squeezed(written))
     if found is None:
         raise ValueInvalid(_unknown("prediction", written, PREDICTIONS))

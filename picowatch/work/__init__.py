@@ -1,1 +1,1 @@
-"""From queued images to published pictures: engines, batches, publishing."""
+"""Turns queued images into published pictures: engines, batches, publishing."""

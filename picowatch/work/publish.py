@@ -1,4 +1,4 @@
-"""From a rendered image to a picture in the outbox: metadata, file, lists, ledger.
+"""Turns a rendered image into a picture in the outbox: metadata, file, lists, ledger.
 
 The order is what makes a crash harmless: the picture is durable under its reserved name before
 it is listed, and the ledger says done after that; each step is repeated or skipped at the
@@ -216,7 +216,7 @@ class Publisher:
         return True
 
     def _warn(self, image: QueuedImage, warning: str) -> None:
-        """Beside the recipe, unless that is gone, or its last save does not request the image."""
+        """Write it beside the recipe, unless its last save does not request the image."""
         with self.ledger.transaction():  # no save is accepted meanwhile
             if self.ledger.is_requested(image.id):
                 self.outbox.problems.add_warning(self.ledger.recipe_of(image), warning)

@@ -25,7 +25,7 @@ def did_you_mean(written: str, names: Iterable[str], before: str = "") -> str:
 
 
 def squeezed(name: str) -> str:
-    """Its letters and digits in lower case, for names in which nothing else counts."""
+    """Return the letters and digits in lower case, for names in which nothing else counts."""
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 

@@ -1,1 +1,1 @@
-"""From bytes to entries: what each kind of file says."""
+"""Reads the bytes of each kind of file as entries."""

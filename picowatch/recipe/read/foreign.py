@@ -162,7 +162,7 @@ def _clip_skip(layers: Any) -> int:
 
 
 def _read_invokeais_own(mode: str, found: Found) -> None:
-    """Its schedule is Karras' or, for Stable Diffusion, "leading"; its weights are compel's."""
+    """Put InvokeAI's schedule, Karras' or "leading", and warn about its weights, compel's."""
     sampler = found.values.get("sampler", "")
     if sampler.endswith("_k"):
         found.values["sampler"] = f"{sampler.removesuffix('_k')}_karras"

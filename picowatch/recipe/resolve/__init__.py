@@ -1,1 +1,1 @@
-"""From entries to recipes: values looked up, checked and decided."""
+"""Turns entries into recipes: values are looked up, checked and decided."""

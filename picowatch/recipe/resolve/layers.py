@@ -158,7 +158,7 @@ def _normalise_sampler(layer: Layer, problems: Problems) -> None:
 
 
 def _noise(written: Written) -> object:
-    """In any case, and under other programs' names."""
+    """The noise source, in any case, and under other programs' names."""
     name = written.text.strip()
     return NOISE_NAMES.get(name.casefold(), name) if name else written.value
 

@@ -18,7 +18,7 @@ _LIKE_RANGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class NumberRange:
-    """From `first` to `last`, both included, downwards too; decimals without binary dust."""
+    """The numbers from `first` to `last`, both included, downwards too, in exact decimals."""
 
     first: Decimal
     last: Decimal
@@ -49,7 +49,7 @@ def range_in(value: object) -> NumberRange | None:
 
 
 def meant_range(text: str) -> str:
-    """How the range is written that somebody means; "" if the text looks like none."""
+    """Return the right spelling of a range; "" if the text looks like none."""
     found = _LIKE_RANGE.fullmatch(re.sub(r"(?<=\d),(?=\d)", ".", text.strip()))
     step = (found[3] or found[4] or "").lstrip("+-") if found else ""
     if not found or (step and not Decimal(step)):
