@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.commands.check import check
-from picowatch.files.picture_names import ENDINGS
+from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watching
 from picowatch.outbox.commands import Command, send
@@ -541,23 +541,3 @@ def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
     assert there == [True] * 20
 
 
-def test_a_copy_that_a_power_cut_damaged_is_not_rendered(house: House) -> None:
-    """It has its name, and is empty: it is made again."""
-    copied: list[int] = []
-
-    def look(batch: Batch) -> None:
-        folder = house.outbox / ".picowatch/start-images"
-        copied.extend((folder / request.image_hash).stat().st_size for request in batch)
-
-    put(house, {"frames/_pictures.yaml": CORGI})
-    assert house.once()
-    send(house.outbox, Command("pause"))
-    path = draw(house, "frames/1.png")
-    assert not house.once()
-    folder = house.outbox / ".picowatch/start-images"
-    folder.mkdir(exist_ok=True)
-    (folder / hashlib.sha256(path.read_bytes()).hexdigest()).touch()
-    house.engine.before_batch = look
-    send(house.outbox, Command("resume"))
-    assert house.once()
-    assert copied == [path.stat().st_size]
