@@ -1,6 +1,5 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watching
-from picowatch.outbox.commands import Command, send
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
@@ -539,5 +537,3 @@ def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
     house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 4\nimage: frames/1.png\n")
     assert house.once(batch_size=2)
     assert there == [True] * 20
-
-
