@@ -23,7 +23,7 @@ from picowatch.catalog.gguf import GGUF
 from picowatch.catalog.models import FOLDERS, Kind, Layout
 from picowatch.errors import ModelRefused
 from picowatch.files.skipped_folders import SKIPPED_FOLDERS
-from picowatch.recipe.characters import NEVER_IN_NAMES, invisible
+from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
