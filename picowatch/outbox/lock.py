@@ -95,7 +95,7 @@ class OutboxLock:
 
         After a normal end nothing is repaired, so a power cut soon after must not undo it.
         """
-        below = (folder for folder, _, _ in os.walk(self._outbox / ".picowatch"))
+        below = (Path(folder) for folder, _, _ in os.walk(self._outbox / ".picowatch"))
         for path in (*self._outbox.glob("latest.*"), self._outbox, *below):
             with suppress(OSError):
                 handle = os.open(path, os.O_RDONLY)
