@@ -15,7 +15,7 @@ from picowatch.inbox.reading import why_no_recipe
 from picowatch.ledger.rows import Outcome, SizeAndTime
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.status import images, images_wait
-from picowatch.recipe.messages.problems import harmless
+from picowatch.streams import harmless
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY
 from picowatch.work.run import Run

@@ -12,7 +12,7 @@ from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.reading import sidecars_of, size_and_time_at
 from picowatch.ledger.rows import KnownRecipe, QueuedImage
-from picowatch.recipe.messages.problems import harmless, harmless_lines
+from picowatch.streams import harmless, harmless_lines
 from picowatch.work.run import Run
 
 
