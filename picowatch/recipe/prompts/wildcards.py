@@ -9,16 +9,16 @@ they are drawn at random, as all are here.
 """
 
 import re
-from bisect import bisect_right, insort
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import sha256
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.prompts.brackets import Bracket, ended, joined
+from picowatch.recipe.prompts.grammar import Bracket, ended, joined
 
 MAX_CHOSEN = 100
 # Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
@@ -195,61 +195,43 @@ def _with_whole_names(line: str, folder: str, known: set[str]) -> str:
     return _REFERENCE.sub(whole, line)
 
 
+@dataclass(frozen=True)
 class Options:
-    """What is chosen from: texts or nodes, with their weights."""
+    """What is chosen from: texts or nodes, their weights, and the running sums of these."""
 
-    def __init__(self, weighed: Sequence[tuple[float, Nodes]]) -> None:
-        self.nodes = tuple(nodes for _, nodes in weighed)
-        weights = [weight for weight, _ in weighed]
-        # Most lists have no weights, and thousands of lines that are drawn from a thousand times.
-        self._weights = weights if any(weight != 1 for weight in weights) else None
+    nodes: tuple[Nodes, ...]
+    weights: tuple[float, ...]
+    sums: tuple[float, ...]
 
     def index(self, fraction: float, taken: Sequence[int]) -> int:
-        """Which one a fraction from 0 to 1 means when those at the sorted indexes are gone."""
-        if self._weights is None:
-            index = int(fraction * (len(self.nodes) - len(taken)))
-            for gone in taken:
-                index += gone <= index
-            return index
-        left = [i for i in range(len(self.nodes)) if i not in taken]
-        weights = [self._weights[i] for i in left]
-        sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
-        return left[min(bisect_right(sums, fraction * sums[-1]), len(sums) - 1)]
+        """Which one a fraction from 0 to 1 means when those at the indexes `taken` are gone."""
+        sums: Sequence[float] = self.sums
+        if taken or not sums[-1]:
+            weights = [0 if i in taken else weight for i, weight in enumerate(self.weights)]
+            if not any(weights):
+                weights = [i not in taken for i in range(len(weights))]
+            sums = list(accumulate(weights))
+        return min(bisect_right(sums, fraction * sums[-1]), len(sums) - 1)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class SameLines:
-    """Files' lines as a key: equal only if they are the same objects, which is quick to see."""
-
-    files: tuple[tuple[str, ...], ...]
-
-    def __hash__(self) -> int:
-        return hash(tuple(map(id, self.files)))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SameLines) and all(
-            mine is theirs for mine, theirs in zip_longest(self.files, other.files)
-        )
+def _weighed(options: Iterable[Nodes]) -> Options:
+    nodes, weights = [], []
+    for option in options:
+        first = option[0] if option else ""
+        weight = _WEIGHT.match(first) if isinstance(first, str) else None
+        weights.append(float(weight[1]) if weight else 1.0)
+        nodes.append((weight.string[weight.end() :], *option[1:]) if weight else option)
+    return Options(tuple(nodes), tuple(weights), tuple(accumulate(weights)))
 
 
 def lines_of(name: str, wildcards: Wildcards) -> Options:
-    """The lines that `__name__` may become; comments and empty ones do not count."""
-    files = tuple(wildcards[file] for file in matching_files(name, wildcards))
-    return _weighed_lines(SameLines(files))
+    """The lines that `__name__` may become."""
+    return _weighed_lines(tuple(wildcards[file] for file in matching_files(name, wildcards)))
 
 
 @lru_cache(maxsize=64)
-def _weighed_lines(same: SameLines) -> Options:
-    lines = (line.strip() for file in same.files for line in file)
-    return Options([_weighed((line,)) for line in lines if line and not line.startswith("#")])
-
-
-def _weighed(option: Nodes) -> tuple[float, Nodes]:
-    first = option[0] if option else ""
-    weight = _WEIGHT.match(first) if isinstance(first, str) else None
-    if not weight:
-        return 1.0, option
-    return float(weight[1]), (weight.string[weight.end() :], *option[1:])
+def _weighed_lines(files: tuple[tuple[str, ...], ...]) -> Options:
+    return _weighed((line,) for lines in files for line in lines)
 
 
 class Template:
@@ -308,7 +290,7 @@ class _Draws:
             return self._chosen(self._options(node), node.low, node.high, node.join)
         lines = lines_of(node.name, self._wildcards)
         if not lines.nodes:
-            raise ExpansionFailed(f"there is no line for the wildcard {node.written}")
+            raise ExpansionFailed(f"models/wildcards has no lines for {node.written}")
         return self._chosen(lines, 1, 1)
 
     def _within_limit(self, text: str) -> str:
@@ -327,7 +309,7 @@ class _Draws:
         taken: list[int] = []
         for _ in range(how_many):
             index = options.index(self._fraction(), taken)
-            insort(taken, index)
+            taken.append(index)
             chosen.append(self._drawn(options.nodes[index]))
         if how_many == 1:
             return chosen[0]
@@ -340,7 +322,7 @@ class _Draws:
             meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
             if len(meant) == 1 and isinstance(meant[0], FromFile):
                 return lines_of(meant[0].name, self._wildcards)
-        return Options(list(map(_weighed, choice.options)))
+        return _weighed(choice.options)
 
     def _fraction(self) -> float:
         """The next number from 0 to 1."""
