@@ -13,7 +13,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from hashlib import sha256
 from itertools import accumulate
 
@@ -40,6 +39,8 @@ _TOKEN = re.compile(rf"\\.|[{{}}\[\]|]|{_FROM_FILE}|[^\\{{}}\[\]|_]+|.", re.DOTA
 _REFERENCE = re.compile(rf"\\.|{_FROM_FILE}")
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
+
+_MOST_READ = 64
 
 
 class ExpansionFailed(ValueInvalid):
@@ -200,18 +201,19 @@ class Options:
     """What is chosen from: texts or nodes, their weights, and the running sums of these."""
 
     nodes: tuple[Nodes, ...]
-    weights: tuple[float, ...]
-    sums: tuple[float, ...]
+    weights: Sequence[float]
+    sums: Sequence[float]
 
     def index(self, fraction: float, taken: Sequence[int]) -> int:
         """Which one a fraction from 0 to 1 means when those at the indexes `taken` are gone."""
-        sums: Sequence[float] = self.sums
-        if taken or not sums[-1]:
-            weights = [0 if i in taken else weight for i, weight in enumerate(self.weights)]
-            if not any(weights):
-                weights = [i not in taken for i in range(len(weights))]
-            sums = list(accumulate(weights))
-        return min(bisect_right(sums, fraction * sums[-1]), len(sums) - 1)
+        left = self.sums[-1] - sum(self.weights[gone] for gone in taken)
+        if left <= 0:
+            return next(i for i in range(len(self.nodes)) if i not in taken)
+        point = fraction * left
+        for gone in sorted(taken):
+            if point >= self.sums[gone] - self.weights[gone]:
+                point += self.weights[gone]
+        return min(bisect_right(self.sums, point), len(self.sums) - 1)
 
 
 def _weighed(options: Iterable[Nodes]) -> Options:
@@ -221,17 +223,23 @@ def _weighed(options: Iterable[Nodes]) -> Options:
         weight = _WEIGHT.match(first) if isinstance(first, str) else None
         weights.append(float(weight[1]) if weight else 1.0)
         nodes.append((weight.string[weight.end() :], *option[1:]) if weight else option)
-    return Options(tuple(nodes), tuple(weights), tuple(accumulate(weights)))
+    return Options(tuple(nodes), weights, list(accumulate(weights)))
+
+
+# Files that were drawn from by their ids, which stay theirs as long as they are here.
+_READ: dict[tuple[int, ...], tuple[tuple[tuple[str, ...], ...], Options]] = {}
 
 
 def lines_of(name: str, wildcards: Wildcards) -> Options:
     """The lines that `__name__` may become."""
-    return _weighed_lines(tuple(wildcards[file] for file in matching_files(name, wildcards)))
-
-
-@lru_cache(maxsize=64)
-def _weighed_lines(files: tuple[tuple[str, ...], ...]) -> Options:
-    return _weighed((line,) for lines in files for line in lines)
+    files = tuple(wildcards[file] for file in matching_files(name, wildcards))
+    key = tuple(map(id, files))  # hashing thousands of lines for each draw takes too long
+    found = _READ.get(key)
+    if not found:
+        if len(_READ) >= _MOST_READ:
+            _READ.clear()
+        found = _READ[key] = files, _weighed((line,) for lines in files for line in lines)
+    return found[1]
 
 
 class Template:
