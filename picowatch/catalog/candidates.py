@@ -22,9 +22,9 @@ from picowatch.catalog.folders import PART_FOLDERS, is_part_folder
 from picowatch.catalog.gguf import GGUF
 from picowatch.catalog.models import FOLDERS, Kind, Layout
 from picowatch.errors import ModelRefused
-from picowatch.files.skipped_folders import SKIPPED_FOLDERS
-from picowatch.recipe.characters import NEVER_IN_NAMES, invisible
-from picowatch.recipe.messages.problems import harmless
+from picowatch.files.names import SKIPPED_FOLDERS
+from picowatch.recipe.written import NEVER_IN_NAMES, invisible
+from picowatch.streams import harmless
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first

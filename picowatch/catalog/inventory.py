@@ -11,8 +11,14 @@ from picowatch.catalog.unets import UNIONS
 from picowatch.catalog.vaes import families_of
 from picowatch.catalog.wildcards import FoundWildcards
 from picowatch.families import DEMO, FAMILIES
-from picowatch.recipe.families import DEMO_RULES, rules_of
-from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
+from picowatch.recipe.inventory import (
+    DEMO_RULES,
+    Checkpoint,
+    ControlNet,
+    Inventory,
+    Upscaler,
+    rules_of,
+)
 from picowatch.recipe.prompts.known_words import KnownWords
 
 # Families whose files need not say what they predict. Of 2.x the weights do (engine/load.py).

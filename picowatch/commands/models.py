@@ -13,9 +13,9 @@ from picowatch.catalog.text_encoders import TRANSFORMER
 from picowatch.catalog.vaes import families_of
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
-from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.settings import Settings
+from picowatch.streams import harmless
 
 _INPAINTING_INPUTS = 9
 ADAPTERS = ("lora", "embedding", "controlnet")  # of use with some checkpoints only
