@@ -23,9 +23,7 @@ from picowatch.engine.memory import (
     FULL,
     MemoryLadder,
     Rung,
-    forget_peak,
     main_memory,
-    peak_bytes,
     shrink_warning,
     shrunken,
 )
@@ -120,7 +118,6 @@ class Renderer:
         """The batch, rendered on one rung from the first step to the last."""
         batch = [shrunken(request, rung.shrunk) for request in requested]
         attempt = _Attempt(rung, requested, batch, {})
-        forget_peak(self._target.device)
         loaded = self._loaded(batch[0], rung, attempt.timings)
         self._previewer.follow(loaded.row, loaded.denoiser)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
@@ -196,7 +193,6 @@ class Renderer:
     ) -> list[RenderedImage]:
         """Given pictures, enlarged. No checkpoint is needed."""
         attempt = _Attempt(FULL, batch, batch, {})
-        forget_peak(self._target.device)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             given = [given_picture(request, self._start_images) for request in batch]
@@ -214,7 +210,6 @@ class Renderer:
     ) -> list[RenderedImage]:
         """Return the pictures, with how they were rendered; `warnings` are those of all of them."""
         rung, requested, batch, timings = attempt
-        peak = peak_bytes(self._target.device)  # of the whole batch, in each of its pictures
         return [
             RenderedImage(
                 width=drawn.picture.width,
@@ -235,7 +230,6 @@ class Renderer:
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
                 ),
-                peak_bytes=peak,
                 control_maps=drawn.picture.control_maps,
             )
             for drawn, request, smaller in zip(pictures, requested, batch, strict=True)

@@ -200,16 +200,6 @@ def test_steps_take_no_memory_from_the_system(engine: ChildEngine) -> None:
     assert (many - few) / 10 < 1000
 
 
-def test_a_larger_batch_takes_more_memory(engine: ChildEngine) -> None:
-    """It is measured for each batch, and its pictures say it."""
-    small = make(engine, request(width=64, height=64, steps=1))
-    four = (request(width=256, height=256, steps=1, seed=seed) for seed in range(1, 5))
-    large = make(engine, *four)
-    peaks = [image.peak_bytes or 0 for image in (*small, *large)]
-    assert 50 << 20 < peaks[0] < peaks[1] < 64 << 30
-    assert len(set(peaks[1:])) == 1
-
-
 @pytest.mark.parametrize(
     ("limit", "left"),
     [(str(3 * 2**30), 2 * 2**30 + 2**28), ("max", 2**63), ("junk", 2**63), (None, 2**63)],

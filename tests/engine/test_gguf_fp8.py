@@ -23,9 +23,10 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.parts import ASSETS
 from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.engine.devices import choose_target
-from picowatch.engine.load import bytes_of_parts, load, load_part, load_vae
+from picowatch.engine.load import bytes_of_parts, load_part, load_vae
 from picowatch.errors import RenderFailed
 from picowatch.families import FAMILIES
+from tests.engine.demo import load
 from tests.engine.ldm import ldm_vae, weights
 from tests.engine.original_names import (
     flux2_names,

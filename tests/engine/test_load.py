@@ -17,13 +17,12 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.parts import CONFIGS, parts_of
 from picowatch.engine import load as loading
 from picowatch.engine.devices import Target, choose_target
-from picowatch.engine.load import load, load_part, load_vae
+from picowatch.engine.load import load_part, load_vae
 from picowatch.errors import RenderFailed
 from tests.catalog.files import sd15_shapes, write_model
 from tests.catalog.unets import sd2_shapes, sdxl_shapes
-from tests.engine.controlnets import (
-    save_single,
-)
+from tests.engine.controlnets import save_single
+from tests.engine.demo import load
 from tests.engine.ldm import ldm_vae, weights, write_single_file
 from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
@@ -374,15 +373,6 @@ def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str
     assert image.size == (64, 64)
     with torch.inference_mode():
         assert vae.encode(torch.zeros(1, 3, 64, 64)).latents.shape == (1, 4, 8, 8)
-
-
-def test_flux_takes_one_with_sixteen_channels(models: Path) -> None:
-    """Between transformer and picture there is nothing to shift, either."""
-    (models / "checkpoints/flux-dev").symlink_to(tiny_flow("FLUX.1-dev"))
-    save_single(_D.AutoencoderTiny(latent_channels=16), models / "vae/taef1.safetensors")
-    vae = load_vae(found(models, "flux-dev"), found(models, "taef1", "vae"), FULL, CPU)
-    with torch.inference_mode():
-        assert vae.decode(torch.zeros(1, 16, 4, 4)).sample.shape == (1, 3, 32, 32)
 
 
 def test_narrow_types_are_laid_out_with_channels_last(models: Path) -> None:

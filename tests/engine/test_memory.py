@@ -180,7 +180,7 @@ def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
     owner, name = {
         "denoiser": (diffusers.UNet2DConditionModel, "forward"),
         "VAE": (diffusers.AutoencoderKL, "decode"),
-        "loader": (checkpoints, "load"),
+        "loader": (checkpoints, "load_part"),
     }[where]
     real: Callable[..., Any] = getattr(owner, name)
 
