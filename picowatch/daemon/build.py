@@ -12,9 +12,8 @@ from pathlib import Path
 from picowatch.daemon.daemon import Daemon
 from picowatch.daemon.ledger_file import open_ledger, set_aside
 from picowatch.daemon.settings_file import SettingsFile
-from picowatch.engine.local import LocalEngines
-from picowatch.engine.options import EngineOptions, cache_folder
-from picowatch.engine.protocol import Engine, Executor
+from picowatch.engine.child import LocalEngines
+from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid
 from picowatch.extras import install_command
 from picowatch.files.atomic import held

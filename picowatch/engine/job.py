@@ -10,11 +10,9 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from picowatch.engine.canvas import RESAMPLING, Bytes
+from picowatch.engine.canvas import Bytes
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import ControlMap, OnStep
-from picowatch.engine.upscale import Upscalers
-from picowatch.recipe.parts import UPSCALERS
 from picowatch.recipe.request import ControlUse, ImageRequest
 
 Interrupted = Callable[[], bool]
@@ -45,32 +43,22 @@ class Drawn(NamedTuple):
 class Job:
     """How a batch is drawn: where, and whom to tell.
 
-    `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
-    `before_tile` is called before each of their tiles, and may raise. `guess_depth` gives the depth
-    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `compiled` is
-    what computes in place of the denoiser, or None.
+    `start_images` has the start images and masks under their hashes. `enlarge_for_hires` gives what
+    makes the second pass' picture of the first one's, `guess_depth` the depth of an RGB picture as
+    grey. `timings` are added to. `alone`: each image by itself. `compiled` is what computes in
+    place of the denoiser, or None.
     """
 
     device: torch.device
     start_images: Path | None
     on_step: OnStep
-    before_tile: Callable[[], None]
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: Previewer
     guess_depth: Callable[[Bytes, ControlUse], Bytes]
-    upscalers: Upscalers
+    enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
-
-    def enlarge_for_hires(self, request: ImageRequest) -> Enlarge:
-        """What makes the second pass' picture of the first one's."""
-        assert request.hires is not None
-        name, size = request.hires.upscaler, request.size_before_upscale
-        if name in UPSCALERS:
-            return lambda picture: picture.resize(size, RESAMPLING[name])
-        hash_ = request.hires_upscaler_hash
-        return lambda picture: self.upscalers.enlarged(picture, name, hash_, size, self.before_tile)
 
 
 @contextmanager

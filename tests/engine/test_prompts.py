@@ -10,8 +10,8 @@ from picowatch.catalog import Catalog
 from picowatch.engine.embeddings import read_vectors
 from picowatch.engine.families import prompt_encoder
 from picowatch.engine.load import load
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, Conditions, PromptEncoder, weighted
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
