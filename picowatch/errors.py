@@ -13,7 +13,7 @@ PicowatchError
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
 ├── PictureUnreadable        a picture without metadata that we can read
-│   └── NothingSaid          … and nothing beside it says what to do with it (recipe/dropped.py)
+│   └── NothingSaid          … and nothing beside it says what to do with it (recipe/reading.py)
 ├── RenderFailed             the engine could not render these images; it lives on
 │   └── ModelNotThere        … because a file is not there any more (engine/verify.py)
 ├── EngineDied               the engine's process ended in the middle of a batch

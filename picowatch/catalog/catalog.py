@@ -39,8 +39,14 @@ from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO, FAMILIES
 from picowatch.files.retry import Ended
-from picowatch.recipe.families import DEMO_RULES, rules_of
-from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
+from picowatch.recipe.inventory import (
+    DEMO_RULES,
+    Checkpoint,
+    ControlNet,
+    Inventory,
+    Upscaler,
+    rules_of,
+)
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.known_words import KnownWords
 

@@ -34,8 +34,8 @@ from picowatch.catalog.recognise import expect_usable, named, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO, FLOWS, UNETS
 from picowatch.files.skipped_folders import SKIPPED_FOLDERS
-from picowatch.recipe.characters import NEVER_IN_NAMES, invisible
-from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.written import NEVER_IN_NAMES, invisible
+from picowatch.streams import harmless
 
 # The models in the package: their names, what messages call them, and where they are.
 EMBEDDED: dict[Kind, tuple[str, str, Path]] = {

@@ -33,12 +33,12 @@ from picowatch.recipe import (
     no_hash,
     read_recipes,
 )
-from picowatch.recipe.dropped import check_template, dropped_recipes
 from picowatch.recipe.fields import PROMPTS, RANDOM, ROWS
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.reading import check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
+from picowatch.streams import harmless
 
 # The fields that stand in every line.
 _SHOWN = {

@@ -46,10 +46,10 @@ from picowatch.outbox.commands import (
 from picowatch.outbox.status import Status, is_running
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.problems import harmless_lines
 from picowatch.recipe.written import plain_name
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
+from picowatch.streams import harmless_lines
 
 POLL_SECONDS = 0.25
 READ_BITS = 0o444  # of a file's mode

@@ -36,9 +36,9 @@ from picowatch.recipe import (
     RecipeInvalid,
     read_recipes,
 )
-from picowatch.recipe.dropped import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
 from picowatch.save import NEVER_READ, KnownRecipe, Save
 from picowatch.work.run import Run

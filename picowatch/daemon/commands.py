@@ -16,8 +16,8 @@ from picowatch.inbox.names import is_recipe_path
 from picowatch.ledger.rows import Outcome
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.status import images, images_wait
-from picowatch.recipe.messages.problems import harmless
 from picowatch.save import SizeAndTime
+from picowatch.streams import harmless
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY
 from picowatch.work.run import Run

@@ -7,8 +7,8 @@ from picowatch.daemon.archive import Archive
 from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.files.retry import passes, unexpected
 from picowatch.ledger.rows import QueuedImage
-from picowatch.recipe.messages.problems import harmless, harmless_lines
 from picowatch.save import KnownRecipe
+from picowatch.streams import harmless, harmless_lines
 from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
