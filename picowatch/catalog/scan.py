@@ -33,7 +33,7 @@ from picowatch.catalog.parts import ASSETS
 from picowatch.catalog.recognise import expect_usable, named, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO, FLOWS, UNETS
-from picowatch.files.skipped_folders import SKIPPED_FOLDERS
+from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
 
