@@ -21,10 +21,10 @@ from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
 from picowatch.engine.devices import Target
-from picowatch.engine.flow_samplers import scheduler_of
 from picowatch.engine.gguf_fp8 import bytes_in, read_tensors
-from picowatch.engine.noise import LATENT_CHANNELS
+from picowatch.engine.latents import LATENT_CHANNELS
 from picowatch.engine.part_files import Config, diffusers_model, text_encoder, type_of
+from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
 
