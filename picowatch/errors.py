@@ -13,7 +13,7 @@ PicowatchError
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
 ├── PictureUnreadable        a picture without metadata that we can read
-│   └── NothingSaid          … and nothing beside it says what to do with it (recipe/dropped.py)
+│   └── NothingSaid          … and nothing beside it says what to do with it (recipe/reading.py)
 ├── RenderFailed             the engine could not render these images; it lives on
 │   └── ModelNotThere        … because a file is not there any more (engine/verify.py)
 ├── EngineDied               the engine's process ended in the middle of a batch
@@ -28,7 +28,7 @@ ControlFlow
 ├── InboxAway                dropped pictures cannot be copied from it (work/dropped.py)
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
-├── OtherBytes               a file holds other bytes than those expected (files/blocks.py)
+├── OtherBytes               a file holds other bytes than those expected (files/inside.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
 ├── NotHashed                an answer needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid

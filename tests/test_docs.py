@@ -21,12 +21,11 @@ from picowatch.recipe import (
     error_text,
     read_recipes,
 )
-from picowatch.recipe.dropped import check_template
-from picowatch.recipe.families import rules_of
 from picowatch.recipe.fields import FIRST_NAME_OF, ROWS
-from picowatch.recipe.inventory import ControlNet, Upscaler
+from picowatch.recipe.inventory import ControlNet, Upscaler, rules_of
 from picowatch.recipe.parts import Control, Hires, Upscale
 from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.reading import check_template
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from tests.commands.picowatch import DIGESTS, clean_environment
 

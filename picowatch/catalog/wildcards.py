@@ -10,12 +10,10 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from picowatch.recipe.characters import FORBIDDEN, NEVER_IN_NAMES, invisible
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
-from picowatch.recipe.numbers import number
 from picowatch.recipe.prompts.wildcards import PACK_ENDINGS, with_whole_names
 from picowatch.recipe.read.nodes import compose
-from picowatch.recipe.written import Source, Written
+from picowatch.recipe.written import FORBIDDEN, NEVER_IN_NAMES, Source, Written, invisible, number
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000

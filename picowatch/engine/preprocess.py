@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch.nn import functional
 
-from picowatch.catalog.configs import depth_config
+from picowatch.catalog.folder_files import depth_config
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import read_tensors
 from picowatch.engine.part_files import transformers_model

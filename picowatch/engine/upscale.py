@@ -22,9 +22,10 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.upscalers import layout_of
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
+from picowatch.engine.draw import Drawn, Interrupted, Picture
 from picowatch.engine.failures import out_of_memory
 from picowatch.engine.gguf_fp8 import read_tensors
-from picowatch.engine.job import Drawn, Enlarge, Interrupted, Picture
+from picowatch.engine.latents import Enlarge
 from picowatch.engine.part_files import filled
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.upscale_networks import Network, network_of, weights_of

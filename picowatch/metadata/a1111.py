@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from picowatch.recipe.a1111_keys import FIRST, LAST, UPSCALE
 from picowatch.recipe.fields import MAPPINGS, PARTS, ROWS
-from picowatch.recipe.numbers import plain_number
+from picowatch.recipe.parts import Row
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
-from picowatch.recipe.row import Row
+from picowatch.recipe.written import plain_number
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10

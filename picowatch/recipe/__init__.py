@@ -1,11 +1,10 @@
 """Recipes: text in, values out. Pure: no clock, no disk, no torch, no randomness."""
 
-from picowatch.recipe.dropped import Dropped
 from picowatch.recipe.fields import Axis
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problem, RecipeInvalid, error_text, one_line
 from picowatch.recipe.read.decoding import is_empty
-from picowatch.recipe.reading import DefaultsFile, priority_of, read_recipes
+from picowatch.recipe.reading import DefaultsFile, Dropped, priority_of, read_recipes
 from picowatch.recipe.recipe import HashOf, Recipe, no_hash
 from picowatch.recipe.request import ImageRequest
 

@@ -8,7 +8,7 @@ same name, and https://github.com/vladmandic/sdnext, modules/processing_info.py.
 from collections.abc import Mapping
 
 from picowatch.recipe.fields import PARTS, ROWS, SIZE
-from picowatch.recipe.row import Row
+from picowatch.recipe.parts import Row
 
 # A1111's order; other keys of the table come between these. "CFG rescale" is SD.Next's,
 # "Distilled CFG Scale" and "Module 1", which is the VAE, are Forge's.

@@ -13,10 +13,19 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from picowatch.recipe.numbers import plain_number
-from picowatch.recipe.parts import Control, Hires, Upscale, final_side
-from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share, unless
+from picowatch.recipe.parts import (
+    A1111,
+    DENOISING_STRENGTH,
+    Control,
+    Hires,
+    Row,
+    Share,
+    Upscale,
+    final_side,
+    unless,
+)
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS, SCHEDULE_TYPES
+from picowatch.recipe.written import plain_number
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32

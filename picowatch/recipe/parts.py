@@ -1,14 +1,65 @@
-"""The fields that are mappings: what `hires`, `upscale` and each entry of `control` can say."""
+"""The row of a field, and the fields that are mappings: `hires`, `upscale` and `control`."""
 
-from dataclasses import replace
-from typing import Annotated, Literal, get_args
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.messages.suggestions import squeezed
-from picowatch.recipe.numbers import plain_number
-from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share, unless
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import did_you_mean, listed, squeezed
+from picowatch.recipe.written import plain_number
+
+
+@dataclass(frozen=True, slots=True)
+class A1111:
+    """A field in A1111's text: its key there, and its value's text; a text of "" is left out.
+
+    `also` are other spellings of the key. They are compared in lower case: A1111 writes
+    "CFG scale", ComfyUI's nodes and Forge "CFG Scale".
+    """
+
+    key: str
+    write: Callable[[Any], str] = str
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A field in the table, beside its name, type, limits and default.
+
+    `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
+    in it may share a batch. `needs` are the fields without all of which this one changes nothing,
+    `samplers` those that look at it, if not all do. A
+    default that is empty, 0 or false is left out of digests and metadata; `left_out`: this one is,
+    too.
+    `no_sweep` says why no sweep can vary it. `wanted` are the values in the words of an error,
+    `takes_text` and `default_text` in those of the docs, where the type does not say it.
+    """
+
+    description: str
+    aliases: tuple[str, ...] = ()
+    changes_pixels: bool = True
+    batch: Literal["same", "may differ"] = "same"
+    needs: tuple[str, ...] = ()
+    samplers: tuple[str, ...] = ()
+    left_out: bool = False
+    no_sweep: str = ""
+    a1111: A1111 | None = None
+    wanted: str = ""
+    takes_text: str = ""
+    default_text: str = ""
+
+
+def unless(off: object, write: Callable[[Any], str] = str) -> Callable[[Any], str]:
+    """Return a function that writes a value, and "" for the one at which its field is off."""
+    return lambda value: "" if value == off else write(value)
+
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))
 
 # What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.
 UPSCALERS = (
@@ -167,3 +218,69 @@ class Control:
     preview: Annotated[
         bool, Field(strict=True), Row("true: the map is written beside the picture.")
     ] = False
+
+
+PREPROCESSORS: tuple[str, ...] = get_args(Preprocessor)
+# Which preprocessor an option belongs to.
+OPTIONS = {
+    "low": "canny",
+    "high": "canny",
+    "threshold": "threshold",
+    "radius": "blur",
+    "depth": "depth",
+}
+# What a union follows if the map is made here.
+KIND_OF = {
+    "depth": "depth",
+    "canny": "hard edges",
+    "lineart": "hard edges",
+    "tile": "tile",
+    "blur": "tile",
+    "inpaint": "inpaint",
+}
+# A1111's names of preprocessors, where they are others, without what stands in brackets; and its
+# words and numbers for modes.
+_MODULES = {
+    "lineartstandard": "lineart",
+    "blurgaussian": "blur",
+    "recolorluminance": "luminance",
+    "tileresample": "tile",
+    "inpaintglobalharmonious": "inpaint",
+    "depthanythingv2": "depth",
+    "depthanything": "depth",
+}
+_MODES: dict[str, str] = {
+    "my prompt is more important": "prompt",
+    "controlnet is more important": "control",
+    **{str(number): name for number, name in enumerate(get_args(ControlMode))},
+}
+# Parts of the names of preprocessors that are networks of their own.
+_DETECTORS = re.compile(
+    "pose|hed|pidi|scribble|softedge|mlsd|normal|seg|oneformer|midas|zoe|leres|lineart|face|teed"
+)
+
+
+def find_preprocessor(written: str) -> str:
+    """The preprocessor that is meant, by ours or A1111's name; "" for one that picowatch lacks."""
+    module = squeezed(written.partition("(")[0])
+    name = _MODULES.get(module, module)
+    return name if name in PREPROCESSORS else ""
+
+
+def why_no_preprocessor(written: str) -> str:
+    """Say what to do without it."""
+    known = listed(PREPROCESSORS, most=20)
+    if _DETECTORS.search(squeezed(written)):
+        return (
+            f"the preprocessor '{shown(written)}' is a network of its own, which picowatch does "
+            "not have. Make the map with another program and use it with 'preprocess: none'. The "
+            f"preprocessors here are {known}."
+        )
+    meant = did_you_mean(written, PREPROCESSORS)
+    return f"unknown preprocessor '{shown(written)}'. {meant}The preprocessors are {known}."
+
+
+def find_mode(written: str) -> str:
+    """The mode that is meant, or what was written, in lower case."""
+    mode = written.strip().casefold()
+    return _MODES.get(mode, mode)

@@ -1,26 +1,30 @@
-"""A recipe file, from its bytes to its recipes: the whole story in one place."""
+"""A recipe file or a dropped picture, from bytes to recipes: the whole story in one place."""
 
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
-from picowatch.recipe.pictures import NO_PICTURES, Pictures
+from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
-from picowatch.recipe.read.decoding import decode
+from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.control import CONTROL, control_images, with_control_image
 from picowatch.recipe.resolve.entries import EntryResolver
 from picowatch.recipe.resolve.layers import typed
 from picowatch.recipe.resolve.limits import position_of_count, too_many
 from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
-from picowatch.recipe.written import Entry, Layer
+from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 # What all images of a save ask for together: each image's prompt is hashed and kept.
 MAX_CHARACTERS = 20_000_000
@@ -128,3 +132,159 @@ def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Prob
                 f"{most:,}. Request fewer images, or shorten the prompt.",
             )
             problems.raise_if_any()
+
+
+# One of these says what to do with a picture; `upscale` alone needs no prompt.
+_SAYING_WHAT = ("prompt", FROM, "upscale")
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A dropped picture, as paths below the inbox, with the files that say what it requests.
+
+    `sidecars` are the fields and the prompt beside it, which override the template.
+    """
+
+    path: str
+    template: DefaultsFile
+    sidecars: tuple[DefaultsFile, ...] = ()
+    mask: str = ""
+
+
+class NothingSaid(PictureUnreadable):
+    """Neither the template nor anything beside a picture says what to do with it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Pictures without a prompt are not rendered.",
+            "Write one here, or beside each picture, like anna.txt for anna.jpg.",
+        )
+
+
+class StandIn(Pictures):
+    """Any picture, with settings, to check a template without one.
+
+    They name the `checkpoint`, if one is given. `is_followed`: the template starts from them.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self._checkpoint = checkpoint
+        self.is_followed = False
+
+    def size(self, path: str) -> tuple[int, int]:
+        return 1024, 1024
+
+    def texts(self, path: str) -> Mapping[str, str]:
+        self.is_followed = True
+        model = f", Model: {json.dumps(self._checkpoint)}" if self._checkpoint else ""
+        return {"parameters": f"a picture\nSteps: 1, Sampler: Euler a{model}"}
+
+
+def dropped_recipes(
+    dropped: Dropped,
+    inventory: Inventory,
+    defaults: Sequence[DefaultsFile],
+    max_images: int,
+    pictures: Pictures,
+) -> list[Recipe]:
+    """Return what the picture requests: a recipe for each of its template's.
+
+    The parameters are those of `read_recipes`. Raises RecipeInvalid or NothingSaid.
+    """
+    problems = Problems()
+    layers = [defaults_layer(file, problems) for file in defaults]
+    entries = _dropped_entries(dropped, layers, problems)
+    layers.append({})
+    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
+    recipes = resolver.recipes(entries)
+    problems.raise_if_any()
+    return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
+
+
+def check_template(
+    template: DefaultsFile, inventory: Inventory, defaults: Sequence[DefaultsFile], max_images: int
+) -> None:
+    """Raise RecipeInvalid for a template with which no picture could be rendered."""
+    folder = template.name.rpartition("/")[0]
+    without_mask = Dropped(f"{folder}/any.png", template)
+    with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
+    # A prompt may stand beside each picture.
+    layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
+    failures = []
+    families = {one.family: one.name for one in (inventory.demo, *inventory.checkpoints)}
+    for checkpoint in ("", *families.values()):
+        picture = StandIn(checkpoint)
+        for dropped in (without_mask, with_mask):
+            try:
+                dropped_recipes(dropped, inventory, layers, max_images, picture)
+            except RecipeInvalid as invalid:
+                failures.append(invalid)
+            else:
+                return
+        if not picture.is_followed:
+            break
+    raise min(failures, key=lambda failure: len(failure.problems))
+
+
+def _dropped_entries(
+    dropped: Dropped, defaults: Sequence[Layer], problems: Problems
+) -> list[Entry]:
+    try:
+        source = decode(dropped.template.name, dropped.template.content)
+        entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
+        sidecars = [_sidecar(file, problems) for file in reversed(dropped.sidecars)]
+    except RecipeInvalid as invalid:
+        problems.take(invalid.problems)
+        raise RecipeInvalid(problems.found) from None
+    problems.raise_if_any()
+    found = []
+    for entry in entries:
+        own: Layer = {}
+        for layer in (entry.layer, *sidecars):
+            own |= layer
+        if not {*own, *(name for layer in defaults for name in layer)}.intersection(_SAYING_WHAT):
+            raise NothingSaid
+        image = own.get("image")
+        if image and not _is_picture(image):
+            what = (
+                "image is the dropped picture itself. Remove it here, or save a recipe elsewhere."
+            )
+            problems.add(image.error_position, what)
+        found.append(replace(entry, nearer=(*sidecars, _picture_layer(dropped, own))))
+    return found
+
+
+def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
+    """A prompt as it stands, or fields; nothing of an empty file."""
+    if is_empty(file.content):
+        return {}
+    source = decode(file.name, file.content)
+    if file.name.lower().endswith(".txt"):
+        text = source.text.strip()
+        return {"prompt": Written(text, source.whole_line(1), text)}
+    return yaml_layer(source, problems)
+
+
+def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
+    """The picture's own layer: that it is the start image, perhaps its mask.
+
+    Where a ControlNet is to follow it, it is the start image only if the template says so, too.
+    """
+    position = Position(Source(dropped.path, ""), 0, 0)
+    picture = Written(as_written(dropped.path), position)
+    layer: Layer = {}
+    for index, image in control_images(own):
+        if _is_picture(image):
+            layer = with_control_image(index, {**own, **layer}, picture)
+            layer = {CONTROL: layer[CONTROL]}
+    if "image" in own or not layer:
+        layer["image"] = picture
+        if dropped.mask:
+            layer["mask"] = Written(as_written(dropped.mask), position)
+    if FROM in own and _is_picture(own[FROM]):
+        layer[FROM] = picture
+    return layer
+
+
+def _is_picture(written: Written) -> bool:
+    return isinstance(written.value, str) and written.value.strip().casefold() == PICTURE

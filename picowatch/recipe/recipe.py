@@ -19,7 +19,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.parts import Control
+from picowatch.recipe.parts import Control, Row
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.request import (
     ControlUse,
@@ -31,7 +31,6 @@ from picowatch.recipe.request import (
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
-from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Written
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",

@@ -35,10 +35,9 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
 from picowatch.recipe.messages.other_programs import names_of_others
-from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
+from picowatch.recipe.parts import UPSCALERS, Control, Hires, Row, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.resolve.control import MAX_CONTROLS
-from picowatch.recipe.row import Row
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 Schema = dict[str, Any]

@@ -1,7 +1,12 @@
 """What somebody wrote, and where it stands, so that an error can point at it."""
 
+import math
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,3 +155,58 @@ class Entry:
     warnings: tuple[str, ...] = ()
     by_another_program: bool = False
     nearer: tuple[Layer, ...] = ()
+
+
+_MOST_DIGITS = 30
+_NUMBER = TypeAdapter[int | float](int | float)
+_SWITCH = TypeAdapter(bool)
+
+
+def number(text: str) -> int | float | None:
+    """The number a text is: 42, -1, 7.5; None for anything else.
+
+    8.0 is the whole number 8, as in JSON Schema.
+    """
+    if len(text) > _MOST_DIGITS:
+        return None
+    try:
+        value = _NUMBER.validate_python(text)
+    except ValidationError:
+        return None
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    return value if isinstance(value, int) else None
+
+
+def switch(text: str) -> bool | None:
+    """Whether a text means true or false; None if neither."""
+    try:
+        return _SWITCH.validate_python(text.strip())
+    except ValidationError:
+        return None
+
+
+def plain_number(value: float) -> str:
+    """The inverse: 7.0 as "7", 7.5 as "7.5", 1e-07 as "1.0e-07".
+
+    Without a point the last one is text to other readers of YAML 1.1.
+    """
+    text = repr(float(value)).removesuffix(".0")
+    mantissa, exponent, power = text.partition("e")
+    return text if not exponent or "." in mantissa else f"{mantissa}.0e{power}"
+
+
+# Controls other than tab and line break, what YAML and Unicode count as further line breaks
+# (lines would be counted differently than an editor counts them), and non-characters.
+_HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff"
+FORBIDDEN = re.compile(f"[{_HIDDEN}]")
+NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
+
+
+def invisible(character: str) -> str:
+    """Return the words for a character that cannot be seen."""
+    code = f"U+{ord(character):04X}"
+    if character == "\0":
+        return f"the NUL character ({code})"
+    name = unicodedata.name(character, "")
+    return f"the invisible character {code}" + (f" ({name.lower()})" if name else "")

@@ -11,7 +11,7 @@ from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
 from picowatch.files.retry import Ended
-from picowatch.recipe.families import DEMO_RULES
+from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 from tests.catalog.shapes import Z_IMAGE

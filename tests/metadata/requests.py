@@ -5,7 +5,6 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
-from picowatch.recipe.characters import FORBIDDEN
 from picowatch.recipe.fields import Prediction
 from picowatch.recipe.inventory import ControlNet, Upscaler
 from picowatch.recipe.parts import KINDS, UPSCALERS, ControlKind, Hires, Preprocessor, Upscale
@@ -13,6 +12,7 @@ from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.request import ControlUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS
+from picowatch.recipe.written import FORBIDDEN
 
 CORGI = ImageRequest(
     prompt="a corgi",

@@ -10,7 +10,7 @@ from sd_parsers import ParserManager
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch_json, recipe_yaml
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, read_recipes
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import DEMO, PicturesWith, hash_of
 

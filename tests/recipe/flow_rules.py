@@ -1,7 +1,7 @@
 """The rules of each variant of each flow family."""
 
 from picowatch.families import FAMILIES, FLOWS
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 
 FLOW_RULES = {
     (family, variant): rules_of(family, variant)

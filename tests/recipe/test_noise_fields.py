@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.metadata import parameters_text, recipe_yaml
 from picowatch.recipe import Checkpoint, Inventory, Recipe, read_recipes
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
 TXT = "a.txt"

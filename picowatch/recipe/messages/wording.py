@@ -15,9 +15,8 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.numbers import number
 from picowatch.recipe.parts import Preprocessor
-from picowatch.recipe.written import Written
+from picowatch.recipe.written import Written, number
 
 TEXT = "text"
 _RANGE = re.compile(r"[\d.]{1,20}?\.\.[\d.]{1,20}(?: step [\d.]{1,20})?")

@@ -12,7 +12,6 @@ from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, MAX_SEED, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.numbers import number
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.a1111_blocks import (
     KEY,
@@ -24,7 +23,7 @@ from picowatch.recipe.read.a1111_blocks import (
     negative_in,
     why_no_prompt,
 )
-from picowatch.recipe.written import Entry, Layer, Position, Source, Written
+from picowatch.recipe.written import Entry, Layer, Position, Source, Written, number
 
 _KEY = re.compile(rf"\s*{KEY}\s*")
 # Values are separated by a comma and a space: 7,5 is one number, which the field then refuses.

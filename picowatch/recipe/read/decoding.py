@@ -4,9 +4,8 @@ import codecs
 import re
 import string
 
-from picowatch.recipe.characters import FORBIDDEN, invisible
 from picowatch.recipe.messages.problems import Problems, refuse
-from picowatch.recipe.written import Position, Source
+from picowatch.recipe.written import FORBIDDEN, Position, Source, invisible
 
 MAX_BYTES = 1024 * 1024
 # Each line of a TXT would be rendered as a prompt.

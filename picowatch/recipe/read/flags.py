@@ -10,9 +10,8 @@ from picowatch.recipe.fields import FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCH
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
-from picowatch.recipe.numbers import number
 from picowatch.recipe.read.names import excuse_prompt, field_named, put
-from picowatch.recipe.written import Layer, Position, Written, plain_name
+from picowatch.recipe.written import Layer, Position, Written, number, plain_name
 
 _NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
 _FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")

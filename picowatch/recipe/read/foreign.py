@@ -12,9 +12,8 @@ from typing import Any
 
 from picowatch.recipe.fields import EMBEDDINGS, NOISE_NAMES, PROMPTS
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.numbers import plain_number
 from picowatch.recipe.read.a1111 import seed_of_32_bits
-from picowatch.recipe.written import Entry, Position, written_at
+from picowatch.recipe.written import Entry, Position, plain_number, written_at
 
 # What a damaged or hostile file may raise in code that reads it as if it were a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.characters import FORBIDDEN
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
@@ -23,7 +22,7 @@ from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.foreign import DAMAGE, Found, read_settings, settings_of
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
-from picowatch.recipe.written import Entry, Layer, Position, Source, Written, written_at
+from picowatch.recipe.written import FORBIDDEN, Entry, Layer, Position, Source, Written, written_at
 
 _HASH_DIGITS = 10
 _BRACKET = re.compile(r"(?<!\\)[\[\]]")

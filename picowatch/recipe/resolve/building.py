@@ -22,9 +22,8 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
-from picowatch.recipe.parts import PIXEL_UPSCALERS
+from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS, why_no_preprocessor
 from picowatch.recipe.pictures import Pictures
-from picowatch.recipe.preprocessors import KIND_OF, why_no_preprocessor
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
 from picowatch.recipe.resolve.control import CONTROL, parts_of, split_controls

@@ -9,8 +9,8 @@ from picowatch.recipe.inventory import ControlNet
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.parts import KINDS
-from picowatch.recipe.preprocessors import (
+from picowatch.recipe.parts import (
+    KINDS,
     OPTIONS,
     find_mode,
     find_preprocessor,

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from picowatch.recipe.fields import PART_FIELDS, PICTURE, ROWS
-from picowatch.recipe.numbers import number
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.resolve.severity import Finding, Origin
-from picowatch.recipe.written import Layer, Written
+from picowatch.recipe.written import Layer, Written, number
 
 # Without a start image the denoising strength is that of hires. A sweep may vary the parts of a
 # mapping alone.

@@ -21,7 +21,6 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
-from picowatch.recipe.numbers import number, switch
 from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.resolve.ranges import NumberRange, range_in
 from picowatch.recipe.samplers import (
@@ -30,7 +29,7 @@ from picowatch.recipe.samplers import (
     find_sampler,
     find_schedule_type,
 )
-from picowatch.recipe.written import Layer, Written
+from picowatch.recipe.written import Layer, Written, number, switch
 
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
 

@@ -5,16 +5,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from picowatch.families import FAMILIES
-from picowatch.recipe.families import family_called
 from picowatch.recipe.fields import Loras
-from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.numbers import number
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.severity import Finding, Judge
-from picowatch.recipe.written import Layer, Position, Written
+from picowatch.recipe.written import Layer, Position, Written, number
 
 LORAS = "loras"
 MAX_LORAS = 100

@@ -9,8 +9,7 @@ from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import DECIMAL_POINT, given_twice, wrong_value
-from picowatch.recipe.numbers import number, switch
-from picowatch.recipe.written import Layer, Written, plain_name
+from picowatch.recipe.written import Layer, Written, number, plain_name, switch
 
 ALIASES = PART_ALIASES
 # The part that a text alone is.

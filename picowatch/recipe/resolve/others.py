@@ -8,10 +8,9 @@ from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PICTURE, RANDOM, json_schemas
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.numbers import number, plain_number
 from picowatch.recipe.resolve.layers import normalised, seed_in
 from picowatch.recipe.samplers import SamplerUnknown, find_sampler, find_schedule_type
-from picowatch.recipe.written import Layer
+from picowatch.recipe.written import Layer, number, plain_number
 
 
 def nearest_possible(layer: Layer, warnings: list[str]) -> Layer:

@@ -6,8 +6,6 @@ A rule takes a resolved recipe and gives findings; what they mean is decided in 
 from collections.abc import Callable, Iterator
 
 from picowatch.families import FAMILIES
-from picowatch.recipe.characters import FORBIDDEN, invisible
-from picowatch.recipe.families import family_called
 from picowatch.recipe.fields import (
     BAKED,
     MAX_UPSCALED_PIXELS,
@@ -16,7 +14,7 @@ from picowatch.recipe.fields import (
     ZERO_SNR,
     Loras,
 )
-from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.inventory import Checkpoint, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
@@ -37,7 +35,7 @@ from picowatch.recipe.samplers import (
     decide_schedule_type,
     sampler_named,
 )
-from picowatch.recipe.written import Position
+from picowatch.recipe.written import FORBIDDEN, Position, invisible
 
 Rule = Callable[[Recipe], Iterator[Finding]]
 

@@ -4,14 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.characters import FORBIDDEN, invisible
 from picowatch.recipe.fields import MIN_SIDE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import names_none
-from picowatch.recipe.written import Written
+from picowatch.recipe.written import FORBIDDEN, Written, invisible
 
 MAX_PATH = 500
 

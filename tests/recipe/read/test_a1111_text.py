@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.parts import Hires, Upscale
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid, read_recipes
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from tests.recipe.reading import DEMO, PicturesWith
 
 INVENTORY = Inventory(

@@ -17,7 +17,7 @@ from sd_parsers import ParserManager
 from picowatch.commands.show import show
 from picowatch.metadata import texts_of
 from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid, no_hash, read_recipes
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.samplers import find_sampler
 from tests.recipe.read.test_comfyui import XL
 from tests.recipe.reading import DEMO, PicturesWith

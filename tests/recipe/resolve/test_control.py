@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.families import rules_of
-from picowatch.recipe.inventory import ControlNet
+from picowatch.recipe.inventory import ControlNet, rules_of
 from picowatch.recipe.parts import Control
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, hash_of, messages, read_one

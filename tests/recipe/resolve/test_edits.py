@@ -3,7 +3,7 @@
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from tests.recipe.reading import DEMO, hash_of, read_one, refused
 
 WILDCARDS = {"colour": ("red", "blue"), "both": ("[red|blue]",)}

@@ -8,7 +8,7 @@ import pytest
 from picowatch.families import FAMILIES
 from picowatch.metadata import PICOWATCH, picowatch_json
 from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.families import DEMO_RULES, rules_of
+from picowatch.recipe.inventory import DEMO_RULES, rules_of
 from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read, read_one
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.request import EmbeddingUse
 from tests.metadata.requests import CORGI
 from tests.recipe.reading import DEMO, PicturesWith, read_one

@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.metadata import PICOWATCH, picowatch_json
 from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import rules_of
 from tests.recipe.reading import DEMO, PicturesWith, hash_of, messages, read_one
 
 SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
