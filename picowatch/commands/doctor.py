@@ -32,9 +32,9 @@ from picowatch.inbox.names import is_searched
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
-from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
 from picowatch.settings import LocalSettings, RaySettings, Settings
+from picowatch.streams import harmless
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
 REPORT_IT = (

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.catalog.configs import depth_config
+from picowatch.catalog.folder_files import depth_config
 from picowatch.engine.canvas import Bytes
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import read_tensors

@@ -8,7 +8,7 @@ from PIL import Image
 
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
-from picowatch.engine.job import Drawn, Interrupted, Picture
+from picowatch.engine.draw import Drawn, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.upscale import MOST_OVERLAP, Upscalers
 from picowatch.files.pictures import decode_with_alpha

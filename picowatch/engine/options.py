@@ -1,9 +1,14 @@
-"""The options of an engine. Imports no torch."""
+"""The options of an engine, and the versions of its libraries. Imports no torch."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
+
+from picowatch import __version__
 
 Precision = Literal["auto", "float16", "bfloat16", "float32"]
 Memory = Literal["auto", "full", "low"]
@@ -42,3 +47,13 @@ def cache_folder() -> Path | None:
     except RuntimeError:  # a user id without a user, as in containers
         return None
     return Path(root) / "picowatch" / "compiled"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Our version and those of the libraries that pixels depend on, where they are installed."""
+    found = {"picowatch": __version__}
+    for library in ("torch", "diffusers", "transformers"):
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found

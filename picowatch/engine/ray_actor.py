@@ -34,7 +34,7 @@ class EngineActor:
         here = ray.get_runtime_context().get_node_id()
         [name] = [str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here]
         try:
-            from picowatch.engine.versions import versions
+            from picowatch.engine.options import versions
 
             found = versions()
         except ImportError:

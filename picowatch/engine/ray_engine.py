@@ -13,11 +13,10 @@ from picowatch.catalog import Catalog
 from picowatch.engine import ray_actor
 from picowatch.engine.child_main import FromEngine, MakeRenderer, Outcome, Render
 from picowatch.engine.failures import one_line
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.options import EngineOptions, versions
 from picowatch.engine.protocol import EngineCannotStart, EngineLost
 from picowatch.engine.remote import Batch, RemoteEngine
 from picowatch.engine.verify import ModelNotThere, find_model
-from picowatch.engine.versions import versions
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from picowatch.engine.child_main import FromEngine, Outcome, Ready, Render, Step
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.options import EngineOptions, versions
 from picowatch.engine.protocol import (
     EngineCannotStart,
     MemoryUse,
@@ -18,7 +18,6 @@ from picowatch.engine.protocol import (
     resolve,
     unseen,
 )
-from picowatch.engine.versions import versions
 from picowatch.recipe.request import ImageRequest
 
 

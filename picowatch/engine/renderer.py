@@ -14,11 +14,10 @@ from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.depth import DepthModels
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
-from picowatch.engine.draw import Passes, draw
+from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.enlarge import TileSteps, enlarged_pictures, given_picture
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
-from picowatch.engine.job import Drawn, Interrupted, Job, timed
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
     FULL,
@@ -30,12 +29,11 @@ from picowatch.engine.memory import (
     shrink_warning,
     shrunken,
 )
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.options import EngineOptions, versions
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet import UnetPasses, seamless
 from picowatch.engine.upscale import Upscalers
-from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 

@@ -16,9 +16,8 @@ from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.request import ImageRequest
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures
-from picowatch.work.durations import Durations
 from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Rendering
+from picowatch.work.rendering import Durations, Rendering
 from picowatch.work.run import Run
 from picowatch.work.worker import Worker
 

@@ -26,9 +26,8 @@ from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.recipe.request import ImageRequest
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures, InboxAway
-from picowatch.work.durations import Durations
 from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Rendering
+from picowatch.work.rendering import Durations, Rendering
 from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")

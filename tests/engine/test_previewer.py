@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from picowatch.catalog.configs import read_schedule
+from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.preview import COLOURS, Previewer

@@ -62,11 +62,11 @@ SAMPLES = {
 # come of it are compared with diffusers' in tests/engine/test_flows.py.
 HONOURED = {
     "flow.py": "prompt negative_prompt sampler cfg_scale",
-    "job.py": "hires hires.upscaler",
+    "draw.py": "hires hires.upscaler",
     "../recipe/passes.py": "width height steps denoising_strength hires.steps "
     "hires.denoising_strength",
     "families.py": "guidance",
-    "noise.py": "noise seed",
+    "latents.py": "noise seed",
     "enlarge.py": "upscale upscale.model",
     "../recipe/parts.py": "upscale.scale",
     "../recipe/fields.py": "hires.scale",
