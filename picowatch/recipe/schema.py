@@ -37,7 +37,7 @@ from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
 from picowatch.recipe.messages.other_programs import names_of_others
 from picowatch.recipe.parts import UPSCALERS, Control, Hires, Row, Upscale
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.resolve.control import MAX_CONTROLS
+from picowatch.recipe.resolve.layers import MAX_CONTROLS
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 Schema = dict[str, Any]
