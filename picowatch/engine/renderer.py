@@ -216,10 +216,10 @@ class Renderer:
         rung, requested, batch, timings = attempt
         return [
             RenderedImage(
-                width=drawn.picture.width,
-                height=drawn.picture.height,
-                pixels=drawn.picture.pixels,
-                alpha=drawn.picture.alpha,
+                width=drawn.width,
+                height=drawn.height,
+                pixels=drawn.pixels,
+                alpha=drawn.alpha,
                 device=self._target.name,
                 precision=precision_name(dtype),
                 batch_size=drawn.batch_size,
@@ -234,7 +234,7 @@ class Renderer:
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
                 ),
-                control_maps=drawn.picture.control_maps,
+                control_maps=drawn.control_maps,
             )
             for drawn, request, smaller in zip(pictures, requested, batch, strict=True)
         ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
-from accelerate.hooks import CpuOffload
+from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
 from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
 from gguf import GGMLQuantizationType, quants
 from torch import nn
