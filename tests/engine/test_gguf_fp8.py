@@ -30,6 +30,7 @@ from tests.engine.ldm import ldm_vae, weights
 from tests.engine.original_names import (
     flux2_names,
     sd3_names,
+    z_image_names,
 )
 from tests.engine.part_files import (
     ALONE,
@@ -61,7 +62,6 @@ from tests.engine.transformer_files import (
     weights_of,
     write,
     write_gguf,
-    z_image_names,
 )
 
 # diffusers says so of a class that its own Chroma uses.
