@@ -11,7 +11,7 @@ from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.read.a1111_blocks import begins_parameters
+from picowatch.recipe.read.a1111 import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.read import a1111_blocks
+from picowatch.recipe.read import a1111
 from picowatch.recipe.read.yaml_errors import ABOUT_FENCE, FENCE
 
 _COMMAND = re.compile(
@@ -32,7 +32,7 @@ def why_no_prompt(line: str) -> str | None:
             "this is a command line of another program, not a prompt. Write the prompt, then "
             "flags: a corgi --steps 20 --cfg_scale 7 --seed 1 --size 512x768"
         )
-    return a1111_blocks.why_no_prompt(line)
+    return a1111.why_no_prompt(line)
 
 
 def why_no_page(text: str, json_name: str) -> str | None:

@@ -6,8 +6,7 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
-from picowatch.recipe.read.a1111 import a1111_entries
-from picowatch.recipe.read.a1111_blocks import holds_parameters
+from picowatch.recipe.read.a1111 import a1111_entries, holds_parameters
 from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
 from picowatch.recipe.read.names import field_named
 from picowatch.recipe.read.no_prompts import why_no_page, why_no_prompt
