@@ -15,9 +15,8 @@ from picowatch.recipe.read.a1111 import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from
-from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
-from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
+from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import CONTROL, control_images, with_control_image
 from picowatch.recipe.resolve.entries import EntryResolver
