@@ -76,7 +76,7 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
         if mapping := getattr(request, field):
             values |= _parts(PARTS[field], mapping)
     # A1111 has one denoising strength for both; with a start image, it is the start image's.
-    values |= _parts({n: row for n, row in ROWS.items() if not request.is_idle(n)}, request)
+    values |= _parts({n: row for n, row in ROWS.items() if n not in request.idle}, request)
     return values | {
         "Size": f"{request.width}x{request.height}",
         "Model hash": request.checkpoint_hash[:_HASH_DIGITS],

@@ -513,6 +513,14 @@ NO_SWEEP = {
 }
 
 
+# The value at which a field is off, which stays out of digests and metadata.
+OFF = {
+    name: RecipeFields.model_fields[name].default
+    for name, row in ROWS.items()
+    if row.left_out or not RecipeFields.model_fields[name].default
+}
+
+
 @cache
 def default_of(name: str) -> Any:
     """A field's default."""
