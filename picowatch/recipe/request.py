@@ -244,7 +244,7 @@ _OFF = {
     for field in fields(ImageRequest)
 }
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
-_SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.batch == "same"]
+_SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.same_in_batch]
 _NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
 _STRUCTURED = {"loras", "embeddings", "control", *MAPPINGS}
 _LATER = (ControlUse, LoraUse)

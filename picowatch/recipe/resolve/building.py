@@ -10,6 +10,7 @@ from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import (
     BAKED,
     CHECKPOINT_HASH,
+    DEFAULTS,
     EMBEDDINGS,
     MAX_SIDE,
     MIN_SIDE,
@@ -17,12 +18,11 @@ from picowatch.recipe.fields import (
     PICTURE_FIELDS,
     PROMPTS,
     ROWS,
-    default_of,
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
-from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS, why_no_preprocessor
+from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
@@ -168,9 +168,7 @@ class _Building:
         field = next(name for name in names if name in self._layer)
         written = self._layer[field]
         message = wrong_value(re.sub(r"\.\d+", "", field), written)
-        if field.endswith(".preprocess"):
-            message = why_no_preprocessor(written.text)
-        elif kind == "multiple_of" and MIN_SIDE <= int(str(written.value)) <= MAX_SIDE:
+        if kind == "multiple_of" and MIN_SIDE <= int(str(written.value)) <= MAX_SIDE:
             message = not_multiple_of(8, field, int(str(written.value)))
         self._report(field, message)
 
@@ -341,7 +339,7 @@ def _decided(recipe: Recipe) -> str:
 def _off(values: Mapping[str, object]) -> dict[str, object]:
     """The defaults of fields that change nothing, because what they need is not there."""
     return {
-        name: default_of(name)
+        name: DEFAULTS[name]
         for name, row in ROWS.items()
         if row.needs and not any(map(values.get, row.needs))
     }

@@ -9,12 +9,7 @@ from picowatch.recipe.inventory import ControlNet
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.parts import (
-    KINDS,
-    OPTIONS,
-    find_mode,
-    find_preprocessor,
-)
+from picowatch.recipe.parts import KINDS, OPTIONS
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import names_none, typed
 from picowatch.recipe.resolve.mappings import parts_in, read_parts
@@ -65,9 +60,9 @@ def parts_of(layer: Layer, index: int) -> dict[str, Any]:
 
 
 _MEANINGS: dict[str, Callable[[str], str]] = {
-    "mode": find_mode,
+    "mode": str.casefold,
     "kind": str.casefold,
-    "preprocess": lambda text: find_preprocessor(text) or text,
+    "preprocess": str.casefold,
 }
 
 
