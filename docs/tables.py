@@ -16,13 +16,21 @@ DOCS = Path(__file__).parent
 
 
 _USUAL: dict[object, str] = {None: "off", "": "none", (): "none"}
+# What most recipes use.
+DAILY_FIELDS = (
+    *("prompt", "negative_prompt", "checkpoint", "width", "height", "seed", "count", "steps"),
+    *("cfg_scale", "sampler", "image", "denoising_strength", "mask", "loras", "hires", "upscale"),
+    *("control", "sweep"),
+)
 
 
-def recipe_table() -> str:
-    """Every recipe field: what it takes, its default, its aliases."""
+def recipe_table(daily: bool) -> str:
+    """The recipe fields that most people use, or the others: what they take, defaults, aliases."""
     rows = ["| field | what it does | takes | default | aliases |", "|---|---|---|---|---|"]
     described = descriptions(RecipeFields)
     for name, row in ROWS.items():
+        if (name in DAILY_FIELDS) is not daily:
+            continue
         field = RecipeFields.model_fields[name]
         default = "required" if field.is_required() else _USUAL.get(field.default)
         cells = [
@@ -115,7 +123,8 @@ TABLES = {
     "commands": command_table,
     "exit codes": exit_code_table,
     "images.jsonl": listing_table,
-    "recipe fields": recipe_table,
+    "recipe fields": partial(recipe_table, daily=True),
+    "more recipe fields": partial(recipe_table, daily=False),
     "samplers": sampler_table,
     "settings": partial(settings_table, daily=True),
     "more settings": partial(settings_table, daily=False),

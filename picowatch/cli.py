@@ -152,7 +152,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _print_error(text: str) -> None:
     """Nothing from a stranger's file may control the terminal."""
-    from picowatch.recipe.messages.problems import harmless_lines
+    from picowatch.streams import harmless_lines
 
     print(harmless_lines(text), file=sys.stderr)
 

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import threading
+import unicodedata
 from collections import deque
 from contextlib import suppress
 from typing import TextIO
@@ -93,3 +94,25 @@ class BackgroundStream(io.TextIOBase):
                 with suppress(OSError):  # it is gone
                     while rest:
                         rest = rest[os.write(self.fileno(), rest) :]
+
+
+def harmless(text: str) -> str:
+    """The text with everything escaped that could move a cursor, change colours or hide.
+
+    Control and format characters, line and paragraph separators and lone surrogates become
+    \\x1b-like escapes; the joiner inside of emoji stays.
+    """
+    return text if text.isprintable() else "".join(map(_harmless_character, text))
+
+
+def harmless_lines(message: str) -> str:
+    """The text made harmless line by line; its own line breaks stay."""
+    return "\n".join(map(harmless, message.split("\n")))
+
+
+def _harmless_character(character: str) -> str:
+    if character.isprintable() or character == "\N{ZERO WIDTH JOINER}":
+        return character
+    if unicodedata.category(character) == "Zs":
+        return " "
+    return character.encode("unicode_escape").decode("ascii")

@@ -11,8 +11,8 @@ from pathlib import Path
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
 from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
 from picowatch.outbox.status import check_readable, is_running
-from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
+from picowatch.streams import harmless
 
 ANSWER_SECONDS = 15.0
 FILES_AT_ONCE = 100  # in one command; its file may have 100 kB

@@ -10,8 +10,8 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import ARTICLES, recognise
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, ModelRefused
-from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
+from picowatch.streams import harmless
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:

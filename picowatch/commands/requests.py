@@ -30,9 +30,9 @@ from picowatch.errors import (
     PictureUnreadable,
 )
 from picowatch.files.retry import Ended
-from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path, why_skipped
 from picowatch.inbox.putting import put, save_again
+from picowatch.inbox.reading import why_no_recipe
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import (
@@ -46,10 +46,10 @@ from picowatch.outbox.commands import (
 from picowatch.outbox.status import Status, is_running
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.problems import harmless_lines
 from picowatch.recipe.written import plain_name
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
+from picowatch.streams import harmless_lines
 
 POLL_SECONDS = 0.25
 READ_BITS = 0o444  # of a file's mode

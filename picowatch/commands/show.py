@@ -18,10 +18,11 @@ from picowatch.metadata import (
     settings_yaml,
 )
 from picowatch.outbox.encoding import SHEET_KEYWORD
-from picowatch.recipe.messages.problems import harmless, shown
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
+from picowatch.streams import harmless
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:

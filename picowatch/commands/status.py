@@ -24,8 +24,8 @@ from picowatch.outbox.status import (
     is_running,
     read_status,
 )
-from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
+from picowatch.streams import harmless
 
 COUNTED = ("queued", "running", "done", "failed", "cancelled")
 # A daemon writes its status every five seconds; it may just be starting.

@@ -9,7 +9,8 @@ from picowatch.inbox.names import is_dropped
 from picowatch.ledger.rows import Acceptance
 from picowatch.outbox.status import images
 from picowatch.recipe import RecipeInvalid, error_text, one_line
-from picowatch.recipe.messages.problems import CLOSING, closing_of, harmless, harmless_lines
+from picowatch.recipe.messages.problems import CLOSING, closing_of
+from picowatch.streams import harmless, harmless_lines
 
 
 class Event(NamedTuple):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.errors import SettingsInvalid
-from picowatch.recipe.messages.problems import harmless_lines
 from picowatch.settings import Settings
+from picowatch.streams import harmless_lines
 from picowatch.work.pool import WorkerPool
 from picowatch.work.run import Run
 

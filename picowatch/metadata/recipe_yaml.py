@@ -8,10 +8,10 @@ import yaml
 from picowatch.families import DEMO
 from picowatch.recipe.fields import PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.inventory import DEMO_RULES
-from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
 from picowatch.recipe.written import number
+from picowatch.streams import harmless
 
 USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
 USUAL_SCHEDULE: ScheduleType = "karras"

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
 from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import EngineStatus, Status, duration, images
-from picowatch.recipe.messages.problems import harmless
-from picowatch.streams import BackgroundStream, discard, finish
+from picowatch.streams import BackgroundStream, discard, finish, harmless
 
 if TYPE_CHECKING:
     from rich.text import Text

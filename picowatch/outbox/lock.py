@@ -5,22 +5,14 @@ import os
 import time
 from contextlib import suppress
 from enum import Enum, auto
-from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
-from picowatch.files.atomic import make_folder, sync_file, sync_folder
-from picowatch.outbox.names import LATEST
+from picowatch.files.atomic import make_folder, sync_folder
 
 _MAKE = " make"  # follows the process number of a holder that is a `picowatch make`
 _RETRY_SECONDS = 0.001
-# Folders below the outbox with files that, as in the outbox itself, are written without fsync:
-# they are written again within seconds, or when they are missing.
-_WRITTEN_UNSYNCED = (
-    ".picowatch", ".picowatch/commands", ".picowatch/gallery", ".picowatch/gallery/thumbs",
-    ".picowatch/gallery/thumbs/*",
-)  # fmt: skip
 
 
 class Whereabouts(Enum):
@@ -74,25 +66,21 @@ class OutboxLock:
         return self.whereabouts() is Whereabouts.IN_PLACE
 
     def whereabouts(self) -> Whereabouts:
-        """Check: no event reports an outbox that was moved, unmounted or deleted."""
-        try:
-            found = _id(_path(self._outbox).stat())
-        except (FileNotFoundError, NotADirectoryError):
-            return self._without_lock()
-        except OSError:
-            return Whereabouts.AWAY
-        return Whereabouts.IN_PLACE if found == self._lock_id else Whereabouts.REPLACED
+        """Check: no event reports an outbox that was moved, unmounted or deleted.
 
-    def _without_lock(self) -> Whereabouts:
-        """Tell where the outbox is whose lock is gone.
-
-        In the same folder it can be taken again; elsewhere nobody knows whose folder it is.
+        In the same folder a lock that is gone can be taken again; elsewhere nobody knows whose
+        folder it is.
         """
         try:
-            same = _id(self._outbox.stat()) == self._outbox_id
+            found = _id(_path(self._outbox).stat())
+            return Whereabouts.IN_PLACE if found == self._lock_id else Whereabouts.REPLACED
+        except (FileNotFoundError, NotADirectoryError):
+            with suppress(OSError):
+                if _id(self._outbox.stat()) == self._outbox_id:
+                    return Whereabouts.REPLACED
         except OSError:
-            return Whereabouts.AWAY
-        return Whereabouts.REPLACED if same else Whereabouts.AWAY
+            pass
+        return Whereabouts.AWAY
 
     def release(self, *, left_undone: bool = False) -> None:
         """Release the outbox; `left_undone`: the next start repairs it as after a crash."""
@@ -105,16 +93,16 @@ class OutboxLock:
     def _sync_rest(self) -> None:
         """Make durable what was renamed without waiting for the disk, contents before names.
 
-        Otherwise a power cut may leave a temporary or a damaged latest picture after an end that
-        looks normal, and after a normal end nothing is repaired.
+        After a normal end nothing is repaired, so a power cut soon after must not undo it.
         """
-        for name in LATEST:
-            with suppress(OSError), (self._outbox / name).open("rb") as latest:
-                sync_file(latest)
-        below = (self._outbox.glob(pattern) for pattern in _WRITTEN_UNSYNCED)
-        for folder in (self._outbox, *chain.from_iterable(below)):
+        below = (Path(folder) for folder, _, _ in os.walk(self._outbox / ".picowatch"))
+        for path in (*self._outbox.glob("latest.*"), self._outbox, *below):
             with suppress(OSError):
-                sync_folder(folder)
+                handle = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
 
 
 def _id(status: os.stat_result) -> tuple[int, int]:

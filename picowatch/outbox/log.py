@@ -12,7 +12,7 @@ from traceback import format_exception
 from typing import TextIO
 
 from picowatch.files.atomic import check_in_place
-from picowatch.recipe.messages.problems import harmless, harmless_lines
+from picowatch.streams import harmless, harmless_lines
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5

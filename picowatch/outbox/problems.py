@@ -12,7 +12,7 @@ from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import is_of_one_folder, passes
 from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING, OutboxNames
-from picowatch.recipe.messages.problems import harmless, harmless_lines
+from picowatch.streams import harmless, harmless_lines
 
 log = logging.getLogger("picowatch")
 

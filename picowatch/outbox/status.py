@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from picowatch.errors import CommandFailed
 from picowatch.files.atomic import write_atomically
 from picowatch.outbox.lock import is_held
-from picowatch.outbox.problems import Problem, ProblemFiles
-from picowatch.recipe.messages.problems import harmless
+from picowatch.streams import harmless
+
+if TYPE_CHECKING:
+    from picowatch.outbox.problems import Problem, ProblemFiles
 
 # A status is written every five seconds; a share's cache and two clocks may differ by as much
 # again.
@@ -143,7 +146,7 @@ class StatusFiles:
     Not durable on purpose: they are written again within seconds.
     """
 
-    def __init__(self, outbox: Path, problems: ProblemFiles) -> None:
+    def __init__(self, outbox: Path, problems: "ProblemFiles") -> None:
         self._outbox = outbox
         self._problems = problems
         self._line = ""
@@ -162,7 +165,7 @@ class StatusFiles:
 
 
 def write_news(
-    outbox: Path, status: Status, problems: Sequence[Problem] = (), more_problems: int = 0
+    outbox: Path, status: Status, problems: Sequence["Problem"] = (), more_problems: int = 0
 ) -> None:
     """Write what the gallery shows on top."""
     values = {name: getattr(status, name) for name in IN_GALLERY} | {

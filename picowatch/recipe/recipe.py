@@ -30,7 +30,7 @@ from picowatch.recipe.request import (
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
-from picowatch.recipe.written import Layer, Position, Written
+from picowatch.recipe.written import Layer, Position, find_in
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "controlnet", "depth", "upscaler", "image" and "mask"; whatever it raises goes through to the
@@ -149,11 +149,7 @@ class Recipe(RecipeFields):
 
     def says(self, field: str) -> bool:
         """Return whether its file, or what it starts from, says a field."""
-        return field in self._read.context.layer
-
-    def written(self, field: str) -> Written | None:
-        """A field as its file says it."""
-        return self._read.context.layer.get(field)
+        return find_in(self._read.context.layer, field) is not None
 
     @property
     def line(self) -> int:
@@ -240,7 +236,7 @@ class Recipe(RecipeFields):
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its position."""
-        written = self._read.context.layer.get(field)
+        written = find_in(self._read.context.layer, field)
         problems = Problems()
         problems.add(written.error_position if written else self._read.context.position, message)
         return RecipeInvalid(problems.found)

@@ -18,8 +18,8 @@ from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, close_log, open_log
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.status import duration
-from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
+from picowatch.streams import harmless
 from tests.house import PATIENCE, House, wait_for
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 from picowatch.errors import PicowatchError, ValueInvalid
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.written import Position
+from picowatch.streams import harmless, harmless_lines
 
 CLOSING = "Nothing in this file was run. Fix it and save again."
 MAX_SHOWN = 50
@@ -126,27 +127,10 @@ def one_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
     return "; ".join(_briefly(invalid.problems, inbox))
 
 
-def harmless(text: str) -> str:
-    """The text with everything escaped that could move a cursor, change colours or hide.
-
-    Control and format characters, line and paragraph separators and lone surrogates become
-    \\x1b-like escapes; the joiner inside of emoji stays.
-    """
-    return text if text.isprintable() else "".join(map(_harmless_character, text))
-
-
 def shown(value: str, limit: int = 60) -> str:
     """A value as messages quote it: harmless, on one line, cut when it is long."""
     cut = value if len(value) <= limit else value[: limit - 1] + "…"
     return harmless(cut)
-
-
-def _harmless_character(character: str) -> str:
-    if character.isprintable() or character == "\N{ZERO WIDTH JOINER}":
-        return character
-    if unicodedata.category(character) == "Zs":
-        return " "
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]:
@@ -188,11 +172,6 @@ def _different(problems: Sequence[Problem]) -> tuple[list[Problem], str]:
 
 def _place(problem: Problem) -> tuple[str, int, int]:
     return problem.file, problem.line, problem.column
-
-
-def harmless_lines(message: str) -> str:
-    """A message of ours made harmless line by line; its own line breaks stay."""
-    return "\n".join(map(harmless, message.split("\n")))
 
 
 def _paragraph(problem: Problem, inbox: str) -> str:
