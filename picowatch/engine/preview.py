@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.noise import LATENT_FACTOR
+from picowatch.engine.latents import LATENT_FACTOR
 from picowatch.engine.protocol import OnPreview, Preview
 from picowatch.families import DEMO, DEMO_WIDTH, Family
 

@@ -12,13 +12,10 @@ from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
-from picowatch.engine.depth import DepthModels
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
-from picowatch.engine.draw import Passes, draw
-from picowatch.engine.enlarge import TileSteps, enlarged_pictures, given_picture
+from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
-from picowatch.engine.job import Drawn, Interrupted, Job, timed
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
     FULL,
@@ -30,12 +27,18 @@ from picowatch.engine.memory import (
     shrink_warning,
     shrunken,
 )
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.preprocess import DepthModels
 from picowatch.engine.preview import Previewer
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
+from picowatch.engine.protocol import (
+    EngineOptions,
+    OnPreview,
+    OnStep,
+    RenderedImage,
+    unseen,
+    versions,
+)
 from picowatch.engine.unet import UnetPasses, seamless
-from picowatch.engine.upscale import Upscalers
-from picowatch.engine.versions import versions
+from picowatch.engine.upscale import Enlarging, Upscalers, given_picture
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 
@@ -125,11 +128,11 @@ class Renderer:
         forget_peak(self._target.device)
         loaded = self._loaded(batch[0], rung, attempt.timings)
         self._previewer.follow(loaded.row, loaded.denoiser)
-        steps = TileSteps(self._upscalers, batch, on_step, interrupted)
-        job = self._job(attempt, loaded, steps, interrupted)
+        enlarging = Enlarging(self._upscalers, batch, on_step, interrupted)
+        job = self._job(attempt, loaded, enlarging, interrupted)
         drawn = self._drawn(loaded, batch, job)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
-            drawn = enlarged_pictures(self._upscalers, batch, drawn, steps)
+            drawn = enlarging.finished(drawn)
         unable = self._compiled.failure(loaded.denoiser) if self._compiled else ()
         return self._rendered(
             attempt,
@@ -152,20 +155,19 @@ class Renderer:
         return loaded
 
     def _job(
-        self, attempt: _Attempt, loaded: Loaded, steps: TileSteps, interrupted: Interrupted
+        self, attempt: _Attempt, loaded: Loaded, enlarging: Enlarging, interrupted: Interrupted
     ) -> Job:
         """How its batch is drawn."""
         first, rung = attempt.batch[0], attempt.rung
         return Job(
             self._target.device,
             self._start_images,
-            steps.drawn,
-            steps.before_tile,
+            enlarging.drawn,
             interrupted,
             attempt.timings,
             self._previewer,
             self._depth_models.guess,
-            self._upscalers,
+            enlarging.for_hires,
             alone=rung.tiled or first.exact,
             compiled=self._compiled_for(loaded, first, rung),
         )
@@ -199,10 +201,10 @@ class Renderer:
         """Given pictures, enlarged. No checkpoint is needed."""
         attempt = _Attempt(FULL, batch, batch, {})
         forget_peak(self._target.device)
-        steps = TileSteps(self._upscalers, batch, on_step, interrupted)
+        enlarging = Enlarging(self._upscalers, batch, on_step, interrupted)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             given = [given_picture(request, self._start_images) for request in batch]
-            drawn = enlarged_pictures(self._upscalers, batch, given, steps)
+            drawn = enlarging.finished(given)
         return self._rendered(attempt, drawn, torch.float32, (), compiled=False)
 
     def _rendered(

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog, Model
-from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.catalog.encoders import ENCODERS
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
 from tests.catalog.files import UNET, Shapes, write_model

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import DEMO_UPSCALER, Catalog, Kind, Model, Refused
+from picowatch.catalog.encoders import families_of, serves
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import ONLY, recognise
-from picowatch.catalog.vaes import families_of, serves
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH, FAMILIES, FLOWS, UNETS
 from tests.catalog.files import (
@@ -368,6 +368,7 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", OVIS, GET.format("AIDC-AI/Ovis-Image-7B")),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
+    ("vae", flux(), "is a checkpoint, not a VAE: move it to models/checkpoints/."),
     ("checkpoint", kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/."),
 ]
 

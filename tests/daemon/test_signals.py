@@ -95,7 +95,7 @@ sys.exit(main(Path()))
 @pytest.mark.parametrize(
     "step",
     [
-        "picowatch.ledger.rebuild:_enter",
+        "picowatch.ledger.ledger:_enter",
         "picowatch.inbox.inbox:scan",
         "picowatch.daemon.accept:read_recipes",
         "picowatch.ledger.ledger:Ledger.claim",

@@ -24,8 +24,7 @@ from picowatch.engine.memory import (
     main_memory,
     process_memory,
 )
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import MemoryUse
+from picowatch.engine.protocol import EngineOptions, MemoryUse
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from tests.engine.requests import make, request

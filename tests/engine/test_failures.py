@@ -6,8 +6,8 @@ from unittest.mock import Mock
 import pytest
 
 from picowatch.engine import child_main
-from picowatch.engine.child_main import Render
 from picowatch.engine.failures import explain_error, explain_exit
+from picowatch.engine.protocol import Render
 from picowatch.errors import EngineDied, RenderFailed
 
 

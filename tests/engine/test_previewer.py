@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from picowatch.catalog.configs import read_schedule
+from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.preview import COLOURS, Previewer
-from picowatch.engine.protocol import Preview, RenderedImage
+from picowatch.engine.protocol import EngineOptions, Preview, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES

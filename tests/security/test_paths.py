@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.archive import Archive
+from picowatch.daemon.finish import Archive
 from picowatch.files import inside
 from picowatch.files.inside import open_below
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.engine.ray import check_cluster
+from picowatch.engine.protocol import EngineLost
+from picowatch.engine.ray import cluster_parts
 from picowatch.settings import RaySettings
 from tests.engine.ray.conftest import ROOT, MakeExecutor, environment
 from tests.house import wait_for
@@ -22,7 +23,7 @@ from pathlib import Path
 if os.fork():
     os._exit(0)
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import DigestRenderer
@@ -111,4 +112,5 @@ def test_a_head_that_is_not_there_is_reported_at_once(
     assert executor.trouble().startswith(f"Cannot connect to the Ray cluster ({address}): ")
     assert "`ray start --head` starts" in executor.trouble()
     executor.close()
-    assert not check_cluster(RaySettings(address=address)).ok
+    with pytest.raises(EngineLost, match="Cannot connect"):
+        cluster_parts(RaySettings(address=address))

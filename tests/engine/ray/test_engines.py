@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch import __version__
 from picowatch.engine.protocol import EngineLost, Preview
-from picowatch.engine.ray import check_cluster
+from picowatch.engine.ray import cluster_parts
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import LoraUse
 from picowatch.settings import RaySettings
@@ -15,6 +14,7 @@ from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.digest_engine import digest_pixels
 from tests.engine.ray.conftest import (
     HEAD,
+    ROOT,
     SECOND,
     Held,
     MakeExecutor,
@@ -53,8 +53,8 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes) -> No
         assert previews == [Preview(8, 8, bytes(192))]
     assert not engines.trouble()
     engines.close()
-    check = check_cluster(RaySettings(address=nodes.address))
-    assert (check.text, check.ok) == ("nodes: 2, with 0 GPU and 2 CPU", True)
+    found = cluster_parts(RaySettings(address=nodes.address))
+    assert found == "nodes: 2, with 0 GPU and 2 CPU"
 
 
 def test_a_batch_is_interrupted_and_the_engine_goes_on(
@@ -157,28 +157,27 @@ def test_a_head_that_does_not_answer_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("module", "found"),
+    ("file", "content", "said"),
     [
-        ("raise ModuleNotFoundError", "missing"),
-        ("def versions(): return {'picowatch': '9.9'}", "9.9"),
+        ("picowatch.py", "", "a node is not used: ModuleNotFoundError: No module named 'picowatch"),
+        (
+            *("diffusers-9.dist-info/METADATA", "Name: diffusers\nVersion: 9"),
+            "third is not used: diffusers is 9 there and ",
+        ),
     ],
 )
-def test_a_node_without_picowatch_or_with_another_one_is_named_and_not_used(
-    executor: MakeExecutor, nodes: Nodes, tmp_path: Path, module: str, found: str
+def test_a_node_without_picowatch_or_with_other_libraries_is_not_used(
+    executor: MakeExecutor, nodes: Nodes, tmp_path: Path, file: str, content: str, said: str
 ) -> None:
     """Its pictures would differ. An engine is requested again later, in case it was repaired."""
-    stub = tmp_path / "picowatch/engine/versions.py"
-    stub.parent.mkdir(parents=True)
-    for package in stub.parents[:2]:
-        (package / "__init__.py").touch()
-    stub.write_text(module)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
     engines = executor()
     joined(engines, 2, {HEAD, SECOND})
-    nodes.add("third", PYTHONPATH=str(tmp_path))
+    nodes.add("third", PYTHONPATH=f"{tmp_path}:{ROOT}")
     try:
         engines.want(3)
-        said = f"third is not used: picowatch is {found} there and {__version__} here. Install the"
-        wait_for(lambda: said in engines.trouble(), "the node is named")
+        wait_for(lambda: said in engines.trouble(), said)
         assert len(engines.engines()) == 2
     finally:
         nodes.kill("third")
