@@ -137,8 +137,8 @@ class _Composer:
             message = f"{sign} has a meaning of its own in YAML. If it is text, put it in quotes."
             self.problems.add(position, message)
         if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
-            raw = self.source.text[event.start_mark.index : event.end_mark.index]
             is_text = isinstance(event, yaml.ScalarEvent)
+            raw = self.raw(event)
             return Written(self.read_scalar(event, raw) if is_text else raw, position, raw, key)
         if isinstance(event, yaml.MappingStartEvent):
             pairs, end = self.pairs(depth + 1)
@@ -165,6 +165,9 @@ class _Composer:
                 message = "a field's name must be a word, as in 'steps: 30'."
                 self.problems.add(name.position, message)
         return found, event
+
+    def raw(self, event: Any) -> str:
+        return self.source.text[event.start_mark.index : event.end_mark.index]
 
     def position(self, first: Any, last: Any = None) -> Position:
         """The first line of what begins and ends with these events."""

@@ -158,7 +158,7 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
 
 def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
     """A line with all that backslashes at its end go on with, and the index after it."""
-    pieces = []
+    pieces: list[str] = []
     for index in range(number, len(source.lines)):
         line = source.lines[index].rstrip()
         # An odd number of backslashes: two of them are one that is meant.
