@@ -26,7 +26,6 @@ from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import given_twice, sizes_of_ratio, wrong_value
-from picowatch.recipe.parts import find_mode, find_preprocessor
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -353,9 +352,9 @@ def typed_part(field: str, part: Written) -> Written:
 
 
 _NAMES: dict[str, Callable[[str], str]] = {
-    "control.mode": find_mode,
+    "control.mode": str.casefold,
     "control.kind": str.casefold,
-    "control.preprocess": lambda text: find_preprocessor(text) or text,
+    "control.preprocess": str.casefold,
 }
 # What fields mean that can be written in several ways. Each raises ValueInvalid.
 _MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
