@@ -6,9 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from picowatch.engine.local import LocalEngines
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import EngineCannotStart, EngineLost
+from picowatch.engine.child import LocalEngines
+from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied, RenderFailed
 from tests.digest_engine import Batch, DigestEngine
 from tests.house import House, wait_for
