@@ -16,9 +16,8 @@ from typing import NoReturn
 from picowatch import __version__
 from picowatch.daemon.daemon import Daemon
 from picowatch.daemon.settings_file import SettingsFile
-from picowatch.engine.local import LocalEngines
-from picowatch.engine.options import EngineOptions, cache_folder
-from picowatch.engine.protocol import Engine, Executor
+from picowatch.engine.child import LocalEngines
+from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
 from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid
 from picowatch.extras import install_command
 from picowatch.files.atomic import held

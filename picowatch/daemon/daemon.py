@@ -146,8 +146,6 @@ class Daemon:
         if more:
             self.pool.wake()
         self.pool.update()
-        if self.inbox.pending():
-            self.pool.expect_save()
         self.pool.start_when(not (more or len(self.inbox) or self.accepting.is_busy()))
 
     def _tidy_up(self, now: float) -> None:

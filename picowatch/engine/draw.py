@@ -16,13 +16,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.engine.canvas import RESAMPLING, Bytes, Canvas, read_canvases
+from picowatch.engine.canvas import Bytes, Canvas, read_canvases
 from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
 from picowatch.engine.protocol import ControlMap, OnStep, unseen
-from picowatch.engine.upscale import Upscalers
-from picowatch.recipe.parts import UPSCALERS
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ControlUse, ImageRequest
 
@@ -52,32 +50,22 @@ class Drawn(NamedTuple):
 class Job:
     """How a batch is drawn: where, and whom to tell.
 
-    `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
-    `before_tile` is called before each of their tiles, and may raise. `guess_depth` gives the depth
-    of an RGB picture as grey. `timings` are added to. `alone`: each image by itself. `compiled` is
-    what computes in place of the denoiser, or None.
+    `start_images` has the start images and masks under their hashes. `enlarge_for_hires` gives what
+    makes the second pass' picture of the first one's, `guess_depth` the depth of an RGB picture as
+    grey. `timings` are added to. `alone`: each image by itself. `compiled` is what computes in
+    place of the denoiser, or None.
     """
 
     device: torch.device
     start_images: Path | None
     on_step: OnStep
-    before_tile: Callable[[], None]
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: Previewer
     guess_depth: Callable[[Bytes, ControlUse], Bytes]
-    upscalers: Upscalers
+    enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
-
-    def enlarge_for_hires(self, request: ImageRequest) -> Enlarge:
-        """What makes the second pass' picture of the first one's."""
-        assert request.hires is not None
-        name, size = request.hires.upscaler, request.size_before_upscale
-        if name in UPSCALERS:
-            return lambda picture: picture.resize(size, RESAMPLING[name])
-        hash_ = request.hires_upscaler_hash
-        return lambda picture: self.upscalers.enlarged(picture, name, hash_, size, self.before_tile)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import torch
 from picowatch.catalog import Catalog
 from picowatch.engine.families import prompt_encoder
 from picowatch.engine.load import load
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.prompts import (
     CHUNK_TOKENS,
     Chunk,
@@ -18,6 +17,7 @@ from picowatch.engine.prompts import (
     read_vectors,
     weighted,
 )
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH

@@ -1,10 +1,9 @@
-"""The engine process of the storm and the soak: draws digests, a little slower than it could."""
+"""What an engine process draws digests with, a little slower than it could."""
 
 import threading
 from collections.abc import Callable, Sequence
 
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
