@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 from picowatch.recipe.fields import (
     BAKED,
+    OFF,
     PICTURE,
     PICTURE_FIELDS,
     PROMPTS,
     RANDOM,
-    ROWS,
     SEEDS,
     Axis,
     ImageFields,
     RecipeFields,
-    default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.parts import Control, Row
+from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.request import (
     ControlUse,
@@ -28,9 +27,8 @@ from picowatch.recipe.request import (
     LoraUse,
     digest_of,
 )
-from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
-from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
+from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import Layer, Position, find_in
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
@@ -274,17 +272,13 @@ class Recipe(RecipeFields):
 
     def _values(self) -> dict[str, object]:
         """The values that count for the identity: without those that are off, as new fields are."""
-        off = {name for name, row in ROWS.items() if self._is_off(name, row)}
+        off = {name for name, value in OFF.items() if getattr(self, name) == value}
         off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._read.dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
         for control in values.get("control", ()):
             if control["image"] in self._read.dropped:
                 control["image"] = PICTURE
         return values
-
-    def _is_off(self, name: str, row: Row) -> bool:
-        value, default = getattr(self, name), default_of(name)
-        return value == default if row.left_out else not value and not default
 
     def _named(self) -> list[tuple[str, str]]:
         """Kind and name of the files beside the first variant's checkpoint and VAE."""
@@ -366,7 +360,7 @@ class Recipe(RecipeFields):
             raise self.problem_at(error.field, str(error)) from None
         checkpoint = self._read.context.checkpoint
         for field in PROMPTS if not checkpoint.rules.weighs else ():
-            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
+            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family):
                 raise self.problem_at(field, finding.error)
         hires, at_last = self._upscalers
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}

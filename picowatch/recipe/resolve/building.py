@@ -11,6 +11,7 @@ from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import (
     BAKED,
     CHECKPOINT_HASH,
+    DEFAULTS,
     EMBEDDINGS,
     MAX_SIDE,
     MIN_SIDE,
@@ -19,12 +20,11 @@ from picowatch.recipe.fields import (
     PROMPTS,
     RANDOM,
     ROWS,
-    default_of,
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
-from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS, why_no_preprocessor
+from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
@@ -167,9 +167,7 @@ class RecipeBuilder:
         instead = limits.get("ge", limits.get("le")) if place == mistake["loc"] else None
         written = find_in(self.layer, name)
         message = wrong_value(re.sub(r"\.\d+", "", name), written) if written else mistake["msg"]
-        if name.endswith(".preprocess"):
-            message = why_no_preprocessor(str(value))
-        elif multiple:
+        if multiple:
             instead = min(MAX_SIDE, max(MIN_SIDE, value - value % multiple))
             if MIN_SIDE <= value <= MAX_SIDE:
                 message = not_multiple_of(multiple, name, value)
@@ -351,7 +349,7 @@ def _decided(recipe: Recipe) -> str:
 def _off(values: Mapping[str, object]) -> dict[str, object]:
     """The defaults of fields that change nothing, because what they need is not there."""
     return {
-        name: default_of(name)
+        name: DEFAULTS[name]
         for name, row in ROWS.items()
         if row.needs and not any(map(values.get, row.needs))
     }
