@@ -21,7 +21,7 @@ from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
 from picowatch.recipe.pictures import Pictures, is_pattern
-from picowatch.recipe.read.a1111_blocks import holds_parameters
+from picowatch.recipe.read.a1111 import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
 
 FOLDER = "start-images"

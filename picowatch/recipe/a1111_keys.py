@@ -66,8 +66,3 @@ SAYS_NOTHING = {
     "beta schedule alpha": ("0.6",),
     "beta schedule beta": ("0.6",),
 }
-# Keys of the second pass, and the first one's with the same meaning: a recipe has one for both.
-AS_FIRST_PASS = {
-    "hires cfg scale": "cfg scale",
-    "hires distilled cfg scale": "distilled cfg scale",
-}

@@ -10,13 +10,12 @@ from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.read.a1111_blocks import begins_parameters
+from picowatch.recipe.read.a1111 import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from
-from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
-from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
+from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import with_picture
 from picowatch.recipe.resolve.entries import EntryResolver, too_many

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from operator import le
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
@@ -136,30 +135,19 @@ def test_an_interrupted_batch_ends_at_its_next_step(digests: ChildEngine) -> Non
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    ("setting", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")],
-)
 def test_the_process_begins_with_its_own_environment(
-    setting: dict[str, str],
-    spins: str,
-    digests: ChildEngine,
-    monkeypatch: pytest.MonkeyPatch,
+    digests: ChildEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Malloc reads its own before any code of ours; the daemon's environment stays as it was."""
-    for name in ("GOMP_SPINCOUNT", "MALLOC_TRIM_THRESHOLD_"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "4096")
-    for name, value in setting.items():
-        monkeypatch.setenv(name, value)
     before = dict(os.environ)
     make(digests, request(steps=1))
     assert dict(os.environ) == before
     lines = Path(f"/proc/{digests.process_id}/environ").read_text("utf-8").split("\0")
     found = dict(line.split("=", 1) for line in lines if line)
-    assert found["GOMP_SPINCOUNT"] == spins
+    assert found["GOMP_SPINCOUNT"] == "1000"
     assert found["MALLOC_MMAP_THRESHOLD_"] == "4096"
-    assert found["MALLOC_TRIM_THRESHOLD_"] == str(256 * 2**20)
     assert found["HF_HUB_OFFLINE"] == found["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
 
 
@@ -243,37 +231,12 @@ def test_an_engine_that_died_idle_is_started_again(digests: ChildEngine) -> None
     assert digests.process_id not in (None, process)
 
 
-def test_closing_an_engine_that_died_long_ago_kills_nobody(
-    digests: ChildEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its process was waited for: by now, the system may have given its number to another one."""
-    threads: SimpleQueue[threading.Thread] = SimpleQueue()
-    future = digests.render(
-        [request(steps=150)], lambda done, total: threads.put(threading.current_thread())
-    )
-    thread, killed = threads.get(timeout=PATIENCE), []
-    assert digests.process_id is not None
-    os.kill(digests.process_id, signal.SIGKILL)
-    assert isinstance(future.exception(PATIENCE), EngineDied)
-    thread.join(PATIENCE)
-    monkeypatch.setattr(os, "killpg", lambda *group: killed.append(group))
-    digests.close()
-    assert not killed
-
-
+@needs_proc
 def test_its_last_words_are_kept_and_no_megabytes(chatty: ChildEngine) -> None:
     """Progress bars write without a line's end for months."""
-    sizes: list[int] = []
-
-    def measure(done: int, total: int) -> None:
-        words = Path(f"/proc/{chatty.process_id}/fd/2")
-        sizes.append(words.stat().st_size if words.exists() else 0)
-
-    for _ in range(3):
-        failed = chatty.render([request("go on")], measure).exception(PATIENCE)
-        assert isinstance(failed, RenderFailed)
-    assert len(sizes) == 3
-    assert len(set(sizes)) == 1
+    failed = chatty.render([request("go on")], ignore_steps).exception(PATIENCE)
+    assert isinstance(failed, RenderFailed)
+    assert Path(f"/proc/{chatty.process_id}/fd/2").stat().st_size == 0
     died = chatty.render([request("the last words")], ignore_steps).exception(PATIENCE)
     assert isinstance(died, EngineDied)
     assert died.message == ("The engine ended by itself (exit status 3). It said: the last words.")

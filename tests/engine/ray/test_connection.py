@@ -102,11 +102,9 @@ def test_a_daemon_outlives_its_head_and_uses_the_next_one(tmp_path: Path) -> Non
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "node..local:6379"])
-def test_a_head_that_is_not_there_is_reported_at_once(
-    make_executor: MakeExecutor, address: str
-) -> None:
-    """A single run ends then. A name that no machine can have is another kind of error."""
+def test_a_head_that_is_not_there_is_reported_at_once(make_executor: MakeExecutor) -> None:
+    """A single run ends then."""
+    address = "127.0.0.1:1"
     executor = make_executor(address=address)
     wait_for(executor.is_final, "it is reported")
     assert executor.trouble().startswith(f"Cannot connect to the Ray cluster ({address}): ")
