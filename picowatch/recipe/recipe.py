@@ -17,7 +17,6 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.request import (
     ControlUse,
@@ -313,61 +312,52 @@ class Recipe(RecipeFields):
     def _request(
         self, seeds: tuple[int, int | None], prompts: Prompts, hash_of: HashOf
     ) -> ImageRequest:
-        if not self.draws:
-            return self._request_without_drawing(hash_of)
-        if self.width is None or self.height is None:
-            raise ValueError("a recipe without a size has not been resolved")
         seed, variation_seed = seeds
         try:
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
         checkpoint = self.context.checkpoint
-        for field in PROMPTS if not checkpoint.rules.weighs else ():
+        for field in PROMPTS if checkpoint.rules.flow else ():
             for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
                 raise self.problem_at(field, finding.error)
-        hires, at_last = self._upscalers
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
-        values |= {
-            "prompt": drawn.prompt,
-            "negative_prompt": drawn.negative_prompt,
-            "seed": seed,
-            "variation_seed": variation_seed,
-            "loras": tuple(
+        values |= {field: getattr(drawn, field) for field in PROMPTS}
+        if not self.draws:
+            width, height = self.context.given_size
+            values |= {"width": width, "height": height}
+
+        def hash_if(kind: str, name: str) -> str:
+            return hash_of(kind, name) if name else ""
+
+        hires, at_last = self._upscalers
+        return ImageRequest(
+            **values | {"seed": seed, "variation_seed": variation_seed},
+            loras=tuple(
                 LoraUse(name, hash_of("lora", name), weight, self.lora_families.get(name, ""))
                 for name, weight in drawn.loras
             ),
-        }
-        return ImageRequest(
-            **values,
-            checkpoint_hash=hash_of("checkpoint", self.checkpoint),
-            vae_hash=self._vae_hash(hash_of),
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
-            image_hash=hash_of("image", self.image) if self.image else "",
-            mask_hash=hash_of("mask", self.mask) if self.mask else "",
-            control=tuple(_used(control, hash_of) for control in self.control),
-            hires_upscaler_hash=hash_of("upscaler", hires) if hires else "",
-            upscaler_hash=hash_of("upscaler", at_last) if at_last else "",
-            unexpanded_prompt=self.prompt if drawn.prompt != self.prompt else "",
-            unexpanded_negative_prompt=(
-                self.negative_prompt if drawn.negative_prompt != self.negative_prompt else ""
+            control=tuple(
+                ControlUse(
+                    **asdict(control),
+                    model_hash=hash_of("controlnet", control.model),
+                    image_hash=hash_of("image", control.image),
+                    depth_hash=hash_if("depth", control.depth),
+                )
+                for control in self.control
             ),
-        )
-
-    def _request_without_drawing(self, hash_of: HashOf) -> ImageRequest:
-        assert self.upscale
-        width, height = self.context.given_size
-        return ImageRequest(
-            prompt="",
-            width=width,
-            height=height,
-            seed=0,
-            image=self.image,
-            upscale=self.upscale,
-            exact=self.exact,
-            checkpoint_hash="",
-            image_hash=hash_of("image", self.image),
-            upscaler_hash=hash_of("upscaler", self.upscale.model),
+            checkpoint_hash=hash_if("checkpoint", self.checkpoint),
+            vae_hash=self._vae_hash(hash_of),
+            image_hash=hash_if("image", self.image),
+            mask_hash=hash_if("mask", self.mask),
+            hires_upscaler_hash=hash_if("upscaler", hires),
+            upscaler_hash=hash_if("upscaler", at_last),
+            **{
+                f"unexpanded_{field}": before
+                for field in PROMPTS
+                if (before := getattr(self, field)) != values[field]
+            },
         )
 
 
@@ -392,15 +382,6 @@ def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, ob
     """The values of a variant that differ; null where only the first has one."""
     names = {*first, *other}
     return {n: other.get(n) for n in sorted(names) if first.get(n) != other.get(n)}
-
-
-def _used(control: Control, hash_of: HashOf) -> ControlUse:
-    return ControlUse(
-        **asdict(control),
-        model_hash=hash_of("controlnet", control.model),
-        image_hash=hash_of("image", control.image),
-        depth_hash=hash_of("depth", control.depth) if control.depth else "",
-    )
 
 
 def no_hash(kind: str, name: str) -> str:

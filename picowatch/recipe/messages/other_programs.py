@@ -106,11 +106,6 @@ def words_for_part(field: str, name: str, parts: Iterable[str]) -> str:
     return did_you_mean(_PARTS.get(f"{field} {plain}", name), parts)
 
 
-def names_of_others() -> set[str]:
-    """The names that other programs' settings have."""
-    return {name for name in _HINTS if not name.startswith("--")}
-
-
 def is_switched_off(name: str, value: object) -> bool:
     """Whether it is another program's setting, and off: clients of APIs send all they have."""
     return bool(words_of_others(name)) and str(value).strip().casefold() in _OFF

@@ -92,7 +92,7 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     """Say what its family does not honour of a recipe that it can render."""
     checkpoint = recipe.installed_checkpoint
     rules = checkpoint.rules
-    if not rules.weighs and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
+    if rules.flow and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
         yield (
             f"{checkpoint.family} reads prompts as plain text: their weights and BREAK were left "
             "out, the words stayed."
