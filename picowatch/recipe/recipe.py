@@ -25,9 +25,8 @@ from picowatch.recipe.request import (
     LoraUse,
     digest_of,
 )
-from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
-from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
+from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import Layer, Position, find_in
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
@@ -319,7 +318,7 @@ class Recipe(RecipeFields):
             raise self.problem_at(error.field, str(error)) from None
         checkpoint = self.context.checkpoint
         for field in PROMPTS if checkpoint.rules.flow else ():
-            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
+            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family):
                 raise self.problem_at(field, finding.error)
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {field: getattr(drawn, field) for field in PROMPTS}
