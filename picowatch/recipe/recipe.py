@@ -27,9 +27,8 @@ from picowatch.recipe.request import (
     LoraUse,
     digest_of,
 )
-from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
-from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
+from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import Layer, Position, find_in
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
@@ -361,7 +360,7 @@ class Recipe(RecipeFields):
             raise self.problem_at(error.field, str(error)) from None
         checkpoint = self._read.context.checkpoint
         for field in PROMPTS if not checkpoint.rules.weighs else ():
-            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
+            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family):
                 raise self.problem_at(field, finding.error)
         hires, at_last = self._upscalers
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}

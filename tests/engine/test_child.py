@@ -19,9 +19,9 @@ from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
+from tests.digest_renderer import DigestRenderer
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import within
-from tests.storm.engine import DigestRenderer
 
 ROOT = Path(__file__).parents[2]
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="read in /proc")
