@@ -151,7 +151,12 @@ def check_weights(part: Path) -> None:
                 f"cannot be used: its file {part.name}/{path.name} {refused.message}"
             ) from refused
     if weights:
-        _check_shards(part, weights)
+        shards = re.search(r"-of-(\d{5})\.", weights[0].name)
+        if shards and len(weights) != int(shards[1]):
+            raise ModelRefused(
+                f"is incomplete: {part.name}/ has {len(weights)} of {int(shards[1])} files of "
+                "weights. Download the rest."
+            )
         return
     if any(path.suffix in PICKLE_ENDINGS for path in part.iterdir()):
         raise ModelRefused(
@@ -160,16 +165,6 @@ def check_weights(part: Path) -> None:
             "convert`, which runs none."
         )
     raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")
-
-
-def _check_shards(part: Path, weights: list[Path]) -> None:
-    """Check that there are as many shards as their names say."""
-    shards = re.search(r"-of-(\d{5})\.", weights[0].name)
-    if shards and len(weights) != int(shards[1]):
-        raise ModelRefused(
-            f"is incomplete: {part.name}/ has {len(weights)} of {int(shards[1])} files of weights. "
-            "Download the rest."
-        )
 
 
 def read_config(path: Path) -> dict[str, Any]:

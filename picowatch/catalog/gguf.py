@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from picowatch.catalog.headers import Header, read_header, small_json
+from picowatch.catalog.headers import Header, check_size, read_header, small_json
 from picowatch.errors import ModelRefused
 from picowatch.files.inside import open_regular
 from picowatch.recipe.messages.problems import shown
@@ -72,8 +72,6 @@ def read_gguf(path: Path) -> Header:
 
 
 class _Reader:
-    """Reads from the beginning to the tensors' bytes."""
-
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._size = size
@@ -100,7 +98,13 @@ class _Reader:
                 raise ModelRefused(f"is damaged: it has two tensors {name[:80]!r}.")
             shapes[name], types[name] = shape, kind
             ends.append(end)
-        self._check_size(metadata.get("general.alignment", "32"), max(ends, default=0))
+        # The bytes of the tensors begin at a multiple of the alignment.
+        alignment = metadata.get("general.alignment", "32")
+        step = int(alignment) if alignment.isdigit() else 0
+        if not 1 <= step <= 2**16:
+            raise ModelRefused("is damaged: its alignment is invalid.")
+        begin = -(-self._file.tell() // step) * step
+        check_size(max(ends, default=0), max(self._size - begin, 0))
         return Header(shapes, metadata, types)
 
     def _tensor(self) -> tuple[str, tuple[int, ...], str, int]:
@@ -119,19 +123,6 @@ class _Reader:
         if not shape or shape[-1] % block or values > _MAX_NUMBER:
             raise ModelRefused(f"is damaged: its tensor {name[:80]!r} has no valid shape.")
         return name, shape, kind, self._count(_MAX_NUMBER, "bytes") + values // block * size
-
-    def _check_size(self, alignment: str, promised: int) -> None:
-        """The bytes of the tensors are there; they begin at a multiple of the alignment."""
-        step = int(alignment) if alignment.isdigit() else 0
-        if not 1 <= step <= 2**16:
-            raise ModelRefused("is damaged: its alignment is invalid.")
-        begin = -(-self._file.tell() // step) * step
-        held = max(self._size - begin, 0)
-        if promised > held:
-            raise ModelRefused(
-                f"is cut off: {held:,} of {promised:,} bytes of weights are there; "
-                "it is still being copied, or its download was interrupted."
-            )
 
     def _value(self, kind: int) -> str:
         """One value as text; of a list its length."""

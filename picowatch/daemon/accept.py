@@ -143,7 +143,8 @@ class Accepting:
             return self._refuse(change, words)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> list[Event]:
-        before = self.ledger.known_recipe(seen.path)
+        is_of_template = seen.dropped is not None or is_template(seen.path)
+        before = self.ledger.known_recipe(seen.path) if is_of_template else None
         try:
             if seen.unreadable:
                 what = "picture" if is_dropped(seen.path) else "recipe"

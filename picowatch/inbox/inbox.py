@@ -315,7 +315,7 @@ class Inbox:
         HELD_OPEN_LIMIT.
         """
         assert one.size_and_time is not None
-        known = self._ledger.known_recipe(one.path)
+        known = None if one.is_new else self._ledger.known_recipe(one.path)
         try:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
         except (FileChanged, FileNotFoundError):

@@ -18,7 +18,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from tests import digest_engine
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import House
 
@@ -161,7 +161,7 @@ def test_the_setting_checkpoint_is_as_forgiving_as_a_recipe(
     house: House, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In any case, with its ending, or as the beginning of one name."""
-    write_model(house.models / "checkpoints/DreamShaper_8.safetensors", sd15_shapes())
+    write_model(house.models / "checkpoints/DreamShaper_8.safetensors", checkpoint_shapes())
     for name in ("dreamshaper_8.safetensors", "dream", "checkpoints/DreamShaper_8"):
         assert checks(house, capsys, checkpoint=name)["models"]["ok"]
 

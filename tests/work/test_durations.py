@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.settings import Settings
-from picowatch.work.rendering import MOST_KINDS, Durations, Rendering
+from picowatch.work.rendering import Durations, Rendering
 from tests.digest_engine import DigestEngine
 from tests.metadata.requests import CORGI
 
@@ -74,11 +74,3 @@ def test_loading_is_no_part_of_what_a_batch_takes(monkeypatch: pytest.MonkeyPatc
         one._on_step(int(now) - 6, 10)
     assert one.seconds(ended=16.0, load=2.0) == 10.0
     assert batch().seconds(ended=16.0, load=2.0) == 14.0
-
-
-def test_what_is_remembered_does_not_grow_for_weeks() -> None:
-    """Old kinds are forgotten."""
-    durations = Durations()
-    for width in range(8, 8 * 1000, 8):
-        durations.learn(replace(SMALL, width=width), 2.0)
-    assert len(durations._means) == MOST_KINDS
