@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picowatch.engine.canvas import fit, read_canvas
+from picowatch.engine.canvas import read_canvas
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
@@ -35,17 +35,6 @@ SMALL: dict[str, Any] = {"width": 64, "height": 64}
 
 def drawn(renderer: Renderer, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
     return draw(renderer, request(prompt, **v))[0]
-
-
-@pytest.mark.parametrize("resize", ["crop", "fit", "stretch"])
-@pytest.mark.parametrize("size", [(64, 64), (200, 40), (1, 300), (96, 64)])
-def test_every_way_of_fitting_gives_the_size(resize: str, size: tuple[int, int]) -> None:
-    """Colour and grey alike; no filter touches a picture that has it."""
-    colour = circle().resize(size)
-    for picture in (colour, colour.convert("L")):
-        fitted = fit(picture, 96, 64, resize)
-        assert (fitted.size, fitted.mode) == ((96, 64), picture.mode)
-        assert size != fitted.size or fitted.tobytes() == picture.tobytes()
 
 
 def test_the_soft_edge_of_a_mask_goes_on_at_the_opposite_edge_of_a_picture_that_repeats(
