@@ -45,12 +45,8 @@ MAX_LINES = 200_000
 _LONG_SEED = re.compile(r"[0-9]{10,20}")
 
 
-class Line(NamedTuple):
-    """A line of such a text, or what of it follows `Negative prompt:`: where that begins."""
-
-    number: int
-    column: int
-    text: str
+# A line's number and text.
+Line = tuple[int, str]
 
 
 class Block(NamedTuple):
@@ -85,9 +81,9 @@ def _says_values(line: str) -> bool:
     return found is not None and any(map(_is_known, _NEXT_KEY.finditer(line, found.end())))
 
 
-def _begins_values(line: Line) -> bool:
-    found = _STEPS.match(line.text)
-    return found is not None and (found["alone"] is not None or _says_values(line.text))
+def _begins_values(line: str) -> bool:
+    found = _STEPS.match(line)
+    return found is not None and (found["alone"] is not None or _says_values(line))
 
 
 def _is_known(found: re.Match[str]) -> bool:
@@ -103,44 +99,44 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
         problems.add(source.whole_line(1), message)
         return []
     for block in found:
-        negatives = [line for line in block.text if _NEGATIVE.match(line.text)]
-        for line in negatives[1:]:
-            problems.add(
-                source.whole_line(line.number),
-                "a second 'Negative prompt:' without a line like 'Steps: 24' before it. End each "
-                "picture's text with such a line.",
-            )
-        for line in block.text:
-            if why := why_no_prompt(line.text):
-                problems.add(source.whole_line(line.number), why)
+        has_negative = False
+        for at, line in block.text:
+            is_negative = _NEGATIVE.match(line) is not None
+            why = why_no_prompt(line)
+            if is_negative and has_negative:
+                why = (
+                    "a second 'Negative prompt:' without a line like 'Steps: 24' before it. End "
+                    "each picture's text with such a line."
+                )
+            has_negative |= is_negative
+            if why:
+                problems.add(source.whole_line(at), why)
     return [_entry(source, block) for block in found]
 
 
 def a1111_picture(source: Source, names_checkpoint: bool = False) -> Entry:
     """The recipe of a picture's text; `names_checkpoint`: what starts from it has one."""
     found = list(_blocks(source))
-    block = next((one for one in reversed(found) if one.values), Block(_lines(source)))
+    block = next(
+        (one for one in reversed(found) if one.values), Block(list(enumerate(source.lines, 1)))
+    )
     return _entry(source, block, names_checkpoint)
-
-
-def _lines(source: Source) -> list[Line]:
-    return [Line(number, 1, text) for number, text in enumerate(source.lines, 1)]
 
 
 def _blocks(source: Source) -> Iterator[Block]:
     """The blocks of a text: each ends with its values, below the last ones with a blank line."""
-    lines = _lines(source)
+    lines = list(enumerate(source.lines, 1))
     start = number = 0
     while number < len(lines):
-        if not _begins_values(lines[number]):
+        if not _begins_values(lines[number][1]):
             number += 1
             continue
         end = number + 1
-        while end < len(lines) and _goes_on(lines[end - 1].text, lines[end].text):
+        while end < len(lines) and _goes_on(lines[end - 1][1], lines[end][1]):
             end += 1
         yield Block(lines[start:number], lines[number:end])
         start = number = _end_of_remarks(lines, end)
-    for is_filled, paragraph in groupby(lines[start:], lambda line: bool(line.text.strip())):
+    for is_filled, paragraph in groupby(lines[start:], lambda line: bool(line[1].strip())):
         if is_filled:
             yield Block(list(paragraph))
 
@@ -160,72 +156,60 @@ def _end_of_remarks(lines: Sequence[Line], number: int) -> int:
     """
     while True:
         first = number
-        while first < len(lines) and not lines[first].text.strip():
+        while first < len(lines) and not lines[first][1].strip():
             first += 1
-        if first == len(lines) or not _REMARK.match(lines[first].text):
+        if first == len(lines) or not _REMARK.match(lines[first][1]):
             return number
         number = first + 1
-        while number < len(lines) and lines[number].text.strip():
-            if _begins_values(lines[number]):
+        while number < len(lines) and lines[number][1].strip():
+            if _begins_values(lines[number][1]):
                 return first + 1
             number += 1
 
 
 def _entry(source: Source, block: Block, names_checkpoint: bool = False) -> Entry:
     """The recipe of one block; what it cannot honour becomes a warning."""
-    pairs = (pair for line in block.values for pair in _pairs(source, line))
+    pairs = (
+        pair for number, line in block.values for pair in _pairs(source.whole_line(number), line)
+    )
     values = _Values(list(islice(pairs, MAX_PAIRS)))
     layer = values.layer()
-    lines = list(block.text)
-    while len(lines) > 1 and not lines[0].text.strip():
-        del lines[0]
-    negative = next((i for i, line in enumerate(lines) if _NEGATIVE.match(line.text)), len(lines))
+    texts = [text for _, text in block.text]
+    negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
     # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
-    first = (block.text or block.values)[0]
-    layer["prompt"] = _text(source, lines[:negative] or [first._replace(text="")])
-    if below := lines[negative:]:
-        number, column, text = below[0]
-        start = text.index(":") + 1
-        layer["negative_prompt"] = _text(
-            source, [Line(number, column + start, text[start:]), *below[1:]]
-        )
+    filled = (number for number, text in block.text if text.strip())
+    first = next(filled, (block.text or block.values)[0][0])
+    layer["prompt"] = _text(source, first, texts[:negative])
+    if below := texts[negative:]:
+        below[0] = below[0].partition(":")[2]
+        layer["negative_prompt"] = _text(source, block.text[negative][0], below)
     names_checkpoint |= "model" in values.said
     about_models = _unnamed_models(values.said, str(layer["prompt"].value), names_checkpoint)
     warnings = [*values.warnings, *about_models]
     return Entry(layer, layer["prompt"].position, tuple(warnings), by_another_program=True)
 
 
-def _text(source: Source, lines: Sequence[Line]) -> Written:
-    """Text that begins there; white space around it is not meant."""
-    text = "\n".join(line.text for line in lines)
-    before = text[: len(text) - len(text.lstrip())]
-    first = lines[before.count("\n")]
-    column = first.column + len(before) - before.rfind("\n") - 1
-    text = text.strip()
-    width = max(1, len(text.partition("\n")[0]))
-    return Written(text, Position(source, first.number, column, width), text)
+def _text(source: Source, number: int, lines: Sequence[str]) -> Written:
+    """Text that begins in that line; white space around it is not meant."""
+    text = "\n".join(lines).strip()
+    return Written(text, source.whole_line(number), text)
 
 
-def _pairs(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
+def _pairs(position: Position, line: str) -> Iterator[tuple[str, Written]]:
     """The `key: value` pairs of a line; values with commas are JSON.
 
     What is no pair ends at the next comma, and has the key "".
     """
-
-    def at(start: int, end: int) -> Position:
-        return Position(source, line.number, line.column + start, max(1, end - start))
-
-    text, position = line.text, 0
-    while position < len(text):
-        found = _KEY.match(text, position)
-        start = found.end() if found else position
-        value, end = _value(text, start)
+    at = 0
+    while at < len(line):
+        found = _KEY.match(line, at)
+        start = found.end() if found else at
+        value, end = _value(line, start)
         key = found["key"].rstrip() if found else ""
         if key or value:
-            named = found.start("key") if found else start
-            yield key, Written(value, at(start, end), text[start:end], at(named, named + len(key)))
-        comma = text.find(",", end)
-        position = comma + 1 if comma >= 0 else len(text)
+            yield key, Written(value, position, line[start:end], position)
+        comma = line.find(",", end)
+        at = comma + 1 if comma >= 0 else len(line)
 
 
 def _value(line: str, start: int) -> tuple[str, int]:
