@@ -17,7 +17,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
-from picowatch.recipe.read.foreign import Found
+from picowatch.recipe.read.found import Found
 
 Node = Mapping[str, Any]
 
