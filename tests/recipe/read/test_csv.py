@@ -30,7 +30,7 @@ def test_each_row_is_a_recipe(delimiter: str, mark: bytes, ending: str) -> None:
     assert (first.prompt, first.negative_prompt, first.steps, first.seed) == ("a corgi", "", 30, 7)
     assert second.prompt == 'a cat, "red",\nasleep'
     assert (second.negative_prompt, second.steps, second.seed) == ("dim", 24, (1, 2, 3))
-    assert (first.line, second.line) == (2, 3)
+    assert [one.context.position.line for one in (first, second)] == [2, 3]
 
 
 def test_cells_are_read_as_flags_are() -> None:

@@ -148,7 +148,7 @@ def test_comments_are_fine_where_nothing_can_be_lost() -> None:
 def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
     """Their positions count through the file; empty documents do not count."""
     recipes = read("prompt: a\n---\n- prompt: b\n- prompt: c\n---\n---\n# end\n")
-    assert [(r.prompt, r.entry_index, r.line) for r in recipes] == [
+    assert [(r.prompt, r.entry_index, r.context.position.line) for r in recipes] == [
         ("a", 0, 1),
         ("b", 1, 3),
         ("c", 2, 4),
