@@ -91,7 +91,7 @@ def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
     """Say what its checkpoint does not honour of a recipe that it can render."""
     checkpoint = recipe.installed_checkpoint
     name = shown(checkpoint.name)
-    if not checkpoint.rules.weighs and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
+    if checkpoint.rules.flow and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
         yield (
             f"{checkpoint.family} reads prompts as plain text: their weights and BREAK were left "
             "out, the words stayed."

@@ -185,7 +185,7 @@ def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.installed_checkpoint
     most = checkpoint.text_layers
-    if checkpoint.rules.weighs and recipe.clip_skip > most:
+    if not checkpoint.rules.flow and recipe.clip_skip > most:
         what = (
             f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
             f"text encoder has {most} layers."
@@ -260,7 +260,7 @@ def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _edits(recipe: Recipe) -> Iterator[Finding]:
-    for field in PROMPTS if not recipe.installed_checkpoint.rules.weighs else ():
+    for field in PROMPTS if recipe.installed_checkpoint.rules.flow else ():
         yield from edit_findings(field, getattr(recipe, field), recipe.installed_checkpoint.family)
 
 
