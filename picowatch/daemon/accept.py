@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import partial
 
 from picowatch.catalog import Catalog
-from picowatch.daemon.contact_sheets import sheet_of
 from picowatch.daemon.events import Event, accepted, explained, said, warned
+from picowatch.daemon.finish import sheet_of
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
+from picowatch.daemon.run import Run
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import unexpected
 from picowatch.inbox.files import FileUnreadable
@@ -39,7 +40,6 @@ from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
-from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 

@@ -212,7 +212,7 @@ class Engine(Protocol):
         ...
 
     def describe(self) -> dict[str, str]:
-        """Return device, precision and versions, as far as known without starting anything.
+        """Return device and precision, as far as known without starting anything.
 
         "node" names the machine, if it is not the daemon's.
         """

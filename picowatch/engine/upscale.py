@@ -121,7 +121,7 @@ class Upscalers:
         self._tile = _TILE.get(device.type, _USUAL_TILE)
 
     def tiles(self, name: str, hash_: str, before: Size, size: Size) -> int:
-        """How many tiles enlarging from one size to another takes."""
+        """Count the tiles that enlarging from one size to another takes."""
         return sum(
             len(spans(width, self._tile)) * len(spans(height, self._tile))
             for width, height in passes_of(self._network(name, hash_).scale, before, size)
@@ -182,7 +182,7 @@ def _resized(picture: Image.Image, size: Size) -> Image.Image:
 
 
 class Enlarging:
-    """How the pictures of a batch are enlarged; counts its tiles together with its steps.
+    """Enlarges the pictures of a batch, and counts the tiles together with its steps.
 
     Between two tiles it looks whether the batch is to end.
     """

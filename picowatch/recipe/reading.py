@@ -1,6 +1,5 @@
 """A recipe file or a dropped picture, from bytes to recipes: the whole story in one place."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.control import with_picture
 from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.layers import CONTROL, typed
 from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
@@ -159,23 +157,18 @@ class NothingSaid(PictureUnreadable):
         )
 
 
-class StandIn(Pictures):
-    """Any picture, with settings, to check a template without one.
+class _DependsOnPicture(Exception):
+    """What a template requests depends on the settings of a picture that is not there yet."""
 
-    They name the `checkpoint`, if one is given. `is_followed`: the template starts from them.
-    """
 
-    def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-        self.is_followed = False
+class _AnyPicture(Pictures):
+    """Any picture, to check a template without one."""
 
     def size(self, path: str) -> tuple[int, int]:
         return 1024, 1024
 
     def texts(self, path: str) -> Mapping[str, str]:
-        self.is_followed = True
-        model = f", Model: {json.dumps(self._checkpoint)}" if self._checkpoint else ""
-        return {"parameters": f"a picture\nSteps: 1, Sampler: Euler a{model}"}
+        raise _DependsOnPicture
 
 
 def dropped_recipes(
@@ -196,31 +189,32 @@ def dropped_recipes(
     resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
-    return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
+    for variant in (variant for recipe in recipes for variant in (recipe, *recipe.variants)):
+        variant.known(dropped=frozenset((dropped.path, dropped.mask)))
+    return recipes
 
 
 def check_template(
     template: DefaultsFile, inventory: Inventory, defaults: Sequence[DefaultsFile], max_images: int
 ) -> None:
-    """Raise RecipeInvalid for a template with which no picture could be rendered."""
+    """Raise RecipeInvalid for a template that is wrong whichever picture is dropped.
+
+    Of one that starts from settings of its pictures only the names of fields can be wrong.
+    """
     folder = template.name.rpartition("/")[0]
-    without_mask = Dropped(f"{folder}/any.png", template)
-    with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
     # A prompt may stand beside each picture.
     layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
-    families = {one.family: one.name for one in (inventory.demo, *inventory.checkpoints)}
-    for checkpoint in ("", *families.values()):
-        picture = StandIn(checkpoint)
-        for dropped in (without_mask, with_mask):
-            try:
-                dropped_recipes(dropped, inventory, layers, max_images, picture)
-            except RecipeInvalid as invalid:
-                failures.append(invalid)
-            else:
-                return
-        if not picture.is_followed:
-            break
+    for mask in ("", f"{folder}/any.mask.png"):  # some checkpoints need one
+        dropped = Dropped(f"{folder}/any.png", template, mask=mask)
+        try:
+            dropped_recipes(dropped, inventory, layers, max_images, _AnyPicture())
+        except RecipeInvalid as invalid:
+            failures.append(invalid)
+        except _DependsOnPicture:
+            return
+        else:
+            return
     raise min(failures, key=lambda failure: len(failure.problems))
 
 
@@ -272,7 +266,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     picture = Written(as_written(dropped.path), position)
     layer: Layer = {}
     if CONTROL in own:
-        control = with_picture(own[CONTROL], _is_picture, picture)
+        control = _with_picture(own[CONTROL], picture)
         layer = {CONTROL: control} if control != own[CONTROL] else {}
     if "image" in own or not layer:
         layer["image"] = picture
@@ -281,6 +275,18 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     if FROM in own and _is_picture(own[FROM]):
         layer[FROM] = picture
     return layer
+
+
+def _with_picture(control: Written, picture: Written) -> Written:
+    """The field `control` as written, with the picture in place of the word."""
+    if isinstance(control.value, tuple):
+        parts = tuple(_with_picture(part, picture) for part in control.parts)
+        return replace(control, value=tuple(part.value for part in parts), parts=parts)
+    pairs = [
+        (name, picture if name == "image" and _is_picture(part) else part)
+        for name, part in control.pairs
+    ]
+    return control.with_pairs(tuple(pairs)) if pairs else control
 
 
 def _is_picture(written: Written) -> bool:

@@ -65,7 +65,7 @@ def test_an_engine_did_not_hang_while_picowatch_itself_was_stopped(
 ) -> None:
     """Ctrl-Z and `fg` an hour later, `docker pause`: the picture in progress is finished."""
     clock = StoppedClock()
-    monkeypatch.setattr("picowatch.work.rendering.time", clock)
+    monkeypatch.setattr("picowatch.daemon.rendering.time", clock)
 
     def after_step(done: int) -> None:
         if done == 3:

@@ -133,8 +133,10 @@ class EntryResolver:
         if axes and not self._problems:
             refuse_same_images(axes, images, self._problems)
         warnings += advice(images, given)
-        shown = tuple(axis.axis for axis in axes)
-        recipe = images[0].swept(shown, images) if axes else images[0]
+        recipe = images[0]
+        if axes:
+            shown = tuple(axis.axis for axis in axes)
+            recipe = recipe.model_copy(update={"sweep": shown}).known(variants=tuple(images))
         return recipe.warned(warnings)
 
     def _picture(self, written: Written | None, given: Layer, entry: Entry) -> Entry | None:

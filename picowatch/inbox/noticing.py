@@ -1,10 +1,26 @@
 """When is a file complete? When it has been quiet, and nobody has it open for writing."""
 
-import os
-import sys
-from collections.abc import Collection
+import logging
+import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+
+from watchdog.events import (
+    DirAttribEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
 
 from picowatch.inbox.names import is_dropped
 from picowatch.ledger.rows import SizeAndTime
@@ -12,8 +28,6 @@ from picowatch.ledger.rows import SizeAndTime
 HELD_OPEN_LIMIT = 30.0
 # Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.
 PICTURE_PATIENCE = 6
-
-FileId = tuple[int, int]  # device, inode
 
 
 @dataclass(slots=True)
@@ -97,46 +111,49 @@ class Settling:
         return max(0.0, soonest - now)
 
 
-def held_open_for_writing(files: Collection[FileId]) -> set[FileId]:
-    """Those of `files` that another process has open for writing, as far as can be seen.
+log = logging.getLogger("picowatch")
 
-    Linux shows them in /proc/PID/fd, for processes of the same user (of all, for root). Elsewhere,
-    and for writers outside a container, nothing is seen and only the quiet time protects.
-    """
-    if not files or not sys.platform.startswith("linux"):
-        return set()
-    wanted = set(files)
-    held: set[FileId] = set()
-    for process in _names("/proc"):
-        if process.isdigit() and int(process) != os.getpid():
-            held |= _held_by(f"/proc/{process}", wanted)
-    return held
+# Files that are opened and read, as picowatch does itself, raise none of these.
+TELLING: list[type[FileSystemEvent]] = [
+    DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent,
+    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+]  # fmt: skip
+
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
-def _held_by(process: str, wanted: set[FileId]) -> set[FileId]:
-    """Plain strings: on a desktop this looks at thousands of descriptors a round."""
-    held = set()
-    for descriptor in _names(f"{process}/fd"):
+class Watch(FileSystemEventHandler):
+    """A watch on a folder and all below it, which sets an event."""
+
+    def __init__(self, wake: threading.Event) -> None:
+        self._wake = wake
+        self._observer: threading.Thread | None = None
+        self.has_news = threading.Event()
+
+    def start(self, root: Path) -> None:
+        """Watch a folder, which must be resolved: a watch on a link gives no events."""
+        self.stop()
+        # A folder whose parent was made in the same moment is added twice by watchdog 7.1.0,
+        # which warns of it with a screenful; the second watch is the first one.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        observer = Observer()
         try:
-            status = os.stat(f"{process}/fd/{descriptor}")  # noqa: PTH116
-            file = (status.st_dev, status.st_ino)
-            if file in wanted and _writes(Path(f"{process}/fdinfo/{descriptor}")):
-                held.add(file)
-        except OSError:
-            continue  # closed meanwhile, or not ours to see
-    return held
+            observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
+            observer.start()
+        # RecursionError: watchdog cannot follow a thousand nested folders.
+        except (OSError, RecursionError) as error:
+            log.info("no file events of %s (%s): it is looked at every few seconds", root, error)
+            return
+        self._observer = observer
 
+    def stop(self) -> None:
+        """End the watch."""
+        if self._observer is not None:
+            self._observer.stop()  # type: ignore[attr-defined]  # watchdog's, not Thread's
+            self._observer.join(timeout=2)
+        self._observer = None
 
-def _writes(fdinfo: Path) -> bool:
-    """fdinfo's `flags:` are the octal open(2) flags."""
-    for line in fdinfo.read_text().splitlines():
-        if line.startswith("flags:"):
-            return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
-    return False
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208
-    except OSError:
-        return []
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Wake whoever waits; an exception here would end watchdog's dispatch for good."""
+        self.has_news.set()
+        self._wake.set()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.batch_sizes import LARGEST, BatchSizes
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
