@@ -16,7 +16,6 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -25,10 +24,9 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.torch_check import NVIDIA, Check, check_torch
+from picowatch.engine.torch_check import Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
 from picowatch.extras import install_command
-from picowatch.inbox.names import is_searched
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
@@ -133,18 +131,13 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
         folder = Path(name)
         (folder / "inbox").mkdir()
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
-        folders = {name: folder / name for name in ("inbox", "outbox", "models")}
-        changes: dict[str, Any] = {
-            **folders,
-            "checkpoint": None,
-            "when_done": "keep",
-            "file_name": "{number}",
-        }
-        changes |= {"compile": False, "format": "png", "quality": "auto", "sidecar": "none"}
-        changes |= {"hooks": {}, "metrics_address": None}
+        inbox, outbox, models = (folder / name for name in ("inbox", "outbox", "models"))
+        plain = Settings(inbox=inbox, outbox=outbox, models=models, file_name="{number}")
+        engine = ("device", "precision", "memory", "batch_size", "executor", "stall_seconds")
+        changes = {name: getattr(settings, name) for name in engine}
         began = time.monotonic()
         try:
-            why = _render(settings.model_copy(update=changes), make_engine)
+            why = _render(plain.model_copy(update=changes), make_engine)
         except (PicowatchError, OSError) as error:
             why = str(error)
         seconds = time.monotonic() - began
@@ -203,9 +196,6 @@ def _memory() -> Check:
 
 def _driver() -> str:
     """The NVIDIA driver's version, "" if none is installed."""
-    with suppress(OSError, StopIteration):
-        words = NVIDIA.read_text().splitlines()[0].split()
-        return next(word for word in words if word[0].isdigit() and "." in word)
     with suppress(OSError, subprocess.SubprocessError):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         result = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
@@ -216,7 +206,6 @@ def _driver() -> str:
 def _folder_checks(settings: Settings) -> Iterator[Check]:
     """Check an inbox that exists and an outbox that can be written."""
     yield _inbox(settings)
-    yield _watch(settings)
     yield _outbox(settings)
     yield _models(settings)
 
@@ -232,21 +221,6 @@ def _inbox(settings: Settings) -> Check:
             "set keep.",
         )
     return Check("inbox", text)
-
-
-def _watch(settings: Settings) -> Check:
-    """How the daemon notices saves."""
-    count = _count_folders(settings.inbox.resolve())
-    folders = f"{count} folder{'' if count == 1 else 's'}"
-    return Check("watch", f"{folders}, looked at every few seconds, and at once after file events")
-
-
-def _count_folders(inbox: Path) -> int:
-    count = 0
-    for _, folders, _ in os.walk(inbox):
-        folders[:] = filter(is_searched, folders)
-        count += 1
-    return count
 
 
 def _outbox(settings: Settings) -> Check:
@@ -288,26 +262,13 @@ def _models(settings: Settings) -> Check:
     return Check("models", text)
 
 
-def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The type of the file system that holds `folder`, or "" where the system does not say."""
-    try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    best, kind = Path(), ""
-    for line in lines:
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        point = Path(fields[1].replace("\\040", " ").replace("\\011", "\t"))
-        # Of several mounts on one point, the last one is visible.
-        if folder.is_relative_to(point) and len(point.parts) >= len(best.parts):
-            best, kind = point, fields[2]
-    return kind
-
-
 def _described(folder: Path) -> str:
-    """The folder and its file system."""
-    kind = file_system_type(folder.resolve())
+    """The folder and its file system, if the system knows it."""
+    path = folder.resolve()
+    mounts = [
+        one for one in psutil.disk_partitions(all=True) if path.is_relative_to(one.mountpoint)
+    ]
+    # Of several mounts on one point, the last one is visible.
+    kind = max(reversed(mounts), key=lambda one: len(one.mountpoint)).fstype if mounts else ""
     there = "" if folder.exists() else ", not created yet"
     return f"{folder}{f' ({kind})' if kind else ''}{there}"

@@ -8,6 +8,7 @@ known: a library that crashes loses none of those before it. Imports no torch by
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,14 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 WSL = Path("/dev/dxg")  # the graphics card of Windows
 _INSTALL = "choose a build at https://pytorch.org/get-started/locally/"
 LITTLE_GPU_MEMORY = 1.5e9
+# As in constraints.txt.
+TESTED = {
+    "torch": "2.13.0",
+    "diffusers": "0.42.1",
+    "transformers": "5.23.0",
+    "accelerate": "1.15.0",
+    "peft": "0.21.2",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +84,15 @@ def _checks(device: str, precision: str, engines: int) -> Iterator[Check]:
         yield Check("torch", text, f"Install it again: {_INSTALL}.")
         return
     yield _torch(torch)
-    libraries = ("diffusers", "transformers", "accelerate", "peft")
-    yield Check("libraries", ", ".join(f"{name} {version(name)}" for name in libraries))
+    others = [name for name in TESTED if name != "torch"]
+    yield Check("libraries", ", ".join(f"{name} {noted(name, version(name))}" for name in others))
     yield from _devices(torch, device, precision, engines)
+
+
+def noted(name: str, found: str) -> str:
+    """A library's version, with a note if it is newer than the one that was tested."""
+    theirs, ours = (list(map(int, re.findall(r"\d+", one)[:2])) for one in (found, TESTED[name]))
+    return f"{found} (newer than {TESTED[name]}, which was tested)" if theirs > ours else found
 
 
 def _torch(torch: Any) -> Check:
@@ -85,8 +100,10 @@ def _torch(torch: Any) -> Check:
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
     if torch.version.hip:
         built = f"ROCm {torch.version.hip}"
-    text = f"{torch.__version__}, built for {built}"
+    text = f"{noted('torch', torch.__version__)}, built for {built}"
     has_card = NVIDIA.exists() or WSL.exists()
+    if torch.version.cuda and not has_card:
+        text += "; there is no NVIDIA card, so the much smaller build for the CPU is enough"
     if has_card and built == "the CPU":
         return Check(
             "torch", f"{text}, though there is an NVIDIA card", f"For the card, {_INSTALL}."

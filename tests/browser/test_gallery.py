@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from picowatch.outbox.formats import FORMATS
+from picowatch.outbox.names import FORMATS
 from tests.browser.conftest import INDEX, Page
 from tests.house import House, wait_for
 

@@ -11,8 +11,8 @@ from typing import IO
 
 import pytest
 
-from picowatch.cli import COMMANDS, main, parsers
-from picowatch.commands.arguments import EXAMPLES
+from picowatch.cli import main, parsers
+from picowatch.commands import COMMANDS
 from picowatch.observers.console import LEVEL_STYLES, STYLES
 from tests.commands.picowatch import clean_environment, command, picowatch
 

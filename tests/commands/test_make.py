@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from picowatch.commands.requests import make
+from picowatch.commands.make import make
 from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import PicowatchError
 from picowatch.inbox.files import FileUnreadable
@@ -296,7 +296,7 @@ def test_make_of_a_recipe_that_is_taken_away_ends(
         (house.inbox / "a.txt").unlink()
         return send(*given)
 
-    monkeypatch.setattr("picowatch.commands.requests.send", send_and_delete)
+    monkeypatch.setattr("picowatch.commands.make.send", send_and_delete)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
     assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or is empty.\n"
 
@@ -418,7 +418,7 @@ def test_make_that_was_stopped_meanwhile_reads_its_answer_after_a_restart(house:
 MAKE_ON_DIGESTS = """
 import sys
 from pathlib import Path
-from picowatch.commands.requests import make
+from picowatch.commands.make import make
 from tests.digest_engine import DigestEngine
 from picowatch.settings import Settings
 
@@ -461,7 +461,7 @@ def test_ctrl_c_before_anything_is_in_the_inbox_says_so(
     def interrupted(file: Path) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("picowatch.commands.requests._content", interrupted)
+    monkeypatch.setattr("picowatch.commands.make._content", interrupted)
     assert make(house.settings(), [Path("-")], house.make_engine, remove=remove) == 130
     assert capsys.readouterr().err == "Nothing was put into the inbox.\n"
 
@@ -475,7 +475,7 @@ def test_ctrl_c_while_a_command_is_sent_leaves_none(
         send(*given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("picowatch.commands.requests.send", interrupted)
+    monkeypatch.setattr("picowatch.commands.make.send", interrupted)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 130
     assert commands(house) == []
     assert (house.inbox / "a.txt").exists()
@@ -600,7 +600,7 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"picowatch.commands.requests.{call}", fail)
+    monkeypatch.setattr(f"picowatch.commands.make.{call}", fail)
     recipe = house.folder / "a.txt"
     recipe.write_text("a corgi\n")
     where = house.inbox if call == "put" else house.outbox

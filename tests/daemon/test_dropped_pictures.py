@@ -17,7 +17,6 @@ from picowatch.files.picture_names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watching
 from picowatch.outbox.commands import Command, send
-from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
@@ -203,11 +202,8 @@ def test_no_name_is_given_twice(house: House) -> None:
     assert "frames/1.control_.png" in made
 
 
-def test_results_of_one_batch_differ_where_case_is_ignored(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_one_batch_differ_where_case_is_ignored(house: House) -> None:
     """Otherwise one would be written over the other."""
-    monkeypatch.setattr(OutboxNames, "ignores_case", True)
     names = ("Anna.png", "anna.png", "ANNA.jpg")
     put(house, {"frames/_pictures.yaml": CORGI, **{f"frames/{n}": len(n) for n in names}})
     assert house.once(batch_size=4)

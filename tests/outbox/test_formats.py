@@ -24,9 +24,7 @@ from picowatch.metadata import (
 )
 from picowatch.metadata.exif import fits_jpeg
 from picowatch.outbox.encoding import encoded as encode
-from picowatch.outbox.formats import FORMATS
-from picowatch.outbox.gallery.thumbnails import Thumbnails
-from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.outbox.sheets import MAX_SIDE
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 from picowatch.recipe.parts import Hires, Upscale
@@ -158,25 +156,6 @@ def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
         f"a/0001-7{ENDING[name]}",
         f"a/0002-7{ENDING[name]}",
     ]
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
-    """From the picture, whatever its format."""
-    file = f"a{ENDING[name]}"
-    (tmp_path / file).write_bytes(encoded(name, {}))
-    thumbnails = Thumbnails(tmp_path, tmp_path / "gallery")
-    thumbnails.make(file)
-    assert thumbnails.has(file)
-
-
-def test_a_thumbnail_that_is_made_again_is_transparent_as_before(tmp_path: Path) -> None:
-    """As the picture is."""
-    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    Thumbnails(tmp_path, tmp_path / "gallery").make("a.png")
-    (thumbnail,) = (tmp_path / "gallery").rglob("*.webp")
-    with Image.open(thumbnail) as picture:
-        assert picture.getpixel((0, 0)) == (0, 0, 0, 0)
 
 
 def test_the_format_is_no_part_of_an_image(house: House) -> None:
