@@ -65,6 +65,9 @@ class Gallery:
         self._write_page()
         if not self._pages.read():
             self._rebuild()
+        for line in listing.recent():  # a power cut takes back what was shown last
+            if line["file"] not in self._pages and (root / line["file"]).is_file():
+                self._pages.append(picture_entry(root, line))
 
     def add(self, line: dict[str, Any]) -> None:
         """Show a listed picture; nothing happens if it is shown already."""
@@ -113,9 +116,9 @@ class Gallery:
     def check(self, ends: Callable[[], bool] = lambda: False) -> None:
         """Show what is there, and nothing else, unless picowatch `ends` meanwhile.
 
-        Users delete pictures and restore them by hand, programs that tidy up delete old files of
-        the gallery's own, and a power cut takes back what was shown last. Without the gallery's
-        folder the whole outbox is away, or the next picture brings all of it back.
+        Users delete pictures and restore them by hand, and programs that tidy up delete old files
+        of the gallery's own. Without the gallery's folder the whole outbox is away, or the next
+        picture brings all of it back.
         """
         if not self._folder.is_dir():
             return
@@ -124,8 +127,6 @@ class Gallery:
             self._rebuild_if_gone()
             shown = dict.fromkeys(self._pages.files())
         there = set(picture_files(self._root, ends))
-        if ends():
-            return
         if missing := there.difference(shown, self._others):
             entries = self._entries_of(missing)
             self._others |= missing.difference(entry["file"] for entry in entries)
@@ -133,7 +134,8 @@ class Gallery:
                 with self._lock:
                     if entry["file"] not in self._pages:
                         self._pages.append(entry)
-        gone = [file for file in shown if file not in there and _is_gone(self._root / file)]
+        absent = [] if ends() else [file for file in shown if file not in there]
+        gone = [file for file in absent if _is_gone(self._root / file)]
         if gone and self._folder.is_dir():
             self.remove(gone)
 

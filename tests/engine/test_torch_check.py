@@ -33,6 +33,8 @@ def torch(
         (True, {"usable": False}, "cannot use the NVIDIA card", "Update the driver"),
         (True, {}, "2.9.0, built for CUDA 12.8", ""),
         (False, {"cuda": None}, "2.9.0, built for the CPU", ""),
+        (False, {}, "built for CUDA 12.8; there is no NVIDIA card, so the much smaller build", ""),
+        (True, {"version": "99.1.0+cu130"}, "99.1.0+cu130 (newer than ", ""),
         (False, {"hip": "6.4", "cuda": None}, "2.9.0, built for ROCm 6.4", ""),
     ],
 )
@@ -53,6 +55,14 @@ def test_a_torch_has_to_fit_the_card(
     found = torch_check._torch(torch(**build))
     assert said in found.text
     assert (remedy in found.remedy) and bool(remedy) == bool(found.remedy)
+
+
+def test_the_tested_versions_are_those_of_the_constraints() -> None:
+    """A newer one is noted: what it draws may differ."""
+    pinned = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    for name, version in torch_check.TESTED.items():
+        assert f"{name}=={version}" in pinned
+        assert torch_check.noted(name, version) == version
 
 
 def test_a_card_that_is_in_use() -> None:
