@@ -351,29 +351,6 @@ def test_a_command_out_of_the_inbox_is_refused(house: House) -> None:
     assert '"done": false' in path.with_suffix(".answer").read_text()
 
 
-def test_names_differ_whoever_puts_first(house: House) -> None:
-    """Many at once, each with another text: each recipe has its own name."""
-    from picowatch.inbox.putting import put
-
-    gate = threading.Barrier(8)
-    names: list[str] = []
-
-    def one(number: int) -> None:
-        gate.wait()
-        names.append(put(house.inbox, "a.txt", f"{number}\n".encode())[0])
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(names)) == 8
-    assert sorted(file.read_text() for file in house.inbox.iterdir()) == [
-        f"{number}\n" for number in range(8)
-    ]
-    assert len(list(house.inbox.iterdir())) == 8, "no temporary files"
-
-
 @pytest.mark.parametrize("links", [True, False])
 def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
     house: House, monkeypatch: pytest.MonkeyPatch, links: bool
