@@ -10,13 +10,12 @@ from dataclasses import replace
 from functools import partial
 
 from picowatch.catalog import Catalog
-from picowatch.daemon.contact_sheets import sheet_of
 from picowatch.daemon.events import Event, accepted, explained, said, warned
+from picowatch.daemon.finish import sheet_of
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
+from picowatch.daemon.run import Run
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import unexpected
-from picowatch.inbox.changes import Change, Deleted, Saved
-from picowatch.inbox.dropped import template_above
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import PICTURES, READABLE, TEMPLATE, Inbox
 from picowatch.inbox.names import (
@@ -25,7 +24,8 @@ from picowatch.inbox.names import (
     is_template,
     syntax_of,
 )
-from picowatch.ledger.rows import Acceptance, RequestedEntry
+from picowatch.inbox.reading import Change, Deleted, Saved, template_above
+from picowatch.ledger.rows import NEVER_READ, Acceptance, KnownRecipe, RequestedEntry, Save
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.outbox.status import images
@@ -40,8 +40,6 @@ from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
-from picowatch.save import NEVER_READ, KnownRecipe, Save
-from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -145,7 +143,8 @@ class Accepting:
             return self._refuse(change, words)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> list[Event]:
-        before = self.ledger.known_recipe(seen.path)
+        is_of_template = seen.dropped is not None or is_template(seen.path)
+        before = self.ledger.known_recipe(seen.path) if is_of_template else None
         try:
             if seen.unreadable:
                 what = "picture" if is_dropped(seen.path) else "recipe"
@@ -340,9 +339,7 @@ class Accepting:
         """What was valid is kept; what was not, or reads differently now, is read as a new save."""
         old, new = seen.old, seen.path
         before = self.ledger.known_recipe(old)
-        self.ledger.rename(
-            old, new, seen.size_and_time, self.inbox.folder, picture_exists=self.outbox.exists
-        )
+        self.ledger.rename(old, new, seen.size_and_time, self.inbox.folder)
         self._gone.append(old)
         words = f"{old}: renamed to {new}, its queue is kept"
         renamed = Event(logging.INFO, new, words)

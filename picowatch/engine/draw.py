@@ -5,21 +5,70 @@ Two kinds of families differ in what a pass gives: latents of ours (`unet.py`), 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.engine.canvas import Canvas, read_canvases
-from picowatch.engine.job import Drawn, Job, Picture, timed
+from picowatch.engine.canvas import Bytes, Canvas, read_canvases
+from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
-from picowatch.engine.protocol import unseen
+from picowatch.engine.protocol import ControlMap, OnStep, unseen
 from picowatch.recipe.passes import Pass, passes_of
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ControlUse, ImageRequest
+
+Interrupted = Callable[[], bool]
+
+
+class Drawn(NamedTuple):
+    """A picture, and how it was drawn; see RenderedImage."""
+
+    width: int
+    height: int
+    pixels: bytes
+    control_maps: tuple[ControlMap, ...] = ()
+    alpha: bytes = b""
+    chunks: int = 0
+    batch_size: int = 1
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a batch is drawn: where, and whom to tell.
+
+    `start_images` has the start images and masks under their hashes. `enlarge_for_hires` gives what
+    makes the second pass' picture of the first one's, `guess_depth` the depth of an RGB picture as
+    grey. `timings` are added to. `alone`: each image by itself. `compiled` is what computes in
+    place of the denoiser, or None.
+    """
+
+    device: torch.device
+    start_images: Path | None
+    on_step: OnStep
+    interrupted: Interrupted
+    timings: dict[str, float]
+    previewer: Previewer
+    guess_depth: Callable[[Bytes, ControlUse], Bytes]
+    enlarge_for_hires: Callable[[ImageRequest], Enlarge]
+    alone: bool
+    compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
+
+
+@contextmanager
+def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the seconds spent inside to a phase."""
+    start = perf_counter()
+    yield
+    timings[phase] = timings.get(phase, 0.0) + perf_counter() - start
+
 
 OnEvaluation = Callable[[], None]
 
@@ -76,7 +125,7 @@ class Passes(ABC):
         return 1
 
     @abstractmethod
-    def decode(self, result: Any) -> list[Picture]:
+    def decode(self, result: Any) -> list[Drawn]:
         """The pictures of the last pass."""
 
 
@@ -99,12 +148,14 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
         pictures = _drawn_in_parts(passes, group, lambda: job.on_step(next(numbers), total))
         for index, picture in zip(indexes, pictures, strict=True):
             guided = prompted[index]
-            drawn[index] = Drawn(picture, guided.chunks, len(indexes), guided.warnings)
+            drawn[index] = picture._replace(
+                chunks=guided.chunks, batch_size=len(indexes), warnings=guided.warnings
+            )
     return [drawn[index] for index in range(len(batch))]
 
 
 @torch.inference_mode()  # a part is drawn in a thread of its own, which the caller's does not reach
-def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
+def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Drawn]:
     """The pictures of images that go through a pipeline together, in one or two passes."""
     job = passes.job
     result: Any = None
@@ -127,7 +178,7 @@ def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Pi
 # (benchmarks/RESULTS.md).
 
 
-def _drawn_in_parts(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
+def _drawn_in_parts(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Drawn]:
     """The group's pictures: as many equal parts as cores at once, or fewer, each by a thread.
 
     Equal, because a picture's last bit may depend on how many are rendered with it, and must not

@@ -8,7 +8,7 @@ from PIL import Image
 
 from picowatch.engine.callbacks import FlowSteps
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.draw import Group, OnEvaluation, Passes, Prompted
+from picowatch.engine.draw import Drawn, Group, OnEvaluation, Passes, Prompted
 from picowatch.engine.families import (
     READERS,
     Encoded,
@@ -17,11 +17,9 @@ from picowatch.engine.families import (
     takes,
     words,
 )
-from picowatch.engine.flow_samplers import scheduler_for
-from picowatch.engine.job import Picture
-from picowatch.engine.latents import as_picture
-from picowatch.engine.noise import generators_for
+from picowatch.engine.latents import as_picture, generators_for
 from picowatch.engine.preview import FlowPreview
+from picowatch.engine.samplers import scheduler_for
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest
 
@@ -125,9 +123,9 @@ class FlowPasses(Passes):
         )[0]
         return list(map(as_picture, found.float()))
 
-    def decode(self, result: list[Image.Image]) -> list[Picture]:
+    def decode(self, result: list[Image.Image]) -> list[Drawn]:
         """Implement `Passes.decode`: the pipelines have done so."""
-        return [Picture(*image.size, image.tobytes()) for image in result]
+        return [Drawn(*image.size, image.tobytes()) for image in result]
 
     def _start(
         self,

@@ -5,7 +5,6 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -15,39 +14,29 @@ import transformers
 from safetensors import safe_open
 
 from picowatch.catalog import Model
-from picowatch.catalog.configs import read_json, read_schedule
+from picowatch.catalog.encoders import TINY_CLASS, is_tiny, tiny_channels
+from picowatch.catalog.folder_files import read_json, read_schedule
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
-from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
-from picowatch.engine.flow_samplers import scheduler_of
 from picowatch.engine.gguf_fp8 import bytes_in, read_tensors
-from picowatch.engine.noise import LATENT_CHANNELS
+from picowatch.engine.latents import LATENT_CHANNELS
 from picowatch.engine.part_files import Config, diffusers_model, text_encoder, type_of
+from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
 
 
-def load(
-    model: Model, target: Target, device: torch.device, *, later: Collection[str] = ()
-) -> dict[str, Any]:
-    """Read a checkpoint's parts by diffusers' names, weights in the types of `target`.
-
-    Those for `later` are None.
-    """
-    names = [part.name for part in parts_of(model)]
-    return {
-        name: None if name in later else load_part(model, target, device, name) for name in names
-    }
-
-
 def load_part(model: Model, target: Target, device: torch.device, name: str) -> Any:
-    """One part of a checkpoint, by its name."""
+    """One part of a checkpoint by diffusers' name, weights in the types of `target`."""
     part = next(part for part in parts_of(model) if part.name == name)
     if name.startswith("tokenizer"):
         kind = getattr(transformers, part.class_name)
-        return kind.from_pretrained(part.folder, local_files_only=True, **_padding(model, part))
+        # OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both.
+        second = name == "tokenizer_2" and part.class_name.startswith("CLIP")
+        padding = {"pad_token": "!"} if second else {}
+        return kind.from_pretrained(part.folder, local_files_only=True, **padding)
     if name == "scheduler":
         return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
@@ -91,13 +80,6 @@ def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dt
         return target.for_unet(model.native_size).dtype
     overflows = part.name == "vae" and config.get("force_upcast")
     return torch.float32 if overflows and target.dtype == torch.float16 else target.dtype
-
-
-def _padding(model: Model, part: Part) -> dict[str, str]:
-    """OpenCLIP's H and G pad with "!", unlike CLIP's L; the package has one vocabulary for all."""
-    second = part.name == "tokenizer_2" and part.class_name.startswith("CLIP")
-    alone = model.family == "sd2" and model.layout == "file"
-    return {"pad_token": "!"} if second or alone else {}
 
 
 def _scheduler(model: Model, part: Part) -> Any:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from picowatch.families import DEMO, FAMILIES
-from picowatch.recipe.fields import default_of
+from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.prompts.known_words import KnownWords
 
 MAX_SIDE = 4096  # pixels, after hires
@@ -17,9 +17,8 @@ class Rules:
     """The rules of one family, or one variant: see `Family` and `Variant`.
 
     Sides are multiples of `multiple`, and `max_side` at most. `flow`: a pipeline of diffusers
-    renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone.
-    `weighs`: its prompts take weights and BREAK, and words that change between the steps; others
-    get the text without weights.
+    renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone,
+    from the prompt's text: weights, BREAK and words that change between the steps are for others.
     """
 
     multiple: int = 8
@@ -29,13 +28,12 @@ class Rules:
     flow: bool = False
     samplers: tuple[str, ...] = ()
     guided: bool = True
-    weighs: bool = True
     fills: bool = False
     most_start_pixels: int = 0
 
     def default(self, name: str) -> Any:
         """Return what a recipe gets that does not say this field."""
-        return self.defaults.get(name, default_of(name))
+        return self.defaults.get(name, DEFAULTS[name])
 
 
 @cache
@@ -51,7 +49,6 @@ def rules_of(family: str, variant: str = "") -> Rules:
         flow=row.kind == "flow",
         samplers=row.samplers,
         guided=one.guided,
-        weighs=row.kind == "unet",
         fills=one.fills,
         most_start_pixels=one.most_start_pixels,
     )

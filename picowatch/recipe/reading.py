@@ -1,6 +1,5 @@
 """A recipe file or a dropped picture, from bytes to recipes: the whole story in one place."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +10,16 @@ from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.read.a1111_blocks import begins_parameters
+from picowatch.recipe.read.a1111 import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from
-from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
-from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
+from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.control import CONTROL, control_images, with_control_image
-from picowatch.recipe.resolve.entries import EntryResolver
-from picowatch.recipe.resolve.layers import typed
-from picowatch.recipe.resolve.limits import position_of_count, too_many
+from picowatch.recipe.resolve.control import with_picture
+from picowatch.recipe.resolve.entries import EntryResolver, too_many
+from picowatch.recipe.resolve.layers import CONTROL, typed
 from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -60,7 +57,7 @@ def read_recipes(
     entries, settings = _entries(name, content, problems)
     layers.append(settings)
     if len(entries) > max_images:  # before anything is drawn or looked up
-        refuse(position_of_count(entries[0]), too_many(len(entries), max_images))
+        refuse(entries[0].position, too_many(len(entries), max_images))
     resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
@@ -127,7 +124,7 @@ def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Prob
         if sum(sums) > most:
             longest = recipes[sums.index(max(sums))]
             problems.add(
-                position_of_count(entries[longest.entry_index]),
+                entries[longest.entry_index].position,
                 f"all images of this file together have {sum(sums):,} {what}; the limit is "
                 f"{most:,}. Request fewer images, or shorten the prompt.",
             )
@@ -161,23 +158,18 @@ class NothingSaid(PictureUnreadable):
         )
 
 
-class StandIn(Pictures):
-    """Any picture, with settings, to check a template without one.
+class _DependsOnPicture(Exception):
+    """What a template requests depends on the settings of a picture that is not there yet."""
 
-    They name the `checkpoint`, if one is given. `is_followed`: the template starts from them.
-    """
 
-    def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-        self.is_followed = False
+class _AnyPicture(Pictures):
+    """Any picture, to check a template without one."""
 
     def size(self, path: str) -> tuple[int, int]:
         return 1024, 1024
 
     def texts(self, path: str) -> Mapping[str, str]:
-        self.is_followed = True
-        model = f", Model: {json.dumps(self._checkpoint)}" if self._checkpoint else ""
-        return {"parameters": f"a picture\nSteps: 1, Sampler: Euler a{model}"}
+        raise _DependsOnPicture
 
 
 def dropped_recipes(
@@ -198,31 +190,32 @@ def dropped_recipes(
     resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
-    return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
+    for variant in (variant for recipe in recipes for variant in (recipe, *recipe.variants)):
+        variant.known(dropped=frozenset((dropped.path, dropped.mask)))
+    return recipes
 
 
 def check_template(
     template: DefaultsFile, inventory: Inventory, defaults: Sequence[DefaultsFile], max_images: int
 ) -> None:
-    """Raise RecipeInvalid for a template with which no picture could be rendered."""
+    """Raise RecipeInvalid for a template that is wrong whichever picture is dropped.
+
+    Of one that starts from settings of its pictures only the names of fields can be wrong.
+    """
     folder = template.name.rpartition("/")[0]
-    without_mask = Dropped(f"{folder}/any.png", template)
-    with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
     # A prompt may stand beside each picture.
     layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
-    families = {one.family: one.name for one in (inventory.demo, *inventory.checkpoints)}
-    for checkpoint in ("", *families.values()):
-        picture = StandIn(checkpoint)
-        for dropped in (without_mask, with_mask):
-            try:
-                dropped_recipes(dropped, inventory, layers, max_images, picture)
-            except RecipeInvalid as invalid:
-                failures.append(invalid)
-            else:
-                return
-        if not picture.is_followed:
-            break
+    for mask in ("", f"{folder}/any.mask.png"):  # some checkpoints need one
+        dropped = Dropped(f"{folder}/any.png", template, mask=mask)
+        try:
+            dropped_recipes(dropped, inventory, layers, max_images, _AnyPicture())
+        except RecipeInvalid as invalid:
+            failures.append(invalid)
+        except _DependsOnPicture:
+            return
+        else:
+            return
     raise min(failures, key=lambda failure: len(failure.problems))
 
 
@@ -273,10 +266,9 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     position = Position(Source(dropped.path, ""), 0, 0)
     picture = Written(as_written(dropped.path), position)
     layer: Layer = {}
-    for index, image in control_images(own):
-        if _is_picture(image):
-            layer = with_control_image(index, {**own, **layer}, picture)
-            layer = {CONTROL: layer[CONTROL]}
+    if CONTROL in own:
+        control = with_picture(own[CONTROL], _is_picture, picture)
+        layer = {CONTROL: control} if control != own[CONTROL] else {}
     if "image" in own or not layer:
         layer["image"] = picture
         if dropped.mask:

@@ -13,7 +13,7 @@ from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import ModelRefused
 from picowatch.files import inside
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, write_model
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -74,10 +74,10 @@ def test_a_folders_hash_is_that_of_its_sha256sum_listing(tmp_path: Path) -> None
 def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str]) -> None:
     """By path, size and mtime; its hash is the one that model sites show."""
     path, cache = file_with(tmp_path, "one"), HashCache()
-    assert cache.sha256(path) == cache.sha256(path) == sha256(b"one").hexdigest()
-    path.write_bytes(b"two")
-    os.utime(path, ns=(1, 1))
-    assert cache.sha256(path) == sha256(b"two").hexdigest()
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        os.utime(path, ns=(1, 1 + content[0]))
+        assert cache.sha256(path) == cache.sha256(path) == sha256(content).hexdigest()
     assert hashed == ["a", "a"]
 
 
@@ -138,7 +138,7 @@ def test_hashes_that_nobody_uses_are_forgotten(
 
 def test_a_model_that_vanishes_is_refused(tmp_path: Path) -> None:
     """Between the scan and the hash."""
-    path = write_model(tmp_path / "checkpoints/a.safetensors", sd15_shapes())
+    path = write_model(tmp_path / "checkpoints/a.safetensors", checkpoint_shapes())
     catalog = Catalog(tmp_path)
     model = catalog.find("checkpoint", "a")
     path.unlink()

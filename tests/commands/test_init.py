@@ -14,7 +14,7 @@ from picowatch.commands.init import init
 from picowatch.errors import CommandFailed
 from picowatch.inbox.names import is_recipe_path
 from picowatch.settings import DAILY, Settings
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 
 
@@ -113,7 +113,7 @@ def test_a_schema_is_printed_or_written(tmp_path: Path, kind: str) -> None:
 
 def test_installed_names_are_completed(tmp_path: Path) -> None:
     """With the flag alone, as docs/editors.md shows it."""
-    write_model(tmp_path / "models/checkpoints/dreamshaper_8.safetensors", sd15_shapes())
+    write_model(tmp_path / "models/checkpoints/dreamshaper_8.safetensors", checkpoint_shapes())
     plain = json.loads(picowatch(tmp_path, "schema").stdout)["definitions"]["checkpoint"]
     assert plain["examples"] == ["demo"]
     page = (PROJECT / "docs/editors.md").read_text()

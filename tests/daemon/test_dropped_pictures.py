@@ -1,6 +1,5 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,10 +12,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.commands.check import check
-from picowatch.files.picture_names import ENDINGS
+from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
-from picowatch.inbox import reading, watching
-from picowatch.outbox.commands import Command, send
+from picowatch.inbox import noticing, reading
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
@@ -202,14 +200,6 @@ def test_no_name_is_given_twice(house: House) -> None:
     assert "frames/1.control_.png" in made
 
 
-def test_results_of_one_batch_differ_where_case_is_ignored(house: House) -> None:
-    """Otherwise one would be written over the other."""
-    names = ("Anna.png", "anna.png", "ANNA.jpg")
-    put(house, {"frames/_pictures.yaml": CORGI, **{f"frames/{n}": len(n) for n in names}})
-    assert house.once(batch_size=4)
-    assert len({file.casefold() for file in house.pictures()}) == 3
-
-
 # -- again, replaced, renamed
 
 
@@ -268,28 +258,11 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     assert house.once(), house.error("again.yaml")
 
 
-def test_a_folder_that_is_renamed_in_progress_is_rendered_once(house: House) -> None:
-    """Also where picowatch ends as soon as it has seen the template under its new name."""
-    hold = HeldEngine(house, after=1)
-    put(house, {"frames/_pictures.yaml": "prompt: a corgi\n"})
-    with house.running(batch_size=1):
-        put(house, {f"frames/{number}.png": number for number in range(5)})
-        hold.wait_until_held()
-        wait_for(lambda: house.status()["images"]["queued"] == 3)
-        (house.inbox / "frames").rename(house.inbox / "film")
-        wait_for(lambda: "frames/_pictures.yaml: renamed to film/_pictures.yaml" in house.log())
-    hold.release()
-    for _ in "twice":
-        assert house.once()
-        assert len(house.pictures()) == len({request_of(house, p).image_hash for p in
-                                             house.pictures()}) == 5  # fmt: skip
-
-
 def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its absence counts once it has settled, as a deletion does; here a look falls into it."""
-    monkeypatch.setattr(watching.Watch, "start", lambda watch, root: None)
+    monkeypatch.setattr(noticing.Watch, "start", lambda watch, root: None)
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/1.txt": "a star"})
     path = house.inbox / "frames/_pictures.yaml"
     assert house.once()
@@ -507,20 +480,6 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     assert (again.prompt, again.mask) == ("a star", "")
 
 
-def test_a_picture_stays_while_what_lies_beside_it_changes(house: House) -> None:
-    """Its new prompt is a request; then the picture is archived."""
-    hold = HeldEngine(house)
-    put(house, {"frames/_pictures.yaml": SMALL, "frames/1.png": 1, "frames/1.txt": "a corgi"})
-    with house.running(when_done="archive"):
-        hold.wait_until_held()
-        house.save("frames/1.txt", "a star")
-        hold.release()
-        wait_for(lambda: not (house.inbox / "frames/1.png").exists(), "the archive")
-    results = ("frames/1.png", "frames/1-2.png")
-    assert [request_of(house, one).prompt for one in results] == ["a corgi", "a star"]
-    assert (house.outbox / "frames/originals/1.txt").read_text() == "a star"
-
-
 def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
     """None is deleted while another image needs it, also where two pictures are the same."""
     there: list[bool] = []
@@ -535,25 +494,3 @@ def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
     house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 4\nimage: frames/1.png\n")
     assert house.once(batch_size=2)
     assert there == [True] * 20
-
-
-def test_a_copy_that_a_power_cut_damaged_is_not_rendered(house: House) -> None:
-    """It has its name, and is empty: it is made again."""
-    copied: list[int] = []
-
-    def look(batch: Batch) -> None:
-        folder = house.outbox / ".picowatch/start-images"
-        copied.extend((folder / request.image_hash).stat().st_size for request in batch)
-
-    put(house, {"frames/_pictures.yaml": CORGI})
-    assert house.once()
-    send(house.outbox, Command("pause"))
-    path = draw(house, "frames/1.png")
-    assert not house.once()
-    folder = house.outbox / ".picowatch/start-images"
-    folder.mkdir(exist_ok=True)
-    (folder / hashlib.sha256(path.read_bytes()).hexdigest()).touch()
-    house.engine.before_batch = look
-    send(house.outbox, Command("resume"))
-    assert house.once()
-    assert copied == [path.stat().st_size]

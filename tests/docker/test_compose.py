@@ -63,10 +63,10 @@ def test_a_service_is_confined(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_log_of_a_service_has_an_end(name: str) -> None:
-    """As docs/logs.md and docs/docker.md say it."""
+    """As docs/administration.md and docs/docker.md say it."""
     options = services()[name]["logging"]["options"]
     assert options == {"max-size": "10m", "max-file": "3"}
-    for page in ("docs/logs.md", "docs/docker.md"):
+    for page in ("docs/administration.md", "docs/docker.md"):
         assert "10 MB, three files" in (PROJECT / page).read_text()
 
 

@@ -130,7 +130,7 @@ def test_an_upgrade_renders_nothing_again(machine: Machine) -> None:
     machine.log.unlink()
     own = machine.home / ".config/systemd/user/picowatch.service"
     own.parent.mkdir(parents=True, exist_ok=True)
-    said = machine.type("upgrade.md", "A service", "Back to the old version")
+    said = machine.type("administration.md", "Upgrade a service", "Back to the old version")
     assert machine.pictures() == before
     assert own.exists()
     own.unlink()
@@ -144,7 +144,9 @@ def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Mach
     """After all is lost; and beside what is newer, without the ledger and the files' times."""
     if not shutil.which("rsync"):
         pytest.skip("rsync is not installed")
-    (back_up,), (restore,) = (shell_blocks("backup.md", name) for name in ("Back up", "Restore"))
+    (back_up,), (restore,) = (
+        shell_blocks("administration.md", name) for name in ("Back up", "Restore")
+    )
     lines = back_up.splitlines()
     assert lines.pop() == "sudo systemctl start picowatch"  # below, with a new recipe
     machine.run("\n".join(lines))
@@ -160,18 +162,18 @@ def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Mach
     assert newer == sorted([*kept, "later/0001-9.png"])
     stop, copy, _ = restore.replace(" --delete", " --update").splitlines()
     machine.run(f"{stop}\n{copy}\ntouch /srv/picowatch/inbox/random.txt")
-    machine.type("backup.md", "Without the ledger", "Move to another machine")
+    machine.type("administration.md", "Without the ledger", "Move to another machine")
     assert machine.pictures() == newer
 
 
 def test_old_pictures_are_deleted_without_being_rendered_again(machine: Machine) -> None:
-    """docs/logs.md; new ones stay, and picowatch's own files, however old they are."""
+    """docs/administration.md; new ones stay, and picowatch's own files, however old they are."""
     outbox, before = machine.served / "outbox", machine.pictures()
     own = {path for path in outbox.iterdir() if path.is_file()}
     own |= {path for path in (outbox / ".picowatch").rglob("*") if path.is_file()}
     for path in {*own, *(outbox / file for file in before[1:])}:
         os.utime(path, (0, 0))
-    (line,) = blocks(PROJECT / "docs/logs.md", "crontab")
+    (line,) = blocks(PROJECT / "docs/administration.md", "crontab")
     machine.run(line.split("  ", 1)[1])
     assert machine.pictures() == before[:1]
     assert {path for path in own if not path.exists()} == set()
@@ -180,9 +182,9 @@ def test_old_pictures_are_deleted_without_being_rendered_again(machine: Machine)
 
 
 def test_modes_are_those_that_the_page_names(machine: Machine) -> None:
-    """docs/permissions.md; lists of access control need a file system that has them."""
+    """docs/administration.md; lists of access control need a file system that has them."""
     sections = ("A shared inbox", "Private pictures", "Read-only models", "Give the outbox back")
-    machine.type("permissions.md", *sections)
+    machine.type("administration.md", *sections)
     modes = {name: (machine.served / name).stat().st_mode & 0o7777 for name in ("inbox", "outbox")}
     assert modes == {"inbox": 0o3775, "outbox": 0o2770}
 
@@ -192,7 +194,7 @@ def test_nothing_is_left_after_uninstalling(machine: Machine) -> None:
     users = machine.home / ".config/systemd/user/picowatch.service"
     users.parent.mkdir(parents=True, exist_ok=True)
     users.touch()
-    machine.type("uninstall.md", "A service", "A service of one's own")
+    machine.type("administration.md", "Uninstall a service")
     assert not users.exists()
     left = {str(path.relative_to(machine.folder)) for path in machine.folder.rglob("*picowatch*")}
     left = {path for path in left if not path.startswith(("var/backups/", "programs/"))}
@@ -201,16 +203,10 @@ def test_nothing_is_left_after_uninstalling(machine: Machine) -> None:
 
 
 def test_the_wheel_is_used_line_by_line(tmp_path: Path) -> None:
-    """README.md and docs/install.md: the same lines, up to `run`, which goes on until Ctrl-C."""
+    """docs/install.md, up to `run`, which goes on until Ctrl-C, and its removal."""
     shown = shell_blocks("install.md", "The wheel")[0]
-    readme = blocks(PROJECT / "README.md", "sh")[0]
-    bare = re.sub(
-        r" +#.*|^\. .*\n|~/picowatch-env/bin/(?!activate)", "", readme + shown, flags=re.M
-    )
-    first, second = bare.split("python3", 2)[1:]
-    assert first == second  # the README activates the environment, the page names it
     machine = Machine(tmp_path)
     machine.run(shown.replace("picowatch run", "picowatch run --once"))
     assert (machine.home / "picowatch/outbox/latest.png").exists()
-    machine.type("uninstall.md", "An environment of your own")
+    machine.type("administration.md", "Uninstall an environment, a clone, a container")
     assert not (machine.home / "picowatch-env").exists()

@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.database import Database
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
 from picowatch.ledger.queue import put_all_back
-from picowatch.ledger.rows import Acceptance, Counts, QueuedImage, RequestedEntry
+from picowatch.ledger.rows import Acceptance, Counts, QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
 from tests.engine.requests import request
 
@@ -95,16 +93,6 @@ def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
         desk.save("b.txt", entry("two", 2), RequestedEntry("x", 0, False, broken))
     assert desk.ledger.counts() == Counts()
     assert desk.ledger.known_recipes() == {}
-
-
-def test_the_ledger_says_why_it_cannot_be_written_inside_a_step(tmp_path: Path) -> None:
-    """SQLite undoes everything by itself on a full disk: there is nothing left to undo."""
-    database = Database(tmp_path / "ledger.sqlite")
-    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):  # noqa: SIM117
-        with database.transaction() as sql, database.transaction():
-            sql.execute("ROLLBACK")  # as SQLite does
-            raise sqlite3.OperationalError("database or disk is full")
-    database.close()
 
 
 def test_an_image_is_finished_once(desk: Desk) -> None:
@@ -231,5 +219,5 @@ def test_sizes_and_times_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
     size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
     desk.ledger.refuse(Save("a.txt", "digest", size_and_time), "a typo")
-    desk.ledger.rename("a.txt", "b.txt", size_and_time, picture_exists=lambda file: False)
+    desk.ledger.rename("a.txt", "b.txt", size_and_time)
     assert desk.ledger.known_recipes()["b.txt"].size_and_time == size_and_time

@@ -21,7 +21,7 @@ from picowatch.metadata import (
     read_texts,
     texts_of,
 )
-from picowatch.metadata.exif import fits_jpeg
+from picowatch.metadata.texts import fits_jpeg
 from picowatch.outbox.encoding import encoded as encode
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.recipe.parts import Hires, Upscale

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import EMBEDDINGS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
-from picowatch.recipe.read.foreign import Found
+from picowatch.recipe.read.found import Found
 
 Node = Mapping[str, Any]
 
@@ -32,11 +31,11 @@ _PROMPTS = {
     _POSITIVE: (_POSITIVE, "conditioning"),
     _NEGATIVE: (_NEGATIVE, "neg_conditioning"),
 }
+_SIDE_FIELDS = ("width", "height")
 _SIZE = re.compile(r"size|dimension|ratio|resolution")
 _SIDES = re.compile(r"\b(\d{2,5}) ?[x×] ?(\d{2,5})\b")
 # Inputs that lead on, through nodes that change what goes through them.
 _CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
-_MODEL = ("model",)
 _LATENT = ("samples", "latent", "latent_image")
 _OUTPUT = ("images", "image", "pixels", *_LATENT)
 # Inputs whose text is the prompt, the likeliest first; and all that may hold or lead to one.
@@ -105,30 +104,27 @@ class _Workflow:
         """Put the values of a recipe's fields."""
         sampler = self._first_sampler()
         self._passed.clear()
-        guider = self._node(sampler, "guider") or sampler
-        sigmas = self._node(sampler, "sigmas") or sampler
-        choice = self._node(sampler, "sampler") or sampler
-        noise = self._node(sampler, "noise") or sampler
-        way = list(self._way(self._start(guider, _POSITIVE), _POSITIVE, *_CONDITIONING, "clip"))
+        linked = (self._node(sampler, name) for name in ("guider", "sigmas", "sampler", "noise"))
+        parts = [sampler, *filter(None, linked)]
+        starts = {sign: self._behind(parts, *names) for sign, names in _PROMPTS.items()}
+        way = list(self._way(starts[_POSITIVE], _POSITIVE, *_CONDITIONING, "clip"))
         skipped = self._first(way, "stop_at_clip_layer", "clip_skip")
         values = {
-            "prompt": self._prompt(guider, _POSITIVE),
-            "negative_prompt": self._prompt(guider, _NEGATIVE) or None,
-            "steps": self._value(sigmas, "steps"),
-            "cfg_scale": self._value(guider, "cfg"),
+            "prompt": self._prompt(starts[_POSITIVE], _POSITIVE),
+            "negative_prompt": self._prompt(starts[_NEGATIVE], _NEGATIVE) or None,
+            "steps": self._first(parts, "steps"),
+            "cfg_scale": self._first(parts, "cfg"),
             "guidance": self._first(way, "guidance"),
             "clip_skip": None if skipped is None else abs(int(skipped)),
-            "checkpoint": self._model(guider) or self._model(sampler),
             "vae": self._vae(),
-            "sampler": self._value(choice, "sampler_name"),
-            "schedule_type": self._value(sigmas, "scheduler"),
-            "seed": self._first([noise], "noise_seed", "seed"),
+            "sampler": self._first(parts, "sampler_name"),
+            "schedule_type": self._first(parts, "scheduler"),
+            "seed": self._first(parts, "noise_seed", "seed"),
         }
         for field, value in values.items():
             self._found.put(field, value)
-        self._put_size(sampler, self._value(sigmas, "denoise"))
-        for name, weight in self._loras(guider):
-            self._found.put_lora(name, weight)
+        self._put_size(sampler, self._first(parts, "denoise"))
+        self._put_models(self._behind(parts, "model"))
         self._warn_of_unread()
 
     def _first_sampler(self) -> Node:
@@ -143,21 +139,18 @@ class _Workflow:
             self._found.warn(
                 f"The workflow draws in {len(samplers)} steps; only the first one was read."
             )
-        return next((one for one in samplers if self._is_empty(one)), samplers[0])
+        return next((one for one in samplers if self._empty(one)), samplers[0])
 
-    def _latents(self, sampler: Node) -> list[Node]:
-        start = next((n for one in _LATENT if (n := self._node(sampler, one))), None)
-        return list(self._way(start, *_LATENT))
-
-    def _is_empty(self, sampler: Node) -> bool:
-        """Whether it begins with an empty picture: behind it is no other, and no other sampler."""
-        latents = self._latents(sampler)
-        if not latents or _is_sampler(latents[-1]):
-            return False
-        return {"pixels", "image", "images"}.isdisjoint(latents[-1]["inputs"])
+    def _empty(self, sampler: Node) -> Node | None:
+        """The empty picture that it begins with; None where it goes on with another one."""
+        *_, last = None, *self._way(self._behind([sampler], *_LATENT), *_LATENT)
+        if last is None or _is_sampler(last):
+            return None
+        return last if {"pixels", "image", "images"}.isdisjoint(last["inputs"]) else None
 
     def _put_size(self, sampler: Node, denoise: Any) -> None:
-        if not self._is_empty(sampler):
+        empty = self._empty(sampler)
+        if empty is None:
             self._found.miss_start_image()
             self._found.put("denoising_strength", denoise)
             return
@@ -166,14 +159,13 @@ class _Workflow:
                 f"denoise {shown(str(denoise))} of an empty picture was ignored: recipes draw all "
                 "steps without a start image."
             )
-        empty = self._latents(sampler)[-1]
-        sides = [self._side(empty, side) for side in ("width", "height")]
         # A node that offers sizes as texts may have sides of its own beside the chosen one.
         source = self._node(empty, "width") or empty
         sizes = (str(value) for name, value in source["inputs"].items() if _SIZE.search(name))
         found = next(filter(None, map(_SIDES.search, sizes)), None)
-        sides = list(found.groups()) if found else sides
-        for field, side in zip(("width", "height"), sides, strict=True):
+        named = [next((n for n in empty["inputs"] if n.endswith(s)), s) for s in _SIDE_FIELDS]
+        sides = found.groups() if found else [self._value(empty, name) for name in named]
+        for field, side in zip(_SIDE_FIELDS, sides, strict=True):
             self._found.put(field, side)
         if None in sides:
             self._found.warn(
@@ -181,46 +173,35 @@ class _Workflow:
                 "'size: …' in the recipe sets one."
             )
 
-    def _side(self, node: Node, side: str) -> str | int | float | None:
-        name = next((name for name in node["inputs"] if name.endswith(side)), side)
-        return self._value(node, name)
-
-    def _model(self, node: Node) -> str | None:
-        """The model's file, past the nodes that change how it samples."""
-        for one in self._way(self._node(node, "model"), *_MODEL):
+    def _put_models(self, node: Node | None) -> None:
+        """The checkpoint's file, and LoRAs on the way to it; a warning about other nodes there."""
+        for one in self._way(node, "model"):
             shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))
             if shift is not None and shift != _USUAL_SHIFT.get(one["class_type"]):
                 self._found.warn(left_out(f"{one['class_type']}: {shift}"))
-            name = self._first([one], *_CHECKPOINTS)
-            if isinstance(name, str) and name.startswith("urn:"):
+            for name, weight, of_text in self._loras(one):
+                if isinstance(name, str) and name != "None":
+                    self._found.put_lora(_file(name), weight)
+                    if of_text not in (None, weight):
+                        self._found.warn(left_out(f"strength_clip: {of_text}"))
+            checkpoint = self._first([one], *_CHECKPOINTS)
+            if str(checkpoint).startswith("urn:"):
                 self._found.warn(
-                    f"Civitai does not say which file the checkpoint {shown(name)} is; the usual "
-                    "one is used. Write 'checkpoint: …'."
+                    f"Civitai does not say which file the checkpoint {shown(str(checkpoint))} is; "
+                    "the usual one is used. Write 'checkpoint: …'."
                 )
-                return None
-            if name is not None:
-                return _file(name)
-        return None
+            elif checkpoint is not None:
+                self._found.put("checkpoint", _file(checkpoint))
+            if checkpoint is not None:
+                return
 
-    def _loras(self, node: Node) -> Iterator[tuple[str, Any]]:
-        for one in self._way(self._node(node, "model"), *_MODEL):
-            for file, weight, of_text in self._lora_files(one):
-                name = _file(file)
-                if name and of_text not in (None, weight):
-                    self._found.warn(left_out(f"strength_clip: {of_text}"))
-                if name and name != "None":
-                    yield name, weight
-
-    def _lora_files(self, node: Node) -> list[tuple[Any, ...]]:
+    def _loras(self, node: Node) -> Iterator[tuple[Any, ...]]:
         """A node's files, with their weights for the model and for its text encoders."""
-        if node["class_type"] != _SEVERAL_LORAS:
-            weight = self._first([node], "strength_model", "lora_model_strength")
-            return [(self._value(node, "lora_name"), weight, self._value(node, "strength_clip"))]
-        return [
-            tuple(entry.get(name) for name in ("lora", "strength", "strengthTwo"))
-            for entry in node["inputs"].values()
-            if isinstance(entry, dict) and entry.get("on") is True
-        ]
+        weight = self._first([node], "strength_model", "lora_model_strength")
+        yield self._value(node, "lora_name"), weight, self._value(node, "strength_clip")
+        for entry in node["inputs"].values() if node["class_type"] == _SEVERAL_LORAS else ():
+            if isinstance(entry, dict) and entry.get("on") is True:
+                yield tuple(map(entry.get, ("lora", "strength", "strengthTwo")))
 
     def _vae(self) -> str | None:
         """The file of what decodes; a node that does it all may load it itself."""
@@ -229,12 +210,8 @@ class _Workflow:
         found = (self._value(node, "vae_name") for node in loaders or self._nodes.values())
         return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
-    def _start(self, guider: Node, sign: str) -> Node | None:
-        return next((n for name in _PROMPTS[sign] if (n := self._node(guider, name))), None)
-
-    def _prompt(self, guider: Node, sign: str) -> str:
+    def _prompt(self, start: Node | None, sign: str) -> str:
         """The text that a prompt was encoded from; a warning names the node where it is lost."""
-        start = self._start(guider, sign)
         text = "" if start is None else None
         for node in self._way(start, sign, *_CONDITIONING):
             text = "" if node["class_type"] == _ZEROED else self._text(node, sign, set())
@@ -245,9 +222,7 @@ class _Workflow:
                 f"The {sign} prompt was not found: the workflow's node {shown(self._last)} was not "
                 "read."
             )
-        names = [found["name"] or "" for found in _EMBEDDING.finditer(text or "")]
-        self._found.values[EMBEDDINGS] = ",".join([self._found.values.get(EMBEDDINGS, ""), *names])
-        return _EMBEDDING.sub(lambda found: found["name"] or "", text or "")
+        return self._found.with_embeddings(text or "", _EMBEDDING)
 
     def _text(self, node: Node, sign: str, seen: set[int]) -> str | None:
         """A node's text, or what the nodes behind its inputs of text give; None if there is none.
@@ -292,10 +267,8 @@ class _Workflow:
             if one["class_type"] not in _KNOWN and _READ.isdisjoint(one["inputs"])
         }
         if unread:
-            nodes, they = ("nodes", "were not read; they") if len(unread) > 1 else (
-                "node", "was not read; it")  # fmt: skip
             names = listed([shown(name) for name in sorted(unread)])
-            self._found.warn(f"The workflow's {nodes} {names} {they} may change the picture.")
+            self._found.warn(f"Not read in the workflow, and may change the picture: {names}.")
 
     def _way(self, node: Node | None, *onward: str) -> Iterator[Node]:
         """A node and those that it got its input from, one by one; samplers end it."""
@@ -305,9 +278,13 @@ class _Workflow:
             yield node
             if _is_sampler(node):
                 return
-            following = next((n for one in onward if (n := self._node(node, one))), None)
+            following = self._behind([node], *onward)
             self._passed += [node] if following else []
             node = following
+
+    def _behind(self, nodes: list[Node], *names: str) -> Node | None:
+        """The node that gives the first of these inputs that is a link."""
+        return next((n for one in nodes for name in names if (n := self._node(one, name))), None)
 
     def _node(self, node: Node, name: str) -> Node | None:
         """The node that gives an input, None for a value."""
@@ -330,6 +307,6 @@ class _Workflow:
         return next((one for one in found if isinstance(one, str | int | float)), None)
 
 
-def _file(name: Any) -> str | None:
+def _file(name: object) -> str:
     """A file's name without its folder, on Windows, too."""
-    return re.split(r"[/\\]", name)[-1] if isinstance(name, str) else None
+    return re.split(r"[/\\]", str(name))[-1]

@@ -10,8 +10,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import Engine
+from picowatch.engine.protocol import Engine, EngineOptions
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import WAIT_FOR, DigestRenderer
@@ -114,7 +113,12 @@ def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
             return executor
 
         yield make
-    for thread in threading.enumerate():  # without nodes, Ray could not be shut down
+    join_threads()  # without nodes, Ray could not be shut down
+
+
+def join_threads() -> None:
+    """Wait until this process has left the cluster."""
+    for thread in threading.enumerate():
         if thread.name == "ray":
             thread.join(PATIENCE)
 

@@ -1,0 +1,170 @@
+"""VAEs and text encoders: told apart by their layers in files, VAEs by their configs in folders.
+
+Key names after diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py). A transformer's
+file may hold both, as whole checkpoints do.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from picowatch.catalog.headers import Header
+from picowatch.families import (
+    COGVIEW4_VAE,
+    FAMILIES,
+    FLUX2_VAE,
+    FLUX_VAE,
+    QWEN_VAE,
+    SANA_VAE,
+    SD3_VAE,
+    SD_VAE,
+    SIXTEEN,
+)
+
+# Files of Stable Diffusion 1.x, 2.x and XL look alike, and so do those of FLUX.1 and of Stable
+# Diffusion 3.x; folders say what latents are scaled by.
+_SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE, 1.0: COGVIEW4_VAE}
+_CLASSES = {
+    "AutoencoderKLQwenImage": QWEN_VAE,
+    "AutoencoderKLFlux2": FLUX2_VAE,
+    "AutoencoderDC": SANA_VAE,
+}
+# diffusers' AutoencoderTiny (TAESD and its relatives) decodes latents as they are scaled. It is for
+# the families of the VAE that it stands for: headers tell only the number of channels.
+TINY_CLASS = "AutoencoderTiny"
+_TINY = {"tiny": SD_VAE, "tiny, 16 latent channels": SIXTEEN}
+_TINY_OF_CHANNELS = dict(zip((4, 16), _TINY, strict=True))
+_TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
+# The first layers of Wan's and Qwen-Image's encoders, in their authors' names and diffusers'.
+_FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
+_COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
+_COLOURS = 3
+
+
+def families_of(variant: str) -> tuple[str, ...]:
+    """The names of the families that a VAE of this variant is for."""
+    return tuple(row.name for key, row in FAMILIES.items() if serves(variant, key))
+
+
+def serves(variant: str, family: str) -> bool:
+    """Whether a VAE of this variant is for that family."""
+    return _TINY.get(variant, variant) in FAMILIES[family].vaes
+
+
+def is_tiny(variant: str) -> bool:
+    """Whether a VAE of this variant only approximates pictures: it completes no checkpoint."""
+    return variant in _TINY
+
+
+def tiny_channels(variant: str) -> int:
+    """The latent channels of a tiny VAE of this variant."""
+    return next(number for number, name in _TINY_OF_CHANNELS.items() if name == variant)
+
+
+def vae_of_header(header: Header) -> str | None:
+    """The variant of the VAE in a file; None for anything else, as a whole checkpoint."""
+    if header.has("model.diffusion_model."):
+        return None
+    if header.inputs(_TINY_FIRST) == _COLOURS:
+        return _TINY_OF_CHANNELS.get(header.inputs(_TINY_LAST))
+    if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
+        return QWEN_VAE if max(map(header.inputs, _FRAMES)) == _COLOURS else None
+    if header.has("encoder.down_blocks.0.0."):
+        return SANA_VAE
+    if header.has("bn.running_mean"):
+        return FLUX2_VAE
+    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
+    first = header.shapes.get(f"{prefix}decoder.conv_in.weight", ())
+    if first[1:2] == (16,):
+        return COGVIEW4_VAE if first[0] == _COGVIEW4_WIDTH else SIXTEEN
+    of_sd = first[1:2] == (4,) and header.has(f"{prefix}post_quant_conv.")
+    return SD_VAE if of_sd else None
+
+
+def vae_of_config(config: Mapping[str, Any]) -> str | None:
+    """The variant of the VAE with this config in diffusers' layout; None for any other."""
+    class_name, channels = config.get("_class_name"), config.get("latent_channels", 4)
+    if class_name == TINY_CLASS:
+        return _TINY_OF_CHANNELS.get(channels) if isinstance(channels, int) else None
+    if class_name != "AutoencoderKL":
+        return _CLASSES.get(str(class_name))
+    if channels == 4:
+        return SD_VAE
+    scale = config.get("scaling_factor")
+    return _SCALED_BY.get(scale) if channels == 16 and isinstance(scale, int | float) else None
+
+
+class Encoder(NamedTuple):
+    """A text encoder: a tensor that it has, that tensor's shape, and a file as it is shared.
+
+    Without a file it is read from whole checkpoints and diffusers folders only. `config` and
+    `words` are the package's folders of its config and vocabulary, "" where it has none.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    file: str = ""
+    config: str = ""
+    words: str = ""
+
+
+_CLIP = "text_model.embeddings.token_embedding.weight"
+_DECODER = "model.embed_tokens.weight"
+ENCODERS = {
+    "CLIP L": Encoder(
+        *(_CLIP, (49408, 768), "clip_l.safetensors"), "sd15/text_encoder", "sd15/tokenizer"
+    ),
+    "CLIP G": Encoder(
+        *(_CLIP, (49408, 1280), "clip_g.safetensors"), "sdxl/text_encoder_2", "sd15/tokenizer"
+    ),
+    "T5 XXL": Encoder(
+        *("shared.weight", (32128, 4096), "t5xxl_fp16.safetensors"),
+        *("t5/text_encoder", "t5/tokenizer"),
+    ),
+    "Qwen3 4B": Encoder(
+        *(_DECODER, (151936, 2560), "qwen_3_4b.safetensors"),
+        *("qwen3/text_encoder", "qwen3/tokenizer"),
+    ),
+    "Qwen3 8B": Encoder(
+        *(_DECODER, (151936, 4096), "qwen_3_8b.safetensors"),
+        *("qwen3/text_encoder_8b", "qwen3/tokenizer"),
+    ),
+    "Gemma 2 2B": Encoder(_DECODER, (256000, 2304)),
+    "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584)),
+}
+_INSIDE = "text_encoders."
+TRANSFORMER, VAE = "transformer", "VAE"
+_VAES = ("vae.", "first_stage_model.")
+# The first layer of a VAE's decoder: of Stable Diffusion and FLUX, and of Qwen-Image.
+_VAE_DECODERS = ("decoder.conv_in.weight", "decoder.conv1.weight")
+
+
+def text_encoder(header: Header) -> str:
+    """The name of a text encoder that picowatch uses; "" for anything else."""
+    for name, encoder in ENCODERS.items():
+        if header.shapes.get(encoder.tensor) == encoder.shape:
+            return name
+    return ""
+
+
+def _encoders_inside(header: Header) -> dict[str, str]:
+    """The text encoders of a whole checkpoint, and what stands before their tensors' names.
+
+    ComfyUI and Stability call them "text_encoders.t5xxl.transformer.shared.weight" and such.
+    """
+    inside = [name for name in header.shapes if name.startswith(_INSIDE)]
+    return {
+        encoder: name.removesuffix(known.tensor)
+        for encoder, known in ENCODERS.items()
+        for name in inside
+        if name.endswith(f".{known.tensor}") and header.shapes[name] == known.shape
+    }
+
+
+def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
+    """A transformer file's parts by name, and what stands before the names of their tensors."""
+    vaes = (
+        (VAE, start)
+        for start in _VAES
+        if any(start + one in header.shapes for one in _VAE_DECODERS)
+    )
+    return ((TRANSFORMER, prefix), *_encoders_inside(header).items(), *vaes)

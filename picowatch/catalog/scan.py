@@ -1,0 +1,267 @@
+"""What in models/ may be a model, by names, sizes and times; each is a model, or refused."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from picowatch.catalog.folder_files import (
+    ARIA2,
+    INDEX,
+    PICKLE_ENDINGS,
+    config_beside,
+    folder_files,
+    is_file,
+    is_folder,
+    other_weights,
+    says_velocity,
+    weight_files,
+)
+from picowatch.catalog.folders import (
+    PART_FOLDERS,
+    is_part_folder,
+    only_lends,
+    recognise_checkpoint_folder,
+    recognise_part_folder,
+)
+from picowatch.catalog.gguf import GGUF, read_any_header
+from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
+from picowatch.catalog.parts import ASSETS
+from picowatch.catalog.recognise import expect_usable, named, recognise
+from picowatch.errors import ModelRefused
+from picowatch.families import DEMO, FLOWS, UNETS
+from picowatch.files.names import SKIPPED_FOLDERS
+from picowatch.recipe.written import NEVER_IN_NAMES, invisible
+from picowatch.streams import harmless
+
+# The models in the package: their names, what messages call them, and where they are.
+EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
+    "checkpoint": (DEMO, "the embedded demo model", ASSETS / "demo"),
+    "upscaler": ("demo-compact", "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
+    "controlnet": ("demo-sketch", "the embedded ControlNet", ASSETS / "demo-sketch.safetensors"),
+}
+DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
+
+SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
+_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
+_ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
+Signature = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file or folder that may be a model, below `root`, the folder of its kind.
+
+    `signature` has the names, sizes and mtimes of its files; () for a dangling link.
+    """
+
+    root: Path
+    name: str
+    kind: Kind
+    path: Path
+    layout: Layout
+    signature: Signature
+
+    @property
+    def order(self) -> tuple[str, bool]:
+        """Files stand before folders of the same name."""
+        return self.name, self.layout == "folder"
+
+    @property
+    def place(self) -> str:
+        """The file's name, in messages; in another program's folder with the folder's name."""
+        if self.root.name == FOLDERS[self.kind]:
+            return printable(self.path.name)
+        return printable(self.path.relative_to(self.root.parent).as_posix())
+
+    def refused(self, reason: str) -> Refused:
+        """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
+        name = self.name
+        if self.layout == "file" and not name.endswith(self.path.suffix):
+            name += self.path.suffix
+        return Refused(name=printable(name), kind=self.kind, path=self.path, reason=reason)
+
+
+def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
+    """Everything below a kind's folder that is or pretends to be a model; with a `name` that one.
+
+    Links are followed, since users link the model stores of other programs; a folder is entered
+    once, by a link only after all others, so links in circles end and names stay the same. Names
+    that begin with ".", foreign endings and what is in a bin are no models. Of other files nothing
+    is asked: each question takes a millisecond on a share.
+    """
+    entered: set[str] = set()
+    folders, links = deque([root]), deque[Path]()
+    while folders or links:
+        folder = (folders or links).popleft()
+        try:
+            real = os.path.realpath(folder)
+            with os.scandir(folder) as entries:
+                children = sorted(
+                    (entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                    if not entry.name.startswith(".")
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # it is refused, for what is in it is not there either
+            own = _below(root, folder) or root.name
+            yield Candidate(root, own, kind, folder, "folder", ())
+            continue
+        if real in entered:
+            continue
+        entered.add(real)
+        downloading = {child.removesuffix(ARIA2) for child, *_ in children if child.endswith(ARIA2)}
+        for child, linked, inner in children:
+            path = folder / child
+            if child in downloading or (name and not _may_be(_below(root, path), name)):
+                continue
+            inner = inner or (linked and is_folder(path))
+            if inner and child.lower() in SKIPPED_FOLDERS:
+                continue
+            if inner and not (is_file(path / INDEX) or _is_part(path, kind)):
+                (links if linked else folders).append(path)
+            elif inner:
+                for one in _models_in(path, kind):
+                    yield _candidate(root, kind, one, "folder" if one == path else "file")
+            elif path.suffix.lower() in _ENDINGS or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
+                yield _candidate(root, kind, path, "file")
+
+
+def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> Candidate:
+    """Return a candidate, called by its path below its kind's folder.
+
+    Only the endings .safetensors and .sft are left off.
+    """
+    name = _below(root, path)
+    if layout == "file" and path.suffix.lower() in SAFETENSORS:
+        name = name[: -len(path.suffix)]
+    return Candidate(root, name, kind, path, layout, _signature(path, kind, layout))
+
+
+def _below(root: Path, path: Path) -> str:
+    return str(path)[len(str(root)) + 1 :]
+
+
+def _may_be(path: str, name: str) -> bool:
+    """Whether a file or folder may have this name, or lead to what has it."""
+    return path == name or path.startswith(f"{name}.") or name.startswith(f"{path}/")
+
+
+def _models_in(path: Path, kind: Kind) -> list[Path]:
+    """The file or folder itself; of a folder that has weights of other names, these too."""
+    try:
+        others = other_weights(path) if _is_part(path, kind) else []
+        return [path, *others] if not others or weight_files(path) else others
+    except OSError:  # it says why when it is looked at
+        return [path]
+
+
+def _is_part(path: Path, kind: Kind) -> bool:
+    return kind in PART_FOLDERS and is_part_folder(path)
+
+
+def _signature(path: Path, kind: Kind, layout: Layout) -> Signature:
+    try:
+        files = folder_files(path) if layout == "folder" else {"": path}
+        stats = [(name, file.stat()) for name, file in files.items()]
+    except OSError:
+        return ()
+    if layout == "file" and kind == "checkpoint":
+        with suppress(OSError):
+            stats.append(("config", config_beside(path).stat()))
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
+
+
+def printable(name: str) -> str:
+    """The name with bytes that are not UTF-8 written as \\xNN, and what cannot be seen escaped."""
+    return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
+def without_ending(name: str) -> str:
+    """A refused file's name as a recipe may have it: without .ckpt, .safetensors.part and such."""
+    path = Path(name)
+    while path.suffix.lower() in _ENDINGS:
+        path = path.with_suffix("")
+    return path.as_posix()
+
+
+def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model | Refused:
+    """The candidate as a model of the kind that its folder is for, or the reason why it is none."""
+    try:
+        _check_name(candidate)
+        return _model_of(candidate, recognised)
+    except ModelRefused as error:
+        reason = error.message
+    except OSError as error:  # whatever was there a moment ago
+        reason = f"cannot be read: {error.strerror or error}."
+    return candidate.refused(f"{candidate.place} {reason}")
+
+
+def _check_name(candidate: Candidate) -> None:
+    """Refuse what can be refused by name alone, before anything is opened."""
+    ending = candidate.path.suffix.lower()
+    if not candidate.signature:
+        raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
+    hidden = NEVER_IN_NAMES.search(candidate.name)
+    if hidden:
+        not_utf8 = "\udc80" <= hidden[0] <= "\udcff"
+        what = "that is not UTF-8" if not_utf8 else f"with {invisible(hidden[0])}"
+        raise ModelRefused(f"has a name {what}: rename it.")
+    if ending in _UNFINISHED:
+        raise ModelRefused("is an unfinished download.")
+    if ending == GGUF and candidate.kind != "checkpoint":
+        raise ModelRefused("is a GGUF file: picowatch reads only transformers from such files.")
+    if ending in PICKLE_ENDINGS:
+        raise ModelRefused(
+            "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
+            "convert it with `picowatch convert`, which runs none."
+        )
+
+
+def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model:
+    path, kind = candidate.path, candidate.kind
+    if candidate.layout == "file":
+        found = recognised(path)
+    elif is_part_folder(path):
+        found = recognise_part_folder(path, kind)
+    else:
+        found = recognise_checkpoint_folder(path)
+    right = folders_of(candidate.root.parent, found.kind)[0]
+    expect_usable(named(found, candidate.name), kind, candidate.layout, right.name)
+    return _model(candidate.name, path, found)
+
+
+@cache
+def embedded(kind: Kind) -> Model:
+    """The model of this kind that is in the package: a checkpoint, an upscaler, a ControlNet."""
+    name, _, path = EMBEDDED[kind]
+    whole = kind == "checkpoint"
+    found = recognise_checkpoint_folder(path) if whole else recognise(read_any_header(path))
+    return _model(name, path, found)
+
+
+def _model(name: str, path: Path, found: Recognised) -> Model:
+    by_name = named(found, name)
+    folder, is_checkpoint = is_folder(path), found.kind == "checkpoint"
+    files = folder_files(path).values() if folder else [path]
+    silent = is_checkpoint and found.family in UNETS and not (folder or found.prediction)
+    missing = ""
+    if folder and is_checkpoint and found.family in FLOWS and only_lends(path):
+        missing = (
+            f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
+            "render with it, copy the whole folder."
+        )
+    return Model(
+        name=name,
+        layout="folder" if folder else "file",
+        path=path,
+        bytes=sum(file.stat().st_size for file in files),
+        by_name=by_name != found,
+        velocity_beside=silent and says_velocity(path),
+        missing=missing,
+        **asdict(by_name),
+    )

@@ -1,0 +1,193 @@
+"""How many images go into a batch: found by measuring, remembered by checkpoint and size."""
+
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from picowatch.engine.protocol import RenderedImage
+from picowatch.files.atomic import write_atomically
+from picowatch.recipe.passes import evaluations
+from picowatch.recipe.request import ImageRequest
+
+log = logging.getLogger("picowatch")
+
+# Where `batch_size: auto` begins: one picture of Stable Diffusion's native size fills a CPU, and
+# so do small ones that have as many pixels (benchmarks/RESULTS.md).
+_AUTO_PIXELS = 512 * 512
+_AUTO_LIMIT = 16
+LARGEST = 32
+# A batch twice as large is kept if it renders an image in this part of the time.
+WORTH = 0.95
+MEASUREMENTS = 2  # of a size, the better one counts
+LONGEST_SECONDS = 20.0  # a batch may take, so that urgent and cancelled images wait less
+SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
+# With fewer evaluations of the UNet, what is done once for each image takes as long as they do.
+FEW_EVALUATIONS = 8
+
+
+def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
+    """The most images like this one in a batch.
+
+    `exact` means 1. A number is used as it is. "auto" begins with as many pictures as have the
+    pixels of 512x512 together, at most sixteen: sixteen of 128x128, four of 256x256. That is safe
+    everywhere; what follows is measured. With hires the larger size counts.
+    """
+    if request.exact:
+        return 1
+    if setting != "auto":
+        return max(1, setting)
+    scale = max(1.0, request.hires.scale) if request.hires else 1.0
+    pixels = int(request.width * request.height * scale * scale)
+    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // pixels))
+
+
+@dataclass
+class _Measured:
+    """What is known of images of one kind.
+
+    `size` is the best batch so far, `largest` what memory allows; `settled`: a larger one brings
+    nothing. `seconds` are those that an evaluation of the UNet took for one image, by batch size:
+    they can be compared whatever the steps and the sampler were.
+    """
+
+    size: Annotated[int, Field(ge=1, le=LARGEST)]
+    largest: Annotated[int, Field(ge=1, le=LARGEST)] = LARGEST
+    settled: bool = False
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+
+    def next_size(self, evaluations: int) -> int:
+        """The size to take now for images of so many evaluations.
+
+        The best one, or twice that to see whether it is better; less where that takes long.
+        """
+        double = self.size * 2
+        grows = not self.settled and double <= self.largest and self._known(self.size)
+        size = double if grows else self.size
+        each = min(self.seconds.get(self.size, [0.0])) * evaluations
+        while size > 1 and size * each > LONGEST_SECONDS:
+            size //= 2
+        return size
+
+    def add(self, size: int, seconds: float) -> bool:
+        """Take in what an evaluation took in a batch of this size; true if it decided something."""
+        if self.settled:
+            return False
+        self.seconds.setdefault(size, []).append(seconds)
+        if size != self.size * 2 or not self._known(size):
+            return False
+        if min(self.seconds[size]) <= WORTH * min(self.seconds[self.size]):
+            self.size = size
+        else:
+            self.settled = True
+        return True
+
+    def ran_out_of_memory(self, size: int) -> bool:
+        """Take half of that at most from now on; true if that changes something."""
+        smaller = max(1, size // 2)
+        if smaller >= self.largest:
+            return False
+        self.largest, self.size = smaller, min(self.size, smaller)
+        return True
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether nothing is left to try."""
+        return self.settled or self.size >= self.largest
+
+    def _known(self, size: int) -> bool:
+        return len(self.seconds.get(size, ())) >= MEASUREMENTS
+
+
+class BatchSizes:
+    """The size of the next batch, which grows while that renders images faster.
+
+    It begins with the rule of `batch_size_for`, doubles as long as an evaluation of the UNet then
+    takes at most 95 % of the time, and halves where memory ran out. What was decided is kept in a
+    file, by device, checkpoint and size; without the file it is measured again. A number in the
+    settings is taken as it is. Safe to use from several threads.
+    """
+
+    def __init__(self, setting: int | Literal["auto"], file: Path) -> None:
+        self._setting = setting
+        self._file = file
+        self._lock = Lock()
+        self._device = ""  # of the last batch
+        self._measured = _read(file)
+
+    def size(self, request: ImageRequest, device: str = "") -> int:
+        """How many images like this one go into a batch at most.
+
+        `device` is the engine's, with its precision; "" means that of the last batch.
+        """
+        if request.exact or self._setting != "auto":
+            return batch_size_for(request, self._setting)
+        with self._lock:
+            measured = self._of(_key(request, device or self._device), request)
+            return measured.next_size(evaluations(request))
+
+    def learn(self, batch: Sequence[ImageRequest], images: Sequence[RenderedImage]) -> None:
+        """Take in how a batch went."""
+        first, image = batch[0], images[0]
+        device = f"{image.device} {image.precision}"
+        with self._lock:
+            self._device = device
+            if not first.exact and self._setting == "auto":
+                self._learn(first, device, image, len(batch))
+
+    def _learn(self, first: ImageRequest, device: str, image: RenderedImage, size: int) -> None:
+        key = _key(first, device)
+        measured = self._of(key, first)
+        seconds = image.timings.get("denoise", 0.0)
+        if image.memory_rung != "full":
+            decided = size > 1 and measured.ran_out_of_memory(size)
+        else:
+            each = seconds / evaluations(first)
+            decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
+        if decided and measured.is_decided:
+            log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
+            self._keep()
+
+    def _of(self, key: str, request: ImageRequest) -> _Measured:
+        """Return what is known of images like this one."""
+        return self._measured.setdefault(key, _Measured(batch_size_for(request, "auto")))
+
+    def _keep(self) -> None:
+        """Write down what was decided; a full disk costs only another measurement."""
+        decided = {key: asdict(one) for key, one in self._measured.items() if one.is_decided}
+        with suppress(OSError):
+            text = json.dumps(decided, indent=1, sort_keys=True)
+            write_atomically(self._file, text.encode(), durable=False)
+
+
+def _key(request: ImageRequest, device: str) -> str:
+    """Images whose evaluations take equally long have one key.
+
+    Guidance doubles an evaluation. A second pass at another size takes its own share of the
+    evaluations, and where there are few, what comes once for each image counts.
+    """
+    words = [device, request.checkpoint_hash[:16], f"{request.width}x{request.height}"]
+    if request.cfg_scale == 1:
+        words.append("unguided")
+    elif request.cfg_start > 0 or request.cfg_end < 1:
+        words.append(f"guided {request.cfg_start:g}-{request.cfg_end:g}")
+    words += [f"with {use.model_hash[:16]}" for use in request.control]
+    if hires := request.hires:
+        words += [f"x{hires.scale:g}", f"{request.steps}+{evaluations(request)}"]
+    elif evaluations(request) < FEW_EVALUATIONS:
+        words.append(f"in {evaluations(request)}")
+    return " ".join(words)
+
+
+def _read(file: Path) -> dict[str, _Measured]:
+    """What was kept; nothing if the file is missing or damaged."""
+    try:
+        return TypeAdapter(dict[str, _Measured]).validate_json(file.read_bytes(), strict=True)
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,88 @@
+"""Dropped pictures on their way to the engine: copied for a batch, and deleted after it.
+
+A copy of each of ten thousand from the moment it is accepted would fill the disk. A picture that
+changes before its turn is another request anyway.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from picowatch.errors import ControlFlow
+from picowatch.files.atomic import copy_atomically
+from picowatch.files.inside import OtherBytes, checked_blocks
+from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
+from picowatch.files.pictures import MAX_BYTES
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import QueuedImage
+
+log = logging.getLogger("picowatch")
+
+
+class InboxAway(ControlFlow):
+    """The inbox is not there: its pictures may be the same when it is back."""
+
+
+@dataclass(frozen=True, eq=False)
+class DroppedPictures:
+    """The pictures in the inbox that queued images start from; all workers share it.
+
+    `copies` is the folder in which the engine finds start images under their hashes.
+    """
+
+    inbox: Path
+    copies: Path
+    ledger: Ledger
+
+    def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
+        """Copy what the batch needs; returns the images whose pictures are there as requested.
+
+        The others wait until theirs are. Raises InboxAway, or OSError if a copy cannot be written.
+        """
+        brought = []
+        for image in batch:
+            pictures = image.request.pictures if is_picture_name(image.recipe) else {}
+            if all(self._copy(image, path, digest) for path, digest in pictures.items()):
+                brought.append(image)
+            else:
+                words = "%s: its picture changed or is gone; its queue waits for it"
+                log.info(words, image.recipe)
+                self.ledger.picture_missing(image)
+        return brought
+
+    def clear(self, batch: Sequence[QueuedImage]) -> None:
+        """Delete the copies that no other image needs."""
+        dropped = [image for image in batch if is_picture_name(image.recipe)]
+        if not dropped:
+            return
+        # Whoever accepts a recipe with this picture meanwhile waits for the transaction.
+        with self.ledger.transaction():
+            for digest in {one for image in dropped for one in image.request.pictures.values()}:
+                if not self.ledger.is_start_image_needed(digest, [one.id for one in dropped]):
+                    with suppress(OSError):
+                        (self.copies / digest).unlink()
+
+    def _copy(self, image: QueuedImage, path: str, digest: str) -> bool:
+        """Copy the picture from where it is now: it may have been renamed since."""
+        target = self.copies / digest
+        if target.is_file():
+            return True
+        now = self.ledger.recipe_of(image)
+        for candidate in (now, f"{stem_of(now)}{MASK_MARK}.png", path):
+            with suppress(OtherBytes):
+                copy_atomically(target, checked_blocks(self.inbox, candidate, digest, MAX_BYTES))
+                return True
+        if self._is_inbox_away():
+            raise InboxAway
+        return False
+
+    def _is_inbox_away(self) -> bool:
+        """Where a share is not mounted there is no folder, or an empty one."""
+        try:
+            with os.scandir(self.inbox) as entries:
+                return not any(entries)
+        except OSError:
+            return True

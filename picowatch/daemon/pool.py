@@ -1,0 +1,232 @@
+"""A worker for each engine; the ledger's queue is shared among them."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from itertools import count
+from math import ceil
+
+from picowatch.daemon.batch_sizes import BatchSizes
+from picowatch.daemon.dropped import DroppedPictures
+from picowatch.daemon.publish import Publisher
+from picowatch.daemon.rendering import Durations, Rendering
+from picowatch.daemon.run import Run
+from picowatch.daemon.worker import Worker
+from picowatch.engine.protocol import Engine, Executor
+from picowatch.errors import LedgerCorrupt
+from picowatch.ledger.rows import QueuedImage
+from picowatch.recipe.request import ImageRequest
+
+log = logging.getLogger("picowatch")
+
+LONGEST_FIRST_LOOK = 5.0  # seconds that queued images are held back at the start
+PASSES = 4  # batches of each engine that may come before the oldest image
+
+
+class WorkerPool:
+    """Renders the ledger's queue until it is stopped."""
+
+    def __init__(self, run: Run, executor: Executor) -> None:
+        self.run, self.executor = run, executor
+        self.settings, self.ledger, self.result = run.settings, run.ledger, run.result
+        self._dropped = DroppedPictures(
+            self.settings.inbox, self.settings.start_images, self.ledger
+        )
+        self._batch_sizes = BatchSizes(
+            self.settings.batch_size, self.settings.state_folder / "batches.json"
+        )
+        self.publisher = Publisher(run)
+        self._durations = Durations()
+        self._stopping = threading.Event()
+        self._claiming = threading.Lock()
+        self._finishes = False  # the batches in progress, and claims no other
+        self._numbers = count(1)
+        self._started = False
+        self._start_at: float | None = None  # at the latest
+        self._ending: list[Worker] = []  # whose engines are gone, until their threads have ended
+        self._no_engine_since: float | None = None  # while images are queued
+        self.workers: tuple[Worker, ...] = ()
+        self.update()
+
+    def start_when(self, saves_are_known: bool) -> None:
+        """Start the workers, after LONGEST_FIRST_LOOK also without knowing the saves.
+
+        Saves and deletions since the last run may make queued images obsolete.
+        """
+        if self._started:
+            return
+        if self._start_at is None:
+            self._start_at = time.monotonic() + LONGEST_FIRST_LOOK
+        if saves_are_known or time.monotonic() >= self._start_at:
+            self._started = True
+            for worker in self.workers:
+                worker.start()
+
+    def update(self) -> None:
+        """Let new engines join and lost ones leave, and request as many as have work."""
+        engines = self.executor.engines()
+        for engine in engines:
+            if all(worker.engine is not engine for worker in self.workers):
+                self._join(engine)
+        for worker in self.workers:
+            if all(engine is not worker.engine for engine in engines):
+                self._leave(worker)
+        # A cluster's engines come and go for weeks.
+        self._ending = [worker for worker in self._ending if not worker.has_ended]
+        queued = 0 if self.paused else self._queued()
+        self._request_engines(queued)
+        self._give_up(queued)
+        if queued:  # what was left to an engine that is slow, or gone
+            for worker in self.workers:
+                if worker.idle:
+                    worker.wake()
+
+    def _give_up(self, queued: int) -> None:
+        """A single run ends once no engine can start, or none came for long; a daemon never does.
+
+        What counts is the time from one look at the executor to another: between two looks
+        thousands of saves may have been accepted.
+        """
+        now = time.monotonic()
+        if self.workers and all(worker.gave_up for worker in self.workers):
+            self.result.cannot_go_on(self.workers[0].trouble)
+        if self.workers or not queued or self.run.retry.keeps_trying:
+            self._no_engine_since = None
+        elif self.executor.is_final():
+            self.result.cannot_go_on(self.executor.trouble())
+        elif self._no_engine_since is None:
+            self._no_engine_since = now
+        elif now - self._no_engine_since > self.settings.stall_seconds:
+            self.result.cannot_go_on(self.executor.trouble() or "No engine became available.")
+
+    def _request_engines(self, queued: int) -> None:
+        """One for each batch, if batches are as large as those in progress."""
+        working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
+        wanted = len(working) + ceil(queued / max(working, default=1))
+        self.executor.want(wanted)
+
+    def _join(self, engine: Engine) -> None:
+        worker = Worker(
+            self.run,
+            engine=engine,
+            number=next(self._numbers),
+            claim=self.claim,
+            publisher=self.publisher,
+            batch_sizes=self._batch_sizes,
+            durations=self._durations,
+            dropped=self._dropped,
+            stopping=self._stopping,
+        )
+        self.workers = (*self.workers, worker)
+        if self._started:
+            worker.start()
+
+    def _leave(self, gone: Worker) -> None:
+        gone.leave()
+        self._ending.append(gone)
+        self.workers = tuple(worker for worker in self.workers if worker is not gone)
+
+    def _queued(self) -> int:
+        """How many images are queued; 0 while the ledger cannot be read."""
+        with suppress(sqlite3.OperationalError, LedgerCorrupt):
+            return self.ledger.counts().queued
+        return 0
+
+    def finish_batches(self, wanted: bool) -> bool:
+        """Claim no more while this is wanted; returns whether no batch is in progress then."""
+        with self._claiming:
+            is_over, self._finishes = self._finishes and not wanted, wanted
+        if is_over:
+            self.wake()
+        return wanted and not self.ledger.counts().running
+
+    def wake(self) -> None:
+        """Images may be queued, or a pause may have begun or ended."""
+        for worker in self.workers:
+            worker.wake()
+
+    def stop(self) -> None:
+        """End within 2 seconds; the batches in progress go back to the queue."""
+        self._stopping.set()
+        self.wake()
+        self.executor.close()
+        for worker in (*self.workers, *self._ending):
+            worker.join()
+        self.publisher.close()
+
+    # -- state
+
+    @property
+    def paused(self) -> bool:
+        """Whether no batch is claimed until `resume`; False while the ledger cannot be read."""
+        with suppress(sqlite3.OperationalError, LedgerCorrupt):
+            return self.ledger.is_paused()
+        return False
+
+    def renderings(self) -> list[Rendering]:
+        """The batches in progress."""
+        return [one for worker in self.workers if (one := worker.rendering)]
+
+    def seconds_left(
+        self, queued: Iterable[tuple[ImageRequest, int]], recipe: str | None = None
+    ) -> float | None:
+        """Return the seconds until the batches in progress and these images are done.
+
+        `queued` are the images that follow, so many like each. With a `recipe`, only its own
+        batches count. None before the first picture.
+        """
+        following = self._durations.of(queued)
+        if following is None:
+            return None
+        renderings = self.renderings()
+        left = [
+            one.seconds_left(self._durations.of([(one.first.request, len(one.batch))]) or 0.0)
+            for one in renderings
+            if recipe is None or any(image.recipe == recipe for image in one.batch)
+        ]
+        return (sum(left) + following) / max(1, len(renderings))
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is rendered; "" while one engine can work."""
+        if not self.workers:
+            return self.executor.trouble()
+        if any(worker.gave_up or not worker.trouble for worker in self.workers):
+            return ""
+        return self.workers[0].trouble
+
+    # -- claiming
+
+    def nothing_is_claimed(self) -> AbstractContextManager[object]:
+        """Meanwhile no worker gets a batch."""
+        return self._claiming
+
+    def claim(self, worker: Worker) -> list[QueuedImage]:
+        """The worker's next batch; idle ones that hold the same checkpoint share a short queue."""
+        with self._claiming:
+            worker.idle = True
+            if self.paused or self._finishes:
+                return []
+            others = {one.checkpoint for one in self.workers if one is not worker} - {""}
+            batch = self.ledger.claim(
+                self.run.outbox.names,
+                partial(self._size, worker),
+                worker.checkpoint,
+                others - {worker.checkpoint},
+                0 if len(self.workers) == 1 else PASSES * len(self.workers),
+            )
+            if batch:
+                worker.idle = False
+                worker.checkpoint = batch[0].request.checkpoint_hash
+            return batch
+
+    def _size(self, worker: Worker, request: ImageRequest) -> int:
+        size = self._batch_sizes.size(request, worker.device)
+        idle = sum(one.idle and one.can_work for one in self.workers)
+        if idle < 2:
+            return size
+        return min(size, ceil(self.ledger.counts().queued / idle))

@@ -1,0 +1,304 @@
+"""Turns a rendered image into a picture in the outbox: metadata, file, lists, ledger.
+
+The order is what makes a crash harmless: the picture is durable under its reserved name before
+it is listed, and the ledger says done after that; each step is repeated or skipped at the
+next start by looking at what is there.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from picowatch import __version__
+from picowatch.catalog import Catalog
+from picowatch.daemon.run import Run
+from picowatch.engine.protocol import RenderedImage
+from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
+from picowatch.files.atomic import check_in_place
+from picowatch.files.retry import Ended, is_of_one_folder, passes, unexpected
+from picowatch.ledger.rows import QueuedImage
+from picowatch.metadata import (
+    PARAMETERS,
+    PICOWATCH,
+    parameters_text,
+    picowatch_json,
+    read_chunk,
+    read_texts,
+    without_postprocessing,
+)
+from picowatch.outbox.start_images import kept_parameters
+from picowatch.recipe.request import ImageRequest
+
+log = logging.getLogger("picowatch")
+# Pictures have a logger of their own: where they are shown, their lines are not needed.
+log_picture = logging.getLogger("picowatch.pictures")
+
+NEWEST = 5  # pictures in the status
+MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
+FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
+
+
+class Publisher:
+    """Publishes batches in threads of its own."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.ledger, self.outbox = run, run.ledger, run.outbox
+        self.retry, self.result = run.retry, run.result
+        settings = run.settings
+        self._catalog = Catalog(settings.models, settings.hash_cache)
+        self._lock = threading.Lock()  # of the catalog
+        self._unlistable: set[int] = set()  # until the next start
+        self.newest: deque[str] = deque(self.outbox.listing.recent_files(), maxlen=NEWEST)
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
+
+    def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
+        """Publish a batch; the future is done when all of it is published, or given up.
+
+        When this returns, the start images are not needed any more.
+        """
+        texts_before = [self._text_before(image.request) for image in batch]
+        publish = partial(self._try_to_publish, batch, pictures, texts_before)
+        return self._executor.submit(publish)
+
+    def close(self) -> None:
+        """Finish what was submitted, then end."""
+        self._executor.shutdown(wait=True)
+
+    def list_published(self) -> None:
+        """Add pictures to the lists that miss them: a crash or a full disk came between."""
+        unlisted = [one for one in self.ledger.unlisted() if one.id not in self._unlistable]
+        listed = self.outbox.listing.recent_files() if unlisted else ()
+        for image in unlisted:
+            try:
+                self._list(image, image.file in listed)
+            except Exception as error:  # no single picture may end the daemon
+                log.error("%s is in no list: %s", image.file, unexpected(error))
+                self._unlistable.add(image.id)
+            else:
+                self.ledger.mark_listed(image.id)
+
+    def _list(self, image: QueuedImage, is_in_list: bool) -> None:
+        """Add a published picture to the lists, as its own metadata describe it."""
+        if not self.outbox.exists(image.file):
+            check_in_place(self.outbox.root / image.file)  # else it is not deleted, but away
+            return
+        try:
+            rendered, written_at = self._as_published(image.file)
+        except PictureUnreadable as error:
+            log.warning("%s was damaged before it was listed: %s", image.file, error)
+            return
+        for warning in rendered.get("warnings", ()):
+            self._warn(image, warning)
+        line = listing_line(image, rendered, written_at)
+        if not is_in_list:
+            self.outbox.listing.append(line)
+        self.outbox.gallery.add(line)
+
+    def _as_published(self, file: str) -> tuple[Mapping[str, Any], float]:
+        """How a published picture was rendered, by its own metadata, and when it was written."""
+        path = self.outbox.root / file
+        return read_chunk(read_texts(path)[PICOWATCH]).rendered, path.stat().st_mtime
+
+    def _try_to_publish(
+        self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
+    ) -> None:
+        """Publish; what prevents that ends the run, and the next start goes on."""
+        try:
+            self._publish(batch, pictures, texts_before)
+        except Ended:
+            pass
+        except LedgerCorrupt as error:
+            self.result.cannot_go_on(str(error), ledger_corrupt=True)
+        except Exception as error:  # nobody looks at what this thread raises
+            log.debug("unexpected", exc_info=True)
+            self.result.cannot_go_on(f"cannot record what was rendered: {error}")
+        self.run.wake.set()
+
+    def _publish(
+        self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
+    ) -> None:
+        """The pictures one by one; the ledger records all at once, a commit costs four syncs.
+
+        From the first transaction on none of them is cancelled; those that were before are dropped.
+        """
+        requested = self.retry.until_done(partial(self.ledger.hand_over, batch))
+        written: list[QueuedImage] = []
+        listed: set[int] = set()
+        for image, picture, before in zip(batch, pictures, texts_before, strict=True):
+            if image.id not in requested:
+                continue
+            if self.retry.has_ended():
+                break
+            try:
+                self._write(image, picture, before)
+            except Ended:
+                break
+            except Exception as error:  # no single picture may take the publisher down
+                if passes(error):
+                    self.result.cannot_go_on(f"cannot write {image.file}: {error}")
+                    break
+                requested.discard(image.id)
+                self._fail(image, error)
+            else:
+                written.append(image)
+                if self._show(image, picture):
+                    listed.add(image.id)
+        self.retry.until_done(partial(self.ledger.finish, written, listed))
+        for image in batch:
+            if image.id not in requested or image in written:
+                continue
+            # One whose picture is there, and not what follows it, is completed by the next start.
+            if not self.outbox.holds(image.file, image.digest):
+                self.retry.until_done(partial(self.ledger.put_back, image.id, drawn=True))
+
+    def _fail(self, image: QueuedImage, error: Exception) -> None:
+        if isinstance(error, OSError):
+            reason = (
+                f"{image.file} cannot be written: {(error.strerror or str(error)).rstrip('.')}."
+            )
+        else:
+            reason = unexpected(error)
+        self.retry.until_done(partial(self.ledger.fail, image.id, reason, drawn=True))
+        self.result.count_failure()
+        log.error("%s: %s failed: %s", image.recipe, image.file, reason)
+
+    def _write(self, image: QueuedImage, picture: RenderedImage, before: str) -> None:
+        size, texts = (picture.width, picture.height), self._texts(image, picture, before)
+
+        def publish() -> None:
+            try:
+                pixels = Image.frombytes("RGB", size, picture.pixels)
+                if picture.alpha:
+                    pixels.putalpha(Image.frombytes("L", size, picture.alpha))
+                self.outbox.publish_maps(image.file, _maps_of(picture))
+                self.outbox.publish(image.file, pixels, texts)
+            except PermissionError as error:
+                if is_of_one_folder(error, self.outbox.root):
+                    raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
+                raise
+
+        self.retry.until_done(publish)
+
+    def _show(self, image: QueuedImage, picture: RenderedImage) -> bool:
+        """Add a written picture to the lists; returns whether that worked, or is to be done later.
+
+        The picture exists even if this fails: the daemon's next round does what is left.
+        """
+        line = listing_line(image, _rendered(picture), time.time())
+        self.newest.append(image.file)
+        chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
+        log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
+        for warning in picture.warnings:
+            log.warning("%s: %s", image.file, warning)
+        try:
+            # Before the ledger says done: an empty queue means that every picture was shown.
+            self.run.observers.published(line)
+            for warning in picture.warnings:
+                self._warn(image, warning)
+            self.outbox.listing.append(line)
+            self.outbox.gallery.add(line)
+        except Exception as error:
+            if not passes(error):
+                log.error("%s", unexpected(error))
+            return False
+        return True
+
+    def _warn(self, image: QueuedImage, warning: str) -> None:
+        """Write it beside the recipe, unless its last save does not request the image."""
+        with self.ledger.transaction():  # no save is accepted meanwhile
+            if self.ledger.is_requested(image.id):
+                self.outbox.problems.add_warning(self.ledger.recipe_of(image), warning)
+
+    def _text_before(self, request: ImageRequest) -> str:
+        """What drew a picture that is only enlarged stays with it, as in A1111's tab "Extras"."""
+        return "" if request.draws else kept_parameters(self.outbox.root, request.image_hash)
+
+    def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:
+        chunk = picowatch_json(
+            image.request,
+            recipe=image.recipe,
+            save_digest=image.save_digest,
+            entry_index=image.entry_index,
+            image_index=image.image_index,
+            rendered=_rendered(picture),
+        )
+        with self._lock:
+            hashes = self._lora_hashes(image.request)
+        parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
+        parameters = ", ".join(filter(None, [without_postprocessing(before), parameters]))
+        return {PARAMETERS: parameters, PICOWATCH: chunk}
+
+    def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
+        """A1111's hashes of the image's LoRAs; one that is gone or another one by now has none."""
+        hashes = {}
+        for lora in request.loras:
+            with suppress(ModelRefused):
+                model = self._catalog.find("lora", lora.name)
+                if self._catalog.sha256(model) == lora.hash:
+                    hashes[lora.name] = self._catalog.weights_hash(model)
+        return hashes
+
+
+def _maps_of(picture: RenderedImage) -> list[Image.Image]:
+    """What its ControlNets followed, as far as the request wants to see it."""
+    return [
+        Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in picture.control_maps
+    ]
+
+
+def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
+    """The request for other programs to read: with the size that memory allowed."""
+    if request.published_size == (picture.width, picture.height):
+        return request
+    scale = request.hires.scale if request.hires else 1
+    scale *= (request.upscale and request.upscale.scale) or 1
+    width, height = round(picture.width / scale), round(picture.height / scale)
+    return replace(request, width=width, height=height)
+
+
+def _rendered(picture: RenderedImage) -> dict[str, Any]:
+    """How a picture was rendered, as its metadata says it."""
+    return {
+        **({"node": picture.node} if picture.node else {}),
+        "device": picture.device,
+        "precision": picture.precision,
+        "batch_size": picture.batch_size,
+        "compiled": picture.compiled,
+        "memory_rung": picture.memory_rung,
+        "chunks": picture.chunks,
+        "size": f"{picture.width}x{picture.height}",
+        "warnings": list(picture.warnings),
+        "timings": picture.timings,
+        "versions": {**picture.versions, "picowatch": __version__},
+    }
+
+
+def listing_line(
+    image: QueuedImage, rendered: Mapping[str, Any], finished_at: float
+) -> dict[str, Any]:
+    """What images.jsonl says of a picture; `rendered` is what its metadata says of that."""
+    return {
+        "file": image.file,
+        "recipe": image.recipe,
+        "finished": datetime.fromtimestamp(finished_at, UTC).isoformat(timespec="seconds"),
+        "seconds": round(sum(rendered["timings"].values()), 3),
+        "device": rendered["device"],
+        "size": rendered["size"],
+        **image.request.as_dict(),
+        "digest": image.digest,
+        "save_digest": image.save_digest,
+        "entry_index": image.entry_index,
+        "image_index": image.image_index,
+    }

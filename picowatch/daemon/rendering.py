@@ -1,0 +1,170 @@
+"""One batch on its engine: its steps are monitored, and it can be interrupted."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
+from picowatch.errors import EngineDied
+from picowatch.ledger.rows import QueuedImage
+from picowatch.recipe.request import ImageRequest
+from picowatch.settings import Settings
+
+log = logging.getLogger("picowatch")
+
+CHECK_SECONDS = 0.25  # between checks of a running batch
+MOST_KINDS = 500  # the last ones: a daemon runs for weeks
+NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
+STOPPED_SECONDS = 5.0  # … after which picowatch itself did not run, as after Ctrl-Z
+
+
+@dataclass(kw_only=True, eq=False)
+class Rendering:
+    """A batch that an engine renders, until nobody requests any of its images any more.
+
+    `is_requested` tells whether anybody does. `loads` is the name of the checkpoint that the engine
+    does not hold, "" if it does. `began` may be the end of the batch before: what lies between
+    costs time, too.
+    """
+
+    engine: Engine
+    batch: list[QueuedImage]
+    loads: str
+    began: float
+    settings: Settings
+    on_preview: OnPreview
+    is_requested: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self.first = self.batch[0]
+        self.steps = self.first.request.steps  # in all
+        self._times: list[float] = []  # at which each step was done
+        self._is_interrupted = False
+        self._last_sign = self._looked_at = time.monotonic()
+
+    def pictures(self, stopping: threading.Event) -> list[RenderedImage]:
+        """Render the batch and look after the engine; raises why there are no pictures."""
+        future = self.begin()
+        while True:
+            with suppress(TimeoutError):
+                future.exception(CHECK_SECONDS)
+            if future.done():
+                return future.result()
+            if stopping.is_set():  # all engines were closed, perhaps just before it began
+                self.engine.close()
+            self._check()
+
+    def begin(self) -> Future[list[RenderedImage]]:
+        """Let the engine begin."""
+        self._last_sign = self._looked_at = time.monotonic()
+        requests = [image.request for image in self.batch]
+        seconds = self.settings.preview_seconds
+        return self.engine.render(requests, self._on_step, self.on_preview, seconds)
+
+    # -- how far it is; other threads ask
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self._times)
+
+    @property
+    def loading(self) -> str:
+        """The checkpoint that the engine loads first, "" once a step is done."""
+        return "" if self._times else self.loads
+
+    @property
+    def steps_per_second(self) -> float:
+        times = self._times
+        elapsed = times[-1] - times[0] if times else 0.0
+        return round((len(times) - 1) / elapsed, 2) if elapsed > 0 else 0.0
+
+    def seconds(self, ended: float, load: float) -> float:
+        """How long it took without loading, for which the engine says it took `load` seconds.
+
+        Where it had to load, it may have had to start, too: what came before the first step.
+        """
+        if self.loads and len(self._times) > 1:
+            first, second = self._times[:2]
+            load = max(load, first - self.began - (second - first))
+        return max(0.0, ended - self.began - load)
+
+    def seconds_left(self, whole: float) -> float:
+        """Seconds until it is done, if it takes `whole` without loading."""
+        now, times = time.monotonic(), self._times
+        if not times:
+            return whole if self.loads else max(0.0, whole - (now - self.began))
+        done = len(times) / max(self.steps, len(times))
+        return max(0.0, whole * (1 - done) - (now - times[-1]))
+
+    # -- looking after the engine
+
+    def _check(self) -> None:
+        """Look after the engine from time to time; raises EngineDied if it hangs."""
+        if not self._is_interrupted and not self.is_requested():
+            recipe = self.first.recipe
+            log.info("%s: stopped: no image of its batch is requested any more", recipe)
+            self._is_interrupted = True
+        if self._is_interrupted:  # an engine that just starts may miss the first
+            self.engine.interrupt()
+        self._end_if_hung()
+
+    def _end_if_hung(self) -> None:
+        """Raises EngineDied if the engine has made no step for too long.
+
+        It may have made some that nobody took while picowatch was stopped, or was stopped with it.
+        """
+        now, before = time.monotonic(), self._looked_at
+        self._looked_at = now
+        if now - before > STOPPED_SECONDS:
+            self._last_sign = now
+        if now - self._last_sign > (limit := self.settings.stall_seconds):
+            self.engine.close()
+            raise EngineDied(
+                f"The engine made no step for {limit:.0f} s and was ended as hung. "
+                "If such images take that long, set stall_seconds higher."
+            )
+
+    def _on_step(self, step: int, steps: int) -> None:
+        self._last_sign = time.monotonic()
+        if step:
+            # It may begin again, with less memory.
+            before = self._times if step > 1 else []
+            self.steps, self._times = steps, [*before, self._last_sign]
+
+
+class Durations:
+    """Mean seconds of an image, loading apart. Workers add to it, the status reads it."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}  # by kind
+        self._all: float | None = None
+
+    def learn(self, request: ImageRequest, seconds: float) -> None:
+        """Add what an image of a batch took."""
+        kind = _kind(request)
+        self._means[kind] = _mean(self._means.pop(kind, None), seconds)
+        self._all = _mean(self._all, seconds)
+        if len(self._means) > MOST_KINDS:
+            del self._means[next(iter(self._means))]
+
+    def of(self, images: Iterable[tuple[ImageRequest, int]]) -> float | None:
+        """Return the seconds of so many images of each kind; None before the first picture."""
+        if self._all is None:
+            return None
+        return sum(count * self._means.get(_kind(one), self._all) for one, count in images)
+
+
+def _kind(request: ImageRequest) -> str:
+    """Return what is equal for images that take equally long."""
+    return replace(request, exact=False).batch_key
+
+
+def _mean(before: float | None, newest: float) -> float:
+    if before is None:
+        return newest
+    return NEWEST_WEIGHT * newest + (1 - NEWEST_WEIGHT) * before

@@ -1,0 +1,344 @@
+"""One engine: claim → render → publish, one batch after the other, in its own thread.
+
+While a batch is compressed and written, the next one is denoised. The pool decides which worker
+gets which batch.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+
+from picowatch.catalog import DEMO, Catalog
+from picowatch.daemon.batch_sizes import BatchSizes
+from picowatch.daemon.dropped import DroppedPictures, InboxAway
+from picowatch.daemon.publish import Publisher
+from picowatch.daemon.rendering import Durations, Rendering
+from picowatch.daemon.run import Run
+from picowatch.engine.protocol import (
+    Engine,
+    EngineCannotStart,
+    EngineLost,
+    RenderedImage,
+)
+from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
+from picowatch.files.retry import Ended
+from picowatch.ledger.rows import PutBack, QueuedImage
+from picowatch.recipe.request import ImageRequest
+
+log = logging.getLogger("picowatch")
+
+RESTART_SECONDS = 1.0  # after the engine could not be started
+START_AGAIN_SECONDS = 60.0  # … twice and more
+
+
+class Worker:
+    """An engine and the thread that feeds it.
+
+    `number` identifies the engine. `claim` returns its next batch, now running, or nothing. Once
+    `stopping` is set it ends.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        engine: Engine,
+        number: int,
+        claim: Callable[["Worker"], list[QueuedImage]],
+        publisher: Publisher,
+        batch_sizes: BatchSizes,
+        durations: Durations,
+        dropped: DroppedPictures,
+        stopping: threading.Event,
+    ) -> None:
+        self.run, self.engine, self.number = run, engine, number
+        self.ledger, self.retry, self.settings = run.ledger, run.retry, run.settings
+        self.claim, self.publisher, self.dropped = claim, publisher, dropped
+        self.batch_sizes, self.durations, self.stopping = batch_sizes, durations, stopping
+        self.idle = False  # it has no batch
+        self.checkpoint = ""  # the hash of the one it used last, "" if it holds none
+        self.checkpoint_name = ""
+        self.device = ""  # with the precision, known after the first batch
+        self.rendered = 0  # images
+        self.trouble = ""  # why it is waiting, or gave up
+        self._failed_starts = 0  # in a row
+        self._loaded: set[str] = set()  # hashes of the checkpoints used since the engine started
+        self.rendering: Rendering | None = None
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
+        self._publishing: Future[None] | None = None
+        self._idle_since = 0.0
+        self._rendered_at: float | None = None  # the batch before, if nothing lies between
+        self._leaving = False  # the engine is gone
+        self._lost = False  # … or most likely
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._idle_since = time.monotonic()
+        self._thread.start()
+
+    @property
+    def is_started(self) -> bool:
+        return self._thread.ident is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its thread ran and has ended."""
+        return self.is_started and not self._thread.is_alive()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it no longer tries to start the engine."""
+        return bool(self.trouble) and not self.retry.keeps_trying
+
+    @property
+    def can_work(self) -> bool:
+        """Whether others may leave batches to it."""
+        return not (self._leaving or self._lost or self.has_ended or self.trouble)
+
+    def wake(self) -> None:
+        """Images may be queued, or a pause may have begun or ended."""
+        self._wake.set()
+
+    def leave(self) -> None:
+        """The engine is gone: end once its batch is recorded."""
+        self._leaving = True
+        self._wake.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        if self.is_started:
+            self._thread.join()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        try:
+            self._work()
+            self._wait_for_publisher()
+        except Ended:
+            pass  # what is in progress continues at the next start
+        except LedgerCorrupt as error:
+            self.run.result.cannot_go_on(str(error), ledger_corrupt=True)
+        except sqlite3.Error as error:
+            self.run.result.cannot_go_on(f"the ledger cannot be used: {error}")
+        except Exception as error:  # it must end the daemon, whatever it is
+            log.debug("unexpected", exc_info=True)
+            words = f"unexpected error: {type(error).__name__}: {error}"
+            self.run.result.cannot_go_on(words)
+
+    def _work(self) -> None:
+        while self._goes_on():
+            if batch := self.retry.until_done(lambda: self.claim(self)):
+                if batch := self._with_pictures(batch):
+                    self._render_and_publish(batch)
+                self._idle_since = time.monotonic()
+            else:
+                self._rendered_at = None
+                self._wake.wait(self._rest())
+
+    def _goes_on(self) -> bool:
+        """Whether to look for images once more; whoever ends this afterwards ends the rest, too."""
+        self._wake.clear()
+        return not (self.stopping.is_set() or self._leaving or self.gave_up)
+
+    def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
+        """The images of the batch whose dropped pictures are there; the others wait for them."""
+        try:
+            return self.retry.until_done(lambda: self.dropped.bring(batch))
+        except InboxAway:
+            self._put_back(batch)
+            self._wake.clear()
+            self.stopping.wait(RESTART_SECONDS)
+            return []
+
+    def _rest(self) -> float | None:
+        """How long to wait for images; closes an engine that was idle for long, or paused.
+
+        Who pauses needs the machine for something else, its memory above all.
+        """
+        unload_at = self._idle_since + self.settings.unload_after_minutes * 60
+        left = unload_at - time.monotonic()
+        if left > 0 and not self.retry.until_done(self.ledger.is_paused):
+            return left
+        self.engine.close()
+        self._holds_nothing()
+        return None
+
+    def _render_and_publish(self, batch: list[QueuedImage]) -> None:
+        """Render a batch and hand its pictures to the publisher, or record why there are none."""
+        began, self._rendered_at = self._rendered_at or time.monotonic(), None
+        loads = self._begins(batch[0].request)
+        if loads and not self.trouble:  # while that lasts, it is tried every minute
+            log.info("%s: loading %s", batch[0].recipe, loads)
+        rendering = self.rendering = Rendering(
+            engine=self.engine,
+            batch=batch,
+            loads=loads,
+            began=began,
+            settings=self.settings,
+            on_preview=self.run.observers.preview,
+            is_requested=lambda: self._is_requested(batch),
+        )
+        try:
+            with self._outcome(batch):
+                pictures = rendering.pictures(self.stopping)
+                self._learn(rendering, pictures)
+                self._publish(batch, pictures)
+        finally:
+            self.rendering = None
+        self.retry.until_done(lambda: self.dropped.clear(batch))
+
+    def _is_requested(self, batch: list[QueuedImage]) -> bool:
+        """Whether anybody still requests an image of the batch, as far as the ledger can tell."""
+        try:
+            return self.ledger.are_running(batch)
+        except sqlite3.OperationalError:
+            return True
+
+    def _begins(self, request: ImageRequest) -> str:
+        """Note which checkpoint it uses; returns its name if it has to be loaded, "" else."""
+        self.checkpoint, self.checkpoint_name = request.checkpoint_hash, request.checkpoint
+        return "" if self.checkpoint in self._loaded else self.checkpoint_name
+
+    def _holds_nothing(self) -> None:
+        """The engine is closed, or died."""
+        self.checkpoint = self.checkpoint_name = ""
+        self._loaded.clear()
+
+    def _learn(self, rendering: Rendering, pictures: list[RenderedImage]) -> None:
+        """Keep what the batch tells of the engine; the next one begins here."""
+        self._rendered_at = time.monotonic()
+        load = sum(picture.timings.get("load", 0.0) for picture in pictures)
+        seconds = rendering.seconds(self._rendered_at, load)
+        self.durations.learn(rendering.first.request, seconds / len(pictures))
+        self.trouble, self._failed_starts = "", 0
+        self.rendered += len(pictures)
+        self.device = f"{pictures[0].device} {pictures[0].precision}"
+        self._loaded.add(self.checkpoint)
+        self.batch_sizes.learn([image.request for image in rendering.batch], pictures)
+
+    @contextmanager
+    def _outcome(self, batch: list[QueuedImage]) -> Iterator[None]:
+        """Record why a batch has no pictures."""
+        try:
+            yield
+        except EngineStopped:
+            self._put_back(batch)
+        except EngineCannotStart as error:
+            log.debug("%s", error, extra={"traceback": error.trace})
+            self._put_back(batch)
+            self._note_engine_death()
+            self._wait_to_start(str(error))
+        except EngineLost as error:
+            log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
+            self._put_back(batch)
+            self._note_engine_death()
+            self._wait_to_leave()
+        except EngineDied as error:
+            self._note_engine_death()
+            self._try_again_after(error, batch)
+        except RenderFailed as error:
+            if self._are_models_away(batch):
+                self._put_back(batch)
+                models = self.settings.models
+                self._wait_to_start(f"There is no model in {models} any more: is it mounted?")
+            elif self._failed_starts:  # they came back a moment after it failed
+                self._failed_starts, self.trouble = 0, ""
+                self._put_back(batch)
+            else:
+                self._render_failed(error, batch)
+        except (LedgerCorrupt, Ended):
+            raise
+        except Exception as error:  # no single image may take the worker down
+            log.debug("unexpected", exc_info=True)
+            words = f"Unexpected error: {type(error).__name__}: {error}."
+            self._render_failed(RenderFailed(words), batch)
+
+    def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
+        """Hand it to the publisher, once the batch before is published."""
+        self._wait_for_publisher()
+        self._publishing = self.publisher.submit(batch, pictures)
+
+    def _wait_for_publisher(self) -> None:
+        if self._publishing is not None:
+            self._publishing.result()
+
+    # -- failures
+
+    def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> bool:
+        """Queue the images again; returns whether anybody still requests one of them."""
+        requested = [
+            self.retry.until_done(partial(self.ledger.put_back, image.id, why)) for image in batch
+        ]
+        return any(requested)
+
+    def _try_again_after(self, error: EngineDied, batch: list[QueuedImage]) -> None:
+        """Try each image again alone, until the engine died on it `max_attempts` times.
+
+        Which one of a batch it was is not known, so that none of a batch fails.
+        """
+        first = batch[0]
+        if len(batch) == 1 and first.attempts + 1 >= self.settings.max_attempts:
+            self._fail(first, f"{error} That was attempt {first.attempts + 1}.")
+            return
+        again = self._put_back(batch, PutBack.ENGINE_DIED)
+        rest = " It will be tried again." if again else ""
+        log.warning("%s: %s%s", first.recipe, error, rest)
+
+    def _render_failed(self, error: RenderFailed, batch: list[QueuedImage]) -> None:
+        """An image that fails alone has failed; of a batch, each is tried alone.
+
+        They go through the queue, so that a pause, a cancellation and a more urgent save hold
+        for each of them.
+        """
+        log.debug("%s", error, extra={"traceback": error.trace})
+        if len(batch) == 1:
+            self._fail(batch[0], str(error))
+        else:
+            self._put_back(batch, PutBack.ALONE)
+
+    def _fail(self, image: QueuedImage, reason: str) -> None:
+        if self.retry.until_done(partial(self.ledger.fail, image.id, reason)):
+            self.run.result.count_failure()
+            recipe = self.retry.until_done(partial(self.ledger.recipe_of, image))
+            log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
+            self.run.wake.set()
+
+    def _are_models_away(self, batch: list[QueuedImage]) -> bool:
+        """Whether nothing is left of the models folder, as where a share is not mounted."""
+        if all(image.request.checkpoint == DEMO for image in batch):
+            return False
+        return not Catalog(self.settings.models).has_models()
+
+    def _note_engine_death(self) -> None:
+        self.run.result.count_engine_restart()
+        self._holds_nothing()
+
+    def _wait_to_leave(self) -> None:
+        """Others render the rest: the executor soon says that this engine is gone."""
+        self._lost = True
+        self._wake.clear()
+        if not self._leaving:
+            self._wake.wait(RESTART_SECONDS)
+        self._lost = False
+
+    def _wait_to_start(self, trouble: str) -> None:
+        """No image is at fault, so none fails: a driver, memory or a disk may come.
+
+        The first time it is just started again. After that the log says it, once.
+        """
+        self.rendering = None
+        self._failed_starts += 1
+        if self._failed_starts > 1:
+            is_news, self.trouble = not self.trouble, trouble
+            if self.gave_up:
+                return
+            if is_news:
+                log.error("%s Trying again every minute.", trouble)
+        self.stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)

@@ -1,0 +1,209 @@
+"""When is a file complete? When it has been quiet, and nobody has it open for writing."""
+
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog.events import (
+    DirAttribEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+from picowatch.inbox.names import is_dropped
+from picowatch.ledger.rows import SizeAndTime
+
+HELD_OPEN_LIMIT = 30.0
+# Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.
+PICTURE_PATIENCE = 6
+
+FileId = tuple[int, int]  # device, inode
+
+
+@dataclass(slots=True)
+class Pending:
+    """A path that differs from what the ledger knows. `size_and_time` None: no such file.
+
+    `is_new`: the ledger does not know the path. `waits_for` is the state of what the recipe waits
+    for, if that has changed. `patience` are the seconds that it is to be quiet. `first` is when it
+    began to differ, `since` when it was changed last, `later` when to look again.
+    """
+
+    path: str
+    size_and_time: SizeAndTime | None
+    waits_for: str | None
+    is_new: bool
+    patience: float
+    first: float
+    since: float
+    later: float = 0.0
+
+    @property
+    def quiet_at(self) -> float:
+        """When it will be complete, if nothing comes between."""
+        return max(self.since + self.patience, self.later)
+
+
+class Settling:
+    """Paths that differ, until they are quiet. Times are passed in."""
+
+    def __init__(self, settle_seconds: float) -> None:
+        self._settle_seconds = settle_seconds
+        self._pending: dict[str, Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def all(self) -> list[Pending]:
+        """What is pending, in the order in which it was noticed."""
+        return list(self._pending.values())
+
+    def note(
+        self,
+        path: str,
+        size_and_time: SizeAndTime | None,
+        now: float,
+        waits_for: str | None = None,
+        *,
+        is_new: bool = False,
+    ) -> None:
+        """Note that a path differs; its quiet time starts again if it has changed since."""
+        before = self._pending.get(path)
+        if before is None:
+            patience = self._settle_seconds * (PICTURE_PATIENCE if is_dropped(path) else 1)
+            self._pending[path] = Pending(
+                path, size_and_time, waits_for, is_new, patience, now, now
+            )
+        elif (before.size_and_time, before.waits_for) != (size_and_time, waits_for):
+            before.size_and_time, before.waits_for, before.since = size_and_time, waits_for, now
+
+    def drop(self, path: str) -> None:
+        """Forget a path that does not differ, or was taken."""
+        self._pending.pop(path, None)
+
+    def quiet(self, now: float) -> list[Pending]:
+        """What was left alone for long enough."""
+        return [one for one in self._pending.values() if now >= one.quiet_at]
+
+    def postpone(self, one: Pending, now: float) -> None:
+        """Wait for another quiet time."""
+        one.since = now
+
+    def look_later(self, one: Pending, now: float) -> None:
+        """Look at it again in a while, though it is quiet."""
+        one.later = now + one.patience
+
+    def ready_in(self, now: float) -> float | None:
+        """Seconds until something may be complete, 0 if it is; None if nothing is pending."""
+        if not self._pending:
+            return None
+        soonest = min(one.quiet_at for one in self._pending.values())
+        return max(0.0, soonest - now)
+
+
+def held_open_for_writing(files: Collection[FileId]) -> set[FileId]:
+    """Those of `files` that another process has open for writing, as far as can be seen.
+
+    Linux shows them in /proc/PID/fd, for processes of the same user (of all, for root). Elsewhere,
+    and for writers outside a container, nothing is seen and only the quiet time protects.
+    """
+    if not files or not sys.platform.startswith("linux"):
+        return set()
+    wanted = set(files)
+    held: set[FileId] = set()
+    for process in _names("/proc"):
+        if process.isdigit() and int(process) != os.getpid():
+            held |= _held_by(f"/proc/{process}", wanted)
+    return held
+
+
+def _held_by(process: str, wanted: set[FileId]) -> set[FileId]:
+    """Plain strings: on a desktop this looks at thousands of descriptors a round."""
+    held = set()
+    for descriptor in _names(f"{process}/fd"):
+        try:
+            status = os.stat(f"{process}/fd/{descriptor}")  # noqa: PTH116
+            file = (status.st_dev, status.st_ino)
+            if file in wanted and _writes(Path(f"{process}/fdinfo/{descriptor}")):
+                held.add(file)
+        except OSError:
+            continue  # closed meanwhile, or not ours to see
+    return held
+
+
+def _writes(fdinfo: Path) -> bool:
+    """fdinfo's `flags:` are the octal open(2) flags."""
+    for line in fdinfo.read_text().splitlines():
+        if line.startswith("flags:"):
+            return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
+    return False
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []
+
+
+log = logging.getLogger("picowatch")
+
+# Files that are opened and read, as picowatch does itself, raise none of these.
+TELLING: list[type[FileSystemEvent]] = [
+    DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent,
+    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+]  # fmt: skip
+
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
+
+
+class Watch(FileSystemEventHandler):
+    """A watch on a folder and all below it, which sets an event."""
+
+    def __init__(self, wake: threading.Event) -> None:
+        self._wake = wake
+        self._observer: threading.Thread | None = None
+        self.has_news = threading.Event()
+
+    def start(self, root: Path) -> None:
+        """Watch a folder, which must be resolved: a watch on a link gives no events."""
+        self.stop()
+        # A folder whose parent was made in the same moment is added twice by watchdog 7.1.0,
+        # which warns of it with a screenful; the second watch is the first one.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        observer = Observer()
+        try:
+            observer.schedule(self, str(root), recursive=True, event_filter=TELLING)
+            observer.start()
+        # RecursionError: watchdog cannot follow a thousand nested folders.
+        except (OSError, RecursionError) as error:
+            log.info("no file events of %s (%s): it is looked at every few seconds", root, error)
+            return
+        self._observer = observer
+
+    def stop(self) -> None:
+        """End the watch."""
+        if self._observer is not None:
+            self._observer.stop()  # type: ignore[attr-defined]  # watchdog's, not Thread's
+            self._observer.join(timeout=2)
+        self._observer = None
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Wake whoever waits; an exception here would end watchdog's dispatch for good."""
+        self.has_news.set()
+        self._wake.set()

@@ -1,0 +1,121 @@
+"""How many images go into a batch: measured, remembered, smaller after memory ran out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
+from picowatch.engine.protocol import RenderedImage
+from picowatch.recipe.request import ImageRequest
+from tests.digest_engine import digest_picture
+from tests.engine.requests import request
+
+LARGE = request(width=512, height=512, steps=10)
+
+
+def pictures(batch: list[ImageRequest], seconds: float, rung: str = "full") -> list[RenderedImage]:
+    """What an engine gives that takes so long for each image."""
+    timings = {"denoise": seconds}
+    return [
+        replace(digest_picture(one, len(batch)), timings=timings, memory_rung=rung) for one in batch
+    ]
+
+
+def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float]) -> list[int]:
+    """The batches of a long queue whose images take that long, until the size is steady."""
+    taken = []
+    for _ in range(20):
+        size = sizes.size(of)
+        taken.append(size)
+        sizes.learn([of] * size, pictures([of] * size, seconds_by_size[size]))
+    return taken
+
+
+def test_what_was_found_is_remembered(tmp_path: Path) -> None:
+    """By the next picowatch, once its engine has said which device it has."""
+    file = tmp_path / "batches.json"
+    make(BatchSizes("auto", file), LARGE, {1: 1.0, 2: 0.6, 4: 0.59})
+    fresh = BatchSizes("auto", file)
+    fresh.learn([LARGE], pictures([LARGE], 1.0))
+    assert fresh.size(LARGE) == 2
+    assert fresh.size(request(width=512, height=768)) == 1
+
+
+def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
+    """And do not grow again, not even after a restart."""
+    file = tmp_path / "batches.json"
+    sizes = BatchSizes("auto", file)
+    for size in (1, 1, 2, 2):
+        sizes.learn([LARGE] * size, pictures([LARGE] * size, 1.0 / size))
+    assert sizes.size(LARGE) == 4
+    sizes.learn([LARGE] * 4, pictures([LARGE] * 4, 0.3, "smaller batch"))
+    assert set(make(sizes, LARGE, {1: 1.0, 2: 0.5})) == {2}
+    fresh = BatchSizes("auto", file)
+    assert set(make(fresh, LARGE, {1: 1.0, 2: 0.5})[1:]) == {2}
+
+
+@pytest.mark.parametrize(
+    ("of", "seconds", "last"),
+    [
+        (LARGE, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.39}, 4),
+        (LARGE, {1: 11.0}, 1),  # an urgent image waits for the batch in progress
+        (request(width=64, height=64), {n: 1.0 / n for n in range(1, 65)}, LARGEST),
+        (replace(LARGE, cfg_scale=1.0), {1: 0.5, 2: 0.3, 4: 0.29}, 2),
+    ],
+)
+def test_batches_grow_while_that_renders_images_faster(
+    tmp_path: Path, of: ImageRequest, seconds: dict[int, float], last: int
+) -> None:
+    """Each size is measured twice; the last that brought something stays, within bounds."""
+    taken = make(BatchSizes("auto", tmp_path / "batches.json"), of, seconds)
+    assert taken[-1] == last
+    assert max(taken) <= min(2 * last, LARGEST)
+
+
+def test_a_number_and_exact_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Whatever was measured."""
+    three, exact = BatchSizes(3, tmp_path / "batches.json"), request(exact=True)
+    assert set(make(three, LARGE, {3: 0.1})) == {3}
+    assert set(make(BatchSizes("auto", tmp_path / "other.json"), exact, {1: 1.0})) == {1}
+
+
+def learn(sizes: BatchSizes, of: ImageRequest, size: int, seconds: float) -> None:
+    """A batch of that size whose images took so long each."""
+    sizes.learn([of] * size, pictures([of] * size, seconds))
+
+
+def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
+    """An evaluation of the UNet is what is compared, whatever the steps and the sampler."""
+    sizes = BatchSizes("auto", tmp_path / "batches.json")
+    few, many = replace(LARGE, steps=10), replace(LARGE, steps=40)
+    heun = replace(LARGE, steps=20, sampler="Heun")  # 39 evaluations
+    for _ in range(2):
+        learn(sizes, few, 1, 1.0)  # 0.1 s for each evaluation
+    learn(sizes, many, 2, 2.4)  # 0.06 s
+    learn(sizes, heun, 2, 2.4)
+    assert sizes.size(few) == 4
+
+
+def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path) -> None:
+    """Nobody waits longer for what is urgent because a recipe has more steps; nor after a start."""
+    file = tmp_path / "batches.json"
+    few, many = replace(LARGE, steps=10), replace(LARGE, steps=150)
+    sizes = BatchSizes("auto", file)
+    assert make(sizes, few, {1: 2.0, 2: 1.2, 4: 0.8, 8: 0.79})[-1] == 4
+    fresh = BatchSizes("auto", file)
+    learn(fresh, few, 4, 0.8)
+    for one in (sizes, fresh):
+        assert one.size(few) == 4
+        assert one.size(many) == 1  # 12 s for an image
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"a": "b"}', '{"a": 4}', '{"a": {"size": 99, "seconds": 1, "at": 1}}'],
+)
+def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
+    """It only costs measuring again."""
+    file = tmp_path / "batches.json"
+    file.write_text(content)
+    assert BatchSizes("auto", file).size(LARGE) == 1

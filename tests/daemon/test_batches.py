@@ -1,0 +1,95 @@
+"""Which images share a batch, and how many."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from picowatch.daemon.batch_sizes import batch_size_for
+from picowatch.recipe.fields import ROWS
+from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.request import ControlUse, LoraUse
+from tests.engine.requests import request
+
+PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
+OF_OTHER_TYPES: dict[str, Any] = {
+    "hires": Hires(),
+    "control": (ControlUse("a.png", "canny"),),
+    "loras": (LoraUse("a", "1", 0.5),),
+    "noise": "nvidia",
+    "prediction": "v",
+    "resize": "stretch",
+    "schedule_type": "beta",
+    "upscale": Upscale("4x", 2.0),
+    "variation_seed": 5,
+    "width": 64,
+    "height": 64,
+}
+
+
+def _another(name: str, value: Any) -> Any:
+    """Another value of the same type, or the one from the table above."""
+    if name in OF_OTHER_TYPES:
+        return OF_OTHER_TYPES[name]
+    if isinstance(value, bool):
+        return not value
+    return value + " too" if isinstance(value, str) else value + 1
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_may_differ(
+    name: str,
+) -> None:
+    """Or two pictures would be taken for one, or neighbours in a batch get the wrong pixels."""
+    first = request(image="a.png", mask="b.png", variation_strength=0.5)
+    other = replace(first, **{name: _another(name, getattr(first, name))})
+    assert first.digest != other.digest
+    assert (first.batch_key == other.batch_key) is not ROWS[name].same_in_batch
+
+
+def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None:
+    """The engine reads these for each image, and all others once for the batch."""
+    assert {name for name in PIXELS if not ROWS[name].same_in_batch} == {
+        *("prompt", "negative_prompt", "seed"),
+        *("ensd", "variation_seed", "variation_strength"),
+        *("image", "resize", "mask", "mask_blur", "mask_invert"),
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"checkpoint_hash": "1"},
+        {"vae_hash": "1"},
+        {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5, "resize": "crop"},
+        {"shrink_to_fit": True},
+        {"exact": True},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_so_must_be_what_is_no_field(other: dict[str, Any]) -> None:
+    """Hashes, whether there is a start image, and how it is rendered."""
+    assert request().batch_key != request(**other).batch_key
+
+
+def test_exact_images_share_with_none() -> None:
+    """Not even with each other."""
+    assert request(exact=True).batch_key != request(exact=True, seed=2).batch_key
+
+
+@pytest.mark.parametrize(
+    ("values", "setting", "expected"),
+    [
+        ({"width": 64, "height": 64}, "auto", 16),
+        ({"width": 256, "height": 256}, "auto", 4),
+        ({"width": 512, "height": 512}, "auto", 1),
+        ({"hires": Hires(2.0, 0, 0.5, "Latent")}, "auto", 4),  # the larger size counts
+        ({"width": 512, "height": 512}, 4, 4),
+        ({"exact": True}, 4, 1),
+    ],
+)
+def test_the_size_of_a_batch_goes_by_pixels(
+    values: dict[str, Any], setting: Any, expected: int
+) -> None:
+    """Sixteen small ones, one large one, or what is set."""
+    assert batch_size_for(request(**values), setting) == expected

@@ -1,0 +1,76 @@
+"""Seconds left, worked out from the batches before."""
+
+from dataclasses import replace
+
+import pytest
+
+from picowatch.daemon.rendering import Durations, Rendering
+from picowatch.settings import Settings
+from tests.digest_engine import DigestEngine
+from tests.metadata.requests import CORGI
+
+SMALL = replace(CORGI, width=128, height=128, steps=10, hires=None)
+LARGE = replace(SMALL, width=256)
+OTHER = replace(SMALL, width=512)
+
+
+def test_an_image_takes_the_mean_of_its_kind_or_of_all() -> None:
+    """Whatever its seed is, and nothing is known before the first picture."""
+    durations = Durations()
+    assert durations.of([(SMALL, 1)]) is None
+    durations.learn(SMALL, 2.0)
+    durations.learn(LARGE, 10.0)
+    assert durations.of([(replace(SMALL, seed=9), 3), (LARGE, 1)]) == 3 * 2 + 10
+    assert durations.of([(replace(SMALL, exact=True, seed=8), 1)]) == 2
+    assert durations.of([(OTHER, 2)]) == 2 * 6
+    durations.learn(SMALL, 4.0)
+    assert durations.of([(SMALL, 1)]) == 3
+
+
+def batch(loads: str = "") -> Rendering:
+    """A batch of ten steps that began at 0."""
+    image: object = type("Image", (), {"request": SMALL})
+    return Rendering(
+        engine=DigestEngine(),
+        batch=[image],  # type: ignore[list-item]
+        loads=loads,
+        began=0.0,
+        settings=Settings(),
+        on_preview=lambda _: None,
+        is_requested=lambda: True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("done", "loads", "now", "left"),
+    [
+        (0, "", 3.0, 5.0),
+        (0, "", 100.0, 0.0),
+        (5, "", 5.0, 4.0),
+        (5, "", 6.0, 3.0),
+        (10, "", 90.0, 0.0),
+        (0, "demo", 3.0, 8.0),
+    ],
+)
+def test_a_batch_in_progress_is_counted_by_its_steps(
+    monkeypatch: pytest.MonkeyPatch, done: int, loads: str, now: float, left: float
+) -> None:
+    """Of one that takes eight seconds after its checkpoint is loaded, a step was done a second."""
+    clock = [0.0]
+    monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda: clock[0])
+    one = batch(loads)
+    for step in range(1, done + 1):
+        clock[0] = float(step)
+        one._on_step(step, 10)
+    clock[0] = now
+    assert one.seconds_left(8.0) == pytest.approx(left)
+
+
+def test_loading_is_no_part_of_what_a_batch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an engine had to load, it may have had to start, too: what came before a step."""
+    one = batch("demo")
+    for now in (7.0, 8.0):
+        monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda now=now: now)
+        one._on_step(int(now) - 6, 10)
+    assert one.seconds(ended=16.0, load=2.0) == 10.0
+    assert batch().seconds(ended=16.0, load=2.0) == 14.0

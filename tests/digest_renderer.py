@@ -1,0 +1,33 @@
+"""What an engine process draws digests with, a little slower than it could."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
+from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
+from tests.digest_engine import digest_picture
+
+STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
+
+
+class DigestRenderer:
+    """What renders the pictures in the engine process."""
+
+    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
+        self._pause = threading.Event()
+
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
+    ) -> list[RenderedImage]:
+        """Each request's digest as a picture, after its steps."""
+        for done in range(1, batch[0].steps + 1):
+            self._pause.wait(STEP_SECONDS)
+            if interrupted():
+                raise EngineStopped("interrupted")
+            on_step(done, batch[0].steps)
+        return [digest_picture(request, len(batch)) for request in batch]
