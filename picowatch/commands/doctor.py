@@ -191,11 +191,10 @@ def _numbers(version: str) -> list[int]:
 
 def _is_for_cuda() -> bool:
     """Whether torch, which is not imported here, is built for NVIDIA's cards."""
-    found = find_spec("torch")
+    origin = getattr(find_spec("torch"), "origin", None)
     with suppress(OSError):
-        if found and found.origin:
-            text = Path(found.origin).with_name("version.py").read_text()
-            return re.search(r"^cuda.*= '", text, re.MULTILINE) is not None
+        text = Path(origin).with_name("version.py").read_text() if origin else ""
+        return re.search(r"^cuda.*= '", text, re.MULTILINE) is not None
     return False
 
 

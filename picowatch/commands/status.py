@@ -1,6 +1,7 @@
 """`picowatch status`: what is running and queued, from status.json alone; `--check`: its health."""
 
 import json
+import select
 import shutil
 import signal
 import sys
@@ -86,7 +87,19 @@ def watch(outbox: Path) -> int:
                 if line != last:
                     print(line, flush=True)
                 last = line
+                if _is_unread():
+                    break
     return 0
+
+
+def _is_unread() -> bool:
+    """Whether the reader of standard output has gone, as `grep --max-count 1` does.
+
+    Otherwise its pipeline would end at the next change only.
+    """
+    looked_at = select.poll()
+    looked_at.register(sys.stdout, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in looked_at.poll(0))
 
 
 def _is_news(row: Row) -> bool:
