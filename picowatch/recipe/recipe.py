@@ -18,13 +18,7 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.grammar import lora_tags
-from picowatch.recipe.request import (
-    ControlUse,
-    EmbeddingUse,
-    ImageRequest,
-    LoraUse,
-    digest_of,
-)
+from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse, digest_of
 from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import Layer, Position, find_in
@@ -257,11 +251,7 @@ class Recipe(RecipeFields):
         hires = self.hires.model if self.hires else ""
         return hires, self.upscale.model if self.upscale else ""
 
-    def image_requests(
-        self,
-        hash_of: HashOf,
-        drawn_seed: int | None = None,
-    ) -> list[ImageRequest]:
+    def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
 
         With a variation strength it has variation_seed+i, and seed, as in A1111. A sweep makes all

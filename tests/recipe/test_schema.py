@@ -201,13 +201,6 @@ def test_each_field_says_what_the_docs_say() -> None:
     assert recipe["cfg"]["doNotSuggest"]
 
 
-def test_the_schemas_are_schemas() -> None:
-    """Of draft 7, which is what editors know."""
-    for schema in (*SCHEMAS.values(), defaults_schema(), defaults_schema(INVENTORY)):
-        Draft7Validator.check_schema(schema)
-        assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
-
-
 def test_defaults_need_no_prompt_and_are_no_list() -> None:
     """Otherwise they are as recipes."""
     assert complaints(defaults_schema(), "priority: 10\n") == []

@@ -12,12 +12,10 @@ from picowatch.recipe.fields import (
     BAKED,
     CHECKPOINT_HASH,
     DEFAULTS,
-    EMBEDDINGS,
     MAX_SIDE,
     MIN_SIDE,
     PICTURE,
     PICTURE_FIELDS,
-    PROMPTS,
     RANDOM,
     ROWS,
 )
@@ -88,7 +86,7 @@ class RecipeBuilder:
             self.judge.wrong("prompt", _no_prompt(self.judge.position))
         checkpoint = self._find("checkpoint", find_checkpoint) or NO_CHECKPOINT
         self._check_hash(checkpoint)
-        self._take_embeddings(checkpoint)
+        self.judge.warnings += missing_embeddings(self.layer, checkpoint, self.inventory)
         loras, families = read_loras(self.layer, self.inventory, self.judge)
         native = checkpoint.native_size
         defaults = {"prompt": "", "width": native, "height": native, "seed": RANDOM}
@@ -235,18 +233,6 @@ class RecipeBuilder:
                 f"'{shown(checkpoint.name)}', which may be another one."
             )
 
-    def _take_embeddings(self, checkpoint: Checkpoint) -> None:
-        """Warn of those that a picture's prompts name, but that are not here."""
-        written = self.layer.get(EMBEDDINGS)
-        theirs = {
-            field: self.layer[field]
-            for field in PROMPTS
-            if field in self.layer and self.layer[field].origin is Origin.OTHERS
-        }
-        if written:
-            found = missing_embeddings(written, theirs, checkpoint, self.inventory)
-            self.judge.warnings += found
-
     def _schedule_type(self, sampler: str, checkpoint: Checkpoint) -> str:
         """The schedule type; karras if nothing is written, and the sampler takes it."""
         if "schedule_type" in self.layer:
@@ -304,36 +290,27 @@ class RecipeBuilder:
         return tuple(found)
 
     def _picture_size(self, values: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, int]:
-        """The sides that are to be the start image's; beside a given one in its proportions."""
-        open_sides = [side for side in ("width", "height") if values[side] == PICTURE]
-        if not open_sides:
+        """The sides that are to be the start image's."""
+        sides = [side for side in ("width", "height") if values[side] == PICTURE]
+        if not sides:
             return {}
-        native = dict.fromkeys(open_sides, checkpoint.native_size)
         path = values["image"] or next((one["image"] for one in values["control"]), "")
-        if not path:
-            if "image" not in self.layer or names_none(self.layer["image"]):
-                what = "size: picture is the size of the start image. Add image, or a size."
-                self.judge.wrong(open_sides[0], what)
-            return native
-        try:
-            width, height = self.pictures.size(path)
-        except PictureUnreadable as error:
-            self.judge.wrong("image" if values["image"] else "control", named(path, str(error)))
-            return native
-        if len(open_sides) == 1:
-            given = next(side for side in ("width", "height") if side not in open_sides)
-            if not isinstance(values[given], int):
-                return native  # what is wrong with it is reported
-            scale = values[given] / (width if given == "width" else height)
-            width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        image, size = self.layer.get("image"), (checkpoint.native_size, checkpoint.native_size)
+        if path:
+            try:
+                size = self.pictures.size(path)
+            except PictureUnreadable as error:
+                self.judge.wrong("image" if values["image"] else CONTROL, named(path, str(error)))
+        elif not image or names_none(image):
+            what = "size: picture is the size of the start image. Add image, or a size."
+            self.judge.wrong(sides[0], what)
         rules, most_pixels = checkpoint.rules, self.pictures.most_pixels
         scale = values["hires"].get("scale", 2) if values["hires"] else 1
         is_scale = isinstance(scale, int | float) and scale >= 1  # else it is reported
         most_side = min(MAX_SIDE, int(rules.max_side / (scale if is_scale else 1)))
         most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
-        sides = picture_sides((width, height), rules.multiple, most_side, most_pixels)
-        both = dict(zip(("width", "height"), sides, strict=True))
-        return {name: both[name] for name in open_sides}
+        width, height = picture_sides(size, rules.multiple, most_side, most_pixels)
+        return {side: width if side == "width" else height for side in sides}
 
 
 def _decided(recipe: Recipe) -> str:
