@@ -35,8 +35,8 @@ from benchmarks.folders import PROJECT, Folders, run_once
 from benchmarks.measuring import Findings, Found, spread
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.memory import CUDA_LADDER, Rung
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.versions import versions as libraries
+from picowatch.engine.protocol import EngineOptions
+from picowatch.engine.protocol import versions as libraries
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.samplers import SAMPLERS

@@ -9,11 +9,13 @@ from picowatch.errors import EXIT_CODES
 from picowatch.outbox.listing import OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
+from picowatch.recipe.schema import descriptions
 from picowatch.settings import DAILY, FOLDERS, PREFIX, Settings
 
 DOCS = Path(__file__).parent
 
 
+_USUAL: dict[object, str] = {None: "off", "": "none", (): "none"}
 # What most recipes use.
 DAILY_FIELDS = (
     *("prompt", "negative_prompt", "checkpoint", "width", "height", "seed", "count", "steps"),
@@ -25,16 +27,17 @@ DAILY_FIELDS = (
 def recipe_table(daily: bool) -> str:
     """The recipe fields that most people use, or the others: what they take, defaults, aliases."""
     rows = ["| field | what it does | takes | default | aliases |", "|---|---|---|---|---|"]
+    described = descriptions(RecipeFields)
     for name, row in ROWS.items():
         if (name in DAILY_FIELDS) is not daily:
             continue
         field = RecipeFields.model_fields[name]
-        default = "required" if field.is_required() else _shown(field.default)
+        default = "required" if field.is_required() else _USUAL.get(field.default)
         cells = [
             f"`{name}`",
-            row.description,
-            row.takes_text or _takes(json_schemas()[name]),
-            row.default_text or default,
+            described[name],
+            row.wanted or _takes(json_schemas()[name]),
+            row.default_text or default or _shown(field.default),
             ", ".join(f"`{alias}`" for alias in row.aliases),
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -263,7 +263,7 @@ def _unet_parts(*texts: tuple[str | Classes, Classes]) -> Mapping[str, Classes]:
 # Without it, diffusers would log at each start that there is no safety checker.
 _NO_CHECKER = {"requires_safety_checker": False}
 
-# The VAEs of each kind: how catalog/vaes.py calls them.
+# The VAEs of each kind: how catalog/encoders.py calls them.
 SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
 QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"

@@ -39,7 +39,6 @@ class DigestEngine:
     preview_seconds: float = 0
     batches: list[tuple[ImageRequest, ...]] = field(default_factory=list)
     starts: int = 0
-    prepared: int = 0
     timings: dict[str, float] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _in_progress: Future[list[RenderedImage]] | None = None
@@ -75,10 +74,6 @@ class DigestEngine:
 
     def memory(self) -> None:
         """See `Engine.memory`: it needs none."""
-
-    def prepare(self) -> None:
-        """See `Engine.prepare`; counted."""
-        self.prepared += 1
 
     def interrupt(self) -> None:
         """See `Engine.interrupt`."""

@@ -45,7 +45,7 @@ POINTS = {
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
     "before a contact sheet is remembered": f"{_LEDGER}.mark_sheet_done",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
-    "before a recipe is taken out of the inbox": "picowatch.daemon.archive:Archive._take_out",
+    "before a recipe is taken out of the inbox": "picowatch.daemon.finish:Archive._take_out",
     "after a recipe is archived": f"{_LEDGER}.archive",
     "before a command is done": "picowatch.daemon.commands:Control.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
@@ -53,7 +53,7 @@ POINTS = {
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
     "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
     "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages.announce",
-    "in the middle of building a new ledger": "picowatch.ledger.rebuild:_enter",
+    "in the middle of building a new ledger": "picowatch.ledger.ledger:_enter",
 }
 
 

@@ -1,9 +1,9 @@
 """The models in models/, recognised from names and headers alone, without torch."""
 
 from picowatch.catalog.catalog import Catalog
-from picowatch.catalog.entries import DEMO_CONTROLNET, DEMO_UPSCALER, embedded
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
+from picowatch.catalog.scan import DEMO_CONTROLNET, DEMO_UPSCALER, embedded
 from picowatch.families import DEMO
 
 __all__ = [

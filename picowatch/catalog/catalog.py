@@ -2,28 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from picowatch.catalog.candidates import (
-    SAFETENSORS,
-    Candidate,
-    Stamp,
-    by_name,
-    candidates,
-    place,
-    printable,
-    without_ending,
-)
-from picowatch.catalog.entries import EMBEDDED, embedded, may_pass, model_of, reason_of, refusal
+from picowatch.catalog.encoders import families_of
 from picowatch.catalog.folder_files import INDEX, folder_files, is_file, is_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
-from picowatch.catalog.inventory import inventory_of
 from picowatch.catalog.models import (
     FOLDERS,
     FoundModels,
@@ -34,12 +23,35 @@ from picowatch.catalog.models import (
     folders_of,
 )
 from picowatch.catalog.parts import completed, files_of, is_transformer
-from picowatch.catalog.recognise import recognise
+from picowatch.catalog.recognise import UNIONS, recognise
+from picowatch.catalog.scan import (
+    EMBEDDED,
+    SAFETENSORS,
+    Candidate,
+    Signature,
+    candidates,
+    embedded,
+    entry_of,
+    printable,
+    without_ending,
+)
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
+from picowatch.families import DEMO, FAMILIES
 from picowatch.files.retry import Ended
-from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.inventory import (
+    DEMO_RULES,
+    Checkpoint,
+    ControlNet,
+    Inventory,
+    Upscaler,
+    rules_of,
+)
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.prompts.known_words import KnownWords
+
+# Families whose files need not say what they predict. Of 2.x the weights do (engine/load.py).
+_SILENT = ("sd1", "sdxl")
 
 
 class Catalog:
@@ -62,7 +74,7 @@ class Catalog:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
-        self._seen: dict[tuple[Kind, Path], tuple[Stamp, Model | Refused]] = {}
+        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model]] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -72,7 +84,7 @@ class Catalog:
             found += self._misplaced()
         finally:
             self.keep_hashes()
-        return _found(found)
+        return FoundModels.of(found)
 
     def keep_hashes(self) -> None:
         """Write what is known of files now, if this process may."""
@@ -80,11 +92,8 @@ class Catalog:
 
     def has_models(self) -> bool:
         """Whether any can be used. It looks no further than to the first one."""
-        return any(
-            isinstance(self._entry(candidate), Model)
-            for kind in FOLDERS
-            for candidate in self._candidates(kind)
-        )
+        found = (one for kind in FOLDERS for one in self._candidates(kind))
+        return any(isinstance(self._entry(candidate), Model) for candidate in found)
 
     def inventory(
         self, default_checkpoint: str | None = None, *, must_exist: bool = False
@@ -93,38 +102,67 @@ class Catalog:
 
         `must_exist`: without the folder itself, nothing stands in for a checkpoint.
         """
-        found = self.scan()
-        hashes = {one.name: self._known_hash(one) for one in found.of_kind("checkpoint")}
-        wildcards = self._wildcards.scan()
-        return replace(
-            inventory_of(found, hashes, wildcards, self.demo, embedded("controlnet")),
+        found, wildcards = self.scan(), self._wildcards.scan()
+        vaes, loras = found.of_kind("vae"), found.of_kind("lora")
+        embeddings = found.of_kind("embedding")
+        controlnets = (*found.of_kind("controlnet"), embedded("controlnet"))
+        words = _known_words(self.demo)
+        return Inventory(
+            demo=replace(_checkpoint(self.demo), rules=DEMO_RULES, known_words=words),
+            checkpoints=tuple(
+                replace(_checkpoint(one), hash=self._known_hash(one))
+                for one in found.of_kind("checkpoint")
+                if not one.missing
+            ),
+            vaes=_names(vaes),
+            loras=_names(loras),
+            embeddings=_names(embeddings),
+            upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
+            vae_families={one.name: families_of(one.variant) for one in vaes},
+            controlnets=tuple(map(_controlnet, controlnets)),
+            depths=_names(found.of_kind("depth")),
+            lora_families=_families(loras),
+            lora_names={one.name: one.trained_as for one in loras if one.trained_as},
+            embedding_families=_families(embeddings),
+            wildcards=wildcards.lines,
+            wildcard_packs=wildcards.packs,
+            refused={"wildcard": wildcards.refused, **_reasons(found)},
+            refused_embeddings={
+                without_ending(one.name): one.reason
+                for one in found.refused
+                if one.kind == "embedding"
+            },
             default_checkpoint=default_checkpoint,
             unusable_checkpoint=self._unusable_checkpoint(found, must_exist),
         )
 
     def _unusable_checkpoint(self, found: FoundModels, must_exist: bool) -> str:
         """The first reason why no checkpoint can be used, or ""."""
-        reasons = [_dangling(self._models), _dangling(self._models / FOLDERS["checkpoint"])]
+        reasons = [
+            f"the folder {folder} is a link that leads nowhere."
+            for folder in (self._models, self._models / FOLDERS["checkpoint"])
+            if os.path.islink(folder) and not is_folder(folder)  # noqa: PTH114  (never raises)
+        ]
         if must_exist and not is_folder(self._models):
             reasons.append(f"the folder {self._models} does not exist.")
         reasons += [one.reason for one in found.refused if one.kind == "checkpoint"]
-        reasons += [one.missing for one in found.of_kind("checkpoint")]
-        return next(filter(None, reasons), "")
+        reasons += [one.missing for one in found.of_kind("checkpoint") if one.missing]
+        return next(iter(reasons), "")
 
     def find(self, kind: Kind, name: str) -> Model:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
         if kind in EMBEDDED and EMBEDDED[kind][0] == name:
             return embedded(kind)
         # Checkpoints complete each other, and are few: all are looked at.
-        entries = self._scan_kind(kind, "" if kind == "checkpoint" else name)
-        for entry in entries:
-            if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
-                if entry.missing:
-                    raise ModelRefused(entry.missing)
-                return entry
-        for entry in entries:
-            if isinstance(entry, Refused) and name in (entry.name, without_ending(entry.name)):
-                raise ModelRefused(entry.reason)
+        found = FoundModels.of(self._scan_kind(kind, "" if kind == "checkpoint" else name))
+        for model in found.models:
+            if name in (model.name, f"{model.name}.safetensors"):
+                if model.missing:
+                    raise ModelRefused(model.missing)
+                return model
+        for refused in found.refused:
+            if name in (refused.name, without_ending(refused.name)):
+                raise ModelRefused(refused.reason)
         folders = [f"models/{folder.name}/" for folder in folders_of(self._models, kind)]
         raise ModelRefused(f"There is no {name!r} in {listed(folders, 'or')}.")
 
@@ -140,7 +178,7 @@ class Catalog:
     def _known_hash(self, model: Model) -> str:
         """Return its hash, "" if files would have to be read for it."""
         with suppress(ModelRefused):
-            return self.sha256(model) if not model.missing and self.is_hashed(model) else ""
+            return self.sha256(model) if self.is_hashed(model) else ""
         return ""
 
     def size(self, model: Model) -> int:
@@ -190,16 +228,16 @@ class Catalog:
         entries: list[Model | Refused] = []
         taken = {EMBEDDED[kind][0]: EMBEDDED[kind][1]} if kind in EMBEDDED else {}
         first = folders_of(self._models, kind)[0]
-        for candidate in sorted(self._candidates(kind, name), key=by_name):  # stable: ours first
+        found = self._candidates(kind, name)
+        for candidate in sorted(found, key=lambda one: one.order):  # stable: ours first
             entry = self._entry(candidate)
             if isinstance(entry, Model) and entry.name in taken:
-                own = place(candidate)
-                reason = f"{own} has the same name as {taken[entry.name]}: rename it."
-                entry = refusal(candidate, reason)
+                own, other = candidate.place, taken[entry.name]
+                entry = candidate.refused(f"{own} has the same name as {other}: rename it.")
                 if candidate.root != first:  # its name with ending is the other's, too
                     entry = replace(entry, name=f"{candidate.root.name}/{entry.name}")
             elif isinstance(entry, Model):
-                taken[entry.name] = place(candidate)
+                taken[entry.name] = candidate.place
             entries.append(entry)
         return self._completed(entries) if kind == "checkpoint" else entries
 
@@ -208,7 +246,7 @@ class Catalog:
         if not any(isinstance(entry, Model) and is_transformer(entry) for entry in entries):
             return entries
         others = [*self._scan_kind("text_encoder"), *self._scan_kind("vae")]
-        installed = _found([*entries, *others])
+        installed = FoundModels.of([*entries, *others])
         return [
             completed(entry, installed)
             if isinstance(entry, Model) and is_transformer(entry)
@@ -221,38 +259,31 @@ class Catalog:
         refused = []
         with suppress(OSError):
             for path in sorted(self._models.iterdir()):
-                kind = self._kind_of(path)
-                if kind is None:
-                    continue
-                name, right = printable(path.name), folders_of(self._models, kind)[0].name
-                reason = f"{name} is in models/ itself: move it to models/{right}/."
-                refused.append(Refused(name=name, kind=kind, path=path, reason=reason))
+                if kind := self._kind_of(path):
+                    name, right = printable(path.name), folders_of(self._models, kind)[0].name
+                    reason = f"{name} is in models/ itself: move it to models/{right}/."
+                    refused.append(Refused(name=name, kind=kind, path=path, reason=reason))
         return refused
 
     def _kind_of(self, path: Path) -> Kind | None:
         """The kind of a file or a diffusers folder; None for all others."""
         if is_file(path / INDEX):
             return "checkpoint"
-        if path.suffix.lower() not in (*SAFETENSORS, GGUF) or not is_file(path):
-            return None
-        try:
-            return self._recognised(path).kind
-        except (ModelRefused, OSError):
-            return None
+        if path.suffix.lower() in (*SAFETENSORS, GGUF) and is_file(path):
+            with suppress(ModelRefused, OSError):
+                return self._recognised(path).kind
+        return None
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """Return the candidate as a model or a refusal; known ones that did not change are kept."""
+        """The candidate as a model or a refusal; models that did not change are remembered."""
         key = (candidate.kind, candidate.path)
-        stamp, entry = self._seen.get(key, (None, None))
-        if entry is None or stamp != candidate.stamp:
-            self._end_if_asked()
-            try:
-                entry = model_of(candidate, self._recognised)
-            except (ModelRefused, OSError) as error:
-                entry = refusal(candidate, f"{place(candidate)} {reason_of(error)}")
-                if may_pass(error):
-                    return entry
-            self._seen[key] = (candidate.stamp, entry)
+        signature, model = self._seen.get(key, ((), None))
+        if model and signature == candidate.signature:
+            return model
+        self._end_if_asked()
+        entry = entry_of(candidate, self._recognised)
+        if isinstance(entry, Model):
+            self._seen[key] = (candidate.signature, entry)
         return entry
 
     def _recognised(self, path: Path) -> Recognised:
@@ -262,8 +293,9 @@ class Catalog:
             return json.dumps(asdict(recognise(read_any_header(path))))
 
         known = json.loads(self._hashes.noted(path, _code(), read))
-        tuples = {"contents": tuple(map(tuple, known["contents"]))}
-        return Recognised(**known | tuples | {"trigger_words": tuple(known["trigger_words"])})
+        known["contents"] = tuple(map(tuple, known["contents"]))
+        known["trigger_words"] = tuple(known["trigger_words"])
+        return Recognised(**known)
 
 
 @cache
@@ -272,13 +304,6 @@ def _code() -> str:
     package = Path(__file__).parent
     files = [package.parent / "families.py", *sorted(package.glob("*.py"))]
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-
-def _found(entries: list[Model | Refused]) -> FoundModels:
-    return FoundModels(
-        models=tuple(entry for entry in entries if isinstance(entry, Model)),
-        refused=tuple(entry for entry in entries if isinstance(entry, Refused)),
-    )
 
 
 def _files(model: Model) -> dict[str, Path]:
@@ -295,7 +320,48 @@ def _unreadable(model: Model, error: OSError) -> ModelRefused:
     return ModelRefused(f"{model.path.name} cannot be read: {error.strerror}.")
 
 
-def _dangling(folder: Path) -> str:
-    """Say that a link leads nowhere, as to a disk that is away; else ""."""
-    away = os.path.islink(folder) and not is_folder(folder)  # noqa: PTH114  (never raises)
-    return f"the folder {folder} is a link that leads nowhere." if away else ""
+def _names(models: Sequence[Model]) -> tuple[str, ...]:
+    return tuple(model.name for model in models)
+
+
+def _reasons(found: FoundModels) -> dict[str, dict[str, str]]:
+    """Why what was refused cannot be used, by kind and name, with and without ending."""
+    reasons: dict[str, dict[str, str]] = {kind: {} for kind in FOLDERS}
+    for entry in found.refused:
+        reasons[entry.kind][entry.name] = entry.reason
+        reasons[entry.kind].setdefault(without_ending(entry.name), entry.reason)
+    checkpoints = found.of_kind("checkpoint")
+    reasons["checkpoint"] |= {one.name: one.missing for one in checkpoints if one.missing}
+    return reasons
+
+
+def _checkpoint(model: Model) -> Checkpoint:
+    return Checkpoint(
+        model.name,
+        model.native_size,
+        model.text_layers,
+        model.zero_snr,
+        FAMILIES[model.family].name,
+        rules_of(model.family, model.variant),
+        "v" if model.velocity_beside else "",
+        bool(model.prediction) or model.family not in _SILENT,
+        model.text_width,
+    )
+
+
+@cache
+def _known_words(demo: Model) -> KnownWords:
+    """The demo model's; training/export.py writes the file."""
+    found = json.loads((demo.path / "known_words.json").read_text("utf-8"))
+    subjects = found["subjects"] + found["extras"] + found["colours"]
+    return KnownWords(tuple(subjects), frozenset(found["words"]))
+
+
+def _controlnet(model: Model) -> ControlNet:
+    family = FAMILIES[model.family].name
+    return ControlNet(model.name, family, model.text_width, UNIONS.get(model.variant, 0))
+
+
+def _families(adapters: Sequence[Model]) -> dict[str, str]:
+    """The names of their families; the demo model's are Stable Diffusion 1.x of other widths."""
+    return {one.name: FAMILIES[one.family].name for one in adapters if one.family not in ("", DEMO)}

@@ -10,21 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from picowatch.catalog.configs import depth_config, read_config, read_json, read_schedule
+from picowatch.catalog.encoders import vae_of_config
 from picowatch.catalog.folder_files import (
     INDEX,
     WEIGHTS_ENDINGS,
     check_files,
     check_weights,
+    depth_config,
     is_file,
     is_folder,
+    read_config,
+    read_json,
+    read_schedule,
     weight_files,
 )
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Kind, Recognised
-from picowatch.catalog.recognise import ONLY
-from picowatch.catalog.unets import POOLED, USABLE_INPUTS, controlnet
-from picowatch.catalog.vaes import vae_of_config
+from picowatch.catalog.recognise import ONLY, POOLED, USABLE_INPUTS, controlnet
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, Family, row_of_pipeline
 from picowatch.recipe.messages.problems import shown

@@ -7,13 +7,15 @@ are compared with the file before anything is read.
 
 import os
 import struct
+from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.headers import Header, check_size, read_header, small_json
 from picowatch.errors import ModelRefused
 from picowatch.files.inside import open_regular
+from picowatch.recipe.messages.problems import shown
 
 GGUF = ".gguf"
 MAGIC = b"GGUF"
@@ -25,10 +27,9 @@ _MAX_NAME = 1000
 _MAX_TEXT = 1_000_000
 _MAX_SIDES = 8
 _MAX_NUMBER = 2**53
-# The types of metadata: formats of struct, but for text and lists.
-_NUMBERS = "BbHhIif?"
+# The types of metadata: formats of struct, text and lists.
+_NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
-_LONG = {10: "Q", 11: "q", 12: "d"}
 # The types of tensors that are read, by their numbers in the format: how many values a block has,
 # in how many bytes.
 TYPES = {
@@ -71,8 +72,6 @@ def read_gguf(path: Path) -> Header:
 
 
 class _Reader:
-    """Reads from the beginning to the tensors' bytes."""
-
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._size = size
@@ -99,7 +98,13 @@ class _Reader:
                 raise ModelRefused(f"is damaged: it has two tensors {name[:80]!r}.")
             shapes[name], types[name] = shape, kind
             ends.append(end)
-        self._check_size(metadata.get("general.alignment", "32"), max(ends, default=0))
+        # The bytes of the tensors begin at a multiple of the alignment.
+        alignment = metadata.get("general.alignment", "32")
+        step = int(alignment) if alignment.isdigit() else 0
+        if not 1 <= step <= 2**16:
+            raise ModelRefused("is damaged: its alignment is invalid.")
+        begin = -(-self._file.tell() // step) * step
+        check_size(max(ends, default=0), max(self._size - begin, 0))
         return Header(shapes, metadata, types)
 
     def _tensor(self) -> tuple[str, tuple[int, ...], str, int]:
@@ -119,29 +124,14 @@ class _Reader:
             raise ModelRefused(f"is damaged: its tensor {name[:80]!r} has no valid shape.")
         return name, shape, kind, self._count(_MAX_NUMBER, "bytes") + values // block * size
 
-    def _check_size(self, alignment: str, promised: int) -> None:
-        """The bytes of the tensors are there; they begin at a multiple of the alignment."""
-        step = int(alignment) if alignment.isdigit() else 0
-        if not 1 <= step <= 2**16:
-            raise ModelRefused("is damaged: its alignment is invalid.")
-        begin = -(-self._file.tell() // step) * step
-        held = max(self._size - begin, 0)
-        if promised > held:
-            raise ModelRefused(
-                f"is cut off: {held:,} of {promised:,} bytes of weights are there; "
-                "it is still being copied, or its download was interrupted."
-            )
-
     def _value(self, kind: int) -> str:
         """One value as text; of a list its length."""
         if kind == _TEXT:
             return self._text(_MAX_TEXT)
         if kind == _LIST:
             return self._list()
-        if kind < len(_NUMBERS):
+        if kind in _NUMBERS:
             return str(self._number(_NUMBERS[kind]))
-        if kind in _LONG:
-            return str(self._number(_LONG[kind]))
         raise ModelRefused("is damaged: its metadata has a value of an unknown type.")
 
     def _list(self) -> str:
@@ -153,9 +143,8 @@ class _Reader:
         if kind == _TEXT:
             for _ in range(length):
                 self._text(_MAX_TEXT)
-        elif kind < len(_NUMBERS) or kind in _LONG:
-            code = _NUMBERS[kind] if kind < len(_NUMBERS) else _LONG[kind]
-            self._bytes(length * struct.calcsize(f"<{code}"))
+        elif kind in _NUMBERS:
+            self._bytes(length * struct.calcsize(f"<{_NUMBERS[kind]}"))
         else:
             raise ModelRefused("is damaged: its metadata has a list of an unknown type.")
         return f"{length} values"
@@ -186,3 +175,61 @@ class _Reader:
                 "or its download was interrupted."
             )
         return found
+
+
+_WORDS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+FP8 = ("F8_E4M3", "F8_E5M2")
+_FP8_FORMATS = {"float8_e4m3fn", "float8_e5m2"}  # as files describe themselves
+# After a layer's name: what its fp8 weights are multiplied by.
+SCALES = (".scale_weight", ".weight_scale")
+# What else a layer of fp8 weights may have.
+_BESIDE_FP8 = {*SCALES, ".weight", ".bias", ".scale_input", ".input_scale", ".comfy_quant"}
+_MATRICES = {*_WORDS, *FP8, *BLOCKS, "F64", ""}
+
+
+def stored(header: Header) -> str:
+    """The type of most weights, in words; ModelRefused for what the engine cannot read."""
+    sizes: Counter[str] = Counter()
+    for name, kind in header.types.items():
+        sizes[kind] += prod(header.shapes[name])
+        if len(header.shapes[name]) > 1 and name.endswith("weight") and kind not in _MATRICES:
+            raise _refusal(f"{name} has the type {kind}")
+    if others := _declared(header) - _FP8_FORMATS:
+        raise _refusal(f"it names {min(others)}")
+    scales = [name for name in header.shapes if name.endswith(SCALES)]
+    _check_scales(header, scales)
+    most = sizes.most_common(1)[0][0] if sizes else ""
+    if most in FP8:
+        return "scaled fp8" if scales else "fp8"
+    mixture = MIXTURES.get(header.metadata.get("general.file_type", ""), "")
+    return mixture if mixture.startswith(f"{most}_") else _WORDS.get(most, most)
+
+
+def _check_scales(header: Header, scales: list[str]) -> None:
+    """Each is a number for a layer of fp8 weights, or for each of its rows; nothing else is."""
+    layers = {name.rpartition(".")[0] for name in scales}
+    for name in scales:
+        rows = (*header.shapes.get(f"{name.rpartition('.')[0]}.weight", ()), 1)[0]
+        fits = header.shapes[name] in ((), (1,), (1, 1), (rows,), (rows, 1))
+        if not fits or header.types.get(name, "F32") not in _WORDS:
+            raise _refusal(f"{name} has the shape {list(header.shapes[name])}")
+    for name in header.shapes:
+        layer, _, ending = name.rpartition(".")
+        if layer in layers and f".{ending}" not in _BESIDE_FP8:
+            raise _refusal(f"it has {name}")
+
+
+def _declared(header: Header) -> set[str]:
+    """The formats that the file's own description of its layers names."""
+    try:
+        layers = small_json(header.metadata.get("_quantization_metadata", "{}"))["layers"]
+        return {str(layer["format"]) for layer in layers.values()}
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return set()
+
+
+def _refusal(what: str) -> ModelRefused:
+    return ModelRefused(
+        f"is quantised in a form that picowatch does not know: {shown(what, 120)}. "
+        "Get it in bfloat16, in fp8, or as a GGUF file."
+    )

@@ -40,9 +40,6 @@ class _Entry(NamedTuple):
     day: int
 
 
-_NOTHING = _Entry(-1, -1, "", 0)
-
-
 class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
@@ -53,7 +50,7 @@ class HashCache:
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
         self._file = file
-        self._keep = keep and file is not None
+        self._keep = keep
         self._known: dict[bytes, _Entry] = {}
         self._unwritten: dict[bytes, _Entry] = {}  # those of them that are not in the file yet
         self._read_at: tuple[int, ...] = ()
@@ -66,11 +63,10 @@ class HashCache:
         path, size, mtime = _found(path)
         name = os.fsencode(path) + b"#is"
         found = self._entry(name, size, mtime)
-        if found.startswith(by):
-            return found.removeprefix(by)
-        text = read()
-        self._note(name, size, mtime, by + text)
-        return text
+        if not found.startswith(by):
+            found = by + read()
+            self._note(name, size, mtime, found)
+        return found.removeprefix(by)
 
     def known(self, path: Path) -> str:
         """The hex digest of the file's bytes, "" if they have to be read for it."""
@@ -88,7 +84,13 @@ class HashCache:
         name = os.fsencode(path) + (b"#weights" if weights_only else b"")
         digest = self._entry(name, size, mtime)
         if not digest:
-            digest = _digest_of(path, weights_only, on_block)
+            try:
+                with os.fdopen(open_regular(path), "rb") as file:
+                    if weights_only:
+                        file.seek(8 + int.from_bytes(file.read(8), "little"))
+                    digest = _digest(file, on_block)
+            except OSError as error:
+                raise _unreadable(path, error) from error
             if _stat(path) != (path, size, mtime):
                 raise ModelRefused(
                     f"{path.name} changed while it was read.",
@@ -115,7 +117,7 @@ class HashCache:
                     raise
                 self._file.unlink()  # damaged, or not made by SQLite
                 _write(self._file, self._known)
-            self._read_at = _stamp_of(self._file)
+            self._read_at = _signature(self._file)
         except (sqlite3.Error, OSError):  # only time is lost: other processes compute them again
             self._unwritten = new | self._unwritten
 
@@ -124,22 +126,17 @@ class HashCache:
 
     def _entry(self, name: bytes, size: int, mtime: int) -> str:
         """Look up a file as it is now, "" if it is not known; other processes may have added it."""
-        for again in (False, True):
-            if again:
-                self._read_again()
-            found = self._known.get(name, _NOTHING)
-            if (found.size, found.mtime) == (size, mtime):
-                if found.day < _today() - _RENEW_DAYS:
-                    self._note(name, size, mtime, found.text)
-                return found.text
-        return ""
-
-    def _read_again(self) -> None:
-        """Read the file, unless it is as it was read last."""
-        stamp = _stamp_of(self._file) if self._file else ()
-        if self._file and stamp and stamp != self._read_at:
-            self._known |= _read(self._file) | self._unwritten
-            self._read_at = stamp
+        if (found := self._known.get(name)) is None or found[:2] != (size, mtime):
+            signature = _signature(self._file) if self._file else ()
+            if self._file and signature and signature != self._read_at:
+                self._known |= _read(self._file) | self._unwritten
+                self._read_at = signature
+            found = self._known.get(name)
+        if found is None or found[:2] != (size, mtime):
+            return ""
+        if found.day < _today() - _RENEW_DAYS:
+            self._note(name, size, mtime, found.text)
+        return found.text
 
 
 def _write(file: Path, entries: Mapping[bytes, _Entry]) -> None:
@@ -168,16 +165,6 @@ def _today() -> int:
     return int(time.time() // _DAY_SECONDS)
 
 
-def _digest_of(path: Path, weights_only: bool, on_block: OnBlock) -> str:
-    try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            if weights_only:
-                file.seek(8 + int.from_bytes(file.read(8), "little"))
-            return _digest(file, on_block)
-    except OSError as error:
-        raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
-
-
 def _digest(file: IO[bytes], on_block: OnBlock) -> str:
     """Hash as hashlib.file_digest does, which cannot be stopped."""
     digest = hashlib.sha256()
@@ -191,7 +178,11 @@ def _stat(path: Path) -> tuple[Path, int, int]:
     try:
         return _found(path)
     except OSError as error:
-        raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ModelRefused:
+    return ModelRefused(f"{path.name} cannot be read: {error.strerror}.")
 
 
 def _found(path: Path) -> tuple[Path, int, int]:
@@ -201,7 +192,7 @@ def _found(path: Path) -> tuple[Path, int, int]:
     return path, status.st_size, status.st_mtime_ns
 
 
-def _stamp_of(file: Path) -> tuple[int, ...]:
+def _signature(file: Path) -> tuple[int, ...]:
     """Return what changes with each version of the stored hashes; () if there are none."""
     with suppress(OSError):
         status = file.stat()

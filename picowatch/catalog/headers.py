@@ -66,8 +66,22 @@ def read_header(path: Path) -> Header:
         texts = {key: text for key, text in metadata.items() if isinstance(text, str)}
     except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
         raise ModelRefused("is damaged: its header cannot be read.") from error
-    _check_size(max(ends, default=0), size - 8 - length)
+    promised, held = max(ends, default=0), size - 8 - length
+    check_size(promised, held)
+    if promised < held:
+        raise ModelRefused(
+            f"is damaged: {held - promised:,} bytes more than its header says; download it again."
+        )
     return Header(shapes, texts, types)
+
+
+def check_size(promised: int, held: int) -> None:
+    """Raise ModelRefused unless the bytes that a header promises are there."""
+    if promised > held:
+        raise ModelRefused(
+            f"is cut off: {held:,} of {promised:,} bytes of weights are there; "
+            "it is still being copied, or its download was interrupted."
+        )
 
 
 def small_json(raw: str | bytes, *, infinite: bool = False) -> Any:
@@ -132,16 +146,3 @@ def _number(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
         raise ValueError("no size")
     return value
-
-
-def _check_size(promised: int, held: int) -> None:
-    """The bytes after the header are exactly those the header promises."""
-    if promised > held:
-        raise ModelRefused(
-            f"is cut off: {held:,} of {promised:,} bytes of weights are there; "
-            "it is still being copied, or its download was interrupted."
-        )
-    if promised < held:
-        raise ModelRefused(
-            f"is damaged: {held - promised:,} bytes more than its header says; download it again."
-        )

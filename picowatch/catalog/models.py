@@ -1,40 +1,33 @@
 """The results of a scan: usable models and refused files, as plain values."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Literal
+from typing import Literal, Self
 
 Kind = Literal[
     "checkpoint", "vae", "text_encoder", "lora", "embedding", "upscaler", "controlnet", "depth"
 ]
 Layout = Literal["file", "folder"]
 
-FOLDERS: dict[Kind, str] = {
-    "checkpoint": "checkpoints",
-    "vae": "vae",
-    "text_encoder": "text_encoders",
-    "lora": "loras",
-    "embedding": "embeddings",
-    "upscaler": "upscalers",
-    "controlnet": "controlnet",
-    "depth": "depth",
-}
-# What A1111, Forge, ComfyUI, SwarmUI and Stability Matrix call them.
-_OTHER_NAMES: dict[Kind, tuple[str, ...]] = {
+# The folders of each kind: ours, and what A1111, Forge, ComfyUI, SwarmUI and Stability Matrix call
+# them.
+_FOLDERS: dict[Kind, tuple[str, ...]] = {
     "checkpoint": (
-        *("Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
+        *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
         *("diffusion_models", "DiffusionModels", "unet"),
     ),
-    "vae": ("VAE",),
-    "text_encoder": ("text_encoder", "clip", "TextEncoders"),
-    "lora": ("Lora", "LyCORIS"),
-    "embedding": ("Embeddings",),
-    "upscaler": ("ESRGAN", "RealESRGAN", "upscale_models"),
-    "controlnet": ("ControlNet",),
-    "depth": (),
+    "vae": ("vae", "VAE"),
+    "text_encoder": ("text_encoders", "text_encoder", "clip", "TextEncoders"),
+    "lora": ("loras", "Lora", "LyCORIS"),
+    "embedding": ("embeddings", "Embeddings"),
+    "upscaler": ("upscalers", "ESRGAN", "RealESRGAN", "upscale_models"),
+    "controlnet": ("controlnet", "ControlNet"),
+    "depth": ("depth",),
 }
+FOLDERS: dict[Kind, str] = {kind: names[0] for kind, names in _FOLDERS.items()}
 
 
 def folders_of(models: Path, kind: Kind) -> list[Path]:
@@ -43,7 +36,7 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
     Those that are one folder count once: links, and names in another case on a Mac.
     """
     found: dict[tuple[int, int], Path] = {}
-    for name in (FOLDERS[kind], *_OTHER_NAMES[kind]):
+    for name in _FOLDERS[kind]:
         with suppress(OSError):
             status = (models / name).stat()
             if S_ISDIR(status.st_mode):
@@ -55,20 +48,16 @@ def folders_of(models: Path, kind: Kind) -> list[Path]:
 class Recognised:
     """A file or folder as its headers and configs tell it.
 
-    `family` is what it belongs to ("sd1"; "" where the header does not say). `native_size` is the
-    side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are the inputs
-    of a checkpoint's UNet, `text_layers` how many layers of its text encoder clip_skip can choose
-    from, 0 for other kinds. `prediction` is what its UNet predicts ("v_prediction", "epsilon"; ""
-    where the header does not say), `zero_snr` whether it was trained down to noise without any
-    signal. `variant` tells checkpoints of one family apart ("dev", "schnell"), and text encoders
-    and VAEs of flow families from others, and ControlNets for several kinds of maps ("union") or
-    with fewer layers ("small") from those like half of a UNet. `text_width` is that of the texts
-    that a UNet or a ControlNet looks at, 0 where it looks at none or is not known. `base_model`,
-    `trained_as` (its name) and `trigger_words` are what a LoRA's trainer wrote into it, if
-    anything. `scale` is how much larger an upscaler makes a side, 0 for other kinds; its `variant`
-    is its architecture. `stored` is how a transformer's weights are stored ("fp8", "Q4_K_S").
-    `contents` is what a transformer's file holds, and what stands before the names of its tensors:
-    ("transformer", "model.diffusion_model."), ("T5 XXL", "text_encoders…").
+    `family` is its row in families.py, "" where the header does not say. Of a checkpoint:
+    `native_size` is the side of the square it was trained for, `in_channels` the inputs of its
+    UNet, `text_layers` how many layers of its text encoder clip_skip can choose from, `prediction`
+    what its UNet predicts ("v_prediction", "epsilon", or "" where nothing says it), `zero_snr`
+    whether it was trained down to noise without any signal. `text_width` is that of the texts that
+    a UNet or a ControlNet looks at, 0 for none. `variant` tells models of one family apart ("dev",
+    "union"), and text encoders, VAEs and upscalers. `base_model`, `trained_as` (its name) and
+    `trigger_words` are what a LoRA's trainer wrote. `scale` is how much larger an upscaler makes a
+    side. `stored` is how weights are stored ("fp8", "Q4_K_S"). `contents` is what a transformer's
+    file holds, and what stands before the names of its tensors: ("T5 XXL", "text_encoders…").
     """
 
     kind: Kind
@@ -143,6 +132,15 @@ class FoundModels:
 
     models: tuple[Model, ...] = ()
     refused: tuple[Refused, ...] = ()
+
+    @classmethod
+    def of(cls, entries: Iterable[Model | Refused]) -> Self:
+        """Part the entries of a scan, which keep their order."""
+        found = [*entries]
+        return cls(
+            models=tuple(one for one in found if isinstance(one, Model)),
+            refused=tuple(one for one in found if isinstance(one, Refused)),
+        )
 
     def of_kind(self, kind: Kind) -> tuple[Model, ...]:
         """The usable models of one kind."""

@@ -8,15 +8,13 @@ files in models/text_encoders/ and models/vae/, and the package has their config
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-from picowatch.catalog.folder_files import folder_files
+from picowatch.catalog.encoders import ENCODERS, TRANSFORMER, VAE, is_tiny, serves
+from picowatch.catalog.folder_files import folder_files, is_folder
 from picowatch.catalog.folders import classes_of, encoder_of
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import FoundModels, Model, Part
-from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
-from picowatch.catalog.unets import UNET
-from picowatch.catalog.vaes import is_tiny, serves
+from picowatch.catalog.recognise import UNET
 from picowatch.families import FAMILIES, FLOWS, SD3_VAE, SIXTEEN, hub_folder
 from picowatch.recipe.messages.suggestions import listed
 
@@ -33,21 +31,10 @@ _HEADLESS = {
 }
 # What variants of a family may have configs of their own for.
 _OF_A_VARIANT = ("scheduler", "transformer")
-_NOTHING = FoundModels()
 
-
-class _Source(NamedTuple):
-    """The file of a part's weights, and what stands before the names of its tensors.
-
-    Or the folder of the part.
-    """
-
-    path: Path
-    prefix: str = ""
-    is_folder: bool = False
-
-
-_Sources = Mapping[str, _Source | None]
+# Where the weights of each text encoder and of the VAE are: a folder, or a file and what stands
+# before the names of its tensors there.
+_Sources = Mapping[str, tuple[Path, str] | None]
 
 
 def is_unet(model: Model) -> bool:
@@ -97,7 +84,7 @@ def prefix_in(file: Path, *starts: str) -> str:
 
 def completed(model: Model, installed: FoundModels) -> Model:
     """The model with all parts of its pipeline, from what is `installed`, or what is missing."""
-    inside = _sources(model, _NOTHING)
+    inside = _sources(model, FoundModels())
     lender = _lender(model, installed.of_kind("checkpoint"))
     if lender and not _suffice(model, inside):
         parts = _lent(model, lender, inside)
@@ -110,23 +97,34 @@ def completed(model: Model, installed: FoundModels) -> Model:
 
 def _sources(model: Model, installed: FoundModels) -> _Sources:
     """Find the text encoders and the VAE in the file itself, or among those installed."""
-    found = {
-        part: _inside(model, encoder)
-        or _largest([one for one in installed.of_kind("text_encoder") if one.variant == encoder])
-        for part, encoder in _encoders_of(model).items()
-    }
-    return found | {"vae": _inside(model, VAE) or _largest(_vaes_for(model, installed))}
+
+    def found(content: str) -> tuple[Path, str] | None:
+        fitting = [one for one in installed.models if _is_for(one, content, model.family)]
+        return _inside(model, content) or _largest(fitting)
+
+    contents = {**_encoders_of(model), "vae": VAE}
+    return {part: found(content) for part, content in contents.items()}
 
 
-def _inside(model: Model, content: str) -> _Source | None:
+def _is_for(one: Model, content: str, family: str) -> bool:
+    """Whether it has this content; a VAE that may be FLUX.1's or SD 3's is FLUX.1's."""
+    if content != VAE:
+        return one.kind == "text_encoder" and one.variant == content
+    unsaid = one.variant == SIXTEEN and SD3_VAE in FAMILIES[family].vaes
+    return (
+        one.kind == "vae" and serves(one.variant, family) and not (unsaid or is_tiny(one.variant))
+    )
+
+
+def _inside(model: Model, content: str) -> tuple[Path, str] | None:
     prefix = dict(model.contents).get(content)
-    return None if prefix is None else _Source(model.path, prefix)
+    return None if prefix is None else (model.path, prefix)
 
 
-def _largest(models: Sequence[Model]) -> _Source | None:
+def _largest(models: Sequence[Model]) -> tuple[Path, str] | None:
     """The one with the most exact weights: float16, where there is fp8, too."""
     found = max(models, key=lambda model: model.bytes, default=None)
-    return _Source(found.path, is_folder=found.layout == "folder") if found else None
+    return (found.path, "") if found else None
 
 
 def _encoders_of(model: Model) -> Mapping[str, str]:
@@ -134,18 +132,11 @@ def _encoders_of(model: Model) -> Mapping[str, str]:
     return row.variant(model.variant).encoders or row.encoders
 
 
-def _vaes_for(model: Model, installed: FoundModels) -> list[Model]:
-    """The VAEs for its family; one that may be FLUX.1's or Stable Diffusion 3's is FLUX.1's."""
-    unsaid = SIXTEEN if SD3_VAE in FAMILIES[model.family].vaes else None
-    vaes = [one for one in installed.of_kind("vae") if not is_tiny(one.variant)]
-    return [one for one in vaes if serves(one.variant, model.family) and one.variant != unsaid]
-
-
 def _suffice(model: Model, sources: _Sources) -> bool:
     """Whether the package has all but these."""
-    optional = FAMILIES[model.family].optional
-    alone = FAMILIES[model.family].vae_assets and _encoders_of(model)
-    return bool(alone) and all(source or part in optional for part, source in sources.items())
+    row = FAMILIES[model.family]
+    alone = row.vae_assets and _encoders_of(model)
+    return bool(alone) and all(source or part in row.optional for part, source in sources.items())
 
 
 def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
@@ -172,9 +163,9 @@ def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
 
 def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
     source = _inside(model, TRANSFORMER) if name == "transformer" else sources.get(name)
-    if source is None or source.is_folder:
-        return Part(name, class_name, source.path if source else folder)
-    return Part(name, _HEADLESS.get(class_name, class_name), folder, source.path, source.prefix)
+    if source is None or is_folder(source[0]):
+        return Part(name, class_name, source[0] if source else folder)
+    return Part(name, _HEADLESS.get(class_name, class_name), folder, *source)
 
 
 def _package_folder(model: Model, part: str) -> Path:
@@ -237,32 +228,22 @@ def _alike(one: Model, other: Model) -> bool:
 
 
 def _missing(model: Model, sources: _Sources) -> str:
-    """Say what to install, and where; either way will do."""
+    """Say what to install, and where: files, if they alone can complete it, or a folder."""
+    row, encoders, ways = FAMILIES[model.family], _encoders_of(model), []
     variant = f" ({model.variant})" if model.variant else ""
-    ways = [listed(needed)] if (needed := _needed(model, sources)) else []
-    name = FAMILIES[model.family].name
-    folder = name + ("" if FAMILIES[model.family].alike else variant)
+    if row.vae_assets and encoders:
+        needed = [
+            f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"
+            for part, encoder in encoders.items()
+            if not sources[part] and part not in row.optional
+        ]
+        ways.append(listed(needed + ([] if sources["vae"] else [f"{row.vae_file} in models/vae/"])))
     ways.append(
-        f"a diffusers folder of {folder} (such as {hub_folder(model.family, model.variant)}) in "
-        "models/checkpoints/, which lends its own"
+        f"a diffusers folder of {row.name}{'' if row.alike else variant} (such as "
+        f"{hub_folder(model.family, model.variant)}) in models/checkpoints/, which lends its own"
     )
     has = [f"the {one}" if one in (TRANSFORMER, VAE) else one for one, _ in model.contents]
     return (
-        f"{model.path.name} has only {listed(has)} of {name}{variant}. "
+        f"{model.path.name} has only {listed(has)} of {row.name}{variant}. "
         f"It also needs {'; or '.join(ways)}."
     )
-
-
-def _needed(model: Model, sources: _Sources) -> list[str]:
-    """The files that would complete it, if files alone can."""
-    row = FAMILIES[model.family]
-    if not row.vae_assets or not _encoders_of(model):
-        return []
-    needed = [
-        f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"
-        for part, encoder in _encoders_of(model).items()
-        if not sources[part] and part not in row.optional
-    ]
-    if not sources["vae"]:
-        needed.append(f"{row.vae_file} in models/vae/")
-    return needed

@@ -1,20 +1,31 @@
 """Recognises from its header alone what a single file is: a positive check, family by family.
 
-The rows of picowatch/families.py say which tensors tell a transformer.
+The rows of picowatch/families.py say which tensors tell a transformer. Names of UNets are those of
+CompVis' latent-diffusion (`model.diffusion_model.`, `cond_stage_model.`) and of Stability for SDXL
+(`conditioner.embedders.`); of ControlNets those of lllyasviel (`input_hint_block.`) and diffusers
+(`controlnet_cond_embedding.`).
 """
 
-from collections.abc import Mapping
+import re
+from dataclasses import replace
 
+from picowatch.catalog.encoders import ENCODERS, contents, text_encoder, vae_of_header
+from picowatch.catalog.gguf import stored
 from picowatch.catalog.headers import Header
 from picowatch.catalog.loras import lora
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
-from picowatch.catalog.storage import stored
-from picowatch.catalog.text_encoders import ENCODERS, contents, text_encoder
-from picowatch.catalog.unets import UNET, controlnet, unet
 from picowatch.catalog.upscalers import layout_of
-from picowatch.catalog.vaes import vae_of_header
 from picowatch.errors import ModelRefused
-from picowatch.families import FAMILIES, FAMILY_OF_WIDTH, Family, Sign, hub_folder
+from picowatch.families import (
+    DEMO,
+    DEMO_WIDTH,
+    FAMILIES,
+    FAMILY_OF_WIDTH,
+    SD3_VAE,
+    SIXTEEN,
+    Sign,
+    hub_folder,
+)
 
 # The end of every sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
@@ -29,17 +40,39 @@ ARTICLES: dict[Kind, str] = {
     "depth": "a model that guesses depth",
 }
 
+UNET = "model.diffusion_model."
+ORIGINAL = "control_model."  # before a ControlNet's names, as its authors first shared it
+# How many kinds of maps a union takes: xinsir's first one, and its ProMax with tile and inpaint.
+UNIONS = {"union": 6, "union ProMax": 8}
+USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
+POOLED = {"sdxl": 2816}  # the width of what a UNet is told beside the text
+_FIRST = "input_blocks.0.0.weight"
+_HINT, _DIFFUSERS_HINT = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"
+_LATENTS, _COLOURS = 4, 3  # inputs of a ControlNet, and channels of its map
+_UNION = "task_embedding"
+# The published UNets are so wide. Narrower ones, with any width of text, are people's own.
+_CHANNELS = 320
+_DEMO_CONTROLNET_CHANNELS = 64
+# How many transformer blocks each attention of the UNet's first half has in SDXL.
+_SDXL_DEPTHS = [2, 2, 10, 10]
+# SDXL's deepest attentions have ten transformer blocks, of its mid ControlNets one.
+_FULL_DEPTH = 10
+_BLOCK = re.compile(r"(input_blocks\.\d+\.1|attentions\.\d+)\.transformer_blocks\.(\d+)\.")
+# Parts of names in UNets with a noise schedule of their own, or for videos.
+_OTHER_UNETS = ("edm_", ".time_stack.")
 # What stands before the names of a transformer's tensors: that of whole checkpoints, of NVIDIA's
 # Cosmos, of AuraFlow's authors, or nothing.
 _PREFIXES = (UNET, f"{UNET}net.", "net.", "model.", "")
 # Beginnings of names in what guides a transformer, and has copies of its layers.
 _GUIDES = ("controlnet_", "control_layers.", "control_blocks.", "ip_adapter", "image_proj.")
+# Headers do not tell the VAE of Stable Diffusion 3 from that of FLUX.1.
+_SD3 = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
 _POSITIONS = ("pos_embed", "pos_embed.pos_embed", "positional_encoding")
 _EMBEDDING_WIDTHS = {row.text_width for row in FAMILIES.values() if row.key != "sdxl"} - {0}
 _SDXL_WIDTHS = (768, 1280)  # of SDXL's two text encoders
 
 
-def recognise(header: Header, families: Mapping[str, Family] = FAMILIES) -> Recognised:
+def recognise(header: Header) -> Recognised:
     """Return what the file is; ModelRefused shows what an unknown one begins with."""
     if not header.shapes:
         raise ModelRefused("is an empty file of weights, without one tensor.")
@@ -47,7 +80,7 @@ def recognise(header: Header, families: Mapping[str, Family] = FAMILIES) -> Reco
         controlnet(header)
         or unet(header)
         or lora(header)
-        or _transformer(header, families)
+        or _transformer(header)
         or _part(header)
         or _embedding(header)
     )
@@ -64,8 +97,21 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
     `right` is what that folder is called here, if not as usual.
     """
     row = FAMILIES.get(found.family)
-    if row and not _is_usable(row, found.kind, kind, layout):
-        raise ModelRefused(f"{_with_family(found)}: {_why_not(row, found)}")
+    why = ""
+    if row and found.kind == "lora" and not row.loras:
+        why = "diffusers loads none for this family."
+    elif row and found.kind == "checkpoint" and row.short and layout == "file":
+        why = (
+            "picowatch renders it from diffusers folders only. Get the folder "
+            f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
+        )
+    elif row and found.kind == "checkpoint" and row.kind == "flow":
+        known = found.variant in row.variants or (layout == "folder" and "" in row.variants)
+        why = "" if known else ONLY
+    if row and why:
+        name = row.name + (f" ({found.variant})" if found.variant else "")
+        of = "of" if found.kind == "checkpoint" else "for"
+        raise ModelRefused(f"is {ARTICLES[found.kind]} {of} {name}: {why}")
     if found.kind != kind:
         folder = right or FOLDERS[found.kind]
         raise ModelRefused(
@@ -73,47 +119,13 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
         )
 
 
-def expect_rendered(found: Recognised, layout: Layout) -> None:
-    """A checkpoint's variant is one that can be rendered; a file's is exactly that."""
-    if found.kind != "checkpoint" or FAMILIES[found.family].kind == "unet":
-        return
-    variants = FAMILIES[found.family].variants
-    if found.variant not in variants and (layout == "file" or "" not in variants):
-        raise ModelRefused(f"{_with_family(found)}: {ONLY}")
-
-
-def _is_usable(row: Family, found: Kind, kind: Kind, layout: Layout) -> bool:
-    if found == "lora":
-        return row.loras
-    if kind == "checkpoint" and row.kind == "flow":
-        return layout == "folder" or not row.short
-    return row.kind == "unet"
-
-
-def _why_not(row: Family, found: Recognised) -> str:
-    """Say why its family is not rendered from this file, and what to get instead."""
-    if found.kind == "lora":
-        return "diffusers loads none for this family."
-    if row.kind == "unet" or not row.short:
-        return ONLY
-    return (
-        "picowatch renders it from diffusers folders only. Get the folder "
-        f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
-    )
-
-
-def _with_family(found: Recognised) -> str:
-    name = FAMILIES[found.family].name + (f" ({found.variant})" if found.variant else "")
-    return f"is {ARTICLES[found.kind]} {'of' if found.kind == 'checkpoint' else 'for'} {name}"
-
-
-def _transformer(header: Header, families: Mapping[str, Family]) -> Recognised | None:
+def _transformer(header: Header) -> Recognised | None:
     """The transformer in a file, in its original names or diffusers', with what is beside it."""
     if header.has(_GUIDES):
         return None
     for prefix in _PREFIXES:
         names = [name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix)]
-        for row in families.values():
+        for row in FAMILIES.values():
             if not row.signs or not any(name.startswith(row.signs) for name in names):
                 continue
             shown = (name for name, sign in row.by_header if _shows(header, prefix, sign))
@@ -146,15 +158,15 @@ def _positions(header: Header, prefix: str) -> int:
     return max(((0, 0, *shape)[-2] for shape in shapes), default=0)
 
 
-def variant_by_name(family: str, variant: str, name: str) -> str:
-    """The variant of a checkpoint, where its file's or folder's name alone tells it.
-
-    `variant` is what its weights and configs say.
-    """
+def named(found: Recognised, name: str) -> Recognised:
+    """The same, with the variant that its file's or folder's name alone tells."""
     words = name.casefold().replace("_", "-")
-    told = FAMILIES[family].by_name if family else ()
-    return next((after for before, word, after in told if before == variant and word in words),
-                variant)  # fmt: skip
+    if found.kind == "vae":
+        told = [(SIXTEEN, SD3_VAE)] if _SD3.search(name) else []
+    else:
+        by_name = FAMILIES[found.family].by_name if found.family else ()
+        told = [(before, after) for before, word, after in by_name if word in words]
+    return replace(found, variant=dict(reversed(told)).get(found.variant, found.variant))
 
 
 def _part(header: Header) -> Recognised | None:
@@ -191,3 +203,122 @@ def _embedding(header: Header) -> Recognised | None:
     if len(shape) not in (1, 2) or 0 in shape or shape[-1] not in _EMBEDDING_WIDTHS:
         return None
     return Recognised("embedding", FAMILY_OF_WIDTH[shape[-1]])
+
+
+def unet(header: Header) -> Recognised | None:
+    """A checkpoint in the original layout: a UNet, and with it text encoders and VAE."""
+    prefix = UNET if f"{UNET}{_FIRST}" in header.shapes else ""
+    family = _unet_family(header, prefix)
+    if not family:
+        return None
+    if stored(header) == "scaled fp8":
+        raise ModelRefused("is quantised (scaled fp8): get it in float16, bfloat16 or plain fp8.")
+    row = FAMILIES[family]
+    if lacks := _lacks(header, family):
+        raise ModelRefused(
+            f"is a checkpoint of {row.name} without its {lacks}: a complete checkpoint is needed."
+        )
+    inputs, prediction = header.inputs(f"{prefix}{_FIRST}"), _prediction(header)
+    small = family == "sd2" and (prediction == "epsilon" or inputs != _LATENTS)
+    return Recognised(
+        "checkpoint",
+        family,
+        512 if small else row.native_size,
+        inputs,
+        row.text_layers,
+        prediction,
+        "ztsnr" in header.shapes,
+        text_width=text_width(header, prefix),
+    )
+
+
+def _unet_family(header: Header, prefix: str) -> str:
+    """The family of a UNet with its layers, told by its text encoders or its text; else ""."""
+    first = header.shapes.get(f"{prefix}{_FIRST}", ())
+    if len(first) != 4 or first[1] not in USABLE_INPUTS or _HINT in header.shapes:
+        return ""
+    if any(mark in name for name in header.shapes for mark in _OTHER_UNETS):
+        return ""
+    width, pooled = text_width(header, prefix), header.inputs(f"{prefix}label_emb.0.0.weight")
+    family = FAMILY_OF_WIDTH.get(width, "sdxl" if pooled else "sd1")
+    for key in ("sdxl", "sd2"):
+        if header.has(FAMILIES[key].text_prefixes):
+            family = key
+            break
+    if family == DEMO:  # a Stable Diffusion 1.x of another width
+        family = "sd1"
+    if first[0] < _CHANNELS:
+        return family
+    if (width, pooled) != (FAMILIES[family].text_width, POOLED.get(family, 0)):
+        return ""
+    return "" if family == "sdxl" and _depths(header, prefix) != _SDXL_DEPTHS else family
+
+
+def _lacks(header: Header, family: str) -> str:
+    """The first part that a whole checkpoint of this family has and the file lacks; else ""."""
+    starts = FAMILIES[family].text_prefixes
+    absent = [start for start in starts if not header.has(start)]
+    if absent and (family == "sdxl" or len(absent) == len(starts)):  # of 2.x has one of two names
+        return f"text encoder ({absent[0]}…)"
+    return "" if header.has("first_stage_model.decoder.") else "VAE"
+
+
+def text_width(header: Header, prefix: str) -> int:
+    """The width of the text that the UNet's cross-attention looks at; 0 without cross-attention."""
+    end = ".attn2.to_k.weight"
+    names = (name for name in header.shapes if name.startswith(prefix) and name.endswith(end))
+    return max(map(header.inputs, names), default=0)
+
+
+def _depths(header: Header, prefix: str) -> list[int]:
+    """The numbers of transformer blocks of the attentions of a UNet's first half."""
+    blocks: dict[str, set[str]] = {}
+    for name in header.shapes:
+        match = _BLOCK.match(name, len(prefix)) if name.startswith(prefix) else None
+        if match:
+            blocks.setdefault(match[1], set()).add(match[2])
+    return [len(blocks[layer]) for layer in sorted(blocks, key=lambda one: int(one.split(".")[1]))]
+
+
+def _prediction(header: Header) -> str:
+    """Read what it predicts, which a tensor (NoobAI) or metadata (kohya, ComfyUI) says."""
+    if "v_pred" in header.shapes:
+        return "v_prediction"
+    for key in ("modelspec.prediction_type", "modelspec.predict_key"):
+        said = header.metadata.get(key, "")
+        if said in ("v", "epsilon"):
+            return "v_prediction" if said == "v" else said
+    return ""
+
+
+def controlnet(header: Header) -> Recognised | None:
+    """A ControlNet: a copy of half a UNet with an entry for its map."""
+    original = [one for one in (ORIGINAL, "") if f"{one}{_HINT}" in header.shapes]
+    prefix = original[0] if original else ""
+    hint, first = (_HINT, _FIRST) if original else (_DIFFUSERS_HINT, "conv_in.weight")
+    channels = header.inputs(f"{prefix}{hint}"), header.inputs(f"{prefix}{first}")
+    # Others have only the difference of their layers from a UNet's, or a LoRA of it.
+    if channels != (_COLOURS, _LATENTS) or header.has(("lora_controlnet", f"{prefix}difference")):
+        return None
+    width = text_width(header, prefix)
+    family = FAMILY_OF_WIDTH.get(width, "")
+    if header.has(("add_embedding.", f"{prefix}label_emb.")):
+        family = "sdxl"  # it is told the picture's size
+    elif not width and header.shapes[f"{prefix}{first}"][0] == _DEMO_CONTROLNET_CHANNELS:
+        family, width = DEMO, DEMO_WIDTH
+    variant = _controlnet_variant(header, family)
+    if not family or variant is None:
+        return None
+    return Recognised("controlnet", family, variant=variant, text_width=width)
+
+
+def _controlnet_variant(header: Header, family: str) -> str | None:
+    """The variant; None for a union of unknown kinds of maps."""
+    if _UNION in header.shapes:
+        kinds = header.shapes[_UNION][0]
+        return next((name for name, known in UNIONS.items() if kinds == known), None)
+    matches = filter(None, map(_BLOCK.search, header.shapes))
+    depth = max((int(found[2]) + 1 for found in matches), default=0)
+    if family != "sdxl" or depth >= _FULL_DEPTH:
+        return ""
+    return "mid" if depth else "small"

@@ -17,10 +17,9 @@ from picowatch.recipe.written import FORBIDDEN, NEVER_IN_NAMES, Source, Written,
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
-MAX_BYTES = 20_000_000
-MAX_FILES = 10_000
-MAX_LINES = 300_000  # of all files together: each takes some 70 bytes beside its text
 MAX_PACK_BYTES = 1_000_000  # of YAML, which takes longer to read
+MAX_BYTES = 20_000_000
+MAX_LINES = 300_000  # of all files together: each takes some 70 bytes beside its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,74 +45,48 @@ class WildcardFiles:
         self._read: dict[Path, tuple[tuple[int, int], FoundWildcards]] = {}
 
     def scan(self) -> FoundWildcards:
-        """All there are. Of two with one name the .txt file's is taken, else the first file's.
-
-        Lines are stripped; empty ones and those that begin with "#" do not count.
-        """
+        """All there are. Of two with one name the .txt file's is taken, else the first file's."""
         found = FoundWildcards()
         total = lines = 0
         for path in self._files():
-            name = self._relative(path) if _is_pack(path) else self._name(path)
+            relative = path.relative_to(self._root).as_posix()
+            name = relative.removesuffix(path.suffix)
             try:
                 status = path.stat()
                 total += status.st_size
                 if total > MAX_BYTES:
                     raise ValueError(f"exceeds the limit of {MAX_BYTES:,} bytes of wildcards.")
-                pack = self._found_in(path, (status.st_size, status.st_mtime_ns))
+                signature = status.st_size, status.st_mtime_ns
+                seen, pack = self._read.get(path, ((-1, -1), FoundWildcards()))
+                if seen != signature:
+                    pack = _read(path, relative, name, status.st_size)
                 lines += sum(map(len, pack.lines.values()))
                 if lines > MAX_LINES:
                     raise ValueError(f"exceeds the limit of {MAX_LINES:,} lines of wildcards.")
+                self._read[path] = signature, pack
                 _add(found, pack)
-            except OSError as error:
-                found.refused[name] = f"{path.name} cannot be read: {error.strerror}."
-            except ValueError as error:
-                found.refused[name] = f"{path.name} {error}"
+            except (OSError, ValueError) as error:
+                why = f"cannot be read: {error.strerror}." if isinstance(error, OSError) else error
+                found.refused[relative if _is_pack(path) else name] = f"{path.name} {why}"
         return replace(found, lines=with_whole_names(found.lines))
 
     def _files(self) -> list[Path]:
-        """The files by name. Links to folders are not followed: circles of them would never end."""
+        """The files by name. Links to folders are not followed: circles of them would never end.
+
+        A name that no recipe could spell is no wildcard's.
+        """
         found = [
             Path(folder) / name
             for folder, _, names in os.walk(self._root)
             for name in names
             if name.lower().endswith((".txt", *PACK_ENDINGS)) and not name.startswith(".")
         ]
-        found = [path for path in found if path.is_file() and self._can_be_named(path)]
-        return sorted(found, key=lambda path: (_is_pack(path), path))[:MAX_FILES]
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
-
-    def _name(self, path: Path) -> str:
-        return self._relative(path.with_suffix(""))
-
-    def _can_be_named(self, path: Path) -> bool:
-        """A name that no recipe could spell is no wildcard's."""
-        return not NEVER_IN_NAMES.search(self._relative(path))
-
-    def _found_in(self, path: Path, stamp: tuple[int, int]) -> FoundWildcards:
-        """ValueError says, after the file's name, why it cannot be used."""
-        seen, pack = self._read.get(path, ((-1, -1), FoundWildcards()))
-        if seen == stamp:
-            return pack
-        limit = MAX_PACK_BYTES if _is_pack(path) else MAX_FILE_BYTES
-        if stamp[0] > limit:
-            raise ValueError(f"has {stamp[0]:,} bytes; the limit is {limit:,}.")
-        try:
-            text = path.read_text(encoding="utf-8-sig")  # line breaks become "\n" alone
-        except UnicodeDecodeError as error:
-            raise ValueError("is not UTF-8: save it as UTF-8.") from error
-        if text.count("\n") > MAX_LINES:
-            raise ValueError(f"has more than {MAX_LINES:,} lines.")
-        _refuse_invisible(text)
-        if _is_pack(path):
-            pack = read_pack(self._relative(path), self._name(path), text)
-        else:
-            stripped = (line.strip() for line in text.split("\n"))
-            lines = tuple(line for line in stripped if line and not line.startswith("#"))
-            pack = FoundWildcards({self._name(path): lines})
-        self._read[path] = (stamp, pack)
-        return pack
+        found = [
+            path
+            for path in found
+            if path.is_file() and not NEVER_IN_NAMES.search(str(path.relative_to(self._root)))
+        ]
+        return sorted(found, key=lambda path: (_is_pack(path), path))
 
 
 def _is_pack(path: Path) -> bool:
@@ -130,16 +103,33 @@ def _add(found: FoundWildcards, pack: FoundWildcards) -> None:
         found.refused.setdefault(name, reason)
 
 
-def _refuse_invisible(text: str) -> None:
-    """Refuse letters that no recipe may hold, for they would come into one by a wildcard."""
+def _read(path: Path, relative: str, name: str, size: int) -> FoundWildcards:
+    """The wildcards of a file. ValueError says, after the file's name, why it cannot be used.
+
+    Lines are stripped; empty ones and those that begin with "#" do not count.
+    """
+    limit = MAX_PACK_BYTES if _is_pack(path) else MAX_FILE_BYTES
+    if size > limit:
+        raise ValueError(f"has {size:,} bytes; the limit is {limit:,}.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # line breaks become "\n" alone
+    except UnicodeDecodeError as error:
+        raise ValueError("is not UTF-8: save it as UTF-8.") from error
     found = FORBIDDEN.search(text.replace("\n", " "))
-    if found:
+    if found:  # no recipe may hold it, and it would come into one by a wildcard
         line = text.count("\n", 0, found.start()) + 1
         raise ValueError(f"contains {invisible(found[0])} in line {line}: delete it.")
+    if _is_pack(path):
+        return _pack(relative, name, text)
+    stripped = (line.strip() for line in text.split("\n"))
+    return FoundWildcards({name: tuple(filter(_counts, stripped))})
 
 
-def read_pack(file: str, name: str, text: str) -> FoundWildcards:
-    """The wildcards of a file. ValueError says, after the file's name, why it cannot be used."""
+def _counts(line: str) -> bool:
+    return bool(line) and not line.startswith("#")
+
+
+def _pack(file: str, name: str, text: str) -> FoundWildcards:
     problems = Problems()
     try:
         documents = compose(Source(file, text), problems)
@@ -185,5 +175,4 @@ def _line(element: Written) -> str | None:
 
 def _joined(text: str) -> str:
     """Several lines as one, without their comments."""
-    lines = (line.strip() for line in text.split("\n"))
-    return " ".join(line for line in lines if line and not line.startswith("#"))
+    return " ".join(filter(_counts, (line.strip() for line in text.split("\n"))))

@@ -10,9 +10,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
-from picowatch.files.natural import natural_key
-from picowatch.files.picture_names import is_picture_name
-from picowatch.inbox.dropped import read_dropped, template_above
+from picowatch.files.names import is_picture_name, natural_key
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
@@ -23,6 +21,7 @@ from picowatch.inbox.names import (
     is_template,
     why_path_skipped,
 )
+from picowatch.inbox.reading import read_dropped, template_above
 from picowatch.inbox.scan import scan
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import (

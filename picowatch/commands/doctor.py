@@ -10,9 +10,9 @@ import tempfile
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -25,7 +25,7 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.torch_check import NVIDIA, Check, check_torch
+from picowatch.engine.protocol import EngineLost
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
 from picowatch.extras import install_command
 from picowatch.inbox.names import is_searched
@@ -33,7 +33,7 @@ from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
-from picowatch.settings import LocalSettings, RaySettings, Settings
+from picowatch.settings import RaySettings, Settings
 from picowatch.streams import harmless
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
@@ -42,8 +42,22 @@ REPORT_IT = (
 )
 LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CARDS = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))  # NVIDIA's, and those of Windows
 LITTLE_SPACE = 1e9
 _FASTER = "the steps of many pictures of one size are faster (docs/speed.md)"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found, and the remedy if it is not OK."""
+
+    name: str
+    text: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.remedy
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -94,14 +108,11 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
         yield Check("folders", error.message, error.remedy or "Choose other folders.")
     else:
         yield from _folder_checks(settings)
-    engines = settings.executor.engines if isinstance(settings.executor, LocalSettings) else 1
-    engine_checks = check_torch(settings.device, settings.precision, engines)
-    engine_checks += _cluster_checks(settings)
-    yield from engine_checks
-    if any(check.name == "device" and check.text.startswith("cpu") for check in engine_checks):
-        yield _compiling(settings)
-    if all(check.ok for check in engine_checks):
-        yield _picture(settings, make_engine)
+    if isinstance(settings.executor, RaySettings):
+        yield (cluster := _cluster(settings.executor))
+        if not cluster.ok:
+            return
+    yield from _picture(settings, make_engine)
 
 
 def _compiling(settings: Settings) -> Check:
@@ -115,20 +126,21 @@ def _compiling(settings: Settings) -> Check:
     return Check("compile", f"off. On, {_FASTER}. It needs OpenVINO: {install}")
 
 
-def _cluster_checks(settings: Settings) -> list[Check]:
+def _cluster(executor: RaySettings) -> Check:
     """The cluster that the settings name."""
-    if not isinstance(settings.executor, RaySettings):
-        return []
     if find_spec("ray") is None:
         remedy = f"Install it: {install_command('ray')}"
-        return [Check("cluster", "executor: ray needs Ray, which is not installed", remedy)]
-    from picowatch.engine.ray import check_cluster
+        return Check("cluster", "executor: ray needs Ray, which is not installed", remedy)
+    from picowatch.engine.ray import cluster_parts
 
-    return [check_cluster(settings.executor)]
+    try:
+        return Check("cluster", cluster_parts(executor))
+    except EngineLost as away:
+        return Check("cluster", away.message, away.remedy)
 
 
-def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
-    """The whole way from a save to a picture, in temporary folders."""
+def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
+    """The whole way from a save to a picture, in temporary folders, and what rendered it."""
     with tempfile.TemporaryDirectory(prefix="picowatch-doctor-") as name:
         folder = Path(name)
         (folder / "inbox").mkdir()
@@ -150,14 +162,35 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
         seconds = time.monotonic() - began
         picture = folder / "outbox/doctor/1.png"
         if why or not picture.exists():
-            return Check("picture", why or "no picture was rendered", REPORT_IT)
-        chunk = read_chunk(read_texts(picture)[PICOWATCH])
-        each = sum(chunk.rendered["timings"].values())
-        size = chunk.rendered["size"]
+            yield Check("picture", why or "no picture was rendered", REPORT_IT)
+            return
+        rendered = read_chunk(read_texts(picture)[PICOWATCH]).rendered
+    versions = rendered["versions"].items()
+    yield Check("libraries", ", ".join(f"{name} {version}" for name, version in versions))
+    yield _device(settings, rendered)
+    if rendered["device"] == "cpu":
+        yield _compiling(settings)
+    each = sum(rendered["timings"].values())
+    yield Check(
+        "picture",
+        f"{rendered['size']} with the demo model in {each:.1f} s, {seconds:.1f} s including the "
+        "start",
+    )
+
+
+def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
+    """What rendered the picture: the CPU, though there is a card, where torch cannot use that."""
+    device, precision = rendered["device"], rendered["precision"]
+    text = f"{device}, {precision} (device: {settings.device}, precision: {settings.precision})"
+    unused = settings.device == "auto" and device == "cpu" and "node" not in rendered
+    if unused and any(path.exists() for path in CARDS):
         return Check(
-            "picture",
-            f"{size} with the demo model in {each:.1f} s, {seconds:.1f} s including the start",
+            "device",
+            f"{text}, though there is an NVIDIA card",
+            "Update its driver, or choose a build of torch for it at "
+            "https://pytorch.org/get-started/locally/.",
         )
+    return Check("device", text)
 
 
 def _render(settings: Settings, make_engine: MakeEngine) -> str:
@@ -184,8 +217,8 @@ def _machine_checks() -> Iterator[Check]:
     yield Check("Python", f"{platform.python_version()}, {sys.executable}")
     yield Check("system", f"{platform.platform()}, {os.cpu_count()} cores")
     yield _memory()
-    if driver := _driver():
-        yield Check("driver", f"NVIDIA {driver}")
+    for card in _cards():
+        yield Check("card", card)
 
 
 def _memory() -> Check:
@@ -201,16 +234,14 @@ def _memory() -> Check:
     return Check("memory", text)
 
 
-def _driver() -> str:
-    """The NVIDIA driver's version, "" if none is installed."""
-    with suppress(OSError, StopIteration):
-        words = NVIDIA.read_text().splitlines()[0].split()
-        return next(word for word in words if word[0].isdigit() and "." in word)
+def _cards() -> list[str]:
+    """NVIDIA's cards, their driver and memory, as far as its own program tells."""
+    query = "--query-gpu=name,driver_version,memory.free,memory.total"
+    command = ["nvidia-smi", query, "--format=csv"]
     with suppress(OSError, subprocess.SubprocessError):
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        result = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-        return result.stdout.split("\n")[0].strip()
-    return ""
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return result.stdout.splitlines()[1:]
+    return []
 
 
 def _folder_checks(settings: Settings) -> Iterator[Check]:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused, embedded
+from picowatch.catalog.encoders import TRANSFORMER, families_of
 from picowatch.catalog.folder_files import is_file, is_folder
 from picowatch.catalog.parts import completed_by
-from picowatch.catalog.text_encoders import TRANSFORMER
-from picowatch.catalog.vaes import families_of
 from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES
 from picowatch.recipe.messages.suggestions import listed

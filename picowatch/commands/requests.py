@@ -30,9 +30,9 @@ from picowatch.errors import (
     PictureUnreadable,
 )
 from picowatch.files.retry import Ended
-from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path, why_skipped
 from picowatch.inbox.putting import put, save_again
+from picowatch.inbox.reading import why_no_recipe
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import (

@@ -8,8 +8,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from picowatch.daemon.build import LEDGER, MakeEngine, check_folders, check_settings
-from picowatch.daemon.process import build_and_run, is_hopeless, restart
+from picowatch.daemon.build import (
+    LEDGER,
+    MakeEngine,
+    build_and_run,
+    check_folders,
+    check_settings,
+    is_hopeless,
+    restart,
+)
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
@@ -18,7 +25,7 @@ from picowatch.ledger.queue import put_all_back
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
 from picowatch.signals import ended_by_signals
-from picowatch.work.result import RunResult
+from picowatch.work.run import RunResult
 
 log = logging.getLogger("picowatch")
 

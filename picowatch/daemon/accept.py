@@ -15,8 +15,6 @@ from picowatch.daemon.events import Event, accepted, explained, said, warned
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import unexpected
-from picowatch.inbox.changes import Change, Deleted, Saved
-from picowatch.inbox.dropped import template_above
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import PICTURES, READABLE, TEMPLATE, Inbox
 from picowatch.inbox.names import (
@@ -25,7 +23,8 @@ from picowatch.inbox.names import (
     is_template,
     syntax_of,
 )
-from picowatch.ledger.rows import Acceptance, RequestedEntry
+from picowatch.inbox.reading import Change, Deleted, Saved, template_above
+from picowatch.ledger.rows import NEVER_READ, Acceptance, KnownRecipe, RequestedEntry, Save
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.outbox.status import images
@@ -40,7 +39,6 @@ from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
-from picowatch.save import NEVER_READ, KnownRecipe, Save
 from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
@@ -340,9 +338,7 @@ class Accepting:
         """What was valid is kept; what was not, or reads differently now, is read as a new save."""
         old, new = seen.old, seen.path
         before = self.ledger.known_recipe(old)
-        self.ledger.rename(
-            old, new, seen.size_and_time, self.inbox.folder, picture_exists=self.outbox.exists
-        )
+        self.ledger.rename(old, new, seen.size_and_time, self.inbox.folder)
         self._gone.append(old)
         words = f"{old}: renamed to {new}, its queue is kept"
         renamed = Event(logging.INFO, new, words)

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
-from picowatch.daemon.archive import Archive
-from picowatch.daemon.finish import Finishing
-from picowatch.inbox.dropped import why_no_recipe
+from picowatch.daemon.finish import Archive, Finishing
 from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
-from picowatch.ledger.rows import Outcome
+from picowatch.inbox.reading import why_no_recipe
+from picowatch.ledger.rows import Outcome, SizeAndTime
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.status import images, images_wait
-from picowatch.save import SizeAndTime
 from picowatch.streams import harmless
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import FOLDER_REMEDY

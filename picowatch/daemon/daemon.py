@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable
 
 from picowatch.daemon.accept import Accepting
-from picowatch.daemon.archive import Archive
 from picowatch.daemon.commands import Control
-from picowatch.daemon.finish import Finishing
+from picowatch.daemon.finish import Archive, Finishing
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
@@ -28,8 +27,7 @@ from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
-from picowatch.work.result import RunResult
-from picowatch.work.run import Run
+from picowatch.work.run import Run, RunResult
 
 log = logging.getLogger("picowatch")
 
@@ -148,8 +146,6 @@ class Daemon:
         if more:
             self.pool.wake()
         self.pool.update()
-        if self.inbox.pending():
-            self.pool.expect_save()
         self.pool.start_when(not (more or len(self.inbox) or self.accepting.is_busy()))
 
     def _tidy_up(self, now: float) -> None:

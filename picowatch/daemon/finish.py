@@ -3,13 +3,114 @@
 import logging
 from collections.abc import Sequence
 
-from picowatch.daemon.archive import Archive
 from picowatch.daemon.contact_sheets import make_due_sheets
+from picowatch.files.inside import OtherBytes, checked_blocks, sha256_of, unlink_below
+from picowatch.files.names import is_picture_name
+from picowatch.files.pictures import MAX_BYTES
 from picowatch.files.retry import passes, unexpected
-from picowatch.ledger.rows import QueuedImage
-from picowatch.save import KnownRecipe
+from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
+from picowatch.inbox.inbox import Inbox
+from picowatch.inbox.reading import sidecars_of, size_and_time_at
+from picowatch.ledger.rows import KnownRecipe, QueuedImage
 from picowatch.streams import harmless, harmless_lines
 from picowatch.work.run import Run
+
+
+class Archive:
+    """Takes files out of the inbox if their bytes are those that were accepted."""
+
+    def __init__(self, run: Run, inbox: Inbox) -> None:
+        self.settings, self.ledger, self.outbox = run.settings, run.ledger, run.outbox
+        self.inbox = inbox
+
+    def take_away(self, path: str, known: KnownRecipe) -> bool:
+        """Archive or delete a recipe whose images all succeeded; False if that is yet to be done.
+
+        What lies beside a dropped picture goes with it: it would be the prompt or the mask of
+        the next picture of that name.
+        """
+        if self.settings.when_done == "keep" or self._is_saved_again(path, known):
+            return True
+        if not self.inbox.folder:
+            return False
+        sidecars = self._sidecars(path, known)
+        files = {} if sidecars is None else {path: known.digest, **sidecars}
+        # All are kept before the first is removed: on a full disk this is tried again.
+        kept = {file: self._keep(file, its, path) for file, its in files.items()}
+        if kept.get(path) and self._take_out(path, known.digest):
+            log.info("%s: done, %s", path, kept[path])
+            self.ledger.archive(path)
+            for file, its in files.items():
+                if kept[file] and file != path:
+                    self._take_out(file, its)
+        return self.inbox.is_there()  # else it may be there again, with the inbox
+
+    def remove(self, recipe: str, digest: str) -> None:
+        """Delete a recipe that was in the inbox for `make` alone, and the files about it."""
+        try:
+            removed = self._unlink(recipe, digest)
+        except FileNotFoundError:
+            return  # somebody deleted or renamed it, which the inbox reports
+        except OSError as error:  # as in another user's folder, where `make` removes it itself
+            log.info("%s: left for `make` to remove: %s", recipe, error.strerror)
+            self.ledger.leave_to_make(recipe)
+            return
+        if removed:
+            log.info("%s: removed, as requested", recipe)
+            self.ledger.archive(recipe)
+            self.outbox.problems.clear(recipe)
+
+    def _is_saved_again(self, recipe: str, known: KnownRecipe) -> bool:
+        """Whether a save is yet to be accepted: the same bytes request new seeds, too."""
+        if is_picture_name(recipe):
+            return False
+        found = size_and_time_at(self.settings.inbox, recipe)
+        return found is not None and found.written_since(known.size_and_time)
+
+    def _sidecars(self, path: str, known: KnownRecipe) -> dict[str, str] | None:
+        """The files that belong to a dropped picture alone, with the sha256 of each.
+
+        None if one has come or changed since the picture was accepted.
+        """
+        if not is_picture_name(path):
+            return {}
+        inbox, found = self.settings.inbox, size_and_time_at(self.settings.inbox, path)
+        if found is None or found.sidecars not in (0, known.size_and_time.sidecars):
+            return None
+        digests = {}
+        try:
+            for sidecar in sidecars_of(inbox, path):
+                with complete_file(inbox, sidecar) as (file, _):
+                    digests[sidecar] = sha256_of(file, MAX_BYTES)
+        except (FileUnreadable, FileChanged, FileNotFoundError):
+            return None
+        return digests
+
+    def _keep(self, file: str, digest: str, recipe: str) -> str:
+        """Archive a file with these bytes, if set; what becomes of it, "" if it is another now."""
+        if self.settings.when_done == "delete":
+            return "deleted"
+        blocks = checked_blocks(self.settings.inbox, file, digest, MAX_BYTES)
+        try:
+            return f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
+        except OtherBytes:
+            return ""
+
+    def _take_out(self, file: str, digest: str) -> bool:
+        """Remove a file with these bytes from the inbox; returns whether it was."""
+        try:
+            return self._unlink(file, digest)
+        except FileNotFoundError:
+            return False  # taken out already, perhaps before a crash
+        except OSError as error:
+            log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
+            return False
+
+    def _unlink(self, file: str, digest: str) -> bool:
+        """Raises OSError if it cannot be deleted, or is a link."""
+        inbox = self.settings.inbox
+        return unlink_below(inbox, file, lambda found: sha256_of(found, MAX_BYTES) == digest)
+
 
 log = logging.getLogger("picowatch")
 

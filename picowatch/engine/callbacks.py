@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from picowatch.engine.control import Hint, residuals_of
-from picowatch.engine.job import Interrupted, Job
+from picowatch.engine.draw import Interrupted, Job
 from picowatch.engine.preview import FlowPreview
 from picowatch.engine.prompts import Conditions
 from picowatch.engine.samplers import PreparedSampler

@@ -19,8 +19,6 @@ from picowatch.recipe.request import ImageRequest
 Bytes = NDArray[np.uint8]
 T = TypeVar("T")
 
-# A1111's names of what resizes pixels for the second pass.
-RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 WHITE = 128  # a mask's grey from here on counts as white
 
 

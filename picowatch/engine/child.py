@@ -1,4 +1,4 @@
-"""The daemon's side of the engine process. Imports no torch.
+"""Engines in processes of their own, as the daemon sees them. Imports no torch.
 
 A native crash, a poisoned CUDA context or the kernel's OOM killer ends the child, never the
 daemon, and ending the child frees all its memory. Nothing in the child is worth saving, so it is
@@ -10,87 +10,148 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
-from typing import BinaryIO
 
 from picowatch.engine import child_main
-from picowatch.engine.child_main import (
-    FromEngine,
-    MakeRenderer,
-    Outcome,
-    Ready,
-    Render,
-    new_renderer,
-)
 from picowatch.engine.failures import explain_exit, last_words, no_threads
 from picowatch.engine.memory import process_memory
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import EngineCannotStart, MemoryUse
-from picowatch.engine.remote import Batch, RemoteEngine, cannot_start
+from picowatch.engine.protocol import (
+    Engine,
+    EngineCannotStart,
+    EngineOptions,
+    FromEngine,
+    MakeRenderer,
+    MemoryUse,
+    OnPreview,
+    OnStep,
+    Outcome,
+    Preview,
+    Ready,
+    Render,
+    RenderedImage,
+    Step,
+    resolve,
+    unseen,
+    versions,
+)
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.recipe.request import ImageRequest
 
 _END_SECONDS = 1.5
 _CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
 _KEPT_BYTES = 16_384  # of its last words
 
-_ENVIRONMENT = {
-    # Like -P: nothing is imported from the user's folder while the process starts.
-    "PYTHONSAFEPATH": "1",
-    "PYTHONWARNINGS": "ignore",
-    "PYTHON_COLORS": "0",  # of tracebacks, which are read here
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DO_NOT_TRACK": "1",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
-    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # What Apple's GPUs cannot compute, the CPU does:
-    # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
-    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
-    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
-    # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
-    # of 3. No cost could be measured.
-    "MKL_CBWR": "AUTO,STRICT",
-}
-# Users may set these differently. How long threads spin before they sleep, in libgomp's rounds: a
-# compromise. By two threads a demo picture takes 0.4 s on idle
-# cores and 1.2 s beside another program whose threads spin. With 10,000 rounds it takes 0.35 s on
-# idle ones, and beside that program none was done in 20 s (benchmarks/RESULTS.md).
-_DEFAULTS = {
-    "GOMP_SPINCOUNT": "1000",
-    # glibc gives what is larger than a threshold back to the system at once, and takes pages again
-    # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
-    # batch of the demo model. What is larger than 64 MB, as few weights are, still goes back. It
-    # takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
-    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-}
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch, and where its results go."""
+
+    work: Render
+    on_step: OnStep
+    on_preview: OnPreview
+    future: Future[list[RenderedImage]] = field(default_factory=Future)
+
+
+class RemoteEngine(ABC):
+    """An Engine with a thread for each batch, which passes on what another process reports.
+
+    That process is a child of the daemon's, or an actor on a Ray cluster.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._batch: Batch | None = None  # the last one
+        self._thread: threading.Thread | None = None  # … its thread
+        self._reported: MemoryUse | None = None  # after it
+        found = {"device": options.device, "precision": str(options.precision)}
+        self._known = found | versions()
+
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        on_preview: OnPreview = unseen,
+        preview_seconds: float = 0,
+    ) -> Future[list[RenderedImage]]:
+        """Implement `Engine.render`."""
+        begun = Batch(Render(tuple(batch), preview_seconds), on_step, on_preview)
+        begun.future.set_running_or_notify_cancel()  # only `interrupt` ends it
+        thread = threading.Thread(target=self._run, args=(begun,), name="engine", daemon=True)
+        with self._lock:
+            if self._batch is not None and not self._batch.future.done():
+                raise RuntimeError("one batch at a time")
+            self._batch = begun
+            thread.start()
+            self._thread = thread
+        return begun.future
+
+    def describe(self) -> dict[str, str]:
+        """Return device and precision as set, or as found with a picture; and versions."""
+        return self._known
+
+    def memory(self) -> MemoryUse | None:
+        """Return what was held after the last batch."""
+        return self._reported
+
+    @abstractmethod
+    def _outcome(self, batch: Batch) -> Outcome:
+        """Render a batch, in its thread; what is raised ends the batch as well."""
+
+    def _run(self, batch: Batch) -> None:
+        try:
+            resolve(batch.future, self._outcome(batch))
+        except Exception as error:  # the worker must not wait for its future forever
+            resolve(batch.future, error)
+
+    def _pass_on(self, reports: Iterable[FromEngine], batch: Batch) -> Outcome:
+        """Pass on the reports of a batch up to its outcome, which is returned."""
+        for report in reports:
+            match report:
+                case Ready():
+                    pass
+                case Step(done, total):
+                    batch.on_step(done, total)
+                case Preview():
+                    batch.on_preview(report)
+                case MemoryUse():
+                    self._reported = report
+                case [first, *_]:
+                    found = {"device": first.device, "precision": first.precision}
+                    self._known = self._known | found  # another thread may read the old one
+                    return report
+                case _:
+                    return report
+        raise EOFError
+
+    def _end_batch(self, why: Exception) -> None:
+        """End the batch in progress, if there is one; to be called with the lock."""
+        if self._batch is not None:
+            resolve(self._batch.future, why)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the last batch's thread, unless it is that one: `on_step` may call `close`."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(seconds)
 
 
 class ChildEngine(RemoteEngine):
     """An Engine in a process of its own, started at the first render and after each death."""
 
-    def __init__(self, options: EngineOptions, make_renderer: MakeRenderer = new_renderer) -> None:
+    def __init__(
+        self, options: EngineOptions, make_renderer: MakeRenderer = child_main.new_renderer
+    ) -> None:
         """`make_renderer` is called in the process."""
         super().__init__(options)
         self._make_renderer = make_renderer
         self._process: _Process | None = None
-
-    def prepare(self) -> None:
-        """Implement `Engine.prepare`."""
-        with self._lock, suppress(EngineCannotStart):
-            self._living()
 
     def memory(self) -> MemoryUse | None:
         """Return a GPU's as of the last batch, else the computer's as of now."""
@@ -121,6 +182,22 @@ class ChildEngine(RemoteEngine):
         process = self._process
         return process.id if process is not None else None
 
+    def _outcome(self, batch: Batch) -> Outcome:
+        with self._lock:
+            if batch.future.done():  # by `close`
+                return EngineStopped("The engine was closed.")
+            process = self._living()
+        try:
+            outcome = self._pass_on(process.reports(batch.work), batch)
+        except Exception:  # whatever it still reports is not for the next batch
+            self._drop(process)
+            raise
+        if isinstance(outcome, list | RenderFailed | EngineStopped):
+            process.forget_words()
+        else:
+            self._drop(process)
+        return outcome
+
     def _living(self) -> "_Process":
         """Return the process, or a new one; to be called with the lock."""
         if self._process is not None and self._process.exit_code() is not None:
@@ -131,24 +208,8 @@ class ChildEngine(RemoteEngine):
             try:
                 self._process = _Process(self._options, self._make_renderer)
             except OSError as error:
-                raise cannot_start(error) from error
+                raise EngineCannotStart(f"The engine could not be started: {error}.") from error
         return self._process
-
-    def _outcome(self, batch: Batch) -> Outcome | Exception:
-        with self._lock:
-            if batch.future.done():  # by `close`
-                return EngineStopped("The engine was closed.")
-            process = self._living()
-        outcome: Outcome | Exception
-        try:
-            outcome = self._pass_on(process.reports(batch.work), batch)
-        except Exception as error:  # whatever it still reports is not for the next batch
-            outcome = error
-        if isinstance(outcome, list | RenderFailed | EngineStopped):
-            process.forget_words()
-        else:
-            self._drop(process)
-        return outcome
 
     def _drop(self, process: "_Process") -> None:
         """End the process, if `close` does not."""
@@ -162,16 +223,14 @@ class ChildEngine(RemoteEngine):
 class _Process:
     """A process of multiprocessing's, its pipe, and what it wrote to its standard error."""
 
-    # Environment and streams are the whole daemon's. And to start a process, multiprocessing first
-    # takes the exit codes of all that ended: nobody else may ask for one meanwhile.
-    _one_at_a_time = threading.Lock()
+    _one_at_a_time = threading.Lock()  # the environment is the whole daemon's
 
     def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
         """Start it; raises OSError."""
         context = multiprocessing.get_context("spawn")
         self.interrupted = context.RawValue(ctypes.c_bool)
         with ExitStack() as files:
-            self._words = files.enter_context(_file_for_last_words())
+            self._words = files.enter_context(tempfile.TemporaryFile(buffering=0))
             words = Connection(os.dup(self._words.fileno()))  # which multiprocessing hands on
             self._connection, theirs = context.Pipe()
             files.enter_context(self._connection)
@@ -181,7 +240,7 @@ class _Process:
                 name="picowatch-engine",
                 daemon=True,
             )
-            with theirs, words, self._one_at_a_time, _surroundings():
+            with theirs, words, self._one_at_a_time, child_main.surroundings():
                 self._process.start()
             self._files = files.pop_all()
         assert self._process.pid is not None
@@ -202,8 +261,7 @@ class _Process:
 
     def exit_code(self) -> int | None:
         """Return its exit code (negative: a signal), None while it runs."""
-        with self._one_at_a_time:
-            return self._process.exitcode
+        return self._process.exitcode
 
     def kill(self) -> None:
         """End it and whatever it started, even if it ended before them."""
@@ -222,7 +280,8 @@ class _Process:
         """End it and give everything back."""
         self.kill()
         atexit.unregister(self.kill)
-        if self._wait() is not None:
+        self._process.join(_END_SECONDS)
+        if self.exit_code() is not None:
             self._process.close()
         self._files.close()
 
@@ -234,60 +293,52 @@ class _Process:
         while not self._connection.poll(_CHECK_SECONDS):
             if self.exit_code() is not None and not self._connection.poll(0):
                 raise EOFError
-        try:
-            message: FromEngine = self._connection.recv()
-        except (EOFError, OSError):
-            raise
-        except Exception as error:  # unpickling raises anything
-            raise EngineDied(
-                f"The engine sent something that is not a message: {error!r}.",
-                "If picowatch was updated meanwhile, start it again.",
-            ) from error
+        message: FromEngine = self._connection.recv()
         self._is_ready |= isinstance(message, Ready)
         return message
 
     def _death(self) -> EngineDied:
-        """Return how it ended; what closed its pipe and lives on is ended."""
-        status = self._wait()
-        if status is None:
-            self.kill()
-            self._wait()
+        """Return how it ended, as far as it did."""
+        self._process.join(_END_SECONDS)
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - _KEPT_BYTES))
         said = self._words.read().decode(errors="replace").splitlines()
         if refused := no_threads(last_words(said)):
             return refused
-        return (EngineDied if self._is_ready else EngineCannotStart)(*explain_exit(status, said))
-
-    def _wait(self) -> int | None:
-        """Return its exit code once it has ended; None if it still runs after a while."""
-        self._process.join(_END_SECONDS)
-        return self.exit_code()
+        kind = EngineDied if self._is_ready else EngineCannotStart
+        return kind(*explain_exit(self.exit_code(), said))
 
 
-def _file_for_last_words() -> BinaryIO:
-    """Return a file without a name; in memory, where the system has that: /tmp may be full."""
-    if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("last words"), "wb+", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)
+class LocalEngines:
+    """The Executor of this machine: a fixed number of engines that never leave."""
 
+    def __init__(
+        self,
+        options: EngineOptions,
+        engines: int = 1,
+        make_engine: Callable[[EngineOptions], Engine] = ChildEngine,
+    ) -> None:
+        self._engines = tuple(
+            make_engine(replace(options, ordinal=ordinal, engines=engines))
+            for ordinal in range(engines)
+        )
 
-@contextmanager
-def _surroundings() -> Iterator[None]:
-    """Have a process that starts now begin with the engine's environment.
+    def engines(self) -> Sequence[Engine]:
+        """Implement `Executor.engines`."""
+        return self._engines
 
-    multiprocessing has no argument for it, and some of it is read before any of our code runs:
-    malloc's thresholds, and where Python imports from. Nothing else may start processes meanwhile
-    with os.environ as it is: see `Hooks`. And multiprocessing flushes the console, unless there is
-    none: that fails where it is a file on a full disk.
-    """
-    before = dict(os.environ)
-    ours = _DEFAULTS | before | _ENVIRONMENT
-    os.environ.update(ours)
-    try:
-        with redirect_stdout(None), redirect_stderr(None):
-            yield
-    finally:
-        for name in ours.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+    def want(self, engines: int) -> None:
+        """Ignore the hint: engines start with their first batch."""
+
+    def trouble(self) -> str:
+        """Return "": the batches of an engine that cannot start fail."""
+        return ""
+
+    def is_final(self) -> bool:
+        """Return False."""
+        return False
+
+    def close(self) -> None:
+        """Close all at once, for each may take a second to end."""
+        with ThreadPoolExecutor(len(self._engines)) as pool:
+            list(pool.map(lambda engine: engine.close(), self._engines))

@@ -12,87 +12,92 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
 
 from picowatch.engine.failures import explain_error
 from picowatch.engine.memory import broken_gpu, gpu_memory
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import (
+    BatchRenderer,
     EngineCannotStart,
-    MemoryUse,
+    EngineOptions,
+    FromEngine,
+    MakeRenderer,
     OnPreview,
-    OnStep,
-    Preview,
-    RenderedImage,
+    Outcome,
+    Ready,
+    Render,
+    Step,
 )
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
-from picowatch.recipe.request import ImageRequest
 from picowatch.signals import ignore_signals
 
+_ENVIRONMENT = {
+    # Like -P: nothing is imported from the user's folder while the process starts.
+    "PYTHONSAFEPATH": "1",
+    "PYTHONWARNINGS": "ignore",
+    "PYTHON_COLORS": "0",  # of tracebacks, which are read here
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
+    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # What Apple's GPUs cannot compute, the CPU does:
+    # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
+    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
+    # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
+    # of 3. No cost could be measured.
+    "MKL_CBWR": "AUTO,STRICT",
+}
+# Users may set these differently.
+_DEFAULTS = {
+    # How long threads spin before they sleep, in libgomp's rounds. With 10,000 a demo picture takes
+    # 0.35 instead of 0.4 s on idle cores, and beside a program whose threads spin, too, none was
+    # done in 20 s.
+    "GOMP_SPINCOUNT": "1000",
+    # glibc gives what is larger than a threshold back to the system at once, and takes pages again
+    # for the next layer's result: a fifth of a step's time for a part of a batch of the demo model.
+    # It takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
 
-@dataclass(frozen=True, slots=True)
-class Render:
-    """A message to the engine: render these, with a Preview each so many seconds.
 
-    It replies with Steps and Previews, what it holds of a GPU, and an Outcome at the end.
+@contextmanager
+def surroundings() -> Iterator[None]:
+    """Have a process that the daemon starts inside begin with the engine's environment.
+
+    multiprocessing has no argument for it, and some of it is read before any of our code runs:
+    malloc's thresholds, and where Python imports from. Nothing else may start processes meanwhile
+    with os.environ as it is: see `Hooks`.
     """
-
-    batch: tuple[ImageRequest, ...]
-    preview_seconds: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A message from the engine: it has started, and looked at no image yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A message from the engine: another denoising step is done."""
-
-    done: int
-    total: int
-
-
-# A batch's pictures, or why there are none. After EngineDied the process ends.
-Outcome = list[RenderedImage] | PicowatchError
-FromEngine = Ready | Step | Preview | MemoryUse | Outcome
-
-
-class BatchRenderer(Protocol):
-    """What renders the batches in this process; see `picowatch.engine.renderer.Renderer`."""
-
-    def render(
-        self,
-        batch: Sequence[ImageRequest],
-        on_step: OnStep,
-        interrupted: Callable[[], bool],
-        preview_seconds: float,
-    ) -> list[RenderedImage]:
-        """Return the pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
-        ...
-
-
-# Pickled for the engine process by its name, so a function or class of a module.
-MakeRenderer = Callable[[EngineOptions, OnPreview], BatchRenderer]
+    before = dict(os.environ)
+    ours = _DEFAULTS | before | _ENVIRONMENT
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def new_renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
     """Import torch and all that belongs to it, and make the renderer."""
-    # Nearly all that an import creates stays: to search it for garbage again and again takes a
-    # quarter of the import, and a quarter of a second each time later on.
-    gc.disable()
-    try:
-        from picowatch.engine.renderer import Renderer
-    finally:
-        gc.freeze()
-        gc.enable()
+    from picowatch.engine.renderer import Renderer
+
+    gc.freeze()  # what an import creates stays: to search it for garbage takes a quarter second
     return Renderer(options, on_preview)
 
 

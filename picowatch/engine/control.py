@@ -21,14 +21,14 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from numpy.typing import NDArray
 
 from picowatch.catalog import Model
-from picowatch.catalog.configs import read_json
+from picowatch.catalog.folder_files import read_json
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.unets import ORIGINAL
+from picowatch.catalog.recognise import ORIGINAL
 from picowatch.engine.canvas import Canvas, read_picture
 from picowatch.engine.devices import Target
+from picowatch.engine.draw import Job
 from picowatch.engine.gguf_fp8 import Tensors, read_tensors
-from picowatch.engine.job import Job
-from picowatch.engine.noise import LATENT_CHANNELS
+from picowatch.engine.latents import LATENT_CHANNELS
 from picowatch.engine.part_files import diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap

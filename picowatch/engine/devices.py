@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from picowatch.engine.failures import out_of_memory
-from picowatch.engine.options import Precision
+from picowatch.engine.protocol import Precision
 from picowatch.errors import RenderFailed
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -5,21 +5,76 @@ Two kinds of families differ in what a pass gives: latents of ours (`unet.py`), 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 
-from picowatch.engine.canvas import Canvas, read_canvases
-from picowatch.engine.job import Drawn, Job, Picture, timed
+from picowatch.engine.canvas import Bytes, Canvas, read_canvases
+from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
-from picowatch.engine.protocol import unseen
+from picowatch.engine.protocol import ControlMap, OnStep, unseen
 from picowatch.recipe.passes import Pass, passes_of
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ControlUse, ImageRequest
+
+Interrupted = Callable[[], bool]
+
+
+class Picture(NamedTuple):
+    """One picture: its pixels, size, control maps to show with it, and transparency if any."""
+
+    width: int
+    height: int
+    pixels: bytes
+    control_maps: tuple[ControlMap, ...] = ()
+    alpha: bytes = b""
+
+
+class Drawn(NamedTuple):
+    """A picture, and how it was drawn; see RenderedImage."""
+
+    picture: Picture
+    chunks: int
+    batch_size: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a batch is drawn: where, and whom to tell.
+
+    `start_images` has the start images and masks under their hashes. `enlarge_for_hires` gives what
+    makes the second pass' picture of the first one's, `guess_depth` the depth of an RGB picture as
+    grey. `timings` are added to. `alone`: each image by itself. `compiled` is what computes in
+    place of the denoiser, or None.
+    """
+
+    device: torch.device
+    start_images: Path | None
+    on_step: OnStep
+    interrupted: Interrupted
+    timings: dict[str, float]
+    previewer: Previewer
+    guess_depth: Callable[[Bytes, ControlUse], Bytes]
+    enlarge_for_hires: Callable[[ImageRequest], Enlarge]
+    alone: bool
+    compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
+
+
+@contextmanager
+def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the seconds spent inside to a phase."""
+    start = perf_counter()
+    yield
+    timings[phase] = timings.get(phase, 0.0) + perf_counter() - start
+
 
 OnEvaluation = Callable[[], None]
 

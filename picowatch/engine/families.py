@@ -13,7 +13,6 @@ from typing import Any
 import diffusers
 import torch
 
-from picowatch.engine.embeddings import Embeddings
 from picowatch.engine.prompts import PromptEncoder, TextTower
 from picowatch.engine.verify import FindFile
 from picowatch.families import Family, Variant
@@ -88,13 +87,12 @@ def guidance_inputs(row: Family, variant: Variant, request: ImageRequest) -> dic
 # last layer but one, with the final norm; diffusers' folders leave the last layer out, so that this
 # is the last one of 23. XL (https://arxiv.org/abs/2307.01952) joins two encoders, both read at
 # their last layer but one without its norm. OpenCLIP pads with the token 0, "!".
-_CLIP: dict[str, Any] = {"key": "clip_l"}
 _TOWERS: dict[str, dict[str, dict[str, Any]]] = {
-    "demo": {"text_encoder": _CLIP},
-    "sd1": {"text_encoder": _CLIP},
-    "sd2": {"text_encoder": _CLIP | {"padding": 0}},
+    "demo": {"text_encoder": {}},
+    "sd1": {"text_encoder": {}},
+    "sd2": {"text_encoder": {"padding": 0}},
     "sdxl": {
-        "text_encoder": _CLIP | {"least_skip": 2, "normed": False},
+        "text_encoder": {"least_skip": 2, "normed": False},
         "text_encoder_2": {"key": "clip_g", "padding": 0, "least_skip": 2, "normed": False},
     },
 }
@@ -107,14 +105,9 @@ def prompt_encoder(
 
     SDXL's empty negative prompts are zeros, as in A1111 and in diffusers without one.
     """
-    tokens: dict[str, tuple[int, ...]] = {}
-    towers = []
-    for part, reading in _TOWERS[family].items():
-        given = dict(reading)
-        embeddings = Embeddings(parts[part], find, given.pop("key"), tokens)
-        towers.append(TextTower(parts[part], embeddings, **given))
+    towers = [TextTower(parts[part], **reading) for part, reading in _TOWERS[family].items()]
     zeros = family == "sdxl"
-    return PromptEncoder(parts["tokenizer"], towers, device, zeros_for_empty_negative=zeros)
+    return PromptEncoder(parts["tokenizer"], towers, find, device, zeros_for_empty_negative=zeros)
 
 
 def _encoding(*names: str, **options: Any) -> Callable[[Any, str, str], Encoded]:

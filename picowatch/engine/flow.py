@@ -8,7 +8,7 @@ from PIL import Image
 
 from picowatch.engine.callbacks import FlowSteps
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.draw import Group, OnEvaluation, Passes, Prompted
+from picowatch.engine.draw import Group, OnEvaluation, Passes, Picture, Prompted
 from picowatch.engine.families import (
     READERS,
     Encoded,
@@ -17,11 +17,9 @@ from picowatch.engine.families import (
     takes,
     words,
 )
-from picowatch.engine.flow_samplers import scheduler_for
-from picowatch.engine.job import Picture
-from picowatch.engine.latents import as_picture
-from picowatch.engine.noise import generators_for
+from picowatch.engine.latents import as_picture, generators_for
 from picowatch.engine.preview import FlowPreview
+from picowatch.engine.samplers import scheduler_for
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.request import ImageRequest
 

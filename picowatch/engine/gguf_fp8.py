@@ -14,9 +14,8 @@ from gguf.quants import dequantize
 from safetensors import safe_open
 
 from picowatch.catalog import weight_files
-from picowatch.catalog.gguf import BLOCKS, is_gguf, read_any_header, stays_quantised
+from picowatch.catalog.gguf import BLOCKS, FP8, SCALES, is_gguf, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
-from picowatch.catalog.storage import FP8, SCALES
 
 Tensors = dict[str, torch.Tensor]
 # Gives the type for a tensor of this name.

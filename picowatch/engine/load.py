@@ -15,16 +15,16 @@ import transformers
 from safetensors import safe_open
 
 from picowatch.catalog import Model
-from picowatch.catalog.configs import read_json, read_schedule
+from picowatch.catalog.encoders import TINY_CLASS, is_tiny, tiny_channels
+from picowatch.catalog.folder_files import read_json, read_schedule
 from picowatch.catalog.gguf import read_any_header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
-from picowatch.catalog.vaes import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.engine.devices import Target
-from picowatch.engine.flow_samplers import scheduler_of
 from picowatch.engine.gguf_fp8 import bytes_in, read_tensors
-from picowatch.engine.noise import LATENT_CHANNELS
+from picowatch.engine.latents import LATENT_CHANNELS
 from picowatch.engine.part_files import Config, diffusers_model, text_encoder, type_of
+from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
 

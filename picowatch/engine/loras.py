@@ -2,24 +2,39 @@
 
 No weight of the checkpoint changes: peft wraps a layer in one that adds the LoRA's share to its
 output. With no LoRA in use every layer is unwrapped, so that the checkpoint computes as it did.
+
+A LoHa or LoKr equals a LoRA of a higher rank, and becomes one. Names and shapes are those of
+https://github.com/KohakuBlueleaf/LyCORIS, described in https://arxiv.org/abs/2309.14859.
 """
 
+import json
+import math
+import re
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-from diffusers.utils import logging
+from diffusers.loaders import FluxLoraLoaderMixin
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+    logging,
+)
+from peft.utils.other import get_pattern_key
+from safetensors import safe_open
 from torch import nn
 
 from picowatch.engine.failures import one_line, out_of_memory
-from picowatch.engine.lora_files import read_lora
 from picowatch.engine.verify import FindFile, unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
+Tensors = dict[str, torch.Tensor]
 _NAMED_KEYS = 3
 # It logs a line for each part that a LoRA does not change, and the names that it does not know.
 logging.set_verbosity_error()
@@ -57,7 +72,8 @@ class Loras:
             self._unload()
             try:
                 for sha256, name in names.items():
-                    self._load(name, sha256)
+                    with unchanged(self._find, "lora", name, sha256) as path:
+                        self._load(name, sha256, path)
             except BaseException:
                 self._unload()
                 raise
@@ -67,13 +83,9 @@ class Loras:
         unused = ((name, self._unused[sha256]) for sha256, name in names.items())
         self.warnings = tuple(_does_nothing(name, keys) for name, keys in unused if keys)
 
-    def _load(self, name: str, sha256: str) -> None:
-        """Let diffusers wrap the layers that it is for."""
-        with unchanged(self._find, "lora", name, sha256) as path:
-            tensors, self._unused[sha256] = read_lora(name, path, self._pipeline)
-            self._add(name, sha256, tensors)
-
-    def _add(self, name: str, sha256: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    def _load(self, name: str, sha256: str, path: Path) -> None:
+        """Let diffusers wrap the layers that a file is for."""
+        tensors, unused = read_lora(name, path, self._pipeline)
         try:
             with warnings.catch_warnings():
                 # A second LoRA in the same model is meant.
@@ -87,6 +99,7 @@ class Loras:
                 "Get the file again, or another one.",
                 traceback.format_exc(),
             ) from error
+        self._unused[sha256] = unused
 
     def _unload(self) -> None:
         """Unwrap every layer, so that it is as it was loaded."""
@@ -112,3 +125,261 @@ def _does_nothing(name: str, keys: Sequence[str]) -> str:
     named = ", ".join(key[:80] for key in keys[:_NAMED_KEYS])
     more = f" and {len(keys) - _NAMED_KEYS} more" if len(keys) > _NAMED_KEYS else ""
     return f"The LoRA {name!r} has parts that do nothing with this checkpoint: {named}{more}."
+
+
+class _Layer(NamedTuple):
+    """What a LoRA adds to a layer is up(down(x)); `keys` are those in its file, by role."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    keys: Mapping[str, str]
+
+
+# A part of a pipeline by diffusers' name, and a module in it.
+_Target = tuple[str, str]
+
+
+def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]:
+    """What a pipeline loads of a file, in diffusers' names and shapes, and the keys of the rest.
+
+    RenderFailed says why the LoRA of this name cannot be used. Kinds that the names of tensors
+    tell, the catalog has refused.
+    """
+    layers, unused = _layers(name, path)
+    try:
+        found, failure = _modules(layers, pipeline), ""
+    # Its converters raise whatever comes of names that they do not expect.
+    except Exception:
+        found, failure = {}, traceback.format_exc()
+    if not found:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for another kind of model: diffusers finds no layer of this "
+            f"checkpoint for names like {next(iter(layers), '')[:80]!r}.",
+            "Use a LoRA for this checkpoint's kind of model; if this is one, convert its names to "
+            "those of diffusers.",
+            failure,
+        )
+    tensors: Tensors = {}
+    used = set()
+    for (part, module), (stem, rows) in found.items():
+        used.add(stem)
+        layer = layers[stem]
+        halves = _fitting(name, getattr(pipeline, part), module, layer.down, layer.up[rows])
+        tensors |= zip(_as_peft(f"{part}.{module}"), halves, strict=True)
+    for stem in layers.keys() - used:
+        unused += layers[stem].keys.values()
+    return tensors, sorted(unused)
+
+
+# The end of a key, which says what the tensor is of its layer: of kohya or peft, of diffusers
+# before it used peft (`to_q_lora.down`, `lora_linear_layer.down`), and of XLabs (`qkv_lora1.down`).
+_FACTOR = r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?"
+_ROLE = re.compile(
+    r"\.lora_(down|up|A|B)(?:\.\w+)?\.weight$"
+    r"|(?:_lora|\.lora|\.lora_linear_layer|(?<=_lora[12]))\.(down|up)\.weight$"
+    r"|(?:_lora|\.lora|\.lora_linear_layer)?\.(alpha)$"
+    rf"|\.({_FACTOR})(?:\.weight)?$"
+)
+_DIFFERENCE = re.compile(r"\.diff(_b)?$")
+# What a LoHa or LoKr may have as a LoRA: 2 GiB in 16 bits.
+_MOST_NUMBERS = 2**30
+
+
+def _layers(name: str, path: Path) -> tuple[dict[str, _Layer], list[str]]:
+    """The halves by the layers' names with their scales in `up`, and the keys of nothing else."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
+    try:
+        # peft's LoraConfig, by part: https://github.com/huggingface/diffusers/pull/11324
+        settings = {key: value for key, value in json.loads(metadata).items() if value}
+    except (AttributeError, ValueError, RecursionError) as error:
+        raise _damaged(name, "its lora_adapter_metadata cannot be read") from error
+    roles: dict[str, dict[str, str]] = {}
+    others = []
+    for key, tensor in tensors.items():
+        if match := _ROLE.search(key):
+            role = next(filter(None, match.groups()))
+            own = roles.setdefault(key[: match.start()], {})
+            own[{"A": "down", "B": "up"}.get(role, role)] = key
+        elif not _DIFFERENCE.search(key):
+            others.append(key)
+        elif tensor.any():  # ComfyUI extracts many that are zero
+            raise _of_another_kind(name, "a file of whole differences")
+    layers: dict[str, _Layer] = {}
+    numbers = 0
+    for stem, own in roles.items():
+        has_factors = any(re.fullmatch(_FACTOR, role) for role in own)
+        if not has_factors and not own.keys() >= {"down", "up"}:
+            others += own.values()
+            continue
+        try:
+            down, up = _halves(stem, {role: tensors[key] for role, key in own.items()}, settings)
+        except (KeyError, TypeError, ValueError, re.error) as error:
+            raise _damaged(name, f"{stem} lacks a part or has a strange scale ({error})") from error
+        layers[stem] = _Layer(down, up, own)
+        numbers += (down.numel() + up.numel()) * has_factors
+        if numbers > _MOST_NUMBERS:
+            raise _of_another_kind(name, "a LoKr with large whole matrices")
+    return layers, others
+
+
+def _halves(
+    stem: str, own: Tensors, settings: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both halves of a layer with its scale in `up`.
+
+    A LoHa is (a1 b1) * (a2 b2), number by number: the rows of (a1, a2) and the columns of (b1, b2),
+    each multiplied by each, make its halves. A LoKr is kron(w, a b) = kron(w, a) kron(1, b). Alpha
+    means nothing for one whose larger factor is whole: its halves are as large as the layer.
+    """
+    if "down" in own and "up" in own:
+        return own["down"], _scaled(own["up"], stem, len(own["down"]), own, settings)
+    of = {name: factor.float() for name, factor in own.items()}
+    if "hada_w1_a" in of:
+        down = (of["hada_w1_b"][:, None] * of["hada_w2_b"][None]).flatten(0, 1)
+        up = (of["hada_w1_a"][:, :, None] * of["hada_w2_a"][:, None]).flatten(1)
+        return down, _scaled(up, stem, len(of["hada_w1_b"]), own, settings)
+    small = of["lokr_w1"] if "lokr_w1" in of else of["lokr_w1_a"] @ of["lokr_w1_b"]
+    whole = of.get("lokr_w2")
+    down = of["lokr_w2_b"] if whole is None else whole
+    up = of["lokr_w2_a"] if whole is None else torch.eye(len(whole))
+    one = torch.eye(small.shape[1]).reshape(*small.shape[1:] * 2, *[1] * (down.ndim - 2))
+    rank = len(down) if whole is None else 0
+    return torch.kron(one, down), _scaled(torch.kron(small, up), stem, rank, own, settings)
+
+
+def _scaled(
+    up: torch.Tensor, stem: str, rank: int, own: Tensors, settings: Mapping[str, Any]
+) -> torch.Tensor:
+    """Multiply by alpha / rank, or alpha / sqrt(rank) for rsLoRA, https://arxiv.org/abs/2312.03732.
+
+    Nothing is multiplied without a rank.
+    """
+    part, _, module = stem.partition(".")
+    root = False
+    if "alpha" in own:
+        alpha = float(own["alpha"])
+    else:
+        patterns = settings.get(f"{part}.alpha_pattern", {})
+        usual = settings.get(f"{part}.lora_alpha", rank)
+        alpha = float(patterns.get(get_pattern_key([*patterns], module), usual))
+        root = f"{part}.use_rslora" in settings
+    divisor = math.sqrt(rank) if root else rank
+    return up.float() * (alpha / divisor) if rank and alpha != divisor else up
+
+
+# Stand-ins tell a layer's number and a row's, whole numbers that float64 holds exactly.
+_ROWS = 2**24
+
+
+def _modules(
+    layers: Mapping[str, _Layer], pipeline: Any
+) -> dict[_Target, tuple[str, torch.Tensor]]:
+    """The modules of a pipeline that layers are for, with the rows of `up` that are theirs.
+
+    diffusers drops layers that it does not know without a word, and cuts others into several. What
+    it does tell stand-ins of rank 1, whose `up` is full of numbers.
+    """
+    given: Tensors = {}
+    for number, (stem, layer) in enumerate(layers.items()):
+        down = torch.ones(1, *layer.down.shape[1:], dtype=torch.float64)
+        rows = number * _ROWS + torch.arange(len(layer.up), dtype=torch.float64)
+        up = rows.reshape(-1, 1, *layer.up.shape[2:])
+        given |= zip(_keys(stem, layer, pipeline), (down, up, torch.ones(())), strict=False)
+    stems = [*layers]
+    found = {}
+    for target, up in _converted(given, pipeline).items():
+        numbers = up.flatten().long()
+        found[target] = stems[int(numbers[0]) // _ROWS], numbers % _ROWS
+    return found
+
+
+# diffusers knows these with kohya's halves alone, for FLUX.1 and what is built like it.
+_FLUX_AUTHORS = re.compile(r"(diffusion_model\.)?(double|single)_blocks\.")
+
+
+def _keys(stem: str, layer: _Layer, pipeline: Any) -> tuple[str, ...]:
+    """The names of both halves, and of alpha where it has to be there."""
+    of_flux = isinstance(pipeline, FluxLoraLoaderMixin) and _FLUX_AUTHORS.match(stem)
+    if of_flux or "." not in stem:
+        return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha"
+    if "down" in layer.keys:
+        return layer.keys["down"], layer.keys["up"]
+    return _as_peft(stem)
+
+
+def _as_peft(stem: str) -> tuple[str, str]:
+    return f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
+
+
+def _converted(tensors: Tensors, pipeline: Any) -> dict[_Target, torch.Tensor]:
+    """The `up` of each module that there is, as diffusers reads a file's names for this family."""
+    # Without it, names of SDXL's authors stay as they are.
+    unet = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
+    given: Any = pipeline.lora_state_dict(tensors, **unet)
+    by_part: dict[str, Tensors] = {}
+    for key, tensor in (given if isinstance(given, dict) else given[0]).items():
+        part, _, rest = key.partition(".")
+        by_part.setdefault(part, {})[rest] = tensor
+    found = {}
+    for part, named in by_part.items():
+        model = getattr(pipeline, part, None)
+        # Those that its loader takes have no public name.
+        if model is None or part not in pipeline._lora_loadable_modules:
+            continue
+        if not part.startswith("text_encoder"):
+            named = convert_unet_state_dict_to_peft(named)
+        elif not all(".lora_A." in key or ".lora_B." in key for key in named):
+            named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(named))
+        modules = {
+            name.removesuffix(".base_layer")  # as peft calls it, if another LoRA wraps it
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d)
+        }
+        for key, tensor in named.items():
+            stem = key.removesuffix(".lora_B.weight")
+            # transformers 5 has CLIP without this level.
+            module = stem if stem in modules else stem.removeprefix("text_model.")
+            if stem != key and module in modules:
+                found[part, module] = tensor
+    return found
+
+
+def _fitting(
+    name: str, model: Any, target: str, down: torch.Tensor, up: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The halves in the module's shape, after a check: diffusers may enlarge FLUX.1's modules."""
+    module: Any = model.get_submodule(target)
+    module = getattr(module, "base_layer", module)
+    if isinstance(module, nn.Linear):  # quantised weights have another shape than their layer
+        inputs, outputs, kernel = module.in_features, module.out_features, ()
+    else:
+        inputs, outputs, kernel = module.in_channels, module.out_channels, module.kernel_size
+    # Stable Diffusion 1.x's `proj_in` is a convolution, for some files a matrix.
+    if down[0].numel() % math.prod(kernel) == 0:
+        down = down.reshape(len(down), -1, *kernel)
+    up = up.reshape(len(up), -1, *[1] * len(kernel))
+    if (down.shape[1], len(up), len(down)) != (inputs, outputs, up.shape[1]):
+        raise RenderFailed(
+            f"The LoRA {name!r} is for a model of another size: its {target} leads from "
+            f"{down.shape[1]} to {len(up)} values, this checkpoint's from {inputs} to {outputs}.",
+            "Use it with a checkpoint of the kind it was trained for, or remove it.",
+        )
+    # peft does it, too, but not over quantised weights.
+    return down.to(model.dtype), up.to(model.dtype)
+
+
+def _damaged(name: str, reason: str) -> RenderFailed:
+    return RenderFailed(
+        f"The LoRA {name!r} is damaged: {reason}.",
+        "Get the file again, or save it again with the program that trained it.",
+    )
+
+
+def _of_another_kind(name: str, kind: str) -> RenderFailed:
+    return RenderFailed(
+        f"The LoRA {name!r} is {kind}, which picowatch does not render.",
+        "Use a plain LoRA, or a LoHa or LoKr of low rank. ComfyUI can extract a LoRA from a "
+        "model that this file was merged into.",
+    )

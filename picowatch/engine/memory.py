@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil  # type: ignore[import-untyped]
 
-from picowatch.engine.options import Memory
-from picowatch.engine.protocol import MemoryUse
+from picowatch.engine.protocol import Memory, MemoryUse
 from picowatch.recipe.request import ImageRequest
 
 if TYPE_CHECKING:

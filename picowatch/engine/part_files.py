@@ -26,7 +26,7 @@ from diffusers.loaders.single_file_utils import (
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from picowatch.catalog.models import Part
-from picowatch.catalog.unets import UNET
+from picowatch.catalog.recognise import UNET
 from picowatch.engine.gguf_fp8 import Tensors, TypeOf
 from picowatch.errors import RenderFailed
 

@@ -10,95 +10,53 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.noise import LATENT_FACTOR
+from picowatch.engine.latents import LATENT_FACTOR
 from picowatch.engine.protocol import OnPreview, Preview
 from picowatch.families import DEMO, DEMO_WIDTH, Family
 
-# What each latent channel adds to red, green and blue, from -1 to 1; the last row is the constant.
-# From ComfyUI at a125cd8, comfy/latent_formats.py, `latent_rgb_factors` of the classes SD15, SDXL,
-# SD3, Flux and Wan21; comfy/supported_models.py says which families have which. By the names that
-# the rows of `picowatch.families` have; other families have no preview.
-COLOURS: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "sd1": (
-        (0.3512, 0.2297, 0.3227),
-        (0.3250, 0.4974, 0.2350),
-        (-0.2829, 0.1762, 0.2721),
-        (-0.2120, -0.2616, -0.7177),
-        (0.0, 0.0, 0.0),
-    ),
-    "sdxl": (
-        (0.3651, 0.4232, 0.4341),
-        (-0.2533, -0.0042, 0.1068),
-        (0.1076, 0.1111, -0.0362),
-        (-0.3165, -0.2492, -0.2188),
-        (0.1084, -0.0175, -0.0011),
-    ),
-    "sd3": (
-        (-0.0922, -0.0175, 0.0749),
-        (0.0311, 0.0633, 0.0954),
-        (0.1994, 0.0927, 0.0458),
-        (0.0856, 0.0339, 0.0902),
-        (0.0587, 0.0272, -0.0496),
-        (-0.0006, 0.1104, 0.0309),
-        (0.0978, 0.0306, 0.0427),
-        (-0.0042, 0.1038, 0.1358),
-        (-0.0194, 0.0020, 0.0669),
-        (-0.0488, 0.0130, -0.0268),
-        (0.0922, 0.0988, 0.0951),
-        (-0.0278, 0.0524, -0.0542),
-        (0.0332, 0.0456, 0.0895),
-        (-0.0069, -0.0030, -0.0810),
-        (-0.0596, -0.0465, -0.0293),
-        (-0.1448, -0.1463, -0.1189),
-        (0.2394, 0.2135, 0.1925),
-    ),
-    "flux": (
-        (-0.0346, 0.0244, 0.0681),
-        (0.0034, 0.0210, 0.0687),
-        (0.0275, -0.0668, -0.0433),
-        (-0.0174, 0.0160, 0.0617),
-        (0.0859, 0.0721, 0.0329),
-        (0.0004, 0.0383, 0.0115),
-        (0.0405, 0.0861, 0.0915),
-        (-0.0236, -0.0185, -0.0259),
-        (-0.0245, 0.0250, 0.1180),
-        (0.1008, 0.0755, -0.0421),
-        (-0.0515, 0.0201, 0.0011),
-        (0.0428, -0.0012, -0.0036),
-        (0.0817, 0.0765, 0.0749),
-        (-0.1264, -0.0522, -0.1103),
-        (-0.0280, -0.0881, -0.0499),
-        (-0.1262, -0.0982, -0.0778),
-        (-0.0329, -0.0718, -0.0851),
-    ),
-    "wan": (
-        (-0.1299, -0.1692, 0.2932),
-        (0.0671, 0.0406, 0.0442),
-        (0.3568, 0.2548, 0.1747),
-        (0.0372, 0.2344, 0.1420),
-        (0.0313, 0.0189, -0.0328),
-        (0.0296, -0.0956, -0.0665),
-        (-0.3477, -0.4059, -0.2925),
-        (0.0166, 0.1902, 0.1975),
-        (-0.0412, 0.0267, -0.1364),
-        (-0.1293, 0.0740, 0.1636),
-        (0.0680, 0.3019, 0.1128),
-        (0.0032, 0.0581, 0.0639),
-        (-0.1251, 0.0927, 0.1699),
-        (0.0060, -0.0633, 0.0005),
-        (0.3477, 0.2275, 0.2950),
-        (0.1984, 0.0913, 0.1861),
-        (-0.1835, -0.0868, -0.3360),
-    ),
-    # The demo model's VAE has latents of its own. Ridge regression fitted these to
-    # drawings; they explain 73 % of the colours of 8x8 pixels.
-    DEMO: (
-        (0.2486, 0.1663, 0.2076),
-        (-0.4898, -0.2013, 0.2605),
-        (-0.1255, 0.1265, -0.1159),
-        (-0.1343, 0.2653, 0.2863),
-        (0.2458, -0.0410, -0.0489),
-    ),
+# What each latent channel adds to red, green and blue, from -1 to 1; the last three numbers are the
+# constant. From ComfyUI at a125cd8, comfy/latent_formats.py, `latent_rgb_factors` of the classes
+# SD15, SDXL, SD3, Flux and Wan21; comfy/supported_models.py says which families have which. By the
+# names that the rows of `picowatch.families` have; other families have no preview. The demo model's
+# VAE has latents of its own: ridge regression fitted them to drawings, and they explain 73 % of the
+# colours of 8x8 pixels.
+COLOURS = {
+    family: torch.tensor([float(number) for number in numbers.split()]).view(-1, 3)
+    for family, numbers in {
+        "sd1": """
+             .3512  .2297  .3227   .3250  .4974  .2350  -.2829  .1762  .2721  -.2120 -.2616 -.7177
+             .0000  .0000  .0000
+        """,
+        "sdxl": """
+             .3651  .4232  .4341  -.2533 -.0042  .1068   .1076  .1111 -.0362  -.3165 -.2492 -.2188
+             .1084 -.0175 -.0011
+        """,
+        "sd3": """
+            -.0922 -.0175  .0749   .0311  .0633  .0954   .1994  .0927  .0458   .0856  .0339  .0902
+             .0587  .0272 -.0496  -.0006  .1104  .0309   .0978  .0306  .0427  -.0042  .1038  .1358
+            -.0194  .0020  .0669  -.0488  .0130 -.0268   .0922  .0988  .0951  -.0278  .0524 -.0542
+             .0332  .0456  .0895  -.0069 -.0030 -.0810  -.0596 -.0465 -.0293  -.1448 -.1463 -.1189
+             .2394  .2135  .1925
+        """,
+        "flux": """
+            -.0346  .0244  .0681   .0034  .0210  .0687   .0275 -.0668 -.0433  -.0174  .0160  .0617
+             .0859  .0721  .0329   .0004  .0383  .0115   .0405  .0861  .0915  -.0236 -.0185 -.0259
+            -.0245  .0250  .1180   .1008  .0755 -.0421  -.0515  .0201  .0011   .0428 -.0012 -.0036
+             .0817  .0765  .0749  -.1264 -.0522 -.1103  -.0280 -.0881 -.0499  -.1262 -.0982 -.0778
+            -.0329 -.0718 -.0851
+        """,
+        "wan": """
+            -.1299 -.1692  .2932   .0671  .0406  .0442   .3568  .2548  .1747   .0372  .2344  .1420
+             .0313  .0189 -.0328   .0296 -.0956 -.0665  -.3477 -.4059 -.2925   .0166  .1902  .1975
+            -.0412  .0267 -.1364  -.1293  .0740  .1636   .0680  .3019  .1128   .0032  .0581  .0639
+            -.1251  .0927  .1699   .0060 -.0633  .0005   .3477  .2275  .2950   .1984  .0913  .1861
+            -.1835 -.0868 -.3360
+        """,
+        DEMO: """
+             .2486  .1663  .2076  -.4898 -.2013  .2605  -.1255  .1265 -.1159  -.1343  .2653  .2863
+             .2458 -.0410 -.0489
+        """,
+    }.items()
 }
 
 
@@ -118,14 +76,13 @@ class Previewer:
         self._on_preview = on_preview
         self._clock = clock
         self._shown_at = clock()
-        self._colours: torch.Tensor | None = torch.tensor(COLOURS["sd1"])
+        self._colours: torch.Tensor | None = COLOURS["sd1"]
 
     def follow(self, row: Family, denoiser: Any) -> None:
         """The next pictures are drawn by this denoiser, in latents of this family."""
         # To the loader, the demo model is a Stable Diffusion 1.x of another width.
         demo = row.kind == "unet" and denoiser.config.cross_attention_dim == DEMO_WIDTH
-        colours = DEMO if demo else row.preview
-        self._colours = torch.tensor(COLOURS[colours]) if colours in COLOURS else None
+        self._colours = COLOURS.get(DEMO if demo else row.preview)
 
     @property
     def is_on(self) -> bool:

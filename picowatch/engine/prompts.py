@@ -4,16 +4,23 @@ A text is cut into chunks of 75 tokens, each with its begin and end token, each 
 separately; weights multiply the hidden states, then the chunk's mean is restored. A comma within
 the last 20 tokens of a full chunk is where the rest moves to the next chunk; BREAK ends a chunk.
 After A1111's modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_emphasis.py.
+
+The vectors of an embedding ("An Image is Worth One Word", https://arxiv.org/abs/2208.01618) have
+negative numbers as tokens. The text encoder's own table is never changed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 
-from picowatch.engine.embeddings import Embeddings, layers_of
+from picowatch.engine.verify import FindFile, unchanged
+from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import parse_edits, text_at
 from picowatch.recipe.prompts.grammar import (
@@ -22,7 +29,7 @@ from picowatch.recipe.prompts.grammar import (
     plain_prompt,
     split_loras,
 )
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import EmbeddingUse, ImageRequest
 
 CHUNK_TOKENS = 75
 _COMMA_REACH = 20
@@ -44,14 +51,6 @@ class Encoded(NamedTuple):
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return Encoded(torch.zeros_like(self.states), pooled)
 
-    @staticmethod
-    def joined(parts: Sequence["Encoded"]) -> "Encoded":
-        """Join the rows of all, in their order."""
-        pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Encoded(
-            torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
-        )
-
 
 @dataclass(frozen=True)
 class Conditions:
@@ -63,15 +62,14 @@ class Conditions:
     @cached_property
     def both(self) -> Encoded:
         """The rows of all negative prompts, then those of all prompts: once, not in each step."""
-        return Encoded.joined((self.negative, self.positive))
+        return _joined((self.negative, self.positive))
 
-    @staticmethod
-    def joined(rows: Sequence["Conditions"]) -> "Conditions":
-        """Join the conditions of all images, in their order."""
-        return Conditions(
-            Encoded.joined([row.negative for row in rows]),
-            Encoded.joined([row.positive for row in rows]),
-        )
+
+def _joined(parts: Sequence[Encoded]) -> Encoded:
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    return Encoded(
+        torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
+    )
 
 
 def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Conditions]:
@@ -84,13 +82,13 @@ def at_each_evaluation(images: Iterable[Sequence[Conditions]]) -> list[Condition
     for rows in zip(*images, strict=True):
         key = tuple(map(id, rows))
         if key not in known:
-            known[key] = Conditions.joined(rows)
+            negative, positive = [row.negative for row in rows], [row.positive for row in rows]
+            known[key] = Conditions(_joined(negative), _joined(positive))
         found.append(known[key])
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """77 tokens and their weights, begin and end included; negative ones are embeddings'."""
 
     tokens: tuple[int, ...]
@@ -99,36 +97,90 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class TextTower:
-    """One text encoder, its embeddings, and how its family reads it.
+    """One text encoder, and how its family reads it.
 
+    `key` is the tensor with its vectors in an embedding's file that has some for several.
     `padding` is the token that fills a chunk after its end token, None for the end token itself.
     `least_skip` is the least `clip_skip`, where a family is trained on an earlier layer than the
-    last; `normed` says whether the final norm is applied to an earlier one.
+    last; `normed` says whether the final norm is applied to an earlier one. `vectors` are those of
+    the embeddings' tokens.
     """
 
     encoder: Any
-    embeddings: Embeddings
+    key: str = "clip_l"
     padding: int | None = None
     least_skip: int = 1
     normed: bool = True
+    vectors: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def encoded(self, chunk: Chunk, end: int, clip_skip: int, device: torch.device) -> Encoded:
         """One chunk's hidden states, 1 x 77 x width, and its summary, where there is one."""
-        encoder, skip = self.encoder, max(clip_skip, self.least_skip)
-        with self.embeddings.inserted(self._padded(chunk.tokens, end)) as known:
-            tokens = torch.tensor([known], device=device)
-            output = encoder(input_ids=tokens, output_hidden_states=True)
+        skip = max(clip_skip, self.least_skip)
+        tokens = chunk.tokens
+        if self.padding is not None:
+            # What follows the first end token, as A1111's modules/sd_hijack_clip.py.
+            length = tokens.index(end) + 1
+            tokens = (*tokens[:length], *[self.padding] * (len(tokens) - length))
+        with self._inserted(tokens):
+            known = torch.tensor([[max(token, 0) for token in tokens]], device=device)
+            output = self.encoder(input_ids=known, output_hidden_states=True)
         states = output.last_hidden_state if skip == 1 else output.hidden_states[-skip]
         if skip > 1 and self.normed:
-            states = layers_of(encoder).final_layer_norm(states)
+            states = self._layers.final_layer_norm(states)
         return Encoded(states, getattr(output, "text_embeds", None))
 
-    def _padded(self, tokens: tuple[int, ...], end: int) -> tuple[int, ...]:
-        """Pad what follows the first end token, as A1111's modules/sd_hijack_clip.py."""
-        if self.padding is None:
-            return tokens
-        length = tokens.index(end) + 1
-        return (*tokens[:length], *[self.padding] * (len(tokens) - length))
+    def read(self, path: Path, name: str) -> torch.Tensor:
+        """An embedding's vectors for this encoder, which fit into one chunk."""
+        vectors = read_vectors(path, self.key)
+        count, width = vectors.shape
+        own = self._table.embedding_dim
+        if width != own:
+            raise RenderFailed(
+                f"The embedding {name!r} is for another kind of model: its vectors have "
+                f"{width} numbers, this checkpoint's {own}.",
+                "Remove its name from the prompt, or use it with a checkpoint that it is made for.",
+            )
+        if count > CHUNK_TOKENS:
+            raise RenderFailed(
+                f"The embedding {name!r} has {count} vectors; it must have 1 to {CHUNK_TOKENS}."
+            )
+        return vectors
+
+    @property
+    def _layers(self) -> Any:
+        """The module with the layers: an encoder with a projection has another inside."""
+        return getattr(self.encoder, "text_model", self.encoder)
+
+    @property
+    def _table(self) -> Any:
+        return self._layers.embeddings.token_embedding
+
+    @contextmanager
+    def _inserted(self, tokens: Sequence[int]) -> Iterator[None]:
+        """Meanwhile, the text encoder uses the vectors for negative tokens."""
+        positions = {position: token for position, token in enumerate(tokens) if token < 0}
+
+        def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            output = output.clone()
+            for position, token in positions.items():
+                output[0, position] = self.vectors[token].to(output)
+            return output
+
+        handle = self._table.register_forward_hook(hook) if positions else None
+        try:
+            yield
+        finally:
+            if handle is not None:
+                handle.remove()
+
+
+def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
+    """The vectors as rows: `key`, A1111's `emb_params`, or diffusers' one nameless tensor."""
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        name = next((one for one in (key, "emb_params") if one in names), names[0])
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor.float().reshape(-1, tensor.shape[-1]).clone()
 
 
 class PromptEncoder:
@@ -138,79 +190,74 @@ class PromptEncoder:
         self,
         tokenizer: Any,
         towers: Sequence[TextTower],
+        find: FindFile,
         device: torch.device,
         *,
         zeros_for_empty_negative: bool = False,
     ) -> None:
         """The towers' hidden states are joined in their width; the last one gives the summary.
 
-        `device` is where they compute; their weights may be elsewhere until then.
-        `zeros_for_empty_negative`: an empty negative prompt is zeros, not the encoded "".
+        `find` finds embeddings. `device` is where the towers compute; their weights may be
+        elsewhere until then. `zeros_for_empty_negative`: an empty negative prompt is zeros, not the
+        encoded "".
         """
         self._tokenizer = tokenizer
         self._towers = tuple(towers)
+        self._find = find
         self._device = device
         self._zeros = zeros_for_empty_negative
         self._comma = self._tokens(",")
+        self._embeddings: dict[str, tuple[int, ...]] = {}  # their tokens, by hash
         self._encoded = lru_cache(_KEPT_CHUNKS)(self._encoded_chunk)
 
-    def chunk_count(self, request: ImageRequest) -> int:
-        """The chunks of its longest prompt: both prompts are encoded at that length.
+    def guiding(self, request: ImageRequest) -> tuple[int, list[tuple[Conditions, ...]]]:
+        """How many chunks an image's prompts have, and what guides it.
 
-        With prompt editing, they are so at each step.
+        That is at each evaluation of each pass, in the length of the longest prompt of any.
         """
-        texts = {
-            text
+        embeddings = {use.name: self._embedding(use) for use in request.embeddings}
+        texts = [
+            (_texts(request.negative_prompt, one), _texts(request.prompt, one))
             for one in passes_of(request)
-            for prompt in (request.prompt, request.negative_prompt)
-            for text in _texts(prompt, one)
+        ]
+        chunks = {
+            text: self.chunks(text, embeddings) for both in texts for text in {*both[0], *both[1]}
         }
-        return max(len(self._chunks_of(request, text)) for text in texts)
-
-    def guiding(self, request: ImageRequest, length: int) -> list[tuple[Conditions, ...]]:
-        """What guides an image at each evaluation of each pass, in a length of so many chunks.
-
-        All are of one length, so that shapes stay.
-        """
-        encoded: dict[tuple[Chunk, ...], Encoded] = {}
-        return [self._of_pass(request, one, length, encoded) for one in passes_of(request)]
+        length = max(map(len, chunks.values()))
+        encoded = {
+            text: self.encode(found, length, request.clip_skip) for text, found in chunks.items()
+        }
+        return length, [self._of_pass(*both, encoded) for both in texts]
 
     def _of_pass(
-        self,
-        request: ImageRequest,
-        one: Pass,
-        length: int,
-        encoded: dict[tuple[Chunk, ...], Encoded],
+        self, negatives: list[str], prompts: list[str], encoded: Mapping[str, Encoded]
     ) -> tuple[Conditions, ...]:
-        """What guides an image at each evaluation of a pass; `encoded` are known texts.
+        """What guides an image at each evaluation of a pass.
 
         As A1111's "zeros for an empty negative prompt", that holds if no step has another one.
         """
-        negatives, prompts = (
-            _texts(prompt, one) for prompt in (request.negative_prompt, request.prompt)
-        )
         zeros = self._zeros and not any(map(plain_prompt, set(negatives)))
+        pairs = list(zip(negatives, prompts, strict=True))
+        found = {}
+        for negative, prompt in dict.fromkeys(pairs):
+            away = encoded[negative]
+            found[negative, prompt] = Conditions(away.zeros() if zeros else away, encoded[prompt])
+        return tuple(found[pair] for pair in pairs)
 
-        def row(text: str) -> Encoded:
-            chunks = tuple(self._chunks_of(request, text))
-            if chunks not in encoded:
-                encoded[chunks] = self.encode(chunks, length, request.clip_skip)
-            return encoded[chunks]
+    def _embedding(self, use: EmbeddingUse) -> tuple[int, ...]:
+        """The tokens of an embedding, whose file is read the first time.
 
-        both = list(zip(negatives, prompts, strict=True))
-        found: dict[tuple[str, str], Conditions] = {}
-        for negative, prompt in dict.fromkeys(both):
-            away = row(negative)
-            found[negative, prompt] = Conditions(away.zeros() if zeros else away, row(prompt))
-        return tuple(found[texts] for texts in both)
-
-    def _chunks_of(self, request: ImageRequest, text: str) -> list[Chunk]:
-        """A text of the request, with its embeddings for the words that name them.
-
-        Each tower has its own vectors for an embedding, and the same number of them.
+        Each tower has its own vectors for them, and the same number.
         """
-        tokens = [tower.embeddings.tokens(request.embeddings) for tower in self._towers]
-        return self.chunks(text, tokens[0])
+        if use.hash not in self._embeddings:
+            with unchanged(self._find, "embedding", use.name, use.hash) as path:
+                vectors = [tower.read(path, use.name) for tower in self._towers]
+            first = -1 - sum(map(len, self._embeddings.values()))
+            tokens = tuple(range(first, first - len(vectors[0]), -1))
+            for tower, rows in zip(self._towers, vectors, strict=True):
+                tower.vectors.update(zip(tokens, rows, strict=True))
+            self._embeddings[use.hash] = tokens
+        return self._embeddings[use.hash]
 
     def chunks(
         self, text: str, embeddings: Mapping[str, tuple[int, ...]] | None = None
@@ -266,18 +313,16 @@ class PromptEncoder:
         yield from ((token,) for token in self._tokens(text[end:]))
 
     def _kept(self, chunk: list[tuple[int, float]], following: tuple[int, ...]) -> int:
-        """How much of a chunk stays in it when `following` no longer fits."""
+        """How much of a chunk stays in it when `following` no longer fits.
+
+        A full one is cut after its last comma, if that is near the end.
+        """
         if len(chunk) < CHUNK_TOKENS or list(following) == self._comma:
             return len(chunk)
-        kept = self._good_break(chunk)
-        return kept if CHUNK_TOKENS - kept + len(following) <= CHUNK_TOKENS else len(chunk)
-
-    def _good_break(self, chunk: list[tuple[int, float]]) -> int:
-        """Where to cut a full chunk: after its last comma, if that is near the end."""
-        for position in range(CHUNK_TOKENS - 1, CHUNK_TOKENS - _COMMA_REACH - 1, -1):
-            if [chunk[position][0]] == self._comma:
-                return position + 1
-        return CHUNK_TOKENS
+        for kept in range(CHUNK_TOKENS, CHUNK_TOKENS - _COMMA_REACH, -1):
+            if [chunk[kept - 1][0]] == self._comma:
+                return kept if len(following) <= kept else len(chunk)
+        return len(chunk)
 
     def _framed(self, chunk: list[tuple[int, float]]) -> Chunk:
         """Begin token, the tokens, and end tokens to the full length."""
@@ -313,5 +358,5 @@ def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:
     multiplied = before * torch.tensor(weights, device=hidden.device)[None, :, None]
     scale = before.mean() / multiplied.mean()
     if not bool(torch.isfinite(scale)):
-        return multiplied.to(hidden.dtype)
+        scale = torch.ones(())
     return (multiplied * scale).to(hidden.dtype)

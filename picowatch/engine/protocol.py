@@ -1,13 +1,67 @@
-"""What the daemon knows of an engine. Imports no torch."""
+"""What the daemon knows of an engine: options, pictures, messages, seams. Imports no torch."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, Protocol
 
-from picowatch.errors import EngineDied
+from picowatch import __version__
+from picowatch.errors import EngineDied, PicowatchError
 from picowatch.recipe.request import ImageRequest
+
+Precision = Literal["auto", "float16", "bfloat16", "float32"]
+Memory = Literal["auto", "full", "low"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """The settings an engine needs.
+
+    `models` is the folder with checkpoints/, vae/, loras/ and embeddings/. `device` is "auto",
+    "cuda", "cuda:N", "mps" or "cpu". `hash_cache` is the daemon's file of model hashes; the
+    engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
+    means this engine's share of the cores. `start_images` is the folder of start images and
+    masks, each named by its sha256. `memory` says where the memory ladder begins. `compile`:
+    denoisers are compiled (compile.py), and on a CPU kept in the folder `cache`, if there is one.
+    It is the engine number `ordinal` of the machine's `engines`, which share its GPUs or its cores.
+    """
+
+    models: Path
+    device: str = "auto"
+    precision: Precision = "auto"
+    hash_cache: Path | None = None
+    threads: int | None = None
+    start_images: Path | None = None
+    memory: Memory = "auto"
+    compile: bool = False
+    cache: Path | None = None
+    ordinal: int = 0
+    engines: int = 1
+
+
+def cache_folder() -> Path | None:
+    """Return the folder of compiled models in XDG_CACHE_HOME or ~/.cache, None without a home."""
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user id without a user, as in containers
+        return None
+    return Path(root) / "picowatch" / "compiled"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Our version and those of torch, diffusers and transformers, where installed."""
+    found = {"picowatch": __version__}
+    for library in ("torch", "diffusers", "transformers"):
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
+
 
 # Called after each denoising step with (steps done, steps in all) of the batch in progress.
 OnStep = Callable[[int, int], None]
@@ -78,6 +132,53 @@ def unseen(preview: Preview) -> None:
     """Ignore a preview."""
 
 
+@dataclass(frozen=True, slots=True)
+class Render:
+    """A message to the engine: render these, with a Preview each so many seconds.
+
+    It replies with Steps and Previews, what it holds of a GPU, and an Outcome at the end.
+    """
+
+    batch: tuple[ImageRequest, ...]
+    preview_seconds: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A message from the engine: it has started, and looked at no image yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A message from the engine: another denoising step is done."""
+
+    done: int
+    total: int
+
+
+# A batch's pictures, or why there are none. After EngineDied the process ends.
+Outcome = list[RenderedImage] | PicowatchError
+FromEngine = Ready | Step | Preview | MemoryUse | Outcome
+
+
+class BatchRenderer(Protocol):
+    """What renders batches in the engine's process; see `picowatch.engine.renderer.Renderer`."""
+
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        preview_seconds: float,
+    ) -> list[RenderedImage]:
+        """Return the pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
+        ...
+
+
+# Pickled for the engine process by its name, so a function or class of a module.
+MakeRenderer = Callable[[EngineOptions, OnPreview], BatchRenderer]
+
+
 class EngineCannotStart(EngineDied):
     """The engine ended before it looked at an image, or it got no threads: no image is at fault.
 
@@ -121,13 +222,6 @@ class Engine(Protocol):
 
     def memory(self) -> MemoryUse | None:
         """Return the memory held, as far as known without asking the engine; None if unknown."""
-        ...
-
-    def prepare(self) -> None:
-        """Start what the first batch needs, if nothing was started yet; returns at once.
-
-        What goes wrong is reported by the next `render`.
-        """
         ...
 
     def interrupt(self) -> None:

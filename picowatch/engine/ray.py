@@ -1,8 +1,7 @@
 """The Executor of a Ray cluster: as many engines there as are wanted. See docs/design.md.
 
 ray.py          RayEngines, the Executor, and the connection of this process
-ray_engine.py   RayEngine, an Engine: an actor on a node, as the daemon sees it
-ray_actor.py    that actor, in a process on the node
+ray_engine.py   RayEngine, an Engine, and the actor that it is on a node
 """
 
 import atexit
@@ -17,11 +16,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from picowatch.engine.child_main import MakeRenderer, new_renderer
+from picowatch.engine.child_main import new_renderer
 from picowatch.engine.failures import one_line
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import Engine, EngineLost
-from picowatch.engine.torch_check import Check
+from picowatch.engine.protocol import Engine, EngineLost, EngineOptions, MakeRenderer
 from picowatch.errors import EngineStopped, PicowatchError
 from picowatch.settings import RaySettings
 
@@ -57,7 +54,6 @@ _START = (
     "machine's. For engines on this machine alone, set executor: local:N."
 )
 Place = tuple[str, int]  # a host and its port
-_in_use = threading.Lock()  # Ray's state is the process'
 
 
 class RayEngines:
@@ -191,28 +187,27 @@ class RayEngines:
 @contextmanager
 def connected(address: str) -> Iterator[Place]:
     """Ray in this process. Gives where this machine's node is reached; raises EngineLost."""
-    with _in_use:
-        os.environ.update(_ENVIRONMENT)
-        import ray
+    os.environ.update(_ENVIRONMENT)
+    import ray
 
-        logging.getLogger("ray").setLevel(logging.CRITICAL)  # it writes to our terminal
-        atexit.unregister(ray.shutdown)  # it would wait for a head that is gone
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # it writes to our terminal
+    atexit.unregister(ray.shutdown)  # it would wait for a head that is gone
+    try:
         try:
-            try:
-                ray.init(_reachable(address), log_to_driver=False, configure_logging=False)
-                here = ray.get_runtime_context().get_node_id()
-                [node] = [node for node in ray.nodes() if node["NodeID"] == here]
-            except Exception as error:  # nearly anything, gRPC's errors, too
-                reason = one_line(str(error).partition("Traceback")[0])
-                words = f"Cannot connect to the Ray cluster ({address}): {reason}."
-                raise EngineLost(words, _START) from error
-            # The node ends when its head does. It is not asked by Ray, whose calls wait for a head
-            # that is gone, and abort this process if another one comes in its place (`ray.nodes()`:
-            # GlobalStateAccessor, "WrongClusterID").
-            yield node["NodeManagerAddress"], node["NodeManagerPort"]
-        finally:
-            with suppress(Exception):
-                ray.shutdown()
+            ray.init(_reachable(address), log_to_driver=False, configure_logging=False)
+            here = ray.get_runtime_context().get_node_id()
+            [node] = [node for node in ray.nodes() if node["NodeID"] == here]
+        except Exception as error:  # nearly anything, gRPC's errors, too
+            reason = one_line(str(error).partition("Traceback")[0])
+            words = f"Cannot connect to the Ray cluster ({address}): {reason}."
+            raise EngineLost(words, _START) from error
+        # The node ends when its head does. It is not asked by Ray, whose calls wait for a head
+        # that is gone, and abort this process if another one comes in its place (`ray.nodes()`:
+        # GlobalStateAccessor, "WrongClusterID").
+        yield node["NodeManagerAddress"], node["NodeManagerPort"]
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
 
 
 def _reachable(address: str) -> str:
@@ -231,14 +226,11 @@ def _reach(place: Place) -> None:
     socket.create_connection(place, _REACH_SECONDS).close()
 
 
-def check_cluster(settings: RaySettings) -> Check:
-    """Whether this machine is a node of the cluster, and what the cluster has."""
-    try:
-        with connected(settings.address):
-            import ray
+def cluster_parts(settings: RaySettings) -> str:
+    """Say what the cluster has, of which this machine is a node; raises EngineLost."""
+    with connected(settings.address):
+        import ray
 
-            nodes = sum(node["Alive"] for node in ray.nodes())
-            gpus, cpus = (ray.cluster_resources().get(name, 0) for name in ("GPU", "CPU"))
-            return Check("cluster", f"nodes: {nodes}, with {gpus:g} GPU and {cpus:g} CPU")
-    except EngineLost as away:
-        return Check("cluster", away.message, away.remedy)
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        gpus, cpus = (ray.cluster_resources().get(name, 0) for name in ("GPU", "CPU"))
+        return f"nodes: {nodes}, with {gpus:g} GPU and {cpus:g} CPU"

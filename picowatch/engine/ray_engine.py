@@ -1,34 +1,90 @@
-"""One engine on a Ray cluster: requested, placed, at work, gone. Imports no torch."""
+"""One engine on a Ray cluster, as the daemon sees it and on its node. Imports no torch."""
 
+import shutil
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray import exceptions
 
 from picowatch.catalog import Catalog
-from picowatch.engine import ray_actor
-from picowatch.engine.child_main import FromEngine, MakeRenderer, Outcome, Render
+from picowatch.engine.child import Batch, ChildEngine, RemoteEngine
 from picowatch.engine.failures import one_line
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import EngineCannotStart, EngineLost
-from picowatch.engine.remote import Batch, RemoteEngine
+from picowatch.engine.protocol import (
+    EngineCannotStart,
+    EngineLost,
+    EngineOptions,
+    FromEngine,
+    MakeRenderer,
+    Outcome,
+    Render,
+    Step,
+    cache_folder,
+    versions,
+)
 from picowatch.engine.verify import ModelNotThere, find_model
-from picowatch.engine.versions import versions
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 _VERDICT_SECONDS = 15.0  # until Ray knows why an actor cannot be reached
 _THREADS = 4  # of an actor: one renders, one stays, the others answer at once
-_CRASHES = (exceptions.ActorDiedError, exceptions.OutOfMemoryError)
 _MEMORY = (
     "Most often memory ran out there: try a smaller size, batch_size: 1 or fewer engines. Ray's "
     "logs on that node may say more."
 )
-ray.cloudpickle.register_pickle_by_value(ray_actor)
+
+
+class EngineActor:
+    """A ChildEngine on a node. One of Ray's threads renders, the others answer."""
+
+    def __init__(self, options: EngineOptions, make_renderer: MakeRenderer) -> None:
+        self._pictures = Path(tempfile.gettempdir(), f"picowatch-{uuid4()}")
+        there = replace(options, cache=cache_folder(), start_images=self._pictures)
+        self._engine = ChildEngine(there, make_renderer)
+
+    def node(self) -> tuple[str, dict[str, str]]:
+        """Return this node's name, or its address if it was given none, and its versions."""
+        here = ray.get_runtime_context().get_node_id()
+        [name] = [str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here]
+        return name, versions()
+
+    def render(self, work: Render, pictures: dict[str, bytes]) -> Iterator[FromEngine]:
+        """Render a batch with these start images by hash; yield what the engine reports."""
+        self._pictures.mkdir(mode=0o700)
+        try:
+            for digest, content in pictures.items():
+                (self._pictures / digest).write_bytes(content)
+            reports: SimpleQueue[FromEngine | None] = SimpleQueue()
+            future = self._engine.render(
+                work.batch,
+                lambda *step: reports.put(Step(*step)),
+                reports.put,
+                work.preview_seconds,
+            )
+            future.add_done_callback(lambda _: reports.put(None))
+            while (report := reports.get()) is not None:
+                yield report
+        finally:  # the next batch may come at once
+            shutil.rmtree(self._pictures)
+        if (memory := self._engine.memory()) is not None:
+            yield memory
+        yield future.exception() or future.result()  # type: ignore[misc]
+
+    def interrupt(self) -> None:
+        """End the batch in progress at its next step."""
+        self._engine.interrupt()
+
+    def stay(self) -> None:
+        """Never return: whoever waits for it learns of this actor's end."""
+        threading.Event().wait()
 
 
 class RayEngine(RemoteEngine):
@@ -46,32 +102,26 @@ class RayEngine(RemoteEngine):
         self.gone: Exception | None = None
         self.requested_at = time.monotonic()
         self._node = "a node"
-        actor: Any = ray.remote(ray_actor.EngineActor).options(
-            num_cpus=cpus,
-            num_gpus=gpus,
-            max_concurrency=_THREADS,
-            scheduling_strategy="SPREAD",
+        actor: Any = ray.remote(EngineActor).options(
+            num_cpus=cpus, num_gpus=gpus, max_concurrency=_THREADS, scheduling_strategy="SPREAD"
         )
-        self._actor = actor.remote()
-        self._awaited = self._actor.start.remote(versions(), [ray.put((options, make_renderer))])
+        self._actor = actor.remote(options, make_renderer)
+        self._awaited = self._actor.node.remote()
 
     def look(self) -> None:
         """Notice that it was placed, or has ended; raises nothing."""
         try:
             if self.gone is not None or not ray.wait([self._awaited], timeout=0)[0]:
                 return
-            self._node, differs = ray.get(self._awaited)
-            if differs:
-                self.end(self._unfit(f"{differs}.", "Install the same versions there as here."))
+            self._node, there = ray.get(self._awaited)
+            if differs := _differing(there):
+                self.end(self._unfit(differs, "Install the same versions there as here."))
                 return
             self._known = self._known | {"node": self._node}
             self._awaited = self._actor.stay.remote()
             self.is_placed = True
         except Exception as error:  # Ray raises errors of many classes, and gRPC's
             self.end(self._explained(error))
-
-    def prepare(self) -> None:
-        """Implement `Engine.prepare`; an actor prepares itself as soon as it is placed."""
 
     def interrupt(self) -> None:
         """Implement `Engine.interrupt`."""
@@ -94,21 +144,18 @@ class RayEngine(RemoteEngine):
 
     # -- the thread of a batch
 
-    def _outcome(self, batch: Batch) -> Outcome | Exception:
+    def _outcome(self, batch: Batch) -> Outcome:
         if self.gone is not None:
-            return EngineLost("The engine is gone.")
+            raise EngineLost("The engine is gone.")
         try:
             outcome = self._pass_on(self._reports(batch.work), batch)
+            if isinstance(outcome, list):
+                return [replace(image, node=self._node) for image in outcome]
+            if unfit := self._why_unfit(outcome):
+                raise unfit
         except Exception as error:  # whatever it still reports is not for the next batch
             self.end(error)
-            return error
-        if isinstance(outcome, list):
-            return [replace(image, node=self._node) for image in outcome]
-        if isinstance(outcome, EngineStopped):
-            return outcome
-        if unfit := self._why_unfit(outcome):
-            self.end(unfit)
-            return unfit
+            raise
         return type(outcome)(f"{self._node}: {outcome.message}", outcome.remedy, outcome.trace)
 
     def _reports(self, work: Render) -> Iterator[FromEngine]:
@@ -162,10 +209,25 @@ class RayEngine(RemoteEngine):
                 ray.get(self._actor.interrupt.remote(), timeout=_VERDICT_SECONDS)
             except Exception as later:
                 error = later
-        if isinstance(error, exceptions.RayTaskError):  # raised on the node: a full disk
-            return self._unfit(f"{one_line(error.cause)}.")
         if isinstance(error, exceptions.NodeDiedError) or "node has died" in str(error):
             return EngineLost(f"The cluster lost {self._node}.")
-        if isinstance(error, _CRASHES) and self.is_placed:
+        crashed = isinstance(error, exceptions.ActorDiedError | exceptions.OutOfMemoryError)
+        if crashed and self.is_placed:
             return EngineDied(f"The engine on {self._node} crashed or was killed.", _MEMORY)
+        # picowatch is missing there, or the disk is full.
+        if crashed or isinstance(error, exceptions.RayTaskError):
+            return self._unfit(f"{one_line(str(error).strip().splitlines()[-1])}.")
         return EngineLost(f"The connection to the engine on {self._node} was lost.")
+
+
+def _differing(there: dict[str, str]) -> str:
+    """Say in what version a node differs, "" if in none: its pictures would differ, too.
+
+    What follows "+" is the build (torch 2.13.0+cpu): machines may differ in it. Ray itself refuses
+    a node with another Python or Ray.
+    """
+    for library, here in versions().items():
+        found = there.get(library, "missing")
+        if found.partition("+")[0] != here.partition("+")[0]:
+            return f"{library} is {found} there and {here} here."
+    return ""

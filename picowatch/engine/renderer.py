@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -12,13 +12,10 @@ from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
-from picowatch.engine.depth import DepthModels
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
-from picowatch.engine.draw import Passes, draw
-from picowatch.engine.enlarge import TileSteps, enlarged_pictures, given_picture
+from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
-from picowatch.engine.job import Drawn, Interrupted, Job, timed
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
     FULL,
@@ -30,23 +27,20 @@ from picowatch.engine.memory import (
     shrink_warning,
     shrunken,
 )
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.preprocess import DepthModels
 from picowatch.engine.preview import Previewer
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
+from picowatch.engine.protocol import (
+    EngineOptions,
+    OnPreview,
+    OnStep,
+    RenderedImage,
+    unseen,
+    versions,
+)
 from picowatch.engine.unet import UnetPasses, seamless
-from picowatch.engine.upscale import Upscalers
-from picowatch.engine.versions import versions
+from picowatch.engine.upscale import Enlarging, Upscalers, given_picture
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
-
-
-class _Attempt(NamedTuple):
-    """A batch on one rung: as it was requested and as it is rendered there, and its times."""
-
-    rung: Rung
-    requested: Sequence[ImageRequest]
-    batch: Sequence[ImageRequest]
-    timings: dict[str, float]
 
 
 class Renderer:
@@ -82,7 +76,7 @@ class Renderer:
         """
         self._previewer.seconds = preview_seconds
         if not batch[0].draws:
-            return self._render_without_drawing(batch, on_step, interrupted)
+            return self._render_on(FULL, batch, on_step, interrupted)
         failure = ""
         for rung in self._rungs(batch[0]):
             try:
@@ -119,25 +113,64 @@ class Renderer:
         on_step: OnStep,
         interrupted: Interrupted,
     ) -> list[RenderedImage]:
-        """The batch, rendered on one rung from the first step to the last."""
+        """The batch, rendered on one rung from the first step to the last.
+
+        Given pictures that are only enlarged need no checkpoint.
+        """
         batch = [shrunken(request, rung.shrunk) for request in requested]
-        attempt = _Attempt(rung, requested, batch, {})
+        first, timings = batch[0], dict[str, float]()
         forget_peak(self._target.device)
-        loaded = self._loaded(batch[0], rung, attempt.timings)
-        self._previewer.follow(loaded.row, loaded.denoiser)
-        steps = TileSteps(self._upscalers, batch, on_step, interrupted)
-        job = self._job(attempt, loaded, steps, interrupted)
-        drawn = self._drawn(loaded, batch, job)
-        with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
-            drawn = enlarged_pictures(self._upscalers, batch, drawn, steps)
-        unable = self._compiled.failure(loaded.denoiser) if self._compiled else ()
-        return self._rendered(
-            attempt,
-            drawn,
-            loaded.denoiser.dtype,
-            (*loaded.lora_warnings, *unable),
-            compiled=job.compiled is not None and not unable,
-        )
+        enlarging = Enlarging(self._upscalers, batch, on_step, interrupted)
+        warnings: tuple[str, ...] = ()
+        dtype, compiled = torch.float32, False
+        if first.draws:
+            loaded = self._loaded(first, rung, timings)
+            job = Job(
+                self._target.device,
+                self._start_images,
+                enlarging.drawn,
+                interrupted,
+                timings,
+                self._previewer,
+                self._depth_models.guess,
+                enlarging.for_hires,
+                alone=rung.tiled or first.exact,
+                compiled=self._compiled_for(loaded, first, rung),
+            )
+            drawn = self._drawn(loaded, batch, job)
+            unable = self._compiled.failure(loaded.denoiser) if self._compiled else ()
+            warnings = (*loaded.lora_warnings, *unable)
+            dtype, compiled = loaded.denoiser.dtype, job.compiled is not None and not unable
+        else:
+            drawn = [given_picture(request, self._start_images) for request in batch]
+        with timed(timings, "upscale"), self._algorithms(exact=first.exact):
+            drawn = enlarging.finished(drawn)
+        peak = peak_bytes(self._target.device)  # of the whole batch, in each of its pictures
+        return [
+            RenderedImage(
+                width=one.picture.width,
+                height=one.picture.height,
+                pixels=one.picture.pixels,
+                alpha=one.picture.alpha,
+                device=self._target.name,
+                precision=precision_name(dtype),
+                batch_size=one.batch_size,
+                compiled=compiled,
+                memory_rung=rung.name,
+                chunks=one.chunks,
+                timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
+                versions=versions(),
+                warnings=(
+                    *warnings,
+                    *one.warnings,
+                    *picture_warnings(self._start_images, request),
+                    *shrink_warning(request, smaller),
+                ),
+                peak_bytes=peak,
+                control_maps=one.picture.control_maps,
+            )
+            for one, request, smaller in zip(drawn, requested, batch, strict=True)
+        ]
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
         """The checkpoint, VAE and ControlNets of this image, with its LoRAs and no others."""
@@ -149,26 +182,8 @@ class Renderer:
         # A VAE that works in tiles knows no opposite edge.
         tiled = rung.tiled and not request.tiling
         (loaded.vae.enable_tiling if tiled else loaded.vae.disable_tiling)()
+        self._previewer.follow(loaded.row, loaded.denoiser)
         return loaded
-
-    def _job(
-        self, attempt: _Attempt, loaded: Loaded, steps: TileSteps, interrupted: Interrupted
-    ) -> Job:
-        """How its batch is drawn."""
-        first, rung = attempt.batch[0], attempt.rung
-        return Job(
-            self._target.device,
-            self._start_images,
-            steps.drawn,
-            steps.before_tile,
-            interrupted,
-            attempt.timings,
-            self._previewer,
-            self._depth_models.guess,
-            self._upscalers,
-            alone=rung.tiled or first.exact,
-            compiled=self._compiled_for(loaded, first, rung),
-        )
 
     def _compiled_for(
         self, loaded: Loaded, request: ImageRequest, rung: Rung
@@ -192,56 +207,6 @@ class Renderer:
                 return draw(kind(loaded, job), batch)
         finally:
             loaded.send_back()
-
-    def _render_without_drawing(
-        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Interrupted
-    ) -> list[RenderedImage]:
-        """Given pictures, enlarged. No checkpoint is needed."""
-        attempt = _Attempt(FULL, batch, batch, {})
-        forget_peak(self._target.device)
-        steps = TileSteps(self._upscalers, batch, on_step, interrupted)
-        with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
-            given = [given_picture(request, self._start_images) for request in batch]
-            drawn = enlarged_pictures(self._upscalers, batch, given, steps)
-        return self._rendered(attempt, drawn, torch.float32, (), compiled=False)
-
-    def _rendered(
-        self,
-        attempt: _Attempt,
-        pictures: Sequence[Drawn],
-        dtype: torch.dtype,
-        warnings: Sequence[str],
-        *,
-        compiled: bool,
-    ) -> list[RenderedImage]:
-        """Return the pictures, with how they were rendered; `warnings` are those of all of them."""
-        rung, requested, batch, timings = attempt
-        peak = peak_bytes(self._target.device)  # of the whole batch, in each of its pictures
-        return [
-            RenderedImage(
-                width=drawn.picture.width,
-                height=drawn.picture.height,
-                pixels=drawn.picture.pixels,
-                alpha=drawn.picture.alpha,
-                device=self._target.name,
-                precision=precision_name(dtype),
-                batch_size=drawn.batch_size,
-                compiled=compiled,
-                memory_rung=rung.name,
-                chunks=drawn.chunks,
-                timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
-                versions=versions(),
-                warnings=(
-                    *warnings,
-                    *drawn.warnings,
-                    *picture_warnings(self._start_images, request),
-                    *shrink_warning(request, smaller),
-                ),
-                peak_bytes=peak,
-                control_maps=drawn.picture.control_maps,
-            )
-            for drawn, request, smaller in zip(pictures, requested, batch, strict=True)
-        ]
 
     @contextmanager
     def _algorithms(self, *, exact: bool) -> Iterator[None]:

@@ -18,10 +18,8 @@ from picowatch.engine.callbacks import Guide, UnetSteps
 from picowatch.engine.canvas import Canvas
 from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
-from picowatch.engine.draw import Group, OnEvaluation, Passes, Prompted
-from picowatch.engine.job import Picture
-from picowatch.engine.latents import decode, encode, upscale
-from picowatch.engine.noise import LATENT_FACTOR, noise_of
+from picowatch.engine.draw import Group, OnEvaluation, Passes, Picture, Prompted
+from picowatch.engine.latents import LATENT_FACTOR, decode, encode, noise_of, upscale
 from picowatch.engine.prompts import at_each_evaluation
 from picowatch.engine.protocol import ControlMap
 from picowatch.engine.samplers import build_sampler
@@ -44,9 +42,8 @@ class UnetPasses(Passes):
 
     def encode(self, request: ImageRequest) -> Prompted:
         """Encode an image's prompts; rows with other numbers of chunks cannot be joined."""
-        prompts = self.loaded.prompts
-        chunks = prompts.chunk_count(request)
-        return Prompted(chunks, prompts.guiding(request, chunks), chunks)
+        chunks, conditions = self.loaded.prompts.guiding(request)
+        return Prompted(chunks, conditions, chunks)
 
     def evaluations(self, request: ImageRequest) -> int:
         """Count the evaluations of the UNet in both passes."""

@@ -7,12 +7,15 @@ in after that makes the opening fail, and is never followed.
 
 import errno
 import fcntl
+import hashlib
 import os
 import signal
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
+
+from picowatch.errors import ControlFlow
 
 # A folder that may be entered but not listed can be walked through where the system knows O_PATH.
 _ROOT = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -168,3 +171,44 @@ def _check_regular(status: os.stat_result) -> None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+_BLOCK = 1 << 16
+
+
+class OtherBytes(ControlFlow):
+    """A file does not hold the bytes that were expected, or cannot be read."""
+
+
+def blocks_of(file: IO[bytes], most: int) -> Iterator[bytes]:
+    """The file from its beginning, at most `most` + 1 bytes of it."""
+    file.seek(0)
+    left = most + 1
+    while left and (block := file.read(min(_BLOCK, left))):
+        left -= len(block)
+        yield block
+
+
+def sha256_of(file: IO[bytes], most: int) -> str:
+    """The sha256 of as much of the file as `blocks_of` gives."""
+    digest = hashlib.sha256()
+    for block in blocks_of(file, most):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def checked_blocks(root: Path, path: str, digest: str, most: int) -> Iterator[bytes]:
+    """The blocks of a file below `root`.
+
+    Raises OtherBytes if it cannot be read, or at their end if this is not their sha256.
+    """
+    found = hashlib.sha256()
+    try:
+        with os.fdopen(open_below(root, path), "rb") as file:
+            for block in blocks_of(file, most):
+                found.update(block)
+                yield block
+    except OSError as error:
+        raise OtherBytes from error
+    if found.hexdigest() != digest:
+        raise OtherBytes

@@ -13,7 +13,7 @@ from typing import IO, cast
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.blocks import blocks_of
+from picowatch.files.inside import blocks_of
 
 MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import ControlFlow, PicowatchError
-from picowatch.files.blocks import blocks_of
-from picowatch.files.inside import leads_out, open_below
+from picowatch.files.inside import blocks_of, leads_out, open_below
 from picowatch.inbox.names import DEFAULTS_NAME
+from picowatch.ledger.rows import SizeAndTime
 from picowatch.recipe import DefaultsFile
-from picowatch.save import SizeAndTime
 
 MAX_BYTES = 1024 * 1024
 # Errors that say that a path does not exist; others say that it cannot be read.

@@ -14,12 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from picowatch.files.natural import natural_key
-from picowatch.files.picture_names import is_picture_name
-from picowatch.inbox.changes import Change, Deleted, Saved
-from picowatch.inbox.dropped import (
-    size_and_time_at,
-)
+from picowatch.files.names import is_picture_name, natural_key
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
@@ -28,14 +23,20 @@ from picowatch.inbox.files import (
     is_gone,
 )
 from picowatch.inbox.names import is_dropped, is_template
-from picowatch.inbox.reading import read
+from picowatch.inbox.reading import (
+    Change,
+    Deleted,
+    Saved,
+    read,
+    size_and_time_at,
+)
 from picowatch.inbox.scan import scan
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.watching import Watch
 from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import priority_of
-from picowatch.save import KnownRecipe, SizeAndTime
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")

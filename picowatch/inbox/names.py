@@ -3,8 +3,12 @@
 import re
 from difflib import get_close_matches
 
-from picowatch.files.picture_names import is_mask_name, is_other_picture_name, is_picture_name
-from picowatch.files.skipped_folders import SKIPPED_FOLDERS
+from picowatch.files.names import (
+    SKIPPED_FOLDERS,
+    is_mask_name,
+    is_other_picture_name,
+    is_picture_name,
+)
 
 ENDINGS = (".yaml", ".yml", ".json", ".csv", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"

@@ -5,8 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from picowatch.files.picture_names import is_picture_name
-from picowatch.inbox.dropped import dropped_in
+from picowatch.files.names import is_picture_name
 from picowatch.inbox.files import MISSING, size_and_time_of, size_and_time_of_child
 from picowatch.inbox.names import (
     MAX_DEPTH,
@@ -17,7 +16,8 @@ from picowatch.inbox.names import (
     why_not_searched,
     why_skipped,
 )
-from picowatch.save import SizeAndTime
+from picowatch.inbox.reading import dropped_in
+from picowatch.ledger.rows import SizeAndTime
 
 
 def scan(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.inbox.names import is_dropped
-from picowatch.save import SizeAndTime
+from picowatch.ledger.rows import SizeAndTime
 
 HELD_OPEN_LIMIT = 30.0
 # Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.

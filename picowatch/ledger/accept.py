@@ -14,11 +14,17 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from picowatch.files.names import is_picture_name, names_of_dropped
 from picowatch.ledger.database import Database
 from picowatch.ledger.entries import Key, SaveWriter, keys_of
-from picowatch.ledger.rebuild import EarlierDraws
-from picowatch.ledger.rows import Acceptance, RequestedEntry
-from picowatch.save import Save
+from picowatch.ledger.rows import (
+    Acceptance,
+    RequestedEntry,
+    Save,
+    SizeAndTime,
+    request_of,
+    request_text,
+)
 
 # An image that may still be cancelled: one whose picture is being written may not.
 UNFINISHED = "(state = 'queued' OR (state = 'running' AND drawn = 0))"
@@ -62,15 +68,16 @@ class Accepting(Database):
                 writer.picture_exists = lambda file: True
             if outcome == "restored":  # not requested again: what the user deleted stays deleted
                 writer.picture_exists = lambda file: True
-                writer.earlier = EarlierDraws(sql, save.path)
+                writer.is_restored = True
             for entry_index, (key, entry) in enumerate(requested.items()):
                 if key in before:
                     redraw = unchanged and entry.random and not is_again
                     writer.keep(before[key][0], entry_index, entry, redraw=redraw)
                 else:
                     writer.add(key, entry_index, entry)
-            prioritise_images(sql, save.path)
-            writer.result.cancelled = cancel_unrequested(sql, save.path)
+            if outcome or len(requested) > 1:  # else there is nothing of before
+                prioritise_images(sql, save.path)
+                writer.result.cancelled = cancel_unrequested(sql, save.path)
             return writer.result
 
     def refuse(
@@ -89,6 +96,46 @@ class Accepting(Database):
         """Forget a recipe that is gone, and cancel its images; returns how many."""
         with self.transaction() as sql:
             return forget_recipe(sql, recipe)
+
+    def rename(
+        self,
+        old: str,
+        new: str,
+        size_and_time: SizeAndTime,
+        folder: str = "",
+    ) -> None:
+        """Move the recipe with its queue, pictures and history; nothing is rendered again.
+
+        What the recipe that had the new name requested is cancelled: its file is gone.
+        """
+        with self.transaction() as sql:
+            forget_recipe(sql, new)
+            sql.execute(
+                """UPDATE recipes SET path = ?, size_and_time = ?, folder = ?, todo = todo + 1
+                   WHERE path = ?""",
+                (new, size_and_time.as_text(), folder, old),
+            )
+            sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
+            sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
+            sql.execute("UPDATE OR REPLACE sheets SET recipe = ? WHERE recipe = ?", (new, old))
+            if is_picture_name(old):
+                _rename_dropped(sql, old, new)
+            # What the new name requested before counts no more, but for what is in progress.
+            sql.execute(
+                """DELETE FROM images WHERE recipe = ? AND state != 'running'
+                   AND digest IN (SELECT digest FROM images WHERE recipe = ?)""",
+                (new, old),
+            )
+            sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+
+    def prioritise(self, recipe: str, priorities: Sequence[int]) -> None:
+        """Give the recipe's entries, in their order, the priorities of its new folder."""
+        with self.transaction() as sql:
+            sql.executemany(
+                "UPDATE entries SET priority = ? WHERE recipe = ? AND place = ?",
+                [(priority, recipe, place) for place, priority in enumerate(priorities)],
+            )
+            prioritise_images(sql, recipe)
 
 
 def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:
@@ -196,3 +243,17 @@ def _draws_otherwise(sql: sqlite3.Connection, entry_id: int, entry: RequestedEnt
         (entry_id,),
     )
     return [row["digest"] for row in rows] != [one.digest for one in entry.requests(None)]
+
+
+def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
+    """Requests of a dropped picture name it; those in progress are published as they were."""
+    names = names_of_dropped(old, new)
+    rows = sql.execute(
+        "SELECT id, request FROM images WHERE recipe = ? AND state != 'running'", (old,)
+    ).fetchall()
+    for row in rows:
+        request = request_of(row).with_names(names)
+        sql.execute(
+            "UPDATE OR IGNORE images SET digest = ?, request = ?, batch_key = ? WHERE id = ?",
+            (request.digest, request_text(request), request.batch_key, row["id"]),
+        )

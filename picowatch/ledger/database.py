@@ -156,15 +156,3 @@ class Database:
 def _id(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def quarantine(path: Path, time: str) -> Path:
-    """Rename a damaged ledger and its journal, which must not be replayed into the next one.
-
-    Returns the ledger's new path.
-    """
-    kept = path.with_name(f"{path.name}.damaged-{time}")
-    for part in ("-journal", ""):
-        with suppress(FileNotFoundError):
-            Path(f"{path}{part}").replace(f"{kept}{part}")
-    return kept

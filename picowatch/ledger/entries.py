@@ -5,15 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from picowatch.ledger.rebuild import EarlierDraws
-from picowatch.ledger.rows import Acceptance, RequestedEntry, request_text
+from picowatch.ledger.rows import Acceptance, RequestedEntry, Save, request_text
+from picowatch.recipe.fields import SEEDS
+from picowatch.recipe.recipe import variation_seed_of
 from picowatch.recipe.request import ImageRequest, digest_of
-from picowatch.save import Save
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
 Place = tuple[int, int]  # an entry's index in its file, and an image's in its entry
-# Requests, each after its digest, which is slow to compute.
-DigestedRequests = list[tuple[str, ImageRequest]]
 
 
 def drawn_sheet(sheet: str, files: Sequence[str | None]) -> str:
@@ -31,6 +29,10 @@ def keys_of(digests: Iterable[str]) -> list[Key]:
     return keys
 
 
+def _with_digests(requests: Sequence[ImageRequest]) -> list[tuple[str, ImageRequest]]:
+    return [(request.digest, request) for request in requests]
+
+
 @dataclass
 class SaveWriter:
     """Writes the entries of one save into the ledger."""
@@ -40,7 +42,7 @@ class SaveWriter:
     save_id: int
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
-    earlier: EarlierDraws | None = None
+    is_restored: bool = False  # the seeds of its pictures are those that it drew
     result: Acceptance = field(default_factory=Acceptance)
 
     def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
@@ -173,25 +175,49 @@ class SaveWriter:
                 (entry_id, first + image_index, image_id),
             )
 
-    def _drawn(self, entry: RequestedEntry, entry_index: int) -> DigestedRequests:
-        """The entry's requests; a random draw that this recipe already has is drawn again.
+    def _drawn(self, entry: RequestedEntry, entry_index: int) -> Sequence[tuple[str, ImageRequest]]:
+        """The entry's requests, each after its digest, which is slow to compute.
 
-        Images that two draws have in common are the same whatever is drawn.
+        A random draw that this recipe already has is drawn again. Images that two draws have in
+        common are the same whatever is drawn.
         """
         if not entry.random:
-            return self._with_digests(entry.requests(None))
-        if self.earlier and (requests := self.earlier.requests(entry, entry_index)):
-            return self._with_digests(requests)
+            return _with_digests(entry.requests(None))
+        if self.is_restored and (drawn := self._drawn_before(entry, entry_index)):
+            return drawn
         before: set[str] = set()
         while True:
-            drawn = self._with_digests(entry.requests(self.draw_seed()))
+            drawn = _with_digests(entry.requests(self.draw_seed()))
             known = {digest for digest, _ in drawn if self._find(digest) is not None}
             if known <= before:
                 return drawn
             before = known
 
-    def _with_digests(self, requests: Sequence[ImageRequest]) -> DigestedRequests:
-        return [(request.digest, request) for request in requests]
+    def _drawn_before(
+        self, entry: RequestedEntry, entry_index: int
+    ) -> Sequence[tuple[str, ImageRequest]]:
+        """The entry's images as they were drawn, if one of them was rendered; else none.
+
+        Image i has seed+i, but a sweep's images all have the first seed, so both are tried. If a
+        variation seed was drawn, either of the two is it.
+        """
+        rows = self.sql.execute(
+            """SELECT digest, image_index, json_extract(request, '$.seed') AS seed,
+                      json_extract(request, '$.variation_seed') AS variation_seed
+               FROM images WHERE recipe = ? AND entry_index = ?
+               ORDER BY variation_seed IS NULL, id DESC""",
+            (self.save.path, entry_index),
+        ).fetchall()
+        for row in rows:
+            at, seeds = row["image_index"], [row["seed"]]
+            if row["variation_seed"] is not None:
+                seeds.append(variation_seed_of(row["variation_seed"]))
+            for seed in (*((seed - at) % SEEDS for seed in seeds), *seeds):
+                drawn = _with_digests(entry.requests(seed))
+                # At its own place: with another first seed a sweep has some of the same images.
+                if [digest for digest, _ in drawn[at : at + 1]] == [row["digest"]]:
+                    return drawn
+        return ()
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(

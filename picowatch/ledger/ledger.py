@@ -1,16 +1,118 @@
 """What was requested, what is queued, what is done: the daemon's only memory.
 
 Each change of state is guarded by the old state, so that a step that runs twice does nothing
-the second time. `accept.py` holds what a save means.
+the second time. `accept.py` holds what a save means. A ledger that cannot be used is set aside, and
+a new one filled from images.jsonl.
 """
 
+import logging
+import sqlite3
+from collections import Counter
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import Accepting
 from picowatch.ledger.questions import Questions
 from picowatch.ledger.queue import Queue
-from picowatch.ledger.rebuild import Rebuilding
-from picowatch.ledger.rename import Renaming
+from picowatch.ledger.rows import NEVER_READ, folded, request_text
 from picowatch.ledger.sheets import ContactSheets
+from picowatch.outbox.listing import request_of
+from picowatch.outbox.outbox import Outbox
+from picowatch.recipe.request import ImageRequest
+from picowatch.systemd import ALIVE, notify
+
+log = logging.getLogger("picowatch")
+
+LINES_ALIVE = 1000  # between two signs of life: a list of a million pictures takes minutes
 
 
-class Ledger(Accepting, Renaming, Queue, Questions, ContactSheets, Rebuilding):
+class Ledger(Accepting, Queue, Questions, ContactSheets):
     """All SQL that the daemon runs, on one file. Safe to use from several threads."""
+
+    def rebuild(self, outbox: Outbox) -> int:
+        """Enter the pictures of images.jsonl as done; returns how many.
+
+        What was queued or failed is requested again by the inbox: its recipes are read again.
+        """
+        numbers: Counter[str] = Counter()
+        digests: dict[str, str] = {}  # of each recipe, the newest
+        entered = 0
+        with self.transaction() as sql:
+            for save, line in enumerate(outbox.listing.all(), 1):
+                if save % LINES_ALIVE == 1:
+                    notify(*ALIVE)
+                with suppress(KeyError, TypeError, ValueError):  # not a line of ours
+                    recipe, file, request = str(line["recipe"]), str(line["file"]), request_of(line)
+                    number = outbox.names.number_of(file, recipe, request)
+                    entered += _enter(sql, line, request, save)
+                    folder = folded(file.rpartition("/")[0])
+                    numbers[folder] = max(numbers[folder], number)
+                    digests[recipe] = str(line["save_digest"])
+            sql.executemany(
+                """INSERT INTO recipes (path, size_and_time, digest, outcome, save, folder)
+                   VALUES (?, ?, ?, 'restored', 0, '')""",
+                [(recipe, NEVER_READ.as_text(), digest) for recipe, digest in digests.items()],
+            )
+            sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
+            # Later saves come after all of these.
+            sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('saves', ?)", (entered,))
+        return entered
+
+
+def open_ledger(path: Path, outbox: Outbox) -> Ledger:
+    """Return the ledger, ready for use.
+
+    Raises sqlite3.OperationalError while it is locked or the disk is full.
+    """
+    try:
+        ledger = Ledger(path)
+    except LedgerCorrupt as error:
+        set_aside(path, str(error))
+        ledger = Ledger(path)
+    if ledger.is_new:
+        try:
+            outbox.problems.remove_all_but((), ())  # what is still wrong is reported again
+            entered = ledger.rebuild(outbox)
+        except BaseException:
+            ledger.close()
+            raise
+        if entered:
+            log.warning("%s pictures of images.jsonl are in the new ledger", entered)
+    return ledger
+
+
+def set_aside(path: Path, damage: str) -> None:
+    """Keep a damaged ledger and its journal, which must not be replayed into the next one."""
+    kept = path.with_name(f"{path.name}.damaged-{datetime.now():%Y%m%d-%H%M%S}")
+    for part in ("-journal", ""):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{part}").replace(f"{kept}{part}")
+    log.error("%s It is kept as %s; a new one is built from images.jsonl.", damage, kept.name)
+
+
+def _enter(sql: sqlite3.Connection, line: dict[str, Any], request: ImageRequest, save: int) -> int:
+    """Enter a line's picture; of several lines with one request, the last counts."""
+    return sql.execute(
+        """INSERT INTO images
+           (recipe, digest, request, batch_key, checkpoint, state, priority, save, save_digest,
+            entry_index, image_index, file, listed)
+           VALUES (?, ?, ?, ?, ?, 'done', 0, ?, ?, ?, ?, ?, 1)
+           ON CONFLICT (recipe, digest) DO UPDATE SET file = excluded.file, save = excluded.save,
+               save_digest = excluded.save_digest, entry_index = excluded.entry_index,
+               image_index = excluded.image_index""",
+        (
+            str(line["recipe"]),
+            request.digest,
+            request_text(request),
+            request.batch_key,
+            request.checkpoint_hash,
+            save,
+            str(line["save_digest"]),
+            int(line["entry_index"]),
+            int(line["image_index"]),
+            str(line["file"]),
+        ),
+    ).rowcount

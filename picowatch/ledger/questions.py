@@ -7,9 +7,16 @@ from collections.abc import Collection, Iterable
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
 from picowatch.ledger.database import Database
-from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, request_of
+from picowatch.ledger.rows import (
+    Counts,
+    KnownRecipe,
+    Outcome,
+    QueuedImage,
+    QueuedRecipes,
+    SizeAndTime,
+    request_of,
+)
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import KnownRecipe, SizeAndTime
 
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""

@@ -7,12 +7,11 @@ from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from picowatch.files.picture_names import is_picture_name, stem_of
+from picowatch.files.names import is_picture_name, stem_of
 from picowatch.ledger.database import LOCK_SECONDS, Database
-from picowatch.ledger.rows import PutBack, QueuedImage, folded, request_of
+from picowatch.ledger.rows import PutBack, QueuedImage, SizeAndTime, folded, request_of
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import SizeAndTime
 
 IN_ORDER = "priority DESC, save, entry_index, image_index"
 # Each by its index: of a hundred thousand images, almost all were done long ago.

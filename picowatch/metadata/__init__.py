@@ -2,9 +2,8 @@
 
 from picowatch.metadata.a1111 import parameters_text, without_postprocessing
 from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk
-from picowatch.metadata.exif import PARAMETERS
 from picowatch.metadata.recipe_yaml import differing_fields, recipe_yaml, settings_yaml
-from picowatch.metadata.texts import PICOWATCH, read_texts, texts_in, texts_of
+from picowatch.metadata.texts import PARAMETERS, PICOWATCH, read_texts, texts_in, texts_of
 
 __all__ = [
     "PARAMETERS",

@@ -5,12 +5,14 @@ The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, to
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from picowatch.recipe.a1111_keys import FIRST, LAST, UPSCALE
-from picowatch.recipe.fields import MAPPINGS, PARTS, ROWS
+from picowatch.recipe.fields import BAKED, MAPPINGS, NVIDIA, PARTS, ROWS, ZERO_SNR
 from picowatch.recipe.parts import Row
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+from picowatch.recipe.samplers import SCHEDULE_TYPES
 from picowatch.recipe.written import plain_number
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
@@ -75,8 +77,9 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
     for field in MAPPINGS:
         if mapping := getattr(request, field):
             values |= _parts(PARTS[field], mapping)
+    idle = request.idle
     # A1111 has one denoising strength for both; with a start image, it is the start image's.
-    values |= _parts({n: row for n, row in ROWS.items() if not request.is_idle(n)}, request)
+    values |= _parts({n: row for n, row in ROWS.items() if n not in idle}, request)
     return values | {
         "Size": f"{request.width}x{request.height}",
         "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
@@ -88,12 +91,29 @@ def _values(request: ImageRequest, lora_hashes: Mapping[str, str], version: str)
     }
 
 
-def _parts(rows: Mapping[str, Row], holder: object) -> dict[str, str]:
-    return {
-        row.a1111.key: row.a1111.write(getattr(holder, name))
-        for name, row in rows.items()
-        if row.a1111
-    }
+def _parts(rows: Mapping[str, Row], holder: Any) -> dict[str, str]:
+    return {row.a1111: _text(name, row, holder) for name, row in rows.items() if row.a1111}
+
+
+def _text(name: str, row: Row, holder: Any) -> str:
+    value, default = getattr(holder, name), holder.__dataclass_fields__[name].default
+    if value == default and (row.left_out or not default):
+        return ""
+    return _WORDS[name](value) if name in _WORDS else _plain(value)
+
+
+def _plain(value: object) -> str:
+    return plain_number(value) if isinstance(value, float) else str(value)
+
+
+# How A1111 writes the values that it does not write as they are here.
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "vae": lambda name: "" if name == BAKED else name,
+    "prediction": lambda prediction: "Zero Terminal SNR" if prediction == ZERO_SNR else "",
+    "schedule_type": SCHEDULE_TYPES.__getitem__,
+    "noise": lambda noise: "NV" if noise == NVIDIA else "",
+    "clip_skip": lambda number: "" if number == 1 else str(number),
+}
 
 
 def _hashes(named: Sequence[tuple[str, str | None]]) -> str:

@@ -1,19 +1,45 @@
-"""The texts in pictures, whoever wrote them: found without decoding a pixel."""
+"""The texts in pictures, whoever wrote them: found without decoding a pixel. EXIF is written, too.
 
+Of pictures that are no PNGs, A1111's text is the user comment in EXIF, in the very form in which
+A1111 writes it (`UNICODE`, a NUL, UTF-16 with the most significant byte first), which Civitai and
+sd-parsers read. Any other text stands in MakerNote, after its keyword and a colon: the place for
+what only the maker understands (EXIF 2.32, 4.6.5), so readers ignore it and no photo program shows
+JSON as a caption.
+"""
+
+import json
 import os
 import warnings
+from collections.abc import Iterable, Mapping
 from io import SEEK_END, BytesIO
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
 from picowatch.files.pictures import MAX_BYTES, FewReads, refuse_many_segments
-from picowatch.metadata.exif import texts_in_exif
+from picowatch.recipe.request import ImageRequest
 
-PICOWATCH = "picowatch"
+# The keywords of our texts, and of those that ComfyUI keeps as the names of a camera:
+# https://github.com/comfyanonymous/ComfyUI, comfy_extras/nodes_images.py.
+PARAMETERS, PICOWATCH = "parameters", "picowatch"
+_IN_NOTES = (PICOWATCH, "picowatch-sheet")
+_COMFYUIS = ("prompt", "workflow")
+_COMFYUI_TAGS = (ExifTags.Base.Model, ExifTags.Base.Make, ExifTags.Base.ImageDescription)
+
+# A megabyte of text in UTF-16, and what else cameras write.
+_MAX_EXIF_BYTES = 3 * 1024 * 1024
+# A JPEG's segment: its length has 16 bits and counts itself (ITU T.81, B.1.1.4).
+MAX_JPEG_EXIF_BYTES = 65_533
+# How an image was rendered, and the keys of all texts.
+_ROOM = 12_000
+_EXIF = b"Exif\0\0"
+_HEADER = b"MM\0*\0\0\0\x08"
+_SRGB = 1
+_UNICODE = b"UNICODE\0"
+_PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 # Start images in BMP, GIF and TIFF: no program writes its settings there.
@@ -88,3 +114,88 @@ def as_utf8(text: str) -> str:
         return text.encode("latin-1").decode()
     except UnicodeError:
         return text
+
+
+def exif_of(texts: Mapping[str, str]) -> bytes:
+    """The texts by keyword, "parameters" and at most one other, as EXIF data; sRGB, too.
+
+    The bytes are those that A1111 writes by piexif, which reads a comment of no other type.
+    """
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2  # takes 20 ms, which few commands need
+
+    values = {ExifTags.Base.ExifVersion: b"0232"}
+    for keyword, text in texts.items():
+        if keyword == PARAMETERS:
+            values[ExifTags.Base.UserComment] = _UNICODE + text.encode("utf-16-be")
+        else:
+            values[ExifTags.Base.MakerNote] = f"{keyword}:{text}".encode()
+    inner = ImageFileDirectory_v2(_HEADER)
+    for tag, value in values.items():
+        inner.tagtype[tag] = TiffTags.UNDEFINED  # Pillow would guess bytes
+        inner[tag] = value
+    inner[ExifTags.Base.ColorSpace] = _SRGB
+    outer = ImageFileDirectory_v2(_HEADER)
+    outer[ExifTags.IFD.Exif] = 0
+    length = len(_HEADER) + len(outer.tobytes(len(_HEADER)))
+    outer[ExifTags.IFD.Exif] = length
+    return _EXIF + _HEADER + outer.tobytes(len(_HEADER)) + inner.tobytes(length)
+
+
+def fits_jpeg(request: ImageRequest) -> bool:
+    """Whether the texts of a picture of this request fit into a JPEG, which has 64 kB for EXIF."""
+    values = json.dumps(request.as_dict(), ensure_ascii=False)
+    most = len(values.encode("utf-16-be")) + 2 * len(values.encode()) + _ROOM
+    return most <= MAX_JPEG_EXIF_BYTES
+
+
+def texts_in_exif(exif: object) -> dict[str, str]:
+    """The texts by keyword; damaged EXIF is as if there were none.
+
+    The user comment belongs in the Exif IFD. Fooocus writes it beside that, as text.
+    """
+    if not isinstance(exif, bytes) or not exif or len(exif) > _MAX_EXIF_BYTES:
+        return {}
+    tags = Image.Exif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tags.load(exif)
+            inner = tags.get_ifd(ExifTags.IFD.Exif)
+            comment = inner.get(ExifTags.Base.UserComment) or tags.get(ExifTags.Base.UserComment)
+            note = inner.get(ExifTags.Base.MakerNote)
+            names = [tags.get(tag) for tag in _COMFYUI_TAGS]
+        except Exception:  # Pillow's readers raise whatever they stumble over
+            return {}
+    texts = {} if not _bytes(comment) else {PARAMETERS: _decoded(_bytes(comment))}
+    texts |= _keyed([_bytes(name) for name in names], _COMFYUIS)
+    return texts | _keyed([_bytes(note)], _IN_NOTES)
+
+
+def _keyed(values: Iterable[bytes], keywords: Iterable[str]) -> dict[str, str]:
+    """The texts that stand after one of these keywords and a colon."""
+    parted = (value.decode("utf-8", "replace").partition(":") for value in values)
+    return {mark: text for mark, colon, text in parted if colon and mark in keywords}
+
+
+def _bytes(value: Any) -> bytes:
+    """A tag's value; Pillow decodes texts, as Latin-1."""
+    if isinstance(value, str):
+        return value.encode("latin-1", "replace")
+    return value if isinstance(value, bytes) else b""
+
+
+def _decoded(comment: bytes) -> str:
+    """The text of an EXIF user comment. What cannot be decoded becomes the replacement character.
+
+    EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
+    "UNICODE" means: UTF-16 in either byte order, with or without a byte order mark, or UTF-8; and
+    Fooocus writes no such bytes at all (https://github.com/lllyasviel/Fooocus,
+    modules/meta_parser.py). Settings are named in ASCII, whatever the prompt is written in: in
+    the wrong byte order, they are Chinese.
+    """
+    prefix = next((p for p in _PREFIXES if comment.startswith(p)), b"")
+    text = comment[len(prefix) :].rstrip(b"\0")
+    text += b"\0" * (len(text) % 2 if b"\0" in text else 0)
+    encodings = ("utf-16-be", "utf-16-le") if b"\0" in text else ("utf-8",)
+    found = [text.decode(encoding, "replace") for encoding in encodings]
+    return max(found, key=lambda one: sum(map(str.isascii, one))).strip("\ufeff\0")

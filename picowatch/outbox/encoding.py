@@ -8,8 +8,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin, features
 
 from picowatch.errors import SettingsInvalid
-from picowatch.metadata.exif import MAX_JPEG_EXIF_BYTES, exif_of
-from picowatch.metadata.texts import as_utf8
+from picowatch.metadata.texts import MAX_JPEG_EXIF_BYTES, as_utf8, exif_of
 from picowatch.outbox.formats import FORMATS, Format, format_of
 from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 

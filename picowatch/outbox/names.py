@@ -12,8 +12,8 @@ from functools import cached_property, lru_cache
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
-from picowatch.files.picture_names import is_picture_name
-from picowatch.metadata.exif import fits_jpeg
+from picowatch.files.names import is_picture_name
+from picowatch.metadata.texts import fits_jpeg
 from picowatch.outbox.formats import ENDINGS, FORMATS, PNG, SIDECAR_ENDING, Format
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings

@@ -22,8 +22,7 @@ from picowatch.files.atomic import (
     sync_folder,
     write_atomically,
 )
-from picowatch.files.blocks import sha256_of
-from picowatch.files.inside import leads_out, open_regular
+from picowatch.files.inside import leads_out, open_regular, sha256_of
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.files.retry import is_of_one_folder, passes
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts

@@ -16,13 +16,12 @@ from typing import IO
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
-from picowatch.files.blocks import blocks_of, sha256_of
-from picowatch.files.inside import open_below
-from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
+from picowatch.files.inside import blocks_of, open_below, sha256_of
+from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
 from picowatch.recipe.pictures import Pictures, is_pattern
-from picowatch.recipe.read.a1111_blocks import holds_parameters
+from picowatch.recipe.read.a1111 import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
 
 FOLDER = "start-images"

@@ -30,23 +30,25 @@ RESOURCES = "civitai resources"
 
 
 def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
-    return {
-        key.casefold(): name
-        for name, row in rows.items()
-        if row.a1111
-        for key in (row.a1111.key, *row.a1111.also)
-    }
+    return {row.a1111.casefold(): name for name, row in rows.items() if row.a1111}
 
 
-# The fields by their keys, in lower case. Fooocus writes "Lora weights".
-FIELDS = {**_by_key(ROWS), "size": SIZE, "lora weights": "loras"}
+# The fields by their keys, in lower case: A1111 writes "CFG scale", ComfyUI's nodes and Forge
+# "CFG Scale". Fooocus writes "Lora weights".
+FIELDS = _by_key(ROWS) | {
+    "size": SIZE,
+    "lora weights": "loras",
+    "scheduler": "schedule_type",
+    "guidance scale": "cfg_scale",
+    "strength": "denoising_strength",
+}
 # The parts of mappings by their keys: the mapping and the part.
 PARTS_BY_KEY = {
     key: (field, name)
     for field, parts in PARTS.items()
     for key, name in _by_key(parts).items()
     if key not in FIELDS
-}
+} | {"hires scale": ("hires", "scale"), "hires strength": ("hires", "denoising_strength")}
 # What draws nothing: the hashes of LoRAs and embeddings say which files the prompt's names meant.
 INFORMATION = {
     *("version", "vae hash", "hashes", "lora hashes", "user", "created date"),
@@ -63,9 +65,4 @@ SAYS_NOTHING = {
     "diffusion in low bits": ("automatic", "automatic (fp16 lora)"),
     "beta schedule alpha": ("0.6",),
     "beta schedule beta": ("0.6",),
-}
-# Keys of the second pass, and the first one's with the same meaning: a recipe has one for both.
-AS_FIRST_PASS = {
-    "hires cfg scale": "cfg scale",
-    "hires distilled cfg scale": "distilled cfg scale",
 }

@@ -1,9 +1,9 @@
 """THE table of a recipe's fields: a row says all there is to say about a field.
 
-A row is an annotated attribute: its type and limits, a `Row`, its default. Everything else walks
-the table: parsing, defaults, `sweep`, requests, digests, batch keys, A1111's text, `show`, `from`,
-the schema, the table in the docs and error messages. `ImageFields` are the rows whose values a
-finished image has, too; `RecipeFields` is the whole table.
+A row is an annotated attribute: its type and limits, a `Row`, its default; below it, what it does.
+Everything else walks the table: parsing, defaults, `sweep`, requests, digests, batch keys, A1111's
+text, `show`, `from`, the schema, the table in the docs and error messages. `ImageFields` are the
+rows whose values a finished image has, too; `RecipeFields` is the whole table.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from picowatch.recipe.parts import (
-    A1111,
-    DENOISING_STRENGTH,
-    Control,
-    Hires,
-    Row,
-    Share,
-    Upscale,
-    final_side,
-    unless,
-)
-from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS, SCHEDULE_TYPES
-from picowatch.recipe.written import plain_number
+from picowatch.recipe.parts import Control, Hires, Row, Share, Upscale, final_side
+from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32
@@ -79,306 +68,225 @@ class Axis:
     values: tuple[str, ...]
 
 
-_Side = Annotated[
-    Pixels | None,
-    Row(
-        "Pixels, a multiple of 8; or both at once as size: 512x768, or size: picture.",
-        default_text="the checkpoint's native size",
-    ),
-]
+_Side = Annotated[Pixels | None, Row(default_text="the checkpoint's native size")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFields:
     """The fields whose values a finished image has, too."""
 
-    prompt: Annotated[
-        str,
-        Row(
-            "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing "
-            "`[a:b:0.5]` and `[a|b]`, "
-            "`<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, `{2$$a|b|c}` and "
-            "`__name__`; up to 20,000 characters.",
-            batch="may differ",
-        ),
-    ]
-    negative_prompt: Annotated[
-        str,
-        Row(
-            "What to keep out of the picture.",
-            aliases=("negative",),
-            batch="may differ",
-            default_text="empty",
-        ),
-    ] = ""
+    prompt: Annotated[str, Row(same_in_batch=False)]
+    """What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing `[a:b:0.5]`
+    and `[a|b]`, `<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, `{2$$a|b|c}` and
+    `__name__`; up to 20,000 characters."""
+
+    negative_prompt: Annotated[str, Row(aliases=("negative",), same_in_batch=False)] = ""
+    """What to keep out of the picture."""
+
     checkpoint: Annotated[
         str,
         Row(
-            "A name in models/checkpoints (ending optional, a unique beginning is enough); demo is "
-            "the embedded one.",
             aliases=("model", "ckpt", "sd_model"),
-            a1111=A1111("Model"),
+            a1111="Model",
             default_text="the setting checkpoint; else the only one installed; else, with none "
             "installed, demo",
         ),
     ] = ""
-    vae: Annotated[
-        str,
-        Row(
-            "A name in models/vae, or baked: the checkpoint's own.",
-            a1111=A1111("VAE", unless(BAKED)),
-        ),
-    ] = BAKED
+    """A name in models/checkpoints (ending optional, a unique beginning is enough); demo is the
+    embedded one."""
+
+    vae: Annotated[str, Row(a1111="VAE")] = BAKED
+    """A name in models/vae, or baked: the checkpoint's own."""
+
     prediction: Annotated[
         Prediction,
         Row(
-            "What the checkpoint was trained to predict, for files that do not say it: epsilon "
-            "(noise), v (velocity), or v_zero_snr (velocity, down to pure noise).",
             aliases=("prediction_type", "parameterization"),
-            a1111=A1111("Noise Schedule", lambda p: "Zero Terminal SNR" if p == ZERO_SNR else ""),
+            a1111="Noise Schedule",
             wanted="automatic, epsilon, v or v_zero_snr",
-            takes_text="`automatic`, `epsilon`, `v`, `v_zero_snr`",
             default_text="automatic: as the checkpoint says",
         ),
     ] = ""
+    """What the checkpoint was trained to predict, for files that do not say it: epsilon (noise), v
+    (velocity), or v_zero_snr (velocity, down to pure noise)."""
+
     sampler: Annotated[
         str,
         Row(
-            "A1111's or diffusers' name, case and spaces do not matter; it may include a schedule "
-            "type (DPM++ 2M Karras).",
             aliases=("sampler_name",),
-            a1111=A1111("Sampler"),
+            a1111="Sampler",
             default_text=f"{DEFAULT_SAMPLER}; Euler for flow models",
         ),
     ] = DEFAULT_SAMPLER
+    """A1111's or diffusers' name, case and spaces do not matter; it may include a schedule type
+    (DPM++ 2M Karras)."""
+
     schedule_type: Annotated[
-        ScheduleType,
-        Row(
-            "How the steps are spaced.",
-            a1111=A1111("Schedule type", SCHEDULE_TYPES.__getitem__, ("scheduler",)),
-            default_text="as the sampler says",
-        ),
+        ScheduleType, Row(a1111="Schedule type", default_text="as the sampler says")
     ] = "automatic"
+    """How the steps are spaced."""
+
     steps: Annotated[
         int,
         Field(ge=1, le=150),
-        Row(
-            "Denoising steps.",
-            a1111=A1111("Steps"),
-            default_text="24; flow models have their own",
-        ),
+        Row(a1111="Steps", default_text="24; flow models have their own"),
     ] = 24
+    """Denoising steps."""
+
     cfg_scale: Annotated[
         float,
         Field(ge=1, le=30, allow_inf_nan=False),
         Row(
-            "How closely to follow the prompt.",
             aliases=("guidance_scale", "cfg"),
-            a1111=A1111("CFG scale", plain_number, ("guidance scale",)),
+            a1111="CFG scale",
             default_text="7.5; flow models have their own, and the demo model 4",
         ),
     ] = 7.5
-    cfg_rescale: Annotated[
-        Share,
-        Row(
-            "How much of the contrast and colour that a high cfg_scale adds is taken back.",
-            aliases=("guidance_rescale",),
-            a1111=A1111("CFG rescale", unless(0, plain_number)),
-        ),
-    ] = 0.0
+    """How closely to follow the prompt."""
+
+    cfg_rescale: Annotated[Share, Row(aliases=("guidance_rescale",), a1111="CFG rescale")] = 0.0
+    """How much of the contrast and colour that a high cfg_scale adds is taken back."""
+
     # A step after exactly that share is still without guidance, as in A1111
     # (modules/sd_samplers_cfg_denoiser.py); one after exactly cfg_end still has it, as in SD.Next
     # (modules/processing_callbacks.py). The keys are theirs, too.
     cfg_start: Annotated[
-        Share,
-        Row(
-            "The share of the steps after which guidance begins; the steps before take half the "
-            "time and know no negative prompt.",
-            aliases=("guidance_start", "skip_early_cfg"),
-            a1111=A1111("Skip Early CFG", unless(0, plain_number)),
-        ),
+        Share, Row(aliases=("guidance_start", "skip_early_cfg"), a1111="Skip Early CFG")
     ] = 0.0
-    cfg_end: Annotated[
-        Share,
-        Row(
-            "The share of the steps after which guidance ends.",
-            aliases=("guidance_end",),
-            left_out=True,
-            a1111=A1111("CFG end", unless(1, plain_number)),
-        ),
-    ] = 1.0
+    """The share of the steps after which guidance begins; the steps before take half the time and
+    know no negative prompt."""
+
+    cfg_end: Annotated[Share, Row(aliases=("guidance_end",), left_out=True, a1111="CFG end")] = 1.0
+    """The share of the steps after which guidance ends."""
+
     guidance: Annotated[
         float,
         Field(ge=0, le=100, allow_inf_nan=False),
         Row(
-            "How closely FLUX.1 dev follows the prompt, by the number that it was trained with; "
-            "its cfg_scale stays 1.",
             aliases=("distilled_cfg",),
-            a1111=A1111("Distilled CFG Scale", unless(0, plain_number)),
+            a1111="Distilled CFG Scale",
             default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
         ),
     ] = 0.0
+    """How closely FLUX.1 dev follows the prompt, by the number that it was trained with; its
+    cfg_scale stays 1."""
+
     width: _Side = None
+    """Pixels, a multiple of 8; or both at once as size: 512x768, or size: picture."""
+
     height: _Side = None
+    """Pixels, a multiple of 8; or both at once as size: 512x768, or size: picture."""
+
     seed: Annotated[
         Seed | Literal["random"] | tuple[Seed, ...],
         Row(
-            "The same seed gives the same picture. random (or -1) draws one; a list or a "
-            "range like 1..8 makes one image each.",
-            batch="may differ",
+            same_in_batch=False,
             no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
-            a1111=A1111("Seed"),
+            a1111="Seed",
             wanted=f"a whole number from 0 to {MAX_SEED}, random, a range like 1..8, or a list "
             "like [1, 2, 3]",
         ),
     ] = RANDOM
-    noise: Annotated[
-        NoiseSource,
-        Row(
-            "Whose random numbers a seed stands for: torch's on a CPU, or its on an NVIDIA GPU, "
-            "which A1111 uses there by default and which needs one.",
-            aliases=("rng",),
-            left_out=True,
-            a1111=A1111("RNG", lambda noise: "NV" if noise == NVIDIA else ""),
-        ),
-    ] = "cpu"
+    """The same seed gives the same picture. random (or -1) draws one; a list or a range like 1..8
+    makes one image each."""
+
+    noise: Annotated[NoiseSource, Row(aliases=("rng",), left_out=True, a1111="RNG")] = "cpu"
+    """Whose random numbers a seed stands for: torch's on a CPU, or its on an NVIDIA GPU, which
+    A1111 uses there by default and which needs one."""
+
     # None is random, too: what is off stays out of digests.
     variation_seed: Annotated[
         Seed | None,
         Row(
-            "The seed whose noise is mixed in. random (or -1) draws one.",
             aliases=("subseed",),
-            batch="may differ",
+            same_in_batch=False,
             needs=("variation_strength",),
-            a1111=A1111("Variation seed", unless(None)),
+            a1111="Variation seed",
             wanted=f"a whole number from 0 to {MAX_SEED}, or random",
-            takes_text=f"0–{MAX_SEED} or `random`",
             default_text="random",
         ),
     ] = None
+    """The seed whose noise is mixed in. random (or -1) draws one."""
+
     variation_strength: Annotated[
         Share,
-        Row(
-            "How far the noise goes from the seed's to the variation seed's. Above 0, image i of "
-            "count uses variation_seed+i, and all use the same seed.",
-            aliases=("subseed_strength",),
-            batch="may differ",
-            a1111=A1111("Variation seed strength", unless(0, plain_number)),
-        ),
+        Row(aliases=("subseed_strength",), same_in_batch=False, a1111="Variation seed strength"),
     ] = 0.0
+    """How far the noise goes from the seed's to the variation seed's. Above 0, image i of count
+    uses variation_seed+i, and all use the same seed."""
+
     ensd: Annotated[
         Seed,
         Row(
-            'A1111\'s "Eta noise seed delta": the noise that samplers add in their steps comes '
-            "from seed+ensd.",
             aliases=("eta_noise_seed_delta",),
-            batch="may differ",
+            same_in_batch=False,
             samplers=tuple(one.name for one in SAMPLERS if one.noisy),
-            a1111=A1111("ENSD", unless(0)),
+            a1111="ENSD",
         ),
     ] = 0
-    clip_skip: Annotated[
-        int,
-        Field(ge=1, le=4),
-        Row(
-            "A1111's number; 1 skips nothing.",
-            a1111=A1111("Clip skip", unless(1)),
-        ),
-    ] = 1
-    image: Annotated[
-        str,
-        Row(
-            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
-            aliases=("init_image",),
-            batch="may differ",
-            default_text="none",
-        ),
-    ] = ""
+    """A1111's "Eta noise seed delta": the noise that samplers add in their steps comes from
+    seed+ensd."""
+
+    clip_skip: Annotated[int, Field(ge=1, le=4), Row(a1111="Clip skip")] = 1
+    """A1111's number; 1 skips nothing."""
+
+    image: Annotated[str, Row(aliases=("init_image",), same_in_batch=False)] = ""
+    """Start image (img2img): a path beside the recipe, or under inbox/ or outbox/."""
+
     denoising_strength: Annotated[
         Share,
         Row(
-            "How far to move away from the start image; without one, from the first pass of hires.",
             aliases=("strength",),
             needs=("image",),
-            a1111=DENOISING_STRENGTH,
+            a1111="Denoising strength",
             default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
         ),
     ] = 0.75
+    """How far to move away from the start image; without one, from the first pass of hires."""
+
     resize: Annotated[
-        Literal["crop", "fit", "stretch"],
-        Row(
-            "How start image and control images are fitted to the size.",
-            needs=("image", "control"),
-            batch="may differ",
-        ),
+        Literal["crop", "fit", "stretch"], Row(needs=("image", "control"), same_in_batch=False)
     ] = "crop"
-    mask: Annotated[
-        str,
-        Row(
-            "The part of the start image to redraw: white areas. A path like that of image.",
-            needs=("image",),
-            batch="may differ",
-            default_text="none",
-        ),
-    ] = ""
+    """How start image and control images are fitted to the size."""
+
+    mask: Annotated[str, Row(needs=("image",), same_in_batch=False)] = ""
+    """The part of the start image to redraw: white areas. A path like that of image."""
+
     mask_blur: Annotated[
         int,
         Field(ge=0, le=64),
-        Row(
-            "Width of the mask's soft edge, in pixels.",
-            needs=("mask",),
-            batch="may differ",
-            a1111=A1111("Mask blur"),
-        ),
+        Row(needs=("mask",), same_in_batch=False, a1111="Mask blur"),
     ] = 4
-    mask_invert: Annotated[
-        bool, Row("true: black is redrawn.", needs=("mask",), batch="may differ")
-    ] = False
+    """Width of the mask's soft edge, in pixels."""
+
+    mask_invert: Annotated[bool, Row(needs=("mask",), same_in_batch=False)] = False
+    """true: black is redrawn."""
+
     hires: Annotated[
         Hires | None,
-        Row(
-            "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first "
-            "pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
-            "(nearest-exact), Latent (bicubic), Latent (antialiased), Latent (bicubic "
-            "antialiased), Lanczos, Nearest, or a name in models/upscalers (Latent).",
-            aliases=("hires_fix",),
-            wanted="true, false, or a mapping like {scale: 2, steps: 12}",
-            takes_text="`{scale, steps, denoising_strength, upscaler}`, each optional, or true",
-            default_text="off",
-        ),
+        Row(aliases=("hires_fix",), wanted="true, false, or a mapping like {scale: 2, steps: 12}"),
     ] = None
-    tiling: Annotated[
-        bool,
-        Row(
-            "true: the picture repeats without seams, beside and below itself.",
-            a1111=A1111("Tiling", unless(False)),
-        ),
-    ] = False
+    """A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first pass);
+    denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent (nearest-exact),
+    Latent (bicubic), Latent (antialiased), Latent (bicubic antialiased), Lanczos, Nearest, or a
+    name in models/upscalers (Latent)."""
+
+    tiling: Annotated[bool, Row(a1111="Tiling")] = False
+    """true: the picture repeats without seams, beside and below itself."""
+
     upscale: Annotated[
         Upscale | None,
-        Row(
-            "Enlarges the finished picture with an upscaler. model: a name in models/upscalers "
-            "(the only one installed; else, with none installed, demo-compact); scale 1 to 8 (as "
-            "the model enlarges). With image and without prompt it is all that is done.",
-            wanted="true, false, a model's name, or a mapping like {model: demo-compact, scale: 2}",
-            takes_text="`{model, scale}`, each optional, a model's name, or true",
-            default_text="off",
-        ),
+        Row(wanted="true, false, a model's name, or a mapping like {model: name, scale: 2}"),
     ] = None
-    shrink_to_fit: Annotated[
-        bool,
-        Row(
-            "true: if memory runs out, the size may be reduced, which is recorded.",
-            no_sweep=_NO_SINGLE_IMAGE,
-        ),
-    ] = False
-    exact: Annotated[
-        bool,
-        Row(
-            "true: always the same pixels, but slower (batch 1, eager, deterministic algorithms).",
-            no_sweep=_NO_SINGLE_IMAGE,
-        ),
-    ] = False
+    """Enlarges the finished picture with an upscaler. model: a name in models/upscalers (the only
+    one installed; else, with none installed, demo-compact); scale 1 to 8 (as the model enlarges).
+    With image and without prompt it is all that is done."""
+
+    shrink_to_fit: Annotated[bool, Row(no_sweep=_NO_SINGLE_IMAGE)] = False
+    """true: if memory runs out, the size may be reduced, which is recorded."""
+
+    exact: Annotated[bool, Row(no_sweep=_NO_SINGLE_IMAGE)] = False
+    """true: always the same pixels, but slower (batch 1, eager, deterministic algorithms)."""
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
@@ -402,63 +310,46 @@ class RecipeFields(BaseModel, ImageFields):
 
     # An image has them with their hashes, and with those of its prompt.
     loras: Annotated[
-        Loras,
-        Row(
-            "LoRAs from models/loras with their weights, beside those in the prompt.",
-            aliases=("lora",),
-            wanted="a mapping like {name: 0.8}, or a list of names",
-            takes_text="`{name: weight}` or a list of names; −10 to 10",
-            default_text="none",
-        ),
+        Loras, Row(aliases=("lora",), wanted="a mapping like {name: 0.8}, or a list of names")
     ] = ()
+    """LoRAs from models/loras with their weights, -10 to 10, beside those in the prompt."""
+
     control: Annotated[
         tuple[Control, ...],
         Row(
-            "Pictures whose edges, depth or poses are followed, each by a ControlNet from "
-            "models/controlnet. A mapping, or a list of them: image; model; preprocess none, "
-            "canny, depth, lineart, invert, threshold, blur, luminance, tile or inpaint (none); "
-            "weight 0 to 2 (1); start and end 0 to 1; mode balanced, prompt or control "
-            "(balanced); preview true writes the map beside the picture.",
             aliases=("controlnet",),
             wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list "
             "of them",
-            takes_text="`{image, model, preprocess, weight, start, end, mode}`, or a list of these",
-            default_text="none",
         ),
     ] = ()
-    count: Annotated[
-        int,
-        Field(ge=1, le=MOST_IMAGES),
-        Row(
-            "Number of images, at most max_images_per_save; image i uses seed+i.",
-            changes_pixels=False,
-        ),
-    ] = 1
+    """Pictures whose edges, depth or poses are followed, each by a ControlNet from
+    models/controlnet. A mapping, or a list of them: image; model; preprocess none, canny, depth,
+    lineart, invert, threshold, blur, luminance, tile or inpaint (none); weight 0 to 2 (1); start
+    and end 0 to 1; mode balanced, prompt or control (balanced); preview true writes the map beside
+    the picture."""
+
+    count: Annotated[int, Field(ge=1, le=MOST_IMAGES), Row(changes_pixels=False)] = 1
+    """Number of images, at most max_images_per_save; image i uses seed+i."""
+
     sweep: Annotated[
         tuple[Axis, ...],
         Row(
-            "Every combination of these values, with the same seed, and a contact sheet. Any field "
-            'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '
-            '`"lora: name"`, `"hires: scale"`, `"upscale: model"` and `"control: weight"`.',
             changes_pixels=False,
             wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
-            takes_text="`{field: [values]}` or `{field: from..to step s}`",
-            default_text="off",
         ),
     ] = ()
-    grid: Annotated[
-        bool,
-        Row("true: also one contact sheet of the images.", changes_pixels=False),
-    ] = False
-    grid_seconds: Annotated[
-        bool,
-        Row("true: a contact sheet that also shows each image's seconds.", changes_pixels=False),
-    ] = False
-    priority: Annotated[
-        int,
-        Field(ge=-1_000_000, le=1_000_000),
-        Row("Whole number; higher goes first.", changes_pixels=False),
-    ] = 0
+    """Every combination of these values, with the same seed, and a contact sheet. Any field that
+    changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also `"lora: name"`,
+    `"hires: scale"`, `"upscale: model"` and `"control: weight"`."""
+
+    grid: Annotated[bool, Row(changes_pixels=False)] = False
+    """true: also one contact sheet of the images."""
+
+    grid_seconds: Annotated[bool, Row(changes_pixels=False)] = False
+    """true: a contact sheet that also shows each image's seconds."""
+
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000), Row(changes_pixels=False)] = 0
+    """Whole number; higher goes first."""
 
 
 def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
@@ -470,8 +361,8 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
 
 # The fields that are mappings, the one whose entries are, and the parts of each.
 MAPPINGS: dict[str, type] = {"hires": Hires, "upscale": Upscale}
-_KINDS = MAPPINGS | {"control": Control}
-PARTS = {field: dict(_rows(kind)) for field, kind in _KINDS.items()}
+KINDS = MAPPINGS | {"control": Control}
+PARTS = {field: dict(_rows(kind)) for field, kind in KINDS.items()}
 # The same with the field's name before theirs: `hires.scale`.
 PART_FIELDS = {
     f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
@@ -487,12 +378,8 @@ ROWS = dict(_rows(RecipeFields))
 # What may stand in a recipe and is gone from a resolved one: `size` stands for width and height,
 # `from` for all that a picture's metadata holds.
 SHORTHANDS = {
-    SIZE: Row(
-        "Width and height at once: 512x768; picture: those of the start image.",
-        wanted="text like 512x768",
-    ),
+    SIZE: Row(wanted="text like 512x768"),
     FROM: Row(
-        "A picture whose settings this recipe starts from; other fields override them.",
         changes_pixels=False,
         wanted="text",
         no_sweep="Write a recipe for each picture: several stand in a list, or between lines ---.",
@@ -512,18 +399,16 @@ NO_SWEEP = {
     if row.no_sweep or not row.changes_pixels
 }
 
-
-@cache
-def default_of(name: str) -> Any:
-    """A field's default."""
-    return RecipeFields.model_fields[name].default
+DEFAULTS: dict[str, Any] = {n: field.default for n, field in RecipeFields.model_fields.items()}
+# The value at which a field is off, which stays out of digests and metadata.
+OFF = {n: value for n, value in DEFAULTS.items() if ROWS[n].left_out or not value}
 
 
 @cache
 def json_schemas() -> dict[str, dict[str, Any]]:
     """The JSON Schema of each field's type and limits; parts are `hires.scale` and so on."""
     schemas: dict[str, dict[str, Any]] = RecipeFields.model_json_schema()["properties"]
-    for field, kind in _KINDS.items():
+    for field, kind in KINDS.items():
         properties = TypeAdapter(kind).json_schema()["properties"]
         schemas |= {f"{field}.{name}": part for name, part in properties.items()}
     return schemas

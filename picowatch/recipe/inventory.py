@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from picowatch.families import DEMO, FAMILIES
-from picowatch.recipe.fields import default_of
+from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.prompts.known_words import KnownWords
 
 MAX_SIDE = 4096  # pixels, after hires
@@ -35,7 +35,7 @@ class Rules:
 
     def default(self, name: str) -> Any:
         """Return what a recipe gets that does not say this field."""
-        return self.defaults.get(name, default_of(name))
+        return self.defaults.get(name, DEFAULTS[name])
 
 
 @cache

@@ -11,18 +11,16 @@ from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
-from picowatch.recipe.read.a1111_blocks import begins_parameters
+from picowatch.recipe.read.a1111 import begins_parameters
 from picowatch.recipe.read.csv_entries import csv_entries
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import read_from
-from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
-from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
+from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.control import CONTROL, control_images, with_control_image
-from picowatch.recipe.resolve.entries import EntryResolver
-from picowatch.recipe.resolve.layers import typed
-from picowatch.recipe.resolve.limits import position_of_count, too_many
+from picowatch.recipe.resolve.control import with_picture
+from picowatch.recipe.resolve.entries import EntryResolver, too_many
+from picowatch.recipe.resolve.layers import CONTROL, typed
 from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -60,7 +58,7 @@ def read_recipes(
     entries, settings = _entries(name, content, problems)
     layers.append(settings)
     if len(entries) > max_images:  # before anything is drawn or looked up
-        refuse(position_of_count(entries[0]), too_many(len(entries), max_images))
+        refuse(entries[0].position, too_many(len(entries), max_images))
     resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
@@ -127,7 +125,7 @@ def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Prob
         if sum(sums) > most:
             longest = recipes[sums.index(max(sums))]
             problems.add(
-                position_of_count(entries[longest.entry_index]),
+                entries[longest.entry_index].position,
                 f"all images of this file together have {sum(sums):,} {what}; the limit is "
                 f"{most:,}. Request fewer images, or shorten the prompt.",
             )
@@ -273,10 +271,9 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     position = Position(Source(dropped.path, ""), 0, 0)
     picture = Written(as_written(dropped.path), position)
     layer: Layer = {}
-    for index, image in control_images(own):
-        if _is_picture(image):
-            layer = with_control_image(index, {**own, **layer}, picture)
-            layer = {CONTROL: layer[CONTROL]}
+    if CONTROL in own:
+        control = with_picture(own[CONTROL], _is_picture, picture)
+        layer = {CONTROL: control} if control != own[CONTROL] else {}
     if "image" in own or not layer:
         layer["image"] = picture
         if dropped.mask:

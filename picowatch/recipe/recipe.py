@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 from picowatch.recipe.fields import (
     BAKED,
+    OFF,
     PICTURE,
     PICTURE_FIELDS,
     PROMPTS,
     RANDOM,
-    ROWS,
     SEEDS,
     Axis,
     ImageFields,
     RecipeFields,
-    default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.parts import Control, Row
+from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.request import (
     ControlUse,
@@ -31,7 +30,7 @@ from picowatch.recipe.request import (
 from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
-from picowatch.recipe.written import Layer, Position, Written
+from picowatch.recipe.written import Layer, Position, find_in
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "controlnet", "depth", "upscaler", "image" and "mask"; whatever it raises goes through to the
@@ -150,11 +149,7 @@ class Recipe(RecipeFields):
 
     def says(self, field: str) -> bool:
         """Return whether its file, or what it starts from, says a field."""
-        return field in self._read.context.layer
-
-    def written(self, field: str) -> Written | None:
-        """A field as its file says it."""
-        return self._read.context.layer.get(field)
+        return find_in(self._read.context.layer, field) is not None
 
     @property
     def line(self) -> int:
@@ -241,7 +236,7 @@ class Recipe(RecipeFields):
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its position."""
-        written = self._read.context.layer.get(field)
+        written = find_in(self._read.context.layer, field)
         problems = Problems()
         problems.add(written.error_position if written else self._read.context.position, message)
         return RecipeInvalid(problems.found)
@@ -278,17 +273,13 @@ class Recipe(RecipeFields):
 
     def _values(self) -> dict[str, object]:
         """The values that count for the identity: without those that are off, as new fields are."""
-        off = {name for name, row in ROWS.items() if self._is_off(name, row)}
+        off = {name for name, value in OFF.items() if getattr(self, name) == value}
         off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._read.dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
         for control in values.get("control", ()):
             if control["image"] in self._read.dropped:
                 control["image"] = PICTURE
         return values
-
-    def _is_off(self, name: str, row: Row) -> bool:
-        value, default = getattr(self, name), default_of(name)
-        return value == default if row.left_out else not value and not default
 
     def _named(self) -> list[tuple[str, str]]:
         """Kind and name of the files beside the first variant's checkpoint and VAE."""

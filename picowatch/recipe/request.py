@@ -3,14 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any, Self, get_type_hints
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from typing import Any, ClassVar, Self, get_type_hints
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.fields import MAPPINGS, PICTURE_FIELDS, ROWS, ImageFields
-from picowatch.recipe.parts import Control, Hires, Upscale
+from picowatch.recipe.fields import MAPPINGS, OFF, PICTURE_FIELDS, ROWS, ImageFields
+from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
@@ -68,6 +69,8 @@ class ImageRequest(ImageFields):
     of the recipe's field, then those that the prompt names with tags, in its order.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
     width: int = field()
     height: int = field()
     seed: int = field()
@@ -106,9 +109,10 @@ class ImageRequest(ImageFields):
         images have one or none has; so may the pictures that ControlNets follow. An image with
         `exact` shares with no other.
         """
+        controls = tuple(use.shared for use in self.control)
         return repr(
             (
-                *(_shared(getattr(self, name)) for name in _SAME_IN_BATCH),
+                *(controls if n == "control" else getattr(self, n) for n in _SAME_IN_BATCH),
                 self.checkpoint_hash,
                 self.vae_hash,
                 self.hires_upscaler_hash,
@@ -119,14 +123,14 @@ class ImageRequest(ImageFields):
             )
         )
 
-    def is_idle(self, name: str) -> bool:
-        """Return whether a field changes nothing, because what it needs is not there."""
-        if name not in ROWS:
-            return False
-        if not self.draws and name not in WITHOUT_DRAWING:
-            return True
-        needs = ROWS[name].needs
-        return bool(needs) and not any(getattr(self, need) for need in needs)
+    @property
+    def idle(self) -> set[str]:
+        """The fields that change nothing, because what they need is not there."""
+        if not self.draws:
+            return ROWS.keys() - {*WITHOUT_DRAWING}
+        return {
+            name for name, needs in _NEEDS.items() if not any(getattr(self, need) for need in needs)
+        }
 
     @property
     def draws(self) -> bool:
@@ -160,24 +164,24 @@ class ImageRequest(ImageFields):
 
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
         """The fields as plain values, ready for JSON, without those that are idle or off."""
-        return {
-            name: _plain(value)
+        idle = self.idle
+        values = {
+            name: value
             for name, off in _OFF.items()
-            if ((value := getattr(self, name)) != off or with_off) and not self.is_idle(name)
+            if ((value := getattr(self, name)) != off or with_off) and name not in idle
         }
+        return values | {name: _plain(values[name]) for name in _STRUCTURED & values.keys()}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `as_dict`; unknown keys are an error, they would change the picture."""
-        unknown = set(values) - set(_OFF)
-        needed = _ALWAYS if values.get("checkpoint") else _ALWAYS - _DRAWING
-        missing = needed - set(values)
-        if unknown or missing:
-            raise ValueError(
-                f"fields of an image request: unknown {sorted(unknown)}, missing {sorted(missing)}"
-            )
-        parts = {name: _PARTS[name](value) for name, value in values.items() if name in _PARTS}
-        return cls(**values | parts)
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "ImageRequest":
+        """The inverse of `as_dict`; raises ValueError, for unknown fields, too."""
+        return _adapter().validate_python(values)
+
+
+@cache
+def _adapter() -> TypeAdapter[ImageRequest]:
+    """Made at its first use, which takes 10 ms that few commands need."""
+    return TypeAdapter(ImageRequest)
 
 
 def digest_of(values: Mapping[str, object]) -> str:
@@ -186,11 +190,15 @@ def digest_of(values: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _shared(value: Any) -> Any:
-    """The part of a value that all images of a batch have: of ControlNets all but the pictures."""
+def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(part.shared if isinstance(part, ControlUse) else part for part in value)
-    return value
+        return [_without_defaults(p) if isinstance(p, _LATER) else asdict(p) for p in value]
+    return asdict(value) if value else value
+
+
+def _without_defaults(use: Any) -> dict[str, Any]:
+    """So that options that are added later change no digest."""
+    return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 
 
 def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
@@ -205,67 +213,38 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     Start image and mask are "none" where the request has none, and the prediction is "automatic",
     so that no default replaces it.
     """
+    idle = request.idle
     values = {
-        field.name: getattr(request, field.name)
+        field.name: _plain(getattr(request, field.name))
+        if field.name in MAPPINGS
+        else getattr(request, field.name)
         for field in fields(ImageFields)
-        if not request.is_idle(field.name)
+        if field.name not in idle
     }
     values |= {name: values[name] or "none" for name in PICTURE_FIELDS if name in values}
-    for name in MAPPINGS.keys() & values.keys():
-        values[name] = asdict(values[name]) if values[name] else False
+    values |= {name: values[name] or False for name in MAPPINGS if name in values}
     if request.draws:
         values["prediction"] = request.prediction or AUTOMATIC
-        values["loras"] = {use.name: _use_written(use) for use in loras_beside_prompt(request)}
-        values["control"] = [_as_written(use) for use in request.control] or "none"
+        values["loras"] = {
+            use.name: {"weight": use.weight, "family": use.family} if use.family else use.weight
+            for use in loras_beside_prompt(request)
+        }
+        values["control"] = [
+            {name: v for name, v in _without_defaults(use).items() if not name.endswith("_hash")}
+            for use in request.control
+        ] or "none"
     return values
-
-
-def _use_written(use: LoraUse) -> float | dict[str, Any]:
-    return {"weight": use.weight, "family": use.family} if use.family else use.weight
-
-
-def _as_written(use: ControlUse) -> dict[str, Any]:
-    """A ControlNet as a recipe writes it, without what is as usual."""
-    values = _without_defaults(use)
-    return {name: value for name, value in values.items() if not name.endswith("_hash")}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [
-            _without_defaults(part) if isinstance(part, ControlUse | LoraUse) else asdict(part)
-            for part in value
-        ]
-    return asdict(value) if isinstance(value, Hires | Upscale) else value
-
-
-def _off(name: str, default: Any) -> Any:
-    """The value at which a field is off; a field that is added with one keeps all digests."""
-    left_out = name in ROWS and ROWS[name].left_out
-    return _NOT_OFF if default is MISSING or (default and not left_out) else default
-
-
-def _without_defaults(use: ControlUse | LoraUse) -> dict[str, Any]:
-    """So that options that are added later change no digest."""
-    return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 
 
 # The fields of an image that is enlarged and not drawn; its seed is 0, and its size the picture's.
 WITHOUT_DRAWING = ("prompt", "image", "upscale", "width", "height", "seed", "exact")
-_NOT_OFF = object()
-_OFF = {field.name: _off(field.name, field.default) for field in fields(ImageRequest)}
+_NEVER = object()
+_OFF = {
+    field.name: OFF.get(field.name, _NEVER) if field.name in ROWS else field.default
+    for field in fields(ImageRequest)
+}
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
-_SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.batch == "same"]
-_ALWAYS = {
-    name
-    for name, off in _OFF.items()
-    if off is _NOT_OFF and not (name in ROWS and ROWS[name].needs)
-}
-_DRAWING = ROWS.keys() - {*WITHOUT_DRAWING}
-_PARTS: dict[str, Any] = {
-    "loras": lambda found: tuple(LoraUse(**lora) for lora in found),
-    "embeddings": lambda found: tuple(EmbeddingUse(**embedding) for embedding in found),
-    "hires": lambda found: Hires(**found),
-    "control": lambda found: tuple(ControlUse(**use) for use in found),
-    "upscale": lambda found: Upscale(**found),
-}
+_SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.same_in_batch]
+_NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
+_STRUCTURED = {"loras", "embeddings", "control", *MAPPINGS}
+_LATER = (ControlUse, LoraUse)

@@ -160,7 +160,8 @@ class SamplerUnknown(ValueInvalid):
     """No sampler of this name; the text says what would do, `instead` what comes closest."""
 
     def __init__(self, message: str, instead: str = "") -> None:
-        super().__init__(message)
+        super().__init__(f"{message} {THE_SAMPLERS}")
+        self.message = message
         self.instead = instead
 
 
@@ -184,7 +185,7 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
             closest = _MISSING[missing]
             why = f"the sampler {missing} is not supported; {closest} comes closest."
             with_type = f"{closest} {SCHEDULE_TYPES.get(schedule_type or '', '')}".rstrip()
-            raise SamplerUnknown(f"{why} {_THE_SAMPLERS}", with_type)
+            raise SamplerUnknown(why, with_type)
     raise SamplerUnknown(_why_unknown(written))
 
 
@@ -236,11 +237,11 @@ def _why_unknown(written: str) -> str:
     if kind := _BY_SCHEDULE_TYPE.get(_squeezed(written)):
         return (
             f"'{shown(written)}' is a schedule type, not a sampler. Write "
-            f"schedule_type: {kind}, or name a sampler before it. {_THE_SAMPLERS}"
+            f"schedule_type: {kind}, or name a sampler before it."
         )
     known = [spelling for s in SAMPLERS for spelling in s.spellings]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
-    return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}{_THE_SAMPLERS}"
+    return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}".rstrip()
 
 
 def _unknown(what: str, written: str, known: Iterable[str]) -> str:
@@ -249,7 +250,7 @@ def _unknown(what: str, written: str, known: Iterable[str]) -> str:
     return f"unknown {what} '{shown(written)}'. {meant}The {what}s are {listed(names)}."
 
 
-_THE_SAMPLERS = f"The samplers are {listed([one.name for one in SAMPLERS], most=len(SAMPLERS))}."
+THE_SAMPLERS = f"The samplers are {listed([one.name for one in SAMPLERS], most=len(SAMPLERS))}."
 _BY_SCHEDULE_TYPE = {_squeezed(name): name for name in (*SCHEDULE_TYPES, AUTOMATIC)}
 _BY_SCHEDULE_TYPE |= _SCHEDULE_ALIASES
 # The longest first: "sgm_uniform" ends in "uniform".

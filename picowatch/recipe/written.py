@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -62,6 +63,14 @@ class Position:
         return Position(self.source, self.line, self.column + offset, width, self.note)
 
 
+class Origin(Enum):
+    """The author of a value."""
+
+    OWN = "the recipe itself"
+    FOLDER = "the defaults of its folder"
+    OTHERS = "a picture, or another program"
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A value somebody wrote, and its position.
@@ -69,7 +78,8 @@ class Written:
     `value` is text, None where there is none, a tuple of values for a list, or a dict for a
     mapping; once its field has read it, it has the field's type. `raw` is a text as it stands in
     the file, with its quotes. `key` is the position of the field's name. `parts` are the elements
-    of a list, `pairs` the names and values of a mapping, repeated ones included.
+    of a list, `pairs` the names and values of a mapping, repeated ones included. `origin` is known
+    in the layers of an entry.
     """
 
     value: object
@@ -78,7 +88,7 @@ class Written:
     key: Position | None = None
     parts: tuple["Written", ...] = ()
     pairs: tuple[tuple[str, "Written"], ...] = ()
-    unswept: "Written | None" = field(default=None, compare=False, repr=False)
+    origin: Origin = Origin.OWN
 
     @property
     def text(self) -> str:
@@ -88,7 +98,7 @@ class Written:
     def with_value(self, value: object) -> "Written":
         """Another value in the same place. Built by hand: `replace` takes three times as long."""
         return Written(
-            value, self.position, self.raw, self.key, self.parts, self.pairs, self.unswept
+            value, self.position, self.raw, self.key, self.parts, self.pairs, self.origin
         )
 
     def with_pairs(self, pairs: tuple[tuple[str, "Written"], ...]) -> "Written":
@@ -139,6 +149,20 @@ def plain_name(name: str) -> str:
 
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.
 Layer = dict[str, Written]
+
+
+def find_in(layer: Layer, field: str) -> Written | None:
+    """The value of a field, or of a part: `hires.scale`, `control.0.weight`; None if not there."""
+    if field in layer:
+        return layer[field]
+    name, *path = field.split(".")
+    found = layer.get(name)
+    for step in path:
+        if found is None:
+            return None
+        parts = {str(index): part for index, part in enumerate(found.parts)}
+        found = (parts | dict(found.pairs)).get(step)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Settings: what can be set, and where it is read."""
 
-from picowatch.settings.executors import LocalSettings, RaySettings
 from picowatch.settings.loading import load_folders, load_settings
 from picowatch.settings.settings import (
     DAILY,
@@ -11,7 +10,7 @@ from picowatch.settings.settings import (
     Settings,
     settings_text,
 )
-from picowatch.settings.values import HOOKS, LOSSLESS
+from picowatch.settings.values import HOOKS, LOSSLESS, LocalSettings, RaySettings
 
 __all__ = [
     "DAILY",

@@ -15,13 +15,16 @@ from pydantic import (
     field_validator,
 )
 
-from picowatch.settings.executors import EXECUTOR_SCHEMA, Executor, LocalSettings, executor_value
-from picowatch.settings.file_names import file_name_value
 from picowatch.settings.values import (
+    EXECUTOR_SCHEMA,
     HOOKS_SCHEMA,
     LOSSLESS,
+    Executor,
+    LocalSettings,
     batch_size_value,
     device_value,
+    executor_value,
+    file_name_value,
     folder_value,
     hooks_value,
     metrics_address_value,

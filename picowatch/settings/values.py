@@ -3,11 +3,12 @@
 import os
 import re
 import shlex
+import string
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 LOSSLESS: Literal["lossless"] = "lossless"
 HOOKS = ("picture", "failed", "idle")
@@ -121,3 +122,129 @@ def words_of(message: str) -> str:
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+MAX_SEED = 2**32 - 1
+_TEXTS = ("recipe", "picture", "checkpoint", "sampler")
+_NUMBERS = ("number", "seed", "steps", "width", "height")
+_PLACEHOLDERS = (*_TEXTS, *_NUMBERS, "cfg_scale")
+
+
+def file_name_value(template: str) -> str:
+    """Refuse a template that cannot name pictures, names two alike, or pads without measure."""
+    if len(template) > MAX_NAME:
+        raise ValueError(f"it is too long; the limit is {MAX_NAME} characters")
+    try:
+        _check_placeholders(template)
+        names = [_sample_name(template, *pair) for pair in ((1, 1), (2, 1))]
+        pairs = [(1, 11), (11, 1), (1000, 11), (10001, 1)]
+        more = [_sample_name(template, *pair) for pair in pairs]
+        _sample_name(template, 1, MAX_SEED)
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
+        raise ValueError(f"it cannot be used: {error}") from error
+    if names[0] == names[1] or "/" in names[0] or "\0" in names[0] or names[0].startswith("."):
+        raise ValueError("it needs {number}, and must not contain '/' or begin with '.'")
+    if len({*more}) < len(more):
+        raise ValueError(
+            "it gives two pictures the same name. Put a separator between {number} and what is "
+            "next to it, as in {number}-{seed}"
+        )
+    return template
+
+
+def _check_placeholders(template: str) -> None:
+    """Check that each placeholder is known, with a plain number as width, if any."""
+    for _, name, form, _ in string.Formatter().parse(template):
+        if name is not None and name not in _PLACEHOLDERS:
+            known = ", ".join(_PLACEHOLDERS)
+            raise ValueError(f"there is no {{{name}}}. The placeholders are {known}")
+        if form and ("{" in form or any(len(digits) > 3 for digits in re.findall(r"\d+", form))):
+            raise ValueError(
+                f"it pads with ':{form}'. The limit is 999, and it must be a plain number, as in "
+                "{number:04}"
+            )
+
+
+def _sample_name(template: str, number: int, other: int) -> str:
+    """The template's name for a picture with this number, and this value for all the rest."""
+    sample: dict[str, Any] = dict.fromkeys(_TEXTS, str(other)) | dict.fromkeys(_NUMBERS, other)
+    sample |= {"recipe": "x", "cfg_scale": float(other)}  # a folder's pictures are of one recipe
+    return template.format_map(sample | {"number": number})
+
+
+MOST_ENGINES = 1024
+_Number = BeforeValidator(not_boolean)
+
+
+class LocalSettings(BaseModel):
+    """Engines on this machine: one for each GPU, or a share of the cores each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engines: int = Field(1, ge=1, le=MOST_ENGINES)
+
+    def __str__(self) -> str:
+        return "local" if self.engines == 1 else f"local:{self.engines}"
+
+
+class RaySettings(BaseModel):
+    """Engines on the Ray cluster of which this machine is a node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str = Field("auto", description="auto, or the head's HOST:6379.")
+    gpus_per_engine: Annotated[float, _Number] = Field(
+        1, ge=0, le=64, description="0: engines that use the CPU."
+    )
+    cpus_per_engine: Annotated[float, _Number] = Field(1, gt=0, le=1024)
+    engines: Literal["auto"] | Annotated[int, _Number, Field(ge=1, le=MOST_ENGINES)] = "auto"
+
+    @field_validator("address")
+    @classmethod
+    def _is_no_ray_client(cls, address: str) -> str:
+        if address.startswith("ray://"):
+            raise ValueError(
+                "Ray Client (ray://) is not used. Run `ray start --num-cpus=0 --address=HOST:6379` "
+                "on this machine, and set address: auto"
+            )
+        return address
+
+    def __str__(self) -> str:
+        return "ray"
+
+
+Executor = LocalSettings | RaySettings
+
+EXECUTOR_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^(local(:[1-9]\d*)?|ray)$"},
+        {
+            "type": "object",
+            "properties": {"ray": RaySettings.model_json_schema()},
+            "required": ["ray"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def executor_value(value: Any) -> Any:
+    """`local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`; as text from flags, too."""
+    if isinstance(value, Executor):
+        return value
+    if isinstance(value, str) and value.startswith("{"):
+        value = yaml_value(value)
+    try:
+        if isinstance(value, str) and (found := re.fullmatch(r"local(?::(\d{1,5}))?", value)):
+            return LocalSettings(engines=int(found[1] or 1))
+        if value == "ray":
+            return RaySettings()
+        if (
+            isinstance(value, dict)
+            and [*value] == ["ray"]
+            and isinstance(value["ray"], dict | None)
+        ):
+            return RaySettings.model_validate(value["ray"] or {})
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from error
+    raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")

@@ -6,15 +6,15 @@ changes before its turn is another request anyway.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import copy_atomically
-from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
-from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
+from picowatch.files.inside import OtherBytes, checked_blocks
+from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
@@ -26,7 +26,7 @@ class InboxAway(ControlFlow):
     """The inbox is not there: its pictures may be the same when it is back."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class DroppedPictures:
     """The pictures in the inbox that queued images start from; all workers share it.
 
@@ -36,8 +36,6 @@ class DroppedPictures:
     inbox: Path
     copies: Path
     ledger: Ledger
-    _brought: set[str] = field(default_factory=set)  # hashes of the copies made here
-    _checked: set[str] = field(default_factory=set)  # … and of others that are not damaged
 
     def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
         """Copy what the batch needs; returns the images whose pictures are there as requested.
@@ -46,7 +44,8 @@ class DroppedPictures:
         """
         brought = []
         for image in batch:
-            if not _is_dropped(image) or self._is_brought(image):
+            pictures = image.request.pictures if is_picture_name(image.recipe) else {}
+            if all(self._copy(image, path, digest) for path, digest in pictures.items()):
                 brought.append(image)
             else:
                 words = "%s: its picture changed or is gone; its queue waits for it"
@@ -56,43 +55,25 @@ class DroppedPictures:
 
     def clear(self, batch: Sequence[QueuedImage]) -> None:
         """Delete the copies that no other image needs."""
-        dropped = [image for image in batch if _is_dropped(image)]
+        dropped = [image for image in batch if is_picture_name(image.recipe)]
         if not dropped:
             return
         # Whoever accepts a recipe with this picture meanwhile waits for the transaction.
         with self.ledger.transaction():
-            used = {one for image in dropped for one in image.request.pictures.values()}
-            for digest in used & self._brought:
+            for digest in {one for image in dropped for one in image.request.pictures.values()}:
                 if not self.ledger.is_start_image_needed(digest, [one.id for one in dropped]):
                     with suppress(OSError):
                         (self.copies / digest).unlink()
-                    self._brought.discard(digest)
-
-    def _is_brought(self, image: QueuedImage) -> bool:
-        return all(
-            self._is_copied(digest) or self._copy(image, path, digest)
-            for path, digest in image.request.pictures.items()
-        )
-
-    def _is_copied(self, digest: str) -> bool:
-        """A copy from before a power cut may be damaged: nothing waited for the disk."""
-        copy = self.copies / digest
-        if not copy.is_file():
-            return False
-        if digest in self._brought or digest in self._checked:
-            return True
-        with copy.open("rb") as file:
-            if sha256_of(file, MAX_BYTES) != digest:
-                return False
-        self._checked.add(digest)
-        return True
 
     def _copy(self, image: QueuedImage, path: str, digest: str) -> bool:
-        for candidate in self._candidates(image, path):
-            blocks = checked_blocks(self.inbox, candidate, digest, MAX_BYTES)
+        """Copy the picture from where it is now: it may have been renamed since."""
+        target = self.copies / digest
+        if target.is_file():
+            return True
+        now = self.ledger.recipe_of(image)
+        for candidate in (now, f"{stem_of(now)}{MASK_MARK}.png", path):
             with suppress(OtherBytes):
-                copy_atomically(self.copies / digest, blocks, durable=False)
-                self._brought.add(digest)
+                copy_atomically(target, checked_blocks(self.inbox, candidate, digest, MAX_BYTES))
                 return True
         if self._is_inbox_away():
             raise InboxAway
@@ -105,12 +86,3 @@ class DroppedPictures:
                 return not any(entries)
         except OSError:
             return True
-
-    def _candidates(self, image: QueuedImage, path: str) -> Iterator[str]:
-        """Return the paths where the picture may be: it may have been renamed since."""
-        now = self.ledger.recipe_of(image)
-        yield from (now, f"{stem_of(now)}{MASK_MARK}.png", path)
-
-
-def _is_dropped(image: QueuedImage) -> bool:
-    return is_picture_name(image.recipe)

@@ -16,9 +16,8 @@ from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.request import ImageRequest
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures
-from picowatch.work.durations import Durations
 from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Rendering
+from picowatch.work.rendering import Durations, Rendering
 from picowatch.work.run import Run
 from picowatch.work.worker import Worker
 
@@ -26,7 +25,6 @@ log = logging.getLogger("picowatch")
 
 LONGEST_FIRST_LOOK = 5.0  # seconds that queued images are held back at the start
 PASSES = 4  # batches of each engine that may come before the oldest image
-EXPECTED_SECONDS = 10.0  # within which an expected save comes
 
 
 class WorkerPool:
@@ -50,7 +48,6 @@ class WorkerPool:
         self._started = False
         self._start_at: float | None = None  # at the latest
         self._ending: list[Worker] = []  # whose engines are gone, until their threads have ended
-        self._expected_until = 0.0  # a save
         self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
         self.update()
@@ -110,8 +107,7 @@ class WorkerPool:
         """One for each batch, if batches are as large as those in progress."""
         working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
         wanted = len(working) + ceil(queued / max(working, default=1))
-        expected = time.monotonic() < self._expected_until
-        self.executor.want(max(wanted, 1 if expected else 0))
+        self.executor.want(wanted)
 
     def _join(self, engine: Engine) -> None:
         worker = Worker(
@@ -152,14 +148,6 @@ class WorkerPool:
         """Images may be queued, or a pause may have begun or ended."""
         for worker in self.workers:
             worker.wake()
-
-    def expect_save(self) -> None:
-        """A save is settling: start an engine meanwhile, unless its last start failed."""
-        if self.paused or self._stopping.is_set():
-            return
-        self._expected_until = time.monotonic() + EXPECTED_SECONDS
-        if self.workers:
-            self.workers[0].prepare()
 
     def stop(self) -> None:
         """End within 2 seconds; the batches in progress go back to the queue."""

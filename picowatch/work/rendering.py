@@ -3,19 +3,22 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
+from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
 CHECK_SECONDS = 0.25  # between checks of a running batch
+MOST_KINDS = 500  # the last ones: a daemon runs for weeks
+NEWEST_WEIGHT = 0.5  # of the newest batch in a mean: batches grow, machines get busy
 STOPPED_SECONDS = 5.0  # … after which picowatch itself did not run, as after Ctrl-Z
 
 
@@ -132,3 +135,36 @@ class Rendering:
             # It may begin again, with less memory.
             before = self._times if step > 1 else []
             self.steps, self._times = steps, [*before, self._last_sign]
+
+
+class Durations:
+    """Mean seconds of an image, loading apart. Workers add to it, the status reads it."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}  # by kind
+        self._all: float | None = None
+
+    def learn(self, request: ImageRequest, seconds: float) -> None:
+        """Add what an image of a batch took."""
+        kind = _kind(request)
+        self._means[kind] = _mean(self._means.pop(kind, None), seconds)
+        self._all = _mean(self._all, seconds)
+        if len(self._means) > MOST_KINDS:
+            del self._means[next(iter(self._means))]
+
+    def of(self, images: Iterable[tuple[ImageRequest, int]]) -> float | None:
+        """Return the seconds of so many images of each kind; None before the first picture."""
+        if self._all is None:
+            return None
+        return sum(count * self._means.get(_kind(one), self._all) for one, count in images)
+
+
+def _kind(request: ImageRequest) -> str:
+    """Return what is equal for images that take equally long."""
+    return replace(request, exact=False).batch_key
+
+
+def _mean(before: float | None, newest: float) -> float:
+    if before is None:
+        return newest
+    return NEWEST_WEIGHT * newest + (1 - NEWEST_WEIGHT) * before

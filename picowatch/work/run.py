@@ -8,7 +8,46 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import Settings
-from picowatch.work.result import RunResult
+
+
+class RunResult:
+    """One for a run of the daemon; all its threads write here."""
+
+    def __init__(self, *, left_undone: bool = False) -> None:
+        """`left_undone`: the last run was killed, and left something half-written."""
+        self._lock = threading.Lock()
+        self.failed = 0  # images, and saves that were refused
+        self.engine_restarts = 0  # of engines that died
+        self.kept_waiting = 0  # images, by a pause, at the end of a single run
+        self.left_undone = left_undone  # what a crash left is not repaired yet
+        self.reason = ""  # why it cannot continue
+        self.restart = False  # … and a new process can
+        self.ledger_corrupt = False  # … because the ledger is damaged
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether everything that this run had to do is done."""
+        return not (self.reason or self.failed or self.kept_waiting)
+
+    def cannot_go_on(
+        self, reason: str, *, restart: bool = False, ledger_corrupt: bool = False
+    ) -> None:
+        """End the run. The first reason counts, or the first that a restart solves."""
+        restart = restart or ledger_corrupt
+        with self._lock:
+            if self.restart or (self.reason and not restart):
+                return
+            self.reason, self.restart, self.ledger_corrupt = reason, restart, ledger_corrupt
+
+    def count_failure(self) -> None:
+        """An image failed, or a save was refused."""
+        with self._lock:
+            self.failed += 1
+
+    def count_engine_restart(self) -> None:
+        """An engine died."""
+        with self._lock:
+            self.engine_restarts += 1
 
 
 @dataclass(kw_only=True, frozen=True, eq=False)

@@ -26,9 +26,8 @@ from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.recipe.request import ImageRequest
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures, InboxAway
-from picowatch.work.durations import Durations
 from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Rendering
+from picowatch.work.rendering import Durations, Rendering
 from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
@@ -115,13 +114,6 @@ class Worker:
         """Wait until the thread has ended."""
         if self.is_started:
             self._thread.join()
-
-    def prepare(self) -> None:
-        """Start the engine for an expected save, unless its last start failed."""
-        if self.can_work and not self._failed_starts:
-            self._idle_since = time.monotonic()
-            self.engine.prepare()
-            self._wake.set()
 
     # -- the thread
 
@@ -279,22 +271,25 @@ class Worker:
 
     # -- failures
 
-    def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> None:
-        for image in batch:
-            self.retry.until_done(partial(self.ledger.put_back, image.id, why))
+    def _put_back(self, batch: list[QueuedImage], why: PutBack = PutBack.NO_FAULT) -> bool:
+        """Queue the images again; returns whether anybody still requests one of them."""
+        requested = [
+            self.retry.until_done(partial(self.ledger.put_back, image.id, why)) for image in batch
+        ]
+        return any(requested)
 
     def _try_again_after(self, error: EngineDied, batch: list[QueuedImage]) -> None:
         """Try each image again alone, until the engine died on it `max_attempts` times.
 
         Which one of a batch it was is not known, so that none of a batch fails.
         """
-        for image in batch:
-            if len(batch) == 1 and image.attempts + 1 >= self.settings.max_attempts:
-                self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
-            else:
-                put_back = partial(self.ledger.put_back, image.id, PutBack.ENGINE_DIED)
-                rest = " It will be tried again." if self.retry.until_done(put_back) else ""
-                log.warning("%s: %s%s", image.recipe, error, rest)
+        first = batch[0]
+        if len(batch) == 1 and first.attempts + 1 >= self.settings.max_attempts:
+            self._fail(first, f"{error} That was attempt {first.attempts + 1}.")
+            return
+        again = self._put_back(batch, PutBack.ENGINE_DIED)
+        rest = " It will be tried again." if again else ""
+        log.warning("%s: %s%s", first.recipe, error, rest)
 
     def _render_failed(self, error: RenderFailed, batch: list[QueuedImage]) -> None:
         """An image that fails alone has failed; of a batch, each is tried alone.

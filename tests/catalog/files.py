@@ -5,24 +5,12 @@ import struct
 from math import prod
 from pathlib import Path
 
-from tests.catalog.unets import UNET, Shapes, sd15_shapes, vae_file_shapes
-
-__all__ = [
-    "TEXT",
-    "UNET",
-    "UNET_CROSS",
-    "UNET_INPUT",
-    "Shapes",
-    "header",
-    "kohya_lora_shapes",
-    "sd15_shapes",
-    "vae_file_shapes",
-    "write_model",
-]
+from tests.catalog.unets import UNET, VAE
+from tests.catalog.unets import Shapes as Shapes
 
 UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
 UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-TEXT = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+TEXT = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
 
 
 def write_model(path: Path, shapes: Shapes, missing_bytes: int = 0) -> Path:
@@ -46,6 +34,25 @@ def header(shapes: Shapes) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
+
+
+def checkpoint_shapes() -> Shapes:
+    """What tells a checkpoint of Stable Diffusion 1.5; unets.py has all of one."""
+    return {
+        UNET_INPUT: (320, 4, 3, 3),
+        UNET_CROSS: (320, 768),
+        TEXT: (768,),
+        f"{VAE}decoder.conv_in.weight": (512, 4, 3, 3),
+        f"{VAE}post_quant_conv.weight": (4, 4, 1, 1),
+    }
+
+
+def vae_shapes() -> Shapes:
+    """What tells the VAE of Stable Diffusion 1.x, 2.x and XL."""
+    return {
+        "decoder.conv_in.weight": (512, 4, 3, 3),
+        "post_quant_conv.weight": (4, 4, 1, 1),
+    }
 
 
 def kohya_lora_shapes() -> Shapes:

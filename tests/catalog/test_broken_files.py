@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
 from picowatch.errors import ModelRefused
-from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
 
@@ -32,13 +32,13 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
     """A broken download, or a copy still going on: no restart is needed when it is done."""
     path = tmp_path / "checkpoints/it.safetensors"
     catalog = Catalog(tmp_path)
-    write_model(path, sd15_shapes(), missing_bytes=1000)
+    write_model(path, checkpoint_shapes(), missing_bytes=1000)
     (refused,) = catalog.scan().refused
     assert refused.reason == (
-        "it.safetensors is cut off: 2,132,469,614 of 2,132,470,614 bytes of weights are there; it "
+        "it.safetensors is cut off: 551,992 of 552,992 bytes of weights are there; it "
         "is still being copied, or its download was interrupted."
     )
-    write_model(path, sd15_shapes())
+    write_model(path, checkpoint_shapes())
     assert [model.name for model in catalog.scan().models] == ["it"]
 
 
@@ -169,7 +169,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     bad = folder / b"caf\xe9.safetensors".decode("utf-8", "surrogateescape")
     try:
-        write_model(bad, sd15_shapes())
+        write_model(bad, checkpoint_shapes())
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     assert refusal(tmp_path).startswith("caf\\xe9.safetensors has a name that is not UTF-8")

@@ -1,19 +1,18 @@
 """Names, scans, folders and what recipes get to know."""
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from picowatch.catalog import Catalog, FoundModels, catalog
 from picowatch.catalog.gguf import read_any_header
-from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
 from picowatch.files.retry import Ended
 from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
-from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, vae_shapes, write_model
 from tests.catalog.shapes import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
 from tests.house import House
@@ -22,11 +21,24 @@ DEMO = Catalog(Path("nowhere")).demo.path
 
 
 def checkpoint(models: Path, name: str) -> Path:
-    return write_model(models / f"checkpoints/{name}.safetensors", sd15_shapes())
+    return write_model(models / f"checkpoints/{name}.safetensors", checkpoint_shapes())
 
 
 def names(found: FoundModels) -> list[str]:
     return [model.name for model in found.models]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files whose headers were read."""
+    paths: list[Path] = []
+
+    def counted(path: Path) -> Header:
+        paths.append(path)
+        return read_any_header(path)
+
+    monkeypatch.setattr(catalog, "read_any_header", counted)
+    return paths
 
 
 def test_missing_folders_hold_nothing(tmp_path: Path) -> None:
@@ -49,42 +61,32 @@ def test_previews_notes_and_hidden_files_are_no_models(tmp_path: Path) -> None:
     assert Catalog(tmp_path).scan() == FoundModels()
 
 
-def test_a_config_beside_a_checkpoint_says_that_it_predicts_velocity(tmp_path: Path) -> None:
-    """As A1111 reads it, also when it comes later."""
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("config", "prediction"),
+    [
+        (b'model:\n  params:\n    # parameterization: "v"\n    parameterization: eps\n', ""),
+        (b'model:\n  params:\n    parameterization: "v"  # velocity\n', "v"),
+        (b"model:\r\n  params:\r\n    parameterization: 'v'\r\n", "v"),
+        *((character * 1_000_000, "") for character in (b"\n", b" ", b"\t")),
+    ],
+)
+def test_a_config_beside_a_checkpoint_says_that_it_predicts_velocity(
+    tmp_path: Path, config: bytes, prediction: str
+) -> None:
+    """As A1111 reads it, also when it comes later; a hostile one is read at once."""
     path = checkpoint(tmp_path, "a.b")
     catalog = Catalog(tmp_path)
-
-    def prediction() -> str:
-        catalog.scan()
-        return catalog.inventory().checkpoints[0].prediction
-
-    assert prediction() == ""
-    config = path.with_name("a.b.yaml")
-    config.write_text('model:\n  params:\n    # parameterization: "v"\n    parameterization: eps\n')
-    assert prediction() == ""
-    config.write_text('model:\n  params:\n    parameterization: "v"  # velocity\n')
-    assert prediction() == "v"
-    config.write_bytes(b"model:\r\n  params:\r\n    parameterization: 'v'\r\n")
-    assert prediction() == "v"
-    config.unlink()
-    assert prediction() == ""
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("character", ["\n", " ", "\t"])
-def test_a_hostile_config_beside_a_checkpoint_is_read_at_once(
-    tmp_path: Path, character: str
-) -> None:
-    """A million empty lines, for one."""
-    path = checkpoint(tmp_path, "a")
-    path.with_suffix(".yaml").write_text(character * 1_000_000)
-    assert [one.prediction for one in Catalog(tmp_path).inventory().checkpoints] == [""]
+    for said in ("", prediction, ""):
+        assert [one.prediction for one in catalog.inventory().checkpoints] == [said]
+        beside = path.with_name("a.b.yaml")
+        beside.unlink() if beside.exists() else beside.write_bytes(config)
 
 
 def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
     """Users link the model stores of other programs; a circle of links ends."""
     store = tmp_path / "store"
-    write_model(store / "deep/one.safetensors", sd15_shapes())
+    write_model(store / "deep/one.safetensors", checkpoint_shapes())
     (store / "circle").symlink_to(store)
     models = tmp_path / "models"
     (models / "checkpoints").mkdir(parents=True)
@@ -104,7 +106,7 @@ def test_a_link_is_followed_after_what_lies_in_the_folder_itself(tmp_path: Path)
 def test_linked_notes_are_no_models(tmp_path: Path) -> None:
     """In huggingface_hub's cache every file is a link into `blobs`."""
     hub = tmp_path / "hub/models--runwayml--stable-diffusion-v1-5"
-    write_model(hub / "blobs/aaaa", sd15_shapes())
+    write_model(hub / "blobs/aaaa", checkpoint_shapes())
     (hub / "blobs/bbbb").write_text("# Stable Diffusion")
     snapshot = hub / "snapshots/0123"
     snapshot.mkdir(parents=True)
@@ -131,75 +133,50 @@ def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_a_rescan_reads_only_headers_that_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rescan_reads_only_headers_that_changed(tmp_path: Path, read: list[Path]) -> None:
     """models/ may hold hundreds of files on a slow disk."""
-    read: list[str] = []
-
-    def counted(path: Path) -> Header:
-        read.append(path.stem)
-        return read_header(path)
-
-    monkeypatch.setattr("picowatch.catalog.catalog.read_any_header", counted)
-    checkpoint(tmp_path, "a")
-    checkpoint(tmp_path, "b")
-    catalog = Catalog(tmp_path)
-    first = catalog.scan()
-    assert catalog.scan() == first
-    assert sorted(read) == ["a", "b"]
-    write_model(tmp_path / "checkpoints/b.safetensors", vae_file_shapes())
-    assert names(catalog.scan()) == ["a"]
-    assert sorted(read) == ["a", "b", "b"]
-    (tmp_path / "checkpoints/a.safetensors").unlink()
-    assert names(catalog.scan()) == []
+    paths = [checkpoint(tmp_path, name) for name in "ab"]
+    here = Catalog(tmp_path)
+    first = here.scan()
+    assert here.scan() == first
+    assert read == paths
+    write_model(paths[1], vae_shapes())
+    assert names(here.scan()) == ["a"]
+    assert read == [*paths, paths[1]]
+    paths[0].unlink()
+    assert names(here.scan()) == []
 
 
 def test_a_restart_reads_only_headers_that_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[Path]
 ) -> None:
     """Those of thousands of LoRAs take minutes. Other code looks again."""
     models, cache = tmp_path / "models", tmp_path / "hashes.sqlite"
-    read: list[str] = []
 
-    def counted(path: Path) -> Header:
-        read.append(path.stem)
-        return read_any_header(path)
-
-    def scanned() -> list[str]:
+    def scanned() -> set[str]:
         """A start of a process: what it reads."""
         read.clear()
         found = Catalog(models, cache).scan()
-        headers = list(read)
+        headers = {path.stem for path in read}
         assert found == Catalog(models).scan()
         return headers
 
-    monkeypatch.setattr("picowatch.catalog.catalog.read_any_header", counted)
     checkpoint(models, "a")
     write_model(models / "checkpoints/flow.safetensors", Z_IMAGE)
     write_model(models / "upscalers/4x.safetensors", compact_shapes(4))
     write_model(models / "loras/half.safetensors", {"lora_unet_\ud800.lora_up.weight": (8, 8)})
     write_model(models / "loras/style.safetensors", kohya_lora_shapes())
-    write_model(models / "loras/wrong.safetensors", vae_file_shapes())
-    assert sorted(set(scanned())) == ["4x", "a", "flow", "half", "style", "wrong"]
-    assert set(scanned()) <= {"half", "wrong"}
-    write_model(models / "loras/style.safetensors", vae_file_shapes())
-    assert set(scanned()) <= {"half", "wrong", "style"}
+    write_model(models / "loras/wrong.safetensors", vae_shapes())
+    assert scanned() == {"4x", "a", "flow", "half", "style", "wrong"}
+    assert scanned() <= {"half", "wrong"}
+    write_model(models / "loras/style.safetensors", vae_shapes())
+    assert scanned() <= {"half", "wrong", "style"}
     monkeypatch.setattr(catalog, "_code", lambda: "another version")
-    assert {"4x", "a", "flow"} <= set(scanned())
+    assert {"4x", "a", "flow"} <= scanned()
 
 
-def test_a_look_for_one_model_reads_no_header_of_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_for_one_model_reads_no_header_of_another(tmp_path: Path, read: list[Path]) -> None:
     """The engine and the publisher look for a picture's LoRAs among thousands."""
-    read: list[Path] = []
-
-    def counted(path: Path) -> Header:
-        read.append(path)
-        return read_header(path)
-
-    monkeypatch.setattr("picowatch.catalog.catalog.read_any_header", counted)
     wanted = write_model(tmp_path / "Lora/style/a.safetensors", kohya_lora_shapes())
     for other in ("Lora/style/b", "Lora/style/a/a", "Lora/a", "loras/b"):
         write_model(tmp_path / f"{other}.safetensors", kohya_lora_shapes())
@@ -207,33 +184,28 @@ def test_a_look_for_one_model_reads_no_header_of_another(
     assert read == [wanted]
 
 
+@pytest.mark.parametrize("last", ["checkpoints", "text_encoders", "vae"])
 def test_a_scan_of_any_kind_ends_with_picowatch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, read: list[Path], last: str
 ) -> None:
     """An end does not wait for all files of a slow share, not for those that complete others."""
-    read: list[str] = []
-
-    def counted(path: Path) -> Header:
-        read.append(path.parent.name)
-        return read_header(path)
-
-    monkeypatch.setattr("picowatch.catalog.catalog.read_any_header", counted)
     write_model(tmp_path / "checkpoints/flow.safetensors", Z_IMAGE)
     for name in "ab":
-        write_model(tmp_path / f"text_encoders/{name}.safetensors", vae_file_shapes())
-        write_model(tmp_path / f"vae/{name}.safetensors", vae_file_shapes())
-    for last in ("checkpoints", "text_encoders", "vae"):
-        read.clear()
-        with pytest.raises(Ended):
-            catalog = Catalog(tmp_path, has_ended=partial(read.__contains__, last))
-            catalog.find("checkpoint", "flow")
-        assert read.count(last) == 1
+        write_model(tmp_path / f"text_encoders/{name}.safetensors", vae_shapes())
+        write_model(tmp_path / f"vae/{name}.safetensors", vae_shapes())
+
+    def folders() -> list[str]:
+        return [path.parent.name for path in read]
+
+    with pytest.raises(Ended):
+        Catalog(tmp_path, has_ended=lambda: last in folders()).find("checkpoint", "flow")
+    assert folders().count(last) == 1
 
 
 def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:
     """A refused file is found by its whole name and by its stem, unless a model has that."""
     checkpoint(tmp_path, "a")
-    write_model(tmp_path / "vae/soft.safetensors", vae_file_shapes())
+    write_model(tmp_path / "vae/soft.safetensors", vae_shapes())
     write_model(tmp_path / "loras/styles/pixel.safetensors", kohya_lora_shapes())
     write_model(tmp_path / "embeddings/bad-hands.safetensors", {"emb_params": (4, 768)})
     for name in ("a.ckpt", "old.ckpt", "new.safetensors.part"):
@@ -278,45 +250,35 @@ def test_looking_for_what_cannot_be_used_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("beside", "written"),
-    [("style.pt", "style.safetensors"), ("style.safetensors.part", "STYLE"), ("Style.ckpt", "sty")],
+    [
+        ("loras/style.pt", "style.safetensors"),
+        ("loras/style.safetensors.part", "STYLE"),
+        ("loras/Style.ckpt", "sty"),
+        ("checkpoints/style.ckpt", "style"),
+        ("checkpoints/demo.ckpt", "style"),
+        ("embeddings/style.pt", "style"),
+    ],
 )
-def test_a_usable_model_beside_a_refused_file_can_be_named(
-    tmp_path: Path, beside: str, written: str
-) -> None:
+def test_a_refused_file_takes_no_name_away(tmp_path: Path, beside: str, written: str) -> None:
     """Who converts a pickle keeps both for a while; a download starts again beside the model."""
     house = House(tmp_path)
     write_model(house.models / "loras/style.safetensors", kohya_lora_shapes())
-    (house.models / "loras" / beside).write_bytes(b"x")
+    (house.models / beside).parent.mkdir(exist_ok=True)
+    (house.models / beside).write_bytes(b"x")
     house.save("a.yaml", f"prompt: a\ncheckpoint: demo\nloras: {written}\n")
     assert house.once(), house.error("a.yaml")
 
 
-def test_a_refused_file_of_another_kind_takes_no_name_away(tmp_path: Path) -> None:
-    """It only says why where nothing else has the name: a file may be in the wrong folder."""
-    write_model(tmp_path / "loras/style_v2.safetensors", kohya_lora_shapes())
+def test_a_refused_file_of_another_kind_says_why_a_name_is_not_found(tmp_path: Path) -> None:
+    """A file may be in the wrong folder; a broken one in the right folder comes first."""
     write_model(tmp_path / "loras/cut.safetensors", kohya_lora_shapes(), missing_bytes=2)
-    for name in ("checkpoints/style.ckpt", "upscalers/cut.ckpt", "checkpoints/lost.ckpt"):
+    for name in ("upscalers/cut.ckpt", "checkpoints/lost.ckpt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\x80\x02}q")
     inventory = Catalog(tmp_path).inventory()
-    assert find_lora("style", inventory) == "style_v2"
     for name, said in {
         "cut": "cut.safetensors is cut off",
         "lost": "lost.ckpt is a pickle",
     }.items():
         with pytest.raises(NotInstalled, match=f"the LoRA '{name}' cannot be used: {said}"):
             find_lora(name, inventory)
-
-
-def test_neither_a_refused_demo_nor_a_refused_embedding_takes_a_name_away(tmp_path: Path) -> None:
-    """The embedded model stays; what is refused is of another kind."""
-    house = House(tmp_path)
-    write_model(house.models / "loras/style.safetensors", kohya_lora_shapes())
-    for name in ("checkpoints/demo.ckpt", "embeddings/style.pt", "vae/style.safetensors.tmp"):
-        (house.models / name).parent.mkdir(exist_ok=True)
-        (house.models / name).write_bytes(b"x")
-    house.save("a.yaml", "prompt: a\ncheckpoint: demo\nloras: style\n")
-    assert house.once(), house.error("a.yaml")
-    house.save("b.yaml", "prompt: a\ncheckpoint: demo.ckpt\n")
-    assert not house.once()
-    assert "is a pickle file" in (house.error("b.yaml") or "")

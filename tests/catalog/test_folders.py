@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog, Model
+from picowatch.catalog.encoders import families_of
 from picowatch.catalog.recognise import ONLY
-from picowatch.catalog.vaes import families_of
 from picowatch.errors import ModelRefused
 from tests.catalog.files import Shapes, write_model
 from tests.catalog.shapes import controlnet, diffusers_controlnet, tiny_vae

@@ -13,7 +13,7 @@ from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import ModelRefused
 from picowatch.files import inside
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, write_model
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -138,7 +138,7 @@ def test_hashes_that_nobody_uses_are_forgotten(
 
 def test_a_model_that_vanishes_is_refused(tmp_path: Path) -> None:
     """Between the scan and the hash."""
-    path = write_model(tmp_path / "checkpoints/a.safetensors", sd15_shapes())
+    path = write_model(tmp_path / "checkpoints/a.safetensors", checkpoint_shapes())
     catalog = Catalog(tmp_path)
     model = catalog.find("checkpoint", "a")
     path.unlink()

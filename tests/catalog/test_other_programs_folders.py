@@ -7,7 +7,13 @@ import pytest
 from picowatch.catalog import Catalog, FoundModels
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_lora
-from tests.catalog.files import Shapes, kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
+from tests.catalog.files import (
+    Shapes,
+    checkpoint_shapes,
+    kohya_lora_shapes,
+    vae_shapes,
+    write_model,
+)
 from tests.catalog.shapes import Z_IMAGE
 from tests.catalog.upscalers import compact_shapes
 
@@ -41,11 +47,11 @@ STABILITY_MATRIX = {
 SHAPES: dict[str, Shapes] = {
     "badhand": {"emb_params": (2, 768)},
     "clip_l": {"text_model.embeddings.token_embedding.weight": (49408, 768)},
-    "v1-5": sd15_shapes(),
+    "v1-5": checkpoint_shapes(),
     "z_image": Z_IMAGE,
     "z_image_turbo": Z_IMAGE,
     "z_image_base": Z_IMAGE,
-    "mse": vae_file_shapes(),
+    "mse": vae_shapes(),
     "pixel": kohya_lora_shapes(),
     "older": kohya_lora_shapes(),
     "4x-any": compact_shapes(4),
@@ -89,7 +95,7 @@ def test_of_two_files_with_one_name_the_one_in_our_folder_counts(tmp_path: Path)
 
 def test_a_folder_under_two_names_counts_once(tmp_path: Path) -> None:
     """A link, or on a Mac a name in another case."""
-    write_model(tmp_path / "VAE/mse.safetensors", vae_file_shapes())
+    write_model(tmp_path / "VAE/mse.safetensors", vae_shapes())
     (tmp_path / "vae").symlink_to("VAE")
     found = Catalog(tmp_path).scan()
     assert len(found.models) == 1
@@ -98,8 +104,8 @@ def test_a_folder_under_two_names_counts_once(tmp_path: Path) -> None:
 
 def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
     """Where the file lies, and where it belongs."""
-    write_model(tmp_path / "VAE/mse.safetensors", vae_file_shapes())
-    write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", vae_file_shapes())
+    write_model(tmp_path / "VAE/mse.safetensors", vae_shapes())
+    write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", vae_shapes())
     (refused,) = Catalog(tmp_path).scan().refused
     assert refused.reason == (
         "Stable-diffusion/sub/wrong.safetensors is a VAE, not a checkpoint: move it to models/VAE/."
@@ -123,7 +129,7 @@ def test_what_was_deleted_on_a_share_is_not_installed(tmp_path: Path, folder: st
 def test_what_lies_in_models_itself_is_told_where_it_belongs(tmp_path: Path) -> None:
     """Nothing would say why it is not found, and the demo model would render instead."""
     write_model(tmp_path / "pixel.safetensors", kohya_lora_shapes())
-    write_model(tmp_path / "v1-5.safetensors", sd15_shapes())
+    write_model(tmp_path / "v1-5.safetensors", checkpoint_shapes())
     write_model(tmp_path / "odd.safetensors", {"x": (1,)})
     (tmp_path / "Lora").mkdir()
     (tmp_path / "turbo").mkdir()

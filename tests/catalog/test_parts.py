@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog, Model
-from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.catalog.encoders import ENCODERS
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
-from tests.catalog.files import UNET, Shapes, write_model
+from tests.catalog.files import Shapes, write_model
 from tests.catalog.shapes import FLUX1_VAE, Z_IMAGE, below, flux, flux2, sd3, tiny_vae
+from tests.catalog.unets import UNET
 from tests.engine.tiny_flows import tiny_flow
 
 ENCODER_FILES = {known.file: {known.tensor: known.shape} for known in ENCODERS.values()}

@@ -7,21 +7,16 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import DEMO_UPSCALER, Catalog, Kind, Model, Refused
+from picowatch.catalog.encoders import families_of, serves
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import FOLDERS
 from picowatch.catalog.recognise import ONLY, recognise
-from picowatch.catalog.vaes import families_of, serves
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH, FAMILIES, FLOWS, UNETS
 from tests.catalog.files import (
-    TEXT,
-    UNET,
     UNET_CROSS,
     UNET_INPUT,
-    Shapes,
     kohya_lora_shapes,
-    sd15_shapes,
-    vae_file_shapes,
     write_model,
 )
 from tests.catalog.shapes import (
@@ -51,10 +46,14 @@ from tests.catalog.unets import (
     SD2,
     SDXL,
     SSD_1B,
+    UNET,
+    Shapes,
     open_clip_shapes,
     sd2_shapes,
+    sd15_shapes,
     sdxl_shapes,
     unet_shapes,
+    vae_file_shapes,
 )
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
 
@@ -83,7 +82,9 @@ UNPRUNED: Shapes = {
     "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
     "alphas_cumprod": (1000,),
 }
-MERGED = without(SD1, "cond_stage_model.") | {TEXT.replace("text_model.", ""): (49408, 768)}
+MERGED = without(SD1, "cond_stage_model.") | {
+    "cond_stage_model.transformer.final_layer_norm.weight": (768,)
+}
 SMALL_SDXL: Shapes = {
     UNET_INPUT: (32, 4, 3, 3),
     f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (64, 80),
@@ -368,6 +369,7 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", OVIS, GET.format("AIDC-AI/Ovis-Image-7B")),
     ("text_encoder", GEMMA, "is Gemma 2 2B, a text encoder that picowatch reads from diffusers"),
     ("vae", SD1, "is a checkpoint, not a VAE: move it to models/checkpoints/."),
+    ("vae", flux(), "is a checkpoint, not a VAE: move it to models/checkpoints/."),
     ("checkpoint", kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/."),
 ]
 

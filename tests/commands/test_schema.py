@@ -10,7 +10,7 @@ from jsonschema import Draft7Validator
 
 from picowatch.inbox.names import is_recipe_path
 from picowatch.settings import DAILY, Settings
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 
 
@@ -36,7 +36,7 @@ def test_a_schema_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_installed_names_are_completed(tmp_path: Path) -> None:
     """With the flag alone."""
-    write_model(tmp_path / "models/checkpoints/dreamshaper_8.safetensors", sd15_shapes())
+    write_model(tmp_path / "models/checkpoints/dreamshaper_8.safetensors", checkpoint_shapes())
     schemas = [
         json.loads(picowatch(tmp_path, "schema", *flags).stdout) for flags in ((), ("--installed",))
     ]

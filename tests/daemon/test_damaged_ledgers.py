@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.daemon.ledger_file import open_ledger
+from picowatch.ledger.ledger import open_ledger
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.outbox import Outbox
 from tests.digest_engine import Batch

@@ -1,6 +1,5 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,10 +12,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.commands.check import check
-from picowatch.files.picture_names import ENDINGS
+from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox import reading, watching
-from picowatch.outbox.commands import Command, send
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
@@ -539,25 +537,3 @@ def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
     house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 4\nimage: frames/1.png\n")
     assert house.once(batch_size=2)
     assert there == [True] * 20
-
-
-def test_a_copy_that_a_power_cut_damaged_is_not_rendered(house: House) -> None:
-    """It has its name, and is empty: it is made again."""
-    copied: list[int] = []
-
-    def look(batch: Batch) -> None:
-        folder = house.outbox / ".picowatch/start-images"
-        copied.extend((folder / request.image_hash).stat().st_size for request in batch)
-
-    put(house, {"frames/_pictures.yaml": CORGI})
-    assert house.once()
-    send(house.outbox, Command("pause"))
-    path = draw(house, "frames/1.png")
-    assert not house.once()
-    folder = house.outbox / ".picowatch/start-images"
-    folder.mkdir(exist_ok=True)
-    (folder / hashlib.sha256(path.read_bytes()).hexdigest()).touch()
-    house.engine.before_batch = look
-    send(house.outbox, Command("resume"))
-    assert house.once()
-    assert copied == [path.stat().st_size]

@@ -14,7 +14,7 @@ from picowatch.daemon import accept
 from picowatch.errors import RenderFailed
 from picowatch.recipe import read_recipes
 from picowatch.work import worker
-from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for
 
@@ -82,8 +82,8 @@ def test_a_save_of_high_priority_overtakes_saves_that_are_being_accepted(
 
 def half_copied(house: House) -> Callable[[], object]:
     path = house.models / "checkpoints/mine.safetensors"
-    write_model(path, sd15_shapes(), missing_bytes=1000)
-    return lambda: write_model(path, sd15_shapes())
+    write_model(path, checkpoint_shapes(), missing_bytes=1000)
+    return lambda: write_model(path, checkpoint_shapes())
 
 
 def models_away(house: House) -> None:
@@ -142,7 +142,7 @@ def test_images_wait_while_the_models_are_not_mounted(
     monkeypatch.setattr(worker, "RESTART_SECONDS", 0.01)
     monkeypatch.setattr(worker, "START_AGAIN_SECONDS", 0.01)
     mounted, away, calls = house.models / "checkpoints", house.folder / "away", count(1)
-    write_model(mounted / "mine.safetensors", sd15_shapes())
+    write_model(mounted / "mine.safetensors", checkpoint_shapes())
 
     def load(batch: Batch) -> None:
         call = next(calls)

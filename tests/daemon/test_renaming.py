@@ -9,7 +9,7 @@ from typing import IO, Any
 import pytest
 from PIL import Image
 
-from picowatch.files.blocks import blocks_of
+from picowatch.files.inside import blocks_of
 from picowatch.inbox.files import defaults_for, read_file
 from picowatch.recipe import DefaultsFile
 from tests.house import HeldEngine, House, wait_for

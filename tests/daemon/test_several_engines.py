@@ -6,11 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from picowatch.engine.local import LocalEngines
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import EngineCannotStart, EngineLost
+from picowatch.engine.child import LocalEngines
+from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied, RenderFailed
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, write_model
 from tests.digest_engine import Batch, DigestEngine
 from tests.house import House, wait_for
 
@@ -144,7 +143,7 @@ def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engin
 
 def test_one_engine_keeps_to_the_order_of_saving(house: House) -> None:
     """The first waiting image is always in the next batch, whatever checkpoint is held."""
-    write_model(house.models / "checkpoints/a.safetensors", sd15_shapes())
+    write_model(house.models / "checkpoints/a.safetensors", checkpoint_shapes())
     lines = [f"{n} --checkpoint {'demo' if n % 2 else 'a'} --size 64x64" for n in range(6)]
     house.save("mixed.txt", "\n".join(lines))
     assert house.once(executor="local", batch_size=1)

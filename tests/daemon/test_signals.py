@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.catalog.files import sd15_shapes, write_model
+from tests.catalog.files import write_model
+from tests.catalog.unets import sd15_shapes
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
 from tests.house import House, wait_for, within
 from tests.storm.picowatch import engines_of
@@ -95,7 +96,7 @@ sys.exit(main(Path()))
 @pytest.mark.parametrize(
     "step",
     [
-        "picowatch.ledger.rebuild:_enter",
+        "picowatch.ledger.ledger:_enter",
         "picowatch.inbox.inbox:scan",
         "picowatch.daemon.accept:read_recipes",
         "picowatch.ledger.ledger:Ledger.claim",

@@ -10,7 +10,7 @@ import pytest
 
 from picowatch.cli import parsers
 from picowatch.commands.status import CHECK_SECONDS
-from picowatch.engine.options import cache_folder
+from picowatch.engine.protocol import cache_folder
 from picowatch.settings import FOLDERS, PREFIX, Settings
 from tests.docker.files import (
     COMPOSE,

@@ -9,7 +9,7 @@ import pytest
 
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 
 if TYPE_CHECKING:
     from picowatch.engine.renderer import Renderer

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 from tests.engine.pictures import circle, keep

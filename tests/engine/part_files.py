@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.catalog.encoders import ENCODERS
 from picowatch.families import FAMILIES, Sign
 from tests.engine.ldm import ldm_vae, weights
 from tests.engine.original_names import flux2_names, sd3_names

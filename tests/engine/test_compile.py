@@ -14,7 +14,7 @@ import torch
 
 from picowatch.engine import compile as compiling
 from picowatch.engine.compile import CompiledDenoisers
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.requests import difference, draw, request
 

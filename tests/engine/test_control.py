@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog.models import Model
 from picowatch.engine.control import Hint, load_controlnet
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from picowatch.catalog import Catalog
-from picowatch.engine.depth import DepthModels
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.preprocess import DepthModels
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse

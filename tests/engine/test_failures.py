@@ -6,8 +6,8 @@ from unittest.mock import Mock
 import pytest
 
 from picowatch.engine import child_main
-from picowatch.engine.child_main import Render
 from picowatch.engine.failures import explain_error, explain_exit
+from picowatch.engine.protocol import Render
 from picowatch.errors import EngineDied, RenderFailed
 
 
@@ -28,23 +28,11 @@ GPU = "The GPU does not have enough memory for this image."
     [
         (MemoryError(), COMPUTER),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"), COMPUTER),
-        (
-            RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate "
-                "memory: you tried to allocate 9 bytes. Error code 12 (Cannot allocate memory)"
-            ),
-            COMPUTER,
-        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), COMPUTER),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), GPU),
-        (OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB."), GPU),
         (AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"), GPU),
         (RuntimeError("CUDA driver error: out of memory"), GPU),
-        (
-            RuntimeError(
-                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
-            ),
-            GPU,
-        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas"), GPU),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), GPU),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), GPU),
         (RuntimeError("Invalid buffer size: 12.00 GiB"), GPU),
@@ -86,29 +74,14 @@ def test_a_broken_gpu_ends_the_engine(error: Exception, broken: str, said: str) 
     assert "\n" not in failure.message
 
 
-def outcome_of(error: Exception) -> object:
-    """What a batch ends with if its renderer raises this, and the engine with it."""
-    sent: list[Any] = []
-    failing = Mock(render=Mock(side_effect=error))
-    child_main.serve(sent.append, lambda: failing, lambda: Render(()), lambda: False)
-    return sent[-1]
-
-
 def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel that failed may have been queued long before."""
+    sent: list[Any] = []
+    failing = Mock(render=Mock(side_effect=RuntimeError("expected scalar type Half")))
     monkeypatch.setattr(child_main, "broken_gpu", lambda: "CUDA error: unknown error")
-    died = outcome_of(RuntimeError("expected scalar type Half"))
-    assert isinstance(died, EngineDied)
-    assert "unknown error" in died.message
-
-
-def test_after_an_error_of_the_gpu_its_memory_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That raises, too, and the reason would be lost."""
-    error = RuntimeError("CUDA error: an illegal memory access was encountered")
-    monkeypatch.setattr(child_main, "gpu_memory", Mock(side_effect=error))
-    died = outcome_of(error)
-    assert isinstance(died, EngineDied)
-    assert "illegal memory access" in died.message
+    child_main.serve(sent.append, lambda: failing, lambda: Render(()), lambda: False)
+    assert isinstance(sent[-1], EngineDied)
+    assert "unknown error" in sent[-1].message
 
 
 TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "    a()"]
@@ -117,11 +90,8 @@ TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <modul
 @pytest.mark.parametrize(
     ("status", "stderr", "said"),
     [
-        (-9, [], "The engine was killed (SIGKILL); most often the system ran out of memory."),
-        (-11, ["noise"], "The engine crashed (SIGSEGV)."),
         (-200, [], "The engine crashed (signal 200)."),
         (1, ["noise", "the end", ""], "(exit status 1). It said: the end"),
-        (1, [*TRACE, "KeyError: 'x'", ""], "(exit status 1). It said: KeyError: 'x'"),
         (
             1,
             [*TRACE, "KeyError: 'x'", "while it was sent"],
@@ -129,7 +99,6 @@ TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <modul
         ),
         (1, [*TRACE, "ValueError: 1", "", *TRACE, "KeyError: 'x'"], "It said: KeyError: 'x'"),
         (1, ["a note", TRACE[0]], "(exit status 1). It said: Traceback"),
-        (0, [], "The engine ended by itself (exit status 0)."),
     ],
 )
 def test_the_end_of_a_process_is_explained(status: int, stderr: list[str], said: str) -> None:

@@ -396,7 +396,7 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(name: str) -> No
     latents = pipeline(**given, **sizes, **case.plain).images
     if latents.ndim == 3:
         latents = pipeline._unpack_latents(latents, height, SIDE, 8)
-    colours = torch.tensor(COLOURS["flux"])
+    colours = COLOURS["flux"]
     picture = torch.einsum("chw,cr->hwr", latents[0].float(), colours[:-1]) + colours[-1]
     theirs = ((picture + 1) * 127.5).clamp(0, 255).detach().numpy()
     assert same(np.frombuffer(previews[-1].pixels, np.uint8).reshape(16, 8, 3), theirs)

@@ -20,8 +20,8 @@ from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tenso
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Model
+from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
-from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.engine.devices import choose_target
 from picowatch.engine.load import bytes_of_parts, load, load_part, load_vae
 from picowatch.errors import RenderFailed

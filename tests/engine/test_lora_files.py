@@ -11,7 +11,7 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from torch import nn
 
 import picowatch
-from picowatch.engine.lora_files import read_lora
+from picowatch.engine.loras import read_lora
 from picowatch.errors import RenderFailed
 from tests.engine.adapters import RANK, Tensors, random_layer, write
 

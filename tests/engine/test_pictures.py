@@ -12,9 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog
-from picowatch.engine.noise import noise_of
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.latents import noise_of
+from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest

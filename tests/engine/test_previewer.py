@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from picowatch.catalog.configs import read_schedule
+from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.preview import COLOURS, Previewer
-from picowatch.engine.protocol import Preview, RenderedImage
+from picowatch.engine.protocol import EngineOptions, Preview, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES
@@ -25,7 +24,7 @@ pytestmark = NUMPY_WARNINGS
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 AFTER_EACH_STEP = 1e-6
-SD1 = torch.tensor(COLOURS["sd1"])
+SD1 = COLOURS["sd1"]
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +47,8 @@ def colours(preview: Preview | RenderedImage) -> NDArray[np.float64]:
 
 NOISY: dict[str, Any] = {"sampler": "Euler a", "schedule_type": "uniform"}
 BATCHES = {
-    "alone": [request()],
     "in parts": [request(seed=seed, **NOISY) for seed in (1, 2)],
     "high": [request(sampler="DPM2", steps=3, width=64, height=192)],
-    "unguided": [request(cfg_scale=1.0)],
 }
 
 
@@ -87,22 +84,6 @@ def test_previews_show_the_picture_early(engine: Renderer, album: list[Preview])
             assert far[own] < far[1 - own] * 0.75, far
 
 
-def test_previews_have_a_least_time_between_them() -> None:
-    """By a monotonic clock; with 0 there are none."""
-    now = [100.0]
-    previewer = Previewer(lambda preview: None, lambda: now[0])
-    previewer.seconds = 2
-    shown_at = []
-    for _ in range(10):
-        now[0] += 0.5
-        if previewer.is_due():
-            previewer.show_latents(torch.zeros(4, 2, 2))
-            shown_at.append(now[0])
-    assert shown_at == [102.0, 104.0]
-    previewer.seconds = 0
-    assert not previewer.is_due()
-
-
 def assert_shows(preview: Preview, latents: torch.Tensor, matrix: torch.Tensor) -> None:
     """The latents in these colours."""
     expected = torch.einsum("chw,cr->hwr", latents, matrix[:4]) + matrix[4]
@@ -135,4 +116,4 @@ def test_colours_are_those_of_the_denoisers_latents(width: int, colours: str) ->
     previewer, latents = Previewer(album.append), torch.randn(4, 2, 2)
     previewer.follow(FAMILIES["sd1"], Mock(config=Mock(cross_attention_dim=width)))
     previewer.show_latents(latents)
-    assert_shows(album[0], latents, torch.tensor(COLOURS[colours]))
+    assert_shows(album[0], latents, COLOURS[colours])

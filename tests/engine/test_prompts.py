@@ -7,11 +7,17 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.embeddings import read_vectors
 from picowatch.engine.families import prompt_encoder
 from picowatch.engine.load import load
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, Conditions, PromptEncoder, weighted
+from picowatch.engine.prompts import (
+    CHUNK_TOKENS,
+    Chunk,
+    Conditions,
+    PromptEncoder,
+    read_vectors,
+    weighted,
+)
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
@@ -91,7 +97,7 @@ HALF = Hires(scale=2.0, denoising_strength=0.5)
 @torch.inference_mode()
 def guiding(prompts: PromptEncoder, wanted: ImageRequest) -> list[tuple[Conditions, ...]]:
     """What guides an image at each evaluation of each pass."""
-    return prompts.guiding(wanted, 1)
+    return prompts.guiding(wanted)[1]
 
 
 @pytest.mark.parametrize(

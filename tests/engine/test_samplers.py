@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from picowatch.catalog.configs import read_schedule
+from picowatch.catalog.folder_files import read_schedule
 from picowatch.catalog.parts import CONFIGS
 from picowatch.engine.samplers import build_sampler, class_of
 from picowatch.recipe.passes import evaluations

@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import DEMO_UPSCALER, Catalog
 from picowatch.engine import upscale as upscalers
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.parts import Upscale

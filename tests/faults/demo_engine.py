@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from picowatch.catalog import Catalog
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 HOLD = "hold on"

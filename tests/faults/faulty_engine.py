@@ -20,8 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
 

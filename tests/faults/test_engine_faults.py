@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import EngineCannotStart
+from picowatch.engine.protocol import EngineCannotStart, EngineOptions
 from picowatch.errors import EngineStopped
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.faults.faulty_engine import IN_THE_MIDDLE, UNSENDABLE, FaultyRenderer
@@ -41,7 +40,7 @@ SAID = {
     "accelerator error": ("The GPU reported an error and the engine was ended", DRIVER),
     "raises": ("The engine failed: KeyError: 3.", DEBUG),
     "no memory": ("The computer does not have enough memory for this image.", MEMORY),
-    "sends garbage": ("not a message: UnpicklingError", "updated meanwhile, start it again."),
+    "sends garbage": ("Unexpected error: UnpicklingError",),
     "falls silent": ("was ended. It said: a library's last words.", LIBRARIES),
     "closes its socket": ("The engine ", "update or install them again."),
     "leaves a process": ("was killed (SIGKILL)", MEMORY),

@@ -345,7 +345,7 @@ def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
         with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is a different file now"):
             loaded = checkpoints.held(wanted, "device") or checkpoints.load(wanted, "device")
             loaded.use_loras(wanted.loras)
-            loaded.prompts.chunk_count(wanted)
+            loaded.prompts.guiding(wanted)
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_told_as_gone() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from picowatch.engine.memory import FULL, LAYERS, MODELS
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.flow_requests import FLOW_WARNINGS, flow_models
 from tests.engine.requests import difference, draw, request

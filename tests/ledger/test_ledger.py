@@ -11,10 +11,9 @@ from picowatch.ledger.database import Database
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
 from picowatch.ledger.queue import put_all_back
-from picowatch.ledger.rows import Acceptance, Counts, QueuedImage, RequestedEntry
+from picowatch.ledger.rows import Acceptance, Counts, QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Save, SizeAndTime
 from picowatch.settings import Settings
 from tests.engine.requests import request
 
@@ -231,5 +230,5 @@ def test_sizes_and_times_of_any_size_are_kept(desk: Desk) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
     size_and_time = SizeAndTime(2**62, 2**66, 2**64 - 1)
     desk.ledger.refuse(Save("a.txt", "digest", size_and_time), "a typo")
-    desk.ledger.rename("a.txt", "b.txt", size_and_time, picture_exists=lambda file: False)
+    desk.ledger.rename("a.txt", "b.txt", size_and_time)
     assert desk.ledger.known_recipes()["b.txt"].size_and_time == size_and_time

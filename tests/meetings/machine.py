@@ -17,7 +17,7 @@ import pytest
 
 import picowatch.inbox.inbox
 import picowatch.ledger.database
-from picowatch.daemon.process import build_and_run
+from picowatch.daemon.build import build_and_run
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.recipe.request import ImageRequest

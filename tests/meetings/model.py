@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from picowatch.files.picture_names import is_picture_name
+from picowatch.files.names import is_picture_name
 from picowatch.ledger.rows import QueuedImage
 from tests.meetings.recipes import Requested
 

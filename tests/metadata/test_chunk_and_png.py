@@ -86,10 +86,13 @@ def _with_lora(**parts: object) -> str:
         (_changed(steps="many"), "is damaged: request.steps: "),
         (_changed(entry_index=None), "is damaged: entry_index: "),
         (_changed(request={"prompt": "a"}), "is damaged: "),
-        (_changed(request=CORGI.as_dict() | {"styles": []}), "does not know: styles."),
+        (
+            _changed(request=CORGI.as_dict() | {"styles": []}),
+            "request.styles: this version does not know it.",
+        ),
         (_changed(request=CORGI.as_dict() | {"cfg_scale": None}), "cfg_scale: Input should be"),
         (_with_lora(w=1), "is damaged: request.loras.0.weight: "),
-        (_with_lora(weight=1, evil=1), "has fields that this version does not know."),
+        (_with_lora(weight=1, evil=1), "0.evil: this version does not know it."),
     ],
 )
 def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: str) -> None:

@@ -22,7 +22,7 @@ from picowatch.metadata import (
     read_texts,
     texts_of,
 )
-from picowatch.metadata.exif import fits_jpeg
+from picowatch.metadata.texts import fits_jpeg
 from picowatch.outbox.encoding import encoded as encode
 from picowatch.outbox.formats import FORMATS
 from picowatch.outbox.gallery.thumbnails import Thumbnails

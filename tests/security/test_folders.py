@@ -5,7 +5,7 @@ import pickle
 import shutil
 from pathlib import Path
 
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.flow_requests import FLOW_WARNINGS, requests_of
 from tests.engine.requests import ignore_steps

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon.archive import Archive
+from picowatch.daemon.finish import Archive
 from picowatch.files import inside
 from picowatch.files.inside import open_below
-from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
+from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.house import House, wait_for
 from tests.security.attacks import (
     SECRET,
@@ -239,7 +239,7 @@ def test_no_name_of_a_model_or_wildcard_leads_out(house: House, recipe: str, wri
     """Names are compared with what lies in models/; none is ever made a path."""
     for folder in ("", "models"):
         (house.folder / folder).mkdir(exist_ok=True)
-        write_model(house.folder / folder / "evil.safetensors", sd15_shapes())
+        write_model(house.folder / folder / "evil.safetensors", checkpoint_shapes())
         (house.folder / folder / "evil.txt").write_text(f"{SECRET}\n")
     for kind in ("checkpoints", "vae", "loras", "embeddings", "wildcards"):
         (house.models / kind).mkdir()

@@ -222,7 +222,7 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
         "engine/ray_engine.py",
         "catalog/headers.py",
         "catalog/folder_files.py",
-        "catalog/candidates.py",
+        "catalog/scan.py",
         "engine/convert.py",  # its torch.load runs nothing
         "commands/arguments.py",  # the help of `convert`
         "commands/convert.py",

@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.settings import Settings
-from picowatch.work.durations import MOST_KINDS, Durations
-from picowatch.work.rendering import Rendering
+from picowatch.work.rendering import MOST_KINDS, Durations, Rendering
 from tests.digest_engine import DigestEngine
 from tests.metadata.requests import CORGI
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import QueuedImage, RequestedEntry
+from picowatch.ledger.rows import QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.recipe.request import ImageRequest
-from picowatch.save import Save, SizeAndTime
 from picowatch.work.pool import PASSES
 from tests.engine.requests import request
 

@@ -7,6 +7,7 @@ from picowatch.recipe.fields import (
     FROM,
     MAX_SIDE,
     NO_SWEEP,
+    PART_FIELDS,
     PICTURE_FIELDS,
     PROMPTS,
     ROWS,
@@ -146,7 +147,7 @@ def embedding_missing(name: str) -> str:
 
 def wanted_for(field: str) -> str:
     """What a field takes, in words, from its row or its limits."""
-    row = (ROWS | SHORTHANDS).get(field)
+    row = (ROWS | SHORTHANDS | PART_FIELDS).get(field)
     if row and row.wanted:
         return row.wanted
     schema = json_schemas()[field]

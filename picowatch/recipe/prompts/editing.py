@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from picowatch.recipe.passes import Pass
-from picowatch.recipe.prompts.brackets import Bracket, ended, joined
+from picowatch.recipe.prompts.grammar import Bracket, ended, joined
 
 # Deeper brackets are text.
 MAX_DEPTH = 100

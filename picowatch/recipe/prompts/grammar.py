@@ -7,10 +7,11 @@ A backslash makes a bracket or brace literal, and a `|`, `<` or `_` that would m
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 from picowatch.recipe.messages.problems import shown
 
@@ -35,6 +36,49 @@ _BRACKET = re.compile(r"[()\[\]{}]")
 # Written for wildcards by who knows them from other programs.
 _ALTERNATIVES = re.compile(r"(?<!\\)\((\w[^()\[\]{}|:]*(?:\|[^()\[\]{}|:]+)+)\)")
 _COMMA_WEIGHT = re.compile(r"(?P<before>\([^()\[\]:]{1,200}:\s*\d{1,2}),(?P<after>\d{1,3}\s*\))")
+
+
+@dataclass(slots=True)
+class Bracket:
+    """An open bracket of wildcards or prompt editing: its sign, offset, and what follows, in parts.
+
+    A text as a whole is one without a sign. Nodes are texts and what brackets became.
+    """
+
+    sign: str = ""
+    offset: int = 0
+    parts: list[list[Any]] = field(default_factory=lambda: [[]])
+    separators: list[str] = field(default_factory=list)
+
+    def add(self, *nodes: Any) -> None:
+        self.parts[-1] += nodes
+
+    def separate(self, separator: str) -> None:
+        self.separators.append(separator)
+        self.parts.append([])
+
+    def as_text(self, closing: str = "") -> list[Any]:
+        """Return the nodes of a bracket that means nothing but itself."""
+        nodes = [self.sign, *self.parts[0]]
+        for separator, part in zip(self.separators, self.parts[1:], strict=True):
+            nodes += [separator, *part]
+        return [*nodes, closing]
+
+
+def joined(nodes: Iterable[Any]) -> tuple[Any, ...]:
+    """Join neighbouring pieces of text."""
+    found: list[Any] = []
+    for is_text, group in groupby(nodes, lambda node: isinstance(node, str)):
+        if not is_text:
+            found += group
+        elif text := "".join(group):
+            found.append(text)
+    return tuple(found)
+
+
+def ended(opened: Iterable[Bracket]) -> tuple[Any, ...]:
+    """Return a whole text's nodes at its end, where brackets that are still open are text."""
+    return joined(node for bracket in opened for node in bracket.as_text())
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +254,12 @@ _UNSUPPORTED = {
         "AND (composing prompts) is not supported yet. Write 'and' in lower case, a comma, "
         "or one recipe for each prompt."
     ),
-    # What dynamicprompts alone knows.
-    re.compile(r"(?<!\$)\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)"): (
-        "{} is a variable, which is not supported. Write its value where it is used."
-    ),
-    re.compile(r"\{@[^{}|]*\||(?<!\w)__@[^\W_][\w/.* -]*?__"): (
-        "{} would be used in turn, but wildcards are drawn at random. Leave out the @, or sweep "
-        "the choices."
-    ),
-    re.compile(r"(?<!\w)__(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\)__"): (
-        "{} passes values to a wildcard, which is not supported. Write them into its lines."
-    ),
+    # What dynamicprompts alone knows: variables, choices in turn, wildcards with values.
+    re.compile(
+        r"(?<!\$)\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)|\{@[^{}|]*\||(?<!\w)__@[^\W_][\w/.* -]*?__"
+        r"|(?<!\w)__(?! )(?:(?!__)[\w/.* -])+\([^()\n]{0,200}\)__"
+    ): "{} is dynamicprompts' syntax, which is not supported. Write {{a|b}} or __name__, drawn at "
+    "random, or the words themselves.",
 }
 
 
@@ -236,40 +275,30 @@ def unsupported(text: str) -> list[Mistake]:
         for pattern, message in _UNSUPPORTED.items()
         for one in pattern.finditer(plain)
     ]
-    found += [*_wrong_tags(plain), *_wrong_weights(plain), *_too_deep(plain)]
-    return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
-
-
-def _wrong_tags(text: str) -> Iterator[Mistake]:
-    for tag in _LORA_TAG.finditer(text):
+    for tag in _LORA_TAG.finditer(plain):
         lora = _lora(tag)
         if lora is None or not abs(lora.weight) <= MAX_LORA_WEIGHT:
             message = (
                 f"{shown(tag[0], 40)} is not a LoRA with one weight from -{MAX_LORA_WEIGHT:.0f} to "
                 f"{MAX_LORA_WEIGHT:.0f}. Write one like <lora:name:0.8>."
             )
-            yield Mistake(tag.start(), len(tag[0]), message)
-
-
-def _wrong_weights(text: str) -> Iterator[Mistake]:
-    for found in _WEIGHT.finditer(text):
-        number = _number(found[1])
+            found.append(Mistake(tag.start(), len(tag[0]), message))
+    for one in _WEIGHT.finditer(plain):
+        number = _number(one[1])
         if number is None or abs(number) > MAX_WEIGHT:
             message = (
-                f"the weight '{shown(found[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
+                f"the weight '{shown(one[1], 40)}' is not a number from -{MAX_WEIGHT:.0f} to "
                 f"{MAX_WEIGHT:.0f}. Write one like (word:1.2)."
             )
-            yield Mistake(found.start(1), len(found[1]), message)
-
-
-def _too_deep(text: str) -> Iterator[Mistake]:
-    """Brackets that would take the text encoder forever."""
+            found.append(Mistake(one.start(1), len(one[1]), message))
     depth = 0
-    for found in _BRACKET.finditer(text):
-        depth = depth + 1 if found[0] in "([{" else max(0, depth - 1)
-        if depth > MAX_NESTING:
-            yield Mistake(found.start(), 1, f"more than {MAX_NESTING} brackets are open here.")
-            return
+    for one in _BRACKET.finditer(plain):
+        depth = depth + 1 if one[0] in "([{" else max(0, depth - 1)
+        if depth > MAX_NESTING:  # it would take the text encoder forever
+            message = f"more than {MAX_NESTING} brackets are open here."
+            found.append(Mistake(one.start(), 1, message))
+            break
+    return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
 
 
 def probable_mistakes(text: str) -> Iterator[str]:

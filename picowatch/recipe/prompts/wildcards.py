@@ -9,16 +9,15 @@ they are drawn at random, as all are here.
 """
 
 import re
-from bisect import bisect_right, insort
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from hashlib import sha256
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.prompts.brackets import Bracket, ended, joined
+from picowatch.recipe.prompts.grammar import Bracket, ended, joined
 
 MAX_CHOSEN = 100
 # Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
@@ -40,6 +39,8 @@ _TOKEN = re.compile(rf"\\.|[{{}}\[\]|]|{_FROM_FILE}|[^\\{{}}\[\]|_]+|.", re.DOTA
 _REFERENCE = re.compile(rf"\\.|{_FROM_FILE}")
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
+
+_MOST_READ = 64
 
 
 class ExpansionFailed(ValueInvalid):
@@ -195,61 +196,50 @@ def _with_whole_names(line: str, folder: str, known: set[str]) -> str:
     return _REFERENCE.sub(whole, line)
 
 
+@dataclass(frozen=True)
 class Options:
-    """What is chosen from: texts or nodes, with their weights."""
+    """What is chosen from: texts or nodes, their weights, and the running sums of these."""
 
-    def __init__(self, weighed: Sequence[tuple[float, Nodes]]) -> None:
-        self.nodes = tuple(nodes for _, nodes in weighed)
-        weights = [weight for weight, _ in weighed]
-        # Most lists have no weights, and thousands of lines that are drawn from a thousand times.
-        self._weights = weights if any(weight != 1 for weight in weights) else None
+    nodes: tuple[Nodes, ...]
+    weights: Sequence[float]
+    sums: Sequence[float]
 
     def index(self, fraction: float, taken: Sequence[int]) -> int:
-        """Which one a fraction from 0 to 1 means when those at the sorted indexes are gone."""
-        if self._weights is None:
-            index = int(fraction * (len(self.nodes) - len(taken)))
-            for gone in taken:
-                index += gone <= index
-            return index
-        left = [i for i in range(len(self.nodes)) if i not in taken]
-        weights = [self._weights[i] for i in left]
-        sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
-        return left[min(bisect_right(sums, fraction * sums[-1]), len(sums) - 1)]
+        """Which one a fraction from 0 to 1 means when those at the indexes `taken` are gone."""
+        left = self.sums[-1] - sum(self.weights[gone] for gone in taken)
+        if left <= 0:
+            return next(i for i in range(len(self.nodes)) if i not in taken)
+        point = fraction * left
+        for gone in sorted(taken):
+            if point >= self.sums[gone] - self.weights[gone]:
+                point += self.weights[gone]
+        return min(bisect_right(self.sums, point), len(self.sums) - 1)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class SameLines:
-    """Files' lines as a key: equal only if they are the same objects, which is quick to see."""
+def _weighed(options: Iterable[Nodes]) -> Options:
+    nodes, weights = [], []
+    for option in options:
+        first = option[0] if option else ""
+        weight = _WEIGHT.match(first) if isinstance(first, str) else None
+        weights.append(float(weight[1]) if weight else 1.0)
+        nodes.append((weight.string[weight.end() :], *option[1:]) if weight else option)
+    return Options(tuple(nodes), weights, list(accumulate(weights)))
 
-    files: tuple[tuple[str, ...], ...]
 
-    def __hash__(self) -> int:
-        return hash(tuple(map(id, self.files)))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SameLines) and all(
-            mine is theirs for mine, theirs in zip_longest(self.files, other.files)
-        )
+# Files that were drawn from by their ids, which stay theirs as long as they are here.
+_READ: dict[tuple[int, ...], tuple[tuple[tuple[str, ...], ...], Options]] = {}
 
 
 def lines_of(name: str, wildcards: Wildcards) -> Options:
-    """The lines that `__name__` may become; comments and empty ones do not count."""
+    """The lines that `__name__` may become."""
     files = tuple(wildcards[file] for file in matching_files(name, wildcards))
-    return _weighed_lines(SameLines(files))
-
-
-@lru_cache(maxsize=64)
-def _weighed_lines(same: SameLines) -> Options:
-    lines = (line.strip() for file in same.files for line in file)
-    return Options([_weighed((line,)) for line in lines if line and not line.startswith("#")])
-
-
-def _weighed(option: Nodes) -> tuple[float, Nodes]:
-    first = option[0] if option else ""
-    weight = _WEIGHT.match(first) if isinstance(first, str) else None
-    if not weight:
-        return 1.0, option
-    return float(weight[1]), (weight.string[weight.end() :], *option[1:])
+    key = tuple(map(id, files))  # hashing thousands of lines for each draw takes too long
+    found = _READ.get(key)
+    if not found:
+        if len(_READ) >= _MOST_READ:
+            _READ.clear()
+        found = _READ[key] = files, _weighed((line,) for lines in files for line in lines)
+    return found[1]
 
 
 class Template:
@@ -308,7 +298,7 @@ class _Draws:
             return self._chosen(self._options(node), node.low, node.high, node.join)
         lines = lines_of(node.name, self._wildcards)
         if not lines.nodes:
-            raise ExpansionFailed(f"there is no line for the wildcard {node.written}")
+            raise ExpansionFailed(f"models/wildcards has no lines for {node.written}")
         return self._chosen(lines, 1, 1)
 
     def _within_limit(self, text: str) -> str:
@@ -327,7 +317,7 @@ class _Draws:
         taken: list[int] = []
         for _ in range(how_many):
             index = options.index(self._fraction(), taken)
-            insort(taken, index)
+            taken.append(index)
             chosen.append(self._drawn(options.nodes[index]))
         if how_many == 1:
             return chosen[0]
@@ -340,7 +330,7 @@ class _Draws:
             meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
             if len(meant) == 1 and isinstance(meant[0], FromFile):
                 return lines_of(meant[0].name, self._wildcards)
-        return Options(list(map(_weighed, choice.options)))
+        return _weighed(choice.options)
 
     def _fraction(self) -> float:
         """The next number from 0 to 1."""

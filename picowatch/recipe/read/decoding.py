@@ -8,17 +8,7 @@ from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.written import FORBIDDEN, Position, Source, invisible
 
 MAX_BYTES = 1024 * 1024
-# Each line of a TXT would be rendered as a prompt.
-_NO_PLAIN_TEXT = (
-    (
-        re.compile(r"\{\\rtf\d"),
-        "this is RTF, not plain text. Save it as plain text (TextEdit: Format, Make Plain Text).",
-    ),
-    (
-        re.compile(r"\s*<(?:!doctype |html\b|\?xml )", re.IGNORECASE),
-        "this is a web page, not a recipe. Save only its text.",
-    ),
-)
+_BLANK = re.compile(r"^[ \t]+$", re.MULTILINE)
 
 
 def is_empty(content: bytes) -> bool:
@@ -30,7 +20,7 @@ def decode(name: str, content: bytes) -> Source:
     """The text of a file, its lines ended by "\\n" alone.
 
     Raises RecipeInvalid for a file over 1 MiB, for any other encoding (with the first bad
-    byte's line and column), for characters that nobody can see, and for RTF and web pages.
+    byte's line and column), and for characters that nobody can see.
     """
     if len(content) > MAX_BYTES:
         refuse(
@@ -41,16 +31,13 @@ def decode(name: str, content: bytes) -> Source:
     encoding = _encoding(content)
     try:
         # Other programs end a text with a NUL, or with DOS' end of a file; files that were joined
-        # have marks within.
-        text = unix_line_ends(content.decode(encoding).rstrip("\0\x1a"))
-        source = Source(name, text.replace("\n\ufeff", "\n"))
+        # have marks within; editors leave tabs on otherwise empty lines.
+        text = unix_line_ends(content.decode(encoding).rstrip("\0\x1a")).replace("\n\ufeff", "\n")
+        source = Source(name, _BLANK.sub("", text))
     except UnicodeDecodeError as error:
         whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
         refuse(*_bad_byte(Source(name, whole), encoding, error))
     _refuse_invisible(source)
-    for beginning, message in _NO_PLAIN_TEXT:
-        if beginning.match(source.text):
-            refuse(source.whole_line(1), message)
     return source
 
 

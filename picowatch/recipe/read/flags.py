@@ -1,17 +1,15 @@
 """Flags after a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from operator import itemgetter
 
 from picowatch.recipe.fields import FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
 from picowatch.recipe.read.names import excuse_prompt, field_named, put
-from picowatch.recipe.written import Layer, Position, Written, number, plain_name
+from picowatch.recipe.written import Layer, Position, Source, Written, number, plain_name
 
 _NAME = r"(?P<name>[A-Za-z][\w-]{0,100})"
 _FLAG = re.compile(rf"(?:(?<=\s)|^)--{_NAME}(?:\s*=\s*|\s+|$)")
@@ -46,26 +44,26 @@ _THEIR_FILES = (
     *("do_not_save_samples", "do_not_save_grid"),
 )
 MAX_FLAGS = 200  # there are not so many fields
-_TAKING_MAPPINGS = (*MAPPINGS, "loras", "control", "sweep")
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLine:
-    """A prompt with its flags. `pieces` are the offsets and positions of the lines it is of."""
+    """A prompt with its flags, of one line of the file or of several; `number` is the first one."""
 
+    source: Source
+    number: int
     text: str
-    pieces: tuple[tuple[int, Position], ...]
 
-    def at(self, offset: int, width: int) -> Position:
-        """The position of a piece of the text."""
-        start, position = self.pieces[bisect_right(self.pieces, offset, key=itemgetter(0)) - 1]
-        return position.shifted(offset - start, max(1, width))
-
-    def written(self, start: int, end: int, key: Position | None = None) -> Written:
-        """A piece of the text."""
-        raw = self.text[start:end].strip()
-        start += len(self.text[start:end]) - len(self.text[start:end].lstrip())
-        return Written(raw, self.at(start, len(raw)), raw, key)
+    def written(self, start: int, end: int | None = None, key: Position | None = None) -> Written:
+        """A piece of the text, without white space around it and line breaks within."""
+        raw = self.text[start:end]
+        start += len(raw) - len(raw.lstrip())
+        raw = raw.strip()
+        line = self.number + self.text.count("\n", 0, start)
+        column = start - self.text.rfind("\n", 0, start)
+        position = Position(self.source, line, column, max(1, len(raw.partition("\n")[0].rstrip())))
+        raw = re.sub(r"\s*\n\s*", " ", raw)
+        return Written(raw, position, raw, key)
 
 
 def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) -> Layer:
@@ -84,8 +82,7 @@ def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) 
     factors: list[Written] = []
     for index, (name, written) in enumerate(_flags(line, first, problems)):
         if index == MAX_FLAGS:
-            message = f"more than {MAX_FLAGS} flags in one line."
-            problems.add(written.name_position, message)
+            problems.add(written.name_position, f"more than {MAX_FLAGS} flags in one line.")
             break
         _put_flag(layer, name, written, factors, problems, warnings)
     _put_count(layer, factors, problems)
@@ -97,26 +94,26 @@ def _flags(
 ) -> Iterator[tuple[str, Written]]:
     """The names as written, and the values."""
     while found:
-        start = found.end()
-        name = found["name"]
-        key = line.at(found.start(), len(name) + 2)
+        start, name = found.end(), found["name"]
+        key = line.written(found.start(), found.end("name")).position
         quoted = _QUOTED.match(line.text, start) or _SINGLE_QUOTED.match(line.text, start)
         found = _FLAG.search(line.text, quoted.end() if quoted else start)
         end = found.start() if found else len(line.text)
         written = line.written(start, end, key)
         if quoted:
-            if after := line.written(quoted.end(), end).text:
+            after = line.written(quoted.end(), end)
+            if after.text:
                 problems.add(
-                    line.written(quoted.end(), end).position,
-                    f"'{shown(after)}' stands after the closing quote. Put the quotes around all "
-                    'of it; write \\" for a quote inside.',
+                    after.position,
+                    f"'{shown(after.text)}' stands after the closing quote. Put the quotes around "
+                    'all of it; write \\" for a quote inside.',
                 )
             is_double = quoted[0].startswith('"')
             text = re.sub(r'\\(["\\])', r"\1", quoted[1]) if is_double else quoted[1]
             written = written.with_value(text)
         elif written.text.startswith('"'):
             message = 'the quote " that opens here is never closed.'
-            problems.add(line.at(start, 1), message)
+            problems.add(replace(written.position, width=1), message)
         elif _refuse_no_flags(line, start, end, problems):
             continue
         yield name, written
@@ -139,27 +136,17 @@ def _put_flag(
         if not is_switched_off(name, written.text) and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
     elif field is None and name not in _THEIR_FILES:
-        problems.add(key, _unknown(flag, written.text))
+        words = words_for(flag, FIRST_NAME_OF, "--")
+        if flag == "ar":
+            words = f"It is Midjourney's flag; write --size {sizes_of_ratio(written.text)}."
+        problems.add(key, f"unknown flag '--{shown(flag)}'. {words}".rstrip())
         excuse_prompt(layer, name, written)
-    elif field in _TAKING_MAPPINGS and written.text.startswith("{"):
-        message = (
-            f"a flag takes no mapping. Write {name}: {shown(written.text, 200)} between two lines "
-            "--- above the prompts, or in a .yaml file."
-        )
-        problems.add(written.position, message)
     elif field and written.raw:
         put(layer, field, seed_list(written) if field == "seed" else written, problems)
     elif field in (*SWITCHES, *MAPPINGS):
         put(layer, field, Written("true", key, "", key), problems)
     elif field:
         problems.add(key, f"--{flag} has no value: write --{flag} and what it takes.")
-
-
-def _unknown(flag: str, value: str) -> str:
-    words = words_for(flag, FIRST_NAME_OF, "--")
-    if flag == "ar":
-        words = f"It is Midjourney's flag; write --size {sizes_of_ratio(value)}."
-    return f"unknown flag '--{shown(flag)}'. {words}".rstrip()
 
 
 def seed_list(written: Written) -> Written:
@@ -189,7 +176,7 @@ def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems)
     found = [one for one in _NO_FLAG.finditer(line.text, start, end) if field_named(one["name"])]
     for one in found:
         problems.add(
-            line.at(one.start(), len(one[0])),
+            line.written(one.start(), one.end()).position,
             f"'{shown(one[0])}' would be part of the text. For a flag, write a space and two "
             f"hyphens: --{one['name']}.",
         )

@@ -16,8 +16,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.prompts.wildcards import Template
-from picowatch.recipe.read.a1111 import a1111_picture
-from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
+from picowatch.recipe.read.a1111 import MAX_LINES, a1111_picture, holds_parameters
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.foreign import DAMAGE, Found, read_settings, settings_of

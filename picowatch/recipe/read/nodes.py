@@ -1,7 +1,8 @@
 """YAML and JSON text to values that know their positions, within limits.
 
 Scalars stay text: what it means is decided by the field that reads it. Values are built from
-PyYAML's events, so that a hostile file is stopped while it is read.
+PyYAML's events, so that a hostile file is stopped while it is read. Errors are PyYAML's own
+sentences, with a hint for what most often causes them.
 """
 
 import json
@@ -11,19 +12,36 @@ from typing import Any
 
 import yaml
 
+from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, refuse, shown
-from picowatch.recipe.read.yaml_errors import MAX_DEPTH, TOO_DEEP, explain_syntax
+from picowatch.recipe.messages.wording import quoted
+from picowatch.recipe.read.names import field_named
 from picowatch.recipe.written import Position, Source, Written, list_at, mapping_at
 
 MAX_NODES = 50_000
-
+MAX_DEPTH = 20
+TOO_DEEP = f"this is nested more than {MAX_DEPTH} deep. A recipe needs three."
+_GENERAL = (
+    "A recipe has lines like 'steps: 30', without commas and all indented alike; put text with "
+    "special characters in quotes."
+)
+# Web pages and keyboards give no-break and wide spaces, of which people see no difference.
 _OTHER_SPACES = re.compile("[\u00a0\u202f\u3000]")
-_SPACE = "[ \u00a0\u202f\u3000]"
-_BEFORE_VALUE = re.compile(f"^{_SPACE}*(?:-{_SPACE}+)*(?:\\w+:{_SPACE}+)?")
 _NULLS = ("", "~", "null", "Null", "NULL")
 # Half a character outside of the first 65,536: JSON writes two escapes, YAML has one for all of it.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# A name, and a colon without a space after it, or another sign or none before a number.
+_NEARLY_FIELD = re.compile(
+    r"\s*(?:- +)*(?P<name>\w+)"
+    r"(?P<sign>:(?=\S)|\s*[=\N{FULLWIDTH COLON}]\s*|\s+(?=[-+]?\d)|(?<=prompt)\s+)"
+    r"(?P<value>[^/\s].*)"
+)
+_FIELD = re.compile(r"\s*(?:- +)*(?P<name>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):[ \t]+(?P<value>.*)")
+# A sweep over a piece of something, without the quotes around its name.
+_PIECE = re.compile(r"\s*(?P<name>\w+: +(?! )[^:\[{]+)(?P<values>: +(?:\[.*|[\d.]+\.\..*))")
+# What has a meaning of its own in a text without quotes, at its beginning or within.
+_SPECIAL = re.compile(r"[\[{*&!%@`|>,?\]}\"']|- |.*(?::(?:\s|$)|\s#)")
 
 
 def compose(source: Source, problems: Problems) -> list[Written]:
@@ -32,7 +50,8 @@ def compose(source: Source, problems: Problems) -> list[Written]:
     Tags, anchors and references go to `problems`. Raises RecipeInvalid when it is no YAML or
     beyond the limits: then nothing else is known.
     """
-    return _composed(source, _with_plain_spaces(source), _yaml_scalar, problems)
+    text = _OTHER_SPACES.sub(" ", source.text)
+    return _composed(source, text, _yaml_scalar, problems)
 
 
 def compose_json(source: Source) -> Written:
@@ -43,39 +62,50 @@ def compose_json(source: Source) -> Written:
     try:
         json.loads(source.text, parse_int=str)
     except json.JSONDecodeError as error:
-        refuse(*_explain_json(source, error))
+        problem = error.msg.removesuffix(" at").removesuffix(" starting")
+        refuse(
+            Position(source, error.lineno, error.colno),
+            f"this is not JSON: {problem[0].lower()}{problem[1:]}. Names and texts have double "
+            "quotes in JSON, values have commas between them and none after the last, there are no "
+            "comments, and several recipes are a list: [{…}, {…}].",
+        )
     except RecursionError:
         refuse(source.whole_line(1), TOO_DEEP)
     text = _SURROGATE.sub("tttttt", source.text.replace("\t", " "))
     return _composed(source, text, _json_scalar, Problems())[0]
 
 
-def _composed(
-    source: Source, text: str, scalar: "_ReadScalar", problems: Problems
-) -> list[Written]:
+def nearly_field(line: str) -> tuple[int, str] | None:
+    """The column and the remedy for a line like `steps:30`; None for any other."""
+    found = _NEARLY_FIELD.fullmatch(line)
+    if not found or not field_named(found["name"]):
+        return None
+    instead = f"{found['name']}: {shown(found['value'].rstrip(), 200)}"
+    return found.start("sign") + 1, f"a field has a colon and a space: write '{instead}'."
+
+
+_ReadScalar = Callable[[Any, str], str | None]
+
+
+def _composed(source: Source, text: str, scalar: _ReadScalar, problems: Problems) -> list[Written]:
     try:
         return list(_Composer(source, text, scalar, problems).documents())
     except yaml.YAMLError as error:
-        refuse(*explain_syntax(source, error))
+        refuse(*_explained(source, error))
 
 
 def _yaml_scalar(event: Any, raw: str) -> str | None:
     text = str(event.value)
     if not event.style and text in _NULLS:
         return None
-    if event.style in ("|", ">"):
-        # The last line break is how blocks are written, not part of what is meant.
-        return text.removesuffix("\n")
-    return text
+    # The last line break is how blocks are written, not part of what is meant.
+    return text.removesuffix("\n") if event.style in ("|", ">") else text
 
 
 def _json_scalar(event: Any, raw: str) -> str | None:
     if event.style == '"':
         return str(json.loads(raw))
     return None if raw == "null" else raw
-
-
-_ReadScalar = Callable[[Any, str], str | None]
 
 
 class _Composer:
@@ -107,8 +137,8 @@ class _Composer:
             message = f"{sign} has a meaning of its own in YAML. If it is text, put it in quotes."
             self.problems.add(position, message)
         if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
-            raw = self.raw(event)
             is_text = isinstance(event, yaml.ScalarEvent)
+            raw = self.raw(event)
             return Written(self.read_scalar(event, raw) if is_text else raw, position, raw, key)
         if isinstance(event, yaml.MappingStartEvent):
             pairs, end = self.pairs(depth + 1)
@@ -148,24 +178,46 @@ class _Composer:
         return Position(self.source, start.line + 1, start.column + 1, max(1, width))
 
 
-def _with_plain_spaces(source: Source) -> str:
-    """The text with spaces where YAML needs them, and people see no difference.
+def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
+    """Where a YAML file stops being YAML, and what to do about it."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
+    if mark is None:
+        return Position(source, 1, 1), f"this is not YAML: {shown(str(error), 200)}."
+    context, start = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
+    opened = start and Position(source, start.line + 1, start.column + 1)
+    if opened and "quoted scalar" in context and "unexpected" in problem:
+        return opened, f"the quote {opened.text} that opens here is never closed."
+    number, column = mark.line + 1, mark.column + 1
+    last = max((n for n, text in enumerate(source.lines, 1) if text.strip()), default=1)
+    if number > last:  # the end of the file
+        number, column = last, max(1, len(source.line(last).rstrip()))
+    position = Position(source, number, column)
+    if "maximum nesting depth" in problem:  # libyaml of PyYAML 6.0.4 reads ahead of the events
+        return position, TOO_DEEP
+    if tabs := re.match(r" *(\t+)", source.line(number)):
+        position = Position(source, number, tabs.start(1) + 1, len(tabs[1]))
+        return position, "this line is indented with a tab. YAML requires spaces."
+    for before in (number, number - 1):  # YAML may only stumble over the line after it
+        if found := nearly_field(source.line(before)):
+            return Position(source, before, found[0]), found[1]
+    hint = _quotes(source.line(number))
+    if opened and "flow" in context and "expected ','" in problem:
+        position = opened
+        hint = _quotes(source.line(opened.line)) or f"Is the {opened.text} that opens here closed?"
+    return position, f"YAML cannot parse this: {shown(problem, 100)}. {hint or _GENERAL}"
 
-    Editors leave tabs on otherwise empty lines. Web pages and keyboards give no-break and wide
-    spaces, which are meant where lines are indented, and after a dash and a field's name.
-    """
-    lines = (line if line.strip() else " " * len(line) for line in source.lines)
-    if not _OTHER_SPACES.search(source.text):
-        return "\n".join(lines)
-    return "\n".join(
-        _BEFORE_VALUE.sub(lambda start: _OTHER_SPACES.sub(" ", start[0]), line) for line in lines
-    )
 
-
-def _explain_json(source: Source, error: json.JSONDecodeError) -> tuple[Position, str]:
-    problem = error.msg.removesuffix(" at").removesuffix(" starting")
-    return Position(source, error.lineno, error.colno), (
-        f"this is not JSON: {problem[0].lower()}{problem[1:]}. Names and texts have double quotes "
-        "in JSON, values have commas between them and none after the last, there are no comments, "
-        "and several recipes are a list: [{…}, {…}]."
-    )
+def _quotes(line: str) -> str:
+    """The hint to put a value in quotes; "" where that would not help."""
+    if piece := _PIECE.fullmatch(line):
+        name = quoted(piece["name"]) if '"' in line else f'"{piece["name"]}"'
+        return f"For a sweep, put the name in quotes: {shown(name + piece['values'], 200)}"
+    field = _FIELD.fullmatch(line)
+    value = field["value"].rstrip() if field else ""
+    if not field or not _SPECIAL.match(value) or re.fullmatch(r"([\"']).*\1,", value):
+        return ""
+    if value[0] in "[{" and field_named(field["name"]) not in PROMPTS:
+        return ""
+    inner = re.fullmatch(r"([\"'])(.*)\1", value)
+    text = inner[2].replace('\\"', '"') if inner else value
+    return f"For text, put it in quotes: {field['name'].rstrip()}: {shown(quoted(text), 200)}"

@@ -1,4 +1,4 @@
-"""The entries of a TXT recipe, by the three rules of the docs."""
+"""The entries of a TXT recipe, by the rules of the docs."""
 
 import re
 
@@ -6,11 +6,9 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.other_programs import words_of_others
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
-from picowatch.recipe.read.a1111 import a1111_entries
-from picowatch.recipe.read.a1111_blocks import holds_parameters
+from picowatch.recipe.read import a1111
 from picowatch.recipe.read.flags import PromptLine, prompt_and_flags
 from picowatch.recipe.read.names import field_named
-from picowatch.recipe.read.no_prompts import why_no_page, why_no_prompt
 from picowatch.recipe.read.yaml_entries import yaml_layer
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
@@ -23,27 +21,46 @@ _SETTING = re.compile(
     r"\S*\.(?:png|jpe?g|webp|avif))"
 )
 _NEGATIVE = re.compile(r"(?i)(?P<name>\bnegative[ _]prompt|^negative): *(?P<text>.*)")
+_COMMAND = re.compile(
+    r"\$ "
+    r"|(?:[^\s\"]*[/\\])?(?:python[\d.]*|sd(?:-cli)?)(?:\.exe)? +(?:-|\S+\.py\b)"
+    r"|(?:\([^)]*\) *)?(?:invoke|dream)>"
+    r"|-[a-zA-Z] "
+)
+# How texts begin that are no prompts: each of their lines would be drawn.
+_NO_PAGES = {
+    re.compile(r"\{\\rtf\d"): "this is RTF, not plain text. Save it as plain text (TextEdit: "
+    "Format, Make Plain Text).",
+    re.compile(r"<(?:!doctype |html\b|\?xml )", re.IGNORECASE): "this is a web page, not a recipe. "
+    "Save only its text.",
+    re.compile(r'(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:'): "this looks like JSON; rename it to "
+    "{name}.json",
+    re.compile(
+        r"(?:#!.*\bpython.*|from [\w.]+ import .+|import [\w.]+(?: as \w+)?|def \w+\(.*)\s*\n"
+    ): "this is a Python script, not prompts. Each line of a .txt is a prompt.",
+}
+# The columns of A1111's styles.csv.
+_STYLES = ["name", "prompt", "negative_prompt"]
 MAX_PROMPTS = 10_000
 
 
 def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]:
     """The entries, and the settings above them that all of them start from.
 
-    1. Text with A1111's generation parameters is recipes with those settings.
-    2. Otherwise each line is a prompt, with comments, settings and flags.
-    3. A first line like `prompt: …` is YAML under a wrong name.
-    4. JSON and other programs' command lines are neither; the error says what to write.
+    1. A first line like `prompt: …` is YAML under a wrong name.
+    2. Pages, scripts and tables are no prompts; the error says what to do.
+    3. Text with A1111's generation parameters is recipes with those settings.
+    4. Otherwise each line is a prompt, with comments, settings and flags.
     """
-    if _looks_like_yaml(source, problems):
+    first = next((i for i, line in enumerate(source.lines) if not _is_skipped(line)), 0)
+    if _looks_like_yaml(source, first, problems):
         return [], {}
-    no_page = why_no_page(source.text, _renamed(source, "json"))
-    if no_page:
-        first = next(i for i, line in enumerate(source.lines, 1) if line.strip())
-        problems.add(source.whole_line(first), no_page)
+    if why := _why_no_page(source, source.lines[first]):
+        problems.add(source.whole_line(first + 1), why)
         return [], {}
-    if holds_parameters(source.text):
-        return a1111_entries(source, problems), {}
-    first, settings = _settings(source, problems)
+    if a1111.holds_parameters(source.text):
+        return a1111.a1111_entries(source, problems), {}
+    first, settings = _settings(source, first, problems)
     entries = _prompt_lines(source, first, problems)
     if settings and not (entries or problems):
         message = "a prompt is missing. Write it below the settings, in a line of its own."
@@ -51,46 +68,59 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     return entries, settings
 
 
-def _looks_like_yaml(source: Source, problems: Problems) -> bool:
+def _is_skipped(text: str) -> bool:
+    return not text.strip() or text.lstrip().startswith("#")
+
+
+def _looks_like_yaml(source: Source, first: int, problems: Problems) -> bool:
     """Whether the first line is `prompt: …`, or another field and a prompt comes below."""
-    for number, text in enumerate(source.lines, 1):
-        if _is_skipped(text):
-            continue
-        field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
-        if not field or not field_named(field[1]):
-            return False
-        if field_named(field[1]) != "prompt" and not _PROMPT_FIELD.search(source.text):
-            return False
-        position = Position(source, number, field.start(1) + 1, len(field[1]))
-        problems.add(position, rename_to(source, "yaml", "YAML"))
-        return True
-    return False
+    found = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", source.lines[first])
+    field = field_named(found[1]) if found else None
+    if not found or not field or (field != "prompt" and not _PROMPT_FIELD.search(source.text)):
+        return False
+    position = Position(source, first + 1, found.start(1) + 1, len(found[1]))
+    problems.add(position, rename_to(source, "yaml", "YAML"))
+    return True
 
 
 def rename_to(source: Source, ending: str, what: str) -> str:
     """What to do about a file with the wrong ending."""
-    return f"this looks like {what}; rename it to {_renamed(source, ending)}"
+    return f"this looks like {what}; rename it to {_stem(source)}.{ending}"
 
 
-def _renamed(source: Source, ending: str) -> str:
+def _stem(source: Source) -> str:
     stem = source.name.rpartition("/")[2].rpartition(".")[0]
     # Windows hides the ending that its editor adds to corgi.yaml.
-    stem = re.sub(r"(?i)(?<=.)\.(ya?ml|json|csv|txt)$", "", stem)
-    return f"{stem}.{ending}"
+    return re.sub(r"(?i)(?<=.)\.(ya?ml|json|csv|txt)$", "", stem)
 
 
-def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
+def _why_no_page(source: Source, first: str) -> str:
+    """What to say of a TXT that is no page of prompts at all; "" for one that is."""
+    names = [name.strip('" ') for name in re.split("[,;\t]", first)]
+    known = names[:3] == _STYLES or all(name in FIRST_NAME_OF for name in names)
+    if len(names) > 1 and "prompt" in names and known:
+        return (
+            "this is a table, not prompts. Save it with the ending .csv: its first line names "
+            "fields, and each further line is a recipe."
+        )
+    texts = source.text.strip(), source.text[source.text.index(first) :].strip()
+    for beginning, message in _NO_PAGES.items():
+        if any(map(beginning.match, texts)):
+            return message.format(name=_stem(source))
+    return ""
+
+
+def _settings(source: Source, top: int, problems: Problems) -> tuple[int, Layer]:
     """The settings between two `---` lines at the top, and the index of the line below."""
     lines = source.lines
-    top = next((i for i, text in enumerate(lines) if not _is_skipped(text)), len(lines))
-    if top == len(lines) or not _RULE.fullmatch(lines[top]):
+    if not _RULE.fullmatch(lines[top]):
         return 0, {}
     end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
     if end is None:
-        position = source.whole_line(top + 1)
-        is_yaml = _PROMPT_FIELD.search(source.text)
         message = "settings begin here and must end with a second line ---."
-        problems.add(position, rename_to(source, "yaml", "YAML") if is_yaml else message)
+        if _PROMPT_FIELD.search(source.text):
+            message = rename_to(source, "yaml", "YAML")
+        problems.add(source.whole_line(top + 1), message)
         return len(lines), {}
     # Blank lines above keep the line numbers of the file.
     above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
@@ -101,10 +131,6 @@ def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
     return end + 1, layer
 
 
-def _is_skipped(text: str) -> bool:
-    return not text.strip() or text.lstrip().startswith("#")
-
-
 def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]:
     entries: list[Entry] = []
     number = first
@@ -113,63 +139,68 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
             number += 1
             continue
         line, number = _whole_line(source, number, problems)
-        if _RULE.fullmatch(line.text):
+        written = line.written(0)
+        if _RULE.fullmatch(written.text):
             message = "settings between --- lines may appear only once, above all prompts."
-            problems.add(line.at(0, len(line.text)), message)
+            problems.add(written.position, message)
         elif len(entries) == MAX_PROMPTS:
             message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
-            problems.add(line.at(0, len(line.text)), message)
+            problems.add(written.position, message)
             break
-        elif why := why_no_prompt(line.text) or _why_setting(line.text):
-            problems.add(source.whole_line(line.pieces[0][1].line), why)
+        elif why := _why_no_prompt(written.text):
+            problems.add(source.whole_line(line.number), why)
         else:
             warnings: list[str] = []
             layer = prompt_and_flags(line, problems, warnings)
-            entries.append(Entry(layer, line.at(0, len(line.text)), tuple(warnings)))
+            entries.append(Entry(layer, written.position, tuple(warnings)))
     return entries
 
 
-def _why_setting(line: str) -> str:
-    """What to say of a line that is a setting, and would be drawn; "" for a prompt."""
+def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
+    """A line with all that backslashes at its end go on with, and the index after it."""
+    pieces: list[str] = []
+    for index in range(number, len(source.lines)):
+        line = source.lines[index].rstrip()
+        # An odd number of backslashes: two of them are one that is meant.
+        if (len(line) - len(line.rstrip("\\"))) % 2 == 0:
+            return PromptLine(source, number + 1, "\n".join([*pieces, line])), index + 1
+        pieces.append(line[:-1])
+    problems.add(
+        Position(source, len(source.lines), len(line)),
+        "a backslash at the end of a line continues it on the next line, but there is no next "
+        "line.",
+    )
+    return PromptLine(source, number + 1, "\n".join(pieces)), len(source.lines)
+
+
+def _why_no_prompt(line: str) -> str | None:
+    """What to say of a line that is a command, marks a text, or is a setting; None for a prompt."""
+    if line.startswith("```"):
+        return "``` is how chats and web pages mark a text. Delete the lines that have it."
+    if _COMMAND.match(line):
+        return (
+            "this is a command line of another program, not a prompt. Write the prompt, then "
+            "flags: a corgi --steps 20 --cfg_scale 7 --seed 1 --size 512x768"
+        )
     if negative := _NEGATIVE.search(line):
         return (
             f"'{negative['name']}:' within a prompt would be part of its text. Write "
             f"--negative_prompt {shown(negative['text'])} after the prompt."
         )
-    reads = "each line of a .txt is a prompt, and this one reads like a setting."
+    return a1111.why_no_prompt(line) or _why_setting(line)
+
+
+def _why_setting(line: str) -> str | None:
     setting = _SETTING.fullmatch(line)
     if not setting:
-        return ""
+        return None
     name, value = setting["name"], setting["value"]
+    reads = "each line of a .txt is a prompt, and this one reads like a setting."
     if theirs := words_of_others(name):
         return f"{reads} Recipes have no '{name}'. {theirs}"
     meant = name if field_named(name) else closest(name, FIRST_NAME_OF)
-    if not meant:
-        return ""
     question = "" if meant == name else f"Did you mean '{meant}'? "
-    return (
+    return meant and (
         f"{reads} {question}Write --{meant} {value} after a prompt, or {meant}: {value} between "
         "two lines --- above the prompts."
     )
-
-
-def _whole_line(source: Source, number: int, problems: Problems) -> tuple[PromptLine, int]:
-    """A line with all that backslashes at its end go on with, and the index after it."""
-    text = ""
-    pieces: list[tuple[int, Position]] = []
-    while True:
-        line = source.lines[number]
-        body = line.strip()
-        pieces.append((len(text), Position(source, number + 1, len(line) - len(line.lstrip()) + 1)))
-        number += 1
-        # An odd number of backslashes: two of them are one that is meant.
-        if (len(body) - len(body.rstrip("\\"))) % 2 == 0:
-            return PromptLine(text + body, tuple(pieces)), number
-        text += body[:-1].rstrip() + " "
-        if number == len(source.lines):
-            problems.add(
-                Position(source, number, len(line.rstrip())),
-                "a backslash at the end of a line continues it on the next line, but there is no "
-                "next line.",
-            )
-            return PromptLine(text, tuple(pieces)), number

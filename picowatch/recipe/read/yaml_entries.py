@@ -6,8 +6,7 @@ from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import quoted
 from picowatch.recipe.read.names import excuse_prompt, field_named, put
-from picowatch.recipe.read.nodes import compose
-from picowatch.recipe.read.yaml_errors import nearly_field
+from picowatch.recipe.read.nodes import compose, compose_json, nearly_field
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 # Not a field: editors look there for the names of fields, above all in JSON.
@@ -18,16 +17,29 @@ _MAX_AFTER = 300
 def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
     """The recipes of a YAML file: a mapping each, alone, in lists or in several documents."""
     documents = compose(source, problems)
-    return [entry for document in documents for entry in entries_of(document, problems)]
+    return [entry for document in documents for entry in _entries_of(document, problems)]
 
 
-def entries_of(document: Written, problems: Problems) -> list[Entry]:
+def json_entries(source: Source, problems: Problems) -> list[Entry]:
+    """The recipes of a file. Raises RecipeInvalid where it is not JSON, or beyond the limits."""
+    document = compose_json(source)
+    if _is_comfyui_workflow(document.value):
+        problems.add(
+            _start_of(document),
+            "this is a workflow of ComfyUI, which picowatch cannot run. To start from a picture "
+            'that it made, save the picture beside a recipe {"from": "picture.png"}.',
+        )
+        return []
+    return _entries_of(document, problems)
+
+
+def _entries_of(document: Written, problems: Problems) -> list[Entry]:
     """The recipes of a document."""
     entries = []
     for element in document.parts if isinstance(document.value, tuple) else (document,):
         if isinstance(element.value, dict):
-            layer = layer_of(element, problems)
-            entries.append(Entry(layer, start_of(element)))
+            layer = _layer_of(element, problems)
+            entries.append(Entry(layer, _start_of(element)))
         elif element.value is not None or element is not document:
             _refuse(element, problems)
     return entries
@@ -41,12 +53,12 @@ def yaml_layer(source: Source, problems: Problems) -> Layer:
     if not documents:
         return {}
     if isinstance(documents[0].value, dict):
-        return layer_of(documents[0], problems)
+        return _layer_of(documents[0], problems)
     problems.add(documents[0].position, "settings are lines like 'steps: 30', one per line.")
     return {}
 
 
-def layer_of(mapping: Written, problems: Problems) -> Layer:
+def _layer_of(mapping: Written, problems: Problems) -> Layer:
     """The fields of a mapping."""
     layer: Layer = {}
     for name, value in mapping.pairs:
@@ -59,7 +71,7 @@ def layer_of(mapping: Written, problems: Problems) -> Layer:
     return layer
 
 
-def start_of(mapping: Written) -> Position:
+def _start_of(mapping: Written) -> Position:
     """The first field, as wide as its name: where to point for what is missing."""
     return mapping.pairs[0][1].name_position if mapping.pairs else mapping.position
 
@@ -111,3 +123,17 @@ def _refuse(node: Written, problems: Problems) -> None:
     if source.is_json:
         message = f'{text} is not a recipe. A recipe is like {{"prompt": "a corgi"}}.'
     problems.add(node.position, message)
+
+
+def _is_comfyui_workflow(value: object) -> bool:
+    """Whether JSON is one.
+
+    The API's file maps numbers to nodes, perhaps below "prompt"; the editor's has a list.
+    """
+    if not isinstance(value, dict):
+        return False
+    prompt = value.get("prompt")
+    nodes = prompt if isinstance(prompt, dict) else value
+    return isinstance(value.get("nodes"), tuple) or any(
+        isinstance(node, dict) and "class_type" in node for node in nodes.values()
+    )

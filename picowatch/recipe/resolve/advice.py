@@ -1,7 +1,7 @@
 """Advice about what is drawn, but perhaps not as it was meant: warnings, never errors."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from picowatch.recipe.fields import PROMPTS, ROWS
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -17,8 +17,7 @@ from picowatch.recipe.prompts.grammar import (
 )
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.severity import Origin
-from picowatch.recipe.written import Layer, Written
+from picowatch.recipe.written import Layer, Origin, Written
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 _MOST_CHARACTERS = 100_000  # of prompts in which unknown words are looked for
@@ -27,12 +26,12 @@ _MOST_EMBEDDINGS = 200
 
 
 def advice(
-    images: Sequence[Recipe], own: Layer, origins: Mapping[str, Origin], inventory: Inventory
+    images: Sequence[Recipe], own: Layer, layer: Layer, inventory: Inventory
 ) -> Iterator[str]:
-    """Sentences about an entry's images; `own` is what the file says, `origins` who wrote it."""
+    """Sentences about an entry's images; `own` is what the file says, `layer` all that holds."""
     yield from images[0].refused_embeddings()
     yield from _probable_mistakes(own)
-    yield from _ignored_by_samplers(images, origins)
+    yield from _ignored_by_samplers(images, layer)
     for recipe in images:
         yield from recipe.warnings
         if recipe.draws:
@@ -118,10 +117,10 @@ def _weighs(prompt: str) -> bool:
     return any(weight != 1 for _, weight in parse_attention(text))
 
 
-def _ignored_by_samplers(images: Sequence[Recipe], origins: Mapping[str, Origin]) -> Iterator[str]:
+def _ignored_by_samplers(images: Sequence[Recipe], layer: Layer) -> Iterator[str]:
     """Fields that only other samplers look at."""
     for field, row in ROWS.items():
-        if not row.samplers or origins.get(field) is not Origin.OWN:
+        if not row.samplers or field not in layer or layer[field].origin is not Origin.OWN:
             continue
         samplers = {recipe.sampler for recipe in images if getattr(recipe, field)}
         if samplers and samplers.isdisjoint(row.samplers):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -10,23 +11,23 @@ from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import (
     BAKED,
     CHECKPOINT_HASH,
+    DEFAULTS,
     EMBEDDINGS,
     MAX_SIDE,
     MIN_SIDE,
     PICTURE,
     PICTURE_FIELDS,
     PROMPTS,
+    RANDOM,
     ROWS,
-    default_of,
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
-from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
-from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS, why_no_preprocessor
+from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
-from picowatch.recipe.resolve.control import CONTROL, parts_of, split_controls
 from picowatch.recipe.resolve.installed import (
     find_checkpoint,
     find_controlnet,
@@ -36,12 +37,10 @@ from picowatch.recipe.resolve.installed import (
     find_vae,
     is_whole_name,
 )
-from picowatch.recipe.resolve.layers import names_none
+from picowatch.recipe.resolve.layers import CONTROL, NumberRange, names_none, text_of, with_part
 from picowatch.recipe.resolve.loras import read_loras
-from picowatch.recipe.resolve.mappings import parts_in
 from picowatch.recipe.resolve.rules import Rules, upscaled_size
-from picowatch.recipe.resolve.seeds import read_seed
-from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge, Origin
+from picowatch.recipe.resolve.severity import NOTHING, Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -52,211 +51,219 @@ from picowatch.recipe.samplers import (
     find_sampler,
     sampler_named,
 )
-from picowatch.recipe.written import Layer, Position
+from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
 _Found = TypeVar("_Found")
 
 
+@dataclass
 class RecipeBuilder:
-    """Builds the recipes of one file from their layers; what is wrong goes to `problems`."""
+    """Builds the recipe of a normalised and merged layer without its sweep.
 
-    def __init__(self, inventory: Inventory, pictures: Pictures, problems: Problems) -> None:
-        self.inventory = inventory
-        self.pictures = pictures
-        self.problems = problems
-        self.rules = Rules(inventory)
+    What is wrong, and what it uses instead of others' values, is told to the judge. `named` are the
+    pictures that it names, with where they stand.
+    """
 
-    def build(
-        self, layer: Layer, origins: Mapping[str, Origin], position: Position, entry_index: int
-    ) -> Recipe | None:
-        """The recipe of a normalised and merged layer without its sweep; the layer is used up.
+    inventory: Inventory
+    pictures: Pictures
+    rules: Rules
+    judge: Judge
+    entry_index: int
+    named: dict[str, Position] = field(default_factory=dict)
 
-        `origins` say who wrote each field. The recipe's warnings name what it uses instead of
-        what somebody else wrote.
-        """
-        judge = Judge(layer, origins, position, self.problems)
-        one = _Building(self, layer, judge, entry_index)
-        recipe = one.enlarged() if only_enlarges(layer) else one.drawn()
-        return recipe.warned(judge.warnings) if recipe else None
+    @property
+    def layer(self) -> Layer:
+        """What is written."""
+        return self.judge.layer
 
+    def recipe(self) -> Recipe | None:
+        """The recipe; None if something is wrong with all of it."""
+        recipe = self._enlarged() if only_enlarges(self.layer) else self._drawn()
+        return recipe.warned(self.judge.warnings) if recipe else None
 
-class _Building:
-    """Builds one recipe."""
-
-    def __init__(
-        self, builder: RecipeBuilder, layer: Layer, judge: Judge, entry_index: int
-    ) -> None:
-        self._builder = builder
-        self._inventory, self._pictures = builder.inventory, builder.pictures
-        self._layer = layer
-        self._judge = judge
-        self._entry_index = entry_index
-
-    def drawn(self) -> Recipe | None:
+    def _drawn(self) -> Recipe | None:
         """The recipe, with everything that its checkpoint and its folder's files decide."""
-        layer = self._layer
-        if "prompt" not in layer:
-            self._report("prompt", _no_prompt(self._judge.position))
-        for field in PROMPTS:
-            self._text(field)
-        read_seed(layer, self._judge)
+        if "prompt" not in self.layer:
+            self.judge.wrong("prompt", _no_prompt(self.judge.position))
         checkpoint = self._find("checkpoint", find_checkpoint) or NO_CHECKPOINT
         self._check_hash(checkpoint)
         self._take_embeddings(checkpoint)
-        loras, families = read_loras(layer, self._inventory, self._judge)
+        loras, families = read_loras(self.layer, self.inventory, self.judge)
         native = checkpoint.native_size
-        values: dict[str, Any] = {"prompt": "", "width": native, "height": native}
-        values |= checkpoint.rules.defaults
-        values |= {name: w.value for name, w in layer.items() if name in Recipe.model_fields}
+        defaults = {"prompt": "", "width": native, "height": native, "seed": RANDOM}
+        defaults |= checkpoint.rules.defaults
+        if not checkpoint.rules.flow:
+            defaults["sampler"] = find_sampler(DEFAULT_SAMPLER)[0].name
+        values = defaults | {
+            name: w.value for name, w in self.layer.items() if name in Recipe.model_fields
+        }
         values |= {"loras": loras, "checkpoint": checkpoint.name}
         values["prediction"] = values.get("prediction") or checkpoint.prediction
-        values["vae"] = (self._find("vae", find_vae, BAKED) if "vae" in layer else "") or BAKED
-        values |= self._sampling(checkpoint)
-        values |= {field: self._path(field) for field in PICTURE_FIELDS}
+        vae = self._find("vae", find_vae, BAKED) if "vae" in self.layer else None
+        values["vae"] = vae or BAKED
+        values["schedule_type"] = self._schedule_type(str(values["sampler"]), checkpoint)
+        values |= {name: self._path(name) for name in PICTURE_FIELDS}
+        values["seed"] = self._seed(values["seed"])
         values |= {"hires": self._hires(checkpoint, values), "upscale": self._upscale()}
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
         context = self._context(checkpoint, families)
-        recipe = self._validated(values | _off(values), context)
+        recipe = self._validated(values | _off(values), defaults, context)
         if recipe is None:
             return None
-        recipe = self._builder.rules.applied(recipe, self._judge)
+        recipe = self.rules.applied(recipe, self.judge)
         decided = {"schedule_type": _decided(recipe)} | _off(dict(recipe))
         return recipe.model_copy(update=decided)
 
-    def enlarged(self) -> Recipe | None:
+    def _enlarged(self) -> Recipe | None:
         """The recipe that enlarges its start image, for which it needs no checkpoint."""
-        layer = self._layer
         image, upscale = self._path("image"), self._upscale()
         if not image or upscale is None:
             return None
         try:
-            size = self._pictures.size(image)
+            size = self.pictures.size(image)
         except PictureUnreadable as error:
-            self._report("image", named(image, str(error)))
+            self.judge.wrong("image", named(image, str(error)))
             return None
         others = ("exact", "grid", "grid_seconds", "priority")
-        values = {name: layer[name].value for name in others if name in layer}
+        values = {name: self.layer[name].value for name in others if name in self.layer}
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale}
-        recipe = self._validated(values, self._context(NO_CHECKPOINT))
+        recipe = self._validated(values, {}, self._context(NO_CHECKPOINT))
         if recipe:
             recipe = recipe.without_drawing(size)
             for finding in upscaled_size(recipe):
-                self._judge.replaces(finding)
+                self.judge.replaces(finding)
         return recipe
 
     def _context(
         self, checkpoint: Checkpoint, families: tuple[tuple[str, str], ...] = ()
     ) -> Context:
-        position = self._judge.position
-        return Context(
-            self._inventory, checkpoint, self._layer, position, self._entry_index, families
-        )
+        position = self.judge.position
+        return Context(self.inventory, checkpoint, self.layer, position, self.entry_index, families)
 
-    def _validated(self, values: Mapping[str, object], context: Context) -> Recipe | None:
-        try:
-            return Recipe.model_validate(values).read_in(context)
-        except ValidationError as error:
-            for mistake in error.errors(include_url=False, include_context=False):
-                self._report_wrong(mistake["loc"], mistake["type"])
-        return None
+    def _validated(
+        self, values: dict[str, Any], defaults: Mapping[str, Any], context: Context
+    ) -> Recipe | None:
+        """The recipe; others' numbers beyond limits become the limit, other values are left out."""
+        while True:
+            try:
+                return Recipe.model_validate(values).read_in(context)
+            except ValidationError as error:
+                mistakes = error.errors(include_url=False)
+            replaced = [self._replaced(values, defaults, mistake) for mistake in mistakes]
+            if not all(replaced):
+                return None
 
-    def _report_wrong(self, place: tuple[int | str, ...], kind: str) -> None:
+    def _replaced(
+        self, values: dict[str, Any], defaults: Mapping[str, Any], mistake: Mapping[str, Any]
+    ) -> bool:
         """Report a value of the wrong type, or beyond its limits; a part where it stands."""
-        names = (".".join(map(str, place[:count])) for count in (3, 2, 1))
-        field = next(name for name in names if name in self._layer)
-        written = self._layer[field]
-        message = wrong_value(re.sub(r"\.\d+", "", field), written)
-        if field.endswith(".preprocess"):
-            message = why_no_preprocessor(written.text)
-        elif kind == "multiple_of" and MIN_SIDE <= int(str(written.value)) <= MAX_SIDE:
-            message = not_multiple_of(8, field, int(str(written.value)))
-        self._report(field, message)
-
-    def _report(self, field: str, message: str) -> None:
-        self._judge.replaces(Finding(field, message))
-
-    def _text(self, field: str) -> str | None:
-        """A field's text; something else than text is reported and taken out."""
-        written = self._layer.get(field)
-        if written is None or isinstance(written.value, str):
-            return None if written is None else str(written.value)
-        self._report(field, wrong_value(re.sub(r"\.\d+", "", field), written))
-        del self._layer[field]
-        return None
+        place: tuple[int | str, ...] = mistake["loc"]
+        while not find_in(self.layer, name := ".".join(map(str, place))) and len(place) > 1:
+            place = place[:-1]
+        limits: Mapping[str, Any] = mistake.get("ctx", {})
+        value, multiple = mistake["input"], limits.get("multiple_of", 0)
+        instead = limits.get("ge", limits.get("le")) if place == mistake["loc"] else None
+        written = find_in(self.layer, name)
+        message = wrong_value(re.sub(r"\.\d+", "", name), written) if written else mistake["msg"]
+        if multiple:
+            instead = min(MAX_SIDE, max(MIN_SIDE, value - value % multiple))
+            if MIN_SIDE <= value <= MAX_SIDE:
+                message = not_multiple_of(multiple, name, value)
+        if not self.judge.wrong(name, message, instead):
+            return False
+        *path, last = place
+        inner: Any = values
+        for step in path:
+            inner = inner[step]
+        inner[last] = defaults.get(name) if instead is None else instead
+        if inner[last] is None:
+            del inner[last]
+        return True
 
     def _find(
-        self, field: str, find: Callable[[Any, Inventory], _Found], instead: Any = NOTHING
+        self, name: str, find: Callable[[Any, Inventory], _Found], instead: Any = NOTHING
     ) -> _Found | Any:
         """Look up what a field names, or return what stands in for it; None for an error."""
-        was_there = field in self._layer
-        text = self._text(field)
-        if was_there and text is None:
-            return None
+        written = find_in(self.layer, name)
         try:
-            return find(text, self._inventory)
+            return find(None if written is None else text_of(name, written), self.inventory)
         except ValueInvalid as error:
-            finding = Finding(field, str(error), "", instead, of_checkpoint=False)
-            return instead if self._judge.replaces(finding) else None
+            return instead if self.judge.wrong(name, str(error), instead) else None
 
-    def _path(self, field: str) -> str:
-        name = re.sub(r"\.\d+\.", " ", field)
-        return read_path(name, self._layer.get(field), self._pictures, self._builder.problems)
+    def _path(self, name: str) -> str:
+        """The path of a picture that a field names; "" for none, and for one that is wrong."""
+        written = find_in(self.layer, name)
+        try:
+            path = read_path(re.sub(r"\.\d+\.", " ", name), written, self.pictures)
+        except ValueInvalid as error:
+            self.judge.wrong(name, str(error))
+            return ""
+        if path:
+            self.named[path] = self.judge.position_of(name)
+        return path
+
+    def _seed(self, seed: object) -> object:
+        """One seed, or several, which take the place of `count`."""
+        kind = "list" if isinstance(seed, tuple) else "range"
+        if isinstance(seed, tuple | NumberRange) and "count" in self.layer:
+            what = (
+                f"count and a {kind} of seeds together: the {kind} makes one image for each seed."
+            )
+            at = self.layer["count"].name_position
+            self.judge.wrong("count", f"{what} Remove count.", position=at)
+        return tuple(seed) if isinstance(seed, NumberRange) else seed
 
     def _check_hash(self, checkpoint: Checkpoint) -> None:
         """Warn if a picture's checkpoint may be another one than that of this name here."""
-        theirs = self._layer.pop(CHECKPOINT_HASH, None)
-        written = self._layer.get("checkpoint")
-        if not written or self._judge.origins.get("checkpoint") is not Origin.OTHERS:
+        theirs, written = self.layer.get(CHECKPOINT_HASH), self.layer.get("checkpoint")
+        if not written or written.origin is not Origin.OTHERS:
             return
         begins = theirs.text.casefold() if theirs else ""
         # Shorter ones are of A1111 before 2023, which hashed in another way.
         if checkpoint.hash and len(begins) >= _HASH_DIGITS:
             if not checkpoint.hash.startswith(begins):
-                self._judge.warnings.append(
+                self.judge.warnings.append(
                     f"the checkpoint '{shown(checkpoint.name)}' is another file than the "
                     f"picture's: its hash begins {checkpoint.hash[:_HASH_DIGITS]}, the picture's "
                     f"{shown(begins[:_HASH_DIGITS])}."
                 )
         elif checkpoint.name and not is_whole_name(written.text, checkpoint.name):
-            self._judge.warnings.append(
+            self.judge.warnings.append(
                 f"the picture's checkpoint '{shown(written.text)}' is taken for "
                 f"'{shown(checkpoint.name)}', which may be another one."
             )
 
     def _take_embeddings(self, checkpoint: Checkpoint) -> None:
         """Warn of those that a picture's prompts name, but that are not here."""
-        written = self._layer.pop(EMBEDDINGS, None)
+        written = self.layer.get(EMBEDDINGS)
         theirs = {
-            field: self._layer[field]
+            field: self.layer[field]
             for field in PROMPTS
-            if field in self._layer and self._judge.origins.get(field) is Origin.OTHERS
+            if field in self.layer and self.layer[field].origin is Origin.OTHERS
         }
         if written:
-            found = missing_embeddings(written, theirs, checkpoint, self._inventory)
-            self._judge.warnings += found
+            found = missing_embeddings(written, theirs, checkpoint, self.inventory)
+            self.judge.warnings += found
 
-    def _sampling(self, checkpoint: Checkpoint) -> dict[str, object]:
-        """The sampler and its schedule type; karras if nothing is written."""
-        layer, rules = self._layer, checkpoint.rules
-        default, schedule_type = find_sampler(DEFAULT_SAMPLER)
-        name = rules.samplers[0] if rules.flow else default.name
-        sampler = str(layer["sampler"].value) if "sampler" in layer else name
-        if "schedule_type" in layer:
-            schedule_type = str(layer["schedule_type"].value)
-        elif rules.flow or schedule_type not in sampler_named(sampler).schedule_types:
-            schedule_type = AUTOMATIC
-        return {"sampler": sampler, "schedule_type": schedule_type}
+    def _schedule_type(self, sampler: str, checkpoint: Checkpoint) -> str:
+        """The schedule type; karras if nothing is written, and the sampler takes it."""
+        if "schedule_type" in self.layer:
+            return str(self.layer["schedule_type"].value)
+        usual = find_sampler(DEFAULT_SAMPLER)[1]
+        if usual and not checkpoint.rules.flow and usual in sampler_named(sampler).schedule_types:
+            return usual
+        return AUTOMATIC
 
     def _hires(self, checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """The second pass. Without a start image, the denoising strength is its own."""
-        layer = self._layer
-        if "hires" not in layer or not layer["hires"].value:
+        written, strength = self.layer.get("hires"), self.layer.get("denoising_strength")
+        if not written or written.value is False:
             return None
-        if not values["image"] and "denoising_strength" in layer:
-            layer.setdefault("hires.denoising_strength", layer["denoising_strength"])
-        parts: dict[str, Any] = {name: w.value for name, w in parts_in(layer, "hires").items()}
+        if strength and not values["image"] and not find_in(self.layer, "hires.denoising_strength"):
+            self.judge.layer = with_part(self.layer, "hires.denoising_strength", strength)
+        parts = _values_of(self.layer["hires"])
         pixels = PIXEL_UPSCALERS[0]
         if "upscaler" in parts:
             parts["upscaler"] = self._find("hires.upscaler", find_hires_upscaler, pixels) or pixels
@@ -266,30 +273,31 @@ class _Building:
 
     def _upscale(self) -> dict[str, Any] | None:
         """The upscaler that is meant, with its scale where none is given."""
-        layer = self._layer
-        if "upscale" not in layer or not layer["upscale"].value:
+        written = self.layer.get("upscale")
+        if not written or written.value is False:
             return None
         model = self._find("upscale.model", find_upscaler, "")
-        scale = layer["upscale.scale"].value if "upscale.scale" in layer else None
+        scale = _values_of(written).get("scale")
         return {"model": model.name, "scale": scale or float(model.scale)} if model else None
 
     def _controls(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """The ControlNets; what is not installed for them is not here either."""
+        written = self.layer.get(CONTROL)
         found = []
-        for index in range(split_controls(self._layer, self._builder.problems)):
-            parts = parts_of(self._layer, index)
-            field = f"{CONTROL}.{index}"
-            model = self._find(f"{field}.model", find_controlnet, "") if "model" in parts else None
+        for index, entry in enumerate(written.parts if written else ()):
+            parts = _values_of(entry)
+            name = f"{CONTROL}.{index}"
+            model = self._find(f"{name}.model", find_controlnet, "") if "model" in parts else None
             if model == "":
                 continue
             parts["model"] = model.name if model else ""
-            written = self._layer.get(f"{field}.image")
-            is_own = written is not None and not names_none(written)
-            parts["image"] = self._path(f"{field}.image") if is_own else values["image"]
+            image = find_in(self.layer, f"{name}.image")
+            is_own = image is not None and not names_none(image)
+            parts["image"] = self._path(f"{name}.image") if is_own else values["image"]
             if is_own and not parts["image"]:
                 continue
             if parts.get("preprocess") == "depth":
-                parts["depth"] = self._find(f"{field}.depth", find_depth, "") or ""
+                parts["depth"] = self._find(f"{name}.depth", find_depth, "") or ""
             if model and model.kinds:
                 parts.setdefault("kind", KIND_OF.get(parts.get("preprocess", ""), ""))
             found.append(parts)
@@ -303,14 +311,14 @@ class _Building:
         native = dict.fromkeys(open_sides, checkpoint.native_size)
         path = values["image"] or next((one["image"] for one in values["control"]), "")
         if not path:
-            if "image" not in self._layer or names_none(self._layer["image"]):
+            if "image" not in self.layer or names_none(self.layer["image"]):
                 what = "size: picture is the size of the start image. Add image, or a size."
-                self._report(open_sides[0], what)
+                self.judge.wrong(open_sides[0], what)
             return native
         try:
-            width, height = self._pictures.size(path)
+            width, height = self.pictures.size(path)
         except PictureUnreadable as error:
-            self._report("image" if values["image"] else "control", named(path, str(error)))
+            self.judge.wrong("image" if values["image"] else "control", named(path, str(error)))
             return native
         if len(open_sides) == 1:
             given = next(side for side in ("width", "height") if side not in open_sides)
@@ -318,7 +326,7 @@ class _Building:
                 return native  # what is wrong with it is reported
             scale = values[given] / (width if given == "width" else height)
             width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        rules, most_pixels = checkpoint.rules, self._pictures.most_pixels
+        rules, most_pixels = checkpoint.rules, self.pictures.most_pixels
         scale = values["hires"].get("scale", 2) if values["hires"] else 1
         is_scale = isinstance(scale, int | float) and scale >= 1  # else it is reported
         most_side = min(MAX_SIDE, int(rules.max_side / (scale if is_scale else 1)))
@@ -341,7 +349,7 @@ def _decided(recipe: Recipe) -> str:
 def _off(values: Mapping[str, object]) -> dict[str, object]:
     """The defaults of fields that change nothing, because what they need is not there."""
     return {
-        name: default_of(name)
+        name: DEFAULTS[name]
         for name, row in ROWS.items()
         if row.needs and not any(map(values.get, row.needs))
     }
@@ -361,3 +369,8 @@ def only_enlarges(layer: Layer) -> bool:
     if "prompt" in layer or image is None or upscale is None:
         return False
     return bool(upscale.value) and not names_none(image)
+
+
+def _values_of(mapping: Written) -> dict[str, Any]:
+    """The values of a mapping's parts."""
+    return {name: part.value for name, part in mapping.pairs}

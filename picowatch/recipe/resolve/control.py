@@ -1,99 +1,30 @@
-"""The field `control`: a mapping, or a list of mappings, each a ControlNet and what it follows."""
+"""ControlNets: the pictures that they follow, and what they are used with."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
-from picowatch.recipe.fields import PARTS
 from picowatch.recipe.inventory import ControlNet
-from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.parts import (
-    KINDS,
-    OPTIONS,
-    find_mode,
-    find_preprocessor,
-)
+from picowatch.recipe.parts import KINDS, OPTIONS
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import names_none, typed
-from picowatch.recipe.resolve.mappings import parts_in, read_parts
+from picowatch.recipe.resolve.layers import CONTROL
 from picowatch.recipe.resolve.severity import Finding
-from picowatch.recipe.written import Layer, Written
-
-CONTROL = "control"
-MAX_CONTROLS = 10
+from picowatch.recipe.written import Written
 
 
-def split_controls(layer: Layer, problems: Problems) -> int:
-    """Add the parts of each entry to the layer, as `control.0.weight`; returns how many there are.
-
-    With what a sweep says of one of them. `control.0` is its picture, for later errors.
-    """
-    written = layer.get(CONTROL)
-    if written is None or written.value is False or names_none(written):
-        return 0
-    entries = _entries(layer)
-    swept = parts_in(layer, CONTROL)
-    if len(entries) > MAX_CONTROLS:
-        what = f"more than {MAX_CONTROLS} ControlNets here."
-        problems.add(entries[MAX_CONTROLS].position, what)
-        return 0
-    for name, part in swept.items() if len(entries) > 1 else ():
-        what = f"'control: {name}' could vary any of the {len(entries)} ControlNets here."
-        remedy = "Sweep 'control' itself, with whole lists as values."
-        problems.add(part.name_position, f"{what} {remedy}")
-    for index, entry in enumerate(entries):
-        if not isinstance(entry.value, dict):
-            problems.add(entry.error_position, wrong_value(CONTROL, entry))
-            return 0
-        parts = read_parts(CONTROL, entry, problems) | swept
-        layer[f"{CONTROL}.{index}"] = parts.get("image", entry)
-        for name, part in parts.items():
-            layer[f"{CONTROL}.{index}.{name}"] = typed(f"{CONTROL}.{name}", part)
-    return len(entries)
-
-
-def parts_of(layer: Layer, index: int) -> dict[str, Any]:
-    """The values of an entry's parts, with our names of what has others, too."""
-    names = [name for name in PARTS[CONTROL] if f"{CONTROL}.{index}.{name}" in layer]
-    values: dict[str, Any] = {name: layer[f"{CONTROL}.{index}.{name}"].value for name in names}
-    for name, find in _MEANINGS.items():
-        if isinstance(values.get(name), str | int):
-            values[name] = find(str(values[name]).strip())
-    return values
-
-
-_MEANINGS: dict[str, Callable[[str], str]] = {
-    "mode": find_mode,
-    "kind": str.casefold,
-    "preprocess": lambda text: find_preprocessor(text) or text,
-}
-
-
-def control_images(layer: Layer) -> Iterator[tuple[int, Written]]:
-    """The pictures that the entries of `control` name, as written, by the entries' indexes."""
-    for index, entry in enumerate(_entries(layer)):
-        for name, part in entry.pairs:
-            if name == "image":
-                yield index, part
-
-
-def with_control_image(index: int, layer: Layer, image: Written) -> Layer:
-    """The layer with another picture in that entry of `control`."""
-    written, entries = layer[CONTROL], list(_entries(layer))
-    pairs = tuple((n, image if n == "image" else part) for n, part in entries[index].pairs)
-    entries[index] = entries[index].with_pairs(pairs)
-    if isinstance(written.value, tuple):
-        return {**layer, CONTROL: replace(written, parts=tuple(entries))}
-    return {**layer, CONTROL: entries[index]}
-
-
-def _entries(layer: Layer) -> tuple[Written, ...]:
-    written = layer.get(CONTROL)
-    if written is None:
-        return ()
-    return written.parts if isinstance(written.value, tuple) else (written,)
+def with_picture(
+    control: Written, is_picture: Callable[[Written], bool], picture: Written
+) -> Written:
+    """The field `control` as written, with a picture's path where `is_picture` says so."""
+    if isinstance(control.value, tuple):
+        parts = tuple(with_picture(part, is_picture, picture) for part in control.parts)
+        return replace(control, value=tuple(part.value for part in parts), parts=parts)
+    pairs = [
+        (name, picture if name == "image" and is_picture(part) else part)
+        for name, part in control.pairs
+    ]
+    return control.with_pairs(tuple(pairs)) if pairs else control
 
 
 def controls_fit(recipe: Recipe) -> Iterator[Finding]:

@@ -1,55 +1,71 @@
 """Layers of settings: each value read by its field, and layers merged, the nearest one wins.
 
-The layers of an entry are the `_defaults.yaml` from the inbox's root down, a TXT's settings,
-and the entry itself.
+The layers of an entry are the `_defaults.yaml` from the inbox's root down, a picture's settings, a
+TXT's settings, and the entry itself.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Literal
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import (
-    MAPPINGS,
     MAX_SEED,
     NOISE_NAMES,
     NUMBERS,
+    PART_ALIASES,
+    PARTS,
     PICTURE,
     RANDOM,
     SIZE,
     SWITCHES,
 )
-from picowatch.recipe.messages.problems import Problems
-from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
-from picowatch.recipe.resolve.mappings import split_mappings
-from picowatch.recipe.resolve.ranges import NumberRange, range_in
+from picowatch.recipe.messages.other_programs import words_for_part
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.messages.wording import given_twice, sizes_of_ratio, wrong_value
+from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import (
     AUTOMATIC,
+    THE_SAMPLERS,
+    SamplerUnknown,
     find_prediction,
     find_sampler,
     find_schedule_type,
 )
-from picowatch.recipe.written import Layer, Written, number, switch
+from picowatch.recipe.written import Layer, Origin, Written, number, plain_name, switch
 
 SIZE_AND_SIDE = "size together with width or height: keep one of them."
+CONTROL = "control"
+MAX_CONTROLS = 10
+_ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
+_RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
+_NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
+_RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
+_SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
 
 
-def normalised(layer: Layer, problems: Problems) -> Layer:
+def normalised(layer: Layer, judge: Judge) -> Layer:
     """The layer with each value as its field has it, and what stands for several fields split.
 
-    A sampler without schedule type takes "automatic" with it, so that a nearer layer's
-    sampler is not paired with a farther layer's schedule type. Values that are wrong are left
-    out, and are problems; numbers and switches are left as text, for whoever knows their limits.
+    Mappings, and the entries of `control`, have the first names of their parts. A sampler without
+    schedule type takes "automatic" with it, so that a nearer layer's sampler is not paired with a
+    farther layer's schedule type. Values that are wrong are left out, after the `judge` has heard
+    of them; numbers and switches are left as text, for whoever knows their limits.
     """
     result = dict(layer)
-    _split_size(result, problems)
+    _split_size(result, judge)
+    _move_sampler(result)
     for field, meaning in _MEANINGS.items():
-        written = result.pop(field, None)
-        if written:
-            with problems.caught(written.error_position):
-                result[field] = written.with_value(meaning(written))
-    _normalise_sampler(result, problems)
-    split_mappings(result, problems)
+        if field in result:
+            try:
+                result[field] = meaning(result[field], judge)
+            except ValueInvalid as error:
+                judge.wrong(field, str(error), None)
+                del result[field]
+    _read_sampler(result, judge)
     return {field: typed(field, written) for field, written in result.items()}
 
 
@@ -62,10 +78,19 @@ def merged(layers: Iterable[Layer]) -> Layer:
     for layer in layers:
         if isinstance(layer["seed"].value if "seed" in layer else None, tuple | NumberRange):
             result.pop("count", None)
-        for field in MAPPINGS.keys() & layer.keys():
-            result = {name: w for name, w in result.items() if not name.startswith(f"{field}.")}
         result.update(layer)
     return result
+
+
+def with_part(layer: Layer, field: str, part: Written) -> Layer:
+    """The layer with another value of a part like `hires.scale`, or of the first ControlNet's."""
+    name, _, own_name = field.partition(".")
+    whole = layer[name]
+    mapping = whole.parts[0] if whole.parts else whole
+    changed = mapping.with_pairs(tuple((dict(mapping.pairs) | {own_name: part}).items()))
+    if whole.parts:
+        changed = replace(whole, value=(changed.value,), parts=(changed,))
+    return {**layer, name: replace(changed, origin=part.origin)}
 
 
 def typed(field: str, written: Written) -> Written:
@@ -79,19 +104,10 @@ def typed(field: str, written: Written) -> Written:
     return written if value is None else written.with_value(value)
 
 
-def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
-    """The field's text, taken out when it is something else than text."""
-    if field not in layer:
-        return None
-    with problems.caught(layer[field].error_position):
-        return _text(field, layer[field])
-    del layer[field]
-    return None
-
-
-def _text(field: str, written: Written) -> str:
+def text_of(field: str, written: Written) -> str:
+    """The field's text. Raises ValueInvalid if it is something else."""
     if not isinstance(written.value, str):
-        raise ValueInvalid(wrong_value(field, written))
+        raise ValueInvalid(wrong_value(re.sub(r"\.\d+", "", field), written))
     return written.value
 
 
@@ -101,29 +117,54 @@ def names_none(written: Written) -> bool:
     return isinstance(value, str) and value.strip().casefold() in ("", "none")
 
 
-def _split_size(layer: Layer, problems: Problems) -> None:
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """The numbers from `first` to `last`, both included, downwards too, in exact decimals."""
+
+    first: Decimal
+    last: Decimal
+    step: Decimal  # above 0
+
+    def __len__(self) -> int:
+        return int(abs(self.last - self.first) / self.step) + 1
+
+    def __iter__(self) -> Iterator[int | float]:
+        signed = self.step if self.last >= self.first else -self.step
+        for index in range(len(self)):
+            found = self.first + index * signed
+            yield int(found) if found == int(found) else float(found)
+
+
+def range_in(value: object) -> NumberRange | None:
+    """The range that a text is; None if it is not one. Raises ValueInvalid if its step is 0."""
+    found = _RANGE.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        return None
+    step = abs(Decimal(found[3] or 1))
+    if not step:
+        raise ValueInvalid("a range's step must not be 0.")
+    return NumberRange(Decimal(found[1]), Decimal(found[2]), step)
+
+
+def _split_size(layer: Layer, judge: Judge) -> None:
     for side in ("width", "height"):
         # A recipe that says nothing of a side has None there, too.
         if side in layer and layer[side].value is None:
-            problems.add(layer[side].error_position, wrong_value(side, layer[side]))
-            del layer[side]
+            judge.wrong(side, wrong_value(side, layer.pop(side)))
     written = layer.pop(SIZE, None)
     if written is None:
         return
     text = written.text.strip()
     sides = _SIDES.fullmatch(text)
-    if "width" in layer or "height" in layer:
-        problems.add(written.error_position, SIZE_AND_SIDE)
+    if not layer.keys().isdisjoint(("width", "height")):
+        judge.wrong(SIZE, SIZE_AND_SIDE)
     elif text.casefold() == PICTURE:
         layer["width"] = layer["height"] = written.with_value(PICTURE)
     elif sides:
         layer["width"] = written.with_value(int(sides["width"]))
         layer["height"] = written.with_value(int(sides["height"]))
     else:
-        problems.add(written.error_position, _not_a_size(written))
-
-
-_SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
+        judge.wrong(SIZE, _not_a_size(written), None)
 
 
 def _not_a_size(written: Written) -> str:
@@ -138,49 +179,77 @@ def _not_a_size(written: Written) -> str:
     return wrong_value(SIZE, written)
 
 
-def _normalise_sampler(layer: Layer, problems: Problems) -> None:
-    text = text_of("sampler", layer, problems)
-    if text is None:
+def _move_sampler(layer: Layer) -> None:
+    """SD.Next's "Scheduler" is the class of its sampler, and not a schedule type."""
+    written = layer.get("schedule_type")
+    if not written or written.origin is not Origin.OTHERS:
         return
-    written, schedule_type = layer.pop("sampler"), layer.get("schedule_type")
-    with problems.caught(written.position):
-        sampler, in_name = find_sampler(text)
-        layer["sampler"] = written.with_value(sampler.name)
-        if in_name and schedule_type and schedule_type.value not in (AUTOMATIC, in_name):
-            problems.add(
-                schedule_type.position,
-                f"the sampler's name says {in_name}, schedule_type says {schedule_type.value}. "
-                "Keep one.",
-            )
-        if in_name or schedule_type is None:
-            layer["schedule_type"] = written.with_value(in_name or AUTOMATIC)
+    for find in (find_schedule_type, find_sampler):
+        try:
+            find(written.text)
+        except ValueInvalid:
+            continue
+        if find is find_sampler:
+            layer.setdefault("sampler", layer.pop("schedule_type"))
+        return
 
 
-def _noise(written: Written) -> object:
-    """The noise source, in any case, and under other programs' names."""
-    name = written.text.strip()
-    return NOISE_NAMES.get(name.casefold(), name) if name else written.value
+def _read_sampler(layer: Layer, judge: Judge) -> None:
+    written, schedule_type = layer.pop("sampler", None), layer.get("schedule_type")
+    if written is None:
+        return
+    try:
+        sampler, in_name = find_sampler(text_of("sampler", written))
+    except SamplerUnknown as error:
+        nearest = error.instead
+        if not judge.wrong("sampler", error.message, nearest, remedy=THE_SAMPLERS) or not nearest:
+            return
+        sampler, in_name = find_sampler(nearest)
+    except ValueInvalid as error:
+        judge.wrong("sampler", str(error), None)
+        return
+    layer["sampler"] = written.with_value(sampler.name)
+    if in_name and schedule_type and schedule_type.value not in (AUTOMATIC, in_name):
+        what = f"the sampler's name says {in_name}, schedule_type says {schedule_type.value}."
+        judge.wrong("schedule_type", what, in_name, remedy="Keep one.")
+    if in_name or schedule_type is None:
+        layer["schedule_type"] = written.with_value(in_name or AUTOMATIC)
 
 
-def _seeds(written: Written) -> object:
-    """`1..8` is a range of seeds."""
+def _seeds(written: Written, judge: Judge) -> Written:
+    """One seed, random, a range, or a list of seeds."""
+    if isinstance(written.value, tuple) and written.parts:
+        return written.with_value(tuple(_listed_seeds(written, judge)))
     seeds = range_in(written.value)
-    ends = (seeds.first, seeds.last) if seeds else ()
-    is_range = seeds and seeds.is_whole and min(ends) >= 0 and max(ends) <= MAX_SEED
-    return seeds if is_range else written.value
+    if seeds and all(isinstance(one, int) and 0 <= one <= MAX_SEED for one in _ends(seeds)):
+        return written.with_value(seeds)
+    return _seed("seed", written)
 
 
-def _variation_seed(written: Written) -> int | None:
-    """A whole number, or None for one that is drawn."""
+def _ends(seeds: NumberRange) -> Iterator[int | float]:
+    for end in (seeds.first, seeds.last, seeds.step):
+        yield int(end) if end == int(end) else float(end)
+
+
+def _listed_seeds(written: Written, judge: Judge) -> Iterator[int]:
+    seen = set()
+    for part in written.parts:
+        seed = seed_in(part)
+        if not isinstance(seed, int):
+            judge.wrong("seed", wrong_value("seed", part, _ONE_SEED), position=part.position)
+            continue
+        if seed in seen:
+            what = f"the seed {seed} is listed twice: both images would be the same. Keep one."
+            judge.wrong("seed", what, position=part.position)
+        seen.add(seed)
+        yield seed
+
+
+def _seed(field: str, written: Written) -> Written:
     seed = seed_in(written)
     if seed is None:
-        raise ValueInvalid(wrong_value("variation_seed", written))
-    return None if seed == RANDOM else seed
-
-
-def _or_off(written: Written) -> object:
-    """A mapping, or false for none."""
-    return False if switch(written.text) is False else written.value
+        raise ValueInvalid(wrong_value(field, written))
+    return written.with_value(seed)
 
 
 def seed_in(written: Written) -> int | Literal["random"] | None:
@@ -197,15 +266,105 @@ def seed_in(written: Written) -> int | Literal["random"] | None:
     return value if 0 <= value <= MAX_SEED else None
 
 
-_RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
+def _variation_seed(written: Written, judge: Judge) -> Written:
+    """A whole number, or None for one that is drawn."""
+    seed = _seed("variation_seed", written)
+    return seed.with_value(None) if seed.value == RANDOM else seed
 
+
+def _noise(written: Written, judge: Judge) -> Written:
+    """The noise source, in any case, and under other programs' names."""
+    name = written.text.strip()
+    return written.with_value(NOISE_NAMES.get(name.casefold(), name)) if name else written
+
+
+def is_off(written: Written) -> bool:
+    """Whether a mapping, or a list of them, is switched off."""
+    return written.value in ((), False) or names_none(written) or switch(written.text) is False
+
+
+def _off(written: Written) -> Written:
+    return written.with_value(False) if is_off(written) else written
+
+
+def _hires(written: Written, judge: Judge) -> Written:
+    return _mapping("hires", "", written, judge)
+
+
+def _upscale(written: Written, judge: Judge) -> Written:
+    return _mapping("upscale", "model", written, judge)
+
+
+def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
+    """A mapping, one of its parts (a number is its scale, a text the part `named`), on, or off."""
+    text = str(written.value) if isinstance(written.value, str | int | float) else ""
+    if isinstance(written.value, dict):
+        return _with_first_names(field, written, judge)
+    if is_off(written) or number(text) == 0:
+        return written.with_value(False)
+    if number(text) is not None:
+        return written.with_pairs((("scale", typed(f"{field}.scale", written)),))
+    if switch(text):
+        return written.with_pairs(())
+    if named and isinstance(written.value, str):
+        return written.with_pairs(((named, written),))
+    raise ValueInvalid(wrong_value(field, written))
+
+
+def _controls(written: Written, judge: Judge) -> Written:
+    """A list of mappings, or one of them, or none."""
+    if is_off(written):
+        return written.with_value(False)
+    entries = written.parts if isinstance(written.value, tuple) else (written,)
+    if len(entries) > MAX_CONTROLS:
+        raise ValueInvalid(f"more than {MAX_CONTROLS} ControlNets here.")
+    for entry in entries:
+        if not isinstance(entry.value, dict):
+            raise ValueInvalid(wrong_value(CONTROL, entry))
+    parts = tuple(_with_first_names(CONTROL, entry, judge) for entry in entries)
+    return replace(written, value=tuple(part.value for part in parts), parts=parts, pairs=())
+
+
+def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
+    """A mapping with the first names of its parts, as their types have them."""
+    parts: Layer = {}
+    known = list(PARTS[field])
+    for name, part in mapping.pairs:
+        plain = plain_name(name)
+        first = PART_ALIASES[field].get(plain, plain)
+        position = part.name_position
+        if first not in known:
+            words = f"Its fields are {listed(known, most=len(known))}."
+            message = f"{field} has no '{shown(name)}'. {words_for_part(field, name, known)}{words}"
+            judge.wrong(field, message, position=position)
+        elif first in parts:
+            judge.wrong(field, given_twice(name, parts[first]), position=position)
+        else:
+            parts[first] = typed_part(f"{field}.{first}", part)
+    return mapping.with_pairs(tuple(parts.items()))
+
+
+def typed_part(field: str, part: Written) -> Written:
+    """A part's value as its type has it, under our name of what has others, too."""
+    if field in _NAMES and isinstance(part.value, str | int):
+        return part.with_value(_NAMES[field](str(part.value).strip()))
+    return typed(field, part)
+
+
+_NAMES: dict[str, Callable[[str], str]] = {
+    "control.mode": str.casefold,
+    "control.kind": str.casefold,
+    "control.preprocess": str.casefold,
+}
 # What fields mean that can be written in several ways. Each raises ValueInvalid.
-_MEANINGS: dict[str, Callable[[Written], object]] = {
-    "schedule_type": lambda written: find_schedule_type(_text("schedule_type", written)),
-    "prediction": lambda written: find_prediction(_text("prediction", written)),
+_MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
+    "schedule_type": lambda w, _: w.with_value(find_schedule_type(text_of("schedule_type", w))),
+    "prediction": lambda w, _: w.with_value(find_prediction(text_of("prediction", w))),
     "noise": _noise,
     "seed": _seeds,
     "variation_seed": _variation_seed,
-    "control": _or_off,
-    "sweep": _or_off,
+    "hires": _hires,
+    "upscale": _upscale,
+    "control": _controls,
+    "sweep": lambda w, _: _off(w),
 }

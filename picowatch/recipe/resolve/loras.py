@@ -12,7 +12,7 @@ from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.severity import Finding, Judge
-from picowatch.recipe.written import Layer, Position, Written, number
+from picowatch.recipe.written import Layer, Origin, Position, Written, number
 
 LORAS = "loras"
 MAX_LORAS = 100
@@ -46,7 +46,8 @@ def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> LorasRead:
     if LORAS in layer:
         reader.read(layer[LORAS])
     prompt = layer.get("prompt")
-    if prompt and LORAS in layer and _is_a_folders(layer[LORAS]) and not _is_a_folders(prompt):
+    is_folders = LORAS in layer and layer[LORAS].origin is Origin.FOLDER
+    if prompt and LORAS in layer and prompt.origin is Origin.OWN and is_folders:
         for tag in lora_tags(prompt.text):  # what is nearer holds
             with suppress(NotInstalled):
                 reader.weights.pop(find_lora(tag.name, inventory), None)
@@ -59,11 +60,6 @@ def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> LorasRead:
         layer["prompt"] = prompt.with_value(text)
     families = {name: key for name, key in reader.families.items() if name in reader.weights}
     return LorasRead(tuple(reader.weights.items()), tuple(families.items()))
-
-
-def _is_a_folders(written: Written) -> bool:
-    file = written.position.source.name.rpartition("/")[2]
-    return file in ("_defaults.yaml", "_pictures.yaml")
 
 
 def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:

@@ -1,10 +1,8 @@
 """An entry's two prompts: what they may hold, what they name, and what each image draws."""
 
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PROMPTS, Loras
@@ -27,12 +25,9 @@ from picowatch.recipe.prompts.wildcards import (
     PACK_ENDINGS,
     Choice,
     ExpansionFailed,
-    FromFile,
     Nodes,
-    SameLines,
     Template,
     found_in,
-    lines_of,
     matching_files,
     parse,
 )
@@ -133,59 +128,51 @@ class Prompts:
     def drawn(self, seed: int) -> DrawnPrompts:
         """What the image with this seed is rendered from. Raises PromptFailed."""
         prompt, negative = (self._text(field, seed) for field in PROMPTS)
-        prompt = without_tags(prompt, self._swept, self._inventory)
         installed = self._inventory.embeddings
         embeddings = embeddings_in(prompt, installed) | embeddings_in(negative, installed)
-        loras = self._all_loras(prompt, seed)
-        return DrawnPrompts(prompt, negative, loras, tuple(sorted(embeddings)))
+        tags = split_loras(prompt)[1]
+        loras = dict(self._loras) | {find_lora(name, self._inventory): at for name, at in tags}
+        return DrawnPrompts(prompt, negative, tuple(loras.items()), tuple(sorted(embeddings)))
 
     def _text(self, field: str, seed: int) -> str:
         template = self._templates[field]
-        if not template.is_drawn:
-            return template.text
         try:
             text = template.expand(seed, field)
         except ExpansionFailed as error:
             raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
-        for mistake in (*unsupported(text), *_lora_mistakes(field, text, self._inventory)):
-            raise _failed_draw(field, seed, text, mistake.message)
+        if field == PROMPT:
+            text = without_tags(text, self._swept, self._inventory)
+        if template.is_drawn:  # else it was looked at as it is written
+            lora_mistakes = _lora_mistakes(field, text, self._loras, self._inventory)
+            for mistake in (*unsupported(text), *lora_mistakes):
+                what = f"with seed {seed} this becomes: {shown(text, 200)}\n{mistake.message}"
+                raise PromptFailed(field, what)
         return text
-
-    def _all_loras(self, prompt: str, seed: int) -> Loras:
-        """Those of the field first, then those of the prompt in their order."""
-        loras = dict(self._loras)
-        for name, weight in split_loras(prompt)[1]:
-            found = find_lora(name, self._inventory)
-            if found in loras:
-                raise _failed_draw(PROMPT, seed, prompt, named_twice(found))
-            loras[found] = weight
-        return tuple(loras.items())
-
-
-def _failed_draw(field: str, seed: int, text: str, problem: str) -> PromptFailed:
-    return PromptFailed(field, f"with seed {seed} this becomes: {shown(text, 200)}\n{problem}")
 
 
 def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:
     """What is wrong with a prompt as written, whatever is drawn: the first few, in order.
 
-    The text itself with all its alternatives, the wildcard files that it reaches, and LoRAs.
+    The text itself with all its alternatives, the wildcard files that it names, and LoRAs.
     """
     if len(text) > MAX_LENGTH:
         message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
         return [Mistake(0, 1, message)]
     nodes = parse(text, inventory.wildcards)
-    found = [*unsupported(text), *_wildcard_mistakes(field, nodes, inventory)]
+    found = [*unsupported(text), *_wildcard_mistakes(nodes, inventory)]
     tags = lora_tags(text)
     if len(tags) > MAX_LORAS:
         found.append(tags[MAX_LORAS].mistake(f"more than {MAX_LORAS} LoRAs here."))
     else:
-        found += _lora_mistakes(field, text, inventory)
-        found += _repeated_loras(text, nodes, loras, inventory) if field == PROMPT else ()
+        found += _lora_mistakes(field, text, loras, inventory, nodes != (text,))
     return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
 
 
-def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Mistake]:
+def _lora_mistakes(
+    field: str, text: str, loras: Loras, inventory: Inventory, is_drawn: bool = False
+) -> Iterator[Mistake]:
+    """What is wrong with the LoRAs of a text; wildcards may choose one of two that are alike."""
+    seen = {name for name, _ in loras}
     for tag in lora_tags(text):
         if field == NEGATIVE:
             message = (
@@ -195,34 +182,24 @@ def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Mist
             yield tag.mistake(message)
             continue
         try:
-            find_lora(tag.name, inventory)
+            name = find_lora(tag.name, inventory)
         except NoneOfThisName as error:
             yield tag.mistake(f"{error} Put its file there, or write the prompt without the tag.")
         except NotInstalled as error:
             yield tag.mistake(str(error))
+        else:
+            if name in seen and not is_drawn:
+                yield tag.mistake(named_twice(name))
+            seen.add(name)
 
 
-def _repeated_loras(
-    text: str, nodes: Nodes, loras: Loras, inventory: Inventory
-) -> Iterator[Mistake]:
-    """LoRAs named twice, where that is certain: a wildcard may choose one of its tags."""
-    seen = {name for name, _ in loras}
-    choices = [node for node in nodes if isinstance(node, Choice)]
-    for tag in lora_tags(text):
-        if any(c.offset <= tag.offset < c.offset + c.length for c in choices):
-            continue
-        try:
-            found = find_lora(tag.name, inventory)
-        except NotInstalled:
-            continue
-        if found in seen:
-            yield tag.mistake(named_twice(found))
-        seen.add(found)
+def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
+    """What is wrong with wildcards as written; what their lines hold is seen when they are drawn.
 
-
-def _wildcard_mistakes(field: str, parsed: Nodes, inventory: Inventory) -> Iterator[Mistake]:
+    Each file once, however often it is named.
+    """
     seen = set[str]()
-    for node in found_in(parsed):
+    for node in found_in(nodes):
         if isinstance(node, Choice):
             if not node.low <= node.high <= MAX_CHOSEN:
                 message = (
@@ -232,70 +209,20 @@ def _wildcard_mistakes(field: str, parsed: Nodes, inventory: Inventory) -> Itera
                 yield Mistake(node.offset, node.length, message)
         elif node.name not in seen:
             seen.add(node.name)
-            for message in islice(_file_mistakes(field, node.name, inventory), MAX_FOUND):
+            files = matching_files(node.name, inventory.wildcards)
+            if not any(inventory.wildcards[file] for file in files):
+                message = _no_wildcard(files[0] if files else node.name, inventory)
                 yield Mistake(node.offset, len(node.written), message)
-
-
-def _file_mistakes(field: str, name: str, inventory: Inventory) -> Iterator[str]:
-    """What is wrong with the wildcard files that a name means, or that their lines name."""
-    wildcards = inventory.wildcards
-    waiting, seen = [(name, "")], {name}
-    while waiting:
-        name, within = waiting.pop()
-        files = matching_files(name, wildcards)
-        if not files:
-            yield _no_wildcard(name, inventory) + within
-        elif not lines_of(name, wildcards).nodes:
-            yield f"the wildcard file {_path(files[0], inventory)} has no lines.{within}"
-        for file in files:
-            within = f" (in {_path(file, inventory)})"
-            held = _held(SameLines((wildcards[file],)))
-            yield from (message + within for message in held.mistakes)
-            for tag in held.tags:
-                yield from (m.message + within for m in _lora_mistakes(field, tag, inventory))
-            waiting += [(inner, within) for inner in sorted(held.names - seen)]
-            seen |= held.names
-
-
-def _path(wildcard: str, inventory: Inventory) -> str:
-    """The file that a wildcard's lines stand in."""
-    file = inventory.wildcard_packs.get(wildcard, f"{wildcard}.txt")
-    return f"models/wildcards/{shown(file)}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What a wildcard file's lines hold: the files and the LoRA tags that they name, and mistakes.
-
-    The mistakes are the first of what no prompt may hold.
-    """
-
-    names: frozenset[str]
-    tags: tuple[str, ...]
-    mistakes: tuple[str, ...]
-
-
-@lru_cache(maxsize=256)
-def _held(same: SameLines) -> _Held:
-    """Looked for once in each file, however many prompts name it."""
-    (lines,) = same.files
-    names: set[str] = set()
-    tags: dict[str, None] = {}
-    messages: dict[str, None] = {}
-    for line in lines:
-        if any(sign in line for sign in ("[", "(", "<", "{", "__", "AND")):
-            if len(messages) < MAX_FOUND:
-                messages |= dict.fromkeys(mistake.message for mistake in unsupported(line))
-            names |= {n.name for n in found_in(parse(line, {})) if isinstance(n, FromFile)}
-            tags |= dict.fromkeys(tag.written for tag in lora_tags(line))
-    return _Held(frozenset(names), tuple(tags), tuple(messages))
 
 
 def _no_wildcard(name: str, inventory: Inventory) -> str:
     refused = inventory.refused_as("wildcard")
     if name in refused:
         return f"the wildcard file '{shown(name)}' cannot be used: {refused[name]}"
-    names: Sequence[str] = sorted(inventory.wildcards)
+    if name in inventory.wildcards:
+        file = inventory.wildcard_packs.get(name, f"{name}.txt")
+        return f"the wildcard file models/wildcards/{shown(file)} has no lines."
+    names = sorted(inventory.wildcards)
     there = (
         f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )

@@ -35,7 +35,7 @@ from picowatch.recipe.samplers import (
     decide_schedule_type,
     sampler_named,
 )
-from picowatch.recipe.written import FORBIDDEN, Position, invisible
+from picowatch.recipe.written import FORBIDDEN, invisible
 
 Rule = Callable[[Recipe], Iterator[Finding]]
 
@@ -77,17 +77,11 @@ class Rules:
                 yield Finding(field, what, "Remove it.", without, of_checkpoint=False)
             tags = {tag.written for tag in lora_tags(text)} if is_short else set()
             mistakes = self._mistakes_in(field, text, recipe.loras)
-            before = recipe.written(field) if mistakes else None
-            earliest: dict[str, Position] = {}  # before a sweep replaced pieces of the prompt
-            while before and (before := before.unswept):
-                known = self._mistakes_in(field, before.text, recipe.loras)
-                earliest |= {one.message: before.error_position for one in known}
             for mistake in mistakes:
                 start, end = mistake.offset, mistake.offset + mistake.length
                 is_tag = text[start:end] in tags
                 without = (text[:start] + text[end:]).strip() if is_tag else NOTHING
-                at = earliest.get(mistake.message)
-                yield Finding(field, mistake.message, "", without, False, at)
+                yield Finding(field, mistake.message, "", without, of_checkpoint=False)
 
     def _files(self, recipe: Recipe) -> Iterator[Finding]:
         """A VAE, LoRAs and embeddings for another family than the checkpoint's."""

@@ -5,21 +5,12 @@ an error. Values that somebody else chose are replaced, with a warning: those of
 another program's text, and of a folder's defaults where a checkpoint cannot do what they say.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.written import Layer, Position
-
-
-class Origin(Enum):
-    """The author of a value."""
-
-    OWN = "the recipe itself"
-    FOLDER = "the defaults of its folder"
-    OTHERS = "a picture, or another program"
+from picowatch.recipe.written import Layer, Origin, Position, Source, find_in
 
 
 class _Nothing(Enum):
@@ -27,6 +18,9 @@ class _Nothing(Enum):
 
 
 NOTHING: Final = _Nothing.NOTHING
+NOWHERE = Position(Source("", ""), 0, 0)
+# Fields of which a warning does not repeat the whole value.
+_LONG = ("prompt", "negative_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,46 +48,52 @@ class Finding:
     def warning(self) -> str:
         """The message for a person who did not."""
         name = self.instead
-        is_left_out = not isinstance(name, str | int | float) or not name or self.field in _LONG
-        if is_left_out:
+        if not isinstance(name, str | int | float) or not name or self.field in _LONG:
             return f"{self.message} It was left out."
         value = shown(f"{name:g}" if isinstance(name, float) else str(name))
         return f"{self.message} {value} is used instead."
 
 
-# Fields of which a warning does not repeat the whole value.
-_LONG = ("prompt", "negative_prompt")
-
-
 @dataclass(slots=True)
 class Judge:
-    """Decides about the findings of one recipe.
-
-    `layer` is what is written, `origins` who wrote it. A field that nobody wrote is reported at
-    `position`.
-    """
+    """Decides about the findings of one layer; a field that it lacks is reported at `position`."""
 
     layer: Layer
-    origins: Mapping[str, Origin]
-    position: Position
     problems: Problems
+    position: Position = NOWHERE
     warnings: list[str] = field(default_factory=list)
 
     def replaces(self, finding: Finding) -> bool:
         """Return whether the value instead is used, with a warning; otherwise it is an error."""
         position = finding.position or self.position_of(finding.field)
-        if finding.instead is not NOTHING and self._may_replace(finding):
+        origin = self.origin_of(finding.field)
+        may_replace = origin is Origin.OTHERS or (origin is Origin.FOLDER and finding.of_checkpoint)
+        if finding.instead is not NOTHING and may_replace:
             self.warnings.append(finding.warning + position.note)
             return True
         self.problems.add(position, finding.error)
         return False
 
-    def position_of(self, name: str) -> Position:
-        """The position of a field's value; of a part like `hires.scale`, at least its mapping's."""
-        written = self.layer.get(name) or self.layer.get(name.partition(".")[0])
-        return written.error_position if written else self.position
+    def wrong(
+        self,
+        name: str,
+        message: str,
+        instead: Any = NOTHING,
+        position: Position | None = None,
+        remedy: str = "",
+    ) -> bool:
+        """The same of a value that no checkpoint could use."""
+        return self.replaces(Finding(name, message, remedy, instead, False, position))
 
-    def _may_replace(self, finding: Finding) -> bool:
-        mapping = finding.field.partition(".")[0]
-        origin = self.origins.get(finding.field) or self.origins.get(mapping, Origin.OWN)
-        return origin is Origin.OTHERS or (origin is Origin.FOLDER and finding.of_checkpoint)
+    def origin_of(self, name: str) -> Origin:
+        """The author of a field."""
+        written = self.layer.get(name) or self.layer.get(name.partition(".")[0])
+        return written.origin if written else Origin.OWN
+
+    def position_of(self, name: str) -> Position:
+        """The position of a field's value; of a part that is not there, its mapping's."""
+        while name:
+            if written := find_in(self.layer, name):
+                return written.error_position
+            name = name.rpartition(".")[0]
+        return self.position

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Callable, Sequence
 
-from picowatch.errors import PictureUnreadable
+from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import MIN_SIDE
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import names_none
+from picowatch.recipe.resolve.layers import names_none, text_of
 from picowatch.recipe.written import FORBIDDEN, Written, invisible
 
 MAX_PATH = 500
@@ -39,23 +38,19 @@ _WRONG_PATHS = (
 )
 
 
-def read_path(field: str, written: Written | None, pictures: Pictures, problems: Problems) -> str:
-    """The picture's path as the recipe names it, or "" for none.
+def read_path(field: str, written: Written | None, pictures: Pictures) -> str:
+    """The picture's path as the recipe names it, or "" for none. Raises ValueInvalid.
 
     An absolute one inside the folders becomes `inbox/…` or `outbox/…`: it means the same
     wherever the folders are.
     """
     if written is None or names_none(written):
         return ""
-    if not isinstance(written.value, str):
-        problems.add(written.error_position, wrong_value(field, written))
-        return ""
-    path = written.value.strip().removeprefix("./")
+    path = text_of(field, written).strip().removeprefix("./")
     if path.startswith("/") and ".." not in path.split("/"):
         path = pictures.inside(path) or path
     if why := why_no_path(path):
-        problems.add(written.error_position, f"{field} {why}")
-        return ""
+        raise ValueInvalid(f"{field} {why}")
     return path
 
 

@@ -9,41 +9,61 @@ part of a mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import FIRST_NAME_OF, NO_SWEEP, PART_FIELDS, PROMPTS, SIZE, Axis
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import DECIMAL_POINT, wrong_value
+from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import SIZE_AND_SIDE, merged, normalised
+from picowatch.recipe.resolve.layers import (
+    SIZE_AND_SIDE,
+    is_off,
+    merged,
+    normalised,
+    range_in,
+    text_of,
+    typed_part,
+    with_part,
+)
 from picowatch.recipe.resolve.loras import ONE_LORA
-from picowatch.recipe.resolve.ranges import meant_range, range_in
+from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_all_signs
+from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import AUTOMATIC
-from picowatch.recipe.written import Layer, Position, Written
+from picowatch.recipe.written import Layer, Written
+
+MAX_SWEPT_CHARACTERS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value of an axis: its text for the contact sheet, and what it lays over the entry.
+    """One value of an axis: as it is written, and what it lays over the entry.
 
     With `replaces`, the overlay holds a prompt's name and what comes instead of that piece.
     """
 
-    text: str
+    written: Written
     overlay: Layer
-    position: Position
     replaces: str = ""
+
+    @property
+    def text(self) -> str:
+        """The value as the contact sheet shows it."""
+        value = self.written.value
+        return value if isinstance(value, str) else self.written.raw
 
     def over(self, layer: Layer) -> Layer:
         """The layer with this value."""
-        if not self.replaces:
-            return merged([layer, self.overlay])
-        ((field, new),) = self.overlay.items()
-        old = layer[field]
-        text = old.text.replace(self.replaces, new.text)
-        return {**layer, field: replace(new, value=text, unswept=old)}
+        if self.replaces:
+            ((field, new),) = self.overlay.items()
+            text = layer[field].text.replace(self.replaces, new.text)
+            return {**layer, field: new.with_value(text)}
+        for field, written in self.overlay.items():
+            if field in PART_FIELDS:
+                return with_part(layer, field, written)
+        return merged([layer, self.overlay])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +87,65 @@ def read_axes(
     What is wrong goes to `problems`.
     `own` is what the entry itself says: its schedule type goes with every sampler.
     """
-    if written.value is False or written.value in ("off", "none"):
+    if written.value is False:
         return []
     if not isinstance(written.value, dict):
         problems.add(written.error_position, wrong_value("sweep", written))
         return []
     axes: dict[str, WrittenAxis] = {}
     for key, values in written.pairs:
-        if key.isdigit():
-            message = f"sweep cannot vary '{shown(key)}'. {DECIMAL_POINT}"
-            problems.add(values.name_position, message)
+        try:
+            axis = _axis(key, values, layer, _swept(axes), most, problems)
+        except ValueInvalid as error:
+            problems.add(values.name_position, str(error))
             continue
-        found = _axis(key, values, layer, most, problems)
-        if found and found.label in axes:
+        if axis.label in axes:
             problems.add(values.name_position, f"'{shown(key)}' is swept twice. Keep one.")
-        elif found:
-            axes[found.label] = found
-            if SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
-                problems.add(values.name_position, SIZE_AND_SIDE)
-                return []
+        elif axis.values:
+            axes[axis.label] = axis
+    if SIZE in axes and not axes.keys().isdisjoint(("width", "height")):
+        problems.add(written.name_position, SIZE_AND_SIDE)
+        return []
     if "sampler" in axes and ("schedule_type" in axes or _says_schedule_type(own)):
         axes["sampler"] = _without_automatic(axes["sampler"])
     return list(axes.values())
 
 
+def _swept(axes: dict[str, WrittenAxis]) -> Layer:
+    """What the first values of axes lay over an entry."""
+    return {name: one for axis in axes.values() for name, one in axis.values[0].overlay.items()}
+
+
 def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
     """The entry's layer with every combination of values, the last axis fastest."""
     if not axes:
-        yield layer
+        yield dict(layer)
         return
     for value in axes[0].values:
         yield from combinations(axes[1:], value.over(layer))
+
+
+def refuse_long_sweep(
+    axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
+) -> bool:
+    """Return whether sweeping a piece of a prompt makes more text than can be looked through."""
+    if not any(value.replaces for axis in axes for value in axis.values):
+        return False
+    texts = [layer[field].text for field in PROMPTS if field in layer]
+    count = prod(len(axis.values) for axis in axes)
+    signs = "characters of wildcards and brackets"
+    for what, most, each in (
+        ("characters", MAX_SWEPT_CHARACTERS, sum(map(len, texts))),
+        (signs, MAX_SIGNS_OF_ALL, sum(map(count_all_signs, texts))),
+    ):
+        if (found := each * count) > most:
+            problems.add(
+                sweep.name_position,
+                f"this sweep of a prompt has {found:,} {what}; the limit is {most:,}. "
+                "Shorten the prompt, or sweep fewer values.",
+            )
+            return True
+    return False
 
 
 def refuse_same_images(
@@ -111,16 +159,13 @@ def refuse_same_images(
         for indexes, image in zip(combined, made, strict=True):
             images_of[indexes[place]].append(image)
         for index, value in enumerate(axis.values):
-            first = images_of.index(images_of[index])
-            if first < index:
-                other = axis.values[first].text
-                what = f"'{shown(value.text)}' appears twice in the '{shown(axis.label)}' sweep."
-                if other != value.text:
-                    what = (
-                        f"'{shown(value.text)}' means the same as '{shown(other)}' in the "
-                        f"'{shown(axis.label)}' sweep. Keep one."
-                    )
-                problems.add(value.position, what)
+            first = axis.values[images_of.index(images_of[index])]
+            if first is not value:
+                what = (
+                    f"'{shown(value.text)}' means the same as '{shown(first.text)}' in the "
+                    f"'{shown(axis.label)}' sweep. Keep one."
+                )
+                problems.add(value.written.position, what)
 
 
 def _says_schedule_type(own: Layer) -> bool:
@@ -133,126 +178,103 @@ def _says_schedule_type(own: Layer) -> bool:
 
 def _without_automatic(axis: WrittenAxis) -> WrittenAxis:
     """Samplers that leave the schedule type as it is, unless their names say one."""
-    return replace(
-        axis,
-        values=tuple(
-            replace(value, overlay={"sampler": value.overlay["sampler"]})
-            if "sampler" in value.overlay and value.overlay["schedule_type"].value == AUTOMATIC
-            else value
-            for value in axis.values
-        ),
-    )
+    values = [
+        replace(value, overlay={"sampler": value.overlay["sampler"]})
+        if "sampler" in value.overlay and value.overlay["schedule_type"].value == AUTOMATIC
+        else value
+        for value in axis.values
+    ]
+    return replace(axis, values=tuple(values))
 
 
 def _axis(
-    key: str, values: Written, layer: Layer, most: int, problems: Problems
-) -> WrittenAxis | None:
-    position = values.name_position
+    key: str, written: Written, layer: Layer, swept: Layer, most: int, problems: Problems
+) -> WrittenAxis:
+    """One axis; its wrong values go to `problems`. Raises ValueInvalid for a wrong name."""
     name, _, detail = (part.strip() for part in key.partition(":"))
     field = FIRST_NAME_OF.get(name.casefold().replace(" ", "_"))
-    parts = _values(key, values, most, problems)
+    label = part = f"{field}.{detail}" if detail else f"{field}"
     if field is None:
-        problems.add(position, f"sweep cannot vary '{shown(key)}': {_meant(key, parts, layer)}")
-    elif field in NO_SWEEP:
-        problems.add(position, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
-    elif not detail:
-        return _over(field, field, parts, problems)
-    elif field in PROMPTS:
-        return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, position, problems)
-    elif field == "loras":
-        return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
-    elif f"{field}.{detail}" in PART_FIELDS:
-        return _over(f"{field}: {detail}", f"{field}.{detail}", parts, problems)
-    else:
-        problems.add(position, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
-    return None
+        raise ValueInvalid(f"sweep cannot vary '{shown(key)}': {_meant(key, written, layer)}")
+    if field in NO_SWEEP:
+        raise ValueInvalid(f"sweep cannot vary {field}. {NO_SWEEP[field]}")
+    if detail and field in PROMPTS:
+        _check_piece(field, detail, layer)
+        label = f"{field}: {detail}"
+    elif detail and field == "loras":
+        label = part = f"{ONE_LORA}{detail}"
+    elif detail and part in PART_FIELDS:
+        _check_mapping(field, detail, layer | swept)
+        label = f"{field}: {detail}"
+    elif detail:
+        raise ValueInvalid(f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
+    values = []
+    for value in _values(key, written, most, problems):
+        if detail and field in PROMPTS:
+            text_of(field, value)
+            values.append(Value(value, {field: value}, detail))
+        elif part in PART_FIELDS:
+            values.append(Value(value, {part: typed_part(part, value)}))
+        else:
+            one = {part: value}
+            values.append(Value(value, normalised(one, Judge(one, problems))))
+    return WrittenAxis(label, tuple(values))
 
 
-def _meant(key: str, parts: Sequence[Written], layer: Layer) -> str:
+def _check_piece(field: str, piece: str, layer: Layer) -> None:
+    """Raise ValueInvalid if a prompt lacks a piece, or is too long to be searched."""
+    text = layer[field].text if field in layer else ""
+    if piece not in text:
+        raise ValueInvalid(f"'{shown(piece)}' does not occur in {field}: there is nothing to vary.")
+    if len(text) > MAX_LENGTH:
+        raise ValueInvalid(f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
+
+
+def _check_mapping(field: str, part: str, layer: Layer) -> None:
+    """Raise ValueInvalid if there is no mapping of which a part could vary."""
+    mapping = layer.get(field)
+    if mapping is None or is_off(mapping):
+        name = f'"{field}: {part}"'
+        raise ValueInvalid(f"{name} has no effect without {field}. Add it, or remove {name}.")
+    if len(mapping.parts) > 1:
+        raise ValueInvalid(
+            f"'{field}: {part}' could vary any of the {len(mapping.parts)} ControlNets here. "
+            f"Sweep '{field}' itself, with whole lists as values."
+        )
+
+
+def _meant(key: str, values: Written, layer: Layer) -> str:
     """Say what a name that is no field's may mean: a piece of the prompt, as in `Prompt S/R`."""
     name, _, detail = (part.strip() for part in key.partition(":"))
-    names = [name for name in FIRST_NAME_OF if name not in NO_SWEEP]
-    meant = did_you_mean(name, names)
     prompt = layer["prompt"].text if "prompt" in layer else ""
-    pieces = [detail, key]
-    pieces += [parts[0].text] if parts and "prompt" in name.casefold() else []
-    piece = next((one for one in pieces if one and one in prompt), "")
-    if piece:
-        meant = f'For a piece of the prompt write "prompt: {shown(piece)}".'
+    first = values.parts[0].text if values.parts and "prompt" in name.casefold() else ""
+    for piece in filter(None, (detail, key, first)):
+        if piece in prompt:
+            name = f'"prompt: {shown(piece)}"'
+            return f"there is no such field. For a piece of the prompt write {name}."
+    meant = did_you_mean(name, [one for one in FIRST_NAME_OF if one not in NO_SWEEP])
     return f"there is no such field. {meant}".rstrip()
 
 
-def _over(
-    label: str, field: str, parts: Sequence[Written], problems: Problems
-) -> WrittenAxis | None:
-    values = tuple(
-        Value(_text(part), normalised({field: part}, problems), part.position) for part in parts
-    )
-    return WrittenAxis(label, values) if values else None
-
-
-def _over_prompt(
-    field: str,
-    old: str,
-    parts: Sequence[Written],
-    layer: Layer,
-    position: Position,
-    problems: Problems,
-) -> WrittenAxis | None:
-    text = layer[field].text if field in layer else ""
-    if old not in text:
-        what = f"'{shown(old)}' does not occur in {field}: there is nothing to vary."
-        problems.add(position, what)
-        return None
-    if len(text) > MAX_LENGTH:
-        what = f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters."
-        problems.add(position, what)
-        return None
-    for part in parts:
-        if not isinstance(part.value, str):
-            problems.add(part.error_position, wrong_value(field, part))
-            return None
-    values = tuple(Value(_text(part), {field: part}, part.position, old) for part in parts)
-    return WrittenAxis(f"{field}: {old}", values) if values else None
-
-
 def _values(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
-    """The values as written, or those of a range."""
-    if not isinstance(written.value, tuple):
-        return _range(key, written, most, problems)
-    if not written.parts:
-        problems.add(written.error_position, f"the '{shown(key)}' sweep has no values.")
-    if len(written.parts) > most:
-        what = f"the '{shown(key)}' sweep has {len(written.parts):,} values{beyond(most)}"
-        problems.add(written.error_position, what)
-    return [replace(part, key=written.key) for part in written.parts[:most]]
-
-
-def _text(part: Written) -> str:
-    return part.value if isinstance(part.value, str) else part.raw
-
-
-def _range(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
-    """The numbers of `4..10 step 2`."""
+    """The values as written, or those of a range like `4..10 step 2`."""
+    values: Sequence[Written] = written.parts
+    what = f"the '{shown(key)}' sweep"
     try:
         numbers = range_in(written.value)
+        if numbers is None and not isinstance(written.value, tuple):
+            raise ValueInvalid(f"{what} must be a list like [1, 2], or a range like 4..10 step 2.")
+        count = len(written.parts) if numbers is None else len(numbers)
+        if not count:
+            raise ValueInvalid(f"{what} has no values.")
+        if count > most:
+            raise ValueInvalid(
+                f"{what} has {count:,} values; one save may request {most:,} images (the setting "
+                "max_images_per_save)."
+            )
     except ValueInvalid as error:
         problems.add(written.error_position, str(error))
         return []
-    text = written.text.strip()
-    if numbers is None:
-        meant = meant_range(text) or (f"[{text}]" if "," in text else "")
-        what = f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2."
-        what += f" Write {shown(meant)}." if meant else ""
-        problems.add(written.error_position, what)
-        return []
-    if len(numbers) > most:
-        what = f"the range {shown(text)} has {len(numbers):,} values{beyond(most)}"
-        problems.add(written.error_position, what)
-        return []
-    return [replace(written, value=number, raw=f"{number}") for number in numbers]
-
-
-def beyond(most: int) -> str:
-    """The end of a message about more values than a save may request images."""
-    return f"; one save may request {most:,} images (the setting max_images_per_save)."
+    if numbers is not None:
+        return [replace(written, value=number, raw=f"{number}") for number in numbers]
+    return [replace(part, key=written.key) for part in values]

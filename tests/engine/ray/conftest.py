@@ -10,8 +10,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import Engine
+from picowatch.engine.protocol import Engine, EngineOptions
 from picowatch.engine.ray import RayEngines
 from picowatch.settings import RaySettings
 from tests.engine.ray.renderer import WAIT_FOR, DigestRenderer

@@ -15,8 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from picowatch.catalog import Catalog
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
+from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, Preview, RenderedImage
 from picowatch.engine.verify import find_model
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest

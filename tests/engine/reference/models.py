@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from picowatch.catalog import Catalog
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineOptions
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
 from tests.engine.controlnets import controlnet_of, save_folder, save_single, union_of

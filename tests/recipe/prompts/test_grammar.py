@@ -64,8 +64,10 @@ def test_any_text_can_be_weighed(text: str) -> None:
 
 NO_LORA = "is not a LoRA with one weight from -10 to 10. Write one like <lora:name:0.8>."
 NO_WEIGHT = "is not a number from -100 to 100. Write one like (word:1.2)."
-IN_TURN = "would be used in turn, but wildcards are drawn at random. Leave out the @, or sweep"
-VALUES = "passes values to a wildcard, which is not supported. Write them into its lines."
+DYNAMIC = (
+    "is dynamicprompts' syntax, which is not supported. Write {a|b} or __name__, drawn at random, "
+    "or the words themselves."
+)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +88,12 @@ VALUES = "passes values to a wildcard, which is not supported. Write them into i
          "Write that file, with a choice in each line."),
         ("a {3-2$$x|y} hat", "{3-2$$x|y}", "{3-2$$…} cannot be drawn: the first number must not be "
          "above the second, and the limit is 100."),
-        ("${ a : red } hat", "${ a :", "${ a : is a variable, which is not supported. Write its "
-         "value where it is used."),
-        ("${a=!{x|y}} hat", "${a=", "${a= is a variable, which is not supported. Write its value "
-         "where it is used."),
-        ("a __@colour__", "__@colour__", f"__@colour__ {IN_TURN} the choices."),
-        ("a {@red|blue}", "{@red|", f"{{@red| {IN_TURN} the choices."),
-        ("__hat(in=red)__", "__hat(in=red)__", f"__hat(in=red)__ {VALUES}"),
+        *(
+            (prompt, construct, f"{construct} {DYNAMIC}")
+            for prompt, construct in (("${ a : red } hat", "${ a :"), ("${a=!{x|y}} hat", "${a="),
+                                      ("a __@colour__", "__@colour__"), ("a {@red|blue}", "{@red|"),
+                                      ("__hat(in=red)__", "__hat(in=red)__"))
+        ),
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_by_name_and_position(

@@ -75,10 +75,9 @@ A: 3.21 GB, R: 3.59 GB, Sys: 4.2/8 GB (52.1%)
     ("text", "expected"),
     [
         (
-            "a cat\nNegative prompt: dim\n\na dog\nNegative prompt: blurry,\ndark\nSteps: 3, "
-            "Seed: 1\n\n\na fox\n\nwith a hat\nSteps: 4, Sampler: DDIM\n\nan owl\n",
-            [("a cat", "dim", 24), ("a dog", "blurry,\ndark", 3), ("a fox\n\nwith a hat", "", 4),
-             ("an owl", "", 24)],
+            "a dog\nNegative prompt: blurry,\ndark\nSteps: 3, Seed: 1\n\n\na fox\n\nwith a hat\n"
+            "Steps: 4, Sampler: DDIM\n\nan owl\n",
+            [("a dog", "blurry,\ndark", 3), ("a fox\n\nwith a hat", "", 4), ("an owl", "", 24)],
         ),
         ("a\nNegative prompt: b\n\nc\nNegative prompt: d\n", [("a", "b", 24), ("c", "d", 24)]),
         ("\nSteps: 3, Seed: 1\nSteps: 4, Seed: 1", [("", "", 3), ("", "", 4)]),
@@ -113,6 +112,10 @@ def test_lines_that_only_speak_of_steps_are_prompts() -> None:
         ("a cat. Negative prompt: dim", "'Negative prompt:' within a prompt would be part of"),
         ("a cat Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
         ("Negative prompt: dim.Steps: 9, Seed: 7", "'Steps: 9, Seed: …' looks like A1111's"),
+        (
+            "Negative prompt: dim\n\na cat\nNegative prompt: dim\nSteps: 9",
+            "a second 'Negative prompt:' without a line like 'Steps: 24' before it. End each",
+        ),
     ],
 )
 def test_settings_within_a_line_of_a_list_are_refused(line: str, message: str) -> None:
@@ -266,12 +269,12 @@ def test_the_vae_is_nearer_than_a_folders_default(values: str) -> None:
     ("values", "fields", "warning"),
     [
         ("Steps: 300, Sampler: Euler, Size: 500x512", {"steps": 150, "width": 496},
-         "steps cannot be 300; 150 is used instead."),
+         "steps must be a whole number from 1 to 150, not 300. 150 is used instead."),
         ("Steps: 3, CFG scale: 7,5", {"cfg_scale": 7.5}, "cfg_scale must be a number from 1 to "),
         ("Steps: 3, RNG: x", {"noise": "cpu"}, "noise must be cpu or nvidia, not 'x'. It was left"),
         ("Steps: 3, Tiling: x", {"tiling": False}, "tiling must be true or false, not 'x'. It was"),
         ("Steps: many, Sampler: Euler", {"steps": 24}, "steps must be a whole number from 1 to "),
-        ("Steps: 3, Sampler: Restart", {"sampler": "Heun"}, "picowatch has no sampler 'Restart'; "),
+        ("Steps: 3, Sampler: Restart", {"sampler": "Heun"}, "the sampler Restart is not su"),
         ("Steps: 3, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
          {"hires": Hires(2.0, upscaler="Lanczos")}, "no upscaler 'R-ESRGAN 4x+' in models/"),
     ],

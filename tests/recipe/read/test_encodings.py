@@ -34,12 +34,12 @@ def test_marks_of_files_that_were_joined_are_no_text() -> None:
 
 
 @pytest.mark.parametrize("code", [0xA0, 0x202F, 0x3000])
-def test_spaces_of_web_pages_and_keyboards_are_spaces_to_yaml(code: int) -> None:
-    """They look like it; within a text they stay as they are."""
+def test_spaces_of_web_pages_and_keyboards_are_spaces(code: int) -> None:
+    """They look like it."""
     space = chr(code)
     text = f"-{space}prompt:{space}a{space}cat\n{space}{space}hires:\n{space * 4}scale:{space}3\n"
     recipe = read_one(text)
-    assert (recipe.prompt, recipe.hires and recipe.hires.scale) == (f"a{space}cat", 3)
+    assert (recipe.prompt, recipe.hires and recipe.hires.scale) == ("a cat", 3)
     assert messages(f"prompt: a\nsteps:{space}x") == [
         "steps must be a whole number from 1 to 150, not 'x'."
     ]
@@ -103,18 +103,3 @@ def test_an_empty_file_is_not_ready_yet(content: bytes) -> None:
 def test_a_file_with_anything_in_it_is_not_empty(content: bytes) -> None:
     """Also when it cannot be read."""
     assert not is_empty(content)
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.yaml", "a.json"])
-@pytest.mark.parametrize(
-    ("text", "begins"),
-    [
-        ("{\\rtf1\\ansi\\cocoartf2709\n\\f0\\fs24 a corgi}", "this is RTF"),
-        ("<!DOCTYPE html>\n<html>\n<body>404</body>\n</html>", "this is a web page"),
-    ],
-)
-def test_what_is_no_plain_text_is_one_error(name: str, text: str, begins: str) -> None:
-    """Not a picture of each of its lines. RTF is what TextEdit writes unless it is told."""
-    (problem,) = refused(text, name).problems
-    assert (problem.line, problem.column) == (1, 1)
-    assert problem.message.startswith(begins)

@@ -228,7 +228,7 @@ def test_another_checkpoint_than_the_pictures_is_a_warning(
     text = f"a\nSteps: 300, Seed: 1{said}"
     recipe = read("from: a.png", {"parameters": text}, known)
     assert (recipe.checkpoint, recipe.steps) == ("dreamshaper_8", 150)
-    others = [one for one in recipe.warnings if not one.startswith("steps cannot be 300")]
+    others = [one for one in recipe.warnings if not one.startswith("steps must be")]
     assert [one.startswith(warning) for one in others] == ([True] if warning else [])
     assert read("from: a.png\ncheckpoint: dreamshaper_8\nsteps: 3", {"parameters": text}, known
                 ).warnings == ()  # fmt: skip

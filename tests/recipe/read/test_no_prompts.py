@@ -1,7 +1,5 @@
 """Command lines, JSON, scripts and tables in a TXT: answered with what to write, never drawn."""
 
-import json
-
 import pytest
 
 from tests.recipe.reading import messages, read, read_one, refused
@@ -54,23 +52,13 @@ def test_the_marks_around_a_chat_s_answer_are_no_prompts() -> None:
     ]
 
 
-COMFYUI = {
-    "3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 20, "cfg": 8}},
-    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat"}},
-}
-JSON = "this is JSON, not prompts. Each line of a .txt is a prompt."
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (json.dumps(COMFYUI), "this is a workflow of ComfyUI, which picowatch cannot run. Write "),
-        (json.dumps({"prompt": COMFYUI}, indent=2), "this is a workflow of ComfyUI"),
-        ('{"nodes": [], "links": []}', "this is a workflow of ComfyUI"),
         ('{\n "prompt": "a cat"}', "this looks like JSON; rename it to corgi.json"),
-        ('[{"prompt": "a"}, {"prompt": "b"}]', "this looks like JSON; rename it to corgi.json"),
-        ('{"text": "a cat"}', JSON),
-        ('{"prompt": "a cat",}', "this looks like JSON, but is incomplete."),
+        ('[{"prompt": "a"}, {"prompt": "b"},]', "this looks like JSON; rename it to corgi.json"),
+        ("{\\rtf1\\ansi\n\\f0 a corgi}", "this is RTF, not plain text. Save it as plain text"),
+        ("<!DOCTYPE html>\n<body>404</body>", "this is a web page, not a recipe. Save only its"),
         ("#!/usr/bin/env python3\nprint('a')", "this is a Python script, not prompts."),
         ("# coding\nimport torch\n\npipe = Pipe()", "this is a Python script, not prompts."),
         ("from diffusers import Flux\na", "this is a Python script, not prompts."),

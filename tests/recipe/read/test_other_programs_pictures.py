@@ -216,7 +216,7 @@ PICTURES = {
     "comfyui, a sampler that picowatch lacks": Picture(
         png({"prompt": json.dumps(UNKNOWN_SAMPLER)}),
         COMFYUI,
-        ("draws in 2 steps", "picowatch has no sampler 'res_multistep'; the usual one is used"),
+        ("draws in 2 steps", "unknown sampler 'res_multistep'"),
     ),
     "invokeai 3": Picture(
         png({"invokeai_metadata": json.dumps(INVOKEAI_3), "invokeai_graph": "{}"}),

@@ -141,13 +141,6 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --seed 7 -cfg=7.5", 1, 12, f"'-cfg' {NO_FLAG}cfg."),
         ("a corgi,--steps 10", 1, 9, f"'--steps' {NO_FLAG}steps."),
         (
-            "a --control {image: a}",
-            1,
-            13,
-            "a flag takes no mapping. Write control: {image: a} between two lines --- above the "
-            "prompts, or in a .yaml file.",
-        ),
-        (
             "a corgi\nnegative: blurry",
             2,
             1,

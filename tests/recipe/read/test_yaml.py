@@ -85,7 +85,7 @@ MISTAKES = [
     ("prompt: a\nsweep: {steps: [1, 2}}", (2, 16), "Is the [ that opens here closed?"),
     ("prompt: a\n}", (2, 1), "YAML cannot parse this: did not find expected key."),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
-    ("```yaml\nprompt: a\n```", (1, 1), "``` is how chats and web pages mark a text. Delete"),
+    ("```yaml\nprompt: a\n```", (1, 1), "YAML cannot parse this: found character"),
     ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
     ("image of a corgi", (1, 1), "Write 'prompt: image of a corgi', or rename"),
     ("- a dog", (1, 3), "this is not a recipe. Write 'prompt: a dog'"),

@@ -128,11 +128,11 @@ def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
         ("steps: 10", "the 'steps' sweep must be a list like [1, 2], or a range like "
          "4..10 step 2."),
         ("steps: []", "the 'steps' sweep has no values."),
-        ("steps: [10, 10]", "'10' appears twice in the 'steps' sweep."),
+        ("steps: [10, 10]", "'10' means the same as '10' in the 'steps' sweep. Keep one."),
         ("steps: [10], steps: [20]", "'steps' is swept twice. Keep one."),
         ("steps: 1..9 step 0", "a range's step must not be 0."),
-        ("cfg_scale: 1..30 step 0.001", "the range 1..30 step 0.001 has 29,001 values; one save "
-         "may request 1,000 images (the setting max_images_per_save)."),
+        ("cfg_scale: 1..30 step 0.001", "the 'cfg_scale' sweep has 29,001 values; one save may "
+         "request 1,000 images (the setting max_images_per_save)."),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
         ("from: [a.png, b.png]", "sweep cannot vary from. Write a recipe for each picture: several "
          "stand in a list, or between lines ---."),
@@ -149,8 +149,8 @@ def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
         ("'lora: pixel': [20]", "the weight of 'pixel' must be a number from -10 to 10, not 20."),
         ("denoising_strength: [0.5]", "denoising_strength has no effect without image or hires. "
                                       "Add it, or remove denoising_strength."),
-        ("steps: 1..150, cfg_scale: 1..30", "this sweep makes 150 x 30 = 4,500 images; one save "
-         "may request 1,000 (the setting max_images_per_save)."),
+        ("steps: 1..150, cfg_scale: 1..30", "this file requests 4,500 images; one save may "
+         "request 1,000 (the setting max_images_per_save)."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused(written: str, message: str | None) -> None:
@@ -166,14 +166,6 @@ def test_each_value_is_checked_at_its_own_position() -> None:
     assert [(p.line, p.column, p.width) for p in refused(text).problems] == [
         (3, 11, 1), (3, 17, 3), (4, 18, 2),
     ]  # fmt: skip
-
-
-def test_a_mistake_of_the_prompt_itself_is_shown_there() -> None:
-    """Once, and not at each value that takes the place of another piece of it."""
-    swept = "{'prompt: red': [red, __here__], 'prompt: cat': [dog]}"
-    text = f"prompt: red cat on __nowhere__\nsweep: {swept}"
-    found = [(one.line, one.column, one.message[:24]) for one in refused(text).problems]
-    assert found == [(1, 9, "no wildcard file 'nowher"), (2, 30, "no wildcard file 'here.t")]
 
 
 def test_a_sweep_of_another_kind_is_refused() -> None:
@@ -199,7 +191,8 @@ def test_many_recipes_with_sweeps_are_stopped_by_the_limit() -> None:
     """Before a million combinations are worked out."""
     one = "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n"
     assert read(one)[0].image_count == 1000
-    assert len(messages(one * 1000)) == 999
+    (message,) = messages(one * 1000)
+    assert message.startswith("this file requests 1,000,000 images; one save may request 1,000")
 
 
 def test_a_draw_that_fails_in_a_combination_has_its_position() -> None:
@@ -294,27 +287,6 @@ def test_a_grid_may_have_cells_that_are_the_same() -> None:
     """A start image is not needed by each of them."""
     swept = requests("image: [none, a.png], strength: [0.3, 0.6]")
     assert len(swept) == 4 and len({one.digest for one in swept}) == 3
-
-
-@pytest.mark.parametrize(
-    ("written", "instead"),
-    [
-        ("5..9 step 0,5", "5..9 step 0.5"),
-        ("4,5..6", "4.5..6"),
-        ("1-13(+3)", "1..13 step 3"),
-        ("1..7 by 2", "1..7 step 2"),
-        ("10 to 12", "10..12"),
-        ("4, 8, 12", "[4, 8, 12]"),
-    ],
-)
-def test_a_range_as_others_write_it_is_written_out(written: str, instead: str) -> None:
-    """A1111's ranges, hyphens and decimal commas; what is proposed is read."""
-    above = "prompt: a\nsweep:\n  cfg_scale: "
-    assert messages(above + written) == [
-        "the 'cfg_scale' sweep must be a list like [1, 2], or a range like 4..10 step 2. "
-        f"Write {instead}."
-    ]
-    assert read_one(above + instead).sweep
 
 
 def test_a_tag_with_the_files_ending_is_swept_too() -> None:

@@ -1,42 +1,61 @@
-"""Finds what in models/ may be a model, by names, sizes and times alone."""
+"""What in models/ may be a model, by names, sizes and times; each is a model, or refused."""
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
-from picowatch.catalog.configs import config_beside
 from picowatch.catalog.folder_files import (
     ARIA2,
     INDEX,
     PICKLE_ENDINGS,
+    config_beside,
     folder_files,
     is_file,
     is_folder,
     other_weights,
+    says_velocity,
     weight_files,
 )
-from picowatch.catalog.folders import PART_FOLDERS, is_part_folder
-from picowatch.catalog.gguf import GGUF
-from picowatch.catalog.models import FOLDERS, Kind, Layout
+from picowatch.catalog.folders import (
+    PART_FOLDERS,
+    is_part_folder,
+    only_lends,
+    recognise_checkpoint_folder,
+    recognise_part_folder,
+)
+from picowatch.catalog.gguf import GGUF, read_any_header
+from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
+from picowatch.catalog.parts import ASSETS
+from picowatch.catalog.recognise import expect_usable, named, recognise
 from picowatch.errors import ModelRefused
-from picowatch.files.skipped_folders import SKIPPED_FOLDERS
+from picowatch.families import DEMO, FLOWS, UNETS
+from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
 
-_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
+# The models in the package: their names, what messages call them, and where they are.
+EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
+    "checkpoint": (DEMO, "the embedded demo model", ASSETS / "demo"),
+    "upscaler": ("demo-compact", "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
+    "controlnet": ("demo-sketch", "the embedded ControlNet", ASSETS / "demo-sketch.safetensors"),
+}
+DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
+
 SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
+_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 _ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
-Stamp = tuple[tuple[str, int, int], ...]
+Signature = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file or folder that may be a model; equal stamps mean nothing in it has changed.
+    """A file or folder that may be a model, below `root`, the folder of its kind.
 
-    `root` is the folder of its kind that it lies in.
+    `signature` has the names, sizes and mtimes of its files; () for a dangling link.
     """
 
     root: Path
@@ -44,7 +63,26 @@ class Candidate:
     kind: Kind
     path: Path
     layout: Layout
-    stamp: Stamp
+    signature: Signature
+
+    @property
+    def order(self) -> tuple[str, bool]:
+        """Files stand before folders of the same name."""
+        return self.name, self.layout == "folder"
+
+    @property
+    def place(self) -> str:
+        """The file's name, in messages; in another program's folder with the folder's name."""
+        if self.root.name == FOLDERS[self.kind]:
+            return printable(self.path.name)
+        return printable(self.path.relative_to(self.root.parent).as_posix())
+
+    def refused(self, reason: str) -> Refused:
+        """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
+        name = self.name
+        if self.layout == "file" and not name.endswith(self.path.suffix):
+            name += self.path.suffix
+        return Refused(name=printable(name), kind=self.kind, path=self.path, reason=reason)
 
 
 def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
@@ -78,15 +116,13 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
         entered.add(real)
         downloading = {child.removesuffix(ARIA2) for child, *_ in children if child.endswith(ARIA2)}
         for child, linked, inner in children:
-            if child in downloading:
-                continue
             path = folder / child
-            if name and not _may_be(_below(root, path), name):
+            if child in downloading or (name and not _may_be(_below(root, path), name)):
                 continue
             inner = inner or (linked and is_folder(path))
             if inner and child.lower() in SKIPPED_FOLDERS:
                 continue
-            if inner and not _is_model_folder(path, kind):
+            if inner and not (is_file(path / INDEX) or _is_part(path, kind)):
                 (links if linked else folders).append(path)
             elif inner:
                 for one in _models_in(path, kind):
@@ -103,7 +139,7 @@ def _candidate(root: Path, kind: Kind, path: Path, layout: Layout) -> Candidate:
     name = _below(root, path)
     if layout == "file" and path.suffix.lower() in SAFETENSORS:
         name = name[: -len(path.suffix)]
-    return Candidate(root, name, kind, path, layout, _stamp(path, kind, layout))
+    return Candidate(root, name, kind, path, layout, _signature(path, kind, layout))
 
 
 def _below(root: Path, path: Path) -> str:
@@ -124,39 +160,20 @@ def _models_in(path: Path, kind: Kind) -> list[Path]:
         return [path]
 
 
-def _is_model_folder(path: Path, kind: Kind) -> bool:
-    return is_file(path / INDEX) or _is_part(path, kind)
-
-
 def _is_part(path: Path, kind: Kind) -> bool:
-    return kind in PART_FOLDERS and is_folder(path) and is_part_folder(path)
+    return kind in PART_FOLDERS and is_part_folder(path)
 
 
-def _stamp(path: Path, kind: Kind, layout: Layout) -> Stamp:
-    """Names, sizes and mtimes of a model's files; () for a dangling link."""
+def _signature(path: Path, kind: Kind, layout: Layout) -> Signature:
     try:
-        if layout == "folder":
-            stats = [(name, file.stat()) for name, file in folder_files(path).items()]
-        else:
-            stats = [("", path.stat())]
-            if kind == "checkpoint":
-                with suppress(OSError):
-                    stats.append(("config", config_beside(path).stat()))
+        files = folder_files(path) if layout == "folder" else {"": path}
+        stats = [(name, file.stat()) for name, file in files.items()]
     except OSError:
         return ()
+    if layout == "file" and kind == "checkpoint":
+        with suppress(OSError):
+            stats.append(("config", config_beside(path).stat()))
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
-
-
-def by_name(candidate: Candidate) -> tuple[str, bool]:
-    """Files stand before folders of the same name."""
-    return candidate.name, candidate.layout == "folder"
-
-
-def place(candidate: Candidate) -> str:
-    """The file's name, in messages; in another program's folder with the folder's name."""
-    if candidate.root.name == FOLDERS[candidate.kind]:
-        return printable(candidate.path.name)
-    return printable(candidate.path.relative_to(candidate.root.parent).as_posix())
 
 
 def printable(name: str) -> str:
@@ -172,10 +189,22 @@ def without_ending(name: str) -> str:
     return path.as_posix()
 
 
-def check_name(candidate: Candidate) -> None:
+def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model | Refused:
+    """The candidate as a model of the kind that its folder is for, or the reason why it is none."""
+    try:
+        _check_name(candidate)
+        return _model_of(candidate, recognised)
+    except ModelRefused as error:
+        reason = error.message
+    except OSError as error:  # whatever was there a moment ago
+        reason = f"cannot be read: {error.strerror or error}."
+    return candidate.refused(f"{candidate.place} {reason}")
+
+
+def _check_name(candidate: Candidate) -> None:
     """Refuse what can be refused by name alone, before anything is opened."""
     ending = candidate.path.suffix.lower()
-    if not candidate.stamp:
+    if not candidate.signature:
         raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
     hidden = NEVER_IN_NAMES.search(candidate.name)
     if hidden:
@@ -191,3 +220,48 @@ def check_name(candidate: Candidate) -> None:
             "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
             "convert it with `picowatch convert`, which runs none."
         )
+
+
+def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model:
+    path, kind = candidate.path, candidate.kind
+    if candidate.layout == "file":
+        found = recognised(path)
+    elif is_part_folder(path):
+        found = recognise_part_folder(path, kind)
+    else:
+        found = recognise_checkpoint_folder(path)
+    right = folders_of(candidate.root.parent, found.kind)[0]
+    expect_usable(named(found, candidate.name), kind, candidate.layout, right.name)
+    return _model(candidate.name, path, found)
+
+
+@cache
+def embedded(kind: Kind) -> Model:
+    """The model of this kind that is in the package: a checkpoint, an upscaler, a ControlNet."""
+    name, _, path = EMBEDDED[kind]
+    whole = kind == "checkpoint"
+    found = recognise_checkpoint_folder(path) if whole else recognise(read_any_header(path))
+    return _model(name, path, found)
+
+
+def _model(name: str, path: Path, found: Recognised) -> Model:
+    by_name = named(found, name)
+    folder, is_checkpoint = is_folder(path), found.kind == "checkpoint"
+    files = folder_files(path).values() if folder else [path]
+    silent = is_checkpoint and found.family in UNETS and not (folder or found.prediction)
+    missing = ""
+    if folder and is_checkpoint and found.family in FLOWS and only_lends(path):
+        missing = (
+            f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
+            "render with it, copy the whole folder."
+        )
+    return Model(
+        name=name,
+        layout="folder" if folder else "file",
+        path=path,
+        bytes=sum(file.stat().st_size for file in files),
+        by_name=by_name != found,
+        velocity_beside=silent and says_velocity(path),
+        missing=missing,
+        **asdict(by_name),
+    )

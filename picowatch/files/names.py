@@ -1,5 +1,7 @@
 """Which names are those of pictures, without opening anything, nor importing what could."""
 
+import re
+
 # Of the names of files in the formats that are read: pictures.py has these.
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
 # Pictures and films that people drop, and that are not read.
@@ -36,3 +38,29 @@ def names_of_dropped(old: str, new: str) -> dict[str, str]:
     """What a dropped picture and its mask are called after it was renamed, by their old names."""
     mask = f"{MASK_MARK}.png"
     return {old: new, stem_of(old) + mask: stem_of(new) + mask}
+
+
+_NUMBERS = re.compile(r"(\d+)")
+
+NaturalKey = tuple[tuple[tuple[int, str], ...], ...]
+
+
+def natural_key(path: str) -> NaturalKey:
+    """Sorts paths folder by folder, without regard to case, and numbers in them by their value."""
+    return (*(_key(part.casefold()) for part in path.split("/")), _key(path))
+
+
+def _key(name: str) -> tuple[tuple[int, str], ...]:
+    """Texts and numbers take turns in it, so that only like is compared with like."""
+    parts = _NUMBERS.split(name)
+    return tuple(
+        (int(part), part) if index % 2 and len(part) < 1000 else (0, part)
+        for index, part in enumerate(parts)
+    )
+
+
+SKIPPED_FOLDERS = {
+    *("__macosx", "@eadir", "lost+found", "node_modules", "system volume information"),
+    *("$recycle.bin", "#recycle", "@recycle"),  # bins of Windows, Synology and QNAP: it is deleted
+    *("#snapshot", "@recently-snapshot", "~snapshot"),  # Synology's, QNAP's and NetApp's copies
+}

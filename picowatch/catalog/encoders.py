@@ -1,11 +1,11 @@
-"""VAEs: told apart by their layers in files, and by their configs in folders.
+"""VAEs and text encoders: told apart by their layers in files, VAEs by their configs in folders.
 
-Key names after diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py).
+Key names after diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py). A transformer's
+file may hold both, as whole checkpoints do.
 """
 
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from picowatch.catalog.headers import Header
 from picowatch.families import (
@@ -38,13 +38,6 @@ _TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
 _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
 _COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
 _COLOURS = 3
-# Headers do not tell the VAE of Stable Diffusion 3 from that of FLUX.1.
-_SD3 = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
-
-
-def vae_by_name(variant: str, name: str) -> str:
-    """The variant of a VAE, where its file's name alone tells it from another; else `variant`."""
-    return SD3_VAE if variant == SIXTEEN and _SD3.search(name) else variant
 
 
 def families_of(variant: str) -> tuple[str, ...]:
@@ -98,3 +91,80 @@ def vae_of_config(config: Mapping[str, Any]) -> str | None:
         return SD_VAE
     scale = config.get("scaling_factor")
     return _SCALED_BY.get(scale) if channels == 16 and isinstance(scale, int | float) else None
+
+
+class Encoder(NamedTuple):
+    """A text encoder: a tensor that it has, that tensor's shape, and a file as it is shared.
+
+    Without a file it is read from whole checkpoints and diffusers folders only. `config` and
+    `words` are the package's folders of its config and vocabulary, "" where it has none.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    file: str = ""
+    config: str = ""
+    words: str = ""
+
+
+_CLIP = "text_model.embeddings.token_embedding.weight"
+_DECODER = "model.embed_tokens.weight"
+ENCODERS = {
+    "CLIP L": Encoder(
+        *(_CLIP, (49408, 768), "clip_l.safetensors"), "sd15/text_encoder", "sd15/tokenizer"
+    ),
+    "CLIP G": Encoder(
+        *(_CLIP, (49408, 1280), "clip_g.safetensors"), "sdxl/text_encoder_2", "sd15/tokenizer"
+    ),
+    "T5 XXL": Encoder(
+        *("shared.weight", (32128, 4096), "t5xxl_fp16.safetensors"),
+        *("t5/text_encoder", "t5/tokenizer"),
+    ),
+    "Qwen3 4B": Encoder(
+        *(_DECODER, (151936, 2560), "qwen_3_4b.safetensors"),
+        *("qwen3/text_encoder", "qwen3/tokenizer"),
+    ),
+    "Qwen3 8B": Encoder(
+        *(_DECODER, (151936, 4096), "qwen_3_8b.safetensors"),
+        *("qwen3/text_encoder_8b", "qwen3/tokenizer"),
+    ),
+    "Gemma 2 2B": Encoder(_DECODER, (256000, 2304)),
+    "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584)),
+}
+_INSIDE = "text_encoders."
+TRANSFORMER, VAE = "transformer", "VAE"
+_VAES = ("vae.", "first_stage_model.")
+# The first layer of a VAE's decoder: of Stable Diffusion and FLUX, and of Qwen-Image.
+_VAE_DECODERS = ("decoder.conv_in.weight", "decoder.conv1.weight")
+
+
+def text_encoder(header: Header) -> str:
+    """The name of a text encoder that picowatch uses; "" for anything else."""
+    for name, encoder in ENCODERS.items():
+        if header.shapes.get(encoder.tensor) == encoder.shape:
+            return name
+    return ""
+
+
+def _encoders_inside(header: Header) -> dict[str, str]:
+    """The text encoders of a whole checkpoint, and what stands before their tensors' names.
+
+    ComfyUI and Stability call them "text_encoders.t5xxl.transformer.shared.weight" and such.
+    """
+    inside = [name for name in header.shapes if name.startswith(_INSIDE)]
+    return {
+        encoder: name.removesuffix(known.tensor)
+        for encoder, known in ENCODERS.items()
+        for name in inside
+        if name.endswith(f".{known.tensor}") and header.shapes[name] == known.shape
+    }
+
+
+def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
+    """A transformer file's parts by name, and what stands before the names of their tensors."""
+    vaes = (
+        (VAE, start)
+        for start in _VAES
+        if any(start + one in header.shapes for one in _VAE_DECODERS)
+    )
+    return ((TRANSFORMER, prefix), *_encoders_inside(header).items(), *vaes)
