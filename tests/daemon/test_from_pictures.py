@@ -39,7 +39,8 @@ def test_the_result_of_a_dropped_picture_is_told_from_the_picture(house: House) 
     assert house.once()
     house.save("b.yaml", "from: a/x.png\n")
     assert not house.once()
-    assert "To start from its result, write 'outbox/a/x.png'." in (house.error("b.yaml") or "")
+    said = "For the result of a dropped picture, write outbox/ before its path."
+    assert said in (house.error("b.yaml") or "")
     house.save("b.yaml", "from: outbox/a/x.png\n")
     assert house.once()
     assert house.chunk(house.pictures("b")[0]).request.seed == 7

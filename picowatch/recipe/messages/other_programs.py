@@ -41,15 +41,12 @@ _WORDS = {
     "Remove it.",
     "style styles": "picowatch has no styles. Write their words into the prompt, or into "
     "_defaults.yaml.",
-    "mask_content masked_content inpainting_fill": "The masked part starts from image. For new "
-    "content, write denoising_strength: 1.",
     "inpaint_area inpaint_full_res only_masked inpaint_full_res_padding only_masked_padding": (
         _WHOLE
     ),
     "eta": "The samplers' eta cannot be changed. Remove it. A1111's \"Eta noise seed delta\" is "
     "ensd.",
     "control_weight controlnet_weight": "Write control: {image: …, model: …, weight: 1}.",
-    "pixel_perfect": "ControlNets are always pixel perfect. Remove it.",
     "script x_type x_values y_type y_values z_type z_values": "picowatch runs no scripts. For an "
     "X/Y/Z plot, write a sweep, like sweep: {steps: [10, 20]}.",
     "format quality sidecar": "It is a setting for all pictures: write it into picowatch.yaml.",
@@ -57,9 +54,7 @@ _WORDS = {
     "override_settings alwayson_scripts script_name script_args seed_resize_from_h "
     "seed_resize_from_w s_min_uncond s_churn s_tmin s_tmax s_noise do_not_save_samples "
     "do_not_save_grid send_images save_images firstphase_width firstphase_height comments "
-    "override_settings_restore_afterwards": "It belongs to A1111's API. Remove it.",
-    "p": "Write the prompt first, without a flag, or after --prompt.",
-    "from_file": "Write the prompts of that file here, one per line.",
+    "inpainting_fill override_settings_restore_afterwards": "It belongs to A1111's API. Remove it.",
     "--n": _KOHYA.format("negative_prompt"),
     "--w": _KOHYA.format("width"),
     "--h": _KOHYA.format("height"),
@@ -72,14 +67,6 @@ _WORDS = {
     "--stylize --chaos": _MIDJOURNEY.format("leave it out"),
 }
 _HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
-# Parts of mappings whose names look most like another part's.
-_PARTS = {
-    "hires upscale_by": "scale",
-    "hires hires_steps": "steps",
-    "hires denoise": "denoising_strength",
-    "hires denoising": "denoising_strength",
-    "upscale upscale_by": "scale",
-}
 # What says of a setting that it is off, also in JSON.
 _OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
@@ -96,19 +83,6 @@ def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
 def words_of_others(name: str) -> str:
     """What to write instead of another program's name; nothing for all others."""
     return _HINTS.get(_plain(name), "")
-
-
-def words_for_part(field: str, name: str, parts: Iterable[str]) -> str:
-    """The same for a part of a field that is a mapping."""
-    plain = _plain(name)
-    if plain == "pixel_perfect":
-        return f"{_HINTS[plain]} "
-    return did_you_mean(_PARTS.get(f"{field} {plain}", name), parts)
-
-
-def names_of_others() -> set[str]:
-    """The names that other programs' settings have."""
-    return {name for name in _HINTS if not name.startswith("--")}
 
 
 def is_switched_off(name: str, value: object) -> bool:

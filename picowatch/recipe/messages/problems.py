@@ -13,8 +13,6 @@ from picowatch.streams import harmless, harmless_lines
 
 CLOSING = "Nothing in this file was run. Fix it and save again."
 MAX_SHOWN = 50
-# Of the same mistake on several lines, each is shown; of more, only the first one.
-MOST_ALIKE = 3
 MAX_KEPT = 1000
 MAX_MESSAGE = 600
 EXCERPT_WIDTH = 100
@@ -149,25 +147,22 @@ def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]
 def _different(problems: Sequence[Problem]) -> tuple[list[Problem], str]:
     """The problems to show, and how many more there are.
 
-    Without those that say the same as others: the first of these says so.
+    Each message once in a file, with the other lines that it is about.
     """
-    at_least = "at least " if len(problems) >= MAX_KEPT else ""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         alike.setdefault((problem.file, problem.message), []).append(problem)
     different: list[Problem] = []
-    for same in alike.values():
-        if len(same) > MOST_ALIKE:
-            lines = sorted({problem.line for problem in same[1:]} - {same[0].line})
-            more = f"{at_least}{len(same) - 1} more times"
-            if lines:
-                more += f", on line{'s' * (len(lines) > 1)} {listed(list(map(str, lines)))}"
-            message = f"{same[0].message}\n(The same mistake {more}.)"
-            same = [replace(same[0], message=message)]
-        different += same
-    different.sort(key=_place)
+    at_least = "at least " if len(problems) >= MAX_KEPT else ""
+    for first, *others in alike.values():
+        if others:
+            lines = sorted({problem.line for problem in others} - {first.line})
+            on = f", on line{'s' * (len(lines) > 1)} {listed(list(map(str, lines)))}" * bool(lines)
+            times = f"{at_least}{len(others)} more time{'s' * (len(others) > 1)}"
+            first = replace(first, message=f"{first.message}\n(The same mistake {times}{on}.)")
+        different.append(first)
     left = len(different) - MAX_SHOWN
-    return different[:MAX_SHOWN], f"{at_least}{left} more" if left > 0 else ""
+    return sorted(different, key=_place)[:MAX_SHOWN], f"{at_least}{left} more" if left > 0 else ""
 
 
 def _place(problem: Problem) -> tuple[str, int, int]:

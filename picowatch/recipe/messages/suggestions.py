@@ -31,6 +31,8 @@ def squeezed(name: str) -> str:
 
 def listed(names: Sequence[str], last: str = "and", most: int = 10) -> str:
     """ "a, b and c"; of many more than `most` the first ones and how many are left."""
+    if not names:
+        return ""
     if len(names) > most + 1:  # a name says more than "1 more"
         names = [*names[:most], f"{len(names) - most} more"]
     return f" {last} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

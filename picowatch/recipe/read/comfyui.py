@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import EMBEDDINGS
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
@@ -32,6 +31,7 @@ _PROMPTS = {
     _POSITIVE: (_POSITIVE, "conditioning"),
     _NEGATIVE: (_NEGATIVE, "neg_conditioning"),
 }
+_SIDE_FIELDS = ("width", "height")
 _SIZE = re.compile(r"size|dimension|ratio|resolution")
 _SIDES = re.compile(r"\b(\d{2,5}) ?[x×] ?(\d{2,5})\b")
 # Inputs that lead on, through nodes that change what goes through them.
@@ -143,21 +143,19 @@ class _Workflow:
             self._found.warn(
                 f"The workflow draws in {len(samplers)} steps; only the first one was read."
             )
-        return next((one for one in samplers if self._is_empty(one)), samplers[0])
+        return next((one for one in samplers if self._empty(one)), samplers[0])
 
-    def _latents(self, sampler: Node) -> list[Node]:
+    def _empty(self, sampler: Node) -> Node | None:
+        """The empty picture that it begins with; None where it goes on with another one."""
         start = next((n for one in _LATENT if (n := self._node(sampler, one))), None)
-        return list(self._way(start, *_LATENT))
-
-    def _is_empty(self, sampler: Node) -> bool:
-        """Whether it begins with an empty picture: behind it is no other, and no other sampler."""
-        latents = self._latents(sampler)
-        if not latents or _is_sampler(latents[-1]):
-            return False
-        return {"pixels", "image", "images"}.isdisjoint(latents[-1]["inputs"])
+        *_, last = None, *self._way(start, *_LATENT)
+        if last is None or _is_sampler(last):
+            return None
+        return last if {"pixels", "image", "images"}.isdisjoint(last["inputs"]) else None
 
     def _put_size(self, sampler: Node, denoise: Any) -> None:
-        if not self._is_empty(sampler):
+        empty = self._empty(sampler)
+        if empty is None:
             self._found.miss_start_image()
             self._found.put("denoising_strength", denoise)
             return
@@ -166,14 +164,12 @@ class _Workflow:
                 f"denoise {shown(str(denoise))} of an empty picture was ignored: recipes draw all "
                 "steps without a start image."
             )
-        empty = self._latents(sampler)[-1]
-        sides = [self._side(empty, side) for side in ("width", "height")]
         # A node that offers sizes as texts may have sides of its own beside the chosen one.
         source = self._node(empty, "width") or empty
         sizes = (str(value) for name, value in source["inputs"].items() if _SIZE.search(name))
         found = next(filter(None, map(_SIDES.search, sizes)), None)
-        sides = list(found.groups()) if found else sides
-        for field, side in zip(("width", "height"), sides, strict=True):
+        sides = found.groups() if found else [self._side(empty, side) for side in _SIDE_FIELDS]
+        for field, side in zip(_SIDE_FIELDS, sides, strict=True):
             self._found.put(field, side)
         if None in sides:
             self._found.warn(
@@ -203,24 +199,24 @@ class _Workflow:
         return None
 
     def _loras(self, node: Node) -> Iterator[tuple[str, Any]]:
+        """Files and weights; a recipe has one weight for the model and its text encoders."""
         for one in self._way(self._node(node, "model"), *_MODEL):
-            for file, weight, of_text in self._lora_files(one):
-                name = _file(file)
-                if name and of_text not in (None, weight):
-                    self._found.warn(left_out(f"strength_clip: {of_text}"))
-                if name and name != "None":
-                    yield name, weight
-
-    def _lora_files(self, node: Node) -> list[tuple[Any, ...]]:
-        """A node's files, with their weights for the model and for its text encoders."""
-        if node["class_type"] != _SEVERAL_LORAS:
-            weight = self._first([node], "strength_model", "lora_model_strength")
-            return [(self._value(node, "lora_name"), weight, self._value(node, "strength_clip"))]
-        return [
-            tuple(entry.get(name) for name in ("lora", "strength", "strengthTwo"))
-            for entry in node["inputs"].values()
-            if isinstance(entry, dict) and entry.get("on") is True
-        ]
+            loras = [
+                {
+                    "lora": self._value(one, "lora_name"),
+                    "strength": self._first([one], "strength_model", "lora_model_strength"),
+                    "strengthTwo": self._value(one, "strength_clip"),
+                }
+            ]
+            if one["class_type"] == _SEVERAL_LORAS:
+                entries = [entry for entry in one["inputs"].values() if isinstance(entry, dict)]
+                loras = [entry for entry in entries if entry.get("on") is True]
+            for lora in loras:
+                name, weight, of_text = map(lora.get, ("lora", "strength", "strengthTwo"))
+                if isinstance(name, str) and name != "None":
+                    if of_text not in (None, weight):
+                        self._found.warn(left_out(f"strength_clip: {of_text}"))
+                    yield _file(name), weight
 
     def _vae(self) -> str | None:
         """The file of what decodes; a node that does it all may load it itself."""
@@ -245,9 +241,7 @@ class _Workflow:
                 f"The {sign} prompt was not found: the workflow's node {shown(self._last)} was not "
                 "read."
             )
-        names = [found["name"] or "" for found in _EMBEDDING.finditer(text or "")]
-        self._found.values[EMBEDDINGS] = ",".join([self._found.values.get(EMBEDDINGS, ""), *names])
-        return _EMBEDDING.sub(lambda found: found["name"] or "", text or "")
+        return self._found.with_embeddings(text or "", _EMBEDDING)
 
     def _text(self, node: Node, sign: str, seen: set[int]) -> str | None:
         """A node's text, or what the nodes behind its inputs of text give; None if there is none.
@@ -292,10 +286,8 @@ class _Workflow:
             if one["class_type"] not in _KNOWN and _READ.isdisjoint(one["inputs"])
         }
         if unread:
-            nodes, they = ("nodes", "were not read; they") if len(unread) > 1 else (
-                "node", "was not read; it")  # fmt: skip
             names = listed([shown(name) for name in sorted(unread)])
-            self._found.warn(f"The workflow's {nodes} {names} {they} may change the picture.")
+            self._found.warn(f"Not read in the workflow, and may change the picture: {names}.")
 
     def _way(self, node: Node | None, *onward: str) -> Iterator[Node]:
         """A node and those that it got its input from, one by one; samplers end it."""
@@ -330,6 +322,6 @@ class _Workflow:
         return next((one for one in found if isinstance(one, str | int | float)), None)
 
 
-def _file(name: Any) -> str | None:
+def _file(name: object) -> str:
     """A file's name without its folder, on Windows, too."""
-    return re.split(r"[/\\]", name)[-1] if isinstance(name, str) else None
+    return re.split(r"[/\\]", str(name))[-1]

@@ -46,6 +46,13 @@ class Found:
         if isinstance(name, str) and name and name.casefold() != "none":
             self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
 
+    def with_embeddings(self, prompt: str, pattern: re.Pattern[str]) -> str:
+        """A prompt with the bare names of its embeddings, which the pattern's group finds."""
+        names = [found[1] or "" for found in pattern.finditer(prompt)]
+        if names:
+            self.values[EMBEDDINGS] = ",".join([self.values.get(EMBEDDINGS, ""), *names])
+        return pattern.sub(lambda found: found[1] or "", prompt)
+
     def miss_start_image(self) -> None:
         self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")
 
@@ -113,7 +120,7 @@ def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
     found.values.setdefault("prompt", "")
     for field in PROMPTS:
         if field in found.values:
-            found.values[field] = _with_embeddings(found.values[field], found)
+            found.values[field] = found.with_embeddings(found.values[field], _EMBEDDING)
     if program == _INVOKEAI:
         _read_invokeais_own(mode, found)
     for tag in sorted(set(_TAGS.findall(found.values["prompt"]))):
@@ -169,14 +176,6 @@ def _read_invokeais_own(mode: str, found: Found) -> None:
         found.values["schedule_type"] = "leading"
     if any(_COMPELS_WEIGHT.search(found.values.get(field, "")) for field in PROMPTS):
         found.warn("InvokeAI's weights (word+, (words)1.2) are read as words: write (word:1.2).")
-
-
-def _with_embeddings(prompt: str, found: Found) -> str:
-    """A prompt with the bare names of its embeddings."""
-    names = _EMBEDDING.findall(prompt)
-    if names:
-        found.values[EMBEDDINGS] = ",".join([found.values.get(EMBEDDINGS, ""), *names])
-    return _EMBEDDING.sub(r"\1", prompt)
 
 
 # https://github.com/damian0815/compel, doc/syntax.md: `word++`, `(some words)1.2`.

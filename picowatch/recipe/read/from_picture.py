@@ -7,7 +7,6 @@ picoDiffusion; ComfyUI's workflow, and A1111's text in `parameters`, which some 
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 from picowatch.errors import PictureUnreadable
@@ -20,7 +19,7 @@ from picowatch.recipe.read.a1111 import MAX_LINES, a1111_picture, holds_paramete
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.foreign import DAMAGE, Found, read_settings, settings_of
-from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
+from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.written import FORBIDDEN, Entry, Layer, Position, Source, Written, written_at
 
 _HASH_DIGITS = 10
@@ -44,7 +43,7 @@ def read_from(
     position = replace(written.position, note=f" (in {shown(path)})")
     try:
         texts = pictures.texts(path)
-        found = _fields(path, texts, pictures, position, "checkpoint" in given)
+        found = _fields(texts, pictures, position, "checkpoint" in given)
     except PictureUnreadable as error:
         words = str(error)
         words = words if path in words else f"{shown(path)}: {words}"
@@ -64,12 +63,11 @@ def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str,
 
     Raises PictureUnreadable.
     """
-    found = _fields("", texts, NO_PICTURES, Position(Source("", ""), 0, 0))
+    found = _fields(texts, NO_PICTURES, Position(Source("", ""), 0, 0))
     return {name: written.value for name, written in found.layer.items()}, found.warnings
 
 
 def _fields(
-    path: str,
     texts: Mapping[str, str],
     pictures: Pictures,
     position: Position,
@@ -89,7 +87,8 @@ def _fields(
         raise PictureUnreadable(
             "it contains no settings that picowatch can read.",
             "Unedited pictures by picowatch, A1111, ComfyUI, Fooocus, InvokeAI 3 and later, "
-            "picoDiffusion and SwarmUI do." + _about_its_result(path, pictures),
+            "picoDiffusion and SwarmUI do. For the result of a dropped picture, write outbox/ "
+            "before its path.",
         )
     return replace(found, layer={name: _final(name, one) for name, one in found.layer.items()})
 
@@ -107,15 +106,6 @@ def _final(field: str, written: Written) -> Written:
     if Template(text, {}).is_drawn:
         text = _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", text)
     return written.with_value(text)
-
-
-def _about_its_result(path: str, pictures: Pictures) -> str:
-    """A dropped picture's result has its path in the outbox, but the inbox is searched first."""
-    result = f"outbox/{path}"
-    with suppress(PictureUnreadable):
-        if "picowatch" in pictures.texts(result):
-            return f" To start from its result, write '{shown(result)}'."
-    return ""
 
 
 def _of_another_program(
@@ -169,14 +159,8 @@ def _without_brackets(entry: Entry) -> Entry:
 
 def _of_a1111(text: str, position: Position, names_checkpoint: bool) -> Entry:
     entry = a1111_picture(Source("", text), names_checkpoint)
-    layer = {name: _at(written, position) for name, written in entry.layer.items()}
+    layer = {name: written_at(position, one.value) for name, one in entry.layer.items()}
     return Entry(layer, position, entry.warnings)
-
-
-def _at(written: Written, position: Position) -> Written:
-    """The value as if it stood in the recipe, where the picture is named."""
-    pairs = tuple((name, _at(pair, position)) for name, pair in written.pairs)
-    return Written(written.value, position, pairs=pairs)
 
 
 def _of_picowatch(text: str, pictures: Pictures, position: Position) -> Layer:
@@ -208,18 +192,10 @@ def _layer_of(request: ImageRequest, position: Position) -> Layer:
         layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
     names = ",".join(use.name for use in request.embeddings)
     layer[EMBEDDINGS] = Written(names, position)
-    for field, uses in (("prompt", request.loras), ("loras", loras_beside_prompt(request))):
-        hashes = ", ".join(f"{u.name} {u.hash[:_HASH_DIGITS]}" for u in uses)
-        if hashes:
-            noted = _noted(position, f"; the hashes of its LoRAs begin: {shown(hashes, 200)}")
-            layer[field] = replace(layer[field], position=noted)
     return layer
 
 
 def _hashed(position: Position, hash_: str) -> Position:
-    return _noted(position, f", rendered with the file whose hash begins {hash_[:_HASH_DIGITS]}")
-
-
-def _noted(position: Position, more: str) -> Position:
-    """The position with more in the brackets of its note."""
-    return replace(position, note=f"{position.note.removesuffix(')')}{more})")
+    """The position, its note with the hash of a file that may have another name here."""
+    note = f"{position.note[:-1]}, rendered with the file whose hash begins {hash_[:_HASH_DIGITS]})"
+    return replace(position, note=note)

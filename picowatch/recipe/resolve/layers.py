@@ -22,9 +22,8 @@ from picowatch.recipe.fields import (
     SIZE,
     SWITCHES,
 )
-from picowatch.recipe.messages.other_programs import words_for_part
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import given_twice, sizes_of_ratio, wrong_value
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import (
@@ -335,7 +334,7 @@ def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
         position = part.name_position
         if first not in known:
             words = f"Its fields are {listed(known, most=len(known))}."
-            message = f"{field} has no '{shown(name)}'. {words_for_part(field, name, known)}{words}"
+            message = f"{field} has no '{shown(name)}'. {did_you_mean(name, known)}{words}"
             judge.wrong(field, message, position=position)
         elif first in parts:
             judge.wrong(field, given_twice(name, parts[first]), position=position)

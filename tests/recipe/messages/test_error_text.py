@@ -100,13 +100,6 @@ def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
     assert one_line(invalid).startswith(f"inbox/a.txt, line 1, column 1: {ink} {again}; line 201, ")
 
 
-def test_the_same_mistake_on_few_lines_is_shown_with_each() -> None:
-    """They are fixed one after the other."""
-    text = error_text(refused("a <lora:ink:1>\n" * 3, name="a.txt"))
-    assert text.count("None is installed.") == 3
-    assert "The same" not in text
-
-
 def test_the_same_mistake_many_times_on_one_line_is_counted() -> None:
     """As in JSON that a script writes."""
     entries = ",".join(['{"prompt": "a", "steps": 0}'] * 5)

@@ -3,7 +3,7 @@
 import pytest
 
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.messages.other_programs import is_switched_off, words_for, words_for_part
+from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from tests.recipe.reading import messages, read_one
 
 REFINER = "picowatch does not have SDXL's refiner. Remove it."
@@ -50,21 +50,6 @@ def test_a_part_that_is_not_indented_belongs_to_the_line_above() -> None:
         "unknown field 'scale'. It is a part of hires or upscale: indent it below that line, or "
         "write hires: {scale: 2}."
     )
-
-
-@pytest.mark.parametrize(
-    ("field", "name", "hint"),
-    [
-        ("hires", "upscale_by", "Did you mean 'scale'? "),
-        ("hires", "denoise", "Did you mean 'denoising_strength'? "),
-        ("hires", "step", "Did you mean 'steps'? "),
-        ("control", "Pixel Perfect", "ControlNets are always pixel perfect. Remove it. "),
-    ],
-)
-def test_a_part_under_another_programs_name_is_understood(field: str, name: str, hint: str) -> None:
-    """Not the part whose name looks most like it."""
-    parts = ["scale", "steps", "denoising_strength", "upscaler"]
-    assert words_for_part(field, name, parts) == hint
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ def test_prompts_are_found_behind_other_nodes(
     """Through any input of text; the positive one is never taken for the negative one."""
     recipe = read(nodes)
     assert (recipe.prompt, recipe.negative_prompt) == expected
-    said = f"The workflow's node {unread} was not read; it may change the picture."
+    said = f"Not read in the workflow, and may change the picture: {unread}."
     assert recipe.warnings == ((said,) if unread else ())
 
 
@@ -316,8 +316,7 @@ def test_nodes_that_change_the_picture_and_are_not_read_are_named() -> None:
         model=LINK,
     ) | {"9": node("SaveImage", filename_prefix="ComfyUI", images=["72", 0])}
     assert read(nodes).warnings == (
-        "The workflow's nodes FreeU_V2 and ImageUpscaleWithModel were not read; they may change "
-        "the picture.",
+        "Not read in the workflow, and may change the picture: FreeU_V2 and ImageUpscaleWithModel.",
     )
 
 

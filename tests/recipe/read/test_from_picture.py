@@ -205,8 +205,7 @@ def test_missing_models_are_named_with_their_hashes() -> None:
     assert (recipe.prompt, recipe.loras) == ("a  corgi", (("pixel", -1.0),))
     assert recipe.warnings == (
         "no LoRA 'x' in models/loras. Only pixel is available. Put its file there, or write the "
-        "prompt without the tag. It was left out. (in a.png; the hashes of its LoRAs begin: pixel "
-        "bbbbbbbbbb, x aaaaaaaaaa)",
+        "prompt without the tag. It was left out. (in a.png)",
     )
 
 
@@ -239,7 +238,7 @@ def test_another_checkpoint_than_the_pictures_is_a_warning(
     [
         ({}, "a.png: it contains no settings that picowatch can read. Unedited pictures by "
              "picowatch, A1111, ComfyUI, Fooocus, InvokeAI 3 and later, picoDiffusion and SwarmUI "
-             "do."),
+             "do. For the result of a dropped picture, write outbox/ before its path."),
         ({"picowatch-sheet": "{}"}, "a.png: it is a contact sheet. The settings are in its "
          "pictures. Name one of those."),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
