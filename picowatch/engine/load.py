@@ -24,6 +24,7 @@ from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import bytes_in, read_tensors
 from picowatch.engine.latents import LATENT_CHANNELS
 from picowatch.engine.part_files import Config, diffusers_model, text_encoder, type_of
+from picowatch.engine.processors import number_pictures, read_processor
 from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
@@ -48,11 +49,16 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
     if name.startswith("tokenizer"):
         kind = getattr(transformers, part.class_name)
         return kind.from_pretrained(part.folder, local_files_only=True, **_padding(model, part))
+    if name == "processor":
+        return read_processor(part.folder, part.class_name)
     if name == "scheduler":
         return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
     config = _config(model, part)
-    return _read(part, config, what, _dtype(model, part, config, target), device)
+    read = _read(part, config, what, _dtype(model, part, config, target), device)
+    if part.class_name == "Qwen2_5_VLForConditionalGeneration":
+        number_pictures(read)
+    return read
 
 
 def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
@@ -167,7 +173,7 @@ def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
     """The bytes of a checkpoint's "encoders", "denoiser" and "vae", as they compute."""
     found = {"encoders": 0, "denoiser": 0, "vae": 0}
     for part in parts_of(model):
-        if part.name.startswith(("tokenizer", "scheduler")):
+        if part.name.startswith(("tokenizer", "processor", "scheduler")):
             continue
         kind = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}.get(part.name)
         config = read_json(part.folder / "config.json")

@@ -10,7 +10,7 @@ from typing import Any
 
 import transformers
 
-from picowatch.catalog.configs import read_json
+from picowatch.catalog.folder_files import read_json
 
 _T: Any = transformers
 _MARKS = {"image": "<|image_pad|>", "video": "<|video_pad|>", "vision_start": "<|vision_start|>"}
@@ -22,10 +22,10 @@ def read_processor(folder: Path, class_name: str) -> Any:
     pixels = _T.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
     words = _T.Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
     template = words.chat_template or read_json(folder / "chat_template.json").get("chat_template")
-    return _without_videos(getattr(_T, class_name))(pixels, words, chat_template=template)
+    return without_videos(getattr(_T, class_name))(pixels, words, chat_template=template)
 
 
-def _without_videos(kind: Any) -> Any:
+def without_videos(kind: Any) -> Any:
     """A processor's class with two parts: transformers takes them from the constructor's names."""
 
     class Processor(kind):  # type: ignore[misc]
@@ -44,8 +44,8 @@ def number_pictures(text_encoder: Any) -> None:
     """Tell Qwen2.5-VL which of its tokens are a picture's.
 
     transformers 5 numbers the positions of pictures by `mm_token_type_ids`, which diffusers 0.42
-    does not pass on (https://github.com/huggingface/diffusers/issues/14194): without it, each picture
-    is read as if it were text. Does nothing where they are passed.
+    does not pass on (https://github.com/huggingface/diffusers/issues/14194): without it, each
+    picture is read as if it were text. Does nothing where they are passed.
     """
     image = text_encoder.config.image_token_id
 

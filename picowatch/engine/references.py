@@ -7,7 +7,6 @@ different grids would move and zoom what is in the picture (QwenLM/Qwen-Image #2
 torch.
 """
 
-from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -50,13 +49,18 @@ def frame_for(size: Size, references: References) -> Frame:
     """The frame in which a family renders a picture of this size."""
     width, height = size
     if references.stretched:
-        # diffusers' calculate_dimensions (pipeline_qwenimage_edit_plus.py), so that the sizes agree.
+        # As calculate_dimensions of diffusers' pipeline_qwenimage_edit_plus.py: they must agree.
         wide = sqrt(references.area * width / height)
-        shown = _nearest(wide, references.multiple), _nearest(wide * height / width, references.multiple)
+        shown = (
+            _nearest(wide, references.multiple),
+            _nearest(wide * height / width, references.multiple),
+        )
         return Frame(shown, shown)
     scale = min(1.0, sqrt(references.area / (width * height)))
     shown = max(1, int(width * scale)), max(1, int(height * scale))
-    return Frame((_above(shown[0], references.multiple), _above(shown[1], references.multiple)), shown)
+    return Frame(
+        (_above(shown[0], references.multiple), _above(shown[1], references.multiple)), shown
+    )
 
 
 def _nearest(side: float, multiple: int) -> int:
@@ -76,10 +80,7 @@ def read_references(
     RenderFailed if one is missing or damaged.
     """
     frame = frame_for(request.size_before_upscale, references)
-    pictures = [
-        decoded(lambda content: decode_picture(content), folder, use.hash, use.path)
-        for use in request.references
-    ]
+    pictures = [decoded(decode_picture, folder, use.hash, use.image) for use in request.references]
     first, *others = pictures
     if is_in_proportion(first.size, request.size_before_upscale):
         held = frame.hold(first)
@@ -96,5 +97,3 @@ def is_in_proportion(one: Size, other: Size) -> bool:
 def _alone(picture: Image.Image, references: References) -> Image.Image:
     """A reference with a frame of its own, so that nothing is cut off."""
     return frame_for(picture.size, references).hold(picture)
-
-

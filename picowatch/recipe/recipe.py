@@ -25,6 +25,7 @@ from picowatch.recipe.request import (
     EmbeddingUse,
     ImageRequest,
     LoraUse,
+    ReferenceUse,
     digest_of,
 )
 from picowatch.recipe.resolve.edits import edit_findings
@@ -232,7 +233,8 @@ class Recipe(RecipeFields):
             for index, control in enumerate(self.control)
             if control.image != self.image
         ]
-        return [("image", self.image), ("mask", self.mask), *followed]
+        looked_at = [(f"references.{index}", path) for index, path in enumerate(self.references)]
+        return [("image", self.image), ("mask", self.mask), *looked_at, *followed]
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its position."""
@@ -276,6 +278,9 @@ class Recipe(RecipeFields):
         off = {name for name, value in OFF.items() if getattr(self, name) == value}
         off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._read.dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
+        if "references" in values:
+            dropped = self._read.dropped
+            values["references"] = [PICTURE if p in dropped else p for p in values["references"]]
         for control in values.get("control", ()):
             if control["image"] in self._read.dropped:
                 control["image"] = PICTURE
@@ -284,6 +289,7 @@ class Recipe(RecipeFields):
     def _named(self) -> list[tuple[str, str]]:
         """Kind and name of the files beside the first variant's checkpoint and VAE."""
         files = [("image", self.image), ("mask", self.mask)]
+        files += [("image", path) for path in self.references]
         for control in self.control:
             files += [("image", control.image), ("controlnet", control.model)]
             files.append(("depth", control.depth))
@@ -382,6 +388,7 @@ class Recipe(RecipeFields):
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
             image_hash=hash_of("image", self.image) if self.image else "",
             mask_hash=hash_of("mask", self.mask) if self.mask else "",
+            references=tuple(ReferenceUse(p, hash_of("image", p)) for p in self.references),
             control=tuple(_used(control, hash_of) for control in self.control),
             hires_upscaler_hash=hash_of("upscaler", hires) if hires else "",
             upscaler_hash=hash_of("upscaler", at_last) if at_last else "",

@@ -260,7 +260,7 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
 
 def _multiples(recipe: Recipe) -> Iterator[Finding]:
     rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
-    multiple = rules.multiple
+    multiple = 1 if recipe.references and rules.references else rules.multiple
     for field, side in (("width", recipe.width or 0), ("height", recipe.height or 0)):
         if side % multiple and recipe.says(field):
             nearest = max(multiple, side - side % multiple)
@@ -290,6 +290,29 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
             f"the size is {recipe.size}."
         )
         yield Finding("width" if recipe.says("width") else "image", what, "Use a smaller size.")
+
+
+def _references(recipe: Recipe) -> Iterator[Finding]:
+    """Reference pictures: too many, with a checkpoint that takes none, or none where it edits."""
+    checkpoint, found = recipe.installed_checkpoint, recipe.references
+    takes = checkpoint.rules.references
+    if found and not takes:
+        what = f"{checkpoint.family or 'this checkpoint'} takes no references."
+        remedy = (
+            "Write image for a picture to start from, or use a checkpoint that edits pictures, as "
+            "FLUX.2 klein, Qwen-Image-Edit or FLUX.1 Kontext (docs/models.md)."
+        )
+        yield Finding("references", what, remedy, ())
+    elif takes and len(found) > takes.most:
+        at_most = "one reference" if takes.most == 1 else f"{takes.most} references"
+        what = f"{checkpoint.family} takes at most {at_most}, not {len(found)}."
+        yield Finding("references", what, "Remove the others.", found[: takes.most])
+    elif takes and takes.required and not found:
+        what = f"the checkpoint '{checkpoint.name}' edits pictures."
+        yield Finding("checkpoint", what, "Add references: a picture, or a list of them.")
+    if found and recipe.image:
+        what = "image and references together: the picture cannot start from both."
+        yield Finding("image", what, "Keep one of them.", "")
 
 
 def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
@@ -332,6 +355,7 @@ _OF_CHECKPOINT: tuple[Rule, ...] = (
     _sampler,
     _schedule_type,
     _edits,
+    _references,
     _start_image,
     _multiples,
     _hires_upscaler,
