@@ -13,7 +13,7 @@ import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
 
-from picowatch.engine.processors import read_processor
+from picowatch.engine.processors import number_pictures, read_processor
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import ImageRequest
 from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
@@ -54,11 +54,13 @@ def drawn(models: Path, batch: Sequence[ImageRequest]) -> list[Image.Image]:
 def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.Image:
     """A careful user's script."""
     folder = tiny_flow(name)
-    parts = {}
+    parts: dict[str, Any] = {}
     if "Qwen" in name:
         parts["processor"] = read_processor(folder / "processor", "Qwen2VLProcessor")
     pipe = _D.DiffusionPipeline.from_pretrained(folder, **parts)
     pipe.set_progress_bar_config(disable=True)
+    if parts:  # else a small difference to what its authors' code draws
+        number_pictures(pipe.text_encoder)
     (picture,) = pipe(
         image=images,
         prompt=request.prompt,
