@@ -81,7 +81,7 @@ strips: $(READY)  ## Render the pictures in docs/ whose recipes have changed.
 	$(BIN)/python -m docs.strips
 
 storm: $(READY)  ## Kill picowatch 200 times at random, then count the pictures (some minutes).
-	$(BIN)/python -m tests.storm.driver --kills 200
+	KILLS=200 $(BIN)/python -m pytest tests/crash/test_random_kills.py
 
 meetings: $(READY)  ## Combine features: 100,000 random actions, compared with a model (some minutes).
 	$(BIN)/python -m tests.meetings.run --actions 100000 --jobs 2

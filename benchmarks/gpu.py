@@ -14,6 +14,7 @@ seconds, "median (least to most)" if they were taken several times.
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -187,6 +188,22 @@ def _compared(part: Part, ways: Mapping[str, Way], steps: tuple[int, int]) -> Fo
     return {"repetitions": turn} | {what: spread(values) for what, values in found.items()}
 
 
+def _forget_peak(part: Part) -> None:
+    import torch
+
+    if part.on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(part: Part) -> float:
+    """The most GiB that torch held of the card since then, or this process of the main memory."""
+    import torch
+
+    held = torch.cuda.max_memory_allocated() if part.on_cuda else None
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if held is None else held
+    return held / GIB
+
+
 def rungs(part: Part) -> None:
     """A picture by each memory-saving level: its time, its memory, and how far it is off."""
     first: dict[str, Any] = {}
@@ -195,10 +212,11 @@ def rungs(part: Part) -> None:
         engine, batch = part.engine(), part.batch(family, 1, 20 if part.on_cuda else 2)
         engine._ladder = SimpleNamespace(rungs=lambda *_: [rung], worked=lambda *_: None)
         loading, _ = _timed(engine.render, batch, ignore_steps)
+        _forget_peak(part)
         seconds, (image,) = _timed(engine.render, batch, ignore_steps)
         off = difference(image, first.setdefault(family, image))
         found = {"seconds": seconds, "seconds with loading": loading, "of 255 from full": off}
-        return found | {"level": image.memory_rung, "peak GiB": round(image.peak_bytes / GIB, 2)}
+        return found | {"level": image.memory_rung, "peak GiB": round(_peak(part), 2)}
 
     ladder = CUDA_LADDER if part.on_cuda else CUDA_LADDER[:2]
     for rung in CUDA_LADDER[len(ladder) :]:
@@ -213,11 +231,12 @@ def memory(part: Part) -> None:
 
     def came(engine: Any, images: int, size: int) -> str:
         batch = part.batch("sd15", images, 4, width=size, height=size)
+        _forget_peak(part)
         try:
             image = engine.render(batch, ignore_steps)[0]
         except RenderFailed as error:
             return f"{error.message} {error.remedy}"
-        return f"{image.memory_rung}, {image.peak_bytes / GIB:.2f} GiB"
+        return f"{image.memory_rung}, {_peak(part):.2f} GiB"
 
     def within(gib: float) -> Found:
         engine, size = part.engine(), 768 if part.on_cuda else 64

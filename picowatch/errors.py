@@ -25,7 +25,7 @@ What no person sees, because one part of picowatch raises it for another one to 
 
 ControlFlow
 ├── Ended                    picowatch ends in the middle of something (files/retry.py)
-├── InboxAway                dropped pictures cannot be copied from it (work/dropped.py)
+├── InboxAway                dropped pictures cannot be copied from it (daemon/dropped.py)
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
 ├── OtherBytes               a file holds other bytes than those expected (files/inside.py)
@@ -39,6 +39,10 @@ ControlFlow
     ├── PromptFailed         what was drawn cannot be a prompt (recipe/resolve/prompts.py)
     └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
 """
+
+import sys
+from pathlib import Path
+from shlex import quote
 
 SUCCEEDED, FAILED, INVALID, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -146,3 +150,19 @@ class ControlFlow(Exception):
 
 class ValueInvalid(ControlFlow, ValueError):
     """A value in a recipe cannot be used; the text says why, and what would do."""
+
+
+DISTRIBUTION = "picowatch-diffusion"  # `picowatch` in the package index is another program
+
+
+def install_command(extra: str) -> str:
+    """Adds an extra of pyproject.toml, from the checkout if it is one that runs.
+
+    Elsewhere the name is enough, although no index may have it: pip finds what is installed, and
+    only fetches what the extra adds. In a checkout, `-e` keeps its code the one that runs.
+    """
+    pip = f"{quote(sys.executable)} -m pip install"
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").exists():
+        return f"cd {quote(str(checkout))} && {pip} -e '.[{extra}]'"
+    return f"{pip} '{DISTRIBUTION}[{extra}]'"

@@ -47,7 +47,6 @@ LONG = (
     "tests/load/",
     "tests/meetings/",
     "tests/power/",
-    "tests/storm/",
     "tests/styles/",
 )
 

@@ -15,13 +15,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
-    {"errors", "extras", "families", "save", "streams", "systemd", "threads"},
+    {"errors", "families", "streams", "threads"},
+    {"signals"},
     {"files"},
-    {"settings", "signals", "recipe"},
+    {"settings", "recipe"},
     {"metadata", "catalog"},
     {"engine", "outbox"},
     {"ledger", "observers"},
-    {"inbox", "work"},
+    {"inbox"},
     {"daemon"},
     {"commands"},
     {"cli"},

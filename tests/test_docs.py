@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs.tables import DOCS, pages, written
-from picowatch import extras
+from picowatch import errors
 from picowatch.cli import parsers
 from picowatch.recipe import (
     Checkpoint,
@@ -111,7 +111,7 @@ def test_no_text_holds_the_marks_of_a_merge_conflict() -> None:
 PIP_LINES = {
     (path, line)
     for path in TEXTS
-    if path.name not in ("extras.py", "release.sh")  # they compose theirs, and have own tests
+    if path.name not in ("errors.py", "release.sh")  # they compose theirs, and have own tests
     for line in re.findall(r"pip install ([^\n`…]*)", path.read_text())
 }
 PACKAGE = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
@@ -152,17 +152,17 @@ def _is_installable(word: str, page: Path) -> bool:
 @pytest.mark.parametrize(
     ("module", "ending"),
     [
-        (PROJECT / "picowatch/extras.py", "-m pip install -e '.[{}]'"),
-        (Path("/opt/x/site-packages/picowatch/extras.py"), f"-m pip install '{NAME}[{{}}]'"),
+        (PROJECT / "picowatch/errors.py", "-m pip install -e '.[{}]'"),
+        (Path("/opt/x/site-packages/picowatch/errors.py"), f"-m pip install '{NAME}[{{}}]'"),
     ],
 )
 def test_a_remedy_installs_an_extra_where_picowatch_runs(
     module: Path, ending: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a checkout its own, elsewhere by the name of what is installed."""
-    monkeypatch.setattr(extras, "__file__", str(module))
+    monkeypatch.setattr(errors, "__file__", str(module))
     assert extra in EXTRAS
-    assert extras.install_command(extra).endswith(f"{sys.executable} {ending.format(extra)}")
+    assert errors.install_command(extra).endswith(f"{sys.executable} {ending.format(extra)}")
 
 
 def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from training.latents import encoded_pictures
 from training.muon import Optimizers
 from training.networks import Denoiser
 from training.precision import autocast
-from training.progress import Progress, RateOfStage, Schedule
-from training.stages import run_stage
+from training.progress import Progress, RateOfStage, Schedule, run_stage
 
 SCHEDULE = Schedule(steps=40_000, rate=8e-4, rise=200, fall=2500)
 AVERAGE_DECAY = 0.9995

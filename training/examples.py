@@ -21,7 +21,6 @@ from training.captions import (
 from training.latents import NATIVE, EncodedPictures, Size
 from training.networks import KINDS, PROBED
 from training.noise import (
-    PREDICTION,
     loss_weights,
     noisy_and_target,
     signal_shares,
@@ -66,7 +65,7 @@ class Examples:
     @property
     def weights(self) -> Tensor:
         """The weight of each example's error."""
-        return loss_weights(PREDICTION).to(self.timesteps.device)[self.timesteps]
+        return loss_weights().to(self.timesteps.device)[self.timesteps]
 
     def to(self, device: torch.device) -> Examples:
         """The same on a device."""
@@ -99,7 +98,7 @@ def examples_of(
     timesteps = spread_timesteps(count)
     captioned = torch.tensor([bool(text) for text in texts])
     shown = with_decoupled_layout(clean, timesteps, captioned)
-    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps], PREDICTION)
+    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps])
     return Examples(
         noisy,
         target,

@@ -14,8 +14,6 @@ TIMESTEPS = 1000
 DECOUPLED_FROM, DECOUPLED_FULLY_FROM = 750, 950
 DECOUPLED_SHARE = 0.35
 LARGEST_SNR_WEIGHT = 5.0
-LARGEST_NOISE_WEIGHT = 8.0
-PREDICTION = "v_prediction"
 
 
 def new_sampler() -> Any:
@@ -29,7 +27,7 @@ def new_sampler() -> Any:
         set_alpha_to_one=False,
         steps_offset=1,
         timestep_spacing="leading",
-        prediction_type=PREDICTION,
+        prediction_type="v_prediction",
     )
 
 
@@ -41,18 +39,14 @@ def signal_shares() -> Tensor:
 
 
 @cache
-def loss_weights(prediction: str) -> Tensor:
+def loss_weights() -> Tensor:
     """Min-SNR weighting (Hang et al. 2023), not lowered where noise is strong.
 
     There the caption alone decides.
     """
     share = signal_shares()
     snr = share / (1 - share)
-    weights = (LARGEST_SNR_WEIGHT / snr).clamp(max=1)
-    if prediction == "epsilon":
-        # An error in the noise is divided by the signal to be one of the picture.
-        weights = weights * (1 / share).clamp(max=LARGEST_NOISE_WEIGHT)
-    return weights
+    return (LARGEST_SNR_WEIGHT / snr).clamp(max=1)
 
 
 def spread_timesteps(count: int) -> Tensor:
@@ -77,20 +71,15 @@ def with_decoupled_layout(clean: Tensor, timesteps: Tensor, captioned: Tensor) -
     return torch.where(as_column(decoupled), unrelated, clean)
 
 
-def noisy_and_target(
-    clean: Tensor, shown: Tensor, share: Tensor, prediction: str
-) -> tuple[Tensor, Tensor]:
+def noisy_and_target(clean: Tensor, shown: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """Noise over `shown`, and what to predict so that `clean` is what remains.
 
-    Where both are the same, "epsilon" is the noise itself, as in DDPM, and "v_prediction" is
-    Salimans and Ho's v (2022): `signal` times the noise minus `rest` times the picture. An error
-    in v moves the picture little even where noise is strong; the same error in predicted noise is
-    divided by `signal`, and guidance multiplies it.
+    Where both are the same, this is Salimans and Ho's v (2022): `signal` times the noise minus
+    `rest` times the picture. An error in v moves the picture little even where noise is strong;
+    the same error in predicted noise is divided by `signal`, and guidance multiplies it.
     """
     signal, rest = as_column(share.sqrt()), as_column((1 - share).sqrt())
     noisy = signal * shown + rest * torch.randn_like(shown)
-    if prediction == "epsilon":
-        return noisy, (noisy - signal * clean) / rest
     return noisy, (signal * noisy - clean) / rest
 
 

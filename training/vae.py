@@ -12,8 +12,7 @@ from torch import Tensor
 from training.muon import Optimizers
 from training.pictures import drawn_crops, drawn_pictures
 from training.precision import autocast
-from training.progress import Progress, RateOfStage, Schedule
-from training.stages import run_stage
+from training.progress import Progress, RateOfStage, Schedule, run_stage
 from training.untyped import AutoencoderKL
 
 SEED = 1

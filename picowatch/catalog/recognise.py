@@ -7,6 +7,7 @@ CompVis' latent-diffusion (`model.diffusion_model.`, `cond_stage_model.`) and of
 """
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 from picowatch.catalog.encoders import ENCODERS, contents, text_encoder, vae_of_header
@@ -55,9 +56,7 @@ _CHANNELS = 320
 _DEMO_CONTROLNET_CHANNELS = 64
 # How many transformer blocks each attention of the UNet's first half has in SDXL.
 _SDXL_DEPTHS = [2, 2, 10, 10]
-# SDXL's deepest attentions have ten transformer blocks, of its mid ControlNets one.
-_FULL_DEPTH = 10
-_BLOCK = re.compile(r"(input_blocks\.\d+\.1|attentions\.\d+)\.transformer_blocks\.(\d+)\.")
+_BLOCK = re.compile(r"input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\.")
 # Parts of names in UNets with a noise schedule of their own, or for videos.
 _OTHER_UNETS = ("edm_", ".time_stack.")
 # What stands before the names of a transformer's tensors: that of whole checkpoints, of NVIDIA's
@@ -149,13 +148,9 @@ def _shows(header: Header, prefix: str, sign: Sign) -> bool:
         return False
     if sign.width:
         return sign.width == max(header.inputs(f"{prefix}{name}") for name in sign.of)
-    return sign.positions in (0, _positions(header, prefix))
-
-
-def _positions(header: Header, prefix: str) -> int:
-    """The number of positions; GGUF files may leave out the first side, which is 1."""
+    # GGUF files may leave out the first side, which is 1.
     shapes = (header.shapes.get(f"{prefix}{name}", ()) for name in _POSITIONS)
-    return max(((0, 0, *shape)[-2] for shape in shapes), default=0)
+    return sign.positions in (0, max((0, 0, *shape)[-2] for shape in shapes))
 
 
 def named(found: Recognised, name: str) -> Recognised:
@@ -272,12 +267,9 @@ def text_width(header: Header, prefix: str) -> int:
 
 def _depths(header: Header, prefix: str) -> list[int]:
     """The numbers of transformer blocks of the attentions of a UNet's first half."""
-    blocks: dict[str, set[str]] = {}
-    for name in header.shapes:
-        match = _BLOCK.match(name, len(prefix)) if name.startswith(prefix) else None
-        if match:
-            blocks.setdefault(match[1], set()).add(match[2])
-    return [len(blocks[layer]) for layer in sorted(blocks, key=lambda one: int(one.split(".")[1]))]
+    names = (name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix))
+    blocks = {(int(found[1]), found[2]) for name in names if (found := _BLOCK.match(name))}
+    return [count for _, count in sorted(Counter(layer for layer, _ in blocks).items())]
 
 
 def _prediction(header: Header) -> str:
@@ -306,19 +298,8 @@ def controlnet(header: Header) -> Recognised | None:
         family = "sdxl"  # it is told the picture's size
     elif not width and header.shapes[f"{prefix}{first}"][0] == _DEMO_CONTROLNET_CHANNELS:
         family, width = DEMO, DEMO_WIDTH
-    variant = _controlnet_variant(header, family)
-    if not family or variant is None:
+    kinds = header.shapes.get(_UNION, (0,))[0]
+    variant = next((name for name, known in UNIONS.items() if kinds == known), "")
+    if not family or (kinds and not variant):  # a union of unknown kinds of maps
         return None
     return Recognised("controlnet", family, variant=variant, text_width=width)
-
-
-def _controlnet_variant(header: Header, family: str) -> str | None:
-    """The variant; None for a union of unknown kinds of maps."""
-    if _UNION in header.shapes:
-        kinds = header.shapes[_UNION][0]
-        return next((name for name, known in UNIONS.items() if kinds == known), None)
-    matches = filter(None, map(_BLOCK.search, header.shapes))
-    depth = max((int(found[2]) + 1 for found in matches), default=0)
-    if family != "sdxl" or depth >= _FULL_DEPTH:
-        return ""
-    return "mid" if depth else "small"

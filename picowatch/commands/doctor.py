@@ -26,8 +26,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineLost
-from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid
-from picowatch.extras import install_command
+from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
 from picowatch.inbox.names import is_searched
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole

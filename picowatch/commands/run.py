@@ -17,6 +17,7 @@ from picowatch.daemon.build import (
     is_hopeless,
     restart,
 )
+from picowatch.daemon.run import RunResult
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
@@ -25,7 +26,6 @@ from picowatch.ledger.queue import put_all_back
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import FILE_NAME, Settings
 from picowatch.signals import ended_by_signals
-from picowatch.work.run import RunResult
 
 log = logging.getLogger("picowatch")
 

@@ -1,1 +1,1 @@
-"""The daemon: from saves to queued images, and all that keeps it going."""
+"""The daemon: from saves to pictures, and all that keeps it going."""

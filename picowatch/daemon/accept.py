@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import partial
 
 from picowatch.catalog import Catalog
-from picowatch.daemon.contact_sheets import sheet_of
 from picowatch.daemon.events import Event, accepted, explained, said, warned
+from picowatch.daemon.finish import sheet_of
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
+from picowatch.daemon.run import Run
 from picowatch.errors import ModelRefused, PicowatchError, PictureUnreadable
 from picowatch.files.retry import unexpected
 from picowatch.inbox.files import FileUnreadable
@@ -39,7 +40,6 @@ from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
-from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 
@@ -143,7 +143,8 @@ class Accepting:
             return self._refuse(change, words)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> list[Event]:
-        before = self.ledger.known_recipe(seen.path)
+        is_of_template = seen.dropped is not None or is_template(seen.path)
+        before = self.ledger.known_recipe(seen.path) if is_of_template else None
         try:
             if seen.unreadable:
                 what = "picture" if is_dropped(seen.path) else "recipe"

@@ -15,11 +15,11 @@ from typing import NoReturn
 
 from picowatch import __version__
 from picowatch.daemon.daemon import Daemon
+from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.settings_file import SettingsFile
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import Engine, EngineOptions, Executor, cache_folder
-from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid
-from picowatch.extras import install_command
+from picowatch.errors import LedgerCorrupt, OutboxInUseByMake, SettingsInvalid, install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Ended, Retry
 from picowatch.ledger.ledger import open_ledger, set_aside
@@ -31,9 +31,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import LocalSettings, RaySettings, Settings
-from picowatch.signals import ENDING
-from picowatch.systemd import notify
-from picowatch.work.run import Run, RunResult
+from picowatch.signals import ENDING, notify
 
 log = logging.getLogger("picowatch")
 

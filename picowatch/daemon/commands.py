@@ -8,6 +8,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from picowatch.daemon.finish import Archive, Finishing
+from picowatch.daemon.pool import WorkerPool
+from picowatch.daemon.publish import FOLDER_REMEDY
+from picowatch.daemon.run import Run
 from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import is_recipe_path
@@ -16,9 +19,6 @@ from picowatch.ledger.rows import Outcome, SizeAndTime
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.status import images, images_wait
 from picowatch.streams import harmless
-from picowatch.work.pool import WorkerPool
-from picowatch.work.publish import FOLDER_REMEDY
-from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 

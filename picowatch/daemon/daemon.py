@@ -2,7 +2,7 @@
 
 What is still to be done is a row of the ledger, and every step may be run again. So a start, a
 crash and an ordinary round are the same code. Meanwhile a worker's thread for each engine claims a
-batch, renders it and has it published (work/worker.py).
+batch, renders it and has it published (daemon/worker.py).
 """
 
 import logging
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from picowatch.daemon.accept import Accepting
 from picowatch.daemon.commands import Control
 from picowatch.daemon.finish import Archive, Finishing
+from picowatch.daemon.pool import WorkerPool
+from picowatch.daemon.run import Run, RunResult
 from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.daemon.status import Reporting
 from picowatch.engine.protocol import Executor
@@ -25,9 +27,7 @@ from picowatch.observers.console import Console
 from picowatch.outbox.lock import OutboxLock, Whereabouts
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
-from picowatch.systemd import notify
-from picowatch.work.pool import WorkerPool
-from picowatch.work.run import Run, RunResult
+from picowatch.signals import notify
 
 log = logging.getLogger("picowatch")
 

@@ -1,9 +1,16 @@
 """What follows a change of a recipe: error file, contact sheets, `when_done`."""
 
+import json
 import logging
 from collections.abc import Sequence
+from itertools import takewhile
+from math import prod
+from pathlib import Path
+from typing import Any
 
-from picowatch.daemon.contact_sheets import make_due_sheets
+from picowatch.daemon.run import Run
+from picowatch.errors import PictureUnreadable
+from picowatch.files.atomic import check_in_place
 from picowatch.files.inside import OtherBytes, checked_blocks, sha256_of, unlink_below
 from picowatch.files.names import is_picture_name
 from picowatch.files.pictures import MAX_BYTES
@@ -11,9 +18,120 @@ from picowatch.files.retry import passes, unexpected
 from picowatch.inbox.files import FileChanged, FileUnreadable, complete_file
 from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.reading import sidecars_of, size_and_time_at
-from picowatch.ledger.rows import KnownRecipe, QueuedImage
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import DueSheet, KnownRecipe, QueuedImage
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.sheets import Cell, SheetTooLarge
+from picowatch.recipe import ImageRequest, Recipe
+from picowatch.recipe.fields import Axis
 from picowatch.streams import harmless, harmless_lines
-from picowatch.work.run import Run
+
+LARGEST_PICTURE = 512  # pixels; the full-size pictures are beside the sheet
+
+
+def sheet_of(recipe: Recipe) -> str | None:
+    """What the entry's contact sheet shows, as JSON for the ledger; None if it has none."""
+    if not recipe.wants_sheet:
+        return None
+    axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.sweep]
+    shown = {"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count}
+    return json.dumps(shown | ({"seconds": True} if recipe.grid_seconds else {}))
+
+
+def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
+    """Draw the contact sheets of a recipe's entries whose images have all ended.
+
+    One that cannot be drawn is given up: the log and the recipe's warning file say why. None is
+    drawn if users have deleted all of its pictures.
+    """
+    for due in ledger.sheets_due(recipe):
+        if not any(outbox.exists(picture) for _, picture in due.images if picture):
+            check_in_place(outbox.root / ".picowatch")  # else they are not deleted, but away
+            ledger.mark_sheet_done(due)
+            continue
+        file = ledger.reserve_sheet(due, recipe, outbox.names)
+        try:
+            _publish(recipe, due, file, outbox)
+        except SheetTooLarge as error:
+            words = f"No contact sheet: {error} are too many for one page."
+            log.warning("%s: %s", recipe, words)
+            outbox.problems.add_warning(recipe, words)
+        except Exception as error:  # no sheet may stop the daemon, at this start or the next
+            words = f"No contact sheet: {unexpected(error)}"
+            log.error("%s: %s", recipe, words)
+            outbox.problems.add_warning(recipe, words)
+        else:
+            log.info("%s: contact sheet %s", recipe, file)
+        ledger.mark_sheet_done(due)
+
+
+def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
+    """Draw and write a sheet. Images of earlier draws of the seeds are not shown."""
+    shown: dict[str, Any] = json.loads(due.sheet)
+    axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
+    images = due.images[-shown.pop("images", 0) :]
+    requests, files = [request for request, _ in images], [picture for _, picture in images]
+    size = prod(len(axis.values) for axis in axes)
+    seeds = _seeds([requests[at : at + size] for at in range(0, len(requests), size)])
+    labels = [
+        [] if axes else [f"{seeds.label} {seed}"] for seed in seeds.values for _ in range(size)
+    ]
+    if axes and len(seeds.values) > 1:
+        axes.insert(0, seeds)
+        shown["axes"] = [{"label": axis.label, "values": list(axis.values)} for axis in axes]
+    pictures = [outbox.root / file if file else None for file in files]
+    if shown.pop("seconds", False):
+        labels = [label + _seconds(one) for label, one in zip(labels, pictures, strict=True)]
+    words = _differing_words(requests, size)
+    told = [", ".join([*label, *drawn]) for label, drawn in zip(labels, words, strict=True)]
+    cells = [Cell(picture, label) for picture, label in zip(pictures, told, strict=True)]
+    side = max(max(request.published_size) for request in requests)
+    about = {"recipe": recipe, **shown, "files": files, "labels": told}
+    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about)
+
+
+def _seeds(rounds: Sequence[Sequence[ImageRequest]]) -> Axis:
+    """What differs between the images of a combination; each round is one of every combination."""
+    for label, field in (("seed", "seed"), ("variation", "variation_seed")):
+        seeds = [{getattr(request, field) for request in requests} for requests in rounds]
+        if all(len(one) == 1 for one in seeds) and len(set().union(*seeds)) == len(rounds):
+            return Axis(label, tuple(str(*one) for one in seeds))
+    return Axis("image", tuple(str(number) for number, _ in enumerate(rounds, start=1)))
+
+
+def _differing_words(requests: Sequence[ImageRequest], size: int) -> list[list[str]]:
+    """The words of each prompt that other images of its combination do not have there.
+
+    Seeds that draw other words from wildcards are told apart by them. Each round has `size`
+    combinations.
+    """
+    words = [request.prompt.split() for request in requests]
+    return [_middle(prompt, words[at % size :: size]) for at, prompt in enumerate(words)]
+
+
+def _middle(prompt: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
+    """The prompt without what all of them begin and end with, as one text; none if all agree."""
+    first = _common([*others])
+    last = _common([one[first:][::-1] for one in others])
+    return [text] if (text := " ".join(prompt[first : len(prompt) - last])) else []
+
+
+def _common(texts: Sequence[Sequence[str]]) -> int:
+    """How many words all of them begin with."""
+    places = zip(*texts, strict=False)
+    return sum(1 for _ in takewhile(lambda words: len({*words}) == 1, places))
+
+
+def _seconds(picture: Path | None) -> list[str]:
+    """The seconds that drawing a picture took, loading not counted, as its metadata says."""
+    if picture is None:
+        return []
+    try:
+        timings = read_chunk(read_texts(picture)[PICOWATCH]).rendered["timings"]
+        return [f"{sum(timings.values()) - timings.get('load', 0):.3g} s"]
+    except (PictureUnreadable, KeyError):  # deleted meanwhile, or changed by another program
+        return []
 
 
 class Archive:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from picowatch.daemon.pool import WorkerPool
+from picowatch.daemon.run import Run
 from picowatch.errors import SettingsInvalid
 from picowatch.settings import Settings
 from picowatch.streams import harmless_lines
-from picowatch.work.pool import WorkerPool
-from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 
+from picowatch.daemon.pool import WorkerPool
+from picowatch.daemon.run import Run
 from picowatch.daemon.settings_file import SettingsWatch
+from picowatch.daemon.worker import Worker
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
@@ -14,10 +17,7 @@ from picowatch.ledger.rows import Counts, QueuedRecipes
 from picowatch.observers.console import Console
 from picowatch.outbox.status import EngineStatus, Status, images_wait
 from picowatch.recipe.request import ImageRequest
-from picowatch.systemd import notify
-from picowatch.work.pool import WorkerPool
-from picowatch.work.run import Run
-from picowatch.work.worker import Worker
+from picowatch.signals import notify
 
 log = logging.getLogger("picowatch")
 

@@ -43,14 +43,14 @@ class Steps:
         return getattr(self._module, name)
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """What the denoiser predicts."""
+        """Return what the denoiser predicts."""
         raise_if(self._job.interrupted)
         return (self._job.compiled or self._module)(*given, **named)
 
     def after_step(
         self, _: Any, __: int, ___: Any, kept: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """What the pipeline goes on with instead of what it has."""
+        """Return what the pipeline goes on with instead of what it has."""
         self._keep_pace()
         self._on_step()
         return {}
@@ -79,11 +79,11 @@ class FlowSteps(Steps):
         self._has_callback = has_callback
 
     def inputs(self) -> dict[str, Any]:
-        """What the pipeline is called with."""
+        """Return what the pipeline is called with."""
         return {"callback_on_step_end": self.after_step} if self._has_callback else {}
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """What the transformer predicts."""
+        """Return what the transformer predicts."""
         predicted = super().__call__(*given, **named)
         if not self._has_callback:
             self._on_step()
@@ -139,7 +139,7 @@ class UnetSteps(Steps):
         self._embeds_guidance = self.config.time_cond_proj_dim is not None
 
     def inputs(self) -> dict[str, Any]:
-        """What the pipeline is called with, by its names, to begin with the first evaluation."""
+        """Return what the pipeline is called with to begin with the first evaluation."""
         first = self._conditions[0]
         given = {
             "prompt_embeds": first.positive.states,
@@ -215,7 +215,7 @@ class UnetSteps(Steps):
         return changed
 
     def _with_start(self, latents: torch.Tensor) -> torch.Tensor:
-        """The latents, outside the mask those of the start image, as noisy as the next step's."""
+        """Return latents that outside the mask are the start image's, as noisy as the next step."""
         guide, done = self._guide, self._evaluation
         if guide.redrawn is None or not self._sampler.at_full_step():
             return latents
@@ -227,7 +227,7 @@ class UnetSteps(Steps):
         return guide.redrawn * latents + (1 - guide.redrawn) * start
 
     def _share(self) -> float:
-        """How much of the pass is done."""
+        """Return the share of the pass that is done."""
         return self._evaluation / len(self._conditions)
 
     def _is_guided(self) -> bool:

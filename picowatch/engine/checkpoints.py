@@ -2,7 +2,7 @@
 
 import gc
 from collections import OrderedDict
-from contextlib import ExitStack
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from picowatch.catalog import Catalog, Kind
 from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.gguf_fp8 import bytes_in
-from picowatch.engine.load import bytes_of_parts, load, load_part, load_vae
+from picowatch.engine.load import bytes_of_parts, load_part, load_vae
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
 from picowatch.engine.verify import find_model, unchanged
@@ -66,17 +66,21 @@ class Checkpoints:
 
         If weights are not all on the device, memory is short, and nothing else is kept.
         """
-        loaded = self._kept.pop(request.checkpoint_hash, None)
+        loaded, needed = self._kept.pop(request.checkpoint_hash, None), {"vae"}
         if place != "device":
             self._kept.clear()
         if loaded is None or loaded.place != place:
             loaded = None  # its memory is free before the next is read
-            loaded = self._read(request, place)
-        loaded.read = partial(self._read_part, request, self._read_to(place))
+            self._make_room(self.weights(request).total + WORKING_BYTES)
+            with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
+                loaded = Loaded(model, self.file, self._target.device, place)
+            # Where parts take turns, the denoiser comes when it is needed.
+            needed = {*loaded.parts} - ({"transformer"} if place == "turns" else set())
+        loaded.read = partial(self._read, request, self._read_to(place))
         if loaded.vae_file != _vae(request):
             loaded.drop(["vae"])
-            loaded.restore(["vae"])
             loaded.vae_file = _vae(request)
+        loaded.restore(needed)
         self._read_controlnets(request, loaded)
         loaded.place_weights()
         self._kept[request.checkpoint_hash] = loaded
@@ -106,36 +110,30 @@ class Checkpoints:
         elif self._target.device.type == "mps":
             torch.mps.empty_cache()
 
-    def _read(self, request: ImageRequest, place: Place) -> Loaded:
-        """All of a checkpoint but its VAE; those that were used longest ago make room for it.
-
-        Where parts take turns, the denoiser comes when it is needed.
-        """
-        needed = self.weights(request).total + WORKING_BYTES
+    def _make_room(self, needed: int) -> None:
+        """Release the checkpoints that were used longest ago, until so many bytes are free."""
         self.give_memory_back()
         while self._kept and free_bytes(self._target.device) < needed:
             self._kept.popitem(last=False)
             self.give_memory_back()
-        device = self._read_to(place)
-        later = {"vae", "transformer"} if place == "turns" else {"vae"}
-        with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
-            parts = load(model, self._target, device, later=later)
-        return Loaded(model, parts, self.file, self._target.device, place)
 
     def _read_to(self, place: Place) -> torch.device:
         """Main memory, if weights come to the device when they compute."""
         return torch.device("cpu") if place in ("models", "layers") else self._target.device
 
-    def _read_part(self, request: ImageRequest, device: torch.device, name: str) -> Any:
-        """A part of an image's checkpoint, from verified files."""
-        with ExitStack() as verified:
-            checkpoint = verified.enter_context(
-                self._verified("checkpoint", request.checkpoint, request.checkpoint_hash)
-            )
-            if name != "vae" or request.vae == BAKED:
-                return load_part(checkpoint, self._target, device, name)
-            vae = verified.enter_context(self._verified("vae", request.vae, request.vae_hash))
-            return load_vae(checkpoint, vae, self._target, device)
+    def _read(
+        self, request: ImageRequest, device: torch.device, names: Iterable[str]
+    ) -> dict[str, Any]:
+        """Parts of an image's checkpoint, from verified files."""
+        found = {}
+        with self._verified("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
+            for name in names:
+                if name != "vae" or request.vae == BAKED:
+                    found[name] = load_part(model, self._target, device, name)
+                    continue
+                with self._verified("vae", request.vae, request.vae_hash) as vae:
+                    found[name] = load_vae(model, vae, self._target, device)
+        return found
 
     def _read_controlnets(self, request: ImageRequest, loaded: Loaded) -> None:
         """Read an image's ControlNets; those of others make room for them."""

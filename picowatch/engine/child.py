@@ -39,7 +39,6 @@ from picowatch.engine.protocol import (
     Step,
     resolve,
     unseen,
-    versions,
 )
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
@@ -71,8 +70,7 @@ class RemoteEngine(ABC):
         self._batch: Batch | None = None  # the last one
         self._thread: threading.Thread | None = None  # … its thread
         self._reported: MemoryUse | None = None  # after it
-        found = {"device": options.device, "precision": str(options.precision)}
-        self._known = found | versions()
+        self._known = {"device": options.device, "precision": str(options.precision)}
 
     def render(
         self,
@@ -94,7 +92,7 @@ class RemoteEngine(ABC):
         return begun.future
 
     def describe(self) -> dict[str, str]:
-        """Return device and precision as set, or as found with a picture; and versions."""
+        """Return device and precision as set, or as found with a picture."""
         return self._known
 
     def memory(self) -> MemoryUse | None:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -114,20 +115,16 @@ def main(
     """
     _stand_alone(stderr)
     _end_with_daemon()
-    sending = threading.Lock()
-
-    def send(message: FromEngine) -> None:
-        with sending:  # a part of a batch may be rendered in a thread of its own
-            connection.send(message)
-
-    serve(send, lambda: make_renderer(options, send), connection.recv, lambda: interrupted.value)
+    serve(connection, lambda: interrupted.value, partial(make_renderer, options))
 
 
 def _stand_alone(stderr: Connection) -> None:
-    """Leave the daemon's terminal, signals and standard streams.
+    """Leave the daemon's terminal, signals, standard streams and import path.
 
     In a session of its own: Ctrl-C is for the daemon alone, and what this process starts can be
-    ended with it.
+    ended with it. The working folder is no longer imported from: a torch.py beside the recipes is
+    not torch. `python -m picowatch` has that folder on its path, and multiprocessing hands the path
+    on. picowatch itself may stand there, so its parent comes last.
     """
     ignore_signals()  # a service manager's SIGTERM reaches all processes; the daemon decides
     os.setsid()
@@ -136,7 +133,9 @@ def _stand_alone(stderr: Connection) -> None:
         os.dup2(source, target)
     os.close(nothing)
     stderr.close()
-    _forget_users_folder()
+    here = os.path.realpath(os.curdir)
+    kept = [entry for entry in sys.path if os.path.realpath(entry) != here]
+    sys.path[:] = [*kept, str(Path(__file__).parents[2])]
 
 
 def _end_with_daemon() -> None:
@@ -161,39 +160,32 @@ def _end_with_daemon() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def _forget_users_folder() -> None:
-    """Import nothing from the working folder: a torch.py beside the recipes is not torch.
-
-    `python -m picowatch` has that folder on its path, and multiprocessing hands the path on.
-    picowatch itself may stand there, so its parent comes last.
-    """
-    here = os.path.realpath(os.curdir)
-    kept = [entry for entry in sys.path if os.path.realpath(entry) != here]
-    sys.path[:] = [*kept, str(Path(__file__).parents[2])]
-
-
 def serve(
-    send: Callable[[FromEngine], None],
-    make_renderer: Callable[[], BatchRenderer],
-    next_batch: Callable[[], Render],
+    connection: Connection,
     interrupted: Callable[[], bool],
+    make_renderer: Callable[[OnPreview], BatchRenderer],
 ) -> None:
     """Render one batch after the other; an exception is an answer, and ends no process.
 
-    Returns after EngineDied. The renderer is made before the first batch comes. What prevents that
-    is said as the outcome of the first batch.
+    Returns after EngineDied, or if the renderer cannot be made.
     """
+    sending = threading.Lock()
+
+    def send(message: FromEngine) -> None:
+        with sending:  # a part of a batch may be rendered in a thread of its own
+            connection.send(message)
+
     try:
-        renderer = make_renderer()
+        renderer = make_renderer(send)
     except Exception as error:
         failed = _explained(error)
-        next_batch()
+        connection.recv()  # the daemon may be about to send its first batch
         send(EngineCannotStart(failed.message, failed.remedy, failed.trace))
         return
     send(Ready())
     outcome: Outcome | None = None
     while not isinstance(outcome, EngineDied):
-        work = next_batch()
+        work: Render = connection.recv()
         try:
             outcome = renderer.render(
                 work.batch,

@@ -30,7 +30,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from picowatch.engine.failures import one_line
 from picowatch.engine.memory import free_bytes
-from picowatch.extras import install_command
+from picowatch.errors import install_command
 from picowatch.files.atomic import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_file, sync_folder
 
 # Each width of a denoiser's blocks and each kind of shape is one: torch's 8 are too few for

@@ -59,14 +59,10 @@ class Hint:
     maps: torch.Tensor
     soft: bool
 
-    def acts(self, share: float) -> bool:
-        """Whether it acts after this share of the steps."""
-        return self.use.start <= share <= self.use.end and self.use.weight > 0
-
     def residuals(
         self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor, added: Added
     ) -> Residuals:
-        """What it adds to each row; with guidance, those without the prompt come first."""
+        """Return what it adds to each row; with guidance, those without the prompt come first."""
         images = len(self.maps)
         pooled = self.model.config.global_pool_conditions
         prompt_alone = len(latents) > images and (self.use.mode == "control" or pooled)
@@ -79,11 +75,7 @@ class Hint:
             kind = KINDS.index(self.use.kind)
             kinds = latents.new_zeros(len(latents), self.model.config.num_control_type)
             kinds[:, kind] = 1
-            named = {
-                "controlnet_cond": [maps],
-                "control_type": kinds,
-                "control_type_idx": [kind],
-            }
+            named = {"controlnet_cond": [maps], "control_type": kinds, "control_type_idx": [kind]}
         down, middle = self.model(
             latents,
             timestep,
@@ -110,10 +102,10 @@ def residuals_of(
     states: torch.Tensor,
     added: Added,
 ) -> Residuals | None:
-    """What those that act after this share of the steps add together; None if none does."""
+    """Return what those that act after this share of the steps add together, None if none does."""
     total: Residuals | None = None
     for hint in hints:
-        if hint.acts(share):
+        if hint.use.start <= share <= hint.use.end and hint.use.weight > 0:
             found = hint.residuals(latents, timestep, states, added)
             total = tuple(map(torch.add, total, found)) if total else found
     return total
@@ -169,7 +161,7 @@ def _map(
     return values
 
 
-# What only a folder's own config says.
+# These only a folder's own config says.
 _OWN = ("global_pool_conditions", "controlnet_conditioning_channel_order")
 _POOLED = "shuffle"  # only the name of a file tells that it was trained so
 # diffusers' conversion leaves these out, which SDXL's has.
@@ -204,7 +196,7 @@ def load_controlnet(model: Model, unet: Any, target: Target, device: torch.devic
 
 
 def _modern_names(tensors: Tensors, unet: Any) -> Tensors:
-    """diffusers' names."""
+    """Return the tensors by diffusers' names."""
     if f"{_HINT}conv_in.weight" in tensors:
         return tensors
     converted: Tensors = convert_controlnet_checkpoint(tensors, unet)
@@ -216,7 +208,7 @@ def _modern_names(tensors: Tensors, unet: Any) -> Tensors:
 
 
 def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
-    """The blocks of this ControlNet: the small ones for SDXL have less attention, or none."""
+    """Return the config of its blocks: the small ones for SDXL have less attention, or none."""
     levels = range(len(unet["block_out_channels"]))
     depths = [_depth(tensors, f"down_blocks.{level}.") for level in levels]
     middle = _depth(tensors, "mid_block.")
@@ -240,14 +232,14 @@ def _layers(tensors: Tensors, unet: Any) -> dict[str, Any]:
 
 
 def _depth(tensors: Tensors, block: str) -> int:
-    """How many transformer blocks each attention of a block has."""
+    """Count the transformer blocks of each attention of a block."""
     pattern = re.compile(rf"{re.escape(block)}attentions\.0\.transformer_blocks\.(\d+)\.")
     found = (pattern.match(name) for name in tensors)
     return max((int(one[1]) + 1 for one in found if one), default=0)
 
 
 def _union(tensors: Tensors) -> dict[str, Any]:
-    """What a union has besides: its tasks, and the transformer that joins their maps."""
+    """Return the config of a union's tasks, and of the transformer that joins their maps."""
     layers = {name.split(".")[1] for name in tensors if name.startswith("transformer_layes.")}
     return {
         "num_control_type": tensors[_TASKS].shape[0],

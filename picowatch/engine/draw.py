@@ -27,22 +27,16 @@ from picowatch.recipe.request import ControlUse, ImageRequest
 Interrupted = Callable[[], bool]
 
 
-class Picture(NamedTuple):
-    """One picture: its pixels, size, control maps to show with it, and transparency if any."""
+class Drawn(NamedTuple):
+    """A picture, and how it was drawn; see RenderedImage."""
 
     width: int
     height: int
     pixels: bytes
     control_maps: tuple[ControlMap, ...] = ()
     alpha: bytes = b""
-
-
-class Drawn(NamedTuple):
-    """A picture, and how it was drawn; see RenderedImage."""
-
-    picture: Picture
-    chunks: int
-    batch_size: int
+    chunks: int = 0
+    batch_size: int = 1
     warnings: tuple[str, ...] = ()
 
 
@@ -131,7 +125,7 @@ class Passes(ABC):
         return 1
 
     @abstractmethod
-    def decode(self, result: Any) -> list[Picture]:
+    def decode(self, result: Any) -> list[Drawn]:
         """The pictures of the last pass."""
 
 
@@ -154,12 +148,14 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
         pictures = _drawn_in_parts(passes, group, lambda: job.on_step(next(numbers), total))
         for index, picture in zip(indexes, pictures, strict=True):
             guided = prompted[index]
-            drawn[index] = Drawn(picture, guided.chunks, len(indexes), guided.warnings)
+            drawn[index] = picture._replace(
+                chunks=guided.chunks, batch_size=len(indexes), warnings=guided.warnings
+            )
     return [drawn[index] for index in range(len(batch))]
 
 
 @torch.inference_mode()  # a part is drawn in a thread of its own, which the caller's does not reach
-def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
+def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Drawn]:
     """The pictures of images that go through a pipeline together, in one or two passes."""
     job = passes.job
     result: Any = None
@@ -182,7 +178,7 @@ def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Pi
 # (benchmarks/RESULTS.md).
 
 
-def _drawn_in_parts(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Picture]:
+def _drawn_in_parts(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Drawn]:
     """The group's pictures: as many equal parts as cores at once, or fewer, each by a thread.
 
     Equal, because a picture's last bit may depend on how many are rendered with it, and must not

@@ -12,6 +12,7 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
 from PIL import Image
 
@@ -215,15 +216,21 @@ def _small(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
     }
 
 
+def _whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    """Scale the picture as the pipeline does for its own encoder."""
+    width, height, _ = edit.calculate_dimensions(
+        1024 * 1024, pictures[0].width / pictures[0].height
+    )
+    return {"image": pipeline.image_processor.resize(pictures[0], height, width)}
+
+
 EDITORS = {
     # The size is only its proportions; its pixels are `max_area`. The reference keeps its own.
     "FluxKontextPipeline": Editor(
         many=False,
         inputs=lambda size: {"max_area": size[0] * size[1], "_auto_resize": False},
     ),
-    "QwenImageEditPipeline": Editor(
-        many=False, sees=True, reads=lambda _, pictures: {"image": pictures[0]}
-    ),
+    "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_whole),
     "QwenImageEditPlusPipeline": Editor(sees=True, reads=_small),
     "QwenImage21Pipeline": Editor(sees=True, reads=lambda _, pictures: {"image": pictures}),
 }

@@ -8,7 +8,7 @@ from PIL import Image
 
 from picowatch.engine.callbacks import FlowSteps
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.draw import Group, OnEvaluation, Passes, Picture, Prompted
+from picowatch.engine.draw import Drawn, Group, OnEvaluation, Passes, Prompted
 from picowatch.engine.families import (
     READERS,
     Encoded,
@@ -137,10 +137,10 @@ class FlowPasses(Passes):
         )[0]
         return list(map(as_picture, found.float()))
 
-    def decode(self, result: list[Image.Image]) -> list[Picture]:
+    def decode(self, result: list[Image.Image]) -> list[Drawn]:
         """Implement `Passes.decode`: the pipelines have done so."""
         return [
-            Picture(*image.size, image.convert("RGB").tobytes(), alpha=_alpha_of(image))
+            Drawn(*image.size, image.convert("RGB").tobytes(), alpha=_alpha_of(image))
             for image in result
         ]
 

@@ -106,11 +106,8 @@ def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:
 
 
 def _decoded(vae: Any, latents: torch.Tensor) -> Image.Image:
-    def compute() -> torch.Tensor:
-        sample: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
-        return sample
-
-    return as_picture((_widened(vae, compute)[0] + 1) / 2)
+    sample = _widened(vae, lambda: vae.decode(latents.to(vae.dtype)).sample)
+    return as_picture((sample[0] + 1) / 2)
 
 
 def as_picture(image: torch.Tensor) -> Image.Image:
@@ -136,24 +133,22 @@ def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor
     image = torch.from_numpy(np.array(pixels)).to(device)
     image = (image.permute(2, 0, 1)[None].float() / 127.5) - 1
 
-    def compute() -> torch.Tensor:
+    def compute() -> Any:
         found = vae.encode(image.to(vae.dtype))
-        latents: torch.Tensor = (
-            found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
-        )
-        return latents
+        return found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
 
     found = _widened(vae, compute)
     _check_finite(found)
     return found * float(vae.config.scaling_factor)
 
 
-def _widened(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
     """What the VAE computes, in float32; computed again in float32 if it overflowed.
 
     It is changed back: the next picture must not depend on this one.
     """
-    result, narrow = compute().float(), vae.dtype
+    result: torch.Tensor = compute().float()
+    narrow = vae.dtype
     if narrow != torch.float32 and not bool(torch.isfinite(result).all()):
         try:
             _change_type(vae, torch.float32)

@@ -5,7 +5,6 @@ allowlist are the classes here: what else a folder names is never imported.
 """
 
 import re
-from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -30,25 +29,15 @@ from picowatch.engine.samplers import scheduler_of
 _CPU = torch.device("cpu")
 
 
-def load(
-    model: Model, target: Target, device: torch.device, *, later: Collection[str] = ()
-) -> dict[str, Any]:
-    """Read a checkpoint's parts by diffusers' names, weights in the types of `target`.
-
-    Those for `later` are None.
-    """
-    names = [part.name for part in parts_of(model)]
-    return {
-        name: None if name in later else load_part(model, target, device, name) for name in names
-    }
-
-
 def load_part(model: Model, target: Target, device: torch.device, name: str) -> Any:
-    """One part of a checkpoint, by its name."""
+    """One part of a checkpoint by diffusers' name, weights in the types of `target`."""
     part = next(part for part in parts_of(model) if part.name == name)
     if name.startswith("tokenizer"):
         kind = getattr(transformers, part.class_name)
-        return kind.from_pretrained(part.folder, local_files_only=True, **_padding(model, part))
+        # OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both.
+        second = name == "tokenizer_2" and part.class_name.startswith("CLIP")
+        padding = {"pad_token": "!"} if second else {}
+        return kind.from_pretrained(part.folder, local_files_only=True, **padding)
     if name == "processor":
         return read_processor(part.folder, part.class_name)
     if name == "scheduler":
@@ -97,13 +86,6 @@ def _dtype(model: Model, part: Part, config: Config, target: Target) -> torch.dt
         return target.for_unet(model.native_size).dtype
     overflows = part.name == "vae" and config.get("force_upcast")
     return torch.float32 if overflows and target.dtype == torch.float16 else target.dtype
-
-
-def _padding(model: Model, part: Part) -> dict[str, str]:
-    """OpenCLIP's H and G pad with "!", unlike CLIP's L; the package has one vocabulary for all."""
-    second = part.name == "tokenizer_2" and part.class_name.startswith("CLIP")
-    alone = model.family == "sd2" and model.layout == "file"
-    return {"pad_token": "!"} if second or alone else {}
 
 
 def _scheduler(model: Model, part: Part) -> Any:

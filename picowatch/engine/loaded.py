@@ -1,9 +1,9 @@
 """A checkpoint ready to draw: its parts, encoded prompts and LoRAs."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -12,6 +12,7 @@ import torch
 from diffusers.hooks import apply_group_offloading
 
 from picowatch.catalog import Model
+from picowatch.catalog.parts import parts_of
 from picowatch.engine.families import (
     READERS,
     Encoded,
@@ -21,6 +22,7 @@ from picowatch.engine.families import (
     prompt_encoder,
 )
 from picowatch.engine.memory import Place
+from picowatch.engine.prompts import PromptEncoder
 from picowatch.engine.verify import FindFile
 from picowatch.families import FAMILIES
 from picowatch.recipe.request import LoraUse
@@ -34,26 +36,18 @@ _KEPT_PROMPTS = 64
 class Loaded:
     """A checkpoint in memory: its parts by diffusers' names, and ControlNets by their hashes.
 
-    `place` says where its weights are, `vae_file` is the name and the hash of its VAE. A part may
-    be dropped to make room for another: then it is None until `read`, which reads a part by its
-    name, restores it.
+    `place` says where its weights are, `vae_file` is the name and the hash of its VAE. A part is
+    None until it is restored, by `read`, and when it was dropped to make room for another.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        parts: dict[str, Any],
-        find: FindFile,
-        device: torch.device,
-        place: Place,
-    ) -> None:
+    def __init__(self, model: Model, find: FindFile, device: torch.device, place: Place) -> None:
         self.row = FAMILIES[model.family]
         self.variant = self.row.variant(model.variant)
         self.variant_name = model.variant
         self.native_size = model.native_size
-        self.parts = parts
+        self.parts: dict[str, Any] = {part.name: None for part in parts_of(model)}
         self.controlnets: dict[str, Any] = {}
-        self.read: Callable[[str], Any]
+        self.read: Callable[[Iterable[str]], dict[str, Any]]
         self.place = place
         self.vae_file = ("", "")
         self._look: Callable[[], None] | None = None
@@ -66,8 +60,11 @@ class Loaded:
         self._uses: tuple[LoraUse, ...] = ()
         self.encoded = lru_cache(_KEPT_PROMPTS)(self._encoded)  # of a flow family
         self._read_texts: dict[tuple[str, tuple[str, ...]], Any] = {}  # with references
-        if self.row.kind == "unet":
-            self.prompts = prompt_encoder(self.row.key, parts, find, device)
+
+    @cached_property
+    def prompts(self) -> PromptEncoder:
+        """The encoder of a UNet's prompts."""
+        return prompt_encoder(self.row.key, self.parts, self._find, self._device)
 
     @property
     def denoiser(self) -> Any:
@@ -117,12 +114,12 @@ class Loaded:
         for name in names:
             self.parts[name] = None
 
-    def restore(self, names: Iterable[str]) -> None:
-        """Read those of these parts that were dropped."""
-        for name in names:
-            if self.parts[name] is None:
-                self.parts[name] = self.read(name)
-                self._watch(self.parts[name])
+    def restore(self, names: Collection[str]) -> None:
+        """Read those of these parts that are not there."""
+        missing = [name for name, part in self.parts.items() if name in names and part is None]
+        found = self.read(missing)
+        self.parts |= found
+        self._watch(*(part for part in found.values() if isinstance(part, torch.nn.Module)))
 
     @contextmanager
     def watched(self, look: Callable[[], None]) -> Iterator[None]:

@@ -6,7 +6,6 @@ its first step, on the next rung. So a picture says exactly how it was rendered,
 its seed is the same on every rung.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -268,24 +267,3 @@ def _left_to_container(cgroup: Path = _CGROUP) -> int:
         files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
         return max(0, limit - used + files)
     return 2**63
-
-
-def forget_peak(device: "torch.device") -> None:
-    """Count the peak from here on, where the system can."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    # proc(5), /proc/pid/clear_refs: 5 resets the peak of the resident set.
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_bytes(device: "torch.device") -> int | None:
-    """The most that torch held of a card, or else this process of the main memory, on Linux."""
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    held = process_memory(os.getpid())
-    return held.peak if held else None

@@ -6,7 +6,7 @@ in its shape.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -56,7 +56,7 @@ def diffusers_model(
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tensors = _in_diffusers_names(class_name, tensors, shapes, config, what)
-    _refuse_missing(what, shapes.keys() - tensors.keys())
+    _check(what, missing=shapes.keys() - tensors.keys())
     tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
         return _quantised(kind, config, tensors, dtype)
@@ -66,15 +66,9 @@ def diffusers_model(
 def filled(model: Any, tensors: Tensors, what: str) -> Any:
     """A model with these weights; RenderFailed names the first that is missing or does not fit."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    _refuse_missing(what, shapes.keys() - tensors.keys())
-    _refuse_other_shapes(
-        what,
-        (
-            (name, tensors[name].shape, shape)
-            for name, shape in shapes.items()
-            if tensors[name].shape != shape
-        ),
-    )
+    _check(what, missing=shapes.keys() - tensors.keys())
+    pairs = ((name, tensors[name].shape, shape) for name, shape in shapes.items())
+    _check(what, others=[pair for pair in pairs if pair[1] != pair[2]])
     model.load_state_dict({name: tensors[name] for name in shapes}, assign=True)
     model.to(next(iter(tensors.values())).device)  # buffers that no file holds
     return model.eval().requires_grad_(False)
@@ -98,7 +92,12 @@ def text_encoder(
     transformers knows the names that its models have had.
     """
     kind = getattr(transformers, part.class_name)
-    made = _transformers_config(kind, config)
+    given = _about_weights(config)
+    if part.class_name == "Qwen2_5_VLTextModel":  # of a folder that sees pictures, too
+        whole: Any = transformers.Qwen2_5_VLConfig
+        made = whole.from_dict(given).text_config
+    else:
+        made = kind.config_class.from_dict(given)
     if part.weights:
         tensors = _text_encoder_names(part, made, tensors)
     return transformers_model(kind, made, tensors, what, dtype)
@@ -117,21 +116,12 @@ def transformers_model(
         ignore_mismatched_sizes=True,
         local_files_only=True,
     )
-    _refuse_missing(what, info["missing_keys"])
-    _refuse_other_shapes(what, info["mismatched_keys"])
+    _check(what, missing=info["missing_keys"], others=info["mismatched_keys"])
     return model.eval().requires_grad_(False)
 
 
 # What would choose other code, or install it, instead of saying what the weights are.
 _NOT_ABOUT_WEIGHTS = ("attn_implementation", "quantization_config", "auto_map", "kernel_config")
-
-
-def _transformers_config(kind: Any, config: Config) -> Any:
-    """The config that a model of this class takes."""
-    if kind is transformers.Qwen2_5_VLTextModel:  # of a folder that sees pictures, too
-        whole: Any = transformers.Qwen2_5_VLConfig
-        return whole.from_dict(_about_weights(config)).text_config
-    return kind.config_class.from_dict(_about_weights(config))
 
 
 def _about_weights(config: Config) -> dict[str, Any]:
@@ -143,17 +133,17 @@ def _about_weights(config: Config) -> dict[str, Any]:
     }
 
 
-def _refuse_missing(what: str, names: Iterable[str]) -> None:
-    if missing := sorted(names):
+def _check(
+    what: str, *, missing: Collection[str] = (), others: Iterable[tuple[str, Any, Any]] = ()
+) -> None:
+    """Refuse missing weights, and others: names, shapes, and those of the model."""
+    if missing:
         raise RenderFailed(
             f"The {what} is incomplete: {len(missing)} weights are missing, starting with "
-            f"{missing[0]}.",
+            f"{min(missing)}.",
             _GET_ANOTHER,
         )
-
-
-def _refuse_other_shapes(what: str, found: Iterable[tuple[str, Any, Any]]) -> None:
-    for name, shape, expected in sorted(found):
+    for name, shape, expected in sorted(others):
         raise RenderFailed(
             f"The {what} does not fit its kind of model: {name} is {list(shape)}, not "
             f"{list(expected)}.",

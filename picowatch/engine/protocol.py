@@ -76,9 +76,8 @@ class RenderedImage:
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
     ("encode", "denoise", "decode", and "load" in the batch that had to load something),
     each phase's time divided by the batch size. `memory_rung` names the rung of the memory
-    ladder. `peak_bytes` is the most memory that its batch took, if that is known. `node` names the
-    machine, if it is not the daemon's. `control_maps` are those that its ControlNets followed and
-    the request wants to see.
+    ladder. `node` names the machine, if it is not the daemon's. `control_maps` are those that its
+    ControlNets followed and the request wants to see.
     """
 
     width: int
@@ -93,7 +92,6 @@ class RenderedImage:
     timings: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    peak_bytes: int | None = None
     node: str = ""
     alpha: bytes = b""
     control_maps: tuple["ControlMap", ...] = ()
@@ -214,7 +212,7 @@ class Engine(Protocol):
         ...
 
     def describe(self) -> dict[str, str]:
-        """Return device, precision and versions, as far as known without starting anything.
+        """Return device and precision, as far as known without starting anything.
 
         "node" names the machine, if it is not the daemon's.
         """

@@ -130,21 +130,19 @@ class RayEngines:
         try:
             while not self._closing.wait(_TICK_SECONDS):
                 _reach(node)
-                self._look()
+                self._forget_those_that_are_gone()
                 self._request(new_engine)
                 self._report(self._too_few(f"{gpus:g} GPU, {cpus:g} CPU"))
         finally:
             self._end_engines(EngineLost(_LOST))
 
-    def _look(self) -> None:
-        """Forget the engines that are gone."""
+    def _forget_those_that_are_gone(self) -> None:
         for engine in self._engines:
             engine.look()
-        gone = [engine for engine in self._engines if engine.gone is not None]
-        self._engines = tuple(engine for engine in self._engines if engine not in gone)
-        if lost := [str(engine.gone) for engine in gone if isinstance(engine.gone, EngineLost)]:
-            self._lost = lost[-1]
-            self._not_before = time.monotonic() + _PAUSE_SECONDS
+            if isinstance(engine.gone, EngineLost):
+                self._lost = str(engine.gone)
+                self._not_before = time.monotonic() + _PAUSE_SECONDS
+        self._engines = tuple(engine for engine in self._engines if engine.gone is None)
 
     def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
         """Request engines that are lacking, and no more of those that are not wanted."""

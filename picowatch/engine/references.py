@@ -81,19 +81,17 @@ def read_references(
     """
     frame = frame_for(request.size_before_upscale, references)
     pictures = [decoded(decode_picture, folder, use.hash, use.image) for use in request.references]
-    first, *others = pictures
-    if is_in_proportion(first.size, request.size_before_upscale):
-        held = frame.hold(first)
-    else:
-        held = _alone(first, references)
-    return frame, [held, *(_alone(other, references) for other in others)]
+    size = request.size_before_upscale
+    in_place = is_in_proportion(pictures[0].size, size)
+    if references.stretched:  # by the pipeline, each to its own proportions
+        if in_place and pictures[0].size != size:
+            pictures[0] = pictures[0].resize(size, _LANCZOS)
+        return frame, pictures
+    frames = [frame if in_place else frame_for(pictures[0].size, references)]
+    frames += [frame_for(other.size, references) for other in pictures[1:]]
+    return frame, [one.hold(picture) for one, picture in zip(frames, pictures, strict=True)]
 
 
 def is_in_proportion(one: Size, other: Size) -> bool:
     """Whether two sizes show the same, as far as whole pixels can."""
     return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
-
-
-def _alone(picture: Image.Image, references: References) -> Image.Image:
-    """A reference with a frame of its own, so that nothing is cut off."""
-    return frame_for(picture.size, references).hold(picture)

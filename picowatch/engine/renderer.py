@@ -22,9 +22,7 @@ from picowatch.engine.memory import (
     FULL,
     MemoryLadder,
     Rung,
-    forget_peak,
     main_memory,
-    peak_bytes,
     shrink_warning,
     shrunken,
 )
@@ -120,7 +118,6 @@ class Renderer:
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
-        forget_peak(self._target.device)
         enlarging = Enlarging(self._upscalers, batch, on_step, interrupted)
         warnings: tuple[str, ...] = ()
         dtype, compiled = torch.float32, False
@@ -146,13 +143,12 @@ class Renderer:
             drawn = [given_picture(request, self._start_images) for request in batch]
         with timed(timings, "upscale"), self._algorithms(exact=first.exact):
             drawn = enlarging.finished(drawn)
-        peak = peak_bytes(self._target.device)  # of the whole batch, in each of its pictures
         return [
             RenderedImage(
-                width=one.picture.width,
-                height=one.picture.height,
-                pixels=one.picture.pixels,
-                alpha=one.picture.alpha,
+                width=one.width,
+                height=one.height,
+                pixels=one.pixels,
+                alpha=one.alpha,
                 device=self._target.name,
                 precision=precision_name(dtype),
                 batch_size=one.batch_size,
@@ -167,8 +163,7 @@ class Renderer:
                     *picture_warnings(self._start_images, request),
                     *shrink_warning(request, smaller),
                 ),
-                peak_bytes=peak,
-                control_maps=one.picture.control_maps,
+                control_maps=one.control_maps,
             )
             for one, request, smaller in zip(drawn, requested, batch, strict=True)
         ]

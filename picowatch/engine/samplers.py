@@ -62,8 +62,7 @@ class PreparedSampler:
 
     Pipelines set the timesteps of their scheduler and scale the noise that they begin with. Here
     both are done already: a pass may begin in the middle, and its latents have their noise.
-    Timesteps and noise levels are in the computer's memory: what a step looks up there, and the
-    numbers that it multiplies latents by, do not wait for a GPU.
+    Timesteps are in the computer's memory, so that looking them up does not wait for a GPU.
     """
 
     init_noise_sigma = 1.0
@@ -88,7 +87,7 @@ class PreparedSampler:
         return _TCD_ETA if isinstance(self.scheduler, TCDScheduler) else 0.0
 
     def at_full_step(self) -> bool:
-        """False between the two evaluations that samplers of second order make in one step."""
+        """False between the two evaluations of one step, which samplers of second order make."""
         return bool(getattr(self.scheduler, "state_in_first_order", True))
 
 
@@ -298,12 +297,6 @@ class _Solved(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
 
     solver: Any
     _running: Any = None
-    # diffusers has no types.
-    config: Any
-    sigmas: Any
-    timesteps: Any
-    _step_index: Any
-    _init_step_index: Any
 
     def step(
         self,

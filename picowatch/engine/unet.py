@@ -18,7 +18,7 @@ from picowatch.engine.callbacks import Guide, UnetSteps
 from picowatch.engine.canvas import Canvas
 from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
-from picowatch.engine.draw import Group, OnEvaluation, Passes, Picture, Prompted
+from picowatch.engine.draw import Drawn, Group, OnEvaluation, Passes, Prompted
 from picowatch.engine.latents import LATENT_FACTOR, decode, encode, noise_of, upscale
 from picowatch.engine.prompts import at_each_evaluation
 from picowatch.engine.protocol import ControlMap
@@ -114,11 +114,11 @@ class UnetPasses(Passes):
         )[0]
         return Denoised(result, maps)
 
-    def decode(self, result: Denoised) -> list[Picture]:
+    def decode(self, result: Denoised) -> list[Drawn]:
         """Decode the latents, image by image."""
         images = decode(self.loaded.vae, result.latents)
         return [
-            Picture(*image.size, image.tobytes(), shown)
+            Drawn(*image.size, image.tobytes(), shown)
             for image, shown in zip(images, result.control_maps, strict=True)
         ]
 

@@ -22,7 +22,7 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.upscalers import layout_of
 from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
-from picowatch.engine.draw import Drawn, Interrupted, Picture
+from picowatch.engine.draw import Drawn, Interrupted
 from picowatch.engine.failures import out_of_memory
 from picowatch.engine.gguf_fp8 import read_tensors
 from picowatch.engine.latents import Enlarge
@@ -121,7 +121,7 @@ class Upscalers:
         self._tile = _TILE.get(device.type, _USUAL_TILE)
 
     def tiles(self, name: str, hash_: str, before: Size, size: Size) -> int:
-        """How many tiles enlarging from one size to another takes."""
+        """Count the tiles that enlarging from one size to another takes."""
         return sum(
             len(spans(width, self._tile)) * len(spans(height, self._tile))
             for width, height in passes_of(self._network(name, hash_).scale, before, size)
@@ -182,7 +182,7 @@ def _resized(picture: Image.Image, size: Size) -> Image.Image:
 
 
 class Enlarging:
-    """How the pictures of a batch are enlarged; counts its tiles together with its steps.
+    """Enlarges the pictures of a batch, and counts the tiles together with its steps.
 
     Between two tiles it looks whether the batch is to end.
     """
@@ -237,11 +237,11 @@ class Enlarging:
         ]
 
     def _enlarged(self, request: ImageRequest, drawn: Drawn) -> Drawn:
-        upscale, one = request.upscale, drawn.picture
+        upscale = request.upscale
         assert upscale is not None
         margin = MOST_OVERLAP if request.tiling else 0
         edge = round(margin * (upscale.scale or 1))
-        array = np.frombuffer(one.pixels, np.uint8).reshape(one.height, one.width, 3)
+        array = np.frombuffer(drawn.pixels, np.uint8).reshape(drawn.height, drawn.width, 3)
         image = Image.fromarray(np.pad(array, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
         large = self._upscalers.enlarged(
             image,
@@ -250,13 +250,14 @@ class Enlarging:
             upscale.size_of(*image.size),
             self._before_last_tile,
         )
-        size = upscale.size_of(one.width, one.height)
+        size = upscale.size_of(drawn.width, drawn.height)
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
-        alpha = one.alpha
+        alpha = drawn.alpha
         if alpha:
-            grey = Image.frombytes("L", (one.width, one.height), alpha)
+            grey = Image.frombytes("L", (drawn.width, drawn.height), alpha)
             alpha = grey.resize(size, Image.Resampling.BICUBIC).tobytes()
-        return drawn._replace(picture=Picture(*size, large.tobytes(), one.control_maps, alpha))
+        width, height = size
+        return drawn._replace(width=width, height=height, pixels=large.tobytes(), alpha=alpha)
 
     def _before_tile(self) -> None:
         """Give a sign of life."""
@@ -273,5 +274,4 @@ def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
     """Return a start image as if it had been drawn."""
     image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
     transparency = alpha.tobytes() if alpha else b""
-    picture = Picture(*image.size, image.tobytes(), alpha=transparency)
-    return Drawn(picture, chunks=0, batch_size=1)
+    return Drawn(*image.size, image.tobytes(), alpha=transparency)

@@ -23,6 +23,13 @@ from picowatch.inbox.files import (
     is_gone,
 )
 from picowatch.inbox.names import is_dropped, is_template
+from picowatch.inbox.noticing import (
+    HELD_OPEN_LIMIT,
+    Pending,
+    Settling,
+    Watch,
+    held_open_for_writing,
+)
 from picowatch.inbox.reading import (
     Change,
     Deleted,
@@ -31,8 +38,6 @@ from picowatch.inbox.reading import (
     size_and_time_at,
 )
 from picowatch.inbox.scan import scan
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
-from picowatch.inbox.watching import Watch
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import KnownRecipe, SizeAndTime
 from picowatch.outbox.start_images import NamedPictures
@@ -315,7 +320,7 @@ class Inbox:
         HELD_OPEN_LIMIT.
         """
         assert one.size_and_time is not None
-        known = self._ledger.known_recipe(one.path)
+        known = None if one.is_new else self._ledger.known_recipe(one.path)
         try:
             saved = read(self._root, self.folder, one.path, one.size_and_time, known)
         except (FileChanged, FileNotFoundError):

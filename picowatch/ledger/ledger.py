@@ -15,14 +15,14 @@ from typing import Any
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import Accepting
+from picowatch.ledger.entries import ContactSheets
 from picowatch.ledger.questions import Questions
 from picowatch.ledger.queue import Queue
 from picowatch.ledger.rows import NEVER_READ, folded, request_text
-from picowatch.ledger.sheets import ContactSheets
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from picowatch.systemd import ALIVE, notify
+from picowatch.signals import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from picowatch.engine.protocol import Preview
-from picowatch.errors import SettingsInvalid
-from picowatch.extras import install_command
+from picowatch.errors import SettingsInvalid, install_command
 from picowatch.files.atomic import write_atomically
 from picowatch.observers.hooks import Hooks
 from picowatch.outbox.encoding import srgb

@@ -20,7 +20,7 @@ from picowatch.files.inside import blocks_of, open_below, sha256_of
 from picowatch.files.names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
-from picowatch.recipe.pictures import Pictures, is_pattern
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.a1111 import holds_parameters
 from picowatch.recipe.resolve.start_image import why_no_path
 
@@ -188,7 +188,7 @@ class NamedPictures(Pictures):
         raise PictureUnreadable(
             f"There is no picture '{path}'.",
             _TEMPLATE
-            if is_pattern(path)
+            if "*" in path
             else "Write its path relative to the recipe, or below inbox/ or outbox/.",
         )
 

@@ -130,9 +130,7 @@ class ImageFields:
     """How the steps are spaced."""
 
     steps: Annotated[
-        int,
-        Field(ge=1, le=150),
-        Row(a1111="Steps", default_text="24; flow models have their own"),
+        int, Field(ge=1, le=150), Row(a1111="Steps", default_text="24; flow models have their own")
     ] = 24
     """Denoising steps."""
 
@@ -259,9 +257,7 @@ class ImageFields:
     that of image."""
 
     mask_blur: Annotated[
-        int,
-        Field(ge=0, le=64),
-        Row(needs=("mask",), same_in_batch=False, a1111="Mask blur"),
+        int, Field(ge=0, le=64), Row(needs=("mask",), same_in_batch=False, a1111="Mask blur")
     ] = 4
     """Width of the mask's soft edge, in pixels."""
 
@@ -353,8 +349,7 @@ class RecipeFields(BaseModel, ImageFields):
     sweep: Annotated[
         tuple[Axis, ...],
         Row(
-            changes_pixels=False,
-            wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
+            changes_pixels=False, wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}"
         ),
     ] = ()
     """Every combination of these values, with the same seed, and a contact sheet. Any field that

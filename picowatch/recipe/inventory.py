@@ -17,9 +17,9 @@ class Rules:
     """The rules of one family, or one variant: see `Family` and `Variant`.
 
     Sides are multiples of `multiple`, and `max_side` at most. `flow`: a pipeline of diffusers
-    renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone.
-    `weighs`: its prompts take weights and BREAK, and words that change between the steps; others
-    get the text without weights. `references`: what it does with reference pictures.
+    renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone,
+    from the prompt's text: weights, BREAK and words that change between the steps are for others.
+    `references`: what it does with reference pictures.
     """
 
     multiple: int = 8
@@ -29,7 +29,6 @@ class Rules:
     flow: bool = False
     samplers: tuple[str, ...] = ()
     guided: bool = True
-    weighs: bool = True
     fills: bool = False
     references: References | None = None
     most_start_pixels: int = 0
@@ -52,7 +51,6 @@ def rules_of(family: str, variant: str = "") -> Rules:
         flow=row.kind == "flow",
         samplers=row.samplers,
         guided=one.guided,
-        weighs=row.kind == "unet",
         fills=one.fills,
         references=one.references,
         most_start_pixels=one.most_start_pixels,

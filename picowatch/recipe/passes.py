@@ -51,11 +51,6 @@ def evaluations(image: ImageFields) -> int:
     return max(1, sum(one.evaluations for one in passes_of(image)))
 
 
-def has_steps(image: ImageFields) -> bool:
-    """Return whether anything is drawn: a denoising strength of 0 leaves no step."""
-    return any(one.evaluations for one in passes_of(image))
-
-
 def is_guided(image: ImageFields, share: float) -> bool:
     """Return whether an evaluation after this share of its pass' evaluations follows `cfg_scale`.
 
@@ -64,15 +59,6 @@ def is_guided(image: ImageFields, share: float) -> bool:
     """
     begun = not image.cfg_start or share > image.cfg_start
     return image.cfg_scale != 1 and begun and share <= image.cfg_end
-
-
-def is_ever_guided(image: ImageFields) -> bool:
-    """Return whether any evaluation of any pass is."""
-    return any(
-        is_guided(image, number / one.evaluations)
-        for one in passes_of(image)
-        for number in range(one.evaluations)
-    )
 
 
 def steps_taken(steps: int, strength: float) -> int:

@@ -5,11 +5,6 @@ from collections.abc import Mapping
 from picowatch.errors import PictureUnreadable
 
 
-def is_pattern(path: str) -> bool:
-    """Return whether somebody may mean several pictures by a path."""
-    return "*" in path or "?" in path
-
-
 def as_written(path: str) -> str:
     """A path as a recipe can write it, where a space before a name is not part of the name."""
     return f"./{path}" if path.startswith(" ") else path

@@ -1,6 +1,5 @@
 """A recipe file or a dropped picture, from bytes to recipes: the whole story in one place."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -159,23 +158,18 @@ class NothingSaid(PictureUnreadable):
         )
 
 
-class StandIn(Pictures):
-    """Any picture, with settings, to check a template without one.
+class _DependsOnPicture(Exception):
+    """What a template requests depends on the settings of a picture that is not there yet."""
 
-    They name the `checkpoint`, if one is given. `is_followed`: the template starts from them.
-    """
 
-    def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-        self.is_followed = False
+class _AnyPicture(Pictures):
+    """Any picture, to check a template without one."""
 
     def size(self, path: str) -> tuple[int, int]:
         return 1024, 1024
 
     def texts(self, path: str) -> Mapping[str, str]:
-        self.is_followed = True
-        model = f", Model: {json.dumps(self._checkpoint)}" if self._checkpoint else ""
-        return {"parameters": f"a picture\nSteps: 1, Sampler: Euler a{model}"}
+        raise _DependsOnPicture
 
 
 def dropped_recipes(
@@ -196,31 +190,32 @@ def dropped_recipes(
     resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
-    return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
+    for variant in (variant for recipe in recipes for variant in (recipe, *recipe.variants)):
+        variant.known(dropped=frozenset((dropped.path, dropped.mask)))
+    return recipes
 
 
 def check_template(
     template: DefaultsFile, inventory: Inventory, defaults: Sequence[DefaultsFile], max_images: int
 ) -> None:
-    """Raise RecipeInvalid for a template with which no picture could be rendered."""
+    """Raise RecipeInvalid for a template that is wrong whichever picture is dropped.
+
+    Of one that starts from settings of its pictures only the names of fields can be wrong.
+    """
     folder = template.name.rpartition("/")[0]
-    without_mask = Dropped(f"{folder}/any.png", template)
-    with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
     # A prompt may stand beside each picture.
     layers = [DefaultsFile("", b"prompt: a picture"), *defaults]
     failures = []
-    families = {one.family: one.name for one in (inventory.demo, *inventory.checkpoints)}
-    for checkpoint in ("", *families.values()):
-        picture = StandIn(checkpoint)
-        for dropped in (without_mask, with_mask):
-            try:
-                dropped_recipes(dropped, inventory, layers, max_images, picture)
-            except RecipeInvalid as invalid:
-                failures.append(invalid)
-            else:
-                return
-        if not picture.is_followed:
-            break
+    for mask in ("", f"{folder}/any.mask.png"):  # some checkpoints need one
+        dropped = Dropped(f"{folder}/any.png", template, mask=mask)
+        try:
+            dropped_recipes(dropped, inventory, layers, max_images, _AnyPicture())
+        except RecipeInvalid as invalid:
+            failures.append(invalid)
+        except _DependsOnPicture:
+            return
+        else:
+            return
     raise min(failures, key=lambda failure: len(failure.problems))
 
 

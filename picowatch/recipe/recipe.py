@@ -12,13 +12,11 @@ from picowatch.recipe.fields import (
     PROMPTS,
     RANDOM,
     SEEDS,
-    Axis,
     ImageFields,
     RecipeFields,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.request import (
     ControlUse,
@@ -28,9 +26,8 @@ from picowatch.recipe.request import (
     ReferenceUse,
     digest_of,
 )
-from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.loras import swept_names
-from picowatch.recipe.resolve.prompts import PromptFailed, Prompts
+from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import Layer, Position, find_in
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
@@ -41,10 +38,13 @@ HashOf = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The place where an entry was read: what was installed, and its fields as written.
+    """What is known of a recipe beside its values: where it was read, and what came of it.
 
-    `checkpoint` is the one that the entry names, `lora_families` has those that it says LoRAs are
-    for, whatever their files say.
+    `checkpoint` is the one that it names, as it was installed then, and `layer` has its fields as
+    written. `lora_families` are the families that it says LoRAs are for. `variants` are a sweep's
+    combinations, `warnings` what cannot be honoured, `given_size` is that of a picture that is only
+    enlarged, and `dropped` are the paths of a dropped picture and its mask: their names are no
+    identity, so a picture that is renamed is still the same request.
     """
 
     inventory: Inventory
@@ -53,17 +53,6 @@ class Context:
     position: Position
     entry_index: int = 0
     lora_families: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class _Read:
-    """What reading found out about a recipe beside its values.
-
-    `variants` are a sweep's combinations, `warnings` what of it cannot be honoured, `given_size`
-    is that of a picture that is only enlarged, and `dropped` are the paths of a dropped picture.
-    """
-
-    context: Context
     variants: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
     given_size: tuple[int, int] = (0, 0)
@@ -79,29 +68,25 @@ class Recipe(RecipeFields):
     """
 
     # A slot: pydantic finds its private attributes slowly, and rules ask for these all the time.
-    __slots__ = ("_read",)
+    __slots__ = ("context",)
     if TYPE_CHECKING:
-        _read: "_Read"
+        context: Context
 
     def read_in(self, context: Context) -> Self:
-        """The same recipe, once, as it was read there."""
-        object.__setattr__(self, "_read", _Read(context))
+        """The same recipe, as it was read there."""
+        object.__setattr__(self, "context", context)
         return self
 
-    def __copy__(self) -> Self:
-        copied = super().__copy__()
-        object.__setattr__(copied, "_read", replace(self._read))
-        return copied
-
-    def without_drawing(self, size: tuple[int, int]) -> Self:
-        """The same recipe for its start image of this size, which is enlarged and not drawn."""
-        self._read.given_size = size
-        return self
+    def known(self, **changes: Any) -> Self:
+        """The same recipe, with something else in its context."""
+        return self.read_in(replace(self.context, **changes))
 
     def warned(self, warnings: Sequence[str]) -> Self:
         """The same recipe, with what of it cannot be honoured."""
-        self._read.warnings = tuple(dict.fromkeys(warnings))
-        return self
+        return self.known(warnings=tuple(dict.fromkeys(warnings)))
+
+    def __copy__(self) -> Self:
+        return super().__copy__().read_in(self.context)
 
     def with_value(self, field: str, value: object) -> Self:
         """The same recipe with another value of a field, or of a part like `hires.scale`."""
@@ -113,49 +98,29 @@ class Recipe(RecipeFields):
             value = replace(getattr(self, field), **{part: value})
         return self.model_copy(update={field: value})
 
-    def swept(self, axes: tuple[Axis, ...], variants: Sequence[Self]) -> Self:
-        """The recipe that makes all these, one image each for every seed."""
-        recipe = self.model_copy(update={"sweep": axes})
-        recipe._read.variants = tuple(variants)
-        return recipe
-
-    def of_dropped(self, *paths: str) -> Self:
-        """The same recipe, of a dropped picture and its mask: their names are no identity.
-
-        So a picture that is renamed is still the same request.
-        """
-        for recipe in (self, *self.variants):
-            recipe._read.dropped = frozenset(paths)
-        return self
-
     @property
     def entry_index(self) -> int:
         """The entry's number in its file, from 0."""
-        return self._read.context.entry_index
+        return self.context.entry_index
 
     @property
     def inventory(self) -> Inventory:
         """The models that were installed when it was read."""
-        return self._read.context.inventory
+        return self.context.inventory
 
     @property
     def installed_checkpoint(self) -> Checkpoint:
         """The checkpoint that it names, as it was installed when the recipe was read."""
-        return self._read.context.checkpoint
+        return self.context.checkpoint
 
     @property
     def lora_families(self) -> dict[str, str]:
         """The families that it says LoRAs are for, by the LoRAs' names."""
-        return dict(self._read.context.lora_families)
+        return dict(self.context.lora_families)
 
     def says(self, field: str) -> bool:
         """Return whether its file, or what it starts from, says a field."""
-        return find_in(self._read.context.layer, field) is not None
-
-    @property
-    def line(self) -> int:
-        """The line of its file where it begins, from 1."""
-        return self._read.context.position.line
+        return find_in(self.context.layer, field) is not None
 
     @property
     def size(self) -> str:
@@ -165,7 +130,7 @@ class Recipe(RecipeFields):
     @property
     def draws(self) -> bool:
         """Return whether something is drawn. Otherwise the start image is only enlarged."""
-        return self._read.given_size == (0, 0)
+        return self.context.given_size == (0, 0)
 
     @property
     def names_loras(self) -> bool:
@@ -180,7 +145,7 @@ class Recipe(RecipeFields):
     @property
     def size_before_upscale(self) -> tuple[int, int]:
         """Width and height of what is drawn, or of the picture that is only enlarged."""
-        return super().size_before_upscale if self.draws else self._read.given_size
+        return super().size_before_upscale if self.draws else self.context.given_size
 
     @property
     def wants_random_seed(self) -> bool:
@@ -193,12 +158,8 @@ class Recipe(RecipeFields):
     @property
     def image_count(self) -> int:
         """The number of images that the entry requests."""
-        return self._seed_count * len(self.variants)
-
-    @property
-    def _seed_count(self) -> int:
-        """The number of images that each combination of a sweep makes."""
-        return len(self.seed) if isinstance(self.seed, tuple) else self.count
+        each = len(self.seed) if isinstance(self.seed, tuple) else self.count
+        return each * len(self.variants)
 
     def summed(self, measure: Callable[[str], int]) -> int:
         """The measure of the prompts, as written, of all its images together."""
@@ -209,12 +170,12 @@ class Recipe(RecipeFields):
     @property
     def variants(self) -> tuple[Self, ...]:
         """The combinations of a sweep, the last axis fastest; without one the recipe itself."""
-        return self._read.variants or (self,)
+        return self.context.variants or (self,)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences about what was requested but cannot be honoured; never silence."""
-        return self._read.warnings
+        return self.context.warnings
 
     @property
     def wants_sheet(self) -> bool:
@@ -238,9 +199,9 @@ class Recipe(RecipeFields):
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its position."""
-        written = find_in(self._read.context.layer, field)
+        written = find_in(self.context.layer, field)
         problems = Problems()
-        problems.add(written.error_position if written else self._read.context.position, message)
+        problems.add(written.error_position if written else self.context.position, message)
         return RecipeInvalid(problems.found)
 
     def digest(self, hash_of: HashOf) -> str:
@@ -271,18 +232,18 @@ class Recipe(RecipeFields):
         return of_all - {("checkpoint", self.checkpoint), ("vae", self.vae), ("vae", BAKED)}
 
     def _label(self, kind: str, name: str) -> str:
-        return kind if name in self._read.dropped else f"{kind}/{name}"
+        return kind if name in self.context.dropped else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
         """The values that count for the identity: without those that are off, as new fields are."""
         off = {name for name, value in OFF.items() if getattr(self, name) == value}
-        off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self._read.dropped}
+        off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self.context.dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
         if "references" in values:
-            dropped = self._read.dropped
+            dropped = self.context.dropped
             values["references"] = [PICTURE if p in dropped else p for p in values["references"]]
         for control in values.get("control", ()):
-            if control["image"] in self._read.dropped:
+            if control["image"] in self.context.dropped:
                 control["image"] = PICTURE
         return values
 
@@ -302,11 +263,7 @@ class Recipe(RecipeFields):
         hires = self.hires.model if self.hires else ""
         return hires, self.upscale.model if self.upscale else ""
 
-    def image_requests(
-        self,
-        hash_of: HashOf,
-        drawn_seed: int | None = None,
-    ) -> list[ImageRequest]:
+    def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
 
         With a variation strength it has variation_seed+i, and seed, as in A1111. A sweep makes all
@@ -317,7 +274,7 @@ class Recipe(RecipeFields):
         """
         variants = [(variant, variant._prompts()) for variant in self.variants]
         requests = []
-        for index in range(self._seed_count):
+        for index in range(self.image_count // len(variants)):
             for variant, prompts in variants:
                 seeds = variant._seeds(index, drawn_seed)
                 requests.append(variant._request(seeds, prompts, hash_of))
@@ -326,13 +283,13 @@ class Recipe(RecipeFields):
     def refused_embeddings(self) -> list[str]:
         """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
         named = "embedding:" in self.prompt or "embedding:" in self.negative_prompt
-        if not named and not self._read.context.inventory.refused_embeddings:
+        if not named and not self.context.inventory.refused_embeddings:
             return []
         return self._prompts().refused_embeddings()
 
     def _prompts(self) -> Prompts:
-        inventory = self._read.context.inventory
-        swept = swept_names(self._read.context.layer, inventory)
+        inventory = self.context.inventory
+        swept = swept_names(self.context.layer, inventory)
         return Prompts(self.prompt, self.negative_prompt, self.loras, inventory, swept)
 
     def _vae_hash(self, hash_of: HashOf) -> str:
@@ -356,60 +313,53 @@ class Recipe(RecipeFields):
     def _request(
         self, seeds: tuple[int, int | None], prompts: Prompts, hash_of: HashOf
     ) -> ImageRequest:
-        if not self.draws:
-            return self._request_without_drawing(hash_of)
-        if self.width is None or self.height is None:
-            raise ValueError("a recipe without a size has not been resolved")
         seed, variation_seed = seeds
         try:
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
-        checkpoint = self._read.context.checkpoint
-        for field in PROMPTS if not checkpoint.rules.weighs else ():
-            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family, {}):
+        checkpoint = self.context.checkpoint
+        for field in PROMPTS if checkpoint.rules.flow else ():
+            for finding in edit_findings(field, getattr(drawn, field), checkpoint.family):
                 raise self.problem_at(field, finding.error)
-        hires, at_last = self._upscalers
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
-        values |= {
-            "prompt": drawn.prompt,
-            "negative_prompt": drawn.negative_prompt,
-            "seed": seed,
-            "variation_seed": variation_seed,
-            "loras": tuple(
+        values |= {field: getattr(drawn, field) for field in PROMPTS}
+        if not self.draws:
+            width, height = self.context.given_size
+            values |= {"width": width, "height": height}
+
+        def hash_if(kind: str, name: str) -> str:
+            return hash_of(kind, name) if name else ""
+
+        hires, at_last = self._upscalers
+        return ImageRequest(
+            **values | {"seed": seed, "variation_seed": variation_seed},
+            loras=tuple(
                 LoraUse(name, hash_of("lora", name), weight, self.lora_families.get(name, ""))
                 for name, weight in drawn.loras
             ),
-        }
-        return ImageRequest(
-            **values,
-            checkpoint_hash=hash_of("checkpoint", self.checkpoint),
-            vae_hash=self._vae_hash(hash_of),
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
-            image_hash=hash_of("image", self.image) if self.image else "",
-            mask_hash=hash_of("mask", self.mask) if self.mask else "",
             references=tuple(ReferenceUse(p, hash_of("image", p)) for p in self.references),
-            control=tuple(_used(control, hash_of) for control in self.control),
-            hires_upscaler_hash=hash_of("upscaler", hires) if hires else "",
-            upscaler_hash=hash_of("upscaler", at_last) if at_last else "",
-            unexpanded_prompt=_unless(drawn.prompt, self.prompt),
-            unexpanded_negative_prompt=_unless(drawn.negative_prompt, self.negative_prompt),
-        )
-
-    def _request_without_drawing(self, hash_of: HashOf) -> ImageRequest:
-        assert self.upscale
-        width, height = self._read.given_size
-        return ImageRequest(
-            prompt="",
-            width=width,
-            height=height,
-            seed=0,
-            image=self.image,
-            upscale=self.upscale,
-            exact=self.exact,
-            checkpoint_hash="",
-            image_hash=hash_of("image", self.image),
-            upscaler_hash=hash_of("upscaler", self.upscale.model),
+            control=tuple(
+                ControlUse(
+                    **asdict(control),
+                    model_hash=hash_of("controlnet", control.model),
+                    image_hash=hash_of("image", control.image),
+                    depth_hash=hash_if("depth", control.depth),
+                )
+                for control in self.control
+            ),
+            checkpoint_hash=hash_if("checkpoint", self.checkpoint),
+            vae_hash=self._vae_hash(hash_of),
+            image_hash=hash_if("image", self.image),
+            mask_hash=hash_if("mask", self.mask),
+            hires_upscaler_hash=hash_if("upscaler", hires),
+            upscaler_hash=hash_if("upscaler", at_last),
+            **{
+                f"unexpanded_{field}": before
+                for field in PROMPTS
+                if (before := getattr(self, field)) != values[field]
+            },
         )
 
 
@@ -434,19 +384,6 @@ def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, ob
     """The values of a variant that differ; null where only the first has one."""
     names = {*first, *other}
     return {n: other.get(n) for n in sorted(names) if first.get(n) != other.get(n)}
-
-
-def _used(control: Control, hash_of: HashOf) -> ControlUse:
-    return ControlUse(
-        **asdict(control),
-        model_hash=hash_of("controlnet", control.model),
-        image_hash=hash_of("image", control.image),
-        depth_hash=hash_of("depth", control.depth) if control.depth else "",
-    )
-
-
-def _unless(expanded: str, unexpanded: str) -> str:
-    return "" if expanded == unexpanded else unexpanded
 
 
 def no_hash(kind: str, name: str) -> str:

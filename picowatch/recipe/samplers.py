@@ -44,14 +44,10 @@ EVEN = ("uniform", "sgm_uniform", "leading")
 # What a UNet was trained to predict: our name to other programs' words. "Zero Terminal SNR" is
 # A1111's. Epsilon is never trained so: to call pure noise noise teaches nothing.
 PREDICTIONS = {
-    "epsilon": ("eps", "noise"),
+    "epsilon": ("eps",),
     "v": ("v_prediction", "v_pred", "velocity"),
-    "v_zero_snr": (
-        *("zero_snr", "zsnr", "ztsnr", "zero_terminal_snr"),
-        *("v_zsnr", "v_ztsnr", "v_zero_terminal_snr", "v_prediction_zero_snr", "v_pred_zsnr"),
-    ),
+    "v_zero_snr": ("zero_snr", "zsnr", "ztsnr", "zero_terminal_snr"),
 }
-_PREDICTION_ALIASES = ("auto", "default")  # of automatic
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +162,7 @@ class SamplerUnknown(ValueInvalid):
 
 
 class ScheduleUnknown(ValueInvalid):
-    """No schedule type of this name, or none that this sampler takes."""
+    """No schedule type that this sampler takes."""
 
 
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
@@ -190,11 +186,8 @@ def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
 
 
 def find_schedule_type(written: str) -> str:
-    """Return the schedule type that a name means, or "automatic". Raises ScheduleUnknown."""
-    found = _BY_SCHEDULE_TYPE.get(_squeezed(written))
-    if found is None:
-        raise ScheduleUnknown(_unknown("schedule type", written, SCHEDULE_TYPES))
-    return found
+    """Return the schedule type that a name means, or "automatic". Raises ValueInvalid."""
+    return _find("schedule type", written, _BY_SCHEDULE_TYPE, SCHEDULE_TYPES)
 
 
 def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
@@ -216,9 +209,17 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
 
 def find_prediction(written: str) -> str:
     """Return the prediction that a name means, "" for automatic. Raises ValueInvalid."""
-    found = _BY_PREDICTION.get(_squeezed(written))
+    return _find("prediction", written, _BY_PREDICTION, PREDICTIONS)
+
+
+def _find(what: str, written: str, known: Mapping[str, str], first_names: Iterable[str]) -> str:
+    found = known.get(_squeezed(written))
     if found is None:
-        raise ValueInvalid(_unknown("prediction", written, PREDICTIONS))
+        names = [AUTOMATIC, *first_names]
+        meant = did_you_mean(written, names)
+        raise ValueInvalid(
+            f"unknown {what} '{shown(written)}'. {meant}The {what}s are {listed(names)}."
+        )
     return found
 
 
@@ -244,12 +245,6 @@ def _why_unknown(written: str) -> str:
     return f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}".rstrip()
 
 
-def _unknown(what: str, written: str, known: Iterable[str]) -> str:
-    names = [AUTOMATIC, *known]
-    meant = did_you_mean(written, names)
-    return f"unknown {what} '{shown(written)}'. {meant}The {what}s are {listed(names)}."
-
-
 THE_SAMPLERS = f"The samplers are {listed([one.name for one in SAMPLERS], most=len(SAMPLERS))}."
 _BY_SCHEDULE_TYPE = {_squeezed(name): name for name in (*SCHEDULE_TYPES, AUTOMATIC)}
 _BY_SCHEDULE_TYPE |= _SCHEDULE_ALIASES
@@ -261,6 +256,6 @@ _ENDINGS = [
 ]
 _BY_NAME = {_squeezed(name): one for one in reversed(SAMPLERS) for name in one.spellings}
 _BY_MISSING_NAME = {_squeezed(name): one for one in _MISSING for name in _spellings(one)}
-_BY_PREDICTION = {_squeezed(one): "" for one in (AUTOMATIC, *_PREDICTION_ALIASES)} | {
+_BY_PREDICTION = {AUTOMATIC: "", "auto": ""} | {
     _squeezed(one): name for name, aliases in PREDICTIONS.items() for one in (name, *aliases)
 }

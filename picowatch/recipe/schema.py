@@ -1,23 +1,18 @@
 """JSON Schema of recipes, for editors that complete and check while somebody types.
 
-pydantic writes it from the table of fields, with what may be written for a value: its text for a
-number, another name for a field, a mapping for LoRAs. Names that there are, of samplers or of
-installed models, are examples, which editors propose. What needs to look at several fields, at a
-prompt's inside or at files is left to `picowatch check`. It is draft 7: the YAML language server of
-VS Code and Neovim knows no later one (https://github.com/redhat-developer/yaml-language-server,
+The limits are those that pydantic writes of the table of fields; text may stand for every value.
+Names that there are, of samplers or of installed models, are examples, which editors propose.
+Everything else is left to `picowatch check`. It is draft 7: the YAML language server of VS Code and
+Neovim knows no later one (https://github.com/redhat-developer/yaml-language-server,
 "Supports JSON Schema 7 and below").
 """
 
 import ast
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import Annotated, Any
-
-from pydantic import BaseModel, Field, WithJsonSchema, create_model
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import core_schema
+from typing import Any
 
 from picowatch.recipe.fields import (
     BAKED,
@@ -32,10 +27,10 @@ from picowatch.recipe.fields import (
     ROWS,
     SIZE,
     RecipeFields,
-    Seed,
+    json_schemas,
 )
 from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
-from picowatch.recipe.parts import UPSCALERS, Control, Hires, Upscale
+from picowatch.recipe.parts import UPSCALERS
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
 
@@ -43,98 +38,55 @@ Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-_WHOLE = r"^\s*[-−+]?\d[\d_]*(\.0*)?\s*$"
-_DECIMAL = r"[-+]?\d*\.?\d*([eE][-+]?\d+)?"
-_RANGE = {"type": "string", "pattern": rf"^\s*{_DECIMAL}\s*\.\.\s*{_DECIMAL}(\s+step\s.+)?\s*$"}
-_SIZE = {
-    "type": "string",
-    "pattern": rf"^\s*(\d+\s*[xX×*]\s*\d+|{PICTURE})\s*$",
-    "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
-    "description": f"Width and height at once: 512x768; {PICTURE}: those of the start image.",
+# The kinds of values that may stand for one, since text is a number to who reads a field.
+_KINDS = {
+    "integer": ["integer", "string"],
+    "number": ["number", "string"],
+    "boolean": ["boolean", "string", "number"],
+    "string": ["string", "number", "boolean"],
 }
-_FROM = "A picture whose settings this recipe starts from; other fields override them."
-_TEXT = ["string", "number", "boolean"]
 _WEIGHT = {
     "type": ["number", "string", "object"],
     "minimum": -MAX_LORA_WEIGHT,
     "maximum": MAX_LORA_WEIGHT,
 }
-_LORAS = {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT}
-_SWEPT = {"anyOf": [{"type": "array", "minItems": 1}, _RANGE]}
-# What pydantic takes for a switch, and what else switches off.
-_FALSE = ("false", "f", "no", "n", "off", "0")
-_SWITCH = ("true", "t", "yes", "y", "on", "1", *_FALSE)
-
-
-def _in_any_case(names: Iterable[str]) -> str:
-    """A pattern for names in small letters or capitals, with spaces for underscores."""
-    either = "|".join(names).replace("_", "[_ -]")
-    return rf"^\s*({re.sub('[a-z]', lambda one: f'[{one[0]}{one[0].upper()}]', either)})\s*$"
-
-
-_OFF = {
-    "anyOf": [
-        {"enum": ["", False, 0]},
-        {"type": "string", "pattern": _in_any_case([*_FALSE, "none"])},
-    ]
-}
-_Off = Annotated[str, WithJsonSchema(_OFF)]
-_OneSeed = (
-    Annotated[int, Field(ge=-1, le=MAX_SEED)]
-    | Annotated[str, Field(pattern=_in_any_case(["random"]))]
-)
-_Scale = Annotated[float, Field(ge=0, le=8)]
+_SWEPT = {"type": ["array", "string"], "minItems": 1}
+_SWITCH_OR_MORE = ["boolean", "number", "string", "object"]
 # What may be written for fields of which the table's types do not say it.
-_FORMS: dict[str, Any] = {
-    "loras": Annotated[str, WithJsonSchema(_LORAS)],
-    "seed": _OneSeed | Annotated[str, WithJsonSchema(_RANGE)] | list[Seed],
-    "variation_seed": _OneSeed,
-    "hires": Hires | bool | _Scale,
-    "upscale": Upscale | bool | _Scale | str,
-    "control": Control | list[Control] | _Off,
-    SIZE: Annotated[str, WithJsonSchema(_SIZE)],
-    FROM: Annotated[str, Field(description=_FROM)],
+_FORMS: dict[str, Schema] = {
+    "seed": {"type": ["integer", "string", "array"], "minimum": -1, "maximum": MAX_SEED},
+    "variation_seed": {"type": ["integer", "string"], "minimum": -1, "maximum": MAX_SEED},
+    "hires": {"type": _SWITCH_OR_MORE},
+    "upscale": {"type": _SWITCH_OR_MORE},
+    "control": {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": "#/definitions/control"}},
+    "loras": {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT},
+    "sweep": {"type": _SWITCH_OR_MORE},
+    SIZE: {
+        "type": "string",
+        "pattern": rf"^\s*(\d+\s*[xX×*]\s*\d+|{PICTURE})\s*$",
+        "patternErrorMessage": f"A size is like 512x768, or {PICTURE}.",
+    },
+    FROM: {"type": "string"},
 }
-_Recipe: type[BaseModel] = create_model(
-    "recipe", __base__=RecipeFields, **{name: (form, None) for name, form in _FORMS.items()}
-)  # type: ignore[call-overload]
-
-
-class _AsWritten(GenerateJsonSchema):
-    """Writes what may stand for a value: its text, too, since YAML's types do not count."""
-
-    def str_schema(self, schema: core_schema.StringSchema) -> Schema:
-        found = super().str_schema(schema)
-        return found if "pattern" in found else {"type": _TEXT}
-
-    def int_schema(self, schema: core_schema.IntSchema) -> Schema:
-        return {"anyOf": [super().int_schema(schema), {"type": "string", "pattern": _WHOLE}]}
-
-    def float_schema(self, schema: core_schema.FloatSchema) -> Schema:
-        text = {"type": "string", "pattern": rf"^\s*{_DECIMAL}\s*$"}
-        return {"anyOf": [super().float_schema(schema), text]}
-
-    def bool_schema(self, schema: core_schema.BoolSchema) -> Schema:
-        text = {"type": "string", "pattern": _in_any_case(_SWITCH)}
-        return {"anyOf": [super().bool_schema(schema), text, {"enum": [0, 1]}]}
-
-    def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
-        # Other programs' names for these are understood, too.
-        return {"type": _TEXT, "examples": list(filter(None, schema["expected"]))}
+_SHORTHANDS = {
+    SIZE: f"Width and height at once: 512x768; {PICTURE}: those of the start image.",
+    FROM: "A picture whose settings this recipe starts from; other fields override them.",
+}
 
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
     # A few spellings: editors say "Missing property" of these, and nothing clear of a pattern.
     needed = [{"required": [name]} for name in ("prompt", "Prompt", "PROMPT", FROM, "upscale")]
-    definitions = _definitions(inventory) | {"recipe": _mapping() | {"anyOf": needed}}
-    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}]
-    return _document("recipe", forms, definitions)
+    definitions = _definitions(inventory) | {"recipe": _recipe() | {"anyOf": needed}}
+    return _document(
+        "recipe", [_ref("recipe"), {"type": "array", "items": _ref("recipe")}], definitions
+    )
 
 
 def defaults_schema(inventory: Inventory | None = None) -> Schema:
     """A `_defaults.yaml`: any fields."""
-    return _document("defaults", [_mapping()], _definitions(inventory))
+    return _document("defaults", [_recipe()], _definitions(inventory))
 
 
 def descriptions(kind: type) -> dict[str, str]:
@@ -158,62 +110,68 @@ def _document(name: str, forms: list[Schema], definitions: Schema) -> Schema:
     }
 
 
-def _mapping() -> Schema:
-    """Every field under every name, which may be written with capitals and spaces."""
-    names = {
-        name: _ref(name) if name == first else _hidden(_ref(first))
-        for name, first in FIRST_NAME_OF.items()
+def _recipe() -> Schema:
+    fields = {name: _ref(name) for name in _SHORTHANDS | ROWS}
+    aliases = {name: first for name, first in FIRST_NAME_OF.items() if name != first}
+    more: Schema = {r"^\s*[sS]cheduler\s*$": {}, r"^\$schema$": {}}
+    return _mapping(fields, aliases, more)
+
+
+def _mapping(fields: Schema, aliases: Mapping[str, str], more: Schema | None = None) -> Schema:
+    """Fields by all their names, which may be written with capitals and spaces.
+
+    Editors understand aliases, and do not propose them.
+    """
+    hidden = {
+        alias: {"allOf": [fields[first]], "doNotSuggest": True} for alias, first in aliases.items()
     }
     return {
         "type": "object",
-        "properties": names,
-        "patternProperties": {_in_any_case([*names, "scheduler"]): {}, r"^\$schema$": {}},
+        "properties": fields | hidden,
+        "patternProperties": {_in_any_case(fields | hidden): {}} | (more or {}),
         "additionalProperties": False,
     }
 
 
 def _definitions(inventory: Inventory | None) -> Schema:
-    """What each field takes, under its first name, and what these consist of."""
-    reference = "#/definitions/{model}"
-    found = _Recipe.model_json_schema(schema_generator=_AsWritten, ref_template=reference)
-    fields: Schema = found["properties"]
-    models: Schema = found["$defs"]
-    for name, text in descriptions(RecipeFields).items():
-        default = ROWS[name].default_text
-        _describe(fields[name], f"{text} Default: {default}." if default else text)
+    """What each field takes, under its first name."""
+    described = _SHORTHANDS | descriptions(RecipeFields)
+    schemas = json_schemas()
+    fields = {name: _field(schemas.get(name, {}), _FORMS.get(name)) for name in described}
+    for name, text in described.items():
+        default = ROWS[name].default_text if name in ROWS else ""
+        fields[name]["description"] = f"{text} Default: {default}." if default else text
         if default:
             fields[name].pop("default", None)
-    for field, kind in KINDS.items():
-        model = models[kind.__name__]
-        parts = model["properties"]
-        model.pop("required", None)  # an alias may stand for it
-        for name, text in descriptions(kind).items():
-            _describe(parts[name], text)
-        parts |= {alias: _hidden(parts[name]) for alias, name in PART_ALIASES[field].items()}
-        model["patternProperties"] = {_in_any_case(parts): {}}
-    _propose(fields, models, inventory or Inventory(demo=Checkpoint("demo", 0)))
+    for name, kind in KINDS.items():
+        parts = {
+            part: _field(schemas[f"{name}.{part}"]) | {"description": text}
+            for part, text in descriptions(kind).items()
+        }
+        fields[name] = _mapping(parts, PART_ALIASES[name]) | fields[name]
     names = [name for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP]
-    sweep = {
-        "type": "object",
-        "properties": {name: _SWEPT for name in names if name in fields},
-        # A piece of a prompt, the weight of a LoRA, a part of a mapping.
-        "patternProperties": {_in_any_case(names)[:-1] + "(:.*)?$": _SWEPT},
-        "additionalProperties": False,
-    }
-    fields["sweep"] = {"description": fields["sweep"]["description"], "anyOf": [sweep, _OFF]}
-    return fields | models
+    # The second: a piece of a prompt, the weight of a LoRA, a part of a mapping.
+    axes = {name: _SWEPT for name in names if name in fields}
+    fields["sweep"] = _mapping(axes, {}, {_in_any_case(names, ":.*"): _SWEPT}) | fields["sweep"]
+    _propose(fields, inventory or Inventory(demo=Checkpoint("demo", 0)))
+    return fields
 
 
-def _describe(schema: Schema, text: str) -> None:
-    """Say what a field does, and the default only where somebody could write it."""
-    schema["description"] = text
-    if not schema.get("default"):
-        schema.pop("default", None)
+def _field(schema: Schema, form: Schema | None = None) -> Schema:
+    """A field's limits, and the values that it has or could have."""
+    default = {"default": schema["default"]} if schema.get("default") else {}
+    if form:
+        return form | default
+    schema = schema.get("anyOf", [schema])[0]
+    limits = {name: value for name, value in schema.items() if name not in ("title", "enum")}
+    # Other programs' names for these are understood, too.
+    examples = {"examples": list(filter(None, schema["enum"]))} if "enum" in schema else {}
+    return limits | {"type": _KINDS[schema["type"]]} | examples | default
 
 
-def _propose(fields: Schema, models: Schema, inventory: Inventory) -> None:
+def _propose(fields: Schema, inventory: Inventory) -> None:
     """Add the names that there are as examples."""
-    hires, upscale, control = (models[kind.__name__]["properties"] for kind in KINDS.values())
+    hires, upscale, control = (fields[name]["properties"] for name in KINDS)
     upscalers = [one.name for one in (*inventory.upscalers, DEMO_UPSCALER)]
     for schema, names in (
         (fields["sampler"], [DEFAULT_SAMPLER, *(one.name for one in SAMPLERS)]),
@@ -234,9 +192,11 @@ def _propose(fields: Schema, models: Schema, inventory: Inventory) -> None:
             fields[field]["description"] += f" {words} here: {', '.join(named)}."
 
 
-def _hidden(schema: Schema) -> Schema:
-    """The same for another name, which editors understand and do not propose."""
-    return {"allOf": [schema], "doNotSuggest": True}
+def _in_any_case(names: Iterable[str], more: str = "") -> str:
+    """A pattern for names in small letters or capitals, with spaces for underscores."""
+    either = "|".join(names).replace("_", "[_ -]")
+    either = re.sub("[a-z]", lambda one: f"[{one[0]}{one[0].upper()}]", either)
+    return rf"^\s*({either})\s*{more}$"
 
 
 def _ref(name: str) -> Schema:

@@ -58,10 +58,6 @@ class Position:
         """What stands there."""
         return self.source.line(self.line)[self.column - 1 :][: self.width]
 
-    def shifted(self, offset: int, width: int) -> "Position":
-        """Another stretch of the same line, `offset` characters further right."""
-        return Position(self.source, self.line, self.column + offset, width, self.note)
-
 
 class Origin(Enum):
     """The author of a value."""

@@ -131,16 +131,24 @@ def test_no_bytes_raise_anything_but_a_refusal(tmp_path: Path, content: bytes) -
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        *((f"old{ending}", "is a pickle file, which can run") for ending in (".ckpt", ".CKPT")),
-        ("it.safetensors.part", "is an unfinished download."),
-        ("it.safetensors.aria2", "is an unfinished download."),
+        ("old.ckpt", "old.ckpt is a pickle file, which can run"),
+        ("old.CKPT", "old.CKPT is a pickle file, which can run"),
+        ("it.safetensors.part", "it.safetensors.part is an unfinished download."),
+        ("it.safetensors.aria2", "it.safetensors.aria2 is an unfinished download."),
+        # It could not be written into a picture's metadata.
+        ("caf\udce9.safetensors", "caf\\xe9.safetensors has a name that is not UTF-8"),
+        ("away.safetensors", "away.safetensors cannot be read: its link leads nowhere"),
     ],
 )
 def test_some_are_refused_unopened_by_their_names(tmp_path: Path, name: str, words: str) -> None:
     """A pickle can run code; browsers and download tools name unfinished files so."""
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / name).write_bytes(b"\x80\x02")
-    assert refusal(tmp_path).startswith(f"{name} {words}")
+    path = tmp_path / "checkpoints" / name
+    path.parent.mkdir()
+    try:
+        path.symlink_to("gone") if name.startswith("away") else path.write_bytes(b"\x80\x02")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert refusal(tmp_path).startswith(words)
 
 
 def test_what_aria2_is_still_downloading_is_refused(tmp_path: Path) -> None:
@@ -154,22 +162,3 @@ def test_what_aria2_is_still_downloading_is_refused(tmp_path: Path) -> None:
         catalog.find("lora", "it")
     control.unlink()
     assert [model.name for model in catalog.scan().models] == ["it"]
-
-
-def test_a_dangling_link_is_refused(tmp_path: Path) -> None:
-    """A model store that is not mounted."""
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/it.safetensors").symlink_to(tmp_path / "gone")
-    assert "its link leads nowhere" in refusal(tmp_path)
-
-
-def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    """It could not be written into a picture's metadata."""
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    bad = folder / b"caf\xe9.safetensors".decode("utf-8", "surrogateescape")
-    try:
-        write_model(bad, checkpoint_shapes())
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
-    assert refusal(tmp_path).startswith("caf\\xe9.safetensors has a name that is not UTF-8")

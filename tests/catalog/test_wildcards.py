@@ -32,32 +32,25 @@ def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> No
     }
 
 
-def test_no_folder_means_no_wildcards(tmp_path: Path) -> None:
-    """The demo needs none."""
-    assert inventory(tmp_path / "nowhere").wildcards == {}
-
-
-def test_a_file_that_is_not_utf8_or_too_large_is_refused_by_name(
+def test_a_file_that_cannot_be_used_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error of a recipe that names it says why."""
-    monkeypatch.setattr(wildcards, "MAX_FILE_BYTES", 1000)
+    """The error of a recipe that names it says why; all together have a limit, too."""
+    for limit, most in (("MAX_FILE_BYTES", 1000), ("MAX_BYTES", 1020), ("MAX_LINES", 3)):
+        monkeypatch.setattr(wildcards, limit, most)
+    write(tmp_path, "a.txt", b"1\n2\n3")
+    write(tmp_path, "b.txt", b"4")
     write(tmp_path, "latin.txt", "Zürich".encode("latin-1"))
     write(tmp_path, "large.txt", b"x" * 1001)
+    write(tmp_path, "more.txt", b"x" * 10)
     found = inventory(tmp_path)
-    assert found.wildcards == {}
-    assert found.refused_as("wildcard")["latin"] == "latin.txt is not UTF-8: save it as UTF-8."
-    assert found.refused_as("wildcard")["large"] == "large.txt has 1,001 bytes; the limit is 1,000."
-
-
-def test_all_files_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody may link a whole collection."""
-    monkeypatch.setattr(wildcards, "MAX_BYTES", 10)
-    write(tmp_path, "a.txt", b"12345678")
-    write(tmp_path, "b.txt", b"12345678")
-    found = inventory(tmp_path)
-    assert list(found.wildcards) == ["a"]
-    assert "exceeds the limit of 10 bytes of wildcards" in found.refused_as("wildcard")["b"]
+    assert found.wildcards == {"a": ("1", "2", "3")}
+    assert found.refused_as("wildcard") == {
+        "b": "b.txt exceeds the limit of 3 lines of wildcards.",
+        "large": "large.txt has 1,001 bytes; the limit is 1,000.",
+        "latin": "latin.txt is not UTF-8: save it as UTF-8.",
+        "more": "more.txt exceeds the limit of 1,020 bytes of wildcards.",
+    }
 
 
 def test_a_changed_file_is_read_again_and_others_are_not(tmp_path: Path) -> None:

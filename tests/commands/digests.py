@@ -11,7 +11,7 @@ from typing import Any
 
 from picowatch.engine import child
 from picowatch.signals import heed_early_signals
-from tests.storm.engine import DigestRenderer
+from tests.digest_renderer import DigestRenderer
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ ROOM = 8 * 1024 * 1024
 def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
     """A daemon; `before` is what is put in front of its command."""
     picowatch = subprocess.Popen(
-        [*before, sys.executable, "-m", "tests.storm.daemon", str(house.folder)],
+        [*before, sys.executable, "-m", "tests.daemon.on_digests", str(house.folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -123,3 +123,14 @@ def fill(folder: Path) -> Path:
             except OSError as error:
                 assert error.errno == errno.ENOSPC
     return filler
+
+
+def engines_of(daemon: int) -> list[int]:
+    """The engines' processes of a daemon, without multiprocessing's own."""
+    found = []
+    for task in Path(f"/proc/{daemon}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in task.read_text().split():
+                if b"--multiprocessing-fork" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(int(child))
+    return found

@@ -142,16 +142,3 @@ def test_what_drew_an_enlarged_picture_stays_with_it(house: House) -> None:
     assert house.once(), house.error("b.yaml")
     (again,) = house.pictures("b")
     assert house.chunk(again).request == house.chunk(picture).request
-
-
-def test_what_drew_a_dropped_picture_stays_with_it(house: House) -> None:
-    """Also where a batch is still being written when the copies of its pictures are deleted."""
-    house.save("large/_pictures.yaml", "upscale: demo-compact\n")  # nothing more: an upscaler
-    for number in range(6):
-        text = f"corgi {number}\nSteps: 20, Sampler: Euler a, Seed: 7"
-        picture = Image.new("RGB", (64, 64), (40 * number, 0, 0))
-        picture.save(house.inbox / f"large/{number}.png", pnginfo=texts(text))
-    assert house.once(batch_size=3)
-    assert not house.chunk("large/2.png").request.draws
-    found = [read_texts(house.outbox / file)["parameters"] for file in house.pictures()]
-    assert [text.partition("\n")[0] for text in found] == [f"corgi {n}" for n in range(6)]

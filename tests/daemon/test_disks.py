@@ -1,7 +1,6 @@
 """Full, read-only, locked and absent disks: picowatch waits, logs it once, and continues."""
 
 import errno
-import itertools
 import logging
 import os
 import sqlite3
@@ -11,15 +10,12 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from PIL import Image
 
 from picowatch.files.retry import Retry
-from picowatch.outbox.commands import Command, Commands, send
 from picowatch.outbox.lock import OutboxLock
-from picowatch.outbox.outbox import Outbox
 from tests.commands.picowatch import DIGESTS, picowatch
 from tests.daemon.processes import (
     Reader,
@@ -231,19 +227,6 @@ def test_a_disk_that_fills_up_in_a_single_run_fails_no_image(house: House) -> No
         assert house.error("a.yaml") is None
 
 
-def test_room_for_the_ledger_but_not_for_a_picture_fails_no_image(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a single run, which waits for nothing."""
-    house.save("a.yaml", SMALL)
-    with monkeypatch.context() as patch:
-        no_room = OSError(errno.ENOSPC, "No space left on device")
-        patch.setattr(Outbox, "publish", Mock(side_effect=no_room))
-        assert not house.once()
-    assert house.once()
-    assert house.seeds() == [1, 2, 3, 4, 5]
-
-
 # -- in the middle of a start, or before it
 
 
@@ -282,28 +265,6 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
         assert house.error("c.yaml") is None
 
 
-def test_an_outbox_that_goes_away_during_a_start_is_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No folder is created in its place, which would keep it away for ever."""
-    away, tries = house.folder / "away", itertools.count(1)
-
-    def leave(outbox: Path) -> Commands:
-        match next(tries):
-            case 1:
-                outbox.rename(away)
-            case 4:
-                away.rename(outbox)
-        return Commands(outbox)
-
-    monkeypatch.setattr("picowatch.daemon.commands.Commands", leave)
-    with house.running():
-        house.save("a.yaml", SMALL)
-        wait_for(lambda: len(house.listed()) == 5, "the pictures")
-    assert next(tries) == 5
-    assert not away.exists()
-
-
 def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) -> None:
     """Where somebody deleted the first one's lock: it says so."""
     with process(house) as first:
@@ -317,25 +278,3 @@ def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) ->
         wait_for(lambda: lines.count("Another picowatch is already using the outbox"))
         first.wait(60)
         lock.release()
-
-
-def test_an_inbox_that_is_away_at_the_start_is_waited_for(house: House) -> None:
-    """After a reboot; nothing is cancelled, and nothing is rendered again."""
-    away = house.folder / "away"
-    house.save("random.txt", "a star --size 64x64\n")
-    assert house.once()
-    send(house.outbox, Command("pause"))
-    house.save("a.yaml", SMALL)
-    assert not house.once()
-    house.inbox.rename(away)
-    send(house.outbox, Command("resume"))
-    with process(house) as daemon:
-        lines = Reader(daemon)
-        wait_for(lambda: lines.count("inbox is not there; waiting for it"), "the message")
-        wait_for(lambda: len(house.pictures("a")) == 5, "the queue")
-        away.rename(house.inbox)
-        house.save("b.txt", "a heart --size 64x64\n")
-        wait_for(lambda: house.prompts("b") == ["a heart"], "what is saved then")
-        assert ends(daemon) == 0
-    assert len(house.pictures("random")) == 1
-    assert "cancelled" not in house.log()

@@ -14,8 +14,7 @@ from PIL import Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
 from picowatch.inbox import inbox as inbox_module
-from picowatch.inbox import reading, watching
-from picowatch.outbox.names import OutboxNames
+from picowatch.inbox import noticing, reading
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import Batch
 from tests.house import HeldEngine, House, one_waits_for_one, wait_for
@@ -201,17 +200,6 @@ def test_no_name_is_given_twice(house: House) -> None:
     assert "frames/1.control_.png" in made
 
 
-def test_results_of_one_batch_differ_where_case_is_ignored(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise one would be written over the other."""
-    monkeypatch.setattr(OutboxNames, "ignores_case", True)
-    names = ("Anna.png", "anna.png", "ANNA.jpg")
-    put(house, {"frames/_pictures.yaml": CORGI, **{f"frames/{n}": len(n) for n in names}})
-    assert house.once(batch_size=4)
-    assert len({file.casefold() for file in house.pictures()}) == 3
-
-
 # -- again, replaced, renamed
 
 
@@ -270,28 +258,11 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
     assert house.once(), house.error("again.yaml")
 
 
-def test_a_folder_that_is_renamed_in_progress_is_rendered_once(house: House) -> None:
-    """Also where picowatch ends as soon as it has seen the template under its new name."""
-    hold = HeldEngine(house, after=1)
-    put(house, {"frames/_pictures.yaml": "prompt: a corgi\n"})
-    with house.running(batch_size=1):
-        put(house, {f"frames/{number}.png": number for number in range(5)})
-        hold.wait_until_held()
-        wait_for(lambda: house.status()["images"]["queued"] == 3)
-        (house.inbox / "frames").rename(house.inbox / "film")
-        wait_for(lambda: "frames/_pictures.yaml: renamed to film/_pictures.yaml" in house.log())
-    hold.release()
-    for _ in "twice":
-        assert house.once()
-        assert len(house.pictures()) == len({request_of(house, p).image_hash for p in
-                                             house.pictures()}) == 5  # fmt: skip
-
-
 def test_a_template_that_is_away_for_a_moment_makes_no_recipes_of_prompts(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its absence counts once it has settled, as a deletion does; here a look falls into it."""
-    monkeypatch.setattr(watching.Watch, "start", lambda watch, root: None)
+    monkeypatch.setattr(noticing.Watch, "start", lambda watch, root: None)
     put(house, {"frames/_pictures.yaml": CORGI, "frames/1.png": 1, "frames/1.txt": "a star"})
     path = house.inbox / "frames/_pictures.yaml"
     assert house.once()
@@ -507,20 +478,6 @@ def test_a_picture_is_archived_or_deleted_with_what_lies_beside_it(
     assert house.once(when_done=when_done)
     again = request_of(house, "frames/1-2.png")
     assert (again.prompt, again.mask) == ("a star", "")
-
-
-def test_a_picture_stays_while_what_lies_beside_it_changes(house: House) -> None:
-    """Its new prompt is a request; then the picture is archived."""
-    hold = HeldEngine(house)
-    put(house, {"frames/_pictures.yaml": SMALL, "frames/1.png": 1, "frames/1.txt": "a corgi"})
-    with house.running(when_done="archive"):
-        hold.wait_until_held()
-        house.save("frames/1.txt", "a star")
-        hold.release()
-        wait_for(lambda: not (house.inbox / "frames/1.png").exists(), "the archive")
-    results = ("frames/1.png", "frames/1-2.png")
-    assert [request_of(house, one).prompt for one in results] == ["a corgi", "a star"]
-    assert (house.outbox / "frames/originals/1.txt").read_text() == "a star"
 
 
 def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:

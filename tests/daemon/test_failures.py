@@ -2,7 +2,6 @@
 
 import threading
 import time
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +65,7 @@ def test_an_engine_did_not_hang_while_picowatch_itself_was_stopped(
 ) -> None:
     """Ctrl-Z and `fg` an hour later, `docker pause`: the picture in progress is finished."""
     clock = StoppedClock()
-    monkeypatch.setattr("picowatch.work.rendering.time", clock)
+    monkeypatch.setattr("picowatch.daemon.rendering.time", clock)
 
     def after_step(done: int) -> None:
         if done == 3:
@@ -99,29 +98,6 @@ def test_the_engine_starts_for_a_batch_and_ends_when_it_is_idle(house: House) ->
             wait_for(lambda: house.pictures(name[0]), "the picture")  # noqa: B023
             wait_for(lambda: not house.engine._started, "the engine's end")
     assert house.engine.starts == 2
-
-
-def test_a_batch_that_begins_while_picowatch_ends_is_given_up(house: House) -> None:
-    """Its engine, just closed, would start once more, and picowatch end after the whole batch."""
-    claimed, closed, kept = threading.Event(), threading.Event(), threading.Event()
-
-    class BeginsLate(DigestEngine):
-        def render(self, *batch: Any, **options: Any) -> Future[list[RenderedImage]]:
-            claimed.set()
-            closed.wait(PATIENCE)
-            return super().render(*batch, **options)
-
-        def close(self) -> None:
-            super().close()
-            closed.set()
-
-    house.engine = BeginsLate(before_batch=lambda batch: assert_set(kept))
-    house.save("a.yaml", "prompt: a\nseed: 1\n")
-    with house.running():
-        assert claimed.wait(PATIENCE)
-    kept.set()
-    assert not house.pictures()
-    assert "1 image waits for the next start" in house.log()
 
 
 def assert_set(event: threading.Event) -> None:
@@ -207,17 +183,3 @@ class Deaf(DigestEngine):
         self.told += 1
         if self.told == 3:
             super().interrupt()
-
-
-def test_a_batch_is_finished_for_one_image_that_is_requested(house: House) -> None:
-    """The others of it leave nothing."""
-    hold = HeldEngine(house)
-    with house.running(batch_size=4):
-        house.save("a.txt", "one\ntwo\nthree\n")
-        hold.wait_until_held()
-        house.save("a.txt", "two\nfour\n")
-        wait_for(lambda: "1 image queued, 2 cancelled, 1 kept" in house.log(), "the save")
-        hold.release()
-        wait_for(lambda: sorted(house.prompts()) == ["four", "two"], "the pictures")
-    assert len(house.engine.batches) == 2
-    assert "stopped" not in house.log()

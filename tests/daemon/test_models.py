@@ -10,10 +10,9 @@ import pytest
 
 from picowatch.catalog import hashes
 from picowatch.commands.check import check
-from picowatch.daemon import accept
+from picowatch.daemon import accept, worker
 from picowatch.errors import RenderFailed
 from picowatch.recipe import read_recipes
-from picowatch.work import worker
 from tests.catalog.files import checkpoint_shapes, kohya_lora_shapes, write_model
 from tests.digest_engine import Batch
 from tests.house import PATIENCE, House, wait_for

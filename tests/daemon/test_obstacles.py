@@ -250,24 +250,3 @@ def test_make_removes_what_a_daemon_of_another_user_may_not(house: House) -> Non
     assert len(house.pictures("mine")) == 2
     assert list((house.inbox / "mine").iterdir()) == []
     assert "warning" not in house.log()
-
-
-def test_an_error_file_that_could_not_be_deleted_at_once_is_deleted_later(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The deletion of its recipe is known by then, and is not noticed a second time."""
-    path, unlink = house.save("a.yaml", "prompt: one\nsteps: many\n"), os.unlink
-    refused: list[object] = []
-
-    def refuse(file: Any, *, dir_fd: int | None = None) -> None:
-        if str(file).endswith("a.yaml.error.txt") and not refused:
-            refused.append(file)
-            raise OSError(errno.EIO, os.strerror(errno.EIO), file)
-        unlink(file, dir_fd=dir_fd)
-
-    with house.running():
-        wait_for(lambda: house.error("a.yaml"), "the error file")
-        monkeypatch.setattr(os, "unlink", refuse)
-        path.unlink()
-        wait_for(lambda: refused and house.error("a.yaml") is None, "its end")
-    assert house.log().count("a.yaml: deleted") == 1

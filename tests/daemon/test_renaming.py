@@ -1,7 +1,5 @@
 """Renames and writes that tests/meetings cannot play: a server's bin, a name taken at once."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -140,49 +138,3 @@ def test_what_changes_while_it_is_read_is_read_again(
     assert house.once()
     assert (house.prompts(), house.error("a.txt"), left) == (["two"], None, [])
     assert house.chunk(house.pictures()[0]).request.steps == 7
-
-
-def test_pictures_are_renamed_while_their_template_is_being_written(house: House) -> None:
-    """They are looked at once the template is handled; none is taken for deleted before."""
-    for folder in ("frames", "others"):
-        house.save(f"{folder}/_pictures.yaml", "prompt: a corgi\nseed: 1\n")
-    (house.inbox / "frames/a").mkdir()
-    for number in range(3):
-        draw(house.inbox / f"frames/a/{number}.png", number)
-    assert house.once()
-    code = "import sys; f = open(sys.argv[1], 'a'); f.write('# '); f.flush(); print(); input()"
-    with house.running():
-        writer = subprocess.Popen(
-            [sys.executable, "-c", code, house.inbox / "frames/_pictures.yaml"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert writer.stdout
-        writer.stdout.readline()
-        (house.inbox / "frames/a").rename(house.inbox / "frames/b")
-        for number in (10, 11):
-            draw(house.inbox / f"others/{number}.png", number)
-            wait_for(lambda: f"others/{number}.png" in house.pictures(), "a later one")  # noqa: B023
-        writer.communicate(b"\n")
-        wait_for(lambda: house.log().count("renamed to frames/b/") == 3, "the renaming")
-    assert house.once()
-    assert len(house.pictures("frames")) == 3
-    assert "deleted" not in house.log()
-
-
-def draw(path: Path, red: int) -> None:
-    Image.new("RGB", (64, 64), (red, 0, 0)).save(path)
-
-
-def test_a_new_recipe_in_the_place_of_a_moved_one_waits_for_the_move(house: House) -> None:
-    """Though its folder comes first: otherwise what was moved would be drawn again elsewhere."""
-    house.save("live/_defaults.yaml", "priority: 10\n")
-    path = house.save("live/a.yaml", "prompt: one\ncount: 2\n")
-    with house.running():
-        wait_for(lambda: len(house.prompts()) == 2, "its pictures")
-        with house.seen_at_once():
-            path.rename(house.inbox / "c.yaml")
-            house.save("live/a.yaml", "prompt: two\nseed: 1\n")
-        wait_for(lambda: "live/a.yaml: renamed to c.yaml" in house.log(), "the move")
-        wait_for(lambda: "two" in house.prompts(), "the new recipe")
-    assert sorted(house.prompts()) == ["one", "one", "two"]

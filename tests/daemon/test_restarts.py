@@ -190,23 +190,6 @@ def has_started_since(house: House, started: float) -> bool:
     return bool(house.status()["started"] != started)
 
 
-@pytest.mark.parametrize("other", ["pipe", "device"])
-def test_settings_that_are_no_file_hold_nothing_up(
-    house: House, file: SettingsFile, other: str
-) -> None:
-    """A pipe would be waited for, /dev/zero has no end."""
-    with house.running(settings_file=file):
-        file.path.unlink()
-        if other == "pipe":
-            os.mkfifo(file.path)
-        else:
-            file.path.symlink_to("/dev/zero")
-        wait_for((house.outbox / "settings.error.txt").exists, "the error file")
-        house.save("a.yaml", "prompt: a\nseed: 1\n")
-        wait_for(house.pictures, "a picture")
-    assert "it is not a regular file" in house.log()
-
-
 @pytest.mark.parametrize("taken_back", [False, True])
 def test_a_batch_in_progress_is_finished_before_new_settings_apply(
     house: House, file: SettingsFile, taken_back: bool

@@ -9,7 +9,6 @@ import pytest
 from picowatch.engine.child import LocalEngines
 from picowatch.engine.protocol import EngineCannotStart, EngineLost, EngineOptions
 from picowatch.errors import EngineDied, RenderFailed
-from tests.catalog.files import checkpoint_shapes, write_model
 from tests.digest_engine import Batch, DigestEngine
 from tests.house import House, wait_for
 
@@ -87,21 +86,6 @@ def test_idle_engines_share_a_short_queue(house: House, engines: Engines) -> Non
         wait_for(lambda: engines.in_progress() == [8, 8, 8], "a batch each")
 
 
-def test_what_is_urgent_goes_first_on_every_engine(house: House, engines: Engines) -> None:
-    """The next engine that is free takes it."""
-    with engines.held() as gate, house.running(executor="local:2", batch_size=1):
-        house.save("a.yaml", "prompt: slow\ncount: 6\n")
-        wait_for(lambda: engines.in_progress() == [1, 1], "both in progress")
-        house.save("b.yaml", "prompt: urgent\npriority: 5\ncount: 2\n")
-        wait_for(lambda: "b.yaml: saved, 2 images queued" in house.log(), "the save")
-        for _ in range(8):
-            gate.release()
-        wait_for(lambda: house.status()["images"]["done"] == 8, "the pictures")
-    begun = [[request.prompt for [request] in engine.batches] for engine in engines.all]
-    urgent = sorted(place for prompts in begun for place, p in enumerate(prompts) if p == "urgent")
-    assert urgent in ([1, 1], [1, 2])  # one engine may be quick enough to take both
-
-
 @pytest.mark.parametrize(
     ("number", "error", "times"),
     [
@@ -139,15 +123,6 @@ def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engin
     assert "There is no CUDA device." in house.log()
     assert house.status()["images"]["queued"] == 6
     assert house.pictures() == []
-
-
-def test_one_engine_keeps_to_the_order_of_saving(house: House) -> None:
-    """The first waiting image is always in the next batch, whatever checkpoint is held."""
-    write_model(house.models / "checkpoints/a.safetensors", checkpoint_shapes())
-    lines = [f"{n} --checkpoint {'demo' if n % 2 else 'a'} --size 64x64" for n in range(6)]
-    house.save("mixed.txt", "\n".join(lines))
-    assert house.once(executor="local", batch_size=1)
-    assert house.started() == [*"012345"]
 
 
 def test_engines_join_and_leave_in_the_middle(

@@ -13,8 +13,8 @@ import pytest
 from tests.catalog.files import write_model
 from tests.catalog.unets import sd15_shapes
 from tests.commands.picowatch import DIGESTS, PROJECT, picowatch, start
+from tests.daemon.processes import engines_of
 from tests.house import House, wait_for, within
-from tests.storm.picowatch import engines_of
 
 
 def holds_open(process: int, file: Path) -> bool:
@@ -80,7 +80,7 @@ HANGING = """
 import sys, threading
 from pathlib import Path
 from tests.fault_points import wrap
-from tests.storm.daemon import main
+from tests.daemon.on_digests import main
 
 def hang(original):
     def call(*arguments, **named):

@@ -206,16 +206,3 @@ def test_a_recipe_is_answered_anew_when_its_missing_pictures_appear(house: House
     assert house.once()
     assert house.pictures("a") == ["a/0001-1.png"]
     assert house.error("a.yaml") is None
-
-
-def test_a_recipe_that_was_deleted_is_not_rendered_when_its_picture_appears(house: House) -> None:
-    """Nor one that was saved again without it."""
-    gone = house.save("gone.yaml", RECIPE)
-    house.save("other.yaml", RECIPE)
-    assert not house.once()
-    gone.unlink()
-    house.save("other.yaml", "prompt: a star\nseed: 1\n")
-    assert house.once()
-    draw(house.inbox / "start.png", "red")
-    assert house.once()
-    assert house.prompts() == ["a star"]

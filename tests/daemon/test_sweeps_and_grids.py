@@ -1,19 +1,15 @@
 """Sweeps and grids: every combination, and one contact sheet when all of it is there."""
 
 import json
-import shutil
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from picowatch.daemon import contact_sheets, finish
 from picowatch.errors import RenderFailed
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.catalog.files import kohya_lora_shapes, write_model
-from tests.house import HeldEngine, House, wait_for
+from tests.house import House
 
 SWEEP = "prompt: a corgi\nseed: 1\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
 
@@ -97,42 +93,6 @@ def test_a_label_says_what_its_picture_differs_in(
     assert told["labels"] == labels
 
 
-def test_a_sheet_has_room_for_pictures_as_large_as_they_become(house: House) -> None:
-    """Otherwise nothing is seen of what hires and upscalers did."""
-    hires = "hires: {upscaler: Lanczos}"
-    boxes = told_by_its_sheet(
-        house, f"prompt: a\nseed: 1\nsize: 64x64\n{hires}\nsweep:\n  'hires: scale': [1, 2]"
-    )["boxes"]
-    assert boxes[1][0] - boxes[0][0] >= 128
-
-
-def states(house: House) -> list[str]:
-    """Of all images, as the ledger says."""
-    file = house.outbox / ".picowatch/ledger.sqlite"
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as ledger:
-        return [state for (state,) in ledger.execute("SELECT state FROM images")]
-
-
-def test_a_recipe_is_not_archived_before_its_sheet_is_drawn(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its last image ends between the look for due sheets and the look whether all is done."""
-    hold = HeldEngine(house, after=1)
-    look = contact_sheets.make_due_sheets
-
-    def meanwhile(*arguments: object) -> None:
-        look(*arguments)  # type: ignore[arg-type]
-        if "done" in states(house):
-            hold.release()
-            wait_for(lambda: states(house) == ["done", "done"])
-
-    monkeypatch.setattr(finish, "make_due_sheets", meanwhile)
-    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [3, 4]}\n")
-    assert house.once(when_done="archive", batch_size=1)
-    assert len(sheets(house)) == 1
-    assert (house.outbox / "a/a.yaml").exists()
-
-
 def test_a_sheet_that_an_earlier_save_requested_is_not_drawn_again(house: House) -> None:
     """The third save of A, B, A makes nothing; another order of the same pictures is new."""
     recipe = house.inbox / "a.yaml"
@@ -159,17 +119,6 @@ def test_a_sweep_that_is_too_large_for_a_sheet_has_a_warning(house: House) -> No
     assert "No contact sheet: 151 pictures are too many for one page." in warning
     assert house.once()
     assert house.log().count("No contact sheet") == 1
-
-
-def test_there_is_no_sheet_of_pictures_that_are_all_deleted(house: House) -> None:
-    """Random seeds are not rendered again because another entry was edited."""
-    random = "- prompt: one\n  count: 2\n  grid: true\n"
-    house.save("a.yaml", f"{random}- prompt: two\n  seed: 1\n")
-    house.once()
-    shutil.rmtree(house.outbox / "a")
-    house.save("a.yaml", f"{random}- prompt: two\n  seed: 2\n")
-    house.once()
-    assert house.pictures() == ["a/0005-2.png"]
 
 
 def test_a_sheet_is_drawn_when_the_failed_image_succeeds(house: House) -> None:

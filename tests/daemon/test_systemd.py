@@ -1,22 +1,18 @@
 """The units in contrib/ are ones that systemd accepts, and fit what picowatch does."""
 
-import errno
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from picowatch.daemon.status import HEARTBEAT_SECONDS
 from picowatch.errors import OutboxInUse, SettingsInvalid
-from picowatch.files.retry import Ended, Retry
 from tests.house import PATIENCE, House
 
 UNIT = Path(__file__).parents[2] / "contrib/picowatch.service"
@@ -104,25 +100,3 @@ def test_a_start_that_builds_a_ledger_gives_signs_of_life(
     (house.outbox / "images.jsonl").write_text(line)
     house.once()
     assert manager.recv(1000) == ALIVE
-
-
-def test_a_start_that_waits_for_the_disk_gives_signs_of_life(
-    tmp_path: Path, manager: socket.socket
-) -> None:
-    """Its manager would end it otherwise, and the next start as well."""
-    ended = threading.Event()
-    retry = Retry(ended, tmp_path, keeps_trying=True)
-
-    def full() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def start() -> None:
-        with suppress(Ended):
-            retry.until_done(full)
-
-    thread = threading.Thread(target=start)
-    thread.start()
-    told = [manager.recv(1000) for _ in range(2)]
-    ended.set()
-    thread.join()
-    assert told == [ALIVE] * 2

@@ -6,13 +6,20 @@ from typing import Any
 
 import torch
 
-from picowatch.catalog import Catalog, Kind
-from picowatch.engine.devices import choose_target
-from picowatch.engine.load import load
+from picowatch.catalog import Catalog, Kind, Model
+from picowatch.catalog.parts import parts_of
+from picowatch.engine.devices import Target, choose_target
+from picowatch.engine.load import load_part
 from picowatch.recipe.request import ControlUse, ImageRequest
 from tests.engine.requests import request
 
 CPU = choose_target("cpu", "float32")
+
+
+def load(model: Model, target: Target, device: torch.device) -> dict[str, Any]:
+    """All parts of a checkpoint."""
+    names = [part.name for part in parts_of(model)]
+    return {name: load_part(model, target, device, name) for name in names}
 
 
 @cache

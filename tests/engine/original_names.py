@@ -110,3 +110,41 @@ _FLUX2: Rules = (
 def flux2_names(state: Tensors) -> Tensors:
     """Black Forest Labs' of FLUX.2."""
     return renamed(_swapped(state, "norm_out.linear"), _FLUX2)
+
+
+_WAN: Rules = (
+    (r"mid_block\.resnets\.0\.", "middle.0."),
+    (r"mid_block\.attentions\.0\.", "middle.1."),
+    (r"mid_block\.resnets\.1\.", "middle.2."),
+    (r"down_blocks\.(\d+)\.", r"downsamples.\1."),
+    (r"up_blocks\.(\d)\.resnets\.(\d)\.", lambda m: f"upsamples.{4 * int(m[1]) + int(m[2])}."),
+    (r"up_blocks\.(\d)\.upsamplers\.0\.", lambda m: f"upsamples.{4 * int(m[1]) + 3}."),
+    (r"norm1\.", "residual.0."),
+    (r"conv1\.", "residual.2."),
+    (r"conv_shortcut\.", "shortcut."),
+    (r"norm2\.", "residual.3."),
+    (r"conv2\.", "residual.6."),
+    (r"norm_out\.", "head.0."),
+    (r"conv_out\.", "head.2."),
+    (r"^post_quant_conv\.", "conv2."),
+    (r"^quant_conv\.", "conv1."),
+    (r"\.conv_in\.", ".conv1."),
+)
+
+
+def wan_names(state: Tensors) -> Tensors:
+    """The names of Wan's authors."""
+    return renamed(state, _WAN)
+
+
+_Z_IMAGE: Rules = (
+    (r"\.to_([qkv])\.", lambda found: f".{_qkv(found)}."),
+    (r"\.to_out\.0\.", ".out."),
+    (r"\.norm_([qk])\.", r".\1_norm."),
+    (r"all_(x_embedder|final_layer)\.2-1", r"\1"),
+)
+
+
+def z_image_names(state: Tensors) -> Tensors:
+    """The names of Z-Image's authors."""
+    return renamed(state, _Z_IMAGE)

@@ -1,7 +1,6 @@
 """Text encoders, VAEs and whole checkpoints of tiny flow families, as files of them are shared."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ import transformers
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.families import FAMILIES, Sign
 from tests.engine.ldm import ldm_vae, weights
-from tests.engine.original_names import flux2_names, sd3_names
+from tests.engine.original_names import flux2_names, sd3_names, wan_names
 from tests.engine.tiny_flows import tiny_flow
 from tests.engine.transformer_files import PREFIX, Tensors, weights_of
 
@@ -121,34 +120,9 @@ def tensors_of(folder: str, part: str) -> Tensors:
     return {name if "projection" in name else f"text_model.{name}": t for name, t in bare.items()}
 
 
-_WAN = (
-    (r"mid_block\.resnets\.0\.", "middle.0."),
-    (r"mid_block\.attentions\.0\.", "middle.1."),
-    (r"mid_block\.resnets\.1\.", "middle.2."),
-    (r"down_blocks\.(\d+)\.", r"downsamples.\1."),
-    (r"up_blocks\.(\d)\.resnets\.(\d)\.", lambda m: f"upsamples.{4 * int(m[1]) + int(m[2])}."),
-    (r"up_blocks\.(\d)\.upsamplers\.0\.", lambda m: f"upsamples.{4 * int(m[1]) + 3}."),
-    (r"norm1\.", "residual.0."),
-    (r"conv1\.", "residual.2."),
-    (r"conv_shortcut\.", "shortcut."),
-    (r"norm2\.", "residual.3."),
-    (r"conv2\.", "residual.6."),
-    (r"norm_out\.", "head.0."),
-    (r"conv_out\.", "head.2."),
-    (r"^post_quant_conv\.", "conv2."),
-    (r"^quant_conv\.", "conv1."),
-    (r"\.conv_in\.", ".conv1."),
-)
-
-
 def wan(folder: Path) -> Tensors:
-    """The names of Wan's authors, in which Qwen-Image's VAE is shared."""
-    renamed = {}
-    for name, tensor in weights(folder).items():
-        for theirs, original in _WAN:
-            name = re.sub(theirs, original, name)
-        renamed[name] = tensor
-    return renamed
+    """Qwen-Image's VAE as it is shared."""
+    return wan_names(weights(folder))
 
 
 def whole_file(folder: str) -> Tensors:

@@ -63,6 +63,5 @@ def reads() -> Iterator[list[tuple[str, Any]]]:
         return part
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "load_part", load_part)
         patch.setattr(checkpoints, "load_part", load_part)
         yield found

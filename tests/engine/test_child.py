@@ -19,9 +19,9 @@ from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
+from tests.digest_renderer import DigestRenderer
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import within
-from tests.storm.engine import DigestRenderer
 
 ROOT = Path(__file__).parents[2]
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="read in /proc")
@@ -96,14 +96,14 @@ def test_nothing_is_started_before_the_first_picture(options: EngineOptions) -> 
     """The daemon idles small."""
     engine = ChildEngine(options)
     assert engine.process_id is None
-    assert set(engine.describe()) >= {"device", "precision", "torch"}
+    assert engine.describe() == {"device": "cpu", "precision": "auto"}
     engine.close()
 
 
 def test_importing_the_daemons_side_imports_no_torch() -> None:
     """Nor any of its companions."""
     code = (
-        "import sys, picowatch.engine.child, picowatch.work.batch_sizes;"
+        "import sys, picowatch.engine.child, picowatch.daemon.batch_sizes;"
         "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

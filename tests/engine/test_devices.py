@@ -11,13 +11,11 @@ import pytest
 import torch
 
 from picowatch.engine import memory
-from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_target
 from picowatch.engine.memory import broken_gpu, process_memory
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
-from tests.engine.requests import make, request
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
 CARDS = {"NVIDIA GeForce RTX 4090": 8, "NVIDIA GeForce RTX 2060": 7, "NVIDIA GeForce GTX 1080": 6}
@@ -121,16 +119,6 @@ def test_the_system_reports_a_process_on_the_cpu() -> None:
         assert held and 10**6 < held.now < held.peak - 5 * 10**7
         process.communicate()
     assert process_memory(process.pid) is None
-
-
-def test_a_larger_batch_takes_more_memory(engine: ChildEngine) -> None:
-    """It is measured for each batch, and its pictures say it."""
-    small = make(engine, request(width=64, height=64, steps=1))
-    four = (request(width=256, height=256, steps=1, seed=seed) for seed in range(1, 5))
-    large = make(engine, *four)
-    peaks = [image.peak_bytes or 0 for image in (*small, *large)]
-    assert 50 << 20 < peaks[0] < peaks[1] < 64 << 30
-    assert len(set(peaks[1:])) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What torch raises and how processes end, as messages."""
 
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -76,12 +75,13 @@ def test_a_broken_gpu_ends_the_engine(error: Exception, broken: str, said: str) 
 
 def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel that failed may have been queued long before."""
-    sent: list[Any] = []
+    daemon = Mock(recv=lambda: Render(()))
     failing = Mock(render=Mock(side_effect=RuntimeError("expected scalar type Half")))
     monkeypatch.setattr(child_main, "broken_gpu", lambda: "CUDA error: unknown error")
-    child_main.serve(sent.append, lambda: failing, lambda: Render(()), lambda: False)
-    assert isinstance(sent[-1], EngineDied)
-    assert "unknown error" in sent[-1].message
+    child_main.serve(daemon, lambda: False, lambda _: failing)
+    died = daemon.send.call_args.args[0]
+    assert isinstance(died, EngineDied)
+    assert "unknown error" in died.message
 
 
 TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "    a()"]

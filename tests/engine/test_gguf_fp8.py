@@ -23,13 +23,14 @@ from picowatch.catalog import Catalog, Model
 from picowatch.catalog.encoders import ENCODERS
 from picowatch.catalog.parts import ASSETS
 from picowatch.engine.devices import choose_target
-from picowatch.engine.load import bytes_of_parts, load, load_part, load_vae
+from picowatch.engine.load import bytes_of_parts, load_part, load_vae
 from picowatch.errors import RenderFailed
-from picowatch.families import FAMILIES
+from tests.engine.demo import load
 from tests.engine.ldm import ldm_vae, weights
 from tests.engine.original_names import (
     flux2_names,
     sd3_names,
+    z_image_names,
 )
 from tests.engine.part_files import (
     ALONE,
@@ -61,7 +62,6 @@ from tests.engine.transformer_files import (
     weights_of,
     write,
     write_gguf,
-    z_image_names,
 )
 
 # diffusers says so of a class that its own Chroma uses.
@@ -324,61 +324,39 @@ def test_a_recipes_vae_is_read_for_each_family(models: Path, checkpoint: str) ->
             assert ours.config.get(key) == theirs.config.get(key)
 
 
-def numbers(kind: Any, config: Any) -> tuple[dict[str, tuple[int, ...]], float]:
-    """Shapes of a full-size model's tensors, and how many billions of numbers they are."""
-    with torch.device("meta"):
-        model = kind.from_config(config) if isinstance(config, dict) else kind(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    return shapes, sum(map(math.prod, shapes.values())) / 1e9
-
-
-# The billions that the card says.
+# Classes, folders of the package's configs, and the billions of numbers that the cards say; T5's
+# embeddings count twice.
 FULL_SIZE = {
-    ("flux", "dev"): 11.9,
-    ("flux", "schnell"): 11.9,
-    ("flux", "Fill"): 11.9,
-    ("sd3", "3 Medium"): 2.1,
-    ("sd3", "3.5 Medium"): 2.5,
-    ("sd3", "3.5 Large Turbo"): 8.1,
-    ("flux2", "klein 4B"): 3.9,
-    ("flux2", "klein base 9B"): 9.1,
-    ("z_image", "Turbo"): 6.2,
+    "FLUX.1 dev": (diffusers.FluxTransformer2DModel, "flux/transformer", 11.9),
+    "FLUX.1 schnell": (diffusers.FluxTransformer2DModel, "flux/schnell/transformer", 11.9),
+    "FLUX.1 Fill": (diffusers.FluxTransformer2DModel, "flux/fill/transformer", 11.9),
+    "SD 3 Medium": (diffusers.SD3Transformer2DModel, "sd3/transformer", 2.1),
+    "SD 3.5 Medium": (diffusers.SD3Transformer2DModel, "sd3/3.5-medium/transformer", 2.5),
+    "SD 3.5 Large": (diffusers.SD3Transformer2DModel, "sd3/3.5-large/transformer", 8.1),
+    "klein 4B": (diffusers.Flux2Transformer2DModel, "flux2/transformer", 3.9),
+    "klein 9B": (diffusers.Flux2Transformer2DModel, "flux2/klein-9b/transformer", 9.1),
+    "Z-Image": (diffusers.ZImageTransformer2DModel, "z_image/transformer", 6.2),
+    "CLIP L": (_T.CLIPTextModel, ENCODERS["CLIP L"].config, 0.1),
+    "CLIP G": (_T.CLIPTextModelWithProjection, ENCODERS["CLIP G"].config, 0.7),
+    "T5 XXL": (_T.T5EncoderModel, ENCODERS["T5 XXL"].config, 4.9),
+    "Qwen3 4B": (_T.Qwen3Model, ENCODERS["Qwen3 4B"].config, 4.0),
+    "Qwen3 8B": (_T.Qwen3Model, ENCODERS["Qwen3 8B"].config, 7.6),
 }
 
 
-@pytest.mark.parametrize(("family", "variant"), FULL_SIZE)
-def test_a_full_size_transformer_is_as_large_as_its_card_says(family: str, variant: str) -> None:
-    """From the package's config for its variant, or for the family."""
-    own = (FAMILIES[family].variant(variant).configs or variant).casefold().replace(" ", "-")
-    folder = ASSETS / family / own
-    folder = folder if (folder / "transformer").is_dir() else folder.parent
-    config = json.loads((folder / "transformer/config.json").read_text())
-    (kind,) = FAMILIES[family].parts["transformer"]
-    shapes, billions = numbers(getattr(diffusers, kind), config)
-    if family == "flux":
-        assert any("guidance" in name for name in shapes) == (variant != "schnell")
-    assert round(billions, 1) == FULL_SIZE[family, variant]
-
-
-ENCODER_SIZES = {
-    "CLIP L": (_T.CLIPTextModel, 0.1),
-    "CLIP G": (_T.CLIPTextModelWithProjection, 0.7),
-    "T5 XXL": (_T.T5EncoderModel, 4.9),  # its embeddings count twice
-    "Qwen3 4B": (_T.Qwen3Model, 4.0),
-    "Qwen3 8B": (_T.Qwen3Model, 7.6),
-}
-
-
-@pytest.mark.parametrize("name", ENCODER_SIZES)
-def test_the_packages_text_encoders_have_the_shapes_of_their_files(name: str) -> None:
-    """Those by which the files are recognised."""
-    (kind, expected), known = ENCODER_SIZES[name], ENCODERS[name]
-    shapes, billions = numbers(kind, kind.config_class.from_pretrained(ASSETS / known.config))
-    tensor = known.tensor.removeprefix("model.")
-    if tensor not in shapes:
-        tensor = tensor.removeprefix("text_model.")
-    assert shapes[tensor] == known.shape
-    assert round(billions, 1) == expected
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_the_packages_configs_are_as_large_as_the_cards_say(name: str) -> None:
+    """Of transformers, and of text encoders with the shapes by which files are recognised."""
+    kind, folder, billions = FULL_SIZE[name]
+    config = json.loads((ASSETS / folder / "config.json").read_text())
+    with torch.device("meta"):
+        model = kind(kind.config_class(**config)) if name in ENCODERS else kind.from_config(config)
+    shapes = {one: tuple(tensor.shape) for one, tensor in model.state_dict().items()}
+    assert round(sum(map(math.prod, shapes.values())) / 1e9, 1) == billions
+    if known := ENCODERS.get(name):
+        tensor = known.tensor.removeprefix("model.")
+        bare = tensor.removeprefix("text_model.")
+        assert known.shape == shapes[tensor if tensor in shapes else bare]
 
 
 def test_the_packages_vocabularies_are_those_of_the_models() -> None:

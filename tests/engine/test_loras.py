@@ -1,4 +1,4 @@
-"""LoRAs in use by diffusers and peft: what they add, and that nothing of them stays behind."""
+"""LoRAs: whatever kind and names a file has, its layers change the picture, and leave no trace."""
 
 from pathlib import Path
 from typing import Any
@@ -7,40 +7,232 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
 from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
 from gguf import GGMLQuantizationType, quants
 from torch import nn
 
-import picowatch
 from picowatch.catalog import Catalog
-from picowatch.engine.load import load
+from picowatch.catalog.parts import ASSETS
 from picowatch.engine.loaded import Loaded
-from picowatch.engine.loras import Loras
+from picowatch.engine.loras import Loras, read_lora
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
-from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
-from tests.engine.demo import CPU
+from tests.engine.adapters import RANK, Tensors, kohya_lora, random_layer, write
+from tests.engine.demo import CPU, load
+from tests.engine.requests import NUMPY_WARNINGS
 from tests.engine.tiny_flows import tiny_flow
 from tests.kinds import one_of_each_kind
 
-# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+    *NUMPY_WARNINGS,
     # Chroma's transformer in diffusers 0.42 itself.
     pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
 ]
 _D: Any = diffusers
-DEMO = Path(picowatch.__file__).parent / "assets/demo"
+ATTN = "transformer_blocks.0.attn"
+DEMO = Catalog(Path("nowhere")).demo
 TO_K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 FLAT_TO_K = f"lora_unet_{TO_K.replace('.', '_')}"
 
 
+def assembled(kind: Any, **parts: Any) -> Any:
+    """One with these parts alone."""
+    made = kind.__new__(kind)
+    made.__dict__ |= parts
+    return made
+
+
+def modules(tensors: Tensors, folder: Path, found: Any, **metadata: str) -> Tensors:
+    """The modules by name, with what is added to their weights."""
+    path = write(folder / "it.safetensors", tensors, metadata or None)
+    given, unused = read_lora("it", path, found)
+    assert not unused
+    return {
+        key.removesuffix(".lora_A.weight"): torch.einsum(
+            "or,r...->o...", given[key.replace("lora_A", "lora_B")].float().flatten(1), down.float()
+        )
+        for key, down in given.items()
+        if "lora_A" in key
+    }
+
+
+KOHYA = ("lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight")
+COMFYUI = ("diffusion_model.{name}.lora_A.weight", "diffusion_model.{name}.lora_B.weight")
+PEFT = ("base_model.model.{name}.lora_A.weight", "base_model.model.{name}.lora_B.weight")
+ONE_TRAINER = ("lora_transformer_{flat}.lora_down.weight", "lora_transformer_{flat}.lora_up.weight")
+TO_Q = f"{ATTN}.to_q"
+QKV = ("double_blocks.0.img_attn.qkv", [f"{ATTN}.to_{one}" for one in "qkv"])
+
+
+# Pipelines, and transformers with a block in full width; Stable Diffusion XL has its whole UNet.
+FAMILIES: dict[str, tuple[Any, Any, dict[str, int]]] = {
+    "flux": (_D.FluxPipeline, _D.FluxTransformer2DModel, {"num_single_layers": 1}),
+    "flux2": (_D.Flux2KleinPipeline, _D.Flux2Transformer2DModel, {"num_single_layers": 1}),
+    "qwen": (_D.QwenImagePipeline, _D.QwenImageTransformer2DModel, {}),
+    "krea2": (_D.Krea2Pipeline, _D.Krea2Transformer2DModel, {}),
+    "sdxl": (_D.StableDiffusionXLPipeline, _D.UNet2DConditionModel, {}),
+}
+
+
+def made(family: str) -> Any:
+    """Without weights."""
+    kind, model, values = FAMILIES[family]
+    with init_empty_weights():
+        if family == "sdxl":
+            return assembled(kind, unet=model.from_config(model.load_config(ASSETS / "sdxl/unet")))
+        return assembled(kind, transformer=model(num_layers=1, **values))
+
+
+@pytest.mark.parametrize(
+    ("family", "theirs", "ours", "names"),
+    [
+        ("flux", *QKV, KOHYA),
+        ("flux", *QKV, COMFYUI),
+        ("flux", TO_Q, [TO_Q], ONE_TRAINER),
+        ("flux2", *QKV, KOHYA),
+        ("flux2", *QKV, PEFT),
+        ("qwen", TO_Q, [TO_Q], KOHYA),
+        ("krea2", "blocks.0.attn.wq", [TO_Q], COMFYUI),
+        ("sdxl", "input_blocks.4.1.proj_in", ["down_blocks.1.attentions.0.proj_in"], KOHYA),
+        ("sdxl", "input_blocks.3.0.op", ["down_blocks.0.downsamplers.0.conv"], KOHYA),
+    ],
+)
+def test_names_that_diffusers_converts_stand_for_its_layers(
+    tmp_path: Path, family: str, theirs: str, ours: list[str], names: tuple[str, str]
+) -> None:
+    """Whose rows follow each other in a layer that is one for the authors; alpha counts once."""
+    found = made(family)
+    part = "unet" if family == "sdxl" else "transformer"
+    weights = [getattr(found, part).get_submodule(one).weight for one in ours]
+    generator = torch.Generator().manual_seed(0)
+    down = torch.randn(RANK, *weights[0].shape[1:], generator=generator)
+    ones = [1] * (down.ndim - 2)
+    up = torch.randn(sum(len(one) for one in weights), RANK, *ones, generator=generator)
+    keys = [name.format(name=theirs, flat=theirs.replace(".", "_")) for name in names]
+    alpha = {f"{keys[0].partition('.lora_')[0]}.alpha": torch.tensor(1.0)}
+    changes = modules(dict(zip(keys, (down, up), strict=True)) | alpha, tmp_path, found)
+    assert changes.keys() == {f"{part}.{one}" for one in ours}
+    together = torch.cat([changes[f"{part}.{one}"] for one in ours])
+    expected = torch.einsum("or,r...->o...", up.flatten(1), down) / RANK
+    torch.testing.assert_close(together, expected)
+
+
+# From here on, single layers: what their weights would get.
+def change(tensors: Tensors, tmp_path: Path, layer: nn.Module, **metadata: str) -> torch.Tensor:
+    """What a file adds to the weight of a UNet's `to_q`."""
+    unet: Any = nn.Module()
+    unet.block, unet.config, unet.dtype = nn.Module(), {}, torch.float32
+    unet.block.to_q = layer
+    found = assembled(_D.StableDiffusionPipeline, unet=unet)
+    (only,) = modules(tensors, tmp_path, found, **metadata).values()
+    return torch.as_tensor(only)
+
+
+LINEAR, KERNEL = nn.Linear(16, 24), nn.Conv2d(8, 12, 3, padding=1)
+RSLORA = ('{"unet.r": 4, "unet.lora_alpha": 8, "unet.use_rslora": true}', 8 / 4**0.5)
+ALPHA = ('{"unet.r": 4, "unet.lora_alpha": 8}', 2.0)
+PATTERNS = (
+    '{"unet.r": 4, "unet.lora_alpha": 8, "unet.alpha_pattern": '
+    '{"to_k": 2, "^x.to_q": 3, "to_[qv]": 16, "to_q": 32}}',
+    4.0,
+)
+
+
+def plain(down: str = "lora_A", up: str = "lora_B") -> Tensors:
+    """Both halves of a layer by these names."""
+    halves = zip((down, up), random_layer(LINEAR, 3), strict=True)
+    return {f"unet.block.to_q.{name}.weight": half for name, half in halves}
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (ALPHA, ("lora_A", "lora_B")),
+        (RSLORA, ("lora.down", "lora.up")),
+        (PATTERNS, ("lora_A", "lora_B")),
+    ],
+    ids=["alpha", "rsLoRA", "pattern"],
+)
+def test_what_pefts_settings_say_of_the_scale_counts(
+    tmp_path: Path, settings: tuple[str, float], names: tuple[str, str]
+) -> None:
+    """Whatever the halves are called."""
+    found = change(plain(*names), tmp_path, LINEAR, lora_adapter_metadata=settings[0])
+    torch.testing.assert_close(found, settings[1] * change(plain(), tmp_path, LINEAR))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('{"unet.alpha_pattern": {"to_[q": 4}}', "is damaged: .* a strange scale"),
+        ("no JSON", "its lora_adapter_metadata cannot be read"),
+    ],
+)
+def test_settings_of_peft_that_cannot_be_honoured_are_refused(
+    tmp_path: Path, settings: str, message: str
+) -> None:
+    """Ignored, they would give another picture."""
+    with pytest.raises(RenderFailed, match=message):
+        change(plain(), tmp_path, LINEAR, lora_adapter_metadata=settings)
+
+
+@pytest.mark.parametrize("key", ["to_q.diff", "to_q.diff_b"])
+def test_whole_differences_are_refused_unless_they_are_zero(tmp_path: Path, key: str) -> None:
+    """ComfyUI extracts many that are."""
+    tensors = plain()
+    with pytest.raises(RenderFailed, match="'it' is a file of whole differences, which picowatch"):
+        change(tensors | {key: torch.ones(24)}, tmp_path, LINEAR)
+    found = change(tensors | {key: torch.zeros(24)}, tmp_path, LINEAR)
+    torch.testing.assert_close(found, change(tensors, tmp_path, LINEAR))
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def lyco(layer: Any, kind: str) -> tuple[Tensors, torch.Tensor]:
+    """The factors, and their product by LyCORIS' formulas."""
+    outputs, inputs, *kernel = layer.weight.shape
+    numbers = inputs * int(np.prod(kernel))
+    if kind == "LoHa":
+        (a, b), (c, d) = ((random(outputs, 3) * n, random(3, numbers) + n) for n in (1, 2))
+        factors = {"hada_w1_a": a, "hada_w1_b": b, "hada_w2_a": c, "hada_w2_b": d}
+        return factors, 2 / 3 * (a @ b) * (c @ d)
+    small, sides = random(4, 2), (outputs // 4, inputs // 2)
+    if kind == "whole LoKr":
+        large = random(*sides, *kernel)
+        whole = np.kron(small.reshape(4, 2, *[1 for _ in kernel]).numpy(), large.numpy())
+        return {"lokr_w1": small, "lokr_w2": large}, torch.from_numpy(whole)
+    left, right = random(sides[0], 3), random(3, numbers // 2)
+    factors = {"lokr_w1_a": small * 2, "lokr_w1_b": torch.eye(2) / 2}
+    factors |= {"lokr_w2_a": left, "lokr_w2_b": right}
+    return factors, 2 / 3 * torch.kron(small, left @ right)
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [(layer, kind) for layer in (LINEAR, KERNEL) for kind in ("LoHa", "LoKr", "whole LoKr")],
+)
+def test_a_loha_or_lokr_is_a_lora_of_a_higher_rank(tmp_path: Path, layer: Any, kind: str) -> None:
+    """Its halves make the same change."""
+    factors, expected = lyco(layer, kind)
+    stem = "unet.block.to_q" if layer is LINEAR else "lora_unet_block_to_q"
+    tensors = {f"{stem}.{role}": factor for role, factor in factors.items()}
+    found = change(tensors | {f"{stem}.alpha": torch.tensor(2.0)}, tmp_path, layer)
+    torch.testing.assert_close(found, expected.reshape(layer.weight.shape), rtol=1e-4, atol=1e-4)
+    if kind == "LoHa":
+        del tensors[f"{stem}.hada_w2_a"]
+        with pytest.raises(RenderFailed, match=f"is damaged: {stem} lacks a part"):
+            change(tensors, tmp_path, layer)
+
+
+# From here on, LoRAs in use by a pipeline.
 @pytest.fixture
 def pipeline() -> Any:
     """The demo model's."""
-    return quiet(_D.StableDiffusionPipeline, DEMO)
+    return quiet(_D.StableDiffusionPipeline, DEMO.path)
 
 
 def quiet(kind: Any, folder: Path) -> Any:
@@ -54,10 +246,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found: list[str] = []
 
     def find(self, _: str, name: str, __: str) -> Path:
-        self.found.append(name)
         return self.path / f"{name}.safetensors"
 
     def add(self, name: str, tensors: Tensors) -> None:
@@ -115,9 +305,14 @@ def one_layer(module: Any) -> Tensors:
 def test_loras_change_the_picture_each_its_own_way(
     pipeline: Any, folder: Folder, loras: Loras
 ) -> None:
-    """Several, by their weights; negative ones, too. The same one twice has the sum of both."""
+    """By their weights, negative ones, too; one that is named twice has the sum of both.
+
+    Without them the checkpoint has its own weights, layers and pictures again, bit by bit.
+    """
     style(folder, pipeline, "a", 1)
     style(folder, pipeline, "b", 2)
+    before = weights(pipeline)
+    layers = {name: type(module) for name, module in pipeline.unet.named_modules()}
     sets: list[tuple[LoraUse, ...]]
     sets = [(), (use("a", 0.6),), (use("b", 0.6),), (use("a", 0.6), use("b", 0.6))]
     sets += [(use("a", -0.6),), (use("a", 0.3),)]
@@ -136,25 +331,10 @@ def test_loras_change_the_picture_each_its_own_way(
     ):
         loras.apply(again)
         assert apart(draw(pipeline), one) <= (2 if one is drawn[3] else 0)
-
-
-def test_switches_leave_the_plain_checkpoint_as_it_was(
-    pipeline: Any, folder: Folder, loras: Loras
-) -> None:
-    """Its weights, its layers and its pictures, bit by bit."""
-    for number in range(10):
-        style(folder, pipeline, f"style{number}", number)
-    plain, before = draw(pipeline), weights(pipeline)
-    layers = {name: type(module) for name, module in pipeline.unet.named_modules()}
-    for switch in range(20):
-        loras.apply([use("style0", 0.5), use(f"style{1 + switch % 9}", 0.5)])
-    assert len(pipeline.unet.peft_config) == 2
-    loras.apply([])
     after = weights(pipeline)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert {name: type(module) for name, module in pipeline.unet.named_modules()} == layers
-    assert np.array_equal(draw(pipeline), plain)
 
 
 def test_a_lora_may_change_text_encoders(pipeline: Any, folder: Folder, loras: Loras) -> None:
@@ -175,8 +355,11 @@ def test_a_lora_of_another_size_is_refused(folder: Folder, loras: Loras) -> None
     assert loras.applied == ()
 
 
-@pytest.mark.parametrize("before", [(), (use("a"),)], ids=["none", "one"])
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), ValueError("odd")])
+@pytest.mark.parametrize(
+    ("before", "error"),
+    [((), torch.OutOfMemoryError("no memory")), ((use("a"),), ValueError("odd"))],
+    ids=["memory", "odd"],
+)
 def test_a_lora_that_cannot_be_loaded_leaves_nothing(
     pipeline: Any,
     folder: Folder,
@@ -279,32 +462,13 @@ def test_a_lora_gives_the_picture_of_merged_weights(folder: Folder, name: str) -
     assert np.array_equal(draw(pipeline, **values), plain)
 
 
-def test_the_parts_for_t5_are_said_to_do_nothing(folder: Folder) -> None:
-    """diffusers adapts FLUX.1's CLIP alone; kohya's third text encoder is T5."""
-    pipeline = flow("FLUX.1-dev")
-    clip = pipeline.text_encoder.get_submodule("encoder.layers.0.self_attn.out_proj")
-    t5 = pipeline.text_encoder_2.get_submodule("encoder.block.0.layer.0.SelfAttention.q")
-    names = {
-        "te1_text_model_encoder_layers_0_self_attn_out_proj": clip,
-        "te3_encoder_block_0_layer_0_SelfAttention_q": t5,
-    }
-    halves = {f"lora_{name}.lora_": random_layer(module, 1) for name, module in names.items()}
-    tensors = {f"{key}down.weight": down for key, (down, _) in halves.items()}
-    folder.add("words", tensors | {f"{key}up.weight": up for key, (_, up) in halves.items()})
-    loras = Loras(pipeline, folder.find)
-    loras.apply([use("words")])
-    assert loras.adapts_encoders
-    (warning,) = loras.warnings
-    assert "lora_te3" in warning and "lora_te1" not in warning
-
-
 @pytest.mark.parametrize("place", ["models", "layers"])
 @torch.inference_mode()
 def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place: Any) -> None:
     """By accelerate's hooks or diffusers' groups, which come and go with its layers."""
-    demo = Catalog(Path("nowhere")).demo
-    parts = load(demo, CPU, CPU.device)
-    loaded = Loaded(demo, parts, folder.find, CPU.device, place)
+    parts = load(DEMO, CPU, CPU.device)
+    loaded = Loaded(DEMO, folder.find, CPU.device, place)
+    loaded.parts |= parts
     pipeline = loaded.pipeline()
     style(folder, pipeline, "a", 1)
     style(folder, pipeline, "b", 2)

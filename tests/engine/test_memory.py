@@ -180,7 +180,7 @@ def failing(where: str, times: int, error: Exception) -> Iterator[list[int]]:
     owner, name = {
         "denoiser": (diffusers.UNet2DConditionModel, "forward"),
         "VAE": (diffusers.AutoencoderKL, "decode"),
-        "loader": (checkpoints, "load"),
+        "loader": (checkpoints, "load_part"),
     }[where]
     real: Callable[..., Any] = getattr(owner, name)
 
@@ -239,11 +239,10 @@ def test_other_checkpoints_go_before_a_rung_does(models: Models) -> None:
     assert renderer._checkpoints.held(wanted, "device") is not None
 
 
-@pytest.mark.parametrize("error", [ValueError("shapes do not fit"), RuntimeError("a fault")])
-def test_what_is_no_lack_of_memory_is_not_tried_again(models: Models, error: Exception) -> None:
+def test_what_is_no_lack_of_memory_is_not_tried_again(models: Models) -> None:
     """It fails at once, on the first rung."""
     renderer = card(Renderer(models.options))
-    with failing("denoiser", 99, error) as calls, pytest.raises(type(error)):
+    with failing("denoiser", 99, RuntimeError("a fault")) as calls, pytest.raises(RuntimeError):
         draw(renderer, request(**SMALL))
     assert len(calls) == 1
 

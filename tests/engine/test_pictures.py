@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,28 +94,6 @@ def test_exact_images_are_rendered_one_by_one(two_cores: Renderer) -> None:
     assert [image.batch_size for image in together] == [1, 1]
     assert together[1].pixels == draw(two_cores, second)[0].pixels
     assert all(enabled) and not torch.are_deterministic_algorithms_enabled()
-
-
-def test_without_guidance_the_negative_prompt_is_not_computed(renderer: Renderer) -> None:
-    """It cancels out. As A1111's "Skip Early CFG" counts."""
-    rows: list[int] = []
-    unet = renderer._checkpoints.load(request(), "device").denoiser
-    hook = unet.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    euler: dict[str, Any] = {"sampler": "Euler", "schedule_type": "uniform"}
-    part = request(cfg_start=0.3, cfg_end=0.7, steps=10, **euler)
-    never = (
-        {"cfg_start": 1.0},
-        {"cfg_scale": 1.0},
-        {"cfg_scale": 1.0, "negative_prompt": "blurry"},
-    )
-    try:
-        draw(renderer, part, replace(part, seed=2))
-        found = {draw(renderer, request(**one, **euler, steps=2))[0].pixels for one in never}
-    finally:
-        hook.remove()
-    # Of ten steps those after 0.4 to 0.7 of them.
-    assert rows == [2] * 4 + [4] * 4 + [2] * 2 + [1] * 6
-    assert len(found) == 1
 
 
 def test_a_picture_says_how_it_was_rendered(two_cores: Renderer) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.families import prompt_encoder
-from picowatch.engine.load import load
 from picowatch.engine.prompts import (
     CHUNK_TOKENS,
     Chunk,
@@ -17,15 +16,13 @@ from picowatch.engine.prompts import (
     read_vectors,
     weighted,
 )
-from picowatch.engine.protocol import EngineOptions
-from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.families import DEMO_WIDTH
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest
 from tests.engine.adapters import write
-from tests.engine.demo import CPU, demo
-from tests.engine.requests import NUMPY_WARNINGS, difference, draw, request
+from tests.engine.demo import CPU, demo, load
+from tests.engine.requests import NUMPY_WARNINGS, request
 from tests.engine.tiny_models import FIRST, checkpoints_of, tiny_sdxl
 
 pytestmark = NUMPY_WARNINGS
@@ -191,28 +188,6 @@ def vectors_of(tokenizer: Any, model: Any, words: str) -> torch.Tensor:
     tokens = tokenizer(words, add_special_tokens=False)["input_ids"]
     found: torch.Tensor = model.get_input_embeddings().weight[tokens]
     return found.detach().clone()
-
-
-def test_an_embedding_in_models_is_used(models: Path) -> None:
-    """In any case of letters, and as ComfyUI calls it; also in negative prompts."""
-    vectors = vectors_of(demo()["tokenizer"], demo()["text_encoder"], "a red circle")
-    write(models / "embeddings/my/thing.safetensors", {"emb_params": vectors})
-    catalog = Catalog(models)
-    use = EmbeddingUse("my/thing", catalog.sha256(catalog.find("embedding", "my/thing")))
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
-    given: dict[str, Any] = {"steps": 2, "width": 64, "height": 64}
-    wanted = [
-        request("Thing on blue", embeddings=(use,), **given),
-        request("a red circle on blue", **given),
-        request("a star", negative_prompt="embedding:my/thing", embeddings=(use,), **given),
-        request("a star", negative_prompt="a red circle", **given),
-        request("thing on blue", **given),
-    ]
-    images = [draw(renderer, one)[0] for one in wanted]
-    assert difference(images[0], images[1]) == difference(images[2], images[3]) == 0
-    assert difference(images[0], images[4]) > 5
-    together = draw(renderer, *wanted)
-    assert all(difference(*pair) <= 2 for pair in zip(images, together, strict=True))
 
 
 def test_an_embedding_has_vectors_for_both_text_encoders(tmp_path: Path) -> None:

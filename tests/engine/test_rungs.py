@@ -12,14 +12,14 @@ from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
 from diffusers.hooks.group_offloading import ModuleGroup
 
 from picowatch.catalog import Catalog
-from picowatch.engine.memory import FULL, LAYERS, MODELS, TILED, TURNS, Rung
+from picowatch.engine.memory import FULL, LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES
 from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
 from tests.engine.reference.models import Models
 from tests.engine.reference.requests import drawn, stored
-from tests.engine.requests import difference, draw, ignore_steps, pixels, request
+from tests.engine.requests import difference, draw, ignore_steps, pixels
 from tests.engine.rungs import lora_of, on_rung, reads, three_of
 from tests.engine.transformer_files import weights_of, write_gguf
 from tests.kinds import one_of_each_kind
@@ -91,33 +91,6 @@ def test_weights_come_when_they_compute(
     assert {"Embedding", "Linear", "Conv2d", "GroupNorm"} <= set(found["layers"])
 
 
-def test_leaving_a_rung_leaves_nothing_behind(models: Models, renderer: Renderer) -> None:
-    """The checkpoint is read again; the picture is the first one's to the bit."""
-    wanted = request("a corgi", **SMALL)
-    (before,) = draw(on_rung(renderer, FULL), wanted)
-    for rung in (MODELS, LAYERS, TILED):
-        (image,) = draw(on_rung(renderer, rung), wanted, wanted)[:1]
-        assert image.memory_rung == rung.name
-        assert difference(image, before) <= 1
-    (after,) = draw(on_rung(renderer, FULL), wanted)
-    assert after.pixels == before.pixels
-
-
-@pytest.mark.parametrize("rung", RUNGS)
-def test_an_interrupted_batch_leaves_nothing_behind(
-    models: Models, renderer: Renderer, rung: str
-) -> None:
-    """In the text encoder or in the middle of a step."""
-    on_rung(renderer, RUNGS[rung])
-    wanted = request("a house with a red roof", **SMALL)
-    (before,) = draw(renderer, wanted)
-    for prompt, looks in (("a boat", 0), ("a moon", 30)):
-        answers = iter([False] * looks + [True] * 1000)
-        with pytest.raises(EngineStopped):
-            renderer.render([replace(wanted, prompt=prompt)], ignore_steps, answers.__next__)
-    assert draw(renderer, wanted)[0].pixels == before.pixels
-
-
 FLOWS = (
     *("Z-Image-Turbo", "FLUX.1-dev", "Qwen-Image", "ERNIE-Image", "FLUX.2-klein", "Chroma1-HD"),
     *("sd3.5-medium", "Lumina-Image-2.0", "Krea-2-Raw"),
@@ -182,15 +155,16 @@ def test_text_encoders_and_denoiser_take_turns(name: str) -> None:
                 alive.update(part for part, reference in found if reference() is not None)
 
             (image,) = renderer.render([wanted], look)
-        assert [part for part, _ in found] == read
+        assert sorted(part for part, _ in found) == sorted(read)
         assert difference(image, picture) <= 1
     assert alive == {"vae", "transformer"}
 
 
-def test_a_batch_ends_while_parts_take_turns() -> None:
+@pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)
+def test_an_interrupted_batch_leaves_nothing_behind(rung: Rung) -> None:
     """In a text encoder or in a step; the next batch draws what it would have."""
     models = flow_models("FLUX.1-dev")
-    renderer = on_rung(flow_renderer(models), TURNS)
+    renderer = on_rung(flow_renderer(models), rung)
     one, two, _ = three_of(models, "FLUX.1-dev")
     (before,) = draw(renderer, one)
     for looks in (0, 3, 8):
@@ -198,8 +172,6 @@ def test_a_batch_ends_while_parts_take_turns() -> None:
         with pytest.raises(EngineStopped):
             renderer.render([two], ignore_steps, answers.__next__)
     assert draw(renderer, one)[0].pixels == before.pixels
-    kept = three_of(models, "FLUX.1-dev", "\nimage: start.png\ndenoising_strength: 0")[0]
-    assert draw(on_rung(flow_renderer(models), TURNS), kept)
 
 
 @pytest.mark.parametrize("rung", [MODELS, LAYERS, TURNS], ids=lambda rung: rung.name)

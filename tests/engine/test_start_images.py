@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picowatch.engine.canvas import fit, read_canvas
+from picowatch.engine.canvas import read_canvas
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.parts import Hires
@@ -35,17 +35,6 @@ SMALL: dict[str, Any] = {"width": 64, "height": 64}
 
 def drawn(renderer: Renderer, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
     return draw(renderer, request(prompt, **v))[0]
-
-
-@pytest.mark.parametrize("resize", ["crop", "fit", "stretch"])
-@pytest.mark.parametrize("size", [(64, 64), (200, 40), (1, 300), (96, 64)])
-def test_every_way_of_fitting_gives_the_size(resize: str, size: tuple[int, int]) -> None:
-    """Colour and grey alike; no filter touches a picture that has it."""
-    colour = circle().resize(size)
-    for picture in (colour, colour.convert("L")):
-        fitted = fit(picture, 96, 64, resize)
-        assert (fitted.size, fitted.mode) == ((96, 64), picture.mode)
-        assert size != fitted.size or fitted.tobytes() == picture.tobytes()
 
 
 def test_the_soft_edge_of_a_mask_goes_on_at_the_opposite_edge_of_a_picture_that_repeats(
@@ -103,16 +92,6 @@ def test_every_sampler_starts_in_the_middle_and_keeps_what_is_masked(
     assert blue[2] > 150 > blue[0]
 
 
-def test_a_thin_white_line_is_redrawn(renderer: Renderer, kept: Path) -> None:
-    """Although it is thinner than a latent."""
-    mask = Image.new("L", (128, 128))
-    mask.paste(255, (100, 0, 102, 128))
-    line = as_mask(kept, mask, 0, False)
-    image = drawn(renderer, "a white background", **start(kept, 1.0), **line)
-    changed = np.abs(pixels(image) - as_pixels(circle())).max((0, 2)) > 0
-    assert list(np.flatnonzero(changed)) == [100, 101]
-
-
 def test_images_with_start_images_do_not_depend_on_their_neighbours(
     renderer: Renderer, kept: Path
 ) -> None:
@@ -127,21 +106,3 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
     together = draw(renderer, *wanted)
     for image, one in zip(together, wanted, strict=True):
         assert difference(image, draw(renderer, one)[0]) <= 2
-
-
-@pytest.mark.parametrize(
-    ("hires", "total"),
-    [
-        (Hires(1.5, 0, 0.5, "Latent"), 8 + 4),
-        (Hires(1.5, 4, 0.5, "Latent"), 8 + 2),
-        (Hires(1.5, 4, 0.0, "Latent"), 8),
-        (Hires(1.3, 4, 1.0, "Latent"), 8 + 4),
-    ],
-)
-def test_progress_counts_both_passes(renderer: Renderer, hires: Hires, total: int) -> None:
-    """As one row of steps. Sides are rounded down to eights, as recipes announce them."""
-    steps: list[tuple[int, int]] = []
-    wanted = request(hires=hires, steps=8, **SMALL | {"width": 128})
-    (image,) = renderer.render([wanted], lambda done, total: steps.append((done, total)))
-    assert steps == [(done, total) for done in range(1, total + 1)]
-    assert (image.width, image.height) == ((160, 80) if hires.scale == 1.3 else (192, 96))

@@ -13,14 +13,6 @@ from tests.engine.tiny_flows import tiny_flow
 
 PREFIX = "model.diffusion_model."
 Tensors = dict[str, torch.Tensor]
-# diffusers' names of Z-Image's tensors, and its authors'.
-_Z_IMAGE = (
-    (".to_out.0.", ".out."),
-    (".norm_q.", ".q_norm."),
-    (".norm_k.", ".k_norm."),
-    ("all_x_embedder.2-1", "x_embedder"),
-    ("all_final_layer.2-1", "final_layer"),
-)
 
 
 def weights_of(name: str) -> Tensors:
@@ -28,21 +20,6 @@ def weights_of(name: str) -> Tensors:
     index = json.loads((tiny_flow(name) / "model_index.json").read_text())
     kind = getattr(diffusers, index["transformer"][1])
     return dict(kind.from_pretrained(tiny_flow(name), subfolder="transformer").state_dict())
-
-
-def z_image_names(state: Tensors) -> Tensors:
-    """Z-Image in its authors' names: q, k and v are one matrix."""
-    made = {}
-    for name, tensor in state.items():
-        if ".to_k." in name or ".to_v." in name:
-            continue
-        if ".to_q." in name:
-            tensor = torch.cat([state[name.replace("to_q", f"to_{one}")] for one in "qkv"])
-            name = name.replace("to_q", "qkv")
-        for theirs, original in _Z_IMAGE:
-            name = name.replace(theirs, original)
-        made[name] = tensor
-    return made
 
 
 def write(path: Path, tensors: Tensors, prefix: str = "") -> Path:

@@ -14,10 +14,9 @@ from PIL import Image
 
 from picowatch.files.inside import open_below
 from picowatch.inbox.names import is_recipe_path
+from picowatch.inbox.noticing import Watch
 from picowatch.inbox.putting import put
 from picowatch.inbox.scan import scan
-from picowatch.inbox.settling import held_open_for_writing
-from picowatch.inbox.watching import Watch
 from tests.house import HeldEngine, House, wait_for
 
 
@@ -121,18 +120,6 @@ def writing(path: Path, mode: str = "w") -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_writer_that_holds_the_file_open_is_seen(tmp_path: Path) -> None:
-    """A reader is not."""
-    path = tmp_path / "a.txt"
-    path.write_text("x")
-    identity = (path.stat().st_dev, path.stat().st_ino)
-    for mode, held in (("a", {identity}), ("r", set())):
-        process = writing(path, mode)
-        assert held_open_for_writing([identity]) == held
-        process.communicate(b"\n")
-    assert held_open_for_writing([identity]) == set()
-
-
 def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
     """However long its pauses are: each prefix may be a valid recipe.
 
@@ -148,14 +135,6 @@ def test_a_script_that_writes_line_by_line_is_waited_for(house: House) -> None:
         process.communicate(b"\n")
         wait_for(lambda: len(house.pictures()) == 5, "the recipe")
     assert {house.chunk(f"{name}/0001-1.png").request.steps for name in "abc"} == {30}
-
-
-def test_recipes_that_are_there_at_start_go_by_their_times(house: House) -> None:
-    """Not by their names."""
-    for number, name in enumerate(("c", "a", "b")):
-        os.utime(house.save(f"{name}.txt", f"{name}\n"), (number, number))
-    house.once(batch_size=1)
-    assert house.started() == ["c", "a", "b"]
 
 
 @pytest.mark.usefixtures("often")

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import LedgerCorrupt
-from picowatch.ledger.database import Database
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.questions import KEPT_SECONDS
 from picowatch.ledger.queue import put_all_back
@@ -94,16 +93,6 @@ def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
         desk.save("b.txt", entry("two", 2), RequestedEntry("x", 0, False, broken))
     assert desk.ledger.counts() == Counts()
     assert desk.ledger.known_recipes() == {}
-
-
-def test_the_ledger_says_why_it_cannot_be_written_inside_a_step(tmp_path: Path) -> None:
-    """SQLite undoes everything by itself on a full disk: there is nothing left to undo."""
-    database = Database(tmp_path / "ledger.sqlite")
-    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):  # noqa: SIM117
-        with database.transaction() as sql, database.transaction():
-            sql.execute("ROLLBACK")  # as SQLite does
-            raise sqlite3.OperationalError("database or disk is full")
-    database.close()
 
 
 def test_an_image_is_finished_once(desk: Desk) -> None:

@@ -148,21 +148,6 @@ def test_a_folder_of_recipes_is_renamed_or_cancelled_whole(
     assert_well(house)
 
 
-@pytest.mark.heavy
-def test_large_recipes_at_once_take_little_memory(house: House) -> None:
-    """Few are read at a time, so that two hundred of a megabyte each are not held at once."""
-    count = 160
-    comment = "#" + "x" * 99 + "\n"
-    source = house.folder / "source"
-    source.mkdir()
-    for number in range(count):
-        (source / f"r{number:05}.txt").write_text(comment * 10_000 + f"recipe {number}\n")
-    with live_daemon(house, held=True) as daemon:
-        copy_in(source, house.inbox)
-        daemon.wait_until_asked(count)
-        assert daemon.mebibytes() < MEBIBYTES
-
-
 def test_what_is_cancelled_while_picowatch_is_stopped_is_never_rendered(house: House) -> None:
     """It learns of the saves and of the command at once, and accepts them in several rounds."""
     with live_daemon(house) as daemon:

@@ -9,7 +9,7 @@ from sd_parsers import ParserManager
 
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch_json, recipe_yaml
 from picowatch.outbox.encoding import encode_png
-from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, read_recipes
+from picowatch.recipe import Checkpoint, ImageRequest, Inventory, read_recipes
 from picowatch.recipe.inventory import rules_of
 from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import DEMO, PicturesWith, hash_of
@@ -100,65 +100,18 @@ def test_sd_parsers_reads_it(family: str) -> None:
     assert values.get("Module 1") == ("ae-fixed" if family == "FLUX.1" else None)
 
 
-def read_from(text: str, picture: dict[str, str]) -> tuple[ImageRequest, list[str]]:
-    """The request, and how each warning begins."""
-    (recipe,) = read_recipes(
-        "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: picture)
-    )
-    (request,) = recipe.image_requests(hash_of)
-    return request, [warning[:32] for warning in recipe.warnings]
-
-
 @pytest.mark.parametrize("name", [PICOWATCH, PARAMETERS])
 def test_a_flux_picture_starts_a_recipe_for_another_family(name: str) -> None:
     """What Stable Diffusion XL does not have is named, and the rest is the picture's."""
-    texts = texts_of(request_of(RECIPES["FLUX.1"]))
-    text = "from: a.png\ncheckpoint: sd_xl_base_1.0\nprompt: a lighthouse\ncfg_scale: 6"
-    request, warnings = read_from(text, {name: texts[name]})
+    texts = {name: texts_of(request_of(RECIPES["FLUX.1"]))[name]}
+    text = b"from: a.png\ncheckpoint: sd_xl_base_1.0\nprompt: a lighthouse\ncfg_scale: 6"
+    pictures = PicturesWith(lambda _: texts)
+    (recipe,) = read_recipes("a.yaml", text, INVENTORY, pictures=pictures)
+    (request,) = recipe.image_requests(hash_of)
     assert (request.checkpoint, request.guidance, request.cfg_scale) == ("sd_xl_base_1.0", 0, 6)
     assert (request.sampler, request.schedule_type) == ("Euler", "sgm_uniform")
     assert (request.seed, request.width, request.height) == (7, 832, 1216)
     assert request.vae == "baked"
-    assert warnings == ["the VAE 'ae-fixed' is for FLUX.1 and"[:32], f"{XL} has no guidance"[:32]]
-
-
-def test_forges_vae_for_another_family_is_left_out() -> None:
-    """And one for the checkpoint's is used; one that the recipe names itself is a mistake."""
-    texts = {PARAMETERS: "a lighthouse\nSteps: 4, Module 1: ae-fixed, Model: none, Seed: 7"}
-    used, warnings = read_from("from: a.png\ncheckpoint: Z-Image-Turbo", texts)
-    assert (used.vae, warnings) == ("ae-fixed", [])
-    other, warnings = read_from("from: a.png\ncheckpoint: sd_xl_base_1.0", texts)
-    assert (other.vae, len(warnings)) == ("baked", 1)
-    with pytest.raises(RecipeInvalid, match="the VAE 'ae-fixed' is for"):
-        read_from("from: a.png\ncheckpoint: sd_xl_base_1.0\nvae: ae-fixed", texts)
-
-
-def test_a_picture_of_stable_diffusion_starts_a_recipe_for_flux() -> None:
-    """Its sampler, schedule and upscaler are for noise."""
-    text = (
-        "prompt: a lighthouse\ncheckpoint: sd_xl_base_1.0\nseed: 7\nsampler: Heun\n"
-        "clip_skip: 2\ncfg_rescale: 0.5\nhires: {upscaler: Latent}"
-    )
-    texts = texts_of(request_of(text))
-    request, warnings = read_from("from: a.png\ncheckpoint: FLUX.1-dev\ncfg_scale: 1", texts)
-    assert (request.sampler, request.schedule_type) == ("Euler", "simple")
-    assert (request.clip_skip, request.cfg_rescale, request.seed) == (1, 0, 7)
-    assert request.hires is not None
-    assert request.hires.upscaler == "Lanczos"
-    for said in ("FLUX.1 has no clip_skip", "FLUX.1 has no cfg_rescale", "the sampler Heun cannot",
-                 "the upscaler Latent is for"):  # fmt: skip
-        assert any(warning.startswith(said) for warning in warnings)
-
-
-@pytest.mark.parametrize("loras", ["prompt: a lighthouse <lora:film:0.8>", "loras: film"])
-def test_a_pictures_lora_for_another_family_is_left_out(loras: str) -> None:
-    """Whether its prompt names it or not; one that the recipe names itself is a mistake."""
-    prompt = "prompt: a lighthouse\n" if loras.startswith("loras") else ""
-    texts = texts_of(request_of(f"{prompt}{loras}\ncheckpoint: FLUX.1-dev\nseed: 7"))
-    text = "from: a.png\ncheckpoint: Z-Image-Turbo"
-    for name, picture in texts.items():
-        request, warnings = read_from(text, {name: picture})
-        assert (request.prompt, request.loras) == ("a lighthouse", ())
-        assert "the LoRA 'film' is for FLUX.1, b" in warnings
-    with pytest.raises(RecipeInvalid, match="the LoRA 'film' is for"):
-        read_from(f"{text}\n{loras}", texts)
+    vae, guidance = recipe.warnings
+    assert vae.startswith("the VAE 'ae-fixed' is for FLUX.1 and")
+    assert guidance.startswith(f"{XL} has no guidance")

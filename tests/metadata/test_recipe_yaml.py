@@ -112,14 +112,6 @@ def test_loras_of_the_prompt_stay_there() -> None:
     assert "\nloras:\n  style/it's: -1\ncontrol: none\n" in text
 
 
-def test_nothing_steers_a_terminal() -> None:
-    """Whatever somebody wrote into a picture."""
-    request = replace(CORGI, prompt="a\u202eb\x1b[31m", image="\u2066.png", image_hash="1" * 64)
-    text = recipe_yaml(request)
-    assert all(map(str.isprintable, text.split("\n")))
-    assert yaml.safe_load(text)["prompt"] == request.prompt
-
-
 @given(image_requests())
 def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
     """`from:` gives the same request as the YAML that `picowatch show` prints."""

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ import pytest
 
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.settings import Settings
-from tests.commands.picowatch import DIGESTS, picowatch, start
+from tests.commands.picowatch import DIGESTS, picowatch
 from tests.digest_engine import Batch
 from tests.house import House, wait_for, within
 
@@ -174,27 +173,6 @@ def test_a_slow_hook_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
                 assert time.monotonic() - began < within(1)
             wait_for(partial(none_alive, started), "their end")
     assert len(pids.read_text().split()) == 2, "what waited was run at the end"
-
-
-def test_sigterm_ends_hooks_too(tmp_path: Path) -> None:
-    """Within two seconds, and nothing is left behind."""
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 1\nsize: 64x64\nseed: 1\n")
-    hook = ["sh", "-c", "echo $$ > pid.new; mv pid.new pid; exec sleep 600"]
-    (tmp_path / "picowatch.yaml").write_text(json.dumps({"hooks": {"picture": hook}}))
-    process = start(tmp_path, "run", program=DIGESTS)
-    try:
-        wait_for((tmp_path / "pid").exists, "the hook")
-        pid = int((tmp_path / "pid").read_text())
-        assert alive(pid)
-        began = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-        assert time.monotonic() - began < within(2)
-        assert not alive(pid)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_too_many_calls_are_dropped_and_logged(

@@ -1,13 +1,11 @@
 """The recipe's fields: what they take, their defaults, aliases and limits."""
 
-import json
-
 import pytest
 
-from picowatch.recipe import Checkpoint, Inventory, Recipe
-from picowatch.recipe.fields import DEFAULTS, MOST_IMAGES, ROWS
+from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe.fields import DEFAULTS, MOST_IMAGES
 from picowatch.settings import Settings
-from tests.recipe.reading import DEMO, INVENTORY, hash_of, messages, read, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one
 
 TWO = Inventory(
     demo=DEMO,
@@ -29,32 +27,6 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "height": 128,
     }
     assert recipe.wants_random_seed
-
-
-def test_every_field_is_read() -> None:
-    """What is written is what the recipe holds."""
-    recipe = read_one(
-        "prompt: a corgi\nnegative_prompt: blurry\ncheckpoint: dream\nvae: vae-ft-mse.safetensors\n"
-        "sampler: Euler\nschedule_type: Beta\nsteps: 30\ncfg_scale: 6\nsize: 512 x 768\nseed: 7\n"
-        "count: 3\nclip_skip: 2\nexact: yes\npriority: -4\n",
-        inventory=TWO,
-    )
-    assert recipe.model_dump() == read_one("prompt: a corgi", inventory=INVENTORY).model_dump() | {
-        "negative_prompt": "blurry",
-        "checkpoint": "dreamshaper_8",
-        "vae": "vae-ft-mse",
-        "sampler": "Euler",
-        "schedule_type": "beta",
-        "steps": 30,
-        "cfg_scale": 6.0,
-        "width": 512,
-        "height": 768,
-        "seed": 7,
-        "count": 3,
-        "clip_skip": 2,
-        "exact": True,
-        "priority": -4,
-    }
 
 
 @pytest.mark.parametrize(
@@ -193,11 +165,6 @@ def test_wrong_values_are_refused_with_limit_and_remedy(written: str, message: s
     assert messages(f"prompt: a\n{written}\n") == [expected]
 
 
-def test_a_recipe_without_a_prompt_is_refused() -> None:
-    """The position is the recipe's first field."""
-    assert messages("- prompt: a\n- steps: 3\n") == ["a prompt is missing. Write 'prompt: …'."]
-
-
 def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
     """Before anything is looked up, with the name of the setting."""
     assert messages("- {prompt: a, count: 600}\n- {prompt: b, count: 600}\n") == [
@@ -209,38 +176,11 @@ def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
     assert setting["maximum"] == MOST_IMAGES
 
 
-@pytest.mark.parametrize("name", ["a.yaml", "a.txt", "a.json"])
-@pytest.mark.parametrize("count", [3000, 3001])
-def test_as_many_images_as_the_setting_allows(name: str, count: int) -> None:
-    """By count, a range of seeds, or one of a sweep; one more is refused."""
-    ways: dict[str, object] = {"count": count, "seed": f"5..{count + 4}"}
-    if name != "a.txt":
-        ways["sweep"] = {"ensd": f"1..{count}"}
-    for field, value in ways.items():
-        settings = {"prompt": "a", field: value}
-        text = f"a --{field} {value}" if name == "a.txt" else json.dumps(settings)
-        if count == 3000:
-            assert sum(r.image_count for r in read(text, name, max_images=3000)) == 3000
-        else:
-            (message,) = (p.message for p in refused(text, name, max_images=3000).problems)
-            assert f"{count:,} " in message and "(the setting max_images_per_save)" in message
-
-
 def test_control_characters_written_as_yaml_escapes_are_refused() -> None:
     """The file holds none, but the prompt would."""
     assert messages('prompt: "a\\x1b[31m"') == [
         "prompt contains the invisible character U+001B. Remove it."
     ]
-
-
-def test_the_schema_says_what_the_table_in_the_docs_says() -> None:
-    """Each field has a default."""
-    schema = Recipe.model_json_schema()
-    assert list(schema["properties"]) == list(Recipe.model_fields) == list(ROWS)
-    for name in ROWS:
-        assert name == "prompt" or "default" in schema["properties"][name], name
-    assert schema["required"] == ["prompt"]
-    assert ROWS["checkpoint"].aliases == ("model", "ckpt", "sd_model")
 
 
 @pytest.mark.parametrize(
@@ -256,10 +196,3 @@ def test_a_whole_number_may_end_in_point_zero(text: str, name: str) -> None:
     recipe = read_one(text, name)
     seeds = [request.seed for request in recipe.image_requests(hash_of)]
     assert (recipe.steps, recipe.width, seeds) == (8, 64, [3])
-
-
-def test_a_number_between_two_whole_ones_is_no_whole_number() -> None:
-    """Nothing is rounded in silence."""
-    assert messages("prompt: a\nsteps: 8.5") == [
-        "steps must be a whole number from 1 to 150, not 8.5."
-    ]

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe, priority_of
-from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, read_one, refused
 
 
 def digest(text: str) -> str:
@@ -18,14 +18,6 @@ def test_image_i_has_seed_plus_i_and_wraps() -> None:
     assert [request.seed for request in requests] == [4294967294, 4294967295, 0]
 
 
-def test_a_list_of_seeds_makes_one_image_each() -> None:
-    """In its order."""
-    recipe = read_one("prompt: a\nseed: [5, 1]")
-    assert recipe.image_count == 2
-    assert not recipe.wants_random_seed
-    assert [request.seed for request in recipe.image_requests(hash_of)] == [5, 1]
-
-
 def test_a_random_seed_is_drawn_once_for_all_images() -> None:
     """By whoever accepts the save; without it there is no image."""
     recipe = read_one("prompt: a\ncount: 2")
@@ -33,30 +25,6 @@ def test_a_random_seed_is_drawn_once_for_all_images() -> None:
     assert [request.seed for request in recipe.image_requests(hash_of, 8)] == [8, 9]
     with pytest.raises(ValueError, match="needs the seed"):
         recipe.image_requests(hash_of, None)
-
-
-def test_a_request_holds_every_resolved_value() -> None:
-    """And the hashes of the files that go in."""
-    (request,) = read_one(
-        "prompt: a\nnegative: b\nsampler: Euler a\nsteps: 3\ncfg: 7\nsize: 64x128\nseed: 1\n"
-        "clip_skip: 2\nexact: on"
-    ).image_requests(hash_of)
-    assert request.as_dict() == {
-        "prompt": "a",
-        "negative_prompt": "b",
-        "checkpoint": "demo",
-        "checkpoint_hash": "c" * 64,
-        "vae": "baked",
-        "sampler": "Euler a",
-        "schedule_type": "uniform",
-        "steps": 3,
-        "cfg_scale": 7.0,
-        "width": 64,
-        "height": 128,
-        "seed": 1,
-        "clip_skip": 2,
-        "exact": True,
-    }
 
 
 @pytest.mark.parametrize(
@@ -95,12 +63,6 @@ def test_the_digest_stays_what_it_is() -> None:
     assert digest("prompt: a corgi") == (
         "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
     )
-
-
-def test_a_recipe_cannot_be_changed() -> None:
-    """It is a value."""
-    with pytest.raises(ValueError, match="frozen"):
-        setattr(read_one("prompt: a"), "steps", 3)  # noqa: B010  (mypy knows that it is frozen)
 
 
 def test_defaults_apply_field_by_field_and_the_nearest_folder_wins() -> None:
@@ -171,13 +133,6 @@ def test_defaults_hold_one_mapping() -> None:
 
 def _messages_with_defaults(text: str) -> list[str]:
     return [p.message for p in refused("prompt: a", defaults={"_defaults.yaml": text}).problems]
-
-
-def test_a_thousand_recipes_are_read_in_a_moment() -> None:
-    """A file may hold as many as a save may ask for."""
-    recipes = read("a corgi --seed 1\n" * 1000, "many.txt")
-    assert len(recipes) == 1000
-    assert messages("a corgi\n" * 1001, "many.txt")[0].startswith("this file requests 1,001 images")
 
 
 def test_names_of_checkpoints_do_not_depend_on_their_order() -> None:

@@ -59,12 +59,6 @@ def test_names_of_other_tools_are_understood(meant: tuple[str, str], written: st
         assert (recipe.sampler, recipe.schedule_type) == meant, name
 
 
-def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
-    """Exponential instead of Karras, still DPM++ 2M."""
-    recipe = read_one("prompt: a\nschedule_type: exponential")
-    assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M", "exponential")
-
-
 def test_samplers_that_do_not_go_are_explained() -> None:
     """Unknown, or not supported."""
     for written, why in {
@@ -192,13 +186,6 @@ def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
         "prediction must be automatic, epsilon, v or v_zero_snr, not [v]. For one image with each "
         "write sweep: {prediction: [v]}"
     ]
-
-
-def test_a_recipe_can_set_aside_what_its_folder_says_of_the_prediction() -> None:
-    """`_defaults.yaml` is the place for a folder of one checkpoint."""
-    folder = {"_defaults.yaml": "prediction: v_zero_snr\nsampler: Euler\n"}
-    assert read_one("prompt: a", defaults=folder).prediction == "v_zero_snr"
-    assert read_one("prompt: a\nprediction: automatic", defaults=folder).prediction == ""
 
 
 def test_what_stands_beside_a_checkpoint_holds_where_the_recipe_says_nothing() -> None:

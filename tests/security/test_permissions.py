@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.picowatch import DIGESTS, clean_environment, command, picowatch
+from tests.commands.picowatch import DIGESTS, clean_environment, command
 from tests.security.attacks import plain_picture
 
 USUAL = 0o022
@@ -107,20 +107,3 @@ def test_another_user_can_look_at_pictures_and_status(usual: Path) -> None:
             folder.chmod(folder.stat().st_mode & ~0o011)
     assert read.returncode == 0
     assert written.returncode != 0
-
-
-def test_what_picowatch_makes_belongs_to_who_runs_it(tmp_path: Path) -> None:
-    """It changes no owner; the inbox stays as it was."""
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "inbox/a.txt").write_text("a corgi --seed 1 --steps 2 --size 64x64\n")
-    (tmp_path / "inbox/a.txt").chmod(0o640)
-    before = (tmp_path / "inbox/a.txt").stat()
-    assert picowatch(tmp_path, "run", "--once", program=DIGESTS).returncode == 0
-    after = (tmp_path / "inbox/a.txt").stat()
-    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (
-        before.st_mode,
-        before.st_uid,
-        before.st_mtime_ns,
-    )
-    for path in (tmp_path / "outbox").rglob("*"):
-        assert path.stat().st_uid == os.geteuid()

@@ -92,14 +92,6 @@ def test_a_pictures_settings_steer_nothing(house: House) -> None:
         assert not steers(text), place
 
 
-def test_html_and_markup_are_text_everywhere(house: House) -> None:
-    """They are no control characters, so they stand in the log and the lists as they are."""
-    house.save(f"{MARKUP.replace('/', '-')}.yaml", f"prompt: '{MARKUP}'\n")
-    assert house.once()
-    assert "[bold red]x[-]" in house.log()
-    assert house.listed()[0]["prompt"] == MARKUP
-
-
 def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
     """`check`, `run --once` and `status`, with the names of files, prompts and mistakes."""
     inbox = tmp_path / "inbox"
@@ -196,29 +188,25 @@ def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> 
         assert request.items() <= json.loads(line)["request"].items()
 
 
-@pytest.mark.parametrize("field", ["schedule_type", "resize"])
-def test_show_refuses_a_strangers_word_without_being_steered(house: House, field: str) -> None:
-    """There are few words of ours that may stand there."""
-    for number, steering in enumerate(STEERING.values()):
-        request = {"image": "a.png", field: f"a{steering}b: c\nseed: 9"}
-        shown = picowatch(house.folder, "show", forged(house, str(number), request=request))
-        assert shown.returncode == 1
-        assert not steers(shown.stdout + shown.stderr)
-        assert f"damaged: request.{field}: Input should be" in shown.stderr
+HOSTILE = "".join(STEERING.values())
+DAMAGED: list[dict[str, Any]] = [
+    {"hashes": {HOSTILE: {HOSTILE: 1}}},
+    {"format": HOSTILE},
+    {"request": {HOSTILE: HOSTILE}},
+    {"request": {"schedule_type": HOSTILE}},
+    {"request": {"image": "a.png", "resize": HOSTILE}},
+]
 
 
-@pytest.mark.parametrize("part", ["hashes", "format", "request"])
+@pytest.mark.parametrize("changes", DAMAGED)
 def test_a_damaged_picture_of_a_stranger_is_said_without_being_steered(
-    house: House, part: str
+    house: House, changes: dict[str, Any]
 ) -> None:
     """The message names what is wrong, and that is the stranger's text."""
-    hostile = "".join(STEERING.values())
-    values: dict[str, Any] = {
-        "hashes": {hostile: {hostile: 1}}, "format": hostile, "request": {hostile: hostile}
-    }  # fmt: skip
-    shown = picowatch(house.folder, "show", forged(house, "theirs", **{part: values[part]}))
+    shown = picowatch(house.folder, "show", forged(house, "theirs", **changes))
     assert shown.returncode == 1
-    assert not steers(shown.stderr)
+    assert not steers(shown.stdout + shown.stderr)
+    assert "picowatch' text " in shown.stderr
     assert "Traceback" not in shown.stderr
 
 
@@ -311,19 +299,8 @@ def test_a_forged_parameters_line_in_a_prompt_changes_no_value(house: House) -> 
     house.save("b.yaml", f"from: {picture}\n")
     assert house.once()
     assert house.prompts("b") == [FORGED]
-    assert house.chunk(house.pictures("b")[0]).request.steps == 20
-
-
-def test_what_a1111s_format_cannot_tell_apart_is_told_by_our_own_text(house: House) -> None:
-    """A line `Negative prompt:` in a prompt is one to every reader of `parameters`, not to us."""
-    house.save("a.yaml", f"prompt: {json.dumps(FORGED)}\nseed: 7\n")
-    assert house.once()
-    (picture,) = house.pictures("a")
-    assert house.chunk(picture).request.prompt == FORGED
-    assert house.chunk(picture).request.negative_prompt == ""
-    read = a1111_reads(read_texts(house.outbox / picture)["parameters"])
-    assert read["Prompt"] == "a corgi"
-    assert read["Negative prompt"].startswith("forged")
+    again = house.chunk(house.pictures("b")[0]).request
+    assert (again.steps, again.negative_prompt) == (20, "")
 
 
 def test_the_values_of_a_picture_cannot_be_forged_by_a_models_name(house: House) -> None:

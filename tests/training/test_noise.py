@@ -24,9 +24,7 @@ def test_the_target_leads_back_to_the_clean_latents_whatever_is_shown() -> None:
     share = signal_shares()[torch.tensor([100, 500, 800, 999])]
     signal, rest = (part.sqrt().view(-1, 1, 1, 1) for part in (share, 1 - share))
     for shown in (clean, unrelated, torch.zeros_like(clean)):
-        noisy, noise = noisy_and_target(clean, shown, share, "epsilon")
-        assert torch.allclose((noisy - rest * noise) / signal, clean, atol=1e-4)
-        noisy, v = noisy_and_target(clean, shown, share, "v_prediction")
+        noisy, v = noisy_and_target(clean, shown, share)
         assert torch.allclose(signal * noisy - rest * v, clean, atol=1e-4)
 
 
@@ -51,9 +49,8 @@ def test_timesteps_cover_the_whole_range_in_every_batch() -> None:
 
 def test_strong_noise_weighs_most() -> None:
     """There the caption alone decides."""
-    for prediction in ("epsilon", "v_prediction"):
-        weights = loss_weights(prediction)
-        assert weights[0] < weights[500] <= weights[999] == weights.max()
+    weights = loss_weights()
+    assert weights[0] < weights[500] <= weights[999] == weights.max()
 
 
 def test_the_noise_is_stable_diffusions() -> None:

@@ -1,4 +1,4 @@
-"""How a stage is ended early, and the optimizer's steps."""
+"""The loop that all stages share, how one is ended early, and the optimizer's steps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.muon import MATCHED_SIZE, Optimizers, orthogonalised
-from training.progress import MovingAverage, Progress, RateOfStage, Schedule
+from training.progress import MovingAverage, Progress, RateOfStage, Schedule, run_stage
 
 SCHEDULE = Schedule(steps=1000, rate=2.0, rise=10, fall=100)
 
@@ -60,3 +60,58 @@ def test_matrices_move_by_the_matched_size_and_biases_by_adam() -> None:
     assert float(moved) == pytest.approx(0.1 * MATCHED_SIZE, rel=0.25)
     assert (network.bias is not None) and not torch.equal(network.bias, before["bias"])
     optimizers.load_state_dict(optimizers.state_dict())
+
+
+SHORT = Schedule(steps=12, rate=0.05, rise=3, fall=4)
+
+
+class Killed(Exception):
+    """The training ends here."""
+
+
+def run(folder: Path, *, killed_at: int | None = None) -> dict[str, Tensor]:
+    """Trains a small network in `folder`, from what was saved there on; gives its weights."""
+    torch.manual_seed(1)
+    network = nn.Linear(3, 4)
+    optimizer = Optimizers(network, rate=SHORT.rate, weight_decay=0.01)
+    progress = Progress(folder, "vae")
+
+    def one_step(step: int) -> dict[str, Tensor]:
+        if step == killed_at:
+            raise Killed
+        inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        loss = (network(inputs) - 1.0).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss.detach()}
+
+    rate = RateOfStage(SHORT, progress)
+    assert run_stage(network, optimizer, progress, rate, 0.9, one_step) == SHORT.steps
+    return network.state_dict()
+
+
+@pytest.fixture
+def saving_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saves after each step."""
+    monkeypatch.setattr("training.progress.SECONDS_BETWEEN_SAVES", -1.0)
+
+
+@pytest.mark.usefixtures("saving_always")
+@pytest.mark.parametrize("killed_at", [1, 5, 11])
+def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path, killed_at: int
+) -> None:
+    """Weights, their average, the optimizer's state and the rate all go on where they were."""
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", killed_at=killed_at)
+    resumed = run(tmp_path / "killed")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_a_finished_stage_takes_no_more_steps(tmp_path: Path) -> None:
+    """Its weights are the saved average's."""
+    finished = run(tmp_path)
+    again = run(tmp_path, killed_at=SHORT.steps - 1)
+    assert all(torch.equal(again[name], value) for name, value in finished.items())

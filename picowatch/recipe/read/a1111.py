@@ -10,17 +10,19 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby, islice
 from math import ceil
 from typing import NamedTuple
 
 from picowatch.recipe import a1111_keys as keys
-from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, MAX_SEED, SIZE
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.messages.wording import left_out
 from picowatch.recipe.prompts.grammar import split_loras
-from picowatch.recipe.written import Entry, Layer, Position, Source, Written, number
+from picowatch.recipe.read.found import Found
+from picowatch.recipe.written import Entry, Source, Written, number
 
 _NEGATIVE = re.compile(r"\s*Negative prompt:", re.IGNORECASE)
 _STEPS = re.compile(r"\s*Steps:(?P<alone>\s*\d+\s*,?\s*$)?", re.IGNORECASE)
@@ -38,19 +40,14 @@ _SIDES = re.compile(r"([1-9][0-9]{0,4})x([0-9]{1,5})")
 # Forge's further model files: a VAE, or text encoders, which their names tell.
 _MODULE = re.compile(r"module \d+")
 _ENCODER = re.compile(r"clip|t5|qwen|gemma|llama|mistral|encoder", re.IGNORECASE)
+# Fields and parts of fields by A1111's keys in lower case, and what is no field of a recipe.
+_FIELDS = keys.FIELDS | {key: ".".join(part) for key, part in keys.PARTS_BY_KEY.items()}
+_HIDDEN = dict.fromkeys(keys.EMBEDDINGS, EMBEDDINGS) | {keys.MODEL_HASH: CHECKPOINT_HASH}
 MAX_PAIRS = 1000
 MAX_BLOCKS = 10_000
 MAX_LINES = 200_000
-# Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
-_LONG_SEED = re.compile(r"[0-9]{10,20}")
-
-
-class Line(NamedTuple):
-    """A line of such a text, or what of it follows `Negative prompt:`: where that begins."""
-
-    number: int
-    column: int
-    text: str
+# A line's number and text.
+Line = tuple[int, str]
 
 
 class Block(NamedTuple):
@@ -85,9 +82,9 @@ def _says_values(line: str) -> bool:
     return found is not None and any(map(_is_known, _NEXT_KEY.finditer(line, found.end())))
 
 
-def _begins_values(line: Line) -> bool:
-    found = _STEPS.match(line.text)
-    return found is not None and (found["alone"] is not None or _says_values(line.text))
+def _begins_values(line: str) -> bool:
+    found = _STEPS.match(line)
+    return found is not None and (found["alone"] is not None or _says_values(line))
 
 
 def _is_known(found: re.Match[str]) -> bool:
@@ -103,44 +100,44 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
         problems.add(source.whole_line(1), message)
         return []
     for block in found:
-        negatives = [line for line in block.text if _NEGATIVE.match(line.text)]
-        for line in negatives[1:]:
-            problems.add(
-                source.whole_line(line.number),
-                "a second 'Negative prompt:' without a line like 'Steps: 24' before it. End each "
-                "picture's text with such a line.",
-            )
-        for line in block.text:
-            if why := why_no_prompt(line.text):
-                problems.add(source.whole_line(line.number), why)
+        has_negative = False
+        for at, line in block.text:
+            is_negative = _NEGATIVE.match(line) is not None
+            why = why_no_prompt(line)
+            if is_negative and has_negative:
+                why = (
+                    "a second 'Negative prompt:' without a line like 'Steps: 24' before it. End "
+                    "each picture's text with such a line."
+                )
+            has_negative |= is_negative
+            if why:
+                problems.add(source.whole_line(at), why)
     return [_entry(source, block) for block in found]
 
 
 def a1111_picture(source: Source, names_checkpoint: bool = False) -> Entry:
     """The recipe of a picture's text; `names_checkpoint`: what starts from it has one."""
     found = list(_blocks(source))
-    block = next((one for one in reversed(found) if one.values), Block(_lines(source)))
+    block = next(
+        (one for one in reversed(found) if one.values), Block(list(enumerate(source.lines, 1)))
+    )
     return _entry(source, block, names_checkpoint)
-
-
-def _lines(source: Source) -> list[Line]:
-    return [Line(number, 1, text) for number, text in enumerate(source.lines, 1)]
 
 
 def _blocks(source: Source) -> Iterator[Block]:
     """The blocks of a text: each ends with its values, below the last ones with a blank line."""
-    lines = _lines(source)
+    lines = list(enumerate(source.lines, 1))
     start = number = 0
     while number < len(lines):
-        if not _begins_values(lines[number]):
+        if not _begins_values(lines[number][1]):
             number += 1
             continue
         end = number + 1
-        while end < len(lines) and _goes_on(lines[end - 1].text, lines[end].text):
+        while end < len(lines) and _goes_on(lines[end - 1][1], lines[end][1]):
             end += 1
         yield Block(lines[start:number], lines[number:end])
         start = number = _end_of_remarks(lines, end)
-    for is_filled, paragraph in groupby(lines[start:], lambda line: bool(line.text.strip())):
+    for is_filled, paragraph in groupby(lines[start:], lambda line: bool(line[1].strip())):
         if is_filled:
             yield Block(list(paragraph))
 
@@ -160,72 +157,60 @@ def _end_of_remarks(lines: Sequence[Line], number: int) -> int:
     """
     while True:
         first = number
-        while first < len(lines) and not lines[first].text.strip():
+        while first < len(lines) and not lines[first][1].strip():
             first += 1
-        if first == len(lines) or not _REMARK.match(lines[first].text):
+        if first == len(lines) or not _REMARK.match(lines[first][1]):
             return number
         number = first + 1
-        while number < len(lines) and lines[number].text.strip():
-            if _begins_values(lines[number]):
+        while number < len(lines) and lines[number][1].strip():
+            if _begins_values(lines[number][1]):
                 return first + 1
             number += 1
 
 
 def _entry(source: Source, block: Block, names_checkpoint: bool = False) -> Entry:
     """The recipe of one block; what it cannot honour becomes a warning."""
-    pairs = (pair for line in block.values for pair in _pairs(source, line))
-    values = _Values(list(islice(pairs, MAX_PAIRS)))
-    layer = values.layer()
-    lines = list(block.text)
-    while len(lines) > 1 and not lines[0].text.strip():
-        del lines[0]
-    negative = next((i for i, line in enumerate(lines) if _NEGATIVE.match(line.text)), len(lines))
+    pairs = list(islice((pair for _, line in block.values for pair in _pairs(line)), MAX_PAIRS))
+    said = {key.casefold(): text for key, text in pairs}
+    found = Found()
+    _read_values(pairs, said, found)
+    texts = [text for _, text in block.text]
+    negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
     # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
-    first = (block.text or block.values)[0]
-    layer["prompt"] = _text(source, lines[:negative] or [first._replace(text="")])
-    if below := lines[negative:]:
-        number, column, text = below[0]
-        start = text.index(":") + 1
-        layer["negative_prompt"] = _text(
-            source, [Line(number, column + start, text[start:]), *below[1:]]
-        )
-    names_checkpoint |= "model" in values.said
-    about_models = _unnamed_models(values.said, str(layer["prompt"].value), names_checkpoint)
-    warnings = [*values.warnings, *about_models]
-    return Entry(layer, layer["prompt"].position, tuple(warnings), by_another_program=True)
+    filled = (number for number, text in block.text if text.strip())
+    first = next(filled, (block.text or block.values)[0][0])
+    prompt = _text(source, first, texts[:negative])
+    for warning in _unnamed_models(said, prompt.text, names_checkpoint or "model" in said):
+        found.warn(warning)
+    entry = found.entry(prompt.position)
+    entry.layer["prompt"] = prompt
+    if below := texts[negative:]:
+        below[0] = below[0].partition(":")[2]
+        entry.layer["negative_prompt"] = _text(source, block.text[negative][0], below)
+    return replace(entry, by_another_program=True)
 
 
-def _text(source: Source, lines: Sequence[Line]) -> Written:
-    """Text that begins there; white space around it is not meant."""
-    text = "\n".join(line.text for line in lines)
-    before = text[: len(text) - len(text.lstrip())]
-    first = lines[before.count("\n")]
-    column = first.column + len(before) - before.rfind("\n") - 1
-    text = text.strip()
-    width = max(1, len(text.partition("\n")[0]))
-    return Written(text, Position(source, first.number, column, width), text)
+def _text(source: Source, number: int, lines: Sequence[str]) -> Written:
+    """Text that begins in that line; white space around it is not meant."""
+    text = "\n".join(lines).strip()
+    return Written(text, source.whole_line(number), text)
 
 
-def _pairs(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
     """The `key: value` pairs of a line; values with commas are JSON.
 
     What is no pair ends at the next comma, and has the key "".
     """
-
-    def at(start: int, end: int) -> Position:
-        return Position(source, line.number, line.column + start, max(1, end - start))
-
-    text, position = line.text, 0
-    while position < len(text):
-        found = _KEY.match(text, position)
-        start = found.end() if found else position
-        value, end = _value(text, start)
+    at = 0
+    while at < len(line):
+        found = _KEY.match(line, at)
+        start = found.end() if found else at
+        value, end = _value(line, start)
         key = found["key"].rstrip() if found else ""
         if key or value:
-            named = found.start("key") if found else start
-            yield key, Written(value, at(start, end), text[start:end], at(named, named + len(key)))
-        comma = text.find(",", end)
-        position = comma + 1 if comma >= 0 else len(text)
+            yield key, value
+        comma = line.find(",", end)
+        at = comma + 1 if comma >= 0 else len(line)
 
 
 def _value(line: str, start: int) -> tuple[str, int]:
@@ -267,113 +252,54 @@ def _unnamed_models(said: Mapping[str, str], prompt: str, names_checkpoint: bool
         )
 
 
-class _Values:
-    """The values of a block, each used, or named in a warning."""
-
-    def __init__(self, pairs: Sequence[tuple[str, Written]]) -> None:
-        self.warnings: list[str] = []
-        self.said = {key.casefold(): str(written.value) for key, written in pairs}
-        self._pairs = pairs
-        self._layer: Layer = {}
-        self._parts: dict[str, Layer] = {}
-
-    def layer(self) -> Layer:
-        """The fields that they are."""
-        for name, written in self._pairs:
-            self._take(name, name.casefold(), written)
-        for name, written in self._pairs:
-            if name.casefold() == keys.HIRES_SIZE:
-                self._take_hires_size(name, written)
-        if self._is_civitais_flux() and "cfg_scale" in self._layer:
-            # Its CFG scale is the distilled one, its clip skip means nothing.
-            self._layer["guidance"] = self._layer["cfg_scale"]
-            self._layer["cfg_scale"] = self._layer["guidance"].with_value("1")
-            self._layer.pop("clip_skip", None)
-        for field, parts in self._parts.items():
-            first = next(iter(parts.values()))
-            self._layer[field] = first.with_pairs(tuple(parts.items()))
-        return self._layer
-
-    def _is_civitais_flux(self) -> bool:
-        """Whether Civitai wrote it for FLUX.1, as Forge tells it (modules/infotext_utils.py)."""
-        is_civitais = any(key.startswith("civitai") for key in self.said)
-        is_flux = any("FLUX" in value for value in self.said.values())
-        return is_civitais and is_flux and "guidance" not in self._layer
-
-    def _take(self, name: str, key: str, written: Written) -> None:
-        text = str(written.value)
+def _read_values(pairs: Sequence[tuple[str, str]], said: Mapping[str, str], found: Found) -> None:
+    """Put the values of a block, each used, or named in a warning."""
+    for name, text in pairs:
+        key = name.casefold()
         if not name:
-            self._warn(left_out(text))
+            found.warn(left_out(text))
         elif text.casefold() in keys.SAYS_NOTHING.get(key, ()) or key in keys.INFORMATION:
-            return
-        elif key in keys.FIELDS:
-            self._put(self._layer, keys.FIELDS[key], name, written)
-        elif key in keys.PARTS_BY_KEY:
-            field, part = keys.PARTS_BY_KEY[key]
-            self._put(self._parts.setdefault(field, {}), part, name, written)
-        elif key == keys.MODEL_HASH:
-            self._layer[CHECKPOINT_HASH] = written
-        elif key in keys.EMBEDDINGS:
-            self._layer[EMBEDDINGS] = written
+            continue
+        elif field := _HIDDEN.get(key):
+            found.values[field] = text
+        elif field := _FIELDS.get(key):
+            found.put(field, text, name)
         elif _MODULE.fullmatch(key) and not _ENCODER.search(text):
-            self._put(self._layer, "vae", name, written)
-        elif key != keys.HIRES_SIZE and not self._is_as_in_first_pass(key, text.casefold()):
-            self._leave_out(name, written)
-
-    def _is_as_in_first_pass(self, key: str, text: str) -> bool:
-        """Whether it says that the second pass has what the first one has."""
-        if text.startswith("use same "):
-            return True
-        first = self.said.get(key.removeprefix("hires "), "")
-        return (
-            key.startswith("hires ") and number(text) is not None and number(text) == number(first)
-        )
-
-    def _put(self, layer: Layer, field: str, name: str, written: Written) -> None:
-        if field in ("seed", "variation_seed"):
-            seed, warning = seed_of_32_bits(str(written.value))
-            written = written.with_value(seed)
-            self._warn(warning)
-        if field not in layer:
-            layer[field] = written
-        elif layer[field].value != written.value:
-            self._leave_out(name, written)
-
-    def _take_hires_size(self, name: str, written: Written) -> None:
-        """hires by its scale. A size that no scale gives leaves all of it out."""
-        scale = _scale(written, self._layer.get(SIZE))
-        if scale is None:
-            self._leave_out(name, written)
-            self._parts.pop("hires", None)
-        else:
-            self._parts.setdefault("hires", {})["scale"] = written.with_value(str(scale))
-
-    def _leave_out(self, name: str, written: Written) -> None:
-        if str(written.value).casefold() != "false":
-            self._warn(left_out(f"{name}: {written.value}"))
-
-    def _warn(self, message: str) -> None:
-        if message and len(self.warnings) < MAX_WARNINGS:
-            self.warnings.append(message)
+            found.put("vae", text, name)
+        elif key != keys.HIRES_SIZE and not _is_as_in_first_pass(key, text.casefold(), said):
+            found.leave_out(name, text)
+    values = found.values
+    parts = {part: values.pop(part) for part in list(values) if "." in part}
+    if resized := said.get(keys.HIRES_SIZE):  # a size that no scale gives leaves all of it out
+        scale = _scale(resized, values.get(SIZE, ""))
+        found.leave_out("Hires resize", None if scale else resized)
+        parts = {name: text for name, text in parts.items() if scale or "hires." not in name}
+        parts |= {"hires.scale": str(scale)} if scale else {}
+    for name, text in parts.items():
+        field, _, part = name.partition(".")
+        values.setdefault(field, {})[part] = text
+    # Civitai's FLUX.1, as Forge tells it (modules/infotext_utils.py): its CFG scale is the
+    # distilled one, its clip skip means nothing.
+    is_civitais = any(key.startswith("civitai") for key in said)
+    is_flux = is_civitais and any("FLUX" in value for value in said.values())
+    if is_flux and "guidance" not in values and "cfg_scale" in values:
+        values |= {"guidance": values["cfg_scale"], "cfg_scale": "1"}
+        values.pop("clip_skip", None)
 
 
-def seed_of_32_bits(text: str) -> tuple[str, str]:
-    """The seed that gives the same noise, and a warning if it is another one."""
-    if not _LONG_SEED.fullmatch(text) or not MAX_SEED < int(text) < 2**64:
-        return text, ""
-    seed = int(text) % (MAX_SEED + 1)
-    return str(seed), (
-        f"the seed {text} has more than 32 bits; {seed} is used instead, which gives the same "
-        "noise on a CPU."
-    )
+def _is_as_in_first_pass(key: str, text: str, said: Mapping[str, str]) -> bool:
+    """Whether it says that the second pass has what the first one has."""
+    first = said.get(key.removeprefix("hires "), "") if key.startswith("hires ") else ""
+    is_equal = number(text) is not None and number(text) == number(first)
+    return is_equal or text.startswith("use same ")
 
 
-def _scale(resized: Written, size: Written | None) -> float | None:
+def _scale(resized: str, size: str) -> float | None:
     """The scale that leads from a size to another; None if no scale does.
 
     A1111 writes a side of 0 that follows from the other one.
     """
-    before, after = (_SIDES.fullmatch(str(w.value)) if w else None for w in (size, resized))
+    before, after = _SIDES.fullmatch(size), _SIDES.fullmatch(resized)
     if not before or not after:
         return None
     # Rounded up, because the sides are rounded down.

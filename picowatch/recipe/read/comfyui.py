@@ -17,7 +17,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import left_out
-from picowatch.recipe.read.foreign import Found
+from picowatch.recipe.read.found import Found
 
 Node = Mapping[str, Any]
 
@@ -36,7 +36,6 @@ _SIZE = re.compile(r"size|dimension|ratio|resolution")
 _SIDES = re.compile(r"\b(\d{2,5}) ?[x×] ?(\d{2,5})\b")
 # Inputs that lead on, through nodes that change what goes through them.
 _CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
-_MODEL = ("model",)
 _LATENT = ("samples", "latent", "latent_image")
 _OUTPUT = ("images", "image", "pixels", *_LATENT)
 # Inputs whose text is the prompt, the likeliest first; and all that may hold or lead to one.
@@ -105,30 +104,27 @@ class _Workflow:
         """Put the values of a recipe's fields."""
         sampler = self._first_sampler()
         self._passed.clear()
-        guider = self._node(sampler, "guider") or sampler
-        sigmas = self._node(sampler, "sigmas") or sampler
-        choice = self._node(sampler, "sampler") or sampler
-        noise = self._node(sampler, "noise") or sampler
-        way = list(self._way(self._start(guider, _POSITIVE), _POSITIVE, *_CONDITIONING, "clip"))
+        linked = (self._node(sampler, name) for name in ("guider", "sigmas", "sampler", "noise"))
+        parts = [sampler, *filter(None, linked)]
+        starts = {sign: self._behind(parts, *names) for sign, names in _PROMPTS.items()}
+        way = list(self._way(starts[_POSITIVE], _POSITIVE, *_CONDITIONING, "clip"))
         skipped = self._first(way, "stop_at_clip_layer", "clip_skip")
         values = {
-            "prompt": self._prompt(guider, _POSITIVE),
-            "negative_prompt": self._prompt(guider, _NEGATIVE) or None,
-            "steps": self._value(sigmas, "steps"),
-            "cfg_scale": self._value(guider, "cfg"),
+            "prompt": self._prompt(starts[_POSITIVE], _POSITIVE),
+            "negative_prompt": self._prompt(starts[_NEGATIVE], _NEGATIVE) or None,
+            "steps": self._first(parts, "steps"),
+            "cfg_scale": self._first(parts, "cfg"),
             "guidance": self._first(way, "guidance"),
             "clip_skip": None if skipped is None else abs(int(skipped)),
-            "checkpoint": self._model(guider) or self._model(sampler),
             "vae": self._vae(),
-            "sampler": self._value(choice, "sampler_name"),
-            "schedule_type": self._value(sigmas, "scheduler"),
-            "seed": self._first([noise], "noise_seed", "seed"),
+            "sampler": self._first(parts, "sampler_name"),
+            "schedule_type": self._first(parts, "scheduler"),
+            "seed": self._first(parts, "noise_seed", "seed"),
         }
         for field, value in values.items():
             self._found.put(field, value)
-        self._put_size(sampler, self._value(sigmas, "denoise"))
-        for name, weight in self._loras(guider):
-            self._found.put_lora(name, weight)
+        self._put_size(sampler, self._first(parts, "denoise"))
+        self._put_models(self._behind(parts, "model"))
         self._warn_of_unread()
 
     def _first_sampler(self) -> Node:
@@ -147,8 +143,7 @@ class _Workflow:
 
     def _empty(self, sampler: Node) -> Node | None:
         """The empty picture that it begins with; None where it goes on with another one."""
-        start = next((n for one in _LATENT if (n := self._node(sampler, one))), None)
-        *_, last = None, *self._way(start, *_LATENT)
+        *_, last = None, *self._way(self._behind([sampler], *_LATENT), *_LATENT)
         if last is None or _is_sampler(last):
             return None
         return last if {"pixels", "image", "images"}.isdisjoint(last["inputs"]) else None
@@ -168,7 +163,8 @@ class _Workflow:
         source = self._node(empty, "width") or empty
         sizes = (str(value) for name, value in source["inputs"].items() if _SIZE.search(name))
         found = next(filter(None, map(_SIDES.search, sizes)), None)
-        sides = found.groups() if found else [self._side(empty, side) for side in _SIDE_FIELDS]
+        named = [next((n for n in empty["inputs"] if n.endswith(s)), s) for s in _SIDE_FIELDS]
+        sides = found.groups() if found else [self._value(empty, name) for name in named]
         for field, side in zip(_SIDE_FIELDS, sides, strict=True):
             self._found.put(field, side)
         if None in sides:
@@ -177,46 +173,35 @@ class _Workflow:
                 "'size: …' in the recipe sets one."
             )
 
-    def _side(self, node: Node, side: str) -> str | int | float | None:
-        name = next((name for name in node["inputs"] if name.endswith(side)), side)
-        return self._value(node, name)
-
-    def _model(self, node: Node) -> str | None:
-        """The model's file, past the nodes that change how it samples."""
-        for one in self._way(self._node(node, "model"), *_MODEL):
+    def _put_models(self, node: Node | None) -> None:
+        """The checkpoint's file, and LoRAs on the way to it; a warning about other nodes there."""
+        for one in self._way(node, "model"):
             shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))
             if shift is not None and shift != _USUAL_SHIFT.get(one["class_type"]):
                 self._found.warn(left_out(f"{one['class_type']}: {shift}"))
-            name = self._first([one], *_CHECKPOINTS)
-            if isinstance(name, str) and name.startswith("urn:"):
-                self._found.warn(
-                    f"Civitai does not say which file the checkpoint {shown(name)} is; the usual "
-                    "one is used. Write 'checkpoint: …'."
-                )
-                return None
-            if name is not None:
-                return _file(name)
-        return None
-
-    def _loras(self, node: Node) -> Iterator[tuple[str, Any]]:
-        """Files and weights; a recipe has one weight for the model and its text encoders."""
-        for one in self._way(self._node(node, "model"), *_MODEL):
-            loras = [
-                {
-                    "lora": self._value(one, "lora_name"),
-                    "strength": self._first([one], "strength_model", "lora_model_strength"),
-                    "strengthTwo": self._value(one, "strength_clip"),
-                }
-            ]
-            if one["class_type"] == _SEVERAL_LORAS:
-                entries = [entry for entry in one["inputs"].values() if isinstance(entry, dict)]
-                loras = [entry for entry in entries if entry.get("on") is True]
-            for lora in loras:
-                name, weight, of_text = map(lora.get, ("lora", "strength", "strengthTwo"))
+            for name, weight, of_text in self._loras(one):
                 if isinstance(name, str) and name != "None":
+                    self._found.put_lora(_file(name), weight)
                     if of_text not in (None, weight):
                         self._found.warn(left_out(f"strength_clip: {of_text}"))
-                    yield _file(name), weight
+            checkpoint = self._first([one], *_CHECKPOINTS)
+            if str(checkpoint).startswith("urn:"):
+                self._found.warn(
+                    f"Civitai does not say which file the checkpoint {shown(str(checkpoint))} is; "
+                    "the usual one is used. Write 'checkpoint: …'."
+                )
+            elif checkpoint is not None:
+                self._found.put("checkpoint", _file(checkpoint))
+            if checkpoint is not None:
+                return
+
+    def _loras(self, node: Node) -> Iterator[tuple[Any, ...]]:
+        """A node's files, with their weights for the model and for its text encoders."""
+        weight = self._first([node], "strength_model", "lora_model_strength")
+        yield self._value(node, "lora_name"), weight, self._value(node, "strength_clip")
+        for entry in node["inputs"].values() if node["class_type"] == _SEVERAL_LORAS else ():
+            if isinstance(entry, dict) and entry.get("on") is True:
+                yield tuple(map(entry.get, ("lora", "strength", "strengthTwo")))
 
     def _vae(self) -> str | None:
         """The file of what decodes; a node that does it all may load it itself."""
@@ -225,12 +210,8 @@ class _Workflow:
         found = (self._value(node, "vae_name") for node in loaders or self._nodes.values())
         return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
-    def _start(self, guider: Node, sign: str) -> Node | None:
-        return next((n for name in _PROMPTS[sign] if (n := self._node(guider, name))), None)
-
-    def _prompt(self, guider: Node, sign: str) -> str:
+    def _prompt(self, start: Node | None, sign: str) -> str:
         """The text that a prompt was encoded from; a warning names the node where it is lost."""
-        start = self._start(guider, sign)
         text = "" if start is None else None
         for node in self._way(start, sign, *_CONDITIONING):
             text = "" if node["class_type"] == _ZEROED else self._text(node, sign, set())
@@ -297,9 +278,13 @@ class _Workflow:
             yield node
             if _is_sampler(node):
                 return
-            following = next((n for one in onward if (n := self._node(node, one))), None)
+            following = self._behind([node], *onward)
             self._passed += [node] if following else []
             node = following
+
+    def _behind(self, nodes: list[Node], *names: str) -> Node | None:
+        """The node that gives the first of these inputs that is a link."""
+        return next((n for one in nodes for name in names if (n := self._node(one, name))), None)
 
     def _node(self, node: Node, name: str) -> Node | None:
         """The node that gives an input, None for a value."""

@@ -10,65 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from picowatch.recipe.fields import EMBEDDINGS, NOISE_NAMES, PROMPTS
-from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.read.a1111 import seed_of_32_bits
-from picowatch.recipe.written import Entry, Position, plain_number, written_at
-
-# What a damaged or hostile file may raise in code that reads it as if it were a good one.
-DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
-
-
-class Found:
-    """The fields of a recipe that another program's settings give, with warnings."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.warnings: list[str] = []
-
-    def put(self, field: str, value: object) -> None:
-        """A field's value, which becomes text; None is as if it were not there."""
-        if value is None:
-            return
-        if not isinstance(value, str | int | float):
-            raise TypeError(field)
-        if isinstance(value, float):
-            text = plain_number(value)
-        else:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-        if field == "seed":
-            text, warning = seed_of_32_bits(text)
-            self.warn(warning)
-        self.values[field] = text
-
-    def put_lora(self, name: object, weight: object) -> None:
-        """A LoRA with its weight; 1 if it has none."""
-        if isinstance(name, str) and name and name.casefold() != "none":
-            self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
-
-    def with_embeddings(self, prompt: str, pattern: re.Pattern[str]) -> str:
-        """A prompt with the bare names of its embeddings, which the pattern's group finds."""
-        names = [found[1] or "" for found in pattern.finditer(prompt)]
-        if names:
-            self.values[EMBEDDINGS] = ",".join([self.values.get(EMBEDDINGS, ""), *names])
-        return pattern.sub(lambda found: found[1] or "", prompt)
-
-    def miss_start_image(self) -> None:
-        self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")
-
-    def leave_out(self, name: str, value: object) -> None:
-        """A warning that this setting is not carried over, unless it says that it is off."""
-        if value is not None and str(value).strip().casefold() not in _OFF:
-            self.warn(left_out(f"{name}: {value}"))
-
-    def warn(self, message: str) -> None:
-        if message and len(self.warnings) < MAX_WARNINGS:
-            self.warnings.append(message)
-
-    def entry(self, position: Position) -> Entry:
-        """The fields, all of them at the position where a recipe names the picture."""
-        layer = {field: written_at(position, value) for field, value in self.values.items()}
-        return Entry(layer, position, tuple(self.warnings))
+from picowatch.recipe.fields import NOISE_NAMES, PROMPTS
+from picowatch.recipe.read.found import Found
 
 
 def settings_of(texts: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
@@ -247,5 +190,3 @@ _INFORMATION = {
     *("generation_mode", "hrf_method", "hrf_strength", "negative_style_prompt"),
     *("positive_style_prompt", "z_image_seed_variance_enabled"),
 }
-# What says of a setting that it is off.
-_OFF = ("", "none", "null", "false", "0", "0.0", "[]", "{}")

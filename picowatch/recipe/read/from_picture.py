@@ -18,7 +18,8 @@ from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.a1111 import MAX_LINES, a1111_picture, holds_parameters
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
-from picowatch.recipe.read.foreign import DAMAGE, Found, read_settings, settings_of
+from picowatch.recipe.read.foreign import read_settings, settings_of
+from picowatch.recipe.read.found import DAMAGE, Found
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.written import FORBIDDEN, Entry, Layer, Position, Source, Written, written_at
 

@@ -1,14 +1,13 @@
-"""Advice about what is drawn, but perhaps not as it was meant: warnings, never errors."""
+"""Advice about what is drawn, but perhaps not as it was meant; and fields that change nothing."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from picowatch.recipe.fields import PROMPTS, ROWS
+from picowatch.recipe.fields import PICTURE, PROMPTS, ROWS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
-from picowatch.recipe.passes import has_steps, is_ever_guided
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
     parse_attention,
@@ -17,26 +16,37 @@ from picowatch.recipe.prompts.grammar import (
 )
 from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.layers import names_none
+from picowatch.recipe.resolve.severity import Finding
 from picowatch.recipe.written import Layer, Origin, Written
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 _MOST_CHARACTERS = 100_000  # of prompts in which unknown words are looked for
 # Of a picture; a search for all that a hostile one could name would take minutes.
 _MOST_EMBEDDINGS = 200
+# Without a start image the denoising strength is that of hires.
+_NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs} | {
+    "denoising_strength": ("image", "hires")
+}
+# What a recipe without a prompt can say, whose start image is only enlarged.
+_WITHOUT_DRAWING = ("image", "upscale", "exact", "sweep", "grid", "grid_seconds", "priority")
 
 
-def advice(
-    images: Sequence[Recipe], own: Layer, layer: Layer, inventory: Inventory
-) -> Iterator[str]:
-    """Sentences about an entry's images; `own` is what the file says, `layer` all that holds."""
+def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
+    """Sentences about an entry's images; `own` is what the file says."""
     yield from images[0].refused_embeddings()
-    yield from _probable_mistakes(own)
-    yield from _ignored_by_samplers(images, layer)
+    texts = [own[field].text for field in PROMPTS if field in own]
+    yield from [words for text in texts for words in probable_mistakes(text)][:MAX_WARNINGS]
+    samplers = sorted({image.sampler for image in images})
+    for field in [name for name, written in own.items() if written.origin is Origin.OWN]:
+        able = ROWS[field].samplers if field in ROWS else ()
+        if able and set(samplers).isdisjoint(able) and getattr(images[0], field):
+            what = f"{field} has no effect with the sampler {listed(samplers)}"
+            yield f"{what}: it is for {listed(able)}."
     for recipe in images:
         yield from recipe.warnings
         if recipe.draws:
             yield from checkpoint_advice(recipe)
-    yield from _doubtful_predictions(images, inventory)
 
 
 def missing_embeddings(
@@ -46,18 +56,15 @@ def missing_embeddings(
 
     `layer` has the prompts that the picture's are used as, if they are.
     """
-    if checkpoint.rules.flow:
-        return
     entries = str(written.value).split(",")[:_MOST_EMBEDDINGS]
     names = [entry.partition(":")[0].strip() for entry in entries]
     here = (*inventory.embeddings, *inventory.refused_embeddings)
     words = {name.rpartition("/")[2].casefold() for name in here}
     away = tuple(one for one in names if one.rpartition("/")[2].casefold() not in {"", *words})
-    for field in PROMPTS:
+    for field in PROMPTS if not checkpoint.rules.flow else ():
         text = split_loras(layer[field].text)[0] if field in layer else ""
-        yield from map(
-            embedding_missing, sorted({name for *_, name in embedding_words(text, away)})
-        )
+        found = {name for *_, name in embedding_words(text, away)}
+        yield from map(embedding_missing, sorted(found))
 
 
 def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
@@ -66,22 +73,16 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
     LoRAs teach words of their own.
     """
     demo = inventory.demo
-    if demo.known_words is None:
+    variants = [one for recipe in recipes for one in recipe.variants if one.draws]
+    plain = [one for one in variants if one.checkpoint == demo.name and not one.names_loras]
+    if demo.known_words is None or not plain:
         return recipes
     known = demo.known_words.and_names(inventory.embeddings)
     unknown: list[str] = []
     left = _MOST_CHARACTERS
-    seen: set[str] = set()
-    for variant in (variant for recipe in recipes for variant in recipe.variants):
-        prompt = variant.prompt
-        if left <= 0:
-            break
-        if prompt in seen or not variant.draws or variant.checkpoint != demo.name:
-            continue
-        seen.add(prompt)
+    for prompt in dict.fromkeys(one.prompt for one in plain):
+        unknown += known.unknown_in(prompt) if left > 0 else ()
         left -= len(prompt)
-        if not variant.names_loras:
-            unknown += known.unknown_in(prompt)
     if unknown:
         said = unknown_words(demo.name, known, unknown)
         recipes[0] = recipes[0].warned([*recipes[0].warnings, said])
@@ -89,26 +90,26 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
 
 
 def checkpoint_advice(recipe: Recipe) -> Iterator[str]:
-    """Say what its family does not honour of a recipe that it can render."""
+    """Say what its checkpoint does not honour of a recipe that it can render."""
     checkpoint = recipe.installed_checkpoint
-    rules = checkpoint.rules
-    if not rules.weighs and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
+    name = shown(checkpoint.name)
+    if checkpoint.rules.flow and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
         yield (
             f"{checkpoint.family} reads prompts as plain text: their weights and BREAK were left "
             "out, the words stayed."
         )
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
-    elif recipe.cfg_scale > 1 and has_steps(recipe) and not is_ever_guided(recipe):
-        ignored = " and the negative prompt were" if recipe.negative_prompt else " was"
+    if not checkpoint.rules.guided and recipe.cfg_scale > 1:
         yield (
-            f"cfg_scale{ignored} ignored: cfg_start {recipe.cfg_start:g} and cfg_end "
-            f"{recipe.cfg_end:g} leave no step with guidance."
+            f"The checkpoint '{name}' was trained for cfg_scale 1: a higher one takes longer, and "
+            "may change nothing or make pictures worse."
         )
-    if not rules.guided and recipe.cfg_scale > 1:
+    is_said = recipe.prediction or checkpoint.says_prediction
+    if not is_said and _V_PREDICTION.search(checkpoint.name):
         yield (
-            f"The checkpoint '{shown(checkpoint.name)}' was trained for cfg_scale 1: a higher one "
-            "takes longer, and may change nothing or make pictures worse."
+            f"the checkpoint '{name}' says v-prediction only in its name. If its pictures are "
+            "noise, write 'prediction: v_zero_snr' or 'prediction: v'."
         )
 
 
@@ -117,31 +118,48 @@ def _weighs(prompt: str) -> bool:
     return any(weight != 1 for _, weight in parse_attention(text))
 
 
-def _ignored_by_samplers(images: Sequence[Recipe], layer: Layer) -> Iterator[str]:
-    """Fields that only other samplers look at."""
-    for field, row in ROWS.items():
-        if not row.samplers or field not in layer or layer[field].origin is not Origin.OWN:
+def says_drawing(layer: Layer) -> bool:
+    """Return whether an entry says anything about drawing."""
+    return any(map(_is_about_drawing, layer, layer.values()))
+
+
+def _is_about_drawing(field: str, written: Written) -> bool:
+    says_nothing = written.value == PICTURE or names_none(written)
+    return field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing
+
+
+def idle_fields(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
+    """Find what changes no image of an entry; a folder's defaults are for whoever uses them."""
+    layer = {name: w for name, w in layer.items() if w.origin is not Origin.FOLDER}
+    if not images[0].draws:
+        for field in layer:
+            if _is_about_drawing(field, layer[field]):
+                yield _without(field, ("prompt",), layer)
+        return
+    switched_off = {name for name in layer if layer[name].origin is Origin.OWN}
+    for field, needs in _NEEDS.items():
+        said = layer.get(field)
+        # None is a random seed, as other programs write where they use none.
+        if not said or said.value is None or names_none(said):
             continue
-        samplers = {recipe.sampler for recipe in images if getattr(recipe, field)}
-        if samplers and samplers.isdisjoint(row.samplers):
-            yield (
-                f"{field} has no effect with the sampler {listed(sorted(samplers))}: it is for "
-                f"{listed(row.samplers)}."
-            )
+        if any(getattr(image, need) for need in needs for image in images):
+            continue
+        # What is missing for a mistake of its own is not to be added, nor what is off on purpose.
+        if any(_is_meant(layer[need]) for need in needs if need in layer):
+            continue
+        if said.origin is Origin.OTHERS and not switched_off.isdisjoint(needs):
+            switched_off.add(field)  # the recipe itself does without it
+        else:
+            yield _without(field, needs, layer)
 
 
-def _probable_mistakes(own: Layer) -> list[str]:
-    texts = [own[field].text for field in PROMPTS if field in own]
-    return [mistake for text in texts for mistake in probable_mistakes(text)][:MAX_WARNINGS]
+def _without(field: str, needs: Sequence[str], layer: Layer) -> Finding:
+    what = f"{field} has no effect without {' or '.join(needs)}."
+    remedy = f"Add it, or remove {field}."
+    return Finding(field, what, remedy, "", position=layer[field].name_position)
 
 
-def _doubtful_predictions(images: Sequence[Recipe], inventory: Inventory) -> list[str]:
-    """Checkpoints whose names say v-prediction, but not their files: their pictures are noise."""
-    silent = {one.name for one in inventory.checkpoints if not one.says_prediction}
-    names = {recipe.checkpoint: None for recipe in images if not recipe.prediction}
-    return [
-        f"the checkpoint '{shown(name)}' says v-prediction only in its name. If its pictures are "
-        "noise, write 'prediction: v_zero_snr' or 'prediction: v'."
-        for name in names
-        if name in silent and _V_PREDICTION.search(name)
-    ]
+def _is_meant(written: Written) -> bool:
+    """Whether it is on; or a strength of 0, so that what goes with it may stay."""
+    value = written.value
+    return not names_none(written) and (bool(value) or (value == 0 and value is not False))

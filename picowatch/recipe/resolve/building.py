@@ -136,7 +136,7 @@ class RecipeBuilder:
         values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale}
         recipe = self._validated(values, {}, self._context(NO_CHECKPOINT))
         if recipe:
-            recipe = recipe.without_drawing(size)
+            recipe = recipe.known(given_size=size)
             for finding in upscaled_size(recipe):
                 self.judge.replaces(finding)
         return recipe

@@ -10,9 +10,13 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.advice import advice, with_unknown_words
+from picowatch.recipe.resolve.advice import (
+    advice,
+    idle_fields,
+    says_drawing,
+    with_unknown_words,
+)
 from picowatch.recipe.resolve.building import RecipeBuilder, only_enlarges
-from picowatch.recipe.resolve.idle import idle_fields, says_drawing
 from picowatch.recipe.resolve.layers import NumberRange, merged, names_none, normalised
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
@@ -128,9 +132,11 @@ class EntryResolver:
                 judge.replaces(finding)
         if axes and not self._problems:
             refuse_same_images(axes, images, self._problems)
-        warnings += advice(images, given, layer, self._inventory)
-        shown = tuple(axis.axis for axis in axes)
-        recipe = images[0].swept(shown, images) if axes else images[0]
+        warnings += advice(images, given)
+        recipe = images[0]
+        if axes:
+            shown = tuple(axis.axis for axis in axes)
+            recipe = recipe.model_copy(update={"sweep": shown}).known(variants=tuple(images))
         return recipe.warned(warnings)
 
     def _picture(self, written: Written | None, given: Layer, entry: Entry) -> Entry | None:

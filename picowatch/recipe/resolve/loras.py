@@ -11,22 +11,15 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT, lora_tags
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
-from picowatch.recipe.resolve.severity import Finding, Judge
+from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.written import Layer, Origin, Position, Written, number
 
 LORAS = "loras"
 MAX_LORAS = 100
 # How a sweep's normalised layer names the weight of one LoRA.
 ONE_LORA = "lora: "
-_PARTS = ("name", "weight", "family")  # of a mapping that describes one
+_PARTS = ("weight", "family")  # of a mapping that describes one, beside its name
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
-
-
-class LorasRead(NamedTuple):
-    """LoRAs with their weights, and the families that the recipe says some of them are for."""
-
-    loras: Loras
-    families: tuple[tuple[str, str], ...]
 
 
 class _Use(NamedTuple):
@@ -37,29 +30,52 @@ class _Use(NamedTuple):
     position: Position
 
 
-def read_loras(layer: Layer, inventory: Inventory, judge: Judge) -> LorasRead:
-    """The LoRAs an entry names beside its prompts, with the weights that a sweep gives them.
+def read_loras(
+    layer: Layer, inventory: Inventory, judge: Judge
+) -> tuple[Loras, tuple[tuple[str, str], ...]]:
+    """The LoRAs of an entry beside its prompts, and the families that it says some are for.
 
-    A tag in the prompt of one that is swept is taken out of the layer.
+    A LoRA that is swept has the sweep's weight; its tag is taken out of the prompt in the layer.
     """
-    reader = _Reader(inventory, judge)
-    if LORAS in layer:
-        reader.read(layer[LORAS])
-    prompt = layer.get("prompt")
-    is_folders = LORAS in layer and layer[LORAS].origin is Origin.FOLDER
-    if prompt and LORAS in layer and prompt.origin is Origin.OWN and is_folders:
+    weights: dict[str, float] = {}
+    families: dict[str, str] = {}
+
+    def take(use: _Use, may_repeat: bool = False) -> None:
+        for part in use.parts.keys() - set(_PARTS):
+            what = f"a LoRA has no '{shown(part)}'."
+            remedy = f"Write {{name: {shown(use.name)}, weight: 0.8}}."
+            position = use.parts[part].name_position
+            judge.wrong(LORAS, what, "", position=position, remedy=remedy)
+        weight, family = _weight(use, judge), _family(use, judge)
+        try:
+            name = find_lora(use.name, inventory)
+        except NotInstalled as error:
+            judge.wrong(LORAS, str(error), "", position=use.position)
+            return
+        if name in weights and not may_repeat:
+            judge.wrong(LORAS, named_twice(name), "", position=use.position)
+        if weight is not None:
+            weights[name] = weight
+        if family:
+            families[name] = family
+
+    uses = list(_uses(layer[LORAS], judge)) if LORAS in layer else []
+    if len(uses) > MAX_LORAS:
+        at = uses[MAX_LORAS].position
+        judge.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)
+    for use in uses[:MAX_LORAS]:
+        take(use)
+    prompt, loras = layer.get("prompt"), layer.get(LORAS)
+    if prompt and loras and (prompt.origin, loras.origin) == (Origin.OWN, Origin.FOLDER):
         for tag in lora_tags(prompt.text):  # what is nearer holds
             with suppress(NotInstalled):
-                reader.weights.pop(find_lora(tag.name, inventory), None)
-    swept = [name for name in layer if name.startswith(ONE_LORA)]
-    for field in swept:
-        use = _Use(field.removeprefix(ONE_LORA), {"weight": layer[field]}, layer[field].position)
-        reader.take(use)
-    if swept and prompt:
-        text = without_tags(prompt.text, swept_names(layer, inventory), inventory)
-        layer["prompt"] = prompt.with_value(text)
-    families = {name: key for name, key in reader.families.items() if name in reader.weights}
-    return LorasRead(tuple(reader.weights.items()), tuple(families.items()))
+                weights.pop(find_lora(tag.name, inventory), None)
+    for field in [name for name in layer if name.startswith(ONE_LORA)]:
+        written = layer[field]
+        take(_Use(field.removeprefix(ONE_LORA), {"weight": written}, written.position), True)
+    if prompt and (swept := swept_names(layer, inventory)):
+        layer["prompt"] = prompt.with_value(without_tags(prompt.text, swept, inventory))
+    return tuple(weights.items()), tuple(families.items())
 
 
 def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
@@ -73,9 +89,7 @@ def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:
 
 def without_tags(text: str, names: Set[str], inventory: Inventory) -> str:
     """A prompt without the tags of these installed LoRAs, however the tags call them."""
-    if not names:
-        return text  # a long prompt takes time to search, and each recipe comes here
-    for tag in lora_tags(text):
+    for tag in lora_tags(text) if names else ():  # to search a long prompt takes time
         with suppress(NotInstalled):
             if find_lora(tag.name, inventory) in names:
                 text = text.replace(tag.written, "")
@@ -87,78 +101,23 @@ def named_twice(name: str) -> str:
     return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
 
 
-class _Reader:
-    """Reads the field; what is wrong with one LoRA leaves it out if somebody else wrote it."""
+def _weight(use: _Use, judge: Judge) -> float | None:
+    written = use.parts.get("weight")
+    value = 1.0 if written is None else _number(written)
+    if value is None and written:
+        what = wrong_value(f"the weight of '{shown(use.name)}'", written, _LIMIT)
+        judge.wrong(LORAS, what, "", position=written.error_position)
+    return value
 
-    def __init__(self, inventory: Inventory, judge: Judge) -> None:
-        self._inventory = inventory
-        self._judge = judge
-        self.weights: dict[str, float] = {}
-        self.families: dict[str, str] = {}
 
-    def read(self, written: Written) -> None:
-        """Take all LoRAs of the field."""
-        for index, use in enumerate(self._uses(written)):
-            if index == MAX_LORAS:
-                self._report(f"more than {MAX_LORAS} LoRAs here.", use.position)
-                break
-            before = dict(self.weights)
-            name = self.take(use)
-            if name in before:
-                self._report(named_twice(name), use.position)
-
-    def take(self, use: _Use) -> str:
-        """The installed name of a LoRA whose weight and family are kept; "" if it is wrong."""
-        for part in [part for part in use.parts if part not in _PARTS]:
-            remedy = f"Write {{name: {shown(use.name)}, weight: 0.8}}."
-            what = f"a LoRA has no '{shown(part)}'. {remedy}"
-            self._report(what, use.parts[part].name_position)
-        weight = self._weight(use)
-        family = self._family(use)
-        try:
-            name = find_lora(use.name, self._inventory)
-        except NotInstalled as error:
-            self._report(str(error), use.position)
-            return ""
-        if weight is not None:
-            self.weights[name] = weight
-        if family:
-            self.families[name] = family
-        return name
-
-    def _weight(self, use: _Use) -> float | None:
-        written = use.parts.get("weight")
-        value = 1.0 if written is None else _number(written)
-        if value is None and written:
-            what = wrong_value(f"the weight of '{shown(use.name)}'", written, _LIMIT)
-            self._report(what, written.error_position)
-        return value
-
-    def _family(self, use: _Use) -> str:
-        written = use.parts.get("family")
-        key = family_called(written.text) if written else ""
-        if written and not key:
-            able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
-            what = wrong_value(f"the family of '{shown(use.name)}'", written, f"one of {able}")
-            self._report(what, written.error_position)
-        return key
-
-    def _uses(self, written: Written) -> Iterator[_Use]:
-        """`{name: weight}`, `{name: {weight: …, family: …}}`, text like `name, name:weight`.
-
-        A list has these, and `{name: …, weight: …, family: …}`.
-        """
-        for part in written.parts if isinstance(written.value, tuple) else (written,):
-            if isinstance(part.value, str):
-                yield from _in_text(part)
-            elif isinstance(part.value, dict):
-                yield from _in_mapping(part)
-            else:
-                self._report(wrong_value(LORAS, part), part.error_position)
-
-    def _report(self, message: str, position: Position) -> None:
-        finding = Finding(LORAS, message, instead="", of_checkpoint=False, position=position)
-        self._judge.replaces(finding)
+def _family(use: _Use, judge: Judge) -> str:
+    written = use.parts.get("family")
+    key = family_called(written.text) if written else ""
+    if written and not key:
+        able = ", ".join(row.key for row in FAMILIES.values() if row.loras)
+        what = wrong_value(f"the family of '{shown(use.name)}'", written, f"one of {able}")
+        judge.wrong(LORAS, what, "", position=written.error_position)
+    return key
 
 
 def _number(written: Written) -> float | None:
@@ -168,26 +127,31 @@ def _number(written: Written) -> float | None:
     return None if value is None or abs(value) > MAX_LORA_WEIGHT else float(value) + 0.0
 
 
+def _uses(written: Written, judge: Judge) -> Iterator[_Use]:
+    """`{name: weight}`, `{name: {weight: …, family: …}}`, text like `name, name:weight`.
+
+    A list has these, and `{name: …, weight: …, family: …}`.
+    """
+    for part in written.parts if isinstance(written.value, tuple) else (written,):
+        pairs = dict(part.pairs)
+        if isinstance(part.value, str):
+            yield from _in_text(part)
+        elif not isinstance(part.value, dict):
+            judge.wrong(LORAS, wrong_value(LORAS, part), "", position=part.error_position)
+        elif "name" in pairs and _number(pairs["name"]) is None:  # a LoRA may be called so
+            name = pairs.pop("name")
+            yield _Use(name.text, pairs, name.position)
+        else:
+            for text, value in part.pairs:
+                parts = dict(value.pairs) if isinstance(value.value, dict) else {"weight": value}
+                yield _Use(text, parts, value.name_position)
+
+
 def _in_text(written: Written) -> Iterator[_Use]:
     for part in written.text.split(",") if written.text.strip().casefold() != "none" else ():
         name, _, weight = (piece.strip() for piece in part.rpartition(":"))
         said = written.with_value(weight)
-        has_weight = name and _number(said) is not None
-        if part.strip():
-            parts = {"weight": said} if has_weight else {}
-            yield _Use(name if has_weight else part.strip(), parts, written.error_position)
-
-
-def _in_mapping(written: Written) -> Iterator[_Use]:
-    pairs = dict(written.pairs)
-    name = pairs.get("name")
-    # A LoRA may be called so: {name: 0.8, other: 1}.
-    if name and not (set(pairs) - {*_PARTS} and _number(name) is not None):
-        parts = {part: value for part, value in pairs.items() if part != "name"}
-        yield _Use(name.text, parts, name.position)
-        return
-    for text, value in written.pairs:
-        is_mapping = isinstance(value.value, dict)
-        yield _Use(
-            text, dict(value.pairs) if is_mapping else {"weight": value}, value.name_position
-        )
+        if name and _number(said) is not None:
+            yield _Use(name, {"weight": said}, written.error_position)
+        elif part.strip():
+            yield _Use(part.strip(), {}, written.error_position)

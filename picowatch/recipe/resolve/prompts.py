@@ -10,6 +10,8 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import embedding_missing
+from picowatch.recipe.prompts.editing import Edit, parse_edits
+from picowatch.recipe.prompts.editing import Nodes as EditNodes
 from picowatch.recipe.prompts.grammar import (
     MAX_FOUND,
     Mistake,
@@ -33,6 +35,7 @@ from picowatch.recipe.prompts.wildcards import (
 )
 from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, find_lora
 from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice, without_tags
+from picowatch.recipe.resolve.severity import NOTHING, Finding
 
 # Of all images that wildcards are drawn for, or whose prompt is swept.
 MAX_SIGNS_OF_ALL = 250_000
@@ -235,3 +238,25 @@ def _no_wildcard(name: str, inventory: Inventory) -> str:
         f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
         f"{did_you_mean(name, names)}{there}{''.join(broken[:1])}"
     )
+
+
+def edit_findings(field: str, prompt: str, family: str) -> Iterator[Finding]:
+    """The edits of a prompt for a family that reads one prompt for all steps."""
+    text = split_loras(prompt)[0]
+    for node in parse_edits(text) if "[" in text else ():
+        if isinstance(node, Edit):
+            whole = text[node.start : node.end]
+            last = "".join(_last_words((node,)))
+            yield Finding(
+                field,
+                f"{family} cannot change words between the steps: {shown(whole)} is for Stable "
+                "Diffusion.",
+                "Write the words you want.",
+                prompt.replace(whole, last, 1) if whole in prompt else NOTHING,
+            )
+
+
+def _last_words(nodes: EditNodes) -> Iterator[str]:
+    """The words that the picture ends with."""
+    for node in nodes:
+        yield from _last_words(node.options[-1]) if isinstance(node, Edit) else (node,)

@@ -3,7 +3,10 @@
 A rule takes a resolved recipe and gives findings; what they mean is decided in severity.py.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import (
@@ -14,18 +17,16 @@ from picowatch.recipe.fields import (
     ZERO_SNR,
     Loras,
 )
-from picowatch.recipe.inventory import Checkpoint, Inventory, family_called
+from picowatch.recipe.inventory import Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
 from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
-from picowatch.recipe.prompts.grammar import Mistake, embedding_words, lora_tags, split_loras
-from picowatch.recipe.prompts.wildcards import MAX_LENGTH
+from picowatch.recipe.prompts.grammar import embedding_words, lora_tags, split_loras
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import controls_fit
-from picowatch.recipe.resolve.edits import edit_findings
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
-from picowatch.recipe.resolve.prompts import mistakes_in
+from picowatch.recipe.resolve.prompts import edit_findings, mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -48,48 +49,35 @@ class Rules:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        self._mistakes: dict[tuple[object, ...], list[Mistake]] = {}
-        self._misfits: dict[tuple[object, ...], list[Finding]] = {}
+        self._of_prompt = cache(self._findings_of_prompt)
 
     def applied(self, recipe: Recipe, judge: Judge) -> Recipe:
         """The recipe with what is used instead of values that somebody else chose."""
         for rule in (self._prompts, *_ALWAYS):
             recipe = _applied(rule, recipe, judge)
         if recipe.says("prompt"):  # without one the recipe is refused anyway
-            for rule in (self._files, *_OF_CHECKPOINT):
+            for rule in _OF_CHECKPOINT:
                 recipe = _applied(rule, recipe, judge)
         return recipe
 
-    def _mistakes_in(self, field: str, text: str, loras: Loras) -> list[Mistake]:
-        key = (field, text, loras)
-        if key not in self._mistakes:
-            self._mistakes[key] = mistakes_in(field, text, loras, self._inventory)
-        return self._mistakes[key]
-
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
-        """Find what no prompt may hold."""
         for field in PROMPTS:
-            text = getattr(recipe, field)
-            is_short = len(text) <= MAX_LENGTH  # else a sweep reads a megabyte again and again
-            for found in FORBIDDEN.finditer(text.replace("\n", " ")) if is_short else ():
-                without = text.replace(found[0], "")
-                what = f"{field} contains {invisible(found[0])}."
-                yield Finding(field, what, "Remove it.", without, of_checkpoint=False)
-            tags = {tag.written for tag in lora_tags(text)} if is_short else set()
-            mistakes = self._mistakes_in(field, text, recipe.loras)
-            for mistake in mistakes:
-                start, end = mistake.offset, mistake.offset + mistake.length
-                is_tag = text[start:end] in tags
-                without = (text[:start] + text[end:]).strip() if is_tag else NOTHING
-                yield Finding(field, mistake.message, "", without, of_checkpoint=False)
+            yield from self._of_prompt(field, getattr(recipe, field), recipe.loras)
 
-    def _files(self, recipe: Recipe) -> Iterator[Finding]:
-        """A VAE, LoRAs and embeddings for another family than the checkpoint's."""
-        named = recipe.prompt, recipe.negative_prompt, recipe.loras
-        key = (recipe.checkpoint, recipe.vae, *named, *recipe.lora_families.items())
-        if key not in self._misfits:
-            self._misfits[key] = list(_misfits(recipe, self._inventory))
-        yield from self._misfits[key]
+    def _findings_of_prompt(self, field: str, text: str, loras: Loras) -> list[Finding]:
+        """Find what no prompt may hold."""
+        found = []
+        for sign in FORBIDDEN.finditer(text.replace("\n", " ")):
+            what = f"{field} contains {invisible(sign[0])}."
+            clean = text.replace(sign[0], "")
+            found.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
+        mistakes = mistakes_in(field, text, loras, self._inventory)
+        tags = {tag.written for tag in lora_tags(text)} if mistakes else set()
+        for mistake in mistakes:
+            wrong = text[mistake.offset :][: mistake.length]
+            without = text.replace(wrong, "", 1).strip() if wrong in tags else NOTHING
+            found.append(Finding(field, mistake.message, "", without, of_checkpoint=False))
+        return found
 
 
 def _applied(rule: Rule, recipe: Recipe, judge: Judge) -> Recipe:
@@ -105,76 +93,53 @@ def _applied(rule: Rule, recipe: Recipe, judge: Judge) -> Recipe:
             return recipe
 
 
-def _misfits(recipe: Recipe, inventory: Inventory) -> Iterator[Finding]:
+def _files(recipe: Recipe) -> Iterator[Finding]:
+    """A VAE, LoRAs and embeddings for another family than the checkpoint's."""
     checkpoint = recipe.installed_checkpoint
-    if checkpoint.family:
-        yield from _misfit_vae(recipe, inventory)
-        yield from _misfit_loras(recipe, inventory)
-        yield from _misfit_embeddings(recipe, inventory)
+    for kind, field, name, families, remedy, without in _named_files(recipe):
+        if checkpoint.family and families and checkpoint.family not in families:
+            what = (
+                f"the {kind} '{shown(name)}' is for {listed(families)}, but the checkpoint "
+                f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
+            )
+            yield Finding(field, what, remedy, without)
 
 
-def _misfit_vae(recipe: Recipe, inventory: Inventory) -> Iterator[Finding]:
+def _named_files(recipe: Recipe) -> Iterator[tuple[str, str, str, Sequence[str], str, Any]]:
+    """Kind, field and name of files, the families that they are for, remedy, and what is without.
+
+    What a recipe says of a LoRA's family holds. Embeddings are for text encoders of Stable
+    Diffusion, whatever their files say.
+    """
+    checkpoint, inventory = recipe.installed_checkpoint, recipe.inventory
+    able = [name for name, f in inventory.vae_families.items() if checkpoint.family in f]
     families = inventory.vae_families.get(recipe.vae, ())
-    family = recipe.installed_checkpoint.family
-    if families and family not in ("", *families):
-        able = [name for name, found in inventory.vae_families.items() if family in found]
-        what = _is_for("VAE", recipe.vae, listed(families), recipe.installed_checkpoint)
-        yield Finding("vae", what, f"Use {listed([*able, BAKED], 'or')}.", BAKED)
-
-
-def _misfit_loras(recipe: Recipe, inventory: Inventory) -> Iterator[Finding]:
-    """LoRAs of the field and of the prompt's tags; what a recipe says of one holds."""
-    checkpoint = recipe.installed_checkpoint
-    said = {name: FAMILIES[key].name for name, key in recipe.lora_families.items()}
-    families = {**inventory.lora_families, **said}
-    others = {name: one for name, one in families.items() if one not in ("", checkpoint.family)}
-    for name, _ in recipe.loras if others else ():
-        if name in others:
-            kept = tuple(pair for pair in recipe.loras if pair[0] != name)
-            what = _is_for("LoRA", name, others[name], checkpoint)
-            yield Finding("loras", what, _other_lora(name, checkpoint), kept)
-    for tag in lora_tags(recipe.prompt) if others else ():
-        try:
-            name = find_lora(tag.name, inventory)
-        except NotInstalled:  # a mistake of the prompt
-            continue
-        if name in others:
+    yield "VAE", "vae", recipe.vae, families, f"Use {listed([*able, BAKED], 'or')}.", BAKED
+    loras: list[tuple[str, str, Any]] = [
+        ("loras", name, tuple(pair for pair in recipe.loras if pair[0] != name))
+        for name, _ in recipe.loras
+    ]
+    for tag in lora_tags(recipe.prompt):
+        with suppress(NotInstalled):  # a mistake of the prompt
             without = recipe.prompt.replace(tag.written, "", 1).strip()
-            what = _is_for("LoRA", name, others[name], checkpoint)
-            yield Finding("prompt", what, _other_lora(name, checkpoint), without)
-
-
-def _misfit_embeddings(recipe: Recipe, inventory: Inventory) -> Iterator[Finding]:
-    """Embeddings are for text encoders of Stable Diffusion, whatever their files say."""
-    checkpoint = recipe.installed_checkpoint
-    families = dict(inventory.embedding_families)
-    if checkpoint.rules.flow:
-        families = dict.fromkeys(inventory.embeddings, "Stable Diffusion") | families
-    others = {name: one for name, one in families.items() if one not in ("", checkpoint.family)}
-    for field in PROMPTS if others else ():
+            loras.append(("prompt", find_lora(tag.name, inventory), without))
+    said = {name: FAMILIES[key].name for name, key in recipe.lora_families.items()}
+    key = family_called(checkpoint.family)
+    for field, name, without in loras:
+        family = said.get(name) or inventory.lora_families.get(name, "")
+        remedy = "Remove the LoRA, or use a checkpoint of its family."
+        if key:
+            remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
+        yield "LoRA", field, name, [family] if family else (), remedy, without
+    for field in PROMPTS:
         prompt = getattr(recipe, field)
         text, _ = split_loras(prompt)
         for start, end, name in embedding_words(text, inventory.embeddings):
-            if name in others:
-                without = prompt.replace(text[start:end], "", 1)
-                what = _is_for("embedding", name, others[name], checkpoint)
-                remedy = "Remove the embedding, or use a checkpoint of its family."
-                yield Finding(field, what, remedy, without)
-
-
-def _is_for(kind: str, name: str, family: str, checkpoint: Checkpoint) -> str:
-    return (
-        f"the {kind} '{shown(name)}' is for {family}, but the checkpoint "
-        f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}."
-    )
-
-
-def _other_lora(name: str, checkpoint: Checkpoint) -> str:
-    """The remedy for a LoRA of another family, and how to say that its file is wrong."""
-    remedy = "Remove the LoRA, or use a checkpoint of its family."
-    if key := family_called(checkpoint.family):
-        remedy += f" If its file is wrong, write 'loras: {{{shown(name)}: {{family: {key}}}}}'."
-    return remedy
+            usual = "Stable Diffusion" if checkpoint.rules.flow else ""
+            family = inventory.embedding_families.get(name, usual)
+            remedy = "Remove the embedding, or use a checkpoint of its family."
+            without = prompt.replace(text[start:end], "", 1)
+            yield "embedding", field, name, [family] if family else (), remedy, without
 
 
 def _lacks(recipe: Recipe) -> Iterator[Finding]:
@@ -233,7 +198,7 @@ def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
     checkpoint = recipe.installed_checkpoint
     most = checkpoint.text_layers
-    if checkpoint.rules.weighs and recipe.clip_skip > most:
+    if not checkpoint.rules.flow and recipe.clip_skip > most:
         what = (
             f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
             f"text encoder has {most} layers."
@@ -341,15 +306,13 @@ def upscaled_size(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _edits(recipe: Recipe) -> Iterator[Finding]:
-    if not recipe.installed_checkpoint.rules.weighs:
-        wildcards = recipe.inventory.wildcards
-        family = recipe.installed_checkpoint.family
-        for field in PROMPTS:
-            yield from edit_findings(field, getattr(recipe, field), family, wildcards)
+    for field in PROMPTS if recipe.installed_checkpoint.rules.flow else ():
+        yield from edit_findings(field, getattr(recipe, field), recipe.installed_checkpoint.family)
 
 
 _ALWAYS: tuple[Rule, ...] = (_sides, upscaled_size, _clip_skip)
 _OF_CHECKPOINT: tuple[Rule, ...] = (
+    _files,
     controls_fit,
     _lacks,
     _sampler,

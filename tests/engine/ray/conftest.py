@@ -113,7 +113,12 @@ def make_executor(tmp_path: Path) -> Iterator[MakeExecutor]:
             return executor
 
         yield make
-    for thread in threading.enumerate():  # without nodes, Ray could not be shut down
+    join_threads()  # without nodes, Ray could not be shut down
+
+
+def join_threads() -> None:
+    """Wait until this process has left the cluster."""
+    for thread in threading.enumerate():
         if thread.name == "ray":
             thread.join(PATIENCE)
 

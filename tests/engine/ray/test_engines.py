@@ -20,6 +20,7 @@ from tests.engine.ray.conftest import (
     MakeExecutor,
     Nodes,
     has_ended,
+    join_threads,
     joined,
     on,
 )
@@ -62,6 +63,7 @@ def test_every_node_renders_pictures(executor: MakeExecutor, nodes: Nodes, tmp_p
         assert make(on(engines, node), request())[0].warnings == ()
     assert not engines.trouble()
     engines.close()
+    join_threads()
     found = cluster_parts(RaySettings(address=nodes.address))
     assert found == "nodes: 2, with 0 GPU and 2 CPU"
 

@@ -1,8 +1,7 @@
 """The text of an error file, its one line in the log, and what it shows of hostile files."""
 
-from picowatch.errors import PicowatchError
-from picowatch.recipe import RecipeInvalid, error_text, one_line
-from tests.recipe.reading import read, refused
+from picowatch.recipe import error_text, one_line
+from tests.recipe.reading import refused
 
 
 def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
@@ -32,13 +31,6 @@ def test_the_log_gets_the_same_in_one_line() -> None:
         "in/corgi.yaml, line 2, column 1: unknown field 'stesp'. Did you mean 'steps'?; "
         "line 3, column 8: width must be a multiple of 8: 496 or 504 would do."
     )
-
-
-def test_it_is_an_error_like_any_other_of_picowatch() -> None:
-    """Whoever catches PicowatchError gets a readable text."""
-    invalid = refused("stesp: 3")
-    assert isinstance(invalid, PicowatchError)
-    assert "unknown field 'stesp'" in str(invalid)
 
 
 def test_control_characters_are_shown_as_escapes() -> None:
@@ -73,13 +65,6 @@ def test_a_message_never_grows_with_the_file() -> None:
     """Names of a megabyte are quoted in part."""
     text = error_text(refused(f"prompt: a\nsampler: {'x' * 1_000_000}\n"))
     assert len(text) < 2000
-
-
-def test_hundreds_of_problems_are_counted_not_listed() -> None:
-    """An error file stays readable."""
-    invalid = refused("".join(f"- {{prompt: a, steps: {steps}}}\n" for steps in range(200, 400)))
-    assert len(invalid.problems) == 200
-    assert "… and 150 more.\n" in error_text(invalid)
 
 
 def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
@@ -149,10 +134,3 @@ def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:
     """They are mistakes of one value, not of the file."""
     invalid = refused("prompt: !a b\nnegative: *c\nvae: &d baked\nstesp: 3\n")
     assert [problem.line for problem in invalid.problems] == [1, 2, 3, 4]
-
-
-def test_valid_entries_of_an_invalid_file_are_not_given() -> None:
-    """All or nothing."""
-    invalid = refused("- prompt: a\n- promt: b\n")
-    assert isinstance(invalid, RecipeInvalid)
-    assert [recipe.prompt for recipe in read("- prompt: a\n- prompt: b\n")] == ["a", "b"]

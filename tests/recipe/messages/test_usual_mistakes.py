@@ -63,13 +63,6 @@ def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
     assert messages(f"prompt: a\n{text}") == [expected]
 
 
-def test_several_prompts_in_a_list_are_several_recipes() -> None:
-    """A list is no text."""
-    assert messages("prompt:\n- a corgi\n- a cat") == [
-        f"prompt must be text, not - a corgi. {PICTURES}"
-    ]
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -128,6 +121,11 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(text: str, field: str, valu
             "the bracket of '(corgi:1.2 wearing a hat' is never closed, so everything after it "
             "gets more weight. Close it, or write \\( for the character.",
         ),
+        (
+            "a (red|blue) cat",
+            "'(red|blue)' is drawn as these words, with more weight. For one of them at random, "
+            "write {red|blue}.",
+        ),
     ],
 )
 def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
@@ -149,15 +147,6 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
     """Weights, escapes and quotes within."""
     assert read_one(prompt, "corgi.txt").warnings == ()
-
-
-def test_a_piece_of_the_prompt_alone_is_no_field_to_sweep() -> None:
-    """It is what A1111's "Prompt S/R" begins with."""
-    (message,) = messages("prompt: a red cat\nsweep: {red: [blue, green]}")
-    assert message == (
-        "sweep cannot vary 'red': there is no such field. For a piece of the prompt write "
-        '"prompt: red".'
-    )
 
 
 def test_several_mistakes_come_at_once() -> None:

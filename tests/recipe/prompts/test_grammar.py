@@ -8,7 +8,6 @@ from picowatch.recipe.prompts.grammar import (
     embedding_words,
     parse_attention,
     plain_prompt,
-    probable_mistakes,
     split_loras,
     unsupported,
 )
@@ -20,7 +19,6 @@ SMALLER = 1 / 1.1
 A1111 = [
     ("normal text", [("normal text", 1.0)]),
     ("(unbalanced", [("unbalanced", 1.1)]),
-    ("(unnecessary)(parens)", [("unnecessaryparens", 1.1)]),
     ("[a]", [("a", SMALLER)]),
     ("(a:1.2)", [("a", 1.2)]),
     ("(a:-1)", [("a", -1.0)]),
@@ -29,7 +27,6 @@ A1111 = [
     ("(a BREAK b:1.2)", [("a", 1.2), ("BREAK", -1.2), ("b", 1.2)]),
     ("(((a", [("a", 1.3310000000000004)]),
     ("(a:b:1.2)", [("a:b", 1.2)]),
-    ("(a:.5)", [("a", 0.5)]),
     ("a\nb (c)", [("a\nb ", 1.0), ("c", 1.1)]),
     ("a  BREAK  BREAK b", [("a", 1.0), ("BREAK", -1.0), ("", 1.0), ("BREAK", -1.0), ("b", 1.0)]),
     (r"a \(literal\] \\", [(r"a (literal] " + "\\", 1.0)]),
@@ -127,13 +124,6 @@ def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
     assert read_one(f"prompt: '{quoted}'").prompt == prompt
 
 
-def test_the_position_is_found_in_a_block_of_lines() -> None:
-    """Line and column are those of the file, not of the prompt."""
-    text = "prompt: |\n  a [dog|cat], a [dog:cat:5],\n  a cat AND a cat AND a cat\n"
-    (problem,) = refused(text).problems
-    assert problem.line == 1
-
-
 def test_prompts_out_of_all_reason_are_refused() -> None:
     """A thousand open brackets would take for ever, PNG readers take a megabyte of text in all."""
     assert messages(f"prompt: '{'(' * 1000}'") == ["more than 100 brackets are open here."]
@@ -143,23 +133,6 @@ def test_prompts_out_of_all_reason_are_refused() -> None:
             "a prompt of 20,001 characters; the limit is 20,000."
         ]
     assert len(unsupported("<lora::1>" * 50)) == 20
-
-
-@pytest.mark.parametrize(
-    ("prompt", "warning"),
-    [
-        ("a (b, corgi:1,2)", "'(b, corgi:1,2)' is used as literal text, because a weight has a "
-         "decimal point. For the weight, write (b, corgi:1.2)."),
-        (r"a \) (corgi:1.2 in a (hat)", "the bracket of '(corgi:1.2 in a (hat)' is never closed, "
-         "so everything after it gets more weight. Close it, or write \\( for the character."),
-        ("a (red|blue) cat", "'(red|blue)' is drawn as these words, with more weight. For one of "
-         "them at random, write {red|blue}."),
-        (r"(a|b:1.2) \(a|b\), (a), ((b:1.2)), \(c, at 1,2 (or 3), d)", ""),
-    ],
-)  # fmt: skip
-def test_brackets_that_were_hardly_meant_so_are_a_warning(prompt: str, warning: str) -> None:
-    """They are drawn as written."""
-    assert list(probable_mistakes(prompt)) == [warning] * bool(warning)
 
 
 def test_lora_tags_are_taken_out_of_what_is_encoded() -> None:

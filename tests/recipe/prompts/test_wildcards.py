@@ -32,19 +32,15 @@ def results(text: str) -> set[str]:
     ("text", "possible"),
     [
         ("a {red|blue} hat", {"a red hat", "a blue hat"}),
-        ("a{ big|} dog", {"a big dog", "a dog"}),
         ("{2$$a|b|c}", {"a, b", "a, c", "b, a", "b, c", "c, a", "c, b"}),
         ("{1-2$$ and $$a|b}", {"a", "b", "a and b", "b and a"}),
         ("{2-$$a|b}", {"a, b", "b, a"}),
         ("{0$$a|b}", {""}),
-        ("{9$$a|b}", {"a, b", "b, a"}),
         ("{0::a|b}", {"b"}),
         ("{a|{b|c}}", {"a", "b", "c"}),
         ("__colour__", {"red", "green", "blue"}),
-        ("__COLOUR__s", {"reds", "greens", "blues"}),
         ("{2$$__colour__}", {f"{a}, {b}" for a, b in permutations(["red", "green", "blue"], 2)}),
         ("__animals/*__", {"corgi", "red poodle", "green poodle", "blue poodle", "tabby"}),
-        ("{x} } | { {}", {"{x} } | { {}"}),
         (r"\{a|b\} \__colour__", {r"\{a|b\} \__colour__"}),
         (r"{a\|b|a\}}", {r"a\|b", r"a\}"}),
         ("{red|[cat|dog] [a|{b}|{c|d}]}", {"red", "[cat|dog] [a|{b}|c]", "[cat|dog] [a|{b}|d]"}),
@@ -52,24 +48,15 @@ def results(text: str) -> set[str]:
         ("[{cat|dog}:{a|b}:5]", {f"[{x}:{y}:5]" for x in ("cat", "dog") for y in "ab"}),
         (r"{\[a|b]}", {r"\[a", "b]"}),
         ("snake__case__name", {"snake__case__name"}),
-        ("__~colour__", {"red", "green", "blue"}),
         ("{~a|b}", {"a", "b"}),
         ("__my hats__ __my hats__", {f"{a} {b}" for a in ("cap", "fez") for b in ("cap", "fez")}),
         ("a__my hats__", {"acap", "afez"}),
-        ("snake__case and other__case", {"snake__case and other__case"}),
         ("for ${5|6} $ each", {"for $5 $ each", "for $6 $ each"}),
     ],
 )
 def test_wildcards_mean_what_dynamicprompts_means(text: str, possible: set[str]) -> None:
     """Every result that is possible comes, and no other."""
     assert results(text) == possible
-
-
-def test_weights_count() -> None:
-    """Nine times out of ten."""
-    template = Template("{9::a|b}", {})
-    drawn = [template.expand(seed, "prompt") for seed in range(1000)]
-    assert 850 < drawn.count("a") < 950
 
 
 def test_the_same_seed_draws_the_same_for_ever() -> None:
@@ -104,15 +91,6 @@ def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None
     assert {request.unexpanded_prompt for request in requests} == {"a {red|blue} hat"}
     assert {request.unexpanded_negative_prompt for request in requests} == {""}
     assert requests == recipe.image_requests(hash_of)
-
-
-def test_changing_a_wildcard_file_changes_no_entry() -> None:
-    """It applies at the next save."""
-    other = Inventory(demo=DEMO, wildcards={"colour": ("pink",)})
-    one, changed = (
-        read_one("prompt: __colour__", inventory=inventory) for inventory in (INVENTORY, other)
-    )
-    assert one.digest(hash_of) == changed.digest(hash_of)
 
 
 def test_a_line_may_name_a_file_of_its_own_folder_or_of_one_above(tmp_path: Path) -> None:
@@ -178,12 +156,6 @@ def test_what_only_a_draw_can_show_is_an_error_with_its_position(
     recipe = read_one(f"prompt: '{prompt}'\nseed: 1", inventory=inventory)
     with pytest.raises(RecipeInvalid, match=message):
         recipe.image_requests(hash_of)
-
-
-def test_a_circle_that_ends_is_drawn() -> None:
-    """A file may name itself in one of its lines."""
-    template = Template("__a__", {"a": ("x", "x and __a__")})
-    assert {template.expand(seed, "prompt") for seed in range(9)} >= {"x", "x and x"}
 
 
 def test_a_long_file_is_looked_through_once_for_all_entries() -> None:

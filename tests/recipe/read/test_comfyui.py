@@ -39,14 +39,8 @@ FLUX: Nodes = {
     "10": node("VAELoader", vae_name="ae.safetensors"),
     "11": node("DualCLIPLoader", clip_name1="t5xxl_fp16.safetensors", clip_name2="clip_l"),
     "12": node("UNETLoader", unet_name="FLUX1\\flux1-dev.safetensors", weight_dtype="default"),
-    "13": node(
-        "SamplerCustomAdvanced",
-        noise=["25", 0],
-        guider=["22", 0],
-        sampler=["16", 0],
-        sigmas=["17", 0],
-        latent_image=["27", 0],
-    ),
+    "13": node("SamplerCustomAdvanced", noise=["25", 0], guider=["22", 0], sampler=["16", 0],
+               sigmas=["17", 0], latent_image=["27", 0]),
     "16": node("KSamplerSelect", sampler_name="euler"),
     "17": node("BasicScheduler", scheduler="simple", steps=20, denoise=1, model=["30", 0]),
     "22": node("BasicGuider", model=["30", 0], conditioning=["26", 0]),
@@ -56,66 +50,33 @@ FLUX: Nodes = {
     "30": node("ModelSamplingFlux", max_shift=1.15, base_shift=0.5, model=["12", 0]),
     "40": node("PrimitiveInt", value=832),
     "41": node("CR SDXL Aspect Ratio", width=832, height=1216, aspect_ratio="custom"),
-}
+}  # fmt: skip
 Z_IMAGE: Nodes = {
     "1": node("UnetLoaderGGUF", unet_name="z_image_turbo.gguf"),
-    "2": node(
-        "LoraLoaderModelOnly", model=["1", 0], lora_name="film.safetensors", strength_model=0.8
-    ),
+    "2": node("LoraLoaderModelOnly", model=["1", 0], lora_name="film.safetensors",
+              strength_model=0.8),
     "3": node("ModelSamplingAuraFlow", model=["2", 0], shift=3),
     "4": node("CLIPTextEncode", text="a lighthouse, (dusk:1.2)", clip=["9", 0]),
     "5": node("ConditioningZeroOut", conditioning=["4", 0]),
     "6": node("EmptySD3LatentImage", width=1024, height=768, batch_size=1),
-    "7": node(
-        "KSampler",
-        seed=7,
-        steps=9,
-        cfg=1,
-        sampler_name="euler",
-        scheduler="simple",
-        denoise=1,
-        model=["3", 0],
-        positive=["4", 0],
-        negative=["5", 0],
-        latent_image=["6", 0],
-    ),
-}
+    "7": node("KSampler", seed=7, steps=9, cfg=1, sampler_name="euler", scheduler="simple",
+              denoise=1, model=["3", 0], positive=["4", 0], negative=["5", 0],
+              latent_image=["6", 0]),
+}  # fmt: skip
+KARRAS = {"sampler_name": "dpmpp_2m", "scheduler": "karras", "model": ["4", 0]}
+PROMPTS = {"positive": ["6", 0], "negative": ["7", 0]}
 XL: Nodes = {
     "4": node("CheckpointLoaderSimple", ckpt_name="xl/pony.safetensors"),
     "5": node("EmptyLatentImage", width=832, height=1216, batch_size=4),
     "6": node("CLIPTextEncode", text="a cat", clip=["4", 1]),
     "7": node("CLIPTextEncode", text="blurry, embedding:bad", clip=["4", 1]),
-    "20": node(
-        "KSampler",
-        seed=8,
-        steps=14,
-        cfg=5,
-        sampler_name="dpmpp_2m",
-        scheduler="karras",
-        denoise=0.5,
-        model=["4", 0],
-        positive=["6", 0],
-        negative=["7", 0],
-        latent_image=["21", 0],
-    ),
-    "21": node(
-        "LatentUpscale", samples=["30", 0], upscale_method="nearest", width=1664, height=2432
-    ),
-    "30": node(
-        "KSampler",
-        seed=["50", 0],
-        steps=30,
-        cfg=6.5,
-        sampler_name="dpmpp_2m",
-        scheduler="karras",
-        denoise=1,
-        model=["4", 0],
-        positive=["6", 0],
-        negative=["7", 0],
-        latent_image=["5", 0],
-    ),
+    "20": node("KSampler", seed=8, steps=14, cfg=5, denoise=0.5, latent_image=["21", 0],
+               **KARRAS, **PROMPTS),
+    "21": node("LatentUpscale", samples=["30", 0], upscale_method="nearest", width=1664),
+    "30": node("KSampler", seed=["50", 0], steps=30, cfg=6.5, denoise=1, latent_image=["5", 0],
+               **KARRAS, **PROMPTS),
     "50": node("Seed (rgthree)", seed=42),
-}
+}  # fmt: skip
 
 
 def read(nodes: object, text: str = "from: a.png", keyword: str = "prompt", **more: str) -> Recipe:
@@ -129,17 +90,12 @@ def read(nodes: object, text: str = "from: a.png", keyword: str = "prompt", **mo
 def one_pass(*also: dict[str, Any], **inputs: Any) -> Nodes:
     """A picture of one step, whose sampler has these inputs, too; other nodes are 70, 71, …"""
     sampler = XL["30"]["inputs"] | {"seed": 42} | inputs
-    save = node("SaveImage", filename_prefix="ComfyUI", images=["8", 0])
-    only = {number: XL[number] for number in "4567"}
-    return (
-        only
-        | {
-            "8": node("VAEDecode", samples=["30", 0], vae=["4", 2]),
-            "9": save,
-            "30": node("KSampler", **sampler),
-        }
-        | {str(number): one for number, one in enumerate(also, 70)}
-    )
+    nodes = {number: XL[number] for number in "4567"} | {
+        "8": node("VAEDecode", samples=["30", 0], vae=["4", 2]),
+        "9": node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
+        "30": node("KSampler", **sampler),
+    }
+    return nodes | {str(number): one for number, one in enumerate(also, 70)}
 
 
 def test_flux_is_read() -> None:

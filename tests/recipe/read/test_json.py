@@ -10,13 +10,10 @@ from tests.recipe.reading import read, read_one, refused
 # The file, line and column of the problem, the beginning of its message.
 MISTAKES = [
     ('{"prompt": "a" "steps": 3}', (1, 16), "this is not JSON: expecting ',' delimiter."),
-    ('{"prompt" "a"}', (1, 11), "this is not JSON: expecting ':' delimiter."),
     ('{\n  // a corgi\n  "prompt": "a"\n}', (2, 3), "this is not JSON: expecting property name"),
     ('{prompt: "a"}', (1, 2), "this is not JSON: expecting property name"),
-    ('{"prompt": \'a\'}', (1, 12), "this is not JSON: expecting value."),
     ('{"prompt": “a”}', (1, 12), "this is not JSON: expecting value."),
     ('{"prompt": "a", "grid": True}', (1, 25), "this is not JSON: expecting value."),
-    ('[{"prompt": "a"}', (1, 17), "this is not JSON: expecting ',' delimiter."),
     ('{"prompt": "a', (1, 12), "this is not JSON: unterminated string."),
     ('{"prompt": "a\n"}', (1, 14), "this is not JSON: invalid control character."),
     ('{"prompt": "a \\d"}', (1, 15), "this is not JSON: invalid \\"),
@@ -32,7 +29,6 @@ MISTAKES = [
     ),
     ('{"prompt": "a", "prompt": "b"}', (1, 17), "'prompt' is given twice: already on line 1."),
     ('{"prompt": "a", "stesp": 3}', (1, 17), "unknown field 'stesp'. Did you mean 'steps'?"),
-    ('{"prompt": "a", "cfg": NaN}', (1, 24), "cfg_scale must be a number from 1 to 30, not 'NaN'."),
     ('{"prompt": "\\ud83d"}', (1, 12), "prompt contains the invisible character U+D83D"),
     (
         '{"3": {"class_type": "KSampler", "inputs": {}}}',
@@ -102,7 +98,6 @@ def test_json_says_what_yaml_says() -> None:
     ("text", "message"),
     [
         ("[" * 100_000, "this is nested more than 20 deep. A recipe needs three."),
-        ("[" * 100 + "]" * 100, "this is nested more than 20 deep. A recipe needs three."),
         ("[" + "0," * 60_000 + "0]", "the file holds more than 50,000 values."),
         (f'{{"prompt": "a", "seed": {"9" * 5000}}}', "seed must be"),
         ('{"prompt": "a", "seed": 1e999}', "seed must be"),

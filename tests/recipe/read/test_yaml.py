@@ -24,13 +24,9 @@ def test_a_prompt_is_the_text_that_stands_there(text: str) -> None:
     [
         ("steps: 012", "steps", 12),
         ("steps: 1e2", "steps", 100),
-        ("steps: '30'", "steps", 30),
-        ("steps: 30.0", "steps", 30),
         ("seed: 1_000", "seed", 1000),
-        ("seed: 089", "seed", 89),
         ("cfg_rescale: 1e-05", "cfg_rescale", 0.00001),
         ("exact: yes", "exact", True),
-        ("exact: 1", "exact", True),
         ("exact: 'Off'", "exact", False),
     ],
 )
@@ -45,28 +41,18 @@ MISTAKES = [
     ("prompt:", (1, 1), "prompt has no value. Write prompt: '' for empty text, or delete"),
     ("prompt: >\nsteps: 3", (1, 9), "prompt is empty: the lines of the text below > must be"),
     ("prompt: a\nsampler: ~", (2, 10), "sampler has no value. Write a name, or delete the field."),
-    ("prompt: a\nsteps: yes", (2, 8), "steps must be a whole number from 1 to 150, not 'yes'."),
     ("prompt: a\nsteps: 0x20", (2, 8), "steps must be a whole number from 1 to 150, not '0x20'."),
-    ("prompt: a\ncfg_scale: .inf", (2, 12), "cfg_scale must be a number from 1 to 30, not '.inf'."),
     ("prompt: a\nsteps: " + "1" * 10_000, (2, 8), "steps must be a whole number from 1 to 150,"),
     ("prompt: a corgi # in the park", (1, 17), "write prompt: 'a corgi # in the park'"),
     ("prompt: a corgi\n  in the #park", (2, 10), "write prompt: 'a corgi in the #park'"),
-    ("prompt: #corgi", (1, 9), "write prompt: '#corgi'"),
     ("prompt: a, style: oil", (1, 17), "put it in quotes: prompt: 'a, style: oil'"),
-    ("prompt: [cat] dog", (1, 15), "put it in quotes: prompt: '[cat] dog'"),
     ("prompt: [cat]", (1, 9), "prompt must be text, not [cat]. For text, put it in quotes: prompt"),
     ("prompt: {red|blue}", (1, 9), "For text, put it in quotes: prompt: '{red|blue}'"),
     ("prompt: [a|b\nseed: 1", (1, 9), "For text, put it in quotes: prompt: '[a|b'"),
     ("prompt: *star", (1, 9), "*star has a meaning of its own in YAML. If it is text, put it in"),
-    ("prompt: &co dog", (1, 9), "&co has a meaning of its own in YAML."),
-    ("prompt: !wow dog", (1, 9), "!wow has a meaning of its own in YAML."),
     ("prompt: !!python/name:os.system x", (1, 9), "has a meaning of its own in YAML."),
     ("prompt: %dog", (1, 9), "put it in quotes: prompt: '%dog'"),
-    ("prompt: @dog", (1, 9), "put it in quotes: prompt: '@dog'"),
-    ("prompt: - dog", (1, 9), "put it in quotes: prompt: '- dog'"),
     ("prompt: 'dog\nsteps: 3", (1, 9), "the quote ' that opens here is never closed."),
-    ('prompt: a\n"steps: 3', (2, 1), 'the quote " that opens here is never closed.'),
-    ('prompt: "a" dog', (1, 13), "put it in quotes: prompt: '\"a\" dog'"),
     ('prompt: "a "red" dog"', (1, 13), "put it in quotes: prompt: 'a \"red\" dog'"),
     ('prompt: "a \\(dog\\)"', (1, 12), "put it in quotes: prompt: 'a \\(dog\\)'"),
     ('prompt: a\nimage: "C:\\Users\\dog.png"', (2, 13), "image: 'C:\\Users\\dog.png'"),
@@ -75,22 +61,17 @@ MISTAKES = [
     ("prompt: dog\nsteps:3", (2, 6), "a field has a colon and a space: write 'steps: 3'."),
     ("prompt:dog\nsteps: 3", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
     ("prompt dog", (1, 7), "a field has a colon and a space: write 'prompt: dog'."),
-    ("steps 30\nprompt: a", (1, 6), "a field has a colon and a space: write 'steps: 30'."),
-    ("prompt = a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
     ("prompt： a corgi", (1, 7), "a field has a colon and a space: write 'prompt: a corgi'."),
     ('"prompt": "a",\n"steps": 3', (1, 14), "without commas"),
     ("- prompt: dog\nsteps: 3", (2, 1), "YAML cannot parse this: did not find expected '-'"),
     ("prompt: dog\n- prompt: cat", (2, 1), "YAML cannot parse this: did not find expected key."),
     ("prompt: a\nseed: [1, 2\nsteps: 3", (2, 7), "Is the [ that opens here closed?"),
     ("prompt: a\nsweep: {steps: [1, 2}}", (2, 16), "Is the [ that opens here closed?"),
-    ("prompt: a\n}", (2, 1), "YAML cannot parse this: did not find expected key."),
     ('{"prompt": "a"}\n{"prompt": "b"}', (2, 1), "did not find expected <document start>"),
     ("```yaml\nprompt: a\n```", (1, 1), "YAML cannot parse this: found character"),
     ("a dog\na cat", (1, 1), "Write 'prompt: a dog', or rename the file to corgi.txt: there each"),
     ("image of a corgi", (1, 1), "Write 'prompt: image of a corgi', or rename"),
     ("- a dog", (1, 3), "this is not a recipe. Write 'prompt: a dog'"),
-    ("- prompt: a\n-", (2, 2), "this is not a recipe."),
-    ("- [a]", (1, 3), "this is not a recipe."),
     ("prompt: a\n? [x]\n: 3", (2, 3), "a field's name must be a word, as in 'steps: 30'."),
     ("prompt: a\n<<: 3", (2, 1), "unknown field '<<'."),
 ]  # fmt: skip
@@ -152,15 +133,6 @@ def test_a_missing_prompt_is_not_reported_beside_its_typo(name: str) -> None:
     assert message.startswith(f"unknown field '{name}'.")
 
 
-def test_a_prompt_of_one_word_may_be_misspelt_too() -> None:
-    assert len(messages("promt: corgi\nsteps: 3")) == 1
-
-
-def test_plain_text_over_several_lines_is_one_prompt() -> None:
-    """YAML joins indented lines with spaces."""
-    assert read_one("prompt: a corgi\n  at the beach\nsteps: 3").prompt == "a corgi at the beach"
-
-
 def test_a_block_keeps_its_lines_and_not_its_last_line_break() -> None:
     """`|` is for prompts with anything in them."""
     text = "prompt: |\n  a corgi # no comment\n  style: oil, [x]\nsteps: 3\n"
@@ -176,7 +148,7 @@ def test_comments_are_fine_where_nothing_can_be_lost() -> None:
 def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
     """Their positions count through the file; empty documents do not count."""
     recipes = read("prompt: a\n---\n- prompt: b\n- prompt: c\n---\n---\n# end\n")
-    assert [(r.prompt, r.entry_index, r.line) for r in recipes] == [
+    assert [(r.prompt, r.entry_index, r.context.position.line) for r in recipes] == [
         ("a", 0, 1),
         ("b", 1, 3),
         ("c", 2, 4),
@@ -186,11 +158,6 @@ def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
 def test_tabs_that_editors_leave_on_empty_lines_are_no_indentation() -> None:
     """Nobody sees them."""
     assert read_one("prompt: a\n\t\n  \t \nsteps: 3\n\t").steps == 3
-
-
-def test_json_is_yaml_too() -> None:
-    """Scripts like to write JSON."""
-    assert read_one('{"prompt": "a\\n\\u00e9", "steps": 3}').prompt == "a\né"
 
 
 @pytest.mark.parametrize("text", ["# only a comment\n", "---\n", "[]\n", "~\n"])
@@ -212,9 +179,3 @@ def test_hostile_yaml_is_stopped_while_it_is_read(text: str, message: str, loade
     """Nesting, floods of values and references; with and without libyaml."""
     with patch.object(nodes, "_LOADER", loader):
         assert message in [problem.message for problem in refused(text).problems]
-
-
-def test_references_expand_to_nothing() -> None:
-    """So that no file of a few lines holds millions of values."""
-    found = messages("- &base {prompt: a}\n- *base\n")
-    assert found[0].startswith("&base has a meaning of its own in YAML.")

@@ -75,7 +75,7 @@ def test_the_only_model_that_guesses_depth_is_meant() -> None:
     two = replace(INSTALLED, depths=("large", "small"))
     assert controls(text.replace("}", ", depth: small}"), two)[0].depth == "small"
     assert said(text, two) == [
-        "several models guess depth: large and small. Write which one: 'depth: …'."
+        "no depth model is named, and several are installed: large and small. Write 'depth: …'."
     ]
 
 

@@ -31,9 +31,9 @@ def test_what_an_edit_names_is_used_in_the_whole_picture() -> None:
 
 def test_a_family_with_one_prompt_for_all_steps_refuses() -> None:
     """At each place, before anything is loaded; weights alone are only left out."""
-    text = "checkpoint: dev\nprompt: a [cat|dog], ([a:b:5]:1.2)\nnegative_prompt: '[{a|b}:9]'\n"
+    text = "checkpoint: dev\nprompt: a [cat|dog], ([a:b:5]:1.2)\nnegative_prompt: '[a:9]'\n"
     problems = refused(text, inventory=INVENTORY).problems
-    assert [(p.line, p.column, p.width) for p in problems] == [(2, 9, 26), (2, 9, 26), (3, 18, 11)]
+    assert [(p.line, p.column, p.width) for p in problems] == [(2, 9, 26), (2, 9, 26), (3, 18, 7)]
     assert problems[0].message == (
         "FLUX.1 cannot change words between the steps: [cat|dog] is for Stable Diffusion. Write "
         "the words you want."

@@ -317,24 +317,3 @@ def test_guidance_is_a_field_like_others() -> None:
     requests = read_one(recipe, inventory=INVENTORY).image_requests(hash_of)
     assert [one.guidance for one in requests] == [2, 3, 4, 5]
     assert len({one.digest for one in requests}) == len({one.batch_key for one in requests}) == 4
-
-
-@pytest.mark.parametrize(
-    ("share", "warning"),
-    [
-        ("cfg_start: 0.5\ncfg_end: 0.6", ""),
-        (
-            "cfg_start: 0.9\ncfg_end: 0.4",
-            "cfg_start 0.9 and cfg_end 0.4 leave no step with guidance.",
-        ),
-        # The steps are after 0, 0.25, 0.5 and 0.75 of them.
-        ("steps: 4\ncfg_start: 0.75", "cfg_start 0.75 and cfg_end 1 leave no step with guidance."),
-        ("steps: 4\ncfg_start: 0.8\nhires: {steps: 20, denoising_strength: 1}", ""),
-        ("image: a.png\ndenoising_strength: 0", ""),
-    ],
-)
-def test_guidance_on_no_step_is_warned_of(share: str, warning: str) -> None:
-    """The negative prompt acts where guidance does, in any pass."""
-    warnings = read_one(f"prompt: a\nnegative: b\n{share}").warnings
-    start = "cfg_scale and the negative prompt were ignored: "
-    assert warnings == ((start + warning,) if warning else ())

@@ -34,7 +34,6 @@ INVENTORY = Inventory(
         ("realisticvision", "sd15/RealisticVision"),
         ("Stable-diffusion/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
         ("sd15\\RealisticVision.safetensors", "sd15/RealisticVision"),
-        ("sd15_realisticVision", "sd15/RealisticVision"),  # A1111 before 1.6
         ("dreamshaper_8.safetensors [879db523c3]", "dreamshaper_8"),
     ],
 )
@@ -62,6 +61,12 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
     )
 
 
+FETCH = (
+    "picowatch never downloads: fetch its .safetensors file into that folder. Available: "
+    "dreamshaper_8, sd15/RealisticVision, dream, realm and demo."
+)
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -85,15 +90,12 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
             ".safetensors.",
         ),
         (
-            "checkpoint: Lykon/dreamshaper-8",
-            "'Lykon/dreamshaper-8' is not in models/checkpoints, and picowatch never downloads. "
-            "Fetch it once: hf download Lykon/dreamshaper-8 --local-dir "
-            "models/checkpoints/dreamshaper-8, and write 'checkpoint: dreamshaper-8'.",
+            "checkpoint: Lykon/photon-1",
+            f"no checkpoint 'Lykon/photon-1' in models/checkpoints. {FETCH}",
         ),
         (
             "checkpoint: https://civitai.com/models/4384",
-            "'https://civitai.com/models/4384' is an address, and picowatch never downloads. "
-            "Fetch the .safetensors file into models/checkpoints and write its name.",
+            f"no checkpoint 'https://civitai.com/models/4384' in models/checkpoints. {FETCH}",
         ),
         (
             "vae: vae-ft-msi",

@@ -87,15 +87,6 @@ def test_a_lora_is_also_known_by_its_trainers_name(written: str, meant: str) -> 
     assert [use.name for use in request.loras] == [meant]
 
 
-def test_a_trainers_name_of_several_loras_is_none_of_theirs() -> None:
-    """Those of several epochs are trained under one name."""
-    with pytest.raises(NotInstalled, match="could be film-000004 or film-000008"):
-        find_lora("film", TRAINED)
-    renamed = replace(TRAINED, loras=("last", "noir_v2"), lora_names=dict.fromkeys("ab", "film"))
-    with pytest.raises(NotInstalled, match="could be a or b: their trainers called them so"):
-        find_lora("film", renamed)
-
-
 @pytest.mark.timeout(20)
 def test_a_file_of_lines_finds_the_trainers_names_among_thousands() -> None:
     """The names of all files are not taken apart again for each tag."""

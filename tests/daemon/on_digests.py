@@ -1,6 +1,6 @@
 """`picowatch run` with an engine process that draws digests.
 
-python -m tests.storm.daemon FOLDER [SETTING=VALUE…]
+python -m tests.daemon.on_digests FOLDER [SETTING=VALUE…]
 """
 
 import sys
@@ -10,7 +10,7 @@ from picowatch.commands.run import RESTART, run
 from picowatch.daemon import daemon
 from picowatch.engine.child import ChildEngine
 from picowatch.settings import load_settings
-from tests.storm.engine import DigestRenderer
+from tests.digest_renderer import DigestRenderer
 
 
 def main(folder: Path, *values: str) -> int:

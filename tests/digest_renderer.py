@@ -1,4 +1,4 @@
-"""The engine process of the storm and the soak: draws digests, a little slower than it could."""
+"""What an engine process draws digests with, a little slower than it could."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from picowatch.daemon.rendering import Durations, Rendering
 from picowatch.settings import Settings
-from picowatch.work.rendering import MOST_KINDS, Durations, Rendering
 from tests.digest_engine import DigestEngine
 from tests.metadata.requests import CORGI
 
@@ -57,7 +57,7 @@ def test_a_batch_in_progress_is_counted_by_its_steps(
 ) -> None:
     """Of one that takes eight seconds after its checkpoint is loaded, a step was done a second."""
     clock = [0.0]
-    monkeypatch.setattr("picowatch.work.rendering.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda: clock[0])
     one = batch(loads)
     for step in range(1, done + 1):
         clock[0] = float(step)
@@ -70,15 +70,7 @@ def test_loading_is_no_part_of_what_a_batch_takes(monkeypatch: pytest.MonkeyPatc
     """Where an engine had to load, it may have had to start, too: what came before a step."""
     one = batch("demo")
     for now in (7.0, 8.0):
-        monkeypatch.setattr("picowatch.work.rendering.time.monotonic", lambda now=now: now)
+        monkeypatch.setattr("picowatch.daemon.rendering.time.monotonic", lambda now=now: now)
         one._on_step(int(now) - 6, 10)
     assert one.seconds(ended=16.0, load=2.0) == 10.0
     assert batch().seconds(ended=16.0, load=2.0) == 14.0
-
-
-def test_what_is_remembered_does_not_grow_for_weeks() -> None:
-    """Old kinds are forgotten."""
-    durations = Durations()
-    for width in range(8, 8 * 1000, 8):
-        durations.learn(replace(SMALL, width=width), 2.0)
-    assert len(durations._means) == MOST_KINDS

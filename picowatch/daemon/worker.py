@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from picowatch.catalog import DEMO, Catalog
+from picowatch.daemon.batch_sizes import BatchSizes
+from picowatch.daemon.dropped import DroppedPictures, InboxAway
+from picowatch.daemon.publish import Publisher
+from picowatch.daemon.rendering import Durations, Rendering
+from picowatch.daemon.run import Run
 from picowatch.engine.protocol import (
     Engine,
     EngineCannotStart,
@@ -24,11 +29,6 @@ from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFai
 from picowatch.files.retry import Ended
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.batch_sizes import BatchSizes
-from picowatch.work.dropped import DroppedPictures, InboxAway
-from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Durations, Rendering
-from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 

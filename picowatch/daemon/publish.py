@@ -22,6 +22,7 @@ from PIL import Image
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
+from picowatch.daemon.run import Run
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
@@ -38,7 +39,6 @@ from picowatch.metadata import (
 )
 from picowatch.outbox.start_images import kept_parameters
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.run import Run
 
 log = logging.getLogger("picowatch")
 # Pictures have a logger of their own: where they are shown, their lines are not needed.

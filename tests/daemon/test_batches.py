@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from picowatch.daemon.batch_sizes import batch_size_for
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ControlUse, LoraUse
-from picowatch.work.batch_sizes import batch_size_for
 from tests.engine.requests import request
 
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.batch_sizes import LARGEST, BatchSizes
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
@@ -97,14 +97,6 @@ def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
     assert sizes.size(few) == 4
 
 
-def test_images_without_guidance_are_measured_by_themselves(tmp_path: Path) -> None:
-    """Their evaluations are half as large."""
-    sizes = BatchSizes("auto", tmp_path / "batches.json")
-    make(sizes, LARGE, {1: 1.0, 2: 0.99})
-    make(sizes, replace(LARGE, cfg_scale=1.0), {1: 0.5, 2: 0.3, 4: 0.29})
-    assert sizes.size(LARGE) == 1
-
-
 def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path) -> None:
     """Nobody waits longer for what is urgent because a recipe has more steps; nor after a start."""
     file = tmp_path / "batches.json"
@@ -116,22 +108,6 @@ def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path)
     for one in (sizes, fresh):
         assert one.size(few) == 4
         assert one.size(many) == 1  # 12 s for an image
-
-
-def test_what_was_found_is_measured_anew_after_two_weeks(tmp_path: Path) -> None:
-    """In a process that runs on as in the next one: larger or smaller, as it is now."""
-    file = tmp_path / "batches.json"
-    time = [1_000_000.0]
-    sizes = BatchSizes("auto", file, now=lambda: time[0])
-    assert make(sizes, LARGE, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.4})[-1] == 4
-    time[0] += 13 * 86400
-    assert set(make(sizes, LARGE, {4: 0.4})) == {4}
-    time[0] += 2 * 86400
-    fresh = BatchSizes("auto", file, now=lambda: time[0])
-    learn(fresh, LARGE, 1, 1.0)
-    assert make(sizes, LARGE, {2: 0.4, 4: 0.4})[-1] == 2
-    better = {2: 0.6, 4: 0.4, 8: 0.3, 16: 0.25, 32: 0.2}
-    assert make(fresh, LARGE, better)[-1] == LARGEST
 
 
 @pytest.mark.parametrize(

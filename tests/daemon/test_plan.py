@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.daemon.pool import PASSES
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage, RequestedEntry, Save, SizeAndTime
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.pool import PASSES
 from tests.engine.requests import request
 
 BATCH = 8

@@ -10,16 +10,16 @@ from functools import partial
 from itertools import count
 from math import ceil
 
+from picowatch.daemon.batch_sizes import BatchSizes
+from picowatch.daemon.dropped import DroppedPictures
+from picowatch.daemon.publish import Publisher
+from picowatch.daemon.rendering import Durations, Rendering
+from picowatch.daemon.run import Run
+from picowatch.daemon.worker import Worker
 from picowatch.engine.protocol import Engine, Executor
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.rows import QueuedImage
 from picowatch.recipe.request import ImageRequest
-from picowatch.work.batch_sizes import BatchSizes
-from picowatch.work.dropped import DroppedPictures
-from picowatch.work.publish import Publisher
-from picowatch.work.rendering import Durations, Rendering
-from picowatch.work.run import Run
-from picowatch.work.worker import Worker
 
 log = logging.getLogger("picowatch")
 

@@ -2,8 +2,7 @@
 
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,8 +30,6 @@ LONGEST_SECONDS = 20.0  # a batch may take, so that urgent and cancelled images 
 SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
 # With fewer evaluations of the UNet, what is done once for each image takes as long as they do.
 FEW_EVALUATIONS = 8
-# Drivers, libraries and the load of the machine change.
-FRESH_SECONDS = 14 * 24 * 60 * 60
 
 
 def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
@@ -57,14 +54,13 @@ class _Measured:
 
     `size` is the best batch so far, `largest` what memory allows; `settled`: a larger one brings
     nothing. `seconds` are those that an evaluation of the UNet took for one image, by batch size:
-    they can be compared whatever the steps and the sampler were. `at` is when it was decided.
+    they can be compared whatever the steps and the sampler were.
     """
 
     size: Annotated[int, Field(ge=1, le=LARGEST)]
     largest: Annotated[int, Field(ge=1, le=LARGEST)] = LARGEST
     settled: bool = False
     seconds: dict[int, list[float]] = field(default_factory=dict)
-    at: float = 0.0
 
     def next_size(self, evaluations: int) -> int:
         """The size to take now for images of so many evaluations.
@@ -114,19 +110,13 @@ class BatchSizes:
 
     It begins with the rule of `batch_size_for`, doubles as long as an evaluation of the UNet then
     takes at most 95 % of the time, and halves where memory ran out. What was decided is kept in a
-    file, by device, checkpoint and size; after two weeks it is measured again, from half of it on.
-    A number in the settings is taken as it is. Safe to use from several threads.
+    file, by device, checkpoint and size; without the file it is measured again. A number in the
+    settings is taken as it is. Safe to use from several threads.
     """
 
-    def __init__(
-        self,
-        setting: int | Literal["auto"],
-        file: Path,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, setting: int | Literal["auto"], file: Path) -> None:
         self._setting = setting
         self._file = file
-        self._now = now
         self._lock = Lock()
         self._device = ""  # of the last batch
         self._measured = _read(file)
@@ -162,16 +152,11 @@ class BatchSizes:
             decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
         if decided and measured.is_decided:
             log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
-            measured.at = self._now()
             self._keep()
 
     def _of(self, key: str, request: ImageRequest) -> _Measured:
-        """What is known of images like this one; what was decided long ago is tried again."""
-        found = self._measured.get(key) or _Measured(batch_size_for(request, "auto"))
-        if found.is_decided and abs(self._now() - found.at) > FRESH_SECONDS:
-            found = _Measured(max(1, found.size // 2))
-        self._measured[key] = found
-        return found
+        """Return what is known of images like this one."""
+        return self._measured.setdefault(key, _Measured(batch_size_for(request, "auto")))
 
     def _keep(self) -> None:
         """Write down what was decided; a full disk costs only another measurement."""

@@ -1,0 +1,81 @@
+"""What another program's settings give: fields of a recipe, and warnings about the rest."""
+
+import re
+from typing import Any
+
+from picowatch.recipe.fields import EMBEDDINGS, MAX_SEED
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.written import Entry, Position, plain_number, written_at
+
+# Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
+_LONG_SEED = re.compile(r"[0-9]{10,20}")
+# What says of a setting that it is off.
+_OFF = ("", "none", "null", "false", "0", "0.0", "[]", "{}")
+# What a damaged or hostile file may raise in code that reads it as if it were a good one.
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+
+
+class Found:
+    """The fields of a recipe that another program's settings give, with warnings."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+    def put(self, field: str, value: object, name: str = "") -> None:
+        """A field's value, which becomes text; None is as if it were not there.
+
+        Of two that differ the first one counts, and the other is left out under its `name`.
+        """
+        if value is None:
+            return
+        if not isinstance(value, str | int | float):
+            raise TypeError(field)
+        if isinstance(value, float):
+            text = plain_number(value)
+        else:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+        if field in ("seed", "variation_seed"):
+            text = self._seed_of_32_bits(text)
+        if self.values.setdefault(field, text) != text:
+            self.leave_out(name or field, value)
+
+    def _seed_of_32_bits(self, text: str) -> str:
+        """The seed that gives the same noise."""
+        if not _LONG_SEED.fullmatch(text) or not MAX_SEED < int(text) < 2**64:
+            return text
+        seed = int(text) % (MAX_SEED + 1)
+        self.warn(
+            f"the seed {text} has more than 32 bits; {seed} is used instead, which gives the same "
+            "noise on a CPU."
+        )
+        return str(seed)
+
+    def put_lora(self, name: object, weight: object) -> None:
+        """A LoRA with its weight; 1 if it has none."""
+        if isinstance(name, str) and name and name.casefold() != "none":
+            self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
+
+    def with_embeddings(self, prompt: str, pattern: re.Pattern[str]) -> str:
+        """A prompt with the bare names of its embeddings, which the pattern's group finds."""
+        names = [found[1] or "" for found in pattern.finditer(prompt)]
+        if names:
+            self.values[EMBEDDINGS] = ",".join([self.values.get(EMBEDDINGS, ""), *names])
+        return pattern.sub(lambda found: found[1] or "", prompt)
+
+    def miss_start_image(self) -> None:
+        self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")
+
+    def leave_out(self, name: str, value: object) -> None:
+        """A warning that this setting is not carried over, unless it says that it is off."""
+        if value is not None and str(value).strip().casefold() not in _OFF:
+            self.warn(left_out(f"{name}: {value}"))
+
+    def warn(self, message: str) -> None:
+        if message and len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(message)
+
+    def entry(self, position: Position) -> Entry:
+        """The fields, all of them at one position: where a recipe names the picture."""
+        layer = {field: written_at(position, value) for field, value in self.values.items()}
+        return Entry(layer, position, tuple(self.warnings))

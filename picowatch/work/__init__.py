@@ -1,1 +1,0 @@
-"""Turns queued images into published pictures: engines, batches, publishing."""

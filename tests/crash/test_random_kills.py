@@ -1,0 +1,56 @@
+"""kill -9 at random moments, of the real daemon and of its engines, while recipes are saved."""
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.daemon.processes import engines_of, process
+from tests.house import House, wait_for
+from tests.outcome import faults
+
+KILLS = int(os.environ.get("KILLS", "6"))  # `make storm` asks for 200
+
+
+def recipes(house: House, dice: random.Random) -> Iterator[int]:
+    """Save a recipe with the next seeds, again and again; gives how many images were requested."""
+    wanted = 0
+    while True:
+        count = dice.randrange(1, 7)
+        house.save(
+            f"{'live/' * dice.randrange(2)}{wanted}.yaml",
+            f"prompt: a star\nseed: {wanted}\ncount: {count}\nsteps: {dice.randrange(2, 9)}\n"
+            f"size: 64x64\ngrid: {str(count > 1).lower()}\n",
+        )
+        wanted += count
+        yield wanted
+
+
+@pytest.mark.timeout(600 + 5 * KILLS)
+def test_kills_at_random_lose_nothing_and_make_nothing_twice(house: House) -> None:
+    """Each image is there once, whole and in every list once, with its contact sheets."""
+    dice = random.Random(4)
+    saves = recipes(house, dice)
+    wanted = 0
+    for kill in range(KILLS):
+        with process(house) as daemon:
+            for _ in range(dice.randrange(1, 4)):
+                wanted = next(saves)
+            made = len(house.listed())
+            enough = min(wanted, made + dice.randrange(1, 5))
+            wait_for(lambda: len(house.listed()) >= enough, "some pictures")  # noqa: B023
+            if kill % 2:
+                for engine in engines_of(daemon.pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(engine, signal.SIGKILL)
+                wanted = next(saves)
+                wait_for(lambda: len(house.listed()) > enough, "another picture")  # noqa: B023
+    with process(house):
+        wait_for(lambda: len(house.listed()) == wanted, "all pictures")
+        wait_for(lambda: not house.status()["images"]["queued"], "the end")
+    assert house.once()
+    assert sorted(line["seed"] for line in house.listed()) == list(range(wanted))
+    assert list(faults(house.outbox)) == []

@@ -1,1 +1,0 @@
-"""Kills at random times: `make storm`."""
