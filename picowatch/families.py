@@ -245,10 +245,11 @@ _ONLY_EDITS = {
 }
 
 
-def _qwen_edit(steps: int, name: str, most: int) -> Variant:
+def _qwen_edit(steps: int, name: str, most: int, hub: str) -> Variant:
     """A Qwen-Image that edits: pictures are rendered in one megapixel, as it was trained."""
     return _steps(
         steps,
+        hub=f"Qwen/Qwen-Image-{hub}",
         cfg_scale=4,
         lacks=_ONLY_EDITS,
         references=References(most=most, required=True, multiple=32, stretched=True),
@@ -572,6 +573,7 @@ _ROWS = (
                 guidance=2.5,
                 lacks=_ONLY_EDITS,
                 references=References(most=1, required=True),
+                configs="dev",
                 hub="black-forest-labs/FLUX.1-Kontext-dev",
                 pipelines=Pipelines(text="FluxKontextPipeline", edit="FluxKontextPipeline"),
             ),
@@ -664,9 +666,9 @@ _ROWS = (
         lacks=_LACKS,
         variants={
             "": _steps(50, 4),
-            "Edit": _qwen_edit(50, "QwenImageEdit", 1),
-            "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3),
-            "Edit 2511": _qwen_edit(40, "QwenImageEditPlus", 3),
+            "Edit": _qwen_edit(50, "QwenImageEdit", 1, "Edit"),
+            "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2509"),
+            "Edit 2511": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2511"),
         },
         hub="Qwen/Qwen-Image",
         more_folders={"QwenImageEditPipeline": "Edit", "QwenImageEditPlusPipeline": ""},
@@ -684,8 +686,13 @@ _ROWS = (
             "processor": ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
         },
         signs=("txt_norm.",),
-        by_header=(("", Sign(lacks=("__index_timestep_zero__",))),),
-        by_name=(("", "image-edit", "Edit"),),
+        by_header=(("Edit 2511", Sign(has=("__index_timestep_zero__",))), ("", Sign())),
+        # All of them look alike, and Lightning's files say "edit" and the number, too.
+        by_name=(
+            ("", "image-edit-2511", "Edit 2511"),
+            ("", "image-edit-2509", "Edit 2509"),
+            ("", "image-edit", "Edit"),
+        ),
         encoders={"text_encoder": "Qwen2.5-VL 7B"},
         vaes=(QWEN_VAE,),
         lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (_TO_Q, (3072,))),

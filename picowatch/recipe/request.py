@@ -126,9 +126,8 @@ class ImageRequest(ImageFields):
                 self.vae_hash,
                 self.hires_upscaler_hash,
                 self.upscaler_hash,
-                bool(self.image),
+                "references" if self.references else bool(self.image),
                 bool(self.mask),
-                bool(self.references),
                 self.digest if self.exact else None,
             )
         )

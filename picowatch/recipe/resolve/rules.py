@@ -229,7 +229,9 @@ def _multiples(recipe: Recipe) -> Iterator[Finding]:
     for field, side in (("width", recipe.width or 0), ("height", recipe.height or 0)):
         if side % multiple and recipe.says(field):
             nearest = max(multiple, side - side % multiple)
-            yield Finding(field, not_multiple_of(multiple, field, side), instead=nearest)
+            # No checkpoint has sides that are no multiples of 8.
+            what = not_multiple_of(multiple, field, side)
+            yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
     width, height = recipe.size_before_upscale
     if recipe.hires and (width % multiple or height % multiple):
         what = (
