@@ -17,7 +17,6 @@ from picowatch.recipe.read.from_picture import read_from
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.control import with_picture
 from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.layers import CONTROL, typed
 from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
@@ -268,7 +267,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     picture = Written(as_written(dropped.path), position)
     layer: Layer = {}
     if CONTROL in own:
-        control = with_picture(own[CONTROL], _is_picture, picture)
+        control = _with_picture(own[CONTROL], picture)
         layer = {CONTROL: control} if control != own[CONTROL] else {}
     if "references" in own:
         layer["references"] = _with_reference(own["references"], picture)
@@ -289,6 +288,18 @@ def _with_reference(references: Written, picture: Written) -> Written:
         return picture if _is_picture(references) else references
     parts = tuple(picture if _is_picture(part) else part for part in references.parts)
     return replace(references, value=tuple(part.value for part in parts), parts=parts)
+
+
+def _with_picture(control: Written, picture: Written) -> Written:
+    """The field `control` as written, with the picture in place of the word."""
+    if isinstance(control.value, tuple):
+        parts = tuple(_with_picture(part, picture) for part in control.parts)
+        return replace(control, value=tuple(part.value for part in parts), parts=parts)
+    pairs = [
+        (name, picture if name == "image" and _is_picture(part) else part)
+        for name, part in control.pairs
+    ]
+    return control.with_pairs(tuple(pairs)) if pairs else control
 
 
 def _is_picture(written: Written) -> bool:

@@ -1,16 +1,10 @@
 """Files that are not what their names say, or not whole: refused in words, never opened."""
 
-import errno
 import json
-import os
-import shutil
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.headers import read_header
@@ -40,31 +34,6 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
     )
     write_model(path, checkpoint_shapes())
     assert [model.name for model in catalog.scan().models] == ["it"]
-
-
-@pytest.mark.parametrize("unreadable", ["file.safetensors", "folder/config.json", "folder/model"])
-def test_what_could_not_be_read_is_a_model_once_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
-) -> None:
-    """Neither a permission that is given later nor a disk that is back changes size and time."""
-    demo = Catalog(tmp_path).demo.path / "vae"
-    shutil.copytree(demo, tmp_path / "vae/folder")
-    (weights,) = (tmp_path / "vae/folder").glob("*.safetensors")
-    shutil.copy(weights, tmp_path / "vae/file.safetensors")
-    path = weights if unreadable.endswith("/model") else tmp_path / "vae" / unreadable
-    real = os.open
-
-    def refusing(file: Any, *more: Any, **named: Any) -> int:
-        if file == path:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real(file, *more, **named)
-
-    catalog = Catalog(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refusing)
-        (refused,) = catalog.scan().refused
-        assert "cannot be read" in refused.reason
-    assert [model.name for model in catalog.scan().models] == ["file", "folder"]
 
 
 def header_of(text: bytes, length: int | None = None) -> bytes:
@@ -114,18 +83,6 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> N
     path = tmp_path / "it.safetensors"
     path.write_bytes(header_of(json.dumps({"a": TENSOR}).encode().ljust(0x280)) + bytes(2))
     assert read_header(path).shapes == {"a": (1,)}
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(content=st.binary(max_size=200) | st.binary(max_size=200).map(header_of))
-def test_no_bytes_raise_anything_but_a_refusal(tmp_path: Path, content: bytes) -> None:
-    """A file in models/ must not end the daemon."""
-    path = tmp_path / "it.safetensors"
-    path.write_bytes(content)
-    try:
-        read_header(path)
-    except ModelRefused as refused:
-        assert refused.message.endswith(".")
 
 
 @pytest.mark.parametrize(

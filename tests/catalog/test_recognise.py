@@ -455,22 +455,14 @@ def test_a_scaled_fp8_checkpoint_with_a_unet_is_refused() -> None:
         recognise(typed(shapes, {"": FP8, f"{name}.scale_weight": "F32"}))
 
 
-@pytest.mark.parametrize(
-    ("said", "refused"),
-    [
-        ('{"layers": {"a": {"format": "float8_e4m3fn"}}}', False),
-        ('{"layers": {"a": {"format": "float8_e4m3fn"}, "b": {"format": "mxfp8"}}}', True),
-        *((odd, False) for odd in ("", "no JSON", "[]", '{"layers": 1}', "[" * 100_000)),
-    ],
-)
-def test_a_files_own_description_of_its_layers_is_read(said: str, refused: bool) -> None:
+def test_a_files_own_description_of_its_layers_is_read() -> None:
     """ComfyUI writes it. Anybody can write anything there."""
-    header = typed(Z_IMAGE, {}, _quantization_metadata=said)
-    if refused:
-        with pytest.raises(ModelRefused, match="it names mxfp8"):
-            recognise(header)
-    else:
-        assert recognise(header).stored == "float16"
+    layers = '{"layers": {"a": {"format": "float8_e4m3fn"}%s}}'
+    for said in ("", "no JSON", "[]", '{"layers": 1}', "[" * 100_000, layers % ""):
+        assert recognise(typed(Z_IMAGE, {}, _quantization_metadata=said)).stored == "float16"
+    said = layers % ', "b": {"format": "mxfp8"}'
+    with pytest.raises(ModelRefused, match="it names mxfp8"):
+        recognise(typed(Z_IMAGE, {}, _quantization_metadata=said))
 
 
 @pytest.mark.parametrize(

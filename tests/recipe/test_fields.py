@@ -110,7 +110,7 @@ def test_the_native_size_is_the_checkpoints() -> None:
             "enlarge it.",
         ),
         ("size: big", "size must be text like 512x768, not 'big'."),
-        ("size: 512", "size must be like 512x768. For a square write 512x512."),
+        ("size: 512", "size must be text like 512x768, not 512."),
         ("size: [512, 768]", "size must be text like 512x768, not [512, 768]."),
         ("seed: -2", None),
         ("seed: 4294967296", None),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from picowatch.recipe.fields import PICTURE, PROMPTS, ROWS
+from picowatch.recipe.fields import EMBEDDINGS, PICTURE, PROMPTS, ROWS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
@@ -49,20 +49,18 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
             yield from checkpoint_advice(recipe)
 
 
-def missing_embeddings(
-    written: Written, layer: Layer, checkpoint: Checkpoint, inventory: Inventory
-) -> Iterator[str]:
-    """Embeddings that a picture names, but that are not here: their words stay as words.
-
-    `layer` has the prompts that the picture's are used as, if they are.
-    """
+def missing_embeddings(layer: Layer, checkpoint: Checkpoint, inventory: Inventory) -> Iterator[str]:
+    """Embeddings that a picture's prompts name, but that are not here: they stay as words."""
+    written = layer.get(EMBEDDINGS)
+    if not written or checkpoint.rules.flow:
+        return
     entries = str(written.value).split(",")[:_MOST_EMBEDDINGS]
     names = [entry.partition(":")[0].strip() for entry in entries]
     here = (*inventory.embeddings, *inventory.refused_embeddings)
     words = {name.rpartition("/")[2].casefold() for name in here}
     away = tuple(one for one in names if one.rpartition("/")[2].casefold() not in {"", *words})
-    for field in PROMPTS if not checkpoint.rules.flow else ():
-        text = split_loras(layer[field].text)[0] if field in layer else ""
+    for prompt in [layer[field] for field in PROMPTS if field in layer]:
+        text = split_loras(prompt.text)[0] if prompt.origin is Origin.OTHERS else ""
         found = {name for *_, name in embedding_words(text, away)}
         yield from map(embedding_missing, sorted(found))
 
@@ -73,15 +71,15 @@ def with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Reci
     LoRAs teach words of their own.
     """
     demo = inventory.demo
-    variants = [one for recipe in recipes for one in recipe.variants if one.draws]
-    plain = [one for one in variants if one.checkpoint == demo.name and not one.names_loras]
-    if demo.known_words is None or not plain:
+    variants = [one for recipe in recipes for one in recipe.variants]
+    drawn = {one.prompt: one for one in variants if one.draws and one.checkpoint == demo.name}
+    if demo.known_words is None or not drawn:
         return recipes
     known = demo.known_words.and_names(inventory.embeddings)
     unknown: list[str] = []
     left = _MOST_CHARACTERS
-    for prompt in dict.fromkeys(one.prompt for one in plain):
-        unknown += known.unknown_in(prompt) if left > 0 else ()
+    for prompt, variant in drawn.items():
+        unknown += known.unknown_in(prompt) if left > 0 and not variant.names_loras else ()
         left -= len(prompt)
     if unknown:
         said = unknown_words(demo.name, known, unknown)

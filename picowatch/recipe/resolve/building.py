@@ -14,12 +14,10 @@ from picowatch.recipe.fields import (
     CHECKPOINT_HASH,
     DEFAULTS,
     DROPPED,
-    EMBEDDINGS,
     MAX_SIDE,
     MIN_SIDE,
     PICTURE,
     PICTURE_FIELDS,
-    PROMPTS,
     RANDOM,
     ROWS,
 )
@@ -92,7 +90,7 @@ class RecipeBuilder:
         checkpoint = self._find("checkpoint", find_checkpoint) or NO_CHECKPOINT
         self._place_dropped(checkpoint)
         self._check_hash(checkpoint)
-        self._take_embeddings(checkpoint)
+        self.judge.warnings += missing_embeddings(self.layer, checkpoint, self.inventory)
         loras, families = read_loras(self.layer, self.inventory, self.judge)
         native = checkpoint.native_size
         defaults = {"prompt": "", "width": native, "height": native, "seed": RANDOM}
@@ -264,18 +262,6 @@ class RecipeBuilder:
                 f"'{shown(checkpoint.name)}', which may be another one."
             )
 
-    def _take_embeddings(self, checkpoint: Checkpoint) -> None:
-        """Warn of those that a picture's prompts name, but that are not here."""
-        written = self.layer.get(EMBEDDINGS)
-        theirs = {
-            field: self.layer[field]
-            for field in PROMPTS
-            if field in self.layer and self.layer[field].origin is Origin.OTHERS
-        }
-        if written:
-            found = missing_embeddings(written, theirs, checkpoint, self.inventory)
-            self.judge.warnings += found
-
     def _schedule_type(self, sampler: str, checkpoint: Checkpoint) -> str:
         """The schedule type; karras if nothing is written, and the sampler takes it."""
         if "schedule_type" in self.layer:
@@ -334,40 +320,41 @@ class RecipeBuilder:
 
     def _picture_size(self, values: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, int]:
         """The sides that are to be the start image's; beside a given one in its proportions."""
-        open_sides = [side for side in ("width", "height") if values[side] == PICTURE]
+        sides = [side for side in ("width", "height") if values[side] == PICTURE]
         references = values["references"]
         if references and not {"width", "height"}.intersection(self.layer):
-            open_sides = ["width", "height"]
-        if not open_sides:
+            sides = ["width", "height"]
+        if not sides:
             return {}
-        native = dict.fromkeys(open_sides, checkpoint.native_size)
         followed = (one["image"] for one in values["control"])
         path = values["image"] or next(chain(references, followed), "")
-        if not path:
-            if "image" not in self.layer or names_none(self.layer["image"]):
-                what = "size: picture is the size of the start image. Add image, or a size."
-                self.judge.wrong(open_sides[0], what)
-            return native
-        try:
-            width, height = self.pictures.size(path)
-        except PictureUnreadable as error:
-            self.judge.wrong("image" if values["image"] else "control", named(path, str(error)))
-            return native
-        if len(open_sides) == 1:
-            given = next(side for side in ("width", "height") if side not in open_sides)
-            if not isinstance(values[given], int):
-                return native  # what is wrong with it is reported
-            scale = values[given] / (width if given == "width" else height)
-            width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        image, size = self.layer.get("image"), (checkpoint.native_size, checkpoint.native_size)
+        if path:
+            try:
+                size = self.pictures.size(path)
+            except PictureUnreadable as error:
+                self.judge.wrong(self._field_of(path, values), named(path, str(error)))
+        elif not image or names_none(image):
+            what = "size: picture is the size of the start image. Add image, or a size."
+            self.judge.wrong(sides[0], what)
+        if len(sides) == 1:
+            given = "height" if sides == ["width"] else "width"
+            if isinstance(values[given], int):  # else it is reported
+                scale = values[given] / size[given == "height"]
+                size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         rules, most_pixels = checkpoint.rules, self.pictures.most_pixels
         scale = values["hires"].get("scale", 2) if values["hires"] else 1
         is_scale = isinstance(scale, int | float) and scale >= 1  # else it is reported
         most_side = min(MAX_SIDE, int(rules.max_side / (scale if is_scale else 1)))
         most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
         multiple = 1 if references else rules.multiple
-        sides = picture_sides((width, height), multiple, most_side, most_pixels)
-        both = dict(zip(("width", "height"), sides, strict=True))
-        return {name: both[name] for name in open_sides}
+        width, height = picture_sides(size, multiple, most_side, most_pixels)
+        return {side: width if side == "width" else height for side in sides}
+
+    @staticmethod
+    def _field_of(path: str, values: Mapping[str, Any]) -> str:
+        """The field that names a picture."""
+        return "image" if values["image"] else "references.0" if values["references"] else CONTROL
 
 
 def _decided(recipe: Recipe) -> str:

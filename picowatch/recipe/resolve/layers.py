@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Literal
 
 from picowatch.errors import ValueInvalid
@@ -124,6 +125,16 @@ class NumberRange:
     last: Decimal
     step: Decimal  # above 0
 
+    @property
+    def ends(self) -> tuple[Decimal, Decimal]:
+        """The first and the last number."""
+        return self.first, self.last
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its numbers are whole ones."""
+        return self.first == int(self.first) and self.step == int(self.step)
+
     def __len__(self) -> int:
         return int(abs(self.last - self.first) / self.step) + 1
 
@@ -151,10 +162,10 @@ def _split_size(layer: Layer, judge: Judge) -> None:
         if side in layer and layer[side].value is None:
             judge.wrong(side, wrong_value(side, layer.pop(side)))
     written = layer.pop(SIZE, None)
+    text = written.text.strip() if written else ""
+    sides = _SIDES.fullmatch(text)
     if written is None:
         return
-    text = written.text.strip()
-    sides = _SIDES.fullmatch(text)
     if not layer.keys().isdisjoint(("width", "height")):
         judge.wrong(SIZE, SIZE_AND_SIDE)
     elif text.casefold() == PICTURE:
@@ -162,20 +173,11 @@ def _split_size(layer: Layer, judge: Judge) -> None:
     elif sides:
         layer["width"] = written.with_value(int(sides["width"]))
         layer["height"] = written.with_value(int(sides["height"]))
+    elif re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
+        what = f"size is width and height in pixels, like 512x768. For {text} write"
+        judge.wrong(SIZE, f"{what} {sizes_of_ratio(text)}.", None)
     else:
-        judge.wrong(SIZE, _not_a_size(written), None)
-
-
-def _not_a_size(written: Written) -> str:
-    text = written.text.strip()
-    if re.fullmatch(r"\d{1,3} *: *\d{1,3}", text):
-        return (
-            f"size is width and height in pixels, like 512x768. For {text} write "
-            f"{sizes_of_ratio(text)}."
-        )
-    if re.fullmatch(r"\d{1,9}", text):
-        return f"size must be like 512x768. For a square write {text}x{text}."
-    return wrong_value(SIZE, written)
+        judge.wrong(SIZE, wrong_value(SIZE, written), None)
 
 
 def _move_sampler(layer: Layer) -> None:
@@ -183,14 +185,16 @@ def _move_sampler(layer: Layer) -> None:
     written = layer.get("schedule_type")
     if not written or written.origin is not Origin.OTHERS:
         return
-    for find in (find_schedule_type, find_sampler):
-        try:
-            find(written.text)
-        except ValueInvalid:
-            continue
-        if find is find_sampler:
-            layer.setdefault("sampler", layer.pop("schedule_type"))
-        return
+    if _means(find_sampler, written.text) and not _means(find_schedule_type, written.text):
+        layer.setdefault("sampler", layer.pop("schedule_type"))
+
+
+def _means(find: Callable[[str], object], text: str) -> bool:
+    try:
+        find(text)
+    except ValueInvalid:
+        return False
+    return True
 
 
 def _read_sampler(layer: Layer, judge: Judge) -> None:
@@ -217,31 +221,22 @@ def _read_sampler(layer: Layer, judge: Judge) -> None:
 
 def _seeds(written: Written, judge: Judge) -> Written:
     """One seed, random, a range, or a list of seeds."""
-    if isinstance(written.value, tuple) and written.parts:
-        return written.with_value(tuple(_listed_seeds(written, judge)))
     seeds = range_in(written.value)
-    if seeds and all(isinstance(one, int) and 0 <= one <= MAX_SEED for one in _ends(seeds)):
+    if seeds and seeds.is_whole and 0 <= min(seeds.ends) <= max(seeds.ends) <= MAX_SEED:
         return written.with_value(seeds)
-    return _seed("seed", written)
-
-
-def _ends(seeds: NumberRange) -> Iterator[int | float]:
-    for end in (seeds.first, seeds.last, seeds.step):
-        yield int(end) if end == int(end) else float(end)
-
-
-def _listed_seeds(written: Written, judge: Judge) -> Iterator[int]:
-    seen = set()
+    if not isinstance(written.value, tuple) or not written.parts:
+        return _seed("seed", written)
+    found: dict[int, None] = {}
     for part in written.parts:
         seed = seed_in(part)
         if not isinstance(seed, int):
             judge.wrong("seed", wrong_value("seed", part, _ONE_SEED), position=part.position)
-            continue
-        if seed in seen:
+        elif seed in found:
             what = f"the seed {seed} is listed twice: both images would be the same. Keep one."
             judge.wrong("seed", what, position=part.position)
-        seen.add(seed)
-        yield seed
+        else:
+            found[seed] = None
+    return written.with_value(tuple(found))
 
 
 def _seed(field: str, written: Written) -> Written:
@@ -280,18 +275,6 @@ def _noise(written: Written, judge: Judge) -> Written:
 def is_off(written: Written) -> bool:
     """Whether a mapping, or a list of them, is switched off."""
     return written.value in ((), False) or names_none(written) or switch(written.text) is False
-
-
-def _off(written: Written) -> Written:
-    return written.with_value(False) if is_off(written) else written
-
-
-def _hires(written: Written, judge: Judge) -> Written:
-    return _mapping("hires", "", written, judge)
-
-
-def _upscale(written: Written, judge: Judge) -> Written:
-    return _mapping("upscale", "model", written, judge)
 
 
 def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
@@ -374,9 +357,9 @@ _MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
     "noise": _noise,
     "seed": _seeds,
     "variation_seed": _variation_seed,
-    "hires": _hires,
-    "upscale": _upscale,
+    "hires": partial(_mapping, "hires", ""),
+    "upscale": partial(_mapping, "upscale", "model"),
     "references": _references,
     "control": _controls,
-    "sweep": lambda w, _: _off(w),
+    "sweep": lambda w, _: w.with_value(False) if is_off(w) else w,
 }

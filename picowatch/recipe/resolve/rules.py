@@ -17,15 +17,16 @@ from picowatch.recipe.fields import (
     ZERO_SNR,
     Loras,
 )
-from picowatch.recipe.inventory import Inventory, family_called
+from picowatch.recipe.inventory import ControlNet, Inventory, family_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of
-from picowatch.recipe.parts import PIXEL_UPSCALERS, UPSCALERS
+from picowatch.recipe.parts import KINDS, OPTIONS, PIXEL_UPSCALERS, UPSCALERS
 from picowatch.recipe.prompts.grammar import embedding_words, lora_tags, split_loras
+from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.control import controls_fit
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.layers import CONTROL
 from picowatch.recipe.resolve.prompts import edit_findings, mistakes_in
 from picowatch.recipe.resolve.severity import NOTHING, Finding, Judge
 from picowatch.recipe.samplers import (
@@ -53,11 +54,10 @@ class Rules:
 
     def applied(self, recipe: Recipe, judge: Judge) -> Recipe:
         """The recipe with what is used instead of values that somebody else chose."""
-        for rule in (self._prompts, *_ALWAYS):
+        recipe = _applied(self._prompts, recipe, judge)
+        is_long = max(len(recipe.prompt), len(recipe.negative_prompt)) > MAX_LENGTH
+        for rule in _RULES if not is_long else ():  # a sweep would read a megabyte again and again
             recipe = _applied(rule, recipe, judge)
-        if recipe.says("prompt"):  # without one the recipe is refused anyway
-            for rule in _OF_CHECKPOINT:
-                recipe = _applied(rule, recipe, judge)
         return recipe
 
     def _prompts(self, recipe: Recipe) -> Iterator[Finding]:
@@ -155,44 +155,31 @@ def _lacks(recipe: Recipe) -> Iterator[Finding]:
 def _sampler(recipe: Recipe) -> Iterator[Finding]:
     """Check the sampler: only some step along a flow, only some can begin with pure noise."""
     checkpoint = recipe.installed_checkpoint
-    able = checkpoint.rules.samplers
-    if checkpoint.rules.flow:
-        if recipe.sampler not in able:
-            why = f"{checkpoint.family} has a sampler of its own"
-            if len(able) > 1:
-                why = f"it steps along noise, but {checkpoint.family} steps along a flow"
-            what = f"the sampler {recipe.sampler} cannot be used: {why}."
-            yield Finding("sampler", what, f"Use {listed(able, 'or')}, or leave it out.", able[0])
-        return
+    able, why = checkpoint.rules.samplers, f"{checkpoint.family} steps along a flow"
     zero_snr = recipe.prediction == ZERO_SNR if recipe.prediction else checkpoint.zero_snr
-    if zero_snr and not sampler_named(recipe.sampler).zero_snr:
-        able = tuple(one.name for one in SAMPLERS if one.zero_snr)
-        why = f"which the checkpoint '{checkpoint.name}' is trained on"
-        if recipe.prediction:
-            why = f"as 'prediction: {ZERO_SNR}' demands"
-        what = (
-            f"the sampler {recipe.sampler} cannot begin with pure noise, {why} (zero terminal SNR)."
-        )
-        yield Finding("sampler", what, f"Use {listed(able, 'or', most=len(able))}.", able[0])
+    if not checkpoint.rules.flow:
+        able = tuple(one.name for one in SAMPLERS if one.zero_snr or not zero_snr)
+        why = "it cannot begin with pure noise (zero terminal SNR)"
+    if recipe.sampler not in able:
+        what = f"the sampler {recipe.sampler} cannot be used with '{checkpoint.name}': {why}."
+        remedy = f"Use {listed(able, 'or', most=len(able))}, or leave it out."
+        yield Finding("sampler", what, remedy, able[0])
 
 
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
-    checkpoint = recipe.installed_checkpoint
-    if checkpoint.rules.flow:
-        is_wrong = recipe.schedule_type not in (AUTOMATIC, SIMPLE)
-        # That of an impossible sampler came with it.
-        if is_wrong and recipe.sampler in checkpoint.rules.samplers:
-            what = (
-                f"{checkpoint.family} does not take the schedule type '{recipe.schedule_type}': it "
-                "has a schedule of its own."
-            )
-            yield Finding("schedule_type", what, f"Remove it, or write {SIMPLE}.", SIMPLE)
-        return
-    sampler = sampler_named(recipe.sampler)
-    try:
-        decide_schedule_type(sampler, recipe.schedule_type)
-    except ScheduleUnknown as error:
-        yield Finding("schedule_type", str(error), instead=sampler.automatic)
+    rules, sampler = recipe.installed_checkpoint.rules, sampler_named(recipe.sampler)
+    if not rules.flow:
+        try:
+            decide_schedule_type(sampler, recipe.schedule_type)
+        except ScheduleUnknown as error:
+            yield Finding("schedule_type", str(error), instead=sampler.automatic)
+    # That of an impossible sampler came with it.
+    elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
+        what = (
+            f"{recipe.installed_checkpoint.family} does not take the schedule type "
+            f"'{recipe.schedule_type}': it has a schedule of its own."
+        )
+        yield Finding("schedule_type", what, f"Remove it, or write {SIMPLE}.", SIMPLE)
 
 
 def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
@@ -207,37 +194,29 @@ def _clip_skip(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _sides(recipe: Recipe) -> Iterator[Finding]:
-    """Sides that the family cannot draw; of those before `hires` first."""
+    """Sides that the family cannot draw, before and after `hires`."""
     rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
-    most = rules.max_side
-    sides = {"width": recipe.width or 0, "height": recipe.height or 0}
-    for field, side in sides.items():
+    most, multiple = rules.max_side, rules.multiple
+    if recipe.references and rules.references:
+        multiple = 1  # it is rendered in another size, and brought to this one
+    width, height = recipe.width or 0, recipe.height or 0
+    for field, side in (("width", width), ("height", height)):
         if side > most and recipe.says(field):
             what = f"{field} is {side}; the limit for {family} is {most} pixels."
             yield Finding(field, what, instead=most)
-            return
-    width, height = recipe.size_before_upscale
-    if recipe.hires and max(width, height) > most:
-        what = f"hires makes {width}x{height} of {recipe.size}; the limit is {most} pixels a side."
-        scale = int(most / max(sides.values()) * 4) / 4
-        yield Finding("hires.scale", what, "Use a smaller scale or size.", max(1.0, scale))
-
-
-def _multiples(recipe: Recipe) -> Iterator[Finding]:
-    rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
-    multiple = 1 if recipe.references and rules.references else rules.multiple
-    for field, side in (("width", recipe.width or 0), ("height", recipe.height or 0)):
-        if side % multiple and recipe.says(field):
+        elif side % multiple and recipe.says(field):
             nearest = max(multiple, side - side % multiple)
             # No checkpoint has sides that are no multiples of 8.
             what = not_multiple_of(multiple, field, side)
             yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
-    width, height = recipe.size_before_upscale
-    if recipe.hires and (width % multiple or height % multiple):
-        what = (
-            f"hires makes {width}x{height} of {recipe.size}, but {family} has sides that are "
-            f"multiples of {multiple}."
-        )
+    sides = recipe.size_before_upscale
+    what = f"hires makes {sides[0]}x{sides[1]} of {recipe.size}"
+    if recipe.hires and max(sides) > most:
+        what = f"{what}; the limit is {most} pixels a side."
+        scale = max(1.0, int(most / max(width, height) * 4) / 4)
+        yield Finding("hires.scale", what, "Use a smaller scale or size.", scale)
+    elif recipe.hires and any(side % multiple for side in sides):
+        what = f"{what}, but {family} has sides that are multiples of {multiple}."
         whole = float(int(recipe.hires.scale))
         yield Finding("hires.scale", what, "Use another scale or size.", whole)
 
@@ -312,16 +291,79 @@ def _edits(recipe: Recipe) -> Iterator[Finding]:
         yield from edit_findings(field, getattr(recipe, field), recipe.installed_checkpoint.family)
 
 
-_ALWAYS: tuple[Rule, ...] = (_sides, upscaled_size, _clip_skip)
-_OF_CHECKPOINT: tuple[Rule, ...] = (
+def _control(recipe: Recipe) -> Iterator[Finding]:
+    """Check what its ControlNets are used with; somebody else's are left out."""
+    for index, control in enumerate(recipe.control):
+        for name, message in _mistakes(recipe, index):
+            is_misfit = name == "model" and control.model != ""
+            field = f"{CONTROL}.{index}.{name}"
+            yield Finding(field, message, instead="", of_checkpoint=is_misfit)
+
+
+def _mistakes(recipe: Recipe, index: int) -> Iterator[tuple[str, str]]:
+    """Parts of a ControlNet, and what is wrong with them."""
+    control, checkpoint = recipe.control[index], recipe.installed_checkpoint
+    installed = recipe.inventory.controlnets
+    model = next((one for one in installed if one.name == control.model), None)
+    if not control.image and not recipe.image:
+        yield "image", "control has no picture to follow. Write 'image: …' there."
+    if not recipe.says(f"{CONTROL}.{index}.model"):
+        names = [one.name for one in installed if one.fits(checkpoint)]
+        there = f"Installed: {listed(names)}." if names else "None is installed for it."
+        yield "model", f"control names no model from models/controlnet. {there}"
+    elif model and not checkpoint.rules.flow and not model.fits(checkpoint):
+        other = f"belongs to {checkpoint.family}"
+        if model.family == checkpoint.family:
+            other = "is of another size"
+        yield (
+            "model",
+            f"the ControlNet '{shown(model.name)}' is for {model.family}, but the checkpoint "
+            f"'{shown(checkpoint.name)}' {other}. Use a ControlNet of its family, or another "
+            "checkpoint.",
+        )
+    if control.preprocess == "inpaint" and not recipe.mask:
+        yield (
+            "preprocess",
+            "'preprocess: inpaint' shows a ControlNet what the mask leaves of the start image. Add "
+            "image and mask.",
+        )
+    for name, needed in OPTIONS.items():
+        if recipe.says(f"{CONTROL}.{index}.{name}") and needed != control.preprocess:
+            what = f"control {name} has no effect without 'preprocess: {needed}'. Remove it."
+            yield name, what
+    if control.start > control.end:
+        what = f"control begins at {control.start:g}, after its end at {control.end:g}."
+        yield "start", what
+    if model and (why := _wrong_kind(model, control.kind)):
+        yield "kind", why
+
+
+def _wrong_kind(model: ControlNet, kind: str) -> str:
+    """Say why a model takes no map of this kind; a union has to be told the kind."""
+    if not model.kinds:
+        what = f"the ControlNet '{shown(model.name)}' is no union: it follows one kind of map."
+        return f"{what} Remove kind." if kind else ""
+    known = KINDS[: model.kinds]
+    if kind in known:
+        return ""
+    what = f"not '{shown(kind)}'" if kind else "which 'preprocess: none' does not say"
+    return (
+        f"the union ControlNet '{shown(model.name)}' must be told what the map shows, {what}. "
+        f"Write 'kind: …' with {listed(known, 'or')}."
+    )
+
+
+_RULES: tuple[Rule, ...] = (
+    upscaled_size,
+    _clip_skip,
     _files,
-    controls_fit,
+    _control,
     _lacks,
     _sampler,
     _schedule_type,
     _edits,
     _references,
     _start_image,
-    _multiples,
+    _sides,
     _hires_upscaler,
 )

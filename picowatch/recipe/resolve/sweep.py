@@ -29,12 +29,13 @@ from picowatch.recipe.resolve.layers import (
     with_part,
 )
 from picowatch.recipe.resolve.loras import ONE_LORA
-from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_all_signs
+from picowatch.recipe.resolve.prompts import count_all_signs
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, Written
 
 MAX_SWEPT_CHARACTERS = 2_000_000
+_SIGN = 8  # so many characters take as long as one of a wildcard or a bracket
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +133,16 @@ def refuse_long_sweep(
     if not any(value.replaces for axis in axes for value in axis.values):
         return False
     texts = [layer[field].text for field in PROMPTS if field in layer]
-    count = prod(len(axis.values) for axis in axes)
-    signs = "characters of wildcards and brackets"
-    for what, most, each in (
-        ("characters", MAX_SWEPT_CHARACTERS, sum(map(len, texts))),
-        (signs, MAX_SIGNS_OF_ALL, sum(map(count_all_signs, texts))),
-    ):
-        if (found := each * count) > most:
-            problems.add(
-                sweep.name_position,
-                f"this sweep of a prompt has {found:,} {what}; the limit is {most:,}. "
-                "Shorten the prompt, or sweep fewer values.",
-            )
-            return True
-    return False
+    each = sum(len(text) + (_SIGN - 1) * count_all_signs(text) for text in texts)
+    found = prod(len(axis.values) for axis in axes) * each
+    if found > MAX_SWEPT_CHARACTERS:
+        problems.add(
+            sweep.name_position,
+            f"this sweep of a prompt has {found:,} characters, of which those of wildcards and "
+            f"brackets count as {_SIGN}; the limit is {MAX_SWEPT_CHARACTERS:,}. Shorten the "
+            "prompt, or sweep fewer values.",
+        )
+    return found > MAX_SWEPT_CHARACTERS
 
 
 def refuse_same_images(
@@ -170,20 +167,18 @@ def refuse_same_images(
 
 def _says_schedule_type(own: Layer) -> bool:
     """Return whether the entry gives a schedule type itself, not only in its sampler's name."""
-    sampler, schedule_type = own.get("sampler"), own.get("schedule_type")
-    return schedule_type is not None and (
-        sampler is None or sampler.position != schedule_type.position
-    )
+    sampler, said = own.get("sampler"), own.get("schedule_type")
+    return said is not None and (sampler is None or sampler.position != said.position)
 
 
 def _without_automatic(axis: WrittenAxis) -> WrittenAxis:
     """Samplers that leave the schedule type as it is, unless their names say one."""
-    values = [
-        replace(value, overlay={"sampler": value.overlay["sampler"]})
-        if "sampler" in value.overlay and value.overlay["schedule_type"].value == AUTOMATIC
-        else value
-        for value in axis.values
-    ]
+    values = []
+    for value in axis.values:
+        said = value.overlay.get("schedule_type")
+        if said and said.value == AUTOMATIC:
+            value = replace(value, overlay={"sampler": value.overlay["sampler"]})
+        values.append(value)
     return replace(axis, values=tuple(values))
 
 

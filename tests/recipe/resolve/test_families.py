@@ -129,13 +129,8 @@ OTHER_EMBEDDING = (
     [
         (
             "checkpoint: turbo\nsampler: Heun",
-            "the sampler Heun cannot be used: it steps along noise, but Z-Image steps along a "
-            "flow. Use Euler, DPM++ 2M or UniPC, or leave it out.",
-        ),
-        (
-            "checkpoint: pixart\nsampler: Heun",
-            "the sampler Heun cannot be used: PixArt has a sampler of its own. Use DPM++ 2M, or "
-            "leave it out.",
+            "the sampler Heun cannot be used with 'turbo': Z-Image steps along a flow. Use Euler, "
+            "DPM++ 2M or UniPC, or leave it out.",
         ),
         (
             "checkpoint: turbo\nsampler: DPM++ 2M Karras",

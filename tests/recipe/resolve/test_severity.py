@@ -28,7 +28,7 @@ INVENTORY = Inventory(
 IMPOSSIBLE: list[tuple[str, str, str, str, Any, str]] = [
     ("dream", "vae: ae", "VAE: ae", "vae", "baked", "the VAE 'ae' is for FLUX.1"),
     ("dream", "loras: pixel", "", "loras", (), "the LoRA 'pixel' is for Stable Diffusion XL"),
-    ("zero", "sampler: LMS", "Sampler: LMS", "sampler", "DPM++ 2M", "the sampler LMS cannot begin"),
+    ("zero", "sampler: LMS", "Sampler: LMS", "sampler", "DPM++ 2M", "the sampler LMS cannot be"),
     ("dev", "sampler: LMS", "Sampler: LMS", "sampler", "Euler", "the sampler LMS cannot be used"),
     ("dev", "schedule_type: karras", "Schedule type: Karras", "schedule_type", "simple",
      "FLUX.1 does not take the schedule type 'karras'"),

@@ -203,22 +203,14 @@ def test_a_draw_that_fails_in_a_combination_has_its_position() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "count", "message"),
-    [
-        ("hat" * 800, 1000, "2,400,000 characters; the limit is 2,000,000"),
-        (
-            "hat" + "()" * 200,
-            700,
-            "280,000 characters of wildcards and brackets; the limit is 250,000",
-        ),
-    ],
+    ("prompt", "count", "found"),
+    [("hat" * 800, 1000, "2,400,000"), ("hat" + "()" * 200, 700, "2,242,100")],
 )
-def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int, message: str) -> None:
-    """Each combination is checked as a prompt of its own."""
+def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int, found: str) -> None:
+    """Each combination is checked as a prompt of its own; brackets take longer than words."""
     values = ", ".join(f"h{number}" for number in range(count))
-    assert messages(f"prompt: {prompt}\nsweep: {{'prompt: hat': [{values}]}}") == [
-        f"this sweep of a prompt has {message}. Shorten the prompt, or sweep fewer values."
-    ]
+    (message,) = messages(f"prompt: {prompt}\nsweep: {{'prompt: hat': [{values}]}}")
+    assert message.startswith(f"this sweep of a prompt has {found} characters")
 
 
 NO_QUOTES = "For a sweep, put the name in quotes: "
