@@ -137,12 +137,15 @@ class RayEngines:
             self._end_engines(EngineLost(_LOST))
 
     def _forget_those_that_are_gone(self) -> None:
+        living = []
         for engine in self._engines:
             engine.look()
-            if isinstance(engine.gone, EngineLost):
+            if engine.gone is None:
+                living.append(engine)
+            elif isinstance(engine.gone, EngineLost):
                 self._lost = str(engine.gone)
                 self._not_before = time.monotonic() + _PAUSE_SECONDS
-        self._engines = tuple(engine for engine in self._engines if engine.gone is None)
+        self._engines = tuple(living)
 
     def _request(self, new_engine: Callable[[], "RayEngine"]) -> None:
         """Request engines that are lacking, and no more of those that are not wanted."""

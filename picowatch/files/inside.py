@@ -90,10 +90,23 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -
         os.close(within)
 
 
+def is_held_open(root: Path, path: str) -> bool:
+    """Whether another process has the file `path` below `root` open for writing, as far as seen."""
+    try:
+        handle = open_below(root, path)
+    except OSError:
+        return False
+    try:
+        return _is_open_for_writing(handle)
+    finally:
+        os.close(handle)
+
+
 def _is_open_for_writing(handle: int) -> bool:
     """Whether anybody else has the file open for writing: then a read lease is refused, fcntl(2).
 
-    Some file systems have no leases, nor do systems other than Linux: nothing is detected there.
+    Leases are for a file's owner and for root. Network file systems and systems other than Linux
+    have none: nothing is detected there.
     """
     try:
         # Opening it meanwhile makes the kernel send a signal: use one that does nothing.

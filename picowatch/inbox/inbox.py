@@ -10,10 +10,10 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from picowatch.files.inside import is_held_open
 from picowatch.files.names import is_picture_name, natural_key
 from picowatch.inbox.files import (
     FileChanged,
@@ -28,7 +28,6 @@ from picowatch.inbox.noticing import (
     Pending,
     Settling,
     Watch,
-    held_open_for_writing,
 )
 from picowatch.inbox.reading import (
     Change,
@@ -177,7 +176,7 @@ class Inbox:
             if (
                 path not in found
                 and one.folder == self.folder
-                and self._size_and_time(path) is None
+                and size_and_time_at(self._root, path) is None
             ):
                 self._settling.note(path, None, now)
         for pending in self._settling.all():
@@ -226,9 +225,6 @@ class Inbox:
             pass
         return ""
 
-    def _size_and_time(self, path: str) -> SizeAndTime | None:
-        return size_and_time_at(self._root, path)
-
     def pictures_of(self, recipe: str) -> NamedPictures:
         """The pictures that a recipe may name."""
         settings = self._settings
@@ -265,9 +261,8 @@ class Inbox:
         new = () if are_new else [one for one in self._settling.all() if one.is_new]
         moved_here = {one.size_and_time for one in new if one.size_and_time}
         has_template = gone and any(is_template(one.path) for one in self._settling.all())
-        held = self._held_open(there[:MANY])
         for one in there:
-            if one.path in held and now - one.first < HELD_OPEN_LIMIT:
+            if now - one.first < HELD_OPEN_LIMIT and is_held_open(self._root, one.path):
                 self._settling.postpone(one, now)
             elif not self._was_moved_away(one, moved_here) and (change := self._read(one, now)):
                 yield change
@@ -301,15 +296,6 @@ class Inbox:
             return priority_of(defaults_for(self._root, f"{folder}/_" if folder else "_"))
         except (FileUnreadable, FileChanged, OSError):
             return 0
-
-    def _held_open(self, ready: Sequence[Pending]) -> set[str]:
-        ids = {}
-        for one in ready:
-            with suppress(OSError):
-                status = os.stat(f"{self._root}/{one.path}")  # noqa: PTH116 (no Path for each)
-                ids[one.path] = status.st_dev, status.st_ino
-        held = held_open_for_writing(set(ids.values()))
-        return {path for path, id_ in ids.items() if id_ in held}
 
     # -- reading
 
@@ -353,7 +339,7 @@ class Inbox:
                     return old
             elif (
                 saved.size_and_time == known.size_and_time
-                and self._size_and_time(old) != known.size_and_time
+                and size_and_time_at(self._root, old) != known.size_and_time
             ):
                 return old  # another file has its path by now
         return None
@@ -373,9 +359,6 @@ class Inbox:
             self._settling.postpone(one, now)
             return None
         return Deleted(one.path)
-
-
-MANY = 200  # files that are looked at together: one read of /proc tells who has them open
 
 
 def _usable_templates(

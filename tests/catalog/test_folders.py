@@ -5,7 +5,6 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -295,23 +294,17 @@ def test_a_pipeline_with_other_parts_is_refused(
 
 @pytest.mark.parametrize("index", [FLUX, SDXL])
 def test_the_hash_covers_everything_that_is_read(tmp_path: Path, index: Index) -> None:
-    """Vocabularies and templates without .json, too; it is that of the sha256sum listing."""
+    """Vocabularies and templates without .json, too."""
     folder = write_folder(tmp_path, "it", index, unet=SDXL_UNET)
     catalog = Catalog(tmp_path)
     hashes = {catalog.sha256(catalog.find("checkpoint", "it"))}
-    changed = (
+    for name in (
         *("tokenizer_2/spiece.model", "tokenizer/chat_template.jinja", "tokenizer/merges.txt"),
         *("text_encoder_2/config.json", "scheduler/scheduler_config.json"),
-    )
-    for name in changed:
+    ):
         (folder / name).write_text('{"changed": true}')
         hashes.add(catalog.sha256(catalog.find("checkpoint", "it")))
     assert len(hashes) == 6
-    names = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
-    lines = (f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
-    assert sha256("".join(lines).encode()).hexdigest() in hashes
 
 
 # -- folders of a single part

@@ -100,15 +100,6 @@ def test_nothing_is_started_before_the_first_picture(options: EngineOptions) -> 
     engine.close()
 
 
-def test_importing_the_daemons_side_imports_no_torch() -> None:
-    """Nor any of its companions."""
-    code = (
-        "import sys, picowatch.engine.child, picowatch.daemon.batch_sizes;"
-        "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 def test_a_second_batch_at_once_is_a_programming_error(digests: ChildEngine) -> None:
     """One batch at a time."""
     digests.render([request()], ignore_steps)

@@ -118,7 +118,7 @@ class Machine:
 
         patch.setattr(database, "_prepare", remember)
         # Other processes on this machine are not part of the simulation.
-        patch.setattr(picowatch.inbox.inbox, "held_open_for_writing", lambda ids: set())
+        patch.setattr(picowatch.inbox.inbox, "is_held_open", lambda root, path: False)
         patch.setattr(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
 
     def _wrapped(self, original: Callable[..., Any], point: str) -> Callable[..., Any]:

@@ -63,13 +63,10 @@ class Nodes:
         """End all of a node's processes at once, as a power cut does."""
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
 
-    def part(self, name: str, part: str) -> Any:
-        """The process of a node's raylet, or of the head's gcs_server."""
-        return psutil.Process(self._nodes[name].all_processes[part][0].process.pid)
-
     def engines(self, name: str) -> list[Any]:
         """The processes of the engines on a node."""
-        workers = self.part(name, "raylet").children()
+        raylet = psutil.Process(self._nodes[name].all_processes["raylet"][0].process.pid)
+        workers = raylet.children()
         return [one for one in workers if "".join(one.cmdline()).startswith("ray::EngineActor")]
 
     def close(self) -> None:
