@@ -13,8 +13,7 @@ import torch
 from picowatch.catalog import Catalog, Kind
 from picowatch.engine.control import load_controlnet
 from picowatch.engine.devices import Target
-from picowatch.engine.gguf_fp8 import bytes_in
-from picowatch.engine.load import bytes_of_parts, load_part, load_vae
+from picowatch.engine.load import bytes_in, bytes_of_parts, load_part, load_vae
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import WORKING_BYTES, Place, Weights, free_bytes
 from picowatch.engine.verify import find_model, unchanged

@@ -27,9 +27,9 @@ from picowatch.catalog.recognise import ORIGINAL
 from picowatch.engine.canvas import Canvas, read_picture
 from picowatch.engine.devices import Target
 from picowatch.engine.draw import Job
-from picowatch.engine.gguf_fp8 import Tensors, read_tensors
 from picowatch.engine.latents import LATENT_CHANNELS
-from picowatch.engine.part_files import diffusers_model
+from picowatch.engine.load import read_tensors
+from picowatch.engine.part_files import Tensors, diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
 from picowatch.recipe.parts import KINDS

@@ -1,28 +1,44 @@
 """Reads checkpoints from files and folders: the parts of a pipeline, ready to compute.
 
 What a file or folder is, the catalog has said from its headers and configs. Of that and of its
-allowlist are the classes here: what else a folder names is never imported.
+allowlist are the classes here: what else a folder names is never imported. Weights are
+safetensors, fp8 with scales, and GGUF.
 """
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from diffusers.quantizers.gguf.utils import GGUFParameter
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from safetensors import safe_open
 
-from picowatch.catalog import Model
+from picowatch.catalog import Model, weight_files
 from picowatch.catalog.encoders import TINY_CLASS, is_tiny, tiny_channels
 from picowatch.catalog.folder_files import read_json, read_schedule
-from picowatch.catalog.gguf import read_any_header
+from picowatch.catalog.gguf import BLOCKS, FP8, SCALES, is_gguf, read_any_header, stays_quantised
+from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Part
 from picowatch.catalog.parts import VAE_PREFIX, is_unet, parts_of, prefix_in
 from picowatch.engine.devices import Target
-from picowatch.engine.gguf_fp8 import bytes_in, read_tensors
 from picowatch.engine.latents import LATENT_CHANNELS
-from picowatch.engine.part_files import Config, diffusers_model, text_encoder, type_of
+from picowatch.engine.part_files import (
+    Config,
+    Tensors,
+    TypeOf,
+    diffusers_model,
+    text_encoder,
+    type_of,
+)
 from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
@@ -156,3 +172,114 @@ def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
         dtype = _dtype(model, part, config, target)
         found[kind or "encoders"] += bytes_in(part.weights or part.folder, dtype, part.prefix)
     return found
+
+
+# What stands beside quantised layers: scales of weights and of inputs, and descriptions.
+_NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
+
+
+def read_tensors(
+    path: Path, type_of: TypeOf, device: torch.device, prefix: str = "", *, copy: bool = True
+) -> Tensors:
+    """The tensors of a file or folder whose names begin with `prefix`, without it, on the device.
+
+    They are copies, because files are mapped into memory: one that is overwritten in place would
+    change the model, and one that is cut short would end the process (SIGBUS). Without `copy` some
+    are not: they must soon go elsewhere. GGUF's matrices stay quantised.
+    """
+    found: Tensors = {}
+    for file in _files(path):
+        header = read_any_header(file)
+        if is_gguf(file):
+            found |= _read_gguf(file, header, prefix, type_of, device)
+        else:
+            found |= _read_safetensors(file, header, prefix, type_of, device, copy=copy)
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    return weight_files(path) if path.is_dir() else [path]
+
+
+def bytes_in(path: Path, dtype: torch.dtype, prefix: str = "") -> int:
+    """The bytes of the tensors that `read_tensors` would read in this type."""
+    size = 0
+    for file in _files(path):
+        header = read_any_header(file)
+        for name, shape in header.shapes.items():
+            if name.startswith(prefix):
+                kind = header.types[name]
+                quantised = is_gguf(file) and stays_quantised(name, kind, shape)
+                numbers, taken = BLOCKS[kind] if quantised else (1, dtype.itemsize)
+                size += prod(shape) // numbers * taken
+    return size
+
+
+def _read_safetensors(
+    file: Path,
+    header: Header,
+    prefix: str,
+    type_of: TypeOf,
+    device: torch.device,
+    *,
+    copy: bool,
+) -> Iterator[tuple[str, torch.Tensor]]:
+    names = [
+        name
+        for name in header.shapes
+        if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS)
+    ]
+    with safe_open(file, framework="pt") as opened, ThreadPoolExecutor() as pool:
+        found = [(opened.get_tensor(name), _scale(header, name, opened)) for name in names]
+        bare = [name.removeprefix(prefix) for name in names]
+        types = [type_of(name) for name in bare]
+        # Copying and converting takes longer than reading from the disk's cache: use all cores.
+        yield from zip(bare, pool.map(partial(_copied, device, copy), found, types), strict=True)
+
+
+def _copied(
+    device: torch.device,
+    copy: bool,
+    found: tuple[torch.Tensor, torch.Tensor | None],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """A tensor in this type, multiplied by its scale if it has one."""
+    tensor, scale = found
+    if not tensor.is_floating_point():
+        return tensor.to(device, copy=copy)
+    if tensor.dtype.itemsize > 1:
+        return tensor.to(device, dtype, copy=copy)
+    # fp8, which not every device knows.
+    if scale is None:
+        return tensor.to(dtype).to(device)
+    if scale.numel() > 1:  # one for each row
+        scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
+    return (tensor.float() * scale).to(device, dtype)
+
+
+def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
+    """What the fp8 weights of a layer are multiplied by."""
+    if header.types[name] not in FP8:
+        return None
+    layer = name.removesuffix(".weight")
+    ending = next((one for one in SCALES if layer + one in header.shapes), "")
+    scale: torch.Tensor | None = opened.get_tensor(layer + ending).float() if ending else None
+    return scale
+
+
+def _read_gguf(
+    file: Path, header: Header, prefix: str, type_of: TypeOf, device: torch.device
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Matrices as they are, to be widened layer by layer while they compute; the rest in full."""
+    for one in GGUFReader(file).tensors:
+        name = one.name.removeprefix(prefix)
+        if not one.name.startswith(prefix):
+            continue
+        if stays_quantised(name, header.types[one.name], header.shapes[one.name]):
+            data = torch.from_numpy(one.data.copy()).to(device)
+            yield name, GGUFParameter(data, quant_type=one.tensor_type)
+        else:
+            yield (
+                name,
+                torch.tensor(dequantize(one.data, one.tensor_type)).to(device, type_of(name)),
+            )

@@ -27,10 +27,12 @@ from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from picowatch.catalog.models import Part
 from picowatch.catalog.recognise import UNET
-from picowatch.engine.gguf_fp8 import Tensors, TypeOf
 from picowatch.errors import RenderFailed
 
 Config = Mapping[str, Any]
+Tensors = dict[str, torch.Tensor]
+# Gives the type for a tensor of this name.
+TypeOf = Callable[[str], torch.dtype]
 # A file with so many of diffusers' names has none of its authors': those share about half.
 _NEARLY_ALL = 0.9
 _GET_ANOTHER = "Get the file again, or another one."

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from picowatch.catalog.folder_files import depth_config
 from picowatch.engine.devices import Target
-from picowatch.engine.gguf_fp8 import read_tensors
+from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import transformers_model
 from picowatch.engine.verify import FindFile, unchanged
 from picowatch.recipe.request import ControlUse

@@ -24,8 +24,8 @@ from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import decoded
 from picowatch.engine.draw import Drawn, Interrupted
 from picowatch.engine.failures import out_of_memory
-from picowatch.engine.gguf_fp8 import read_tensors
 from picowatch.engine.latents import Enlarge
+from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import filled
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.upscale_networks import Network, network_of, weights_of

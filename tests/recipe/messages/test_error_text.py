@@ -61,12 +61,6 @@ def test_very_long_lines_are_cut_around_the_column() -> None:
     assert excerpt[carets.index("^") : carets.rindex("^") + 1].startswith("word")
 
 
-def test_a_message_never_grows_with_the_file() -> None:
-    """Names of a megabyte are quoted in part."""
-    text = error_text(refused(f"prompt: a\nsampler: {'x' * 1_000_000}\n"))
-    assert len(text) < 2000
-
-
 def test_the_same_mistake_on_many_lines_is_shown_once() -> None:
     """It hides no other one, in the error file and in the log."""
     prompts = ["a <lora:ink:1>"] * 300

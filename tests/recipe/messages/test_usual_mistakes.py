@@ -20,8 +20,6 @@ PICTURES = "For several pictures write a recipe for each."
         ("seed: 1 to 8", f"{SEED}, not '1 to 8'. Write 1..8 for a range."),
         ("seed: 1, 2,3", f"{SEED}, not '1, 2,3'. Write [1, 2, 3] for a list."),
         ("seed: [1..4, 9]", "seed must be a whole number from 0 to 4294967295, not '1..4'."),
-        ("steps: 4;", "steps must be a whole number from 1 to 150, not '4;'."),
-        ("steps: 10,5", "steps must be a whole number from 1 to 150, not '10,5'."),
         (
             "count: 1,000",
             "count must be a whole number from 1 to 1000000. Write 1000, without a comma.",
@@ -41,9 +39,6 @@ PICTURES = "For several pictures write a recipe for each."
             "unknown field 'batch_size'. Write count for the number of images. In picowatch.yaml, "
             "batch_size limits how many render at once.",
         ),
-        ("Batch count: 4", "unknown field 'Batch count'. Write count for the number of images."),
-        ("denoise: 0.4", "unknown field 'denoise'. Write denoising_strength."),
-        ("scheduler: foo", "unknown field 'scheduler'. Did you mean 'schedule_type'?"),
         (
             "scheduler: karras\nschedule_type: beta",
             "'schedule_type' is given twice: already on line 2 as 'scheduler'. Keep one.",
@@ -67,9 +62,7 @@ def test_a_usual_mistake_has_its_remedy(text: str, expected: str) -> None:
     ("name", "text"),
     [
         ("corgi.yaml", "prompt: a\ncfg_scale: [5, 7]"),
-        ("corgi.yaml", "prompt: a\nsampler: [Euler, Heun]"),
         ("corgi.yaml", "prompt: a\nsteps: 10..12"),
-        ("corgi.yaml", "prompt: a\nsteps: 8..20 step 4"),
         ("corgi.json", '{"prompt": "a", "steps": [4, 8]}'),
     ],
 )

@@ -15,11 +15,7 @@ HIRES = "Write hires: {scale: 2, steps: 20, denoising_strength: 0.5}."
     [
         ("model hash", "Write checkpoint: and its name in models/checkpoints, without the hash."),
         ("refiner", REFINER),
-        ("Sampling method", "Write sampler."),
-        ("CLIP_stop_at_last_layers", "Write clip_skip, the same number."),
         ("upscale_by", HIRES),
-        ("Hires steps", HIRES),
-        ("neg", "Write negative_prompt."),
         ("format", "It is a setting for all pictures: write it into picowatch.yaml."),
     ],
 )

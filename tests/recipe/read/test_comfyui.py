@@ -111,13 +111,6 @@ def test_flux_is_read() -> None:
     ]
 
 
-def test_a_flux_prompt_may_stand_in_a_node_for_both_encoders() -> None:
-    """With its guidance."""
-    encode = node("CLIPTextEncodeFlux", clip_l="sea", t5xxl="a lighthouse by the sea", guidance=3)
-    recipe = read(FLUX | {"26": encode})
-    assert (recipe.prompt, recipe.guidance) == ("a lighthouse by the sea", 3)
-
-
 def test_z_image_is_read() -> None:
     """A LoRA between checkpoint and sampler; a zeroed negative prompt counts as empty."""
     recipe = read(Z_IMAGE)

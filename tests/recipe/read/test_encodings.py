@@ -97,9 +97,3 @@ def test_an_empty_file_is_not_ready_yet(content: bytes) -> None:
     """Nothing but a mark and white space."""
     assert is_empty(content)
     assert read(content) == []
-
-
-@pytest.mark.parametrize("content", [b"#", b"\0", b"\xff", codecs.BOM_UTF16_LE + b"a\0"])
-def test_a_file_with_anything_in_it_is_not_empty(content: bytes) -> None:
-    """Also when it cannot be read."""
-    assert not is_empty(content)

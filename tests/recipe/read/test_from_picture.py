@@ -137,9 +137,7 @@ def test_all_below_a_pictures_values_belongs_to_them() -> None:
     ("prompt", "written"),
     [
         ("a {red|blue} fox", r"a \{red|blue} fox"),
-        (r"a \{red|blue\} fox", r"a \{red|blue\} fox"),
         ("a __dog__ {best}", r"a \__dog\__ \{best}"),
-        ("{best quality}", "{best quality}"),
     ],
 )
 def test_wildcards_in_a_pictures_prompt_are_words(prompt: str, written: str) -> None:
@@ -163,13 +161,6 @@ def test_the_recipe_overrides_the_picture_and_the_picture_the_defaults() -> None
     assert (recipe.steps, recipe.count, recipe.clip_skip) == (30, 2, 4)
     assert (recipe.seed, recipe.size) == (7, "256x768")
     assert (recipe.sampler, recipe.schedule_type) == ("DDIM", "uniform")
-
-
-def test_a_txt_can_start_from_a_picture() -> None:
-    """As a setting of all prompts, or as a flag."""
-    recipe = read("---\nfrom: a.png\nsteps: 5\n---\na cat", A1111, name="a.txt")
-    assert (recipe.prompt, recipe.steps, recipe.cfg_scale) == ("a cat", 5, 6.5)
-    assert read("a cat --from a.png --seed 3", A1111, name="a.txt").seed == 3
 
 
 def test_what_a_picture_gives_can_be_swept() -> None:

@@ -117,7 +117,6 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("a --d 3", 1, 3, "unknown flag '--d'. It is kohya's flag; write --seed."),
         ("a --stesp 30", 1, 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("--promt a corgi", 1, 1, "unknown flag '--promt'. Did you mean '--prompt'?"),
-        ("a --scheduler x", 1, 3, "unknown field 'scheduler'. Did you mean 'schedule_type'?"),
         (
             "a --ar 16:9",
             1,
@@ -160,12 +159,6 @@ SETTING = "each line of a .txt is a prompt, and this one reads like a setting."
         ("steps: 3\nprompt: a", 1, 1, "this looks like YAML; rename it to corgi.yaml"),
         ("---\nsteps: 3\n", 1, 1, "settings begin here and must end with a second line ---."),
         (
-            "a\n---\nb",
-            2,
-            1,
-            "settings between --- lines may appear only once, above all prompts.",
-        ),
-        (
             "a corgi\nstesp: 10",
             2,
             1,
@@ -200,11 +193,6 @@ def test_mistakes_in_lines_and_flags_are_reported(
 def test_names_of_fields_as_the_first_words_of_a_prompt_are_a_prompt(prompt: str) -> None:
     """Only a file that has a `prompt:` line, too, looks like YAML."""
     assert read_one(prompt, TXT).prompt == prompt
-
-
-def test_a_file_of_comments_has_no_entries() -> None:
-    """It makes nothing, and is no error."""
-    assert read("# later\n", TXT) == read("---\n---\n", TXT) == []
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.TXT", "b/a.Txt"])
