@@ -175,6 +175,8 @@ def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems)
     """Whether a text has what was meant for a flag, and would be part of it."""
     found = [one for one in _NO_FLAG.finditer(line.text, start, end) if field_named(one["name"])]
     for one in found:
+        if problems.is_full:
+            break
         problems.add(
             line.written(one.start(), one.end()).position,
             f"'{shown(one[0])}' would be part of the text. For a flag, write a space and two "
