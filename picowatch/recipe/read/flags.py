@@ -62,7 +62,7 @@ class PromptLine:
         line = self.number + self.text.count("\n", 0, start)
         column = start - self.text.rfind("\n", 0, start)
         position = Position(self.source, line, column, max(1, len(raw.partition("\n")[0].rstrip())))
-        raw = re.sub(r"\s*\n\s*", " ", raw)
+        raw = " ".join(piece.strip() for piece in raw.split("\n")) if "\n" in raw else raw
         return Written(raw, position, raw, key)
 
 
@@ -174,7 +174,7 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
     """Whether a text has what was meant for a flag, and would be part of it."""
     found = [one for one in _NO_FLAG.finditer(line.text, start, end) if field_named(one["name"])]
-    for one in found:
+    for one in found[:MAX_FLAGS]:
         problems.add(
             line.written(one.start(), one.end()).position,
             f"'{shown(one[0])}' would be part of the text. For a flag, write a space and two "
