@@ -23,8 +23,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from benchmarks.measuring import machine
 from picowatch.outbox.gallery import Gallery
-from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.listing import Listing
+from picowatch.outbox.pages import thumbnail_of
 from picowatch.recipe.request import ImageRequest
 from tests.browser.conftest import start_chromium
 

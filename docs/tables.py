@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from picowatch.cli import called_with, parsers
+from picowatch.commands import COMMANDS
 from picowatch.errors import EXIT_CODES
 from picowatch.outbox.listing import OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
@@ -102,7 +103,7 @@ def command_table() -> str:
             if action.option_strings and action.option_strings[-1] not in shared
         ]
         called = f"picowatch {name}{called_with(command)}"
-        cells = [f"`{called}`", command.description or "", "; ".join(flags)]
+        cells = [f"`{called}`", COMMANDS[name].summary, "; ".join(flags)]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 

@@ -105,6 +105,11 @@ def harmless(text: str) -> str:
     return text if text.isprintable() else "".join(map(_harmless_character, text))
 
 
+def print_error(text: str) -> None:
+    """Print to standard error; nothing from a stranger's file may control the terminal."""
+    print(harmless_lines(text), file=sys.stderr)
+
+
 def harmless_lines(message: str) -> str:
     """The text made harmless line by line; its own line breaks stay."""
     return "\n".join(map(harmless, message.split("\n")))

@@ -13,8 +13,8 @@ from typing import Any
 
 _LEDGER = "picowatch.ledger.ledger:Ledger"
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
-_GALLERY = "picowatch.outbox.gallery.gallery"
-_PAGES = "picowatch.outbox.gallery.pages"
+_GALLERY = "picowatch.outbox.gallery"
+_PAGES = "picowatch.outbox.pages"
 # `A > B` is B, while A is being done.
 POINTS = {
     "before a save is read": "picowatch.inbox.inbox:Inbox._read",
@@ -52,7 +52,7 @@ POINTS = {
     "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
     "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
     "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
-    "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages.announce",
+    "before open galleries hear of it": f"{_GALLERY}:Gallery.remove > {_PAGES}:Pages._announce",
     "in the middle of building a new ledger": "picowatch.ledger.ledger:_enter",
 }
 

@@ -74,7 +74,7 @@ class Catalog:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
-        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model]] = {}
+        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -275,15 +275,14 @@ class Catalog:
         return None
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """The candidate as a model or a refusal; models that did not change are remembered."""
+        """The candidate as a model or a refusal; known ones that did not change are kept."""
         key = (candidate.kind, candidate.path)
-        signature, model = self._seen.get(key, ((), None))
-        if model and signature == candidate.signature:
-            return model
-        self._end_if_asked()
-        entry = entry_of(candidate, self._recognised)
-        if isinstance(entry, Model):
-            self._seen[key] = (candidate.signature, entry)
+        signature, entry = self._seen.get(key, (None, None))
+        if entry is None or signature != candidate.signature:
+            self._end_if_asked()
+            entry, lasts = entry_of(candidate, self._recognised)
+            if lasts:
+                self._seen[key] = (candidate.signature, entry)
         return entry
 
     def _recognised(self, path: Path) -> Recognised:

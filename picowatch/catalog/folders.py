@@ -31,7 +31,6 @@ from picowatch.errors import ModelRefused
 from picowatch.families import FAMILIES, Family, row_of_pipeline
 from picowatch.recipe.messages.problems import shown
 
-NATIVE_SIZE = 1024
 _MOST_PIXELS = 2048  # of a side in a recipe
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
@@ -119,14 +118,12 @@ def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]
                 f"cannot be used: {INDEX} says {setting}: {shown(str(index[setting]))}; "
                 f"only {value} is supported."
             )
-    side = row.native_size
-    if row.latent_pixels:
-        size = transformer.get("sample_size")
-        size = size if isinstance(size, int) and size > 0 else 0
-        side = min(row.latent_pixels * size, _MOST_PIXELS)
+    size = transformer.get("sample_size")
+    size = size if isinstance(size, int) and size > 0 else 0
+    side = min(row.latent_pixels * size, _MOST_PIXELS) or row.native_size
     named = row.folders[_FROM_PICTURES.sub("", str(index["_class_name"]))]
     variant = named or _variant(row, index, transformer)
-    return Recognised("checkpoint", row.key, side or NATIVE_SIZE, variant=variant)
+    return Recognised("checkpoint", row.key, side, variant=variant)
 
 
 def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:

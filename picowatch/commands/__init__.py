@@ -1,1 +1,223 @@
-"""One module per command, or for several alike; each imports only what it needs."""
+"""Every command with its flags and examples; each is a module here with a function `main`.
+
+The modules' own imports take up to a second, so nothing here imports them.
+"""
+
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_Argument = tuple[str, dict[str, Any]]  # what argparse's `add_argument` takes
+
+
+class Command(NamedTuple):
+    """A command: its module, its line in the help, and lines to copy with what they do.
+
+    Of the arguments in a list of their own, one may be given.
+    """
+
+    module: str
+    summary: str
+    examples: dict[str, str]
+    arguments: Sequence[_Argument | list[_Argument]] = ()
+
+
+def path(text: str) -> Path:
+    """An unset variable of a script is no path: `Path("")` is the working folder."""
+    if not text:
+        raise ArgumentTypeError("it is empty")
+    return Path(text)
+
+
+def home_path(text: str) -> Path:
+    """Shells leave `--outbox=~/pictures` as it is: a folder called `~` would be made."""
+    try:
+        return path(text).expanduser() if text.startswith("~") else path(text)
+    except RuntimeError as error:
+        raise ArgumentTypeError(f"{text!r}: this user has no home folder") from error
+
+
+def _switch(flag: str, words: str) -> _Argument:
+    return flag, {"action": "store_true", "help": words}
+
+
+def _words(name: str, shown: str, words: str, nargs: str = "+") -> _Argument:
+    return name, {"metavar": shown, "help": words, "nargs": nargs, "type": path}
+
+
+_JSON = _switch("--json", "print JSON")
+COMMANDS = {
+    "init": Command(
+        "init",
+        "Create the folders, a commented picowatch.yaml and example recipes.",
+        {"picowatch init pictures": "then: cd pictures && picowatch run"},
+        [
+            (
+                "folder",
+                {
+                    "metavar": "DIR",
+                    "help": "where (here)",
+                    "nargs": "?",
+                    "type": path,
+                    "default": Path(),
+                },
+            )
+        ],
+    ),
+    "run": Command(
+        "run",
+        "Watch the inbox and render recipes until Ctrl-C or SIGTERM.",
+        {
+            "picowatch run": "watch ./inbox, show progress",
+            "picowatch run --once": "render what is there, then exit: for cron",
+            "picowatch run --quiet --log-format json": "for a service",
+        },
+        [
+            _switch("--once", "render what is in the inbox now, then exit"),
+            [
+                _switch("--quiet", "show only warnings and errors"),
+                _switch("--verbose", "show and log every detail"),
+            ],
+            (
+                "--log-format",
+                {"choices": ("text", "json"), "help": "format of log and console lines"},
+            ),
+        ],
+    ),
+    "doctor": Command(
+        "doctor",
+        "Check the machine and time a test image: OK or a remedy.",
+        {"picowatch doctor": "include its output in bug reports"},
+        [_JSON],
+    ),
+    "make": Command(
+        "make",
+        "Put recipes into the inbox, wait, and print the paths of their pictures.",
+        {
+            "picowatch make corgi.yaml": "prints outbox/corgi/0001-….png",
+            "echo 'a red circle' | picowatch make --rm -": "leaves no recipe behind",
+            "picowatch make --json --name ads/may ad.yaml": "seeds, sizes and errors for a script",
+        },
+        [
+            _words("files", "FILE", "recipe files; - is standard input"),
+            _switch("--json", "print one JSON object"),
+            (
+                "--name",
+                {
+                    "default": "",
+                    "help": "name of the recipe, and of its pictures' folder; may have folders",
+                },
+            ),
+            _switch("--rm", "remove the recipes from the inbox in the end"),
+        ],
+    ),
+    "check": Command(
+        "check",
+        "Validate recipes and list the images they would render.",
+        {
+            "picowatch check inbox/*.yaml": "mistakes, and what would be rendered",
+            "picowatch check --json corgi.yaml": "every field of every image",
+        },
+        [
+            _words("files", "FILE", "recipe files"),
+            _switch("--json", "print every resolved field as JSON"),
+        ],
+    ),
+    "show": Command(
+        "show",
+        "Print a picture's recipe as YAML, ready for the inbox.",
+        {
+            "picowatch show outbox/corgi/0001-7.png": "its recipe",
+            "picowatch show photo.png > inbox/again.yaml": "of A1111, ComfyUI and others, too",
+        },
+        [
+            _words("pictures", "PICTURE", "pictures with metadata"),
+            _switch("--all", "print fields with defaults, too"),
+            _switch("--json", "print all metadata as JSON"),
+        ],
+    ),
+    "status": Command(
+        "status",
+        "Show what is rendering and what is queued.",
+        {
+            "picowatch status": "what is running, the queue, the last errors",
+            "picowatch status --watch": "the same, until Ctrl-C",
+            "picowatch status --check": "exit code 1 unless it is well: for health checks",
+        },
+        [
+            [
+                _JSON,
+                _switch("--watch", "keep updating until Ctrl-C"),
+                _switch("--check", "for health checks: test that it runs and notices new files"),
+            ]
+        ],
+    ),
+    "pause": Command(
+        "control",
+        "Render nothing until `resume`; images in progress are finished.",
+        {"picowatch pause": "finish what is in progress, then render nothing"},
+    ),
+    "resume": Command(
+        "control", "Continue after `pause`.", {"picowatch resume": "continue after a pause"}
+    ),
+    "cancel": Command(
+        "control",
+        "Cancel the queued images of a recipe, a folder or a 'glob*'.",
+        {
+            "picowatch cancel inbox/night/a.yaml": "the queued images of a recipe",
+            "picowatch cancel night": "… of a folder",
+            "picowatch cancel 'draft*'": "… of all recipes that match",
+        },
+        [_words("recipes", "RECIPE", "recipes, folders or 'globs*'")],
+    ),
+    "retry": Command(
+        "control",
+        "Try failed images again, of the given recipes or of all.",
+        {
+            "picowatch retry": "all failed images",
+            "picowatch retry inbox/corgi.yaml": "those of one recipe",
+        },
+        [_words("recipes", "RECIPE", "recipes in the inbox (all)", "*")],
+    ),
+    "delete": Command(
+        "control",
+        "Delete pictures, also from the gallery; they are not rendered again.",
+        {"picowatch delete outbox/corgi/0002-8.png": "also from the gallery"},
+        [_words("pictures", "PICTURE", "pictures in the outbox")],
+    ),
+    "models": Command(
+        "models",
+        "List installed models, and refused files with the reason.",
+        {"picowatch models": "what is installed, and what was refused"},
+        [_JSON],
+    ),
+    "convert": Command(
+        "convert",
+        "Write pickled models (.pth, .ckpt) as .safetensors; runs no code.",
+        {"picowatch convert models/upscalers/4x.pth": "writes 4x.safetensors beside it"},
+        [
+            _words("files", "FILE", "pickled models"),
+            _switch("--force", "replace existing files"),
+        ],
+    ),
+    "schema": Command(
+        "schema",
+        "Print the JSON Schema that editors use to check recipes.",
+        {"picowatch schema --installed --output recipe.json": "for an editor's completion"},
+        [
+            (
+                "kind",
+                {
+                    "nargs": "?",
+                    "choices": ("recipe", "defaults", "settings"),
+                    "default": "recipe",
+                    "metavar": "KIND",
+                    "help": "recipe, defaults or settings (recipe)",
+                },
+            ),
+            _switch("--installed", "include the names of installed models"),
+            ("--output", {"type": path, "metavar": "FILE", "help": "write to a file"}),
+        ],
+    ),
+}

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import Catalog
-from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
+from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
 from picowatch.files.names import is_picture_name, natural_key
-from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
+from picowatch.inbox.files import MAX_BYTES, FileChanged, defaults_for
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
     ENDINGS,
@@ -63,20 +63,11 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             images = [image for recipe in recipes for image in _images(file, recipe)]
         except RecipeInvalid as error:
             problem = error_text(error, _folder(settings, file))
-        except CommandFailed as error:
-            problem = harmless(f"picowatch: {error.with_remedy}")
-        except PictureUnreadable as error:
-            problem = harmless(f"picowatch: {file}: {error}")
-        except IsADirectoryError:
-            problem = harmless(f"picowatch: {file} is a folder. Name the recipes in it instead.")
-        except OSError as error:
-            problem = harmless(f"picowatch: cannot read {file}: {error.strerror or error}.")
-        except FileUnreadable as error:
-            problem = harmless(f"picowatch: cannot read {file}: {error}.")
         except FileChanged:
-            problem = harmless(
-                f"picowatch: a _defaults.yaml above {file} is being written. Check again."
-            )
+            problem = harmless(f"picowatch: {file}: it is being written. Check again.")
+        except (PicowatchError, OSError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or error
+            problem = harmless(f"picowatch: {file}: {why}")
         else:
             warnings = [*_ignored(settings, file), *(w for one in recipes for w in one.warnings)]
             for warning in dict.fromkeys(warnings):
@@ -123,9 +114,7 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
         defaults = [DefaultsFile("", b"prompt: a picture"), *defaults, *own]
         name, content = f"{name.removesuffix(DEFAULTS_NAME)}any.yaml", b"{}"
     elif not file.name.lower().endswith(ENDINGS):
-        raise CommandFailed(
-            f"{file} is not a recipe file name.", f"Recipe names end in {', '.join(ENDINGS)}."
-        )
+        raise CommandFailed(f"names of recipes end in {', '.join(ENDINGS)}.")
     beside = file.parent if name == file.name else None
     pixels = settings.most_picture_pixels
     pictures = NamedPictures(settings.inbox, settings.outbox, name, pixels, beside)
@@ -174,7 +163,7 @@ def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """One object an image, every field resolved but what hangs on a seed that is drawn later."""
     common = {"recipe": str(file), "entry_index": recipe.entry_index, "priority": recipe.priority}
     return [
-        _as_drawn_later(variant, {**common, **_without_hashes(request.as_dict(with_off=True))})
+        _as_drawn_later(variant, {**common, **request.as_dict(with_off=True)})
         for request, variant in zip(
             recipe.image_requests(no_hash, 0), cycle(recipe.variants), strict=False
         )
@@ -182,66 +171,57 @@ def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
-    """Return the request with the seeds and wildcards that are still to be drawn."""
+    """Return the request with the seeds and wildcards that are still to be drawn.
+
+    Without hashes, which cost gigabytes of reading and say nothing to people.
+    """
     if variant.seed == RANDOM:
         written = {field: image[f"unexpanded_{field}"] or image[field] for field in PROMPTS}
         image |= {"seed": RANDOM, **written}
     if variant.variation_strength and variant.variation_seed is None:
         image["variation_seed"] = RANDOM
-    return image
-
-
-def _without_hashes(values: dict[str, Any]) -> dict[str, Any]:
-    """Hashes cost gigabytes of reading, and say nothing to people."""
-    return {name: value for name, value in values.items() if not name.endswith("_hash")}
+    return {name: value for name, value in image.items() if not name.endswith("_hash")}
 
 
 def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
     print(harmless(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}"))
-    differing = _differing(images)
-    for image in images:
-        if "checkpoint" not in image:
-            scale, model = image["upscale"]["scale"], image["upscale"]["model"]
-            size = f"{image['width']}x{image['height']}"
-            print(harmless(f"  {size}  {image['image']}  enlarged {scale:g} times by {model}"))
-            continue
-        prompt = " ".join(image["prompt"].split())
-        shown = prompt if len(prompt) <= 60 else prompt[:57] + "…"
-        guidance = f"guidance {image['guidance']:g}  " if image["guidance"] else ""
-        line = (
-            f"  {image['width']}x{image['height']}  {image['checkpoint']}  {image['sampler']} "
-            f"{image['schedule_type']}  {image['steps']} steps  cfg_scale {image['cfg_scale']:g}  "
-            f"{guidance}seed {image['seed']}{_variation(image)}  "
-            f"{_rest(image, differing)}{shown}"
-        )
-        print(harmless(line))
-
-
-def _differing(images: Sequence[dict[str, Any]]) -> list[str]:
-    """The fields that no line shows, but in which the images are not alike."""
     names = [name for name in images[0] if name in ROWS and name not in _SHOWN] if images else []
-    return [name for name in names if any(image.get(name) != images[0][name] for image in images)]
-
-
-def _rest(image: dict[str, Any], names: Sequence[str]) -> str:
-    """`denoising_strength 0.3  image fr/f1.png  `."""
-    return "".join(f"{name} {_short(image.get(name))}  " for name in names)
+    differing = [name for name in names if any(one.get(name) != images[0][name] for one in images)]
+    for image in images:
+        size = f"{image['width']}x{image['height']}"
+        if "checkpoint" not in image:
+            upscale = image["upscale"]
+            words = [image["image"], f"enlarged {upscale['scale']:g} times by {upscale['model']}"]
+        else:
+            seed = f"seed {image['seed']}"
+            if image["variation_strength"]:
+                seed += f" + {image['variation_strength']:g} of {image['variation_seed']}"
+            words = [
+                image["checkpoint"],
+                f"{image['sampler']} {image['schedule_type']}",
+                f"{image['steps']} steps",
+                f"cfg_scale {image['cfg_scale']:g}",
+                f"guidance {image['guidance']:g}" if image["guidance"] else "",
+                seed,
+                *(f"{name} {_short(image.get(name))}" for name in differing),
+                _short(" ".join(image["prompt"].split())),
+            ]
+        print(harmless("  " + "  ".join(filter(None, [size, *words]))))
 
 
 def _short(value: object) -> str:
     """A value in a line: `scale 2, steps 0` of a mapping."""
     if value in (None, "", [], {}):
         return "none"
-    words = f"{value:g}" if isinstance(value, float) else str(value)
-    if isinstance(value, bool):
-        words = str(value).lower()
-    elif isinstance(value, dict):
-        words = ", ".join(f"{name} {_short(part)}" for name, part in value.items())
-    elif isinstance(value, list):
-        words = ", ".join(map(_short, value))
+    match value:
+        case bool():
+            words = str(value).lower()
+        case float():
+            words = f"{value:g}"
+        case dict():
+            words = ", ".join(f"{name} {_short(part)}" for name, part in value.items())
+        case list():
+            words = ", ".join(map(_short, value))
+        case _:
+            words = str(value)
     return words if len(words) <= 60 else f"{words[:59]}…"
-
-
-def _variation(image: dict[str, Any]) -> str:
-    strength = image["variation_strength"]
-    return f" + {strength:g} of {image['variation_seed']}" if strength else ""

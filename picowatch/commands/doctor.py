@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,6 @@ from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import FAILED, SUCCEEDED, PicowatchError, SettingsInvalid, install_command
-from picowatch.inbox.names import is_searched
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
 from picowatch.outbox.status import is_running
@@ -43,6 +43,8 @@ LITTLE_MEMORY = 1.5e9
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CARDS = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))  # NVIDIA's, and those of Windows
 LITTLE_SPACE = 1e9
+# As in constraints.txt.
+TESTED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.23.0"}
 _FASTER = "the steps of many pictures of one size are faster (docs/speed.md)"
 
 
@@ -144,18 +146,13 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         folder = Path(name)
         (folder / "inbox").mkdir()
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
-        folders = {name: folder / name for name in ("inbox", "outbox", "models")}
-        changes: dict[str, Any] = {
-            **folders,
-            "checkpoint": None,
-            "when_done": "keep",
-            "file_name": "{number}",
-        }
-        changes |= {"compile": False, "format": "png", "quality": "auto", "sidecar": "none"}
-        changes |= {"hooks": {}, "metrics_address": None}
+        inbox, outbox, models = (folder / name for name in ("inbox", "outbox", "models"))
+        plain = Settings(inbox=inbox, outbox=outbox, models=models, file_name="{number}")
+        engine = ("device", "precision", "memory", "batch_size", "executor", "stall_seconds")
+        changes = {name: getattr(settings, name) for name in engine}
         began = time.monotonic()
         try:
-            why = _render(settings.model_copy(update=changes), make_engine)
+            why = _render(plain.model_copy(update=changes), make_engine)
         except (PicowatchError, OSError) as error:
             why = str(error)
         seconds = time.monotonic() - began
@@ -164,8 +161,7 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
             yield Check("picture", why or "no picture was rendered", REPORT_IT)
             return
         rendered = read_chunk(read_texts(picture)[PICOWATCH]).rendered
-    versions = rendered["versions"].items()
-    yield Check("libraries", ", ".join(f"{name} {version}" for name, version in versions))
+    yield Check("libraries", _noted(rendered["versions"]))
     yield _device(settings, rendered)
     if rendered["device"] == "cpu":
         yield _compiling(settings)
@@ -175,6 +171,31 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Iterator[Check]:
         f"{rendered['size']} with the demo model in {each:.1f} s, {seconds:.1f} s including the "
         "start",
     )
+
+
+def _noted(versions: Mapping[str, str]) -> str:
+    """The libraries' versions, with what is unusual about them."""
+    notes = [
+        f"{name} is newer than {tested}, which was tested"
+        for name, tested in TESTED.items()
+        if _numbers(versions.get(name, "")) > _numbers(tested)
+    ]
+    if _is_for_cuda() and not any(path.exists() for path in CARDS):
+        notes.append("torch is built for CUDA, and there is no card: its build for CPUs is smaller")
+    return "; ".join([", ".join(f"{name} {one}" for name, one in versions.items()), *notes])
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+
+
+def _is_for_cuda() -> bool:
+    """Whether torch, which is not imported here, is built for NVIDIA's cards."""
+    origin = getattr(find_spec("torch"), "origin", None)
+    with suppress(OSError):
+        text = Path(origin).with_name("version.py").read_text() if origin else ""
+        return re.search(r"^cuda.*= '", text, re.MULTILINE) is not None
+    return False
 
 
 def _device(settings: Settings, rendered: Mapping[str, Any]) -> Check:
@@ -246,7 +267,6 @@ def _cards() -> list[str]:
 def _folder_checks(settings: Settings) -> Iterator[Check]:
     """Check an inbox that exists and an outbox that can be written."""
     yield _inbox(settings)
-    yield _watch(settings)
     yield _outbox(settings)
     yield _models(settings)
 
@@ -262,21 +282,6 @@ def _inbox(settings: Settings) -> Check:
             "set keep.",
         )
     return Check("inbox", text)
-
-
-def _watch(settings: Settings) -> Check:
-    """How the daemon notices saves."""
-    count = _count_folders(settings.inbox.resolve())
-    folders = f"{count} folder{'' if count == 1 else 's'}"
-    return Check("watch", f"{folders}, looked at every few seconds, and at once after file events")
-
-
-def _count_folders(inbox: Path) -> int:
-    count = 0
-    for _, folders, _ in os.walk(inbox):
-        folders[:] = filter(is_searched, folders)
-        count += 1
-    return count
 
 
 def _outbox(settings: Settings) -> Check:
@@ -318,26 +323,12 @@ def _models(settings: Settings) -> Check:
     return Check("models", text)
 
 
-def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The type of the file system that holds `folder`, or "" where the system does not say."""
-    try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    best, kind = Path(), ""
-    for line in lines:
-        fields = line.split()
-        if len(fields) < 3:
-            continue
-        point = Path(fields[1].replace("\\040", " ").replace("\\011", "\t"))
-        # Of several mounts on one point, the last one is visible.
-        if folder.is_relative_to(point) and len(point.parts) >= len(best.parts):
-            best, kind = point, fields[2]
-    return kind
-
-
 def _described(folder: Path) -> str:
-    """The folder and its file system."""
-    kind = file_system_type(folder.resolve())
+    """The folder and its file system, if the system knows it."""
+    path = folder.resolve()
+    every = psutil.disk_partitions(all=True)
+    mounts = [one for one in every if path.is_relative_to(one.mountpoint)]
+    # Of several mounts on one point, the last one is visible.
+    kind = max(reversed(mounts), key=lambda one: len(one.mountpoint)).fstype if mounts else ""
     there = "" if folder.exists() else ", not created yet"
     return f"{folder}{f' ({kind})' if kind else ''}{there}"

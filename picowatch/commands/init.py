@@ -11,8 +11,7 @@ from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed, SettingsInvalid
 from picowatch.files.atomic import make_folder, write_atomically
-from picowatch.outbox.gallery import Gallery
-from picowatch.outbox.gallery.gallery import PAGE
+from picowatch.outbox.gallery import PAGE, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.status import Status, write_news
 from picowatch.settings import FILE_NAME, Settings, settings_text

@@ -135,11 +135,12 @@ def check(settings: Settings) -> int:
         return _unhealthy("picowatch is not running")
     # Docker and systemd end a check that takes too long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))
-    if not _within_time(lambda: not _silent_since(current_status(settings.outbox)[1])):
-        since = _silent_since(current_status(settings.outbox)[1])
-        why = f"has reported nothing since {since}: it hangs, or the outbox's disk is full"
-        return _unhealthy(f"picowatch is running, but {why}")
-    found = current_status(settings.outbox)[1]
+    deadline = time.monotonic() + CHECK_SECONDS
+    while since := _silent_since(found := current_status(settings.outbox)[1]):
+        if time.monotonic() > deadline:
+            why = f"has reported nothing since {since}: it hangs, or the outbox's disk is full"
+            return _unhealthy(f"picowatch is running, but {why}")
+        time.sleep(POLL_SECONDS)
     if found.updated - found.scanned > UNSEEN_SECONDS:
         return _unhealthy("picowatch is running, but its inbox is not there")
     print("picowatch is running and looks at its inbox")
@@ -149,15 +150,6 @@ def check(settings: Settings) -> int:
 def _unhealthy(words: str) -> int:
     print(words, file=sys.stderr)
     return FAILED
-
-
-def _within_time(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + CHECK_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
 
 
 def rows_of(running: bool, status: Status) -> list[Row]:
@@ -171,15 +163,12 @@ def rows_of(running: bool, status: Status) -> list[Row]:
         if running:
             return [Row("", STARTING), *others]
         return [Row("", "picowatch is not running", "bad"), *others]
-    since = duration(max(0.0, status.updated - status.started))
-    who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {since}")
-    return [Row("", who, "quiet"), *_silence(status), *rows(status)]
-
-
-def _silence(status: Status) -> list[Row]:
-    """What the other rows say is old then: it hangs or is stopped, or the disk is full."""
-    since = _silent_since(status)
-    return [Row("", f"it has reported nothing since {since}", "bad")] if since else []
+    age = duration(max(0.0, status.updated - status.started))
+    who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {age}")
+    silence = []
+    if since := _silent_since(status):  # it hangs or is stopped, or the disk is full
+        silence = [Row("", f"it has reported nothing since {since}", "bad")]
+    return [Row("", who, "quiet"), *silence, *rows(status)]
 
 
 def _silent_since(status: Status) -> str:

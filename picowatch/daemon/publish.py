@@ -59,7 +59,7 @@ class Publisher:
         self._catalog = Catalog(settings.models, settings.hash_cache)
         self._lock = threading.Lock()  # of the catalog
         self._unlistable: set[int] = set()  # until the next start
-        self.newest: deque[str] = deque(self.outbox.listing.newest(NEWEST), maxlen=NEWEST)
+        self.newest: deque[str] = deque(self.outbox.listing.recent_files(), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
 

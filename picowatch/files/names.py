@@ -1,4 +1,7 @@
-"""Which names are those of pictures, without opening anything, nor importing what could."""
+"""Names of files and folders: which are pictures, which come first, which folders are skipped.
+
+Nothing is opened, nor imported what could.
+"""
 
 import re
 

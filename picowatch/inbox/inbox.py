@@ -176,7 +176,7 @@ class Inbox:
             if (
                 path not in found
                 and one.folder == self.folder
-                and self._size_and_time(path) is None
+                and size_and_time_at(self._root, path) is None
             ):
                 self._settling.note(path, None, now)
         for pending in self._settling.all():
@@ -224,9 +224,6 @@ class Inbox:
         except (FileChanged, FileNotFoundError):
             pass
         return ""
-
-    def _size_and_time(self, path: str) -> SizeAndTime | None:
-        return size_and_time_at(self._root, path)
 
     def pictures_of(self, recipe: str) -> NamedPictures:
         """The pictures that a recipe may name."""
@@ -342,7 +339,7 @@ class Inbox:
                     return old
             elif (
                 saved.size_and_time == known.size_and_time
-                and self._size_and_time(old) != known.size_and_time
+                and size_and_time_at(self._root, old) != known.size_and_time
             ):
                 return old  # another file has its path by now
         return None

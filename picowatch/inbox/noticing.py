@@ -1,4 +1,8 @@
-"""When is a file complete? When it has been quiet, and nobody has it open for writing."""
+"""What differs in the inbox, until it is quiet; and file events, which only wake the daemon.
+
+Events are missing on network file systems, when the kernel's queue overflows, and beyond the limit
+of inotify watches. Nothing relies on them: without any, the next look comes a little later.
+"""
 
 import logging
 import threading

@@ -293,13 +293,12 @@ def _file_with_number(
 
 
 def is_reserved(sql: sqlite3.Connection, names: OutboxNames, file: str) -> bool:
-    """Whether an image in progress has this name, whatever its ending."""
-    stem = f"{PurePosixPath(file).with_suffix('')}."
-    running = "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
-    if names.ignores_case:
-        return any(folded(row["file"]).startswith(folded(stem)) for row in sql.execute(running))
-    reserved = sql.execute(f"{running} AND substr(file, 1, length(:stem)) = :stem", {"stem": stem})
-    return reserved.fetchone() is not None
+    """Whether an image in progress has this name, whatever its ending, its case and its accents."""
+    stem = folded(f"{PurePosixPath(file).with_suffix('')}.")
+    running = sql.execute(
+        "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
+    )
+    return any(folded(row["file"]).startswith(stem) for row in running)
 
 
 def _file_for_dropped(

@@ -83,28 +83,20 @@ class Commands:
         for path in sorted(self._folder.glob("*.json")):
             if path.name.startswith(TEMPORARY_PREFIX):
                 continue
-            try:
-                answer = self._answer(path, do)
-            except FileNotFoundError:  # withdrawn
-                continue
+            answer = self._answer(path, do)
             if answer is not None:
-                given = asdict(answer)
-                for name in ("error", "warning", "sheets"):
-                    if not given[name]:
-                        del given[name]
-                text = json.dumps(given)
+                text = json.dumps(asdict(answer))
                 write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
                 path.unlink(missing_ok=True)
 
     def _answer(self, path: Path, do: Callable[[Command], Answer | None]) -> Answer | None:
         try:
             command = _read(path)
-        except ValueError as error:
-            answer = Answer(False, f"This is not a command: {error}.")
-            log.warning("%s: %s", path.name, answer.text)
-            return answer
-        except FileNotFoundError:
-            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            log.warning("%s is not a command: %s", path.name, error)
+            return Answer(False, "This is not a command.")
+        except FileNotFoundError:  # withdrawn
+            return None
         except OSError as error:
             if path.name not in self._ignored:
                 words = "%s is not a command file; it is ignored: %s"
@@ -134,13 +126,8 @@ def send(outbox: Path, command: Command, path: Path | None = None) -> Path:
     if the outbox cannot be written.
     """
     path = path or new_file(outbox)
-    values = {
-        "command": command.name,
-        "recipe": command.recipe,
-        "digest": command.digest,
-        "files": command.files or None,
-    }
-    text = json.dumps({name: value for name, value in values.items() if value is not None})
+    values = {"command": command.name, "recipe": command.recipe, "digest": command.digest}
+    text = json.dumps({**values, "files": command.files})
     # The daemon may run as another user, and the sender's umask may be 077.
     write_atomically(path, text.encode(), readers=0o444)
     return path
@@ -157,14 +144,8 @@ def wait_for_answer(path: Path, seconds: float) -> Answer | None:
     found = json.loads(answer.read_bytes())
     with suppress(OSError):
         answer.unlink()
-    return Answer(
-        found["done"],
-        found["text"],
-        tuple(found.get("pictures", ())),
-        found.get("error", ""),
-        found.get("warning", ""),
-        tuple(found.get("sheets", ())),
-    )
+    lists = {name: tuple(found[name]) for name in ("pictures", "sheets")}
+    return Answer(**found | lists)
 
 
 def withdraw(path: Path) -> None:
@@ -179,22 +160,13 @@ def _folder(outbox: Path) -> Path:
 
 
 def _read(path: Path) -> Command:
-    """Raises ValueError with a message: anything may be in a file that others write."""
+    """Raises ValueError, KeyError, TypeError or RecursionError for what is no command."""
     with os.fdopen(open_regular(path), "rb") as file:
-        content = file.read(MAX_BYTES + 1)
+        found = json.loads(file.read(MAX_BYTES))
         sent_at_ns = os.fstat(file.fileno()).st_mtime_ns
-    if len(content) > MAX_BYTES:
-        raise ValueError("it is too long")
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    if not isinstance(found, dict) or not isinstance(found.get("command"), str):
-        raise ValueError("it names no command")
-    recipe, digest = found.get("recipe"), found.get("digest")
-    if not isinstance(recipe, str | None) or not isinstance(digest, str | None):
-        raise ValueError("its recipe or digest is not text")
-    files = found.get("files", [])
-    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-        raise ValueError("its files are not a list of texts")
-    return Command(found["command"], recipe, digest, tuple(files), sent_at_ns)
+    name, recipe, digest = found["command"], found.get("recipe"), found.get("digest")
+    files = tuple(found.get("files") or ())
+    for text in (name, recipe or "", digest or "", *files):
+        if not isinstance(text, str):
+            raise TypeError("it has values that are no texts")
+    return Command(name, recipe, digest, files, sent_at_ns)

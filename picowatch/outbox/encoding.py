@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin, features
 
 from picowatch.errors import SettingsInvalid
 from picowatch.metadata.texts import MAX_JPEG_EXIF_BYTES, as_utf8, exif_of
-from picowatch.outbox.formats import FORMATS, Format, format_of
+from picowatch.outbox.names import FORMATS, Format, format_of
 from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 
 log = logging.getLogger("picowatch")

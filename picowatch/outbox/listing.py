@@ -1,8 +1,8 @@
-"""Files of JSON objects, one a line, appended and never rewritten: images.jsonl."""
+"""images.jsonl: the published pictures, one JSON object a line, appended and never rewritten."""
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
@@ -11,7 +11,7 @@ from picowatch.files.atomic import append
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
-# What a line of images.jsonl contains besides the request, with the texts of docs/metadata.md.
+# What a line contains besides the request, with the texts of docs/metadata.md.
 OWN = {
     "file": "the picture, below the outbox",
     "recipe": "the recipe's path below the inbox, as it was when its rendering began",
@@ -27,66 +27,54 @@ OWN = {
 }
 
 
-class JsonLines:
-    """One such file, written by several threads."""
+class Listing:
+    """The list of one outbox, written by several threads. Each line has at least its `file`."""
 
     def __init__(self, path: Path) -> None:
+        """Cut off a last line that a crash left incomplete, or a power cut damaged.
+
+        Each line is durable before the next is written, so only the last one can be torn.
+        """
         self._path = path
         self._lock = Lock()
-        self._repair()
+        if path.exists():
+            with path.open("rb+") as file:
+                start, tail = _tail(file)
+                whole = tail[: tail.rfind(b"\n") + 1]
+                last = whole.rfind(b"\n", 0, -1) + 1
+                end = len(whole) if _object(whole[last:]) is not None else last
+                if end < len(tail):
+                    file.truncate(start + end)
 
-    def append(self, *lines: dict[str, Any], durable: bool = True) -> None:
-        """Add lines; an error leaves the file as it was."""
+    def append(self, *lines: dict[str, Any]) -> None:
+        """Add lines, durably; an error leaves the file as it was."""
         text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
         with self._lock:
-            append(self._path, text.encode(), durable=durable)
+            append(self._path, text.encode())
 
     def recent(self) -> list[dict[str, Any]]:
         """The last lines, some hundreds, oldest first."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            return list(_objects(_tail(file)[1].splitlines(keepends=True)))
+            return list(_pictures(_tail(file)[1].splitlines(keepends=True)))
 
     def all(self) -> Iterator[dict[str, Any]]:
         """Every line, oldest first."""
         if self._path.exists():
             with self._path.open("rb") as file:
-                yield from _objects(file)
+                yield from _pictures(file)
 
-    def _repair(self) -> None:
-        """Cut off a last line that a crash left incomplete, or a power cut damaged."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb+") as file:
-            start, tail = _tail(file)
-            if (whole := len(without_torn_line(tail, json_object))) < len(tail):
-                file.truncate(start + whole)
-
-
-class Listing(JsonLines):
-    """images.jsonl: the published pictures, each with at least its `file`."""
-
-    def recent(self) -> list[dict[str, Any]]:
-        return list(filter(_is_picture, super().recent()))
-
-    def all(self) -> Iterator[dict[str, Any]]:
-        return filter(_is_picture, super().all())
-
-    def recent_files(self) -> set[str]:
-        """The files in the last lines: enough to find what a crash left unlisted."""
-        return {line["file"] for line in self.recent()}
-
-    def newest(self, count: int) -> list[str]:
-        """The files of the last pictures, the newest at the end."""
-        return [line["file"] for line in self.recent()[-count:]]
+    def recent_files(self) -> list[str]:
+        """The files in the last lines, oldest first: among them what a crash left unlisted."""
+        return [line["file"] for line in self.recent()]
 
     def newest_first(self) -> Iterator[str]:
         """The files of all pictures, the last ones twice.
 
         The whole list is read only if more than its last lines are wanted.
         """
-        yield from (line["file"] for line in reversed(self.recent()))
+        yield from reversed(self.recent_files())
         yield from reversed([line["file"] for line in self.all()])
 
 
@@ -102,17 +90,7 @@ def _tail(file: IO[bytes]) -> tuple[int, bytes]:
         wanted *= 2
 
 
-def without_torn_line(content: bytes, parse: Callable[[bytes], object | None]) -> bytes:
-    """The lines, without a last one that is incomplete or that `parse` rejects.
-
-    Each line is durable before the next is written, so only the last one can be torn.
-    """
-    whole = content[: content.rfind(b"\n") + 1]
-    last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
-    return whole if parse(last) is not None else whole[: len(whole) - len(last)]
-
-
-def json_object(text: bytes) -> dict[str, Any] | None:
+def _object(text: bytes) -> dict[str, Any] | None:
     """A line's object, None if the line is not valid."""
     try:
         line = json.loads(text)
@@ -121,17 +99,14 @@ def json_object(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
-def _is_picture(line: dict[str, Any]) -> bool:
-    return isinstance(line.get("file"), str)
+def _pictures(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The complete lines: the first may be cut off, and a user may have edited the file."""
+    for text in texts:
+        line = _object(text)
+        if line and isinstance(line.get("file"), str):
+            yield line
 
 
 def request_of(line: dict[str, Any]) -> ImageRequest:
     """The request of a line's picture; raises KeyError, TypeError or ValueError."""
     return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN.keys()})
-
-
-def _objects(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The complete ones: the first may be cut off, and a user may have edited the file."""
-    for text in file:
-        if (line := json_object(text)) is not None:
-            yield line

@@ -1,22 +1,58 @@
-"""The names of files in the outbox: it mirrors the inbox, with one folder per recipe.
+"""The names of files in the outbox, and the formats that they mean.
 
-The pictures of `inbox/pets/corgi.yaml` are in `outbox/pets/corgi/`, its errors in
-`outbox/pets/corgi.yaml.error.txt`. No name leaves the outbox or replaces one of picowatch's own.
+The outbox mirrors the inbox, with one folder per recipe: the pictures of `inbox/pets/corgi.yaml`
+are in `outbox/pets/corgi/`, its errors in `outbox/pets/corgi.yaml.error.txt`. No name leaves the
+outbox or replaces one of picowatch's own. The ending of a picture's name decides its format, so one
+that was reserved before the setting `format` changed is still what its name says.
 """
 
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
 from picowatch.files.names import is_picture_name
 from picowatch.metadata.texts import fits_jpeg
-from picowatch.outbox.formats import ENDINGS, FORMATS, PNG, SIDECAR_ENDING, Format
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
+
+SIDECAR_ENDING = ".txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of published pictures.
+
+    `longest_side` is the most pixels that the format, or its library, has room for. `quality` is
+    what "auto" means; None for a format without one.
+    """
+
+    name: str
+    ending: str
+    longest_side: int
+    quality: int | None = None
+
+    @property
+    def pillow_name(self) -> str:
+        return self.name.upper()
+
+
+FORMATS = {
+    one.name: one
+    for one in (
+        Format("png", ".png", 2**31 - 1),
+        Format("jpeg", ".jpg", 65_500, 92),  # libjpeg's JPEG_MAX_DIMENSION
+        Format("webp", ".webp", 16_383, 90),  # 14 bits
+        Format("avif", ".avif", 16_384, 80),  # what browsers decode
+    )
+}
+PNG = FORMATS["png"]
+ENDINGS = tuple(one.ending for one in FORMATS.values())
+PILLOW_NAMES = tuple(one.pillow_name for one in FORMATS.values())
 
 LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
 OWN_NAMES = {
@@ -38,7 +74,6 @@ ROOM = 40  # bytes after a dropped picture's name: its number, and the endings o
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
 # temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
-LEAST_NAME_BYTES = 100  # a lower limit is wrong: hardly any program would work with it
 # What Windows, exFAT or NTFS refuse in a name, or give a meaning.
 UNSAFE = re.compile(r'[/\\:*?"<>|]+')
 # What moves a cursor or turns text around where names are listed.
@@ -57,11 +92,9 @@ class OutboxNames:
         """New pictures are named as `file_name` and `format` say at that time."""
         self._settings = settings
         self._outbox = outbox = settings.outbox
-        self._root = str(outbox)
-        # Of the longest path, what is left for folders when the file in them has its longest name.
-        longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
-        self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
-        self._max_name_bytes = _max_name_bytes(outbox)
+        # Some shares say nothing, or 0; with names shorter than that hardly any program would work.
+        limit = os.pathconf(outbox, "PC_NAME_MAX")
+        self._max_name_bytes = limit if 100 <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
 
     def folder(self, recipe: str) -> str:
         """The folder of a recipe's pictures: its path without ending; of a dropped picture's: its.
@@ -75,23 +108,20 @@ class OutboxNames:
         return "/".join(self._folders([*path.parent.parts, *own]))
 
     def _folders(self, parts: Sequence[str]) -> list[str]:
-        """The folders of the outbox for these of the inbox; one if their path is too long."""
+        """The folders of the outbox for these of the inbox."""
         folders: list[str] = []
         for part in map(_portable, parts):
             marks = ""
             while self._is_taken([*folders, name := self._fitting(part, len(marks)) + marks]):
                 marks += "_"
             folders.append(name)
-        if len(os.fsencode("/".join(folders))) <= self._max_folder_bytes:
-            return folders
-        return [self._tagged(folders[-1], "/".join(parts))]
+        return folders
 
     def _is_taken(self, parts: Sequence[str]) -> bool:
         name = parts[-1].casefold()
         if len(parts) == 1 and (name in OWN_NAMES or ROTATED_LOG.fullmatch(name)):
             return True
-        # A text, no Path: each save asks for several names.
-        path = f"{self._root}/{'/'.join(parts)}"
+        path = f"{self._outbox}/{'/'.join(parts)}"
         return name.endswith(FILE_ENDINGS) or os.path.isfile(path)  # noqa: PTH113  (never raises)
 
     def error_file(self, recipe: str) -> str:
@@ -103,36 +133,12 @@ class OutboxNames:
         return self._beside(recipe, WARNING_ENDING)
 
     def _beside(self, recipe: str, ending: str) -> str:
-        """The recipe's path with an ending; with a hash too if that could be another recipe's."""
+        """The recipe's path with an ending; with a hash too if it had to be spelled otherwise."""
         *parts, name = recipe.split("/")
         folders = self._folders(parts)
-        plain = "/".join([*folders, self._fitting(name, len(ending)) + ending])
-        is_own = [*folders, _portable(name)] == [*parts, name]
-        if is_own and not self.ignores_case:
-            return plain
-        own = "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
-        if not is_own or lexists(self._outbox / own) or self._is_spelled_otherwise(plain):
-            return own
-        return plain
-
-    @cached_property
-    def ignores_case(self) -> bool:
-        """Whether the outbox's file system (macOS, SMB) takes Corgi and corgi for one name."""
-        try:
-            return (self._outbox / ".picowatch").samefile(self._outbox / ".PICOWATCH")
-        except OSError:
-            return False
-
-    def _is_spelled_otherwise(self, path: str) -> bool:
-        """Whether something has this name, but for case or the form of accents."""
-        folder = self._outbox
-        for part in PurePosixPath(path).parts:
-            if not lexists(folder / part):
-                return False
-            if part not in os.listdir(folder):  # noqa: PTH208  (their names)
-                return True
-            folder /= part
-        return False
+        if [*folders, _portable(name)] == [*parts, name]:
+            return "/".join([*folders, self._fitting(name, len(ending)) + ending])
+        return "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
 
     def highest_number(self, folder: str) -> int:
         """The highest number at the start of a picture's name there, 0 if there are no pictures."""
@@ -144,16 +150,10 @@ class OutboxNames:
         return max((int(number[1]) for number in numbers if number), default=0)
 
     def number_of(self, file: str, recipe: str, request: ImageRequest) -> int:
-        """The number in a picture's name, as `file_name` writes it now; else what it begins with.
-
-        So a seed or a width is not taken for it; but in a name by another `file_name`.
-        """
+        """The number in a picture's name as `file_name` writes it now, so no seed; else 0."""
         stem = PurePosixPath(file).stem
-        for digits in NUMBERS.findall(stem):
-            if self._name(recipe, int(digits), request) == stem:
-                return int(digits)
-        number = NUMBER.match(stem)
-        return int(number[1]) if number else 0
+        numbers = map(int, NUMBERS.findall(stem))
+        return next((one for one in numbers if self._name(recipe, one, request) == stem), 0)
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """A picture's path, or None if anything exists there already."""
@@ -241,6 +241,16 @@ def _fits(request: ImageRequest, kind: Format) -> bool:
     return has_room and max(request.published_size) <= kind.longest_side
 
 
+def format_of(file: str) -> Format:
+    """The format that a file's ending names; PNG for any other ending."""
+    return next((one for one in FORMATS.values() if file.endswith(one.ending)), PNG)
+
+
+def sidecar_of(file: str) -> str:
+    """The text beside a picture: its file with another ending."""
+    return file.removesuffix(format_of(file).ending) + SIDECAR_ENDING
+
+
 def map_of(file: str, index: int) -> str:
     """The path of what a picture's ControlNet followed; the second one's has a number."""
     number = f"-{index + 1}" if index else ""
@@ -260,12 +270,6 @@ def picture_files(outbox: Path, ends: Callable[[], bool] = lambda: False) -> Ite
         else:
             below = Path(folder).relative_to(outbox).as_posix()
             yield from (f"{below}/{name}" for name in names if name.endswith(ENDINGS))
-
-
-def _max_name_bytes(folder: Path) -> int:
-    """The limit of its file system, as far as it knows: some shares say nothing, or 0."""
-    limit = os.pathconf(folder, "PC_NAME_MAX")
-    return limit if LEAST_NAME_BYTES <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
 
 
 @lru_cache(maxsize=1024)  # of a save, several files are named

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from filecmp import cmp
 from itertools import count
 from os.path import lexists
@@ -27,10 +27,9 @@ from picowatch.files.pictures import MAX_BYTES
 from picowatch.files.retry import is_of_one_folder, passes
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
-from picowatch.outbox.formats import format_of, sidecar_of
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.names import LATEST, OutboxNames, map_of, picture_files
+from picowatch.outbox.names import LATEST, OutboxNames, format_of, map_of, sidecar_of
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
@@ -52,14 +51,8 @@ class Outbox:
         self.gallery = Gallery(root, self.listing)
         self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)
-        self._latest_warned = False
 
-    def publish(
-        self,
-        file: str,
-        picture: Image.Image,
-        texts: Mapping[str, str],
-    ) -> None:
+    def publish(self, file: str, picture: Image.Image, texts: Mapping[str, str]) -> None:
         """Write an RGB or RGBA picture to its path, whole or not at all; durable when this returns.
 
         Its sidecar follows, and is written by `complete` if a crash came between.
@@ -77,12 +70,8 @@ class Outbox:
         """
         for index, picture in enumerate(maps):
             name = map_of(file, index)
-            try:
+            with _logged(name):
                 write_atomically(self.root / name, encode_png(picture, {}), durable=False)
-            except OSError as error:
-                if passes(error):
-                    raise
-                log.error("%s cannot be written: %s", name, error.strerror)
 
     def publish_sheet(
         self,
@@ -112,19 +101,16 @@ class Outbox:
 
         No picture fails because of it.
         """
-        path = self.root / sidecar_of(file)
+        sidecar = sidecar_of(file)
+        path = self.root / sidecar
         if self._settings.sidecar == "none" or PARAMETERS not in texts:
             return
         content = f"{texts[PARAMETERS]}\n".encode()
-        try:
+        with _logged(sidecar):
             if not lexists(path):
                 write_atomically(path, content)
             elif not path.is_file() or path.read_bytes() != content:
-                log.warning("%s exists already; it was not overwritten", sidecar_of(file))
-        except OSError as error:
-            if passes(error):
-                raise
-            log.error("%s cannot be written: %s", sidecar_of(file), error.strerror)
+                log.warning("%s exists already; it was not overwritten", sidecar)
 
     def show_as_latest(self, file: str) -> None:
         """Let the latest picture be this one, if it still exists."""
@@ -138,20 +124,14 @@ class Outbox:
     def _write_latest(self, file: str, content: bytes) -> None:
         """latest.png, or latest.jpg and so on; no picture fails because of what is at that path."""
         latest = f"latest{format_of(file).ending}"
-        try:
+        with _logged(latest):
             write_atomically(self.root / latest, content, durable=False)
             for other in set(LATEST) - {latest}:  # of another format, from before
                 (self.root / other).unlink(missing_ok=True)
-        except OSError as error:
-            if passes(error):
-                raise
-            if not self._latest_warned:
-                log.warning("%s cannot be written: %s", latest, error.strerror)
-            self._latest_warned = True
 
     def repair_latest(self) -> None:
         """A power cut may have emptied latest.png: its writing does not wait for the disk."""
-        for newest in self.listing.newest(1):
+        for newest in self.listing.recent_files()[-1:]:
             self.show_as_latest(newest)
 
     def delete(self, files: Collection[str]) -> list[str]:
@@ -210,16 +190,6 @@ class Outbox:
         for path in latest:
             path.unlink(missing_ok=True)
 
-    def pictures(self) -> Iterator[tuple[str, float, dict[str, str]]]:
-        """File, time and texts of every picture in the recipes' folders, oldest first."""
-        paths = [(self.root / file, file) for file in picture_files(self.root)]
-        found = [(path.stat().st_mtime, file) for path, file in paths if path.is_file()]
-        for made_at, file in sorted(found):
-            try:
-                yield file, made_at, read_texts(self.root / file)
-            except PictureUnreadable:
-                continue
-
     def exists(self, file: str) -> bool:
         return (self.root / file).is_file()
 
@@ -251,6 +221,17 @@ class Outbox:
         else:
             copy_atomically(target, blocks)
         return target.relative_to(self.root).as_posix()
+
+
+@contextmanager
+def _logged(file: str) -> Iterator[None]:
+    """Log why a file beside the pictures cannot be written; a disk that is full is waited for."""
+    try:
+        yield
+    except OSError as error:
+        if passes(error):
+            raise
+        log.error("%s cannot be written: %s", file, error.strerror)
 
 
 def _holds(path: Path, digest: str) -> bool:

@@ -16,7 +16,7 @@ from picowatch.streams import harmless, harmless_lines
 
 log = logging.getLogger("picowatch")
 
-SETTINGS_ERROR = f"settings{ERROR_ENDING}"
+SETTINGS_ERROR = f"settings{ERROR_ENDING}"  # no recipe is called that: it has no ending
 MOST_SHOWN = 20
 MOST_CHARACTERS = 2000  # of one file
 MOST_ADDED = 50_000  # characters of a warning file
@@ -39,8 +39,7 @@ class ProblemFiles:
     def __init__(self, root: Path, names: OutboxNames) -> None:
         self._root = root
         self._names = names
-        self._lock = threading.Lock()
-        self._adding = threading.Lock()  # publishers have several threads
+        self._lock = threading.RLock()
         self._files: dict[str, None] = {}  # newest last
         self.changes = 0
 
@@ -67,7 +66,7 @@ class ProblemFiles:
         self.write_warnings(recipe, ())
 
     def write_settings_error(self, text: str) -> None:
-        """Say what is wrong with the settings file. No recipe is called that: it has no ending."""
+        """Say what is wrong with the settings file."""
         self._write(SETTINGS_ERROR, text)
 
     def remove_settings_error(self) -> None:
@@ -89,7 +88,7 @@ class ProblemFiles:
         Returns whether it was not there. Of very many, the log alone says the rest.
         """
         file = self._names.warning_file(recipe)
-        with self._adding:
+        with self._lock:
             before = self._text(file, -1) or harmless(f"inbox/{recipe}") + "\n"
             added = f"\n{harmless_lines(warning)}\n"
             if added in before:
@@ -101,7 +100,7 @@ class ProblemFiles:
     def remove_warning(self, recipe: str, warning: str) -> None:
         """Remove a warning that holds no longer; others stay."""
         file = self._names.warning_file(recipe)
-        with self._adding:
+        with self._lock:
             before = self._text(file, -1) or ""
             rest = before.replace(f"\n{harmless_lines(warning)}\n", "", 1)
             if rest.strip() == harmless(f"inbox/{recipe}"):
@@ -116,48 +115,15 @@ class ProblemFiles:
         such a name, too: it stays.
         """
         kept = {*map(self._names.warning_file, recipes), *map(self._names.error_file, wrong)}
-        for path in self._paths():
-            file = path.relative_to(self._root).as_posix()
+        for file in self._existing():
             if file not in kept and (self._text(file) or "").startswith("inbox/"):
                 self._remove(file)
 
-    def _write(self, file: str, text: str) -> bool:
-        """Returns whether it was written: somebody may have put something else in its place."""
-        try:
-            write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
-        except OSError as error:
-            if passes(error) and not is_of_one_folder(error, self._root):
-                raise
-            log.error("%s cannot be written: %s", file, error.strerror)
-            return False
-        with self._lock:
-            self._files.pop(file, None)
-            self._files[file] = None
-            self.changes += 1
-        return True
-
-    def _remove(self, file: str) -> None:
-        """Something else that somebody put there stays."""
-        try:
-            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
-        except PermissionError as error:
-            if not is_of_one_folder(error, self._root):
-                raise
-            log.error("%s cannot be deleted: %s", file, error.strerror)
-            return
-        with self._lock:
-            if file in self._files:
-                del self._files[file]
-                self.changes += 1
-
     def list_existing(self, ends: Callable[[], bool]) -> None:
         """List the files that earlier runs left, unless picowatch `ends` meanwhile."""
-        found = []
-        for path in self._paths(ends):
-            found.append((_changed_at(path), path.relative_to(self._root).as_posix()))
+        found = sorted(self._existing(ends), key=self._changed_at)
         with self._lock:
-            self._files = {file: None for _, file in sorted(found)} | self._files
+            self._files = dict.fromkeys(found) | self._files
             self.changes += 1
 
     def shown(self) -> tuple[list[Problem], int]:
@@ -173,18 +139,53 @@ class ProblemFiles:
             if len(problems) == MOST_SHOWN:
                 return problems, len(files) - index
             if (text := self._text(file)) is not None:
-                ending = ERROR_ENDING if file.endswith(ERROR_ENDING) else WARNING_ENDING
-                recipe = file.removesuffix(ending)
-                problems.append(Problem(file, recipe, ending == ERROR_ENDING, text))
+                recipe = file.removesuffix(ERROR_ENDING).removesuffix(WARNING_ENDING)
+                problems.append(Problem(file, recipe, file.endswith(ERROR_ENDING), text))
         return problems, 0
 
-    def _paths(self, ends: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+    def _write(self, file: str, text: str) -> bool:
+        """Return whether it was written: somebody may have put something else in its place."""
+        try:
+            write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if passes(error) and not is_of_one_folder(error, self._root):
+                raise
+            log.error("%s cannot be written: %s", file, error.strerror)
+            return False
+        with self._lock:
+            self._files.pop(file, None)
+            self._files[file] = None
+            self.changes += 1
+        return True
+
+    def _remove(self, file: str) -> None:
+        """Delete a file; something else that somebody put there stays."""
+        try:
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                os.unlink(f"{self._root}/{file}")  # noqa: PTH108 (no Path for each save)
+        except PermissionError as error:
+            if not is_of_one_folder(error, self._root):
+                raise
+            log.error("%s cannot be deleted: %s", file, error.strerror)
+            return
+        with self._lock:
+            if file in self._files:
+                del self._files[file]
+                self.changes += 1
+
+    def _existing(self, ends: Callable[[], bool] = lambda: False) -> Iterator[str]:
         for folder, _, names in os.walk(self._root):
             if ends():
                 return
             for name in names:
                 if name.endswith((ERROR_ENDING, WARNING_ENDING)):
-                    yield Path(folder, name)
+                    yield Path(folder, name).relative_to(self._root).as_posix()
+
+    def _changed_at(self, file: str) -> float:
+        try:
+            return (self._root / file).stat().st_mtime
+        except OSError:
+            return 0.0  # it was fixed in between
 
     def _text(self, file: str, most: int = MOST_CHARACTERS) -> str | None:
         """The beginning of a file, with -1 the whole of it; None if it cannot be read."""
@@ -198,10 +199,3 @@ class ProblemFiles:
         except OSError:
             pass  # it may be readable the next time
         return None
-
-
-def _changed_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0  # it was fixed in between

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -44,6 +44,7 @@ class Cell:
 
 
 Box = tuple[int, int, int, int]  # left, top, width and height, in pixels
+_Line = tuple[tuple[str, str], ...]  # what a row or a column shows: axes, each with its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,69 +59,30 @@ class SheetTooLarge(ControlFlow):
     """More pictures than fit on a sheet at a size at which anything can be seen."""
 
 
-def contact_sheet(
-    cells: Sequence[Cell],
-    axes: Sequence[Axis],
-    side: int,
-) -> Sheet:
+def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Sheet:
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
-    The last axis gives the columns, the one before it the rows; further ones are laid out block
-    below block. Without axes the cells form a square, each
-    with its own label. `side` is the longer side of a picture in pixels; pictures shrink until
-    the sheet has at most MAX_SIDE each way. Raises SheetTooLarge.
+    The last axis gives the columns, the combinations of the others the rows. Without axes the
+    cells form a square, each with its own label. `side` is the longer side of a picture in pixels;
+    pictures shrink until the sheet has at most MAX_SIDE each way. Raises SheetTooLarge.
     """
-    if not axes:
-        return _page([_square(cells)], side)
-    columns = axes[-1]
-    rows = axes[-2] if len(axes) > 1 else Axis("", ("",))
-    size = len(columns.values) * len(rows.values)
-    blocks = [
-        _Block(title, rows, columns, cells[index * size : (index + 1) * size])
-        for index, title in enumerate(_titles(axes[:-2]))
-    ]
-    return _page(blocks, side)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Rows and columns of pictures under one title."""
-
-    title: str
-    rows: Axis
-    columns: Axis
-    cells: Sequence[Cell]
-
-    @property
-    def text(self) -> str:
-        """All its words."""
-        axes = (word for axis in (self.rows, self.columns) for word in (axis.label, *axis.values))
-        return "".join((self.title, *axes, *(cell.label for cell in self.cells)))
-
-
-def _square(cells: Sequence[Cell]) -> _Block:
-    width = max(1, ceil(sqrt(len(cells))))
-    rows = ceil(len(cells) / width)
-    return _Block("", Axis("", ("",) * rows), Axis("", ("",) * width), cells)
-
-
-def _titles(axes: Sequence[Axis]) -> Iterator[str]:
-    """A title for every combination of these axes, the last one fastest."""
-    for values in product(*(axis.values for axis in axes)):
-        yield ", ".join(f"{axis.label}: {v}" for axis, v in zip(axes, values, strict=True))
-
-
-def _page(blocks: Sequence[_Block], side: int) -> Sheet:
-    letters = {letter for block in blocks for letter in block.text if letter.isprintable()}
+    named = [[(axis.label, value) for value in axis.values] for axis in axes]
+    columns: list[_Line] = [(value,) for value in named[-1]] if named else []
+    rows: list[_Line] = list(product(*named[:-1]))
+    if not named:
+        columns = [()] * max(1, ceil(sqrt(len(cells))))
+        rows = [()] * ceil(len(cells) / len(columns))
+    texts = (text for line in (*rows, *columns) for value in line for text in value)
+    text = "".join((*texts, *(cell.label for cell in cells)))
+    letters = set(filter(str.isprintable, text))
     font = _font_with(letters)
     letter_width = 1.0 if any(east_asian_width(one) in "WF" for one in letters) else 0.55
     while True:
-        drawing = _Drawing(side, font, letter_width)
-        width, height = drawing.size(blocks)
-        if max(width, height) <= MAX_SIDE:
-            return Sheet(drawing.draw(blocks, width, height), tuple(drawing.boxes))
+        drawing = _Drawing(rows, columns, cells, side, font, letter_width)
+        if max(drawing.width, drawing.height) <= MAX_SIDE:
+            return drawing.draw()
         if side <= SMALLEST_PICTURE:
-            raise SheetTooLarge(f"{sum(len(block.cells) for block in blocks)} pictures")
+            raise SheetTooLarge(f"{len(cells)} pictures")
         side = max(SMALLEST_PICTURE, side * 4 // 5)
 
 
@@ -144,96 +106,66 @@ def _count_missing(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letters: 
 
 
 class _Drawing:
-    """Lays out and draws blocks with pictures of one size.
+    """Lays out and draws a table of pictures of one size.
 
     `font` is a font's file, "" for Pillow's own; `letter_width` is a share of the font's size.
     """
 
-    def __init__(self, side: int, font: str, letter_width: float) -> None:
-        self._side = side
-        self._type = max(11, min(28, side // 12))
-        self._font = (
-            ImageFont.truetype(font, self._type) if font else ImageFont.load_default(self._type)
-        )
-        self._characters = max(6, int(side / (self._type * letter_width)))
-        self._label = LINES * (self._type + 4)
-        self.boxes: list[Box] = []
+    def __init__(
+        self,
+        rows: Sequence[_Line],
+        columns: Sequence[_Line],
+        cells: Sequence[Cell],
+        side: int,
+        font: str,
+        letter_width: float,
+    ) -> None:
+        self._rows, self._columns, self._cells, self._side = rows, columns, cells, side
+        size = max(11, min(28, side // 12))
+        self._font = ImageFont.truetype(font, size) if font else ImageFont.load_default(size)
+        self._characters = max(6, int(side / (size * letter_width)))
+        label = LINES * (size + 4)
+        self._left = GAP + (side + GAP if any(rows) else 0)
+        self._top = GAP + (label if any(columns) else 0)
+        self._step = side + GAP + (label if any(cell.label for cell in cells) else 0)
+        self.width = self._left + len(columns) * (side + GAP) + GAP
+        self.height = self._top + len(rows) * self._step + GAP
 
-    def size(self, blocks: Sequence[_Block]) -> tuple[int, int]:
-        """Width and height of the page."""
-        widths = [self._left(block) + len(block.columns.values) * self._step for block in blocks]
-        return max(widths) + GAP, sum(self._height(block) for block in blocks) + GAP
-
-    def draw(self, blocks: Sequence[_Block], width: int, height: int) -> Image.Image:
-        page = Image.new("RGB", (width, height), PAPER)
-        top = GAP
-        for block in blocks:
-            self._draw_block(page, block, top)
-            top += self._height(block)
-        return page
-
-    @property
-    def _step(self) -> int:
-        return self._side + GAP
-
-    def _left(self, block: _Block) -> int:
-        return GAP + (self._side + GAP if any(block.rows.values) else 0)
-
-    def _head(self, block: _Block) -> int:
-        """Height above a block's pictures: its title, and the columns' labels."""
-        labelled = any(block.columns.values)
-        return (self._label if block.title else 0) + (self._label if labelled else 0)
-
-    def _row(self, block: _Block) -> int:
-        return self._step + (self._label if any(cell.label for cell in block.cells) else 0)
-
-    def _height(self, block: _Block) -> int:
-        return self._head(block) + len(block.rows.values) * self._row(block)
-
-    def _draw_block(self, page: Image.Image, block: _Block, top: int) -> None:
+    def draw(self) -> Sheet:
+        page = Image.new("RGB", (self.width, self.height), PAPER)
         draw = ImageDraw.Draw(page)
-        left, columns = self._left(block), len(block.columns.values)
-        if block.title:
-            self._text(draw, GAP, top, block.title, columns + 1)
-        under = top + self._head(block)
-        for column, value in enumerate(block.columns.values):
-            if value:
-                x = left + column * self._step
-                self._text(draw, x, under - self._label, self._named(block.columns, value))
-        for row, value in enumerate(block.rows.values):
-            y = under + row * self._row(block)
-            if value:
-                self._text(draw, GAP, y, self._named(block.rows, value))
-            for column, cell in enumerate(block.cells[row * columns : (row + 1) * columns]):
-                self._draw_cell(page, draw, cell, left + column * self._step, y)
-
-    def _named(self, axis: Axis, value: str) -> str:
-        """A value with its axis; where both are too long, the axis is what is shortened."""
-        room = self._characters * LINES - LINES - len(value)
-        if len(axis.label) <= room:
-            return f"{axis.label}: {value}"
-        return f"{axis.label[: max(SHORTEST_LABEL, room)]}…: {value}"
-
-    def _draw_cell(
-        self, page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int
-    ) -> None:
-        shown: Image.Image | str = "not rendered"
-        if cell.picture is not None and cell.picture.exists():
-            shown = _small_picture(cell.picture, self._side)
-        if isinstance(shown, str):
-            draw.rectangle((left, top, left + self._side, top + self._side), MISSING)
-            self._text(draw, left + GAP, top + GAP, shown)
-        else:
-            page.paste(shown, (left, top), shown if shown.has_transparency_data else None)
-            self.boxes.append((left, top, *shown.size))
-        if cell.label:
+        lefts = [self._left + at * (self._side + GAP) for at in range(len(self._columns))]
+        tops = [self._top + at * self._step for at in range(len(self._rows))]
+        for left, line in zip(lefts, self._columns, strict=True):
+            self._text(draw, left, GAP, self._named(line))
+        for top, line in zip(tops, self._rows, strict=True):
+            self._text(draw, GAP, top, self._named(line))
+        boxes = []
+        for cell, (top, left) in zip(self._cells, product(tops, lefts), strict=False):
+            shown: Image.Image | str = "not rendered"
+            if cell.picture is not None and cell.picture.exists():
+                shown = _small_picture(cell.picture, self._side)
+            if isinstance(shown, str):
+                draw.rectangle((left, top, left + self._side, top + self._side), MISSING)
+                self._text(draw, left + GAP, top + GAP, shown)
+            else:
+                page.paste(shown, (left, top), shown if shown.has_transparency_data else None)
+                boxes.append((left, top, *shown.size))
             self._text(draw, left, top + self._side + 2, cell.label)
+        return Sheet(page, tuple(boxes))
 
-    def _text(
-        self, draw: ImageDraw.ImageDraw, left: int, top: int, text: str, pictures: int = 1
-    ) -> None:
+    def _named(self, line: _Line) -> str:
+        """Values with their axes; where both are too long, the axis is what is shortened."""
+        words = []
+        for label, value in line:
+            room = (self._characters - 1) * LINES // len(line) - len(value)
+            cut = label if len(label) <= room else f"{label[: max(SHORTEST_LABEL, room)]}…"
+            words.append(f"{cut}: {value}")
+        return ", ".join(words)
+
+    def _text(self, draw: ImageDraw.ImageDraw, left: int, top: int, text: str) -> None:
         """A label in at most three lines; a longer one is shortened."""
-        lines = wrap(text, self._characters * pictures, max_lines=LINES, placeholder="…")
+        lines = wrap(text, self._characters, max_lines=LINES, placeholder="…")
         draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)
 
 

@@ -73,7 +73,7 @@ class NamedPictures(Pictures):
                     content = b"".join(blocks_of(file, MAX_BYTES))
                 digest = hashlib.sha256(content).hexdigest()
                 target = _folder(self._outbox) / digest
-                if not _holds(target, content):
+                if not target.is_file() or target.read_bytes() != content:  # it may be damaged
                     check_picture(BytesIO(content))
                     write_atomically(target, content)
             self._kept[path] = digest
@@ -112,13 +112,11 @@ class NamedPictures(Pictures):
         beside = [f"inbox/{folder}/{path}"] if folder else []
         for name in (path, *beside, f"inbox/{path}", f"outbox/{path}"):
             with suppress(PictureUnreadable, OSError):
-                if why_no_path(name) is None and self._has(name, digest):
-                    return name
+                if why_no_path(name) is None:
+                    with self._open(name) as file:
+                        if sha256_of(file, MAX_BYTES) == digest:
+                            return name
         return path
-
-    def _has(self, path: str, digest: str) -> bool:
-        with self._open(path) as file:
-            return sha256_of(file, MAX_BYTES) == digest
 
     def inside(self, path: str) -> str | None:
         """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
@@ -223,11 +221,3 @@ def _stamp(path: Path) -> list[int] | None:
     except (OSError, ValueError):
         return None
     return [status.st_size, status.st_mtime_ns]
-
-
-def _holds(copy: Path, content: bytes) -> bool:
-    """Whether the copy is there and was not damaged."""
-    try:
-        return copy.read_bytes() == content
-    except OSError:
-        return False

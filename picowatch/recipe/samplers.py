@@ -256,6 +256,6 @@ _ENDINGS = [
 ]
 _BY_NAME = {_squeezed(name): one for one in reversed(SAMPLERS) for name in one.spellings}
 _BY_MISSING_NAME = {_squeezed(name): one for one in _MISSING for name in _spellings(one)}
-_BY_PREDICTION = {AUTOMATIC: "", "auto": ""} | {
+_BY_PREDICTION = {AUTOMATIC: "", "auto": "", "default": ""} | {  # the last is A1111's
     _squeezed(one): name for name, aliases in PREDICTIONS.items() for one in (name, *aliases)
 }

@@ -1,6 +1,5 @@
 """The gallery in a real browser, opened from disk: looking, searching, keys, comparing."""
 
-import os
 import re
 import shlex
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from picowatch.outbox.formats import FORMATS
+from picowatch.outbox.names import FORMATS
 from tests.browser.conftest import INDEX, Page
 from tests.house import House, wait_for
 
@@ -252,16 +251,6 @@ def test_pictures_are_sorted_and_days_are_a_jump_away(house: House, opened: Open
     assert page.shown() == sorted(newest), "the order is kept"
 
 
-def test_today_is_yesterday_after_midnight(gallery: Page) -> None:
-    """In a page that stays open, while there are no new pictures."""
-    assert gallery.headings() == ["Today"]
-    gallery.js(
-        "const real = Date; Date = class extends real {"
-        " constructor(...at) { if (at.length) super(...at); else super(real.now() + 864e5); } }"
-    )
-    wait_for(lambda: gallery.headings() == ["Yesterday"], "another name of that day")
-
-
 # -- keys, zoom and history
 
 
@@ -337,22 +326,6 @@ def test_the_large_view_zooms(gallery: Page) -> None:
     assert gallery.find("#large [data-do=fit]").get_attribute("aria-pressed") == "true"
 
 
-def test_a_finger_turns_the_pages_of_the_large_view(gallery: Page) -> None:
-    """Across, not where it scrolls down to the settings."""
-    slide = (
-        "const stage = document.getElementById('stage');"
-        "const at = (x, y) => new Touch({ identifier: 1, target: stage, clientX: x, clientY: y });"
-        "const tell = (kind, values) => stage.dispatchEvent(new TouchEvent(kind, values));"
-        "tell('touchstart', { touches: [at(200, 300)] });"
-        "tell('touchend', { changedTouches: [at(...arguments)] });"
-    )
-    shown = gallery.shown()
-    gallery.tile(shown[1]).click()
-    for end, file in (((80, 320), shown[2]), ((320, 280), shown[1]), ((110, 50), shown[1])):
-        gallery.js(slide, *end)
-        assert gallery.large() == file
-
-
 def test_going_back_closes_what_fills_the_window(gallery: Page) -> None:
     """As people do on a phone; the address is that of the picture, and going forward opens it."""
     shown = gallery.shown()
@@ -382,14 +355,6 @@ def test_a_picture_s_address_opens_it(gallery: Page, outbox: Path) -> None:
     gallery.js("location.hash = arguments[0]", other)
     wait_for(lambda: gallery.large() == other, "the other one")
     gallery.leave_large()
-
-
-def test_an_outbox_may_have_a_name_that_is_not_utf_8(house: House, opened: Opened) -> None:
-    """As on disks that were written with other encodings."""
-    page = opened(one="prompt: a moon\nseed: 1\n")
-    house.outbox.rename(house.folder / os.fsdecode(b"B\xfccher"))
-    page.driver.get(f"{house.folder.as_uri()}/B%FCcher/{INDEX}")
-    wait_for(lambda: page.all(".tile.loaded"), "the picture")
 
 
 # -- comparing

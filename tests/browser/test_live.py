@@ -95,15 +95,6 @@ def test_a_day_of_many_pictures_comes_in_blocks(gallery: Page) -> None:
     assert gallery.focused() != "1049"
 
 
-def test_folders_that_are_touched_stay_when_new_pictures_come(gallery: Page) -> None:
-    """They stay the elements that they were, or a click that began before would be lost."""
-    before = gallery.all("nav li")
-    gallery.js(ARRIVE, "a/1.png")
-    after = gallery.all("nav li")
-    assert [row.text.split()[0] for row in after if row not in before] == ["a"]
-    assert [row for row in before if row not in after] == []
-
-
 def test_a_page_that_is_read_in_the_middle_of_a_write_is_read_again(
     house: House, page: Page
 ) -> None:

@@ -1,8 +1,12 @@
 """Files that are not what their names say, or not whole: refused in words, never opened."""
 
+import errno
 import json
+import os
+import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +38,31 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
     )
     write_model(path, checkpoint_shapes())
     assert [model.name for model in catalog.scan().models] == ["it"]
+
+
+@pytest.mark.parametrize("unreadable", ["file.safetensors", "folder/config.json", "folder/model"])
+def test_what_could_not_be_read_is_a_model_once_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    """Neither a permission that is given later nor a disk that is back changes size and time."""
+    demo = Catalog(tmp_path).demo.path / "vae"
+    shutil.copytree(demo, tmp_path / "vae/folder")
+    (weights,) = (tmp_path / "vae/folder").glob("*.safetensors")
+    shutil.copy(weights, tmp_path / "vae/file.safetensors")
+    path = weights if unreadable.endswith("/model") else tmp_path / "vae" / unreadable
+    real = os.open
+
+    def refusing(file: Any, *more: Any, **named: Any) -> int:
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(file, *more, **named)
+
+    catalog = Catalog(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        (refused,) = catalog.scan().refused
+        assert "cannot be read" in refused.reason
+    assert [model.name for model in catalog.scan().models] == ["file", "folder"]
 
 
 def header_of(text: bytes, length: int | None = None) -> bytes:

@@ -22,7 +22,7 @@ _SERVER.set_forkserver_preload(
         "tests.commands.picowatch",
         "picowatch.cli",
         *(f"picowatch.commands.{name}" for name in ("check", "control", "make", "models")),
-        *(f"picowatch.commands.{name}" for name in ("requests", "run", "show", "status")),
+        *(f"picowatch.commands.{name}" for name in ("run", "show", "status")),
     ]
 )
 _SECONDS = 240.0

@@ -16,7 +16,7 @@ from picowatch.errors import CommandFailed, EngineDied
 from picowatch.outbox.commands import Command
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import DIGESTS, picowatch, start
+from tests.commands.picowatch import picowatch
 from tests.house import House, wait_for
 
 
@@ -46,17 +46,6 @@ def test_retry_brings_back_what_was_set_aside(house: House) -> None:
         wait_for(lambda: house.pictures() == ["a/0003-5.png"], "the picture")
         wait_for(lambda: house.error("a.txt") is None)
     assert "a.txt: 1 image queued again, as requested" in house.log()
-
-
-def test_what_was_set_aside_is_not_tried_at_every_start(house: House) -> None:
-    """Only when somebody asks for it."""
-    house.save("a.txt", "deadly --seed 5\n")
-    dies_on(house, "deadly")
-    assert not house.once()
-    tries = len(house.engine.batches)
-    for _ in range(3):
-        assert house.once()
-    assert len(house.engine.batches) == tries
 
 
 def test_retry_without_a_recipe_means_all(house: House) -> None:
@@ -98,30 +87,6 @@ def test_a_command_waits_for_the_daemon(house: House) -> None:
     assert list((house.outbox / ".picowatch/commands").glob("*.json")) == []
 
 
-def test_commands_can_be_sent_where_no_permissions_are_kept(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on FAT, which refuses to change a file's mode."""
-
-    def refused(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    house.once()
-    monkeypatch.setattr(os, "fchmod", refused)
-    control(house.settings(), [Command("pause")])
-    assert len([*(house.outbox / ".picowatch/commands").glob("*.json")]) == 1
-
-
-def test_status_in_the_wrong_folder_says_so(tmp_path: Path) -> None:
-    """There is no picowatch to be started again."""
-    said = picowatch(tmp_path, "status")
-    assert (said.returncode, said.stdout) == (
-        1,
-        "picowatch is not running\n"
-        f"No picowatch has ever used the outbox {tmp_path}/outbox. For another one: --outbox DIR\n",
-    )
-
-
 def test_a_daemon_of_another_user_can_read_a_command(house: House) -> None:
     """Whatever the sender's umask says: nobody would answer it otherwise."""
     house.once()
@@ -158,13 +123,6 @@ def test_answers_that_nobody_read_are_deleted_at_a_start_an_hour_later(house: Ho
     os.utime(old, (1_000_000_000, 1_000_000_000))
     assert house.once()
     assert (old.exists(), new.exists()) == (False, True)
-
-
-def test_an_outbox_nobody_worked_with_is_refused(house: House) -> None:
-    """In words."""
-    answer = picowatch(house.folder, "retry")
-    assert answer.returncode == 1
-    assert "No picowatch has ever used the outbox" in answer.stderr
 
 
 @pytest.mark.parametrize(
@@ -255,30 +213,6 @@ def test_a_service_manager_is_notified(house: House, monkeypatch: pytest.MonkeyP
     assert told[1] == "WATCHDOG=1\nSTATUS=nothing is running; 0 images wait"
 
 
-def test_a_service_manager_hears_of_no_end_where_the_daemon_starts_over(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As after a restore beside it: systemd would kill what is not gone soon after STOPPING."""
-    house.save("a.txt", "one\n")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        address = os.fspath(house.folder / "notify")
-        manager.bind(address)
-        manager.settimeout(60)
-        monkeypatch.setenv("NOTIFY_SOCKET", address)
-        running = start(house.folder, "run", program=DIGESTS)
-        try:
-            assert manager.recv(1000) == b"READY=1"
-            (house.outbox / ".picowatch/lock").unlink()
-            told = [b""]
-            while told[-1] not in (b"READY=1", b"STOPPING=1"):
-                told.append(manager.recv(1000))
-        finally:
-            running.terminate()
-            running.communicate()
-    assert told[-1] == b"READY=1"
-    assert "picowatch starts over" in house.log()
-
-
 MISTAKE = (
     "picowatch: picowatch.yaml, line 1, column 17: settle_seconds 'soon': Input should be a "
     "valid number, unable to parse string as a number."
@@ -332,7 +266,7 @@ def test_the_folders_of_settings_with_mistakes_are_found(house: House) -> None:
     )
     assert answer.stderr == (
         "picowatch: picowatch.yaml, line 2, column 1: unknown setting 'devce'. Did you mean "
-        "'device'? (1 more mistake.) `picowatch pause` needs only the folders and continues.\n"
+        "'device'? (Mistakes: 2.) `picowatch pause` needs only the folders and continues.\n"
     )
 
 

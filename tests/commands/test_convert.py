@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.models import FOLDERS
 from picowatch.cli import main
-from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.commands import pickled
 from tests.commands.picowatch import PROJECT
 from tests.engine.ldm import write_single_file
@@ -262,17 +261,6 @@ def test_a_bomb_is_refused_in_words_and_does_not_go_off(
     said = capsys.readouterr().err
     assert "contains more than numbers" in said or "is damaged, or no PyTorch file" in said
     assert [path.name for path in Path().iterdir()] == ["x.pth"]
-
-
-def test_a_safetensors_file_under_another_name_only_has_to_be_renamed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As some are shared."""
-    path = write_model(tmp_path / "x.ckpt", kohya_lora_shapes())
-    assert main(["convert", str(path)]) == 1
-    assert "x.ckpt is a safetensors file already: rename it to .safetensors." in (
-        capsys.readouterr().err
-    )
 
 
 CLAIMS = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from picowatch.commands import doctor as doctor_module
 from picowatch.commands.doctor import doctor
 from picowatch.errors import EngineDied, SettingsInvalid
 from picowatch.outbox.lock import OutboxLock
@@ -42,7 +44,7 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert all(line.startswith("OK      ") for line in lines)
     names = [line[8:20].strip() for line in lines]
-    for name in ("Python", "system", "settings", "inbox", "watch", "outbox", "models",
+    for name in ("Python", "system", "settings", "inbox", "outbox", "models",
                  "libraries", "device", "picture"):  # fmt: skip
         assert name in names
     assert "128x128 with the demo model in " in lines[-1]
@@ -124,15 +126,13 @@ def test_folders_that_cannot_work_are_a_line(
 
 
 def test_each_folder_is_described(house: House, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is watched, room, who works there, what is installed and refused."""
-    assert checks(house, capsys)["watch"]["text"].startswith("1 folder, looked at every few ")
-    (house.inbox / "pets/cats").mkdir(parents=True)
+    """Its file system, room, who works there, what is installed and refused."""
     (house.models / "checkpoints").mkdir(parents=True)
     (house.models / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
     lock = OutboxLock(house.outbox)
     found = checks(house, capsys)
     lock.release()
-    assert found["watch"]["text"].startswith("3 folders, looked at every few ")
+    assert re.fullmatch(r".*/inbox \(\w+\)", found["inbox"]["text"])
     assert found["outbox"]["text"].endswith("GB free, a picowatch is using it")
     assert "1 refused (see `picowatch models`)" in found["models"]["text"]
 
@@ -241,3 +241,17 @@ def test_the_findings_reach_a_pipe_as_they_are_found(tmp_path: Path) -> None:
 
 
 PYTHON = Path(sys.executable).parent
+
+
+def test_unusual_libraries_are_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Newer ones than those of constraints.txt, and five gigabytes for a card that is not there."""
+    pinned = (PROJECT / "constraints.txt").read_text().splitlines()
+    for name, version in doctor_module.TESTED.items():
+        assert f"{name}=={version}" in pinned
+    versions = {**doctor_module.TESTED, "diffusers": "99.1"}
+    monkeypatch.setattr(doctor_module, "_is_for_cuda", lambda: True)
+    monkeypatch.setattr(doctor_module, "CARDS", [tmp_path / "none"])
+    noted = doctor_module._noted(versions)
+    assert "; diffusers is newer than 0.42.1, which was tested; torch is built for CUDA" in noted
+    monkeypatch.setattr(doctor_module, "CARDS", [tmp_path])
+    assert "CUDA" not in doctor_module._noted(doctor_module.TESTED)

@@ -10,16 +10,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from picowatch.commands.requests import make
+from picowatch.commands.make import make
 from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import PicowatchError
-from picowatch.inbox.files import FileUnreadable
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
@@ -79,74 +77,6 @@ def test_make_without_a_daemon_prints_only_these_recipes(house: House, capsys: C
     assert sorted(house.prompts()) == ["blue", "not now", "red"]
 
 
-def test_make_twice_with_a_fixed_seed_renders_one_picture(house: House, capsys: Captured) -> None:
-    """The same bytes are the same recipe, saved again: its picture is there."""
-    a = elsewhere(house, "a.yaml", "prompt: one\nseed: 5\n")
-    assert made_here(house, a) == 0
-    first = capsys.readouterr().out
-    assert made_here(house, a) == 0
-    assert capsys.readouterr().out == first
-    assert len(house.pictures()) == 1
-
-
-def test_make_twice_with_a_random_seed_renders_two_and_prints_the_new_one(
-    house: House, capsys: Captured
-) -> None:
-    """As saving the recipe again does."""
-    a = elsewhere(house, "a.txt", "one\n")
-    with house.running():
-        for number in (1, 2):
-            answer = picowatch(house.folder, "make", a)
-            assert answer.returncode == 0, answer.stderr
-            (line,) = answer.stdout.splitlines()
-            assert line.startswith(f"outbox/a/000{number}-")
-    assert len(list(house.inbox.iterdir())) == 1
-
-
-def test_make_overwrites_no_recipe(house: House, capsys: Captured) -> None:
-    """Another one of that name gets a number."""
-    house.save("a.txt", "other\n")
-    assert made_here(house, elsewhere(house, "a.txt", "one --seed 5\n")) == 0
-    assert capsys.readouterr().out == f"{house.outbox / 'a-2/0001-5.png'}\n"
-    assert (house.inbox / "a.txt").read_text() == "other\n"
-
-
-def test_make_saves_a_recipe_of_the_inbox_again(house: House, capsys: Captured) -> None:
-    """Where it lies; no copy is made."""
-    path = house.save("pets/a.txt", "one\n")
-    assert house.once()
-    assert made_here(house, path) == 0
-    assert len(house.pictures("pets/a")) == 2
-    assert len(capsys.readouterr().out.splitlines()) == 1
-    assert [file for file in house.inbox.rglob("*") if file.is_file()] == [path]
-
-
-def test_make_of_an_invalid_recipe_prints_its_error(house: House, capsys: Captured) -> None:
-    """All of it; the good recipes' pictures are printed all the same."""
-    good = elsewhere(house, "good.txt", "one --seed 5\n")
-    bad = elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n")
-    assert made_here(house, bad, good) == 1
-    shown = capsys.readouterr()
-    assert shown.out.endswith("good/0001-5.png\n")
-    assert "inbox/bad.yaml, line 2" in shown.err
-    assert "Did you mean 'steps'?" in shown.err
-    assert shown.err.count("stesp") == 2, "the line and the message, once"
-
-
-def test_make_of_a_recipe_that_cannot_be_read_prints_why(
-    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one that another user keeps to themselves: its bytes are not known."""
-
-    def forbidden(root: Path, path: str) -> NoReturn:
-        raise FileUnreadable("picowatch has no permission to read it")
-
-    monkeypatch.setattr("picowatch.inbox.reading.read_file", forbidden)
-    assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("inbox/a.txt\n\nThis recipe cannot be read: picowatch has no permission")
-
-
 def test_make_lets_those_read_the_recipe_who_could_read_the_file(house: House) -> None:
     """As a daemon of another user, whatever the umask says; nobody else."""
     open_to_all = elsewhere(house, "open.txt", "one\n")
@@ -160,30 +90,6 @@ def test_make_lets_those_read_the_recipe_who_could_read_the_file(house: House) -
         os.umask(umask)
     modes = [stat.S_IMODE(path.stat().st_mode) for path in sorted(house.inbox.iterdir())]
     assert modes == [0o644, 0o600]
-
-
-def test_make_prints_warnings(house: House, capsys: Captured) -> None:
-    """They are all that is left of them with --rm."""
-    a = elsewhere(house, "a.yaml", "prompt: red\nnegative_prompt: blue\ncfg_scale: 1\nseed: 5\n")
-    assert make(house.settings(), [a], house.make_engine, remove=True) == 0
-    shown = capsys.readouterr()
-    assert shown.out == f"{house.outbox / 'a/0001-5.png'}\n"
-    assert shown.err.startswith("inbox/a.yaml\n\n")
-    assert "The negative prompt was ignored" in shown.err
-
-
-def test_make_reports_images_that_failed(house: House, capsys: Captured) -> None:
-    """And prints those that were made."""
-
-    def fail(batch: Sequence[ImageRequest]) -> None:
-        if any(request.prompt == "black" for request in batch):
-            raise RuntimeError("oh")
-
-    house.engine.before_batch = fail
-    assert made_here(house, elsewhere(house, "a.txt", "white --seed 5\nblack\n")) == 1
-    shown = capsys.readouterr()
-    assert shown.out == f"{house.outbox / 'a/0003-5.png'}\n"
-    assert shown.err == "a.txt: 1 image failed: see a.txt.error.txt in the outbox.\n"
 
 
 @pytest.mark.parametrize(
@@ -221,23 +127,11 @@ def test_make_reads_standard_input(house: House, text: str, name: str | None) ->
         assert [file.name for file in house.inbox.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_make_where_done_recipes_leave_the_inbox(
-    house: House, capsys: Captured, when_done: str
-) -> None:
-    """Their pictures are known all the same."""
-    a = elsewhere(house, "a.txt", "one --seed 5\n")
-    with house.running(when_done=when_done):
-        answer = picowatch(house.folder, "make", a)
-        assert (answer.returncode, answer.stdout) == (0, "outbox/a/0001-5.png\n"), answer.stderr
-        wait_for(lambda: not list(house.inbox.iterdir()), "the retirement")
-
-
 def test_make_refuses_what_is_no_recipe(house: House) -> None:
     """Before anything is put into the inbox."""
     good = elsewhere(house, "a.txt", "one\n")
     for name, text, said in (
-        ("a.md", "one\n", "is never run: recipes are .yaml, .yml, .json, .csv and .txt"),
+        ("a.md", "one\n", "is never run: "),
         ("a (conflicted copy).txt", "one\n", "is never run: it is a conflict copy of a sync tool"),
         ("b.txt", "\n", "is empty"),
     ):
@@ -285,20 +179,6 @@ def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
     assert made_here(house, elsewhere(house, "b.txt", "two\n")) == 1
     assert "picowatch is paused. Continue with `picowatch resume`" in capsys.readouterr().err
     assert house.prompts() == ["one"]
-
-
-def test_make_of_a_recipe_that_is_taken_away_ends(
-    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It does not wait for what cannot come."""
-
-    def send_and_delete(*given: Any) -> Path:
-        (house.inbox / "a.txt").unlink()
-        return send(*given)
-
-    monkeypatch.setattr("picowatch.commands.requests.send", send_and_delete)
-    assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
-    assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or is empty.\n"
 
 
 @pytest.mark.parametrize("flags", [(), ("--rm",)])
@@ -400,25 +280,10 @@ def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
     assert daemon.returncode == 0
 
 
-def test_make_that_was_stopped_meanwhile_reads_its_answer_after_a_restart(house: House) -> None:
-    """As by Ctrl-Z: the next start of the daemon leaves it the answer."""
-    answers = house.outbox / ".picowatch/commands"
-    with house.running():
-        with house.seen_at_once():
-            process = start(house.folder, "make", elsewhere(house, "a.txt", "one --seed 5\n"))
-            wait_for(lambda: [*answers.glob("*.json")], "the command, no longer a temporary")
-            process.send_signal(signal.SIGSTOP)
-        wait_for(lambda: [*answers.glob("*.answer")], "the answer")
-    with house.running():
-        process.send_signal(signal.SIGCONT)
-        printed, _ = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, printed) == (0, "outbox/a/0001-5.png\n")
-
-
 MAKE_ON_DIGESTS = """
 import sys
 from pathlib import Path
-from picowatch.commands.requests import make
+from picowatch.commands.make import make
 from tests.digest_engine import DigestEngine
 from picowatch.settings import Settings
 
@@ -452,20 +317,6 @@ def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
         wait_for(lambda: house.pictures() == ["a/0001-5.png"], "the picture")
 
 
-@pytest.mark.parametrize("remove", [False, True])
-def test_ctrl_c_before_anything_is_in_the_inbox_says_so(
-    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch, remove: bool
-) -> None:
-    """As while standard input is typed."""
-
-    def interrupted(file: Path) -> NoReturn:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("picowatch.commands.requests._content", interrupted)
-    assert make(house.settings(), [Path("-")], house.make_engine, remove=remove) == 130
-    assert capsys.readouterr().err == "Nothing was put into the inbox.\n"
-
-
 def test_ctrl_c_while_a_command_is_sent_leaves_none(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,7 +326,7 @@ def test_ctrl_c_while_a_command_is_sent_leaves_none(
         send(*given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("picowatch.commands.requests.send", interrupted)
+    monkeypatch.setattr("picowatch.commands.make.send", interrupted)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 130
     assert commands(house) == []
     assert (house.inbox / "a.txt").exists()
@@ -498,79 +349,6 @@ def test_a_command_out_of_the_inbox_is_refused(house: House) -> None:
     path = send(house.outbox, Command("make", "../secret.txt", "0" * 64))
     assert house.once()
     assert '"done": false' in path.with_suffix(".answer").read_text()
-
-
-def test_names_differ_whoever_puts_first(house: House) -> None:
-    """Many at once, each with another text: each recipe has its own name."""
-    from picowatch.inbox.putting import put
-
-    gate = threading.Barrier(8)
-    names: list[str] = []
-
-    def one(number: int) -> None:
-        gate.wait()
-        names.append(put(house.inbox, "a.txt", f"{number}\n".encode())[0])
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(names)) == 8
-    assert sorted(file.read_text() for file in house.inbox.iterdir()) == [
-        f"{number}\n" for number in range(8)
-    ]
-    assert len(list(house.inbox.iterdir())) == 8, "no temporary files"
-
-
-def test_makes_in_one_folder_do_not_take_it_away_from_each_other(house: House) -> None:
-    """Each removes the folder in the end if it is empty: the others make it again."""
-    from picowatch.inbox.putting import put
-
-    folder, gate = house.inbox / "web", threading.Barrier(4)
-    failed: list[OSError] = []
-
-    def some(name: str) -> None:
-        gate.wait()
-        for _ in range(200):
-            try:
-                put(folder, name, name.encode())
-            except OSError as error:
-                failed.append(error)
-            (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
-
-    threads = [threading.Thread(target=some, args=(name,)) for name in ("a.txt", "b.txt") * 2]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-
-
-def test_a_folder_may_go_between_two_looks_at_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """pathlib says that it exists already, if it is gone when it looks whether it is a folder."""
-    from picowatch.inbox.putting import put
-
-    folder = house.inbox / "web"
-    folder.mkdir()
-    mkdir = os.mkdir
-
-    def made(path: Path, mode: int) -> None:
-        monkeypatch.undo()
-        folder.rmdir()
-        raise FileExistsError(17, "File exists", str(path))
-
-    monkeypatch.setattr(os, "mkdir", made)
-    assert put(folder, "a.txt", b"a ball\n") == ("a.txt", True)
-    assert mkdir is os.mkdir, "it was called"
-    folder = house.inbox / "file"
-    folder.write_text("")
-    with pytest.raises(FileExistsError):
-        put(folder, "a.txt", b"a ball\n")
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -600,7 +378,7 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"picowatch.commands.requests.{call}", fail)
+    monkeypatch.setattr(f"picowatch.commands.make.{call}", fail)
     recipe = house.folder / "a.txt"
     recipe.write_text("a corgi\n")
     where = house.inbox if call == "put" else house.outbox
@@ -649,89 +427,6 @@ def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -
     assert [*promised["recipes"][0]] == [*two]
 
 
-@pytest.mark.parametrize("remove", [False, True])
-def test_make_as_json_names_contact_sheets(house: House, capsys: Captured, remove: bool) -> None:
-    """Those of what the recipe says now, also where it does not stay in the inbox."""
-
-    def sheets(text: str) -> tuple[list[str], list[int]]:
-        study = (elsewhere if remove else House.save)(house, "study.yaml", text)
-        assert not make(
-            house.settings(), [study], house.make_engine, remove=remove, as_json=True
-        )  # fmt: skip
-        (found,) = json.loads(capsys.readouterr().out)["recipes"]
-        return found["contact_sheets"], [picture["seed"] for picture in found["pictures"]]
-
-    two = "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"
-    grid = "prompt: two\nseed: 7\ncount: 2\ngrid: true\n"
-    first, third = (str(house.outbox / f"study/000{number}-sheet.png") for number in (3, 6))
-    assert sheets(two) == ([first], [5, 5])
-    if not remove:
-        assert sheets(two) == ([first], [5, 5])
-        assert sheets(f"{two}---\n{grid}")[0] == [first, third]
-        return
-    assert sheets(grid)[0] == [third]
-
-
-@pytest.mark.parametrize("flags", [[], ["--rm"]])
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
-@pytest.mark.parametrize("runs", [True, False])
-def test_make_as_json_names_the_contact_sheets_of_a_recipe_that_is_taken_out(
-    house: House, capsys: Captured, runs: bool, when_done: str, flags: list[str]
-) -> None:
-    """Each time it is made, also where everything was there already."""
-
-    def made(text: str) -> tuple[list[str], list[int], bool]:
-        study = elsewhere(house, "study.yaml", text)
-        if runs:
-            answer = picowatch(house.folder, "make", "--json", *flags, study)
-            assert answer.returncode == 0, answer.stdout
-            shown = answer.stdout
-        else:
-            settings = house.settings(when_done=when_done)
-            assert not make(settings, [study], house.make_engine, remove=bool(flags), as_json=True)
-            shown = capsys.readouterr().out
-        (found,) = json.loads(shown)["recipes"]
-        assert found["errors"] == []
-        pictures = [Path(one["path"]) for one in found["pictures"]]
-        assert all((house.folder / path).exists() for path in pictures)
-        sheets = [Path(sheet) for sheet in found["contact_sheets"]]
-        assert all((house.folder / sheet).exists() for sheet in sheets)
-        seeds = [picture["seed"] for picture in found["pictures"]]
-        return [sheet.name for sheet in sheets], seeds, found["in_inbox"]
-
-    sweep = "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"
-    grid = "prompt: two\nseed: 7\ncount: 2\ngrid: true\n"
-    with house.running(when_done=when_done) if runs else nullcontext():
-        assert made(sweep) == (["0003-sheet.png"], [5, 5], False)
-        assert made(sweep) == (["0003-sheet.png"], [5, 5], False)
-        assert made(f"{sweep}---\n{grid}")[:2] == (
-            ["0003-sheet.png", "0006-sheet.png"], [5, 5, 7, 8]
-        )  # fmt: skip
-    assert not (house.inbox / "study.yaml").exists()
-    assert (house.outbox / "study/study.yaml").exists() is (when_done == "archive")
-
-
-def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Captured) -> None:
-    """Also where nothing could be requested."""
-    none = house.folder / "none.txt"
-    assert make(house.settings(), [none], house.make_engine, as_json=True) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert (found["done"], found["recipes"]) == (False, [])
-    assert "Cannot read" in found["errors"][0]
-
-
-def test_make_as_json_says_what_is_wrong_with_the_settings(house: House) -> None:
-    """A script reads one object from standard output, however it ends."""
-    a = elsewhere(house, "a.txt", "one\n")
-    (house.folder / "picowatch.yaml").write_text("stesp: 3\n")
-    ended = picowatch(house.folder, "make", "--json", a)
-    found = json.loads(ended.stdout)
-    assert (ended.returncode, ended.stderr) == (2, "")
-    assert (found["done"], found["recipes"]) == (False, [])
-    assert "picowatch.yaml, line 1, column 1: unknown setting 'stesp'" in found["errors"][0]
-    assert picowatch(house.folder, "make", a).stderr.startswith("picowatch: picowatch.yaml, line 1")
-
-
 def test_make_with_a_name(house: House, capsys: Captured) -> None:
     """The recipe and its pictures have it; its ending is the file's; folders are created."""
     a = elsewhere(house, "a.txt", "one --seed 5\n")
@@ -768,7 +463,7 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> 
     ]
     assert make(house.settings(), files, house.make_engine, remove=True) == 1
     shown = capsys.readouterr()
-    assert len(shown.out.splitlines()) == 2
+    assert len(shown.out.splitlines()) == 3, "two pictures and their sheet"
     assert "Did you mean 'steps'?" in shown.err
     assert "entry 1, image 1" in shown.err
     assert list(house.inbox.iterdir()) == []
@@ -778,16 +473,6 @@ def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> 
     with pytest.raises(PicowatchError, match="removes only what it puts there"):
         make(house.settings(), [there], house.make_engine, remove=True)
     assert there.exists()
-
-
-def test_make_rm_again_and_under_another_name(house: House, capsys: Captured) -> None:
-    """What was removed is no recipe that moved: a random seed is drawn each time."""
-    a = elsewhere(house, "a.txt", "one\n")
-    for name, file in (("x", "x/0001-"), ("x", "x/0002-"), ("y", "y/0001-")):
-        assert make(house.settings(), [a], house.make_engine, name=name, remove=True) == 0
-        assert capsys.readouterr().out.startswith(str(house.outbox / file))
-    assert make(house.settings(), [a], house.make_engine, name="ads/may/x", remove=True) == 0
-    assert list(house.inbox.iterdir()) == [], "nor folders"
 
 
 def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captured) -> None:
@@ -845,32 +530,6 @@ def test_what_an_interrupted_make_rm_requested_is_not_rendered_later(house: Hous
     assert "a.yaml: deleted, 2 images cancelled" in house.log()
 
 
-def test_every_make_beside_a_daemon_uses_its_warm_engine(house: House) -> None:
-    """The daemon renders the recipes: its engine starts once, and is not closed in between."""
-    with house.running():
-        for number in (1, 2):
-            a = elsewhere(house, f"{number}.txt", f"one --seed {number}\n")
-            assert picowatch(house.folder, "make", a).returncode == 0
-        assert (house.engine.starts, len(house.engine.batches)) == (1, 2)
-
-
-@pytest.mark.parametrize("when_done", ["archive", "delete"])
-def test_make_again_names_the_pictures_of_a_recipe_that_is_taken_out(
-    house: House, when_done: str
-) -> None:
-    """Those that were there already, too: scripts rely on them."""
-    recipe = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6\n")
-    with house.running(when_done=when_done):
-        first = picowatch(house.folder, "make", recipe)
-        again = picowatch(house.folder, "make", recipe)
-        elsewhere(house, "a.txt", "three --seed 7\ntwo --seed 6\n")
-        changed = picowatch(house.folder, "make", recipe)
-    one, two, three = "outbox/a/0001-5.png", "outbox/a/0002-6.png", "outbox/a/0003-7.png"
-    assert first.stdout.split() == again.stdout.split() == [one, two]
-    assert changed.stdout.split() == [three, two]
-    assert len(house.pictures()) == 3
-
-
 def test_make_refuses_a_place_where_pictures_are_dropped(house: House) -> None:
     """Nobody answers a recipe there: it would wait without end."""
     house.save("frames/_pictures.yaml", "prompt: a corgi\n")
@@ -889,15 +548,6 @@ def test_make_refuses_a_place_where_pictures_are_dropped(house: House) -> None:
         answer_here = wait_for_answer(command, PATIENCE)
     assert answer_here and not answer_here.done
     assert "Save it in another folder." in answer_here.text
-
-
-def test_make_with_rm_says_nothing_of_a_recipe_that_was_archived(house: House) -> None:
-    """It is not in the inbox, as the user wants it."""
-    recipe = elsewhere(house, "a.txt", "one --seed 5\n")
-    with house.running(when_done="archive"):
-        answer = picowatch(house.folder, "make", "--rm", recipe)
-    assert answer.stdout.split() == ["outbox/a/0001-5.png"], answer.stderr
-    assert "stays in the inbox" not in house.log()
 
 
 def test_a_recipe_that_make_did_not_live_to_remove_is_not_rendered_again(
@@ -933,24 +583,6 @@ def test_make_rm_of_two_equal_files_names_their_pictures_for_both(house: House) 
     assert first.stdout.split() == again.stdout.split() == ["outbox/a/0001-5.png"] * 2
 
 
-@pytest.mark.parametrize("flags", [[], ["--rm"]])
-def test_make_prints_pictures_in_the_order_of_the_recipe_as_it_is_now(
-    house: House, flags: list[str]
-) -> None:
-    """Also those that were there already: a script counts them."""
-    recipe = house.folder / "a.txt" if flags else house.inbox / "a.txt"
-    with house.running():
-        for text in (
-            "one --seed 5\ntwo --seed 6\n",
-            "three --seed 7\ntwo --seed 6\none --seed 5\n",
-        ):
-            recipe.write_text(text)
-            answer = picowatch(house.folder, "make", *flags, recipe)
-    assert answer.stdout.split() == [
-        "outbox/a/0003-7.png", "outbox/a/0002-6.png", "outbox/a/0001-5.png"
-    ]  # fmt: skip
-
-
 def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured) -> None:
     """An entry with a random seed that says what it said keeps its seed, and is not repeated."""
     recipe = house.save("a.txt", "one\ntwo\n")
@@ -961,3 +593,61 @@ def test_make_prints_no_picture_that_was_deleted(house: House, capsys: Captured)
     assert made_here(house, recipe) == 0
     made = [str(second), str(house.outbox / "a/0003-5.png")]
     assert capsys.readouterr().out.splitlines() == made
+
+
+def test_make_puts_a_recipe_beside_another_and_saves_its_own_again(
+    house: House, capsys: Captured
+) -> None:
+    """The same bytes are the same recipe, saved again: fixed seeds give the pictures there are."""
+    house.save("a.txt", "other\n")
+    fixed, drawn = elsewhere(house, "a.txt", "one --seed 5\n"), house.save("pets/b.txt", "two\n")
+    shown = []
+    for _ in range(2):
+        assert made_here(house, fixed, drawn) == 0
+        shown.append(capsys.readouterr().out.splitlines())
+    assert shown[0][0] == shown[1][0] == str(house.outbox / "a-2/0001-5.png")
+    assert len(house.pictures("pets/b")) == 2 and shown[1][1] != shown[0][1]
+    there = sorted(path.name for path in house.inbox.rglob("*.txt"))
+    assert there == ["a-2.txt", "a.txt", "b.txt"]
+    assert (house.inbox / "a.txt").read_text() == "other\n"
+
+
+@pytest.mark.parametrize("when_done", ["keep", "archive", "delete"])
+@pytest.mark.parametrize("flags", [[], ["--rm"]])
+def test_make_names_pictures_and_sheets_in_the_order_of_the_recipe_as_it_is_now(
+    house: House, when_done: str, flags: list[str]
+) -> None:
+    """Those that were there already, too, wherever the recipe is by then: a script counts them."""
+    sweep = "prompt: a cat\nseed: 5\nsweep: {steps: [1, 2]}\n"
+    grid = "prompt: a star\nseed: 7\ncount: 2\ngrid: true\n"
+    found = []
+    with house.running(when_done=when_done):
+        for text in (sweep, sweep, f"{grid}---\n{sweep}"):
+            recipe = elsewhere(house, "a.yaml", text)
+            answer = picowatch(house.folder, "make", *flags, recipe)
+            assert (answer.returncode, answer.stderr) == (0, "")
+            found.append([Path(path).name for path in answer.stdout.split()])
+            if when_done == "keep" and not flags:
+                (house.inbox / "a.yaml").unlink()
+        assert house.engine.starts == 1
+    first, again, both = found
+    assert first == again == ["0001-5.png", "0002-5.png", "0003-sheet.png"]
+    assert both[:4] == ["0004-7.png", "0005-8.png", "0001-5.png", "0002-5.png"]
+    assert len(both) == 6
+    assert list(house.inbox.iterdir()) == []
+
+
+def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Captured) -> None:
+    """Also where nothing could be requested, or the settings are wrong."""
+    none = house.folder / "none.txt"
+    assert make(house.settings(), [none], house.make_engine, as_json=True) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["done"], found["recipes"]) == (False, [])
+    assert "Cannot read" in found["errors"][0]
+    a = elsewhere(house, "a.txt", "one\n")
+    (house.folder / "picowatch.yaml").write_text("stesp: 3\n")
+    ended = picowatch(house.folder, "make", "--json", a)
+    found = json.loads(ended.stdout)
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert "picowatch.yaml, line 1, column 1: unknown setting 'stesp'" in found["errors"][0]
+    assert picowatch(house.folder, "make", a).stderr.startswith("picowatch: picowatch.yaml, line 1")

@@ -10,7 +10,7 @@ from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import picowatch, start
+from tests.commands.picowatch import picowatch
 from tests.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
 
@@ -141,21 +141,6 @@ def test_cancel_stops_what_runs_and_the_next_save_requests_it_again(
     assert house.seeds("a") == [1, 2, 3]
 
 
-def test_a_random_recipe_that_was_cancelled_is_drawn_once_when_it_is_saved_again(
-    house: House, gate: Gate
-) -> None:
-    """Not its cancelled draws besides."""
-    with one_running(house):
-        path = house.save("a.yaml", "prompt: one\ncount: 5\n")
-        gate.wait_until_reached()
-        assert control(house, "cancel", "a").startswith("5 images cancelled."), "without ending"
-        gate.open()
-        path.touch()
-        wait_for(lambda: house.status()["images"]["done"] == 5, "five more")
-    assert house.once()
-    assert len(house.pictures()) == 5
-
-
 def test_what_is_being_written_is_not_cancelled(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,14 +181,6 @@ def test_cancel_takes_folders_and_globs(house: House, gate: Gate) -> None:
     assert {picture.split("/")[0] for picture in house.pictures()} == {"first", "keep"}
 
 
-@pytest.mark.parametrize("command", ["cancel", "retry", "delete"])
-def test_an_empty_name_names_nothing(house: House, command: str) -> None:
-    """As of a script's unset variable: `cancel ""` is not `cancel .`, which means all."""
-    house.once()
-    assert "it is empty" in control(house, command, "", code=2)
-    assert not [*(house.outbox / ".picowatch/commands").glob("*.json")]
-
-
 def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> None:
     """As a shell's globs give them; exit code 1 if one of them could not be done."""
     with one_running(house):
@@ -229,17 +206,6 @@ def test_cancel_does_not_hold_for_saves_that_came_after_it(house: House, times: 
     house.save("new/b.txt", "two\n")
     assert house.once()
     assert house.prompts() == ["two"]
-
-
-def test_all_recipes_are_named_before_the_first_answer(house: House) -> None:
-    """picowatch looks for commands once a second: hundreds of recipes would take minutes."""
-    commands = house.outbox / ".picowatch/commands"
-    with house.running():
-        with house.seen_at_once():
-            process = start(house.folder, "cancel", "a.txt", "b.txt")
-            wait_for(lambda: len([*commands.glob("*.json")]) == 2, "both commands")
-        output, _ = process.communicate(timeout=PATIENCE)
-    assert output == "No image of a.txt is queued.\nNo image of b.txt is queued.\n"
 
 
 @pytest.mark.parametrize("command", ["cancel", "pause"])

@@ -110,13 +110,6 @@ def test_sd_parsers_reads_every_value(finished: Finished) -> None:
     assert parsed.metadata["Clip skip"] == "2"
 
 
-def test_the_texts_stand_before_the_image_data(finished: Finished) -> None:
-    """So that readers need not load the picture."""
-    content = finished.picture("rich/0001-3.png").read_bytes()
-    for keyword in (b"tEXtparameters", b"picowatch\0"):
-        assert 0 < content.index(keyword) < content.index(b"IDAT")
-
-
 def test_show_prints_a_recipe_that_gives_the_same_pixels(finished: Finished) -> None:
     """Dropped into an inbox it gives the picture again."""
     names = ("rich/0001-3.png", "circle/0001-2.png")
@@ -322,15 +315,6 @@ def test_a_second_daemon_names_the_first(
     assert result.returncode == 3
     assert f"using the outbox {folder}/outbox (process {process.pid})." in result.stderr
     assert process.poll() is None
-
-
-def test_status_shows_what_is_running(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
-    """From status.json and the lock alone."""
-    folder, _ = daemon
-    assert picowatch(folder, "status").returncode == 0
-    status = json.loads(picowatch(folder, "status", "--json").stdout)
-    assert status["running"] is True
-    assert set(status["images"]) == {"queued", "running", "done", "failed", "cancelled"}
 
 
 def test_the_daemon_is_up_at_once_and_small(

@@ -21,8 +21,6 @@ LOAD_SECONDS = 3.0
 class Names:
     """Every number is free."""
 
-    ignores_case = False
-
     def folder(self, recipe: str) -> str:
         return recipe
 

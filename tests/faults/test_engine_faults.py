@@ -154,24 +154,6 @@ def test_threads_that_the_system_refuses_to_the_engine_are_waited_for(
     assert faulty.log().count("The system allows the engine no more threads. Raise the") == 1
 
 
-def test_an_image_that_kills_the_engine_twice_is_set_aside_until_its_next_save(
-    faulty: FaultyHouse,
-) -> None:
-    """A further start leaves it; a save tries it as if for the first time."""
-    path = faulty.save("a.yaml", recipe("segfaults"))
-    faulty.save("b.yaml", recipe("good"))
-    assert not faulty.once(batch_size=1)
-    assert "That was attempt 2." in (faulty.error("a.yaml") or "")
-    assert faulty.prompts() == ["good"]
-    starts = faulty.starts()
-    assert faulty.once(batch_size=1)
-    assert faulty.starts() == starts
-    path.touch()
-    assert not faulty.once(batch_size=1)
-    assert faulty.starts() == starts + 2
-    assert "That was attempt 2." in (faulty.error("a.yaml") or "")
-
-
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse, attempts: int) -> None:
     """A batch that fails is tried image by image, with which it is known which one failed."""

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from picowatch.metadata import parameters_text, picowatch_json, texts_of
 from picowatch.outbox.encoding import encoded
-from picowatch.outbox.formats import FORMATS
+from picowatch.outbox.names import FORMATS
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse

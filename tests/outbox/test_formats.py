@@ -6,11 +6,10 @@ from dataclasses import replace
 from hashlib import shake_256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from PIL import ExifTags, Image, features
-from sd_parsers import ParserManager
 
 from picowatch.commands.show import show
 from picowatch.errors import SettingsInvalid
@@ -24,13 +23,9 @@ from picowatch.metadata import (
 )
 from picowatch.metadata.texts import fits_jpeg
 from picowatch.outbox.encoding import encoded as encode
-from picowatch.outbox.formats import FORMATS
-from picowatch.outbox.gallery.thumbnails import Thumbnails
-from picowatch.outbox.names import OutboxNames
-from picowatch.outbox.sheets import MAX_SIDE
-from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
+from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.recipe.parts import Hires, Upscale
-from picowatch.settings import Settings, load_settings
+from picowatch.settings import Settings
 from tests.digest_engine import digest_pixels
 from tests.house import House
 from tests.metadata.requests import CORGI as CORGI_REQUEST
@@ -38,11 +33,6 @@ from tests.metadata.requests import CORGI as CORGI_REQUEST
 CORGI = "prompt: ein Corgi 🐶, (猫:1.2)\nnegative_prompt: dim\nseed: 7\nsize: 128x64\n"
 ENDING = {name: kind.ending for name, kind in FORMATS.items()}
 OTHERS = ["jpeg", "webp", "avif"]
-
-
-def test_the_setting_takes_what_there_is() -> None:
-    """The formats' names stand in the settings' type, too."""
-    assert get_args(Settings.model_fields["format"].annotation) == tuple(FORMATS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -86,18 +76,6 @@ def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
     assert tags[ExifTags.Base.ColorSpace] == 1
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp"])
-def test_sd_parsers_reads_it(name: str) -> None:
-    """It knows no AVIF."""
-    text = (
-        "a corgi, für mich\nNegative prompt: dim\nSteps: 24, Sampler: Euler, CFG scale: 7, Seed: 3"
-    )
-    parsers: Any = ParserManager()
-    found = parsers.parse(BytesIO(encoded(name, {PARAMETERS: text, PICOWATCH: "{}"})))
-    assert [prompt.value for prompt in found.prompts] == ["a corgi, für mich"]
-    assert found.samplers[0].parameters["seed"] == "3"
-
-
 def encoded(name: str, texts: dict[str, str], **options: Any) -> bytes:
     picture = Image.radial_gradient("L").convert("RGB")
     return encode(f"a{ENDING[name]}", picture, texts, Settings(format=name, **options))
@@ -128,11 +106,6 @@ def test_what_is_a_jpeg_has_room_for_its_settings(letter: str, length: int) -> N
         assert texts_of(encoded("jpeg", texts)) == texts
 
 
-def test_a_sheet_with_too_many_pictures_for_a_jpeg_has_no_text() -> None:
-    """The pictures on it are what matters."""
-    assert texts_of(encoded("jpeg", {"picowatch-sheet": "x" * 70_000})) == {}
-
-
 def test_every_png_says_that_it_is_srgb(house: House) -> None:
     """Pictures and contact sheets, before their pixels."""
     house.save("a.yaml", "prompt: a star\nseed: 7\ngrid: true\nsize: 64x64\n")
@@ -158,25 +131,6 @@ def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
         f"a/0001-7{ENDING[name]}",
         f"a/0002-7{ENDING[name]}",
     ]
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
-    """From the picture, whatever its format."""
-    file = f"a{ENDING[name]}"
-    (tmp_path / file).write_bytes(encoded(name, {}))
-    thumbnails = Thumbnails(tmp_path, tmp_path / "gallery")
-    thumbnails.make(file)
-    assert thumbnails.has(file)
-
-
-def test_a_thumbnail_that_is_made_again_is_transparent_as_before(tmp_path: Path) -> None:
-    """As the picture is."""
-    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    Thumbnails(tmp_path, tmp_path / "gallery").make("a.png")
-    (thumbnail,) = (tmp_path / "gallery").rglob("*.webp")
-    with Image.open(thumbnail) as picture:
-        assert picture.getpixel((0, 0)) == (0, 0, 0, 0)
 
 
 def test_the_format_is_no_part_of_an_image(house: House) -> None:
@@ -256,22 +210,6 @@ def test_a_format_that_pillow_lacks_is_an_error_at_the_start(
     assert house.once(format="png")
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"FORMAT": "gif"}, "Input should be 'png', 'jpeg', 'webp' or 'avif'"),
-        ({"FORMAT": "jpeg", "QUALITY": "0"}, "a whole number from 1 to 100, or lossless"),
-        ({"FORMAT": "jpeg", "QUALITY": "best"}, "a whole number from 1 to 100, or lossless"),
-        ({"FORMAT": "avif", "QUALITY": "lossless"}, "avif has no lossless"),
-        ({"SIDECAR": "json"}, "Input should be 'none' or 'txt'"),
-    ],
-)
-def test_wrong_settings_are_explained(variables: dict[str, str], words: str) -> None:
-    """By name, value and what goes."""
-    with pytest.raises(SettingsInvalid, match=words):
-        load_settings({}, {f"PICOWATCH_{name}": value for name, value in variables.items()})
-
-
 def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
     """Its size is known when its name is given."""
     names = OutboxNames(Settings(outbox=tmp_path, file_name="{number}", format="webp"))
@@ -280,12 +218,6 @@ def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path
     huge = replace(large, upscale=Upscale("x", 2.0))
     assert names.file("a.yaml", 1, huge) == "a/1.png"
     assert names.of_dropped("a/b.jpg", 1, huge, keeps_ending=False) == "a/b.png"
-
-
-def test_no_picture_of_ours_is_too_large_to_be_read() -> None:
-    """Pillow opens none of more than 179 million pixels."""
-    assert Image.MAX_IMAGE_PIXELS
-    assert max(MAX_UPSCALED_PIXELS, MAX_SIDE**2) < 2 * Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg"])

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from picowatch.outbox.gallery import gallery as gallery_module
-from picowatch.outbox.gallery import pages
-from picowatch.outbox.gallery.entries import picture_entry
-from picowatch.outbox.gallery.gallery import ASSETS, Gallery
-from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
+from picowatch.outbox import gallery as gallery_module
+from picowatch.outbox import pages
+from picowatch.outbox.gallery import ASSETS, SIDE, Gallery
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.names import FORMATS, OutboxNames
+from picowatch.outbox.pages import picture_entry, thumbnail_of
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
 from picowatch.outbox.status import Status, write_news
 from picowatch.settings import Settings
@@ -175,16 +174,14 @@ def test_a_damaged_gallery_is_made_anew(house: House, damage: str) -> None:
     assert len(script(house.outbox, "pages")["pages"]) == 3
 
 
-def test_what_a_power_cut_took_back_is_shown_again(house: House) -> None:
-    """Nothing of the gallery waits for the disk: pictures come from the list, sheets from disk."""
+def test_what_is_there_is_shown_again(house: House) -> None:
+    """As after a power cut, for nothing of the gallery waits for the disk, or a restored backup."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
     house.once()
     whole = files(house.outbox)
     for path in (house.outbox / DATA).glob("page-*.js"):
         os.truncate(path, 0)
-    gallery = Gallery(house.outbox, Listing(house.outbox / "images.jsonl"))
-    assert files(house.outbox) == whole[:2]
-    gallery.add_missing(lambda: False)
+    Gallery(house.outbox, Listing(house.outbox / "images.jsonl")).check()
     assert files(house.outbox) == whole
 
 
@@ -193,11 +190,11 @@ def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
     gallery = gallery_of(tmp_path, *"01234")
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
     before = script(tmp_path, "pages")["pages"]
-    gallery.remove_deleted()
+    gallery.check()
     assert script(tmp_path, "pages")["pages"] == before, "nothing was deleted"
     for name in "14":
         (tmp_path / f"a/{name}.png").unlink()
-    gallery.remove_deleted()
+    gallery.check()
     assert names(tmp_path) == "023"
     after = script(tmp_path, "pages")["pages"]
     changed = [one != other for one, other in zip(before, after, strict=True)]
@@ -208,17 +205,28 @@ def test_deleted_pictures_are_shown_no_more(tmp_path: Path) -> None:
     gallery.remove(["a/0.png"])
     assert set(names(tmp_path)) == set("23"), "although its page was gone"
     shutil.rmtree(tmp_path / "a")
-    gallery.remove_deleted()
+    gallery.check()
     assert files(tmp_path) == []
     gallery_of(tmp_path, "5")
     assert names(tmp_path) == "5", "pages may be empty"
 
 
-def test_a_picture_that_cannot_be_read_gets_no_thumbnail(tmp_path: Path) -> None:
-    """The page then shows the picture itself."""
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
-    Thumbnails(tmp_path, tmp_path).make("a.png")
-    assert not Thumbnails(tmp_path, tmp_path).has("a.png")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
+    """From the picture, whatever its format, transparent as it is; none of one that is damaged."""
+    listing, file = Listing(tmp_path / "images.jsonl"), f"a/1{FORMATS[name].ending}"
+    (tmp_path / "a").mkdir()
+    kind = "RGB" if name == "jpeg" else "RGBA"
+    Image.new(kind, (64, 48), (0,) * len(kind)).save(tmp_path / file)
+    (tmp_path / "a/2.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
+    gallery = Gallery(tmp_path, listing)
+    for one in (file, "a/2.png"):
+        gallery.add({"file": one})
+    gallery.make_missing_thumbnails(rest=lambda seconds: False)
+    (thumbnail,) = (tmp_path / DATA / "thumbs").rglob("*.webp")
+    assert thumbnail.name == Path(thumbnail_of(file)).name
+    with Image.open(thumbnail) as small:
+        assert small.convert("RGBA").getpixel((0, 0)) == (0, 0, 0, 0 if kind == "RGBA" else 255)
 
 
 def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
@@ -226,9 +234,9 @@ def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
     outbox = tmp_path / "outbox"
     gallery = gallery_of(outbox, "1")
     outbox.rename(tmp_path / "away")
-    gallery.remove_deleted()
+    gallery.check()
     (tmp_path / "away").rename(outbox)
-    gallery.remove_deleted()
+    gallery.check()
     assert names(outbox) == "1"
 
 
@@ -243,12 +251,12 @@ def test_a_full_disk_delays_the_gallery(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(pages, "append", full)
         patch.setattr(pages, "write_atomically", full)
-        for action in (lambda: gallery_of(tmp_path), gallery.remove_deleted):
+        for action in (lambda: gallery_of(tmp_path), gallery.check):
             with pytest.raises(OSError, match="no space"):
                 action()
         with pytest.raises(OSError, match="no space"):
             gallery.add(picture(tmp_path, "3"))
-    gallery.remove_deleted()
+    gallery.check()
     gallery.add(picture(tmp_path, "3"))
     assert names(tmp_path) == "23"
 
@@ -264,12 +272,13 @@ def test_the_daemon_repairs_the_gallery_while_it_runs(
     house.save("a.yaml", "prompt: a corgi\nseed: 1..5\n")
     house.once()
     data, page = house.outbox / DATA, house.outbox / "index.html"
-    whole, made = files(house.outbox), Thumbnails(house.outbox, data)
+    whole = files(house.outbox)
     thumbnails = sorted((data / "thumbs").rglob("*.webp"))
     thumbnails[0].unlink()
     thumbnails[1].write_bytes(b"")
     with house.running():
-        wait_for(lambda: all(map(made.has, whole)), "the thumbnails")
+        made = "the thumbnails"
+        wait_for(lambda: all(one.exists() and one.stat().st_size for one in thumbnails), made)
         with house.seen_at_once():
             for old in (data / "page-00001.js", data / "page.js", page, house.outbox / "now.txt"):
                 old.unlink()
@@ -289,7 +298,7 @@ def test_the_end_waits_for_no_slow_folder(tmp_path: Path, monkeypatch: pytest.Mo
 
     gallery = gallery_of(tmp_path)
     monkeypatch.setattr(os, "walk", walk)
-    gallery.add_missing(lambda: True)
+    gallery.check(lambda: True)
     ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path))).list_existing(lambda: True)
 
 

@@ -4,9 +4,10 @@ import fcntl
 import json
 import logging
 import os
-import subprocess
-import sys
+import resource
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,7 @@ from picowatch.files.atomic import write_atomically
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, close_log, open_log
-from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.status import duration
-from picowatch.settings import Settings
 from picowatch.streams import harmless
 from tests.house import PATIENCE, House, wait_for
 
@@ -72,20 +71,31 @@ def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
     OutboxLock(tmp_path).release()
 
 
-def test_a_number_in_the_lock_that_some_other_process_has_by_now_is_no_lock(
+def test_only_the_system_s_lock_counts_and_what_is_written_in_it_tells_of_a_crash(
     tmp_path: Path,
 ) -> None:
-    """Only the system's own lock counts, not what is written in the file; it tells of a crash."""
+    """Some other process may have that number by now; a full disk does not hide the crash."""
     path = tmp_path / ".picowatch/lock"
     path.parent.mkdir()
     path.write_text(str(os.getppid()))
     assert not is_held(tmp_path)
-    lock = OutboxLock(tmp_path)
-    assert lock.after_crash
-    lock.release()
-    lock = OutboxLock(tmp_path)
-    assert not lock.after_crash, "that one ended by itself"
-    lock.release()
+    with no_room(), pytest.raises(OSError, match="too large"):
+        OutboxLock(tmp_path)
+    for after_crash in (True, False):
+        lock = OutboxLock(tmp_path)
+        assert lock.after_crash is after_crash
+        lock.release()
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Meanwhile no file of this process takes a byte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
@@ -100,18 +110,6 @@ def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
         assert starting.is_alive(), "it has given up"
     starting.join(PATIENCE)
     taken.pop().release()
-
-
-def test_a_killed_picowatch_leaves_no_lock(tmp_path: Path) -> None:
-    """The system drops it with the process."""
-    code = (
-        "import os, signal, sys; from pathlib import Path; "
-        "from picowatch.outbox.lock import OutboxLock; "
-        "lock = OutboxLock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", code, tmp_path], timeout=60)
-    assert not is_held(tmp_path)
-    OutboxLock(tmp_path).release()
 
 
 def test_the_log_holds_one_line_an_event(house: House) -> None:
@@ -161,7 +159,7 @@ def test_a_long_line_of_the_list_stays_whole_at_a_start(tmp_path: Path, torn: by
     Listing(path).append({"file": "b.png", "prompt": "x" * 2_500_000})
     with path.open("ab") as file:
         file.write(torn)
-    assert Listing(path).recent_files() >= {"b.png"}
+    assert "b.png" in Listing(path).recent_files()
     Listing(path).append({"file": "d.png"})
     assert [line["file"] for line in Listing(path).all()] == ["a.png", "b.png", "d.png"]
     assert len(path.read_bytes().splitlines()) == 3
@@ -170,21 +168,6 @@ def test_a_long_line_of_the_list_stays_whole_at_a_start(tmp_path: Path, torn: by
 def test_harmless_text_has_no_control_characters() -> None:
     """Right-to-left marks and lone surrogates included; other languages stay readable."""
     assert harmless("a\nb\x1b[0m\u202e\udc80 näch 日本") == "a\\nb\\x1b[0m\\u202e\\udc80 näch 日本"
-
-
-def test_a_line_that_a_crash_cut_is_removed_from_the_list(tmp_path: Path) -> None:
-    """Each line of images.jsonl is whole JSON."""
-    path = tmp_path / "images.jsonl"
-    Listing(path).append({"file": "a.png"})
-    with path.open("a") as file:
-        file.write('{"file": "b')
-    listing = Listing(path)
-    listing.append({"file": "c.png"})
-    assert [json.loads(line)["file"] for line in path.read_text().splitlines()] == [
-        "a.png",
-        "c.png",
-    ]
-    assert listing.recent_files() == {"a.png", "c.png"}
 
 
 def test_the_status_has_what_is_running_and_queued(house: House) -> None:
@@ -217,19 +200,3 @@ def assert_waits(event: threading.Event) -> None:
 def test_durations_have_two_numbers_at_most(seconds: float, text: str) -> None:
     """Two numbers at most."""
     assert duration(seconds) == text
-
-
-def test_long_names_are_shortened_to_what_a_file_system_takes(tmp_path: Path) -> None:
-    """And stay distinct."""
-    names = OutboxNames(Settings(outbox=tmp_path))
-    one, other = (names.error_file(f"{'ä' * 120}{last}.yaml") for last in "xy")
-    assert one != other
-    assert max(len(name.encode()) for name in (one, other)) <= 255
-
-
-def test_a_folder_does_not_take_the_place_of_a_picture(tmp_path: Path) -> None:
-    """`a/0001-5.png.yaml` beside a picture of that name."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/0001-5.png").touch()
-    names = OutboxNames(Settings(outbox=tmp_path))
-    assert names.folder("a/0001-5.png.yaml") == "a/0001-5.png_"

@@ -12,13 +12,13 @@ from picowatch.recipe.fields import Axis
 COLOURS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 200, 0), (0, 200, 200), (200, 0, 200)]
 
 
-def cells(folder: Path, count: int) -> list[Cell]:
+def cells(folder: Path, count: int, label: str = "") -> list[Cell]:
     """Pictures of one colour each."""
     made = []
     for number in range(count):
         path = folder / f"{number}.png"
         Image.new("RGB", (64, 64), COLOURS[number % len(COLOURS)]).save(path)
-        made.append(Cell(path))
+        made.append(Cell(path, label))
     return made
 
 
@@ -34,31 +34,26 @@ def colours_in_order(sheet: Image.Image) -> list[tuple[int, ...]]:
     return found
 
 
-def test_the_last_axis_gives_the_columns(tmp_path: Path) -> None:
-    """And the one before it the rows."""
-    axes = [Axis("steps", ("10", "20")), Axis("sampler", ("Euler", "DDIM", "PNDM"))]
-    drawn = contact_sheet(cells(tmp_path, 6), axes, 64)
+@pytest.mark.parametrize(
+    "axes",
+    [
+        [Axis("steps", ("10", "20")), Axis("sampler", ("Euler", "DDIM", "PNDM"))],
+        [Axis("cfg_scale", ("4", "7")), Axis("steps", ("1",)), Axis("sampler", ("a", "b", "c"))],
+        [Axis("sampler", ("a", "b", "c", "d", "e", "f"))],
+        [],
+    ],
+)
+def test_the_last_axis_gives_the_columns_and_the_others_the_rows(
+    tmp_path: Path, axes: list[Axis]
+) -> None:
+    """Without any, pictures stand in a square, each with its own label."""
+    drawn = contact_sheet(cells(tmp_path, 6, "" if axes else "seed 1"), axes, 64)
     sheet = drawn.page
     assert colours_in_order(sheet) == COLOURS
-    assert sheet.width > sheet.height
+    assert len({left for left, *_ in drawn.boxes}) == (len(axes[-1].values) if axes else 3)
     assert [sheet.getpixel(box[:2]) for box in drawn.boxes] == COLOURS
     last = [(left + wide - 1, top + high - 1) for left, top, wide, high in drawn.boxes]
     assert [sheet.getpixel(at) for at in last] == COLOURS
-
-
-def test_further_axes_give_blocks(tmp_path: Path) -> None:
-    """One below the other."""
-    axes = [Axis("cfg_scale", ("4", "7")), Axis("steps", ("10",)), Axis("sampler", ("a", "b"))]
-    sheet = contact_sheet(cells(tmp_path, 4), axes, 64).page
-    assert colours_in_order(sheet) == COLOURS[:4]
-    assert sheet.height > sheet.width
-
-
-def test_without_axes_pictures_stand_in_a_square(tmp_path: Path) -> None:
-    """Each with its own label."""
-    labelled = [Cell(cell.picture, f"seed {n}") for n, cell in enumerate(cells(tmp_path, 4))]
-    sheet = contact_sheet(labelled, [], 64).page
-    assert colours_in_order(sheet) == COLOURS[:4]
 
 
 def test_paper_is_seen_through_a_transparent_picture(tmp_path: Path) -> None:
@@ -90,17 +85,6 @@ def test_a_sheet_is_never_larger_than_its_limit(
     assert max(sheet.size) <= 500
     with pytest.raises(SheetTooLarge):
         contact_sheet(cells(tmp_path, 20), [Axis("steps", tuple(map(str, range(20))))], 256)
-
-
-def test_labels_of_pictures_that_shrink_are_as_wide_as_those_of_small_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The limit takes a fifth off the pictures' sides at a time."""
-    axes = [Axis("denoising_strength", ("0.25", "0.5", "0.75"))]
-    small = contact_sheet(cells(tmp_path, 3), axes, 200).page
-    monkeypatch.setattr(sheets, "MAX_SIDE", small.width)
-    shrunk = contact_sheet(cells(tmp_path, 3), axes, 250).page
-    assert shrunk.tobytes() == small.tobytes()
 
 
 def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:

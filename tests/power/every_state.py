@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from picowatch.outbox.gallery import pages
+from picowatch.outbox import pages
 from tests.power.checking import ARCHIVE, Checker, Promises, Story
 from tests.power.disk import LENGTHS_ONLY, Disk, PowerCuts
 from tests.power.operations import Operation, Recording, Write

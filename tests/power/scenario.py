@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.outbox.gallery import pages
+from picowatch.outbox import pages
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.outbox.gallery import pages
+from picowatch.outbox import pages
 from tests.power.checking import ARCHIVE, Checker, Story
 from tests.power.disk import CERTAIN, PowerCuts
 from tests.power.every_state import distinct, half_committed, recorded, recorded_again

@@ -118,22 +118,6 @@ def test_no_name_of_a_folder_stops_the_other_recipes(house: House, folder: str) 
     assert all(path.is_file() for path in house.outbox.rglob("*.error.txt"))
 
 
-def test_paths_that_fit_the_inbox_alone_are_shortened(tmp_path: Path) -> None:
-    """The outbox may lie deeper than the inbox: the longest path of the system is kept."""
-    deep = tmp_path / "deep"
-    for _ in range(2):
-        deep /= "o" * 190
-    house = House(tmp_path)
-    house.outbox = deep
-    folder = "/".join(["y" * 60] * 57)
-    house.save(f"{folder}/bad.yaml", BAD)
-    house.save(f"{folder}/good.txt", "a corgi\n")
-    assert not house.once()
-    assert house.prompts() == ["a corgi"]
-    (error,) = deep.rglob("*.error.txt")
-    assert error.parent.parent == deep
-
-
 def test_a_thousand_nested_folders_stop_nothing(house: House) -> None:
     """Nobody has so many; 64 are looked into."""
     house.save("/".join(["a"] * 64) + "/in.txt", "a star\n")
@@ -262,42 +246,6 @@ def test_pictures_of_recipes_that_some_systems_take_for_one_never_collide(
     assert house.once()
     pictures = house.pictures()
     assert len({folded(picture) for picture in pictures}) == len(pictures) >= 1
-
-
-def is_blind_to_case(folder: Path) -> bool:
-    (folder / "probe").touch()
-    return (folder / "PROBE").exists()
-
-
-class BlindToCase:
-    """Looks at files as macOS and SMB do; what is written is written as it is called."""
-
-    def lexists(self, path: Path) -> bool:
-        there = path.parent.iterdir() if path.parent.is_dir() else ()
-        return folded(path.name) in {folded(child.name) for child in there}
-
-    def samefile(self, one: Path, other: Path) -> bool:
-        return folded(str(one)) == folded(str(other))
-
-
-@pytest.mark.parametrize(("one", "other"), TWINS)
-def test_error_files_of_recipes_that_the_outbox_takes_for_one_are_both_kept(
-    house: House, monkeypatch: pytest.MonkeyPatch, one: str, other: str
-) -> None:
-    """The second gets a hash; when it is fixed, its own goes and not the first one's."""
-    if is_blind_to_case(house.folder):
-        pytest.skip("the inbox must tell the two apart, and this file system does not")
-    blind = BlindToCase()
-    monkeypatch.setattr(names_module, "lexists", blind.lexists)
-    monkeypatch.setattr(Path, "samefile", lambda one, other: blind.samefile(one, other))
-    for number, name in enumerate((one, other)):
-        os.utime(house.save(f"{name}.yaml", BAD), (number, number))
-    assert not house.once()
-    first, second = sorted(path.name for path in house.outbox.glob("*.error.txt"))
-    assert folded(first) != folded(second)
-    house.save(f"{other}.yaml", "prompt: x\n")
-    house.once()
-    assert [path.name for path in house.outbox.glob("*.error.txt")] == [f"{one}.yaml.error.txt"]
 
 
 @pytest.mark.parametrize("template", ["{recipe}{number}", "{checkpoint}-{number}", "{number}."])

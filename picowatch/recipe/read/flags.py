@@ -174,7 +174,9 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
 def _refuse_no_flags(line: PromptLine, start: int, end: int, problems: Problems) -> bool:
     """Whether a text has what was meant for a flag, and would be part of it."""
     found = [one for one in _NO_FLAG.finditer(line.text, start, end) if field_named(one["name"])]
-    for one in found[:MAX_FLAGS]:
+    for one in found:
+        if problems.is_full:
+            break
         problems.add(
             line.written(one.start(), one.end()).position,
             f"'{shown(one[0])}' would be part of the text. For a flag, write a space and two "

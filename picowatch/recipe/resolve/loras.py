@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from picowatch.families import FAMILIES
@@ -59,7 +60,8 @@ def read_loras(
         if family:
             families[name] = family
 
-    uses = list(_uses(layer[LORAS], judge)) if LORAS in layer else []
+    every = _uses(layer[LORAS], judge) if LORAS in layer else iter(())
+    uses = list(islice(every, MAX_LORAS + 1))
     if len(uses) > MAX_LORAS:
         at = uses[MAX_LORAS].position
         judge.wrong(LORAS, f"more than {MAX_LORAS} LoRAs here.", "", position=at)

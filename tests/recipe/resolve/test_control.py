@@ -133,15 +133,6 @@ FIELDS = (
             "control has no picture to follow. Write 'image: …' there.",
         ),
         (
-            "control: {image: a.png, model: pose}",
-            "no ControlNet 'pose' in models/controlnet. Available: canny, sd15/depth, xl-small, "
-            "union and promax.",
-        ),
-        (
-            "control: {image: a.png, model: lora}",
-            "the ControlNet 'lora.safetensors' cannot be used: is a Control-LoRA.",
-        ),
-        (
             "control: {image: a.png, model: union, kind: pose}",
             f"the ControlNet 'union' is for {XL}, but the checkpoint 'photo' belongs to {SD1}. Use "
             "a ControlNet of its family, or another checkpoint.",
@@ -175,14 +166,6 @@ FIELDS = (
             "image and mask.",
         ),
         (
-            "control: {image: a.png, model: canny, weight: 3}",
-            "control weight must be a number from 0 to 2, not 3.",
-        ),
-        (
-            "control: {image: a.png, model: canny, mode: soft}",
-            "control mode must be balanced, prompt or control, not 'soft'.",
-        ),
-        (
             "control: {image: a.png, model: canny, start: 0.8, end: 0.2}",
             "control begins at 0.8, after its end at 0.2.",
         ),
@@ -214,12 +197,6 @@ def test_a_missing_depth_model_is_told_with_how_to_get_it() -> None:
     assert "--local-dir models/depth/Depth-Anything-V2-Small-hf" in message
 
 
-def test_more_controlnets_than_anybody_means_are_refused() -> None:
-    """Before any of them is looked at."""
-    entries = ", ".join(["{image: a.png, model: canny}"] * 11)
-    assert said(f"control: [{entries}]") == ["more than 10 ControlNets here."]
-
-
 def request_of(text: str) -> ImageRequest:
     recipe = read_one(f"prompt: a\nseed: 1\n{text}", inventory=INSTALLED)
     (request,) = recipe.image_requests(hash_of)
@@ -233,25 +210,6 @@ def test_a_request_holds_the_hashes_of_all_files() -> None:
     assert (use.model_hash, use.image_hash, use.depth_hash) == ("b" * 64, "1" * 64, "f" * 64)
     assert request.pictures == {"a.png": "1" * 64}
     assert ImageRequest.from_dict(request.as_dict()) == request
-
-
-def test_images_of_a_batch_may_follow_other_pictures() -> None:
-    """But not by other weights."""
-    one, other, third = (
-        request_of(f"control: {{image: {image}.png, model: canny, weight: {weight}}}")
-        for image, weight in (("a", 1), ("b", 1), ("a", 0.5))
-    )
-    assert one.batch_key == other.batch_key != third.batch_key
-    assert one.batch_key != request_of("steps: 24").batch_key
-
-
-def test_the_size_fits_control_images_without_a_start_image() -> None:
-    """`resize` is theirs, too."""
-    text = "resize: fit\ncontrol: {image: a.png, model: canny}"
-    assert request_of(text).as_dict()["resize"] == "fit"
-    assert said("resize: fit") == [
-        "resize has no effect without image or control. Add it, or remove resize."
-    ]
 
 
 def test_a_sweep_varies_what_a_controlnet_says() -> None:

@@ -66,12 +66,6 @@ def test_hires_is_off_on_a_scale_or_a_mapping(written: str, hires: Hires | None)
     assert only_request(f"prompt: a\nseed: 1\n{written}").hires == hires
 
 
-def test_flags_turn_hires_on() -> None:
-    """With a scale or without."""
-    assert read_one("a --hires", "a.txt").size_before_upscale == (256, 256)
-    assert read_one("a --hires 1.5 --size 200x104", "a.txt").size_before_upscale == (296, 152)
-
-
 def test_the_nearest_hires_is_the_whole_of_it() -> None:
     """It is one field."""
     defaults = {"_defaults.yaml": "hires: {scale: 3, steps: 5}"}
@@ -189,16 +183,6 @@ def test_a_request_of_its_own_survives_the_ledger_and_its_metadata() -> None:
     )
     values = only_request("prompt: a\nhires: true").as_dict()
     assert not [name for name in values if "upscale" in name]
-
-
-def test_every_value_of_a_sweep_is_an_image() -> None:
-    """Models against each other, drawn or alone; and scales."""
-    axis = '"upscale: model": [4x-UltraSharp, demo-compact]'
-    text = f'image: a.png\nupscale: true\nsweep: {{{axis}, "upscale: scale": [1, 2]}}'
-    recipe = read_one(text, inventory=INSTALLED, pictures=Sized(8, 8))
-    found = [one.upscale for one in recipe.image_requests(hash_of, 5)]
-    models = [("4x-UltraSharp", 1), ("4x-UltraSharp", 2), ("demo-compact", 1), ("demo-compact", 2)]
-    assert found == [Upscale(*one) for one in models]
 
 
 def test_a1111s_texts_are_read() -> None:

@@ -61,19 +61,6 @@ def test_what_a_recipe_leaves_out_is_the_familys(
     assert own.steps == 3
 
 
-@pytest.mark.parametrize(
-    ("above", "defaults", "cfg_scales"),
-    [("", "", [4, 7.5, 1]), ("cfg_scale: 6", "", [6, 6, 6]), ("", "cfg_scale: 6", [6, 6, 6])],
-)
-def test_a_sweep_over_checkpoints_leaves_each_its_own_defaults(
-    above: str, defaults: str, cfg_scales: list[float]
-) -> None:
-    """Unless the recipe or its folder says otherwise."""
-    text = f"prompt: a\nseed: 1\n{above}\nsweep:\n  checkpoint: [tiny, xl, turbo]\n"
-    recipe = read_one(text, inventory=INVENTORY, defaults={"_defaults.yaml": defaults})
-    assert [request.cfg_scale for request in recipe.image_requests(hash_of)] == cfg_scales
-
-
 def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
     """The table in docs/models.md, by the names of families and variants."""
     text = (Path(__file__).parents[3] / "docs/models.md").read_text()
@@ -139,10 +126,6 @@ OTHER_EMBEDDING = (
         ),
         ("checkpoint: sana\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
         (
-            "checkpoint: aura\nheight: 1040",
-            "height is 1040; the limit for AuraFlow is 1024 pixels.",
-        ),
-        (
             "checkpoint: xl\nguidance: 3",
             "Stable Diffusion XL has no guidance: guidance is a number that FLUX.1 dev was "
             "trained with; use cfg_scale. Remove it.",
@@ -153,17 +136,9 @@ OTHER_EMBEDDING = (
             "Remove it.",
         ),
         (
-            "checkpoint: dev\nprediction: v",
-            "FLUX.1 has no prediction: it predicts the flow from noise to picture. Remove it.",
-        ),
-        (
             "checkpoint: fill",
             "the checkpoint 'fill' redraws the part of a picture that a mask shows. Add image and "
             "mask.",
-        ),
-        (
-            "checkpoint: fill\nimage: a.png\nmask: b.png\ncfg_scale: 2",
-            "FLUX.1 has no cfg_scale: Fill follows the prompt by guidance alone. Remove it.",
         ),
         (
             "checkpoint: klein\nimage: a.png\nsize: 1280x1024",
@@ -171,17 +146,9 @@ OTHER_EMBEDDING = (
             "1280x1024. Use a smaller size.",
         ),
         (
-            "checkpoint: raw\nimage: a.png",
-            "Krea 2 has no image: it cannot start from a picture. Remove it.",
-        ),
-        (
             "checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
             "hires makes 1560x1536 of 1040x1024, but FLUX.1 has sides that are multiples of 16. "
             "Use another scale or size.",
-        ),
-        (
-            "checkpoint: lumina\nhires: 2",
-            "Lumina 2 has no hires: it cannot start from a picture. Remove it.",
         ),
         (
             "checkpoint: sd3\nhires: 4",
@@ -206,10 +173,6 @@ OTHER_EMBEDDING = (
             OTHER_LORA.format("pixel", XL, "dream", SD1, "sd1"),
         ),
         (
-            "loras: pixel\nsweep:\n  checkpoint: [dream, xl]",
-            OTHER_LORA.format("pixel", SD1, "xl", XL, "sdxl"),
-        ),
-        (
             "prompt: a (Glow:1.2)\ncheckpoint: dream",
             OTHER_EMBEDDING.format("glow", XL, "dream", SD1),
         ),
@@ -221,11 +184,6 @@ OTHER_EMBEDDING = (
             "checkpoint: dev\nvae: qwen",
             "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' belongs to FLUX.1. Use ae "
             "or baked.",
-        ),
-        (
-            "checkpoint: sana\nvae: mse",
-            f"the VAE 'mse' is for {SD1} and {XL}, but the checkpoint 'sana' belongs to Sana. Use "
-            "baked.",
         ),
     ],
 )
@@ -301,14 +259,3 @@ def test_what_a_recipe_says_of_a_loras_family_holds() -> None:
     pictures = PicturesWith(lambda _: {PICOWATCH: whole})
     (again,) = read("from: a.png", inventory=INVENTORY, pictures=pictures)
     assert (again.image_requests(hash_of), again.warnings) == ([request], ())
-
-
-def test_guidance_is_a_field_like_others() -> None:
-    """A flag, a folder's default, an axis of a sweep; each image has a batch of its own."""
-    txt = "a lighthouse --checkpoint dev --guidance 2.5\na lighthouse --checkpoint dev"
-    recipes = read(txt, "a.txt", INVENTORY, {"_defaults.yaml": "guidance: 4"})
-    assert [recipe.guidance for recipe in recipes] == [2.5, 4]
-    recipe = "prompt: a\ncheckpoint: dev\nsweep: {guidance: 2..5 step 1}\nseed: 1"
-    requests = read_one(recipe, inventory=INVENTORY).image_requests(hash_of)
-    assert [one.guidance for one in requests] == [2, 3, 4, 5]
-    assert len({one.digest for one in requests}) == len({one.batch_key for one in requests}) == 4

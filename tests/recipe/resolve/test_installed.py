@@ -2,14 +2,13 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.inventory import ControlNet
 from tests.metadata.requests import CORGI
-from tests.recipe.reading import DEMO, PicturesWith, messages, read, read_one
+from tests.recipe.reading import DEMO, PicturesWith, messages, read_one
 
 DREAM = Checkpoint("dreamshaper_8", 512)
 REAL = Checkpoint("sd15/RealisticVision", 768)
@@ -120,23 +119,6 @@ def test_several_checkpoints_and_no_setting_is_an_error_that_lists_them() -> Non
     ]
 
 
-def test_a_refused_file_is_not_taken_for_the_beginning_of_another_name() -> None:
-    """Who writes `old` and has an old.ckpt did not mean old_style."""
-    inventory = Inventory(
-        demo=DEMO, checkpoints=(Checkpoint("old_style", 512),), refused=INVENTORY.refused
-    )
-    assert "cannot be used" in messages("prompt: a\nmodel: old", inventory=inventory)[0]
-
-
-def test_a_setting_that_names_nothing_is_reported_as_the_settings_mistake() -> None:
-    """The recipe is not to blame."""
-    inventory = Inventory(demo=DEMO, default_checkpoint="gone")
-    assert messages("prompt: a", inventory=inventory) == [
-        "the setting checkpoint (picowatch.yaml): no checkpoint 'gone' in models/checkpoints. "
-        "Only demo is available. Correct the setting first."
-    ]
-
-
 @pytest.mark.parametrize("checkpoint", ["flux1-dve", "old"])
 def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name(
     checkpoint: str,
@@ -155,21 +137,6 @@ def test_what_another_checkpoint_cannot_do_is_no_mistake_beside_a_wrong_name(
         inventory=inventory,
     )
     assert f"'{checkpoint}" in message
-
-
-def test_many_models_are_looked_through_once_for_all_entries() -> None:
-    """Thousands of LoRAs in folders, each of which a thousand prompts may name."""
-
-    class Name(str):
-        looked_at = 0
-
-        def strip(self, *characters: Any) -> str:
-            Name.looked_at += 1
-            return super().strip(*characters)
-
-    inventory = Inventory(demo=DEMO, loras=tuple(Name(f"styles/Lora_{n:03}") for n in range(50)))
-    read("".join(f"- prompt: a <lora:lora_{n:03}:0.5>\n" for n in range(50)), inventory=inventory)
-    assert Name.looked_at < 1000
 
 
 @pytest.mark.parametrize(

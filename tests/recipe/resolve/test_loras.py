@@ -1,13 +1,10 @@
 """LoRAs and embeddings: in the field, in the prompts, and in requests."""
 
-from dataclasses import replace
-
 import pytest
 
 from picowatch.metadata import recipe_yaml
-from picowatch.recipe import Inventory, RecipeInvalid, read_recipes
+from picowatch.recipe import Inventory, read_recipes
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
 INVENTORY = Inventory(
@@ -96,13 +93,6 @@ def test_a_file_of_lines_finds_the_trainers_names_among_thousands() -> None:
     lines = [f"a corgi {number} <lora:trained {number:04}:1>" for number in range(1000)]
     found = read_recipes("a.txt", "\n".join(lines).encode(), inventory)
     assert len(found) == 1000
-
-
-def test_a_refused_file_is_not_replaced_by_another_of_its_trainers_name() -> None:
-    """The reason is the answer."""
-    inventory = replace(TRAINED, lora_names={"last": "ink"})
-    with pytest.raises(NotInstalled, match="is a LoHa"):
-        find_lora("ink", inventory)
 
 
 WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
@@ -237,15 +227,6 @@ def test_the_tag_of_a_swept_lora_goes_where_a_wildcard_draws_it() -> None:
         ("style/pixel art", 0.0),
         ("style/pixel art", 0.5),
     }
-
-
-def test_a_draw_that_names_a_lora_twice_is_shown() -> None:
-    """Nobody sees in the recipe what a wildcard drew."""
-    text = "prompt: __style__ of a cat\nseed: 1..9\nloras: pixel\n"
-    recipe = read_one(text, inventory=INVENTORY)
-    with pytest.raises(RecipeInvalid) as invalid:
-        recipe.image_requests(hash_of)
-    assert "this becomes: <lora:pixel:0.5> pixels of a cat the LoRA" in str(invalid.value)
 
 
 @pytest.mark.parametrize(

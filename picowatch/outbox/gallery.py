@@ -1,4 +1,14 @@
-"""The gallery of one outbox: adds new pictures, removes those that the user deleted."""
+"""The gallery: outbox/index.html and the data below .picowatch/gallery/ that it shows.
+
+A page opened from disk may not fetch files, but it may load scripts, so the data are scripts:
+
+    page-00001.js …   250 pictures each, one call a line           (pages.py)
+    pages.js          the version of each page                     (pages.py)
+    now.js            what is running, what is queued, what went wrong (status.py)
+    thumbs/           a small WebP of each picture
+
+All of them are a cache: what is missing or damaged is made from images.jsonl and the pictures.
+"""
 
 import hashlib
 import logging
@@ -6,21 +16,26 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from importlib import resources
+from io import BytesIO
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from PIL import Image
 
 from picowatch.files.atomic import write_atomically
-from picowatch.outbox.gallery.entries import entry_from_picture, picture_entry, sheet_entry
-from picowatch.outbox.gallery.pages import Pages
-from picowatch.outbox.gallery.thumbnails import Thumbnails
+from picowatch.files.inside import open_regular
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.names import picture_files
+from picowatch.outbox.names import PILLOW_NAMES, picture_files
+from picowatch.outbox.pages import (
+    Pages,
+    entry_from_picture,
+    picture_entry,
+    sheet_entry,
+    thumbnail_of,
+)
 from picowatch.outbox.problems import ProblemFiles
 
 log = logging.getLogger("picowatch")
@@ -28,8 +43,12 @@ log = logging.getLogger("picowatch")
 PAGE = "index.html"
 ASSETS = resources.files("picowatch").joinpath("assets/gallery")
 LOADED = re.compile(rb"\.picowatch/gallery/(\w+\.(?:js|css))")  # by the page
-CHECK_SECONDS = 60.0  # between checks for pictures that the user deleted, at least
+CHECK_SECONDS = 60.0  # between checks of what is there and what is shown, at least
 CHECK_REST = 100.0  # times as long as a check takes
+SIDE = 384  # pixels of a thumbnail's longer side: sharp in a row of 190 on a dense display
+QUALITY = 80
+METHOD = 2  # of libwebp, 0 to 6: slower ones save a twentieth
+MOST_PIXELS = 20_000_000  # decoded for a thumbnail later on; larger pictures are shown themselves
 
 
 class Gallery:
@@ -40,30 +59,31 @@ class Gallery:
         self._root = root
         self._listing = listing
         self._folder = root / ".picowatch" / "gallery"
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._pages = Pages(self._folder)
-        self._thumbnails = Thumbnails(root, self._folder)
+        self._others: set[str] = set()  # pictures of other programs, and ControlNets' maps
         self._write_page()
-        if self._pages.read():
-            self._add_recent()
-        else:
+        if not self._pages.read():
             self._rebuild()
+        for line in listing.recent():  # a power cut takes back what was shown last
+            if line["file"] not in self._pages and (root / line["file"]).is_file():
+                self._pages.append(picture_entry(root, line))
 
     def add(self, line: dict[str, Any]) -> None:
         """Show a listed picture; nothing happens if it is shown already."""
         with self._lock:
-            self._rebuild_if_deleted()
+            self._rebuild_if_gone()
             if line["file"] not in self._pages:
                 self._pages.append(picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
         """Show a contact sheet, which may have been drawn again; `text` is its description."""
-        entry = sheet_entry(self._root, file, page.width, page.height, text)
+        entry = sheet_entry(self._root, file, page.size, text)
         self.add_thumbnail(file, page)
         if entry is None:
             return
         with self._lock:
-            self._rebuild_if_deleted()
+            self._rebuild_if_gone()
             if file in self._pages:
                 self._pages.remove({file})
             self._pages.append(entry)
@@ -71,10 +91,14 @@ class Gallery:
     def add_thumbnail(self, file: str, picture: Image.Image) -> None:
         """Write a picture's thumbnail from its pixels, which are changed by it.
 
-        It never holds up a picture: if it cannot be written now, the next start writes it.
+        It never holds up a picture: if it cannot be written now, the next start writes it, and
+        meanwhile the page shows the picture itself.
         """
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        small = BytesIO()
+        picture.save(small, "WEBP", quality=QUALITY, method=METHOD)
         with suppress(OSError):
-            self._thumbnails.write(file, picture)
+            write_atomically(self._thumbnail(file), small.getvalue(), durable=False)
 
     def shown(self, files: Collection[str]) -> list[str]:
         """Those of these files that are pictures or contact sheets of the gallery."""
@@ -84,29 +108,36 @@ class Gallery:
     def remove(self, files: Collection[str]) -> None:
         """Remove pictures that were deleted, and their thumbnails."""
         for file in files:
-            self._thumbnails.remove(file)
+            self._thumbnail(file).unlink(missing_ok=True)
         with self._lock:
-            if self._pages.are_there():
+            if not self._rebuild_if_gone():
                 self._pages.remove(files)
-            else:
-                self._rebuild()
 
-    # -- maintenance
+    def check(self, ends: Callable[[], bool] = lambda: False) -> None:
+        """Show what is there, and nothing else, unless picowatch `ends` meanwhile.
 
-    def add_missing(self, ends: Callable[[], bool]) -> None:
-        """Show pictures that are there and not shown, until picowatch `ends`.
-
-        A power cut takes back what was shown last, and users restore pictures by hand.
+        Users delete pictures and restore them by hand, and programs that tidy up delete old files
+        of the gallery's own. Without the gallery's folder the whole outbox is away, or the next
+        picture brings all of it back.
         """
-        with self._lock:
-            shown = set(self._pages.files())
-        missing = [file for file in picture_files(self._root, ends) if file not in shown]
-        if not missing or ends():
+        if not self._folder.is_dir():
             return
-        for entry in self._entries_of(missing):
-            with self._lock:
-                if entry["file"] not in self._pages:
-                    self._pages.append(entry)
+        self._write_page(missing_only=True)
+        with self._lock:
+            self._rebuild_if_gone()
+            shown = dict.fromkeys(self._pages.files())
+        there = set(picture_files(self._root, ends))
+        if missing := there.difference(shown, self._others):
+            entries = self._entries_of(missing)
+            self._others |= missing.difference(entry["file"] for entry in entries)
+            for entry in entries:
+                with self._lock:
+                    if entry["file"] not in self._pages:
+                        self._pages.append(entry)
+        absent = [] if ends() else [file for file in shown if file not in there]
+        gone = [file for file in absent if _is_gone(self._root / file)]
+        if gone and self._folder.is_dir():
+            self.remove(gone)
 
     def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
         """Make them newest first. `rest` waits so many seconds; once it returns true, this ends.
@@ -117,72 +148,41 @@ class Gallery:
             files = list(self._pages.files())
         for file in reversed(files):
             began = time.monotonic()
-            if self._thumbnails.has(file):
-                took = 0.0
-            else:
-                self._thumbnails.make(file)
-                took = time.monotonic() - began
-            if rest(took):
+            path = self._thumbnail(file)
+            # A power cut may have left an empty file in its place.
+            if not path.is_file() or not path.stat().st_size:
+                self._make_thumbnail(file)
+            if rest(time.monotonic() - began):
                 return
 
-    def restore_files(self) -> None:
-        """Write what is gone of the gallery's own files: programs that tidy up delete old ones.
+    def _make_thumbnail(self, file: str) -> None:
+        """Write the thumbnail of an existing picture; one that cannot be read gets none."""
+        with (
+            suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+            os.fdopen(open_regular(self._root / file), "rb") as opened,
+            Image.open(opened, formats=PILLOW_NAMES) as picture,
+        ):
+            if picture.width * picture.height <= MOST_PIXELS:
+                mode = "RGBA" if picture.has_transparency_data else "RGB"
+                self.add_thumbnail(file, picture.convert(mode))
 
-        Without its folder the whole outbox is away, or the next picture rebuilds all of it.
-        """
-        if not self._folder.is_dir():
-            return
-        self._write_page(missing_only=True)
-        with self._lock:
-            if not self._pages.are_there():
-                self._rebuild()
+    def _thumbnail(self, file: str) -> Path:
+        return self._folder / "thumbs" / thumbnail_of(file)
 
-    def remove_deleted(self, ends: Callable[[], bool] = lambda: False) -> None:
-        """Remove what the user has deleted, unless picowatch `ends` meanwhile.
-
-        Without the gallery's own folder the whole outbox is away, which deletes nothing.
-        """
-        with self._lock:
-            shown = list(self._pages.files())
-        folders: dict[str, list[str]] = {}
-        for file in shown:
-            folders.setdefault(file.rpartition("/")[0], []).append(file)
-        gone: set[str] = set()
-        for folder, files in folders.items():
-            if ends():
-                return
-            gone.update(self._gone(folder, files))
-        if gone and self._folder.is_dir():
-            self.remove(gone)
-
-    def _gone(self, folder: str, files: list[str]) -> Iterator[str]:
-        try:
-            there = set(os.listdir(self._root / folder))  # noqa: PTH208  (their names)
-        except (FileNotFoundError, NotADirectoryError):
-            there = set()
-        except OSError:
-            return  # unknown
-        yield from (file for file in files if file.rpartition("/")[2] not in there)
-
-    # -- making it
-
-    def _rebuild_if_deleted(self) -> None:
-        if not self._pages.is_announced():
-            self._write_page()
-            self._rebuild()
+    def _rebuild_if_gone(self) -> bool:
+        """Make the pages again if any of them was deleted; returns whether that was so."""
+        if self._pages.are_there():
+            return False
+        self._write_page()
+        self._rebuild()
+        return True
 
     def _rebuild(self) -> None:
         """Make all pages from the list and the pictures."""
         self._pages.rewrite(self._entries_of(picture_files(self._root)))
 
-    def _add_recent(self) -> None:
-        """Add what is listed, but was not shown yet when picowatch last ended."""
-        for line in self._listing.recent():
-            if line["file"] not in self._pages and (self._root / line["file"]).is_file():
-                self._pages.append(picture_entry(self._root, line))
-
-    def _entries_of(self, files: Collection[str] | Iterator[str]) -> list[dict[str, Any]]:
-        """Return the entries of existing pictures, oldest first: listed ones by their lines."""
+    def _entries_of(self, files: Iterable[str]) -> list[dict[str, Any]]:
+        """The entries of existing pictures, oldest first: listed ones by their lines."""
         lines = {line["file"]: line for line in self._listing.all()}
         entries = []
         for file in files:
@@ -213,6 +213,17 @@ class Gallery:
                     log.error("%s cannot be written: %s", target, error.strerror)
 
 
+def _is_gone(path: Path) -> bool:
+    """Whether it was deleted; a folder that cannot be read now says nothing."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _address(loaded: re.Match[bytes]) -> bytes:
     """Another one for each version: browsers keep what a web server sent them for days."""
     content = ASSETS.joinpath(loaded[1].decode()).read_bytes()
@@ -220,7 +231,7 @@ def _address(loaded: re.Match[bytes]) -> bytes:
 
 
 class GalleryMaintenance:
-    """A thread that lists old problems, adds what is missing and removes deleted pictures."""
+    """A thread that lists old problems, and checks the gallery again and again."""
 
     def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
         self._gallery = gallery
@@ -237,13 +248,13 @@ class GalleryMaintenance:
     def _run(self) -> None:
         ends = self._stop.is_set
         self._try(lambda: self._problems.list_existing(ends))
-        self._try(lambda: self._gallery.add_missing(ends))
+        self._try(lambda: self._gallery.check(ends))
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
-        while not ends():
+        took = 0.0
+        while not self._stop.wait(max(CHECK_SECONDS, CHECK_REST * took)):
             began = time.monotonic()
-            self._try(self._gallery.restore_files)
-            self._try(lambda: self._gallery.remove_deleted(ends))
-            self._stop.wait(max(CHECK_SECONDS, CHECK_REST * (time.monotonic() - began)))
+            self._try(lambda: self._gallery.check(ends))
+            took = time.monotonic() - began
 
     def _try(self, action: Callable[[], None]) -> None:
         try:

@@ -1,0 +1,185 @@
+"""`picowatch init` and `schema`, and which settings commands read."""
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator
+
+from picowatch.commands.init import init
+from picowatch.errors import CommandFailed
+from picowatch.inbox.names import is_recipe_path
+from picowatch.settings import DAILY, Settings
+from tests.catalog.files import checkpoint_shapes, write_model
+from tests.commands.picowatch import PROJECT, picowatch
+
+
+def test_init_makes_folders_settings_and_examples_that_are_valid(tmp_path: Path) -> None:
+    """Each file names a schema that finds nothing wrong, and that the inbox looks past."""
+    assert picowatch(tmp_path, "init", "new").returncode == 0
+    folder = tmp_path / "new"
+    assert (folder / "models/checkpoints").is_dir()
+    recipes = sorted(path for path in (folder / "inbox").iterdir() if path.is_file())
+    assert len(recipes) >= 3
+    assert picowatch(folder, "check", *recipes).returncode == 0
+    files = [*folder.glob("*.yaml"), *(folder / "inbox").rglob("*.yaml")]
+    assert len(files) == 4
+    for file in files:
+        named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", file.read_text())
+        assert named, file
+        schema = file.parent / named[1]
+        validator = Draft7Validator(json.loads(schema.read_text()))
+        for document in yaml.safe_load_all(file.read_text()):
+            assert list(validator.iter_errors(document)) == [], file
+        assert not is_recipe_path(schema.resolve().relative_to(folder / "inbox").as_posix())
+    lines = (folder / "picowatch.yaml").read_text().splitlines()
+    names = tuple(f"# {name}:" for name in Settings.model_fields)
+    settings = yaml.safe_load("\n".join(line[2:] for line in lines if line.startswith(names)))
+    assert set(settings) == set(DAILY), "a commented line for each"
+    validator = Draft7Validator(json.loads((folder / "inbox/.schema/settings.json").read_text()))
+    assert list(validator.iter_errors(settings)) == []
+    for wrong in ({"settle": 1}, {"settle_seconds": 0}, {"watch": "yes"}, {"hooks": {"done": "x"}}):
+        assert list(validator.iter_errors(wrong)) != [], wrong
+
+
+def test_init_again_renews_the_schemas_alone(tmp_path: Path) -> None:
+    """They are a version's; the rest is what the user made of it. No example comes back."""
+    (tmp_path / "picowatch.yaml").write_text("settle_seconds: 1\n")
+    picowatch(tmp_path, "init")
+    schema, recipe = tmp_path / "inbox/.schema/recipe.json", tmp_path / "inbox/corgi.yaml"
+    current = schema.read_text()
+    schema.write_text("{}")
+    recipe.unlink()
+    again = picowatch(tmp_path, "init").stdout
+    assert "created inbox/.schema/recipe.json" in again
+    assert schema.read_text() == current
+    assert not recipe.exists(), "a daemon would render what the user deleted"
+    assert (tmp_path / "picowatch.yaml").read_text() == "settle_seconds: 1\n"
+    assert ".schema" not in picowatch(tmp_path, "init").stdout
+
+
+def test_init_refuses_flags_that_it_cannot_honour(tmp_path: Path) -> None:
+    """The folders would be elsewhere than the user said."""
+    result = picowatch(tmp_path, "init", "new", "--outbox", "pictures")
+    assert result.returncode == 2
+    assert "`outbox: …` in DIR/picowatch.yaml" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is synced under a temporary name first, so a power cut leaves none empty."""
+
+    def sync(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").is_file():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(CommandFailed, match="No space left on device"):
+        init(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("folder", ["file/below", "x" * 300, "a\udcff/\x1b[2J"])
+def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> None:
+    """Below a file, under a name that is too long or steers a terminal."""
+    (tmp_path / "file").touch()
+    (tmp_path / "a\udcff").symlink_to("file")
+    result = picowatch(tmp_path, "init", folder)
+    assert result.returncode == 1
+    assert result.stderr.startswith("picowatch: Cannot create picowatch's folders in ")
+    assert "picowatch init DIR" in result.stderr and "\x1b" not in result.stderr
+
+
+# -- schemas
+
+
+@pytest.mark.parametrize("kind", ["recipe", "defaults", "settings"])
+def test_a_schema_is_printed_or_written(tmp_path: Path, kind: str) -> None:
+    """The same text; the recipe's without saying so."""
+    printed = picowatch(tmp_path, "schema", *([] if kind == "recipe" else [kind]))
+    assert printed.returncode == 0
+    Draft7Validator.check_schema(json.loads(printed.stdout))
+    written = picowatch(tmp_path, "schema", kind, "--output", "below/it.json")
+    assert (written.returncode, written.stdout) == (0, "created below/it.json\n")
+    assert (tmp_path / "below/it.json").read_text() == printed.stdout
+    refused = picowatch(tmp_path, "schema", kind, "--output", "below")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("picowatch: Cannot write below: Is a directory. Give another")
+
+
+def test_installed_names_are_completed(tmp_path: Path) -> None:
+    """With the flag alone, as docs/editors.md shows it."""
+    write_model(tmp_path / "models/checkpoints/dreamshaper_8.safetensors", checkpoint_shapes())
+    plain = json.loads(picowatch(tmp_path, "schema").stdout)["definitions"]["checkpoint"]
+    assert plain["examples"] == ["demo"]
+    page = (PROJECT / "docs/editors.md").read_text()
+    lines = re.findall(r"^picowatch (schema.*?) +#", page, re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        assert picowatch(tmp_path, *line.split()).returncode == 0, line
+    schema = json.loads((tmp_path / "inbox/.schema/recipe.json").read_text())
+    assert schema["definitions"]["checkpoint"]["examples"] == ["dreamshaper_8", "demo"]
+
+
+# -- which settings
+
+
+def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
+    """Folders of the file are relative to the file's own folder; `~` is known everywhere."""
+    recipe = tmp_path / "etc/file/a.txt"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("one\ntwo\n")
+    (tmp_path / "home/in").mkdir(parents=True)
+    settings = tmp_path / "etc/my.yaml"
+    settings.write_text("inbox: file\nmax_images_per_save: 1\n")
+    words = ("check", recipe, "--settings", settings)
+    assert picowatch(tmp_path, *words).returncode == 1
+    assert picowatch(tmp_path, *words, PICOWATCH_MAX_IMAGES_PER_SAVE="2").returncode == 0
+    own = {"HOME": str(tmp_path / "home"), "PICOWATCH_OUTBOX": "~/out", "PICOWATCH_INBOX": "no"}
+    result = picowatch(tmp_path, "run", "--once", "--inbox=~/in", **own)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "home/out/picowatch.log").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["etc", "home"]
+    for flags, variables in (
+        (["--outbox=~nobody-of-this-name/out"], {}),
+        ([], {"PICOWATCH_OUTBOX": "~nobody-of-this-name/out"}),
+    ):
+        refused = picowatch(tmp_path, "status", *flags, **variables)
+        assert refused.returncode == 2
+        assert "this user has no home folder" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "settle_secnods: 1\n",
+            "picowatch.yaml, line 1, column 1: unknown setting 'settle_secnods'. Did",
+        ),
+        ("device: gpu\n", "picowatch.yaml, line 1, column 9: device 'gpu'"),
+        ("# x\nbatch_size: 0\n", "picowatch.yaml, line 2, column 13: batch_size 0"),
+        ("hooks: {done: x}\n", "unknown hook 'done'; the hooks are picture, failed, idle"),
+        ("hooks: {idle: []}\n", "idle must be a program, as text or as a list of arguments"),
+        ("metrics_address: localhost\n", "it must be like 127.0.0.1:9464"),
+        ("file_name: '{seed}{number}'\n", "gives two pictures the same name"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("- a\n", "must contain `name: value` lines"),
+        ("a: [\n", "line 2, column 1: not valid YAML"),
+        ("inbox: both\noutbox: both\n", "separate folders"),
+        ("inbox: both\noutbox: both/out\n", "separate folders"),
+        ("inbox: both/in\noutbox: both\n", "separate folders"),
+    ],
+)
+def test_bad_settings_end_with_exit_code_2(tmp_path: Path, text: str, said: str) -> None:
+    """And with the place and the remedy."""
+    (tmp_path / "both/in").mkdir(parents=True)
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "picowatch.yaml").write_text(text)
+    result = picowatch(tmp_path, "run", "--once")
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,141 @@
+"""`picowatch models`: what is installed, what was refused, and why."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from picowatch.catalog import Catalog, hashes
+from picowatch.commands.models import models
+from picowatch.files.inside import open_regular
+from picowatch.settings import Settings
+from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
+from tests.commands.picowatch import picowatch
+
+TOKEN = "text_model.embeddings.token_embedding.weight"
+SD3: Shapes = {
+    "joint_blocks.0.x_block.mlp.fc1.weight": (8, 8),
+    "pos_embed": (1, 147456, 8),
+    f"text_encoders.clip_l.transformer.{TOKEN}": (49408, 768),
+    "first_stage_model.decoder.conv_in.weight": (8, 16, 3, 3),
+}
+Z_IMAGE: Shapes = {"layers.0.adaLN_modulation.0.weight": (8, 8), "cap_pad_token": (1, 8)}
+FILES: dict[str, Shapes] = {
+    "checkpoints/sd3.5_medium": SD3,
+    "text_encoders/clip_g": {TOKEN: (49408, 1280)},
+    "text_encoders/clip_g_of_another": {TOKEN: (49408, 1280)},
+    "text_encoders/t5xxl_fp16": {"shared.weight": (32128, 4096)},
+    "vae/qwen_image_vae": {"encoder.conv1.weight": (96, 3, 3, 3, 3)},
+    "checkpoints/z_image_turbo": Z_IMAGE,
+    "loras/flux": {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)},
+    "loras/wan": {"lora_unet_blocks_0_self_attn_q.lora_down.weight": (8, 1536)},
+}
+
+
+def test_models_says_what_each_file_is(tmp_path: Path) -> None:
+    """Family, variant, storage, what is inside, what completes it; columns stay columns."""
+    folder = tmp_path / "models"
+    for name, shapes in FILES.items():
+        write_model(folder / f"{name}.safetensors", shapes)
+    good = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
+    notes = {"ss_sd_model_name": "v1-5.safetensors", "modelspec.trigger_phrase": "pxl style"}
+    save_file(good, folder / "loras/good.safetensors", notes)
+    (folder / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
+    # To a disk that is away, or further than a path may be.
+    (folder / "checkpoints/disk").symlink_to(tmp_path / "away")
+    (folder / "checkpoints/long").symlink_to("x" * 300)
+    result = picowatch(tmp_path, "models")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert {lines[at].index(name) for at, name in enumerate(("demo", "demo-c", "demo-s"))} == {14}
+    for words in (
+        "Stable Diffusion 3.x (3.5 Medium), float16\n",
+        f"{'':14}inside: CLIP L, VAE\n{'':14}completed by: text_encoders/clip_g",
+        "t5xxl_fp16",
+        "  T5 XXL, float16\n",
+        "  for Qwen-Image and Krea 2\n",
+        "  1024x1024  Z-Image (Turbo, by its name), float16\n",
+        f"{'':14}missing: z_image_turbo.safetensors has only the transformer of Z-Image (Turbo)",
+        f"  for Stable Diffusion 1.x\n{'':14}trained on: v1-5.safetensors\n"
+        f"{'':14}trigger words: pxl style\n",
+        "  for FLUX.1\n",
+        "wan.safetensors  refused: wan.safetensors is a LoRA for a transformer",
+        "old.ckpt  refused: ",
+        "disk  refused: disk cannot be read: its link leads nowhere",
+        "long  refused: long cannot be read: its link leads nowhere",
+    ):
+        assert words in result.stdout
+    rows = {row["name"]: row for row in json.loads(picowatch(tmp_path, "models", "--json").stdout)}
+    demo, turbo = rows["demo"], rows["z_image_turbo"]
+    assert {"name", "kind", "path", "bytes", "hash", "native_size", "refused"} <= set(demo)
+    assert (demo["native_size"], demo["refused"], len(demo["hash"])) == (128, None, 64)
+    assert (turbo["variant"], turbo["by_name"], turbo["stored"]) == ("Turbo", True, "float16")
+    assert (turbo["hash"], turbo["refused"]) == (None, None)
+    assert "models/checkpoints/" in turbo["missing"]
+    assert rows["good"]["family"] == "sd1"
+    assert rows["old.ckpt"]["refused"]
+
+
+def test_models_says_what_is_special_about_a_checkpoint(tmp_path: Path) -> None:
+    """Its family, inpainting, and what it predicts, from the header or the scheduler's config."""
+    folder = tmp_path / "models/checkpoints"
+    shutil.copytree(Catalog(tmp_path).demo.path, folder / "mine")
+    own = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    changes = {"unet/config.json": {"in_channels": 9}, "scheduler/scheduler_config.json": own}
+    for name, values in changes.items():
+        config = json.loads((folder / "mine" / name).read_text())
+        (folder / "mine" / name).write_text(json.dumps(config | values))
+    special = "Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR"
+    assert f"  128x128  {special}\n" in picowatch(tmp_path, "models").stdout
+    demo, *_, mine = json.loads(picowatch(tmp_path, "models", "--json").stdout)
+    keys = ("prediction", "zero_snr", "inpainting")
+    assert [demo[key] for key in keys] == ["v_prediction", False, False]
+    assert [mine[key] for key in keys] == ["v_prediction", True, True]
+
+
+def test_models_reads_a_model_once_for_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A collection has hundreds of gigabytes; but nothing is created where no outbox is."""
+    path = write_model(tmp_path / "models/loras/a.safetensors", kohya_lora_shapes())
+    read: list[Path] = []
+
+    def opened(path: Path) -> int:
+        read.append(path)
+        return open_regular(path)
+
+    monkeypatch.setattr(hashes, "open_regular", opened)
+    settings = Settings(models=tmp_path / "models", outbox=tmp_path / "outbox")
+    models(settings, as_json=True)
+    assert not settings.outbox.exists()
+    settings.state_folder.mkdir(parents=True)
+    shown = []
+    for _ in range(2):
+        read.clear()
+        capsys.readouterr()
+        models(settings, as_json=True)
+        shown.append(capsys.readouterr().out)
+        assert (path in read) is (len(shown) == 1)
+    assert shown[0] == shown[1]
+
+
+def test_commands_in_the_wrong_folder_name_it(tmp_path: Path) -> None:
+    """Where they looked: "inbox" alone says nothing."""
+    for command in (["run"], ["make", "a.txt"]):
+        refused = picowatch(tmp_path, *command)
+        assert f"There is no inbox folder {tmp_path}/inbox." in refused.stderr
+        assert (refused.returncode, "picowatch init" in refused.stderr) == (2, True)
+    assert f"the outbox {tmp_path}/outbox." in picowatch(tmp_path, "pause").stderr
+    listed = picowatch(tmp_path, "models")
+    assert (listed.returncode, "demo" in listed.stdout) == (0, True)
+    assert listed.stderr == f"picowatch: There is no models folder {tmp_path}/models.\n"
+    status = picowatch(tmp_path, "status")
+    assert (status.returncode, status.stdout) == (
+        1,
+        "picowatch is not running\n"
+        f"No picowatch has ever used the outbox {tmp_path}/outbox. For another one: --outbox DIR\n",
+    )
+    assert list(tmp_path.iterdir()) == []
