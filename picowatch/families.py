@@ -30,7 +30,7 @@ DEMO = "demo"  # the name of the embedded model, and its family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipelines:
-    """The classes of diffusers' pipelines that draw from text, a start image, or with a mask.
+    """The classes of diffusers' pipelines that draw from text, a start image, a mask, references.
 
     "" where there is none. A UNet's pipeline from text draws everything, from latents that the
     engine makes.
@@ -39,6 +39,7 @@ class Pipelines:
     text: str = ""
     image: str = ""
     mask: str = ""
+    edit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +58,30 @@ class Sign:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """The pictures that a variant looks at while it draws: to edit them, or to take from them.
+
+    `most` at once; `required`: it only edits. Pictures are rendered in sides that are multiples of
+    `multiple`, of `area` pixels at most; `stretched`: of exactly that area. `alpha`: it reads, and
+    gives, transparency.
+    """
+
+    most: int
+    required: bool = False
+    multiple: int = 16
+    area: int = 1024 * 1024
+    stretched: bool = False
+    alpha: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """A variant of a family that is rendered.
 
     `defaults` are the values of fields that a recipe leaves out, `lacks` the fields that must stay
     off beyond those of the family, with the reason. `guided`: it was trained for a cfg_scale above
-    1. `fills`: it only redraws the part of a picture that a mask shows. Sides are `largest` at
+    1. `fills`: it only redraws the part of a picture that a mask shows. `references`: what it does
+    with those of a recipe, None where it takes none. Sides are `largest` at
     most; start images have at most `most_start_pixels`, where a pipeline would make larger ones
     smaller. `hub` is a folder to download. `pipelines` and `guidance_as` are its own where it has
     others than the family, `options` what its pipeline is made with. `encoders` are as in `Family`.
@@ -73,6 +92,7 @@ class Variant:
     lacks: Mapping[str, str] = field(default_factory=dict)
     guided: bool = True
     fills: bool = False
+    references: References | None = None
     largest: int = 0
     most_start_pixels: int = 0
     hub: str = ""
@@ -206,13 +226,35 @@ def _steps(steps: int, cfg_scale: float = 1, guidance: float = 0, **more: Any) -
 _NOISE = {"denoising_strength": 1.0}
 
 
+_LOOKS_AT_TEN = References(most=10)
+
+
 def _klein(steps: int, hub: str = "", **more: Any) -> Variant:
     """A variant of FLUX.2 klein; the end of its folder's name says its size."""
+    more |= {"references": _LOOKS_AT_TEN}
     if hub:
         encoder = "Qwen3 4B" if hub.endswith("4B") else "Qwen3 8B"
         more |= {"hub": f"black-forest-labs/FLUX.2-klein-{hub}"}
         more |= {"encoders": {"text_encoder": encoder}}
     return _steps(steps, starts=_NOISE, most_start_pixels=1024 * 1024, **more)
+
+
+_ONLY_EDITS = {
+    "image": "it edits references",
+    "hires": "its pipeline has no second pass",
+}
+
+
+def _qwen_edit(steps: int, name: str, most: int, hub: str) -> Variant:
+    """A Qwen-Image that edits: pictures are rendered in one megapixel, as it was trained."""
+    return _steps(
+        steps,
+        hub=f"Qwen/Qwen-Image-{hub}",
+        cfg_scale=4,
+        lacks=_ONLY_EDITS,
+        references=References(most=most, required=True, multiple=32, stretched=True),
+        pipelines=Pipelines(text=f"{name}Pipeline", edit=f"{name}Pipeline"),
+    )
 
 
 _KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
@@ -442,7 +484,11 @@ _ROWS = (
     Family(
         key="flux2",
         name="FLUX.2",
-        pipelines=Pipelines(text="Flux2KleinPipeline", mask="Flux2KleinInpaintPipeline"),
+        pipelines=Pipelines(
+            text="Flux2KleinPipeline",
+            mask="Flux2KleinInpaintPipeline",
+            edit="Flux2KleinPipeline",
+        ),
         lacks=_LACKS | {"hires": "diffusers has no second pass for it"},
         variants={
             # Without a size: of a width that no published one has.
@@ -522,10 +568,19 @@ _ROWS = (
                 pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
                 guidance_as="guidance",
             ),
+            "Kontext": _steps(
+                28,
+                guidance=2.5,
+                lacks=_ONLY_EDITS,
+                references=References(most=1, required=True),
+                configs="dev",
+                hub="black-forest-labs/FLUX.1-Kontext-dev",
+                pipelines=Pipelines(text="FluxKontextPipeline", edit="FluxKontextPipeline"),
+            ),
         },
         hub="black-forest-labs/FLUX.1-schnell",
         preview="flux",
-        more_folders={"FluxFillPipeline": "Fill"},
+        more_folders={"FluxFillPipeline": "Fill", "FluxKontextPipeline": "Kontext"},
         parts=_parts("FluxTransformer2DModel", _KL, _CLIP, _T5),
         by_config=(("dev", {"transformer/guidance_embeds": True}), ("schnell", {})),
         signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
@@ -609,13 +664,35 @@ _ROWS = (
         guidance="true_cfg_scale",
         native_size=1328,
         lacks=_LACKS,
-        variants={"": _steps(50, 4)},
+        variants={
+            "": _steps(50, 4),
+            "Edit": _qwen_edit(50, "QwenImageEdit", 1, "Edit"),
+            "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2509"),
+            "Edit 2511": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2511"),
+        },
         hub="Qwen/Qwen-Image",
+        more_folders={"QwenImageEditPipeline": "Edit", "QwenImageEditPlusPipeline": ""},
+        optional=("processor",),
+        by_config=(
+            (
+                "Edit 2511",
+                {"_class_name": "QwenImageEditPlusPipeline", "transformer/zero_cond_t": True},
+            ),
+            ("Edit 2509", {"_class_name": "QwenImageEditPlusPipeline"}),
+        ),
         preview="wan",
-        parts=_parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
+        parts={
+            **_parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
+            "processor": ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
+        },
         signs=("txt_norm.",),
-        by_header=(("", Sign(lacks=("__index_timestep_zero__",))),),
-        by_name=(("", "image-edit", "Edit"),),
+        by_header=(("Edit 2511", Sign(has=("__index_timestep_zero__",))), ("", Sign())),
+        # All of them look alike, and Lightning's files say "edit" and the number, too.
+        by_name=(
+            ("", "image-edit-2511", "Edit 2511"),
+            ("", "image-edit-2509", "Edit 2509"),
+            ("", "image-edit", "Edit"),
+        ),
         encoders={"text_encoder": "Qwen2.5-VL 7B"},
         vaes=(QWEN_VAE,),
         lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (_TO_Q, (3072,))),

@@ -166,9 +166,9 @@ def test_a_remedy_installs_an_extra_where_picowatch_runs(
 
 
 def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
-    """docs/commands.md, without a daemon."""
+    """docs/scripts.md, without a daemon."""
     (tmp_path / "inbox").mkdir()
-    text = "\n".join(blocks(PROJECT / "docs/commands.md", "sh"))
+    text = "\n".join(blocks(PROJECT / "docs/scripts.md", "sh"))
     lines = [line for line in text.splitlines() if line.startswith("echo ")]
     for line, folder in zip(lines, ("stdin", "ads/may"), strict=True):
         shown = subprocess.run(

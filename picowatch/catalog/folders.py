@@ -47,7 +47,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     check_files(folder)
     configs = {}
     for part in classes_of(folder):
-        if part.startswith("tokenizer"):
+        if part.startswith(("tokenizer", "processor")):
             _check_vocabulary(folder / part)
         elif part == "scheduler":
             configs[part] = read_schedule(folder / part)
@@ -123,6 +123,10 @@ def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]
     side = min(row.latent_pixels * size, _MOST_PIXELS) or row.native_size
     named = row.folders[_FROM_PICTURES.sub("", str(index["_class_name"]))]
     variant = named or _variant(row, index, transformer)
+    takes = row.variant(variant).references
+    edits = takes is not None and takes.required and "processor" in row.parts
+    if edits and _class_name(index, "processor") is None:
+        raise ModelRefused("is a diffusers folder without processor/: copy the whole folder.")
     return Recognised("checkpoint", row.key, side, variant=variant)
 
 

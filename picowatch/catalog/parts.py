@@ -128,8 +128,12 @@ def _largest(models: Sequence[Model]) -> tuple[Path, str] | None:
 
 
 def _encoders_of(model: Model) -> Mapping[str, str]:
+    """The text encoders that may be files; those that look at pictures are read from folders."""
     row = FAMILIES[model.family]
-    return row.variant(model.variant).encoders or row.encoders
+    variant = row.variant(model.variant)
+    return (
+        {} if variant.references and "processor" in row.parts else variant.encoders or row.encoders
+    )
 
 
 def _suffice(model: Model, sources: _Sources) -> bool:

@@ -367,7 +367,7 @@ def _report(settings: Settings, sent: _Sent, answer: Answer, removed: bool) -> i
 def _as_json(
     settings: Settings, sent: Sequence[_Sent], answers: Sequence[Answer], error: str
 ) -> dict[str, Any]:
-    """What docs/commands.md promises to scripts: new keys may come, these stay."""
+    """What docs/scripts.md promises to scripts: new keys may come, these stay."""
     missing = [Answer(False, error)] * (len(sent) - len(answers))
     return {
         "done": not error and all(answer.done for answer in answers),

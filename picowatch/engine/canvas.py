@@ -47,7 +47,10 @@ class Canvas:
 def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: int) -> Canvas:
     """The request's start image and mask as kept in `folder`, fitted to width x height."""
     size = width, height
-    fitted = read_picture(folder, request.image_hash, request.image, size, request.resize)
+    kept, path = request.image_hash, request.image
+    if request.references and not path:
+        kept, path = request.references[0].hash, request.references[0].image
+    fitted = read_picture(folder, kept, path, size, request.resize)
     if not request.mask:
         return Canvas(fitted, None, None)
     drawn = decoded(decode_mask, folder, request.mask_hash, request.mask)
@@ -69,9 +72,11 @@ def _blurred(mask: Image.Image, blur: int, *, repeats: bool) -> Bytes:
 def read_canvases(
     folder: Path | None, requests: Sequence[ImageRequest], width: int, height: int
 ) -> list[Canvas | None]:
-    """Read the canvas of each request; None for one without a start image."""
+    """Read the canvas of each request: None without a start image, or a mask of a reference."""
     return [
-        read_canvas(folder, request, width, height) if request.image else None
+        read_canvas(folder, request, width, height)
+        if request.image or (request.references and request.mask)
+        else None
         for request in requests
     ]
 

@@ -4,7 +4,7 @@ A family without a row here is short: its pipeline reads the prompt itself.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from inspect import signature
@@ -12,6 +12,9 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
+from PIL import Image
 
 from picowatch.engine.prompts import PromptEncoder, TextTower
 from picowatch.engine.verify import FindFile
@@ -184,6 +187,58 @@ READERS = {
         reads={"tokenizer": 256},
     ),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Editor:
+    """How an editing pipeline is asked.
+
+    `reads` are the arguments of its `encode_prompt` beside the prompt, from the pipeline and the
+    pictures in their frames; `sees`: its text encoder looks at them. `many`: it takes a list of
+    pictures. `inputs` are what each call gets beside the request, for the size that is rendered.
+    """
+
+    reads: Callable[[Any, Sequence[Image.Image]], Encoded] = lambda *_: {}
+    sees: bool = False
+    many: bool = True
+    inputs: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
+
+
+def _small(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    """Reduce each picture to what Qwen2.5-VL looks at (diffusers, pipeline_qwenimage_edit_plus)."""
+    sizes = (
+        edit_plus.calculate_dimensions(edit_plus.CONDITION_IMAGE_SIZE, one.width / one.height)
+        for one in pictures
+    )
+    resize = pipeline.image_processor.resize
+    return {
+        "image": [resize(one, size[1], size[0]) for one, size in zip(pictures, sizes, strict=True)]
+    }
+
+
+def _whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    """Scale the picture as the pipeline does for its own encoder."""
+    width, height, _ = edit.calculate_dimensions(
+        1024 * 1024, pictures[0].width / pictures[0].height
+    )
+    return {"image": pipeline.image_processor.resize(pictures[0], height, width)}
+
+
+EDITORS = {
+    # The size is only its proportions; its pixels are `max_area`. The reference keeps its own.
+    "FluxKontextPipeline": Editor(
+        many=False,
+        inputs=lambda size: {"max_area": size[0] * size[1], "_auto_resize": False},
+    ),
+    "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_whole),
+    "QwenImageEditPlusPipeline": Editor(sees=True, reads=_small),
+    "QwenImage21Pipeline": Editor(sees=True, reads=lambda _, pictures: {"image": pictures}),
+}
+
+
+def editor_of(row: Family, variant: Variant) -> Editor:
+    """How the variant's pipeline for references is asked."""
+    return EDITORS.get((variant.pipelines or row.pipelines).edit, Editor())
 
 
 @cache

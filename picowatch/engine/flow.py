@@ -1,6 +1,6 @@
 """Draws with a transformer: families that diffusers' own pipelines know how to begin and to end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -90,31 +90,45 @@ class FlowPasses(Passes):
         on_step: OnEvaluation,
     ) -> list[Image.Image]:
         """Implement `Passes.run`."""
-        first = group.requests[0]
         self.loaded.bring_denoiser()
-        start = self._start(first, before, canvases)
+        start = self._start(group.requests[0], before, canvases)
         if start and not one.strength:
             return start
-        row, variant = self.loaded.row, self.loaded.variant
         kind, inputs = self._inputs(start, canvases, one)
+        return self._call(kind, group, one, one.size, _joined(group.conditions) | inputs, on_step)
+
+    def _call(
+        self,
+        kind: str,
+        group: Group,
+        one: Pass,
+        size: tuple[int, int],
+        inputs: dict[str, Any],
+        on_step: OnEvaluation,
+        read: Sequence[Any] = (),
+    ) -> list[Image.Image]:
+        """One call of a pipeline, which renders this size; what was `read` before is not again."""
+        first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
         steps = FlowSteps(
             self.loaded.denoiser,
             self.job,
             on_step,
-            preview=FlowPreview(self.job.previewer, *one.size),
+            preview=FlowPreview(self.job.previewer, *size),
             has_callback=takes(pipeline_class(row, variant, kind).__call__, "callback_on_step_end"),
         )
         if one.steps != variant.defaults["steps"]:
             inputs |= row.inputs_at_other_steps
         scheduler = scheduler_for(first.sampler, self.loaded.parts["scheduler"])
-        found: torch.Tensor = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)(
-            **_joined(group.conditions),
+        pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)
+        if read:
+            pipeline.encode_prompt = _answering(read)
+        found: torch.Tensor = pipeline(
             **inputs,
             **steps.inputs(),
             **row.inputs,
             **guidance_inputs(row, variant, first),
-            width=one.size[0],
-            height=one.size[1],
+            width=size[0],
+            height=size[1],
             num_inference_steps=one.steps,
             # Anew in each pass, as in A1111.
             generator=generators_for(group.requests, self.job.device),
@@ -125,7 +139,10 @@ class FlowPasses(Passes):
 
     def decode(self, result: list[Image.Image]) -> list[Drawn]:
         """Implement `Passes.decode`: the pipelines have done so."""
-        return [Drawn(*image.size, image.tobytes()) for image in result]
+        return [
+            Drawn(*image.size, image.convert("RGB").tobytes(), alpha=_alpha_of(image))
+            for image in result
+        ]
 
     def _start(
         self,
@@ -155,6 +172,20 @@ class FlowPasses(Passes):
         if masks:
             return "mask", inputs | {"mask_image": masks}
         return "image", inputs
+
+
+def _alpha_of(image: Image.Image) -> bytes:
+    """Its transparency; b"" for a picture without."""
+    return image.getchannel("A").tobytes() if image.mode == "RGBA" else b""
+
+
+def _answering(read: Sequence[Any]) -> Callable[..., Any]:
+    """A stand-in for a pipeline's `encode_prompt`: it asks for the prompt, then the negative one.
+
+    So text encoders need not be in memory, and read each text with each picture once.
+    """
+    answers = iter(read)
+    return lambda *_, **__: next(answers)
 
 
 def _listed(value: Sequence[Any]) -> object:

@@ -39,6 +39,7 @@ from picowatch.engine.part_files import (
     text_encoder,
     type_of,
 )
+from picowatch.engine.processors import number_pictures, read_processor
 from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
@@ -53,11 +54,16 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
         second = name == "tokenizer_2" and part.class_name.startswith("CLIP")
         padding = {"pad_token": "!"} if second else {}
         return kind.from_pretrained(part.folder, local_files_only=True, **padding)
+    if name == "processor":
+        return read_processor(part.folder, part.class_name)
     if name == "scheduler":
         return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
     config = _config(model, part)
-    return _read(part, config, what, _dtype(model, part, config, target), device)
+    read = _read(part, config, what, _dtype(model, part, config, target), device)
+    if part.class_name == "Qwen2_5_VLForConditionalGeneration":
+        number_pictures(read)
+    return read
 
 
 def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
@@ -165,7 +171,7 @@ def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
     """The bytes of a checkpoint's "encoders", "denoiser" and "vae", as they compute."""
     found = {"encoders": 0, "denoiser": 0, "vae": 0}
     for part in parts_of(model):
-        if part.name.startswith(("tokenizer", "scheduler")):
+        if part.name.startswith(("tokenizer", "processor", "scheduler")):
             continue
         kind = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}.get(part.name)
         config = read_json(part.folder / "config.json")

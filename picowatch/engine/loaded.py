@@ -13,7 +13,14 @@ from diffusers.hooks import apply_group_offloading
 
 from picowatch.catalog import Model
 from picowatch.catalog.parts import parts_of
-from picowatch.engine.families import READERS, Encoded, built, pipeline_class, prompt_encoder
+from picowatch.engine.families import (
+    READERS,
+    Encoded,
+    built,
+    editor_of,
+    pipeline_class,
+    prompt_encoder,
+)
 from picowatch.engine.memory import Place
 from picowatch.engine.prompts import PromptEncoder
 from picowatch.engine.verify import FindFile
@@ -52,6 +59,7 @@ class Loaded:
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
         self.encoded = lru_cache(_KEPT_PROMPTS)(self._encoded)  # of a flow family
+        self._read_texts: dict[tuple[str, tuple[str, ...]], Any] = {}  # with references
 
     @cached_property
     def prompts(self) -> PromptEncoder:
@@ -200,6 +208,7 @@ class Loaded:
     def _forget_prompts(self) -> None:
         """Encode everything again: the text encoders no longer compute what they did."""
         self.encoded.cache_clear()
+        self._read_texts.clear()
         if self.row.kind == "unet":
             self.prompts.forget()
 
@@ -208,6 +217,23 @@ class Loaded:
         if self.place == "turns":
             self._exchange([self._denoiser_name], self._encoder_names)
         return READERS[self.row.key].encode(self.pipeline(), text, self.variant_name)
+
+    def read_with(self, text: str, pictures: Sequence[Any], hashes: tuple[str, ...]) -> Any:
+        """What the pipeline for references reads in a text, with pictures that have these hashes.
+
+        It is what its `encode_prompt` gives.
+        """
+        editor = editor_of(self.row, self.variant)
+        key = text, hashes if editor.sees else ()
+        if key not in self._read_texts:
+            if self.place == "turns":
+                self._exchange([self._denoiser_name], self._encoder_names)
+            pipeline = self.pipeline("edit")
+            while len(self._read_texts) >= _KEPT_PROMPTS:
+                del self._read_texts[next(iter(self._read_texts))]
+            reads = editor.reads(pipeline, pictures)
+            self._read_texts[key] = pipeline.encode_prompt(prompt=[text], **reads)
+        return self._read_texts[key]
 
     def bring_denoiser(self) -> None:
         """Bring the denoiser back before the first step, where parts take turns, with its LoRAs."""

@@ -14,6 +14,7 @@ from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
 from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
+from picowatch.engine.edit import EditPasses
 from picowatch.engine.failures import SMALLER, out_of_memory
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.loaded import Loaded
@@ -192,6 +193,8 @@ class Renderer:
     def _drawn(self, loaded: Loaded, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         kind: type[Passes] = UnetPasses if loaded.row.kind == "unet" else FlowPasses
+        if batch[0].references:
+            kind = EditPasses
         eager = self._compiled.eager() if self._compiled and not job.compiled else nullcontext()
         look = partial(raise_if, job.interrupted)
         # What is compiled has no places to look from.

@@ -31,6 +31,8 @@ FROM = "from"
 # of its embeddings, with commas between them; A1111 adds their hashes.
 CHECKPOINT_HASH = "checkpoint hash"
 EMBEDDINGS = "embeddings"
+# What the layers of a dropped picture say beside the fields: that it is there, and no more.
+DROPPED = "dropped picture"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
 
@@ -38,7 +40,8 @@ _NO_SINGLE_IMAGE = "It does not change individual images."
 
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Pixels = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=8)]
+Pixels = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
+MAX_REFERENCES = 10
 ScheduleType = Literal[
     "automatic",
     "karras",
@@ -170,10 +173,12 @@ class ImageFields:
     cfg_scale stays 1."""
 
     width: _Side = None
-    """Pixels, a multiple of 8; or both at once as size: 512x768, or size: picture."""
+    """Pixels, a multiple of 8, but any number with references; or both at once as size: 512x768, or
+    size: picture."""
 
     height: _Side = None
-    """Pixels, a multiple of 8; or both at once as size: 512x768, or size: picture."""
+    """Pixels, a multiple of 8, but any number with references; or both at once as size: 512x768, or
+    size: picture."""
 
     seed: Annotated[
         Seed | Literal["random"] | tuple[Seed, ...],
@@ -247,8 +252,9 @@ class ImageFields:
     ] = "crop"
     """How start image and control images are fitted to the size."""
 
-    mask: Annotated[str, Row(needs=("image",), same_in_batch=False)] = ""
-    """The part of the start image to redraw: white areas. A path like that of image."""
+    mask: Annotated[str, Row(needs=("image", "references"), same_in_batch=False)] = ""
+    """The part of the start image, or of the first reference, to redraw: white areas. A path like
+    that of image."""
 
     mask_blur: Annotated[
         int, Field(ge=0, le=64), Row(needs=("mask",), same_in_batch=False, a1111="Mask blur")
@@ -309,6 +315,19 @@ class RecipeFields(BaseModel, ImageFields):
         Loras, Row(aliases=("lora",), wanted="a mapping like {name: 0.8}, or a list of names")
     ] = ()
     """LoRAs from models/loras with their weights, -10 to 10, beside those in the prompt."""
+
+    references: Annotated[
+        tuple[str, ...],
+        Field(max_length=MAX_REFERENCES),
+        Row(
+            aliases=("reference", "reference_images"),
+            same_in_batch=False,
+            wanted="a path, or a list of up to ten",
+            default_text="none",
+        ),
+    ] = ()
+    """Pictures to edit, or to take something from, with checkpoints that look at pictures: paths
+    like that of image, ten at most."""
 
     control: Annotated[
         tuple[Control, ...],

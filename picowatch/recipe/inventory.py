@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from picowatch.families import DEMO, FAMILIES
+from picowatch.families import DEMO, FAMILIES, References
 from picowatch.recipe.fields import DEFAULTS
 from picowatch.recipe.prompts.known_words import KnownWords
 
@@ -19,6 +19,7 @@ class Rules:
     Sides are multiples of `multiple`, and `max_side` at most. `flow`: a pipeline of diffusers
     renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone,
     from the prompt's text: weights, BREAK and words that change between the steps are for others.
+    `references`: what it does with reference pictures.
     """
 
     multiple: int = 8
@@ -29,6 +30,7 @@ class Rules:
     samplers: tuple[str, ...] = ()
     guided: bool = True
     fills: bool = False
+    references: References | None = None
     most_start_pixels: int = 0
 
     def default(self, name: str) -> Any:
@@ -50,6 +52,7 @@ def rules_of(family: str, variant: str = "") -> Rules:
         samplers=row.samplers,
         guided=one.guided,
         fills=one.fills,
+        references=one.references,
         most_start_pixels=one.most_start_pixels,
     )
 

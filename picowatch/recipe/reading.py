@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import FROM, PICTURE
+from picowatch.recipe.fields import DROPPED, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
@@ -260,7 +260,8 @@ def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
 def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     """The picture's own layer: that it is the start image, perhaps its mask.
 
-    Where a ControlNet is to follow it, it is the start image only if the template says so, too.
+    Where a ControlNet is to follow it, or it is one of the references, it is the start image only
+    if the template says so, too. Otherwise its checkpoint decides whether it is edited.
     """
     position = Position(Source(dropped.path, ""), 0, 0)
     picture = Written(as_written(dropped.path), position)
@@ -268,13 +269,25 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     if CONTROL in own:
         control = _with_picture(own[CONTROL], picture)
         layer = {CONTROL: control} if control != own[CONTROL] else {}
+    if "references" in own:
+        layer["references"] = _with_reference(own["references"], picture)
     if "image" in own or not layer:
         layer["image"] = picture
-        if dropped.mask:
-            layer["mask"] = Written(as_written(dropped.mask), position)
+        if "image" not in own:
+            layer[DROPPED] = picture
+    if dropped.mask and ("image" in layer or "references" in layer):
+        layer["mask"] = Written(as_written(dropped.mask), position)
     if FROM in own and _is_picture(own[FROM]):
         layer[FROM] = picture
     return layer
+
+
+def _with_reference(references: Written, picture: Written) -> Written:
+    """The field `references` as written, with the picture's path where it says `picture`."""
+    if not isinstance(references.value, tuple):
+        return picture if _is_picture(references) else references
+    parts = tuple(picture if _is_picture(part) else part for part in references.parts)
+    return replace(references, value=tuple(part.value for part in parts), parts=parts)
 
 
 def _with_picture(control: Written, picture: Written) -> Written:

@@ -18,7 +18,14 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.grammar import lora_tags
-from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse, digest_of
+from picowatch.recipe.request import (
+    ControlUse,
+    EmbeddingUse,
+    ImageRequest,
+    LoraUse,
+    ReferenceUse,
+    digest_of,
+)
 from picowatch.recipe.resolve.loras import swept_names
 from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_findings
 from picowatch.recipe.written import Layer, Position, find_in
@@ -187,7 +194,8 @@ class Recipe(RecipeFields):
             for index, control in enumerate(self.control)
             if control.image != self.image
         ]
-        return [("image", self.image), ("mask", self.mask), *followed]
+        looked_at = [(f"references.{index}", path) for index, path in enumerate(self.references)]
+        return [("image", self.image), ("mask", self.mask), *looked_at, *followed]
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its position."""
@@ -231,6 +239,9 @@ class Recipe(RecipeFields):
         off = {name for name, value in OFF.items() if getattr(self, name) == value}
         off |= {name for name in PICTURE_FIELDS if getattr(self, name) in self.context.dropped}
         values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
+        if "references" in values:
+            dropped = self.context.dropped
+            values["references"] = [PICTURE if p in dropped else p for p in values["references"]]
         for control in values.get("control", ()):
             if control["image"] in self.context.dropped:
                 control["image"] = PICTURE
@@ -239,6 +250,7 @@ class Recipe(RecipeFields):
     def _named(self) -> list[tuple[str, str]]:
         """Kind and name of the files beside the first variant's checkpoint and VAE."""
         files = [("image", self.image), ("mask", self.mask)]
+        files += [("image", path) for path in self.references]
         for control in self.control:
             files += [("image", control.image), ("controlnet", control.model)]
             files.append(("depth", control.depth))
@@ -327,6 +339,7 @@ class Recipe(RecipeFields):
                 for name, weight in drawn.loras
             ),
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
+            references=tuple(ReferenceUse(p, hash_of("image", p)) for p in self.references),
             control=tuple(
                 ControlUse(
                     **asdict(control),

@@ -33,6 +33,14 @@ class LoraUse:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceUse:
+    """A reference picture, by its path as in the recipe and the sha256 of its bytes."""
+
+    image: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingUse:
     """A textual inversion whose name is a word of the prompts."""
 
@@ -79,6 +87,7 @@ class ImageRequest(ImageFields):
     loras: tuple[LoraUse, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
     control: tuple[ControlUse, ...] = ()
+    references: tuple[ReferenceUse, ...] = ()
     image_hash: str = ""
     mask_hash: str = ""
     hires_upscaler_hash: str = ""
@@ -117,7 +126,7 @@ class ImageRequest(ImageFields):
                 self.vae_hash,
                 self.hires_upscaler_hash,
                 self.upscaler_hash,
-                bool(self.image),
+                "references" if self.references else bool(self.image),
                 bool(self.mask),
                 self.digest if self.exact else None,
             )
@@ -146,8 +155,9 @@ class ImageRequest(ImageFields):
 
     @property
     def pictures(self) -> dict[str, str]:
-        """The hashes of start image, mask and control images, by their paths as in the recipe."""
+        """The hashes of all pictures that it names, by their paths as in the recipe."""
         named = {self.image: self.image_hash, self.mask: self.mask_hash}
+        named |= {use.image: use.hash for use in self.references}
         named |= {use.image: use.image_hash for use in self.control}
         return {path: digest for path, digest in named.items() if path}
 
@@ -157,6 +167,9 @@ class ImageRequest(ImageFields):
             self,
             image=names.get(self.image, self.image),
             mask=names.get(self.mask, self.mask),
+            references=tuple(
+                replace(use, image=names.get(use.image, use.image)) for use in self.references
+            ),
             control=tuple(
                 replace(use, image=names.get(use.image, use.image)) for use in self.control
             ),
@@ -229,6 +242,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
             use.name: {"weight": use.weight, "family": use.family} if use.family else use.weight
             for use in loras_beside_prompt(request)
         }
+        values["references"] = [use.image for use in request.references] or "none"
         values["control"] = [
             {name: v for name, v in _without_defaults(use).items() if not name.endswith("_hash")}
             for use in request.control
@@ -246,5 +260,5 @@ _OFF = {
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
 _SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.same_in_batch]
 _NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs}
-_STRUCTURED = {"loras", "embeddings", "control", *MAPPINGS}
+_STRUCTURED = {"loras", "embeddings", "references", "control", *MAPPINGS}
 _LATER = (ControlUse, LoraUse)

@@ -59,6 +59,7 @@ _FORMS: dict[str, Schema] = {
     "hires": {"type": _SWITCH_OR_MORE},
     "upscale": {"type": _SWITCH_OR_MORE},
     "control": {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": "#/definitions/control"}},
+    "references": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 10},
     "loras": {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT},
     "sweep": {"type": _SWITCH_OR_MORE},
     SIZE: {

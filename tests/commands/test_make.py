@@ -421,7 +421,7 @@ def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -
     assert "Did you mean 'steps'?" in two["errors"][0]
     assert "entry 1, image 1, seed" in three["errors"][0]
     assert not (two["done"] or three["done"])
-    documented = (PROJECT / "docs/commands.md").read_text().partition("<!-- make --json -->")[2]
+    documented = (PROJECT / "docs/scripts.md").read_text().partition("<!-- make --json -->")[2]
     promised = json.loads(documented.partition("```json")[2].partition("```")[0])
     assert [*promised] == [*found]
     assert [*promised["recipes"][0]] == [*two]

@@ -1,5 +1,6 @@
 """Tiny diffusers folders of flow families: the classes of their rows, in toy widths."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -12,6 +13,7 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from picowatch.engine.families import built
+from picowatch.engine.processors import without_videos
 from picowatch.families import (
     COGVIEW4_VAE,
     FAMILIES,
@@ -64,14 +66,20 @@ def tiny_flow(name: str) -> Path:
     parts = {part: _part(part, row, tiny) for part in row.parts if part not in tiny.without}
     variant = replace(variant, options={**variant.options, **tiny.options})
     built(row, variant, "text", parts).save_pretrained(folder)
+    if "processor" in parts:  # the index names the class that was made without its videos
+        index = json.loads((folder / "model_index.json").read_text())
+        index["processor"] = ["transformers", row.parts["processor"][0]]
+        (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
 def _part(part: str, row: Family, tiny: Tiny) -> Any:
     kind = row.parts[part][0]
-    made = getattr(_T if part.startswith(("text_encoder", "tokenizer")) else _D, kind)
+    made = getattr(_T if part.startswith(("text_encoder", "tokenizer", "proc")) else _D, kind)
     if part.startswith("tokenizer"):
         return TOKENIZERS[row.key if kind == "PreTrainedTokenizerFast" else kind](part)
+    if part == "processor":
+        return _processor(made)
     if part.startswith("text_encoder"):
         return ENCODERS[kind](made, part, tiny)
     if part == "vae":
@@ -120,6 +128,14 @@ def qwen_tokenizer(_: str = "") -> Any:
     made.add_tokens([AddedToken(word, special=True) for word in (*_MARKS, *_PADS)])
     made.chat_template = _CHAT
     return made
+
+
+def _processor(kind: Any) -> Any:
+    """Qwen's processor of pictures and texts, without torchvision."""
+    side = {"shortest_edge": 56 * 56, "longest_edge": 4096 * 4096}
+    pixels = _T.Qwen2VLImageProcessorPil(size=side)
+    words = qwen_tokenizer()
+    return without_videos(kind)(pixels, words, chat_template=words.chat_template)
 
 
 def _ernie_tokenizer(_: str) -> Any:
@@ -384,6 +400,17 @@ _SD3 = Tiny(
 )
 
 
+_QWEN_IMAGE = Tiny(
+    "qwen_image",
+    {
+        **_TWO,
+        "in_channels": 16, "out_channels": 4, "attention_head_dim": 16,
+        "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4),
+    },
+    _MOVING,
+)
+
+
 def _with(tiny: Tiny, without: tuple[str, ...] = (), **numbers: Any) -> Tiny:
     """A folder whose transformer has other numbers."""
     return replace(tiny, without=without, transformer={**tiny.transformer, **numbers})
@@ -395,20 +422,20 @@ FOLDERS: dict[str, Tiny] = {
     "FLUX.1-dev": _FLUX1,
     "FLUX.1-Krea-dev": _FLUX1,
     "FLUX.1-schnell": replace(_with(_FLUX1, guidance_embeds=False), scheduler=_SHIFT_1),
+    "FLUX.1-Kontext-dev": replace(_FLUX1, variant="Kontext"),
     # It also looks at the masked picture and the mask's own pixels.
     "FLUX.1-Fill-dev": replace(
         _with(_FLUX1, in_channels=64 + 64 + 256, out_channels=64), variant="Fill"
     ),
     "FLUX.2-klein": replace(_KLEIN, options={"is_distilled": True}),
     "FLUX.2-klein-base": replace(_KLEIN, options={"is_distilled": False}),
-    "Qwen-Image": Tiny(
-        "qwen_image",
-        {
-            **_TWO,
-            "in_channels": 16, "out_channels": 4, "attention_head_dim": 16,
-            "joint_attention_dim": 16, "axes_dims_rope": (8, 4, 4),
-        },
-        _MOVING,
+    "Qwen-Image": replace(_QWEN_IMAGE, without=("processor",)),
+    "Qwen-Image-Edit": replace(_QWEN_IMAGE, variant="Edit"),
+    "Qwen-Image-Edit-2509": replace(_QWEN_IMAGE, variant="Edit 2509"),
+    "Qwen-Image-Edit-2511": replace(
+        _QWEN_IMAGE,
+        variant="Edit 2511",
+        transformer={**_QWEN_IMAGE.transformer, "zero_cond_t": True},
     ),
     "AuraFlow": Tiny(
         "aura_flow",

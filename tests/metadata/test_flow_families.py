@@ -75,6 +75,8 @@ def test_nothing_of_a_usual_picture_is_ignored(family: str, variant: str, name: 
     rules = FLOW_RULES[family, variant]
     inventory = Inventory(DEMO, (Checkpoint("it", 512, family="F", rules=rules),))
     start = "image: a.png\nmask: b.png\n" if rules.fills else ""
+    if rules.references and rules.references.required:
+        start = "references: a.png\nsize: 512x512\n"
     (recipe,) = read_recipes("a.yaml", f"prompt: a\nseed: 1\n{start}".encode(), inventory)
     (request,) = recipe.image_requests(hash_of)
     texts = {name: texts_of(request)[name]}

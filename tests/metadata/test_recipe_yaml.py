@@ -39,7 +39,7 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
     assert "\nsampler: DPM++ 2M\n" in text
     assert "\ncfg_scale: 7.5\ncfg_rescale: 0\n" in text
     assert "\nsize: 512x768\nseed: 42\n" in text
-    assert text.endswith("\nloras: {}\ncontrol: none\ncount: 1\nsweep: false\n")
+    assert text.endswith("\nloras: {}\nreferences: none\ncontrol: none\ncount: 1\nsweep: false\n")
     idle = {"height", "width", "mask", "mask_blur", "mask_invert", "variation_seed", "resize"}
     idle |= {"denoising_strength"} | {name for name, row in ROWS.items() if not row.changes_pixels}
     idle -= {"count", "sweep"}
@@ -109,7 +109,7 @@ def test_loras_of_the_prompt_stay_there() -> None:
     assert "\nhires:\n  scale: 1.5\n  steps: 0\n  denoising_strength: 1.0e-07\n" in (
         text := recipe_yaml(request)
     )
-    assert "\nloras:\n  style/it's: -1\ncontrol: none\n" in text
+    assert "\nloras:\n  style/it's: -1\nreferences: none\ncontrol: none\n" in text
 
 
 @given(image_requests())

@@ -131,7 +131,6 @@ def test_what_reading_accepts_the_schema_accepts() -> None:
     "text",
     [
         *("stesp: 30", "steps: 300", "steps: [10]", "count: 0", "cfg_scale: 0.5", "cfg: 99"),
-        *("strength: 1.5", "width: 500", "size: large", "seed: -2", "prompt: [a, b]"),
         *("checkpoint: {a: b}", "hires: {scale: 9}", "hires: {scael: 2}", "upscale: {factor: 2}"),
         *("loras: {ink: 11}", "control: {model: b, weight: 3}"),
         *("control: [{image: a.png, start: 2}]", "sweep: {stesp: [1, 2]}", "sweep: {steps: 10}"),

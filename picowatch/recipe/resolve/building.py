@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from picowatch.recipe.fields import (
     BAKED,
     CHECKPOINT_HASH,
     DEFAULTS,
+    DROPPED,
     MAX_SIDE,
     MIN_SIDE,
     PICTURE,
@@ -21,7 +23,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
+from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.recipe import Context, Recipe
@@ -52,6 +54,7 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
+_MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
 _Found = TypeVar("_Found")
 
 
@@ -85,6 +88,7 @@ class RecipeBuilder:
         if "prompt" not in self.layer:
             self.judge.wrong("prompt", _no_prompt(self.judge.position))
         checkpoint = self._find("checkpoint", find_checkpoint) or NO_CHECKPOINT
+        self._place_dropped(checkpoint)
         self._check_hash(checkpoint)
         self.judge.warnings += missing_embeddings(self.layer, checkpoint, self.inventory)
         loras, families = read_loras(self.layer, self.inventory, self.judge)
@@ -102,6 +106,7 @@ class RecipeBuilder:
         values["vae"] = vae or BAKED
         values["schedule_type"] = self._schedule_type(str(values["sampler"]), checkpoint)
         values |= {name: self._path(name) for name in PICTURE_FIELDS}
+        values["references"] = self._references()
         values["seed"] = self._seed(values["seed"])
         values |= {"hires": self._hires(checkpoint, values), "upscale": self._upscale()}
         values["control"] = self._controls(values)
@@ -161,14 +166,9 @@ class RecipeBuilder:
         while not find_in(self.layer, name := ".".join(map(str, place))) and len(place) > 1:
             place = place[:-1]
         limits: Mapping[str, Any] = mistake.get("ctx", {})
-        value, multiple = mistake["input"], limits.get("multiple_of", 0)
         instead = limits.get("ge", limits.get("le")) if place == mistake["loc"] else None
         written = find_in(self.layer, name)
         message = wrong_value(re.sub(r"\.\d+", "", name), written) if written else mistake["msg"]
-        if multiple:
-            instead = min(MAX_SIDE, max(MIN_SIDE, value - value % multiple))
-            if MIN_SIDE <= value <= MAX_SIDE:
-                message = not_multiple_of(multiple, name, value)
         if not self.judge.wrong(name, message, instead):
             return False
         *path, last = place
@@ -201,6 +201,35 @@ class RecipeBuilder:
         if path:
             self.named[path] = self.judge.position_of(name)
         return path
+
+    def _place_dropped(self, checkpoint: Checkpoint) -> None:
+        """A dropped picture is the start image, or what an editing checkpoint edits."""
+        dropped = self.layer.get(DROPPED)
+        if not dropped:
+            return
+        layer = {name: one for name, one in self.layer.items() if name not in ("image", DROPPED)}
+        if checkpoint.rules.references and "references" not in layer:
+            layer["references"] = replace(dropped, value=(dropped.value,), parts=(dropped,))
+        elif "references" not in layer:
+            layer["image"] = dropped
+        self.judge.layer = layer
+
+    def _references(self) -> tuple[str, ...]:
+        written = self.layer.get("references")
+        parts = range(len(written.parts)) if written else ()
+        paths = [self._path(f"references.{index}") for index in parts]
+        for index, path in enumerate(paths):
+            try:
+                size = self.pictures.size(path) if path else (1, 1)
+            except PictureUnreadable:
+                continue  # found again where pictures are kept
+            if path and (min(size) < MIN_SIDE or max(size) > _MOST_NARROW * min(size)):
+                what = (
+                    f"'{shown(path)}' has {size[0]}x{size[1]} pixels; sides of references have "
+                    f"{MIN_SIDE} at least, and {_MOST_NARROW} times those of the other at most."
+                )
+                self.judge.wrong(f"references.{index}", what)
+        return tuple(filter(None, paths))
 
     def _seed(self, seed: object) -> object:
         """One seed, or several, which take the place of `count`."""
@@ -290,27 +319,42 @@ class RecipeBuilder:
         return tuple(found)
 
     def _picture_size(self, values: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, int]:
-        """The sides that are to be the start image's."""
+        """The sides that are to be the start image's; beside a given one in its proportions."""
         sides = [side for side in ("width", "height") if values[side] == PICTURE]
+        references = values["references"]
+        if references and not {"width", "height"}.intersection(self.layer):
+            sides = ["width", "height"]
         if not sides:
             return {}
-        path = values["image"] or next((one["image"] for one in values["control"]), "")
+        followed = (one["image"] for one in values["control"])
+        path = values["image"] or next(chain(references, followed), "")
         image, size = self.layer.get("image"), (checkpoint.native_size, checkpoint.native_size)
         if path:
             try:
                 size = self.pictures.size(path)
             except PictureUnreadable as error:
-                self.judge.wrong("image" if values["image"] else CONTROL, named(path, str(error)))
+                self.judge.wrong(self._field_of(path, values), named(path, str(error)))
         elif not image or names_none(image):
             what = "size: picture is the size of the start image. Add image, or a size."
             self.judge.wrong(sides[0], what)
+        if len(sides) == 1:
+            given = "height" if sides == ["width"] else "width"
+            if isinstance(values[given], int):  # else it is reported
+                scale = values[given] / size[given == "height"]
+                size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         rules, most_pixels = checkpoint.rules, self.pictures.most_pixels
         scale = values["hires"].get("scale", 2) if values["hires"] else 1
         is_scale = isinstance(scale, int | float) and scale >= 1  # else it is reported
         most_side = min(MAX_SIDE, int(rules.max_side / (scale if is_scale else 1)))
         most_pixels = min(most_pixels, rules.most_start_pixels or most_pixels)
-        width, height = picture_sides(size, rules.multiple, most_side, most_pixels)
+        multiple = 1 if references else rules.multiple
+        width, height = picture_sides(size, multiple, most_side, most_pixels)
         return {side: width if side == "width" else height for side in sides}
+
+    @staticmethod
+    def _field_of(path: str, values: Mapping[str, Any]) -> str:
+        """The field that names a picture."""
+        return "image" if values["image"] else "references.0" if values["references"] else CONTROL
 
 
 def _decided(recipe: Recipe) -> str:

@@ -307,6 +307,18 @@ def _controls(written: Written, judge: Judge) -> Written:
     return replace(written, value=tuple(part.value for part in parts), parts=parts, pairs=())
 
 
+def _references(written: Written, judge: Judge) -> Written:
+    """A list of paths, one of them, or none."""
+    if isinstance(written.value, tuple):
+        for part in written.parts:
+            text_of("references", part)
+        return written
+    if names_none(written):
+        return written.with_value(())
+    text_of("references", written)
+    return replace(written, value=(written.value,), parts=(written,))
+
+
 def _with_first_names(field: str, mapping: Written, judge: Judge) -> Written:
     """A mapping with the first names of its parts, as their types have them."""
     parts: Layer = {}
@@ -347,6 +359,7 @@ _MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
     "variation_seed": _variation_seed,
     "hires": partial(_mapping, "hires", ""),
     "upscale": partial(_mapping, "upscale", "model"),
+    "references": _references,
     "control": _controls,
     "sweep": lambda w, _: w.with_value(False) if is_off(w) else w,
 }

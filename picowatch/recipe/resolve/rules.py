@@ -197,6 +197,8 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
     """Sides that the family cannot draw, before and after `hires`."""
     rules, family = recipe.installed_checkpoint.rules, recipe.installed_checkpoint.family
     most, multiple = rules.max_side, rules.multiple
+    if recipe.references and rules.references:
+        multiple = 1  # it is rendered in another size, and brought to this one
     width, height = recipe.width or 0, recipe.height or 0
     for field, side in (("width", width), ("height", height)):
         if side > most and recipe.says(field):
@@ -204,7 +206,9 @@ def _sides(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(field, what, instead=most)
         elif side % multiple and recipe.says(field):
             nearest = max(multiple, side - side % multiple)
-            yield Finding(field, not_multiple_of(multiple, field, side), instead=nearest)
+            # No checkpoint has sides that are no multiples of 8.
+            what = not_multiple_of(multiple, field, side)
+            yield Finding(field, what, instead=nearest, of_checkpoint=side % 8 == 0)
     sides = recipe.size_before_upscale
     what = f"hires makes {sides[0]}x{sides[1]} of {recipe.size}"
     if recipe.hires and max(sides) > most:
@@ -232,6 +236,29 @@ def _start_image(recipe: Recipe) -> Iterator[Finding]:
             f"the size is {recipe.size}."
         )
         yield Finding("width" if recipe.says("width") else "image", what, "Use a smaller size.")
+
+
+def _references(recipe: Recipe) -> Iterator[Finding]:
+    """Reference pictures: too many, with a checkpoint that takes none, or none where it edits."""
+    checkpoint, found = recipe.installed_checkpoint, recipe.references
+    takes = checkpoint.rules.references
+    if found and not takes:
+        what = f"{checkpoint.family or 'this checkpoint'} takes no references."
+        remedy = (
+            "Write image for a picture to start from, or use a checkpoint that edits pictures, as "
+            "FLUX.2 klein, Qwen-Image-Edit or FLUX.1 Kontext (docs/models.md)."
+        )
+        yield Finding("references", what, remedy, ())
+    elif takes and len(found) > takes.most:
+        at_most = "one reference" if takes.most == 1 else f"{takes.most} references"
+        what = f"{checkpoint.family} takes at most {at_most}, not {len(found)}."
+        yield Finding("references", what, "Remove the others.", found[: takes.most])
+    elif takes and takes.required and not found:
+        what = f"the checkpoint '{checkpoint.name}' edits pictures."
+        yield Finding("checkpoint", what, "Add references: a picture, or a list of them.")
+    if found and recipe.image:
+        what = "image and references together: the picture cannot start from both."
+        yield Finding("image", what, "Keep one of them.", "")
 
 
 def _hires_upscaler(recipe: Recipe) -> Iterator[Finding]:
@@ -335,6 +362,7 @@ _RULES: tuple[Rule, ...] = (
     _sampler,
     _schedule_type,
     _edits,
+    _references,
     _start_image,
     _sides,
     _hires_upscaler,

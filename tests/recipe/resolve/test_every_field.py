@@ -8,6 +8,7 @@ from picowatch.families import FAMILIES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.fields import MAPPINGS, PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet
+from picowatch.recipe.pictures import Pictures
 from tests.recipe.flow_rules import FLOW_RULES
 from tests.recipe.reading import DEMO, read_one
 
@@ -52,6 +53,7 @@ SAMPLES = {
     "upscale.scale": "upscale: {scale: 3}",
     "loras": "loras: film",
     "tiling": "tiling: true",
+    "references": "references: a.png",
     "control": "control: {image: a.png, model: canny}",
     "shrink_to_fit": "shrink_to_fit: true",
     "exact": "exact: true",
@@ -63,10 +65,20 @@ HONOURED = {
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
     *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras", "exact"),
-    "shrink_to_fit",
+    *("shrink_to_fit", "references"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
+
+
+class Seen(Pictures):
+    """Pictures of one size."""
+
+    def size(self, path: str) -> tuple[int, int]:
+        return 640, 480
+
+
+SEEN = Seen()
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -80,15 +92,17 @@ def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
         usual = "prompt: a cube\ncheckpoint: it\n"
         if rules.fills:
             usual += "image: start.png\nmask: start.png\n"
+        if rules.references and rules.references.required:
+            usual += "references: start.png\n"
         own = SAMPLES[field]
         said = {line.partition(":")[0] for line in own.split("\n")}
         kept = [line for line in usual.split("\n") if line.partition(":")[0] not in said]
         try:
-            recipe = read_one("\n".join([*kept, own]), inventory=inventory)
+            recipe = read_one("\n".join([*kept, own]), inventory=inventory, pictures=SEEN)
         except RecipeInvalid as refused:
             assert any(name in problem.message for problem in refused.problems)
             continue
         if recipe.warnings or not own:
             continue
         assert field in HONOURED, f"{family} {variant} ignores {field} silently"
-        assert recipe != read_one(usual, inventory=inventory)
+        assert recipe != read_one(usual, inventory=inventory, pictures=SEEN)

@@ -79,7 +79,7 @@ def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: s
             "denoising_strength has no effect without image or hires. Add it, or remove "
             "denoising_strength.",
         ),
-        ("mask: a.png", "mask has no effect without image. Add it, or remove mask."),
+        ("mask: a.png", "mask has no effect without image or references. Add it, or remove mask."),
         (
             "image: a.png\nmask_blur: 3",
             "mask_blur has no effect without mask. Add it, or remove mask_blur.",

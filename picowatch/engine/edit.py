@@ -1,0 +1,62 @@
+"""Draws what a pipeline makes of reference pictures: one image in each call.
+
+Most pipelines give all pictures of a call to each of its prompts, so images with references never
+share one (diffusers 0.42; docs/design.md). All prompts of a batch are read before its first step:
+where weights come to the device in turn, text encoders come once for all of them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from picowatch.engine.canvas import Canvas
+from picowatch.engine.draw import Group, OnEvaluation, Prompted
+from picowatch.engine.families import editor_of, pipeline_class, takes
+from picowatch.engine.flow import FlowPasses
+from picowatch.engine.references import Frame, read_references
+from picowatch.recipe.passes import Pass
+from picowatch.recipe.request import ImageRequest
+
+
+class Edit(NamedTuple):
+    """What guides one image: its references in their frame, and what its texts were read as."""
+
+    frame: Frame
+    pictures: list[Image.Image]
+    texts: dict[str, str]
+    read: list[Any]
+
+
+class EditPasses(FlowPasses):
+    """Draws with references; see `Passes`. What guides an image is an `Edit`."""
+
+    def encode(self, request: ImageRequest) -> Prompted:
+        """Implement `Passes.encode`; no image shares a call with another."""
+        rules = self.loaded.variant.references
+        assert rules
+        frame, pictures = read_references(self.job.start_images, request, rules)
+        hashes = tuple(use.hash for use in request.references)
+        texts = self._texts(request)
+        read = [self.loaded.read_with(text, pictures, hashes) for text in texts.values()]
+        edit = Edit(frame, pictures, texts, read)
+        return Prompted(request.digest, edit, warnings=self._warnings(request))
+
+    def run(
+        self,
+        group: Group,
+        one: Pass,
+        before: list[Image.Image] | None,
+        canvases: Sequence[Canvas | None],
+        on_step: OnEvaluation,
+    ) -> list[Image.Image]:
+        """Implement `Passes.run`."""
+        self.loaded.bring_denoiser()
+        (edit,) = group.conditions
+        editor = editor_of(self.loaded.row, self.loaded.variant)
+        inputs = {"image": edit.pictures if editor.many else edit.pictures[0]}
+        inputs |= editor.inputs(edit.frame.size)
+        call = pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
+        inputs |= {name: [text] for name, text in edit.texts.items() if takes(call, name)}
+        (drawn,) = self._call("edit", group, one, edit.frame.size, inputs, on_step, edit.read)
+        return [edit.frame.release(drawn, one.size)]

@@ -1,0 +1,97 @@
+"""Reference pictures of editing families: what a pipeline looks at, and the size that it renders.
+
+A picture keeps its size and its place. Where a recipe's size has the first reference's proportions,
+which is the default, reference and picture share one grid: both are scaled, or padded, to a size
+that the model takes, and the picture is brought back to the size of the recipe afterwards. Two
+different grids would move and zoom what is in the picture (QwenLM/Qwen-Image #229). Imports no
+torch.
+"""
+
+from math import sqrt
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from picowatch.engine.canvas import decoded
+from picowatch.families import References
+from picowatch.files.pictures import decode_picture
+from picowatch.recipe.request import ImageRequest
+
+Size = tuple[int, int]
+_LANCZOS = Image.Resampling.LANCZOS
+
+
+class Frame(NamedTuple):
+    """The size that a pipeline renders, and the part of it, from the left top, that is shown."""
+
+    size: Size
+    shown: Size
+
+    def hold(self, picture: Image.Image) -> Image.Image:
+        """A picture in this frame: scaled to what is shown, its edges repeated up to the size."""
+        if picture.size != self.shown:
+            picture = picture.resize(self.shown, _LANCZOS)
+        (width, height), (inner_width, inner_height) = self.size, self.shown
+        if self.size == self.shown:
+            return picture
+        margins = [(0, height - inner_height), (0, width - inner_width), (0, 0)]
+        return Image.fromarray(np.pad(np.asarray(picture), margins, mode="edge"))
+
+    def release(self, picture: Image.Image, size: Size) -> Image.Image:
+        """A rendered picture in the size of the recipe."""
+        shown = picture.crop((0, 0, *self.shown)) if self.size != self.shown else picture
+        return shown if shown.size == size else shown.resize(size, _LANCZOS)
+
+
+def frame_for(size: Size, references: References) -> Frame:
+    """The frame in which a family renders a picture of this size."""
+    width, height = size
+    if references.stretched:
+        # As calculate_dimensions of diffusers' pipeline_qwenimage_edit_plus.py: they must agree.
+        wide = sqrt(references.area * width / height)
+        shown = (
+            _nearest(wide, references.multiple),
+            _nearest(wide * height / width, references.multiple),
+        )
+        return Frame(shown, shown)
+    scale = min(1.0, sqrt(references.area / (width * height)))
+    shown = max(1, int(width * scale)), max(1, int(height * scale))
+    return Frame(
+        (_above(shown[0], references.multiple), _above(shown[1], references.multiple)), shown
+    )
+
+
+def _nearest(side: float, multiple: int) -> int:
+    return max(1, round(side / multiple)) * multiple
+
+
+def _above(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def read_references(
+    folder: Path | None, request: ImageRequest, references: References
+) -> tuple[Frame, list[Image.Image]]:
+    """The frame of a request, and its references as its family's pipeline is to get them.
+
+    They are as kept in `folder` under their hashes: RGB, or RGBA where the family reads alpha.
+    RenderFailed if one is missing or damaged.
+    """
+    frame = frame_for(request.size_before_upscale, references)
+    pictures = [decoded(decode_picture, folder, use.hash, use.image) for use in request.references]
+    size = request.size_before_upscale
+    in_place = is_in_proportion(pictures[0].size, size)
+    if references.stretched:  # by the pipeline, each to its own proportions
+        if in_place and pictures[0].size != size:
+            pictures[0] = pictures[0].resize(size, _LANCZOS)
+        return frame, pictures
+    frames = [frame if in_place else frame_for(pictures[0].size, references)]
+    frames += [frame_for(other.size, references) for other in pictures[1:]]
+    return frame, [one.hold(picture) for one, picture in zip(frames, pictures, strict=True)]
+
+
+def is_in_proportion(one: Size, other: Size) -> bool:
+    """Whether two sizes show the same, as far as whole pixels can."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)

@@ -1,0 +1,116 @@
+"""References: pictures that a checkpoint looks at, in a recipe and in a folder of pictures."""
+
+import pytest
+
+from picowatch.recipe import Checkpoint, DefaultsFile, Inventory, Recipe
+from picowatch.recipe.inventory import rules_of
+from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.reading import Dropped, dropped_recipes
+from tests.recipe.reading import DEMO, hash_of, messages, read_one
+
+
+class Photos(Pictures):
+    """Photos of odd sizes; those called "small" are too small."""
+
+    def size(self, path: str) -> tuple[int, int]:
+        return (40, 900) if "small" in path else (1003, 677)
+
+
+PHOTOS = Photos()
+KLEIN = Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B"))
+KONTEXT = Checkpoint("kontext", 1024, family="FLUX.1", rules=rules_of("flux", "Kontext"))
+INSTALLED = Inventory(demo=DEMO, checkpoints=(KLEIN, KONTEXT))
+
+
+def edited(text: str) -> Recipe:
+    return read_one(text, inventory=INSTALLED, pictures=PHOTOS)
+
+
+@pytest.mark.parametrize(
+    ("written", "paths"),
+    [
+        ("photo.jpg", ["photo.jpg"]),
+        ("[a.png, b/c.png]", ["a.png", "b/c.png"]),
+        ("none", []),
+    ],
+)
+def test_one_path_a_list_or_none(written: str, paths: list[str]) -> None:
+    recipe = edited(f"prompt: red\ncheckpoint: klein\nreferences: {written}\nseed: 1")
+    (request,) = recipe.image_requests(hash_of)
+    assert [use.image for use in request.references] == paths
+    assert request.pictures == dict.fromkeys(paths, "1" * 64)
+
+
+def test_the_pictures_size_is_kept_to_the_pixel() -> None:
+    """Without a size, and with one that is no multiple of anything."""
+    text = "prompt: red\ncheckpoint: klein\nreferences: photo.jpg"
+    assert edited(text).size == "1003x677"
+    assert edited(f"{text}\nsize: picture").size == "1003x677"
+    assert edited(f"{text}\nsize: 801x333").size == "801x333"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("checkpoint: demo\nreferences: a.png", "takes no references. Write image for"),
+        ("checkpoint: kontext\nreferences: [a.png, b.png]", "takes at most one reference, not 2."),
+        ("checkpoint: kontext", "the checkpoint 'kontext' edits pictures. Add references"),
+        ("checkpoint: kontext\nimage: a.png\nreferences: b.png", "FLUX.1 has no image"),
+        ("checkpoint: klein\nimage: a.png\nreferences: b.png", "image and references together"),
+        ("checkpoint: klein\nreferences: small.png", "'small.png' has 40x900 pixels"),
+        ("checkpoint: klein\nreferences: {a: b}", "references must be a path, or a list"),
+        ("checkpoint: klein\nreferences: " + str(["a.png"] * 11), "references must be"),
+        ("checkpoint: klein\nreferences: ../a.png", "must not contain '..'"),
+        ("checkpoint: klein\nreferences: a.png\nhires: true", "FLUX.2 has no hires"),
+    ],
+)
+def test_what_a_family_cannot_do_is_refused(text: str, says: str) -> None:
+    found = messages(f"prompt: red\n{text}", inventory=INSTALLED, pictures=PHOTOS)
+    assert any(says in one for one in found), found
+
+
+def dropped(template: str, mask: str = "") -> Recipe:
+    """The recipe of a photo in a folder with this template."""
+    file = DefaultsFile("edit/_pictures.yaml", template.encode())
+    photo = Dropped("edit/photo.jpg", file, mask=mask)
+    (recipe,) = dropped_recipes(photo, INSTALLED, [], 10, PHOTOS)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("template", "image", "references"),
+    [
+        ("prompt: red\ncheckpoint: demo", "edit/photo.jpg", ()),
+        ("prompt: red\ncheckpoint: klein", "", ("edit/photo.jpg",)),
+        ("prompt: red\ncheckpoint: kontext", "", ("edit/photo.jpg",)),
+        ("prompt: red\ncheckpoint: klein\nimage: picture", "edit/photo.jpg", ()),
+        (
+            "prompt: red\ncheckpoint: klein\nreferences: [picture, style.png]",
+            "",
+            ("edit/photo.jpg", "style.png"),
+        ),
+    ],
+)
+def test_an_editing_checkpoint_edits_what_is_dropped(
+    template: str, image: str, references: tuple[str, ...]
+) -> None:
+    """Another one starts from it; the template may say otherwise."""
+    recipe = dropped(f"{template}\nsize: 512x512")
+    assert (recipe.image, recipe.references) == (image, references)
+
+
+def test_a_mask_beside_a_dropped_picture_is_the_references() -> None:
+    recipe = dropped("prompt: red\ncheckpoint: klein", mask="edit/photo.mask.png")
+    assert (recipe.mask, recipe.references) == ("edit/photo.mask.png", ("edit/photo.jpg",))
+    assert recipe.size == "1003x677"
+
+
+def test_the_name_of_a_dropped_picture_is_no_identity() -> None:
+    """A photo that is renamed is not edited again."""
+    template = DefaultsFile("e/_pictures.yaml", b"prompt: red\ncheckpoint: klein\nseed: 1")
+    digests = {
+        recipe.digest(hash_of)
+        for name in ("e/one.jpg", "e/two.jpg")
+        for recipe in dropped_recipes(Dropped(name, template), INSTALLED, [], 10, PHOTOS)
+    }
+    assert len(digests) == 1
