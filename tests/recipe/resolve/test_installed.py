@@ -88,8 +88,8 @@ FETCH = f"picowatch never downloads: fetch its .safetensors file into that folde
         ),
         (
             "checkpoint: Lykon/photon-1",
-            "no checkpoint 'Lykon/photon-1' in models/checkpoints. picowatch never downloads. If it "
-            "is a repository, fetch it once: hf download Lykon/photon-1 --local-dir "
+            "no checkpoint 'Lykon/photon-1' in models/checkpoints. picowatch never downloads. If "
+            "it is a repository, fetch it once: hf download Lykon/photon-1 --local-dir "
             f"models/checkpoints/photon-1, and write 'checkpoint: photon-1'. {AVAILABLE}",
         ),
         (
