@@ -3,6 +3,8 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
 
+from picowatch.engine.canvas import Canvas
+from picowatch.engine.draw import Drawn
 from picowatch.engine.processors import number_pictures, read_processor
-from picowatch.families import FAMILIES
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.references import read_references
+from picowatch.families import FAMILIES, References
+from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
 from tests.engine.tiny_flows import tiny_flow
+from tests.metadata.requests import CORGI
 
 pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
@@ -152,3 +158,29 @@ def test_the_library_still_needs_to_be_told_which_tokens_are_a_pictures() -> Non
     """diffusers #14194. Once it says so itself, `number_pictures` can go."""
     for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
         assert "mm_token_type_ids" not in inspect.getsource(module)
+
+
+def test_transparency_of_references_is_kept_for_families_that_read_it(tmp_path: Path) -> None:
+    """For others they stand on white, in their frame, too."""
+    picture = Image.new("RGBA", (70, 64), (200, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 35, 64))
+    content = BytesIO()
+    picture.save(content, "PNG")
+    digest = sha256(content.getvalue()).hexdigest()
+    (tmp_path / digest).write_bytes(content.getvalue())
+    request = replace(CORGI, width=70, height=64, references=(ReferenceUse("a.png", digest),))
+    seen = {}
+    for alpha in (True, False):
+        frame, (read,) = read_references(tmp_path, request, References(most=1, alpha=alpha))
+        assert (frame.size, read.size) == ((80, 64), (80, 64))
+        seen[alpha] = [read.getpixel((x, 32)) for x in (5, 75)]
+    assert seen[True] == [(0, 0, 0, 0), (200, 0, 0, 255)]
+    assert seen[False] == [(255, 255, 255), (200, 0, 0)]
+
+
+def test_what_a_mask_protects_is_opaque() -> None:
+    """A family that gives transparency draws into a picture that has none."""
+    opacity = np.array([[0, 255]], np.uint8)
+    canvas = Canvas(np.full((1, 2, 3), 9, np.uint8), opacity, opacity)
+    drawn = Drawn.of(Image.new("RGBA", (2, 1), (1, 1, 1, 50))).over(canvas)
+    assert (drawn.pixels, drawn.alpha) == (b"\x09\x09\x09\x01\x01\x01", bytes([255, 50]))
