@@ -74,7 +74,8 @@ def build_daemon(
     stack.push(partial(_set_aside_if_damaged, lock, result, settings.state_folder / LEDGER))
     ledger = retry.until_done(lambda: open_ledger(settings.state_folder / LEDGER, outbox))
     stack.callback(ledger.close)
-    stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
+    maintenance = GalleryMaintenance(outbox.gallery, outbox.problems)
+    stack.callback(maintenance.close)
     observers = Observers(settings, outbox, lambda: result.engine_restarts, is_daemon=keeps_trying)
     stack.callback(observers.close, hurry)
     run = Run(
@@ -87,7 +88,7 @@ def build_daemon(
         wake=wake,
     )
     executor = _executor(settings, make_engine)
-    return Daemon(run, console, executor, lock, settings_file, stop, until)
+    return Daemon(run, console, executor, lock, maintenance, settings_file, stop, until)
 
 
 def _set_aside_if_damaged(

@@ -24,6 +24,7 @@ from picowatch.files.retry import PASSING, RETRY_SECONDS, Ended, passes
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import PutBack, QueuedImage
 from picowatch.observers.console import Console
+from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock, Whereabouts
 from picowatch.outbox.start_images import remove_copies_but
 from picowatch.outbox.status import images_wait
@@ -50,6 +51,7 @@ class Daemon:
         console: Console,
         executor: Executor,
         lock: OutboxLock,
+        maintenance: GalleryMaintenance,
         settings_file: SettingsFile | None,
         stop: threading.Event,
         until: Callable[[], bool],
@@ -57,6 +59,7 @@ class Daemon:
         self.ledger, self.outbox = run.ledger, run.outbox
         self.retry, self.result = run.retry, run.result
         self.lock, self.stop, self.wake, self.until = lock, stop, run.wake, until
+        self.maintenance = maintenance
         self.inbox = Inbox(run.settings, run.ledger, run.wake)
         self.pool = WorkerPool(run, executor)
         self.accepting = Accepting(run, self.inbox)
@@ -74,6 +77,7 @@ class Daemon:
         """Run until `stop`, or `once`: until what is in the inbox now is done."""
         try:
             self.retry.until_done(self._recover)
+            self.maintenance.start()
             notify("READY=1")
             is_idle = False
             while not (self.stop.is_set() or self.result.reason):

@@ -139,10 +139,7 @@ class FlowPasses(Passes):
 
     def decode(self, result: list[Image.Image]) -> list[Drawn]:
         """Implement `Passes.decode`: the pipelines have done so."""
-        return [
-            Drawn(*image.size, image.convert("RGB").tobytes(), alpha=_alpha_of(image))
-            for image in result
-        ]
+        return list(map(Drawn.of, result))
 
     def _start(
         self,
@@ -172,11 +169,6 @@ class FlowPasses(Passes):
         if masks:
             return "mask", inputs | {"mask_image": masks}
         return "image", inputs
-
-
-def _alpha_of(image: Image.Image) -> bytes:
-    """Its transparency; b"" for a picture without."""
-    return image.getchannel("A").tobytes() if image.mode == "RGBA" else b""
 
 
 def _answering(read: Sequence[Any]) -> Callable[..., Any]:

@@ -231,19 +231,26 @@ def _address(loaded: re.Match[bytes]) -> bytes:
 
 
 class GalleryMaintenance:
-    """A thread that lists old problems, and checks the gallery again and again."""
+    """A thread that lists old problems, and checks the gallery again and again.
+
+    It is started once what a crash left is removed: among that are files that it writes.
+    """
 
     def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
         self._gallery = gallery
         self._problems = problems
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
         """End the thread, and wait for its end."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         ends = self._stop.is_set

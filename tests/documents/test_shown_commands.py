@@ -118,13 +118,15 @@ def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
     assert house.seeds("again") == [7]
 
 
-def test_the_download_that_the_readme_shows_is_the_one_that_the_error_names() -> None:
-    """And its flag is one of `hf`'s."""
+def test_the_readme_shows_a_download_like_the_one_that_the_error_names() -> None:
+    """Its flag is one of `hf`'s."""
     (shown,) = (text for text in blocks(PROJECT / "README.md", "sh") if "hf download" in text)
     known = Inventory(demo=Checkpoint("demo", 128))
     with pytest.raises(RecipeInvalid) as refused:
         read_recipes("a.yaml", b"prompt: a\ncheckpoint: runwayml/stable-diffusion-v1-5", known)
-    assert shown.strip().removeprefix(".venv/bin/") in refused.value.problems[0].message
+    named = "hf download runwayml/stable-diffusion-v1-5 --local-dir models/checkpoints/"
+    assert named in refused.value.problems[0].message
+    assert shown.startswith("hf download ") and " --local-dir models/checkpoints" in shown
     helped = shell(f"{Path(sys.executable).with_name('hf')} download --help", PROJECT)
     assert "--local-dir" in helped.stdout
 

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,17 +17,21 @@ import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
 
+from picowatch.engine.canvas import Canvas
+from picowatch.engine.draw import Drawn
 from picowatch.engine.memory import LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.processors import number_pictures, read_processor
+from picowatch.engine.references import read_references
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
-from picowatch.families import FAMILIES
-from picowatch.recipe.request import ImageRequest
+from picowatch.families import FAMILIES, References
+from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
 from tests.kinds import one_of_each_kind
+from tests.metadata.requests import CORGI
 
 pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
@@ -377,3 +383,29 @@ def shift_of(one: Any, other: Any, left: int, top: int, most: int = 4) -> tuple[
         for y in range(-most, most + 1)
     }
     return min(moved, key=moved.__getitem__)
+
+
+def test_transparency_of_references_is_kept_for_families_that_read_it(tmp_path: Path) -> None:
+    """For others they stand on white, in their frame, too."""
+    picture = Image.new("RGBA", (70, 64), (200, 0, 0, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 35, 64))
+    content = BytesIO()
+    picture.save(content, "PNG")
+    digest = sha256(content.getvalue()).hexdigest()
+    (tmp_path / digest).write_bytes(content.getvalue())
+    request = replace(CORGI, width=70, height=64, references=(ReferenceUse("a.png", digest),))
+    seen = {}
+    for alpha in (True, False):
+        frame, (read,) = read_references(tmp_path, request, References(most=1, alpha=alpha))
+        assert (frame.size, read.size) == ((80, 64), (80, 64))
+        seen[alpha] = [read.getpixel((x, 32)) for x in (5, 75)]
+    assert seen[True] == [(0, 0, 0, 0), (200, 0, 0, 255)]
+    assert seen[False] == [(255, 255, 255), (200, 0, 0)]
+
+
+def test_what_a_mask_protects_is_opaque() -> None:
+    """A family that gives transparency draws into a picture that has none."""
+    opacity = np.array([[0, 255]], np.uint8)
+    canvas = Canvas(np.full((1, 2, 3), 9, np.uint8), opacity, opacity)
+    drawn = Drawn.of(Image.new("RGBA", (2, 1), (1, 1, 1, 50))).over(canvas)
+    assert (drawn.pixels, drawn.alpha) == (b"\x09\x09\x09\x01\x01\x01", bytes([255, 50]))

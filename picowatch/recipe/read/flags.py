@@ -62,7 +62,7 @@ class PromptLine:
         line = self.number + self.text.count("\n", 0, start)
         column = start - self.text.rfind("\n", 0, start)
         position = Position(self.source, line, column, max(1, len(raw.partition("\n")[0].rstrip())))
-        raw = re.sub(r"\s*\n\s*", " ", raw)
+        raw = " ".join(piece.strip() for piece in raw.split("\n")) if "\n" in raw else raw
         return Written(raw, position, raw, key)
 
 

@@ -36,7 +36,7 @@ _FOLDER_OF = {
     "upscaler": "upscalers",
 }
 # A web address, or a repository of Hugging Face.
-_ADDRESS = re.compile(r"(?i)https?://.*|[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
 T = TypeVar("T", Checkpoint, Upscaler, str)
 # What A1111 writes after a model's name: the beginning of its hash.
 HASH = r"\s*\[[0-9a-fA-F]{8,64}\]"
@@ -224,7 +224,14 @@ def _find(kind: str, written: str, names: Sequence[str], inventory: Inventory, *
         missing += (
             f" Put {theirs}.safetensors there; 'picowatch convert' makes it from a .pth file."
         )
-    elif kind == "checkpoint" and _ADDRESS.fullmatch(written):
+    elif kind == "checkpoint" and (repository := _REPOSITORY.fullmatch(written)):
+        whole, name = repository.groups()
+        missing += (
+            " picowatch never downloads. If it is a repository, fetch it once: hf download "
+            f"{shown(whole)} --local-dir models/checkpoints/{shown(name)}, and write "
+            f"'checkpoint: {shown(name)}'."
+        )
+    elif kind == "checkpoint" and re.match("(?i)https?://", written):
         missing += " picowatch never downloads: fetch its .safetensors file into that folder."
     every = [*names, *also]
     there = f"Available: {listed(every)}." if every else "None is installed."

@@ -60,10 +60,8 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
     )
 
 
-FETCH = (
-    "picowatch never downloads: fetch its .safetensors file into that folder. Available: "
-    "dreamshaper_8, sd15/RealisticVision, dream, realm and demo."
-)
+AVAILABLE = "Available: dreamshaper_8, sd15/RealisticVision, dream, realm and demo."
+FETCH = f"picowatch never downloads: fetch its .safetensors file into that folder. {AVAILABLE}"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +88,9 @@ FETCH = (
         ),
         (
             "checkpoint: Lykon/photon-1",
-            f"no checkpoint 'Lykon/photon-1' in models/checkpoints. {FETCH}",
+            "no checkpoint 'Lykon/photon-1' in models/checkpoints. picowatch never downloads. If "
+            "it is a repository, fetch it once: hf download Lykon/photon-1 --local-dir "
+            f"models/checkpoints/photon-1, and write 'checkpoint: photon-1'. {AVAILABLE}",
         ),
         (
             "checkpoint: https://civitai.com/models/4384",
