@@ -101,6 +101,10 @@ def assert_all_is_well(house: House) -> None:
     assert "bad" not in house.prompts("failing")
     assert "Bad." in (house.error("failing.txt") or "")
     assert "Did you mean 'prompt'?" in (house.error("wrong.yaml") or "")
+    failures = (house.outbox / "failures.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in failures]
+    assert {"failing.txt", "wrong.yaml"} == {line["recipe"] for line in lines}
+    assert len({*failures}) == len(failures), "none twice"
     assert "killed or stopped in the middle of something" in house.log()
 
 
