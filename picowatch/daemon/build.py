@@ -199,8 +199,8 @@ _CHMOD = "Give the user that runs picowatch the necessary permission."
 # What is in the outbox and written in place; a missing one is created.
 _OWN = (
     "picowatch.log", "images.jsonl", "failures.jsonl", ".picowatch", ".picowatch/lock",
-    f".picowatch/{LEDGER}", ".picowatch/commands", ".picowatch/gallery", ".picowatch/gallery/thumbs",
-    ".picowatch/start-images",
+    f".picowatch/{LEDGER}", ".picowatch/commands", ".picowatch/gallery",
+    ".picowatch/gallery/thumbs", ".picowatch/start-images",
 )  # fmt: skip
 
 

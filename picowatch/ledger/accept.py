@@ -153,7 +153,7 @@ def _is_refused(sql: sqlite3.Connection, save: Save, problem: str) -> bool:
     """Whether this very version was refused for the same reason: a template is for each picture."""
     row = sql.execute(
         """SELECT 1 FROM recipes WHERE path = ? AND digest = ? AND size_and_time = ? AND problem = ?
-           AND outcome = 'refused' AND NOT again""",
+           AND outcome = 'refused' AND again = ''""",
         (save.path, save.digest, save.size_and_time.as_text(), problem),
     )
     return row.fetchone() is not None
@@ -188,7 +188,7 @@ def record_save(
            ON CONFLICT (path) DO UPDATE SET size_and_time = excluded.size_and_time,
                digest = excluded.digest, outcome = excluded.outcome, save = excluded.save,
                folder = excluded.folder, template = excluded.template,
-               waits_for = excluded.waits_for, problem = excluded.problem, again = 0,
+               waits_for = excluded.waits_for, problem = excluded.problem, again = '',
                todo = todo + 1""",
         (
             save.path,

@@ -84,6 +84,7 @@ class KnownRecipe(NamedTuple):
     template: str = ""
     waits_for: str | None = None
     problem: str | None = None
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
     template      TEXT NOT NULL DEFAULT '',  -- of a dropped picture: sha256 of its template
     waits_for     TEXT,             -- what it could not use: it is read again when that changes
     problem       TEXT,             -- what is wrong with it, or failed, in a line
-    again         INTEGER NOT NULL DEFAULT 0, -- 1: `retry --all` wants it as if it were saved again
+    again         TEXT NOT NULL DEFAULT ''    -- what a command wants: that it is read as it is, or
+                  CHECK (again IN ('', 'read', 'saved')),  -- taken as if it had been saved again
     todo          INTEGER NOT NULL DEFAULT 0  -- counts changes whose consequences are to be drawn
 ) STRICT;
 
