@@ -27,6 +27,8 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.atomic import check_in_place
 from picowatch.files.retry import Ended, is_of_one_folder, passes, unexpected
+from picowatch.inbox.names import is_dropped
+from picowatch.inbox.reading import template_above
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
     PARAMETERS,
@@ -37,6 +39,7 @@ from picowatch.metadata import (
     read_texts,
     without_postprocessing,
 )
+from picowatch.outbox.names import format_of
 from picowatch.outbox.start_images import kept_parameters
 from picowatch.recipe.request import ImageRequest
 
@@ -46,6 +49,10 @@ log_picture = logging.getLogger("picowatch.pictures")
 
 NEWEST = 5  # pictures in the status
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
+ON_WHITE = (
+    "It is transparent, and JPEGs cannot be: white was put behind it. Use the setting format: png, "
+    "webp or avif."
+)
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
@@ -69,6 +76,7 @@ class Publisher:
         When this returns, the start images are not needed any more.
         """
         texts_before = [self._text_before(image.request) for image in batch]
+        pictures = list(map(_told_of_white, batch, pictures))
         publish = partial(self._try_to_publish, batch, pictures, texts_before)
         return self._executor.submit(publish)
 
@@ -200,8 +208,6 @@ class Publisher:
         self.newest.append(image.file)
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
-        for warning in picture.warnings:
-            log.warning("%s: %s", image.file, warning)
         try:
             # Before the ledger says done: an empty queue means that every picture was shown.
             self.run.observers.published(line)
@@ -216,10 +222,18 @@ class Publisher:
         return True
 
     def _warn(self, image: QueuedImage, warning: str) -> None:
-        """Write it beside the recipe, unless its last save does not request the image."""
+        """Say it beside the recipe, once, unless its last save does not request the image.
+
+        Thousands of dropped pictures may share a warning: it is their template's.
+        """
         with self.ledger.transaction():  # no save is accepted meanwhile
-            if self.ledger.is_requested(image.id):
-                self.outbox.problems.add_warning(self.ledger.recipe_of(image), warning)
+            recipe = self.ledger.recipe_of(image)
+            template = template_above(self.run.settings.inbox, recipe) if is_dropped(recipe) else ""
+            is_new = self.ledger.is_requested(image.id) and self.outbox.problems.add_warning(
+                template or recipe, warning
+            )
+        if is_new:
+            log.warning("%s: %s", image.file, warning)
 
     def _text_before(self, request: ImageRequest) -> str:
         """What drew a picture that is only enlarged stays with it, as in A1111's tab "Extras"."""
@@ -249,6 +263,13 @@ class Publisher:
                 if self._catalog.sha256(model) == lora.hash:
                     hashes[lora.name] = self._catalog.weights_hash(model)
         return hashes
+
+
+def _told_of_white(image: QueuedImage, picture: RenderedImage) -> RenderedImage:
+    """The picture; with a warning, if its file cannot hold its transparency."""
+    if not picture.alpha or format_of(image.file).transparent:
+        return picture
+    return replace(picture, warnings=(*picture.warnings, ON_WHITE))
 
 
 def _maps_of(picture: RenderedImage) -> list[Image.Image]:

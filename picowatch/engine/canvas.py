@@ -43,6 +43,13 @@ class Canvas:
         mixed = (drawn * weight + self.picture * (255 - weight) + 127) // 255
         return mixed.astype(np.uint8).tobytes()
 
+    def paste_alpha(self, alpha: bytes) -> bytes:
+        """The new picture's transparency; the start image has none."""
+        if self.opacity is None:
+            return alpha
+        drawn, weight = np.frombuffer(alpha, np.uint8), self.opacity.reshape(-1).astype(np.uint32)
+        return ((drawn * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8).tobytes()
+
 
 def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: int) -> Canvas:
     """The request's start image and mask as kept in `folder`, fitted to width x height."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
+from PIL import Image
 
 from picowatch.engine.canvas import Bytes, Canvas, read_canvases
 from picowatch.engine.latents import Enlarge
@@ -38,6 +39,19 @@ class Drawn(NamedTuple):
     chunks: int = 0
     batch_size: int = 1
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, picture: Image.Image) -> Self:
+        """An RGB or RGBA picture."""
+        alpha = picture.getchannel("A").tobytes() if picture.mode == "RGBA" else b""
+        return cls(*picture.size, picture.convert("RGB").tobytes(), alpha=alpha)
+
+    def over(self, canvas: Canvas | None) -> Self:
+        """The same over the start image, if there is one, which stays as it was outside a mask."""
+        if not canvas:
+            return self
+        alpha = canvas.paste_alpha(self.alpha) if self.alpha else b""
+        return self._replace(pixels=canvas.paste(self.pixels), alpha=alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +180,7 @@ def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Dr
             result = passes.run(group, one, result, canvases, on_step)
     with timed(job.timings, "decode"):
         pictures = passes.decode(result)
-    return [
-        picture._replace(pixels=canvas.paste(picture.pixels)) if canvas else picture
-        for picture, canvas in zip(pictures, canvases, strict=True)
-    ]
+    return [picture.over(canvas) for picture, canvas in zip(pictures, canvases, strict=True)]
 
 
 # Small pictures on a CPU: a part of the batch on each core. Their layers are too short to share

@@ -38,12 +38,14 @@ class Reader:
 
     `encode` gives one prompt as embeddings, from a pipeline and the checkpoint's variant. The first
     tokenizer of `reads` that a checkpoint has counts: so many tokens are read, or with 0 as many as
-    its configuration says. `preamble` stands before each prompt, but not before negative ones.
+    its configuration says. `preamble` stands before each prompt, but not before negative ones;
+    `empty` in place of no words.
     """
 
     encode: Callable[[Any, str, str], Encoded]
     reads: Mapping[str, int] = field(default_factory=lambda: {"tokenizer": 512})
     preamble: str = ""
+    empty: str = ""
 
     def length(self, parts: Parts, prompt: str, variant: str) -> tuple[int, int]:
         """How many tokens a prompt has, and how many of them the text encoder reads."""
@@ -144,8 +146,7 @@ def _lumina2_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
 
 
 def _qwen_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
-    # A space where there is no negative prompt, as its card has it.
-    embeds, _mask = pipeline.encode_prompt(prompt or " ", max_sequence_length=512)
+    embeds, _mask = pipeline.encode_prompt(prompt, max_sequence_length=512)
     whole = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
     return {"prompt_embeds": embeds, "prompt_embeds_mask": whole}
 
@@ -163,7 +164,8 @@ READERS = {
     "flux": Reader(encode=_flux_encode, reads={"tokenizer_2": _FLUX_TOKENS}),
     # The chat template begins with three tokens.
     "flux2": Reader(encode=_encoding("prompt_embeds"), reads={"tokenizer": 512 - 3}),
-    "qwen_image": Reader(encode=_qwen_encode),
+    # A space where there is no negative prompt, as its card has it.
+    "qwen_image": Reader(encode=_qwen_encode, empty=" "),
     # The chat template ends with five tokens.
     "krea2": Reader(
         encode=_encoding("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}

@@ -57,10 +57,10 @@ class FlowPasses(Passes):
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
-        preamble = self._reader.preamble if self._reader else ""
-        texts = {"prompt": preamble + words(request.prompt)}
+        preamble, empty = (self._reader.preamble, self._reader.empty) if self._reader else ("", "")
+        texts = {"prompt": preamble + (words(request.prompt) or empty)}
         if request.cfg_scale > 1:
-            texts["negative_prompt"] = words(request.negative_prompt)
+            texts["negative_prompt"] = words(request.negative_prompt) or empty
         return texts
 
     def evaluations(self, request: ImageRequest) -> int:
@@ -139,10 +139,7 @@ class FlowPasses(Passes):
 
     def decode(self, result: list[Image.Image]) -> list[Drawn]:
         """Implement `Passes.decode`: the pipelines have done so."""
-        return [
-            Drawn(*image.size, image.convert("RGB").tobytes(), alpha=_alpha_of(image))
-            for image in result
-        ]
+        return list(map(Drawn.of, result))
 
     def _start(
         self,
@@ -172,11 +169,6 @@ class FlowPasses(Passes):
         if masks:
             return "mask", inputs | {"mask_image": masks}
         return "image", inputs
-
-
-def _alpha_of(image: Image.Image) -> bytes:
-    """Its transparency; b"" for a picture without."""
-    return image.getchannel("A").tobytes() if image.mode == "RGBA" else b""
 
 
 def _answering(read: Sequence[Any]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from picowatch.engine.canvas import decoded
 from picowatch.families import References
-from picowatch.files.pictures import decode_picture
+from picowatch.files.pictures import decode_picture, decode_with_alpha
 from picowatch.recipe.request import ImageRequest
 
 Size = tuple[int, int]
@@ -80,7 +80,8 @@ def read_references(
     RenderFailed if one is missing or damaged.
     """
     frame = frame_for(request.size_before_upscale, references)
-    pictures = [decoded(decode_picture, folder, use.hash, use.image) for use in request.references]
+    read = decode_with_alpha if references.alpha else decode_picture
+    pictures = [decoded(read, folder, use.hash, use.image) for use in request.references]
     size = request.size_before_upscale
     in_place = is_in_proportion(pictures[0].size, size)
     if references.stretched:  # by the pipeline, each to its own proportions

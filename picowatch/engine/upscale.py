@@ -272,6 +272,4 @@ class Enlarging:
 
 def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
     """Return a start image as if it had been drawn."""
-    image, alpha = decoded(decode_with_alpha, start_images, request.image_hash, request.image)
-    transparency = alpha.tobytes() if alpha else b""
-    return Drawn(*image.size, image.tobytes(), alpha=transparency)
+    return Drawn.of(decoded(decode_with_alpha, start_images, request.image_hash, request.image))

@@ -100,24 +100,26 @@ def decode_picture(content: bytes) -> Image.Image:
     Raises PictureUnreadable with a sentence for people: no picture, too large (known from the
     header, before anything is decoded), animated, damaged.
     """
-    picture = _in_srgb(_upright(BytesIO(content)))
-    if picture.mode == "RGB":
-        return picture
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    return on_white(decode_with_alpha(content))
 
 
-def decode_with_alpha(content: bytes) -> tuple[Image.Image, Image.Image | None]:
-    """An RGB picture as by `decode_picture`, and its transparency; None if nothing is transparent.
+def decode_with_alpha(content: bytes) -> Image.Image:
+    """A picture as by `decode_picture`, but RGBA if anything in it is transparent.
 
     Raises like `decode_picture`.
     """
     picture = _in_srgb(_upright(BytesIO(content)))
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
+        return picture.convert("RGB")
+    return picture
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """An RGB or RGBA picture without transparency."""
     if picture.mode == "RGB":
-        return picture, None
-    alpha = picture.getchannel("A")
-    opaque = alpha.getextrema() == (255, 255)
-    return picture.convert("RGB"), None if opaque else alpha
+        return picture
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
 
 
 def decode_mask(content: bytes) -> Image.Image:

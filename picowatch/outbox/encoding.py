@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin, features
 
 from picowatch.errors import SettingsInvalid
+from picowatch.files.pictures import on_white
 from picowatch.metadata.texts import MAX_JPEG_EXIF_BYTES, as_utf8, exif_of
 from picowatch.outbox.names import FORMATS, Format, format_of
 from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
@@ -73,9 +74,7 @@ def encoded(
         case "png":
             return encode_png(picture, texts)
         case "jpeg":
-            if picture.mode == "RGBA":  # it has no transparency
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture).convert("RGB")
+            picture = on_white(picture)
             # Full colour resolution: pictures are drawn with edges between pure colours.
             # Without `optimize`: Pillow gives it too little room for a grainy picture.
             options = {"subsampling": "4:4:4", "exif": _exif_of_jpeg(file, texts)}

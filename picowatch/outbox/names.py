@@ -28,13 +28,14 @@ class Format:
     """A format of published pictures.
 
     `longest_side` is the most pixels that the format, or its library, has room for. `quality` is
-    what "auto" means; None for a format without one.
+    what "auto" means; None for a format without one. `transparent`: pixels may be.
     """
 
     name: str
     ending: str
     longest_side: int
     quality: int | None = None
+    transparent: bool = True
 
     @property
     def pillow_name(self) -> str:
@@ -45,7 +46,7 @@ FORMATS = {
     one.name: one
     for one in (
         Format("png", ".png", 2**31 - 1),
-        Format("jpeg", ".jpg", 65_500, 92),  # libjpeg's JPEG_MAX_DIMENSION
+        Format("jpeg", ".jpg", 65_500, 92, transparent=False),  # libjpeg's JPEG_MAX_DIMENSION
         Format("webp", ".webp", 16_383, 90),  # 14 bits
         Format("avif", ".avif", 16_384, 80),  # what browsers decode
     )

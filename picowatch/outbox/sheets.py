@@ -33,6 +33,7 @@ FONTS = (
     *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "Hiragino Sans GB.ttc"),
 )
 PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
+SQUARE, SHADE = 8, (217, 217, 217)  # of the ground behind what is transparent
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,9 @@ class _Drawing:
                 draw.rectangle((left, top, left + self._side, top + self._side), MISSING)
                 self._text(draw, left + GAP, top + GAP, shown)
             else:
-                page.paste(shown, (left, top), shown if shown.has_transparency_data else None)
+                if shown.mode == "RGBA":
+                    page.paste(chequered(shown.size), (left, top))
+                page.paste(shown, (left, top), shown if shown.mode == "RGBA" else None)
                 boxes.append((left, top, *shown.size))
             self._text(draw, left, top + self._side + 2, cell.label)
         return Sheet(page, tuple(boxes))
@@ -167,6 +170,15 @@ class _Drawing:
         """A label in at most three lines; a longer one is shortened."""
         lines = wrap(text, self._characters, max_lines=LINES, placeholder="…")
         draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)
+
+
+def chequered(size: tuple[int, int]) -> Image.Image:
+    """The ground that a transparent picture is shown on, as picture editors and the gallery do."""
+    wide, high = (-(-side // SQUARE) for side in size)
+    ground = Image.new("RGB", (wide, high), PAPER)
+    ground.putdata([(PAPER, SHADE)[(x + y) % 2] for y in range(high) for x in range(wide)])
+    large = ground.resize((wide * SQUARE, high * SQUARE), Image.Resampling.NEAREST)
+    return large.crop((0, 0, *size))
 
 
 def _small_picture(path: Path, side: int) -> Image.Image | str:

@@ -197,6 +197,33 @@ def test_a_death_around_a_command(house: House, daemons: Daemons, point: str) ->
     assert house.log().count("failing.txt: 1 image queued again, as requested") == 1
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        *COMMANDED,
+        "before a save is accepted",
+        "after a save is accepted",
+        "before an image is claimed",
+        "before the ledger says done",
+    ],
+)
+def test_a_death_while_a_folder_is_rendered_again(
+    house: House, daemons: Daemons, point: str
+) -> None:
+    """Each picture has one more result, drawn from another seed: none has two, none is missed."""
+    save_all(house)
+    daemons.run(house)
+    command = send(house.outbox, Command("retry all", "frames"))
+    daemons.die(house, f"{point}:1")
+    daemons.run(house, f"{point}:1")
+    daemons.run(house)
+    assert not command.exists()
+    made = [f"frames/{name}.png" for name in ("1", "1-2", "2", "2-2")]
+    assert sorted(rendered(house.outbox, "frames")) == sorted(made)
+    assert len({*house.seeds("frames")}) == 4
+    assert_counted(house)
+
+
 @pytest.mark.parametrize("point", DELETED)
 def test_a_death_while_pictures_are_deleted(house: House, daemons: Daemons, point: str) -> None:
     """They are gone everywhere after the next start, and never come back."""

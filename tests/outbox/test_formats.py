@@ -12,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image, features
 
 from picowatch.commands.show import show
+from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import SettingsInvalid
 from picowatch.metadata import (
     PARAMETERS,
@@ -25,8 +26,10 @@ from picowatch.metadata.texts import fits_jpeg
 from picowatch.outbox.encoding import encoded as encode
 from picowatch.outbox.names import FORMATS, OutboxNames
 from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
-from tests.digest_engine import digest_pixels
+from tests import digest_engine
+from tests.digest_engine import digest_picture, digest_pixels
 from tests.house import House
 from tests.metadata.requests import CORGI as CORGI_REQUEST
 
@@ -159,6 +162,39 @@ def test_lossless_and_quality(house: House) -> None:
     for name in OTHERS:
         sizes = [len(encoded(name, {}, quality=quality)) for quality in (20, "auto", 100)]
         assert sizes[0] < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_transparency_is_written_where_a_format_has_it(
+    house: House, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A JPEG is on white: one warning says it for all pictures of the recipe, or template."""
+
+    def half(request: ImageRequest, batch_size: int) -> RenderedImage:
+        picture = digest_picture(request, batch_size)
+        count = picture.width * picture.height // 2
+        return replace(picture, pixels=bytes(6 * count), alpha=bytes(count) + b"\xff" * count)
+
+    monkeypatch.setattr(digest_engine, "digest_picture", half)
+    house.save("a.yaml", "prompt: a star\nseed: 1..3\nsize: 64x64\n")
+    assert house.once(format=name)
+    warning = house.outbox / "a.yaml.warning.txt"
+    assert len(house.pictures()) == 3
+    for file in house.pictures():
+        with Image.open(house.outbox / file) as picture:
+            expected = ((255, 255, 255), (0, 0, 0)) if name == "jpeg" else (0, 255)
+            shown = picture if name == "jpeg" else picture.getchannel("A")
+            assert tuple(shown.getpixel((32, y)) for y in (8, 56)) == expected
+    said = warning.read_text() if warning.exists() else ""
+    house.save("photos/_pictures.yaml", "prompt: a star\nsize: 64x64\n")
+    for number in range(3):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(house.inbox / f"photos/{number}.png")
+    assert house.once(format=name)
+    beside = [path.name for path in (house.outbox / "photos").glob("*.warning.txt")]
+    assert beside == (["_pictures.yaml.warning.txt"] if name == "jpeg" else [])
+    assert (said.count("white was put behind it"), house.log().count("white was put")) == (
+        (1, 2) if name == "jpeg" else (0, 0)
+    )
 
 
 def test_what_exists_is_never_overwritten(house: House) -> None:

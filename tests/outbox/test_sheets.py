@@ -56,15 +56,15 @@ def test_the_last_axis_gives_the_columns_and_the_others_the_rows(
     assert [sheet.getpixel(at) for at in last] == COLOURS
 
 
-def test_paper_is_seen_through_a_transparent_picture(tmp_path: Path) -> None:
-    """Its own colour there is mostly black."""
+def test_a_chequered_ground_is_seen_through_a_transparent_picture(tmp_path: Path) -> None:
+    """Its own colour there is mostly black, and white paper would hide what is white."""
     picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     picture.paste((20, 20, 20, 255), (0, 0, 32, 64))
     picture.save(tmp_path / "a.png")
     drawn = contact_sheet([Cell(tmp_path / "a.png")], [], 64)
     left, top, *_ = drawn.boxes[0]
-    seen = [drawn.page.getpixel((left + x, top)) for x in (0, 60)]
-    assert seen == [(20, 20, 20), sheets.PAPER]
+    seen = [drawn.page.getpixel((left + x, top)) for x in (0, 50, 58)]
+    assert seen == [(20, 20, 20), sheets.PAPER, sheets.SHADE]
 
 
 def test_a_picture_that_was_not_rendered_leaves_its_cell(tmp_path: Path) -> None:

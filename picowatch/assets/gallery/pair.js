@@ -22,12 +22,14 @@ const Pair = (() => {
   only.onchange = () => table.classList.toggle("only", only.checked);
 
   function figure(entry) {
-    const made = element("figure"), image = element("img");
+    const made = element("figure"), place = element("div"), image = element("img");
     image.src = address(entry.file);
     image.alt = titleOf(entry);
     image.draggable = false;
     image.style.setProperty("--wide", entry.width || 512);
-    made.append(image, element("figcaption", entry.file));
+    image.style.setProperty("--shape", (entry.width || 1) / (entry.height || 1));
+    place.append(image);
+    made.append(place, element("figcaption", entry.file));
     return made;
   }
 
