@@ -241,7 +241,7 @@ def _check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
 def _check_place(
     settings: Settings, file: Path, content: bytes, name: str, *, remove: bool
 ) -> None:
-    """Where pictures are dropped there are no recipes: nobody would answer one."""
+    """Refuse a place among dropped pictures: no recipe is read there."""
     below = _below(settings, file)
     if why := why_no_recipe(settings.inbox, below or _wanted(file, content, name)):
         raise CommandFailed(why, "Put it into another folder.")

@@ -117,7 +117,7 @@ class Commands:
 
 
 def new_file(outbox: Path) -> Path:
-    """Where the next command may be written."""
+    """The path of the next command's file."""
     return _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
 
 

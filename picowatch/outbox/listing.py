@@ -97,7 +97,7 @@ class Listing:
 
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:
-    """Where the end of the file begins, and its bytes: at least the last line, however long."""
+    """The offset of the file's last part, and its bytes: at least the last line, however long."""
     size, wanted = file.seek(0, os.SEEK_END), TAIL_BYTES
     while True:
         start = max(0, size - wanted)

@@ -151,7 +151,7 @@ def images(count: int) -> str:
 
 
 def images_wait(count: int) -> str:
-    """That so many images are queued, in words."""
+    """The number of queued images, in words."""
     return f"{images(count)} wait{'s' if count == 1 else ''}"
 
 

@@ -26,7 +26,13 @@ from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES, References
 from picowatch.recipe.request import ImageRequest, ReferenceUse
-from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
+from tests.engine.flow_requests import (
+    FLOW_WARNINGS,
+    flow_models,
+    flow_renderer,
+    requests_of,
+    scripted,
+)
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
@@ -35,9 +41,10 @@ from tests.metadata.requests import CORGI
 
 pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
-KLEIN, KLEIN_BASE, KONTEXT = "FLUX.2-klein", "FLUX.2-klein-base", "FLUX.1-Kontext-dev"
+KLEIN, KLEIN_BASE, DEV = "FLUX.2-klein", "FLUX.2-klein-base", "FLUX.2-dev"
+KONTEXT = "FLUX.1-Kontext-dev"
 EDIT, PLUS, PLUS_2511 = "Qwen-Image-Edit", "Qwen-Image-Edit-2509", "Qwen-Image-Edit-2511"
-EDITING = (KLEIN, KLEIN_BASE, KONTEXT, EDIT, PLUS, PLUS_2511)
+EDITING = (KLEIN, KLEIN_BASE, DEV, KONTEXT, EDIT, PLUS, PLUS_2511)
 AREA = 128 * 128
 PROMPT = "prompt: make it red"
 
@@ -97,8 +104,7 @@ def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.I
     parts: dict[str, Any] = {}
     if "Qwen" in name:
         parts["processor"] = read_processor(folder / "processor", "Qwen2VLProcessor")
-    pipe = _D.DiffusionPipeline.from_pretrained(folder, **parts)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = scripted(_D.Flux2Pipeline if name == DEV else _D.DiffusionPipeline, name, **parts)
     if parts:  # else a small difference to what its authors' code draws
         number_pictures(pipe.text_encoder)
     if lora:
@@ -184,7 +190,7 @@ def test_the_library_still_needs_to_be_told_which_tokens_are_a_pictures() -> Non
 
 # What a script asks each of them for, to render this size.
 SCRIPTS: dict[str, dict[str, Any]] = {
-    KLEIN_BASE: {"guidance_scale": 4.0},
+    **{name: {"guidance_scale": 4.0} for name in (KLEIN_BASE, DEV)},
     KONTEXT: {"guidance_scale": 2.5},
     **{name: {"negative_prompt": " ", "true_cfg_scale": 4.0} for name in (EDIT, PLUS, PLUS_2511)},
 }
@@ -265,7 +271,7 @@ def test_an_interrupted_edit_leaves_nothing_behind(name: str) -> None:
         assert difference(drawn(models, [one])[0], before) == 0
 
 
-MARKS = {"flux": "flux1", "flux2": "flux2", "qwen_image": "qwen_image"}
+MARKS = {"flux": "flux1", "flux2_dev": "flux2-dev", "flux2": "flux2", "qwen_image": "qwen_image"}
 
 
 @pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
