@@ -39,10 +39,15 @@ def serve_routes(base: Path, served: Path) -> Iterator[str]:
     listed = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         config, paths = routes_in(listed, f"http://127.0.0.1:{server.server_port}")
-        for path in filter(Path.exists, paths):
-            place = (base if path.is_file() else served) / path.relative_to("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, place) if path.is_file() else place.symlink_to(path)
+        for path in sorted(filter(Path.exists, paths)):
+            link, copy = (root / path.relative_to("/") for root in (served, base))
+            if not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+            if path.is_file():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.unlink(missing_ok=True)  # what it links to may be this machine's
+                shutil.copy(path, copy)
         Thread(target=server.serve_forever).start()
         try:
             yield config

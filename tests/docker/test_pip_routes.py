@@ -46,13 +46,17 @@ def test_this_machines_own_are_served(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a wheel.whl").write_text("whole")
     certificates = tmp_path / "own.pem"
     certificates.write_text("trusted")
-    listed = f":env:.cert='{certificates}'\nglobal.find-links='{tmp_path}'\n"
+    within = tmp_path / "more"
+    within.mkdir()
+    listed = f":env:.cert='{certificates}'\nglobal.find-links='{tmp_path} {within}'\n"
     done = subprocess.CompletedProcess([], 0, listed)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     with serve_routes(tmp_path / "base", tmp_path / "served") as config:
-        found = re.search(r"^find-links = (.*)$", config, re.MULTILINE)
+        found = re.search(r"^find-links = (\S+) (\S+)$", config, re.MULTILINE)
         assert found
         with urlopen(f"{found[1]}/a%20wheel.whl") as answer:
             assert answer.read() == b"whole"
+        with urlopen(found[2]) as answer:
+            assert answer.status == 200
     base = tmp_path / "base" / certificates.relative_to("/")
     assert base.read_text() == "trusted"
