@@ -11,7 +11,7 @@ from picowatch.outbox.listing import OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.schema import descriptions
-from picowatch.settings import DAILY, FOLDERS, PREFIX, Settings
+from picowatch.settings import DAILY, FOLDERS, Settings
 
 DOCS = Path(__file__).parent
 
@@ -80,14 +80,13 @@ def sampler_table() -> str:
 
 
 def settings_table(daily: bool) -> str:
-    """The settings that most people use, or the others, with their environment variables."""
-    rows = ["| setting | what it does | default | environment |", "|---|---|---|---|"]
+    """The settings that most people use, or the others."""
+    rows = ["| setting | what it does | default |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         if (name in DAILY) is not daily:
             continue
         default = "" if field.default is None else _shown(field.default)
-        cells = [f"`{name}`", field.description or "", f"`{default}`" if default else "",
-                 f"`{PREFIX}{name.upper()}`"]  # fmt: skip
+        cells = [f"`{name}`", field.description or "", f"`{default}`" if default else ""]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 

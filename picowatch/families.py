@@ -312,6 +312,7 @@ QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
 
 _FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 _FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
+_FLUX2_TEXT = ("txt_in.weight", "context_embedder.weight")
 _FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 
 # Numbers of positions, which are those of a square: of patches of the picture's latents.
@@ -355,7 +356,8 @@ _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_
 
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
-# before FLUX.1, Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3, Sana before PixArt.
+# before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
+# 3, Sana before PixArt.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -480,6 +482,34 @@ _ROWS = (
         lora_layers=((r"distilled_guidance_layer_", ()),),
         lora_marks=("chroma",),
     ),
+    # FLUX.2 dev: Mistral 3 reads the prompt; the transformer is twice as wide as klein 4B's.
+    Family(
+        key="flux2_dev",
+        name="FLUX.2 dev",
+        pipelines=Pipelines(text="Flux2Pipeline", edit="Flux2Pipeline"),
+        guidance="guidance",
+        lacks=_FLOW_LACKS | _BY_GUIDANCE | _ONLY_EDITS,
+        variants={"": _steps(50, guidance=4, references=_LOOKS_AT_TEN)},
+        hub="black-forest-labs/FLUX.2-dev",
+        # Its tokenizer's folder is that of a processor, of which the tokenizer is read.
+        parts=_parts(
+            "Flux2Transformer2DModel",
+            _KL_FLUX2,
+            ("Mistral3ForConditionalGeneration", ("PixtralProcessor", *_ANY_WORDS)),
+        ),
+        signs=("single_stream_modulation.",),
+        by_header=(("", Sign(of=_FLUX2_TEXT, width=15360)),),
+        vaes=(FLUX2_VAE,),
+        lora_layers=(
+            (
+                r"((double|single)_stream_modulation_(img_|txt_)?lin(ear)?"
+                r"|double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1"
+                rf"|single_transformer_blocks_\d+_attn_to_q(kv_mlp_proj)?){_DOWN}",
+                (6144,),
+            ),
+        ),
+        lora_marks=("flux2-dev", "flux2_dev", "flux.2-dev", "flux-2-dev"),
+    ),
     # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
     Family(
         key="flux2",
@@ -506,8 +536,8 @@ _ROWS = (
         # By the width of the text.
         by_header=(
             *(
-                (name, Sign(of=("txt_in.weight", "context_embedder.weight"), width=width))
-                for width, name in ((7680, "4B"), (12288, "9B"), (15360, "dev"))
+                (name, Sign(of=_FLUX2_TEXT, width=width))
+                for width, name in ((7680, "4B"), (12288, "9B"))
             ),
             ("", Sign()),
         ),
@@ -526,7 +556,7 @@ _ROWS = (
             (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
             (
                 rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{_ATTENTION}){_DOWN}",
-                (4096, 6144),
+                (4096,),
             ),
             (rf"transformer_blocks_\d+_attn_to_q{_DOWN}", (4096,)),
         ),

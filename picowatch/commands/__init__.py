@@ -51,7 +51,10 @@ COMMANDS = {
     "init": Command(
         "init",
         "Create the folders, a commented picowatch.yaml and example recipes.",
-        {"picowatch init pictures": "then: cd pictures && picowatch run"},
+        {
+            "picowatch init pictures": "then: cd pictures && picowatch run",
+            "picowatch init --with photos": "folders that edit, enlarge and vary what is dropped",
+        },
         [
             (
                 "folder",
@@ -62,7 +65,15 @@ COMMANDS = {
                     "type": path,
                     "default": Path(),
                 },
-            )
+            ),
+            (
+                "--with",
+                {
+                    "dest": "ready",
+                    "choices": ("photos",),
+                    "help": "photos: also folders in the inbox that work on dropped pictures",
+                },
+            ),
         ],
     ),
     "run": Command(

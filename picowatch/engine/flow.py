@@ -57,10 +57,10 @@ class FlowPasses(Passes):
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
-        preamble = self._reader.preamble if self._reader else ""
-        texts = {"prompt": preamble + words(request.prompt)}
+        preamble, empty = (self._reader.preamble, self._reader.empty) if self._reader else ("", "")
+        texts = {"prompt": preamble + (words(request.prompt) or empty)}
         if request.cfg_scale > 1:
-            texts["negative_prompt"] = words(request.negative_prompt)
+            texts["negative_prompt"] = words(request.negative_prompt) or empty
         return texts
 
     def evaluations(self, request: ImageRequest) -> int:

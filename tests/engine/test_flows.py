@@ -25,11 +25,12 @@ from tests.engine.flow_requests import (
     flow_renderer,
     hash_of,
     requests_of,
+    scripted,
     square,
 )
 from tests.engine.pictures import circle
 from tests.engine.requests import Pixels, draw, ignore_steps, pixels
-from tests.engine.tiny_flows import FOLDERS, tiny_flow
+from tests.engine.tiny_flows import FOLDERS
 from tests.kinds import one_of_each_kind
 
 pytestmark = FLOW_WARNINGS
@@ -88,6 +89,7 @@ _CASES = {
     "ERNIE-Image-Turbo": case(1.0, reads=100),
     "Krea-2-Raw": case(3.5, guided=GUIDED | {"guidance_scale": 3.0}, reads=507),
     "Krea-2-Turbo": case(0.0, reads=507),
+    "FLUX.2-dev": case(4.0),
     "FLUX.2-klein": case(1.0, reads=509),
     "FLUX.2-klein-base": case(4.0, guided=GUIDED, reads=509),
     # The length for inpainting is less by default.
@@ -163,10 +165,7 @@ def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
 @cache
 def loaded(kind: Any, checkpoint: str, without: tuple[str, ...]) -> Any:
     """diffusers' pipeline for the same folder."""
-    pipeline = kind.from_pretrained(
-        tiny_flow(checkpoint), dtype=torch.float32, local_files_only=True, **dict.fromkeys(without)
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = scripted(kind, checkpoint, dtype=torch.float32, **dict.fromkeys(without))
     if kind is _D.ChromaInpaintPipeline:  # looks for a setting of FLUX.1
         pipeline.transformer.register_to_config(guidance_embeds=False)
     return pipeline

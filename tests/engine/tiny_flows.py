@@ -66,10 +66,11 @@ def tiny_flow(name: str) -> Path:
     parts = {part: _part(part, row, tiny) for part in row.parts if part not in tiny.without}
     variant = replace(variant, options={**variant.options, **tiny.options})
     built(row, variant, "text", parts).save_pretrained(folder)
-    if "processor" in parts:  # the index names the class that was made without its videos
-        index = json.loads((folder / "model_index.json").read_text())
-        index["processor"] = ["transformers", row.parts["processor"][0]]
-        (folder / "model_index.json").write_text(json.dumps(index))
+    index = json.loads((folder / "model_index.json").read_text())
+    for part in parts:  # the class that was made without what asks for torchvision
+        if row.parts[part][0].endswith("Processor"):
+            index[part] = ["transformers", row.parts[part][0]]
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
@@ -147,6 +148,26 @@ def _ernie_tokenizer(_: str) -> Any:
     )
 
 
+_MISTRAL_CHAT = (
+    "<s>{% for m in messages %}{% if m['role'] == 'system' %}[SYSTEM_PROMPT]{% else %}[INST]"
+    "{% endif %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}"
+    "{% if m['role'] == 'system' %}[/SYSTEM_PROMPT]{% else %}[/INST]{% endif %}{% endfor %}"
+)
+_MISTRAL_MARKS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]"]
+_MISTRAL_MARKS += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+
+
+def _mistral_tokenizer(_: str) -> Any:
+    raw = Tokenizer(models.BPE(_numbered([*_MISTRAL_MARKS, *LETTERS]), [], unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.add_special_tokens([AddedToken(word, special=True) for word in _MISTRAL_MARKS])
+    made = _T.PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", pad_token="<pad>", padding_side="left"
+    )
+    made.chat_template = _MISTRAL_CHAT
+    return made
+
+
 def _glm_tokenizer(_: str) -> Any:
     raw = Tokenizer(models.BPE(_numbered(_GLM_WORDS), []))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -169,6 +190,7 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
         vocab=_numbered(_LLAMA_WORDS), merges=[], pad_token="<pad>"
     ),
     "BertTokenizer": lambda _: _T.BertTokenizer(vocab=_numbered(_BERT_WORDS), model_max_length=77),
+    "PixtralProcessor": _mistral_tokenizer,
     "ernie_image": _ernie_tokenizer,
     "cogview4": _glm_tokenizer,
 }
@@ -267,6 +289,7 @@ ENCODERS: dict[str, Callable[[Any, str, Tiny], Any]] = {
         kind, tiny, [2, 1, 1], deepstack_visual_indexes=[0]
     ),
     "Mistral3Model": _mistral3,
+    "Mistral3ForConditionalGeneration": _mistral3,
 }
 
 
@@ -426,6 +449,11 @@ FOLDERS: dict[str, Tiny] = {
     # It also looks at the masked picture and the mask's own pixels.
     "FLUX.1-Fill-dev": replace(
         _with(_FLUX1, in_channels=64 + 64 + 256, out_channels=64), variant="Fill"
+    ),
+    "FLUX.2-dev": Tiny(
+        # As deep as the pipeline reads: hidden states 10, 20 and 30.
+        *("flux2_dev", {**_KLEIN_TRANSFORMER, "guidance_embeds": True}, _MOVING),
+        depth=30,
     ),
     "FLUX.2-klein": replace(_KLEIN, options={"is_distilled": True}),
     "FLUX.2-klein-base": replace(_KLEIN, options={"is_distilled": False}),
