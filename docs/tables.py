@@ -1,13 +1,14 @@
 """Writes the tables of docs/ from the code: `make docs`. A test keeps them current."""
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from picowatch.cli import called_with, parsers
 from picowatch.commands import COMMANDS
 from picowatch.errors import EXIT_CODES
-from picowatch.outbox.listing import OWN
+from picowatch.outbox.listing import OF_FAILURES, OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.schema import descriptions
@@ -113,16 +114,17 @@ def exit_code_table() -> str:
     return "\n".join(["| exit code | means |", "|---|---|", *rows])
 
 
-def listing_table() -> str:
-    """What a line of images.jsonl contains besides the request."""
-    rows = [f"| `{name}` | {means} |" for name, means in OWN.items()]
+def listing_table(names: Mapping[str, str]) -> str:
+    """What a line of images.jsonl contains besides the request, or one of failures.jsonl."""
+    rows = [f"| `{name.replace(', ', '`, `')}` | {means} |" for name, means in names.items()]
     return "\n".join(["| name | what it is |", "|---|---|", *rows])
 
 
 TABLES = {
     "commands": command_table,
     "exit codes": exit_code_table,
-    "images.jsonl": listing_table,
+    "images.jsonl": partial(listing_table, OWN),
+    "failures.jsonl": partial(listing_table, OF_FAILURES),
     "recipe fields": partial(recipe_table, daily=True),
     "more recipe fields": partial(recipe_table, daily=False),
     "samplers": sampler_table,

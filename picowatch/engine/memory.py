@@ -138,7 +138,7 @@ class MemoryLadder:
         self._worked[_key(request)] = rung, batches + 1 if again else 0
 
     def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
-        """Where it begins with a checkpoint and size of which it knows nothing."""
+        """The first rung for a checkpoint and size of which nothing is known."""
         if self._setting == "full":
             return ladder[0]
         if self._setting == "low":

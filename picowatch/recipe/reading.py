@@ -83,7 +83,7 @@ def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
 
 @lru_cache(maxsize=64)
 def _read_defaults(file: DefaultsFile) -> tuple[Layer, Sequence[Problem]]:
-    """Once for all the recipes of a folder."""
+    """Read a `_defaults.yaml`, once for all the recipes of a folder."""
     problems = Problems()
     layer: Layer = {}
     try:

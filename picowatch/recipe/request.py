@@ -213,7 +213,7 @@ def _plain(value: Any) -> Any:
 
 
 def _without_defaults(use: Any) -> dict[str, Any]:
-    """So that options that are added later change no digest."""
+    """The values that differ from their defaults: options that are added later change no digest."""
     return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 
 
