@@ -258,6 +258,7 @@ def _qwen_edit(steps: int, name: str, most: int, hub: str) -> Variant:
 
 
 _KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
+_KL_QWEN21 = "AutoencoderKLQwenImage21"
 _FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 _DPM_SOLVER = "DPMSolverMultistepScheduler"
 # Schedulers that say the same about noise; the engine makes its own from the config of any.
@@ -308,7 +309,7 @@ _NO_CHECKER = {"requires_safety_checker": False}
 # The VAEs of each kind: how catalog/encoders.py calls them.
 SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
-QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
+QWEN_VAE, QWEN21_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "Qwen-Image 2.1", "FLUX.2", "Sana"
 
 _FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 _FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
@@ -685,6 +686,34 @@ _ROWS = (
         vaes=(SIXTEEN, FLUX_VAE),
         lora_layers=((_LAYERS, (2304,)),),
         lora_marks=("lumina",),
+    ),
+    # Qwen3-VL reads the prompt and sees the references; its VAE has transparency.
+    Family(
+        key="qwen_image_21",
+        name="Qwen-Image 2.1",
+        pipelines=Pipelines(text="QwenImage21Pipeline", edit="QwenImage21Pipeline"),
+        guidance="true_cfg_scale",
+        size_multiple=32,
+        lacks=_LACKS | _ONLY_EDITS,
+        variants={
+            "": _steps(
+                40,
+                guided=False,
+                references=References(most=10, multiple=32, stretched=True, alpha=True),
+            )
+        },
+        hub="Qwen/Qwen-Image-2.1",
+        parts={
+            **_parts("QwenImage21Transformer2DModel", _KL_QWEN21),
+            "text_encoder": ("Qwen3VLForConditionalGeneration",),
+            "processor": ("Qwen3VLProcessor",),
+        },
+        # With noise levels of its own the pipeline would ignore the recipe's steps.
+        settings={"sample_sigmas": None},
+        signs=("txt_in.text_norm.",),
+        vaes=(QWEN21_VAE,),
+        lora_layers=((r"transformer_blocks_\d+_img_mlp_(gate_layer|gate_up|proj|out)_lora", ()),),
+        lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
     ),
     # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
     Family(
