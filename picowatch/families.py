@@ -280,6 +280,7 @@ _CLIP = ("CLIPTextModel", _CLIP_WORDS)
 _PROJECTED = ("CLIPTextModelWithProjection", _CLIP_WORDS)
 _T5 = ("T5EncoderModel", _T5_WORDS)
 _QWEN3 = ("Qwen3Model", _QWEN_WORDS)
+_QWEN3_ANY = (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
 _QWEN_VL = ("Qwen2_5_VLForConditionalGeneration", _QWEN_WORDS)
 _GEMMA2 = ("Gemma2Model", _GEMMA_WORDS)
 
@@ -358,7 +359,7 @@ _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
 # before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
-# 3, Sana before PixArt.
+# 3, Sana before PixArt, Z-Image Omni before Z-Image.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -642,6 +643,26 @@ _ROWS = (
         ),
         lora_marks=("flux",),
     ),
+    # Z-Image with SigLIP 2, which looks at the references. Its pipeline's guidance is Z-Image's.
+    Family(
+        key="z_image_omni",
+        name="Z-Image Omni",
+        pipelines=Pipelines(text="ZImageOmniPipeline", edit="ZImageOmniPipeline"),
+        guidance="cfg_scale_less_one",
+        lacks=_LACKS | _ONLY_EDITS,
+        variants={"": _steps(50, 5, references=_LOOKS_AT_TEN)},
+        hub="Tongyi-MAI/Z-Image-Omni-Base",
+        preview="flux",
+        parts={
+            **_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
+            "siglip": ("Siglip2VisionModel",),
+            "siglip_processor": ("Siglip2ImageProcessor", "Siglip2ImageProcessorFast"),
+        },
+        signs=("siglip_embedder.",),
+        vaes=(SIXTEEN, FLUX_VAE),
+        # Its LoRAs' layers are Z-Image's.
+        lora_marks=("z-image-omni", "z_image_omni", "zimageomni"),
+    ),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
     Family(
         key="z_image",
@@ -656,9 +677,7 @@ _ROWS = (
         },
         hub="Tongyi-MAI/Z-Image-Turbo",
         preview="flux",
-        parts=_parts(
-            "ZImageTransformer2DModel", _KL, (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
-        ),
+        parts=_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
         signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         encoders={"text_encoder": "Qwen3 4B"},
