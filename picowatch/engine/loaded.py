@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from picowatch.engine.loras import Loras
 
 _KEPT_PROMPTS = 64
+_KEPT_WITH_PICTURES = 16  # up to ten megabytes each, where the text encoder sees them
 
 
 class Loaded:
@@ -230,7 +231,7 @@ class Loaded:
             if self.place == "turns":
                 self._exchange([self._denoiser_name], self._encoder_names)
             pipeline = self.pipeline("edit")
-            while len(self._read_texts) >= _KEPT_PROMPTS:
+            while len(self._read_texts) >= _KEPT_WITH_PICTURES:
                 del self._read_texts[next(iter(self._read_texts))]
             reads = editor.reads(pipeline, pictures)
             self._read_texts[key] = pipeline.encode_prompt(prompt=[text], **reads)

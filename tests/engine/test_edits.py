@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -19,6 +19,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwen
 from diffusers.pipelines.qwenimage21 import pipeline_qwenimage21
 from PIL import Image
 
+from picowatch.catalog import Catalog
 from picowatch.engine.canvas import Canvas
 from picowatch.engine.draw import Drawn
 from picowatch.engine.memory import LAYERS, MODELS, TURNS, Rung
@@ -35,9 +36,11 @@ from tests.engine.flow_requests import (
     requests_of,
     scripted,
 )
+from tests.engine.part_files import FLUX, SCALED_FP8, fp8, pretend, tensors_of
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import lora_of, on_rung, reads
-from tests.engine.tiny_flows import FOLDERS
+from tests.engine.tiny_flows import FOLDERS, tiny_flow
+from tests.engine.transformer_files import Tensors, weights_of, write, write_gguf
 from tests.kinds import one_of_each_kind
 from tests.metadata.requests import CORGI
 
@@ -360,6 +363,65 @@ def test_what_was_read_in_a_photo_belongs_to_its_bytes_and_size() -> None:
     ]
     for request, found in zip(wanted, drawn(models, wanted), strict=True):
         assert difference(found, drawn(models, [request], flow_renderer(models))[0]) == 0
+
+
+# Files of a transformer, and how far a picture may be from that of the folder.
+KINDS: dict[str, tuple[Callable[[Path, Tensors], Path], int]] = {
+    "float32.safetensors": (write, 0),
+    "bf16.safetensors": (
+        lambda path, tensors: write(path, {n: one.bfloat16() for n, one in tensors.items()}),
+        20,
+    ),
+    "fp8.safetensors": (lambda path, tensors: write(path, fp8(tensors)), 60),
+    "fp8_scaled.safetensors": (
+        lambda path, tensors: write(path, fp8(tensors, ".scale_weight") | SCALED_FP8),
+        60,
+    ),
+    "Q8_0.gguf": (lambda path, tensors: write_gguf(path, tensors, "Q8_0", "flux"), 20),
+}
+
+
+def edited_by(models: Path, checkpoint: str) -> Image.Image:
+    """One photo, edited by a checkpoint of a models folder."""
+    photo(0, (96, 64)).save(models / "photo-0.png")
+    request = request_of(
+        models, checkpoint, f"{PROMPT}\nreferences: photo-0.png\ncfg_scale: 1", "size: 96x64"
+    )
+    return drawn(models, [request], flow_renderer(models))[0]
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_a_kontext_file_needs_the_files_of_flux_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """CLIP L, T5 and ae; its name alone says that it is one, and it draws as the folder."""
+    pretend(monkeypatch, tmp_path / "assets", FLUX)
+    write_file, far = KINDS[ending]
+    models = tmp_path / "models"
+    checkpoint = f"flux1-dev-kontext_{ending}"
+    write_file(models / "checkpoints" / checkpoint, weights_of(KONTEXT))
+    for part, name in {"text_encoder": "clip_l", "text_encoder_2": "t5xxl_fp16"}.items():
+        write(models / f"text_encoders/{name}.safetensors", tensors_of(KONTEXT, part))
+    write(models / "vae/ae.safetensors", tensors_of(KONTEXT, "vae"))
+    found = edited_by(models, checkpoint)
+    (models / "checkpoints/folder").symlink_to(tiny_flow(KONTEXT))
+    assert difference(found, edited_by(models, "folder")) <= far
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_a_file_of_qwen_image_edit_needs_a_folder_of_its_variant(
+    tmp_path: Path, ending: str
+) -> None:
+    """No other one: 2511 has another setting, and the first another pipeline."""
+    write_file, far = KINDS[ending]
+    checkpoint = f"qwen_image_edit_2509_{ending}"
+    write_file(tmp_path / "checkpoints" / checkpoint, weights_of(PLUS))
+    for other in (EDIT, PLUS_2511, "Qwen-Image"):
+        (tmp_path / "checkpoints" / other).symlink_to(tiny_flow(other))
+    (refused,) = [one for one in Catalog(tmp_path).scan().models if one.missing]
+    assert "(Edit 2509) (such as Qwen/Qwen-Image-Edit-2509)" in refused.missing
+    (tmp_path / "checkpoints" / PLUS).symlink_to(tiny_flow(PLUS))
+    assert difference(edited_by(tmp_path, checkpoint), edited_by(tmp_path, PLUS)) <= far
 
 
 @pytest.fixture
