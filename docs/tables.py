@@ -1,17 +1,18 @@
 """Writes the tables of docs/ from the code: `make docs`. A test keeps them current."""
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from picowatch.cli import called_with, parsers
 from picowatch.commands import COMMANDS
 from picowatch.errors import EXIT_CODES
-from picowatch.outbox.listing import OWN
+from picowatch.outbox.listing import OF_FAILURES, OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.recipe.schema import descriptions
-from picowatch.settings import DAILY, FOLDERS, PREFIX, Settings
+from picowatch.settings import DAILY, FOLDERS, Settings
 
 DOCS = Path(__file__).parent
 
@@ -80,14 +81,13 @@ def sampler_table() -> str:
 
 
 def settings_table(daily: bool) -> str:
-    """The settings that most people use, or the others, with their environment variables."""
-    rows = ["| setting | what it does | default | environment |", "|---|---|---|---|"]
+    """The settings that most people use, or the others."""
+    rows = ["| setting | what it does | default |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         if (name in DAILY) is not daily:
             continue
         default = "" if field.default is None else _shown(field.default)
-        cells = [f"`{name}`", field.description or "", f"`{default}`" if default else "",
-                 f"`{PREFIX}{name.upper()}`"]  # fmt: skip
+        cells = [f"`{name}`", field.description or "", f"`{default}`" if default else ""]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -114,16 +114,17 @@ def exit_code_table() -> str:
     return "\n".join(["| exit code | means |", "|---|---|", *rows])
 
 
-def listing_table() -> str:
-    """What a line of images.jsonl contains besides the request."""
-    rows = [f"| `{name}` | {means} |" for name, means in OWN.items()]
+def listing_table(names: Mapping[str, str]) -> str:
+    """What a line of images.jsonl contains besides the request, or one of failures.jsonl."""
+    rows = [f"| `{name.replace(', ', '`, `')}` | {means} |" for name, means in names.items()]
     return "\n".join(["| name | what it is |", "|---|---|", *rows])
 
 
 TABLES = {
     "commands": command_table,
     "exit codes": exit_code_table,
-    "images.jsonl": listing_table,
+    "images.jsonl": partial(listing_table, OWN),
+    "failures.jsonl": partial(listing_table, OF_FAILURES),
     "recipe fields": partial(recipe_table, daily=True),
     "more recipe fields": partial(recipe_table, daily=False),
     "samplers": sampler_table,

@@ -258,6 +258,7 @@ def _qwen_edit(steps: int, name: str, most: int, hub: str) -> Variant:
 
 
 _KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
+_KL_QWEN21 = "AutoencoderKLQwenImage21"
 _FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 _DPM_SOLVER = "DPMSolverMultistepScheduler"
 # Schedulers that say the same about noise; the engine makes its own from the config of any.
@@ -308,10 +309,11 @@ _NO_CHECKER = {"requires_safety_checker": False}
 # The VAEs of each kind: how catalog/encoders.py calls them.
 SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
-QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
+QWEN_VAE, QWEN21_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "Qwen-Image 2.1", "FLUX.2", "Sana"
 
 _FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 _FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
+_FLUX2_TEXT = ("txt_in.weight", "context_embedder.weight")
 _FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 
 # Numbers of positions, which are those of a square: of patches of the picture's latents.
@@ -355,7 +357,8 @@ _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_
 
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
-# before FLUX.1, Z-Image before Lumina 2, AuraFlow before Stable Diffusion 3, Sana before PixArt.
+# before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
+# 3, Sana before PixArt.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -480,6 +483,34 @@ _ROWS = (
         lora_layers=((r"distilled_guidance_layer_", ()),),
         lora_marks=("chroma",),
     ),
+    # FLUX.2 dev: Mistral 3 reads the prompt; the transformer is twice as wide as klein 4B's.
+    Family(
+        key="flux2_dev",
+        name="FLUX.2 dev",
+        pipelines=Pipelines(text="Flux2Pipeline", edit="Flux2Pipeline"),
+        guidance="guidance",
+        lacks=_FLOW_LACKS | _BY_GUIDANCE | _ONLY_EDITS,
+        variants={"": _steps(50, guidance=4, references=_LOOKS_AT_TEN)},
+        hub="black-forest-labs/FLUX.2-dev",
+        # Its tokenizer's folder is that of a processor, of which the tokenizer is read.
+        parts=_parts(
+            "Flux2Transformer2DModel",
+            _KL_FLUX2,
+            ("Mistral3ForConditionalGeneration", ("PixtralProcessor", *_ANY_WORDS)),
+        ),
+        signs=("single_stream_modulation.",),
+        by_header=(("", Sign(of=_FLUX2_TEXT, width=15360)),),
+        vaes=(FLUX2_VAE,),
+        lora_layers=(
+            (
+                r"((double|single)_stream_modulation_(img_|txt_)?lin(ear)?"
+                r"|double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1"
+                rf"|single_transformer_blocks_\d+_attn_to_q(kv_mlp_proj)?){_DOWN}",
+                (6144,),
+            ),
+        ),
+        lora_marks=("flux2-dev", "flux2_dev", "flux.2-dev", "flux-2-dev"),
+    ),
     # FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too.
     Family(
         key="flux2",
@@ -506,8 +537,8 @@ _ROWS = (
         # By the width of the text.
         by_header=(
             *(
-                (name, Sign(of=("txt_in.weight", "context_embedder.weight"), width=width))
-                for width, name in ((7680, "4B"), (12288, "9B"), (15360, "dev"))
+                (name, Sign(of=_FLUX2_TEXT, width=width))
+                for width, name in ((7680, "4B"), (12288, "9B"))
             ),
             ("", Sign()),
         ),
@@ -526,7 +557,7 @@ _ROWS = (
             (r"single_blocks_\d+_linear1_lora_(up|B)_", (27648,)),
             (
                 rf"(double_blocks_\d+_img_attn_qkv|single_blocks_\d+_linear1|{_ATTENTION}){_DOWN}",
-                (4096, 6144),
+                (4096,),
             ),
             (rf"transformer_blocks_\d+_attn_to_q{_DOWN}", (4096,)),
         ),
@@ -655,6 +686,34 @@ _ROWS = (
         vaes=(SIXTEEN, FLUX_VAE),
         lora_layers=((_LAYERS, (2304,)),),
         lora_marks=("lumina",),
+    ),
+    # Qwen3-VL reads the prompt and sees the references; its VAE has transparency.
+    Family(
+        key="qwen_image_21",
+        name="Qwen-Image 2.1",
+        pipelines=Pipelines(text="QwenImage21Pipeline", edit="QwenImage21Pipeline"),
+        guidance="true_cfg_scale",
+        size_multiple=32,
+        lacks=_LACKS | _ONLY_EDITS,
+        variants={
+            "": _steps(
+                40,
+                guided=False,
+                references=References(most=10, multiple=32, stretched=True, alpha=True),
+            )
+        },
+        hub="Qwen/Qwen-Image-2.1",
+        parts={
+            **_parts("QwenImage21Transformer2DModel", _KL_QWEN21),
+            "text_encoder": ("Qwen3VLForConditionalGeneration",),
+            "processor": ("Qwen3VLProcessor",),
+        },
+        # With noise levels of its own the pipeline would ignore the recipe's steps.
+        settings={"sample_sigmas": None},
+        signs=("txt_in.text_norm.",),
+        vaes=(QWEN21_VAE,),
+        lora_layers=((r"transformer_blocks_\d+_img_mlp_(gate_layer|gate_up|proj|out)_lora", ()),),
+        lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
     ),
     # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
     Family(

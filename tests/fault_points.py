@@ -40,6 +40,8 @@ POINTS = {
     "before a picture is in the gallery": f"{_GALLERY}:Gallery.add",
     "before the ledger says done": f"{_LEDGER}.finish",
     "before a failure is noted": f"{_LEDGER}.fail",
+    "before a failure is listed": "picowatch.daemon.finish:Finishing.list_failures",
+    "before the ledger says that a failure is listed": f"{_LEDGER}.mark_failures_listed",
     "before a recipe is finished": "picowatch.daemon.finish:Finishing.finish",
     "before a recipe is marked finished": f"{_LEDGER}.done_with",
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",

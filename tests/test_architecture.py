@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
-    {"errors", "families", "streams", "threads"},
+    {"errors", "families", "streams"},
     {"signals"},
     {"files"},
     {"settings", "recipe"},

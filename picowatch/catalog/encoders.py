@@ -13,6 +13,7 @@ from picowatch.families import (
     FAMILIES,
     FLUX2_VAE,
     FLUX_VAE,
+    QWEN21_VAE,
     QWEN_VAE,
     SANA_VAE,
     SD3_VAE,
@@ -25,6 +26,7 @@ from picowatch.families import (
 _SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE, 1.0: COGVIEW4_VAE}
 _CLASSES = {
     "AutoencoderKLQwenImage": QWEN_VAE,
+    "AutoencoderKLQwenImage21": QWEN21_VAE,
     "AutoencoderKLFlux2": FLUX2_VAE,
     "AutoencoderDC": SANA_VAE,
 }

@@ -51,7 +51,10 @@ COMMANDS = {
     "init": Command(
         "init",
         "Create the folders, a commented picowatch.yaml and example recipes.",
-        {"picowatch init pictures": "then: cd pictures && picowatch run"},
+        {
+            "picowatch init pictures": "then: cd pictures && picowatch run",
+            "picowatch init --with photos": "folders that edit, enlarge and vary what is dropped",
+        },
         [
             (
                 "folder",
@@ -62,7 +65,15 @@ COMMANDS = {
                     "type": path,
                     "default": Path(),
                 },
-            )
+            ),
+            (
+                "--with",
+                {
+                    "dest": "ready",
+                    "choices": ("photos",),
+                    "help": "photos: also folders in the inbox that work on dropped pictures",
+                },
+            ),
         ],
     ),
     "run": Command(
@@ -98,9 +109,12 @@ COMMANDS = {
             "picowatch make corgi.yaml": "prints outbox/corgi/0001-….png",
             "echo 'a red circle' | picowatch make --rm -": "leaves no recipe behind",
             "picowatch make --json --name ads/may ad.yaml": "seeds, sizes and errors for a script",
+            "picowatch make inbox/photos": "all pictures of a folder with a _pictures.yaml",
         },
         [
-            _words("files", "FILE", "recipe files; - is standard input"),
+            _words(
+                "files", "FILE", "recipe files, or folders of dropped pictures; - is standard input"
+            ),
             _switch("--json", "print one JSON object"),
             (
                 "--name",
@@ -177,8 +191,12 @@ COMMANDS = {
         {
             "picowatch retry": "all failed images",
             "picowatch retry inbox/corgi.yaml": "those of one recipe",
+            "picowatch retry --all inbox/photos": "a folder, as its template is now",
         },
-        [_words("recipes", "RECIPE", "recipes in the inbox (all)", "*")],
+        [
+            _words("recipes", "RECIPE", "recipes, folders or 'globs*' in the inbox (all)", "*"),
+            _switch("--all", "also what is done, as if it had been saved again"),
+        ],
     ),
     "delete": Command(
         "control",

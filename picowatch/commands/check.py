@@ -10,7 +10,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PicowatchError, PictureUnreadable
-from picowatch.files.names import is_picture_name, natural_key
+from picowatch.files.names import natural_key
 from picowatch.inbox.files import MAX_BYTES, FileChanged, defaults_for
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
@@ -32,14 +32,9 @@ from picowatch.recipe import (
     no_hash,
     read_recipes,
 )
-from picowatch.recipe.fields import (
-    CUTOUT,
-    PROMPTS,
-    RANDOM,
-    ROWS,
-)
+from picowatch.recipe.fields import CUTOUT, PROMPTS, RANDOM, ROWS
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.reading import check_template, dropped_recipes
+from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
 from picowatch.streams import harmless
@@ -63,16 +58,12 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     listed: list[dict[str, Any]] = []
     failed = False
     for file in files:
+        bad: dict[str, None] = {}  # what is wrong with single pictures
         try:
-            recipes = _read(settings, file, inventory)
+            recipes = _read(settings, file, inventory, bad)
             images = [image for recipe in recipes for image in _images(file, recipe)]
-        except RecipeInvalid as error:
-            problem = error_text(error, _folder(settings, file))
-        except FileChanged:
-            problem = harmless(f"picowatch: {file}: it is being written. Check again.")
         except (PicowatchError, OSError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or error
-            problem = harmless(f"picowatch: {file}: {why}")
+            bad[_problem(settings, file, error)] = None
         else:
             warnings = [*_ignored(settings, file), *(w for one in recipes for w in one.warnings)]
             for warning in dict.fromkeys(warnings):
@@ -83,12 +74,22 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             listed += images
             if not as_json:
                 _print(file, images)
-            continue
-        failed = True
-        print(problem, file=sys.stderr)
+        for problem in bad:
+            failed = True
+            print(problem, file=sys.stderr)
     if as_json:
         print(json.dumps(listed, indent=1))
     return FAILED if failed else SUCCEEDED
+
+
+def _problem(settings: Settings, file: Path, error: Exception) -> str:
+    """What is wrong with a file."""
+    if isinstance(error, RecipeInvalid):
+        return error_text(error, _folder(settings, file))
+    if isinstance(error, FileChanged):
+        return harmless(f"picowatch: {file}: it is being written. Check again.")
+    why = (isinstance(error, OSError) and error.strerror) or error
+    return harmless(f"picowatch: {file}: {why}")
 
 
 def _ignored(settings: Settings, file: Path) -> Iterator[str]:
@@ -102,14 +103,18 @@ def _ignored(settings: Settings, file: Path) -> Iterator[str]:
         yield f"this file in the inbox is never run: {why}."
 
 
-def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
-    """Read a recipe; inside the inbox its folders' defaults hold."""
+def _read(
+    settings: Settings, file: Path, inventory: Inventory, bad: dict[str, None]
+) -> list[Recipe]:
+    """Read a recipe; inside the inbox its folders' defaults hold. For `bad` see `_under`."""
     inbox, path = settings.inbox.resolve(), file.resolve()
     name, defaults = file.name, []
     if path.is_relative_to(inbox):
         name = path.relative_to(inbox).as_posix()
         defaults = defaults_for(inbox, name)
-        if is_template(name) or is_dropped(name):
+        if is_template(name):
+            return list(_under(settings, inbox, name, inventory, bad))
+        if is_dropped(name):
             return list(_dropped(settings, inbox, name, inventory))
     with file.open("rb") as opened:
         content = opened.read(MAX_BYTES + 1)
@@ -129,33 +134,46 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
     return recipes
 
 
-def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -> Iterator[Recipe]:
-    """What a dropped picture requests, or every picture under a template."""
+def _under(
+    settings: Settings, inbox: Path, template: str, inventory: Inventory, bad: dict[str, None]
+) -> Iterator[Recipe]:
+    """What the pictures under a template request; what is wrong with one goes to `bad`."""
+    _check_template(settings, inbox, template, inventory)
+    found, _ = scan(inbox, (), template.rpartition("/")[0], is_under_template=True)
+    for path in sorted(filter(is_dropped, found), key=natural_key):
+        if template_above(inbox, path) != template:
+            continue
+        try:
+            yield from list(_dropped(settings, inbox, path, inventory))
+        except NothingSaid as error:  # once for all
+            bad[_problem(settings, settings.inbox / template, error)] = None
+        except (PicowatchError, OSError) as error:
+            bad[_problem(settings, settings.inbox / path, error)] = None
+
+
+def _dropped(settings: Settings, inbox: Path, path: str, inventory: Inventory) -> Iterator[Recipe]:
+    """What a dropped picture requests."""
+    if template := template_above(inbox, path):
+        _check_template(settings, inbox, template, inventory)
+    dropped = read_dropped(inbox, path)
+    if dropped is None:
+        raise PictureUnreadable(
+            "There is no _pictures.yaml in its folder or above it.",
+            "docs/pictures.md explains how pictures are requests.",
+        )
+    pictures = NamedPictures(inbox, settings.outbox, path, settings.most_picture_pixels)
+    pictures.check(path)
+    defaults = defaults_for(inbox, path)
     most = settings.max_images_per_save
-    names = [name]
-    template = name if is_template(name) else template_above(inbox, name)
-    if template is not None:
-        content = (inbox / template).read_bytes()
-        defaults = defaults_for(inbox, template)
-        check_template(DefaultsFile(template, content), inventory, defaults, most)
-    if is_template(name):
-        found, _ = scan(inbox, (), name.rpartition("/")[0], is_under_template=True)
-        names = sorted(filter(is_picture_name, found), key=natural_key)
-        names = [path for path in names if template_above(inbox, path) == name]
-    for path in names:
-        dropped = read_dropped(inbox, path)
-        if dropped is None:
-            raise PictureUnreadable(
-                "There is no _pictures.yaml in its folder or above it.",
-                "docs/pictures.md explains how pictures are requests.",
-            )
-        pictures = NamedPictures(inbox, settings.outbox, path, settings.most_picture_pixels)
-        pictures.check(path)
-        defaults = defaults_for(inbox, path)
-        for recipe in dropped_recipes(dropped, inventory, defaults, most, pictures):
-            for _, other in recipe.pictures:
-                pictures.check(other)
-            yield recipe
+    for recipe in dropped_recipes(dropped, inventory, defaults, most, pictures):
+        for _, other in recipe.pictures:
+            pictures.check(other)
+        yield recipe
+
+
+def _check_template(settings: Settings, inbox: Path, name: str, inventory: Inventory) -> None:
+    template = DefaultsFile(name, (inbox / name).read_bytes())
+    check_template(template, inventory, defaults_for(inbox, name), settings.max_images_per_save)
 
 
 def _folder(settings: Settings, file: Path) -> str:

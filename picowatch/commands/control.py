@@ -24,6 +24,12 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
         files = [_below(settings.outbox, picture) for picture in options.pictures]
         parts = (files[at : at + FILES_AT_ONCE] for at in range(0, len(files), FILES_AT_ONCE))
         return control(settings, [Command(name, files=tuple(part)) for part in parts])
+    if name == "retry" and options.all:
+        name = "retry all"
+        if not options.recipes:
+            raise CommandFailed(
+                "--all needs to know what to render again.", "Name a folder or recipe."
+            )
     recipes = [_below(settings.inbox, recipe) for recipe in getattr(options, "recipes", ())]
     return control(settings, [Command(name, recipe) for recipe in recipes] or [Command(name)])
 

@@ -2,8 +2,9 @@
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from picowatch.catalog.models import FOLDERS
@@ -11,6 +12,7 @@ from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed, SettingsInvalid
 from picowatch.files.atomic import make_folder, write_atomically
+from picowatch.inbox.names import PICTURES_NAME
 from picowatch.outbox.gallery import PAGE, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.status import Status, write_news
@@ -33,13 +35,18 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
                 f"init takes no --{name}: it creates inbox/, outbox/ and models/ in DIR.",
                 f"Name another folder as `{name}: …` in DIR/{FILE_NAME} afterwards.",
             )
-    return init(options.folder)
+    return init(options.folder, options.ready)
 
 
-def init(folder: Path) -> int:
-    """Make what is missing, examples only at first; nothing is overwritten but the schemas."""
+def init(folder: Path, ready: str | None = None) -> int:
+    """Make what is missing, examples only at first; nothing is overwritten but the schemas.
+
+    `ready`: also the folders of that name, each with a template for the pictures dropped there.
+    """
     try:
         _make_all(folder)
+        if ready:
+            _make_templates(folder / "inbox", ready)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise CommandFailed(
@@ -67,12 +74,23 @@ def _make_all(folder: Path) -> None:
 
 
 def _make_examples(inbox: Path) -> None:
-    examples = resources.files("picowatch").joinpath("assets/examples")
-    for example in sorted(examples.iterdir(), key=lambda file: file.name):
+    for example in sorted(_assets("examples"), key=lambda file: file.name):
         text = example.read_text("utf-8")
         if example.name.endswith(".yaml"):
             text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
         _write(inbox / example.name, text)
+
+
+def _make_templates(inbox: Path, ready: str) -> None:
+    for template in sorted(_assets(ready), key=lambda file: file.name):
+        text = f"{_NAMES_SCHEMA}../{SCHEMAS}/{KINDS['defaults']}\n{template.read_text('utf-8')}"
+        inside = inbox / template.name.removesuffix(".yaml")
+        make_folder(inside)
+        _write(inside / PICTURES_NAME, text)
+
+
+def _assets(name: str) -> Iterator[Traversable]:
+    return resources.files("picowatch").joinpath(f"assets/{name}").iterdir()
 
 
 def _make_gallery(folder: Path) -> None:

@@ -8,9 +8,9 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,15 @@ from picowatch.errors import (
     PictureUnreadable,
 )
 from picowatch.files.retry import Ended
-from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path, why_skipped
+from picowatch.inbox.names import (
+    ENDINGS,
+    PICTURES_NAME,
+    is_recipe_name,
+    is_recipe_path,
+    why_skipped,
+)
 from picowatch.inbox.putting import put, save_again
-from picowatch.inbox.reading import why_no_recipe
+from picowatch.inbox.reading import template_above, why_no_recipe
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import Answer, Command, new_file, send, wait_for_answer, withdraw
@@ -57,7 +63,8 @@ _NOT_THERE = "Nothing was put into the inbox."
 class _Sent:
     """A recipe in the inbox, and the command whose answer says what became of it.
 
-    `file` is what the user called it. `is_ours`: it was not in the inbox before.
+    `file` is what the user called it. `is_ours`: it was not in the inbox before. Of a folder of
+    dropped pictures `recipe` is its template.
     """
 
     file: Path
@@ -111,13 +118,15 @@ def make(
                 withdraw(one.command)
             if remove:
                 _remove(settings, sent)
+    missing = [Answer(False, error)] * (len(sent) - len(answers))
+    parts = [*_parts(settings, sent, [*answers, *missing])]
     if as_json:
-        print(json.dumps(_as_json(settings, sent, answers, error), indent=1))
+        print(json.dumps(_as_json(settings, parts, error), indent=1))
         return code or (SUCCEEDED if all(answer.done for answer in answers) else FAILED)
     if error:
         print_error(error)
         return code
-    return max(_report(settings, *pair, remove) for pair in zip(sent, answers, strict=True))
+    return max((_report(settings, *part, remove) for part in parts), default=SUCCEEDED)
 
 
 def _end_at_signals(stack: ExitStack) -> None:
@@ -143,23 +152,32 @@ def _made(
 ) -> list[Answer]:
     """Put the recipes into the inbox, note them in `sent`, and wait for what becomes of them."""
     check_folders(settings)
-    read = [(file, _content(file)) for file in files]
+    folders = {file: _folder(settings, file) for file in files if file.is_dir()}
+    read = {file: b"" if file in folders else _content(file) for file in files}
     if name:
         _check_name(settings, name, files)
-    for file, content in read:  # before any of them is there
-        _check_place(settings, file, content, name, remove=remove)
+    for file in read:  # before any of them is there
+        if file not in folders:
+            _check_place(settings, file, read[file], name, remove=remove)
+        elif name or remove:
+            raise CommandFailed(f"{file} is a folder.", "Leave out --name and --rm.")
     where = settings.inbox
     try:
-        for file, content in read:
+        for file in files:
             where = settings.inbox
-            recipe, is_ours = _put(settings, file, content, name)
-            digest = hashlib.sha256(content).hexdigest()
+            if file in folders:
+                folder, recipe = folders[file]
+                digest, is_ours, request = "", False, Command("make folder", folder)
+            else:
+                recipe, is_ours = _put(settings, file, read[file], name)
+                digest = hashlib.sha256(read[file]).hexdigest()
+                kind = "make once" if remove and is_ours else "make"
+                request = Command(kind, recipe, digest)
             where = settings.outbox
-            kind = "make once" if remove and is_ours else "make"
             # Noted before the command is there: a signal or a full disk may come in between.
             command = new_file(settings.outbox)
             sent.append(_Sent(file, recipe, digest, is_ours, command))
-            send(settings.outbox, Command(kind, recipe, digest), command)
+            send(settings.outbox, request, command)
         return _answers(settings, sent, make_engine)
     except OSError as error:
         # What fails on an open file, as a full disk does, names none.
@@ -172,12 +190,23 @@ def _made(
         raise CommandFailed(words, remedy) from error
 
 
+def _folder(settings: Settings, file: Path) -> tuple[str, str]:
+    """A folder for dropped pictures, as a path below the inbox, and its template."""
+    inbox, path = settings.inbox.resolve(), file.resolve()
+    if path.is_relative_to(inbox):
+        folder = path.relative_to(inbox).as_posix()
+        if template := template_above(inbox, f"{folder}/{PICTURES_NAME}"):
+            return folder, template
+    raise CommandFailed(
+        f"{file} is a folder, and no folder of the inbox with a {PICTURES_NAME}.",
+        "Name the recipes in it instead.",
+    )
+
+
 def _content(file: Path) -> bytes:
     """A recipe that can be one; CommandFailed says why it cannot."""
     try:
         content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
-    except IsADirectoryError as error:
-        raise CommandFailed(f"{file} is a folder.", "Name the recipes in it instead.") from error
     except OSError as error:
         raise CommandFailed(
             f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."
@@ -212,7 +241,7 @@ def _check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
 def _check_place(
     settings: Settings, file: Path, content: bytes, name: str, *, remove: bool
 ) -> None:
-    """Where pictures are dropped there are no recipes: nobody would answer one."""
+    """Refuse a place among dropped pictures: no recipe is read there."""
     below = _below(settings, file)
     if why := why_no_recipe(settings.inbox, below or _wanted(file, content, name)):
         raise CommandFailed(why, "Put it into another folder.")
@@ -351,6 +380,17 @@ def _render_here(
 # -- what became of them
 
 
+def _parts(
+    settings: Settings, sent: Sequence[_Sent], answers: Sequence[Answer]
+) -> Iterator[tuple[_Sent, Answer]]:
+    """Each recipe with its answer; of a folder each picture, and what concerns all of them."""
+    for one, answer in zip(sent, answers, strict=True):
+        if answer.warning or not answer.parts:
+            yield one, replace(answer, done=True) if answer.parts else answer
+        for recipe, part in answer.parts.items():
+            yield replace(one, file=settings.inbox / recipe, recipe=recipe), part
+
+
 def _report(settings: Settings, sent: _Sent, answer: Answer, removed: bool) -> int:
     for picture in (*answer.pictures, *answer.sheets):
         print(settings.outbox / picture)
@@ -365,12 +405,11 @@ def _report(settings: Settings, sent: _Sent, answer: Answer, removed: bool) -> i
 
 
 def _as_json(
-    settings: Settings, sent: Sequence[_Sent], answers: Sequence[Answer], error: str
+    settings: Settings, parts: Sequence[tuple[_Sent, Answer]], error: str
 ) -> dict[str, Any]:
     """What docs/scripts.md promises to scripts: new keys may come, these stay."""
-    missing = [Answer(False, error)] * (len(sent) - len(answers))
     return {
-        "done": not error and all(answer.done for answer in answers),
+        "done": not error and all(answer.done for _, answer in parts),
         "errors": [error] if error else [],
         "recipes": [
             {
@@ -383,7 +422,7 @@ def _as_json(
                 "errors": [] if answer.done else [(answer.error or answer.text).strip()],
                 "warnings": [answer.warning.strip()] if answer.warning else [],
             }
-            for one, answer in zip(sent, [*answers, *missing], strict=True)
+            for one, answer in parts
         ],
     }
 

@@ -172,7 +172,7 @@ def rows_of(running: bool, status: Status) -> list[Row]:
 
 
 def _silent_since(status: Status) -> str:
-    """When it reported last, if that is too long ago; else ""."""
+    """The time of the last report, if that is too long ago; else ""."""
     if time.time() - status.updated < FRESH_SECONDS:
         return ""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated))

@@ -349,7 +349,8 @@ class Accepting:
         if is_kept and not is_template(new) and syntax_of(old) == syntax_of(new):
             self._apply_new_folder(seen, inventory)
             return [renamed]
-        return [renamed, *self._saved(replace(seen, is_again=True), inventory)]
+        is_again = before is None or before.again != "saved"
+        return [renamed, *self._saved(replace(seen, is_again=is_again), inventory)]
 
     def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:
         """A folder's defaults may say another priority; all else holds from the next save on."""

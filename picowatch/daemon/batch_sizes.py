@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from picowatch.engine.memory import MODELS, TURNS
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.atomic import write_atomically
 from picowatch.recipe.passes import evaluations
@@ -30,6 +31,10 @@ LONGEST_SECONDS = 20.0  # a batch may take, so that urgent and cancelled images 
 SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
 # With fewer evaluations of the UNet, what is done once for each image takes as long as they do.
 FEW_EVALUATIONS = 8
+# Images with references are drawn one by one (engine/edit.py): a batch brings nothing, unless text
+# encoders and denoiser take turns in memory, which then happens once for so many.
+READ_TOGETHER = 4
+_IN_TURN = (MODELS.name, TURNS.name)
 
 
 def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
@@ -37,12 +42,15 @@ def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int
 
     `exact` means 1. A number is used as it is. "auto" begins with as many pictures as have the
     pixels of 512x512 together, at most sixteen: sixteen of 128x128, four of 256x256. That is safe
-    everywhere; what follows is measured. With hires the larger size counts.
+    everywhere; what follows is measured. With hires the larger size counts. Images with references
+    go one by one.
     """
     if request.exact:
         return 1
     if setting != "auto":
         return max(1, setting)
+    if request.references:
+        return 1
     scale = max(1.0, request.hires.scale) if request.hires else 1.0
     pixels = int(request.width * request.height * scale * scale)
     return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // pixels))
@@ -109,9 +117,10 @@ class BatchSizes:
     """The size of the next batch, which grows while that renders images faster.
 
     It begins with the rule of `batch_size_for`, doubles as long as an evaluation of the UNet then
-    takes at most 95 % of the time, and halves where memory ran out. What was decided is kept in a
-    file, by device, checkpoint and size; without the file it is measured again. A number in the
-    settings is taken as it is. Safe to use from several threads.
+    takes at most 95 % of the time, and halves where memory ran out; with references it is 1, or 4
+    where parts take turns in memory. What was decided is kept in a file, by device, checkpoint and
+    size; without the file it is measured again. A number in the settings is taken as it is. Safe to
+    use from several threads.
     """
 
     def __init__(self, setting: int | Literal["auto"], file: Path) -> None:
@@ -145,7 +154,11 @@ class BatchSizes:
         key = _key(first, device)
         measured = self._of(key, first)
         seconds = image.timings.get("denoise", 0.0)
-        if image.memory_rung != "full":
+        if first.references:
+            wanted = READ_TOGETHER if image.memory_rung in _IN_TURN else 1
+            decided = (measured.size, measured.settled) != (wanted, True)
+            measured.size, measured.settled = wanted, True
+        elif image.memory_rung != "full":
             decided = size > 1 and measured.ran_out_of_memory(size)
         else:
             each = seconds / evaluations(first)
@@ -172,7 +185,8 @@ def _key(request: ImageRequest, device: str) -> str:
     Guidance doubles an evaluation. A second pass at another size takes its own share of the
     evaluations, and where there are few, what comes once for each image counts.
     """
-    words = [device, request.checkpoint_hash[:16], f"{request.width}x{request.height}"]
+    size = "editing" if request.references else f"{request.width}x{request.height}"
+    words = [device, request.checkpoint_hash[:16], size]
     if request.cfg_scale == 1:
         words.append("unguided")
     elif request.cfg_start > 0 or request.cfg_end < 1:

@@ -198,9 +198,9 @@ def check_folders(settings: Settings, *, waits: bool = False) -> None:
 _CHMOD = "Give the user that runs picowatch the necessary permission."
 # What is in the outbox and written in place; a missing one is created.
 _OWN = (
-    "picowatch.log", "images.jsonl", ".picowatch", ".picowatch/lock", f".picowatch/{LEDGER}",
-    ".picowatch/commands", ".picowatch/gallery", ".picowatch/gallery/thumbs",
-    ".picowatch/start-images",
+    "picowatch.log", "images.jsonl", "failures.jsonl", ".picowatch", ".picowatch/lock",
+    f".picowatch/{LEDGER}", ".picowatch/commands", ".picowatch/gallery",
+    ".picowatch/gallery/thumbs", ".picowatch/start-images",
 )  # fmt: skip
 
 

@@ -6,18 +6,21 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import filterfalse
 
 from picowatch.daemon.finish import Archive, Finishing
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.publish import FOLDER_REMEDY
 from picowatch.daemon.run import Run
+from picowatch.files.names import natural_key
 from picowatch.inbox.files import size_and_time_of
 from picowatch.inbox.inbox import Inbox
-from picowatch.inbox.names import is_recipe_path
-from picowatch.inbox.reading import why_no_recipe
+from picowatch.inbox.names import PICTURES_NAME, is_dropped, is_recipe_path, is_template
+from picowatch.inbox.reading import template_above, why_no_recipe
 from picowatch.ledger.rows import Outcome, SizeAndTime
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.status import images, images_wait
+from picowatch.recipe.reading import NothingSaid
 from picowatch.streams import harmless
 
 log = logging.getLogger("picowatch")
@@ -34,6 +37,7 @@ class _Waiting:
     was_known: bool = False  # the ledger had its recipe
     cancelled: int = 0  # images so far
     running: int = 0  # of these
+    last_save: int | None = None  # before what it made be read again
 
 
 class Control:
@@ -71,6 +75,8 @@ class Control:
                 return self._resume()
             case Command("retry"):
                 return self._retry(command.recipe)
+            case Command("retry all", str(recipe)):
+                return self._retry_all(recipe)
             case Command("cancel", str(recipe)):
                 return self._cancel(command, recipe, waiting)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
@@ -79,6 +85,8 @@ class Control:
                 if answer := self._make(recipe, digest, waiting):
                     self.archive.remove(recipe, digest)
                 return answer
+            case Command("make folder", str(folder)):
+                return self._make_folder(folder.rstrip("/"), waiting)
             case Command("delete", files=(_, *_)):
                 return self._delete(command.files)
         return Answer(False, f"Unknown command '{command.name}', or not of this form.")
@@ -128,12 +136,24 @@ class Control:
             f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
+    def _retry_all(self, pattern: str) -> Answer:
+        """Have all be read again, as if it had been saved; what would be the same picture stays."""
+        recipes = _matching(pattern, filterfalse(is_template, self.ledger.known_recipes()))
+        if not recipes:
+            return Answer(False, f"No recipe or picture {pattern} is in the inbox.")
+        self.ledger.want_again(recipes, as_saved=True)
+        self.inbox.want_scan()
+        many = _pictures(len(recipes)) if any(map(is_dropped, recipes)) else _listed(recipes)
+        log.info("%s: %s read again, as requested", pattern, many)
+        words = f"{many} read again, and rendered as it is requested now."
+        return Answer(True, f"{words} Pictures that would be the same are kept.")
+
     def _cancel(self, command: Command, pattern: str, waiting: _Waiting) -> Answer | None:
         """Cancel what was saved before, also what is not accepted yet; what runs stops.
 
         Of many recipes each is cancelled once it is accepted, before any of it is rendered.
         """
-        if self.inbox.scanned_at <= waiting.since and self.inbox.folder:
+        if not self.inbox.has_looked_since(waiting.since):
             self.inbox.want_scan()
             return None
         came_after = partial(self._came_after, command.sent_at_ns)
@@ -213,10 +233,37 @@ class Control:
         self.finishing.finish(recipe)  # the answer names its error file and contact sheets
         return self._result(recipe, self.ledger.outcome(recipe, digest) or outcome)
 
+    def _make_folder(self, folder: str, waiting: _Waiting) -> Answer | None:
+        """The pictures of all that was dropped into a folder and below, once all have ended."""
+        if waiting.last_save is None:
+            waiting.since, waiting.last_save = time.monotonic(), self.ledger.last_save()
+            below = [one for one in self.ledger.known_recipes() if one.startswith(f"{folder}/")]
+            self.ledger.want_again(list(filterfalse(is_template, below)), as_saved=False)
+        if not self.inbox.folder or not self.inbox.has_looked_since(waiting.since):
+            self.inbox.want_scan()
+            return None
+        if any(one.startswith(f"{folder}/") for one in self.inbox.pending()):
+            return None
+        if self.ledger.is_unfinished_below(folder):
+            return None
+        self.finishing.finish_all()  # the answer names error files and contact sheets
+        template = template_above(self.settings.inbox, f"{folder}/{PICTURES_NAME}")
+        if template is None:
+            return Answer(False, f"{folder} has no {PICTURES_NAME} any more.")
+        if self.outbox.problems.error(template):
+            return self._refused(template)
+        outcomes = self.ledger.outcomes_below(folder, waiting.last_save)
+        dropped = sorted(filter(is_dropped, outcomes), key=natural_key)
+        parts = {recipe: self._result(recipe, outcomes[recipe]) for recipe in dropped}
+        done = [part for part in parts.values() if part.done]
+        words = f"{len(done)} of {_pictures(len(parts))} rendered."
+        warning = self.outbox.problems.warning(template)
+        return Answer(len(done) == len(parts), words, warning=warning, parts=parts)
+
     def _refused(self, recipe: str) -> Answer:
         problems = self.outbox.problems
         error, warning = problems.error(recipe), problems.warning(recipe)
-        return Answer(False, error, (), error, warning)
+        return Answer(False, error or str(NothingSaid()), (), error, warning)
 
     def _result(self, recipe: str, outcome: Outcome) -> Answer:
         if not outcome.valid:

@@ -127,6 +127,7 @@ class Daemon:
                 self.reporting.hurry()
         self._update_pool(more)  # engines work on while what follows has to wait
         self.finishing.finish_all()
+        self.finishing.list_failures()
         self.pool.publisher.list_published()
         if self.settings_watch:
             self.settings_watch.look()
@@ -198,7 +199,9 @@ class Daemon:
         """Whether nothing is left to do, or only what a pause keeps in the queue."""
         if len(self.inbox) or self.accepting.is_busy() or self.ledger.todo():
             return False
-        if time.monotonic() < self._in_time or self.ledger.unlisted():
+        if time.monotonic() < self._in_time:
+            return False
+        if self.ledger.unlisted() or self.ledger.unlisted_failures():
             return False
         counts = self.ledger.counts()
         self.result.kept_waiting = counts.queued if self.pool.paused else 0

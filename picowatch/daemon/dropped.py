@@ -80,7 +80,7 @@ class DroppedPictures:
         return False
 
     def _is_inbox_away(self) -> bool:
-        """Where a share is not mounted there is no folder, or an empty one."""
+        """Whether the inbox seems unmounted: there is no folder, or an empty one."""
         try:
             with os.scandir(self.inbox) as entries:
                 return not any(entries)

@@ -272,6 +272,15 @@ class Finishing:
         if waits:
             raise waits
 
+    def list_failures(self) -> None:
+        """Add to failures.jsonl what was refused or failed; not twice, if a crash came between."""
+        if unlisted := self.ledger.unlisted_failures():
+            recent = self.outbox.failures.recent()
+            lines = [line for text in unlisted.values() if (line := json.loads(text)) not in recent]
+            if lines:
+                self.outbox.failures.append(*lines)
+            self.ledger.mark_failures_listed(unlisted)
+
     def finish(self, recipe: str) -> bool:
         """Draw the consequences; False if the recipe cannot be taken out of the inbox yet.
 

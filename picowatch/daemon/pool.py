@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import count
@@ -172,12 +172,14 @@ class WorkerPool:
         return [one for worker in self.workers if (one := worker.rendering)]
 
     def seconds_left(
-        self, queued: Iterable[tuple[ImageRequest, int]], recipe: str | None = None
+        self,
+        queued: Iterable[tuple[ImageRequest, int]],
+        is_own: Callable[[str], bool] = lambda recipe: True,
     ) -> float | None:
         """Return the seconds until the batches in progress and these images are done.
 
-        `queued` are the images that follow, so many like each. With a `recipe`, only its own
-        batches count. None before the first picture.
+        `queued` are the images that follow, so many like each. Of the batches only those with
+        images of its own recipes count. None before the first picture.
         """
         following = self._durations.of(queued)
         if following is None:
@@ -186,7 +188,7 @@ class WorkerPool:
         left = [
             one.seconds_left(self._durations.of([(one.first.request, len(one.batch))]) or 0.0)
             for one in renderings
-            if recipe is None or any(image.recipe == recipe for image in one.batch)
+            if any(is_own(image.recipe) for image in one.batch)
         ]
         return (sum(left) + following) / max(1, len(renderings))
 

@@ -21,7 +21,7 @@ _SizeAndTime = tuple[int, int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """Where the settings are, and how to read them again, with flags and environment.
+    """The settings file, and how to read it again, with flags and environment.
 
     `load` raises SettingsInvalid for what picowatch could not start with.
     """

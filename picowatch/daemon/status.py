@@ -2,20 +2,22 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from picowatch.daemon.pool import WorkerPool
 from picowatch.daemon.run import Run
 from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.daemon.worker import Worker
 from picowatch.errors import LedgerCorrupt
+from picowatch.files.names import is_picture_name
 from picowatch.files.retry import PASSING
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.rows import Counts, QueuedRecipes
 from picowatch.observers.console import Console
-from picowatch.outbox.status import EngineStatus, Status, images_wait
+from picowatch.outbox.status import EngineStatus, FolderStatus, Status, images_wait
 from picowatch.recipe.request import ImageRequest
 from picowatch.signals import notify
 
@@ -50,6 +52,7 @@ class Reporting:
         self._asked: tuple[int, str] | None = None  # the state of the ledger that is known
         self._queued_recipes: QueuedRecipes = ()
         self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
+        self._folders: dict[str, _Folder] = {}  # of templates, with images to render
         self._queued = 0  # images, when they were looked up
         self._looked_at = float("-inf")
         self._look_took = 0.0
@@ -135,7 +138,8 @@ class Reporting:
         )
         if counts.queued or counts.running:
             seconds = self.pool.seconds_left(self._queued_kinds)
-            status = replace(status, all_seconds_left=_rounded(seconds))
+            folders = tuple(map(self._folder_status, list(self._folders)[:NAMED]))
+            status = replace(status, all_seconds_left=_rounded(seconds), folders=folders)
         return self._with_progress(status)
 
     def _look_up_queue(self, queued: int) -> None:
@@ -143,10 +147,42 @@ class Reporting:
         began = time.monotonic()
         rest = 0.0 if queued != self._queued else STATUS_SECONDS
         if began - self._looked_at >= max(rest, COUNTING_REST * self._look_took):
-            self._queued_recipes, self._queued = self.ledger.queued_recipes(), queued
+            waiting: Counter[str] = Counter()
+            for recipe, count in self.ledger.queued_recipes():
+                waiting[self._name_of(recipe)] += count
+            self._queued_recipes, self._queued = tuple(waiting.items()), queued
             self._queued_kinds = self.ledger.queued_kinds()
+            self._folders = self._look_up_folders()
             self._looked_at = time.monotonic()
             self._look_took = self._looked_at - began
+
+    def _name_of(self, recipe: str) -> str:
+        """The recipe; of a dropped picture, the folder of its template."""
+        return self.inbox.template_folder(recipe) if is_picture_name(recipe) else recipe
+
+    def _look_up_folders(self) -> "dict[str, _Folder]":
+        """The folders with images to render, in the order in which they come."""
+        found: dict[str, _Folder] = {}
+        for folder, state, count, request in self.ledger.dropped_images():
+            one = found.setdefault(self.inbox.template_folder(folder), _Folder())
+            one.images[state] += count
+            if request is not None:
+                one.queued.append((request, count))
+        waiting = [name for name, _ in self._queued_recipes if name in found]
+        running = [name for name, one in found.items() if one.images["running"]]
+        return {name: found[name] for name in (*running, *waiting)}
+
+    def _folder_status(self, name: str) -> FolderStatus:
+        one = self._folders[name]
+        seconds = self.pool.seconds_left(one.queued, lambda recipe: self._name_of(recipe) == name)
+        failed = one.images["failed"]
+        return FolderStatus(
+            folder=name,
+            done=one.images["done"] + failed,
+            of=one.total,
+            failed=failed,
+            seconds_left=_rounded(seconds),
+        )
 
     def _with_progress(self, status: Status) -> Status:
         """What is rendering. Pictures that are being published are neither that nor queued."""
@@ -154,18 +190,28 @@ class Reporting:
         if not renderings:
             return status
         one = renderings[0]
-        name = self.ledger.recipe_of(one.first)
-        recipe = self.ledger.recipe_counts(name)
-        total = recipe.queued + recipe.running + recipe.done + recipe.failed
+        recipe = self.ledger.recipe_of(one.first)
+        counts = self.ledger.recipe_counts(recipe)
+        total = counts.queued + counts.running + counts.done + counts.failed
         if not total:  # nobody requests it any more: it is stopped
             return status
-        own = one.first.recipe
-        in_progress = sum(image.recipe == own for each in renderings for image in each.batch)
-        last = max(1, total - recipe.queued)
-        queued = self.ledger.queued_kinds(name)
+        waiting = counts.queued
+        folder = self._folders.get(self._name_of(recipe)) if is_picture_name(recipe) else None
+        if folder:
+            total, waiting, queued = folder.total, folder.images["queued"], folder.queued
+        else:
+            queued = self.ledger.queued_kinds(recipe)
+        own = self._name_of(one.first.recipe)
+
+        def is_own(other: str) -> bool:
+            return self._name_of(other) == own
+
+        in_progress = sum(is_own(image.recipe) for each in renderings for image in each.batch)
+        last = max(1, total - waiting)
         return replace(
             status,
-            recipe=name,
+            recipe=recipe,
+            folder=self._name_of(recipe) if folder else "",
             image=max(1, last - max(1, in_progress) + 1),
             last_image=last,
             of=total,
@@ -173,8 +219,20 @@ class Reporting:
             steps=one.steps,
             steps_per_second=one.steps_per_second,
             loading=one.loading,
-            seconds_left=_rounded(self.pool.seconds_left(queued, own)),
+            seconds_left=_rounded(self.pool.seconds_left(queued, is_own)),
         )
+
+
+@dataclass(slots=True)
+class _Folder:
+    """The images that a template's pictures request, and of which kinds those are that wait."""
+
+    images: Counter[str] = field(default_factory=Counter)  # by state
+    queued: list[tuple[ImageRequest, int]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.images.total() - self.images["cancelled"]
 
 
 def _rounded(seconds: float | None) -> float | None:

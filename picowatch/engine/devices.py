@@ -1,4 +1,4 @@
-"""Where to compute, and in which precision."""
+"""The device to compute on, and the precision."""
 
 from dataclasses import dataclass, replace
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.pipelines.flux2 import pipeline_flux2 as flux2
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
+from diffusers.pipelines.qwenimage21 import pipeline_qwenimage21 as qwen_image_21
 from PIL import Image
 
 from picowatch.engine.prompts import PromptEncoder, TextTower
@@ -37,13 +39,16 @@ class Reader:
     """How a flow family's prompts are read.
 
     `encode` gives one prompt as embeddings, from a pipeline and the checkpoint's variant. The first
-    tokenizer of `reads` that a checkpoint has counts: so many tokens are read, or with 0 as many as
-    its configuration says. `preamble` stands before each prompt, but not before negative ones.
+    tokenizer of `reads` that a checkpoint has counts, by `count`: so many tokens are read, or with
+    0 as many as its configuration says; without one, all. `preamble` stands before each prompt, but
+    not before negative ones; `empty` in place of no words.
     """
 
     encode: Callable[[Any, str, str], Encoded]
     reads: Mapping[str, int] = field(default_factory=lambda: {"tokenizer": 512})
+    count: Callable[[Any, str], int] = lambda tokenizer, prompt: len(tokenizer(prompt)["input_ids"])
     preamble: str = ""
+    empty: str = ""
 
     def length(self, parts: Parts, prompt: str, variant: str) -> tuple[int, int]:
         """How many tokens a prompt has, and how many of them the text encoder reads."""
@@ -51,7 +56,7 @@ class Reader:
         most = self.reads[name] or parts[name].model_max_length
         if name == "tokenizer_2" and variant == "schnell":
             most = _SCHNELL_TOKENS
-        return len(parts[name](prompt)["input_ids"]), most
+        return self.count(parts[name], prompt), most
 
 
 def words(prompt: str) -> str:
@@ -144,8 +149,7 @@ def _lumina2_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
 
 
 def _qwen_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
-    # A space where there is no negative prompt, as its card has it.
-    embeds, _mask = pipeline.encode_prompt(prompt or " ", max_sequence_length=512)
+    embeds, _mask = pipeline.encode_prompt(prompt, max_sequence_length=512)
     whole = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
     return {"prompt_embeds": embeds, "prompt_embeds_mask": whole}
 
@@ -156,14 +160,24 @@ def _z_image_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
     return {"prompt_embeds": found}
 
 
+def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
+    """With the instruction that its pipeline writes before each prompt."""
+    messages = flux2.format_input([prompt], flux2.SYSTEM_MESSAGE)
+    return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"][0])
+
+
 READERS = {
     # Its chat template has eight tokens.
     "z_image": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
     # T5: CLIP gives only the pooled output, from the first 77 tokens.
     "flux": Reader(encode=_flux_encode, reads={"tokenizer_2": _FLUX_TOKENS}),
+    "flux2_dev": Reader(encode=_encoding("prompt_embeds"), count=_flux2_dev_tokens),
     # The chat template begins with three tokens.
     "flux2": Reader(encode=_encoding("prompt_embeds"), reads={"tokenizer": 512 - 3}),
-    "qwen_image": Reader(encode=_qwen_encode),
+    # A space where there is no negative prompt, as its card has it.
+    "qwen_image": Reader(encode=_qwen_encode, empty=" "),
+    # Its tokenizer is the processor's, and its pipeline cuts no prompt off.
+    "qwen_image_21": Reader(encode=_encoding("prompt_embeds"), reads={}),
     # The chat template ends with five tokens.
     "krea2": Reader(
         encode=_encoding("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
@@ -224,6 +238,20 @@ def _whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
     return {"image": pipeline.image_processor.resize(pictures[0], height, width)}
 
 
+def _transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    """Scale each picture as the pipeline does, with its transparency."""
+    sizes = (
+        qwen_image_21.calculate_dimensions(1024 * 1024, one.width / one.height) for one in pictures
+    )
+    resize = pipeline.image_processor.resize
+    return {
+        "image": [
+            resize(one.convert("RGBA"), size[1], size[0])
+            for one, size in zip(pictures, sizes, strict=True)
+        ]
+    }
+
+
 EDITORS = {
     # The size is only its proportions; its pixels are `max_area`. The reference keeps its own.
     "FluxKontextPipeline": Editor(
@@ -232,7 +260,7 @@ EDITORS = {
     ),
     "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_whole),
     "QwenImageEditPlusPipeline": Editor(sees=True, reads=_small),
-    "QwenImage21Pipeline": Editor(sees=True, reads=lambda _, pictures: {"image": pictures}),
+    "QwenImage21Pipeline": Editor(sees=True, reads=_transparent),
 }
 
 

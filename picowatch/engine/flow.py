@@ -57,10 +57,10 @@ class FlowPasses(Passes):
 
     def _texts(self, request: ImageRequest) -> dict[str, str]:
         """What the text encoder reads: `prompt`, and with guidance `negative_prompt`."""
-        preamble = self._reader.preamble if self._reader else ""
-        texts = {"prompt": preamble + words(request.prompt)}
+        preamble, empty = (self._reader.preamble, self._reader.empty) if self._reader else ("", "")
+        texts = {"prompt": preamble + (words(request.prompt) or empty)}
         if request.cfg_scale > 1:
-            texts["negative_prompt"] = words(request.negative_prompt)
+            texts["negative_prompt"] = words(request.negative_prompt) or empty
         return texts
 
     def evaluations(self, request: ImageRequest) -> int:
@@ -70,9 +70,10 @@ class FlowPasses(Passes):
 
     def _warnings(self, request: ImageRequest) -> tuple[str, ...]:
         """Return a warning for each prompt that the text encoder does not read to its end."""
-        found = []
-        for name, text in self._texts(request).items() if self._reader else ():
-            assert self._reader
+        found: list[str] = []
+        if not self._reader or not self._reader.reads:
+            return ()
+        for name, text in self._texts(request).items():
             tokens, most = self._reader.length(self.loaded.parts, text, self.loaded.variant_name)
             if tokens > most:
                 found.append(

@@ -43,13 +43,15 @@ from picowatch.engine.processors import number_pictures, read_processor
 from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
+# Of a processor of pictures that asks for torchvision, the tokenizer alone is used.
+_TOKENIZERS = {"PixtralProcessor": "PreTrainedTokenizerFast"}
 
 
 def load_part(model: Model, target: Target, device: torch.device, name: str) -> Any:
     """One part of a checkpoint by diffusers' name, weights in the types of `target`."""
     part = next(part for part in parts_of(model) if part.name == name)
     if name.startswith("tokenizer"):
-        kind = getattr(transformers, part.class_name)
+        kind = getattr(transformers, _TOKENIZERS.get(part.class_name, part.class_name))
         # OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both.
         second = name == "tokenizer_2" and part.class_name.startswith("CLIP")
         padding = {"pad_token": "!"} if second else {}

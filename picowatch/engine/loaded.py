@@ -59,7 +59,7 @@ class Loaded:
         self._loras: Loras | None = None
         self._uses: tuple[LoraUse, ...] = ()
         self.encoded = lru_cache(_KEPT_PROMPTS)(self._encoded)  # of a flow family
-        self._read_texts: dict[tuple[str, tuple[str, ...]], Any] = {}  # with references
+        self._read_texts: dict[tuple[str, object], Any] = {}  # with references
 
     @cached_property
     def prompts(self) -> PromptEncoder:
@@ -224,7 +224,8 @@ class Loaded:
         It is what its `encode_prompt` gives.
         """
         editor = editor_of(self.row, self.variant)
-        key = text, hashes if editor.sees else ()
+        # A photo is seen in the size that the picture has.
+        key = text, (hashes, tuple(one.size for one in pictures)) if editor.sees else ()
         if key not in self._read_texts:
             if self.place == "turns":
                 self._exchange([self._denoiser_name], self._encoder_names)

@@ -138,7 +138,7 @@ class MemoryLadder:
         self._worked[_key(request)] = rung, batches + 1 if again else 0
 
     def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
-        """Where it begins with a checkpoint and size of which it knows nothing."""
+        """The first rung for a checkpoint and size of which nothing is known."""
         if self._setting == "full":
             return ladder[0]
         if self._setting == "low":
@@ -164,7 +164,8 @@ def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
 
 def _key(request: ImageRequest) -> tuple[object, ...]:
     hires = request.hires.scale if request.hires else 1
-    size = (request.width, request.height, hires)
+    # Photos have many sizes, and are edited in about as many pixels.
+    size = ("editing",) if request.references else (request.width, request.height, hires)
     controls = tuple(use.model_hash for use in request.control)
     return (request.checkpoint_hash, *size, request.shrink_to_fit, *controls)
 

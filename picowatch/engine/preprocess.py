@@ -112,7 +112,7 @@ def _derivatives(picture: Pixels) -> tuple[_Numbers, _Numbers]:
 
 
 def _is_ridge(strength: _Numbers, across: _Numbers, down: _Numbers) -> NDArray[np.bool_]:
-    """Where neither neighbour in the direction of the slope is stronger."""
+    """Pixels with no stronger neighbour in the direction of the slope."""
     padded = np.pad(strength, 1)
 
     def neighbour(rows: int, columns: int) -> _Numbers:

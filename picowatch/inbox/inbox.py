@@ -119,6 +119,14 @@ class Inbox:
         """Look at everything in the next round."""
         self._wanted = True
 
+    def has_looked_since(self, then: float) -> bool:
+        """Whether it has looked at everything since, or cannot, as nothing is there."""
+        return not self.folder or (self.scanned_at > then and not self._wanted)
+
+    def template_folder(self, path: str) -> str:
+        """The folder of the template that holds for a dropped picture; its own without one."""
+        return _nearest(self._templates, path) or path.rpartition("/")[0]
+
     def look(self, now: float) -> None:
         """Scan if it is time to, and note what differs from what the ledger knows."""
         if not self._is_due(now):
@@ -192,14 +200,19 @@ class Inbox:
         templates: Mapping[str, str],
     ) -> tuple[bool, str | None]:
         """Whether a file is another version than the one that was taken, or can be used now."""
-        if known and known.waits_for is None and known.size_and_time == size_and_time:
+        if (
+            known
+            and not known.again
+            and known.waits_for is None
+            and known.size_and_time == size_and_time
+        ):
             return False, None  # as almost all are
-        template = _nearest(templates, path) if is_dropped(path) or known else None
+        template = _template(templates, path) if is_dropped(path) or known else None
         if is_dropped(path) and not template:
             return False, None  # it is taken once its template is right
         if self._empty.get(path) == size_and_time:
             return False, None
-        if known is None or size_and_time.written_since(known.size_and_time):
+        if known is None or known.again or size_and_time.written_since(known.size_and_time):
             return True, None
         if known.waits_for is None:
             return False, None
@@ -348,7 +361,7 @@ class Inbox:
         """Whether a file that was moved is no new request: under another template it is one."""
         if is_template(old) != is_template(saved.path) or is_dropped(old) != is_dropped(saved.path):
             return False
-        return saved.template in (known.template, _nearest(self._templates, old) or "")
+        return saved.template in (known.template, _template(self._templates, old))
 
     def _deletion(self, one: Pending, unsettled: Collection[int], now: float) -> Deleted | None:
         known = self._ledger.known_recipe(one.path)
@@ -378,11 +391,14 @@ def _usable_templates(
     return there
 
 
-def _nearest(templates: Mapping[str, str], path: str) -> str | None:
-    """The digest of the template that holds for a path; None if there is none."""
+def _template(templates: Mapping[str, str], path: str) -> str:
+    """The digest of the template that holds for a path; "" if there is none that can be used."""
+    return templates.get(_nearest(templates, path), "")
+
+
+def _nearest(templates: Mapping[str, str], path: str) -> str:
+    """The folder of the template that holds for a path; "" if there is none."""
     folder = path.rpartition("/")[0]
-    while folder:
-        if folder in templates:
-            return templates[folder]
+    while folder and folder not in templates:
         folder = folder.rpartition("/")[0]
-    return None
+    return folder

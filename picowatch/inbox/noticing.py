@@ -54,7 +54,7 @@ class Pending:
 
     @property
     def quiet_at(self) -> float:
-        """When it will be complete, if nothing comes between."""
+        """The time at which it will be complete, if nothing comes between."""
         return max(self.since + self.patience, self.later)
 
 

@@ -192,7 +192,7 @@ def _picture(
         _check_quiet(noted, size_and_time)  # to read a large one takes long
         digest = sha256_of(file, pictures.MAX_BYTES)
         damage = _damage_of(file)
-    same = known if known and known.digest == digest else None
+    same = known if known and known.digest == digest and known.again != "saved" else None
     return Saved(
         path,
         digest,

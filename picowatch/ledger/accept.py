@@ -22,6 +22,7 @@ from picowatch.ledger.rows import (
     RequestedEntry,
     Save,
     SizeAndTime,
+    failure_line,
     request_of,
     request_text,
 )
@@ -90,6 +91,10 @@ class Accepting(Database):
         """
         with self.transaction() as sql:
             forget_archived(sql, save.path)
+            if problem is not None and not _is_refused(sql, save, problem):
+                reason = problem.removeprefix(f"{save.path}: ")
+                line = failure_line(save.path, save.digest, reason)
+                sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
             record_save(sql, save, "waiting" if waits else "refused", problem, waits_for)
 
     def forget(self, recipe: str) -> int:
@@ -144,6 +149,16 @@ def outcome_of(sql: sqlite3.Connection, recipe: str) -> str | None:
     return row["outcome"] if row else None
 
 
+def _is_refused(sql: sqlite3.Connection, save: Save, problem: str) -> bool:
+    """Whether this very version was refused for the same reason: a template is for each picture."""
+    row = sql.execute(
+        """SELECT 1 FROM recipes WHERE path = ? AND digest = ? AND size_and_time = ? AND problem = ?
+           AND outcome = 'refused' AND again = ''""",
+        (save.path, save.digest, save.size_and_time.as_text(), problem),
+    )
+    return row.fetchone() is not None
+
+
 def forget_archived(sql: sqlite3.Connection, recipe: str) -> None:
     """Forget what an archived recipe requested: another file has its name now."""
     sql.execute(
@@ -173,7 +188,8 @@ def record_save(
            ON CONFLICT (path) DO UPDATE SET size_and_time = excluded.size_and_time,
                digest = excluded.digest, outcome = excluded.outcome, save = excluded.save,
                folder = excluded.folder, template = excluded.template,
-               waits_for = excluded.waits_for, problem = excluded.problem, todo = todo + 1""",
+               waits_for = excluded.waits_for, problem = excluded.problem, again = '',
+               todo = todo + 1""",
         (
             save.path,
             save.size_and_time.as_text(),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
 
-VERSION = 3
+VERSION = 4
 # SQLite itself waits this long for a lock; the caller keeps waiting (retry.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3

@@ -1,8 +1,10 @@
 """What others ask the ledger: recipes and their states, counts, outcomes; cancel, retry, pause."""
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import groupby
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
@@ -147,6 +149,21 @@ class Questions(Database):
                 retried[recipe] += len(rows)
             return dict(+retried)
 
+    def want_again(self, recipes: Collection[str], *, as_saved: bool) -> None:
+        """Have the recipes read again as they are, with what belongs to them now.
+
+        `as_saved`: as if each had been saved again, unless it still waits for what it asked before.
+        """
+        with self.transaction() as sql:
+            sql.execute(
+                """UPDATE recipes SET again = CASE WHEN :as_saved AND NOT EXISTS (
+                       SELECT 1 FROM images WHERE recipe = path AND state IN ('queued', 'running')
+                   ) THEN 'saved' ELSE max(again, 'read') END
+                   WHERE outcome != 'archived'
+                   AND path IN (SELECT value FROM json_each(:recipes))""",
+                {"as_saved": as_saved, "recipes": json.dumps([*recipes])},
+            )
+
     def recipes_with_failures(self) -> list[str]:
         """Recipes whose last valid save requests images that failed."""
         rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
@@ -244,6 +261,51 @@ class Questions(Database):
             sheets=tuple(row["sheet_file"] for row in sheets),
         )
 
+    def last_save(self) -> int:
+        """The id of the newest save; 0 before the first."""
+        ((last,),) = self.select("SELECT coalesce(max(id), 0) FROM saves")
+        return int(last)
+
+    def is_unfinished_below(self, folder: str) -> bool:
+        """Whether images of recipes in this folder and below are queued or running."""
+        rows = self.select(
+            """SELECT 1 FROM images INDEXED BY images_queue
+               WHERE state = 'queued' AND recipe > :first AND recipe < :end
+               UNION ALL SELECT 1 FROM images INDEXED BY images_running
+               WHERE state = 'running' AND recipe > :first AND recipe < :end LIMIT 1""",
+            dict(zip(("first", "end"), _below(folder), strict=True)),
+        )
+        return bool(rows)
+
+    def outcomes_below(self, folder: str, since: int) -> dict[str, Outcome]:
+        """The outcomes of the last saves of the recipes in a folder and below.
+
+        Those that were archived are among them if they were saved after the save `since`.
+        """
+        first, end = _below(folder)
+        rows = self.select(
+            """SELECT path, recipes.outcome, state, file FROM recipes
+               LEFT JOIN entries ON entries.recipe = path
+               LEFT JOIN entry_images ON entry = entries.id AND position >= drawn_from
+               LEFT JOIN images ON images.id = image
+               WHERE path > :first AND path < :end
+               AND (recipes.outcome != 'archived' OR recipes.save > :since)
+               ORDER BY path, place, position""",
+            {"first": first, "end": end, "since": since},
+        )
+        found = {}
+        for path, group in groupby(rows, key=lambda row: row["path"]):
+            images = list(group)
+            states = Counter(image["state"] for image in images)
+            found[path] = Outcome(
+                valid=images[0]["outcome"] in ("accepted", "archived"),
+                pictures=tuple(image["file"] for image in images if image["state"] == "done"),
+                unfinished=states["queued"] + states["running"],
+                failed=states["failed"],
+                cancelled=states["cancelled"],
+            )
+        return found
+
     def _is_last(self, recipe: str, save: int) -> bool:
         return bool(
             self.select("SELECT 1 FROM recipes WHERE path = ? AND save = ?", (recipe, save))
@@ -274,6 +336,34 @@ class Questions(Database):
         )
         return [(request_of(row), row["images"]) for row in rows]
 
+    def dropped_images(self) -> list[tuple[str, str, int, ImageRequest | None]]:
+        """How many images of each state dropped pictures request, by the folder of the pictures.
+
+        Of queued ones by kind, each with one of its requests. A folder ends with a slash: `rtrim`
+        takes off every letter that is none.
+        """
+        rows = self.select(
+            """SELECT kinds.of_folder, kinds.state, kinds.images, images.request FROM (
+                   SELECT rtrim(path, replace(path, '/', '')) AS of_folder, state,
+                          CASE state WHEN 'queued' THEN batch_key END AS kind,
+                          count(DISTINCT images.id) AS images, min(images.id) AS first
+                   FROM recipes INDEXED BY recipes_dropped
+                   JOIN entries ON entries.recipe = path
+                   JOIN entry_images ON entry_images.entry = entries.id
+                   JOIN images ON images.id = entry_images.image
+                   WHERE template != '' GROUP BY of_folder, images.state, kind
+               ) AS kinds LEFT JOIN images ON images.id = first AND kind IS NOT NULL"""
+        )
+        return [
+            (
+                row["of_folder"],
+                row["state"],
+                row["images"],
+                request_of(row) if row["request"] else None,
+            )
+            for row in rows
+        ]
+
     def recipe_counts(self, recipe: str) -> Counts:
         """Counts by state of the images that the recipe's last valid save requests."""
         rows = self.select(
@@ -295,6 +385,11 @@ class Questions(Database):
         return [(QueuedImage.of(row), row["reason"]) for row in rows]
 
 
+def _below(folder: str) -> tuple[str, str]:
+    """What paths in a folder lie between: "0" follows "/" in ASCII."""
+    return f"{folder}/", f"{folder}0"
+
+
 def _known(row: sqlite3.Row) -> KnownRecipe:
     try:
         size_and_time = SizeAndTime.from_text(row["size_and_time"])
@@ -309,4 +404,5 @@ def _known(row: sqlite3.Row) -> KnownRecipe:
         row["template"],
         row["waits_for"],
         row["problem"],
+        row["again"],
     )

@@ -2,14 +2,21 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path, PurePosixPath
 
 from picowatch.files.names import is_picture_name, stem_of
 from picowatch.ledger.database import LOCK_SECONDS, Database
-from picowatch.ledger.rows import PutBack, QueuedImage, SizeAndTime, folded, request_of
+from picowatch.ledger.rows import (
+    PutBack,
+    QueuedImage,
+    SizeAndTime,
+    failure_line,
+    folded,
+    request_of,
+)
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 
@@ -24,6 +31,7 @@ _TO_RENDER = """(SELECT id, request FROM images INDEXED BY images_queue WHERE st
 # Its recipe may have been deleted while its picture was being written.
 _QUEUED = """state = CASE WHEN EXISTS (SELECT 1 FROM entry_images
              WHERE entry_images.image = images.id) THEN 'queued' ELSE 'cancelled' END"""
+LINES_AT_ONCE = 500  # few enough to find those that a crash left unmarked in the list's end
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
@@ -79,7 +87,25 @@ class Queue(Database):
         """Record that the image failed for good. False if it was not running."""
         with self.transaction() as sql:
             change = "state = 'failed', drawn = 0, reason = ?"
-            return _change(sql, image, change, reason, drawn=drawn)
+            if not _change(sql, image, change, reason, drawn=drawn):
+                return False
+            row = sql.execute(
+                """SELECT recipe, save_digest, entry_index, image_index, digest,
+                   json_extract(request, '$.seed') AS seed FROM images WHERE id = ?""",
+                (image,),
+            ).fetchone()
+            line = failure_line(**row, reason=reason)
+            sql.execute("INSERT INTO failures (line) VALUES (?)", (line,))
+            return True
+
+    def unlisted_failures(self) -> dict[int, str]:
+        """The first lines that failures.jsonl lacks, by what `mark_failures_listed` takes."""
+        rows = self.select("SELECT id, line FROM failures ORDER BY id LIMIT ?", (LINES_AT_ONCE,))
+        return {row["id"]: row["line"] for row in rows}
+
+    def mark_failures_listed(self, failures: Iterable[int]) -> None:
+        """Record that these lines are in failures.jsonl."""
+        self.change_each("DELETE FROM failures WHERE id = ?", ((one,) for one in failures))
 
     def put_back(self, image: int, why: PutBack = PutBack.NO_FAULT, *, drawn: bool = False) -> bool:
         """Put a running image back into the queue, at its old position. False if it was not."""

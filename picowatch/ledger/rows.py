@@ -5,6 +5,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from sqlite3 import Row
 from typing import NamedTuple, Self
@@ -83,6 +84,7 @@ class KnownRecipe(NamedTuple):
     template: str = ""
     waits_for: str | None = None
     problem: str | None = None
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,13 @@ class Acceptance:
     cancelled: int = 0
     kept: int = 0
     existing: tuple[str, ...] = ()
+
+
+def failure_line(recipe: str, save_digest: str, reason: str, **image: object) -> str:
+    """A line of failures.jsonl; `image` is what tells one image of the save from the others."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"recipe": recipe, "reason": reason, "time": at, "save_digest": save_digest}
+    return json.dumps(line | image)
 
 
 def request_text(request: ImageRequest) -> str:

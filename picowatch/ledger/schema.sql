@@ -1,4 +1,4 @@
--- The ledger, version 3. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 4. Times are Unix seconds; paths are relative, with forward slashes.
 -- Whatever is still to be done is a column here: a start and an ordinary round read the same rows.
 
 CREATE TABLE recipes (              -- each file of the inbox whose last save was taken
@@ -12,6 +12,8 @@ CREATE TABLE recipes (              -- each file of the inbox whose last save wa
     template      TEXT NOT NULL DEFAULT '',  -- of a dropped picture: sha256 of its template
     waits_for     TEXT,             -- what it could not use: it is read again when that changes
     problem       TEXT,             -- what is wrong with it, or failed, in a line
+    again         TEXT NOT NULL DEFAULT ''    -- what a command wants: that it is read as it is, or
+                  CHECK (again IN ('', 'read', 'saved')),  -- taken as if it had been saved again
     todo          INTEGER NOT NULL DEFAULT 0  -- counts changes whose consequences are to be drawn
 ) STRICT;
 
@@ -19,6 +21,7 @@ CREATE INDEX recipes_digest ON recipes (digest);
 CREATE INDEX recipes_todo ON recipes (path) WHERE todo > 0;
 CREATE INDEX recipes_waiting ON recipes (waits_for, path) WHERE waits_for IS NOT NULL;
 CREATE INDEX recipes_problem ON recipes (save) WHERE problem IS NOT NULL;
+CREATE INDEX recipes_dropped ON recipes (path) WHERE template != '';
 
 CREATE TABLE saves (                -- what `make` asks for; a month old ones are deleted
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -124,6 +127,11 @@ END;
 CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN
     UPDATE tallies SET images = images - 1 WHERE state = OLD.state;
 END;
+
+CREATE TABLE failures (             -- what failures.jsonl lacks, in order
+    id   INTEGER PRIMARY KEY,
+    line TEXT NOT NULL              -- JSON
+) STRICT;
 
 CREATE TABLE paused (               -- one row while nothing is to be rendered
     since REAL NOT NULL

@@ -6,13 +6,7 @@ from typing import Any
 import yaml
 
 from picowatch.families import DEMO
-from picowatch.recipe.fields import (
-    FINISHING,
-    PROMPTS,
-    ROWS,
-    SIZE,
-    ScheduleType,
-)
+from picowatch.recipe.fields import FINISHING, PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE

@@ -1,1 +1,1 @@
-"""Those who are shown the work: console, hooks, metrics, preview."""
+"""Observers of the work: console, hooks, metrics, preview."""

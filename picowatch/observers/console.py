@@ -210,6 +210,8 @@ def rows(status: Status) -> list[Row]:
     found = [_now(status)]
     if status.images["queued"]:
         found.append(Row("queued", _queued(status)))
+    others = [one.line() for one in status.folders if one.folder != status.folder]
+    found += [Row("folder", line) for line in others[:MOST]]
     found.append(Row("so far", _so_far(status), "quiet"))
     if status.pictures:
         found.append(Row("last", "  ".join(reversed(status.pictures[-MOST:]))))
@@ -234,7 +236,7 @@ def bar(status: Status) -> tuple[int, int]:
 def progress_text(status: Status) -> str:
     """`corgi.yaml: 1–8 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued`."""
     waiting = status.images["queued"]
-    return harmless(_work(status, status.recipe) + (f"; {waiting} queued" if waiting else ""))
+    return harmless(_work(status, status.name) + (f"; {waiting} queued" if waiting else ""))
 
 
 def _now(status: Status) -> Row:
@@ -242,7 +244,7 @@ def _now(status: Status) -> Row:
         return Row("now", f"waiting: {status.trouble}", "bad")
     if status.recipe:
         last = "; then paused" if status.paused else ""
-        return Row("now", _work(status, _short(status.recipe)) + last, "good")
+        return Row("now", _work(status, _short(status.name)) + last, "good")
     if status.paused:
         return Row("now", "paused until `picowatch resume`", "bad")
     return Row("now", "nothing is running", "quiet")

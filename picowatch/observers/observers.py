@@ -1,4 +1,4 @@
-"""Those who watch the work and have no part in it: hooks, metrics, the preview."""
+"""Observers, which have no part in the work: hooks, metrics, the preview."""
 
 from __future__ import annotations
 

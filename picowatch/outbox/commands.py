@@ -15,8 +15,9 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.atomic import TEMPORARY_PREFIX, make_folder, write_atomically
@@ -51,7 +52,7 @@ class Answer:
     """Whether it was done, a sentence for the user, and pictures by path below the outbox.
 
     `sheets` are contact sheets, by path, too. `error` and `warning` are the texts of the recipe's
-    own files in the outbox, "" without one.
+    own files in the outbox, "" without one. For a folder, `parts` are the answers of its pictures.
     """
 
     done: bool
@@ -60,6 +61,7 @@ class Answer:
     error: str = ""
     warning: str = ""
     sheets: tuple[str, ...] = ()
+    parts: dict[str, "Answer"] = field(default_factory=dict)
 
 
 class Commands:
@@ -115,7 +117,7 @@ class Commands:
 
 
 def new_file(outbox: Path) -> Path:
-    """Where the next command may be written."""
+    """The path of the next command's file."""
     return _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
 
 
@@ -141,11 +143,16 @@ def wait_for_answer(path: Path, seconds: float) -> Answer | None:
         if time.monotonic() > deadline:
             return None
         time.sleep(POLL_SECONDS)
-    found = json.loads(answer.read_bytes())
+    found = _answer(json.loads(answer.read_bytes()))
     with suppress(OSError):
         answer.unlink()
-    lists = {name: tuple(found[name]) for name in ("pictures", "sheets")}
-    return Answer(**found | lists)
+    return found
+
+
+def _answer(values: dict[str, Any]) -> Answer:
+    lists = {name: tuple(values[name]) for name in ("pictures", "sheets")}
+    parts = {recipe: _answer(part) for recipe, part in values["parts"].items()}
+    return Answer(**values | lists | {"parts": parts})
 
 
 def withdraw(path: Path) -> None:

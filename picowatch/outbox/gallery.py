@@ -101,7 +101,7 @@ class Gallery:
             write_atomically(self._thumbnail(file), small.getvalue(), durable=False)
 
     def shown(self, files: Collection[str]) -> list[str]:
-        """Those of these files that are pictures or contact sheets of the gallery."""
+        """Return those of the files that are pictures or contact sheets of the gallery."""
         with self._lock:
             return [file for file in dict.fromkeys(files) if file in self._pages]
 

@@ -1,4 +1,4 @@
-"""images.jsonl: the published pictures, one JSON object a line, appended and never rewritten."""
+"""images.jsonl, the published pictures, and failures.jsonl: a JSON object a line, only appended."""
 
 import json
 import os
@@ -27,15 +27,26 @@ OWN = {
 }
 
 
-class Listing:
-    """The list of one outbox, written by several threads. Each line has at least its `file`."""
+# What a line of failures.jsonl contains.
+OF_FAILURES = {
+    "recipe": "the path of the recipe or dropped picture below the inbox",
+    "reason": "what is wrong, or why the image failed",
+    "time": "when it was refused or failed, in UTC: `2026-11-21T09:00:05.123+00:00`",
+    "save_digest": "sha256 of the recipe's bytes; empty if they cannot be read",
+    "entry_index, image_index, seed, digest": "of an image that failed: which one it is, as in "
+    "`images.jsonl`",
+}
 
-    def __init__(self, path: Path) -> None:
+
+class Listing:
+    """A list of one outbox, written by several threads. Each line has at least its `key`."""
+
+    def __init__(self, path: Path, key: str = "file") -> None:
         """Cut off a last line that a crash left incomplete, or a power cut damaged.
 
         Each line is durable before the next is written, so only the last one can be torn.
         """
-        self._path = path
+        self._path, self._key = path, key
         self._lock = Lock()
         if path.exists():
             with path.open("rb+") as file:
@@ -57,13 +68,20 @@ class Listing:
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            return list(_pictures(_tail(file)[1].splitlines(keepends=True)))
+            return list(self._lines(_tail(file)[1].splitlines(keepends=True)))
 
     def all(self) -> Iterator[dict[str, Any]]:
         """Every line, oldest first."""
         if self._path.exists():
             with self._path.open("rb") as file:
-                yield from _pictures(file)
+                yield from self._lines(file)
+
+    def _lines(self, texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        """The complete lines: the first may be cut off, and a user may have edited the file."""
+        for text in texts:
+            line = _object(text)
+            if line and isinstance(line.get(self._key), str):
+                yield line
 
     def recent_files(self) -> list[str]:
         """The files in the last lines, oldest first: among them what a crash left unlisted."""
@@ -79,7 +97,7 @@ class Listing:
 
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:
-    """Where the end of the file begins, and its bytes: at least the last line, however long."""
+    """The offset of the file's last part, and its bytes: at least the last line, however long."""
     size, wanted = file.seek(0, os.SEEK_END), TAIL_BYTES
     while True:
         start = max(0, size - wanted)
@@ -97,14 +115,6 @@ def _object(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) else None
-
-
-def _pictures(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The complete lines: the first may be cut off, and a user may have edited the file."""
-    for text in texts:
-        line = _object(text)
-        if line and isinstance(line.get("file"), str):
-            yield line
 
 
 def request_of(line: dict[str, Any]) -> ImageRequest:

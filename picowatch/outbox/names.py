@@ -58,7 +58,8 @@ PILLOW_NAMES = tuple(one.pillow_name for one in FORMATS.values())
 LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
 OWN_NAMES = {
     *LATEST,
-    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", ".picowatch"),
+    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", "failures.jsonl"),
+    ".picowatch",
 }
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 MAP_ENDING = ".control{}.png"

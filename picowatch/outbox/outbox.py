@@ -48,6 +48,7 @@ class Outbox:
         self.root = root = settings.outbox
         self.names = OutboxNames(settings)
         self.listing = Listing(root / "images.jsonl")
+        self.failures = Listing(root / "failures.jsonl", "recipe")
         self.gallery = Gallery(root, self.listing)
         self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)

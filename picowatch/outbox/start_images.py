@@ -162,7 +162,7 @@ class NamedPictures(Pictures):
         return [_stamp(root / place) for root, place in self._places(path)]
 
     def _places(self, path: str) -> list[tuple[Path, str]]:
-        """Where the picture may be, as paths below a folder, in the order of looking."""
+        """The places of a picture, as paths below a folder, in the order of looking."""
         outbox = self._outbox
         if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
             return [(self._inbox, path)]

@@ -53,13 +53,32 @@ class EngineStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FolderStatus:
+    """The images of a template's dropped pictures: ended ones `of` all, and of these, failed."""
+
+    folder: str
+    done: int
+    of: int
+    failed: int = 0
+    seconds_left: float | None = None
+
+    def line(self) -> str:
+        """`photos: 65 of 300, 12 min left`."""
+        left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.folder}: {self.done} of {self.of}{left}{failed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """One look at the daemon. Times are Unix seconds, durations seconds.
 
     `recipe` to `seconds_left` describe what is being rendered: the images from `image` to
     `last_image` `of` the recipe's, and the checkpoint that is `loading`, "" once a step is done.
-    `seconds_left` is for the recipe, `all_seconds_left` for everything queued, too. `waiting` names
-    the recipes that come next, each with its number of images, of `waiting_recipes` in all.
+    Of a dropped picture, it is its template's `folder` whose images are counted. `seconds_left` is
+    for the recipe or folder, `all_seconds_left` for everything queued, too. `waiting` names the
+    recipes and folders that come next, each with its number of images, of `waiting_recipes` in all.
+    `folders` are those with images to render, the first ones.
     `pictures` and `errors` are the last ones, the newest at the end; `error_count` says how many
     errors there are in all, `refused` how many recipes are refused. `device` to
     `memory_peak_bytes` describe the first engine, `engines` all of them. `scanned` is when the
@@ -70,6 +89,7 @@ class Status:
     started: float
     images: dict[str, int]
     recipe: str = ""
+    folder: str = ""
     image: int = 0
     last_image: int = 0
     of: int = 0
@@ -82,6 +102,7 @@ class Status:
     paused: bool = False
     waiting: tuple[tuple[str, int], ...] = ()
     waiting_recipes: int = 0
+    folders: tuple[FolderStatus, ...] = ()
     pictures: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     error_count: int = 0
@@ -109,7 +130,12 @@ class Status:
         if not self.recipe:
             return waiting if self.paused else f"nothing is running; {waiting}"
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
-        return harmless(f"{self.recipe}: {self.images_in_progress}{left}; {waiting}")
+        return harmless(f"{self.name}: {self.images_in_progress}{left}; {waiting}")
+
+    @property
+    def name(self) -> str:
+        """What is being rendered, for people."""
+        return self.folder or self.recipe
 
     @property
     def images_in_progress(self) -> str:
@@ -125,7 +151,7 @@ def images(count: int) -> str:
 
 
 def images_wait(count: int) -> str:
-    """That so many images are queued, in words."""
+    """The number of queued images, in words."""
     return f"{images(count)} wait{'s' if count == 1 else ''}"
 
 

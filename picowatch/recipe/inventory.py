@@ -180,5 +180,5 @@ class Inventory:
         return self.refused.get(kind, {})
 
     def refused_anywhere(self) -> dict[str, str]:
-        """Those of all kinds."""
+        """The refused files of all kinds."""
         return {name: why for files in self.refused.values() for name, why in files.items()}

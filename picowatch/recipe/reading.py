@@ -6,12 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import (
-    DROPPED,
-    FINISHING,
-    FROM,
-    PICTURE,
-)
+from picowatch.recipe.fields import DROPPED, FINISHING, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
@@ -88,7 +83,7 @@ def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
 
 @lru_cache(maxsize=64)
 def _read_defaults(file: DefaultsFile) -> tuple[Layer, Sequence[Problem]]:
-    """Once for all the recipes of a folder."""
+    """Read a `_defaults.yaml`, once for all the recipes of a folder."""
     problems = Problems()
     layer: Layer = {}
     try:

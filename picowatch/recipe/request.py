@@ -124,13 +124,16 @@ class ImageRequest(ImageFields):
 
         Equal is every field that changes pixels, unless the table lets it differ within a batch,
         and the hashes of checkpoint, VAE and LoRAs. Start images and masks may differ, but all
-        images have one or none has; so may the pictures that ControlNets follow. An image with
-        `exact` shares with no other.
+        images have one or none has; so may the pictures that ControlNets follow, and the size with
+        references, which are drawn one by one. An image with `exact` shares with no other.
         """
         controls = tuple(use.shared for use in self.control)
+        values = {name: getattr(self, name) for name in _SAME_IN_BATCH} | {"control": controls}
+        if self.references:
+            del values["width"], values["height"]
         return repr(
             (
-                *(controls if n == "control" else getattr(self, n) for n in _SAME_IN_BATCH),
+                *values.values(),
                 self.checkpoint_hash,
                 self.vae_hash,
                 self.hires_upscaler_hash,
@@ -219,7 +222,7 @@ def _plain(value: Any) -> Any:
 
 
 def _without_defaults(use: Any) -> dict[str, Any]:
-    """So that options that are added later change no digest."""
+    """The values that differ from their defaults: options that are added later change no digest."""
     return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 
 

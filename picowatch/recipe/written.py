@@ -36,7 +36,7 @@ class Source:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
     def whole_line(self, number: int) -> "Position":
-        """Where a line stands, from its beginning to its end."""
+        """The position of a line, from its beginning to its end."""
         return Position(self, number, 1, max(1, len(self.line(number).rstrip())))
 
 
@@ -103,7 +103,7 @@ class Written:
 
     @property
     def error_position(self) -> Position:
-        """Where to point: at the value, or at the field's name when there is nothing to see."""
+        """The position to point at: the value, or the field's name when there is nothing to see."""
         return self.key if self.key and self.value is None and not self.raw else self.position
 
     @property

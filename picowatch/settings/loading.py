@@ -1,4 +1,4 @@
-"""Where settings come from: flags, the environment (PICOWATCH_…), and picowatch.yaml."""
+"""The sources of settings: flags, the environment (PICOWATCH_…), and picowatch.yaml."""
 
 import difflib
 import os

@@ -8,7 +8,7 @@ import pytest
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.gguf import BLOCKS, TYPES, read_gguf
 from tests.catalog.files import Shapes
-from tests.catalog.shapes import Z_IMAGE, flux, flux2
+from tests.catalog.shapes import Z_IMAGE, flux
 
 U32, TEXT, LIST = 4, 8, 9
 _NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
@@ -136,7 +136,7 @@ DAMAGED: list[tuple[tuple[bytes, int], str]] = [
     (_with(U32, struct.pack("<I", 0), "general.alignment"), "is damaged: its alignment"),
     (gguf(flux(), number=99), "is quantised as type 99, which picowatch does not know"),
     (HALF, "is damaged: its tensor 'double_blocks.0.img_attn.qkv.weight' has no valid shape"),
-    (gguf(flux2(15360)), "is a checkpoint of FLUX.2 (dev)"),
+    (gguf({"t_block.1.weight": (8, 256)}), "is a checkpoint of PixArt"),
     (gguf({"token_embd.weight": (8, 256)}), "is no model that picowatch knows: its tensors begin"),
 ]
 

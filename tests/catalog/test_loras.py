@@ -59,7 +59,8 @@ FLOWS: list[tuple[str, Shapes]] = [
     ("flux", peft(f"{T}.attn.to_q", 3072, 3072) | peft(f"{T}.ff.net.0.proj", 3072, 12288)),
     ("flux", {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)}),  # XLabs'
     ("chroma", kohya(f"{U}distilled_guidance_layer_in_proj", 64, 5120) | FLUX_QKV),
-    ("flux2", peft(f"{D}double_blocks.0.img_attn.qkv", 6144, 18432)),
+    ("flux2_dev", peft(f"{D}double_blocks.0.img_attn.qkv", 6144, 18432)),
+    ("flux2_dev", peft(f"{S}.attn.to_qkv_mlp_proj", 6144, 55296)),
     ("flux2", peft(f"{D}single_blocks.0.linear1", 3072, 27648)),
     ("flux2", peft(f"{S}.attn.to_qkv_mlp_proj", 3072, 27648)),
     ("flux2", peft(f"{T}.attn.to_q", 4096, 4096)),  # klein 9B's double blocks alone

@@ -10,7 +10,7 @@ from picowatch.catalog import DEMO_UPSCALER, Catalog, Kind, Model, Refused
 from picowatch.catalog.encoders import families_of, serves
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import FOLDERS
-from picowatch.catalog.recognise import ONLY, recognise
+from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO_WIDTH, FAMILIES, FLOWS, UNETS
 from tests.catalog.files import (
@@ -156,6 +156,7 @@ TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("sd3.5_diffusers", "sd3", "3.5 Medium", False, {"pos_embed.pos_embed": (1, 147456, 1536)}),
     ("sd3.5_large", "sd3", "3.5 Large", False, below(UNET, LARGE)),
     ("sd3.5_large_turbo", "sd3", "3.5 Large Turbo", True, LARGE),
+    ("flux2-dev", "flux2_dev", "", False, below(UNET, flux2(15360))),
     ("flux-2-klein-4b", "flux2", "klein 4B", True, flux2(7680)),
     ("flux-2-klein-base-4b", "flux2", "klein base 4B", True, flux2(7680)),
     ("flux-2-klein-9b", "flux2", "klein 9B", True, below(UNET, flux2(12288))),
@@ -356,7 +357,6 @@ REFUSED: list[tuple[Kind, Shapes, str]] = [
     ("checkpoint", without(SDXL_SHAPES, OPEN_CLIP_G), f"its text encoder ({OPEN_CLIP_G}…): a "),
     ("checkpoint", OTHER_ENCODER, "of Stable Diffusion 2.x without its text encoder"),
     ("checkpoint", NO_VAE, "without its VAE: a complete checkpoint is needed."),
-    ("checkpoint", below(UNET, flux2(15360)), f"is a checkpoint of FLUX.2 (dev): {ONLY}"),
     ("checkpoint", PIXART, SIGMA),
     ("checkpoint", PIXART | {"attention_y_norm.weight": (2240,)}, SANA),
     ("checkpoint", below("model.", AURA_FLOW), GET.format("fal/AuraFlow")),

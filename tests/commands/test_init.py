@@ -183,3 +183,24 @@ def test_bad_settings_end_with_exit_code_2(tmp_path: Path, text: str, said: str)
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_folders_for_photos_work_as_they_are(tmp_path: Path) -> None:
+    """Each template says what to drop; `check` accepts it, and so does the schema it names."""
+    assert picowatch(tmp_path, "init", "--with", "photos").returncode == 0
+    templates = sorted((tmp_path / "inbox").glob("*/_pictures.yaml"))
+    assert [path.parent.name for path in templates] == ["edit", "upscale", "variations"]
+    checked = picowatch(tmp_path, "check", *templates)
+    assert checked.returncode == 0, checked.stderr
+    for template in templates:
+        text = template.read_text()
+        named = re.match(r"# yaml-language-server: \$schema=(\S+)\n# Drop ", text)
+        assert named, template
+        schema = json.loads((template.parent / named[1]).read_text())
+        for document in yaml.safe_load_all(text):
+            assert list(Draft7Validator(schema).iter_errors(document)) == []
+    template.write_text("prompt: mine\n")
+    assert (
+        f"kept {template.relative_to(tmp_path)}"
+        in picowatch(tmp_path, "init", "--with", "photos").stdout
+    )

@@ -101,6 +101,10 @@ def assert_all_is_well(house: House) -> None:
     assert "bad" not in house.prompts("failing")
     assert "Bad." in (house.error("failing.txt") or "")
     assert "Did you mean 'prompt'?" in (house.error("wrong.yaml") or "")
+    failures = (house.outbox / "failures.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in failures]
+    assert {"failing.txt", "wrong.yaml"} == {line["recipe"] for line in lines}
+    assert len({*failures}) == len(failures), "none twice"
     assert "killed or stopped in the middle of something" in house.log()
 
 
@@ -191,6 +195,33 @@ def test_a_death_around_a_command(house: House, daemons: Daemons, point: str) ->
     assert_all_is_well(house)
     assert not command.exists()
     assert house.log().count("failing.txt: 1 image queued again, as requested") == 1
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        *COMMANDED,
+        "before a save is accepted",
+        "after a save is accepted",
+        "before an image is claimed",
+        "before the ledger says done",
+    ],
+)
+def test_a_death_while_a_folder_is_rendered_again(
+    house: House, daemons: Daemons, point: str
+) -> None:
+    """Each picture has one more result, drawn from another seed: none has two, none is missed."""
+    save_all(house)
+    daemons.run(house)
+    command = send(house.outbox, Command("retry all", "frames"))
+    daemons.die(house, f"{point}:1")
+    daemons.run(house, f"{point}:1")
+    daemons.run(house)
+    assert not command.exists()
+    made = [f"frames/{name}.png" for name in ("1", "1-2", "2", "2-2")]
+    assert sorted(rendered(house.outbox, "frames")) == sorted(made)
+    assert len({*house.seeds("frames")}) == 4
+    assert_counted(house)
 
 
 @pytest.mark.parametrize("point", DELETED)

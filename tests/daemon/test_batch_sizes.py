@@ -7,7 +7,7 @@ import pytest
 
 from picowatch.daemon.batch_sizes import LARGEST, BatchSizes
 from picowatch.engine.protocol import RenderedImage
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ImageRequest, ReferenceUse
 from tests.digest_engine import digest_picture
 from tests.engine.requests import request
 
@@ -119,3 +119,28 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
     file = tmp_path / "batches.json"
     file.write_text(content)
     assert BatchSizes("auto", file).size(LARGE) == 1
+
+
+@pytest.mark.parametrize(
+    ("rung", "then"),
+    [
+        *(("full", 1), ("VAE tiling", 1), ("group offload", 1)),
+        *(("model offload", 4), ("text encoders in turn", 4)),
+    ],
+)
+@pytest.mark.parametrize("side", [128, 1024])
+def test_edits_are_read_together_where_text_encoders_come_and_go(
+    tmp_path: Path, rung: str, then: int, side: int
+) -> None:
+    """Of any size, after the first; elsewhere none waits for others. Without references as ever."""
+    file, uses = tmp_path / "batches.json", (ReferenceUse("photo.png", "1" * 64),)
+    edit = request(width=side, height=side, references=uses)
+    sizes = BatchSizes("auto", file)
+    for size in (1, then, then):
+        assert sizes.size(edit) == size
+        sizes.learn([edit] * size, pictures([edit] * size, 60.0, rung))
+    assert sizes.size(replace(edit, width=side + 7)) == then
+    fresh = BatchSizes("auto", file)
+    assert fresh.size(edit, f"{sizes._device}") == then
+    assert fresh.size(replace(edit, references=())) == (1 if side == 1024 else 16)
+    assert BatchSizes(3, file).size(edit) == 3

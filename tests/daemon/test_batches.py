@@ -8,7 +8,7 @@ import pytest
 from picowatch.daemon.batch_sizes import batch_size_for
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
-from picowatch.recipe.request import ControlUse, LoraUse
+from picowatch.recipe.request import ControlUse, LoraUse, ReferenceUse
 from tests.engine.requests import request
 
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
@@ -18,6 +18,7 @@ OF_OTHER_TYPES: dict[str, Any] = {
     "loras": (LoraUse("a", "1", 0.5),),
     "noise": "nvidia",
     "prediction": "v",
+    "references": (ReferenceUse("b.png", "2"),),
     "resize": "stretch",
     "schedule_type": "beta",
     "upscale": Upscale("4x", 2.0),
@@ -41,7 +42,10 @@ def test_a_field_that_changes_pixels_is_in_the_digest_and_in_the_batch_key_or_ma
     name: str,
 ) -> None:
     """Or two pictures would be taken for one, or neighbours in a batch get the wrong pixels."""
-    first = request(image="a.png", mask="b.png", variation_strength=0.5)
+    given: dict[str, Any] = {"image": "a.png"}
+    if name == "references":  # never with a start image
+        given = {name: (ReferenceUse("a.png", "1"),)}
+    first = request(**given, mask="b.png", variation_strength=0.5)
     other = replace(first, **{name: _another(name, getattr(first, name))})
     assert first.digest != other.digest
     assert (first.batch_key == other.batch_key) is not ROWS[name].same_in_batch
@@ -52,7 +56,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     assert {name for name in PIXELS if not ROWS[name].same_in_batch} == {
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
-        *("image", "resize", "mask", "mask_blur", "mask_invert"),
+        *("image", "references", "resize", "mask", "mask_blur", "mask_invert"),
     }
 
 

@@ -1,6 +1,8 @@
 """Models folders with tiny flow families, and what recipes for them request."""
 
+import json
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
+from picowatch.engine.processors import read_processor
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
@@ -42,6 +45,24 @@ def square() -> Image.Image:
     mask = Image.new("L", (SIDE, SIDE))
     ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
     return mask
+
+
+def scripted(kind: Any, name: str, **parts: Any) -> Any:
+    """A pipeline of a tiny folder as a script reads it, with these parts in place of its own."""
+    folder = tiny_flow(name)
+    index = json.loads((folder / "model_index.json").read_text())
+    if (kind_of_processor := index.get("processor", [None])[-1]) is not None:
+        parts["processor"] = read_processor(folder / "processor", kind_of_processor)
+    if index.get("tokenizer", [None])[-1] != "PixtralProcessor":
+        pipeline = kind.from_pretrained(folder, local_files_only=True, **parts)
+    else:  # without torchvision diffusers reads none of it
+        index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+        listed = {part: one for part, one in index.items() if isinstance(one, list)}
+        kinds = {part: getattr(import_module(one[0]), one[1]) for part, one in listed.items()}
+        read = {part: one.from_pretrained(folder / part) for part, one in kinds.items()}
+        pipeline = kind(**read)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def flow_renderer(models: Path, **more: Any) -> Renderer:

@@ -1,11 +1,13 @@
 """Pictures by references are those of diffusers' pipelines, called as their cards say."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -13,24 +15,58 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
+from diffusers.pipelines.qwenimage21 import pipeline_qwenimage21
 from PIL import Image
 
 from picowatch.engine.canvas import Canvas
 from picowatch.engine.draw import Drawn
-from picowatch.engine.processors import number_pictures, read_processor
+from picowatch.engine.memory import LAYERS, MODELS, TURNS, Rung
+from picowatch.engine.processors import number_pictures
 from picowatch.engine.references import read_references
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped
 from picowatch.families import FAMILIES, References
 from picowatch.recipe.request import ImageRequest, ReferenceUse
-from tests.engine.flow_requests import FLOW_WARNINGS, flow_models, flow_renderer, requests_of
-from tests.engine.tiny_flows import tiny_flow
+from tests.engine.flow_requests import (
+    FLOW_WARNINGS,
+    flow_models,
+    flow_renderer,
+    requests_of,
+    scripted,
+)
+from tests.engine.requests import ignore_steps
+from tests.engine.rungs import lora_of, on_rung, reads
+from tests.engine.tiny_flows import FOLDERS
+from tests.kinds import one_of_each_kind
 from tests.metadata.requests import CORGI
 
 pytestmark = FLOW_WARNINGS
 _D: Any = diffusers
-KLEIN, KONTEXT = "FLUX.2-klein", "FLUX.1-Kontext-dev"
+KLEIN, KLEIN_BASE, DEV = "FLUX.2-klein", "FLUX.2-klein-base", "FLUX.2-dev"
+KONTEXT = "FLUX.1-Kontext-dev"
 EDIT, PLUS, PLUS_2511 = "Qwen-Image-Edit", "Qwen-Image-Edit-2509", "Qwen-Image-Edit-2511"
+QWEN21 = "Qwen-Image-2.1"
+EDITING = (KLEIN, KLEIN_BASE, DEV, KONTEXT, EDIT, PLUS, PLUS_2511, QWEN21)
 AREA = 128 * 128
 PROMPT = "prompt: make it red"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Let Qwen-Image edit in 128x128 pixels instead of a megapixel, in diffusers, too."""
+    dimensions = pipeline_qwenimage_edit.calculate_dimensions
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pipeline_qwenimage_edit, pipeline_qwenimage21):
+            patch.setattr(module, "calculate_dimensions", lambda _, ratio: dimensions(AREA, ratio))
+        patch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", AREA)
+        patch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", AREA // 4)
+        for family in ("qwen_image", "qwen_image_21"):
+            variants: Any = FAMILIES[family].variants
+            for name, variant in [*variants.items()]:
+                if variant.references:
+                    references = replace(variant.references, area=AREA)
+                    patch.setitem(variants, name, replace(variant, references=references))
+        yield
 
 
 def photo(seed: int, size: tuple[int, int]) -> Image.Image:
@@ -52,21 +88,32 @@ def request_of(models: Path, name: str, text: str, size: str = "size: picture") 
     return request
 
 
-def drawn(models: Path, batch: Sequence[ImageRequest]) -> list[Image.Image]:
-    found = flow_renderer(models).render(batch, lambda *_: None)
-    return [Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in found]
+@cache
+def renderer(models: Path) -> Renderer:
+    """One for each folder, which has loaded its checkpoint once for all tests."""
+    return flow_renderer(models)
+
+
+def drawn(
+    models: Path, batch: Sequence[ImageRequest], ours: Renderer | None = None
+) -> list[Image.Image]:
+    found = (ours or renderer(models)).render(batch, ignore_steps)
+    made = [Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in found]
+    for picture, one in zip(made, found, strict=True):
+        if one.alpha:
+            picture.putalpha(Image.frombytes("L", picture.size, one.alpha))
+    return made
 
 
 def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.Image:
-    """A careful user's script."""
-    folder = tiny_flow(name)
-    parts: dict[str, Any] = {}
-    if "Qwen" in name:
-        parts["processor"] = read_processor(folder / "processor", "Qwen2VLProcessor")
-    pipe = _D.DiffusionPipeline.from_pretrained(folder, **parts)
-    pipe.set_progress_bar_config(disable=True)
-    if parts:  # else a small difference to what its authors' code draws
+    """A careful user's script, with `lora` with one at 0.7."""
+    lora = more.pop("lora", None)
+    pipe = scripted(_D.Flux2Pipeline if name == DEV else _D.DiffusionPipeline, name)
+    if name in (EDIT, PLUS, PLUS_2511):  # else a small difference to what its authors' code draws
         number_pictures(pipe.text_encoder)
+    if lora:
+        pipe.load_lora_weights(lora, adapter_name="a")
+        pipe.set_adapters(["a"], [0.7])
     (picture,) = pipe(
         image=images,
         prompt=request.prompt,
@@ -124,22 +171,7 @@ def test_kontext_edits_one_picture_in_its_own_size() -> None:
     assert difference(found, plain(KONTEXT, picture, request, guidance_scale=2.5, **sizes)) <= 1
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Qwen-Image edit in 128x128 pixels instead of a megapixel, in diffusers, too."""
-    first, dimensions = pipeline_qwenimage_edit, pipeline_qwenimage_edit.calculate_dimensions
-    monkeypatch.setattr(first, "calculate_dimensions", lambda _, ratio: dimensions(AREA, ratio))
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", AREA)
-    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "CONDITION_IMAGE_SIZE", AREA // 4)
-    variants: Any = FAMILIES["qwen_image"].variants
-    for name, variant in [*variants.items()]:
-        if variant.references:
-            references = replace(variant.references, area=AREA)
-            monkeypatch.setitem(variants, name, replace(variant, references=references))
-
-
 @pytest.mark.parametrize(("name", "pictures"), [(EDIT, 1), (PLUS, 2), (PLUS_2511, 2)])
-@pytest.mark.usefixtures("small")
 def test_qwen_edits_in_its_own_area_and_gives_the_size_back(name: str, pictures: int) -> None:
     """With guidance; the vision encoder sees the pictures, and numbers them as pictures."""
     photos = [photo(0, (96, 64)), photo(1, (64, 96))][:pictures]
@@ -158,6 +190,223 @@ def test_the_library_still_needs_to_be_told_which_tokens_are_a_pictures() -> Non
     """diffusers #14194. Once it says so itself, `number_pictures` can go."""
     for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
         assert "mm_token_type_ids" not in inspect.getsource(module)
+
+
+# What a script asks each of them for, to render this size.
+SCRIPTS: dict[str, dict[str, Any]] = {
+    **{name: {"guidance_scale": 4.0} for name in (KLEIN_BASE, DEV)},
+    KONTEXT: {"guidance_scale": 2.5},
+    **{name: {"negative_prompt": " ", "true_cfg_scale": 4.0} for name in (EDIT, PLUS, PLUS_2511)},
+}
+IN_EACH_RUN = (KLEIN, KONTEXT, PLUS)
+
+
+def script(name: str, picture: Image.Image, request: ImageRequest, **more: Any) -> Image.Image:
+    """Of one picture, in its own size; both have sides that the model takes."""
+    width, height = picture.size
+    values = SCRIPTS.get(name, {}) | {"width": width, "height": height} | more
+    if name == KONTEXT:
+        values |= {"max_area": width * height, "_auto_resize": False}
+    images = picture if name in (KONTEXT, EDIT) else [picture]
+    return plain(name, images, request, **values)
+
+
+def edits_of(models: Path, name: str, *more: str) -> list[ImageRequest]:
+    """Two photos of different shapes, each with a prompt of its own."""
+    texts = ("make it red", "two blue balls on the grass")
+    return [
+        request_of(
+            models,
+            name,
+            "\n".join((f"prompt: {text}\nreferences: photo-{number}.png\nexact: false", *more)),
+            f"size: {size}",
+        )
+        for number, (text, size) in enumerate(zip(texts, ("128x128", "160x96"), strict=True))
+    ]
+
+
+def two_photos(name: str) -> Path:
+    """The second is partly transparent, where that means something."""
+    second = photo(1, (160, 96))
+    if name == QWEN21:
+        second.putalpha(photo(2, (160, 96)).convert("L").point(lambda value: max(0, value - 99)))
+    return models_with(name, photo(0, (128, 128)), second)
+
+
+@pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
+def test_pictures_of_any_shape_in_one_batch_are_those_of_a_script(name: str) -> None:
+    """Alone they are the same to the bit, and with `exact`; each has its own prompt and photo."""
+    models = two_photos(name)
+    batch = edits_of(models, name)
+    assert len({one.batch_key for one in batch}) == 1
+    together = drawn(models, batch)
+    for number, (found, request) in enumerate(zip(together, batch, strict=True)):
+        picture = Image.open(models / f"photo-{number}.png")
+        assert np.asarray(found).std() > 1
+        assert difference(found, script(name, picture, request)) <= 1
+        for alone in (request, replace(request, exact=True)):
+            assert difference(found, drawn(models, [alone])[0]) == 0
+
+
+@pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
+def test_a_mask_keeps_the_photo_outside_to_the_bit(name: str) -> None:
+    """Whatever the size is rendered in; inside is what is drawn without one."""
+    original, size = photo(0, (90, 75)), (90, 75)
+    models = models_with(name, original)
+    white = np.zeros((size[1], size[0]), bool)
+    white[20:50, 30:70] = True
+    Image.fromarray(white).convert("L").save(models / "white.png")
+    text = f"{PROMPT}\nreferences: photo-0.png"
+    (free,) = drawn(models, [request_of(models, name, text, "size: 90x75")])
+    masked = f"{text}\nmask: white.png\nmask_blur: 0"
+    (found,) = drawn(models, [request_of(models, name, masked, "size: 90x75")])
+    pixels, outside = np.asarray(found), ~white
+    assert (pixels[outside, :3] == np.asarray(original)[outside]).all()
+    assert (pixels[outside, 3:] == 255).all()
+    assert (pixels[white] == np.asarray(free)[white]).all()
+    assert (pixels != np.asarray(free)).any()
+
+
+@pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
+def test_an_interrupted_edit_leaves_nothing_behind(name: str) -> None:
+    """In a text encoder, a vision encoder or a step; the next batch is what it would have been."""
+    models = two_photos(name)
+    one, two = edits_of(models, name)
+    (before,) = drawn(models, [one])
+    for looks in (0, 3, 8):
+        answers = iter([False] * looks + [True] * 1000)
+        with pytest.raises(EngineStopped):
+            renderer(models).render([two, one], ignore_steps, answers.__next__)
+        assert difference(drawn(models, [one])[0], before) == 0
+
+
+MARKS = {"flux": "flux1", "flux2_dev": "flux2-dev", "flux2": "flux2", "qwen_image": "qwen_image"}
+MARKS["qwen_image_21"] = "qwen-image-2.1"
+
+
+@pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
+def test_a_lora_is_that_of_a_script(name: str) -> None:
+    """And gone with the next picture."""
+    models = two_photos(name)
+    (models / "loras").mkdir(exist_ok=True)
+    lora = lora_of(models, name, MARKS[FOLDERS[name].family])
+    request, _ = edits_of(models, name)
+    (before,), picture = drawn(models, [request]), Image.open(models / "photo-0.png")
+    (found,) = drawn(models, [replace(request, loras=(lora,))])
+    assert difference(found, before) > 1
+    theirs = script(name, picture, request, lora=models / "loras/a.safetensors")
+    assert difference(found, theirs) <= 1
+    assert difference(drawn(models, [request])[0], before) == 0
+
+
+@pytest.mark.parametrize("rung", (MODELS, LAYERS, TURNS), ids=lambda rung: rung.name)
+@pytest.mark.parametrize("name", one_of_each_kind(EDITING, IN_EACH_RUN))
+def test_every_rung_edits_the_same(name: str, rung: Rung) -> None:
+    models = two_photos(name)
+    batch = edits_of(models, name)
+    plainly = drawn(models, batch)
+    ours = on_rung(flow_renderer(models), replace(rung, tiled=False))
+    for found, expected in zip(drawn(models, batch, ours), plainly, strict=True):
+        assert difference(found, expected) <= 1
+
+
+@pytest.mark.parametrize("name", [KLEIN, KONTEXT, PLUS])
+def test_text_encoders_come_once_for_a_batch(name: str) -> None:
+    """They read all photos, then the transformer draws them; photos that were read need none."""
+    models = two_photos(name)
+    batch = edits_of(models, name)
+    ours = on_rung(flow_renderer(models), TURNS)
+    encoders = ["text_encoder", "text_encoder_2"][: 2 if name == KONTEXT else 1]
+    again = [replace(one, seed=8) for one in batch]
+    for wanted, expected in ((batch, [*encoders, "vae", "transformer"]), (again, [])):
+        with reads() as found:
+            drawn(models, wanted, ours)
+        assert sorted(part for part, _ in found) == sorted(expected)
+
+
+def test_what_was_read_in_a_photo_belongs_to_its_bytes_and_size() -> None:
+    """The same words about another photo, and about the same one in another size."""
+    models = two_photos(PLUS)
+    texts = [f"{PROMPT}\nreferences: photo-{number}.png" for number in (0, 1)]
+    sizes = ("size: 128x128", "size: 160x96", "size: 256x256")
+    wanted = [
+        request_of(models, PLUS, texts[number], size)
+        for number, size in zip((0, 1, 0), sizes, strict=True)
+    ]
+    for request, found in zip(wanted, drawn(models, wanted), strict=True):
+        assert difference(found, drawn(models, [request], flow_renderer(models))[0]) == 0
+
+
+@pytest.fixture
+def gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let transformers give back the reference's latents, and VAEs hold an eighth of the pixels."""
+
+    def forward(model: Any, *, hidden_states: Any, timestep: Any, **__: Any) -> Any:
+        noisy, given = hidden_states.chunk(2, 1)
+        if isinstance(model, _D.QwenImage21Transformer2DModel):
+            noisy, given = given, noisy
+        return ((noisy - given) / timestep.reshape(-1, 1, 1)).repeat(1, 2, 1), None
+
+    def encode(vae: Any, pictures: Any, *_: Any) -> Any:
+        films = pictures.ndim == 5
+        small = torch.nn.functional.avg_pool2d(
+            pictures[:, :, 0] if films else pictures, reduces(vae)
+        )
+        width = vae.config.z_dim if films else vae.config.latent_channels
+        more = small.new_zeros(1, width - small.shape[1], *small.shape[2:])
+        latents = torch.cat([small, more], 1)
+        latents = latents.unsqueeze(2) if films else latents
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
+
+    def decode(vae: Any, latents: Any, **__: Any) -> Any:
+        films, channels = latents.ndim == 5, 4 if reduces(vae) > 8 else 3
+        colours = (latents[:, :, 0] if films else latents)[:, :channels]
+        large = torch.nn.functional.interpolate(colours, scale_factor=reduces(vae), mode="bicubic")
+        return (large.unsqueeze(2) if films else large,)
+
+    def reduces(vae: Any) -> int:
+        return 16 if isinstance(vae, _D.AutoencoderKLQwenImage21) else 8
+
+    for kind in ("Flux", "Flux2", "QwenImage", "QwenImage21"):
+        monkeypatch.setattr(getattr(_D, f"{kind}Transformer2DModel"), "forward", forward)
+    for kind in ("KL", "KLFlux2", "KLQwenImage", "KLQwenImage21"):
+        monkeypatch.setattr(getattr(_D, f"Autoencoder{kind}"), "encode", encode)
+        monkeypatch.setattr(getattr(_D, f"Autoencoder{kind}"), "decode", decode)
+
+
+def checkerboard(size: tuple[int, int], side: int) -> Image.Image:
+    rows, columns = np.indices(size[::-1]) // side
+    return Image.fromarray(np.where((rows + columns) % 2, 230, 25).astype("uint8")).convert("RGB")
+
+
+@pytest.mark.usefixtures("gives_back")
+@pytest.mark.parametrize("size", [(160, 96), (165, 101), (101, 165)])
+@pytest.mark.parametrize("name", [KLEIN, KONTEXT, EDIT, PLUS, QWEN21])
+def test_a_picture_stays_where_it_is_to_the_pixel(name: str, size: tuple[int, int]) -> None:
+    """Of a model that gives its reference back, everywhere: nothing is moved, cut or zoomed."""
+    board = checkerboard(size, 32)
+    models = models_with(name, board)
+    text = f"{PROMPT}\nreferences: photo-0.png\ncfg_scale: 1"
+    request = request_of(models, name, text, f"size: {size[0]}x{size[1]}")
+    (found,) = drawn(models, [request], flow_renderer(models))
+    one, other = (np.asarray(each.convert("L"), float) for each in (board, found))
+    assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.7
+    width, height = size
+    for left in (8, width - 78):
+        for top in (8, height - 78):
+            # Of a cell of latents that has 16 pixels, averages tell an edge less exactly.
+            assert max(map(abs, shift_of(one, other, left, top))) <= (name == QWEN21)
+
+
+def shift_of(one: Any, other: Any, left: int, top: int, most: int = 4) -> tuple[int, int]:
+    """How far a part of a picture lies from where it lay, by the least difference."""
+    part = one[top : top + 70, left : left + 70]
+    moved = {
+        (x, y): np.abs(part - other[top + y : top + y + 70, left + x : left + x + 70]).sum()
+        for x in range(-most, most + 1)
+        for y in range(-most, most + 1)
+    }
+    return min(moved, key=moved.__getitem__)
 
 
 def test_transparency_of_references_is_kept_for_families_that_read_it(tmp_path: Path) -> None:

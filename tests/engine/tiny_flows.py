@@ -19,6 +19,7 @@ from picowatch.families import (
     FAMILIES,
     FLUX2_VAE,
     FLUX_VAE,
+    QWEN21_VAE,
     QWEN_VAE,
     SANA_VAE,
     SD3_VAE,
@@ -66,10 +67,11 @@ def tiny_flow(name: str) -> Path:
     parts = {part: _part(part, row, tiny) for part in row.parts if part not in tiny.without}
     variant = replace(variant, options={**variant.options, **tiny.options})
     built(row, variant, "text", parts).save_pretrained(folder)
-    if "processor" in parts:  # the index names the class that was made without its videos
-        index = json.loads((folder / "model_index.json").read_text())
-        index["processor"] = ["transformers", row.parts["processor"][0]]
-        (folder / "model_index.json").write_text(json.dumps(index))
+    index = json.loads((folder / "model_index.json").read_text())
+    for part in parts:  # the class that was made without what asks for torchvision
+        if row.parts[part][0].endswith("Processor"):
+            index[part] = ["transformers", row.parts[part][0]]
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
@@ -96,8 +98,9 @@ def _part(part: str, row: Family, tiny: Tiny) -> Any:
 
 # Tokenizers by their classes, or by the family where the class is that of any.
 _CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}"
+    "{{ m['content'] }}{% else %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 _PADS = ("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
@@ -133,7 +136,9 @@ def qwen_tokenizer(_: str = "") -> Any:
 def _processor(kind: Any) -> Any:
     """Qwen's processor of pictures and texts, without torchvision."""
     side = {"shortest_edge": 56 * 56, "longest_edge": 4096 * 4096}
-    pixels = _T.Qwen2VLImageProcessorPil(size=side)
+    third: dict[str, Any] = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    more = third if kind is _T.Qwen3VLProcessor else {}
+    pixels = _T.Qwen2VLImageProcessorPil(size=side, **more)
     words = qwen_tokenizer()
     return without_videos(kind)(pixels, words, chat_template=words.chat_template)
 
@@ -145,6 +150,26 @@ def _ernie_tokenizer(_: str) -> Any:
         eos_token="<|im_end|>",
         model_max_length=100,
     )
+
+
+_MISTRAL_CHAT = (
+    "<s>{% for m in messages %}{% if m['role'] == 'system' %}[SYSTEM_PROMPT]{% else %}[INST]"
+    "{% endif %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}"
+    "{% if m['role'] == 'system' %}[/SYSTEM_PROMPT]{% else %}[/INST]{% endif %}{% endfor %}"
+)
+_MISTRAL_MARKS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]"]
+_MISTRAL_MARKS += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+
+
+def _mistral_tokenizer(_: str) -> Any:
+    raw = Tokenizer(models.BPE(_numbered([*_MISTRAL_MARKS, *LETTERS]), [], unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.add_special_tokens([AddedToken(word, special=True) for word in _MISTRAL_MARKS])
+    made = _T.PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", pad_token="<pad>", padding_side="left"
+    )
+    made.chat_template = _MISTRAL_CHAT
+    return made
 
 
 def _glm_tokenizer(_: str) -> Any:
@@ -169,6 +194,7 @@ TOKENIZERS: dict[str, Callable[[str], Any]] = {
         vocab=_numbered(_LLAMA_WORDS), merges=[], pad_token="<pad>"
     ),
     "BertTokenizer": lambda _: _T.BertTokenizer(vocab=_numbered(_BERT_WORDS), model_max_length=77),
+    "PixtralProcessor": _mistral_tokenizer,
     "ernie_image": _ernie_tokenizer,
     "cogview4": _glm_tokenizer,
 }
@@ -263,10 +289,17 @@ ENCODERS: dict[str, Callable[[Any, str, Tiny], Any]] = {
     ),
     "GlmModel": lambda kind, _, tiny: _decoder(kind, tiny, len(_GLM_WORDS), pad_token_id=2),
     "Qwen2_5_VLForConditionalGeneration": lambda kind, _, tiny: _qwen_vl(kind, tiny, [1, 1, 2]),
+    "Qwen3VLForConditionalGeneration": lambda kind, _, tiny: _qwen_vl(
+        *(kind, tiny, [2, 1, 1]),
+        deepstack_visual_indexes=[0],
+        patch_size=16,
+        num_position_embeddings=64,
+    ),
     "Qwen3VLModel": lambda kind, _, tiny: _qwen_vl(
         kind, tiny, [2, 1, 1], deepstack_visual_indexes=[0]
     ),
     "Mistral3Model": _mistral3,
+    "Mistral3ForConditionalGeneration": _mistral3,
 }
 
 
@@ -288,6 +321,12 @@ def _qwen_vae(kind: Any) -> Any:
         latents_mean=[0.1] * 4,
         latents_std=[1.5] * 4,
     )
+
+
+def _qwen21_vae(kind: Any) -> Any:
+    numbers = {"latents_mean": [0.1] * 8, "latents_std": [1.5] * 8}
+    sizes = {"base_dim": 8, "decoder_base_dim": 8, "z_dim": 8, "num_res_blocks": 1}
+    return kind(**sizes, dim_mult=[1] * 5, **numbers)
 
 
 def _sana_vae(kind: Any) -> Any:
@@ -319,6 +358,7 @@ VAES: dict[str, Callable[[Any], Any]] = {
     COGVIEW4_VAE: lambda _: kl_vae(latent_channels=16, scaling_factor=1.0),
     FLUX2_VAE: lambda kind: kl_vae(kind, latent_channels=32),
     QWEN_VAE: _qwen_vae,
+    QWEN21_VAE: _qwen21_vae,
     SANA_VAE: _sana_vae,
 }
 
@@ -427,6 +467,11 @@ FOLDERS: dict[str, Tiny] = {
     "FLUX.1-Fill-dev": replace(
         _with(_FLUX1, in_channels=64 + 64 + 256, out_channels=64), variant="Fill"
     ),
+    "FLUX.2-dev": Tiny(
+        # As deep as the pipeline reads: hidden states 10, 20 and 30.
+        *("flux2_dev", {**_KLEIN_TRANSFORMER, "guidance_embeds": True}, _MOVING),
+        depth=30,
+    ),
     "FLUX.2-klein": replace(_KLEIN, options={"is_distilled": True}),
     "FLUX.2-klein-base": replace(_KLEIN, options={"is_distilled": False}),
     "Qwen-Image": replace(_QWEN_IMAGE, without=("processor",)),
@@ -436,6 +481,15 @@ FOLDERS: dict[str, Tiny] = {
         _QWEN_IMAGE,
         variant="Edit 2511",
         transformer={**_QWEN_IMAGE.transformer, "zero_cond_t": True},
+    ),
+    "Qwen-Image-2.1": Tiny(
+        "qwen_image_21",
+        {
+            **_TWO,
+            "in_channels": 8, "out_channels": 8, "attention_head_dim": 16, "context_in_dim": 16,
+            "axes_dims_rope": (8, 4, 4),
+        },
+        _MOVING,
     ),
     "AuraFlow": Tiny(
         "aura_flow",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
@@ -157,6 +157,7 @@ VALUES = st.one_of(
 
 
 @given(st.sampled_from([*ROWS, "size", "from", "cfg", "strength"]), VALUES)
+@example("mask_blur", None)
 def test_no_value_that_reading_accepts_is_refused(field: str, value: object) -> None:
     """Whatever stands in whichever field."""
     text = json.dumps({"prompt": "a", "image": "b.png", field: value})

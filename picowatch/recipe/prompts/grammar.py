@@ -197,7 +197,7 @@ def plain_prompt(text: str) -> str:
 
 
 def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Where installed embeddings stand in a text: start, end and name, in order.
+    """The installed embeddings in a text: start, end and name, in order.
 
     An embedding is called by its file's name as a whole word, in any case, with its folder or
     without; of two that fit the longer one is meant. ComfyUI's `embedding:` before it belongs to

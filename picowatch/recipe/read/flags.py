@@ -4,13 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from picowatch.recipe.fields import (
-    CUTOUT,
-    FIRST_NAME_OF,
-    MAPPINGS,
-    MOST_IMAGES,
-    SWITCHES,
-)
+from picowatch.recipe.fields import CUTOUT, FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value

@@ -10,12 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import (
-    CHECKPOINT_HASH,
-    EMBEDDINGS,
-    FINISHING,
-    PROMPTS,
-)
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHING, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras

@@ -179,7 +179,7 @@ class _Composer:
 
 
 def _explained(source: Source, error: yaml.YAMLError) -> tuple[Position, str]:
-    """Where a YAML file stops being YAML, and what to do about it."""
+    """The place where a file stops being YAML, and what to do about it."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
     if mark is None:
         return Position(source, 1, 1), f"this is not YAML: {shown(str(error), 200)}."

@@ -4,13 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from picowatch.families import DEMO
-from picowatch.recipe.fields import (
-    EMBEDDINGS,
-    FINISHING,
-    PICTURE,
-    PROMPTS,
-    ROWS,
-)
+from picowatch.recipe.fields import EMBEDDINGS, FINISHING, PICTURE, PROMPTS, ROWS
 from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
@@ -150,8 +144,10 @@ def idle_fields(layer: Layer, images: Sequence[Recipe]) -> Iterator[Finding]:
     switched_off = {name for name in layer if layer[name].origin is Origin.OWN}
     for field, needs in _NEEDS.items():
         said = layer.get(field)
+        if not said or names_none(said):
+            continue
         # None is a random seed, as other programs write where they use none.
-        if not said or said.value is None or names_none(said):
+        if field == "variation_seed" and said.value is None:
             continue
         if any(getattr(image, need) for need in needs for image in images):
             continue

@@ -1,0 +1,274 @@
+"""Working through a folder of dropped pictures: progress, `make DIR`, `retry --all`, failures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from picowatch.commands.check import check
+from picowatch.commands.make import make
+from picowatch.errors import CommandFailed, RenderFailed
+from picowatch.inbox import inbox as inbox_module
+from picowatch.outbox.commands import Answer, Command, send, wait_for_answer
+from tests.digest_engine import Batch
+from tests.house import HeldEngine, House, wait_for
+
+CORGI = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
+STAR = "prompt: a star\nseed: 7\nsize: 64x64\n"
+RANDOM = "prompt: a corgi\nsize: 64x64\n"
+
+
+def drop(house: House, *names: str) -> None:
+    """Save pictures, each in a colour of its own."""
+    for name in names:
+        path = house.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (sum(name.encode()) % 256, len(name), 0)).save(path)
+
+
+def photos(house: House, template: str, count: int) -> list[str]:
+    """A folder with a template and so many pictures."""
+    house.save("photos/_pictures.yaml", template)
+    names = [f"photos/{number}.png" for number in range(1, count + 1)]
+    drop(house, *names)
+    return names
+
+
+def told(house: House, command: str, recipe: str) -> Answer:
+    """A command's answer, by the daemon that runs or by a single run."""
+    path = send(house.outbox, Command(command, recipe))
+    house.once()
+    answer = wait_for_answer(path, 5.0)
+    assert answer is not None
+    return answer
+
+
+def failures(house: House) -> list[dict[str, Any]]:
+    lines = (house.outbox / "failures.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# -- progress
+
+
+def test_progress_is_that_of_the_folder(house: House) -> None:
+    """In now.txt, the status and what the gallery shows; other folders have their own."""
+    hold = HeldEngine(house, after=3)
+    photos(house, CORGI, 5)
+    house.save("photos/new/_pictures.yaml", f"{STAR}priority: -1\n")
+    drop(house, "photos/deep/6.png", "photos/new/1.png", "photos/new/2.png")
+    house.save("later.yaml", "prompt: a tree\nseed: 1\npriority: -2\n")
+    with house.running(batch_size=2):
+        hold.wait_until_held()  # six of photos are done in three batches, and one of the others
+        wait_for(lambda: house.status()["images"]["done"] == 6, "the pictures of the first folder")
+        wait_for(lambda: "photos/new: 1–2 of 2" in (house.outbox / "now.txt").read_text())
+        status = house.status()
+        assert status["folder"] == "photos/new"
+        assert status["recipe"] == "photos/new/1.png"
+        assert [tuple(one) for one in status["waiting"]] == [("later.yaml", 1)]
+        wait_for(lambda: len(house.status()["folders"]) == 1)
+        (folder,) = house.status()["folders"]
+        assert (folder["folder"], folder["done"], folder["of"]) == ("photos/new", 0, 2)
+        assert folder["seconds_left"] is not None
+        news = (house.outbox / ".picowatch/gallery/now.js").read_text()
+        assert '"of": 2' in news
+        hold.release()
+
+
+def test_a_folder_that_waits_is_named_once(house: House) -> None:
+    """With what is done of it, in `status`, too; not each of its pictures."""
+    hold = HeldEngine(house, after=1)
+    photos(house, CORGI, 4)
+    house.save("other/_pictures.yaml", STAR)
+    drop(house, "other/1.png", "other/2.png", "other/3.png")
+    with house.running(batch_size=1):
+        hold.wait_until_held()
+        house.save("live.yaml", "prompt: a tree\nseed: 1\npriority: 5\n")
+        expected = [["live.yaml", 1], ["photos", 2], ["other", 3]]
+        wait_for(lambda: house.status().get("waiting") == expected)
+        assert (house.outbox / "now.txt").read_text().startswith("photos: 2 of 4, ")
+        shown = [one.line() for one in house.console.shown[-1].folders]
+        assert shown[1].startswith("other: 0 of 3, ")
+        hold.release()
+
+
+# -- make
+
+
+def test_make_prints_what_becomes_of_a_folder(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each picture by itself, in natural order, with or without a daemon; bad ones by name."""
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
+    photos(house, CORGI, 3)
+    drop(house, "photos/sub/10.png")
+    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 0
+    out = [f"{house.outbox}/photos/{name}.png" for name in ("1", "2", "3", "sub/10")]
+    assert capsys.readouterr().out.splitlines() == out
+    house.save("photos/bad.png", "no picture")
+    house.save("photos/_pictures.yaml", STAR)
+    with house.running():
+        code = make(house.settings(), [house.inbox / "photos"], house.make_engine, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert not found["done"]
+    recipes = {one["recipe"]: one for one in found["recipes"]}
+    assert [*recipes] == [f"photos/{n}.png" for n in ("1", "2", "3", "bad", "sub/10")]
+    assert "It is not a picture" in recipes["photos/bad.png"]["errors"][0]
+    assert recipes["photos/1.png"]["pictures"][0]["prompt"] == "a star"
+    assert recipes["photos/1.png"]["file"] == str(house.inbox / "photos/1.png")
+    assert len(house.pictures()) == 8
+    assert make(house.settings(), [house.inbox / "photos/sub"], house.make_engine) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert len(house.pictures()) == 8, "the same again asks for nothing"
+
+
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_make_prints_pictures_that_are_taken_out_of_the_inbox(
+    house: House, capsys: pytest.CaptureFixture[str], when_done: str
+) -> None:
+    photos(house, CORGI, 2)
+    for _ in "once", "with others":
+        settings = house.settings(when_done=when_done)
+        assert make(settings, [house.inbox / "photos"], house.make_engine) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
+        drop(house, "photos/3.png", "photos/4.png")
+
+
+def test_make_says_why_a_folder_cannot_be_rendered(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A template that is wrong, one without a prompt, and folders without one."""
+    photos(house, "stesp: 3\n", 2)
+    house.save("plain/a.yaml", "prompt: a tree\nseed: 1\n")
+    house.save("silent/_pictures.yaml", "seed: 1\n")
+    drop(house, "silent/1.png")
+    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 1
+    assert "stesp" in capsys.readouterr().err
+    assert make(house.settings(), [house.inbox / "silent"], house.make_engine) == 1
+    assert "Pictures without a prompt" in capsys.readouterr().err
+    for folder in ("plain", "."):
+        with pytest.raises(CommandFailed, match="no folder of the inbox with a _pictures"):
+            make(house.settings(), [house.inbox / folder], house.make_engine)
+    with pytest.raises(CommandFailed, match="is a folder"):
+        make(house.settings(), [house.inbox / "photos"], house.make_engine, remove=True)
+
+
+# -- retry --all
+
+
+def test_a_folder_is_rendered_again_with_its_new_template(house: House) -> None:
+    """By one command, each picture once; a nearer template holds for its own."""
+    photos(house, CORGI, 3)
+    house.save("photos/stars/_pictures.yaml", STAR)
+    drop(house, "photos/stars/1.png")
+    assert house.once()
+    house.save("photos/_pictures.yaml", "prompt: a tree\nseed: 7\nsize: 64x64\n")
+    assert house.once()
+    assert len(house.pictures()) == 4
+    answer = told(house, "retry all", "photos")
+    assert answer.text.startswith("4 pictures read again"), answer
+    assert sorted(house.prompts()) == ["a corgi"] * 3 + ["a star"] + ["a tree"] * 3
+    assert told(house, "retry all", "photos").done
+    assert len(house.pictures()) == 7, "what would be the same is kept"
+    (house.outbox / "photos/1-2.png").unlink()
+    assert told(house, "retry all", "photos/1.png").done
+    assert len(house.pictures()) == 7, "one that was deleted is rendered again"
+    assert not told(house, "retry all", "nothing").done
+
+
+def test_random_seeds_are_drawn_again_but_not_for_what_still_waits(house: House) -> None:
+    names = photos(house, RANDOM, 2)
+    assert house.once()
+    drop(house, "photos/3.png")
+    send(house.outbox, Command("pause"))
+    house.once()
+    told(house, "retry all", "photos")
+    assert house.status()["images"]["queued"] == 3
+    assert told(house, "retry all", "photos").done
+    assert house.status()["images"]["queued"] == 3
+    send(house.outbox, Command("resume"))
+    assert house.once()
+    assert len(house.pictures()) == 2 * len(names) + 1
+    assert len({*house.seeds()}) == len(house.seeds())
+
+
+def test_pictures_that_are_renamed_after_the_command_are_rendered_once(house: House) -> None:
+    """The command is in the ledger, and moves with them."""
+    names = photos(house, RANDOM, 2)
+    assert house.once()
+    path = house.inbox / "photos/_pictures.yaml"
+    held = path.rename(house.folder / "held.yaml")
+    held.write_text(STAR)
+    with house.running(settle_seconds=0.2):
+        with house.seen_at_once():
+            send(house.outbox, Command("retry all", "photos"))
+            for name in names:
+                old = house.inbox / name
+                old.rename(old.with_name(f"new-{old.name}"))
+            held.rename(path)
+        wait_for(lambda: len(house.pictures()) == 4, "the new pictures")
+    assert house.once()
+    assert [one for one in house.pictures() if "new-" in one] == [
+        "photos/new-1.png", "photos/new-2.png",
+    ]  # fmt: skip
+    assert sorted(house.prompts()) == ["a corgi"] * 2 + ["a star"] * 2
+
+
+# -- failures
+
+
+def test_everything_that_went_wrong_is_a_line(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused recipes, templates and pictures, and images that failed; each time, but once."""
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
+
+    def fail(batch: Batch) -> None:
+        if any(request.prompt == "bad" for request in batch):
+            raise RenderFailed("The model is sick.", "Heal it.")
+
+    house.engine.before_batch = fail
+    photos(house, CORGI, 2)
+    house.save("photos/broken.jpg", "no picture")
+    house.save("wrong/_pictures.yaml", "stesp: 3\n")
+    drop(house, "wrong/1.png", "wrong/2.png")
+    house.save("typo.yaml", "promt: a typo\n")
+    house.save("a.txt", "good --seed 4\nbad --seed 5\n")
+    assert not house.once()
+    lines = {line["recipe"]: line for line in failures(house)}
+    assert len(lines) == len(failures(house)) == 4
+    assert lines["photos/broken.jpg"]["reason"].startswith("This picture cannot be used: It is")
+    assert "stesp" in lines["wrong/_pictures.yaml"]["reason"]
+    failed = lines["a.txt"]
+    assert (failed["reason"], failed["seed"]) == ("The model is sick. Heal it.", 5)
+    assert (failed["entry_index"], failed["image_index"]) == (1, 0)
+    assert house.once(), "told once"
+    assert len(failures(house)) == 4
+    assert not told(house, "retry", "a.txt").pictures
+    (house.inbox / "typo.yaml").touch()
+    house.once()
+    assert [line["recipe"] for line in failures(house)[4:]] == ["a.txt", "typo.yaml"]
+    assert house.once()
+
+
+# -- check
+
+
+def test_check_names_bad_pictures_and_goes_on(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(house, CORGI, 2)
+    house.save("photos/bad.jpg", "no picture")
+    house.save("photos/phone.HEIC", "heic")
+    house.save("photos/2.yaml", "stesp: 3\n")
+    drop(house, "photos/3.png")
+    template = Path(house.inbox / "photos/_pictures.yaml")
+    assert check(house.settings(), [template], as_json=True) == 1
+    shown = capsys.readouterr()
+    assert [one["image"] for one in json.loads(shown.out)] == ["photos/1.png", "photos/3.png"]
+    assert "photos/bad.jpg: It is not a picture" in shown.err
+    assert "photos/phone.HEIC: " in shown.err
+    assert "inbox/photos/2.yaml, line 1" in shown.err
