@@ -2,7 +2,7 @@
 
 A drawing knows what is figure: drawn on white and on black, it differs where it is not. Half of
 the pictures go through the demo model's autoencoder first, so that they look as if it had drawn
-them. A quarter of an hour on one core.
+them. Ten minutes on one core.
 """
 
 from __future__ import annotations

@@ -509,6 +509,7 @@ def test_a_template_may_only_cut_out(house: House) -> None:
     found = [house.chunk(file).request for file in house.pictures()]
     assert [(one.width, one.height) for one in found] == [(97, 301), (64, 3)]
     assert {(one.draws, one.cutout, one.upscale) for one in found} == {(False, "demo-cutout", None)}
-    house.save("cut/b.yaml", "upscale: {model: demo-compact, scale: 2}\n")
+    house.save("large/_pictures.yaml", "cutout: true\nupscale: {model: demo-compact, scale: 2}\n")
+    Image.new("L", (64, 3)).save(house.inbox / "large/c.png")
     assert house.once()
-    assert house.chunk("cut/b-1.png").request.published_size == (128, 6)
+    assert house.chunk("large/c.png").request.published_size == (128, 6)
