@@ -9,6 +9,7 @@ To add a family that diffusers draws: a row here, a row in engine/families.py un
 a tiny folder for tests/engine/test_family_rows.py, and a paragraph in docs/models.md.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -160,6 +161,8 @@ class Family:
     LoRAs: with `loras`, its pipelines load them. `lora_layers` tell them by names of tensors, as
     regular expressions, with "_" for ".". With widths, that is the width of their layer's inputs;
     of its outputs for the upper half. `lora_marks` are what trainers write into metadata.
+    `lightning` is what the scheduler's config says otherwise with a LoRA that has that word in its
+    name, and was distilled for a few steps of such a schedule.
     """
 
     key: str
@@ -197,6 +200,7 @@ class Family:
     loras: bool = True
     lora_layers: tuple[tuple[str, tuple[int, ...]], ...] = ()
     lora_marks: tuple[str, ...] = ()
+    lightning: Mapping[str, Any] = field(default_factory=dict)
 
     def variant(self, name: str) -> Variant:
         """The variant of this name, else the one that stands for all."""
@@ -280,6 +284,7 @@ _CLIP = ("CLIPTextModel", _CLIP_WORDS)
 _PROJECTED = ("CLIPTextModelWithProjection", _CLIP_WORDS)
 _T5 = ("T5EncoderModel", _T5_WORDS)
 _QWEN3 = ("Qwen3Model", _QWEN_WORDS)
+_QWEN3_ANY = (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
 _QWEN_VL = ("Qwen2_5_VLForConditionalGeneration", _QWEN_WORDS)
 _GEMMA2 = ("Gemma2Model", _GEMMA_WORDS)
 
@@ -358,7 +363,7 @@ _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
 # before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
-# 3, Sana before PixArt.
+# 3, Sana before PixArt, Z-Image Omni before Z-Image.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -642,6 +647,26 @@ _ROWS = (
         ),
         lora_marks=("flux",),
     ),
+    # Z-Image with SigLIP 2, which looks at the references. Its pipeline's guidance is Z-Image's.
+    Family(
+        key="z_image_omni",
+        name="Z-Image Omni",
+        pipelines=Pipelines(text="ZImageOmniPipeline", edit="ZImageOmniPipeline"),
+        guidance="cfg_scale_less_one",
+        lacks=_LACKS | _ONLY_EDITS,
+        variants={"": _steps(50, 5, references=_LOOKS_AT_TEN)},
+        hub="Tongyi-MAI/Z-Image-Omni-Base",
+        preview="flux",
+        parts={
+            **_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
+            "siglip": ("Siglip2VisionModel",),
+            "siglip_processor": ("Siglip2ImageProcessor", "Siglip2ImageProcessorFast"),
+        },
+        signs=("siglip_embedder.",),
+        vaes=(SIXTEEN, FLUX_VAE),
+        # Its LoRAs' layers are Z-Image's.
+        lora_marks=("z-image-omni", "z_image_omni", "zimageomni"),
+    ),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
     Family(
         key="z_image",
@@ -656,9 +681,7 @@ _ROWS = (
         },
         hub="Tongyi-MAI/Z-Image-Turbo",
         preview="flux",
-        parts=_parts(
-            "ZImageTransformer2DModel", _KL, (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
-        ),
+        parts=_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
         signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         encoders={"text_encoder": "Qwen3 4B"},
@@ -756,6 +779,13 @@ _ROWS = (
         vaes=(QWEN_VAE,),
         lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (_TO_Q, (3072,))),
         lora_marks=("qwen",),
+        # https://github.com/ModelTC/Qwen-Image-Lightning (generate_with_diffusers.py)
+        lightning={
+            "use_dynamic_shifting": True,
+            "base_shift": math.log(3),
+            "max_shift": math.log(3),
+            "shift_terminal": None,
+        },
     ),
     # Qwen3-VL reads the prompt, and the transformer looks at twelve of its layers.
     Family(

@@ -40,6 +40,7 @@ _TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
 _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
 _COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
 _COLOURS = 3
+_QWEN21_CHANNELS = 64
 
 
 def families_of(variant: str) -> tuple[str, ...]:
@@ -69,7 +70,10 @@ def vae_of_header(header: Header) -> str | None:
     if header.inputs(_TINY_FIRST) == _COLOURS:
         return _TINY_OF_CHANNELS.get(header.inputs(_TINY_LAST))
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
-        return QWEN_VAE if max(map(header.inputs, _FRAMES)) == _COLOURS else None
+        colours, latents = max(map(header.inputs, _FRAMES)), header.inputs("decoder.conv_in.weight")
+        if (colours, latents) == (_COLOURS + 1, _QWEN21_CHANNELS):
+            return QWEN21_VAE
+        return QWEN_VAE if colours == _COLOURS else None
     if header.has("encoder.down_blocks.0.0."):
         return SANA_VAE
     if header.has("bn.running_mean"):

@@ -50,6 +50,8 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     for part in classes_of(folder):
         if part.startswith(("tokenizer", "processor")):
             _check_vocabulary(folder / part)
+        elif part == "siglip_processor":
+            read_json(folder / part / "preprocessor_config.json")
         elif part == "scheduler":
             configs[part] = read_schedule(folder / part)
         else:

@@ -169,6 +169,7 @@ def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
 READERS = {
     # Its chat template has eight tokens.
     "z_image": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
+    "z_image_omni": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
     # T5: CLIP gives only the pooled output, from the first 77 tokens.
     "flux": Reader(encode=_flux_encode, reads={"tokenizer_2": _FLUX_TOKENS}),
     "flux2_dev": Reader(encode=_encoding("prompt_embeds"), count=_flux2_dev_tokens),
@@ -208,12 +209,15 @@ class Editor:
     """How an editing pipeline is asked.
 
     `reads` are the arguments of its `encode_prompt` beside the prompt, from the pipeline and the
-    pictures in their frames; `sees`: its text encoder looks at them. `many`: it takes a list of
-    pictures. `inputs` are what each call gets beside the request, for the size that is rendered.
+    pictures in their frames; `sees`: its text encoder looks at them. `answers` are those of the
+    pipeline's calls of `encode_prompt`, from what was read in the prompt and the negative one.
+    `many`: it takes a list of pictures. `inputs` are what each call gets beside the request, for
+    the size that is rendered.
     """
 
     reads: Callable[[Any, Sequence[Image.Image]], Encoded] = lambda *_: {}
     sees: bool = False
+    answers: Callable[[list[Any]], list[Any]] = lambda read: read
     many: bool = True
     inputs: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
 
@@ -261,6 +265,11 @@ EDITORS = {
     "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_whole),
     "QwenImageEditPlusPipeline": Editor(sees=True, reads=_small),
     "QwenImage21Pipeline": Editor(sees=True, reads=_transparent),
+    # It reads both prompts in one call.
+    "ZImageOmniPipeline": Editor(
+        reads=lambda _, pictures: {"num_condition_images": len(pictures), **_ALONE},
+        answers=lambda read: [(read[0][0], read[1][0] if len(read) > 1 else [])],
+    ),
 }
 
 

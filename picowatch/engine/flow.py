@@ -37,10 +37,7 @@ class FlowPasses(Passes):
     def encode(self, request: ImageRequest) -> Prompted:
         """Implement `Passes.encode`; texts that would be padded to one length must be equal."""
         conditions = self._encoded(request)
-        key = tuple(
-            tuple(value.shape) if isinstance(value, torch.Tensor) else _listed(value)
-            for value in conditions.values()
-        )
+        key = tuple(_listed(value) for value in conditions.values())
         return Prompted(key, conditions, warnings=self._warnings(request))
 
     def _encoded(self, request: ImageRequest) -> Encoded:
@@ -119,7 +116,10 @@ class FlowPasses(Passes):
         )
         if one.steps != variant.defaults["steps"]:
             inputs |= row.inputs_at_other_steps
-        scheduler = scheduler_for(first.sampler, self.loaded.parts["scheduler"])
+        own = self.loaded.parts["scheduler"]
+        if row.lightning and any("lightning" in use.name.casefold() for use in first.loras):
+            own = own.from_config(own.config, **row.lightning)
+        scheduler = scheduler_for(first.sampler, own)
         pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)
         if read:
             pipeline.encode_prompt = _answering(read)
@@ -181,9 +181,11 @@ def _answering(read: Sequence[Any]) -> Callable[..., Any]:
     return lambda *_, **__: next(answers)
 
 
-def _listed(value: Sequence[Any]) -> object:
-    """Return texts as they are, and the shapes of tensors in a list."""
-    return tuple(tuple(one.shape) if isinstance(one, torch.Tensor) else one for one in value)
+def _listed(value: Any) -> object:
+    """Return texts as they are, and the shapes of tensors in lists."""
+    if isinstance(value, list):
+        return tuple(map(_listed, value))
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else value
 
 
 def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ class Rules:
     Sides are multiples of `multiple`, and `max_side` at most. `flow`: a pipeline of diffusers
     renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone,
     from the prompt's text: weights, BREAK and words that change between the steps are for others.
-    `references`: what it does with reference pictures.
+    `references`: what it does with reference pictures. `lightning`: LoRAs of that name bring their
+    own noise levels.
     """
 
     multiple: int = 8
@@ -32,6 +33,7 @@ class Rules:
     fills: bool = False
     references: References | None = None
     most_start_pixels: int = 0
+    lightning: bool = False
 
     def default(self, name: str) -> Any:
         """Return what a recipe gets that does not say this field."""
@@ -54,6 +56,7 @@ def rules_of(family: str, variant: str = "") -> Rules:
         fills=one.fills,
         references=one.references,
         most_start_pixels=one.most_start_pixels,
+        lightning=bool(row.lightning),
     )
 
 

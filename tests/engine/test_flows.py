@@ -80,6 +80,7 @@ WHOLE = {"use_resolution_binning": False}  # sizes as requested
 TRUE = {"true_cfg_scale": 4.0, "negative_prompt": "blur"}
 _CASES = {
     "Z-Image-Turbo": case(0.0, guided=GUIDED | {"guidance_scale": 3.0}, reads=504),
+    "Z-Image-Omni": case(4.0, guided=GUIDED | {"guidance_scale": 3.0}, reads=504),
     "FLUX.1-dev": case(3.5, guided=TRUE | {"guidance_scale": 3.5}),
     "FLUX.1-Krea-dev": case(4.5),
     "FLUX.1-schnell": case(both={"max_sequence_length": 256}, reads=256),

@@ -77,11 +77,16 @@ def tiny_flow(name: str) -> Path:
 
 def _part(part: str, row: Family, tiny: Tiny) -> Any:
     kind = row.parts[part][0]
-    made = getattr(_T if part.startswith(("text_encoder", "tokenizer", "proc")) else _D, kind)
+    ours = ("scheduler", "transformer", "vae")
+    made = getattr(_D if part in ours else _T, kind)
     if part.startswith("tokenizer"):
         return TOKENIZERS[row.key if kind == "PreTrainedTokenizerFast" else kind](part)
     if part == "processor":
         return _processor(made)
+    if part == "siglip_processor":
+        return _T.Siglip2ImageProcessorPil()
+    if part == "siglip":
+        return made(made.config_class(**_SMALL, num_hidden_layers=1))
     if part.startswith("text_encoder"):
         return ENCODERS[kind](made, part, tiny)
     if part == "vae":
@@ -393,6 +398,11 @@ _Z_IMAGE = Tiny(
     _FLOW,
     blank=("pad_token",),
 )
+_OMNI = replace(
+    _Z_IMAGE,
+    family="z_image_omni",
+    transformer={**_Z_IMAGE.transformer, "siglip_feat_dim": 16, "axes_lens": [1536, 512, 512]},
+)
 _ERNIE = Tiny(
     "ernie_image",
     {
@@ -459,6 +469,7 @@ def _with(tiny: Tiny, without: tuple[str, ...] = (), **numbers: Any) -> Tiny:
 FOLDERS: dict[str, Tiny] = {
     "Z-Image": _Z_IMAGE,
     "Z-Image-Turbo": _Z_IMAGE,
+    "Z-Image-Omni": _OMNI,
     "FLUX.1-dev": _FLUX1,
     "FLUX.1-Krea-dev": _FLUX1,
     "FLUX.1-schnell": replace(_with(_FLUX1, guidance_embeds=False), scheduler=_SHIFT_1),

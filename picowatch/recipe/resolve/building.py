@@ -28,6 +28,7 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.parts import KIND_OF, PIXEL_UPSCALERS
 from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
 from picowatch.recipe.resolve.installed import (
@@ -41,7 +42,7 @@ from picowatch.recipe.resolve.installed import (
     is_whole_name,
 )
 from picowatch.recipe.resolve.layers import CONTROL, NumberRange, names_none, text_of, with_part
-from picowatch.recipe.resolve.loras import read_loras
+from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import Rules, upscaled_size
 from picowatch.recipe.resolve.severity import NOTHING, Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
@@ -98,6 +99,11 @@ class RecipeBuilder:
         native = checkpoint.native_size
         defaults = {"prompt": "", "width": native, "height": native, "seed": RANDOM}
         defaults |= checkpoint.rules.defaults
+        if checkpoint.rules.lightning:
+            prompt = self.layer.get("prompt")
+            tags = lora_tags(str(prompt.value)) if prompt else []
+            names = [name for name, _ in loras] + [tag.name for tag in tags]
+            defaults |= steps_of_lightning(names)
         if not checkpoint.rules.flow:
             defaults["sampler"] = find_sampler(DEFAULT_SAMPLER)[0].name
         values = defaults | {
