@@ -101,7 +101,8 @@ def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
     give_commands(house.folder)
     page = PROJECT / "docs/metadata.md"
     house.save("corgi.yaml", "prompt: a corgi\nseed: 7\n")
-    assert house.once()
+    house.save("wrong.yaml", "prompt: [\n")
+    assert not house.once()
     texts = read_texts(house.outbox / "corgi/0001-7.png")
     chunk, _, _ = page.read_text().partition("## images.jsonl")
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", chunk, re.M))))
