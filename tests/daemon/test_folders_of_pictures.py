@@ -254,6 +254,43 @@ def test_everything_that_went_wrong_is_a_line(
     assert house.once()
 
 
+# -- what is ignored
+
+
+def test_each_ending_that_is_ignored_is_told_once(house: House) -> None:
+    """Beside its template, until that is saved again; a folder without one is told, too."""
+    photos(house, CORGI, 1)
+    for name in (
+        "a.tga",
+        "b.TGA",
+        "deep/c.tga",
+        "d.json",
+        "Thumbs.db",
+        "._e.tga",
+        "1.xmp",
+        "1.txt",
+    ):
+        house.save(f"photos/{name}", "no picture" * (name != "1.txt"))
+    drop(house, "lost/1.png", "lost/2.png", "here.png")
+    for _ in "first", "again":
+        assert house.once()
+        text = (house.outbox / "photos/_pictures.yaml.warning.txt").read_text()
+        assert text.count("Files that end in") == 3
+        assert "end in .tga are ignored in inbox/photos. Convert pictures to PNG" in text
+        assert "end in .json are ignored in inbox/photos. Recipes belong in a folder" in text
+    assert house.log().count("Files that end in") == 3
+    assert (
+        house.log().count("lost is not run: it has pictures, but no _pictures.yaml") == 2
+    )  # starts
+    assert "the inbox is not run: it has pictures" in house.log()
+    (house.inbox / "photos/a.tga").unlink()
+    (house.inbox / "photos/b.TGA").unlink()
+    house.save("photos/_pictures.yaml", STAR)
+    assert house.once()
+    text = (house.outbox / "photos/_pictures.yaml.warning.txt").read_text()
+    assert text.count("Files that end in") == 2
+
+
 # -- check
 
 
