@@ -333,7 +333,7 @@ class Inbox:
         """What a complete file says; None if it asks for nothing, or is not complete.
 
         One that is no picture may not be complete: that is believed once it was left alone for
-        HELD_OPEN_LIMIT.
+        HELD_OPEN_LIMIT, or if it was before.
         """
         assert one.size_and_time is not None
         known = None if one.is_new else self._ledger.known_recipe(one.path)
@@ -346,8 +346,9 @@ class Inbox:
             self._empty[one.path] = one.size_and_time
             self._settling.drop(one.path)
             return None
+        is_new = known is None or known.digest != saved.digest
         left_alone = now - one.since
-        if saved.damage and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
+        if saved.damage and is_new and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
             self._settling.look_later(one, now)
             return None
         old = self._renamed_from(saved) if saved.digest and not known else None

@@ -120,6 +120,9 @@ def test_make_prints_what_becomes_of_a_folder(
     assert recipes["photos/1.png"]["pictures"][0]["prompt"] == "a star"
     assert recipes["photos/1.png"]["file"] == str(house.inbox / "photos/1.png")
     assert len(house.pictures()) == 8
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 3600.0)
+    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 1, "at once"
+    capsys.readouterr()
     assert make(house.settings(), [house.inbox / "photos/sub"], house.make_engine) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert len(house.pictures()) == 8, "the same again asks for nothing"
