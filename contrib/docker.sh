@@ -30,6 +30,8 @@ up() {
     found PUID "${SUDO_UID:-$(id -u)}"
     found PGID "${SUDO_GID:-$(id -g)}"
     found VERSION "$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' picowatch/__init__.py)"
+    # What the image's build needs, and Docker 20 has to be asked for.
+    found DOCKER_BUILDKIT 1
     if [ ! -e "${SETTINGS:-picowatch.yaml}" ]; then settings; fi
     docker compose --profile cpu --profile gpu rm --stop --force "$other"
     docker compose --profile "$used" up --build --detach

@@ -258,6 +258,7 @@ def _qwen_edit(steps: int, name: str, most: int, hub: str) -> Variant:
 
 
 _KL, _KL_FLUX2, _KL_QWEN = "AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderKLQwenImage"
+_KL_QWEN21 = "AutoencoderKLQwenImage21"
 _FLOW_EULER = "FlowMatchEulerDiscreteScheduler"
 _DPM_SOLVER = "DPMSolverMultistepScheduler"
 # Schedulers that say the same about noise; the engine makes its own from the config of any.
@@ -279,6 +280,7 @@ _CLIP = ("CLIPTextModel", _CLIP_WORDS)
 _PROJECTED = ("CLIPTextModelWithProjection", _CLIP_WORDS)
 _T5 = ("T5EncoderModel", _T5_WORDS)
 _QWEN3 = ("Qwen3Model", _QWEN_WORDS)
+_QWEN3_ANY = (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
 _QWEN_VL = ("Qwen2_5_VLForConditionalGeneration", _QWEN_WORDS)
 _GEMMA2 = ("Gemma2Model", _GEMMA_WORDS)
 
@@ -308,7 +310,7 @@ _NO_CHECKER = {"requires_safety_checker": False}
 # The VAEs of each kind: how catalog/encoders.py calls them.
 SD_VAE, SIXTEEN = "", "16 latent channels"
 FLUX_VAE, SD3_VAE, COGVIEW4_VAE = "FLUX.1", "Stable Diffusion 3.x", "CogView4"
-QWEN_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "FLUX.2", "Sana"
+QWEN_VAE, QWEN21_VAE, FLUX2_VAE, SANA_VAE = "Qwen-Image", "Qwen-Image 2.1", "FLUX.2", "Sana"
 
 _FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 _FLUX_LATENTS = ("img_in.weight", "x_embedder.weight")
@@ -357,7 +359,7 @@ _LAYERS = rf"layers_\d+_(attention_(to_q|qkv)|attn_to_q|feed_forward_(w1|linear_
 # The order is that in which headers are compared with `signs` and `lora_layers`, and metadata with
 # `lora_marks`. A family stands before those whose signs it has, too: Chroma, Ovis-Image and FLUX.2
 # before FLUX.1, FLUX.2 dev before klein, Z-Image before Lumina 2, AuraFlow before Stable Diffusion
-# 3, Sana before PixArt.
+# 3, Sana before PixArt, Z-Image Omni before Z-Image.
 _ROWS = (
     _Unet(
         key=DEMO,
@@ -641,6 +643,26 @@ _ROWS = (
         ),
         lora_marks=("flux",),
     ),
+    # Z-Image with SigLIP 2, which looks at the references. Its pipeline's guidance is Z-Image's.
+    Family(
+        key="z_image_omni",
+        name="Z-Image Omni",
+        pipelines=Pipelines(text="ZImageOmniPipeline", edit="ZImageOmniPipeline"),
+        guidance="cfg_scale_less_one",
+        lacks=_LACKS | _ONLY_EDITS,
+        variants={"": _steps(50, 5, references=_LOOKS_AT_TEN)},
+        hub="Tongyi-MAI/Z-Image-Omni-Base",
+        preview="flux",
+        parts={
+            **_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
+            "siglip": ("Siglip2VisionModel",),
+            "siglip_processor": ("Siglip2ImageProcessor", "Siglip2ImageProcessorFast"),
+        },
+        signs=("siglip_embedder.",),
+        vaes=(SIXTEEN, FLUX_VAE),
+        # Its LoRAs' layers are Z-Image's.
+        lora_marks=("z-image-omni", "z_image_omni", "zimageomni"),
+    ),
     # https://arxiv.org/abs/2511.22699: Qwen3 reads the prompt.
     Family(
         key="z_image",
@@ -655,9 +677,7 @@ _ROWS = (
         },
         hub="Tongyi-MAI/Z-Image-Turbo",
         preview="flux",
-        parts=_parts(
-            "ZImageTransformer2DModel", _KL, (("Qwen3Model", "Qwen3ForCausalLM"), _QWEN_WORDS)
-        ),
+        parts=_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
         signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
         by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         encoders={"text_encoder": "Qwen3 4B"},
@@ -685,6 +705,34 @@ _ROWS = (
         vaes=(SIXTEEN, FLUX_VAE),
         lora_layers=((_LAYERS, (2304,)),),
         lora_marks=("lumina",),
+    ),
+    # Qwen3-VL reads the prompt and sees the references; its VAE has transparency.
+    Family(
+        key="qwen_image_21",
+        name="Qwen-Image 2.1",
+        pipelines=Pipelines(text="QwenImage21Pipeline", edit="QwenImage21Pipeline"),
+        guidance="true_cfg_scale",
+        size_multiple=32,
+        lacks=_LACKS | _ONLY_EDITS,
+        variants={
+            "": _steps(
+                40,
+                guided=False,
+                references=References(most=10, multiple=32, stretched=True, alpha=True),
+            )
+        },
+        hub="Qwen/Qwen-Image-2.1",
+        parts={
+            **_parts("QwenImage21Transformer2DModel", _KL_QWEN21),
+            "text_encoder": ("Qwen3VLForConditionalGeneration",),
+            "processor": ("Qwen3VLProcessor",),
+        },
+        # With noise levels of its own the pipeline would ignore the recipe's steps.
+        settings={"sample_sigmas": None},
+        signs=("txt_in.text_norm.",),
+        vaes=(QWEN21_VAE,),
+        lora_layers=((r"transformer_blocks_\d+_img_mlp_(gate_layer|gate_up|proj|out)_lora", ()),),
+        lora_marks=("qwen-image-2.1", "qwen_image_2.1", "qwenimage21", "qwen-image-21"),
     ),
     # https://arxiv.org/abs/2508.02324: Qwen2.5-VL reads the prompt.
     Family(

@@ -13,6 +13,7 @@ from picowatch.families import (
     FAMILIES,
     FLUX2_VAE,
     FLUX_VAE,
+    QWEN21_VAE,
     QWEN_VAE,
     SANA_VAE,
     SD3_VAE,
@@ -25,6 +26,7 @@ from picowatch.families import (
 _SCALED_BY = {0.3611: FLUX_VAE, 1.5305: SD3_VAE, 1.0: COGVIEW4_VAE}
 _CLASSES = {
     "AutoencoderKLQwenImage": QWEN_VAE,
+    "AutoencoderKLQwenImage21": QWEN21_VAE,
     "AutoencoderKLFlux2": FLUX2_VAE,
     "AutoencoderDC": SANA_VAE,
 }
@@ -38,6 +40,7 @@ _TINY_FIRST, _TINY_LAST = "encoder.layers.0.weight", "decoder.layers.0.weight"
 _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
 _COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
 _COLOURS = 3
+_QWEN21_CHANNELS = 64
 
 
 def families_of(variant: str) -> tuple[str, ...]:
@@ -67,7 +70,10 @@ def vae_of_header(header: Header) -> str | None:
     if header.inputs(_TINY_FIRST) == _COLOURS:
         return _TINY_OF_CHANNELS.get(header.inputs(_TINY_LAST))
     if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
-        return QWEN_VAE if max(map(header.inputs, _FRAMES)) == _COLOURS else None
+        colours, latents = max(map(header.inputs, _FRAMES)), header.inputs("decoder.conv_in.weight")
+        if (colours, latents) == (_COLOURS + 1, _QWEN21_CHANNELS):
+            return QWEN21_VAE
+        return QWEN_VAE if colours == _COLOURS else None
     if header.has("encoder.down_blocks.0.0."):
         return SANA_VAE
     if header.has("bn.running_mean"):

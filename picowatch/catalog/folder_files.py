@@ -24,6 +24,7 @@ _PARTS = (
     *("scheduler", "unet", "transformer", "vae", "processor"),
     *("text_encoder", "text_encoder_2", "text_encoder_3"),
     *("tokenizer", "tokenizer_2", "tokenizer_3"),
+    *("siglip", "siglip_processor"),
 )
 # diffusers once wrote a variant after the number of a shard.
 _WEIGHT_NAMES = tuple(

@@ -5,6 +5,7 @@ each part may have. The engine loads these and no others, whatever else a folder
 along.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,8 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     for part in classes_of(folder):
         if part.startswith(("tokenizer", "processor")):
             _check_vocabulary(folder / part)
+        elif part == "siglip_processor":
+            read_json(folder / part / "preprocessor_config.json")
         elif part == "scheduler":
             configs[part] = read_schedule(folder / part)
         else:
@@ -116,7 +119,7 @@ def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]
         if index.get(setting) not in (value, None):
             raise ModelRefused(
                 f"cannot be used: {INDEX} says {setting}: {shown(str(index[setting]))}; "
-                f"only {value} is supported."
+                f"only {json.dumps(value)} is supported."
             )
     size = transformer.get("sample_size")
     size = size if isinstance(size, int) and size > 0 else 0

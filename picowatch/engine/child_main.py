@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from copy import copy
 from functools import partial
 from multiprocessing.connection import Connection
@@ -81,13 +81,15 @@ def surroundings() -> Iterator[None]:
 
     multiprocessing has no argument for it, and some of it is read before any of our code runs:
     malloc's thresholds, and where Python imports from. Nothing else may start processes meanwhile
-    with os.environ as it is: see `Hooks`.
+    with os.environ as it is: see `Hooks`. And multiprocessing flushes the console, unless there is
+    none: that fails where it is a file on a full disk, or nobody reads it.
     """
     before = dict(os.environ)
     ours = _DEFAULTS | before | _ENVIRONMENT
     os.environ.update(ours)
     try:
-        yield
+        with redirect_stdout(None), redirect_stderr(None):
+            yield
     finally:
         for name in ours.keys() - before.keys():
             del os.environ[name]

@@ -58,5 +58,6 @@ class EditPasses(FlowPasses):
         inputs |= editor.inputs(edit.frame.size)
         call = pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
         inputs |= {name: [text] for name, text in edit.texts.items() if takes(call, name)}
-        (drawn,) = self._call("edit", group, one, edit.frame.size, inputs, on_step, edit.read)
+        read = editor.answers(edit.read)
+        (drawn,) = self._call("edit", group, one, edit.frame.size, inputs, on_step, read)
         return [edit.frame.release(drawn, one.size)]

@@ -15,6 +15,7 @@ import torch
 from diffusers.pipelines.flux2 import pipeline_flux2 as flux2
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
+from diffusers.pipelines.qwenimage21 import pipeline_qwenimage21 as qwen_image_21
 from PIL import Image
 
 from picowatch.engine.prompts import PromptEncoder, TextTower
@@ -39,8 +40,8 @@ class Reader:
 
     `encode` gives one prompt as embeddings, from a pipeline and the checkpoint's variant. The first
     tokenizer of `reads` that a checkpoint has counts, by `count`: so many tokens are read, or with
-    0 as many as its configuration says. `preamble` stands before each prompt, but not before
-    negative ones; `empty` in place of no words.
+    0 as many as its configuration says; without one, all. `preamble` stands before each prompt, but
+    not before negative ones; `empty` in place of no words.
     """
 
     encode: Callable[[Any, str, str], Encoded]
@@ -168,6 +169,7 @@ def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
 READERS = {
     # Its chat template has eight tokens.
     "z_image": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
+    "z_image_omni": Reader(encode=_z_image_encode, reads={"tokenizer": 512 - 8}),
     # T5: CLIP gives only the pooled output, from the first 77 tokens.
     "flux": Reader(encode=_flux_encode, reads={"tokenizer_2": _FLUX_TOKENS}),
     "flux2_dev": Reader(encode=_encoding("prompt_embeds"), count=_flux2_dev_tokens),
@@ -175,6 +177,8 @@ READERS = {
     "flux2": Reader(encode=_encoding("prompt_embeds"), reads={"tokenizer": 512 - 3}),
     # A space where there is no negative prompt, as its card has it.
     "qwen_image": Reader(encode=_qwen_encode, empty=" "),
+    # Its tokenizer is the processor's, and its pipeline cuts no prompt off.
+    "qwen_image_21": Reader(encode=_encoding("prompt_embeds"), reads={}),
     # The chat template ends with five tokens.
     "krea2": Reader(
         encode=_encoding("prompt_embeds", "prompt_embeds_mask"), reads={"tokenizer": 512 - 5}
@@ -205,12 +209,15 @@ class Editor:
     """How an editing pipeline is asked.
 
     `reads` are the arguments of its `encode_prompt` beside the prompt, from the pipeline and the
-    pictures in their frames; `sees`: its text encoder looks at them. `many`: it takes a list of
-    pictures. `inputs` are what each call gets beside the request, for the size that is rendered.
+    pictures in their frames; `sees`: its text encoder looks at them. `answers` are those of the
+    pipeline's calls of `encode_prompt`, from what was read in the prompt and the negative one.
+    `many`: it takes a list of pictures. `inputs` are what each call gets beside the request, for
+    the size that is rendered.
     """
 
     reads: Callable[[Any, Sequence[Image.Image]], Encoded] = lambda *_: {}
     sees: bool = False
+    answers: Callable[[list[Any]], list[Any]] = lambda read: read
     many: bool = True
     inputs: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
 
@@ -235,6 +242,20 @@ def _whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
     return {"image": pipeline.image_processor.resize(pictures[0], height, width)}
 
 
+def _transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    """Scale each picture as the pipeline does, with its transparency."""
+    sizes = (
+        qwen_image_21.calculate_dimensions(1024 * 1024, one.width / one.height) for one in pictures
+    )
+    resize = pipeline.image_processor.resize
+    return {
+        "image": [
+            resize(one.convert("RGBA"), size[1], size[0])
+            for one, size in zip(pictures, sizes, strict=True)
+        ]
+    }
+
+
 EDITORS = {
     # The size is only its proportions; its pixels are `max_area`. The reference keeps its own.
     "FluxKontextPipeline": Editor(
@@ -243,7 +264,12 @@ EDITORS = {
     ),
     "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_whole),
     "QwenImageEditPlusPipeline": Editor(sees=True, reads=_small),
-    "QwenImage21Pipeline": Editor(sees=True, reads=lambda _, pictures: {"image": pictures}),
+    "QwenImage21Pipeline": Editor(sees=True, reads=_transparent),
+    # It reads both prompts in one call.
+    "ZImageOmniPipeline": Editor(
+        reads=lambda _, pictures: {"num_condition_images": len(pictures), **_ALONE},
+        answers=lambda read: [(read[0][0], read[1][0] if len(read) > 1 else [])],
+    ),
 }
 
 

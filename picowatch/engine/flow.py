@@ -37,10 +37,7 @@ class FlowPasses(Passes):
     def encode(self, request: ImageRequest) -> Prompted:
         """Implement `Passes.encode`; texts that would be padded to one length must be equal."""
         conditions = self._encoded(request)
-        key = tuple(
-            tuple(value.shape) if isinstance(value, torch.Tensor) else _listed(value)
-            for value in conditions.values()
-        )
+        key = tuple(_listed(value) for value in conditions.values())
         return Prompted(key, conditions, warnings=self._warnings(request))
 
     def _encoded(self, request: ImageRequest) -> Encoded:
@@ -70,9 +67,10 @@ class FlowPasses(Passes):
 
     def _warnings(self, request: ImageRequest) -> tuple[str, ...]:
         """Return a warning for each prompt that the text encoder does not read to its end."""
-        found = []
-        for name, text in self._texts(request).items() if self._reader else ():
-            assert self._reader
+        found: list[str] = []
+        if not self._reader or not self._reader.reads:
+            return ()
+        for name, text in self._texts(request).items():
             tokens, most = self._reader.length(self.loaded.parts, text, self.loaded.variant_name)
             if tokens > most:
                 found.append(
@@ -180,9 +178,11 @@ def _answering(read: Sequence[Any]) -> Callable[..., Any]:
     return lambda *_, **__: next(answers)
 
 
-def _listed(value: Sequence[Any]) -> object:
-    """Return texts as they are, and the shapes of tensors in a list."""
-    return tuple(tuple(one.shape) if isinstance(one, torch.Tensor) else one for one in value)
+def _listed(value: Any) -> object:
+    """Return texts as they are, and the shapes of tensors in lists."""
+    if isinstance(value, list):
+        return tuple(map(_listed, value))
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else value
 
 
 def _joined(conditions: Sequence[Encoded]) -> dict[str, Any]:

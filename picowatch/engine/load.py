@@ -39,7 +39,7 @@ from picowatch.engine.part_files import (
     text_encoder,
     type_of,
 )
-from picowatch.engine.processors import number_pictures, read_processor
+from picowatch.engine.processors import number_pictures, read_image_processor, read_processor
 from picowatch.engine.samplers import scheduler_of
 
 _CPU = torch.device("cpu")
@@ -58,6 +58,8 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
         return kind.from_pretrained(part.folder, local_files_only=True, **padding)
     if name == "processor":
         return read_processor(part.folder, part.class_name)
+    if name == "siglip_processor":
+        return read_image_processor(part.folder)
     if name == "scheduler":
         return _scheduler(model, part)
     what = f"{_NAMES.get(name, 'text encoder')} of {model.name!r}"
@@ -65,7 +67,7 @@ def load_part(model: Model, target: Target, device: torch.device, name: str) -> 
     read = _read(part, config, what, _dtype(model, part, config, target), device)
     if part.class_name == "Qwen2_5_VLForConditionalGeneration":
         number_pictures(read)
-    return read
+    return _taking_bfloat16(model, read) if name == "vae" else read
 
 
 def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device) -> Any:
@@ -89,7 +91,15 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, device: torch.device
         if is_tiny(vae.variant):
             config = {"latent_channels": tiny_channels(vae.variant)}
     dtype = _dtype(checkpoint, part, config, target)
-    return _read(part, config, f"VAE {vae.name!r}", dtype, device)
+    return _taking_bfloat16(checkpoint, _read(part, config, f"VAE {vae.name!r}", dtype, device))
+
+
+def _taking_bfloat16(model: Model, vae: Any) -> Any:
+    """A VAE that encodes what Z-Image Omni's pipeline gives it in bfloat16 (diffusers 0.42)."""
+    if model.family == "z_image_omni":
+        encode = vae.encode
+        vae.encode = lambda pixels: encode(pixels.to(vae.dtype))
+    return vae
 
 
 _FIXED = re.compile("fp16.?fix", re.IGNORECASE)
@@ -159,7 +169,7 @@ def _config(model: Model, part: Part) -> dict[str, Any]:
 
 def _read(part: Part, config: Config, what: str, dtype: torch.dtype, device: torch.device) -> Any:
     """A part with weights, from its file or folder."""
-    encoder = part.name.startswith("text_encoder")
+    encoder = part.name.startswith(("text_encoder", "siglip"))
     # transformers makes its models in main memory: on the way to a card maps of files will do.
     place, copy = (_CPU, device.type == "cpu") if encoder else (device, True)
     types, path = type_of(part.class_name, dtype), part.weights or part.folder
@@ -173,7 +183,7 @@ def bytes_of_parts(model: Model, target: Target) -> dict[str, int]:
     """The bytes of a checkpoint's "encoders", "denoiser" and "vae", as they compute."""
     found = {"encoders": 0, "denoiser": 0, "vae": 0}
     for part in parts_of(model):
-        if part.name.startswith(("tokenizer", "processor", "scheduler")):
+        if part.name.startswith(("tokenizer", "scheduler")) or part.name.endswith("processor"):
             continue
         kind = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}.get(part.name)
         config = read_json(part.folder / "config.json")

@@ -224,8 +224,8 @@ class Loaded:
         It is what its `encode_prompt` gives.
         """
         editor = editor_of(self.row, self.variant)
-        # A photo is seen in the size that the picture has.
-        key = text, (hashes, tuple(one.size for one in pictures)) if editor.sees else ()
+        # A photo is seen in the size that the picture has; others read how many there are.
+        key = text, (hashes, tuple(one.size for one in pictures)) if editor.sees else len(hashes)
         if key not in self._read_texts:
             if self.place == "turns":
                 self._exchange([self._denoiser_name], self._encoder_names)

@@ -19,10 +19,15 @@ _MARKS |= {"vision_end": "<|vision_end|>"}
 
 def read_processor(folder: Path, class_name: str) -> Any:
     """The processor of a diffusers folder, whose class is one of a family's row."""
-    pixels = _T.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    pixels = read_image_processor(folder)
     words = _T.Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
     template = words.chat_template or read_json(folder / "chat_template.json").get("chat_template")
     return without_videos(getattr(_T, class_name))(pixels, words, chat_template=template)
+
+
+def read_image_processor(folder: Path) -> Any:
+    """The processor of pictures in a diffusers folder, by Pillow."""
+    return _T.AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
 
 
 def without_videos(kind: Any) -> Any:

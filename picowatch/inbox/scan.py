@@ -65,14 +65,16 @@ class Scan:
         is_under_template |= template in self.known and bool(below)
         if is_under_template:
             self.found.update(dropped_in(self.root, below, names))
-        else:
-            _warn_of_pictures(below or "the inbox", names, self.skipped)
+        elif below:
+            _warn_of_pictures(below, names, self.skipped)
         for child in children:
             path = f"{below}/{child.name}" if below else child.name
             if child.is_dir(follow_symlinks=False):
                 self._add_folder(child.name, path, is_under_template)
             else:
                 self._add_file(child, path, is_under_template)
+        if not (below or self.found or self.known):  # else they may be recipes' start images
+            _warn_of_pictures("the inbox", names, self.skipped)
 
     def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
         if reason := why_not_searched(name):

@@ -33,7 +33,7 @@ class Row:
     default_text: str = ""
 
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 # What the second pass of `hires` is enlarged with, and those that enlarge pixels, not latents.
 UPSCALERS = (
@@ -55,12 +55,12 @@ class Hires:
 
     scale: Annotated[
         float,
-        Field(ge=1, le=4, allow_inf_nan=False),
+        Field(strict=True, ge=1, le=4, allow_inf_nan=False),
         Row(aliases=("upscale",), a1111="Hires upscale"),
     ] = 2.0
     """How much larger."""
 
-    steps: Annotated[int, Field(ge=0, le=150), Row(a1111="Hires steps")] = 0
+    steps: Annotated[int, Field(strict=True, ge=0, le=150), Row(a1111="Hires steps")] = 0
     """Denoising steps; 0: as many as the first pass."""
 
     denoising_strength: Annotated[Share, Row(aliases=("strength",), a1111="Denoising strength")] = (
@@ -88,7 +88,7 @@ class Upscale:
     """A name in models/upscalers."""
 
     scale: Annotated[
-        Annotated[float, Field(ge=1, le=8, allow_inf_nan=False)] | None,
+        Annotated[float, Field(strict=True, ge=1, le=8, allow_inf_nan=False)] | None,
         Row(a1111="Postprocess upscale by"),
     ] = None
     """How much larger; by default as the model enlarges."""
@@ -145,7 +145,7 @@ KIND_OF = {
     "blur": "tile",
     "inpaint": "inpaint",
 }
-_Edge = Annotated[int, Field(ge=0, le=2000)]
+_Edge = Annotated[int, Field(strict=True, ge=0, le=2000)]
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -167,9 +167,9 @@ class Control:
     ] = "none"
     """How the map is made of the picture; none: it is a map."""
 
-    weight: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False), Row(aliases=("strength",))] = (
-        1.0
-    )
+    weight: Annotated[
+        float, Field(strict=True, ge=0, le=2, allow_inf_nan=False), Row(aliases=("strength",))
+    ] = 1.0
     """How strongly."""
 
     start: Annotated[Share, Row(aliases=("guidance_start",))] = 0.0
@@ -192,10 +192,10 @@ class Control:
     high: Annotated[_Edge, Row()] = 200
     """canny: where each edge is stronger."""
 
-    threshold: Annotated[int, Field(ge=0, le=255), Row()] = 127
+    threshold: Annotated[int, Field(strict=True, ge=0, le=255), Row()] = 127
     """threshold: what is lighter becomes white."""
 
-    radius: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False), Row()] = 9.0
+    radius: Annotated[float, Field(strict=True, gt=0, le=64, allow_inf_nan=False), Row()] = 9.0
     """blur: in pixels."""
 
     depth: Annotated[str, Row()] = ""

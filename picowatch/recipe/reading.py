@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from picowatch.errors import PictureUnreadable
+from picowatch.errors import ControlFlow, PictureUnreadable
 from picowatch.recipe.fields import DROPPED, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
@@ -157,7 +157,7 @@ class NothingSaid(PictureUnreadable):
         )
 
 
-class _DependsOnPicture(Exception):
+class DependsOnPicture(ControlFlow):
     """What a template requests depends on the settings of a picture that is not there yet."""
 
 
@@ -168,7 +168,7 @@ class _AnyPicture(Pictures):
         return 1024, 1024
 
     def texts(self, path: str) -> Mapping[str, str]:
-        raise _DependsOnPicture
+        raise DependsOnPicture
 
 
 def dropped_recipes(
@@ -211,7 +211,7 @@ def check_template(
             dropped_recipes(dropped, inventory, layers, max_images, _AnyPicture())
         except RecipeInvalid as invalid:
             failures.append(invalid)
-        except _DependsOnPicture:
+        except DependsOnPicture:
             return
         else:
             return

@@ -317,6 +317,7 @@ VAES: dict[str, dict[str, Any]] = {
     "CogView4": KL | {"scaling_factor": 1.0},
     "FLUX.2": {"_class_name": "AutoencoderKLFlux2"},
     "Qwen-Image": {"_class_name": "AutoencoderKLQwenImage", "z_dim": 16},
+    "Qwen-Image 2.1": {"_class_name": "AutoencoderKLQwenImage21", "z_dim": 64},
     "Sana": {"_class_name": "AutoencoderDC", "latent_channels": 32},
     "tiny": {"_class_name": "AutoencoderTiny"},
 }

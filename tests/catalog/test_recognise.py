@@ -157,6 +157,11 @@ TRANSFORMERS: list[tuple[str, str, str, bool, Shapes]] = [
     ("sd3.5_large", "sd3", "3.5 Large", False, below(UNET, LARGE)),
     ("sd3.5_large_turbo", "sd3", "3.5 Large Turbo", True, LARGE),
     ("flux2-dev", "flux2_dev", "", False, below(UNET, flux2(15360))),
+    ("qwen_image_2.1", "qwen_image_21", "", False, {"txt_in.text_norm.weight": (4096,)}),
+    (
+        *("omni", "z_image_omni", "", False),
+        Z_IMAGE | {"siglip_embedder.0.weight": (1152,)},
+    ),
     ("flux-2-klein-4b", "flux2", "klein 4B", True, flux2(7680)),
     ("flux-2-klein-base-4b", "flux2", "klein base 4B", True, flux2(7680)),
     ("flux-2-klein-9b", "flux2", "klein 9B", True, below(UNET, flux2(12288))),
@@ -185,6 +190,10 @@ WAN_VAE: Shapes = {
     "encoder.conv1.weight": (96, 3, 3, 3, 3),
     "decoder.conv1.weight": (384, 16, 3, 3, 3),
 }
+QWEN21_VAE: Shapes = {
+    "encoder.conv_in.weight": (96, 4, 3, 3, 3),
+    "decoder.conv_in.weight": (1152, 64, 3, 3, 3),
+}
 FLUX2_VAE: Shapes = {
     "decoder.conv_in.weight": (512, 32, 3, 3),
     "encoder.conv_in.weight": (128, 3, 3, 3),
@@ -207,6 +216,7 @@ PARTS: list[tuple[Kind, str, str, Shapes]] = [
     ("vae", "", "CogView4", {"decoder.conv_in.weight": (1024, 16, 3, 3)}),
     ("vae", "", "FLUX.2", FLUX2_VAE),
     ("vae", "", "Qwen-Image", WAN_VAE),
+    ("vae", "", "Qwen-Image 2.1", QWEN21_VAE),
     ("vae", "", "Qwen-Image", {"encoder.conv_in.weight": (96, 3, 3, 3, 3)}),
     ("vae", "", "Sana", {"encoder.down_blocks.0.0.conv1.weight": (128, 128, 3, 3)}),
     ("vae", "", "tiny", tiny_vae(4)),
@@ -302,6 +312,10 @@ UNKNOWN: dict[str, Shapes] = {
     "ControlNet for FLUX.1": DIFFUSERS_FLUX | {"controlnet_x_embedder.weight": (3072, 64)},
     # VAEs.
     "Wan 2.2's VAE": WAN_VAE | {"encoder.conv1.weight": (160, 12, 3, 3, 3)},
+    "Layered's VAE": {
+        "encoder.conv_in.weight": (96, 4, 3, 3, 3),
+        "decoder.conv_in.weight": (384, 16, 3, 3, 3),
+    },
     "8 channels": {"decoder.conv_in.weight": (512, 8, 3, 3)},
     "TAEF2": tiny_vae(32),
     "half a TAESD": {"decoder.layers.0.weight": (64, 4, 3, 3)},

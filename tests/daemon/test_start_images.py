@@ -119,7 +119,7 @@ def test_the_size_of_the_picture_is_rounded_and_capped(
 
 
 def test_a_sideways_photo_stands(house: House) -> None:
-    """EXIF turns it; beside a width the height is the picture's. Results can be named like it."""
+    """EXIF turns it; a width alone keeps its proportions. Results can be named like it."""
     photo = Image.new("RGB", (128, 64))
     exif = photo.getexif()
     exif[0x0112] = 6
@@ -130,7 +130,7 @@ def test_a_sideways_photo_stands(house: House) -> None:
     assert house.once(file_name="{picture}.{number}"), house.log()
     assert house.pictures() == ["a/photo.1.png", "b/photo.1.png", "c/1.png"], "none is hidden"
     requests = [house.chunk(one).request for one in house.pictures()]
-    assert [(one.width, one.height) for one in requests] == [(64, 128), (256, 128), (64, 64)]
+    assert [(one.width, one.height) for one in requests] == [(64, 128), (256, 512), (64, 64)]
 
 
 # -- copies

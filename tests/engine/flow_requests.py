@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
+from picowatch.engine.processors import read_processor
 from picowatch.engine.protocol import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
@@ -50,6 +51,8 @@ def scripted(kind: Any, name: str, **parts: Any) -> Any:
     """A pipeline of a tiny folder as a script reads it, with these parts in place of its own."""
     folder = tiny_flow(name)
     index = json.loads((folder / "model_index.json").read_text())
+    if (kind_of_processor := index.get("processor", [None])[-1]) is not None:
+        parts["processor"] = read_processor(folder / "processor", kind_of_processor)
     if index.get("tokenizer", [None])[-1] != "PixtralProcessor":
         pipeline = kind.from_pretrained(folder, local_files_only=True, **parts)
     else:  # without torchvision diffusers reads none of it

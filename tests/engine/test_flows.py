@@ -80,11 +80,13 @@ WHOLE = {"use_resolution_binning": False}  # sizes as requested
 TRUE = {"true_cfg_scale": 4.0, "negative_prompt": "blur"}
 _CASES = {
     "Z-Image-Turbo": case(0.0, guided=GUIDED | {"guidance_scale": 3.0}, reads=504),
+    "Z-Image-Omni": case(4.0, guided=GUIDED | {"guidance_scale": 3.0}, reads=504),
     "FLUX.1-dev": case(3.5, guided=TRUE | {"guidance_scale": 3.5}),
     "FLUX.1-Krea-dev": case(4.5),
     "FLUX.1-schnell": case(both={"max_sequence_length": 256}, reads=256),
     "FLUX.1-Fill-dev": case(30.0),
     "Qwen-Image": case(plain=TRUE | {"negative_prompt": " "}, guided=TRUE),
+    "Qwen-Image-2.1": case(plain={"true_cfg_scale": 1.0}, guided=TRUE, reads=0),
     "ERNIE-Image": case(4.0, guided=GUIDED, reads=100),
     "ERNIE-Image-Turbo": case(1.0, reads=100),
     "Krea-2-Raw": case(3.5, guided=GUIDED | {"guidance_scale": 3.0}, reads=507),
@@ -188,7 +190,7 @@ def called(pipeline: Any, values: dict[str, Any]) -> Any:
     given |= values
     if "negative_prompt" in given and "Klein" in type(pipeline).__name__:  # takes embeddings alone
         given["negative_prompt_embeds"], _ = pipeline.encode_prompt(given.pop("negative_prompt"))
-    return (pipeline(**given).images[0] * 255).round()
+    return (pipeline(**given).images[0][..., :3] * 255).round()
 
 
 def same(picture: Any, theirs: Any) -> bool:

@@ -19,6 +19,7 @@ from picowatch.families import (
     FAMILIES,
     FLUX2_VAE,
     FLUX_VAE,
+    QWEN21_VAE,
     QWEN_VAE,
     SANA_VAE,
     SD3_VAE,
@@ -76,11 +77,16 @@ def tiny_flow(name: str) -> Path:
 
 def _part(part: str, row: Family, tiny: Tiny) -> Any:
     kind = row.parts[part][0]
-    made = getattr(_T if part.startswith(("text_encoder", "tokenizer", "proc")) else _D, kind)
+    ours = ("scheduler", "transformer", "vae")
+    made = getattr(_D if part in ours else _T, kind)
     if part.startswith("tokenizer"):
         return TOKENIZERS[row.key if kind == "PreTrainedTokenizerFast" else kind](part)
     if part == "processor":
         return _processor(made)
+    if part == "siglip_processor":
+        return _T.Siglip2ImageProcessorPil()
+    if part == "siglip":
+        return made(made.config_class(**_SMALL, num_hidden_layers=1))
     if part.startswith("text_encoder"):
         return ENCODERS[kind](made, part, tiny)
     if part == "vae":
@@ -97,8 +103,9 @@ def _part(part: str, row: Family, tiny: Tiny) -> Any:
 
 # Tokenizers by their classes, or by the family where the class is that of any.
 _CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}"
+    "{{ m['content'] }}{% else %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 _PADS = ("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
@@ -134,7 +141,9 @@ def qwen_tokenizer(_: str = "") -> Any:
 def _processor(kind: Any) -> Any:
     """Qwen's processor of pictures and texts, without torchvision."""
     side = {"shortest_edge": 56 * 56, "longest_edge": 4096 * 4096}
-    pixels = _T.Qwen2VLImageProcessorPil(size=side)
+    third: dict[str, Any] = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    more = third if kind is _T.Qwen3VLProcessor else {}
+    pixels = _T.Qwen2VLImageProcessorPil(size=side, **more)
     words = qwen_tokenizer()
     return without_videos(kind)(pixels, words, chat_template=words.chat_template)
 
@@ -285,6 +294,12 @@ ENCODERS: dict[str, Callable[[Any, str, Tiny], Any]] = {
     ),
     "GlmModel": lambda kind, _, tiny: _decoder(kind, tiny, len(_GLM_WORDS), pad_token_id=2),
     "Qwen2_5_VLForConditionalGeneration": lambda kind, _, tiny: _qwen_vl(kind, tiny, [1, 1, 2]),
+    "Qwen3VLForConditionalGeneration": lambda kind, _, tiny: _qwen_vl(
+        *(kind, tiny, [2, 1, 1]),
+        deepstack_visual_indexes=[0],
+        patch_size=16,
+        num_position_embeddings=64,
+    ),
     "Qwen3VLModel": lambda kind, _, tiny: _qwen_vl(
         kind, tiny, [2, 1, 1], deepstack_visual_indexes=[0]
     ),
@@ -311,6 +326,12 @@ def _qwen_vae(kind: Any) -> Any:
         latents_mean=[0.1] * 4,
         latents_std=[1.5] * 4,
     )
+
+
+def _qwen21_vae(kind: Any) -> Any:
+    numbers = {"latents_mean": [0.1] * 8, "latents_std": [1.5] * 8}
+    sizes = {"base_dim": 8, "decoder_base_dim": 8, "z_dim": 8, "num_res_blocks": 1}
+    return kind(**sizes, dim_mult=[1] * 5, **numbers)
 
 
 def _sana_vae(kind: Any) -> Any:
@@ -342,6 +363,7 @@ VAES: dict[str, Callable[[Any], Any]] = {
     COGVIEW4_VAE: lambda _: kl_vae(latent_channels=16, scaling_factor=1.0),
     FLUX2_VAE: lambda kind: kl_vae(kind, latent_channels=32),
     QWEN_VAE: _qwen_vae,
+    QWEN21_VAE: _qwen21_vae,
     SANA_VAE: _sana_vae,
 }
 
@@ -375,6 +397,11 @@ _Z_IMAGE = Tiny(
     },
     _FLOW,
     blank=("pad_token",),
+)
+_OMNI = replace(
+    _Z_IMAGE,
+    family="z_image_omni",
+    transformer={**_Z_IMAGE.transformer, "siglip_feat_dim": 16, "axes_lens": [1536, 512, 512]},
 )
 _ERNIE = Tiny(
     "ernie_image",
@@ -442,6 +469,7 @@ def _with(tiny: Tiny, without: tuple[str, ...] = (), **numbers: Any) -> Tiny:
 FOLDERS: dict[str, Tiny] = {
     "Z-Image": _Z_IMAGE,
     "Z-Image-Turbo": _Z_IMAGE,
+    "Z-Image-Omni": _OMNI,
     "FLUX.1-dev": _FLUX1,
     "FLUX.1-Krea-dev": _FLUX1,
     "FLUX.1-schnell": replace(_with(_FLUX1, guidance_embeds=False), scheduler=_SHIFT_1),
@@ -464,6 +492,15 @@ FOLDERS: dict[str, Tiny] = {
         _QWEN_IMAGE,
         variant="Edit 2511",
         transformer={**_QWEN_IMAGE.transformer, "zero_cond_t": True},
+    ),
+    "Qwen-Image-2.1": Tiny(
+        "qwen_image_21",
+        {
+            **_TWO,
+            "in_channels": 8, "out_channels": 8, "attention_head_dim": 16, "context_in_dim": 16,
+            "axes_dims_rope": (8, 4, 4),
+        },
+        _MOVING,
     ),
     "AuraFlow": Tiny(
         "aura_flow",

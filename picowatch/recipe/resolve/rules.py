@@ -246,7 +246,7 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
         what = f"{checkpoint.family or 'this checkpoint'} takes no references."
         remedy = (
             "Write image for a picture to start from, or use a checkpoint that edits pictures, as "
-            "FLUX.2, Qwen-Image-Edit or FLUX.1 Kontext (docs/models.md)."
+            "FLUX.2, Qwen-Image-Edit or 2.1, or FLUX.1 Kontext (docs/models.md)."
         )
         yield Finding("references", what, remedy, ())
     elif takes and len(found) > takes.most:

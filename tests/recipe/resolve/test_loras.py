@@ -129,8 +129,8 @@ WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
         (
             "loras: {add: {family: chrome}}",
             "the family of 'add' must be one of demo, sdxl, sd1, sd2, aura_flow, sd3, chroma, "
-            "flux2_dev, flux2, flux, z_image, lumina2, qwen_image, krea2, sana, sana_sprint, "
-            "ernie_image, cogview4, not 'chrome'.",
+            "flux2_dev, flux2, flux, z_image_omni, z_image, lumina2, qwen_image_21, qwen_image, "
+            "krea2, sana, sana_sprint, ernie_image, cogview4, not 'chrome'.",
         ),
         (
             "loras: {add: {strength: 1}}",
