@@ -9,6 +9,7 @@ To add a family that diffusers draws: a row here, a row in engine/families.py un
 a tiny folder for tests/engine/test_family_rows.py, and a paragraph in docs/models.md.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -160,6 +161,8 @@ class Family:
     LoRAs: with `loras`, its pipelines load them. `lora_layers` tell them by names of tensors, as
     regular expressions, with "_" for ".". With widths, that is the width of their layer's inputs;
     of its outputs for the upper half. `lora_marks` are what trainers write into metadata.
+    `lightning` is what the scheduler's config says otherwise with a LoRA that has that word in its
+    name, and was distilled for a few steps of such a schedule.
     """
 
     key: str
@@ -197,6 +200,7 @@ class Family:
     loras: bool = True
     lora_layers: tuple[tuple[str, tuple[int, ...]], ...] = ()
     lora_marks: tuple[str, ...] = ()
+    lightning: Mapping[str, Any] = field(default_factory=dict)
 
     def variant(self, name: str) -> Variant:
         """The variant of this name, else the one that stands for all."""
@@ -775,6 +779,13 @@ _ROWS = (
         vaes=(QWEN_VAE,),
         lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (_TO_Q, (3072,))),
         lora_marks=("qwen",),
+        # https://github.com/ModelTC/Qwen-Image-Lightning (generate_with_diffusers.py)
+        lightning={
+            "use_dynamic_shifting": True,
+            "base_shift": math.log(3),
+            "max_shift": math.log(3),
+            "shift_terminal": None,
+        },
     ),
     # Qwen3-VL reads the prompt, and the transformer looks at twelve of its layers.
     Family(

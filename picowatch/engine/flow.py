@@ -116,7 +116,10 @@ class FlowPasses(Passes):
         )
         if one.steps != variant.defaults["steps"]:
             inputs |= row.inputs_at_other_steps
-        scheduler = scheduler_for(first.sampler, self.loaded.parts["scheduler"])
+        own = self.loaded.parts["scheduler"]
+        if row.lightning and any("lightning" in use.name.casefold() for use in first.loras):
+            own = own.from_config(own.config, **row.lightning)
+        scheduler = scheduler_for(first.sampler, own)
         pipeline = self.loaded.pipeline(kind, transformer=steps, scheduler=scheduler)
         if read:
             pipeline.encode_prompt = _answering(read)

@@ -19,7 +19,8 @@ class Rules:
     Sides are multiples of `multiple`, and `max_side` at most. `flow`: a pipeline of diffusers
     renders it, as a rule along a flow from noise to picture, with the samplers in `samplers` alone,
     from the prompt's text: weights, BREAK and words that change between the steps are for others.
-    `references`: what it does with reference pictures.
+    `references`: what it does with reference pictures. `lightning`: LoRAs of that name bring their
+    own noise levels.
     """
 
     multiple: int = 8
@@ -32,6 +33,7 @@ class Rules:
     fills: bool = False
     references: References | None = None
     most_start_pixels: int = 0
+    lightning: bool = False
 
     def default(self, name: str) -> Any:
         """Return what a recipe gets that does not say this field."""
@@ -54,6 +56,7 @@ def rules_of(family: str, variant: str = "") -> Rules:
         fills=one.fills,
         references=one.references,
         most_start_pixels=one.most_start_pixels,
+        lightning=bool(row.lightning),
     )
 
 
@@ -135,15 +138,17 @@ class Upscaler:
 
 
 DEMO_UPSCALER = Upscaler("demo-compact", 4)
+DEMO_CUTOUT = "demo-cutout"
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """All that a recipe may name: the installed models, wildcards, the setting `checkpoint`.
 
-    `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers; the
-    embedded ones are always there, as `demo` and DEMO_UPSCALER. `depths` are models that guess
-    how far away things are. `vae_families` has the names of the families that each VAE is for;
+    `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers,
+    `cutouts` those of models/cutout; the embedded ones are always there, as `demo`, DEMO_UPSCALER
+    and DEMO_CUTOUT. `depths` are models that guess how far away things are. `vae_families` has the
+    names of the families that each VAE is for;
     `lora_families` and `embedding_families` those of the others' families, where their files say
     it. `lora_names` has what a LoRA's trainer called it. `refused` maps the names of files that
     cannot be used to the reason, so that an error can give it, for each kind's folders;
@@ -159,6 +164,7 @@ class Inventory:
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     upscalers: tuple[Upscaler, ...] = ()
+    cutouts: tuple[str, ...] = ()
     vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controlnets: tuple[ControlNet, ...] = ()
     depths: tuple[str, ...] = ()

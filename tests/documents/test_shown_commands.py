@@ -100,6 +100,9 @@ def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
     """Every line of docs/metadata.md; its table has the keys of the picture."""
     give_commands(house.folder)
     page = PROJECT / "docs/metadata.md"
+    house.save("mistake.yaml", "stesp: 7\n")
+    assert not house.once()
+    (house.inbox / "mistake.yaml").unlink()
     house.save("corgi.yaml", "prompt: a corgi\nseed: 7\n")
     house.save("wrong.yaml", "prompt: [\n")
     assert not house.once()

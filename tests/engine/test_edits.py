@@ -1,6 +1,7 @@
 """Pictures by references are those of diffusers' pipelines, called as their cards say."""
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -114,6 +115,9 @@ def plain(name: str, images: Any, request: ImageRequest, **more: Any) -> Image.I
     if name == OMNI:  # it gives pictures in no other type
         encode = pipe.vae.encode
         pipe.vae.encode = lambda pixels: encode(pixels.bfloat16().float())
+    if name.startswith("Qwen") and more.pop("lightning", False):  # its authors' script
+        shift = {"base_shift": math.log(3), "max_shift": math.log(3), "shift_terminal": None}
+        pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, **shift)
     if lora:
         pipe.load_lora_weights(lora, adapter_name="a")
         pipe.set_adapters(["a"], [0.7])
@@ -300,6 +304,24 @@ def test_a_lora_is_that_of_a_script(name: str) -> None:
     theirs = script(name, picture, request, lora=models / "loras/a.safetensors")
     assert difference(found, theirs) <= 1
     assert difference(drawn(models, [request])[0], before) == 0
+
+
+def test_a_lightning_lora_brings_its_schedule() -> None:
+    """By its name; with guidance off it is four steps of equal shifts, whatever the size."""
+    models, name = two_photos(PLUS), "Qwen-Image-Edit-2509-Lightning-4steps-V1.0-bf16"
+    lora = lora_of(models, PLUS, "qwen_image")
+    file = models / f"loras/{name}.safetensors"
+    file.write_bytes((models / "loras/a.safetensors").read_bytes())
+    (request, _) = edits_of(models, PLUS, "steps: 4", "cfg_scale: 1")
+    picture = Image.open(models / "photo-0.png")
+    plainly, quick = (
+        drawn(models, [replace(request, loras=(replace(lora, name=one),))])[0]
+        for one in ("a", name)
+    )
+    values = {"lora": file, "true_cfg_scale": 1.0}
+    assert difference(plainly, script(PLUS, picture, request, **values)) <= 1
+    assert difference(quick, script(PLUS, picture, request, lightning=True, **values)) <= 1
+    assert difference(quick, plainly) > 1
 
 
 @pytest.mark.parametrize("rung", (MODELS, LAYERS, TURNS), ids=lambda rung: rung.name)

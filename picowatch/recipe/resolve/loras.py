@@ -1,9 +1,10 @@
 """The field `loras`: a mapping of names to weights, a list, or text."""
 
-from collections.abc import Iterator, Mapping, Set
+import re
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from picowatch.families import FAMILIES
 from picowatch.recipe.fields import Loras
@@ -19,6 +20,7 @@ LORAS = "loras"
 MAX_LORAS = 100
 # How a sweep's normalised layer names the weight of one LoRA.
 ONE_LORA = "lora: "
+_LIGHTNING = re.compile(r"lightning.*?(\d{1,2})[ _-]?steps?", re.IGNORECASE)
 _PARTS = ("weight", "family")  # of a mapping that describes one, beside its name
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
 
@@ -78,6 +80,12 @@ def read_loras(
     if prompt and (swept := swept_names(layer, inventory)):
         layer["prompt"] = prompt.with_value(without_tags(prompt.text, swept, inventory))
     return tuple(weights.items()), tuple(families.items())
+
+
+def steps_of_lightning(names: Iterable[str]) -> dict[str, Any]:
+    """The defaults that a LoRA of so many steps has in its name; {} for others."""
+    found = filter(None, map(_LIGHTNING.search, names))
+    return next(({"steps": int(one[1]), "cfg_scale": 1.0} for one in found), {})
 
 
 def swept_names(layer: Layer, inventory: Inventory) -> Set[str]:

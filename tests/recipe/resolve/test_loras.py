@@ -3,7 +3,8 @@
 import pytest
 
 from picowatch.metadata import recipe_yaml
-from picowatch.recipe import Inventory, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, read_recipes
+from picowatch.recipe.inventory import rules_of
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
@@ -37,6 +38,29 @@ def test_loras_are_a_mapping_a_list_or_text(
 ) -> None:
     """Names are as forgiving as those of checkpoints; without a weight it is 1."""
     assert read_one(f"prompt: a\n{written}", inventory=INVENTORY).loras == loras
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "text", "expected"),
+    [
+        ("qwen", "loras: {Edit-Lightning-4steps-V1: 1}", (4, 1.0)),
+        ("qwen", "loras: {add_detail: 1}", (50, 4.0)),
+        ("qwen", "loras: {Edit-Lightning-4steps-V1: 1}\nsteps: 8\ncfg_scale: 1.5", (8, 1.5)),
+        ("qwen", "prompt: a <lora:Edit-Lightning-4steps-V1>", (4, 1.0)),
+        ("demo", "loras: {Edit-Lightning-4steps-V1: 1}", (24, 7.5)),
+    ],
+)
+def test_a_lightning_lora_says_its_steps(
+    checkpoint: str, text: str, expected: tuple[int, float]
+) -> None:
+    """Of a family whose noise levels go with it; the recipe may say others."""
+    qwen = Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image"))
+    inventory = Inventory(
+        demo=DEMO, checkpoints=(qwen,), loras=("add_detail", "Edit-Lightning-4steps-V1")
+    )
+    prompt = "" if text.startswith("prompt") else "prompt: a\n"
+    recipe = read_one(f"{prompt}checkpoint: {checkpoint}\n{text}", inventory=inventory)
+    assert (recipe.steps, recipe.cfg_scale) == expected
 
 
 @pytest.mark.parametrize(
