@@ -139,7 +139,7 @@ def _under(
 ) -> Iterator[Recipe]:
     """What the pictures under a template request; what is wrong with one goes to `bad`."""
     _check_template(settings, inbox, template, inventory)
-    found, _ = scan(inbox, (), template.rpartition("/")[0], is_under_template=True)
+    found = scan(inbox, (), template.rpartition("/")[0], is_under_template=True).found
     for path in sorted(filter(is_dropped, found), key=natural_key):
         if template_above(inbox, path) != template:
             continue
