@@ -27,6 +27,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.sheets import chequered
 
 DOCS = Path(__file__).parent
 STRIPS = DOCS / "strips"
@@ -137,7 +138,11 @@ def _repeated(picture: Image.Image) -> Image.Image:
 
 def _opened(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        ground, seen = chequered(image.size), image.convert("RGBA")
+        ground.paste(seen, (0, 0), seen)
+        return ground
 
 
 def pasted(strip: Strip, pictures: Sequence[Image.Image]) -> Image.Image:

@@ -57,6 +57,7 @@ INVENTORY = Inventory(
         *(Checkpoint(name, 1024, rules=rules_of(*family)) for name, family in FLOWS.items()),
     ),
     upscalers=(Upscaler("4x-UltraSharp", 4),),
+    cutouts=("isnet-general-use",),
     loras=("pixel-art", "watercolour", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
     controlnets=tuple(
         map(

@@ -118,6 +118,7 @@ class Catalog:
             loras=_names(loras),
             embeddings=_names(embeddings),
             upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
+            cutouts=_names(found.of_kind("cutout")),
             vae_families={one.name: families_of(one.variant) for one in vaes},
             controlnets=tuple(map(_controlnet, controlnets)),
             depths=_names(found.of_kind("depth")),

@@ -8,7 +8,15 @@ from stat import S_ISDIR
 from typing import Literal, Self
 
 Kind = Literal[
-    "checkpoint", "vae", "text_encoder", "lora", "embedding", "upscaler", "controlnet", "depth"
+    "checkpoint",
+    "vae",
+    "text_encoder",
+    "lora",
+    "embedding",
+    "upscaler",
+    "cutout",
+    "controlnet",
+    "depth",
 ]
 Layout = Literal["file", "folder"]
 
@@ -24,6 +32,8 @@ _FOLDERS: dict[Kind, tuple[str, ...]] = {
     "lora": ("loras", "Lora", "LyCORIS"),
     "embedding": ("embeddings", "Embeddings"),
     "upscaler": ("upscalers", "ESRGAN", "RealESRGAN", "upscale_models"),
+    # ComfyUI's own, and those of nodes around rembg.
+    "cutout": ("cutout", "background_removal", "rembg", "u2net", "RMBG"),
     "controlnet": ("controlnet", "ControlNet"),
     "depth": ("depth",),
 }
@@ -54,7 +64,7 @@ class Recognised:
     what its UNet predicts ("v_prediction", "epsilon", or "" where nothing says it), `zero_snr`
     whether it was trained down to noise without any signal. `text_width` is that of the texts that
     a UNet or a ControlNet looks at, 0 for none. `variant` tells models of one family apart ("dev",
-    "union"), and text encoders, VAEs and upscalers. `base_model`, `trained_as` (its name) and
+    "union"), and text encoders, VAEs and others. `base_model`, `trained_as` (its name) and
     `trigger_words` are what a LoRA's trainer wrote. `scale` is how much larger an upscaler makes a
     side. `stored` is how weights are stored ("fp8", "Q4_K_S"). `contents` is what a transformer's
     file holds, and what stands before the names of its tensors: ("T5 XXL", "text_encoders…").

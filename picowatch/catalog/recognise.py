@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 
+from picowatch.catalog import cutouts
 from picowatch.catalog.encoders import ENCODERS, contents, text_encoder, vae_of_header
 from picowatch.catalog.gguf import stored
 from picowatch.catalog.headers import Header
@@ -37,6 +38,7 @@ ARTICLES: dict[Kind, str] = {
     "lora": "a LoRA",
     "embedding": "an embedding",
     "upscaler": "an upscaler",
+    "cutout": "a model that cuts out",
     "controlnet": "a ControlNet",
     "depth": "a model that guesses depth",
 }
@@ -165,7 +167,7 @@ def named(found: Recognised, name: str) -> Recognised:
 
 
 def _part(header: Header) -> Recognised | None:
-    """A VAE, a text encoder or an upscaler."""
+    """A VAE, a text encoder, an upscaler or what cuts out."""
     vae = vae_of_header(header)
     if vae is not None:
         return Recognised("vae", "", variant=vae)
@@ -180,7 +182,8 @@ def _part(header: Header) -> Recognised | None:
     layout = layout_of(header.shapes)
     if layout:
         return Recognised("upscaler", "", variant=layout.architecture, scale=layout.scale)
-    return None
+    cutout = cutouts.layout_of(header.shapes)
+    return Recognised("cutout", "", variant=cutout.architecture) if cutout else None
 
 
 def _embedding(header: Header) -> Recognised | None:

@@ -41,6 +41,7 @@ from picowatch.streams import harmless
 EMBEDDED: dict[Kind, tuple[str, str, Path]] = {
     "checkpoint": (DEMO, "the embedded demo model", ASSETS / "demo"),
     "upscaler": ("demo-compact", "the embedded upscaler", ASSETS / "demo-compact.safetensors"),
+    "cutout": ("demo-cutout", "the embedded cutout model", ASSETS / "demo-cutout.safetensors"),
     "controlnet": ("demo-sketch", "the embedded ControlNet", ASSETS / "demo-sketch.safetensors"),
 }
 DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "controlnet"))
@@ -48,6 +49,9 @@ DEMO_UPSCALER, DEMO_CONTROLNET = (EMBEDDED[kind][0] for kind in ("upscaler", "co
 SAFETENSORS = (".safetensors", ".sft")  # the second is how Black Forest Labs named theirs first
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ARIA2, ".incomplete", ".tmp"}
 _ENDINGS = {*SAFETENSORS, GGUF} | _UNFINISHED | PICKLE_ENDINGS
+# rembg's models are such files, and are looked for.
+_ONNX = ".onnx"
+_ENDINGS_OF: dict[Kind, set[str]] = {"cutout": {*_ENDINGS, _ONNX}}
 Signature = tuple[tuple[str, int, int], ...]
 
 
@@ -94,6 +98,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
     is asked: each question takes a millisecond on a share.
     """
     entered: set[str] = set()
+    endings = _ENDINGS_OF.get(kind, _ENDINGS)
     folders, links = deque([root]), deque[Path]()
     while folders or links:
         folder = (folders or links).popleft()
@@ -127,7 +132,7 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
             elif inner:
                 for one in _models_in(path, kind):
                     yield _candidate(root, kind, one, "folder" if one == path else "file")
-            elif path.suffix.lower() in _ENDINGS or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
+            elif path.suffix.lower() in endings or (linked and not os.path.exists(path)):  # noqa: PTH110  (never raises)
                 yield _candidate(root, kind, path, "file")
 
 
@@ -226,6 +231,11 @@ def _check_name(candidate: Candidate) -> None:
         raise ModelRefused("is an unfinished download.")
     if ending == GGUF and candidate.kind != "checkpoint":
         raise ModelRefused("is a GGUF file: picowatch reads only transformers from such files.")
+    if ending == _ONNX:
+        raise ModelRefused(
+            "is an ONNX file, which picowatch does not read: get the .pth file of the same model, "
+            "and convert it with `picowatch convert`."
+        )
     if ending in PICKLE_ENDINGS:
         raise ModelRefused(
             "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
@@ -248,7 +258,7 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
 
 @cache
 def embedded(kind: Kind) -> Model:
-    """The model of this kind that is in the package: a checkpoint, an upscaler, a ControlNet."""
+    """The model of this kind that is in the package."""
     name, _, path = EMBEDDED[kind]
     whole = kind == "checkpoint"
     found = recognise_checkpoint_folder(path) if whole else recognise(read_any_header(path))

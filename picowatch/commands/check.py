@@ -32,7 +32,7 @@ from picowatch.recipe import (
     no_hash,
     read_recipes,
 )
-from picowatch.recipe.fields import PROMPTS, RANDOM, ROWS
+from picowatch.recipe.fields import CUTOUT, PROMPTS, RANDOM, ROWS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.reading import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.resolve.start_image import refuse_unusable
@@ -139,7 +139,7 @@ def _under(
 ) -> Iterator[Recipe]:
     """What the pictures under a template request; what is wrong with one goes to `bad`."""
     _check_template(settings, inbox, template, inventory)
-    found, _ = scan(inbox, (), template.rpartition("/")[0], is_under_template=True)
+    found = scan(inbox, (), template.rpartition("/")[0], is_under_template=True).found
     for path in sorted(filter(is_dropped, found), key=natural_key):
         if template_above(inbox, path) != template:
             continue
@@ -213,8 +213,12 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
     for image in images:
         size = f"{image['width']}x{image['height']}"
         if "checkpoint" not in image:
-            upscale = image["upscale"]
-            words = [image["image"], f"enlarged {upscale['scale']:g} times by {upscale['model']}"]
+            upscale, cutout = image["upscale"], image[CUTOUT]
+            words = [
+                image["image"],
+                f"enlarged {upscale['scale']:g} times by {upscale['model']}" if upscale else "",
+                f"cut out by {cutout}" if cutout else "",
+            ]
         else:
             seed = f"seed {image['seed']}"
             if image["variation_strength"]:

@@ -29,7 +29,7 @@ def models(settings: Settings, as_json: bool) -> int:
     keep = is_folder(settings.state_folder)  # a list creates no outbox
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=keep)
     inventory = catalog.scan()
-    ours = (catalog.demo, embedded("upscaler"), embedded("controlnet"))
+    ours = (catalog.demo, *map(embedded, ("upscaler", "cutout", "controlnet")))
     found: list[Model | Refused] = [*ours, *inventory.models, *inventory.refused]
     try:
         _print((_row(catalog, model) for model in found), as_json)

@@ -73,6 +73,9 @@ class Accepting:
         A save whose model has to be hashed first waits, and holds up no other of the slice.
         """
         self._clear_gone()
+        for template, words in self.inbox.newly_ignored():
+            for event in self._warn_once(template, [words]):
+                log.log(event.level, "%s", event.text)
         if not len(self.inbox):
             return False
         taken: list[str] = []

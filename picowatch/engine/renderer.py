@@ -12,10 +12,12 @@ from picowatch.engine.callbacks import raise_if
 from picowatch.engine.canvas import picture_warnings
 from picowatch.engine.checkpoints import Checkpoints
 from picowatch.engine.compile import CompiledDenoisers
+from picowatch.engine.cutout import Cutouts
 from picowatch.engine.devices import choose_target, compute_float32_in_full, precision_name
 from picowatch.engine.draw import Drawn, Interrupted, Job, Passes, draw, timed
 from picowatch.engine.edit import EditPasses
 from picowatch.engine.failures import SMALLER, out_of_memory
+from picowatch.engine.finishing import Finishing, given_picture
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.memory import (
@@ -37,7 +39,7 @@ from picowatch.engine.protocol import (
     versions,
 )
 from picowatch.engine.unet import UnetPasses, seamless
-from picowatch.engine.upscale import Enlarging, Upscalers, given_picture
+from picowatch.engine.upscale import Upscalers
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 
@@ -54,6 +56,7 @@ class Renderer:
         self._checkpoints = Checkpoints(catalog, self._target)
         self._depth_models = DepthModels(self._checkpoints.file, self._target)
         self._upscalers = Upscalers(catalog, self._target.device)
+        self._cutouts = Cutouts(catalog, self._target.device)
         self._previewer = Previewer(on_preview)
         device = self._target.device
         self._compiled = CompiledDenoisers(device, options.cache) if options.compile else None
@@ -114,11 +117,11 @@ class Renderer:
     ) -> list[RenderedImage]:
         """The batch, rendered on one rung from the first step to the last.
 
-        Given pictures that are only enlarged need no checkpoint.
+        Given pictures that are only finished need no checkpoint.
         """
         batch = [shrunken(request, rung.shrunk) for request in requested]
         first, timings = batch[0], dict[str, float]()
-        enlarging = Enlarging(self._upscalers, batch, on_step, interrupted)
+        finishing = Finishing(self._upscalers, self._cutouts, batch, on_step, interrupted)
         warnings: tuple[str, ...] = ()
         dtype, compiled = torch.float32, False
         if first.draws:
@@ -126,12 +129,12 @@ class Renderer:
             job = Job(
                 self._target.device,
                 self._start_images,
-                enlarging.drawn,
+                finishing.drawn,
                 interrupted,
                 timings,
                 self._previewer,
                 self._depth_models.guess,
-                enlarging.for_hires,
+                finishing.for_hires,
                 alone=rung.tiled or first.exact,
                 compiled=self._compiled_for(loaded, first, rung),
             )
@@ -142,7 +145,9 @@ class Renderer:
         else:
             drawn = [given_picture(request, self._start_images) for request in batch]
         with timed(timings, "upscale"), self._algorithms(exact=first.exact):
-            drawn = enlarging.finished(drawn)
+            drawn = finishing.enlarged(drawn)
+        with timed(timings, "cutout"), self._algorithms(exact=first.exact):
+            drawn = finishing.cut_out(drawn)
         return [
             RenderedImage(
                 width=one.width,

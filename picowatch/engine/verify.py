@@ -25,6 +25,7 @@ _KIND_NAMES: dict[Kind, str] = {
     "vae": "VAE",
     "controlnet": "ControlNet",
     "depth": "depth model",
+    "cutout": "cutout model",
 }
 _WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 

@@ -22,7 +22,7 @@ from picowatch.inbox.files import (
     defaults_for,
     is_gone,
 )
-from picowatch.inbox.names import is_dropped, is_template
+from picowatch.inbox.names import ENDINGS, PICTURES_NAME, is_dropped, is_template
 from picowatch.inbox.noticing import (
     HELD_OPEN_LIMIT,
     Pending,
@@ -69,6 +69,8 @@ class Inbox:
         self._watch = Watch(wake)
         self._empty: dict[str, SizeAndTime] = {}  # files, which are not ready yet
         self._warned: dict[str, str] = {}
+        self._ignored: Collection[tuple[str, str]] = ()  # folders and endings under a template
+        self._told_ignored: set[tuple[str, str, str]] = set()
         self._templates: dict[str, str] = {}  # folders, and the digests of their templates
         self._known: Mapping[str, KnownRecipe] = {}
         self._known_at = -1  # the ledger's changes
@@ -135,9 +137,10 @@ class Inbox:
         self._watch.has_news.clear()
         began = time.perf_counter()
         known = self._known_recipes()
-        found, skipped = scan(self._root, known)
-        self._warn_of(skipped)
-        self._compare(found, known, now)
+        there = scan(self._root, known)
+        self._warn_of(there.skipped)
+        self._ignored = there.ignored
+        self._compare(there.found, known, now)
         self.scanned_at = now
         self._scan_took = time.perf_counter() - began
 
@@ -160,6 +163,20 @@ class Inbox:
         for path in skipped.keys() - self._warned.keys():
             log.warning("%s is not run: %s", path, skipped[path])
         self._warned |= skipped
+
+    def newly_ignored(self) -> Iterator[tuple[str, str]]:
+        """Each template under which there are files that are no pictures, with a warning, once."""
+        for folder, ending in sorted(self._ignored):
+            above = _nearest(self._templates, f"{folder}/")
+            told = (folder, ending, self._templates.get(above, ""))
+            if not told[-1] or told in self._told_ignored:
+                continue  # said once its template is right: till then its error says all
+            self._told_ignored.add(told)
+            what = "Convert pictures to PNG or JPEG."
+            if ending in ENDINGS:
+                what = f"Recipes belong in a folder without {PICTURES_NAME}."
+            words = f"Files that end in {ending} are ignored in inbox/{folder}. {what}"
+            yield f"{above}/{PICTURES_NAME}", words
 
     def _compare(
         self, found: Mapping[str, SizeAndTime], known: Mapping[str, KnownRecipe], now: float
@@ -316,7 +333,7 @@ class Inbox:
         """What a complete file says; None if it asks for nothing, or is not complete.
 
         One that is no picture may not be complete: that is believed once it was left alone for
-        HELD_OPEN_LIMIT.
+        HELD_OPEN_LIMIT, or if it was before.
         """
         assert one.size_and_time is not None
         known = None if one.is_new else self._ledger.known_recipe(one.path)
@@ -329,8 +346,9 @@ class Inbox:
             self._empty[one.path] = one.size_and_time
             self._settling.drop(one.path)
             return None
+        is_new = known is None or known.digest != saved.digest
         left_alone = now - one.since
-        if saved.damage and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
+        if saved.damage and is_new and left_alone < HELD_OPEN_LIMIT and is_picture_name(one.path):
             self._settling.look_later(one, now)
             return None
         old = self._renamed_from(saved) if saved.digest and not known else None

@@ -11,6 +11,7 @@ from picowatch.files.names import (
 )
 
 ENDINGS = (".yaml", ".yml", ".json", ".csv", ".txt")
+SIDECAR_ENDINGS = (".yaml", ".yml", ".txt")  # of what says more about a dropped picture
 DEFAULTS_NAME = "_defaults.yaml"
 # In a folder with this template every picture is a request, there and below (dropped.py).
 PICTURES_NAME = "_pictures.yaml"
@@ -22,6 +23,11 @@ _RECIPES_ARE = "recipes are .yaml, .yml, .json, .csv and .txt"
 OTHER_ENDINGS = dict.fromkeys(
     ("", ".py", ".md", ".toml", ".ini", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
     _RECIPES_ARE,
+)
+# What systems, browsers and cameras put beside dropped pictures.
+JUNK_ENDINGS = (
+    *(".db", ".ini", ".lnk", ".tmp", ".part", ".partial", ".crdownload", ".download"),
+    *(".xmp", ".aae", ".thm", ".lrv"),
 )
 # Deeper folders are no user's intention; endless recursion would crash picowatch.
 MAX_DEPTH = 64
@@ -62,6 +68,14 @@ def may_be_dropped(name: str) -> bool:
 def why_not_dropped(name: str) -> str | None:
     """Why a file that looks like a dropped picture is never one; None for all others."""
     return _why_unusual(name) if _looks_dropped(name) else None
+
+
+def ignored_ending(name: str) -> str | None:
+    """The ending of a file that is nothing where pictures are dropped, if that may surprise."""
+    ending = name[name.rfind(".") :].lower() if "." in name else ""
+    if _is_private(name) or is_dropped(name) or ending in ("", *JUNK_ENDINGS, *SIDECAR_ENDINGS):
+        return None
+    return ending
 
 
 def _looks_dropped(name: str) -> bool:

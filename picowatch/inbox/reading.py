@@ -23,15 +23,15 @@ from picowatch.inbox.files import (
 )
 from picowatch.inbox.names import (
     PICTURES_NAME,
+    SIDECAR_ENDINGS,
     is_dropped,
     may_be_dropped,
 )
 from picowatch.ledger.rows import KnownRecipe, Save, SizeAndTime
 from picowatch.recipe import DefaultsFile, Dropped, is_empty
 
-TEXTS = (".yaml", ".yml", ".txt")
 MASK = f"{MASK_MARK}.png"
-SIDECARS = (*TEXTS, MASK)
+SIDECARS = (*SIDECAR_ENDINGS, MASK)
 
 
 def template_above(root: Path, path: str) -> str | None:
@@ -116,7 +116,7 @@ def read_dropped(root: Path, path: str) -> Dropped | None:
     content, _ = read_file(root, template)
     stem = stem_of(path)
     sidecars = []
-    for ending in TEXTS:
+    for ending in SIDECAR_ENDINGS:
         if os.path.lexists(f"{root}/{stem}{ending}"):
             text, _ = read_file(root, f"{stem}{ending}")
             sidecars.append(DefaultsFile(f"{stem}{ending}", text))

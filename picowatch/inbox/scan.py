@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from picowatch.files.names import is_picture_name
 from picowatch.inbox.files import MISSING, size_and_time_of, size_and_time_of_child
 from picowatch.inbox.names import (
     MAX_DEPTH,
     PICTURES_NAME,
+    ignored_ending,
+    is_dropped,
     is_recipe_name,
     is_searched,
     why_not_dropped,
@@ -22,25 +23,29 @@ from picowatch.ledger.rows import SizeAndTime
 
 def scan(
     root: Path, known: Collection[str], below: str = "", is_under_template: bool = False
-) -> tuple[dict[str, SizeAndTime], dict[str, str]]:
-    """Return every recipe file below `root`/`below`, with its size and time, and what is skipped.
+) -> "Scan":
+    """Find every recipe file below `root`/`below`, with its size and time, and what is skipped.
 
     In a folder with a template for dropped pictures, and below, the pictures instead. `known` are
     paths of the ledger: a folder is a template's until it is known that it is gone, which editors
     that move it away for a moment make no different. What is skipped is what cannot be read, and
-    files that are never rendered, each with the reason.
+    files that are never rendered, each with the reason. `ignored` are other files under a
+    template, by folder and ending.
     """
-    one = _Scan(root, known)
+    one = Scan(root, known)
     one.look_into(below, is_under_template)
-    return one.found, one.skipped
+    return one
 
 
 @dataclass(slots=True)
-class _Scan:
+class Scan:
+    """What there is; see `scan`."""
+
     root: Path
     known: Collection[str]
     found: dict[str, SizeAndTime] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    ignored: set[tuple[str, str]] = field(default_factory=set)
 
     def look_into(self, below: str, is_under_template: bool) -> None:
         """Add what is in a folder, and in the folders in it."""
@@ -68,6 +73,8 @@ class _Scan:
                 self._add_folder(child.name, path, is_under_template)
             else:
                 self._add_file(child, path, is_under_template)
+        if not (below or self.found or self.known):  # else they may be recipes' start images
+            _warn_of_pictures("the inbox", names, self.skipped)
 
     def _add_folder(self, name: str, path: str, is_under_template: bool) -> None:
         if reason := why_not_searched(name):
@@ -85,6 +92,8 @@ class _Scan:
         elif is_under_template:
             if reason := why_not_dropped(child.name):
                 self.skipped[path] = reason
+            elif ending := ignored_ending(child.name):
+                self.ignored.add((path.rpartition("/")[0], ending))
         elif path in self.known or is_recipe_name(child.name):
             if size_and_time := size_and_time_of_child(child, self.root, path):
                 self.found[path] = size_and_time
@@ -96,9 +105,10 @@ def _warn_of_pictures(
     folder: str, names: Mapping[str, os.DirEntry[str]], skipped: dict[str, str]
 ) -> None:
     """Say once of a folder that has nothing but pictures what would make them requests."""
-    if not any(map(is_recipe_name, names)) and any(map(is_picture_name, names)):
+    if not any(map(is_recipe_name, names)) and any(map(is_dropped, names)):
         skipped[folder] = (
-            f"it has pictures, but no {PICTURES_NAME} that says what to do with them, and no recipe"
+            f"it has pictures, but no {PICTURES_NAME} that says what to do with them, and no "
+            "recipe. `picowatch init --with photos` makes folders that have one"
         )
 
 

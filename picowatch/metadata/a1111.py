@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from picowatch.recipe.a1111_keys import FIRST, LAST, UPSCALE
-from picowatch.recipe.fields import BAKED, MAPPINGS, NVIDIA, PARTS, ROWS, ZERO_SNR
+from picowatch.recipe.a1111_keys import FINISHED, FIRST, LAST
+from picowatch.recipe.fields import BAKED, CUTOUT, MAPPINGS, NVIDIA, PARTS, ROWS, ZERO_SNR
 from picowatch.recipe.parts import Row
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 from picowatch.recipe.samplers import SCHEDULE_TYPES
@@ -18,9 +18,8 @@ from picowatch.recipe.written import plain_number
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
-_POSTPROCESSING = re.compile(
-    rf', *(?:{"|".join(UPSCALE)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)'  # quoted by `_quoted`, or not
-)
+# Values are quoted by `_quoted`, or not.
+_POSTPROCESSING = re.compile(rf'(?:^|, *)(?:{"|".join(FINISHED)}): (?:"(?:[^"\\]|\\.)*"|[^,]*)')
 
 
 def parameters_text(
@@ -45,13 +44,13 @@ def parameters_text(
 
 
 def postprocessing_text(request: ImageRequest) -> str:
-    """What A1111 writes of a picture that was only enlarged, in the tab "Extras"."""
-    assert request.upscale
-    return _line(_parts(PARTS["upscale"], request.upscale), UPSCALE)
+    """What A1111 writes of a picture that was only finished, in the tab "Extras"."""
+    upscaled = _parts(PARTS["upscale"], request.upscale) if request.upscale else {}
+    return _line(upscaled | {ROWS[CUTOUT].a1111: request.cutout}, FINISHED)
 
 
 def without_postprocessing(parameters: str) -> str:
-    """A text without what it says of enlarging: each key may be there once."""
+    """A text without what it says of finishing: each key may be there once."""
     before, line_break, values = parameters.rpartition("\n")
     return before + line_break + _POSTPROCESSING.sub("", values)
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from picowatch.families import DEMO
-from picowatch.recipe.fields import PROMPTS, ROWS, SIZE, ScheduleType
+from picowatch.recipe.fields import FINISHING, PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.inventory import DEMO_RULES
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SIMPLE
@@ -80,7 +80,7 @@ def _fields(request: ImageRequest) -> dict[str, Any]:
     """Every field of a recipe for the request, in the table's order."""
     if not request.draws:
         values = recipe_values(request)
-        return {name: values[name] for name in ("image", "upscale", "exact")} | {"sweep": False}
+        return {name: values[name] for name in ("image", *FINISHING, "exact")} | {"sweep": False}
     values = recipe_values(request) | {"width": f"{request.width}x{request.height}"}
     del values["height"]
     values |= {"count": 1, "sweep": False}

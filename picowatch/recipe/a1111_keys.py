@@ -18,8 +18,9 @@ FIRST = (
     *("Denoising strength", "Clip skip", "Mask blur"),
     *("Hires upscale", "Hires steps", "Hires upscaler"),
 )
-UPSCALE = ("Postprocess upscale by", "Postprocess upscaler")
-LAST = ("Lora hashes", "TI hashes", *UPSCALE, "Version")
+# "Rembg" is https://github.com/AUTOMATIC1111/stable-diffusion-webui-rembg's.
+FINISHED = ("Postprocess upscale by", "Postprocess upscaler", "Rembg")
+LAST = ("Lora hashes", "TI hashes", *FINISHED, "Version")
 
 HIRES_SIZE = "hires resize"
 # A1111's and SD.Next's; their names are the prompts' embeddings.

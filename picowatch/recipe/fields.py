@@ -35,6 +35,9 @@ EMBEDDINGS = "embeddings"
 DROPPED = "dropped picture"
 PROMPTS = ("prompt", "negative_prompt")
 PICTURE_FIELDS = ("image", "mask")
+CUTOUT = "cutout"
+# What is done to a finished picture, or to one that is given.
+FINISHING = ("upscale", CUTOUT)
 
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
@@ -283,6 +286,20 @@ class ImageFields:
     """Enlarges the finished picture with an upscaler. model: a name in models/upscalers (the only
     one installed; else, with none installed, demo-compact); scale 1 to 8 (as the model enlarges).
     With image and without prompt it is all that is done."""
+
+    cutout: Annotated[
+        str,
+        Row(
+            aliases=("rembg", "remove_background"),
+            same_in_batch=False,
+            a1111="Rembg",
+            default_text="off",
+            wanted="true, false, or a model's name",
+        ),
+    ] = ""
+    """Removes the background of the finished picture. true, or a name in models/cutout (the only
+    one installed; else, with none installed, demo-cutout). With image and without prompt it is all
+    that is done, with upscale or without."""
 
     shrink_to_fit: Annotated[bool, Row(no_sweep=_NO_SINGLE_IMAGE)] = False
     """true: if memory runs out, the size may be reduced, which is recorded."""

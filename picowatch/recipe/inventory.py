@@ -138,15 +138,17 @@ class Upscaler:
 
 
 DEMO_UPSCALER = Upscaler("demo-compact", 4)
+DEMO_CUTOUT = "demo-cutout"
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """All that a recipe may name: the installed models, wildcards, the setting `checkpoint`.
 
-    `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers; the
-    embedded ones are always there, as `demo` and DEMO_UPSCALER. `depths` are models that guess
-    how far away things are. `vae_families` has the names of the families that each VAE is for;
+    `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers,
+    `cutouts` those of models/cutout; the embedded ones are always there, as `demo`, DEMO_UPSCALER
+    and DEMO_CUTOUT. `depths` are models that guess how far away things are. `vae_families` has the
+    names of the families that each VAE is for;
     `lora_families` and `embedding_families` those of the others' families, where their files say
     it. `lora_names` has what a LoRA's trainer called it. `refused` maps the names of files that
     cannot be used to the reason, so that an error can give it, for each kind's folders;
@@ -162,6 +164,7 @@ class Inventory:
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     upscalers: tuple[Upscaler, ...] = ()
+    cutouts: tuple[str, ...] = ()
     vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controlnets: tuple[ControlNet, ...] = ()
     depths: tuple[str, ...] = ()

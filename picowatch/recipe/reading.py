@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from picowatch.errors import ControlFlow, PictureUnreadable
-from picowatch.recipe.fields import DROPPED, FROM, PICTURE
+from picowatch.recipe.fields import DROPPED, FINISHING, FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
@@ -130,8 +130,8 @@ def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Prob
             problems.raise_if_any()
 
 
-# One of these says what to do with a picture; `upscale` alone needs no prompt.
-_SAYING_WHAT = ("prompt", FROM, "upscale")
+# One of these says what to do with a picture; `upscale` and `cutout` need no prompt.
+_SAYING_WHAT = ("prompt", FROM, *FINISHING)
 
 
 @dataclass(frozen=True, slots=True)

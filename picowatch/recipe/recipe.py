@@ -31,8 +31,8 @@ from picowatch.recipe.resolve.prompts import PromptFailed, Prompts, edit_finding
 from picowatch.recipe.written import Layer, Position, find_in
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
-# "controlnet", "depth", "upscaler", "image" and "mask"; whatever it raises goes through to the
-# caller.
+# "controlnet", "depth", "upscaler", "cutout", "image" and "mask"; whatever it raises
+# goes through to the caller.
 HashOf = Callable[[str, str], str]
 
 
@@ -43,7 +43,7 @@ class Context:
     `checkpoint` is the one that it names, as it was installed then, and `layer` has its fields as
     written. `lora_families` are the families that it says LoRAs are for. `variants` are a sweep's
     combinations, `warnings` what cannot be honoured, `given_size` is that of a picture that is only
-    enlarged, and `dropped` are the paths of a dropped picture and its mask: their names are no
+    finished, and `dropped` are the paths of a dropped picture and its mask: their names are no
     identity, so a picture that is renamed is still the same request.
     """
 
@@ -129,7 +129,7 @@ class Recipe(RecipeFields):
 
     @property
     def draws(self) -> bool:
-        """Return whether something is drawn. Otherwise the start image is only enlarged."""
+        """Return whether something is drawn. Otherwise the start image is only finished."""
         return self.context.given_size == (0, 0)
 
     @property
@@ -144,7 +144,7 @@ class Recipe(RecipeFields):
 
     @property
     def size_before_upscale(self) -> tuple[int, int]:
-        """Width and height of what is drawn, or of the picture that is only enlarged."""
+        """Width and height of what is drawn, or of the picture that is only finished."""
         return super().size_before_upscale if self.draws else self.context.given_size
 
     @property
@@ -255,6 +255,7 @@ class Recipe(RecipeFields):
             files += [("image", control.image), ("controlnet", control.model)]
             files.append(("depth", control.depth))
         files += [("upscaler", name) for name in self._upscalers]
+        files.append(("cutout", self.cutout))
         return [*self._prompts().named(), *((kind, name) for kind, name in files if name)]
 
     @property
@@ -355,6 +356,7 @@ class Recipe(RecipeFields):
             mask_hash=hash_if("mask", self.mask),
             hires_upscaler_hash=hash_if("upscaler", hires),
             upscaler_hash=hash_if("upscaler", at_last),
+            cutout_hash=hash_if("cutout", self.cutout),
             **{
                 f"unexpanded_{field}": before
                 for field in PROMPTS

@@ -10,7 +10,15 @@ from typing import Any, ClassVar, Self, get_type_hints
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.fields import MAPPINGS, OFF, PICTURE_FIELDS, ROWS, ImageFields
+from picowatch.recipe.fields import (
+    CUTOUT,
+    FINISHING,
+    MAPPINGS,
+    OFF,
+    PICTURE_FIELDS,
+    ROWS,
+    ImageFields,
+)
 from picowatch.recipe.parts import Control
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
@@ -92,6 +100,7 @@ class ImageRequest(ImageFields):
     mask_hash: str = ""
     hires_upscaler_hash: str = ""
     upscaler_hash: str = ""
+    cutout_hash: str = ""
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""
 
@@ -146,7 +155,7 @@ class ImageRequest(ImageFields):
 
     @property
     def draws(self) -> bool:
-        """Return whether something is drawn. Otherwise the start image is only enlarged."""
+        """Return whether something is drawn. Otherwise the start image is only finished."""
         return bool(self.checkpoint)
 
     @property
@@ -238,7 +247,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         if field.name not in idle
     }
     values |= {name: values[name] or "none" for name in PICTURE_FIELDS if name in values}
-    values |= {name: values[name] or False for name in MAPPINGS if name in values}
+    values |= {name: values[name] or False for name in (*MAPPINGS, CUTOUT) if name in values}
     if request.draws:
         values["prediction"] = request.prediction or AUTOMATIC
         values["loras"] = {
@@ -253,8 +262,9 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     return values
 
 
-# The fields of an image that is enlarged and not drawn; its seed is 0, and its size the picture's.
-WITHOUT_DRAWING = ("prompt", "image", "upscale", "width", "height", "seed", "exact")
+# The fields of an image that is enlarged or cut out and not drawn; its seed is 0, and its size the
+# picture's.
+WITHOUT_DRAWING = ("prompt", "image", *FINISHING, "width", "height", "seed", "exact")
 _NEVER = object()
 _OFF = {
     field.name: OFF.get(field.name, _NEVER) if field.name in ROWS else field.default

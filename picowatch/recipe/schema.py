@@ -16,6 +16,8 @@ from typing import Any
 
 from picowatch.recipe.fields import (
     BAKED,
+    CUTOUT,
+    FINISHING,
     FIRST_NAME_OF,
     FROM,
     KINDS,
@@ -29,7 +31,7 @@ from picowatch.recipe.fields import (
     RecipeFields,
     json_schemas,
 )
-from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, Inventory
+from picowatch.recipe.inventory import DEMO_CUTOUT, DEMO_UPSCALER, Checkpoint, Inventory
 from picowatch.recipe.parts import UPSCALERS
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SAMPLERS
@@ -58,6 +60,7 @@ _FORMS: dict[str, Schema] = {
     "variation_seed": {"type": ["integer", "string"], "minimum": -1, "maximum": MAX_SEED},
     "hires": {"type": _SWITCH_OR_MORE},
     "upscale": {"type": _SWITCH_OR_MORE},
+    CUTOUT: {"type": ["boolean", "number", "string"]},
     "control": {"type": [*_SWITCH_OR_MORE, "array"], "items": {"$ref": "#/definitions/control"}},
     "references": {"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 10},
     "loras": {"type": ["string", "array", "object"], "additionalProperties": _WEIGHT},
@@ -78,7 +81,8 @@ _SHORTHANDS = {
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
     # A few spellings: editors say "Missing property" of these, and nothing clear of a pattern.
-    needed = [{"required": [name]} for name in ("prompt", "Prompt", "PROMPT", FROM, "upscale")]
+    named = ("prompt", "Prompt", "PROMPT", FROM, *FINISHING)
+    needed = [{"required": [name]} for name in named]
     definitions = _definitions(inventory) | {"recipe": _recipe() | {"anyOf": needed}}
     return _document(
         "recipe", [_ref("recipe"), {"type": "array", "items": _ref("recipe")}], definitions
@@ -181,6 +185,7 @@ def _propose(fields: Schema, inventory: Inventory) -> None:
         (fields["loras"], list(inventory.loras)),
         (hires["upscaler"], [*UPSCALERS, *upscalers]),
         (upscale["model"], upscalers),
+        (fields[CUTOUT], [*inventory.cutouts, DEMO_CUTOUT]),
         (control["model"], [one.name for one in inventory.controlnets]),
         (control["depth"], list(inventory.depths)),
     ):

@@ -64,7 +64,7 @@ class Settings(BaseModel):
     models: Folder = Field(
         Path("models"),
         description="Holds checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/ "
-        "controlnet/ depth/ upscalers/.",
+        "controlnet/ depth/ upscalers/ cutout/.",
     )
     checkpoint: str | None = Field(
         None,

@@ -50,7 +50,8 @@ def test_models_says_what_each_file_is(tmp_path: Path) -> None:
     result = picowatch(tmp_path, "models")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert {lines[at].index(name) for at, name in enumerate(("demo", "demo-c", "demo-s"))} == {14}
+    ours = ("demo", "demo-compact", "demo-cutout", "demo-sketch")
+    assert {lines[at].index(name) for at, name in enumerate(ours)} == {14}
     for words in (
         "Stable Diffusion 3.x (3.5 Medium), float16\n",
         f"{'':14}inside: CLIP L, VAE\n{'':14}completed by: text_encoders/clip_g",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.commands.check import check
 from picowatch.files.names import ENDINGS
@@ -494,3 +494,22 @@ def test_each_image_finds_the_copy_of_its_picture(house: House) -> None:
     house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 4\nimage: frames/1.png\n")
     assert house.once(batch_size=2)
     assert there == [True] * 20
+
+
+def test_a_template_may_only_cut_out(house: House) -> None:
+    """Pictures of any size, turned as their EXIF says, with what they had inside; nothing twice."""
+    house.save("cut/_pictures.yaml", "cutout: true\n")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (301, 97), "red").save(house.inbox / "cut/a ü.jpg", exif=turned)
+    Image.new("RGBA", (64, 3), (0, 0, 9, 90)).save(house.inbox / "cut/b.png")
+    for _ in range(2):
+        assert house.once()
+    assert house.pictures() == ["cut/a ü.png", "cut/b.png"]
+    found = [house.chunk(file).request for file in house.pictures()]
+    assert [(one.width, one.height) for one in found] == [(97, 301), (64, 3)]
+    assert {(one.draws, one.cutout, one.upscale) for one in found} == {(False, "demo-cutout", None)}
+    house.save("large/_pictures.yaml", "cutout: true\nupscale: {model: demo-compact, scale: 2}\n")
+    Image.new("L", (64, 3)).save(house.inbox / "large/c.png")
+    assert house.once()
+    assert house.chunk("large/c.png").request.published_size == (128, 6)

@@ -120,6 +120,9 @@ def test_make_prints_what_becomes_of_a_folder(
     assert recipes["photos/1.png"]["pictures"][0]["prompt"] == "a star"
     assert recipes["photos/1.png"]["file"] == str(house.inbox / "photos/1.png")
     assert len(house.pictures()) == 8
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 3600.0)
+    assert make(house.settings(), [house.inbox / "photos"], house.make_engine) == 1, "at once"
+    capsys.readouterr()
     assert make(house.settings(), [house.inbox / "photos/sub"], house.make_engine) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert len(house.pictures()) == 8, "the same again asks for nothing"
@@ -252,6 +255,49 @@ def test_everything_that_went_wrong_is_a_line(
     house.once()
     assert [line["recipe"] for line in failures(house)[4:]] == ["a.txt", "typo.yaml"]
     assert house.once()
+
+
+# -- what is ignored
+
+
+def test_each_ending_that_is_ignored_is_told_once(house: House) -> None:
+    """Beside its template, until that is saved again; a folder without one is told, too."""
+    photos(house, CORGI, 1)
+    for name in (
+        "a.tga",
+        "b.TGA",
+        "deep/c.tga",
+        "d.json",
+        "Thumbs.db",
+        "._e.tga",
+        "1.xmp",
+        "1.txt",
+    ):
+        house.save(f"photos/{name}", "no picture" * (name != "1.txt"))
+    drop(house, "lost/1.png", "lost/2.png", "here.png")
+    for _ in range(2):
+        assert house.once()
+        text = (house.outbox / "photos/_pictures.yaml.warning.txt").read_text()
+        assert text.count("Files that end in") == 3
+        assert "end in .tga are ignored in inbox/photos. Convert pictures to PNG" in text
+        assert "end in .json are ignored in inbox/photos. Recipes belong in a folder" in text
+    assert house.log().count("Files that end in") == 3
+    assert (
+        house.log().count("lost is not run: it has pictures, but no _pictures.yaml") == 2
+    )  # starts
+    assert "the inbox is not run" not in house.log(), "it may be a recipe's start image"
+    (house.inbox / "photos/a.tga").unlink()
+    (house.inbox / "photos/b.TGA").unlink()
+    house.save("photos/_pictures.yaml", STAR)
+    assert house.once()
+    text = (house.outbox / "photos/_pictures.yaml.warning.txt").read_text()
+    assert text.count("Files that end in") == 2
+
+
+def test_pictures_in_an_inbox_of_nothing_else_are_told(house: House) -> None:
+    drop(house, "here.png")
+    assert house.once()
+    assert "the inbox is not run: it has pictures, but no _pictures.yaml" in house.log()
 
 
 # -- check

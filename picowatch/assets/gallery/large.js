@@ -35,6 +35,7 @@ const Large = (() => {
     showRelated(entry);
     self.tellPicked();
     self.refresh();
+    self.findBefore();
     part("panel").scrollTop = part("panel").parentElement.scrollTop = 0; // in a narrow window both scroll as one
   }
 
@@ -117,6 +118,42 @@ const Large = (() => {
     button("pick").textContent = is ? "Picked" : "Pick";
   };
 
+  // -- before and after: the picture that this one was made from, if it is still there
+
+  const original = part("before"), left = part("left"), BESIDE = "picowatch before";
+  let places = [], isFound = false, isBeside = kept(() => localStorage.getItem(BESIDE)) !== "no";
+
+  // Until it is known, the last one's place stays, so that nothing jumps from picture to picture.
+  self.findBefore = () => {
+    if (!dialog.open) return;
+    places = originalsOf(self.entry);
+    original.removeAttribute("src");
+    tryNextPlace();
+  };
+  function tryNextPlace() {
+    if (places.length) original.src = places.shift(); else showBefore(false);
+  }
+  original.onerror = tryNextPlace;
+  original.onload = () => showBefore(true);
+
+  function showBefore(found) {
+    isFound = found;
+    button("before").hidden = !found;
+    button("before").ariaPressed = String(isBeside);
+    left.hidden = !(found && isBeside);
+    part("sides").classList.toggle("pair", !left.hidden);
+    zoomTo(zoom);
+  }
+  function toggleBefore() {
+    if (!isFound) return;
+    isBeside = !isBeside;
+    kept(() => localStorage.setItem(BESIDE, isBeside ? "yes" : "no"));
+    showBefore(true);
+  }
+  for (const [one, other] of [[stage, left], [left, stage]]) {
+    one.addEventListener("scroll", () => other.scrollTo(one.scrollLeft, one.scrollTop));
+  }
+
   // -- zooming: `zoom` is screen pixels for each of the picture, null where it fills the window
 
   const LARGEST_FIT = 5; // times its size, where a picture fills the window
@@ -135,8 +172,7 @@ const Large = (() => {
     const before = frame.getBoundingClientRect(), [wide, high] = natural();
     zoom = next && Math.min(32, Math.max(0.05, next));
     const shown = zoom ?? fitting(), scale = shown / devicePixelRatio;
-    frame.style.width = `${wide * scale}px`;
-    frame.style.height = `${high * scale}px`;
+    for (const { style } of [frame, original]) [style.width, style.height] = [`${wide * scale}px`, `${high * scale}px`];
     stage.classList.toggle("zoomed", zoom !== null);
     full.classList.toggle("coarse", zoom !== null && scale >= 4);
     part("zoom").textContent = `${Math.round(shown * 100)} %`;
@@ -159,6 +195,7 @@ const Large = (() => {
     event.preventDefault();
     zoomBy(Math.exp(-event.deltaY / (event.ctrlKey ? 100 : 500)), event);
   }, { passive: false });
+  left.addEventListener("wheel", event => zoomBy(Math.exp(-event.deltaY / 500)), { passive: true });
   stage.addEventListener("dblclick", event => zoomTo(zoom === null ? 1 : null, event));
 
   // A mouse moves what is zoomed.
@@ -187,6 +224,7 @@ const Large = (() => {
     previous: () => step(-1),
     next: () => step(1),
     close: () => dialog.close(),
+    before: toggleBefore,
     pick: () => { pick(self.entry); self.tellPicked(); },
     fit: () => zoomTo(null),
     one: () => zoomTo(1, middle()),
@@ -197,7 +235,7 @@ const Large = (() => {
     delete: () => copy(deleteCommand(self.entry.file), "The command that deletes this picture is copied. Run it in a terminal."),
   };
   const KEYS = {
-    ArrowLeft: "previous", ArrowRight: "next", c: "pick", y: "recipe", p: "path", Delete: "delete",
+    ArrowLeft: "previous", ArrowRight: "next", b: "before", c: "pick", y: "recipe", p: "path", Delete: "delete",
     "+": "larger", "=": "larger", "-": "smaller", 0: "fit", 1: "one",
   };
   dialog.addEventListener("click", event => {

@@ -13,7 +13,10 @@ const News = (() => {
     // Clocks of two machines may differ; a status that never changes is an old one.
     const isOld = Date.now() - heardAt > SILENT || Date.now() / 1000 - news.updated > 3600;
     self.runs = news.runs && !isOld;
-    self.inbox = news.inbox;
+    if (self.inbox !== news.inbox) {
+      self.inbox = news.inbox;
+      Large.findBefore(); // there, if the picture in the large view was opened first
+    }
     showEmpty();
     tellWork(news);
     tellWaiting(news);

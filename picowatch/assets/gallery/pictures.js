@@ -103,6 +103,23 @@ const titleOf = entry => entry.prompt || entry.file;
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
+// Where the picture may lie that another was made from: its start image, or its first reference. A
+// copy has its hash for a name. What is in the inbox is another one if newer results say so.
+function originalsOf(entry) {
+  const named = ({ image, image_hash, references }) =>
+    image ? [image, image_hash] : [references?.[0]?.image, references?.[0]?.hash];
+  const [path, hash] = named(entry);
+  if (!path || !hash) return [];
+  const copy = `.picowatch/start-images/${hash}`, folder = folderOf(entry.recipe);
+  const newest = Pictures.all.find(other => named(other)[0] === path && folderOf(other.recipe) === folder);
+  if (newest && named(newest)[1] !== hash) return [copy];
+  const isDropped = path === entry.recipe, archived = `${folder}/originals/${path.split("/").at(-1)}`;
+  const inbox = isDropped ? [path] : [`${folder}/${path}`, path, path.replace(/^inbox\//, "")];
+  const outbox = isDropped ? [archived] : [path, path.replace(/^outbox\//, "")];
+  const isNear = isFromDisk && News.inbox.startsWith("/");
+  return [copy, ...isNear ? inbox.map(one => `file://${address(`${News.inbox}/${one}`)}`) : [], ...outbox.map(address)];
+}
+
 const isHash = name => /^(.+_)?hash$/.test(name);
 const LOCATIONS = ["digest", "save_digest", "entry_index", "image_index"];
 const ELSEWHERE = new Set([

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from picowatch.recipe.fields import FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
+from picowatch.recipe.fields import CUTOUT, FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
 from picowatch.recipe.messages.other_programs import is_switched_off, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
@@ -143,7 +143,7 @@ def _put_flag(
         excuse_prompt(layer, name, written)
     elif field and written.raw:
         put(layer, field, seed_list(written) if field == "seed" else written, problems)
-    elif field in (*SWITCHES, *MAPPINGS):
+    elif field in (*SWITCHES, *MAPPINGS, CUTOUT):
         put(layer, field, Written("true", key, "", key), problems)
     elif field:
         problems.add(key, f"--{flag} has no value: write --{flag} and what it takes.")

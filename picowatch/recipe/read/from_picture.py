@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, PROMPTS
+from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHING, PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
@@ -186,7 +186,7 @@ def _layer_of(request: ImageRequest, position: Position) -> Layer:
     """The request's fields as somebody would have written them there."""
     layer = {name: written_at(position, value) for name, value in recipe_values(request).items()}
     if not request.draws:
-        return {name: layer[name] for name in ("image", "upscale", "exact")}
+        return {name: layer[name] for name in ("image", *FINISHING, "exact")}
     layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
     layer[CHECKPOINT_HASH] = Written(request.checkpoint_hash, position)
     if request.vae_hash:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from picowatch.recipe.fields import EMBEDDINGS, PICTURE, PROMPTS, ROWS
-from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.families import DEMO
+from picowatch.recipe.fields import EMBEDDINGS, FINISHING, PICTURE, PROMPTS, ROWS
+from picowatch.recipe.inventory import DEMO_CUTOUT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import MAX_WARNINGS, embedding_missing
@@ -28,8 +29,12 @@ _MOST_EMBEDDINGS = 200
 _NEEDS = {name: row.needs for name, row in ROWS.items() if row.needs} | {
     "denoising_strength": ("image", "hires")
 }
-# What a recipe without a prompt can say, whose start image is only enlarged.
-_WITHOUT_DRAWING = ("image", "upscale", "exact", "sweep", "grid", "grid_seconds", "priority")
+# What a recipe without a prompt can say, whose start image is only finished.
+_WITHOUT_DRAWING = ("image", *FINISHING, "exact", "sweep", "grid", "grid_seconds", "priority")
+_FOR_DRAWINGS = (
+    "demo-cutout was trained on the demo model's drawings alone, and is of little use for other "
+    "pictures. Put a model into models/cutout/ (docs/models.md, Cutout models)."
+)
 
 
 def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
@@ -47,6 +52,8 @@ def advice(images: Sequence[Recipe], own: Layer) -> Iterator[str]:
         yield from recipe.warnings
         if recipe.draws:
             yield from checkpoint_advice(recipe)
+        if recipe.cutout == DEMO_CUTOUT and recipe.checkpoint != DEMO:
+            yield _FOR_DRAWINGS
 
 
 def missing_embeddings(layer: Layer, checkpoint: Checkpoint, inventory: Inventory) -> Iterator[str]:

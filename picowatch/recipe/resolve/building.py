@@ -12,8 +12,10 @@ from picowatch.errors import PictureUnreadable, ValueInvalid
 from picowatch.recipe.fields import (
     BAKED,
     CHECKPOINT_HASH,
+    CUTOUT,
     DEFAULTS,
     DROPPED,
+    FINISHING,
     MAX_SIDE,
     MIN_SIDE,
     PICTURE,
@@ -32,6 +34,7 @@ from picowatch.recipe.resolve.advice import missing_embeddings
 from picowatch.recipe.resolve.installed import (
     find_checkpoint,
     find_controlnet,
+    find_cutout,
     find_depth,
     find_hires_upscaler,
     find_upscaler,
@@ -81,7 +84,7 @@ class RecipeBuilder:
 
     def recipe(self) -> Recipe | None:
         """The recipe; None if something is wrong with all of it."""
-        recipe = self._enlarged() if only_enlarges(self.layer) else self._drawn()
+        recipe = self._finished() if only_finishes(self.layer) else self._drawn()
         return recipe.warned(self.judge.warnings) if recipe else None
 
     def _drawn(self) -> Recipe | None:
@@ -115,6 +118,7 @@ class RecipeBuilder:
         values["references"] = self._references()
         values["seed"] = self._seed(values["seed"])
         values |= {"hires": self._hires(checkpoint, values), "upscale": self._upscale()}
+        values[CUTOUT] = self._cutout()
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
         context = self._context(checkpoint, families)
@@ -125,10 +129,10 @@ class RecipeBuilder:
         decided = {"schedule_type": _decided(recipe)} | _off(dict(recipe))
         return recipe.model_copy(update=decided)
 
-    def _enlarged(self) -> Recipe | None:
-        """The recipe that enlarges its start image, for which it needs no checkpoint."""
-        image, upscale = self._path("image"), self._upscale()
-        if not image or upscale is None:
+    def _finished(self) -> Recipe | None:
+        """The recipe that enlarges its start image, or cuts it out: it needs no checkpoint."""
+        image, upscale, cutout = self._path("image"), self._upscale(), self._cutout()
+        if not image or not (upscale or cutout):
             return None
         try:
             size = self.pictures.size(image)
@@ -137,7 +141,7 @@ class RecipeBuilder:
             return None
         others = ("exact", "grid", "grid_seconds", "priority")
         values = {name: self.layer[name].value for name in others if name in self.layer}
-        values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale}
+        values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale, CUTOUT: cutout}
         recipe = self._validated(values, {}, self._context(NO_CHECKPOINT))
         if recipe:
             recipe = recipe.known(given_size=size)
@@ -301,6 +305,11 @@ class RecipeBuilder:
         scale = _values_of(written).get("scale")
         return {"model": model.name, "scale": scale or float(model.scale)} if model else None
 
+    def _cutout(self) -> str:
+        """The model that cuts out; "" for none."""
+        written = self.layer.get(CUTOUT)
+        return (self._find(CUTOUT, find_cutout, "") or "") if written and written.value else ""
+
     def _controls(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """The ControlNets; what is not installed for them is not here either."""
         written = self.layer.get(CONTROL)
@@ -390,12 +399,13 @@ def _no_prompt(position: Position) -> str:
     return "a prompt is missing. Write 'prompt: …'."
 
 
-def only_enlarges(layer: Layer) -> bool:
-    """A start image, an upscaler, and nothing to draw."""
-    image, upscale = layer.get("image"), layer.get("upscale")
-    if "prompt" in layer or image is None or upscale is None:
+def only_finishes(layer: Layer) -> bool:
+    """A start image, what is done to it at last, and nothing to draw."""
+    image = layer.get("image")
+    if "prompt" in layer or image is None:
         return False
-    return bool(upscale.value) and not names_none(image)
+    finishes = any(layer[name].value for name in FINISHING if name in layer)
+    return finishes and not names_none(image)
 
 
 def _values_of(mapping: Written) -> dict[str, Any]:

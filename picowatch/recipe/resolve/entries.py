@@ -16,7 +16,7 @@ from picowatch.recipe.resolve.advice import (
     says_drawing,
     with_unknown_words,
 )
-from picowatch.recipe.resolve.building import RecipeBuilder, only_enlarges
+from picowatch.recipe.resolve.building import RecipeBuilder, only_finishes
 from picowatch.recipe.resolve.layers import NumberRange, merged, names_none, normalised
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
@@ -109,7 +109,7 @@ class EntryResolver:
         theirs = self._normalised(picture.layer, Origin.OTHERS, warnings)
         layer = merged([*self._defaults, theirs, self._settings, own])
         layer.pop(FROM, None)
-        if only_enlarges(own) and not theirs and not says_drawing(own):
+        if only_finishes(own) and not theirs and not says_drawing(own):
             layer.pop("prompt", None)  # the folder's is for recipes that draw
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, given, self._max_images, self._problems) if sweep else []

@@ -9,10 +9,18 @@ from typing import TypeVar
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.inventory import DEMO_UPSCALER, Checkpoint, ControlNet, Inventory, Upscaler
+from picowatch.recipe.inventory import (
+    DEMO_CUTOUT,
+    DEMO_UPSCALER,
+    Checkpoint,
+    ControlNet,
+    Inventory,
+    Upscaler,
+)
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
+from picowatch.recipe.written import switch
 
 ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
@@ -25,6 +33,7 @@ FOLDERS = (
     *("checkpoints", "Stable-diffusion", "Stable-Diffusion", "StableDiffusion"),
     *("diffusion_models", "DiffusionModels", "unet", "vae", "VAE", "loras", "Lora", "LyCORIS"),
     *("upscalers", "ESRGAN", "RealESRGAN", "upscale_models", "controlnet", "ControlNet", "depth"),
+    *("cutout", "background_removal", "rembg", "u2net", "RMBG"),
 )
 _FOLDERS = rf"^(?:\./)?(?:models/)?(?:{'|'.join(FOLDERS)})/"
 _FOLDER_OF = {
@@ -34,6 +43,7 @@ _FOLDER_OF = {
     "ControlNet": "controlnet",
     "depth model": "depth",
     "upscaler": "upscalers",
+    "cutout model": "cutout",
 }
 # A web address, or a repository of Hugging Face.
 _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
@@ -132,6 +142,14 @@ def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
         return _only("upscaler", inventory.upscalers, why, DEMO_UPSCALER, words)
     upscalers = {one.name: one for one in (*inventory.upscalers, DEMO_UPSCALER)}
     return upscalers[_find("upscaler", written, list(upscalers), inventory)]
+
+
+def find_cutout(written: str, inventory: Inventory) -> str:
+    """The cutout model a recipe means; "true" is any, as with upscalers. Raises NotInstalled."""
+    if switch(written):
+        why = next(iter(inventory.refused_as("cutout").values()), "")
+        return _only("cutout model", inventory.cutouts, why, DEMO_CUTOUT, "'cutout: {}'")
+    return _find("cutout model", written, [*inventory.cutouts, DEMO_CUTOUT], inventory)
 
 
 def find_hires_upscaler(written: str, inventory: Inventory) -> str:

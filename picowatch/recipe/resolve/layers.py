@@ -13,6 +13,7 @@ from typing import Literal
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import (
+    CUTOUT,
     MAX_SEED,
     NOISE_NAMES,
     NUMBERS,
@@ -293,6 +294,13 @@ def _mapping(field: str, named: str, written: Written, judge: Judge) -> Written:
     raise ValueInvalid(wrong_value(field, written))
 
 
+def _cutout(written: Written, judge: Judge) -> Written:
+    """A model's name, on, or off."""
+    if not isinstance(written.value, str | int):
+        raise ValueInvalid(wrong_value(CUTOUT, written))
+    return written.with_value("" if is_off(written) else str(written.value))
+
+
 def _controls(written: Written, judge: Judge) -> Written:
     """A list of mappings, or one of them, or none."""
     if is_off(written):
@@ -359,6 +367,7 @@ _MEANINGS: dict[str, Callable[[Written, Judge], Written]] = {
     "variation_seed": _variation_seed,
     "hires": partial(_mapping, "hires", ""),
     "upscale": partial(_mapping, "upscale", "model"),
+    CUTOUT: _cutout,
     "references": _references,
     "control": _controls,
     "sweep": lambda w, _: w.with_value(False) if is_off(w) else w,

@@ -51,6 +51,7 @@ SAMPLES = {
     "upscale": "upscale: true",
     "upscale.model": "upscale: demo-compact",
     "upscale.scale": "upscale: {scale: 3}",
+    "cutout": "cutout: true",
     "loras": "loras: film",
     "tiling": "tiling: true",
     "references": "references: a.png",
@@ -65,7 +66,7 @@ HONOURED = {
     *("width", "height", "hires", "hires.scale", "hires.steps", "hires.denoising_strength"),
     *("hires.upscaler", "upscale", "upscale.model", "upscale.scale", "image", "resize", "mask"),
     *("mask_blur", "mask_invert", "denoising_strength", "checkpoint", "vae", "loras", "exact"),
-    *("shrink_to_fit", "references"),
+    *("shrink_to_fit", "references", "cutout"),
 }
 CANNY = ControlNet("canny", FAMILIES["sd1"].name, 768)
 INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))

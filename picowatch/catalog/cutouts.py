@@ -1,0 +1,116 @@
+"""Recognises networks that cut figures out: U²-Net and IS-Net, by names and shapes in headers.
+
+From their authors' code, https://github.com/xuebinqin/U-2-Net (model/u2net.py) and
+https://github.com/xuebinqin/DIS (IS-Net/models/isnet.py). Both have six stages down and five up,
+each a small U-Net; IS-Net has a convolution before them that halves the picture.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+U2NET, ISNET = "U²-Net", "IS-Net"
+# How many layers each stage has on its way down; those of FLAT stay in one size.
+FLAT = 4
+DEPTHS = {
+    "stage1": 7,
+    "stage2": 6,
+    "stage3": 5,
+    "stage4": 4,
+    "stage5": FLAT,
+    "stage6": FLAT,
+    "stage5d": FLAT,
+    "stage4d": 4,
+    "stage3d": 5,
+    "stage2d": 6,
+    "stage1d": 7,
+}
+IS_FLAT = {"stage5", "stage6", "stage5d"}
+LEVELS = 6
+_COLOURS = 3
+_COUNTED = ".num_batches_tracked"  # which files before PyTorch 0.4.1 have not
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Widths(NamedTuple):
+    """The channels that a stage takes, those inside of it, and those that it gives."""
+
+    takes: int
+    inside: int
+    gives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A network as its shapes tell it; `stem` are the channels before the stages, 0 for none."""
+
+    stem: int
+    stages: Mapping[str, Widths]
+
+    @property
+    def architecture(self) -> str:
+        return ISNET if self.stem else U2NET
+
+    @property
+    def sides(self) -> list[str]:
+        """The stages whose features become masks, the finest first."""
+        return [*(f"stage{number}d" for number in range(1, LEVELS)), f"stage{LEVELS}"]
+
+
+def layout_of(shapes: Shapes) -> Layout | None:
+    """The network whose weights these are, all of them; None for anything else."""
+    try:
+        stem = shapes["conv_in.weight"][0] if "conv_in.weight" in shapes else 0
+        layout = Layout(stem, dict(_stages(shapes, stem or _COLOURS)))
+    except LookupError:
+        return None
+    there = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTED)}
+    return layout if there == dict(_tensors(layout)) else None
+
+
+def layers_of(stage: str, widths: Widths) -> Iterator[tuple[str, int, int, int]]:
+    """Its layers in order: their names, the channels in and out, and their dilation."""
+    depth, flat = DEPTHS[stage], stage in IS_FLAT
+    takes, inside, gives = widths
+    yield "rebnconvin", takes, gives, 1
+    for number in range(1, depth + 1):
+        wide = 2 ** (number - 1) if flat else 1 + (number == depth)
+        yield f"rebnconv{number}", gives if number == 1 else inside, inside, wide
+    for number in range(depth - 1, 0, -1):
+        wide = 2 ** (number - 1) if flat else 1
+        yield f"rebnconv{number}d", 2 * inside, gives if number == 1 else inside, wide
+
+
+def _stages(shapes: Shapes, takes: int) -> Iterator[tuple[str, Widths]]:
+    """What the stages' first layers say; that they fit each other is checked with all the rest."""
+    gives: dict[str, int] = {}
+    for stage in DEPTHS:
+        if stage.endswith("d"):
+            number = int(stage[5])
+            below = f"stage{number + 1}d" if number + 1 < LEVELS else f"stage{LEVELS}"
+            takes = gives[below] + gives[f"stage{number}"]
+        gives[stage] = shapes[f"{stage}.rebnconvin.conv_s1.weight"][0]
+        yield stage, Widths(takes, shapes[f"{stage}.rebnconv1.conv_s1.weight"][0], gives[stage])
+        takes = gives[stage]
+
+
+def _tensors(layout: Layout) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """All tensors of a network and their shapes."""
+    if layout.stem:
+        yield from _convolution("conv_in", _COLOURS, layout.stem)
+    for stage, widths in layout.stages.items():
+        for name, takes, gives, _ in layers_of(stage, widths):
+            yield from _convolution(f"{stage}.{name}.conv_s1", takes, gives)
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                yield f"{stage}.{name}.bn_s1.{part}", (gives,)
+    for number, stage in enumerate(layout.sides, 1):
+        yield from _convolution(f"side{number}", layout.stages[stage].gives, 1)
+    if not layout.stem:
+        yield from _convolution("outconv", LEVELS, 1, 1)
+
+
+def _convolution(
+    name: str, takes: int, gives: int, side: int = 3
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (gives, takes, side, side)
+    yield f"{name}.bias", (gives,)

@@ -1,0 +1,89 @@
+"""The large view beside the picture that one was made from, in a real browser."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.conftest import INDEX, Page
+from tests.house import House, wait_for
+
+
+def drop(house: House, name: str, colour: str, size: tuple[int, int] = (96, 64)) -> Path:
+    path = house.inbox / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def before(page: Page) -> str:
+    """What is shown beside the picture, "" for nothing."""
+    return str(
+        page.js("const b = document.getElementById('before'); return b.offsetWidth ? b.src : ''")
+    )
+
+
+def is_offered(page: Page) -> bool:
+    return page.find("#large [data-do=before]").is_displayed()
+
+
+def test_the_original_is_beside_its_result(house: House, page: Page) -> None:
+    """Of dropped pictures, start images and archived ones; both zoom and move as one."""
+    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
+    drop(house, "photos/a b/ü.png", "red")
+    drop(house, "start.png", "blue")
+    house.save("plain.yaml", "prompt: a tree\nseed: 1\n")
+    house.save("start.yaml", "prompt: a star\nseed: 1\nimage: start.png\n")
+    house.once()
+    house.save("archived/_pictures.yaml", "prompt: a hat\nseed: 7\n")
+    drop(house, "archived/1.png", "green")
+    house.once(when_done="archive")
+    page.open(house.outbox / INDEX)
+    for file, source in (
+        ("photos/a b/ü.png", "/inbox/photos/a%20b/%C3%BC.png"),
+        ("start/0001-1.png", ""),
+        ("archived/1.png", "/outbox/archived/originals/1.png"),
+    ):
+        page.tile(file).click()
+        wait_for(lambda: before(page), file)
+        assert before(page).endswith(source)
+        page.leave_large()
+    page.tile("plain/0001-1.png").click()
+    wait_for(lambda: not before(page) and not is_offered(page))
+    page.leave_large()
+    page.tile("photos/a b/ü.png").click()
+    wait_for(lambda: before(page))
+    page.press("1", "+", *"+" * 20)
+    sizes = "return ['before', 'frame'].map(id => document.getElementById(id).offsetWidth)"
+    one, other = page.js(sizes)
+    assert one == other > 900
+    page.js("document.getElementById('stage').scrollTo(70, 40)")
+    wait_for(lambda: page.js("return document.getElementById('left').scrollLeft") == 70)
+    page.press("b")
+    assert not before(page)
+    assert is_offered(page)
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    wait_for(lambda: is_offered(page))
+    assert not before(page), "the choice stays"
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+def test_an_original_that_is_gone_or_another_is_not_offered(
+    house: House, page: Page, change: str
+) -> None:
+    house.save("photos/_pictures.yaml", "prompt: a corgi\nseed: 7\nsize: picture\n")
+    path = drop(house, "photos/1.png", "red")
+    house.once()
+    if change == "deleted":
+        path.unlink()
+    else:
+        drop(house, "photos/1.png", "blue")
+        house.once()
+        page.open(house.outbox / INDEX)
+        page.tile("photos/1-2.png").click()
+        wait_for(lambda: before(page), "the new one's original")
+        page.leave_large()
+    page.open(house.outbox / INDEX, "#photos/1.png")
+    wait_for(lambda: page.large() == "photos/1.png")
+    wait_for(lambda: not before(page) and not is_offered(page))
