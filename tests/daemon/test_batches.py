@@ -56,7 +56,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     assert {name for name in PIXELS if not ROWS[name].same_in_batch} == {
         *("prompt", "negative_prompt", "seed"),
         *("ensd", "variation_seed", "variation_strength"),
-        *("image", "references", "resize", "mask", "mask_blur", "mask_invert"),
+        *("image", "references", "resize", "mask", "mask_blur", "mask_invert", "cutout"),
     }
 
 
