@@ -53,7 +53,7 @@ COMMANDS = {
         "Create the folders, a commented picowatch.yaml and example recipes.",
         {
             "picowatch init pictures": "then: cd pictures && picowatch run",
-            "picowatch init --with photos": "folders that edit, enlarge and vary what is dropped",
+            "picowatch init --with photos": "folders that edit, enlarge, cut out what is dropped",
         },
         [
             (
