@@ -10,6 +10,13 @@ from tests import pythons
 TWO = {"3.11.2": Path("/usr/bin/python3"), "3.13.0": Path("/opt/python3.13")}
 
 
+def test_the_tests_that_it_runs_exist() -> None:
+    """A file that was moved would leave a Python with nothing to do."""
+    named = [*pythons.TESTS, *pythons.NEED_TORCH, *pythons.NEED_DIFFUSERS]
+    files = [pythons.PROJECT / "tests" / one.partition("::")[0] for one in named]
+    assert [file for file in files if not file.exists()] == []
+
+
 def test_the_python_that_runs_this_is_found() -> None:
     """By its real path, once a version."""
     found = pythons.pythons()
