@@ -69,7 +69,7 @@ def layout_of(shapes: Shapes) -> Layout | None:
 
 
 def layers_of(stage: str, widths: Widths) -> Iterator[tuple[str, int, int, int]]:
-    """Its layers in order: their names, the channels in and out, and their dilation."""
+    """The layers of a stage in order: their names, the channels in and out, and their dilation."""
     depth, flat = DEPTHS[stage], stage in IS_FLAT
     takes, inside, gives = widths
     yield "rebnconvin", takes, gives, 1

@@ -161,7 +161,7 @@ def _z_image_encode(pipeline: Any, prompt: str, _: str) -> Encoded:
 
 
 def _flux2_dev_tokens(tokenizer: Any, prompt: str) -> int:
-    """With the instruction that its pipeline writes before each prompt."""
+    """Count the tokens of a prompt after the instruction that its pipeline writes before it."""
     messages = flux2.format_input([prompt], flux2.SYSTEM_MESSAGE)
     return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"][0])
 
@@ -222,49 +222,42 @@ class Editor:
     inputs: Callable[[tuple[int, int]], dict[str, Any]] = lambda _: {}
 
 
-def _small(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    """Reduce each picture to what Qwen2.5-VL looks at (diffusers, pipeline_qwenimage_edit_plus)."""
-    sizes = (
-        edit_plus.calculate_dimensions(edit_plus.CONDITION_IMAGE_SIZE, one.width / one.height)
-        for one in pictures
-    )
-    resize = pipeline.image_processor.resize
-    return {
-        "image": [resize(one, size[1], size[0]) for one, size in zip(pictures, sizes, strict=True)]
-    }
+def _scaled(
+    pipeline: Any, pictures: Sequence[Image.Image], dimensions: Callable[..., Any], area: int
+) -> list[Image.Image]:
+    """The pictures as their pipeline scales them for its text encoder: to an area of pixels."""
+    found = []
+    for one in pictures:
+        width, height, *_ = dimensions(area, one.width / one.height)
+        found.append(pipeline.image_processor.resize(one, height, width))
+    return found
 
 
-def _whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    """Scale the picture as the pipeline does for its own encoder."""
-    width, height, _ = edit.calculate_dimensions(
-        1024 * 1024, pictures[0].width / pictures[0].height
-    )
-    return {"image": pipeline.image_processor.resize(pictures[0], height, width)}
+def _read_whole(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    (picture,) = _scaled(pipeline, pictures, edit.calculate_dimensions, _MEGAPIXEL)
+    return {"image": picture}
 
 
-def _transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
-    """Scale each picture as the pipeline does, with its transparency."""
-    sizes = (
-        qwen_image_21.calculate_dimensions(1024 * 1024, one.width / one.height) for one in pictures
-    )
-    resize = pipeline.image_processor.resize
-    return {
-        "image": [
-            resize(one.convert("RGBA"), size[1], size[0])
-            for one, size in zip(pictures, sizes, strict=True)
-        ]
-    }
+def _read_small(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    area = edit_plus.CONDITION_IMAGE_SIZE
+    return {"image": _scaled(pipeline, pictures, edit_plus.calculate_dimensions, area)}
 
 
+def _read_transparent(pipeline: Any, pictures: Sequence[Image.Image]) -> Encoded:
+    pictures = [one.convert("RGBA") for one in pictures]
+    return {"image": _scaled(pipeline, pictures, qwen_image_21.calculate_dimensions, _MEGAPIXEL)}
+
+
+_MEGAPIXEL = 1024 * 1024
 EDITORS = {
     # The size is only its proportions; its pixels are `max_area`. The reference keeps its own.
     "FluxKontextPipeline": Editor(
         many=False,
         inputs=lambda size: {"max_area": size[0] * size[1], "_auto_resize": False},
     ),
-    "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_whole),
-    "QwenImageEditPlusPipeline": Editor(sees=True, reads=_small),
-    "QwenImage21Pipeline": Editor(sees=True, reads=_transparent),
+    "QwenImageEditPipeline": Editor(many=False, sees=True, reads=_read_whole),
+    "QwenImageEditPlusPipeline": Editor(sees=True, reads=_read_small),
+    "QwenImage21Pipeline": Editor(sees=True, reads=_read_transparent),
     # It reads both prompts in one call.
     "ZImageOmniPipeline": Editor(
         reads=lambda _, pictures: {"num_condition_images": len(pictures), **_ALONE},
