@@ -106,8 +106,6 @@ class _Workflow:
         way = list(self._upstream(starts[_POSITIVE], _POSITIVE, *_CONDITIONING, "clip"))
         skipped = self._first(way, "stop_at_clip_layer", "clip_skip")
         values = {
-            "prompt": self._prompt(starts[_POSITIVE], _POSITIVE),
-            "negative_prompt": self._prompt(starts[_NEGATIVE], _NEGATIVE) or None,
             "steps": self._first(parts, "steps"),
             "cfg_scale": self._first(parts, "cfg"),
             "guidance": self._first(way, "guidance"),
@@ -117,6 +115,8 @@ class _Workflow:
             "schedule_type": self._first(parts, "scheduler"),
             "seed": self._first(parts, "noise_seed", "seed"),
         }
+        self._put_prompt("prompt", starts[_POSITIVE], _POSITIVE)
+        self._put_prompt("negative_prompt", starts[_NEGATIVE], _NEGATIVE)
         for field, value in values.items():
             self._found.put(field, value)
         self._put_size(sampler, self._first(parts, "denoise"))
@@ -206,7 +206,7 @@ class _Workflow:
         found = (self._value(node, "vae_name") for node in loaders)
         return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
-    def _prompt(self, start: list[Node], sign: str) -> str:
+    def _put_prompt(self, field: str, start: list[Node], sign: str) -> None:
         """The text that a prompt was encoded from; a warning names the node where it is lost."""
         text = None if start else ""
         for node in self._upstream(start, sign, *_CONDITIONING):
@@ -218,7 +218,7 @@ class _Workflow:
                 f"The {sign} prompt was not found: the workflow's node {shown(self._last)} was not "
                 "read."
             )
-        return self._found.with_embeddings(text or "", _EMBEDDING)
+        self._found.put_prompt(field, text or "", _EMBEDDING)
 
     def _text(self, node: Node, sign: str, passed: tuple[Node, ...]) -> str | None:
         """A node's text, or what the nodes behind its inputs of text give; None if there is none.
