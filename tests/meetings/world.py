@@ -63,9 +63,7 @@ class World(User):
 
     # -- saves, as the ledger tells of them
 
-    def hear(
-        self, name: str, given: tuple[Any, ...], named: dict[str, Any], result: Any
-    ) -> None:
+    def hear(self, name: str, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
         try:
             getattr(self, f"_heard_{name}")(*given, result=result, **named)
         except Exception as error:  # the daemon's thread must not see it
