@@ -138,9 +138,9 @@ def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) ->
     pipeline = _FROM_PICTURES.sub("", str(index["_class_name"]))
     pipeline = row.pipelines.text if pipeline in row.more_folders else pipeline
     for name, one in row.variants.items():
-        told = {} if one.config is None and one.like is None else one.config
-        is_its = told is not None and (one.pipelines or row.pipelines).text == pipeline
-        if is_its and told.items() <= settings.items():
+        is_told = one.like is None or one.config is not None
+        is_its = (one.pipelines or row.pipelines).text == pipeline
+        if is_told and is_its and (one.config or {}).items() <= settings.items():
             return name
     return ""
 
