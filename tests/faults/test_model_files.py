@@ -9,6 +9,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_what_is_back_is_used_at_the_next_save(house: ModelHouse) -> None:
     write_model("lora", house.file("lora", "deleted-lora"))
     for name in ("deleted-lora", "start"):
         (house.inbox / f"{name}.yaml").touch()
-        wait_for(lambda name=name: house.pictures(name), "the picture")
+        wait_for(partial(house.pictures, name), "the picture")
         assert house.error(f"{name}.yaml") is None
 
 
