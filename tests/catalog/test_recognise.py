@@ -380,10 +380,10 @@ FP8 = "F8_E4M3"
 Types = dict[str, str]
 
 
-def typed(shapes: Shapes, types: Types, **metadata: str) -> Header:
+def typed(shapes: Shapes, types: Types) -> Header:
     """`types` has the type of all tensors under "", and of some by their names."""
     usual = types.get("", "F16")
-    return Header(shapes, metadata, {name: types.get(name, usual) for name in shapes})
+    return Header(shapes, {}, {name: types.get(name, usual) for name in shapes})
 
 
 BY_LAYER: Shapes = {WEIGHT: (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)}
@@ -415,15 +415,8 @@ def test_how_weights_are_stored_is_told_by_the_header(
         recognise(header)
 
 
-def test_a_files_own_description_of_its_layers_is_read() -> None:
-    """ComfyUI writes it. Anybody can write anything there."""
-    layers = '{"layers": {"a": {"format": "float8_e4m3fn"}%s}}'
-    for said in ("", "no JSON", "[]", '{"layers": 1}', "[" * 100_000, layers % ""):
-        assert recognise(typed(Z_IMAGE, {}, _quantization_metadata=said)).stored == "float16"
-    said = layers % ', "b": {"format": "mxfp8"}'
-    with pytest.raises(ModelRefused, match="it names mxfp8"):
-        recognise(typed(Z_IMAGE, {}, _quantization_metadata=said))
-    # The engine multiplies the scales of transformers alone.
+def test_a_scaled_fp8_checkpoint_with_a_unet_is_refused() -> None:
+    """The engine multiplies the scales of transformers alone."""
     name = f"{UNET}out.2.scale_weight"
     with pytest.raises(ModelRefused, match=r"is quantised \(scaled fp8\)"):
         recognise(typed(SDXL_SHAPES | {name: ()}, {"": FP8, name: "F32"}))
