@@ -17,7 +17,7 @@ from picowatch.recipe.resolve.advice import (
     with_unknown_words,
 )
 from picowatch.recipe.resolve.building import RecipeBuilder, only_finishes
-from picowatch.recipe.resolve.layers import NumberRange, merged, names_none, normalised
+from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.rules import Rules
 from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, read_path
@@ -154,7 +154,7 @@ class EntryResolver:
         """Count the entry's images; sweeps and ranges of seeds are short to write."""
         images, position = prod(len(axis.values) for axis in axes), entry.position
         count, seeds = layer.get("count"), layer.get("seed")
-        if seeds and isinstance(seeds.value, NumberRange | tuple):
+        if seeds and isinstance(seeds.value, range | tuple):
             images, position = images * len(seeds.value), seeds.position
         elif count and isinstance(count.value, int):
             images, position = images * max(1, count.value), count.position

@@ -25,7 +25,7 @@ from picowatch.recipe.resolve.layers import (
     normalised,
     range_in,
     text_of,
-    typed_part,
+    typed,
     with_part,
 )
 from picowatch.recipe.resolve.loras import ONE_LORA
@@ -209,7 +209,7 @@ def _axis(
             text_of(field, value)
             values.append(Value(value, {field: value}, detail))
         elif part in PART_FIELDS:
-            values.append(Value(value, {part: typed_part(part, value)}))
+            values.append(Value(value, {part: typed(part, value)}))
         else:
             one = {part: value}
             values.append(Value(value, normalised(one, Judge(one, problems))))
