@@ -20,6 +20,7 @@ from picowatch.recipe.fields import (
     NOISE_NAMES,
     NUMBERS,
     PART_ALIASES,
+    PART_FIELDS,
     PARTS,
     PICTURE,
     RANDOM,
@@ -82,13 +83,16 @@ def normalised(layer: Layer, judge: Judge) -> Layer:
 def merged(layers: Iterable[Layer]) -> Layer:
     """The fields of all layers, farthest first: the nearest layer wins, field by field.
 
-    Seeds bring their own count.
+    Seeds bring their own count. A sweep's layers have parts of fields, too, as `hires.scale`.
     """
     result: Layer = {}
     for layer in layers:
         if isinstance(layer["seed"].value if "seed" in layer else None, tuple | range):
             result.pop("count", None)
-        result.update(layer)
+        for field, written in layer.items():
+            result |= (
+                with_part(result, field, written) if field in PART_FIELDS else {field: written}
+            )
     return result
 
 
