@@ -114,11 +114,11 @@ def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
     assert not gallery.find("#large [data-do=recipe]").is_displayed()
     wait_for(lambda: gallery.all(".tile .paper"), "the sheet")
     papers = "return [...document.querySelectorAll('.paper')].map(p => getComputedStyle(p).display)"
-    back = "return Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
+    ground = "return Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
     for scheme, seen in (("light", "none"), ("dark", "block")):
         gallery.colours(scheme)
         assert gallery.js(papers) == [seen] * 2
-        assert (gallery.js(back) < 50) == (scheme == "dark")
+        assert (gallery.js(ground) < 50) == (scheme == "dark")
     assert len(gallery.all("#frame .paper rect")) == 2
     gallery.all("#cells button")[1].click()
     assert (gallery.large(), gallery.settings()["cfg_scale"]) == ("study/0002-5.png", "8")
