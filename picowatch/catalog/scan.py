@@ -30,7 +30,7 @@ from picowatch.catalog.folders import (
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
-from picowatch.catalog.recognise import expect_usable, named, recognise
+from picowatch.catalog.recognise import alike, expect_usable, named, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO, FLOWS, UNETS
 from picowatch.files.names import SKIPPED_FOLDERS
@@ -194,27 +194,16 @@ def without_ending(name: str) -> str:
     return path.as_posix()
 
 
-def entry_of(
-    candidate: Candidate, recognised: Callable[[Path], Recognised]
-) -> tuple[Model | Refused, bool]:
-    """The candidate as a model of the kind that its folder is for, or why it is none.
-
-    And whether this lasts until its signature changes: a permission or a disk that is back changes
-    none.
-    """
-    why: BaseException | None
+def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model | Refused:
+    """The candidate as a model of the kind that its folder is for, or why it is none."""
     try:
         _check_name(candidate)
-        return _model_of(candidate, recognised), True
+        return _model_of(candidate, recognised)
     except ModelRefused as error:
         reason = error.message
-        why = error
     except OSError as error:  # whatever was there a moment ago
         reason = f"cannot be read: {error.strerror or error}."
-        why = error
-    while why is not None and not isinstance(why, OSError):
-        why = why.__cause__
-    return candidate.refused(f"{candidate.place} {reason}"), why is None
+    return candidate.refused(f"{candidate.place} {reason}")
 
 
 def _check_name(candidate: Candidate) -> None:
@@ -252,7 +241,8 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
     else:
         found = recognise_checkpoint_folder(path)
     right = folders_of(candidate.root.parent, found.kind)[0]
-    expect_usable(named(found, candidate.name), kind, candidate.layout, right.name)
+    told = named(found, candidate.name, candidate.layout)
+    expect_usable(told, kind, candidate.layout, right.name)
     return _model(candidate.name, path, found)
 
 
@@ -266,8 +256,9 @@ def embedded(kind: Kind) -> Model:
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
-    by_name = named(found, name)
     folder, is_checkpoint = is_folder(path), found.kind == "checkpoint"
+    layout: Layout = "folder" if folder else "file"
+    told = named(found, name, layout)
     files = folder_files(path).values() if folder else [path]
     silent = is_checkpoint and found.family in UNETS and not (folder or found.prediction)
     missing = ""
@@ -278,11 +269,11 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         )
     return Model(
         name=name,
-        layout="folder" if folder else "file",
+        layout=layout,
         path=path,
         bytes=sum(file.stat().st_size for file in files),
-        by_name=by_name != found,
+        by_name=told != found or bool(alike(found, layout)),
         velocity_beside=silent and says_velocity(path),
         missing=missing,
-        **asdict(by_name),
+        **asdict(told),
     )
