@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from picowatch.recipe.fields import CUTOUT, FIRST_NAME_OF, MAPPINGS, MOST_IMAGES, SWITCHES
-from picowatch.recipe.messages.other_programs import is_switched_off, words_for
+from picowatch.recipe.messages.other_programs import OFF, words_for
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
 from picowatch.recipe.read.names import excuse_prompt, field_named, put
@@ -36,10 +36,9 @@ ALIASES = {
 }
 # A1111's "Prompts from file": their product is the count.
 _FACTORS = ("batch_size", "n_iter", "n_samples")
-# Their other flags: what a recipe cannot say is left out with a warning, unless it is switched
-# off; where they put and show their files means nothing here.
-_THEIRS_ALONE = ("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta")
-_THEIR_FILES = (
+# Their other flags, which are left out with a warning, unless they are switched off.
+_THEIRS_ALONE = (
+    *("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces", "eta"),
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
 )
@@ -133,9 +132,9 @@ def _put_flag(
     if name in _FACTORS:
         factors.append(written)
     elif field is None and name in _THEIRS_ALONE:
-        if not is_switched_off(name, written.text) and len(warnings) < MAX_WARNINGS:
+        if written.text.casefold() not in OFF and len(warnings) < MAX_WARNINGS:
             warnings.append(left_out(f"--{flag} {written.text}".rstrip()))
-    elif field is None and name not in _THEIR_FILES:
+    elif field is None:
         words = words_for(flag, FIRST_NAME_OF, "--")
         if flag == "ar":
             words = f"It is Midjourney's flag; write --size {sizes_of_ratio(written.text)}."

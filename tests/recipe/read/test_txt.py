@@ -85,15 +85,14 @@ def test_flags_stand_after_the_prompt(line: str, values: dict[str, object]) -> N
 
 
 def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
-    """Unless it is switched off, or is about A1111's own files."""
+    """Unless it is switched off."""
     recipe = read_one(
-        '--prompt "a corgi" --steps 20 --restore_faces true --seed_resize_from_w 512 '
-        '--seed_resize_from_h 0 --styles "ink" --outpath_samples out --do_not_save_grid true '
-        "--prompt_for_display x --ddim_eta 0.5",
+        '--prompt "a corgi" --steps 20 --restore_faces true --seed_resize_from_h 0 --styles "ink" '
+        "--outpath_samples out --do_not_save_grid false --ddim_eta 0.5",
         TXT,
     )
     assert (recipe.prompt, recipe.steps) == ("a corgi", 20)
-    left_out = ("restore_faces true", "seed_resize_from_w 512", "styles ink", "ddim_eta 0.5")
+    left_out = ("restore_faces true", "styles ink", "outpath_samples out", "ddim_eta 0.5")
     assert recipe.warnings == tuple(
         f"Recipes have no '--{flag}' setting; it was ignored." for flag in left_out
     )
