@@ -197,9 +197,7 @@ def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int, fo
 def test_the_name_of_a_swept_piece_without_quotes_needs_them() -> None:
     """Around the name, not around its values."""
     (message,) = messages("prompt: a red hat\nsweep:\n  prompt: red: [green, blue]")
-    assert message.endswith(
-        "quote a name with a colon, as in 'prompt: red': [green, blue]."
-    )
+    assert message.endswith("quote a name with a colon, as in 'prompt: red': [green, blue].")
 
 
 @pytest.mark.parametrize(
