@@ -71,11 +71,8 @@ class Rules:
             what = f"{field} contains {invisible(sign[0])}."
             clean = text.replace(sign[0], "")
             found.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
-        mistakes = mistakes_in(field, text, loras, self._inventory)
-        tags = {tag.written for tag in lora_tags(text)} if mistakes else set()
-        for mistake in mistakes:
-            wrong = text[mistake.offset :][: mistake.length]
-            without = text.replace(wrong, "", 1).strip() if wrong in tags else NOTHING
+        for mistake in mistakes_in(field, text, loras, self._inventory):
+            without = text.replace(mistake.tag, "", 1).strip() if mistake.tag else NOTHING
             found.append(Finding(field, mistake.message, "", without, of_checkpoint=False))
         return found
 
