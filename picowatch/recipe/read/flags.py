@@ -61,8 +61,13 @@ class PromptLine:
         line = self.number + self.text.count("\n", 0, start)
         column = start - self.text.rfind("\n", 0, start)
         position = Position(self.source, line, column, max(1, len(raw.partition("\n")[0].rstrip())))
-        raw = " ".join(piece.strip() for piece in raw.split("\n")) if "\n" in raw else raw
+        raw = _in_one_line(raw)
         return Written(raw, position, raw, key)
+
+
+def _in_one_line(text: str) -> str:
+    """Text of several lines with a space between them."""
+    return " ".join(filter(None, map(str.strip, text.split("\n")))) if "\n" in text else text
 
 
 def prompt_and_flags(line: PromptLine, problems: Problems, warnings: list[str]) -> Layer:
@@ -109,7 +114,7 @@ def _flags(
                 )
             is_double = quoted[0].startswith('"')
             text = re.sub(r'\\(["\\])', r"\1", quoted[1]) if is_double else quoted[1]
-            written = written.with_value(text)
+            written = written.with_value(_in_one_line(text))
         elif written.text.startswith('"'):
             message = 'the quote " that opens here is never closed.'
             problems.add(replace(written.position, width=1), message)

@@ -28,6 +28,14 @@ def test_a_backslash_goes_on_in_the_next_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_lines_that_go_on_are_joined_by_one_space(quote: str) -> None:
+    """Also over a line that is empty but for its backslash, and within quotes."""
+    goes_on = " \\\n  \\\n  "
+    recipe = read_one(f"a{goes_on}corgi --negative {quote}dim,{goes_on}dark{quote}", TXT)
+    assert (recipe.prompt, recipe.negative_prompt) == ("a corgi", "dim, dark")
+
+
 def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
     """As YAML between two lines of three hyphens; a prompt's own flags are nearer."""
     recipes = read("# c\n---\nsteps: 3 # few\nCFG: 5\n---\na corgi\na cat --steps 4\n", TXT)
