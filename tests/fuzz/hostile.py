@@ -415,7 +415,7 @@ HOSTILE: dict[str, Hostile] = {
     "wildcards: a long line": _wildcards(lambda: b"a" * 4_900_000),
     "wildcards: of themselves": _wildcards(lambda: b"{a|__x__}\n" * 20_000),
     "a thousand wildcards in a thousand images": _recipe(
-        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "characters of wildcards"
+        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "characters of prompts"
     ),
     "a thousand pieces of a long prompt": _recipe(
         "prompt: '"
