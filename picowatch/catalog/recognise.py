@@ -166,6 +166,13 @@ def named(found: Recognised, name: str) -> Recognised:
     return replace(found, variant=dict(reversed(told)).get(found.variant, found.variant))
 
 
+def variants_of(found: Recognised) -> tuple[str, ...]:
+    """The variants that a checkpoint may be, as far as its headers or configs tell them apart."""
+    row = FAMILIES[found.family]
+    named = [after for before, _, after in row.by_name if before == found.variant]
+    return tuple(one for one in dict.fromkeys([found.variant, *named]) if one in row.variants)
+
+
 def _part(header: Header) -> Recognised | None:
     """A VAE, a text encoder, an upscaler or what cuts out."""
     vae = vae_of_header(header)

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -30,9 +30,9 @@ from picowatch.catalog.folders import (
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
-from picowatch.catalog.recognise import expect_usable, named, recognise
+from picowatch.catalog.recognise import expect_usable, named, recognise, variants_of
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO, FLOWS, UNETS
+from picowatch.families import DEMO, FAMILIES, FLOWS, UNETS
 from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
@@ -276,7 +276,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
             f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
             "render with it, copy the whole folder."
         )
-    return Model(
+    model = Model(
         name=name,
         layout="folder" if folder else "file",
         path=path,
@@ -286,3 +286,15 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         missing=missing,
         **asdict(by_name),
     )
+    return replace(model, others=tuple(_others(model, found))) if is_checkpoint else model
+
+
+def _others(model: Model, found: Recognised) -> Iterator[Model]:
+    """The same as the other variants that it may be; no folder gets parts that it has not."""
+    row = FAMILIES[model.family]
+    blind = model.layout == "folder" and not is_folder(model.path / "processor")
+    for variant in variants_of(found):
+        looks = "processor" in row.parts and row.variant(variant).references
+        if variant != model.variant and not (blind and looks):
+            name = f"{model.name} as {variant or row.name}"
+            yield replace(model, name=name, variant=variant, by_name=False)

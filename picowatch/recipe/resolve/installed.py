@@ -16,6 +16,7 @@ from picowatch.recipe.inventory import (
     ControlNet,
     Inventory,
     Upscaler,
+    is_called,
 )
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -48,6 +49,8 @@ _FOLDER_OF = {
 # A web address, or a repository of Hugging Face.
 _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
 T = TypeVar("T", Checkpoint, Upscaler, str)
+# A checkpoint and what its file does not say: "my-merge as Kontext".
+_VARIANT = re.compile(r"(.+)\s+as\s+(.+)", re.IGNORECASE)
 # What A1111 writes after a model's name: the beginning of its hash.
 HASH = r"\s*\[[0-9a-fA-F]{8,64}\]"
 # What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
@@ -73,8 +76,9 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     """The checkpoint a recipe means. Raises NotInstalled.
 
     Written: the name with or without ending, in any case if that is unambiguous, or a unique
-    beginning of it. Not written: the setting `checkpoint`; else the only one that can be used;
-    else, with none installed, demo.
+    beginning of it; behind it perhaps "as" and its variant, where the file does not say it. Not
+    written: the setting `checkpoint`; else the only one that can be used; else, with none
+    installed, demo.
     """
     setting = inventory.default_checkpoint
     if written is None and setting is None:
@@ -84,7 +88,10 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
         return _only("checkpoint", inventory.checkpoints, unusable, demo, words, more)
     checkpoints = {one.name: one for one in (*inventory.checkpoints, inventory.demo)}
     name = setting if written is None else written
+    said = _VARIANT.fullmatch(str(name))
     try:
+        if said and not matching(str(name), list(checkpoints)):
+            return _find_variant(said[1], said[2], inventory)
         return checkpoints[_find("checkpoint", str(name), list(checkpoints), inventory)]
     except NotInstalled as error:
         if written is not None:
@@ -92,6 +99,29 @@ def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
         raise NotInstalled(
             f"the setting checkpoint (picowatch.yaml): {error} Correct the setting first."
         ) from None
+
+
+def _find_variant(written: str, variant: str, inventory: Inventory) -> Checkpoint:
+    """A checkpoint as the variant that is written behind it."""
+    installed = {one.name: one for one in (*inventory.checkpoints, inventory.demo)}
+    name = _find("checkpoint", written, [*{**installed, **inventory.variants}], inventory)
+    variants = inventory.variants.get(name)
+    if not variants:
+        raise NotInstalled(
+            f"the checkpoint '{name}' says itself what it is ({installed[name].family}). Write "
+            f"'checkpoint: {name}'."
+        )
+    found = [one for called, one in variants.items() if is_called(called, variant)]
+    if len(found) != 1:
+        raise NotInstalled(
+            f"the checkpoint '{name}' cannot be used as '{shown(variant)}'. Write one of these "
+            f"behind 'as': {listed([*variants], 'or')}."
+        )
+    if isinstance(found[0], str):
+        raise NotInstalled(
+            f"the checkpoint '{name}' cannot be used as {shown(variant)}: {found[0]}"
+        )
+    return found[0]
 
 
 def find_vae(written: str, inventory: Inventory) -> str:
