@@ -15,7 +15,6 @@ PicowatchError
 ├── PictureUnreadable        a picture without metadata that we can read
 │   └── NothingSaid          … and nothing beside it says what to do with it (recipe/reading.py)
 ├── RenderFailed             the engine could not render these images; it lives on
-│   └── ModelNotThere        … because a file is not there any more (engine/verify.py)
 ├── EngineDied               the engine's process ended in the middle of a batch
 │   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
 │   └── EngineLost           … because its machine is gone (engine/protocol.py)

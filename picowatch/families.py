@@ -45,10 +45,10 @@ class Pipelines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """A sign in a header: one of the beginnings of names in `has`, and none of `lacks`.
+    """What a header shows: tensors with one of the beginnings in `has`, and none in `lacks`.
 
-    With `width`, that is the width of the inputs of a tensor in `of`; with `positions`, that is the
-    length of its table of positions.
+    With `width`, a tensor in `of` has inputs of that width; with `positions`, the table of
+    positions is that long.
     """
 
     has: tuple[str, ...] = ()
@@ -87,6 +87,10 @@ class Variant:
     smaller. `hub` is a folder to download. `pipelines` and `guidance_as` are its own where it has
     others than the family, `options` what its pipeline is made with. `encoders` are as in `Family`.
     `configs` is the variant whose configs in the package are its own, too.
+
+    `sign` tells it by a file's header. `config` tells it in a folder: settings of the index, or
+    "transformer/" and one of its config. With `like`, a file's header is that variant's, and only
+    the `word` in its name tells them apart; so it is with folders, unless there is a `config`.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +106,10 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=dict)
     configs: str = ""
+    sign: Sign | None = None
+    config: Mapping[str, Any] | None = None
+    like: str | None = None
+    word: str = ""
 
 
 _NO_GUIDANCE = {"guidance": "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"}
@@ -138,20 +146,17 @@ class Family:
     that of the transformer's config, which counts latents of so many pixels. `lacks` maps the
     fields that must stay off to the reason. `preview` names the latents' colours.
 
-    Folders: `more_folders` maps classes in model_index.json, beside the pipeline's own, to the
-    variants that they tell, "" where the configs do (`by_config`: a setting of the index, or
-    "transformer/" and one of its config). `parts` are the classes that each part may have: the
-    engine loads these and no others. A folder may do without the `optional` ones. `settings` of the
-    index must be as here, where it has them.
+    Of `variants`, the first one that fits a header, a folder or a name counts.
 
-    Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer;
-    `by_header` tells the variant, and is no file of this family where none fits; `by_name` changes
-    it by a word in the name of the file or folder (variant before, word, variant after). The first
-    that fits counts, in both. Variants that are not in `variants` are not rendered. Unless the
-    family is short, its transformer may be a file of its own, which is completed by `encoders` (by
-    part), and a VAE of one of the variants in `vaes`. With `vae_assets` no folder is needed,
-    because the package has the other configs, and those of that family's VAE; `vae_file` says which
-    VAE to get.
+    Folders: `more_folders` are classes in model_index.json beside the pipelines' own. `parts` are
+    the classes that each part may have: the engine loads these and no others. A folder may do
+    without the `optional` ones. `settings` of the index must be as here, where it has them.
+
+    Files: `signs` are beginnings of tensors' names, one of which tells the family's transformer,
+    unless no variant's sign fits. Unless the family is short, its transformer may be a file of its
+    own, which is completed by `encoders` (by part), and a VAE of one of the variants in `vaes`.
+    With `vae_assets` no folder is needed, because the package has the other configs, and those of
+    that family's VAE; `vae_file` says which VAE to get.
     Variants that are `alike` may lend one another their parts.
 
     UNets: `text_width` is that of the texts that they look at, `text_layers` are those of the text
@@ -181,14 +186,11 @@ class Family:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     hub: str = ""
     preview: str = ""
-    more_folders: Mapping[str, str] = field(default_factory=dict)
+    more_folders: Classes = ()
     parts: Mapping[str, Classes] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    by_config: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     signs: tuple[str, ...] = ()
-    by_header: tuple[tuple[str, Sign], ...] = ()
-    by_name: tuple[tuple[str, str, str], ...] = ()
     encoders: Mapping[str, str] = field(default_factory=dict)
     vaes: tuple[str, ...] = ()
     vae_assets: str = ""
@@ -207,9 +209,10 @@ class Family:
         return self.variants.get(name) or self.variants.get("") or Variant()
 
     @property
-    def folders(self) -> Mapping[str, str]:
-        """The classes in model_index.json that are this family, with the variant that they tell."""
-        return {self.pipelines.text: "", **self.more_folders}
+    def folders(self) -> set[str]:
+        """The classes in model_index.json that are this family's."""
+        own = (one.pipelines.text for one in self.variants.values() if one.pipelines)
+        return {self.pipelines.text, *self.more_folders, *own}
 
 
 def _all_three(name: str) -> Pipelines:
@@ -233,14 +236,20 @@ _NOISE = {"denoising_strength": 1.0}
 _LOOKS_AT_TEN = References(most=10)
 
 
-def _klein(steps: int, hub: str = "", **more: Any) -> Variant:
-    """A variant of FLUX.2 klein; the end of its folder's name says its size."""
-    more |= {"references": _LOOKS_AT_TEN}
-    if hub:
-        encoder = "Qwen3 4B" if hub.endswith("4B") else "Qwen3 8B"
-        more |= {"hub": f"black-forest-labs/FLUX.2-klein-{hub}"}
-        more |= {"encoders": {"text_encoder": encoder}}
-    return _steps(steps, starts=_NOISE, most_start_pixels=1024 * 1024, **more)
+def _klein(size: str, steps: int, base: str = "", **more: Any) -> Variant:
+    """FLUX.2 klein of a size, "" for one that is not published, or the `base` it was made from."""
+    width = {"4B": 7680, "9B": 12288}.get(size, 0)  # of the texts
+    config: dict[str, Any] = {"transformer/joint_attention_dim": width} if size else {}
+    if size:
+        more |= {"hub": f"black-forest-labs/FLUX.2-klein-{base and 'base-'}{size}"}
+        more |= {"encoders": {"text_encoder": "Qwen3 4B" if size == "4B" else "Qwen3 8B"}}
+    if base:
+        more |= {"like": f"klein {size}".strip(), "word": base}
+    else:
+        config["is_distilled"] = True
+        more |= {"sign": Sign(of=_FLUX2_TEXT, width=width), "guided": False}
+    more |= {"references": _LOOKS_AT_TEN, "most_start_pixels": 1024 * 1024}
+    return _steps(steps, starts=_NOISE, config=config, **more)
 
 
 _ONLY_EDITS = {
@@ -249,15 +258,18 @@ _ONLY_EDITS = {
 }
 
 
-def _qwen_edit(steps: int, name: str, most: int, hub: str) -> Variant:
+def _qwen_edit(steps: int, name: str, most: int, hub: str, **more: Any) -> Variant:
     """A Qwen-Image that edits: pictures are rendered in one megapixel, as it was trained."""
     return _steps(
         steps,
         hub=f"Qwen/Qwen-Image-{hub}",
+        like="",
+        word=f"image-{hub.lower()}",
         cfg_scale=4,
         lacks=_ONLY_EDITS,
         references=References(most=most, required=True, multiple=32, stretched=True),
         pipelines=Pipelines(text=f"{name}Pipeline", edit=f"{name}Pipeline"),
+        **more,
     )
 
 
@@ -324,14 +336,6 @@ _FLUX_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 # Numbers of positions, which are those of a square: of patches of the picture's latents.
 _96_ROWS, _192_ROWS, _384_ROWS = 9216, 36864, 147456
 _KREA2_LAYERS = [*range(2, 36, 3)]  # the layers of the text encoder that are read
-_KLEIN_CONFIGS: tuple[tuple[str, Mapping[str, Any]], ...] = (
-    ("klein 4B", {"is_distilled": True, "transformer/joint_attention_dim": 7680}),
-    ("klein 9B", {"is_distilled": True, "transformer/joint_attention_dim": 12288}),
-    ("klein", {"is_distilled": True}),
-    ("klein base 4B", {"transformer/joint_attention_dim": 7680}),
-    ("klein base 9B", {"transformer/joint_attention_dim": 12288}),
-    ("klein base", {}),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,9 +350,7 @@ class _Unet(Family):
     variants: Mapping[str, Variant] = field(
         default_factory=lambda: {"": Variant(options=_NO_CHECKER)}
     )
-    more_folders: Mapping[str, str] = field(
-        default_factory=lambda: {"LatentConsistencyModelPipeline": ""}
-    )
+    more_folders: Classes = ("LatentConsistencyModelPipeline",)
     parts: Mapping[str, Classes] = field(default_factory=lambda: _unet_parts(_CLIP))
     vaes: tuple[str, ...] = (SD_VAE,)
 
@@ -380,7 +382,7 @@ _ROWS = (
         name="Stable Diffusion XL",
         pipelines=Pipelines(text="StableDiffusionXLPipeline"),
         native_size=1024,
-        more_folders={},
+        more_folders=(),
         # Where a library for it is installed, diffusers would draw a watermark into pictures.
         variants={"": Variant(options={"add_watermarker": False})},
         preview="sdxl",
@@ -418,16 +420,20 @@ _ROWS = (
         short=True,
         pipelines=Pipelines(text="AuraFlowPipeline"),
         variants={
-            # Sides of the table of positions: 64 or 96 patches of 16 pixels.
+            # Sides of the table of positions: 96 or 64 patches of 16 pixels.
+            "0.3": _steps(
+                *(50, 3.5),
+                largest=1536,
+                hub="fal/AuraFlow-v0.3",
+                sign=Sign(positions=_96_ROWS),
+                config={"transformer/pos_embed_max_size": _96_ROWS},
+            ),
             "": _steps(50, 3.5, largest=1024),
-            "0.3": _steps(50, 3.5, largest=1536, hub="fal/AuraFlow-v0.3"),
         },
         hub="fal/AuraFlow",
         preview="sdxl",
         parts=_parts("AuraFlowTransformer2DModel", _KL, ("UMT5EncoderModel", _LLAMA_WORDS)),
-        by_config=(("0.3", {"transformer/pos_embed_max_size": _96_ROWS}),),
         signs=("joint_transformer_blocks.", "double_layers."),
-        by_header=(("0.3", Sign(positions=_96_ROWS)), ("", Sign())),
         vaes=(SD_VAE,),
         lora_layers=((r"double_layers_|single_layers_|joint_transformer_blocks_", ()),),
         lora_marks=("auraflow",),
@@ -439,30 +445,29 @@ _ROWS = (
         pipelines=_all_three("StableDiffusion3"),
         lacks=_LACKS,
         variants={
-            # Sides of the table of positions: 192 patches of 16 pixels.
-            "3 Medium": _steps(28, 7, largest=3072),
-            "3.5 Medium": _steps(40, 4.5),
             "3.5 Large": _steps(
-                28, 3.5, largest=3072, hub="stabilityai/stable-diffusion-3.5-large"
+                *(28, 3.5),
+                largest=3072,
+                hub="stabilityai/stable-diffusion-3.5-large",
+                sign=Sign(has=("joint_blocks.37.", "transformer_blocks.37.")),
+                config={"transformer/num_layers": 38},
             ),
-            "3.5 Large Turbo": _steps(4, guided=False, largest=3072, configs="3.5 Large"),
+            "3.5 Large Turbo": _steps(
+                4, guided=False, largest=3072, configs="3.5 Large", like="3.5 Large", word="turbo"
+            ),
+            "3.5 Medium": _steps(
+                *(40, 4.5),
+                sign=Sign(positions=_384_ROWS),
+                config={"transformer/pos_embed_max_size": 384},
+            ),
+            # Sides of the table of positions: 192 patches of 16 pixels.
+            "3 Medium": _steps(28, 7, largest=3072, sign=Sign(positions=_192_ROWS)),
         },
         hub="stabilityai/stable-diffusion-3.5-medium",
         preview="sd3",
         parts=_parts("SD3Transformer2DModel", _KL, _PROJECTED, _PROJECTED, _T5),
         optional=("text_encoder_3", "tokenizer_3"),
-        by_config=(
-            ("3.5 Large", {"transformer/num_layers": 38}),
-            ("3.5 Medium", {"transformer/pos_embed_max_size": 384}),
-            ("3 Medium", {}),
-        ),
         signs=("joint_blocks.", "pos_embed.pos_embed"),
-        by_header=(
-            ("3.5 Large", Sign(has=("joint_blocks.37.", "transformer_blocks.37."))),
-            ("3 Medium", Sign(positions=_192_ROWS)),
-            ("3.5 Medium", Sign(positions=_384_ROWS)),
-        ),
-        by_name=(("3.5 Large", "turbo", "3.5 Large Turbo"),),
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
         vaes=(SIXTEEN, SD3_VAE),
         vae_assets="sd3",
@@ -477,12 +482,11 @@ _ROWS = (
         name="Chroma",
         pipelines=_all_three("Chroma"),
         lacks=_LACKS,
-        variants={"": _steps(40, 3)},
+        variants={"": _steps(40, 3, sign=Sign(lacks=("nerf_",)))},
         hub="lodestones/Chroma1-HD",
         preview="flux",
         parts=_parts("ChromaTransformer2DModel", _KL, _T5),
         signs=("distilled_guidance_layer.",),
-        by_header=(("", Sign(lacks=("nerf_",))),),
         encoders={"text_encoder": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
         lora_layers=((r"distilled_guidance_layer_", ()),),
@@ -495,7 +499,14 @@ _ROWS = (
         pipelines=Pipelines(text="Flux2Pipeline", edit="Flux2Pipeline"),
         guidance="guidance",
         lacks=_FLOW_LACKS | _BY_GUIDANCE | _ONLY_EDITS,
-        variants={"": _steps(50, guidance=4, references=_LOOKS_AT_TEN)},
+        variants={
+            "": _steps(
+                50,
+                guidance=4,
+                references=_LOOKS_AT_TEN,
+                sign=Sign(of=_FLUX2_TEXT, width=15360),
+            )
+        },
         hub="black-forest-labs/FLUX.2-dev",
         # Its tokenizer's folder is that of a processor, of which the tokenizer is read.
         parts=_parts(
@@ -504,7 +515,6 @@ _ROWS = (
             ("Mistral3ForConditionalGeneration", ("PixtralProcessor", *_ANY_WORDS)),
         ),
         signs=("single_stream_modulation.",),
-        by_header=(("", Sign(of=_FLUX2_TEXT, width=15360)),),
         vaes=(FLUX2_VAE,),
         lora_layers=(
             (
@@ -527,31 +537,16 @@ _ROWS = (
         ),
         lacks=_LACKS | {"hires": "diffusers has no second pass for it"},
         variants={
-            # Without a size: of a width that no published one has.
-            "klein": _klein(4, guided=False),
-            "klein 4B": _klein(4, "4B", guided=False),
-            "klein 9B": _klein(4, "9B", guided=False),
-            "klein base": _klein(50, cfg_scale=4),
-            "klein base 4B": _klein(50, "base-4B", cfg_scale=4),
-            "klein base 9B": _klein(50, "base-9B", cfg_scale=4, configs="klein 9B"),
+            "klein 4B": _klein("4B", 4),
+            "klein 9B": _klein("9B", 4),
+            "klein": _klein("", 4),
+            "klein base 4B": _klein("4B", 50, "base", cfg_scale=4),
+            "klein base 9B": _klein("9B", 50, "base", cfg_scale=4, configs="klein 9B"),
+            "klein base": _klein("", 50, "base", cfg_scale=4),
         },
         hub="black-forest-labs/FLUX.2-klein-4B",
         parts=_parts("Flux2Transformer2DModel", _KL_FLUX2, ("Qwen3ForCausalLM", _QWEN_WORDS)),
-        by_config=_KLEIN_CONFIGS,
         signs=("single_stream_modulation.",),
-        # By the width of the text.
-        by_header=(
-            *(
-                (name, Sign(of=_FLUX2_TEXT, width=width))
-                for width, name in ((7680, "4B"), (12288, "9B"))
-            ),
-            ("", Sign()),
-        ),
-        by_name=tuple(
-            (size, word, " ".join(filter(None, ("klein", word, size))))
-            for size in ("", "4B", "9B")
-            for word in ("base", "")
-        ),
         vaes=(FLUX2_VAE,),
         vae_assets="flux2",
         vae_file="a VAE with 32 latent channels (such as flux2-vae.safetensors)",
@@ -591,9 +586,26 @@ _ROWS = (
         guidance="guidance_and_true_cfg_scale",
         lacks=_FLOW_LACKS,
         variants={
-            "dev": _steps(28, guidance=3.5, hub="black-forest-labs/FLUX.1-dev"),
-            "Krea": _steps(28, guidance=4.5),
-            "schnell": _steps(4, guided=False, lacks=_NO_GUIDANCE),
+            # Told by the width of the image's latents; Krea and Kontext look like dev.
+            "dev": _steps(
+                28,
+                guidance=3.5,
+                hub="black-forest-labs/FLUX.1-dev",
+                sign=Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64),
+                config={"transformer/guidance_embeds": True},
+            ),
+            "Krea": _steps(28, guidance=4.5, like="dev", word="krea"),
+            "schnell": _steps(
+                4,
+                guided=False,
+                lacks=_NO_GUIDANCE,
+                sign=Sign(
+                    has=("vector_in.", "time_text_embed.text_embedder."),
+                    lacks=_FLUX_GUIDANCE,
+                    of=_FLUX_LATENTS,
+                    width=64,
+                ),
+            ),
             "Fill": _steps(
                 50,
                 guidance=30,
@@ -603,6 +615,7 @@ _ROWS = (
                 hub="black-forest-labs/FLUX.1-Fill-dev",
                 pipelines=Pipelines(text="FluxFillPipeline", mask="FluxFillPipeline"),
                 guidance_as="guidance",
+                sign=Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384),
             ),
             "Kontext": _steps(
                 28,
@@ -612,29 +625,15 @@ _ROWS = (
                 configs="dev",
                 hub="black-forest-labs/FLUX.1-Kontext-dev",
                 pipelines=Pipelines(text="FluxKontextPipeline", edit="FluxKontextPipeline"),
+                like="dev",
+                word="kontext",
+                config={},
             ),
         },
         hub="black-forest-labs/FLUX.1-schnell",
         preview="flux",
-        more_folders={"FluxFillPipeline": "Fill", "FluxKontextPipeline": "Kontext"},
         parts=_parts("FluxTransformer2DModel", _KL, _CLIP, _T5),
-        by_config=(("dev", {"transformer/guidance_embeds": True}), ("schnell", {})),
         signs=("double_blocks.0.img_attn.", "single_transformer_blocks.0.proj_mlp."),
-        # By the width of the image's latents. Krea and Kontext look like dev.
-        by_header=(
-            (
-                "schnell",
-                Sign(
-                    has=("vector_in.", "time_text_embed.text_embedder."),
-                    lacks=_FLUX_GUIDANCE,
-                    of=_FLUX_LATENTS,
-                    width=64,
-                ),
-            ),
-            ("dev", Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=64)),
-            ("Fill", Sign(has=_FLUX_GUIDANCE, of=_FLUX_LATENTS, width=384)),
-        ),
-        by_name=(("dev", "kontext", "Kontext"), ("dev", "krea", "Krea")),
         encoders={"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
         vaes=(SIXTEEN, FLUX_VAE),
         vae_assets="flux",
@@ -675,7 +674,7 @@ _ROWS = (
         guidance="cfg_scale_less_one",
         lacks=_LACKS,
         variants={
-            "Turbo": _steps(8, guided=False),
+            "Turbo": _steps(8, guided=False, like="Base", word="turbo"),
             # Its card's guidance of 4, which counts from 0, plus 1.
             "Base": _steps(50, 5),
         },
@@ -683,7 +682,6 @@ _ROWS = (
         preview="flux",
         parts=_parts("ZImageTransformer2DModel", _KL, _QWEN3_ANY),
         signs=("layers.0.adaLN_modulation.0.", "cap_pad_token"),
-        by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         encoders={"text_encoder": "Qwen3 4B"},
         vaes=(SIXTEEN, FLUX_VAE),
         vae_assets="flux",
@@ -697,14 +695,13 @@ _ROWS = (
         key="lumina2",
         name="Lumina 2",
         pipelines=Pipelines(text="Lumina2Pipeline"),
-        variants={"": _steps(50, 4)},
+        variants={"": _steps(50, 4, sign=Sign(lacks=("clip_text_pooled_proj.",)))},
         hub="Alpha-VLLM/Lumina-Image-2.0",
         preview="flux",
         # What diffusers called it first.
-        more_folders={"Lumina2Text2ImgPipeline": ""},
+        more_folders=("Lumina2Text2ImgPipeline",),
         parts=_parts("Lumina2Transformer2DModel", _KL, _GEMMA2),
         signs=("cap_embedder.", "time_caption_embed.caption_embedder."),
-        by_header=(("", Sign(lacks=("clip_text_pooled_proj.",))),),
         encoders={"text_encoder": "Gemma 2 2B"},
         vaes=(SIXTEEN, FLUX_VAE),
         lora_layers=((_LAYERS, (2304,)),),
@@ -747,34 +744,24 @@ _ROWS = (
         native_size=1328,
         lacks=_LACKS,
         variants={
+            # All look alike but 2511, whose files may show it; Lightning's names say both, too.
+            "Edit 2511": _qwen_edit(
+                *(40, "QwenImageEditPlus", 3, "Edit-2511"),
+                sign=Sign(has=("__index_timestep_zero__",)),
+                config={"transformer/zero_cond_t": True},
+            ),
+            "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2509", config={}),
+            "Edit": _qwen_edit(50, "QwenImageEdit", 1, "Edit", config={}),
             "": _steps(50, 4),
-            "Edit": _qwen_edit(50, "QwenImageEdit", 1, "Edit"),
-            "Edit 2509": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2509"),
-            "Edit 2511": _qwen_edit(40, "QwenImageEditPlus", 3, "Edit-2511"),
         },
         hub="Qwen/Qwen-Image",
-        more_folders={"QwenImageEditPipeline": "Edit", "QwenImageEditPlusPipeline": ""},
         optional=("processor",),
-        by_config=(
-            (
-                "Edit 2511",
-                {"_class_name": "QwenImageEditPlusPipeline", "transformer/zero_cond_t": True},
-            ),
-            ("Edit 2509", {"_class_name": "QwenImageEditPlusPipeline"}),
-        ),
         preview="wan",
         parts={
             **_parts("QwenImageTransformer2DModel", _KL_QWEN, _QWEN_VL),
             "processor": ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
         },
         signs=("txt_norm.",),
-        by_header=(("Edit 2511", Sign(has=("__index_timestep_zero__",))), ("", Sign())),
-        # All of them look alike, and Lightning's files say "edit" and the number, too.
-        by_name=(
-            ("", "image-edit-2511", "Edit 2511"),
-            ("", "image-edit-2509", "Edit 2509"),
-            ("", "image-edit", "Edit"),
-        ),
         encoders={"text_encoder": "Qwen2.5-VL 7B"},
         vaes=(QWEN_VAE,),
         lora_layers=((r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", ()), (_TO_Q, (3072,))),
@@ -794,19 +781,23 @@ _ROWS = (
         pipelines=Pipelines(text="Krea2Pipeline"),
         guidance="cfg_scale_less_one",
         variants={
-            # Its authors' guidance of 3.5, which counts from 0, plus 1.
-            "Raw": _steps(52, 4.5),
             # Its noise levels do not move with the size.
             "Turbo": _steps(
-                *(8, 1), guided=False, hub="krea/Krea-2-Turbo", options={"is_distilled": True}
+                8,
+                guided=False,
+                hub="krea/Krea-2-Turbo",
+                options={"is_distilled": True},
+                config={"is_distilled": True},
+                like="Raw",
+                word="turbo",
             ),
+            # Its authors' guidance of 3.5, which counts from 0, plus 1.
+            "Raw": _steps(52, 4.5),
         },
         hub="krea/Krea-2-Raw",
         parts=_parts("Krea2Transformer2DModel", _KL_QWEN, ("Qwen3VLModel", _QWEN_WORDS)),
         settings={"patch_size": 2, "text_encoder_select_layers": _KREA2_LAYERS},
-        by_config=(("Turbo", {"is_distilled": True}), ("Raw", {})),
         signs=("txtfusion.", "text_fusion."),
-        by_name=(("", "turbo", "Turbo"), ("", "", "Raw")),
         vaes=(QWEN_VAE,),
         lora_layers=(
             (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", ()),
@@ -860,12 +851,13 @@ _ROWS = (
         pipelines=Pipelines(text="ErnieImagePipeline"),
         variants={
             "Base": _steps(50, 4),
-            "Turbo": _steps(8, guided=False, hub="baidu/ERNIE-Image-Turbo"),
+            "Turbo": _steps(
+                8, guided=False, hub="baidu/ERNIE-Image-Turbo", like="Base", word="turbo"
+            ),
         },
         hub="baidu/ERNIE-Image",
         parts=_parts("ErnieImageTransformer2DModel", _KL_FLUX2, ("Mistral3Model", _ANY_WORDS)),
         signs=("layers.0.adaLN_sa_ln.",),
-        by_name=(("", "turbo", "Turbo"), ("", "", "Base")),
         vaes=(FLUX2_VAE,),
         lora_layers=(
             (r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))", ()),
@@ -885,7 +877,6 @@ _ROWS = (
         lacks=_FROM_TEXT | _PREDICTS,
         variants={"Sigma": _steps(20, 4.5)},
         hub="PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
-        more_folders={"PixArtSigmaPipeline": "Sigma"},
         parts=_parts(
             # The second is what diffusers called it first.
             ("PixArtTransformer2DModel", "Transformer2DModel"),

@@ -124,8 +124,7 @@ def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]
     size = transformer.get("sample_size")
     size = size if isinstance(size, int) and size > 0 else 0
     side = min(row.latent_pixels * size, _MOST_PIXELS) or row.native_size
-    named = row.folders[_FROM_PICTURES.sub("", str(index["_class_name"]))]
-    variant = named or _variant(row, index, transformer)
+    variant = _variant(row, index, transformer)
     takes = row.variant(variant).references
     edits = takes is not None and takes.required and "processor" in row.parts
     if edits and _class_name(index, "processor") is None:
@@ -136,9 +135,13 @@ def _flow_folder(row: Family, index: dict[str, Any], transformer: dict[str, Any]
 def _variant(row: Family, index: dict[str, Any], transformer: dict[str, Any]) -> str:
     """The variant by the index and the transformer's config; "" where the name has to tell it."""
     settings = index | {f"transformer/{name}": value for name, value in transformer.items()}
-    for variant, told in row.by_config:
-        if all(settings.get(name) == value for name, value in told.items()):
-            return variant
+    pipeline = _FROM_PICTURES.sub("", str(index["_class_name"]))
+    pipeline = row.pipelines.text if pipeline in row.more_folders else pipeline
+    for name, one in row.variants.items():
+        is_told = one.like is None or one.config is not None
+        is_its = (one.pipelines or row.pipelines).text == pipeline
+        if is_told and is_its and (one.config or {}).items() <= settings.items():
+            return name
     return ""
 
 

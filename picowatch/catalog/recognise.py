@@ -26,6 +26,7 @@ from picowatch.families import (
     SD3_VAE,
     SIXTEEN,
     Sign,
+    Variant,
     hub_folder,
 )
 
@@ -106,9 +107,6 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
             "picowatch renders it from diffusers folders only. Get the folder "
             f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
         )
-    elif row and found.kind == "checkpoint" and row.kind == "flow":
-        known = found.variant in row.variants or (layout == "folder" and "" in row.variants)
-        why = "" if known else ONLY
     if row and why:
         name = row.name + (f" ({found.variant})" if found.variant else "")
         of = "of" if found.kind == "checkpoint" else "for"
@@ -129,8 +127,12 @@ def _transformer(header: Header) -> Recognised | None:
         for row in FAMILIES.values():
             if not row.signs or not any(name.startswith(row.signs) for name in names):
                 continue
-            shown = (name for name, sign in row.by_header if _shows(header, prefix, sign))
-            variant = next(shown, None if row.by_header else "")
+            signs = {
+                name: one.sign or Sign()
+                for name, one in row.variants.items()
+                if one.sign or one.like is None
+            }
+            variant = next((name for name in signs if _shows(header, prefix, signs[name])), None)
             if variant is not None:
                 return Recognised(
                     "checkpoint",
@@ -155,22 +157,23 @@ def _shows(header: Header, prefix: str, sign: Sign) -> bool:
     return sign.positions in (0, max((0, 0, *shape)[-2] for shape in shapes))
 
 
-def named(found: Recognised, name: str) -> Recognised:
+def named(found: Recognised, name: str, layout: Layout) -> Recognised:
     """The same, with the variant that its file's or folder's name alone tells."""
     words = name.casefold().replace("_", "-")
-    if found.kind == "vae":
-        told = [(SIXTEEN, SD3_VAE)] if _SD3.search(name) else []
-    else:
-        by_name = FAMILIES[found.family].by_name if found.family else ()
-        told = [(before, after) for before, word, after in by_name if word in words]
-    return replace(found, variant=dict(reversed(told)).get(found.variant, found.variant))
+    if found.kind == "vae" and found.variant == SIXTEEN and _SD3.search(name):
+        return replace(found, variant=SD3_VAE)
+    told = (one for one, variant in alike(found, layout).items() if variant.word in words)
+    return replace(found, variant=next(told, found.variant))
 
 
-def variants_of(found: Recognised) -> tuple[str, ...]:
-    """The variants that a checkpoint may be, as far as its headers or configs tell them apart."""
-    row = FAMILIES[found.family]
-    named = [after for before, _, after in row.by_name if before == found.variant]
-    return tuple(one for one in dict.fromkeys([found.variant, *named]) if one in row.variants)
+def alike(found: Recognised, layout: Layout) -> dict[str, Variant]:
+    """The variants that only their names tell from this checkpoint's."""
+    variants = FAMILIES[found.family].variants if found.kind == "checkpoint" else {}
+    return {
+        name: one
+        for name, one in variants.items()
+        if one.like == found.variant and (layout == "file" or one.config is None)
+    }
 
 
 def _part(header: Header) -> Recognised | None:

@@ -30,7 +30,7 @@ from picowatch.catalog.folders import (
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, Refused, folders_of
 from picowatch.catalog.parts import ASSETS
-from picowatch.catalog.recognise import expect_usable, named, recognise, variants_of
+from picowatch.catalog.recognise import alike, expect_usable, named, recognise
 from picowatch.errors import ModelRefused
 from picowatch.families import DEMO, FAMILIES, FLOWS, UNETS
 from picowatch.files.names import SKIPPED_FOLDERS
@@ -252,7 +252,8 @@ def _model_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) ->
     else:
         found = recognise_checkpoint_folder(path)
     right = folders_of(candidate.root.parent, found.kind)[0]
-    expect_usable(named(found, candidate.name), kind, candidate.layout, right.name)
+    told = named(found, candidate.name, candidate.layout)
+    expect_usable(told, kind, candidate.layout, right.name)
     return _model(candidate.name, path, found)
 
 
@@ -266,8 +267,9 @@ def embedded(kind: Kind) -> Model:
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
-    by_name = named(found, name)
     folder, is_checkpoint = is_folder(path), found.kind == "checkpoint"
+    layout: Layout = "folder" if folder else "file"
+    told = named(found, name, layout)
     files = folder_files(path).values() if folder else [path]
     silent = is_checkpoint and found.family in UNETS and not (folder or found.prediction)
     missing = ""
@@ -278,23 +280,20 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         )
     model = Model(
         name=name,
-        layout="folder" if folder else "file",
+        layout=layout,
         path=path,
         bytes=sum(file.stat().st_size for file in files),
-        by_name=by_name != found,
+        by_name=told != found or bool(alike(found, layout)),
         velocity_beside=silent and says_velocity(path),
         missing=missing,
-        **asdict(by_name),
+        **asdict(told),
     )
-    return replace(model, others=tuple(_others(model, found))) if is_checkpoint else model
+    if not is_checkpoint:
+        return model
+    variants = dict.fromkeys([found.variant, *alike(found, layout)])
+    return replace(model, others=tuple(_as(model, one) for one in variants if one != told.variant))
 
 
-def _others(model: Model, found: Recognised) -> Iterator[Model]:
-    """The same as the other variants that it may be; no folder gets parts that it has not."""
-    row = FAMILIES[model.family]
-    blind = model.layout == "folder" and not is_folder(model.path / "processor")
-    for variant in variants_of(found):
-        looks = "processor" in row.parts and row.variant(variant).references
-        if variant != model.variant and not (blind and looks):
-            name = f"{model.name} as {variant or row.name}"
-            yield replace(model, name=name, variant=variant, by_name=False)
+def _as(model: Model, variant: str) -> Model:
+    name = f"{model.name} as {variant or FAMILIES[model.family].name}"
+    return replace(model, name=name, variant=variant)

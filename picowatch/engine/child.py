@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 
 from picowatch.engine import child_main
-from picowatch.engine.failures import explain_exit, last_words, no_threads
+from picowatch.engine.failures import explain_exit
 from picowatch.engine.memory import process_memory
 from picowatch.engine.protocol import (
     Engine,
@@ -84,8 +84,6 @@ class RemoteEngine(ABC):
         begun.future.set_running_or_notify_cancel()  # only `interrupt` ends it
         thread = threading.Thread(target=self._run, args=(begun,), name="engine", daemon=True)
         with self._lock:
-            if self._batch is not None and not self._batch.future.done():
-                raise RuntimeError("one batch at a time")
             self._batch = begun
             thread.start()
             self._thread = thread
@@ -301,8 +299,6 @@ class _Process:
         size = self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, size - _KEPT_BYTES))
         said = self._words.read().decode(errors="replace").splitlines()
-        if refused := no_threads(last_words(said)):
-            return refused
         kind = EngineDied if self._is_ready else EngineCannotStart
         return kind(*explain_exit(self.exit_code(), said))
 

@@ -1,9 +1,9 @@
 """Messages for how an engine failed. Imports no torch: names and texts suffice."""
 
+import re
 import signal
 from collections.abc import Sequence
 
-from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import EngineDied, RenderFailed
 
 SMALLER = "Try a smaller size or batch_size: 1."
@@ -15,10 +15,6 @@ _CRASHED = "Most often a driver or a library of torch is at fault: update or ins
 _FILE_CUT_SHORT = (
     "The engine crashed (SIGBUS); most often a file was cut short while it was read.",
     "If a model file is being copied, wait until it is complete, then save the recipe again.",
-)
-_NO_THREADS = (
-    "The system allows the engine no more threads.",
-    "Raise the limit of processes of its user, service or container, or end other programs.",
 )
 _LONGEST = 300
 
@@ -35,31 +31,17 @@ def explain_exit(status: int | None, stderr: Sequence[str]) -> tuple[str, str]:
     if status is not None and status < 0:
         name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
         return f"The engine crashed ({name}).", _CRASHED
-    last = last_words(stderr)
+    last = _last_words(stderr)
     reason = f" It said: {last}." if last else ""
     if status is None:
         return f"The engine stopped answering and was ended.{reason}", _CRASHED
     return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
 
 
-def no_threads(words: str, trace: str = "") -> EngineCannotStart | None:
-    """Explain an error's text or a process' last words, if Python or libgomp got no thread."""
-    if "can't start new thread" in words or "libgomp: Thread creation failed" in words:
-        return EngineCannotStart(*_NO_THREADS, trace)
-    return None
-
-
-def last_words(stderr: Sequence[str]) -> str:
-    """Return the last Python error, after which notes may stand; without one the last line."""
-    traces = [number for number, line in enumerate(stderr) if line.startswith("Traceback (most")]
-    after = stderr[traces[-1] + 1 :] if traces else ()
-    error = next((line for line in after if line.strip() and not line.startswith(" ")), "")
-    return _printable(error) or next(filter(None, map(_printable, reversed(stderr))), "")
-
-
-def _printable(line: str) -> str:
-    """Return the line without control characters, no longer than a sentence may be."""
-    return "".join(filter(str.isprintable, line)).strip()[:_LONGEST].rstrip(".")
+def _last_words(stderr: Sequence[str]) -> str:
+    """Return the last line that says something, without control characters, as a sentence."""
+    lines = ("".join(filter(str.isprintable, line)).strip() for line in reversed(stderr))
+    return next(filter(None, lines), "")[:_LONGEST].rstrip(".")
 
 
 def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFailed | EngineDied:
@@ -76,8 +58,6 @@ def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFaile
             f"The GPU reported an error and the engine was ended: {_first_line(broken or text)}.",
             "If it happens again, restart the computer, and update the GPU's driver and torch.",
         )
-    if refused := no_threads(text, trace):
-        return refused
     if isinstance(error, ImportError):
         return RenderFailed(
             f"The engine's libraries cannot be imported: {_first_line(text)}.",
@@ -103,15 +83,8 @@ def _breaks_the_process(error: Exception) -> bool:
 # is chance: torch's allocator, a driver's call, or a library that wants room to work in.
 # c10/cuda/CUDACachingAllocator.cpp, c10/cuda/CUDAException.cpp, aten/src/ATen/cuda/Exceptions.h
 # and aten/src/ATen/mps/MPSAllocator.mm of https://github.com/pytorch/pytorch.
-_GPU_MEMORY_TEXTS = (
-    "CUDA out of memory",
-    "HIP out of memory",
-    "CUDA error: out of memory",
-    "CUDA driver error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "MPS backend out of memory",
-    "Invalid buffer size",
+_GPU_MEMORY = re.compile(
+    r"\b(CUDA|HIP|MPS)\b.* out of memory|_STATUS_ALLOC_FAILED|^Invalid buffer size"
 )
 _MEMORY_TEXTS = ("not enough memory", "can't allocate memory")
 
@@ -121,8 +94,7 @@ def out_of_memory(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MemoryError) or any(each in text for each in _MEMORY_TEXTS):
         return "The computer does not have enough memory for this image."
-    full = any(each in text for each in _GPU_MEMORY_TEXTS)
-    if full or type(error).__name__ == "OutOfMemoryError":
+    if _GPU_MEMORY.search(text) or type(error).__name__ == "OutOfMemoryError":
         return "The GPU does not have enough memory for this image."
     return ""
 

@@ -178,7 +178,7 @@ MakeRenderer = Callable[[EngineOptions, OnPreview], BatchRenderer]
 
 
 class EngineCannotStart(EngineDied):
-    """The engine ended before it looked at an image, or it got no threads: no image is at fault.
+    """The engine ended before it looked at an image: no image is at fault.
 
     Its libraries cannot be imported, the device was not found, memory ran out: every image would
     fail like this one.
@@ -204,10 +204,10 @@ class Engine(Protocol):
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
-        Pictures have the requested size, or less with `shrink_to_fit`. One batch at a time: a
-        second call before the future is done is a programming error (RuntimeError). `on_step` is
-        called from a thread of the engine and must return quickly. So is `on_preview`, with how
-        the batch looks so far, at least `preview_seconds` after the last time; 0 means never.
+        Pictures have the requested size, or less with `shrink_to_fit`. To be called once the last
+        batch's future is done. `on_step` is called from a thread of the engine and must return
+        quickly. So is `on_preview`, with how the batch looks so far, at least `preview_seconds`
+        after the last time; 0 means never.
         """
         ...
 

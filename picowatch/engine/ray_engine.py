@@ -15,7 +15,6 @@ from uuid import uuid4
 import ray
 from ray import exceptions
 
-from picowatch.catalog import Catalog
 from picowatch.engine.child import Batch, ChildEngine, RemoteEngine
 from picowatch.engine.failures import one_line
 from picowatch.engine.protocol import (
@@ -28,10 +27,8 @@ from picowatch.engine.protocol import (
     Render,
     Step,
     cache_folder,
-    versions,
 )
-from picowatch.engine.verify import ModelNotThere, find_model
-from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
+from picowatch.errors import EngineDied, EngineStopped
 from picowatch.recipe.request import ImageRequest
 
 _VERDICT_SECONDS = 15.0  # until Ray knows why an actor cannot be reached
@@ -50,11 +47,10 @@ class EngineActor:
         there = replace(options, cache=cache_folder(), start_images=self._pictures)
         self._engine = ChildEngine(there, make_renderer)
 
-    def node(self) -> tuple[str, dict[str, str]]:
-        """Return this node's name, or its address if it was given none, and its versions."""
+    def node(self) -> str:
+        """Return this node's name, or its address if it was given none."""
         here = ray.get_runtime_context().get_node_id()
-        [name] = [str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here]
-        return name, versions()
+        return next(str(node["NodeName"]) for node in ray.nodes() if node["NodeID"] == here)
 
     def render(self, work: Render, pictures: dict[str, bytes]) -> Iterator[FromEngine]:
         """Render a batch with these start images by hash; yield what the engine reports."""
@@ -113,10 +109,7 @@ class RayEngine(RemoteEngine):
         try:
             if self.gone is not None or not ray.wait([self._awaited], timeout=0)[0]:
                 return
-            self._node, there = ray.get(self._awaited)
-            if differs := _differing(there):
-                self.end(self._unfit(differs, "Install the same versions there as here."))
-                return
+            self._node = ray.get(self._awaited)
             self._known = self._known | {"node": self._node}
             self._awaited = self._actor.stay.remote()
             self.is_placed = True
@@ -151,8 +144,8 @@ class RayEngine(RemoteEngine):
             outcome = self._pass_on(self._reports(batch.work), batch)
             if isinstance(outcome, list):
                 return [replace(image, node=self._node) for image in outcome]
-            if unfit := self._why_unfit(outcome):
-                raise unfit
+            if isinstance(outcome, EngineCannotStart):
+                raise self._unfit(outcome.message, outcome.remedy, outcome.trace)
         except Exception as error:  # whatever it still reports is not for the next batch
             self.end(error)
             raise
@@ -176,29 +169,8 @@ class RayEngine(RemoteEngine):
                     found[digest] = (folder / digest).read_bytes()
         return found
 
-    def _why_unfit(self, failure: PicowatchError) -> EngineLost | None:
-        """Say why the node cannot be used, if that is why a batch failed."""
-        remedy = failure.remedy
-        if isinstance(failure, ModelNotThere) and self._has(failure):
-            models = self._options.models
-            remedy = (
-                f"Its models folder has to be {models}, too: share it, or copy what is missing."
-            )
-        elif not isinstance(failure, EngineCannotStart):
-            return None
-        return self._unfit(failure.message, remedy, failure.trace)
-
     def _unfit(self, why: str, remedy: str = "", trace: str = "") -> EngineLost:
         return EngineLost(f"{self._node} is not used: {why}", remedy, trace)
-
-    def _has(self, missing: ModelNotThere) -> bool:
-        """Whether the daemon's machine has the model that the node lacks."""
-        catalog = Catalog(self._options.models, self._options.hash_cache, keep_hashes=False)
-        try:
-            find_model(catalog, *missing.model)
-        except RenderFailed:
-            return False
-        return True
 
     def _explained(self, error: Exception) -> Exception:
         """Say why the actor ended in a sentence for people, which Ray's texts are not."""
@@ -218,16 +190,3 @@ class RayEngine(RemoteEngine):
         if crashed or isinstance(error, exceptions.RayTaskError):
             return self._unfit(f"{one_line(str(error).strip().splitlines()[-1])}.")
         return EngineLost(f"The connection to the engine on {self._node} was lost.")
-
-
-def _differing(there: dict[str, str]) -> str:
-    """Say in what version a node differs, "" if in none: its pictures would differ, too.
-
-    What follows "+" is the build (torch 2.13.0+cpu): machines may differ in it. Ray itself refuses
-    a node with another Python or Ray.
-    """
-    for library, here in versions().items():
-        found = there.get(library, "missing")
-        if found.partition("+")[0] != here.partition("+")[0]:
-            return f"{library} is {found} there and {here} here."
-    return ""

@@ -43,27 +43,19 @@ _READ_ERRORS = (
 )
 
 
-class ModelNotThere(RenderFailed):
-    """A model file that an image requests is missing, incomplete or another one."""
-
-    model: tuple[Kind, str, str]  # as it was requested: kind, name, hash
-
-
 def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
     """The model file that an image requests: found by name, verified by hash."""
     try:
         model = catalog.find(kind, name)
         if catalog.sha256(model) == expected_hash:
             return model
-        error = ModelNotThere(
-            f"The {_KIND_NAMES.get(kind, kind)} {name!r} is a different file now than when this "
-            "image was requested.",
-            "Save the recipe again to use it as it is now.",
-        )
     except ModelRefused as refused:
-        error = ModelNotThere(refused.message, refused.remedy or _WHEN_COMPLETE)
-    error.model = kind, name, expected_hash
-    raise error
+        raise RenderFailed(refused.message, refused.remedy or _WHEN_COMPLETE) from refused
+    raise RenderFailed(
+        f"The {_KIND_NAMES.get(kind, kind)} {name!r} is a different file now than when this "
+        "image was requested.",
+        "Save the recipe again to use it as it is now.",
+    )
 
 
 @contextmanager

@@ -148,6 +148,7 @@ class Inbox:
         """The ledger's rows, read again if any row has changed: in an idle inbox none has."""
         changes = self._ledger.changes
         if changes != self._known_at:
+            self._known, self._known_at = {}, -1  # not both at once: there may be thousands
             self._known, self._known_at = self._ledger.known_recipes(), changes
         return self._known
 

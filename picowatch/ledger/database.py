@@ -108,12 +108,18 @@ class Database:
         with self.transaction() as sql:
             sql.executemany(query, rows)
 
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Nothing is changed meanwhile. Raises LedgerCorrupt if the file is damaged."""
+        with self._lock, self._corruption_named():
+            yield self._connection
+
     def select(
         self, query: str, values: Sequence[object] | Mapping[str, object] = ()
     ) -> list[sqlite3.Row]:
         """All rows of a query."""
-        with self._lock, self._corruption_named():
-            return self._connection.execute(query, values).fetchall()
+        with self.reading() as sql:
+            return sql.execute(query, values).fetchall()
 
     @property
     def changes(self) -> int:

@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import groupby
+from sys import intern
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.accept import UNFINISHED
@@ -30,8 +31,9 @@ class Questions(Database):
 
     def known_recipes(self) -> dict[str, KnownRecipe]:
         """Return each recipe of the inbox whose last save was taken."""
-        rows = self.select("SELECT * FROM recipes WHERE outcome != 'archived'")
-        return {row["path"]: _known(row) for row in rows}
+        with self.reading() as sql:  # row by row: there may be thousands
+            rows = sql.execute("SELECT * FROM recipes WHERE outcome != 'archived'")
+            return {row["path"]: _known(row) for row in rows}
 
     def known_recipe(self, recipe: str) -> KnownRecipe | None:
         """The recipe as its last save was taken, or None."""
@@ -399,9 +401,9 @@ def _known(row: sqlite3.Row) -> KnownRecipe:
     return KnownRecipe(
         size_and_time,
         row["digest"],
-        row["outcome"],
-        row["folder"],
-        row["template"],
+        intern(row["outcome"]),  # thousands have the same
+        intern(row["folder"]),
+        intern(row["template"]),
         row["waits_for"],
         row["problem"],
         row["again"],

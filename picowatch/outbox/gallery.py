@@ -183,9 +183,10 @@ class Gallery:
 
     def _entries_of(self, files: Iterable[str]) -> list[dict[str, Any]]:
         """The entries of existing pictures, oldest first: listed ones by their lines."""
-        lines = {line["file"]: line for line in self._listing.all()}
+        wanted = dict.fromkeys(files)  # of a long list, only these lines are kept
+        lines = {line["file"]: line for line in self._listing.all() if line["file"] in wanted}
         entries = []
-        for file in files:
+        for file in wanted:
             line = lines.get(file)
             entry = (
                 picture_entry(self._root, line) if line else entry_from_picture(self._root, file)

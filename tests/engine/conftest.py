@@ -33,14 +33,6 @@ def engine(options: EngineOptions) -> Iterator[ChildEngine]:
 
 
 @pytest.fixture
-def own_engine(options: EngineOptions) -> Iterator[ChildEngine]:
-    """An engine whose process this test starts itself."""
-    engine = ChildEngine(options)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A models folder of this test's own."""
     return tmp_path / "models"

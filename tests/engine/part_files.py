@@ -95,7 +95,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
             shutil.copytree(source, assets / place, ignore=without_weights, dirs_exist_ok=True)
         monkeypatch.setattr("picowatch.catalog.parts.ASSETS", assets)
     tiny = Sign(of=("txt_in.weight", "context_embedder.weight"), width=48)
-    monkeypatch.setitem(FAMILIES, "flux2", replace(FAMILIES["flux2"], by_header=(("4B", tiny),)))
+    klein = FAMILIES["flux2"].variants
+    klein = {**klein, "klein 4B": replace(klein["klein 4B"], sign=tiny)}
+    monkeypatch.setitem(FAMILIES, "flux2", replace(FAMILIES["flux2"], variants=klein))
 
 
 def _family(folder: str) -> str:

@@ -426,9 +426,9 @@ def test_a_transformers_file_edits_as_its_folder(
 ) -> None:
     """Kontext's and klein's with the files that their relatives need, others with their folder."""
     pretend(monkeypatch, tmp_path / "assets", KLEIN if name == KLEIN else FLUX)
-    tiny = Sign(has=("time_guidance_embed.guidance_embedder.",), of=("x_embedder.",), width=0)
-    row = replace(FAMILIES["flux2_dev"], by_header=(("", tiny),))
-    monkeypatch.setitem(FAMILIES, "flux2_dev", row)
+    tiny = Sign(has=("time_guidance_embed.guidance_embedder.",))
+    dev: Any = FAMILIES["flux2_dev"].variants
+    monkeypatch.setitem(dev, "", replace(dev[""], sign=tiny))
     write_file, far = KINDS[ending]
     models, checkpoint = tmp_path / "models", f"{FILES[name]}_{ending}"
     write_file(models / "checkpoints" / checkpoint, weights_of(name))

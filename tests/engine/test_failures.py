@@ -36,7 +36,6 @@ GPU = "The GPU does not have enough memory for this image."
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), GPU),
         (RuntimeError("Invalid buffer size: 12.00 GiB"), GPU),
         (ImportError("No module named 'torch'"), "cannot be imported: No module named 'torch'."),
-        (KeyError("x"), "The engine failed: KeyError: 'x'"),
         (
             RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
             "The engine failed: RuntimeError: cuDNN error: CUDNN_STATUS_EXECUTION_FAILED.",
@@ -57,7 +56,6 @@ def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
     [
         (AcceleratorError("CUDA error: an illegal memory access\nmore"), "", "an illegal memory"),
         (RuntimeError("CUDA error: device-side assert triggered"), "", "device-side assert"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), "", "CUBLAS_STATUS_EXEC"),
         (KeyError("x"), "CUDA error: unspecified launch failure", "unspecified launch failure"),
         (
             OutOfMemoryError("CUDA out of memory."),
@@ -84,23 +82,13 @@ def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch
     assert "unknown error" in died.message
 
 
-TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1, in <module>', "    a()"]
-
-
 @pytest.mark.parametrize(
     ("status", "stderr", "said"),
     [
         (-200, [], "The engine crashed (signal 200)."),
         (1, ["noise", "the end", ""], "(exit status 1). It said: the end"),
-        (
-            1,
-            [*TRACE, "KeyError: 'x'", "while it was sent"],
-            "(exit status 1). It said: KeyError: 'x'",
-        ),
-        (1, [*TRACE, "ValueError: 1", "", *TRACE, "KeyError: 'x'"], "It said: KeyError: 'x'"),
-        (1, ["a note", TRACE[0]], "(exit status 1). It said: Traceback"),
     ],
 )
 def test_the_end_of_a_process_is_explained(status: int, stderr: list[str], said: str) -> None:
-    """Signals by their names, errors by their own line: Python 3.14 adds notes to some."""
+    """Signals by their names, errors by the last line of what was written."""
     assert said in explain_exit(status, stderr)[0]

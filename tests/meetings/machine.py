@@ -250,7 +250,7 @@ class Machine:
 
     # -- what wrappers call
 
-    def hear(self, name: str, given: tuple[Any, ...], result: Any) -> None:
+    def hear(self, name: str, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
         """The ledger committed something."""
 
     def _at(self, point: str) -> None:

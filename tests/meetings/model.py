@@ -236,6 +236,9 @@ class Model:
             for image in entry.images
         }
 
+    def is_unfinished(self, path: str) -> bool:
+        return any(image.recipe == path and image.state in LIVE for image in self.images)
+
     # -- commands
 
     def cancelled(self, recipes: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ FRAMES = ("frames/1.png", "frames/2.png", "frames/a/1.png", "frames/a/2.png")
 FOLDERS = ("a", "b", "pets/a", "live/c")
 STRANGERS = ("0002-5.png", "0007-mine.jpg", "photo.png")
 WRITING = ("in place", "by rename", "slowly")
+AGAIN = ("retry all", "make folder")
 FAST_DISK = Path("/dev/shm")
 
 
@@ -216,9 +217,14 @@ class Writer:
         return self.dice.choice(kinds)
 
     def _command(self) -> Action:
-        name = self.dice.choice(("pause", "resume", "resume", "cancel", "cancel", "retry"))
+        kinds = ("pause", "resume", "resume", "cancel", "cancel", "retry", *AGAIN, *AGAIN)
+        name = self.dice.choice(kinds)
         recipe = self.dice.choice(PATHS)
-        is_named = name == "cancel" or (name == "retry" and self.dice.random() < 0.3)
+        if name in AGAIN and self.dice.random() < 0.7:
+            recipe = self.dice.choice(("frames", "frames/a"))
+        if name == "make folder":
+            recipe = self.dice.choice(("frames", "frames/a"))
+        is_named = name in ("cancel", *AGAIN) or (name == "retry" and self.dice.random() < 0.3)
         return ("command", name, recipe if is_named else None)
 
     def _bad(self) -> Action:

@@ -13,20 +13,20 @@ HEARD = (
     "accept", "refuse", "forget", "archive", "rename", "claim", "hand_over", "finish", "fail",
     "put_back",
     "nothing_is_written", "picture_missing", "retry", "cancel", "rebuild", "prioritise",
-    "pause", "resume",
+    "pause", "resume", "want_again",
 )  # fmt: skip
 
 
 class Witness:
     """Wraps the ledger's methods from outside.
 
-    `hear` gets the name, the arguments and the result of each call that was committed.
+    `hear` gets the name, the arguments, those by name and the result of each committed call.
     `before_commit` may raise what a full disk raises; it gets whether there is anything.
     """
 
     def __init__(
         self,
-        hear: Callable[[str, tuple[Any, ...], Any], None],
+        hear: Callable[[str, tuple[Any, ...], dict[str, Any], Any], None],
         before_commit: Callable[[bool], None],
     ) -> None:
         self._hear, self._before_commit = hear, before_commit
@@ -35,7 +35,7 @@ class Witness:
     def forget(self) -> None:
         """The process died."""
         self._depth = 0
-        self._pending: list[tuple[str, tuple[Any, ...], Any]] = []
+        self._pending: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = []
 
     def listen(self, patch: pytest.MonkeyPatch) -> None:
         for name in HEARD:
@@ -46,7 +46,7 @@ class Witness:
         def call(ledger: Ledger, *arguments: Any, **named: Any) -> Any:
             with ledger.transaction():
                 result = original(ledger, *arguments, **named)
-                self._pending.append((name, arguments, result))
+                self._pending.append((name, arguments, named, result))
             return result
 
         return call

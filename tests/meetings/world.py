@@ -31,6 +31,7 @@ class World(User):
         super().__init__(base, seed, habits)
         self.paused = False
         self.missed: set[str] = set()  # dropped pictures that were not there at their turn
+        self.again: dict[str, str] = {}  # what a command has read again, and how ("read", "saved")
 
     def do(self, action: Action) -> None:
         """One action; what makes no sense just now does nothing."""
@@ -62,13 +63,13 @@ class World(User):
 
     # -- saves, as the ledger tells of them
 
-    def hear(self, name: str, given: tuple[Any, ...], result: Any) -> None:
+    def hear(self, name: str, given: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
         try:
-            getattr(self, f"_heard_{name}")(*given, result=result)
+            getattr(self, f"_heard_{name}")(*given, result=result, **named)
         except Exception as error:  # the daemon's thread must not see it
             self.findings.append(f"{name}{given[:2]}: {type(error).__name__}: {error}")
 
-    def _heard_accept(self, save: Any, entries: object, *, result: object) -> None:
+    def _heard_accept(self, save: Any, entries: object, *, result: object, **_: Any) -> None:
         before = self.handled.get(save.path)
         version = self._handled_now(save.path, save.digest, save.size_and_time.mtime_ns)
         if version is None:
@@ -76,10 +77,11 @@ class World(User):
         found = self.meaning(save.path, version)
         self.expect(found is not None, f"{save.path} was accepted although it is wrong")
         same = before is not None and before.digest == version.digest
-        is_again = same and isinstance(version.text, Picture)
+        is_asked = self.again.pop(save.path, "") == "saved"
+        is_again = same and not is_asked and isinstance(version.text, Picture)
         self.model.saved(save.path, found or [], is_again=is_again)
 
-    def _heard_refuse(self, save: Any, problem: object, *, result: object) -> None:
+    def _heard_refuse(self, save: Any, problem: object, *, result: object, **_: Any) -> None:
         if save.path.endswith(TEMPLATE) and not save.size_and_time.mtime_ns:
             return  # of a picture under it
         version = self._handled_now(save.path, save.digest, save.size_and_time.mtime_ns)
@@ -87,6 +89,7 @@ class World(User):
             return
         just_changed = self.away or self.sim.now - self.pictures_changed_at < 3.0
         is_wrong = self.meaning(save.path, version) is None
+        self.again.pop(save.path, None)
         self.expect(just_changed or is_wrong, f"{save.path} was refused although it is right")
         self.model.rejected(save.path)
 
@@ -103,7 +106,7 @@ class World(User):
         if not candidates:
             recipe = self.model.recipes.get(path)
             is_back = last is not None and last.digest == digest
-            if is_back and ((recipe and not recipe.valid) or path in self.missed):
+            if is_back and ((recipe and not recipe.valid) or path in {*self.missed, *self.again}):
                 self.missed.discard(path)
                 return last  # it was renamed, or what it lacked has come, or it is back
             self.expect(False, f"{path} was handled although nobody saved it")
@@ -120,6 +123,7 @@ class World(User):
         return version
 
     def _heard_forget(self, path: str, *, result: object) -> None:
+        self.again.pop(path, None)
         known, there = self.handled.pop(path, None), self.files.get(path)
         if known is not None and there is not None:
             was_away = path in self.left or there.serial != known.serial
@@ -134,6 +138,7 @@ class World(User):
         self.model.deleted_recipe(path)
 
     def _heard_archive(self, path: str, *, result: object) -> None:
+        self.again.pop(path, None)
         known, there = self.handled.pop(path, None), self.files.get(path)
         is_taken = self.habits.when_done != "keep" and not (self.there / path).exists()
         self.expect(is_taken, f"{path} was archived although it is to stay")
@@ -143,6 +148,9 @@ class World(User):
 
     def _heard_rename(self, old: str, new: str, at: Any, folder: str, *, result: object) -> None:
         known = self.handled.pop(old, None)
+        self.again.pop(new, None)
+        if old in self.again:
+            self.again[new] = self.again.pop(old)
         if old in self.missed:
             self.missed.discard(old)
             self.missed.add(new)
@@ -156,6 +164,12 @@ class World(User):
         if candidates:
             self.handled[new] = candidates[-1]
         self.model.renamed(old, new)
+
+    def _heard_want_again(self, recipes: Sequence[str], *, result: object, as_saved: bool) -> None:
+        """`retry --all` or `make DIR`: these are read again, as if saved if nothing waits."""
+        for path in self.handled.keys() & {*recipes}:
+            is_new = as_saved and not self.model.is_unfinished(path)
+            self.again[path] = "saved" if is_new else max(self.again.get(path, ""), "read")
 
     def _heard_prioritise(self, path: str, priorities: list[int], *, result: object) -> None:
         """A recipe was moved to where other defaults hold."""
@@ -173,6 +187,7 @@ class World(User):
         self.handled.clear()
         self.left.clear()
         self.ghosts.clear()
+        self.again.clear()
         self.paused = False
 
     # -- images
@@ -192,7 +207,7 @@ class World(User):
             self.model.ended(image.id, "done")
             self.counts["pictures"] += 1
 
-    def _heard_fail(self, image_id: int, reason: str, *, result: object) -> None:
+    def _heard_fail(self, image_id: int, reason: str, *, result: object, **_: Any) -> None:
         if image := self.model.by_id.get(image_id):
             made_of = image.prompt, image.seed or 0
             hung = self.sim.now - self.began.get(made_of, self.sim.now) > HUNG_SECONDS
@@ -201,7 +216,7 @@ class World(User):
         self.model.ended(image_id, "failed")
 
     def _heard_put_back(
-        self, image_id: int, why: PutBack = PutBack.NO_FAULT, *, result: object
+        self, image_id: int, why: PutBack = PutBack.NO_FAULT, *, result: object, **_: Any
     ) -> None:
         self.model.ended(image_id, "queued", death=why is PutBack.DAEMON_DIED)
 
@@ -287,8 +302,16 @@ class World(User):
             is_handled = known and (known.digest, known.mtime) == (version.digest, version.mtime)
             if not version.text.is_empty and not is_handled:
                 yield f"{path} is neither accepted nor refused"
+        for path in self.again.keys() & self.files.keys():
+            if not self.files[path].text.is_empty and self._has_template(path):
+                yield f"{path} is not read again"
         for path in self.handled.keys() - self.files.keys() - self.ghosts:
             yield f"{path} is not forgotten"
+
+    def _has_template(self, path: str) -> bool:
+        """Whether a dropped picture's template is right; other recipes need none."""
+        template = self.template_of(path)
+        return template is None or not (template.broken or template.is_empty)
 
     def status(self) -> Any:
         return json.loads((self.outbox / ".picowatch/status.json").read_text())["images"]

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import groupby, islice
 from math import ceil
 from typing import NamedTuple
@@ -94,7 +93,7 @@ def _is_known(found: re.Match[str]) -> bool:
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     """The recipes of a TXT with generation parameters, a block each."""
     is_long = len(source.lines) > MAX_LINES
-    found = [] if is_long else list(islice(_blocks(source), MAX_BLOCKS + 1))
+    found = [] if is_long else list(islice(_blocks(source.lines), MAX_BLOCKS + 1))
     if is_long or len(found) > MAX_BLOCKS:
         message = f"more than {MAX_BLOCKS:,} prompts or {MAX_LINES:,} lines in one file. Split it."
         problems.add(source.whole_line(1), message)
@@ -115,18 +114,15 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     return [_entry(source, block) for block in found]
 
 
-def a1111_picture(source: Source, names_checkpoint: bool = False) -> Entry:
-    """The recipe of a picture's text; `names_checkpoint`: what starts from it has one."""
-    found = list(_blocks(source))
-    block = next(
-        (one for one in reversed(found) if one.values), Block(list(enumerate(source.lines, 1)))
-    )
-    return _entry(source, block, names_checkpoint)
+def read_parameters(text: str, found: Found) -> None:
+    """Put the settings of a picture's text: of its last block with values."""
+    blocks = list(_blocks(text.split("\n")))
+    _read_block(next(one for one in reversed(blocks) if one.values or len(blocks) == 1), found)
 
 
-def _blocks(source: Source) -> Iterator[Block]:
+def _blocks(text: Sequence[str]) -> Iterator[Block]:
     """The blocks of a text: each ends with its values, below the last ones with a blank line."""
-    lines = list(enumerate(source.lines, 1))
+    lines = list(enumerate(text, 1))
     start = number = 0
     while number < len(lines):
         if not _begins_values(lines[number][1]):
@@ -168,32 +164,35 @@ def _end_of_remarks(lines: Sequence[Line], number: int) -> int:
             number += 1
 
 
-def _entry(source: Source, block: Block, names_checkpoint: bool = False) -> Entry:
-    """The recipe of one block; what it cannot honour becomes a warning."""
-    pairs = list(islice((pair for _, line in block.values for pair in _pairs(line)), MAX_PAIRS))
-    said = {key.casefold(): text for key, text in pairs}
+def _entry(source: Source, block: Block) -> Entry:
+    """The recipe of one block of a file; what it cannot honour becomes a warning."""
     found = Found()
-    _read_values(pairs, said, found)
-    texts = [text for _, text in block.text]
-    negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
+    negative = _read_block(block, found)
     # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
     filled = (number for number, text in block.text if text.strip())
     first = next(filled, (block.text or block.values)[0][0])
-    prompt = _text(source, first, texts[:negative])
-    for warning in _unnamed_models(said, prompt.text, names_checkpoint or "model" in said):
+    entry = found.entry(source.whole_line(first))
+    if negative:
+        written = Written(found.values["negative_prompt"], source.whole_line(negative))
+        entry.layer["negative_prompt"] = written
+    return entry
+
+
+def _read_block(block: Block, found: Found) -> int:
+    """Put prompts and values; return the number of the negative prompt's line, 0 for none."""
+    pairs = list(islice((pair for _, line in block.values for pair in _pairs(line)), MAX_PAIRS))
+    said = {key.casefold(): text for key, text in pairs}
+    _read_values(pairs, said, found)
+    texts = [text for _, text in block.text]
+    negative = next((i for i, text in enumerate(texts) if _NEGATIVE.match(text)), len(texts))
+    found.values["prompt"] = prompt = "\n".join(texts[:negative]).strip()
+    for warning in _unnamed_models(said, prompt, found.names_checkpoint or "model" in said):
         found.warn(warning)
-    entry = found.entry(prompt.position)
-    entry.layer["prompt"] = prompt
-    if below := texts[negative:]:
-        below[0] = below[0].partition(":")[2]
-        entry.layer["negative_prompt"] = _text(source, block.text[negative][0], below)
-    return replace(entry, by_another_program=True)
-
-
-def _text(source: Source, number: int, lines: Sequence[str]) -> Written:
-    """Text that begins in that line; white space around it is not meant."""
-    text = "\n".join(lines).strip()
-    return Written(text, source.whole_line(number), text)
+    if negative == len(texts):
+        return 0
+    below = "\n".join(texts[negative:]).partition(":")[2]
+    found.values["negative_prompt"] = below.strip()
+    return block.text[negative][0]
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:

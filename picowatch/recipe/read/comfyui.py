@@ -10,6 +10,7 @@ far as they call these as usual; the rest is named in warnings.
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,7 +38,6 @@ _SIDES = re.compile(r"\b(\d{2,5}) ?[x×] ?(\d{2,5})\b")
 # Inputs that lead on, through nodes that change what goes through them.
 _CONDITIONING = ("conditioning", "conditioning_1", "conditioning_to")
 _LATENT = ("samples", "latent", "latent_image")
-_OUTPUT = ("images", "image", "pixels", *_LATENT)
 # Inputs whose text is the prompt, the likeliest first; and all that may hold or lead to one.
 _ENCODED = ("text", "t5xxl", "text_g", "clip_l", "text_l", "prompt")
 _TEXT = re.compile(r"text|prompt|string|value|wildcard|^(?:any|input)")
@@ -53,14 +53,13 @@ _EMBEDDING = re.compile(
 _ZEROED = "ConditioningZeroOut"
 # https://github.com/rgthree/rgthree-comfy; its inputs are mappings of on, lora and strength.
 _SEVERAL_LORAS = "Power Lora Loader (rgthree)"
-# Inputs of nodes on the way that are read there.
-_READ = {*_ENCODED, *_CHECKPOINTS, "lora_name", "stop_at_clip_layer", "guidance", "shift",
-         "max_shift"}  # fmt: skip
-# Nodes on the way that have nothing to be read.
-_KNOWN = {_ZEROED, _SEVERAL_LORAS, "VAEDecode", "VAEDecodeTiled", "Reroute", "TorchCompileModel"}
-_USUAL_SHIFT = {"ModelSamplingFlux": 1.15}
+# Nodes that have links, but nothing to be read; ModelSamplingFlux does what FLUX.1 needs anyway.
+_PLAIN = {
+    *(_ZEROED, "VAEEncode", "VAEDecode", "VAEDecodeTiled", "Reroute", "SaveImage", "BasicGuider"),
+    *("ModelSamplingFlux", "TorchCompileModel"),
+}
 _MOST_NODES = 2000
-_LONGEST_WAY = 200
+_MOST_PASSED = 50
 
 
 def comfyui_in(texts: Mapping[str, str]) -> str:
@@ -96,22 +95,17 @@ class _Workflow:
     def __init__(self, nodes: Mapping[str, Node], found: Found) -> None:
         self._nodes = {str(number): node for number, node in nodes.items()}
         self._found = found
-        self._passed: list[Node] = []  # nodes on the way that lead on to others
-        self._unread: set[str] = set()
+        self._read: set[int] = set()  # the nodes that gave a value
         self._last = ""  # the class of the node in which a prompt was looked for
 
     def read(self) -> None:
         """Put the values of a recipe's fields."""
         sampler = self._first_sampler()
-        self._passed.clear()
-        linked = (self._node(sampler, name) for name in ("guider", "sigmas", "sampler", "noise"))
-        parts = [sampler, *filter(None, linked)]
-        starts = {sign: self._behind(parts, *names) for sign, names in _PROMPTS.items()}
-        way = list(self._way(starts[_POSITIVE], _POSITIVE, *_CONDITIONING, "clip"))
+        parts = [sampler, *self._behind([sampler], "guider", "sigmas", "sampler", "noise")]
+        starts = {sign: self._behind(parts, *names)[:1] for sign, names in _PROMPTS.items()}
+        way = list(self._upstream(starts[_POSITIVE], _POSITIVE, *_CONDITIONING, "clip"))
         skipped = self._first(way, "stop_at_clip_layer", "clip_skip")
         values = {
-            "prompt": self._prompt(starts[_POSITIVE], _POSITIVE),
-            "negative_prompt": self._prompt(starts[_NEGATIVE], _NEGATIVE) or None,
             "steps": self._first(parts, "steps"),
             "cfg_scale": self._first(parts, "cfg"),
             "guidance": self._first(way, "guidance"),
@@ -121,11 +115,13 @@ class _Workflow:
             "schedule_type": self._first(parts, "scheduler"),
             "seed": self._first(parts, "noise_seed", "seed"),
         }
+        self._put_prompt("prompt", starts[_POSITIVE], _POSITIVE)
+        self._put_prompt("negative_prompt", starts[_NEGATIVE], _NEGATIVE)
         for field, value in values.items():
             self._found.put(field, value)
         self._put_size(sampler, self._first(parts, "denoise"))
-        self._put_models(self._behind(parts, "model"))
-        self._warn_of_unread()
+        self._put_models(self._behind(parts, "model")[:1])
+        self._warn_of_unread(sampler)
 
     def _first_sampler(self) -> Node:
         """The one that begins with an empty picture; others draw on what it made."""
@@ -143,7 +139,7 @@ class _Workflow:
 
     def _empty(self, sampler: Node) -> Node | None:
         """The empty picture that it begins with; None where it goes on with another one."""
-        *_, last = None, *self._way(self._behind([sampler], *_LATENT), *_LATENT)
+        *_, last = None, *self._upstream(self._behind([sampler], *_LATENT)[:1], *_LATENT)
         if last is None or _is_sampler(last):
             return None
         return last if {"pixels", "image", "images"}.isdisjoint(last["inputs"]) else None
@@ -165,6 +161,7 @@ class _Workflow:
         found = next(filter(None, map(_SIDES.search, sizes)), None)
         named = [next((n for n in empty["inputs"] if n.endswith(s)), s) for s in _SIDE_FIELDS]
         sides = found.groups() if found else [self._value(empty, name) for name in named]
+        self._read |= {id(empty), id(source)}
         for field, side in zip(_SIDE_FIELDS, sides, strict=True):
             self._found.put(field, side)
         if None in sides:
@@ -173,12 +170,9 @@ class _Workflow:
                 "'size: …' in the recipe sets one."
             )
 
-    def _put_models(self, node: Node | None) -> None:
-        """The checkpoint's file, and LoRAs on the way to it; a warning about other nodes there."""
-        for one in self._way(node, "model"):
-            shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))
-            if shift is not None and shift != _USUAL_SHIFT.get(one["class_type"]):
-                self._found.warn(left_out(f"{one['class_type']}: {shift}"))
+    def _put_models(self, start: list[Node]) -> None:
+        """The checkpoint's file, and LoRAs on the way to it."""
+        for one in self._upstream(start, "model"):
             for name, weight, of_text in self._loras(one):
                 if isinstance(name, str) and name != "None":
                     self._found.put_lora(_file(name), weight)
@@ -199,22 +193,24 @@ class _Workflow:
         """A node's files, with their weights for the model and for its text encoders."""
         weight = self._first([node], "strength_model", "lora_model_strength")
         yield self._value(node, "lora_name"), weight, self._value(node, "strength_clip")
-        for entry in node["inputs"].values() if node["class_type"] == _SEVERAL_LORAS else ():
-            if isinstance(entry, dict) and entry.get("on") is True:
-                yield tuple(map(entry.get, ("lora", "strength", "strengthTwo")))
+        if node["class_type"] == _SEVERAL_LORAS:
+            self._read.add(id(node))
+            for entry in node["inputs"].values():
+                if isinstance(entry, dict) and entry.get("on") is True:
+                    yield tuple(map(entry.get, ("lora", "strength", "strengthTwo")))
 
     def _vae(self) -> str | None:
         """The file of what decodes; a node that does it all may load it itself."""
         decoders = [node for node in self._nodes.values() if "samples" in node["inputs"]]
-        loaders = [loader for node in decoders if (loader := self._node(node, "vae"))]
-        found = (self._value(node, "vae_name") for node in loaders or self._nodes.values())
+        loaders = self._behind(decoders, "vae") or list(self._nodes.values())
+        found = (self._value(node, "vae_name") for node in loaders)
         return next((_file(one) for one in found if one not in (None, "Baked VAE")), None)
 
-    def _prompt(self, start: Node | None, sign: str) -> str:
+    def _put_prompt(self, field: str, start: list[Node], sign: str) -> None:
         """The text that a prompt was encoded from; a warning names the node where it is lost."""
-        text = "" if start is None else None
-        for node in self._way(start, sign, *_CONDITIONING):
-            text = "" if node["class_type"] == _ZEROED else self._text(node, sign, set())
+        text = None if start else ""
+        for node in self._upstream(start, sign, *_CONDITIONING):
+            text = "" if node["class_type"] == _ZEROED else self._text(node, sign, ())
             if text is not None:
                 break
         if text is None:
@@ -222,69 +218,68 @@ class _Workflow:
                 f"The {sign} prompt was not found: the workflow's node {shown(self._last)} was not "
                 "read."
             )
-        return self._found.with_embeddings(text or "", _EMBEDDING)
+        self._found.put_prompt(field, text or "", _EMBEDDING)
 
-    def _text(self, node: Node, sign: str, seen: set[int]) -> str | None:
+    def _text(self, node: Node, sign: str, passed: tuple[Node, ...]) -> str | None:
         """A node's text, or what the nodes behind its inputs of text give; None if there is none.
 
         An input that says that it is of the prompt's sign comes first, then one that is encoded.
         """
-        if id(node) in seen or len(seen) > _LONGEST_WAY:
+        if node in passed or len(passed) > _MOST_PASSED or _is_sampler(node):
             return None
-        seen.add(id(node))
         self._last = str(node["class_type"])
         (other,) = {_POSITIVE, _NEGATIVE} - {sign}
         names = [name for name in node["inputs"] if not _SIGNED[other].search(name)]
         signed = [name for name in names if _SIGNED[sign].search(name)]
         encoded = [name for name in _ENCODED if name in names]
-        self._passed += [node] if any(self._node(node, name) for name in signed) else []
-        texts = [self._text_of(node, name, sign, seen) for name in (*signed, *encoded)]
-        texts = [text for text in texts if text is not None]
-        if texts:
-            return next(filter(None, texts), "")
-        others = [name for name in names if _TEXT.search(name) and not _NO_TEXT.search(name)]
-        texts = [self._text_of(node, name, sign, seen) for name in others if name not in encoded]
-        found = [text for text in texts if text]
-        if len(found) > 1:
-            self._unread.add(str(node["class_type"]))
-        return ", ".join(found) or None
+        others = [n for n in names if _TEXT.search(n) and not _NO_TEXT.search(n)]
+        for group in ([*signed, *encoded], others):
+            given = (self._text_of(node, name, sign, (*passed, node)) for name in group)
+            texts = [text for text in given if text is not None]
+            if texts and group is not others:
+                self._read |= set() if signed else {id(node)}
+                return next(filter(None, texts), "")
+        self._read |= {id(node)} if others and len(texts) < 2 else set()
+        return ", ".join(filter(None, texts)) or None
 
-    def _text_of(self, node: Node, name: str, sign: str, seen: set[int]) -> str | None:
-        source = self._node(node, name)
-        if source:
-            return None if _is_sampler(source) else self._text(source, sign, seen)
+    def _text_of(self, node: Node, name: str, sign: str, passed: tuple[Node, ...]) -> str | None:
+        if source := self._node(node, name):
+            return self._text(source, sign, passed)
         given = node["inputs"][name]
         return given.strip() if isinstance(given, str) else None
 
-    def _warn_of_unread(self) -> None:
-        """Warn about nodes between models, prompts and file that do what is not known."""
-        for node in self._nodes.values():
-            if "filename_prefix" in node["inputs"]:
-                list(self._way(self._node(node, "images"), *_OUTPUT))
-        unread = self._unread | {
-            str(one["class_type"])
-            for one in self._passed
-            if one["class_type"] not in _KNOWN and _READ.isdisjoint(one["inputs"])
+    def _warn_of_unread(self, sampler: Node) -> None:
+        """Warn about nodes between files and picture that change what they get, but are not known.
+
+        Nodes without a link only give values, which are read or not needed.
+        """
+        savers = [node for node in self._nodes.values() if "filename_prefix" in node["inputs"]]
+        between = [*self._upstream(savers), *self._upstream(self._behind([sampler]))]
+        unread = {
+            shown(str(node["class_type"]))
+            for node in between
+            if self._behind([node])
+            and not (id(node) in self._read or node["class_type"] in _PLAIN or _is_sampler(node))
         }
         if unread:
-            names = listed([shown(name) for name in sorted(unread)])
-            self._found.warn(f"Not read in the workflow, and may change the picture: {names}.")
+            self._found.warn(
+                f"Not read in the workflow, and may change the picture: {listed(sorted(unread))}."
+            )
 
-    def _way(self, node: Node | None, *onward: str) -> Iterator[Node]:
-        """A node and those that it got its input from, one by one; samplers end it."""
-        for _ in range(_LONGEST_WAY):
-            if node is None:
-                return
-            yield node
-            if _is_sampler(node):
-                return
-            following = self._behind([node], *onward)
-            self._passed += [node] if following else []
-            node = following
+    def _upstream(self, start: list[Node], *names: str) -> Iterator[Node]:
+        """These nodes and those behind their inputs, nearest first; samplers end the way."""
+        waiting, seen = deque(start), set[int]()
+        while waiting:
+            node = waiting.popleft()
+            if id(node) not in seen:
+                seen.add(id(node))
+                yield node
+                waiting += [] if _is_sampler(node) else self._behind([node], *names)
 
-    def _behind(self, nodes: list[Node], *names: str) -> Node | None:
-        """The node that gives the first of these inputs that is a link."""
-        return next((n for one in nodes for name in names if (n := self._node(one, name))), None)
+    def _behind(self, nodes: list[Node], *names: str) -> list[Node]:
+        """The nodes that give these inputs, or any input."""
+        found = (self._node(one, name) for one in nodes for name in names or one["inputs"])
+        return list(filter(None, found))
 
     def _node(self, node: Node, name: str) -> Node | None:
         """The node that gives an input, None for a value."""
@@ -298,13 +293,13 @@ class _Workflow:
 
     def _value(self, node: Node, name: str) -> str | int | float | None:
         """An input's value; that of another node, if it is one that holds a value."""
-        given = node["inputs"].get(name)
-        if not isinstance(given, list):
-            return given if isinstance(given, str | int | float) else None
         source = self._node(node, name)
-        held = source["inputs"] if source else {}
-        found = (held.get(one) for one in (name, *_VALUES))
-        return next((one for one in found if isinstance(one, str | int | float)), None)
+        held = source["inputs"] if source else node["inputs"]
+        found = (held.get(one) for one in ((name, *_VALUES) if source else (name,)))
+        value = next((one for one in found if isinstance(one, str | int | float)), None)
+        if value is not None:
+            self._read |= {id(node), id(source)}
+        return value
 
 
 def _file(name: object) -> str:

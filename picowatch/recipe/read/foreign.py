@@ -60,10 +60,8 @@ def read_settings(program: str, settings: dict[str, Any], found: Found) -> None:
         found.values.pop("variation_seed", None)
     if "denoising_strength" in found.values:
         found.miss_start_image()
-    found.values.setdefault("prompt", "")
     for field in PROMPTS:
-        if field in found.values:
-            found.values[field] = found.with_embeddings(found.values[field], _EMBEDDING)
+        found.put_prompt(field, found.values.pop(field, ""), _EMBEDDING)
     if program == _INVOKEAI:
         _read_invokeais_own(mode, found)
     for tag in sorted(set(_TAGS.findall(found.values["prompt"]))):
@@ -122,14 +120,12 @@ def _read_invokeais_own(mode: str, found: Found) -> None:
 
 
 # https://github.com/damian0815/compel, doc/syntax.md: `word++`, `(some words)1.2`.
-_COMPELS_WEIGHT = re.compile(
-    r"\w(?:\+|--+)(?=[\s,.;:)+]|$)|\)(?:\d|\.\d|[+-](?=[\s,.;:)+-]|$))|\)\.\w+\("
-)
+_COMPELS_WEIGHT = re.compile(r"\w(?:\+|--)|\)(?:[\d+-]|\.\w)")
 # InvokeAI's `<name>`, SwarmUI's `<embed:folder/name.safetensors>`.
 _EMBEDDING = re.compile(
     r"<(?!break>)(?:embed(?:ding)?:)?(?:[^<>:/]*/)*([\w., -]+?)(?:\.safetensors|\.pt|\.bin)?>"
 )
-_TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\[]")
+_TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\\]")
 _STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
 _OF_SWARMUI = "sui_image_params"
 _INVOKEAI, _PICODIFFUSION = "InvokeAI", "picoDiffusion"

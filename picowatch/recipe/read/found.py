@@ -11,16 +11,21 @@ from picowatch.recipe.written import Entry, Position, plain_number, written_at
 _LONG_SEED = re.compile(r"[0-9]{10,20}")
 # What says of a setting that it is off.
 _OFF = ("", "none", "null", "false", "0", "0.0", "[]", "{}")
+_BRACKET = re.compile(r"(?<!\\)[\[\]]")
 # What a damaged or hostile file may raise in code that reads it as if it were a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 
 
 class Found:
-    """The fields of a recipe that another program's settings give, with warnings."""
+    """The fields of a recipe that another program's settings give, with warnings.
 
-    def __init__(self) -> None:
+    `names_checkpoint`: whoever asks has a checkpoint of their own.
+    """
+
+    def __init__(self, names_checkpoint: bool = False) -> None:
         self.values: dict[str, Any] = {}
         self.warnings: list[str] = []
+        self.names_checkpoint = names_checkpoint
 
     def put(self, field: str, value: object, name: str = "") -> None:
         """A field's value, which becomes text; None is as if it were not there.
@@ -56,12 +61,17 @@ class Found:
         if isinstance(name, str) and name and name.casefold() != "none":
             self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
 
-    def with_embeddings(self, prompt: str, pattern: re.Pattern[str]) -> str:
-        """A prompt with the bare names of its embeddings, which the pattern's group finds."""
-        names = [found[1] or "" for found in pattern.finditer(prompt)]
+    def put_prompt(self, field: str, text: str, embedding: re.Pattern[str]) -> None:
+        """A prompt of a program to which square brackets are words.
+
+        The pattern's group finds the bare names of its embeddings.
+        """
+        names = [found[1] or "" for found in embedding.finditer(text)]
         if names:
             self.values[EMBEDDINGS] = ",".join([self.values.get(EMBEDDINGS, ""), *names])
-        return pattern.sub(lambda found: found[1] or "", prompt)
+        text = embedding.sub(lambda found: found[1] or "", text)
+        if text or field == "prompt":
+            self.values[field] = _BRACKET.sub(r"\\\g<0>", text)
 
     def miss_start_image(self) -> None:
         self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")
@@ -76,6 +86,6 @@ class Found:
             self.warnings.append(message)
 
     def entry(self, position: Position) -> Entry:
-        """The fields, all of them at one position: where a recipe names the picture."""
+        """The fields, all of them at one position."""
         layer = {field: written_at(position, value) for field, value in self.values.items()}
-        return Entry(layer, position, tuple(self.warnings))
+        return Entry(layer, position, tuple(self.warnings), by_another_program=True)

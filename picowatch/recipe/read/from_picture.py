@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import CHECKPOINT_HASH, EMBEDDINGS, FINISHING, PROMPTS
@@ -15,16 +16,15 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.prompts.wildcards import Template
-from picowatch.recipe.read.a1111 import MAX_LINES, a1111_picture, holds_parameters
+from picowatch.recipe.read.a1111 import MAX_LINES, holds_parameters, read_parameters
 from picowatch.recipe.read.comfyui import comfyui_in, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.foreign import read_settings, settings_of
 from picowatch.recipe.read.found import DAMAGE, Found
 from picowatch.recipe.request import ImageRequest, recipe_values
-from picowatch.recipe.written import FORBIDDEN, Entry, Layer, Position, Source, Written, written_at
+from picowatch.recipe.written import FORBIDDEN, Entry, Layer, Written
 
 _HASH_DIGITS = 10
-_BRACKET = re.compile(r"(?<!\\)[\[\]]")
 _WILDCARD = re.compile(r"\\.|\{|__", re.DOTALL)
 
 
@@ -41,57 +41,74 @@ def read_from(
     if not found: why goes to `problems`.
     """
     path = str(written.value)
-    position = replace(written.position, note=f" (in {shown(path)})")
     try:
-        texts = pictures.texts(path)
-        found = _fields(texts, pictures, position, "checkpoint" in given)
+        found = _settings(pictures.texts(path), pictures, "checkpoint" in given)
     except PictureUnreadable as error:
         words = str(error)
         words = words if path in words else f"{shown(path)}: {words}"
         problems.add(written.error_position, words)
         return None
-    layer = {name: value for name, value in found.layer.items() if name not in given}
     if "loras" in given:
-        for name in PROMPTS:
-            if name in layer:
-                text = split_loras(str(layer[name].value))[0].strip()
-                layer[name] = layer[name].with_value(text)
-    return replace(found, layer=layer)
+        for name in found.values.keys() & PROMPTS:
+            found.values[name] = split_loras(found.values[name])[0].strip()
+    position = replace(written.position, note=f" (in {shown(path)})")
+    entry = found.entry(position)
+    layer = {name: value for name, value in entry.layer.items() if name not in given}
+    digits = found.values.get(CHECKPOINT_HASH, "")[:_HASH_DIGITS]
+    if digits and "checkpoint" in layer:
+        note = f"{position.note[:-1]}, rendered with the file whose hash begins {shown(digits)})"
+        layer["checkpoint"] = replace(layer["checkpoint"], position=replace(position, note=note))
+    return replace(entry, layer=layer)
 
 
-def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str, ...]]:
+def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The fields that a picture's texts give, and warnings for what a recipe cannot say.
 
     Raises PictureUnreadable.
     """
-    found = _fields(texts, NO_PICTURES, Position(Source("", ""), 0, 0))
-    return {name: written.value for name, written in found.layer.items()}, found.warnings
+    found = _settings(texts, NO_PICTURES)
+    return found.values, found.warnings
 
 
-def _fields(
-    texts: Mapping[str, str],
-    pictures: Pictures,
-    position: Position,
-    names_checkpoint: bool = False,
-) -> Entry:
+def _settings(
+    texts: Mapping[str, str], pictures: Pictures, names_checkpoint: bool = False
+) -> Found:
     if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch-sheet" in texts:
         raise PictureUnreadable(
             "it is a contact sheet. The settings are in its pictures.", "Name one of those."
         )
-    if "picowatch" in texts:
-        return Entry(_of_picowatch(texts["picowatch"], pictures, position), position)
-    visible = {name: _visible(text) for name, text in texts.items()}
-    found = _of_another_program(visible, position, names_checkpoint)
-    if found is None:
-        raise PictureUnreadable(
-            "it contains no settings that picowatch can read.",
-            "Unedited pictures by picowatch, A1111, ComfyUI, Fooocus, InvokeAI 3 and later, "
-            "picoDiffusion and SwarmUI do. For the result of a dropped picture, write outbox/ "
-            "before its path.",
-        )
-    return replace(found, layer={name: _final(name, one) for name, one in found.layer.items()})
+    found, what = Found(names_checkpoint), "'picowatch' text"
+    try:
+        if "picowatch" in texts:
+            found.values = _of_picowatch(texts["picowatch"], pictures)
+            return found
+        what = "text"
+        texts = {name: _visible(text) for name, text in texts.items()}
+        text = texts.get("parameters", "")
+        if settings := settings_of(texts):
+            what = f"text from {settings[0]}"
+            read_settings(*settings, found)
+        elif workflow := comfyui_in(texts):
+            what = "workflow from ComfyUI"
+            _read_workflow(workflow, text, found)
+        elif holds_parameters(text):
+            read_parameters(text, found)
+        elif text:
+            raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
+        else:
+            raise PictureUnreadable(
+                "it contains no settings that picowatch can read.",
+                "Unedited pictures by picowatch, A1111, ComfyUI, Fooocus, InvokeAI 3 and later, "
+                "picoDiffusion and SwarmUI do. For the result of a dropped picture, write outbox/ "
+                "before its path.",
+            )
+    except DAMAGE:
+        raise PictureUnreadable(f"its {what} is damaged.") from None
+    for name in found.values.keys() & PROMPTS:
+        found.values[name] = _final(found.values[name])
+    return found
 
 
 def _visible(text: str) -> str:
@@ -99,104 +116,47 @@ def _visible(text: str) -> str:
     return FORBIDDEN.sub("", unix_line_ends(text)).rstrip("\n")
 
 
-def _final(field: str, written: Written) -> Written:
-    """The value; a prompt is what was drawn, so wildcards in it are words."""
-    if field not in PROMPTS:
-        return written
-    text = str(written.value)
-    if Template(text, {}).is_drawn:
-        text = _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", text)
-    return written.with_value(text)
+def _final(prompt: str) -> str:
+    """What was drawn: wildcards in it are words."""
+    if not Template(prompt, {}).is_drawn:
+        return prompt
+    return _WILDCARD.sub(lambda m: m[0] if m[0][0] == "\\" else f"\\{m[0]}", prompt)
 
 
-def _of_another_program(
-    texts: Mapping[str, str], position: Position, names_checkpoint: bool
-) -> Entry | None:
-    text, found, what = texts.get("parameters", ""), Found(), "text"
-    try:
-        if settings := settings_of(texts):
-            what = f"text from {settings[0]}"
-            read_settings(*settings, found)
-            return _without_brackets(found.entry(position))
-        beside = _of_a1111(text, position, names_checkpoint) if holds_parameters(text) else None
-        if workflow := comfyui_in(texts):
-            what = "workflow from ComfyUI"
-            return _of_comfyui(workflow, beside, position)
-    except DAMAGE:
-        raise PictureUnreadable(f"its {what} is damaged.") from None
-    if "parameters" in texts and beside is None:
-        raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
-    return beside
-
-
-def _of_comfyui(workflow: str, beside: Entry | None, position: Position) -> Entry:
-    """What the workflow says, and what only A1111's text beside it does.
+def _read_workflow(workflow: str, text: str, found: Found) -> None:
+    """Put what the workflow says, and what only A1111's text beside it does.
 
     Nodes that save such a text are given its values by hand: it may be the poorer of the two.
     """
-    found = Found()
+    beside = Found(found.names_checkpoint)
+    if holds_parameters(text):
+        read_parameters(text, beside)
     try:
         read_comfyui(workflow, found)
     except PictureUnreadable:
-        if beside is None:
+        if not beside.values:
             raise
-        return beside
-    entry = _without_brackets(found.entry(position))
-    if beside is None:
-        return entry
-    said = {name: one for name, one in entry.layer.items() if one.value}
-    return replace(entry, layer=entry.layer | beside.layer | said)
+        found.values, found.warnings = beside.values, beside.warnings
+    else:
+        said = {name: value for name, value in found.values.items() if value}
+        found.values = found.values | beside.values | said
 
 
-def _without_brackets(entry: Entry) -> Entry:
-    """The entry, its square brackets as the words that they are to all other programs."""
-    layer = {
-        name: one.with_value(_BRACKET.sub(r"\\\g<0>", str(one.value)))
-        for name, one in entry.layer.items()
-        if name in PROMPTS
+def _of_picowatch(text: str, pictures: Pictures) -> dict[str, Any]:
+    """The request's fields as somebody would have written them."""
+    values = json.loads(text)
+    if values["format"] != 1:
+        raise PictureUnreadable(
+            "it was rendered by a newer picowatch.", "Read it with that version."
+        )
+    request = ImageRequest.from_dict(values["request"])
+    folder = str(values.get("recipe", "")).rpartition("/")[0]
+    names = {
+        path: as_written(pictures.called_here(path, digest, folder))
+        for path, digest in request.pictures.items()
     }
-    return replace(entry, layer=entry.layer | layer)
-
-
-def _of_a1111(text: str, position: Position, names_checkpoint: bool) -> Entry:
-    entry = a1111_picture(Source("", text), names_checkpoint)
-    layer = {name: written_at(position, one.value) for name, one in entry.layer.items()}
-    return Entry(layer, position, entry.warnings)
-
-
-def _of_picowatch(text: str, pictures: Pictures, position: Position) -> Layer:
-    try:
-        values = json.loads(text)
-        if values["format"] != 1:
-            raise PictureUnreadable(
-                "it was rendered by a newer picowatch.", "Read it with that version."
-            )
-        request = ImageRequest.from_dict(values["request"])
-        folder = str(values.get("recipe", "")).rpartition("/")[0]
-        names = {
-            path: as_written(pictures.called_here(path, digest, folder))
-            for path, digest in request.pictures.items()
-        }
-        return _layer_of(request.with_names(names), position)
-    except DAMAGE:
-        raise PictureUnreadable("its 'picowatch' text is damaged.") from None
-
-
-def _layer_of(request: ImageRequest, position: Position) -> Layer:
-    """The request's fields as somebody would have written them there."""
-    layer = {name: written_at(position, value) for name, value in recipe_values(request).items()}
+    fields = recipe_values(request.with_names(names))
     if not request.draws:
-        return {name: layer[name] for name in ("image", *FINISHING, "exact")}
-    layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
-    layer[CHECKPOINT_HASH] = Written(request.checkpoint_hash, position)
-    if request.vae_hash:
-        layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
-    names = ",".join(use.name for use in request.embeddings)
-    layer[EMBEDDINGS] = Written(names, position)
-    return layer
-
-
-def _hashed(position: Position, hash_: str) -> Position:
-    """The position, its note with the hash of a file that may have another name here."""
-    note = f"{position.note[:-1]}, rendered with the file whose hash begins {hash_[:_HASH_DIGITS]})"
-    return replace(position, note=note)
+        return {name: fields[name] for name in ("image", *FINISHING, "exact")}
+    embeddings = ",".join(use.name for use in request.embeddings)
+    return fields | {CHECKPOINT_HASH: request.checkpoint_hash, EMBEDDINGS: embeddings}

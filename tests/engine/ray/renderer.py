@@ -1,9 +1,8 @@
 """The renderer of these tests: draws digests, and does what the prompt says meanwhile.
 
 "wait for PATH" notes its process in PATH.pid, and goes on once PATH is there; "hang at PATH" does
-not go on, and holds Python's lock; "crash" ends the process as native code does. The start images
-that it finds are the pictures' warnings. Where the models folder has a folder "of-nodes", that is
-the one of the nodes.
+not go on, and holds Python's lock; "crash" ends the process as native code does; "fail" fails its
+image. The start images that it finds are the pictures' warnings.
 """
 
 import ctypes
@@ -14,9 +13,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from picowatch.catalog import Catalog
 from picowatch.engine.protocol import EngineOptions, OnPreview, OnStep, Preview, RenderedImage
-from picowatch.engine.verify import find_model
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.digest_engine import digest_picture
@@ -42,15 +39,12 @@ class DigestRenderer:
         preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
-        own = self._options.models / "of-nodes"
-        for lora in batch[0].loras:
-            find_model(
-                Catalog(own if own.exists() else self._options.models), "lora", lora.name, lora.hash
-            )
         for done in range(1, batch[0].steps + 1):
             on_step(done, batch[0].steps)
         self._on_preview(Preview(8, 8, bytes(192)))
         for request in batch:
+            if request.prompt == "fail":
+                raise RenderFailed("There is no such model.")
             if request.prompt == "crash":
                 ctypes.string_at(0)
             if request.prompt.startswith(WAIT_FOR):

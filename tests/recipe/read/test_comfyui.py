@@ -119,7 +119,7 @@ def test_z_image_is_read() -> None:
     assert (recipe.steps, recipe.cfg_scale, recipe.seed) == (9, 1, 7)
     assert recipe.size == "1024x768"
     assert recipe.warnings[0] == (
-        "Recipes have no 'ModelSamplingAuraFlow: 3' setting; it was ignored."
+        "Not read in the workflow, and may change the picture: ModelSamplingAuraFlow."
     )
 
 
