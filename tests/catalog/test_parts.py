@@ -118,7 +118,7 @@ def test_a_recipe_says_which_variant_a_file_is(tmp_path: Path) -> None:
         if found.name != "it":
             assert completed(tmp_path, found.name).variant == name.partition(" as ")[2]
     for said, message in {
-        "it as Turbo": "one of these behind 'as': FLUX.1 dev, FLUX.1 Kontext or FLUX.1 Krea.",
+        "it as Turbo": "one of these behind 'as': FLUX.1 dev, FLUX.1 Krea or FLUX.1 Kontext.",
         "it as ": "no checkpoint 'it as '",
         "qwen as Edit": "'qwen' cannot be used as Edit: qwen.safetensors has only the transformer",
         "klein as klein 4b": "as klein 4b: klein-base.safetensors has only the transformer",
