@@ -150,9 +150,9 @@ class Renderer:
             drawn = finishing.cut_out(drawn)
         return [
             RenderedImage(
-                width=one.width,
-                height=one.height,
-                pixels=one.pixels,
+                width=one.picture.width,
+                height=one.picture.height,
+                pixels=one.picture.convert("RGB").tobytes(),
                 alpha=one.alpha,
                 device=self._target.name,
                 precision=precision_name(dtype),

@@ -447,14 +447,16 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _of_type(*types: str) -> frozenset[str]:
-    """The fields of these types, and perhaps null."""
+    """The fields of these types, and perhaps null; words to choose from have the type "enum"."""
     found = ((name, schema.get("anyOf", [schema])) for name, schema in json_schemas().items())
     return frozenset(
         name
         for name, options in found
-        if {str(option.get("type")) for option in options} - {"null"} <= {*types}
+        if {"enum" if "enum" in one else str(one.get("type")) for one in options} - {"null"}
+        <= {*types}
     )
 
 
 NUMBERS = _of_type("integer", "number")
 SWITCHES = _of_type("boolean")
+CHOICES = _of_type("enum")

@@ -187,6 +187,17 @@ class Inventory:
     default_checkpoint: str | None = None
     unusable_checkpoint: str = ""
 
+    def embedded(self, kind: str) -> Any:
+        """The model of a kind that is always there; None for kinds without one."""
+        if kind == "checkpoint":
+            return self.demo
+        return {"upscaler": DEMO_UPSCALER, "cutout": DEMO_CUTOUT}.get(kind)
+
+    def named(self, kind: str) -> dict[str, Any]:
+        """The models of a kind by their names, the embedded one last."""
+        models = [*getattr(self, f"{kind}s"), *filter(None, [self.embedded(kind)])]
+        return {getattr(one, "name", one): one for one in models}
+
     def refused_as(self, kind: str) -> Mapping[str, str]:
         """The refused files in the folders of a kind."""
         return self.refused.get(kind, {})

@@ -19,11 +19,8 @@ from picowatch.recipe.read.yaml_entries import json_entries, yaml_entries, yaml_
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import EntryResolver, too_many
 from picowatch.recipe.resolve.layers import CONTROL, typed
-from picowatch.recipe.resolve.prompts import MAX_SIGNS_OF_ALL, count_signs
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
-# What all images of a save ask for together: each image's prompt is hashed and kept.
-MAX_CHARACTERS = 20_000_000
 # The beginning of a YAML recipe that could be A1111's text, too, if it has capitals.
 _PROMPT = re.compile(r"\s*(?:- +)?prompt\s*:", re.IGNORECASE)
 
@@ -60,7 +57,6 @@ def read_recipes(
     resolver = EntryResolver(layers, inventory, max_images, pictures, problems, read_from)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
-    _refuse_too_long(recipes, entries, problems)
     return recipes
 
 
@@ -111,23 +107,6 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry]
     except RecipeInvalid as invalid:
         problems.take(invalid.problems)
         raise RecipeInvalid(problems.found) from None
-
-
-def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
-    """Long prompts and many wildcards are fine for few images, short ones for many."""
-    for what, most, measure in (
-        ("characters of prompts", MAX_CHARACTERS, len),
-        ("characters of wildcards and brackets", MAX_SIGNS_OF_ALL, count_signs),
-    ):
-        sums = [recipe.summed(measure) for recipe in recipes]
-        if sum(sums) > most:
-            longest = recipes[sums.index(max(sums))]
-            problems.add(
-                entries[longest.entry_index].position,
-                f"all images of this file together have {sum(sums):,} {what}; the limit is "
-                f"{most:,}. Request fewer images, or shorten the prompt.",
-            )
-            problems.raise_if_any()
 
 
 # One of these says what to do with a picture; `upscale` and `cutout` need no prompt.

@@ -486,7 +486,7 @@ def test_the_vaes_of_a_family_are_recognised(family: str) -> None:
     """In a file or a folder. A tiny VAE is for the families of the one that it stands for."""
     variants = {variant for kind, _, variant, _ in PARTS if kind == "vae"}
     assert {*FAMILIES[family].vaes} <= variants | {"FLUX.1", "Stable Diffusion 3.x"}
-    assert FAMILIES[family].vaes or family == "cogview3"
+    assert FAMILIES[family].vaes
     assert not serves("another", family)
     assert serves("tiny", family) == serves("", family)
     assert serves("tiny, 16 latent channels", family) == serves(SIXTEEN, family)

@@ -22,7 +22,6 @@ from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.canvas import Canvas
-from picowatch.engine.draw import Drawn
 from picowatch.engine.memory import LAYERS, MODELS, TURNS, Rung
 from picowatch.engine.processors import number_pictures
 from picowatch.engine.references import read_references
@@ -555,7 +554,7 @@ def test_transparency_of_references_is_kept_for_families_that_read_it(tmp_path: 
 
 def test_what_a_mask_protects_is_opaque() -> None:
     """A family that gives transparency draws into a picture that has none."""
-    opacity = np.array([[0, 255]], np.uint8)
-    canvas = Canvas(np.full((1, 2, 3), 9, np.uint8), opacity, opacity)
-    drawn = Drawn.of(Image.new("RGBA", (2, 1), (1, 1, 1, 50))).over(canvas)
-    assert (drawn.pixels, drawn.alpha) == (b"\x09\x09\x09\x01\x01\x01", bytes([255, 50]))
+    opacity = Image.fromarray(np.array([[0, 255]], np.uint8))
+    canvas = Canvas(Image.new("RGB", (2, 1), (9, 9, 9)), opacity, opacity)
+    drawn = np.asarray(canvas.under(Image.new("RGBA", (2, 1), (1, 1, 1, 50))))
+    assert drawn.tolist() == [[[9, 9, 9, 255], [1, 1, 1, 50]]]

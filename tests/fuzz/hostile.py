@@ -517,10 +517,10 @@ HOSTILE: dict[str, Hostile] = {
     "wildcards: of themselves": _wildcards(lambda: b"{a|__x__}\n" * 20_000),
     "wildcards: tags": _wildcards(lambda: b"<lora:y:1>\n" * 20_000),
     "a thousand wildcards in a thousand images": _recipe(
-        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "characters of wildcards"
+        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "characters of prompts"
     ),
     "a few wildcards in a thousand long prompts": _recipe(
-        "prompt: '" + "(a:1.2)" * 2700 + "{a|b}'\nseed: 1\ncount: 1000", "characters of wildcards"
+        "prompt: '" + "(a:1.2)" * 2700 + "{a|b}'\nseed: 1\ncount: 1000", "characters of prompts"
     ),
     "a thousand pieces of a long prompt": _recipe(
         "prompt: '"

@@ -37,8 +37,8 @@ from picowatch.recipe.resolve.installed import NoneOfThisName, NotInstalled, fin
 from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice, without_tags
 from picowatch.recipe.resolve.severity import NOTHING, Finding
 
-# Of all images that wildcards are drawn for, or whose prompt is swept.
-MAX_SIGNS_OF_ALL = 250_000
+# What the prompts of all images of a save may cost together: each one is looked through.
+MAX_COST = 20_000_000
 PROMPT, NEGATIVE = PROMPTS
 _SIGNS = ("{", "|", "}", "__", *"()[]:<")
 # What names an embedding, unless a wildcard does.
@@ -53,14 +53,16 @@ class PromptFailed(ValueInvalid):
         super().__init__(message)
 
 
-def count_signs(text: str) -> int:
-    """How many signs a prompt with wildcards has that each draw looks at; without any, none."""
-    return count_all_signs(text) if "{" in text or "__" in text else 0
+def cost_of(text: str, is_swept: bool) -> int:
+    """The characters of a prompt, each for ten if a sweep changes it.
 
-
-def count_all_signs(text: str) -> int:
-    """The same of any prompt."""
-    return sum(map(text.count, _SIGNS))
+    Where wildcards are drawn, or a sweep changes it, those of wildcards and brackets count for 80.
+    One that is too long by itself is another mistake.
+    """
+    if len(text) > MAX_LENGTH:
+        return 0
+    is_drawn = is_swept or "{" in text or "__" in text
+    return len(text) * (10 if is_swept else 1) + 80 * is_drawn * sum(map(text.count, _SIGNS))
 
 
 @dataclass(frozen=True, slots=True)
