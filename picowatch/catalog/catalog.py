@@ -75,7 +75,7 @@ class Catalog:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._has_ended = has_ended
-        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model | Refused]] = {}
+        self._seen: dict[tuple[Kind, Path], tuple[Signature, Model]] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -90,11 +90,6 @@ class Catalog:
     def keep_hashes(self) -> None:
         """Write what is known of files now, if this process may."""
         self._hashes.write()
-
-    def has_models(self) -> bool:
-        """Whether any can be used. It looks no further than to the first one."""
-        found = (one for kind in FOLDERS for one in self._candidates(kind))
-        return any(isinstance(self._entry(candidate), Model) for candidate in found)
 
     def inventory(
         self, default_checkpoint: str | None = None, *, must_exist: bool = False
@@ -286,14 +281,19 @@ class Catalog:
         return None
 
     def _entry(self, candidate: Candidate) -> Model | Refused:
-        """The candidate as a model or a refusal; known ones that did not change are kept."""
+        """The candidate as a model or a refusal; a model that did not change is kept.
+
+        What is refused is looked at each time: a permission, or a disk that is back, changes no
+        signature.
+        """
         key = (candidate.kind, candidate.path)
-        signature, entry = self._seen.get(key, (None, None))
-        if entry is None or signature != candidate.signature:
-            self._end_if_asked()
-            entry, lasts = entry_of(candidate, self._recognised)
-            if lasts:
-                self._seen[key] = (candidate.signature, entry)
+        signature, known = self._seen.get(key, (None, None))
+        if known is not None and signature == candidate.signature:
+            return known
+        self._end_if_asked()
+        entry = entry_of(candidate, self._recognised)
+        if isinstance(entry, Model):
+            self._seen[key] = (candidate.signature, entry)
         return entry
 
     def _recognised(self, path: Path) -> Recognised:

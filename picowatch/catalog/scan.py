@@ -194,27 +194,16 @@ def without_ending(name: str) -> str:
     return path.as_posix()
 
 
-def entry_of(
-    candidate: Candidate, recognised: Callable[[Path], Recognised]
-) -> tuple[Model | Refused, bool]:
-    """The candidate as a model of the kind that its folder is for, or why it is none.
-
-    And whether this lasts until its signature changes: a permission or a disk that is back changes
-    none.
-    """
-    why: BaseException | None
+def entry_of(candidate: Candidate, recognised: Callable[[Path], Recognised]) -> Model | Refused:
+    """The candidate as a model of the kind that its folder is for, or why it is none."""
     try:
         _check_name(candidate)
-        return _model_of(candidate, recognised), True
+        return _model_of(candidate, recognised)
     except ModelRefused as error:
         reason = error.message
-        why = error
     except OSError as error:  # whatever was there a moment ago
         reason = f"cannot be read: {error.strerror or error}."
-        why = error
-    while why is not None and not isinstance(why, OSError):
-        why = why.__cause__
-    return candidate.refused(f"{candidate.place} {reason}"), why is None
+    return candidate.refused(f"{candidate.place} {reason}")
 
 
 def _check_name(candidate: Candidate) -> None:

@@ -157,21 +157,6 @@ def test_the_largest_file_of_each_part_counts(tmp_path: Path) -> None:
     }
 
 
-def test_each_file_is_in_the_hash_and_its_name_is_not(tmp_path: Path) -> None:
-    """A request is for these weights, whatever the files are called."""
-    add(tmp_path, flux2(7680), "qwen_3_4b.safetensors", vae="")
-    vae = {"decoder.conv_in.weight": (512, 32, 3, 3), "bn.running_mean": (128,)}
-    path = write_model(tmp_path / "vae/flux2-vae.safetensors", vae)
-    before = digest(tmp_path)
-    path = path.rename(path.with_name("other.safetensors"))
-    write_model(tmp_path / "text_encoders" / CLIP_L, ENCODER_FILES[CLIP_L])  # not used
-    assert digest(tmp_path) == before
-    with path.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x01")
-    assert digest(tmp_path) != before
-
-
 def test_a_folder_of_the_family_completes_it(tmp_path: Path) -> None:
     """Of its variant, if there is one; of another one, with what the package has for its own."""
     write_model(tmp_path / "checkpoints/it.safetensors", flux())
