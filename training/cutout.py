@@ -97,9 +97,9 @@ def narrow_layout() -> Layout:
 
 def trained(pictures: list[Image.Image], masks: Tensor, steps: int) -> Network:
     """The network after so many steps; each of its six masks and their mixture learn."""
-    network = Network(narrow_layout())
+    network = Network(narrow_layout(), SIDE)
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    seen = torch.cat([as_seen(picture, network.layout, SIDE) for picture in pictures])
+    seen = torch.cat([as_seen(picture, network) for picture in pictures])
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps, pct_start=RISE / STEPS)
     order = torch.randperm(steps * BATCH) % len(seen)

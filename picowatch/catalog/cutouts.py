@@ -28,7 +28,7 @@ DEPTHS = {
 IS_FLAT = {"stage5", "stage6", "stage5d"}
 LEVELS = 6
 _COLOURS = 3
-_COUNTED = ".num_batches_tracked"  # which files before PyTorch 0.4.1 have not
+COUNTED = ".num_batches_tracked"  # which files before PyTorch 0.4.1 have not
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -64,7 +64,7 @@ def layout_of(shapes: Shapes) -> Layout | None:
         layout = Layout(stem, dict(_stages(shapes, stem or _COLOURS)))
     except LookupError:
         return None
-    there = {name: shape for name, shape in shapes.items() if not name.endswith(_COUNTED)}
+    there = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTED)}
     return layout if there == dict(_tensors(layout)) else None
 
 

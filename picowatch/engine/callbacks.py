@@ -5,14 +5,14 @@ denoiser is a stand-in for the checkpoint's own, so that what belongs to one cal
 that other calls share.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from picowatch.engine.control import Hint, residuals_of
-from picowatch.engine.draw import Interrupted, Job
+from picowatch.engine.draw import Interrupted, Passes
 from picowatch.engine.preview import FlowPreview
 from picowatch.engine.prompts import Conditions
 from picowatch.engine.samplers import PreparedSampler
@@ -33,10 +33,10 @@ class Steps:
     Each evaluation looks first whether the batch is to end. What does not compute is the module's.
     """
 
-    def __init__(self, module: Any, job: Job, on_step: Callable[[], None]) -> None:
-        self._module = module
-        self._job = job
-        self._on_step = on_step
+    def __init__(self, passes: Passes) -> None:
+        self._module = passes.loaded.denoiser
+        self._job = passes.job
+        self._on_step = passes.on_step
         self._queued: Any = None  # the end of a GPU's last step
 
     def __getattr__(self, name: str) -> Any:
@@ -73,8 +73,8 @@ class Steps:
 class FlowSteps(Steps):
     """The transformer. A pipeline without a callback is counted by its evaluations."""
 
-    def __init__(self, *given: Any, preview: FlowPreview, has_callback: bool) -> None:
-        super().__init__(*given)
+    def __init__(self, passes: Passes, *, preview: FlowPreview, has_callback: bool) -> None:
+        super().__init__(passes)
         self._preview = preview
         self._has_callback = has_callback
 
@@ -121,14 +121,15 @@ class UnetSteps(Steps):
 
     def __init__(
         self,
-        *given: Any,
+        passes: Passes,
+        *,
         request: ImageRequest,
         sampler: PreparedSampler,
         conditions: Sequence[Conditions],
         guide: Guide,
         hints: Sequence[Hint],
     ) -> None:
-        super().__init__(*given)
+        super().__init__(passes)
         self._request = request
         self._sampler = sampler
         self._conditions = conditions

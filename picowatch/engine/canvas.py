@@ -1,114 +1,83 @@
 """A start image and mask, fitted to the picture that is rendered from them. Imports no torch."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from picowatch.errors import PictureUnreadable, RenderFailed
 from picowatch.files.pictures import decode_mask, decode_picture
 from picowatch.recipe.request import ImageRequest
 
-Bytes = NDArray[np.uint8]
+Size = tuple[int, int]
 T = TypeVar("T")
 
 WHITE = 128  # a mask's grey from here on counts as white
 
 
-@dataclass(frozen=True, slots=True)
-class Canvas:
+class Canvas(NamedTuple):
     """What one image starts from, at the size of its pass.
 
-    `redrawn` is 255 where the mask says so and 0 elsewhere, `opacity` the same blurred: how
+    `redrawn` is white where the mask says so and black elsewhere, `opacity` the same blurred: how
     much of the new picture covers the start image. Both are None without a mask.
     """
 
-    picture: Bytes
-    redrawn: Bytes | None
-    opacity: Bytes | None
+    picture: Image.Image
+    redrawn: Image.Image | None = None
+    opacity: Image.Image | None = None
 
-    def paste(self, pixels: bytes) -> bytes:
+    def under(self, drawn: Image.Image) -> Image.Image:
         """The new picture over the start image, whose bytes outside the mask stay unchanged."""
         if self.opacity is None:
-            return pixels
-        drawn = np.frombuffer(pixels, np.uint8).reshape(self.picture.shape).astype(np.uint32)
-        weight = self.opacity[:, :, None].astype(np.uint32)
-        mixed = (drawn * weight + self.picture * (255 - weight) + 127) // 255
-        return mixed.astype(np.uint8).tobytes()
-
-    def paste_alpha(self, alpha: bytes) -> bytes:
-        """The new picture's transparency; the start image has none."""
-        if self.opacity is None:
-            return alpha
-        drawn, weight = np.frombuffer(alpha, np.uint8), self.opacity.reshape(-1).astype(np.uint32)
-        return ((drawn * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8).tobytes()
+            return drawn
+        return Image.composite(drawn, self.picture.convert(drawn.mode), self.opacity)
 
 
-def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: int) -> Canvas:
-    """The request's start image and mask as kept in `folder`, fitted to width x height."""
-    size = width, height
+def read_canvas(folder: Path | None, request: ImageRequest, size: Size) -> Canvas | None:
+    """The request's start image and mask as kept in `folder`, in another size.
+
+    None without a start image; a mask may be one of a reference.
+    """
     kept, path = request.image_hash, request.image
-    if request.references and not path:
+    if request.references and request.mask and not path:
         kept, path = request.references[0].hash, request.references[0].image
+    if not path:
+        return None
     fitted = read_picture(folder, kept, path, size, request.resize)
     if not request.mask:
-        return Canvas(fitted, None, None)
+        return Canvas(fitted)
     drawn = decoded(decode_mask, folder, request.mask_hash, request.mask)
-    grey = fit(drawn, width, height, request.resize)
+    grey = fit(drawn, size, request.resize)
     redrawn = grey.point(lambda value: 255 if (value >= WHITE) != request.mask_invert else 0)
-    opacity = _blurred(redrawn, request.mask_blur, repeats=request.tiling)
-    return Canvas(fitted, np.asarray(redrawn), opacity)
-
-
-def _blurred(mask: Image.Image, blur: int, *, repeats: bool) -> Bytes:
-    """Soften a mask's edges; those of a picture that repeats go on at the opposite edge."""
-    margin = 3 * blur if repeats else 0  # further than the blur goes
-    blurred = Image.fromarray(np.pad(np.asarray(mask), margin, "wrap")).filter(
-        ImageFilter.GaussianBlur(blur)
-    )
-    return np.asarray(blurred.crop((margin, margin, margin + mask.width, margin + mask.height)))
-
-
-def read_canvases(
-    folder: Path | None, requests: Sequence[ImageRequest], width: int, height: int
-) -> list[Canvas | None]:
-    """Read the canvas of each request: None without a start image, or a mask of a reference."""
-    return [
-        read_canvas(folder, request, width, height)
-        if request.image or (request.references and request.mask)
-        else None
-        for request in requests
-    ]
+    return Canvas(fitted, redrawn, redrawn.filter(ImageFilter.GaussianBlur(request.mask_blur)))
 
 
 def read_picture(
-    folder: Path | None, digest: str, path: str, size: tuple[int, int], resize: str
-) -> Bytes:
-    """A picture as kept in `folder`, fitted to width and height: RGB."""
-    return np.asarray(fit(decoded(decode_picture, folder, digest, path), *size, resize))
+    folder: Path | None, digest: str, path: str, size: Size, resize: str
+) -> Image.Image:
+    """A picture as kept in `folder`, in another size: RGB."""
+    return fit(decoded(decode_picture, folder, digest, path), size, resize)
 
 
-def fit(picture: Image.Image, width: int, height: int, resize: str) -> Image.Image:
+def fit(picture: Image.Image, size: Size, resize: str) -> Image.Image:
     """The picture in another size.
 
     "crop" fills the size and cuts off the excess on two sides, "stretch" changes the proportions.
     "fit" shows the whole picture and fills the rest with its outermost pixels, as A1111's "Resize
     and fill" does. A picture of the right size stays as it is.
     """
-    size = (width, height)
     if picture.size == size:
         return picture
     if resize == "stretch":
         return picture.resize(size, Image.Resampling.LANCZOS)
     if resize == "crop":
         return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    width, height = size
     scale = min(width / picture.width, height / picture.height)
     inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     pixels = np.asarray(picture.resize(inner, Image.Resampling.LANCZOS))

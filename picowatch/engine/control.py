@@ -26,13 +26,14 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.recognise import ORIGINAL
 from picowatch.engine.canvas import Canvas, read_picture
 from picowatch.engine.devices import Target
-from picowatch.engine.draw import Job
+from picowatch.engine.draw import Group, Job
 from picowatch.engine.latents import LATENT_CHANNELS
 from picowatch.engine.load import read_tensors
 from picowatch.engine.part_files import Tensors, diffusers_model
 from picowatch.engine.preprocess import preprocess
 from picowatch.engine.protocol import ControlMap
 from picowatch.recipe.parts import KINDS
+from picowatch.recipe.passes import Pass
 from picowatch.recipe.request import ControlUse, ImageRequest
 
 # One for each block of the UNet's first half in their order, the middle's last.
@@ -112,52 +113,44 @@ def residuals_of(
 
 
 def hints_of(
-    requests: Sequence[ImageRequest],
-    canvases: Sequence[Canvas | None],
-    size: tuple[int, int],
-    controlnets: Mapping[str, Any],
-    job: Job,
-    *,
-    second: bool,
+    group: Group, one: Pass, controlnets: Mapping[str, Any], job: Job
 ) -> tuple[list[Hint], list[tuple[ControlMap, ...]]]:
-    """Return the maps of a pass at this size: as ControlNets take them, and each image's to show.
+    """Return the maps of a pass: as ControlNets take them, and each image's to show.
 
     In the second pass the edges of canny are softened, as in A1111: at the larger size they would
     be drawn along as lines.
     """
     hints = []
-    shown: list[list[ControlMap]] = [[] for _ in requests]
-    for index, first in enumerate(requests[0].control):
+    shown: list[list[ControlMap]] = [[] for _ in group.requests]
+    for index, first in enumerate(group.requests[0].control):
         maps = []
-        for request, canvas, own in zip(requests, canvases, shown, strict=True):
+        for request, canvas, own in zip(group.requests, group.canvases, shown, strict=True):
             use = request.control[index]
-            found = _map(request, use, canvas, size, job)
+            found = _map(request, use, canvas, one.size, job)
             maps.append(found)
             if use.preview:
                 pixels = (found.clip(0, 1) * 255).round().astype(np.uint8).tobytes()
-                own.append(ControlMap(*size, pixels))
+                own.append(ControlMap(*one.size, pixels))
         model = controlnets[first.model_hash]
         stacked = torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(job.device, model.dtype)
-        hints.append(Hint(model, first, stacked, second and first.preprocess == "canny"))
-    return hints, [tuple(own) for own in shown]
+        soft = one.before is not None and first.preprocess == "canny"
+        hints.append(Hint(model, first, stacked, soft))
+    return hints, list(map(tuple, shown))
 
 
 def _map(
-    request: ImageRequest,
-    use: ControlUse,
-    canvas: Canvas | None,
-    size: tuple[int, int],
-    job: Job,
+    request: ImageRequest, use: ControlUse, canvas: Canvas | None, size: tuple[int, int], job: Job
 ) -> NDArray[np.float32]:
     """Height x width x RGB, 0 to 1."""
-    picture = read_picture(job.start_images, use.image_hash, use.image, size, request.resize)
+    kept = read_picture(job.start_images, use.image_hash, use.image, size, request.resize)
+    picture = np.asarray(kept)
     if use.preprocess == "depth":
         picture = job.guess_depth(picture, use)
     elif use.preprocess != "inpaint":
         picture = preprocess(picture, use)
     values: NDArray[np.float32] = picture.astype(np.float32) / np.float32(255)
-    if use.preprocess == "inpaint" and canvas and canvas.redrawn is not None:
-        values[canvas.redrawn > 0] = _UNKNOWN
+    if use.preprocess == "inpaint" and canvas and canvas.redrawn:
+        values[np.asarray(canvas.redrawn) > 0] = _UNKNOWN
     return values
 
 

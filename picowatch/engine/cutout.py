@@ -5,7 +5,7 @@ how much of each pixel is figure. catalog/cutouts.py has the names of its layers
 """
 
 from collections.abc import Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.cutouts import (
+    COUNTED,
     DEPTHS,
     IS_FLAT,
     ISNET,
@@ -24,11 +25,9 @@ from picowatch.catalog.cutouts import (
     layers_of,
     layout_of,
 )
-from picowatch.catalog.headers import Header, read_header
-from picowatch.engine.draw import Drawn
-from picowatch.engine.load import read_tensors
-from picowatch.engine.part_files import filled
-from picowatch.engine.verify import find_model, unchanged
+from picowatch.catalog.headers import Header
+from picowatch.engine.part_files import Tensors
+from picowatch.engine.upscale import read_network
 from picowatch.files.pictures import on_white
 
 _KEPT = 2
@@ -46,11 +45,14 @@ NOTHING_FOUND = "No figure stood out from the background, so hardly anything of 
 
 
 class Network(nn.Module):
-    """A U²-Net or an IS-Net. Takes colours, gives the logits of a mask of that size."""
+    """A U²-Net or an IS-Net, trained for squares of `side` pixels.
 
-    def __init__(self, layout: Layout) -> None:
+    Takes colours, gives the logits of a mask of that size.
+    """
+
+    def __init__(self, layout: Layout, side: int) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout, self.side = layout, side
         if layout.stem:
             self.conv_in = nn.Conv2d(3, layout.stem, 3, stride=2, padding=1)
         for name, widths in layout.stages.items():
@@ -114,29 +116,10 @@ class _Layer(nn.Module):
     def __init__(self, takes: int, gives: int, dilation: int) -> None:
         super().__init__()
         self.conv_s1 = nn.Conv2d(takes, gives, 3, padding=dilation, dilation=dilation)
-        self.bn_s1 = _Scale(gives)
+        self.bn_s1 = nn.BatchNorm2d(gives)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.bn_s1(self.conv_s1(features)))
-
-
-class _Scale(nn.Module):
-    """Batch normalisation, without torch's count of batches, which not every file has."""
-
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return functional.batch_norm(
-            features, self.running_mean, self.running_var, self.weight, self.bias, self.training
-        )
 
 
 def _halved(features: torch.Tensor) -> torch.Tensor:
@@ -150,20 +133,19 @@ def _as_large(features: torch.Tensor, as_this: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(features, size=size, mode="bilinear")
 
 
-def as_seen(picture: Image.Image, layout: Layout, side: int) -> torch.Tensor:
+def as_seen(picture: Image.Image, network: Network) -> torch.Tensor:
     """An RGB picture as a network sees it; U²-Net's brightest pixel is always white."""
-    small = picture.resize((side, side), Image.Resampling.LANCZOS)
+    small = picture.resize((network.side, network.side), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
-    if layout.architecture == U2NET:
+    kind = network.layout.architecture
+    if kind == U2NET:
         pixels = pixels / pixels.max().clamp(min=1e-6)
-    mean, spread = (
-        torch.tensor(of[layout.architecture]).view(3, 1, 1) for of in (_MEANS, _SPREADS)
-    )
+    mean, spread = (torch.tensor(of[kind]).view(3, 1, 1) for of in (_MEANS, _SPREADS))
     return (pixels - mean) / spread
 
 
 class Cutouts:
-    """The last used networks by their hashes. They compute in float32, as upscalers do."""
+    """The last used networks by their hashes."""
 
     def __init__(self, catalog: Catalog, device: torch.device) -> None:
         self._catalog = catalog
@@ -171,52 +153,49 @@ class Cutouts:
         self._kept = lru_cache(_KEPT)(self._read)
 
     @torch.inference_mode()
-    def cut_out(self, drawn: Drawn, name: str, hash_: str) -> Drawn:
-        """The picture without its background; what was transparent stays so."""
-        network, side = self._kept(name, hash_)
-        picture = Image.frombytes("RGB", (drawn.width, drawn.height), drawn.pixels)
-        seen, before = picture, None
-        if drawn.alpha:
-            before = Image.frombytes("L", picture.size, drawn.alpha)
-            seen = picture.copy()
-            seen.putalpha(before)
-            seen = on_white(seen)
-        pixels = as_seen(seen, network.layout, side).to(self._device)
-        mask = torch.sigmoid(network(pixels))[0, 0].cpu()
+    def cut_out(
+        self, drawn: Image.Image, name: str, hash_: str
+    ) -> tuple[Image.Image, tuple[str, ...]]:
+        """Return the picture without its background, and warnings.
+
+        What was transparent stays so.
+        """
+        network = self._kept(name, hash_)
+        picture, seen = drawn.convert("RGB"), on_white(drawn)
+        mask = torch.sigmoid(network(as_seen(seen, network).to(self._device)))[0, 0].cpu()
         least, most = mask.min(), mask.max()
         mask = (mask - least) / (most - least).clamp(min=1e-6)  # as both authors do
         levels = Image.fromarray((mask * 255).round().to(torch.uint8).numpy())
         alpha = levels.resize(picture.size, Image.Resampling.BICUBIC)
-        warnings = drawn.warnings
-        if ImageStat.Stat(alpha).mean[0] < 255 * _FOUND:
-            warnings = (*warnings, NOTHING_FOUND)
-        cut = _with_own_colours(picture, alpha, side)
-        cut.putalpha(ImageChops.multiply(alpha, before) if before else alpha)
-        return Drawn.of(cut)._replace(
-            control_maps=drawn.control_maps,
-            chunks=drawn.chunks,
-            batch_size=drawn.batch_size,
-            warnings=warnings,
-        )
+        found = ImageStat.Stat(alpha).mean[0] >= 255 * _FOUND
+        cut = _with_own_colours(picture, alpha, network.side)
+        if drawn.mode == "RGBA":
+            alpha = ImageChops.multiply(alpha, drawn.getchannel("A"))
+        cut.putalpha(alpha)
+        return cut, () if found else (NOTHING_FOUND,)
 
-    def _read(self, name: str, hash_: str) -> tuple[Network, int]:
-        """A network, and the side of the square that it looks at."""
-        with unchanged(partial(find_model, self._catalog), "cutout", name, hash_) as model:
-            header = read_header(model.path)
-            layout = layout_of(header.shapes)
-            assert layout  # the catalog has seen to it
-            tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
-            with torch.device("meta"):
-                network = Network(layout)
-            loaded: Network = filled(network, tensors, f"cutout model {name!r}")
-            return loaded.to(self._device), side_of(header, layout)
+    def _read(self, name: str, hash_: str) -> Network:
+        made = read_network(self._catalog, "cutout", name, hash_, network_in, with_counts)
+        network: Network = made.to(self._device)
+        return network
 
 
-def side_of(header: Header, layout: Layout) -> int:
-    """What a file says that it was trained for, by Stability's ModelSpec; else as published."""
+def with_counts(network: Network, tensors: Tensors) -> Tensors:
+    """A file's tensors with counts of batches, which mean nothing here and not every file has."""
+    counts = (name for name in network.state_dict() if name.endswith(COUNTED))
+    return dict.fromkeys(counts, torch.tensor(0)) | tensors
+
+
+def network_in(header: Header) -> Network:
+    """The network that a file's header tells, without weights.
+
+    The side is what a file says that it was trained for, by Stability's ModelSpec, or as published.
+    """
+    layout = layout_of(header.shapes)
+    assert layout  # the catalog has seen to it
     said = header.metadata.get("modelspec.resolution", "").partition("x")[0]
     side = int(said) if said.isdecimal() and len(said) <= _MOST_DIGITS else 0
-    return side or _SIDES[layout.architecture]
+    return Network(layout, side or _SIDES[layout.architecture])
 
 
 def _with_own_colours(picture: Image.Image, alpha: Image.Image, side: int) -> Image.Image:

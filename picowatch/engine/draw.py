@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
-from picowatch.engine.canvas import Bytes, Canvas, read_canvases
+from picowatch.engine.canvas import Canvas, read_canvas
 from picowatch.engine.latents import Enlarge
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.preview import Previewer
@@ -29,29 +29,18 @@ Interrupted = Callable[[], bool]
 
 
 class Drawn(NamedTuple):
-    """A picture, and how it was drawn; see RenderedImage."""
+    """A picture, RGB or RGBA, and how it was drawn; see RenderedImage."""
 
-    width: int
-    height: int
-    pixels: bytes
+    picture: Image.Image
     control_maps: tuple[ControlMap, ...] = ()
-    alpha: bytes = b""
     chunks: int = 0
     batch_size: int = 1
     warnings: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, picture: Image.Image) -> Self:
-        """An RGB or RGBA picture."""
-        alpha = picture.getchannel("A").tobytes() if picture.mode == "RGBA" else b""
-        return cls(*picture.size, picture.convert("RGB").tobytes(), alpha=alpha)
-
-    def over(self, canvas: Canvas | None) -> Self:
-        """The same over the start image, if there is one, which stays as it was outside a mask."""
-        if not canvas:
-            return self
-        alpha = canvas.paste_alpha(self.alpha) if self.alpha else b""
-        return self._replace(pixels=canvas.paste(self.pixels), alpha=alpha)
+    @property
+    def alpha(self) -> bytes:
+        """A byte for each pixel, or none where nothing is transparent."""
+        return self.picture.getchannel("A").tobytes() if self.picture.mode == "RGBA" else b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +59,7 @@ class Job:
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: Previewer
-    guess_depth: Callable[[Bytes, ControlUse], Bytes]
+    guess_depth: Callable[[Any, ControlUse], Any]
     enlarge_for_hires: Callable[[ImageRequest], Enlarge]
     alone: bool
     compiled: Callable[..., tuple[torch.Tensor, ...]] | None = None
@@ -82,9 +71,6 @@ def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
     start = perf_counter()
     yield
     timings[phase] = timings.get(phase, 0.0) + perf_counter() - start
-
-
-OnEvaluation = Callable[[], None]
 
 
 class Prompted(NamedTuple):
@@ -101,50 +87,46 @@ class Prompted(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Images that go through a pipeline together, and what guides each of them."""
+    """Images that go through a pipeline together: what guides each, and what it starts from."""
 
     requests: list[ImageRequest]
     conditions: list[Any]
+    canvases: list[Canvas | None]
 
 
 class Passes(ABC):
-    """How a kind of family draws: what guides it, and one pass."""
+    """How a kind of family draws: what guides it, and one pass.
+
+    `parts` is how many parts of a group are drawn at once, each by a core of its own; `on_step` is
+    called after each step.
+    """
+
+    parts = 1
 
     def __init__(self, loaded: Loaded, job: Job) -> None:
         self.loaded = loaded
         self.job = job
+        self.on_step: Callable[[], None] = lambda: None
 
     @abstractmethod
     def encode(self, request: ImageRequest) -> Prompted:
-        """What guides an image."""
+        """Return what guides an image."""
 
     @abstractmethod
     def evaluations(self, request: ImageRequest) -> int:
-        """How many steps are reported for an image."""
+        """Return how many steps are reported for an image."""
 
     @abstractmethod
-    def run(
-        self,
-        group: Group,
-        one: Pass,
-        before: Any,
-        canvases: Sequence[Canvas | None],
-        on_step: OnEvaluation,
-    ) -> Any:
-        """One pass; `before` is the result of the one before, None in the first."""
-
-    @property
-    def parts(self) -> int:
-        """How many parts of a group are drawn at once, each by a core of its own."""
-        return 1
+    def run(self, group: Group, one: Pass, before: Any) -> Any:
+        """Run a pass; `before` is the result of the one before, None in the first."""
 
     @abstractmethod
     def decode(self, result: Any) -> list[Drawn]:
-        """The pictures of the last pass."""
+        """Return the pictures of the last pass."""
 
 
 def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
-    """The pictures of a batch, in its order.
+    """Return the pictures of a batch, in its order.
 
     Images whose prompts have other shapes are drawn group after group: to pad a prompt to its
     neighbour's length would change its picture.
@@ -152,14 +134,14 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     job = passes.job
     with timed(job.timings, "encode"):
         prompted = [passes.encode(request) for request in batch]
-    places: dict[object, list[int]] = {}
+    groups: dict[object, list[int]] = {}
     for index, each in enumerate(prompted):
-        places.setdefault((each.key, index if job.alone else 0), []).append(index)
-    numbers, total = count(1), len(places) * passes.evaluations(batch[0])
+        groups.setdefault((each.key, index if job.alone else 0), []).append(index)
+    numbers, total = count(1), len(groups) * passes.evaluations(batch[0])
+    passes.on_step = lambda: job.on_step(next(numbers), total)
     drawn: dict[int, Drawn] = {}
-    for indexes in places.values():
-        group = Group([batch[i] for i in indexes], [prompted[i].conditions for i in indexes])
-        pictures = _drawn_in_parts(passes, group, lambda: job.on_step(next(numbers), total))
+    for indexes in groups.values():
+        pictures = _drawn_in_parts(passes, [(batch[i], prompted[i].conditions) for i in indexes])
         for index, picture in zip(indexes, pictures, strict=True):
             guided = prompted[index]
             drawn[index] = picture._replace(
@@ -168,19 +150,26 @@ def draw(passes: Passes, batch: Sequence[ImageRequest]) -> list[Drawn]:
     return [drawn[index] for index in range(len(batch))]
 
 
+Images = Sequence[tuple[ImageRequest, Any]]
+
+
 @torch.inference_mode()  # a part is drawn in a thread of its own, which the caller's does not reach
-def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Drawn]:
-    """The pictures of images that go through a pipeline together, in one or two passes."""
-    job = passes.job
-    result: Any = None
-    canvases: Sequence[Canvas | None] = ()
+def _drawn_group(passes: Passes, images: Images) -> list[Drawn]:
+    """Draw images that go through a pipeline together, in one or two passes."""
+    job, result = passes.job, None
+    requests, conditions = ([*column] for column in zip(*images, strict=True))
+    group = Group(requests, conditions, [])
     with timed(job.timings, "denoise"):
-        for one in passes_of(group.requests[0]):
-            canvases = read_canvases(job.start_images, group.requests, *one.size)
-            result = passes.run(group, one, result, canvases, on_step)
+        for one in passes_of(requests[0]):
+            canvases = [read_canvas(job.start_images, request, one.size) for request in requests]
+            group = group._replace(canvases=canvases)
+            result = passes.run(group, one, result)
     with timed(job.timings, "decode"):
         pictures = passes.decode(result)
-    return [picture.over(canvas) for picture, canvas in zip(pictures, canvases, strict=True)]
+    return [
+        drawn._replace(picture=canvas.under(drawn.picture)) if canvas else drawn
+        for drawn, canvas in zip(pictures, group.canvases, strict=True)
+    ]
 
 
 # Small pictures on a CPU: a part of the batch on each core. Their layers are too short to share
@@ -189,29 +178,23 @@ def _drawn_group(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Dr
 # (benchmarks/RESULTS.md).
 
 
-def _drawn_in_parts(passes: Passes, group: Group, on_step: OnEvaluation) -> list[Drawn]:
-    """The group's pictures: as many equal parts as cores at once, or fewer, each by a thread.
+def _drawn_in_parts(passes: Passes, images: Images) -> list[Drawn]:
+    """Draw as many equal parts as cores at once, or fewer, each by a thread.
 
     Equal, because a picture's last bit may depend on how many are rendered with it, and must not
     depend on its position among them. Steps, previews and times are those of the first part.
     """
     if passes.parts == 1:
-        return _drawn_group(passes, group, on_step)
-    images = len(group.requests)
-    parts = next(parts for parts in range(passes.parts, 0, -1) if images % parts == 0)
+        return _drawn_group(passes, images)
+    parts = next(parts for parts in range(passes.parts, 0, -1) if len(images) % parts == 0)
     silent = replace(passes.job, previewer=Previewer(unseen), timings={})
     others = type(passes)(passes.loaded, silent)
-    size, threads = images // parts, torch.get_num_threads()
+    size, threads = len(images) // parts, torch.get_num_threads()
     try:
         with ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             drawn = [
-                pool.submit(
-                    _drawn_group,
-                    others if begin else passes,
-                    Group(*(each[begin : begin + size] for each in group)),
-                    (lambda: None) if begin else on_step,
-                )
-                for begin in range(0, images, size)
+                pool.submit(_drawn_group, others if begin else passes, images[begin : begin + size])
+                for begin in range(0, len(images), size)
             ]
     finally:
         torch.set_num_threads(threads)  # MKL has one number for all threads

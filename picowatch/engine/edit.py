@@ -5,13 +5,11 @@ share one (diffusers 0.42; docs/design.md). All prompts of a batch are read befo
 where weights come to the device in turn, text encoders come once for all of them.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
 
-from picowatch.engine.canvas import Canvas
-from picowatch.engine.draw import Group, OnEvaluation, Prompted
+from picowatch.engine.draw import Group, Prompted
 from picowatch.engine.families import editor_of, pipeline_class, takes
 from picowatch.engine.flow import FlowPasses
 from picowatch.engine.references import Frame, read_references
@@ -42,14 +40,7 @@ class EditPasses(FlowPasses):
         edit = Edit(frame, pictures, texts, read)
         return Prompted(request.digest, edit, warnings=self._warnings(request))
 
-    def run(
-        self,
-        group: Group,
-        one: Pass,
-        before: list[Image.Image] | None,
-        canvases: Sequence[Canvas | None],
-        on_step: OnEvaluation,
-    ) -> list[Image.Image]:
+    def run(self, group: Group, one: Pass, before: list[Image.Image] | None) -> list[Image.Image]:
         """Implement `Passes.run`."""
         self.loaded.bring_denoiser()
         (edit,) = group.conditions
@@ -59,5 +50,5 @@ class EditPasses(FlowPasses):
         call = pipeline_class(self.loaded.row, self.loaded.variant, "edit").__call__
         inputs |= {name: [text] for name, text in edit.texts.items() if takes(call, name)}
         read = editor.answers(edit.read)
-        (drawn,) = self._call("edit", group, one, edit.frame.size, inputs, on_step, read)
+        (drawn,) = self._call("edit", group, one, edit.frame.size, inputs, read)
         return [edit.frame.release(drawn, one.size)]

@@ -1,7 +1,4 @@
-"""What is done to the pictures of a batch at last: enlarged, and cut out.
-
-They are those that were drawn, or the given ones of recipes that draw nothing.
-"""
+"""Finishes the pictures of a batch, drawn or given: enlarged, and cut out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +21,9 @@ _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.
 
 
 class Finishing:
-    """Finishes the pictures of a batch, and counts tiles and cutouts together with its steps.
+    """Finishes the pictures of a batch, each a step after those of drawing.
 
-    Between two of them it looks whether the batch is to end.
+    Before each tile of a picture it looks whether the batch is to end.
     """
 
     def __init__(
@@ -41,22 +38,12 @@ class Finishing:
         self._batch = batch
         self._on_step = on_step
         self._interrupted = interrupted
-        self._tiles = sum(
-            upscalers.tiles(
-                one.upscale.model,
-                one.upscaler_hash,
-                one.size_before_upscale,
-                one.published_size,
-            )
-            for one in batch
-            if one.upscale
-        )
-        self._tiles += sum(bool(one.cutout) for one in batch)
-        self._done, self._total = 0, self._tiles
+        self._steps = sum(bool(one.upscale) + bool(one.cutout) for one in batch)
+        self._done, self._total = 0, self._steps
 
     def drawn(self, done: int, total: int) -> None:
         """Report a step of drawing."""
-        self._done, self._total = done, total + self._tiles
+        self._done, self._total = done, total + self._steps
         self._on_step(self._done, self._total)
 
     def for_hires(self, request: ImageRequest) -> Enlarge:
@@ -66,65 +53,51 @@ class Finishing:
         if name in _RESAMPLING:
             return lambda picture: picture.resize(size, _RESAMPLING[name])
         hash_ = request.hires_upscaler_hash
-        return lambda picture: self._upscalers.enlarged(
-            picture, name, hash_, size, self._before_tile
-        )
+        return lambda picture: self._upscalers.enlarged(picture, name, hash_, size, self._look)
 
     def enlarged(self, pictures: Sequence[Drawn]) -> list[Drawn]:
-        """Return what was drawn or given, enlarged if the batch says so: its images agree in that.
-
-        A picture that repeats is enlarged with a margin that continues at the opposite edge.
-        """
+        """Return what was drawn or given, enlarged where the request says so."""
         return [
             self._enlarged(request, drawn) if request.upscale else drawn
             for request, drawn in zip(self._batch, pictures, strict=True)
         ]
 
     def cut_out(self, pictures: Sequence[Drawn]) -> list[Drawn]:
-        """Return what was drawn or given, without its background if the batch says so."""
+        """Return what was drawn or given, without its background where the request says so."""
         return [
             self._cut_out(request, drawn) if request.cutout else drawn
             for request, drawn in zip(self._batch, pictures, strict=True)
         ]
 
     def _cut_out(self, request: ImageRequest, drawn: Drawn) -> Drawn:
-        self._before_last_tile()
-        return self._cutouts.cut_out(drawn, request.cutout, request.cutout_hash)
+        self._look()
+        cut, warnings = self._cutouts.cut_out(drawn.picture, request.cutout, request.cutout_hash)
+        self._done += 1
+        return drawn._replace(picture=cut, warnings=(*drawn.warnings, *warnings))
 
     def _enlarged(self, request: ImageRequest, drawn: Drawn) -> Drawn:
-        upscale = request.upscale
+        """Enlarge a picture; one that repeats has a margin that goes on at the opposite edge."""
+        upscale, picture = request.upscale, drawn.picture
         assert upscale is not None
         margin = MOST_OVERLAP if request.tiling else 0
         edge = round(margin * (upscale.scale or 1))
-        array = np.frombuffer(drawn.pixels, np.uint8).reshape(drawn.height, drawn.width, 3)
-        image = Image.fromarray(np.pad(array, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
-        large = self._upscalers.enlarged(
-            image,
-            upscale.model,
-            request.upscaler_hash,
-            upscale.size_of(*image.size),
-            self._before_last_tile,
-        )
-        size = upscale.size_of(drawn.width, drawn.height)
+        pixels = np.asarray(picture.convert("RGB"))
+        image = Image.fromarray(np.pad(pixels, [(margin,) * 2, (margin,) * 2, (0, 0)], "wrap"))
+        given = upscale.model, request.upscaler_hash, upscale.size_of(*image.size)
+        large = self._upscalers.enlarged(image, *given, self._look)
+        size = upscale.size_of(*picture.size)
         large = large.crop((edge, edge, edge + size[0], edge + size[1]))
-        alpha = drawn.alpha
-        if alpha:
-            grey = Image.frombytes("L", (drawn.width, drawn.height), alpha)
-            alpha = grey.resize(size, Image.Resampling.BICUBIC).tobytes()
-        width, height = size
-        return drawn._replace(width=width, height=height, pixels=large.tobytes(), alpha=alpha)
+        if picture.mode == "RGBA":
+            large.putalpha(picture.getchannel("A").resize(size, Image.Resampling.BICUBIC))
+        self._done += 1
+        return drawn._replace(picture=large)
 
-    def _before_tile(self) -> None:
+    def _look(self) -> None:
         """Give a sign of life."""
         self._on_step(self._done, self._total)
         raise_if(self._interrupted)
 
-    def _before_last_tile(self) -> None:
-        """Report the steps before a tile of a finished picture."""
-        self._before_tile()
-        self._done = min(self._done + 1, self._total)
-
 
 def given_picture(request: ImageRequest, start_images: Path | None) -> Drawn:
     """Return a start image as if it had been drawn."""
-    return Drawn.of(decoded(decode_with_alpha, start_images, request.image_hash, request.image))
+    return Drawn(decoded(decode_with_alpha, start_images, request.image_hash, request.image))

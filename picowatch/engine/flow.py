@@ -7,8 +7,7 @@ import torch
 from PIL import Image
 
 from picowatch.engine.callbacks import FlowSteps
-from picowatch.engine.canvas import Canvas
-from picowatch.engine.draw import Drawn, Group, OnEvaluation, Passes, Prompted
+from picowatch.engine.draw import Drawn, Group, Passes, Prompted
 from picowatch.engine.families import (
     READERS,
     Encoded,
@@ -79,21 +78,17 @@ class FlowPasses(Passes):
                 )
         return tuple(found)
 
-    def run(
-        self,
-        group: Group,
-        one: Pass,
-        before: list[Image.Image] | None,
-        canvases: Sequence[Canvas | None],
-        on_step: OnEvaluation,
-    ) -> list[Image.Image]:
+    def run(self, group: Group, one: Pass, before: list[Image.Image] | None) -> list[Image.Image]:
         """Implement `Passes.run`."""
         self.loaded.bring_denoiser()
-        start = self._start(group.requests[0], before, canvases)
+        if before:
+            start = list(map(self.job.enlarge_for_hires(group.requests[0]), before))
+        else:
+            start = [canvas.picture for canvas in group.canvases if canvas]
         if start and not one.strength:
             return start
-        kind, inputs = self._inputs(start, canvases, one)
-        return self._call(kind, group, one, one.size, _joined(group.conditions) | inputs, on_step)
+        kind, inputs = self._inputs(start, group, one)
+        return self._call(kind, group, one, one.size, _joined(group.conditions) | inputs)
 
     def _call(
         self,
@@ -102,15 +97,12 @@ class FlowPasses(Passes):
         one: Pass,
         size: tuple[int, int],
         inputs: dict[str, Any],
-        on_step: OnEvaluation,
         read: Sequence[Any] = (),
     ) -> list[Image.Image]:
-        """One call of a pipeline, which renders this size; what was `read` before is not again."""
+        """Call a pipeline, which renders this size; what was `read` before is not read again."""
         first, row, variant = group.requests[0], self.loaded.row, self.loaded.variant
         steps = FlowSteps(
-            self.loaded.denoiser,
-            self.job,
-            on_step,
+            self,
             preview=FlowPreview(self.job.previewer, *size),
             has_callback=takes(pipeline_class(row, variant, kind).__call__, "callback_on_step_end"),
         )
@@ -140,21 +132,10 @@ class FlowPasses(Passes):
 
     def decode(self, result: list[Image.Image]) -> list[Drawn]:
         """Implement `Passes.decode`: the pipelines have done so."""
-        return list(map(Drawn.of, result))
-
-    def _start(
-        self,
-        request: ImageRequest,
-        before: list[Image.Image] | None,
-        canvases: Sequence[Canvas | None],
-    ) -> list[Image.Image]:
-        """What a pass starts from, if not from noise alone: the pass before, or start images."""
-        if before:
-            return list(map(self.job.enlarge_for_hires(request), before))
-        return [Image.fromarray(canvas.picture) for canvas in canvases if canvas]
+        return list(map(Drawn, result))
 
     def _inputs(
-        self, start: list[Image.Image], canvases: Sequence[Canvas | None], one: Pass
+        self, start: list[Image.Image], group: Group, one: Pass
     ) -> tuple[str, dict[str, Any]]:
         """Which of the family's pipelines a pass takes, and what it starts from by its names.
 
@@ -162,8 +143,7 @@ class FlowPasses(Passes):
         """
         if not start:
             return "text", {}
-        drawn = (canvas.redrawn for canvas in canvases if canvas)
-        masks = [Image.fromarray(each) for each in drawn if each is not None]
+        masks = [canvas.redrawn for canvas in group.canvases if canvas and canvas.redrawn]
         if not self.loaded.has_pipeline("image") and not masks:
             masks = [Image.new("L", one.size, "white")] * len(start)
         inputs: dict[str, Any] = {"image": start, "strength": one.strength}

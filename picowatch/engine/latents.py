@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
-from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
@@ -125,8 +124,8 @@ def _check_finite(numbers: torch.Tensor) -> None:
         )
 
 
-def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """One image's latents, 1 x 4 x height/8 x width/8, in float32.
+def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
+    """The latents of a picture or its numbers, 1 x 4 x height/8 x width/8, in float32.
 
     The mode of the encoder's distribution: a sample would take numbers from the seed.
     """
@@ -188,4 +187,4 @@ def upscale(
         sides = (size[1] // LATENT_FACTOR, size[0] // LATENT_FACTOR)
         return functional.interpolate(latents, size=sides, **_LATENT[upscaler])
     larger = map(enlarge, decode(vae, latents))
-    return torch.cat([encode(vae, np.asarray(each), latents.device) for each in larger])
+    return torch.cat([encode(vae, each, latents.device) for each in larger])

@@ -7,7 +7,6 @@ Depth is guessed by a model of Depth Anything that the user installed.
 
 from collections.abc import Callable
 from functools import lru_cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -158,13 +157,10 @@ class DepthModels:
         self._find = find
         self._target = target
         self._kept = lru_cache(1)(self._load)
-        self._lock = Lock()  # on a CPU, parts of a batch ask at once
 
     def guess(self, picture: Pixels, use: ControlUse) -> Pixels:
         """The nearest part of an RGB picture white, the farthest black; of its size."""
-        with self._lock:
-            model = self._kept(use.depth, use.depth_hash)
-        return _guessed(model, picture, self._target.device)
+        return _guessed(self._kept(use.depth, use.depth_hash), picture, self._target.device)
 
     def forget(self) -> None:
         """Give its memory back."""

@@ -18,7 +18,7 @@ from picowatch.engine.callbacks import Guide, UnetSteps
 from picowatch.engine.canvas import Canvas
 from picowatch.engine.control import hints_of
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
-from picowatch.engine.draw import Drawn, Group, OnEvaluation, Passes, Prompted
+from picowatch.engine.draw import Drawn, Group, Passes, Prompted
 from picowatch.engine.latents import LATENT_FACTOR, decode, encode, noise_of, upscale
 from picowatch.engine.prompts import at_each_evaluation
 from picowatch.engine.protocol import ControlMap
@@ -50,21 +50,14 @@ class UnetPasses(Passes):
         return evaluations(request)
 
     @property
-    def parts(self) -> int:
+    def parts(self) -> int:  # type: ignore[override]
         """Count the parts of a batch: a small model is as fast on one core as on several."""
         small = self.loaded.native_size < LARGE_NATIVE_SIZE
         small = small and self.loaded.denoiser.dtype == torch.float32
         small = small and self.job.device.type == "cpu" and self.job.compiled is None
         return torch.get_num_threads() if small else 1
 
-    def run(
-        self,
-        group: Group,
-        one: Pass,
-        before: Denoised | None,
-        canvases: Sequence[Canvas | None],
-        on_step: OnEvaluation,
-    ) -> Denoised:
+    def run(self, group: Group, one: Pass, before: Denoised | None) -> Denoised:
         """Denoise the group, from noise, start images or the enlarged result of the first pass."""
         first, device = group.requests[0], self.job.device
         sampler = build_sampler(
@@ -76,15 +69,8 @@ class UnetPasses(Passes):
             first.prediction,
             self.loaded.row.key,
         )
-        hints, maps = hints_of(
-            group.requests,
-            canvases,
-            one.size,
-            self.loaded.controlnets,
-            self.job,
-            second=one.before is not None,
-        )
-        start = self._start_latents(canvases) if first.mask or before is None else None
+        hints, maps = hints_of(group, one, self.loaded.controlnets, self.job)
+        start = self._start_latents(group) if first.mask or before is None else None
         begin = self._enlarged(before, first) if before else _visible(start, first)
         if begin is not None and not len(sampler.timesteps):
             return Denoised(begin, maps)
@@ -94,13 +80,11 @@ class UnetPasses(Passes):
         else:
             latents = sampler.add_noise(begin, noise, sampler.timesteps[:1])
         steps = UnetSteps(
-            self.loaded.denoiser,
-            self.job,
-            on_step,
+            self,
             request=first,
             sampler=sampler,
             conditions=at_each_evaluation(each[before is not None] for each in group.conditions),
-            guide=self._guide(canvases, start, noise, one),
+            guide=self._guide(group, start, noise, one),
             hints=hints,
         )
         result = self.loaded.pipeline(unet=steps, scheduler=sampler)(
@@ -117,16 +101,12 @@ class UnetPasses(Passes):
     def decode(self, result: Denoised) -> list[Drawn]:
         """Decode the latents, image by image."""
         images = decode(self.loaded.vae, result.latents)
-        return [
-            Drawn(*image.size, image.tobytes(), shown)
-            for image, shown in zip(images, result.control_maps, strict=True)
-        ]
+        return list(map(Drawn, images, result.control_maps))
 
-    def _start_latents(self, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
+    def _start_latents(self, group: Group) -> torch.Tensor | None:
         """The start images' latents; images of one batch all have one or none has."""
-        encoded = [
-            encode(self.loaded.vae, each.picture, self.job.device) for each in canvases if each
-        ]
+        starts = [each.picture for each in group.canvases if each]
+        encoded = [encode(self.loaded.vae, each, self.job.device) for each in starts]
         return torch.cat(encoded) if encoded else None
 
     def _enlarged(self, before: Denoised, request: ImageRequest) -> torch.Tensor:
@@ -141,14 +121,10 @@ class UnetPasses(Passes):
         )
 
     def _guide(
-        self,
-        canvases: Sequence[Canvas | None],
-        start: torch.Tensor | None,
-        noise: torch.Tensor,
-        one: Pass,
+        self, group: Group, start: torch.Tensor | None, noise: torch.Tensor, one: Pass
     ) -> Guide:
         """What the steps keep of the start images, or show an inpainting UNet."""
-        masks = [each.redrawn for each in canvases if each and each.redrawn is not None]
+        masks = [np.asarray(each.redrawn) for each in group.canvases if each and each.redrawn]
         redrawn = None
         if masks:
             # A latent with one white pixel below it is redrawn; the pixels decide in the end.
@@ -156,15 +132,16 @@ class UnetPasses(Passes):
             redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
         if self.loaded.denoiser.config.in_channels != INPAINTING_CHANNELS:
             return Guide(start, noise, redrawn)
-        kept = torch.cat([self._kept_latents(canvas, one) for canvas in canvases])
+        kept = torch.cat([self._kept_latents(canvas, one) for canvas in group.canvases])
         shown = torch.ones_like(noise[:, :1]) if redrawn is None else redrawn
         return Guide(seen=torch.cat([shown, kept], dim=1))
 
     def _kept_latents(self, canvas: Canvas | None, one: Pass) -> torch.Tensor:
         """What an inpainting UNet gets of a start image: all but the mask, which is mid-grey."""
         seen = np.full((*reversed(one.size), 3), 127.5, np.float32)
-        if canvas and canvas.redrawn is not None:
-            seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
+        if canvas and canvas.redrawn:
+            masked = np.asarray(canvas.redrawn)[:, :, None] > 0
+            seen = np.where(masked, seen, np.asarray(canvas.picture))
         return encode(self.loaded.vae, seen, self.job.device)
 
 

@@ -8,7 +8,7 @@ there a seam differs by what these faint relations amount to (benchmarks/RESULTS
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from picowatch.catalog import Catalog
-from picowatch.catalog.headers import read_header
-from picowatch.catalog.upscalers import layout_of
-from picowatch.engine.failures import out_of_memory
+from picowatch.catalog import Catalog, Kind
+from picowatch.catalog.headers import Header, read_header
 from picowatch.engine.load import read_tensors
-from picowatch.engine.part_files import filled
-from picowatch.engine.upscale_networks import Network, network_of, weights_of
+from picowatch.engine.part_files import Tensors, filled
+from picowatch.engine.upscale_networks import Network, network_in, weights_of
 from picowatch.engine.verify import find_model, unchanged
-from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import MAX_UPSCALED_PIXELS
 
 _KEPT = 2
-# Sides of a tile: A1111's on a CPU; a GPU is not filled by it.
-_TILE = {"cuda": 512}
+# Sides of a tile: A1111's on a CPU; a GPU is not filled by it. ESRGAN needs 1.5 GB for 256.
+_TILE = {"cuda": 256}
 _USUAL_TILE = 192
-_SMALLEST_TILE = 32
 MOST_OVERLAP = 36
 # An upscaler of a smaller scale enlarges several times, as A1111's do (modules/upscaler.py).
 _MOST_TIMES = 3
@@ -100,22 +96,33 @@ def _through(network: Network, seen: Pixels) -> Pixels:
     return array.transpose(1, 2, 0)
 
 
+def read_network(
+    catalog: Catalog,
+    kind: Kind,
+    name: str,
+    sha256: str,
+    made: Callable[[Header], Any],
+    renamed: Callable[[Any, Tensors], Tensors] = lambda _, tensors: tensors,
+) -> Any:
+    """Read a network that works on pixels, in float32: narrower types show.
+
+    `made` gives it without weights, `renamed` a file's tensors by its names.
+    """
+    with unchanged(partial(find_model, catalog), kind, name, sha256) as model:
+        with torch.device("meta"):
+            network = made(read_header(model.path))
+        tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
+        return filled(network, renamed(network, tensors), f"{kind} {name!r}")
+
+
 class Upscalers:
-    """The last used upscalers by their hashes. They compute in float32: narrower types show."""
+    """The last used upscalers by their hashes."""
 
     def __init__(self, catalog: Catalog, device: torch.device) -> None:
         self._catalog = catalog
         self._device = device
         self._kept = lru_cache(_KEPT)(self._read)
-        self._lock = Lock()  # parts of a batch are drawn in threads
         self._tile = _TILE.get(device.type, _USUAL_TILE)
-
-    def tiles(self, name: str, hash_: str, before: Size, size: Size) -> int:
-        """Count the tiles that enlarging from one size to another takes."""
-        return sum(
-            len(spans(width, self._tile)) * len(spans(height, self._tile))
-            for width, height in passes_of(self._network(name, hash_).scale, before, size)
-        )
 
     def enlarged(
         self, picture: Image.Image, name: str, hash_: str, size: Size, before_tile: OnTile
@@ -125,46 +132,16 @@ class Upscalers:
         What is too large then is reduced by Lanczos, as A1111 does. What `before_tile` raises ends
         it.
         """
-        network = self._network(name, hash_)
+        network = self._kept(name, hash_)
         for before in passes_of(network.scale, picture.size, size):
             pixels = np.asarray(_resized(picture, before))
-            picture = Image.fromarray(self._enlarged_once(network, pixels, before_tile))
+            picture = Image.fromarray(enlarged(network, pixels, self._tile, before_tile))
         return _resized(picture, size)
 
-    def _enlarged_once(self, network: Network, pixels: Pixels, before_tile: OnTile) -> Pixels:
-        """Enlarge it, in smaller tiles where memory runs out; they stay so."""
-        while True:
-            try:
-                return enlarged(network, pixels, self._tile, before_tile)
-            # Which classes mean that memory ran out differs by device and version of torch.
-            except Exception as error:
-                failure = out_of_memory(error)
-                if not failure:
-                    raise
-            if self._tile // 2 < _SMALLEST_TILE:
-                raise RenderFailed(
-                    f"{failure} Even tiles of {self._tile} pixels were too large for the upscaler.",
-                    "Use a smaller upscaler, or close other programs.",
-                )
-            self._tile //= 2
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-
-    def _network(self, name: str, hash_: str) -> Network:
-        """The upscaler, read if it is not in memory."""
-        with self._lock:
-            return self._kept(name, hash_)
-
     def _read(self, name: str, hash_: str) -> Network:
-        find = partial(find_model, self._catalog)
-        with unchanged(find, "upscaler", name, hash_) as model:
-            layout = layout_of(read_header(model.path).shapes)
-            assert layout  # the catalog has seen to it
-            tensors = read_tensors(model.path, lambda _: torch.float32, torch.device("cpu"))
-            with torch.device("meta"):
-                network = network_of(layout)
-            loaded: Network = filled(network, weights_of(layout, tensors), f"upscaler {name!r}")
-            return loaded.to(self._device)
+        made = read_network(self._catalog, "upscaler", name, hash_, network_in, weights_of)
+        network: Network = made.to(self._device)
+        return network
 
 
 def _resized(picture: Image.Image, size: Size) -> Image.Image:

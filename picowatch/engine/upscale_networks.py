@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout
+from picowatch.catalog.headers import Header
+from picowatch.catalog.upscalers import COMPACT, ESRGAN, SPAN, SPAN_BLOCKS, Layout, layout_of
 
 _DENSE, _PARTS = 5, 3
 _SLOPE, _RESIDUAL = 0.2, 0.2
@@ -24,7 +25,7 @@ class Network(nn.Module):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
-        self.scale = layout.scale
+        self.layout, self.scale = layout, layout.scale
 
 
 class Esrgan(Network):
@@ -159,17 +160,19 @@ class _Attentive(nn.Module):
         return (last + features) * (torch.sigmoid(last) - 0.5), inner
 
 
-def network_of(layout: Layout) -> Network:
-    """An upscaler without weights."""
+def network_in(header: Header) -> Network:
+    """The upscaler that a file's header tells, without weights."""
+    layout = layout_of(header.shapes)
+    assert layout  # the catalog has seen to it
     return {ESRGAN: Esrgan, COMPACT: Compact, SPAN: Span}[layout.architecture](layout)
 
 
-def weights_of(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A file's tensors by the names of our networks.
+def weights_of(network: Network, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A file's tensors by the names of our network.
 
     SPAN's convolutions in rows (1x1, 3x3, 1x1, beside another 1x1) become single ones of 3x3.
     """
-    found = {ours: tensors[theirs] for ours, theirs in layout.names.items()}
+    found = {ours: tensors[theirs] for ours, theirs in network.layout.names.items()}
     rows = [name.removesuffix(".sk.weight") for name in found if name.endswith(".sk.weight")]
     for name in rows:
         one, two, three, beside = (

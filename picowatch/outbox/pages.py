@@ -5,7 +5,6 @@ All of it is a cache of images.jsonl and the pictures, so nothing waits for the 
 """
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -25,7 +24,6 @@ from picowatch.outbox.names import PILLOW_NAMES
 
 PICTURES_PER_PAGE = 250
 FORMAT = 4  # of the entries and the index; pages in another format are written anew
-_CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +89,7 @@ def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
 
 
 def _entry(root: Path, file: str) -> dict[str, Any]:
-    """What every entry begins with; `file` comes first, so that it is found without parsing."""
+    """What every entry has."""
     made_at = 0
     with suppress(OSError):
         made_at = int((root / file).stat().st_mtime)
@@ -123,12 +121,11 @@ class Pages:
         """Take up the pages of an earlier run; False if any is missing or damaged."""
         paths = sorted(self._folder.glob("page-*.js"))
         try:
-            if f'"format": {FORMAT},' not in self._index.read_text("ascii", "replace"):
-                return False
+            is_current = f'"format": {FORMAT},' in self._index.read_text("ascii", "replace")
             pages = [_files_of(path.read_bytes()) for path in paths]
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
             return False
-        if paths != [self._path(page) for page in range(len(paths))]:
+        if not is_current or paths != [self._path(page) for page in range(len(paths))]:
             return False
         self._pages = pages
         self._announce()
@@ -201,17 +198,13 @@ def _call(entry: Mapping[str, Any]) -> bytes:
 
 
 def _files_of(content: bytes) -> dict[str, None]:
-    """The files that a page shows; raises ValueError if a line is damaged."""
-    files = dict.fromkeys(map(_file, content.splitlines()))
-    if None in files or (content and not content.endswith(b"\n")):
-        raise ValueError("a page of the gallery is damaged")
-    return {file: None for file in files if file is not None}
+    """The files that a page shows; ValueError, LookupError or TypeError if a line is damaged."""
+    *calls, rest = content.split(b"\n")
+    if rest:
+        raise ValueError("the last line is cut off")
+    return dict.fromkeys(map(_file, calls))
 
 
-def _file(line: bytes) -> str | None:
-    """The file that a line shows, None if the line is damaged."""
-    found = _CALL.fullmatch(line)
-    if found is None or b"\0" in line:
-        return None
-    file: str = json.loads(found[1])
+def _file(call: bytes) -> str:
+    file: str = json.loads(call[len("picture(") : -len(");")])["file"]
     return file

@@ -14,13 +14,12 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.cutouts import Layout, Widths, layout_of
 from picowatch.catalog.headers import Header
 from picowatch.catalog.recognise import recognise
-from picowatch.cli import main
-from picowatch.engine.cutout import NOTHING_FOUND, Network, as_seen
+from picowatch.engine.cutout import NOTHING_FOUND, Network, as_seen, network_in, with_counts
 from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
-from tests.engine.cutouts import PUBLISHED, published_shapes, weights
+from tests.engine.cutouts import published_shapes, weights
 from tests.engine.pictures import keep
 from tests.engine.requests import NUMPY_WARNINGS, draw, pixels, request
 
@@ -64,10 +63,8 @@ def test_published_files_are_recognised(name: str) -> None:
 def test_networks_compute_as_published(name: str) -> None:
     """For sides that no halving divides, too."""
     shapes = published_shapes(name)
-    layout = layout_of(shapes)
-    assert layout
-    network = Network(layout).eval()
-    made = weights(shapes)
+    network = network_in(Header(shapes, {})).eval()
+    made = with_counts(network, weights(shapes))
     network.load_state_dict({tensor: made[tensor] for tensor in network.state_dict()})
     seen = torch.linspace(-2, 2, 3 * 40 * 56).view(1, 3, 40, 56).sin()
     with torch.inference_mode():
@@ -87,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def red_finder() -> dict[str, torch.Tensor]:
     """The smallest U²-Net, of which the finest mask is red less green."""
-    network = Network(narrow())
+    network = Network(narrow(), 64)
     tensors = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
     for name in tensors:
         if name.endswith(("running_var", "bn_s1.weight")):
@@ -215,28 +212,8 @@ def test_the_embedded_model_cuts_out_what_the_demo_model_draws(
     assert sure > 0.9
 
 
-def test_converted_files_are_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As their authors share them; ONNX files are refused in words."""
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "models/u2net"
-    folder.mkdir(parents=True)
-    counted = {"stage1.rebnconv1.bn_s1.num_batches_tracked": torch.tensor(9)}
-    torch.save(weights(published_shapes("u2netp")) | counted, folder / "u2netp.pth")
-    (folder / "u2net.onnx").write_bytes(b"\x08\x07")
-    assert main(["convert", str(folder / "u2netp.pth")]) == 0
-    (folder / "u2netp.pth").unlink()
-    capsys.readouterr()
-    assert main(["models"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cutout ")]
-    assert [line.split()[1] for line in lines] == [DEMO, "u2netp", "u2net.onnx"]
-    assert "U²-Net" in lines[1] and "is an ONNX file" in lines[2]
-
-
 def test_dark_pictures_are_brightened_for_u2net() -> None:
     """As its authors do: the brightest pixel is white."""
-    layout = layout_of(published_shapes("u2netp"))
-    assert layout and PUBLISHED
+    network = network_in(Header(published_shapes("u2netp"), {}))
     dark, light = (Image.new("RGB", (8, 8), (level,) * 3) for level in (60, 255))
-    assert torch.equal(as_seen(dark, layout, 4), as_seen(light, layout, 4))
+    assert torch.equal(as_seen(dark, network), as_seen(light, network))

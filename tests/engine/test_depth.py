@@ -100,9 +100,6 @@ def test_a_damaged_model_is_told_by_name(models: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(models / "depth" / NAME, tmp_path / "broken")
     config = (broken / "config.json").read_text()
     (broken / "config.json").write_text(config.replace('"hidden_size": 16', '"hidden_size": 32'))
-    depths = DepthModels(lambda *_: broken, CPU)
+    use = ControlUse("a.png", "first", preprocess="depth", depth="broken")
     with pytest.raises(RenderFailed, match="depth model 'broken'"):
-        depths.guess(
-            np.zeros((16, 16, 3), np.uint8),
-            ControlUse("a.png", "first", preprocess="depth", depth="broken"),
-        )
+        DepthModels(lambda *_: broken, CPU).guess(np.zeros((16, 16, 3), np.uint8), use)

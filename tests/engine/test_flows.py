@@ -109,8 +109,6 @@ _CASES = {
     "PixArt-Sigma": case(
         4.5, guided=GUIDED, both=WHOLE | {"clean_caption": False}, reads=0, solved=False
     ),
-    "CogView3-Plus": case(5.0, guided=GUIDED, reads=0, solved=False),
-    "HunyuanDiT": case(5.0, guided=GUIDED, both=WHOLE, reads=0, solved=False),
 }
 CASES = {name: of_row(name, one) for name, one in _CASES.items()}
 NAMES = list(CASES)

@@ -12,42 +12,28 @@ from tests.engine.pictures import keep
 from tests.engine.requests import request
 
 
-def drawing(ground: str, line: str) -> Image.Image:
+@pytest.mark.parametrize(
+    ("ground", "line", "values", "said"),
+    [
+        ("black", "white", {"mask_invert": False}, ""),
+        ("black", "black", {"mask_invert": False}, "'it' has no white, so nothing was redrawn"),
+        ("white", "white", {"mask_invert": False}, ""),
+        ("white", "white", {"mask_invert": True}, "'it' has no black, so nothing was redrawn"),
+        ("white", "black", {"preprocess": "none"}, "'it' has dark lines on a light ground"),
+        ("white", "black", {"preprocess": "invert"}, ""),
+        ("black", "white", {"preprocess": "none"}, ""),
+    ],
+)
+def test_a_picture_that_is_probably_not_meant_so(
+    tmp_path: Path, ground: str, line: str, values: Any, said: str
+) -> None:
+    """A mask that redraws nothing, and a sketch on paper."""
     picture = Image.new("RGB", (128, 128), ground)
     ImageDraw.Draw(picture).ellipse((20, 20, 60, 60), outline=line, width=3)
-    return picture
-
-
-@pytest.mark.parametrize(
-    ("colours", "invert", "said"),
-    [
-        (("black", "white"), False, ""),
-        (("black", "black"), False, "The mask 'mask.png' has no white, so nothing was redrawn."),
-        (("white", "white"), False, ""),
-        (("white", "white"), True, "The mask 'mask.png' has no black, so nothing was redrawn."),
-    ],
-)
-def test_a_mask_that_redraws_nothing(
-    tmp_path: Path, colours: tuple[str, str], invert: bool, said: str
-) -> None:
-    kept = keep(tmp_path, drawing(*colours))
-    wanted = request(mask="mask.png", mask_hash=kept, mask_invert=invert)
-    assert picture_warnings(tmp_path, wanted) == ([said] if said else [])
-
-
-@pytest.mark.parametrize(
-    ("colours", "preprocess", "warned"),
-    [
-        (("white", "black"), "none", True),
-        (("white", "black"), "invert", False),
-        (("black", "white"), "none", False),
-    ],
-)
-def test_a_sketch_on_paper(
-    tmp_path: Path, colours: tuple[str, str], preprocess: Any, warned: bool
-) -> None:
-    kept = keep(tmp_path, drawing(*colours))
-    use = ControlUse("sketch.png", "my-scribble", preprocess=preprocess, image_hash=kept)
-    found = picture_warnings(tmp_path, request(control=(use,)))
-    assert len(found) == warned
-    assert "'sketch.png' has dark lines on a light ground" in "".join(found) or not warned
+    kept = keep(tmp_path, picture)
+    if "preprocess" in values:
+        wanted = request(control=(ControlUse("it", "my-scribble", image_hash=kept, **values),))
+    else:
+        wanted = request(mask="it", mask_hash=kept, **values)
+    found = picture_warnings(tmp_path, wanted)
+    assert len(found) == bool(said) and said in "".join(found)

@@ -45,23 +45,6 @@ def two_cores(renderer: Renderer) -> Iterator[Renderer]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("sampler", "schedule_type"),
-    [("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("DPM++ 2M SDE", "exponential")],
-)
-def test_a_picture_does_not_depend_on_its_neighbours(
-    two_cores: Renderer, sampler: str, schedule_type: str
-) -> None:
-    """Each image has its own noise, at the start and at the steps of samplers that draw some."""
-    wanted = [
-        request(prompt, seed=seed, sampler=sampler, schedule_type=schedule_type)
-        for seed, prompt in enumerate(("a red circle", "a green star", "a corgi"))
-    ]
-    together = draw(two_cores, *wanted)
-    assert difference(together[2], draw(two_cores, wanted[2])[0]) <= ROUNDING
-    assert difference(together[0], together[1]) > 10
-
-
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_the_position_in_a_batch_changes_no_pixel(two_cores: Renderer, count: int) -> None:
     """Same batch size, same pixels, whoever the neighbours are: parts are filled up to be equal."""
@@ -146,24 +129,10 @@ def test_an_interruption_takes_effect_within_a_step(two_cores: Renderer, batch: 
 def test_a_failure_in_one_part_fails_the_batch(two_cores: Renderer) -> None:
     """With its own words; the number of threads stays."""
     wanted = [request(seed=1), request(seed=2, noise="nvidia")]
-    with pytest.raises(RenderFailed, match="of an NVIDIA card"):
+    with pytest.raises(RenderFailed, match="of an NVIDIA card, and none renders here") as refused:
         draw(two_cores, *wanted)
+    assert refused.value.remedy == "Set noise: cpu, or render on such a card."
     assert torch.get_num_threads() == 2
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"checkpoint_hash": "0" * 64}, "is a different file now than when this image was"),
-        ({"checkpoint": "gone", "checkpoint_hash": "0" * 64}, "no 'gone' in models/checkpoints"),
-    ],
-)
-def test_what_cannot_be_rendered_is_explained(
-    renderer: Renderer, values: dict[str, Any], said: str
-) -> None:
-    """Another file under the same name would be another picture."""
-    with pytest.raises(RenderFailed, match=said):
-        draw(renderer, request(**values))
 
 
 @pytest.mark.parametrize(
@@ -180,20 +149,6 @@ def test_invalid_numbers_fail_with_the_reason(tmp_path: Path, part: str, tensor:
     renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
     with pytest.raises(RenderFailed, match="invalid numbers"):
         draw(renderer, named(models, checkpoint="overflows", steps=1))
-
-
-@pytest.mark.parametrize(
-    "values",
-    [{}, {"ensd": 3}, {"variation_seed": 1, "variation_strength": 0.5}],
-    ids=["noise", "ensd", "variation"],
-)
-def test_numbers_of_an_nvidia_card_are_refused_where_none_renders(
-    renderer: Renderer, values: dict[str, Any]
-) -> None:
-    """In words; a CPU's would be another picture without one."""
-    with pytest.raises(RenderFailed, match="of an NVIDIA card, and none renders here") as refused:
-        alone(renderer, noise="nvidia", **values)
-    assert refused.value.remedy == "Set noise: cpu, or render on such a card."
 
 
 def test_an_amd_card_has_other_numbers_than_nvidias(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +194,7 @@ def test_tiling_repeats_a_picture_and_leaves_no_trace(renderer: Renderer) -> Non
             seam(pixels(alone(renderer, **corgi, seed=seed, tiling=tiling)))
             for tiling in (True, False)
         ]
-        for seed in range(1, 6)
+        for seed in range(1, 4)
     ]
     repeating, others = np.median(seams, axis=0)
     assert repeating < 2 < 5 < others

@@ -17,14 +17,12 @@ from picowatch.engine.protocol import EngineOptions, Preview, RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.samplers import build_sampler
 from picowatch.families import DEMO_WIDTH, FAMILIES
-from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import NUMPY_WARNINGS, ignore_steps, request
 
 pytestmark = NUMPY_WARNINGS
 
 CONFIG = read_schedule(CONFIGS["sd1"] / "scheduler")
 AFTER_EACH_STEP = 1e-6
-SD1 = COLOURS["sd1"]
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +91,20 @@ def assert_shows(preview: Preview, latents: torch.Tensor, matrix: torch.Tensor) 
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, prediction: str) -> None:
-    """From the UNet's input and a prediction for it, in the middle of every sampler's steps."""
+@pytest.mark.parametrize("sampler", ["DPM++ 2M", "Euler", "DDIM"])
+def test_the_picture_without_its_noise_is_found(sampler: str, prediction: str) -> None:
+    """From the UNet's input and a prediction for it, in the middle of a sampler's steps."""
     config = {**CONFIG, "prediction_type": prediction}
-    scheduler = build_sampler(sampler.name, sampler.automatic, 10, config).scheduler
+    scheduler = build_sampler(sampler, "uniform", 10, config).scheduler
     generator = torch.Generator().manual_seed(1)
     clean, noise = (torch.randn(4, 3, 5, generator=generator) for _ in range(2))
     kept = scheduler.alphas_cumprod[400]
     seen = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
-    album: list[Preview] = []
     predicted = noise if prediction == "epsilon" else velocity
+    album: list[Preview] = []
     Previewer(album.append).show(scheduler, seen, predicted, torch.tensor(400))
-    assert_shows(album[0], clean, SD1)
+    assert_shows(album[0], clean, COLOURS["sd1"])
 
 
 @pytest.mark.parametrize(("width", "colours"), [(DEMO_WIDTH, "demo"), (768, "sd1")])

@@ -132,14 +132,6 @@ def test_each_evaluation_is_guided_by_the_words_of_its_step(
                 assert torch.equal(getattr(each, side).states, expected)
 
 
-def test_only_whole_words_count_and_the_longest_wins() -> None:
-    """ "stars" is no "star", "star-two" is not "star" and a rest."""
-    tokens, prompts = {"star": (1, 2), "star-two": (3,)}, encoder()
-    assert prompts.chunks("stars, superstar", tokens) == prompts.chunks("stars, superstar")
-    (chunk,) = prompts.chunks("star-two star", tokens)
-    assert words_of(chunk) == [3, 1, 2]
-
-
 def test_an_embedding_stays_in_one_chunk() -> None:
     """It moves to the next one as a whole."""
     tokens = {"phrase": tuple(range(10))}

@@ -78,10 +78,14 @@ def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> N
     """With everything recipes accept: as many evaluations as recipes count, and no NaN."""
     # Spaced backwards from the last training step, 61 come out as 62 if rounding is not watched.
     most = {"karras": 150, "uniform": 150, "sgm_uniform": 61}.get(schedule_type, 37)
+    given = {"sampler": name, "schedule_type": schedule_type}
     for steps in (1, 2, 6, most):
+        for strength in (0.5, 0.05):  # of a start image
+            wanted = request(**given, steps=steps, image="a", denoising_strength=strength)
+            built = build_sampler(name, schedule_type, steps, CONFIG, strength)
+            assert len(built.timesteps) == evaluations(wanted)
         scheduler = build(name, schedule_type, steps)
-        wanted = request(sampler=name, schedule_type=schedule_type, steps=steps)
-        assert len(scheduler.timesteps) == evaluations(wanted)
+        assert len(scheduler.timesteps) == evaluations(request(**given, steps=steps))
         assert min(scheduler.timesteps) >= 0
         latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2))
         latents = latents * scheduler.init_noise_sigma
@@ -122,18 +126,6 @@ def test_steps_draw_from_the_generators_of_their_images_alone(
         assert torch.allclose(together[row], made([seed])[0], atol=1e-5)
     assert torch.equal(*together) == (not sampler.noisy)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("strength", [0.5, 0.05])
-@every_sampler
-def test_a_start_image_takes_as_many_evaluations_as_recipes_count(
-    sampler: KnownSampler, strength: float
-) -> None:
-    """Measurements of the one sampler are compared with those of the other."""
-    for steps in (1, 2, 9):
-        wanted = request(sampler=sampler.name, steps=steps, image="a", denoising_strength=strength)
-        built = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, strength)
-        assert evaluations(wanted) == len(built.timesteps)
 
 
 @every_sampler

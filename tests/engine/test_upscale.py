@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from picowatch.catalog import DEMO_UPSCALER, Catalog
-from picowatch.engine import upscale as upscalers
 from picowatch.engine.protocol import EngineOptions, RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.errors import EngineStopped
 from picowatch.recipe.parts import Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.catalog.upscalers import compact_shapes
@@ -144,27 +142,3 @@ def test_it_ends_between_two_tiles(
     with pytest.raises(EngineStopped):
         engine.render([given(folder, gradient(size=(128, 64)), 4)], ignore_steps, interrupted)
     assert tiles == 3
-
-
-def test_where_memory_runs_out_tiles_become_smaller(
-    engine: Renderer, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The picture is the same; with no tile small enough it fails in words."""
-    requested = given(folder, gradient(size=(100, 100)), 4)
-    expected = rendered(engine, requested)
-    real, tried = upscalers.enlarged, []
-
-    def enlarged(network: Any, picture: Any, tile: int, before_tile: Any) -> Any:
-        tried.append(tile)
-        if tile > least:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(network, picture, tile, before_tile)
-
-    monkeypatch.setattr(upscalers, "enlarged", enlarged)
-    monkeypatch.setattr(engine._upscalers, "_tile", 192)
-    least = 50
-    assert difference(rendered(engine, requested), expected) <= 1
-    assert tried == [192, 96, 48]
-    least = 0
-    with pytest.raises(RenderFailed, match="Even tiles of 48 pixels were too large"):
-        rendered(engine, requested)

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from picowatch.catalog.upscalers import layout_of
 from picowatch.engine import upscale
 from picowatch.engine.upscale import Pixels, enlarged, passes_of
 from picowatch.engine.upscale_networks import weights_of
 from tests.catalog.files import Shapes
 from tests.catalog.upscalers import compact_shapes, esrgan_shapes, span_shapes
-from tests.engine.upscale_networks import filled, network
+from tests.engine.upscale_networks import network
 
 OLD = esrgan_shapes("old", blocks=2, channels=8)
 # Sum and sum of squares of what spandrel 0.4 (at 2026-10) makes of the same weights and picture.
@@ -39,10 +38,9 @@ def test_the_numbers_are_those_of_the_authors_networks(name: str) -> None:
 @pytest.mark.parametrize("form", ["trunk", "new"])
 def test_the_names_of_other_authors_mean_the_same(form: str) -> None:
     """The same weights under the three sets of names."""
-    old, other = layout_of(OLD), layout_of(esrgan_shapes(form, blocks=2, channels=8))
-    assert old and other
-    weights = weights_of(old, filled(OLD))
-    renamed = {theirs: weights[ours] for ours, theirs in other.names.items()}
+    old, other = network(OLD), network(esrgan_shapes(form, blocks=2, channels=8))
+    weights = old.state_dict()
+    renamed = {theirs: weights[ours] for ours, theirs in other.layout.names.items()}
     assert renamed.keys() == esrgan_shapes(form, blocks=2, channels=8).keys()
     again = weights_of(other, renamed)
     assert again.keys() == weights.keys()

@@ -2,8 +2,8 @@
 
 import torch
 
-from picowatch.catalog.upscalers import layout_of
-from picowatch.engine.upscale_networks import Network, network_of, weights_of
+from picowatch.catalog.headers import Header
+from picowatch.engine.upscale_networks import Network, network_in, weights_of
 from tests.catalog.files import Shapes
 
 
@@ -18,8 +18,6 @@ def filled(shapes: Shapes) -> dict[str, torch.Tensor]:
 
 
 def network(shapes: Shapes) -> Network:
-    layout = layout_of(shapes)
-    assert layout
-    made = network_of(layout).eval()
-    made.load_state_dict(weights_of(layout, filled(shapes)))
+    made = network_in(Header(shapes, {})).eval()
+    made.load_state_dict(weights_of(made, filled(shapes)))
     return made
