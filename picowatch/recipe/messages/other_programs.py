@@ -67,7 +67,7 @@ _WORDS = {
     "--stylize --chaos": _MIDJOURNEY.format("leave it out"),
 }
 _HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
-# What says of a setting that it is off, also in JSON.
+# What says of a setting that it is off, also as JSON or Python writes it.
 OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
 
