@@ -77,6 +77,19 @@ class Problems:
         except ValueInvalid as error:
             self.add(position, str(error))
 
+    @contextmanager
+    def gathered(self, goes_on: bool = False) -> Iterator[None]:
+        """Let what a file is refused for be the last of all its mistakes.
+
+        With `goes_on`, the file is one that others depend on, whose mistakes are noted, too.
+        """
+        try:
+            yield
+        except RecipeInvalid as invalid:
+            self.take(invalid.problems)
+            if not goes_on:
+                raise RecipeInvalid(self.found) from None
+
     def take(self, found: Iterable[Problem]) -> None:
         """Note what is wrong with another file that this one depends on."""
         self._found.update(dict.fromkeys(found))

@@ -59,8 +59,6 @@ def _remedy(field: str, written: Written) -> str:
     text = str(written.value).strip()
     if field == "seed" and (ends := re.fullmatch(r"(\d+) *(?:[-–]|to) *(\d+)", text)):
         return f"Write {ends[1]}..{ends[2]} for a range."
-    if field == "seed" and re.fullmatch(r"\d+( *, *\d+)+", text) and len(text) <= 100:
-        return f"Write [{', '.join(re.findall('[0-9]+', text))}] for a list."
     if _RANGE.fullmatch(text) and field in ROWS and field not in NO_SWEEP:
         return _as_sweep(field, written)
     if text.casefold() == "none":
