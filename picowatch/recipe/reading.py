@@ -132,7 +132,7 @@ class NothingSaid(PictureUnreadable):
 
 
 class DependsOnPicture(ControlFlow):
-    """What a template requests depends on the settings of a picture that is not there yet."""
+    """A template takes its settings from pictures that are not there yet."""
 
 
 class _AnyPicture(Pictures):
@@ -218,7 +218,7 @@ def _dropped_entries(
 
 
 def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
-    """A prompt as it stands, or fields; nothing of an empty file."""
+    """The prompt in a .txt, or the fields in a .yaml; nothing for an empty file."""
     if is_empty(file.content):
         return {}
     source = decode(file.name, file.content)
@@ -254,7 +254,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
 
 
 def _with_picture(written: Written, picture: Written) -> Written:
-    """A value, its elements, or their `image`: with the picture in place of the word."""
+    """Replace the word `picture` in a value, its elements, or their `image`."""
     if written.pairs:
         pairs = [
             (name, _with_picture(part, picture) if name == "image" else part)

@@ -144,7 +144,7 @@ def embedding_missing(name: str) -> str:
 
 
 def wanted_for(field: str) -> str:
-    """What a field takes, in words, from its row or its limits."""
+    """The values of a field in words, from its row or its limits."""
     row = (ROWS | SHORTHANDS | PART_FIELDS).get(field)
     if row and row.wanted:
         return row.wanted

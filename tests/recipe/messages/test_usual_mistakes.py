@@ -44,6 +44,7 @@ PICTURES = "For several pictures write a recipe for each."
         ),
         ("image: [a.png, b.png]", f"image must be text, not [a.png, b.png]. {PICTURES}"),
         ("image: c.png\nmask:\n- a.png\n- b.png", f"mask must be text, not - a.png. {PICTURES}"),
+        ("control: {image: {a: 1}}", "control image must be text, not {a: 1}."),
         (
             "hires: {a5: 1}",
             "hires has no 'a5'. Its fields are scale, steps, denoising_strength and upscaler.",
