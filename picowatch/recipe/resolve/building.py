@@ -81,7 +81,7 @@ class RecipeBuilder:
     def _drawn(self) -> Recipe | None:
         """The recipe, with everything that its checkpoint and its folder's files decide."""
         if "prompt" not in self.layer:
-            self.judge.wrong("prompt", _no_prompt(self.judge.position))
+            self.judge.wrong("prompt", "a prompt is missing. Write 'prompt: …'.")
         name = self._find("checkpoint", "checkpoint", NOTHING)
         checkpoint = self.inventory.named("checkpoint")[name] if name else NO_CHECKPOINT
         self._place_dropped(checkpoint)
@@ -382,14 +382,6 @@ def _off(values: Mapping[str, object]) -> dict[str, object]:
         for name, row in ROWS.items()
         if row.needs and not any(map(values.get, row.needs))
     }
-
-
-def _no_prompt(position: Position) -> str:
-    if position.source.is_txt:
-        return "a prompt is missing. Write it before the flags."
-    if position.source.is_json:
-        return 'a prompt is missing. Write "prompt": "…".'
-    return "a prompt is missing. Write 'prompt: …'."
 
 
 def only_finishes(layer: Layer) -> bool:
