@@ -17,7 +17,6 @@ from picowatch.recipe.fields import (
     DROPPED,
     FINISHING,
     MAX_SIDE,
-    MIN_SIDE,
     PICTURE,
     PICTURE_FIELDS,
     RANDOM,
@@ -49,7 +48,6 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import Layer, Origin, Position, Written, find_in
 
 _HASH_DIGITS = 10
-_MOST_NARROW = 8  # FLUX.2 refuses longer references (diffusers, flux2/image_processor.py)
 _Found = TypeVar("_Found")
 
 
@@ -217,19 +215,7 @@ class RecipeBuilder:
     def _references(self) -> tuple[str, ...]:
         written = self.layer.get("references")
         parts = range(len(written.parts)) if written else ()
-        paths = [self._path(f"references.{index}") for index in parts]
-        for index, path in enumerate(paths):
-            try:
-                size = self.pictures.size(path) if path else (1, 1)
-            except PictureUnreadable:
-                continue  # found again where pictures are kept
-            if path and (min(size) < MIN_SIDE or max(size) > _MOST_NARROW * min(size)):
-                what = (
-                    f"'{shown(path)}' has {size[0]}x{size[1]} pixels; sides of references have "
-                    f"{MIN_SIDE} at least, and {_MOST_NARROW} times those of the other at most."
-                )
-                self.judge.wrong(f"references.{index}", what)
-        return tuple(filter(None, paths))
+        return tuple(filter(None, [self._path(f"references.{index}") for index in parts]))
 
     def _seed(self, seed: object) -> object:
         """One seed, or several, which take the place of `count`."""
