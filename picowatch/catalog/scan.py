@@ -1,4 +1,4 @@
-"""What in models/ may be a model, by names, sizes and times; each is a model, or refused."""
+"""Finds what may be a model in models/, by names, sizes and times, and recognises or refuses it."""
 
 import os
 from collections import deque
@@ -93,9 +93,9 @@ def candidates(root: Path, kind: Kind, name: str = "") -> Iterator[Candidate]:
     """Everything below a kind's folder that is or pretends to be a model; with a `name` that one.
 
     Links are followed, since users link the model stores of other programs; a folder is entered
-    once, by a link only after all others, so links in circles end and names stay the same. Names
-    that begin with ".", foreign endings and what is in a bin are no models. Of other files nothing
-    is asked: each question takes a millisecond on a share.
+    once, by a link only after all others, so circles of links end and names stay the same. Names
+    that begin with ".", foreign endings and what is in a bin are no models. Other files are not
+    examined: on a share, each call takes a millisecond.
     """
     entered: set[str] = set()
     endings = _ENDINGS_OF.get(kind, _ENDINGS)
@@ -157,7 +157,7 @@ def _may_be(path: str, name: str) -> bool:
 
 
 def _models_in(path: Path, kind: Kind) -> list[Path]:
-    """The file or folder itself; of a folder that has weights of other names, these too."""
+    """The file or folder itself, and the weights of other names in a part's folder."""
     try:
         others = other_weights(path) if _is_part(path, kind) else []
         return [path, *others] if not others or weight_files(path) else others
