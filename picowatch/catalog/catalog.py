@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from picowatch.catalog.encoders import families_of
@@ -105,10 +106,16 @@ class Catalog:
         return Inventory(
             demo=replace(_checkpoint(self.demo), rules=DEMO_RULES, known_words=words),
             checkpoints=tuple(
-                replace(_checkpoint(one), hash=self._known_hash(one))
-                for one in found.of_kind("checkpoint")
-                if not one.missing
+                self._checkpoint(one) for one in found.of_kind("checkpoint") if not one.missing
             ),
+            variants={
+                one.name: {
+                    _called(each): each.missing or self._checkpoint(each)
+                    for each in (one, *one.others)
+                }
+                for one in found.of_kind("checkpoint")
+                if one.others
+            },
             vaes=_names(vaes),
             loras=_names(loras),
             embeddings=_names(embeddings),
@@ -151,7 +158,7 @@ class Catalog:
             return embedded(kind)
         # Checkpoints complete each other, and are few: all are looked at.
         found = FoundModels.of(self._scan_kind(kind, "" if kind == "checkpoint" else name))
-        for model in found.models:
+        for model in chain(found.models, *(one.others for one in found.models)):
             if name in (model.name, f"{model.name}.safetensors"):
                 if model.missing:
                     raise ModelRefused(model.missing)
@@ -170,6 +177,9 @@ class Catalog:
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
         return all(map(self._hashes.known, _files(model).values()))
+
+    def _checkpoint(self, model: Model) -> Checkpoint:
+        return replace(_checkpoint(model), hash=self._known_hash(model))
 
     def _known_hash(self, model: Model) -> str:
         """Return its hash, "" if files would have to be read for it."""
@@ -347,6 +357,10 @@ def _checkpoint(model: Model) -> Checkpoint:
         bool(model.prediction) or model.family not in _SILENT,
         model.text_width,
     )
+
+
+def _called(model: Model) -> str:
+    return f"{FAMILIES[model.family].name} {model.variant}".strip()
 
 
 @cache

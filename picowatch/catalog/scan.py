@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from picowatch.catalog.models import FOLDERS, Kind, Layout, Model, Recognised, R
 from picowatch.catalog.parts import ASSETS
 from picowatch.catalog.recognise import alike, expect_usable, named, recognise
 from picowatch.errors import ModelRefused
-from picowatch.families import DEMO, FLOWS, UNETS
+from picowatch.families import DEMO, FAMILIES, FLOWS, UNETS
 from picowatch.files.names import SKIPPED_FOLDERS
 from picowatch.recipe.written import NEVER_IN_NAMES, invisible
 from picowatch.streams import harmless
@@ -267,7 +267,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
             f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
             "render with it, copy the whole folder."
         )
-    return Model(
+    model = Model(
         name=name,
         layout=layout,
         path=path,
@@ -277,3 +277,12 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         missing=missing,
         **asdict(told),
     )
+    if not is_checkpoint:
+        return model
+    variants = dict.fromkeys([found.variant, *alike(found, layout)])
+    return replace(model, others=tuple(_as(model, one) for one in variants if one != told.variant))
+
+
+def _as(model: Model, variant: str) -> Model:
+    name = f"{model.name} as {variant or FAMILIES[model.family].name}"
+    return replace(model, name=name, variant=variant)
