@@ -1,7 +1,7 @@
 """The files of diffusers folders: which count, whether all are there, and what configs say.
 
-What libraries would make of any other key of a config is theirs to say, so schedulers and depth
-models get the known ones alone.
+Schedulers and depth models get the known keys of their configs alone: nobody has checked what the
+libraries do with any others.
 """
 
 import os
@@ -131,7 +131,7 @@ def _is_text(path: Path) -> bool:
 
 
 def check_files(folder: Path) -> None:
-    """Whatever takes part in its hash, or is read with its tokenizer, can be read to its end."""
+    """Raise ModelRefused unless all files that are hashed or read are regular, and texts small."""
     for relative, path in folder_files(folder).items():
         if not is_file(path):  # a FIFO or a link to a device, which have no end
             raise ModelRefused(f"cannot be used: {relative} is not a regular file. Remove it.")
@@ -142,7 +142,7 @@ def check_files(folder: Path) -> None:
 
 
 def check_weights(part: Path) -> None:
-    """A part has whole safetensors weights."""
+    """Raise ModelRefused unless the part has whole safetensors weights."""
     weights = weight_files(part)
     for path in weights:
         try:

@@ -96,10 +96,11 @@ class ImageFields:
             a1111="Model",
             default_text="the setting checkpoint; else the only one installed; else, with none "
             "installed, demo",
+            wanted="a name, or one like my-merge as Kontext",
         ),
     ] = ""
     """A name in models/checkpoints (ending optional, a unique beginning is enough); demo is the
-    embedded one."""
+    embedded one. What a file leaves open stands behind it: my-merge as Kontext."""
 
     vae: Annotated[str, Row(a1111="VAE")] = BAKED
     """A name in models/vae, or baked: the checkpoint's own."""

@@ -249,7 +249,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
         control = _with_picture(own[CONTROL], picture)
         layer = {CONTROL: control} if control != own[CONTROL] else {}
     if "references" in own:
-        layer["references"] = _with_reference(own["references"], picture)
+        layer["references"] = _with_picture(own["references"], picture)
     if "image" in own or not layer:
         layer["image"] = picture
         if "image" not in own:
@@ -261,24 +261,18 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     return layer
 
 
-def _with_reference(references: Written, picture: Written) -> Written:
-    """The field `references` as written, with the picture's path where it says `picture`."""
-    if not isinstance(references.value, tuple):
-        return picture if _is_picture(references) else references
-    parts = tuple(picture if _is_picture(part) else part for part in references.parts)
-    return replace(references, value=tuple(part.value for part in parts), parts=parts)
-
-
-def _with_picture(control: Written, picture: Written) -> Written:
-    """The field `control` as written, with the picture in place of the word."""
-    if isinstance(control.value, tuple):
-        parts = tuple(_with_picture(part, picture) for part in control.parts)
-        return replace(control, value=tuple(part.value for part in parts), parts=parts)
-    pairs = [
-        (name, picture if name == "image" and _is_picture(part) else part)
-        for name, part in control.pairs
-    ]
-    return control.with_pairs(tuple(pairs)) if pairs else control
+def _with_picture(written: Written, picture: Written) -> Written:
+    """A value, its elements, or their `image`: with the picture in place of the word."""
+    if written.pairs:
+        pairs = [
+            (name, _with_picture(part, picture) if name == "image" else part)
+            for name, part in written.pairs
+        ]
+        return written.with_pairs(tuple(pairs))
+    if isinstance(written.value, tuple):
+        parts = tuple(_with_picture(part, picture) for part in written.parts)
+        return replace(written, value=tuple(part.value for part in parts), parts=parts)
+    return picture if _is_picture(written) else written
 
 
 def _is_picture(written: Written) -> bool:

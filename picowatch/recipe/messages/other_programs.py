@@ -68,7 +68,7 @@ _WORDS = {
 }
 _HINTS = {word: hint for words, hint in _WORDS.items() for word in words.split()}
 # What says of a setting that it is off, also in JSON.
-_OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
+OFF = ("", "none", "null", "false", "0", "0.0", "-1", "[]", "{}", "()")
 
 
 def words_for(name: str, fields: Iterable[str], before: str = "") -> str:
@@ -87,7 +87,7 @@ def words_of_others(name: str) -> str:
 
 def is_switched_off(name: str, value: object) -> bool:
     """Whether it is another program's setting, and off: clients of APIs send all they have."""
-    return bool(words_of_others(name)) and str(value).strip().casefold() in _OFF
+    return bool(words_of_others(name)) and str(value).strip().casefold() in OFF
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,6 @@ here it is a character.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -105,15 +104,6 @@ def parse_edits(prompt: str) -> Nodes:
             top.add(sign)
             top.whole &= sign not in ("(", ")", "[", "]")
     return ended(opened)
-
-
-def edits_in(nodes: Nodes) -> Iterator[Edit]:
-    """Every edit, those inside of others after them."""
-    for node in nodes:
-        if isinstance(node, Edit):
-            yield node
-            for option in node.options:
-                yield from edits_in(option)
 
 
 def text_at(nodes: Nodes, evaluation: int, one: Pass) -> str:

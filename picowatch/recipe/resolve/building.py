@@ -31,11 +31,11 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.advice import missing_embeddings
-from picowatch.recipe.resolve.installed import find, is_whole_name
+from picowatch.recipe.resolve.installed import find, find_checkpoint, is_whole_name
 from picowatch.recipe.resolve.layers import CONTROL, names_none, text_of, with_part
 from picowatch.recipe.resolve.loras import read_loras, steps_of_lightning
 from picowatch.recipe.resolve.rules import Rules, upscaled_size
-from picowatch.recipe.resolve.severity import NOTHING, Judge
+from picowatch.recipe.resolve.severity import Judge
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -82,8 +82,7 @@ class RecipeBuilder:
         """The recipe, with everything that its checkpoint and its folder's files decide."""
         if "prompt" not in self.layer:
             self.judge.wrong("prompt", _no_prompt(self.judge.position))
-        name = self._find("checkpoint", "checkpoint", NOTHING)
-        checkpoint = self.inventory.named("checkpoint")[name] if name else NO_CHECKPOINT
+        checkpoint = self._checkpoint()
         self._place_dropped(checkpoint)
         self._check_hash(checkpoint)
         self.judge.warnings += missing_embeddings(self.layer, checkpoint, self.inventory)
@@ -181,6 +180,15 @@ class RecipeBuilder:
         if inner[last] is None:
             del inner[last]
         return True
+
+    def _checkpoint(self) -> Checkpoint:
+        written = self.layer.get("checkpoint")
+        try:
+            name = text_of("checkpoint", written) if written else None
+            return find_checkpoint(name, self.inventory)
+        except ValueInvalid as error:
+            self.judge.wrong("checkpoint", str(error))
+            return NO_CHECKPOINT
 
     def _find(self, field: str, kind: str, instead: Any = "") -> str | None:
         """The installed model that a field names, or what is used instead; None for an error."""

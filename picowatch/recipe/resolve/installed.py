@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.inventory import Checkpoint, Inventory, is_called
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.parts import UPSCALERS, usual_upscaler
@@ -61,6 +61,8 @@ _FOLDERS = (
 _AROUND = re.compile(rf"^(?:\./)?(?:models/)?(?:{'|'.join(_FOLDERS)})/|\s*\[[0-9a-fA-F]{{8,64}}\]$")
 # A web address, or a repository of Hugging Face.
 _REPOSITORY = re.compile(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?")
+# A checkpoint, and what its file does not say: "my-merge as Kontext".
+_VARIANT = re.compile(r"(.+)\s+as\s+(.+)", re.IGNORECASE)
 # What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
 _A1111_UPSCALERS = {
     "R-ESRGAN 4x+": "RealESRGAN_x4plus",
@@ -81,9 +83,38 @@ class NoneOfThisName(NotInstalled):
 
 
 def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
-    """The checkpoint a recipe means, or else the setting `checkpoint`. Raises NotInstalled."""
-    found: Checkpoint = inventory.named("checkpoint")[find("checkpoint", written, inventory)]
-    return found
+    """The checkpoint a recipe means, or else the setting `checkpoint`. Raises NotInstalled.
+
+    Where its file leaves open which variant it is, a name may say it: "my-merge as Kontext".
+    """
+    if written is None and inventory.default_checkpoint is not None:
+        try:
+            return find_checkpoint(inventory.default_checkpoint, inventory)
+        except NotInstalled as error:
+            what = f"the setting checkpoint (picowatch.yaml): {error} Correct the setting first."
+            raise NotInstalled(what) from None
+    installed: dict[str, Checkpoint] = inventory.named("checkpoint")
+    said = _VARIANT.fullmatch(written or "")
+    if not said or matching(said[0], [*installed]):
+        return installed[find("checkpoint", written, inventory)]
+    names = matching(said[1], [*{**installed, **inventory.variants}])
+    name = names[0] if len(names) == 1 else find("checkpoint", said[1], inventory)
+    variants = inventory.variants.get(name)
+    if not variants:
+        raise NotInstalled(
+            f"the checkpoint '{name}' says itself what it is ({installed[name].family}). Write "
+            f"'checkpoint: {name}'."
+        )
+    found = [one for called, one in variants.items() if is_called(called, said[2])]
+    if len(found) != 1:
+        raise NotInstalled(
+            f"the checkpoint '{name}' cannot be used as '{shown(said[2])}'. Write one of these "
+            f"behind 'as': {listed([*variants], 'or')}."
+        )
+    if isinstance(found[0], str):
+        what = f"the checkpoint '{name}' cannot be used as {shown(said[2])}: {found[0]}"
+        raise NotInstalled(what)
+    return found[0]
 
 
 def find_lora(written: str, inventory: Inventory) -> str:
@@ -104,17 +135,11 @@ def find(kind: str, written: str | None, inventory: Inventory) -> str:
     """The name of the model of a kind that a recipe means. Raises NotInstalled.
 
     Written: the name with or without ending, in any case if that is unambiguous, or a unique
-    beginning of it. Not written: the setting `checkpoint`, or the only one that can be used; else,
-    with none installed, the embedded one. The error says why a file is refused; one in another
+    beginning of it. Not written: the only one that can be used; else, with none installed, the
+    embedded one. The error says why a file is refused; one in another
     kind's folder may have been misplaced. Beside a usable file, a refused one may have the same
     name with another ending.
     """
-    if kind == "checkpoint" and written is None and inventory.default_checkpoint is not None:
-        try:
-            return find(kind, inventory.default_checkpoint, inventory)
-        except NotInstalled as error:
-            what = f"the setting checkpoint (picowatch.yaml): {error} Correct the setting first."
-            raise NotInstalled(what) from None
     if written is None or (kind == "cutout" and switch(written)):
         return _only(kind, inventory)
     if kind == "vae" and written.strip().casefold() in _BAKED_WORDS:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from itertools import islice
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import PROMPTS, Loras
@@ -156,21 +157,21 @@ class Prompts:
 
 
 def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:
-    """What is wrong with a prompt as written, whatever is drawn: the first few, in order.
+    """What is wrong with a prompt as written, whatever is drawn: the first few.
 
     The text itself with all its alternatives, the wildcard files that it names, and LoRAs.
     """
     if len(text) > MAX_LENGTH:
         message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
-        return [Mistake(0, 1, message)]
+        return [Mistake(message)]
     nodes = parse(text, inventory.wildcards)
-    found = [*unsupported(text), *_wildcard_mistakes(nodes, inventory)]
+    found = [*islice(unsupported(text), MAX_FOUND), *_wildcard_mistakes(nodes, inventory)]
     tags = lora_tags(text)
     if len(tags) > MAX_LORAS:
-        found.append(tags[MAX_LORAS].mistake(f"more than {MAX_LORAS} LoRAs here."))
+        found.append(Mistake(f"more than {MAX_LORAS} LoRAs here.", tags[MAX_LORAS].written))
     else:
         found += _lora_mistakes(field, text, loras, inventory, nodes != (text,))
-    return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
+    return found[:MAX_FOUND]
 
 
 def _lora_mistakes(
@@ -184,17 +185,18 @@ def _lora_mistakes(
                 "a LoRA acts on the whole picture and cannot be used in negative_prompt. Put it "
                 "into prompt, with a negative weight if it should have the opposite effect."
             )
-            yield tag.mistake(message)
+            yield Mistake(message, tag.written)
             continue
         try:
             name = find_lora(tag.name, inventory)
         except NoneOfThisName as error:
-            yield tag.mistake(f"{error} Put its file there, or write the prompt without the tag.")
+            remedy = "Put its file there, or write the prompt without the tag."
+            yield Mistake(f"{error} {remedy}", tag.written)
         except NotInstalled as error:
-            yield tag.mistake(str(error))
+            yield Mistake(str(error), tag.written)
         else:
             if name in seen and not is_drawn:
-                yield tag.mistake(named_twice(name))
+                yield Mistake(named_twice(name), tag.written)
             seen.add(name)
 
 
@@ -211,13 +213,13 @@ def _wildcard_mistakes(nodes: Nodes, inventory: Inventory) -> Iterator[Mistake]:
                     f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be "
                     f"above the second, and the limit is {MAX_CHOSEN}."
                 )
-                yield Mistake(node.offset, node.length, message)
+                yield Mistake(message)
         elif node.name not in seen:
             seen.add(node.name)
             files = matching_files(node.name, inventory.wildcards)
             if not any(inventory.wildcards[file] for file in files):
                 message = _no_wildcard(files[0] if files else node.name, inventory)
-                yield Mistake(node.offset, len(node.written), message)
+                yield Mistake(message)
 
 
 def _no_wildcard(name: str, inventory: Inventory) -> str:

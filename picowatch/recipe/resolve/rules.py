@@ -71,11 +71,8 @@ class Rules:
             what = f"{field} contains {invisible(sign[0])}."
             clean = text.replace(sign[0], "")
             found.append(Finding(field, what, "Remove it.", clean, of_checkpoint=False))
-        mistakes = mistakes_in(field, text, loras, self._inventory)
-        tags = {tag.written for tag in lora_tags(text)} if mistakes else set()
-        for mistake in mistakes:
-            wrong = text[mistake.offset :][: mistake.length]
-            without = text.replace(wrong, "", 1).strip() if wrong in tags else NOTHING
+        for mistake in mistakes_in(field, text, loras, self._inventory):
+            without = text.replace(mistake.tag, "", 1).strip() if mistake.tag else NOTHING
             found.append(Finding(field, mistake.message, "", without, of_checkpoint=False))
         return found
 
@@ -248,6 +245,11 @@ def _references(recipe: Recipe) -> Iterator[Finding]:
             "Write image for a picture to start from, or use a checkpoint that edits pictures, as "
             "FLUX.2, Qwen-Image-Edit or 2.1, or FLUX.1 Kontext (docs/models.md)."
         )
+        variants = recipe.inventory.variants.get(checkpoint.name, {}).values()
+        able = [one.name for one in variants if not isinstance(one, str) and one.rules.references]
+        if able:  # its file does not say what it is
+            words = listed([f"'checkpoint: {name}'" for name in able], "or")
+            remedy = f"If it edits pictures, write {words}. Otherwise w{remedy[1:]}"
         yield Finding("references", what, remedy, ())
     elif takes and len(found) > takes.most:
         at_most = "one reference" if takes.most == 1 else f"{takes.most} references"
