@@ -57,7 +57,7 @@ def diffusers_model(
         model = kind.from_config(config)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     model._fix_state_dict_keys_on_load(tensors)  # the VAE's attention before diffusers 0.15
-    tensors = _in_diffusers_names(class_name, tensors, shapes, config, what)
+    tensors = _in_diffusers_names(class_name, tensors, shapes, config)
     _check(what, missing=shapes.keys() - tensors.keys())
     tensors = {name: _as_long(tensors[name], shape) for name, shape in shapes.items()}
     if any(isinstance(tensor, GGUFParameter) for tensor in tensors.values()):
@@ -179,22 +179,13 @@ def _as_long(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _in_diffusers_names(
-    class_name: str,
-    tensors: Tensors,
-    shapes: Mapping[str, torch.Size],
-    config: Config,
-    what: str,
+    class_name: str, tensors: Tensors, shapes: Mapping[str, torch.Size], config: Config
 ) -> Tensors:
     if len(shapes.keys() & tensors.keys()) >= _NEARLY_ALL * len(shapes):
         return tensors
     loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
     convert = _CONVERTERS.get(class_name) or loadable[class_name]["checkpoint_mapping_fn"]
-    try:
-        found = convert(checkpoint=tensors, config=config)
-    except (LookupError, AttributeError) as error:  # it looks for weights by their names
-        raise RenderFailed(
-            f"The {what} is incomplete: some of its weights are missing.", _GET_ANOTHER
-        ) from error
+    found = convert(checkpoint=tensors, config=config)
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 

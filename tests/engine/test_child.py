@@ -207,17 +207,6 @@ def test_its_last_words_are_kept_and_no_megabytes(chatty: ChildEngine) -> None:
     assert died.message == ("The engine ended by itself (exit status 3). It said: the last words.")
 
 
-def test_an_error_of_the_daemons_own_keeps_its_cause(digests: ChildEngine) -> None:
-    """The engine is not blamed, and nothing of its batch reaches the next one."""
-
-    def fail(done: int, total: int) -> None:
-        raise OSError("no such file")
-
-    failed = digests.render([request(steps=150)], fail).exception(PATIENCE)
-    assert str(failed) == "no such file"
-    assert make(digests, request(steps=1))
-
-
 DAEMON = """
 import sys
 from pathlib import Path

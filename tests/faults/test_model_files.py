@@ -223,7 +223,7 @@ def test_what_is_loaded_stays_what_it_was(house: ModelHouse) -> None:
 
 
 def test_after_all_that_the_next_recipe_runs(house: ModelHouse) -> None:
-    """In the same engine, which none of these faults ends; a start image left alone is used."""
+    """In the same engine, which none of these faults ends."""
     assert house.picture("good")
     assert "died" not in house.log()
     assert "tried again" not in house.log()
