@@ -54,7 +54,7 @@ class Loras:
 
     @property
     def adapts_encoders(self) -> bool:
-        """Whether text encoders give other embeddings than the checkpoint's own."""
+        """True while LoRAs change the text encoders' embeddings."""
         return any(getattr(part, "peft_config", None) for part in self._encoders())
 
     def apply(self, uses: Sequence[LoraUse]) -> None:
@@ -107,7 +107,7 @@ class Loras:
 
 
 def _adapter(sha256: str) -> str:
-    """What diffusers calls a LoRA."""
+    """Return diffusers' name for a LoRA."""
     return f"lora_{sha256[:16]}"
 
 
@@ -118,7 +118,7 @@ def _does_nothing(name: str, keys: Sequence[str]) -> str:
 
 
 class _Layer(NamedTuple):
-    """What a LoRA adds to a layer is up(down(x)); `keys` are those in its file, by role."""
+    """Halves that add up(down(x)) to a layer; `keys` are those in the LoRA's file, by role."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -130,7 +130,7 @@ _Target = tuple[str, str]
 
 
 def read_lora(name: str, path: Path, pipeline: Any) -> tuple[Tensors, list[str]]:
-    """What a pipeline loads of a file, in diffusers' names and shapes, and the keys of the rest.
+    """Return what a pipeline loads of a file, in diffusers' names, and the keys of the rest.
 
     RenderFailed says why the LoRA of this name cannot be used; a damaged file raises other errors.
     Kinds that the names of tensors tell, the catalog has refused.

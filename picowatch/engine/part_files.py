@@ -169,7 +169,7 @@ def _quantised(kind: Any, config: Config, tensors: Tensors, dtype: torch.dtype) 
 
 
 def _as_long(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A tensor with the sides of length 1 that it should have, of which formats add and omit some.
+    """Return a tensor with the sides of length 1 that it should have: some formats omit them.
 
     llama.cpp omits the first ones; 1x1 convolutions are matrices.
     """
@@ -205,7 +205,7 @@ _INNER = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "pos
 
 
 def _flux2_vae(checkpoint: Tensors, config: Config) -> Tensors:
-    """What its latents are normalised with is among the weights."""
+    """Convert FLUX.2's VAE, whose weights include the statistics of its latents."""
     for inner, outer in _INNER.items():
         checkpoint = {name.replace(inner, outer): one for name, one in checkpoint.items()}
     normalising = {name: one for name, one in checkpoint.items() if name.startswith("bn.")}

@@ -38,7 +38,7 @@ def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
 
 
 def comfy(tensors: Tensors) -> Tensors:
-    """As ComfyUI writes it since the end of 2025: a description beside each layer."""
+    """ComfyUI's form since the end of 2025: a description beside each layer."""
     made = fp8(tensors, ".weight_scale")
     told = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
     layers = [name for name in made if name.endswith(".weight_scale")]
@@ -135,7 +135,7 @@ def whole_file(folder: str) -> Tensors:
 
 
 def flux2_vae(folder: Path) -> Tensors:
-    """As its authors name it, without what diffusers counts."""
+    """The authors' names, without what diffusers counts."""
     inner = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}
     renamed = {}
     for name, tensor in ldm_vae(folder).items():

@@ -200,7 +200,7 @@ def test_a_file_that_lacks_weights_or_has_others_is_refused(
 def test_a_whole_checkpoint_needs_nothing_else(
     models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
-    """It holds what the folder holds, its hash is that of the file, and each part counts once."""
+    """All parts are the folder's, the hash is that of the file, and each part counts once."""
     pretend(monkeypatch, models.parent / "assets", folder)
     path = write(models / "checkpoints/mine-turbo.safetensors", whole_file(folder))
     model = found(models)
@@ -293,7 +293,7 @@ VAES: dict[str, tuple[Callable[[Path], Tensors], ...]] = {
 
 @pytest.mark.parametrize("checkpoint", VAES)
 def test_a_recipes_vae_is_read_for_each_family(models: Path, checkpoint: str) -> None:
-    """As a folder, and as a file in its authors' names or diffusers'."""
+    """A folder, or a file in its authors' names or diffusers'."""
     own = tiny_flow(checkpoint) / "vae"
     config = json.loads((own / "config.json").read_text())
     torch.manual_seed(1)
@@ -332,7 +332,7 @@ FULL_SIZE = {
 
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_the_packages_configs_are_as_large_as_the_cards_say(name: str) -> None:
-    """Of transformers, and of text encoders with the shapes by which files are recognised."""
+    """Text encoders have the shapes by which files are recognised, too."""
     kind, folder, billions = FULL_SIZE[name]
     config = json.loads((ASSETS / folder / "config.json").read_text())
     with torch.device("meta"):

@@ -180,7 +180,7 @@ def test_a_file_of_diffusers_script_has_its_summary_as_transformers_has_it(
 def test_one_weight_tells_what_a_file_of_sd2_predicts(
     models: Path, monkeypatch: pytest.MonkeyPatch, spread: float, expected: str
 ) -> None:
-    """As in ComfyUI; no header says it."""
+    """The rule is ComfyUI's; no header says it."""
     folder, path = tiny_sd2(), models / "checkpoints/it.safetensors"
     of_its_own(monkeypatch, folder)
     write_single_file(folder, path, torch.float32)
@@ -355,7 +355,7 @@ def test_sdxls_vae_computes_in_float32_unless_it_is_fixed(models: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["file", "folder"])
 def test_a_tiny_vae_takes_the_place_of_the_checkpoints(models: Path, layout: str) -> None:
-    """It decodes latents as they are scaled: from and to the same size."""
+    """Latents keep their scale and size."""
     torch.manual_seed(3)
     theirs = _D.AutoencoderTiny().eval()
     if layout == "folder":

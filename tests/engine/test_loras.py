@@ -102,7 +102,7 @@ def made(family: str) -> Any:
 def test_names_that_diffusers_converts_stand_for_its_layers(
     tmp_path: Path, family: str, theirs: str, ours: list[str], names: tuple[str, str]
 ) -> None:
-    """Whose rows follow each other in a layer that is one for the authors; alpha counts once."""
+    """Rows follow each other where one layer of the authors is several; alpha counts once."""
     found = made(family)
     part = "unet" if family == "sdxl" else "transformer"
     weights = [getattr(found, part).get_submodule(one).weight for one in ours]
@@ -121,7 +121,7 @@ def test_names_that_diffusers_converts_stand_for_its_layers(
 
 # From here on, single layers: what their weights would get.
 def change(tensors: Tensors, tmp_path: Path, layer: nn.Module, **metadata: str) -> torch.Tensor:
-    """What a file adds to the weight of a UNet's `to_q`."""
+    """Return what a file adds to the weight of a UNet's `to_q`."""
     unet: Any = nn.Module()
     unet.block, unet.config, unet.dtype = nn.Module(), {}, torch.float32
     unet.block.to_q = layer
@@ -296,7 +296,7 @@ def one_layer(module: Any) -> Tensors:
 def test_loras_change_the_picture_each_its_own_way(
     pipeline: Any, folder: Folder, loras: Loras
 ) -> None:
-    """By their weights, negative ones, too; one that is named twice has the sum of both.
+    """Weights may be negative; a LoRA that is named twice has the sum of both.
 
     Without them the checkpoint has its own weights, layers and pictures again, bit by bit.
     """
@@ -445,7 +445,7 @@ def test_a_lora_gives_the_picture_of_merged_weights(folder: Folder, name: str) -
 @pytest.mark.parametrize("place", ["models", "layers"])
 @torch.inference_mode()
 def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place: Any) -> None:
-    """By accelerate's hooks or diffusers' groups, which come and go with its layers."""
+    """Moved by accelerate's hooks or by diffusers' groups, which come and go with its layers."""
     parts = load(DEMO, CPU, CPU.device)
     loaded = Loaded(DEMO, folder.find, CPU.device, place)
     loaded.parts |= parts
@@ -468,7 +468,7 @@ def test_a_lora_acts_on_weights_that_are_moved_to_compute(folder: Folder, place:
 
 
 def _is_in_a_group(module: Any) -> bool:
-    """Else it would not move with its layer; diffusers has no public name for this."""
+    """Without a group it would stay behind; diffusers has no public name for this."""
     return "group_offloading" in getattr(module, "_diffusers_hook").hooks  # noqa: B009
 
 
