@@ -61,8 +61,7 @@ def test_a_killed_batch_is_edited_once(house: House) -> None:
         with Image.open(house.outbox / file) as picture:
             assert picture.size == size
     assert {file: (house.outbox / file).stat().st_ino for file in before} == before
-    rendered = [house.chunk(file).rendered for file in named]
-    assert {one["memory_rung"] for one in rendered} == {TURNS.name}
-    assert {one["batch_size"] for one in rendered} >= {1, 4}
+    rungs = {house.chunk(file).rendered["memory_rung"] for file in named}
+    assert rungs == {TURNS.name}
     assert not list(house.outbox.rglob("*.error.txt"))
     assert list(faults(house.outbox)) == []
