@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import OutboxInUse
-from picowatch.files.atomic import write_atomically
+from picowatch.files.atomic import append, write_atomically
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, close_log, open_log
@@ -30,9 +30,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(
         raise OSError("no space")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(target, b"new")
-    assert target.read_bytes() == b"old"
+    for write in (write_atomically, append):
+        with pytest.raises(OSError, match="no space"):
+            write(target, b"new")
+        assert target.read_bytes() == b"old"
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
 
 
