@@ -32,7 +32,6 @@ _WEIGHT_NAMES = tuple(
     for variant in ("", r"\.fp16", r"\.bf16")
     for middle in (variant, rf"({variant}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{variant})")
 )
-_OF_THE_FOLDER = re.compile(r"(diffusion_pytorch_)?model[.-]")
 _TEXTS = (".json", ".txt")
 # Vocabularies and templates with endings of their own.
 _OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
@@ -93,11 +92,6 @@ def weight_files(part: Path) -> list[Path]:
         if found:
             return found
     return []
-
-
-def other_weights(part: Path) -> list[Path]:
-    """Files that are models of their own, as xinsir's ProMax beside the union."""
-    return [path for path in _safetensors(part) if not _OF_THE_FOLDER.match(path.name)]
 
 
 def _safetensors(part: Path) -> list[Path]:

@@ -65,13 +65,12 @@ class ProblemFiles:
         self.remove_error(recipe)
         self.write_warnings(recipe, ())
 
-    def write_settings_error(self, text: str) -> None:
-        """Write the error file of the settings."""
-        self._write(SETTINGS_ERROR, text)
-
-    def remove_settings_error(self) -> None:
-        """Delete the error file of the settings, which are valid."""
-        self._remove(SETTINGS_ERROR)
+    def show_settings_error(self, text: str) -> None:
+        """Write the error file of the settings, or delete it if `text` is empty."""
+        if text:
+            self._write(SETTINGS_ERROR, text)
+        else:
+            self._remove(SETTINGS_ERROR)
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
         """Write a warning file with what in a recipe was ignored, or delete it if nothing was."""
