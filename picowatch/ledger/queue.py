@@ -12,7 +12,6 @@ from picowatch.ledger.database import LOCK_SECONDS, Database
 from picowatch.ledger.rows import (
     PutBack,
     QueuedImage,
-    SizeAndTime,
     failure_line,
     folded,
     request_of,
@@ -119,17 +118,11 @@ class Queue(Database):
     def picture_missing(self, image: QueuedImage) -> None:
         """The dropped picture that it starts from is not there as requested: read it again."""
         with self.transaction() as sql:
-            if not _change(sql, image.id, "state = 'cancelled', file = NULL"):
-                return
-            for row in sql.execute(
-                """SELECT path, size_and_time FROM recipes
-                   WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
-                (image.id,),
-            ).fetchall():
-                again = SizeAndTime.from_text(row["size_and_time"]).to_be_read_again()
+            if _change(sql, image.id, "state = 'cancelled', file = NULL"):
                 sql.execute(
-                    "UPDATE recipes SET size_and_time = ? WHERE path = ?",
-                    (again.as_text(), row["path"]),
+                    """UPDATE recipes SET again = max(again, 'read')
+                       WHERE path = (SELECT recipe FROM images WHERE id = ?)""",
+                    (image.id,),
                 )
 
     def are_running(self, images: Sequence[QueuedImage]) -> bool:
@@ -178,14 +171,15 @@ class Queue(Database):
         self.change("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
     def start_images_needed(self) -> set[str]:
-        """The hashes of start images and masks that queued images need, and failed ones at a retry.
+        """The hashes of the pictures that queued images need, and failed ones at a retry.
 
         A save that tries these again copies the pictures again; `picowatch retry` does not.
         """
         needed = set()
         with self.transaction() as sql:
             rows = sql.execute(
-                f"""SELECT request FROM {_TO_RENDER} WHERE request LIKE '%"image_hash": "%'"""
+                f"""SELECT request FROM {_TO_RENDER} WHERE request LIKE '%"image_hash": "%'
+                    OR request LIKE '%"references": [%'"""
             )
             for row in rows:
                 needed |= set(request_of(row).pictures.values())

@@ -111,10 +111,12 @@ def test_an_image_is_finished_once(desk: Desk) -> None:
 
 
 def test_a_picture_that_is_being_written_is_not_cancelled(desk: Desk, tmp_path: Path) -> None:
-    """From `hand_over` on neither a command, a deletion nor the end takes it back."""
+    """From `hand_over` on no engine, command, deletion or end takes it back."""
     desk.save("a.txt", entry("one", 1), entry("two", 2))
     written, other = desk.claim()
     assert desk.ledger.hand_over([written]) == {written.id}
+    assert not desk.ledger.put_back(written.id)
+    assert not desk.ledger.fail(written.id, "The engine died.")
     assert desk.ledger.cancel(["a.txt"]) == (1, 1)
     assert desk.ledger.forget("a.txt") == 0
     put_all_back(tmp_path / "ledger.sqlite")
@@ -133,6 +135,16 @@ def test_the_end_puts_back_what_runs(desk: Desk, tmp_path: Path) -> None:
     assert desk.ledger.counts() == Counts(queued=1)
     put_all_back(tmp_path / "none.sqlite")
     assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_an_image_that_is_put_back_keeps_its_place(desk: Desk) -> None:
+    """Also if an equal entry was saved below it, or its own stands elsewhere in the file now."""
+    one, two = entry("one", 1), entry("two", 2)
+    desk.save("a.txt", one, two)
+    (running,) = desk.claim(1)
+    desk.save("a.txt", one, two, one)
+    desk.ledger.put_back(running.id)
+    assert [desk.make_one() for _ in range(2)] == ["one", "two"]
 
 
 def test_what_is_still_to_be_done_is_a_column(desk: Desk) -> None:
