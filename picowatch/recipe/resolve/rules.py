@@ -32,7 +32,6 @@ from picowatch.recipe.samplers import (
     AUTOMATIC,
     SAMPLERS,
     SIMPLE,
-    ScheduleUnknown,
     decide_schedule_type,
     sampler_named,
 )
@@ -119,7 +118,7 @@ def _named_files(recipe: Recipe) -> Iterator[tuple[str, str, str, Sequence[str],
         ("prompt", name, recipe.prompt.replace(tag.written, "", 1).strip())
         for tag, name in installed_tags(recipe.prompt, inventory)
     ]
-    said = {name: FAMILIES[key].name for name, key in recipe.lora_families.items()}
+    said = {name: FAMILIES[key].name for name, key in recipe.context.lora_families.items()}
     key = family_called(checkpoint.family)
     for field, name, without in loras:
         family = said.get(name) or inventory.lora_families.get(name, "")
@@ -165,10 +164,12 @@ def _sampler(recipe: Recipe) -> Iterator[Finding]:
 def _schedule_type(recipe: Recipe) -> Iterator[Finding]:
     rules, sampler = recipe.installed_checkpoint.rules, sampler_named(recipe.sampler)
     if not rules.flow:
-        try:
-            decide_schedule_type(sampler, recipe.schedule_type)
-        except ScheduleUnknown as error:
-            yield Finding("schedule_type", str(error), instead=sampler.automatic)
+        if decide_schedule_type(sampler, recipe.schedule_type) is None:
+            what = (
+                f"{sampler.name} does not take the schedule type '{recipe.schedule_type}': it "
+                f"takes {listed([AUTOMATIC, *sampler.schedule_types])}."
+            )
+            yield Finding("schedule_type", what, instead=sampler.automatic)
     # That of an impossible sampler came with it.
     elif recipe.schedule_type not in (AUTOMATIC, SIMPLE) and recipe.sampler in rules.samplers:
         what = (

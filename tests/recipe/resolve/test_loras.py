@@ -75,7 +75,7 @@ def test_a_recipe_may_say_which_family_a_lora_is_for(written: str) -> None:
     """A request keeps it, so that its picture can be made again from what the PNG says."""
     recipe = read_one(f"prompt: a\nseed: 1\n{written}", inventory=INVENTORY)
     assert recipe.loras == (("add_detail", 0.8), ("style/pixel art", 2.0))
-    assert recipe.lora_families == {"add_detail": "chroma"}
+    assert recipe.context.lora_families == {"add_detail": "chroma"}
     (request,) = recipe.image_requests(hash_of)
     assert [use.family for use in request.loras] == ["chroma", ""]
     again = read_one(recipe_yaml(request), inventory=INVENTORY)
