@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from picowatch.recipe.fields import (
     PICTURE,
     PICTURE_FIELDS,
     RANDOM,
-    ROWS,
+    idle_fields,
 )
 from picowatch.recipe.inventory import NO_CHECKPOINT, Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
@@ -111,12 +112,13 @@ class RecipeBuilder:
         values["control"] = self._controls(values)
         values |= self._picture_size(values, checkpoint)
         context = self._context(checkpoint, lora_families=families)
-        recipe = self._validated(values | _off(values), defaults, context)
+        values |= {name: DEFAULTS[name] for name in idle_fields(values.get)}
+        recipe = self._validated(values, defaults, context)
         if recipe is None:
             return None
         recipe = self.rules.applied(recipe, self.judge)
-        decided = {"schedule_type": _decided(recipe)} | _off(dict(recipe))
-        return recipe.model_copy(update=decided)
+        off = {name: DEFAULTS[name] for name in idle_fields(partial(getattr, recipe))}
+        return recipe.model_copy(update={"schedule_type": _decided(recipe)} | off)
 
     def _finished(self) -> Recipe | None:
         """The recipe that enlarges its start image, or cuts it out: it needs no checkpoint."""
@@ -346,15 +348,6 @@ def _decided(recipe: Recipe) -> str:
         return SIMPLE
     decided = decide_schedule_type(sampler_named(recipe.sampler), recipe.schedule_type)
     return decided or recipe.schedule_type
-
-
-def _off(values: Mapping[str, object]) -> dict[str, object]:
-    """The defaults of fields that change nothing, because what they need is not there."""
-    return {
-        name: DEFAULTS[name]
-        for name, row in ROWS.items()
-        if row.needs and not any(map(values.get, row.needs))
-    }
 
 
 def only_finishes(layer: Layer) -> bool:
