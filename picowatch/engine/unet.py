@@ -71,7 +71,9 @@ class UnetPasses(Passes):
         )
         hints, maps = hints_of(group, one, self.loaded.controlnets, self.job)
         start = self._start_latents(group) if first.mask or before is None else None
-        begin = self._enlarged(before, first) if before else _visible(start, first)
+        # As in diffusers' inpainting pipelines, nothing shows through a mask at full strength.
+        visible = None if first.mask and first.denoising_strength == 1 else start
+        begin = self._enlarged(before, first) if before else visible
         if begin is not None and not len(sampler.timesteps):
             return Denoised(begin, maps)
         noise, generators = noise_of(group.requests, *one.size, device)
@@ -145,21 +147,18 @@ class UnetPasses(Passes):
         return encode(self.loaded.vae, seen, self.job.device)
 
 
-def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor | None:
-    """The start images' latents, if anything of them shows through the noise where it is redrawn.
-
-    Not under a mask at full strength, as in diffusers' inpainting pipelines.
-    """
-    return None if request.mask and request.denoising_strength == 1 else start
-
-
 @contextmanager
 def seamless(models: Iterable[nn.Module]) -> Iterator[None]:
     """Meanwhile, these models' convolutions continue at the opposite edge, as A1111's do.
 
     A1111: modules/sd_hijack.py, apply_circular.
     """
-    found = [layer for model in models for layer in _padding(model)]
+    found = [
+        layer
+        for model in models
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d) and any(layer.padding) and layer.padding_mode == "zeros"
+    ]
     for layer in found:
         layer.padding_mode = "circular"
     try:
@@ -167,9 +166,3 @@ def seamless(models: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for layer in found:
             layer.padding_mode = "zeros"
-
-
-def _padding(model: nn.Module) -> Iterator[nn.Conv2d]:
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d) and any(layer.padding) and layer.padding_mode == "zeros":
-            yield layer

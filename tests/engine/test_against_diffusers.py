@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -32,31 +31,12 @@ pytestmark = NUMPY_WARNINGS
 _D: Any = diffusers
 
 
-@dataclass(frozen=True)
-class Row:
-    """A family's pipelines, and a folder of it."""
-
-    folder: Callable[[], Path]
-    text: Any = _D.StableDiffusionPipeline
-    image: Any = _D.StableDiffusionImg2ImgPipeline
-    mask: Any = _D.StableDiffusionInpaintPipeline
-
-
-def _xl(**kind: bool) -> Row:
-    return Row(
-        lambda: tiny_sdxl(**kind),
-        _D.StableDiffusionXLPipeline,
-        _D.StableDiffusionXLImg2ImgPipeline,
-        _D.StableDiffusionXLInpaintPipeline,
-    )
-
-
-ROWS = {
-    "demo": Row(lambda: Catalog(Path("nowhere")).demo.path),  # Stable Diffusion 1.x, but smaller
-    "sd2": Row(tiny_sd2),
-    "sdxl": _xl(),
-    "sd2-inpainting": Row(lambda: tiny_sd2(inpaints=True)),
-    "sdxl-inpainting": _xl(inpaints=True),
+FOLDERS: dict[str, Callable[[], Path]] = {
+    "demo": lambda: Catalog(Path("nowhere")).demo.path,  # Stable Diffusion 1.x, but smaller
+    "sd2": tiny_sd2,
+    "sdxl": tiny_sdxl,
+    "sd2-inpainting": lambda: tiny_sd2(inpaints=True),
+    "sdxl-inpainting": lambda: tiny_sdxl(inpaints=True),
 }
 FAMILIES = ("demo", "sd2", "sdxl")
 EULER: dict[str, Any] = {"sampler": "Euler", "schedule_type": "leading", "steps": 4}
@@ -65,7 +45,7 @@ EULER: dict[str, Any] = {"sampler": "Euler", "schedule_type": "leading", "steps"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All folders but the demo, which is always there; start images, too."""
-    folders = {name: row.folder() for name, row in ROWS.items() if name != "demo"}
+    folders = {name: folder() for name, folder in FOLDERS.items() if name != "demo"}
     return checkpoints_of(tmp_path_factory.mktemp("against") / "models", **folders)
 
 
@@ -74,23 +54,27 @@ def ours(models: Path) -> Renderer:
     return tiny_renderer(models, "sdxl", tiny_sdxl())
 
 
+def kind_of(name: str, kind: str) -> Any:
+    """The pipeline "", "Img2Img" or "Inpaint" of a folder's family."""
+    return getattr(diffusers, f"StableDiffusion{'XL' * name.startswith('sdxl')}{kind}Pipeline")
+
+
 @cache
 def parts_of(name: str) -> dict[str, Any]:
     """What diffusers loads from a folder."""
-    row = ROWS[name]
-    kind = row.mask if "inpainting" in name else row.text
+    kind = kind_of(name, "Inpaint" if "inpainting" in name else "")
     found: dict[str, Any] = kind.from_pretrained(
-        row.folder(), dtype=torch.float32, local_files_only=True
+        FOLDERS[name](), dtype=torch.float32, local_files_only=True
     ).components
     return found
 
 
-def pipeline(name: str, kind: str = "text", scheduler: Any = None, **options: Any) -> Any:
+def pipeline(name: str, kind: str = "", scheduler: Any = None, **options: Any) -> Any:
     """One of a row's pipelines; a scheduler is made from that of the folder, as everybody does."""
     parts = dict(parts_of(name))
     made = scheduler or (_D.EulerDiscreteScheduler if name == "demo" else type(parts["scheduler"]))
     parts["scheduler"] = made.from_config(parts["scheduler"].config, **options)
-    found = getattr(ROWS[name], kind)(**parts)
+    found = kind_of(name, kind)(**parts)
     found.set_progress_bar_config(disable=True)
     return found
 
@@ -168,7 +152,7 @@ def test_a_picture_from_a_start_image(
 ) -> None:
     """It begins in the middle of the steps, with the noise of the seed."""
     wanted = asked(models, name, sampler=sampler, **start(models, 0.6))
-    of = pipeline(name, "image", CLASSES[sampler][0])
+    of = pipeline(name, "Img2Img", CLASSES[sampler][0])
     assert_equal(ours, wanted, theirs(of, wanted, image=circle(), strength=0.6))
 
 
@@ -181,7 +165,7 @@ def test_a_part_of_a_picture(name: str, strength: float, models: Path, ours: Ren
     mask.paste(255, (64, 0, 128, 128))
     wanted = asked(models, name, **start(models, strength), **right_half(models))
     expected = theirs(
-        pipeline(name, "mask"), wanted, image=circle(), mask_image=mask, strength=strength
+        pipeline(name, "Inpaint"), wanted, image=circle(), mask_image=mask, strength=strength
     )
     picture = pixels(draw(ours, wanted)[0])
     assert np.abs(picture - expected)[:, 64:].max() <= 1
