@@ -66,7 +66,7 @@ class Network(nn.Module):
         return mask
 
     def masks(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """What the stages up say each, the finest first."""
+        """Return the mask of each stage up, the finest first."""
         down: list[torch.Tensor] = []
         features = self.conv_in(pixels) if self.layout.stem else pixels
         for number in range(1, LEVELS + 1):

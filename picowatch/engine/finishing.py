@@ -85,8 +85,8 @@ class Finishing:
         name, size = request.hires.upscaler, request.size_before_upscale
         if name in _RESAMPLING:
             return lambda picture: picture.resize(size, _RESAMPLING[name])
-        network = self._networks.of("upscaler", name, request.hires_upscaler_hash)
-        return lambda picture: enlarged(network, picture, size, self._look)
+        model = "upscaler", name, request.hires_upscaler_hash
+        return lambda picture: enlarged(self._networks.of(*model), picture, size, self._look)
 
     def enlarged(self, pictures: Sequence[Drawn]) -> list[Drawn]:
         """Return what was drawn or given, enlarged where the request says so."""

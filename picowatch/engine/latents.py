@@ -138,7 +138,7 @@ def encode(vae: Any, pixels: Any, device: torch.device) -> torch.Tensor:
 
 
 def _widened(vae: Any, compute: Callable[[], Any]) -> torch.Tensor:
-    """What the VAE computes, in float32; computed again in float32 if it overflowed.
+    """Compute by the VAE, again in float32 if it overflowed; return float32.
 
     It is changed back: the next picture must not depend on this one.
     """

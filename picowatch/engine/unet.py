@@ -112,7 +112,7 @@ class UnetPasses(Passes):
         return torch.cat(encoded) if encoded else None
 
     def _enlarged(self, before: Denoised, request: ImageRequest) -> torch.Tensor:
-        """What the second pass begins with."""
+        """Return what the second pass begins with."""
         assert request.hires is not None
         return upscale(
             self.loaded.vae,
@@ -125,7 +125,7 @@ class UnetPasses(Passes):
     def _guide(
         self, group: Group, start: torch.Tensor | None, noise: torch.Tensor, one: Pass
     ) -> Guide:
-        """What the steps keep of the start images, or show an inpainting UNet."""
+        """Return what the steps keep of the start images, or show an inpainting UNet."""
         masks = [np.asarray(each.redrawn) for each in group.canvases if each and each.redrawn]
         redrawn = None
         if masks:
@@ -139,7 +139,7 @@ class UnetPasses(Passes):
         return Guide(seen=torch.cat([shown, kept], dim=1))
 
     def _kept_latents(self, canvas: Canvas | None, one: Pass) -> torch.Tensor:
-        """What an inpainting UNet gets of a start image: all but the mask, which is mid-grey."""
+        """Encode what an inpainting UNet sees of a start image: the mask is mid-grey."""
         seen = np.full((*reversed(one.size), 3), 127.5, np.float32)
         if canvas and canvas.redrawn:
             masked = np.asarray(canvas.redrawn)[:, :, None] > 0
@@ -149,10 +149,7 @@ class UnetPasses(Passes):
 
 @contextmanager
 def seamless(models: Iterable[nn.Module]) -> Iterator[None]:
-    """Meanwhile, these models' convolutions continue at the opposite edge, as A1111's do.
-
-    A1111: modules/sd_hijack.py, apply_circular.
-    """
+    """Let the convolutions continue at the opposite edge, as A1111's modules/sd_hijack.py does."""
     found = [
         layer
         for model in models

@@ -35,7 +35,7 @@ from tests.engine.flow_requests import (
     requests_of,
     scripted,
 )
-from tests.engine.part_files import FLUX, SCALED_FP8, fp8, pretend, tensors_of
+from tests.engine.part_files import FLUX, pretend, tensors_of
 from tests.engine.requests import ignore_steps
 from tests.engine.rungs import lora_of, on_rung, reads
 from tests.engine.tiny_flows import FOLDERS, tiny_flow
@@ -155,29 +155,6 @@ def test_klein_edits_one_picture_and_several() -> None:
     # Together as alone.
     batch = drawn(models, [one, two])
     assert (difference(batch[0], alone), difference(batch[1], both)) == (0, 0)
-
-
-def test_what_the_model_cannot_take_as_it_is_keeps_its_place() -> None:
-    """A picture of other sides than multiples of 16 is padded to the right and below, and cut."""
-    picture = photo(0, (90, 75))
-    models = models_with(KLEIN, picture)
-    request = request_of(models, KLEIN, f"{PROMPT}\nreferences: photo-0.png", "size: 90x75")
-    (found,) = drawn(models, [request])
-    pixels = np.pad(np.asarray(picture), [(0, 5), (0, 6), (0, 0)], mode="edge")
-    whole = plain(KLEIN, [Image.fromarray(pixels)], request, width=96, height=80)
-    assert difference(found, whole.crop((0, 0, 90, 75))) <= 1
-
-
-def test_kontext_edits_one_picture_in_its_own_size() -> None:
-    """diffusers would make a square of a megapixel of it."""
-    picture = photo(0, (96, 64))
-    models = models_with(KONTEXT, picture)
-    request = request_of(
-        models, KONTEXT, f"{PROMPT}\nguidance: 2.5\nreferences: photo-0.png", "size: 96x64"
-    )
-    (found,) = drawn(models, [request])
-    sizes = {"width": 96, "height": 64, "max_area": 96 * 64, "_auto_resize": False}
-    assert difference(found, plain(KONTEXT, picture, request, guidance_scale=2.5, **sizes)) <= 1
 
 
 @pytest.mark.parametrize(("name", "pictures"), [(EDIT, 1), (PLUS, 2), (PLUS_2511, 2)])
@@ -367,15 +344,6 @@ def test_what_was_read_in_a_photo_belongs_to_its_bytes_and_size() -> None:
 # Files of a transformer, and how far a picture may be from that of the folder.
 KINDS: dict[str, tuple[Callable[[Path, Tensors], Path], int]] = {
     "float32.safetensors": (write, 0),
-    "bf16.safetensors": (
-        lambda path, tensors: write(path, {n: one.bfloat16() for n, one in tensors.items()}),
-        20,
-    ),
-    "fp8.safetensors": (lambda path, tensors: write(path, fp8(tensors)), 60),
-    "fp8_scaled.safetensors": (
-        lambda path, tensors: write(path, fp8(tensors, ".scale_weight") | SCALED_FP8),
-        60,
-    ),
     "Q8_0.gguf": (lambda path, tensors: write_gguf(path, tensors, "Q8_0", "flux"), 20),
 }
 
