@@ -19,7 +19,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.protocol import EngineOptions
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import Tensors, kohya_lora, random_layer, write
-from tests.engine.controlnets import controlnet_of, save_folder, save_single, union_of
+from tests.engine.controlnets import controlnet_of, save_single, union_of
 from tests.engine.demo import named
 from tests.engine.pictures import BLUE, RED, keep
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
@@ -131,7 +131,7 @@ def _write_demos_parts(folder: Path) -> None:
     vectors = encoder.get_input_embeddings().weight[words].detach().clone()
     write(folder / "embeddings/redhat.safetensors", {"emb_params": vectors})
     save_single(controlnet_of(unet, 1), folder / "controlnet/random.safetensors")
-    save_folder(controlnet_of(unet, 2), folder / "controlnet/random-folder")
+    controlnet_of(unet, 2).save_pretrained(folder / "controlnet/random-folder")
     pipeline.vae.decoder.conv_out.bias.data += torch.tensor([0.3, 0.0, -0.3])
     pipeline.vae.save_pretrained(folder / "vae/warm")
 
